@@ -1,0 +1,169 @@
+"""Everything dutchdoor raises on purpose, drawn as a tree.
+
+    DutchdoorError
+    ├── Refused                    the caller did not prove who it is, or may not do this
+    │   ├── NotAuthenticated       no proof, or none that holds: unknown, expired, ended                 401
+    │   │   ├── InvalidToken       a token that is malformed, forged, expired or meant for someone else  401
+    │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
+    │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
+    │   ├── Forbidden              proven, but lacking the right                                         403
+    │   └── RateLimited            too many attempts; `retry_after` seconds                              429
+    ├── InvalidInput               the input is wrong, and says where                                    422
+    │   └── WeakPassword           a new password we do not accept, with a reason for people             422
+    ├── Taken                      the e-mail address already has an account                             409
+    ├── Superseded                 an older refresh token: read the cookie jar again (R5)                409
+    ├── SessionLimitReached        the account has as many sessions as policy allows                     409
+    ├── NotFound                   no such thing, or not yours: deliberately one and the same            404
+    ├── Conflict                   a conditional write lost its race; nothing was written                (retried inside)
+    ├── InvalidKey                 a key or key set that must not be used
+    ├── Misconfigured              a setting that is unsafe or contradicts another
+    └── Unavailable                a dependency is out of reach; `retry_after` seconds                   503
+
+An exception carries two texts. `str(exc)` is one sentence that may be shown to the caller. `reason` is for the log:
+it says more, and never holds a secret. The mapping to HTTP is one table in `web/problems.py`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Conflict",
+    "DutchdoorError",
+    "Forbidden",
+    "InvalidInput",
+    "InvalidKey",
+    "InvalidToken",
+    "Misconfigured",
+    "NotAuthenticated",
+    "NotFound",
+    "RateLimited",
+    "Refused",
+    "SessionLimitReached",
+    "StepUpRequired",
+    "Superseded",
+    "Taken",
+    "Unavailable",
+    "WeakPassword",
+    "WrongCredentials",
+]
+
+
+class DutchdoorError(Exception):
+    """Root of the tree. `code` is stable and machine-readable; `message` is for the caller, `reason` for the log."""
+
+    code = "error"
+    message = "The request could not be carried out."
+
+    def __init__(self, reason: str = "", *, message: str | None = None) -> None:
+        if message is not None:
+            self.message = message
+        self.reason = reason
+        super().__init__(self.message)
+
+
+class Refused(DutchdoorError):
+    code = "refused"
+    message = "The request was refused."
+
+
+class NotAuthenticated(Refused):
+    code = "not_authenticated"
+    message = "Sign in to continue."
+
+
+class InvalidToken(NotAuthenticated):
+    code = "invalid_token"
+    message = "The token is not valid."
+
+
+class WrongCredentials(NotAuthenticated):
+    code = "wrong_credentials"
+    message = "The e-mail address or the password is not right."
+
+
+class StepUpRequired(Refused):
+    """Signed in, but the proof is too old for what was asked. `max_age` is in seconds."""
+
+    code = "step_up_required"
+    message = "Confirm who you are to continue."
+
+    def __init__(self, reason: str = "", *, max_age: float) -> None:
+        super().__init__(reason)
+        self.max_age = max_age
+
+
+class Forbidden(Refused):
+    code = "forbidden"
+    message = "You may not do this."
+
+
+class RateLimited(Refused):
+    """Too many attempts. `retry_after` is in seconds and positive."""
+
+    code = "rate_limited"
+    message = "Too many attempts. Wait a little and try again."
+
+    def __init__(self, reason: str = "", *, retry_after: float) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class InvalidInput(DutchdoorError):
+    """The input is wrong. `field` names where (empty for the whole), `message` says what, in words for the caller."""
+
+    code = "invalid_input"
+    message = "The input is not valid."
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
+        super().__init__(reason or message, message=message)
+        self.field = field
+
+
+class WeakPassword(InvalidInput):
+    code = "weak_password"
+    message = "The password is not strong enough."
+
+
+class Taken(DutchdoorError):
+    code = "email_taken"
+    message = "There is already an account with this e-mail address."
+
+
+class Superseded(DutchdoorError):
+    code = "superseded"
+    message = "A newer token exists. Read it and try again; if there is none, sign in."
+
+
+class SessionLimitReached(DutchdoorError):
+    code = "session_limit_reached"
+    message = "This account is signed in on as many devices as it may be. Sign out on one of them first."
+
+
+class NotFound(DutchdoorError):
+    code = "not_found"
+    message = "There is no such thing."
+
+
+class Conflict(DutchdoorError):
+    code = "conflict"
+    message = "Something changed meanwhile. Try again."
+
+
+class InvalidKey(DutchdoorError):
+    code = "invalid_key"
+    message = "The key must not be used."
+
+
+class Misconfigured(DutchdoorError):
+    code = "misconfigured"
+    message = "The configuration is not safe to run with."
+
+
+class Unavailable(DutchdoorError):
+    """A dependency is out of reach. `retry_after` is in seconds and positive."""
+
+    code = "unavailable"
+    message = "The service is out of reach for a moment. Try again shortly."
+
+    def __init__(self, reason: str = "", *, retry_after: float = 1.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
