@@ -1,0 +1,1 @@
+"""dutchdoor: authentication by sessions, JWTs, or both, over one model."""

@@ -1,0 +1,111 @@
+"""Ids and opaque tokens: a name that may be seen, and a secret that may not.
+
+Every id of ours is 16 bytes written as 22 characters of canonical base64url. A session id begins with its time of birth,
+so that an index grows at its end instead of everywhere; it proves nothing and is no secret. What proves something is a
+`Secret` beside it: 20 random bytes, of which only a hash is stored, so that a copy of the database signs nobody in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
+from binascii import Error as NotBase64
+from typing import ClassVar, Self
+
+import pybase64
+
+from dutchdoor.errors import InvalidToken
+
+__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id"]
+
+ID_BYTES, SECRET_BYTES = 16, 20
+
+
+def encode(raw: bytes) -> str:
+    """Write bytes as base64url without padding (RFC 4648, section 5)."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def decode(text: str, limit: int = 512) -> bytes:
+    """Read canonical base64url without padding.
+
+    Raises:
+        InvalidToken: not base64url, padded, longer than `limit` characters, or with spare bits set. Two texts for one
+            value would let a token be altered and still pass, which breaks whatever is keyed by the text.
+    """
+    if len(text) > limit or not text.isascii():
+        raise InvalidToken("not base64url, or too long")
+    try:
+        raw = pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (NotBase64, ValueError):
+        raise InvalidToken("not base64url") from None
+    if encode(raw) != text:
+        raise InvalidToken("base64url is not canonical")
+    return raw
+
+
+def new_id() -> str:
+    """Make an id that tells nothing: 16 random bytes."""
+    return encode(secrets.token_bytes(ID_BYTES))
+
+
+def new_ordered_id(now: float) -> str:
+    """Make an id that sorts by birth: 6 bytes of milliseconds, 10 random bytes."""
+    return encode((int(now * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + secrets.token_bytes(ID_BYTES - 6))
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text could be an id of ours. Answers before any store is asked about it."""
+    try:
+        return len(text) == 22 and len(decode(text)) == ID_BYTES
+    except InvalidToken:
+        return False
+
+
+class Opaque:
+    """An id and its secret, and the text form a client holds: `prefix` + base64url(id | secret).
+
+    The secret appears in no `repr`; the text is given out once, by `text()`. A subclass is one kind of token, and names
+    its prefix, so that one kind is never taken for another.
+    """
+
+    __slots__ = ("_secret", "id")
+
+    prefix: ClassVar[str]
+
+    def __init__(self, id: str, secret: bytes) -> None:
+        self.id, self._secret = id, secret
+
+    @classmethod
+    def mint(cls, id: str) -> Self:
+        return cls(id, secrets.token_bytes(SECRET_BYTES))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a text form. Raises `InvalidToken` for anything this class did not write, before any look-up."""
+        # 36 bytes are 48 characters exactly: no padding and no spare bits in which two texts could differ.
+        if len(text) != len(cls.prefix) + 48 or not text.startswith(cls.prefix):
+            raise InvalidToken("not an opaque token of this kind")
+        try:
+            raw = pybase64.b64decode(text[len(cls.prefix) :], altchars=b"-_", validate=True)
+        except (NotBase64, ValueError):
+            raise InvalidToken("not base64url") from None
+        if len(raw) != ID_BYTES + SECRET_BYTES:
+            raise InvalidToken("not base64url")
+        return cls(encode(raw[:ID_BYTES]), raw[ID_BYTES:])
+
+    def text(self) -> str:
+        return self.prefix + encode(decode(self.id) + self._secret)
+
+    def hash(self) -> bytes:
+        """What is stored: SHA-256 is enough for 160 random bits, and the id in it keeps a row's hash from serving another."""
+        return hashlib.sha256(f"{self.prefix}{self.id}".encode() + self._secret).digest()
+
+    def matches(self, stored: bytes) -> bool:
+        """Compare in constant time: a timing difference would let the hash be guessed byte by byte."""
+        return hmac.compare_digest(self.hash(), stored)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"

@@ -1,0 +1,127 @@
+"""The key ring: which of our keys signs, which still verify, and when the next one is due.
+
+A key's state follows from its times and from nothing else, so that every process that reads the same rows agrees:
+
+    upcoming   published, so that every cached key set learns it, but signs nothing yet
+    signing    signs; the newest one where two could
+    verifying  signs no more; tokens it signed are still accepted
+    retired    neither; its tokens have all expired
+    revoked    killed by hand: nothing it signed is accepted, whatever its `exp` says
+
+Kids are never reused. Private parts are sealed with a master key that lives outside the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.keys import Key
+from dutchdoor.master import MasterKeys
+from dutchdoor.policy import Policy
+
+__all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of"]
+
+KeyState = Literal["upcoming", "signing", "verifying", "retired", "revoked"]
+
+CLOCK_SLACK = 300.0
+"""Seconds by which verifiers' clocks may be off: a key verifies this much longer than its last token lives."""
+
+
+class StoredKey(Struct, frozen=True, kw_only=True):
+    """A key as stored. `number` counts up from 1 and is unique, so that of two processes that rotate at once one wins."""
+
+    kid: str
+    number: int
+    alg: str
+    sealed: bytes
+    """The private part, sealed under the kid."""
+    created_at: float
+    signs_at: float
+    signs_until: float
+    verifies_until: float
+    revoked_at: float | None = None
+    revision: int = 0
+
+    def __repr__(self) -> str:
+        return f"StoredKey(kid={self.kid!r}, alg={self.alg!r})"
+
+
+def state_of(key: StoredKey, now: float) -> KeyState:
+    if key.revoked_at is not None:
+        return "revoked"
+    if now < key.signs_at:
+        return "upcoming"
+    if now < key.signs_until:
+        return "signing"
+    return "verifying" if now < key.verifies_until else "retired"
+
+
+def new_key(key: Key, master: MasterKeys, *, number: int, signs_at: float, now: float, policy: Policy) -> StoredKey:
+    """Seal a new private key into a row that begins to sign at `signs_at`."""
+    signs_until = signs_at + policy.key_sign_for
+    return StoredKey(
+        kid=key.kid,
+        number=number,
+        alg=key.alg,
+        sealed=master.current.seal(key.private_bytes(), key.kid),
+        created_at=now,
+        signs_at=signs_at,
+        signs_until=signs_until,
+        verifies_until=signs_until + policy.access_for + CLOCK_SLACK,
+    )
+
+
+def revoked(key: StoredKey, now: float) -> StoredKey:
+    return replace(key, revoked_at=now)
+
+
+class KeyRing:
+    """Our keys at one moment: private parts opened once, at loading. Immutable; a change is a new ring."""
+
+    def __init__(self, rows: Iterable[StoredKey], master: MasterKeys) -> None:
+        """Raises `InvalidKey` when a row does not open with the configured master keys."""
+        self.rows = tuple(sorted(rows, key=lambda row: row.number))
+        self._keys = {row.kid: Key.from_private_bytes(row.alg, master.open(row.sealed, row.kid), kid=row.kid) for row in self.rows}
+        self._public = {kid: key.public() for kid, key in self._keys.items()}
+
+    def signing(self, now: float) -> Key:
+        """Give the key that signs now: the newest of those whose time it is. Raises `Misconfigured` if there is none."""
+        for row in reversed(self.rows):
+            if state_of(row, now) == "signing":
+                return self._keys[row.kid]
+        raise Misconfigured("no key signs at this time; the ring was not rotated")
+
+    def verifying(self, kid: str, now: float) -> Key | None:
+        """Give the key that may verify a token that names this kid, or None."""
+        key = self._public.get(kid)
+        if key is None:
+            return None
+        row = next(row for row in self.rows if row.kid == kid)
+        return key if state_of(row, now) in {"signing", "verifying"} else None
+
+    def jwks(self, now: float) -> list[dict[str, object]]:
+        """The public face (RFC 7517): every key that signs, will sign or may still verify. Empty for a symmetric ring."""
+        shown = {"upcoming", "signing", "verifying"}
+        return [
+            self._public[row.kid].public_jwk() for row in self.rows if state_of(row, now) in shown and not self._keys[row.kid].symmetric
+        ]
+
+    def due(self, now: float, policy: Policy) -> float | None:
+        """Tell when the next key must begin to sign, if it is time to make it; None while it is not.
+
+        A first key, and one that follows a revoked one, begins at once: there is nothing to overlap with.
+        """
+        able = [row for row in self.rows if state_of(row, now) in {"upcoming", "signing"}]
+        if not able:
+            return now
+        last = max(row.signs_until for row in able)
+        return last - policy.access_for if now >= last - policy.key_publish_for else None
+
+    @property
+    def next_number(self) -> int:
+        return self.rows[-1].number + 1 if self.rows else 1

@@ -1,0 +1,109 @@
+"""Every duration and limit dutchdoor decides by, frozen and checked once.
+
+Durations are seconds. Presets have names, and each number its reason:
+
+- `STANDARD`: ordinary web applications. NIST SP 800-63B allows 30 days without a new sign-in at its first assurance level;
+  tokens live 10 minutes, the middle of what keeps an unfollowed verifier's window short and refreshes rare.
+- `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1 hour),
+  passwords have 15 characters because they stand alone (63B-4), tokens live 5 minutes.
+- `RELAXED`: low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.errors import Misconfigured
+
+__all__ = ["DAY", "HIGH", "HOUR", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode", "Policy"]
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+Mode = Literal["session", "hybrid", "jwt"]
+"""How a sign-in is presented: a session cookie, refresh + access token, or a stateless access token."""
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Durations (seconds) and limits. Raises `Misconfigured` when two of them contradict each other."""
+
+    modes: tuple[Mode, ...] = ("session", "hybrid", "jwt")
+    """Which patterns a client may ask for; the first is the default."""
+
+    access_for: float = 10 * MINUTE
+    """Life of an access token: the longest a verifier that follows no log accepts what was ended."""
+    idle_for: float = 14 * DAY
+    """A session unused for this long has ended."""
+    absolute_for: float = 30 * DAY
+    """A session this old has ended, however busy: rotation and use never extend it."""
+    touch_every: float = MINUTE
+    """`last_seen_at` is written at most this often, so that reading a session is not a write."""
+    step_up_for: float = 10 * MINUTE
+    """How fresh a proof must be to change what proves you (ASVS 7.5.1)."""
+
+    max_sessions: int | None = None
+    """Live sessions an account may have; 1 is single device. None: no limit."""
+    at_limit: Literal["end_oldest", "refuse"] = "end_oldest"
+    """What one more sign-in does: ends the least recently used session, or is refused."""
+
+    rotation: Literal["convergent", "strict"] = "convergent"
+    """`strict` takes every second use of a refresh token for theft: to the letter of ASVS 10.4.5, and lost answers log people out."""
+    refresh_window: float = 30.0
+    """W: inside it every re-presentation of a refresh token converges on one token."""
+    max_siblings: int = 16
+    """Tokens that one parent may split into when answers keep getting lost."""
+    fingerprint: Literal["revoke", "observe", "off"] = "revoke"
+    """A parent replayed late from another browser or country: theft, a note in the audit log, or not looked at."""
+    theft_ends_all: bool = False
+    """Whether a proven theft ends the account's other sessions too. Off: an old token must not log its owner out everywhere."""
+
+    password_minimum: int = 8
+    """Characters. NIST SP 800-63B-4 wants 15 where the password stands alone."""
+    reset_for: float = 30 * MINUTE
+    verify_email_for: float = DAY
+    setup_for: float = HOUR
+    require_verified_email: bool = False
+    """Sign-in needs a verified address, and registering always answers 202 so that nobody learns which accounts exist."""
+
+    key_publish_for: float = DAY
+    """A new signing key is published this long before it signs, so that every cached key set knows it in time."""
+    key_sign_for: float = 30 * DAY
+    max_audit_for: float = 365 * DAY
+    """Audit events are purged after this."""
+
+    def __post_init__(self) -> None:
+        for name in ("access_for", "idle_for", "absolute_for", "reset_for", "verify_email_for", "setup_for", "step_up_for"):
+            if getattr(self, name) <= 0:
+                raise _contradiction(f"{name} must be more than 0 seconds.")
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise _contradiction("modes must name at least one pattern, each once.")
+        if self.access_for > HOUR:
+            raise _contradiction("access_for must be at most an hour; 5 to 15 minutes is right for nearly everyone.")
+        if self.idle_for > self.absolute_for:
+            raise _contradiction("idle_for must not be longer than absolute_for.")
+        if self.touch_every >= self.idle_for:
+            raise _contradiction("touch_every must be shorter than idle_for, or sessions in use would run out.")
+        if not 0 <= self.refresh_window <= 5 * MINUTE:
+            raise _contradiction("refresh_window must be between 0 and 300 seconds.")
+        if not 1 <= self.max_siblings <= 64:
+            raise _contradiction("max_siblings must be between 1 and 64.")
+        if self.max_sessions is not None and not 1 <= self.max_sessions <= 1000:
+            raise _contradiction("max_sessions must be between 1 and 1,000, or not set.")
+        if not 8 <= self.password_minimum <= 64:
+            raise _contradiction("password_minimum must be between 8 and 64 characters.")
+
+    @property
+    def default_mode(self) -> Mode:
+        return self.modes[0]
+
+
+def _contradiction(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)
+
+
+STANDARD = Policy()
+HIGH = replace(STANDARD, access_for=5 * MINUTE, idle_for=30 * MINUTE, absolute_for=12 * HOUR, password_minimum=15)
+RELAXED = replace(STANDARD, access_for=15 * MINUTE, idle_for=30 * DAY, absolute_for=90 * DAY)
+PRESETS = {"high": HIGH, "standard": STANDARD, "relaxed": RELAXED}

@@ -1,0 +1,187 @@
+"""What a store must do, in words. The same laws as code are in `dutchdoor.testing.store_laws`, and every store passes them.
+
+A store keeps records and knows nothing about them: no clock, no expiry, no policy. It has two verbs. Reads give what is
+there, ended and expired records included. `commit` takes a list of changes and applies all of them or none.
+
+The laws:
+
+1. **All or none.** Whatever makes one change impossible undoes the whole commit, and raises `Conflict`.
+2. **Acknowledged is durable.** When `commit` returns, what it wrote survives `kill -9` and the loss of power.
+3. **Swap.** A `Swap` succeeds if and only if the stored revision is the record's own; it writes the record with that
+   revision plus one. Of any number of simultaneous swaps from one revision exactly one succeeds.
+4. **Take.** A one-time token is taken at most once, ever.
+5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that.
+6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears later.
+7. **What is written is what is read**, to the bit. Unknown ids give None. Removing what is absent is fine.
+8. **Reads see every commit that returned before they began**, from whichever process (linearizable).
+9. **A store never retries** a conflict. When its backing is out of reach it raises `Unavailable` within a second, and a
+   commit that raised it may or may not have happened.
+10. **Nothing in it signs anybody in**: no record holds a usable secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from dutchdoor.accounts import Account, Credential
+from dutchdoor.events import AuditEvent
+from dutchdoor.keyring import StoredKey
+from dutchdoor.limits import Bucket
+from dutchdoor.one_time import OneTimeToken, Purpose
+from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.revocation.log import Revocation
+from dutchdoor.sessions import Session
+
+__all__ = [
+    "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Log", "Record", "Remove", "Revoke", "Store", "Swap", "Take",
+]  # fmt: skip
+
+Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient
+"""What has a row of its own. Keys: Account subject (and unique email where not None); Credential (subject, method, handle);
+Session, OneTimeToken and RegisteredClient id; StoredKey kid (and unique number)."""
+
+
+class Add(Struct, frozen=True):
+    """Insert a record, with revision 0. Conflict if its key, or a unique value of it, is there already."""
+
+    record: Record
+
+
+class Swap(Struct, frozen=True):
+    """Replace a record. Conflict unless the stored revision equals the record's. Not for one-time tokens. A session that
+    has ended is never replaced, whatever its revision."""
+
+    record: Account | Credential | Session | StoredKey | RegisteredClient
+
+
+class Remove(Struct, frozen=True):
+    """Delete a record by key, if it is there. Removing an account removes its credentials and one-time tokens with it."""
+
+    record: Account | Credential | RegisteredClient
+
+
+class Expect(Struct, frozen=True):
+    """Write nothing; conflict unless the account is there, active, and its epoch is this one."""
+
+    subject: str
+    epoch: int
+
+
+class Take(Struct, frozen=True):
+    """Delete a one-time token; conflict if it is not there."""
+
+    id: str
+
+
+class Discard(Struct, frozen=True):
+    """Delete every one-time token of a subject for a purpose, if there is any."""
+
+    subject: str
+    purpose: Purpose
+
+
+class End(Struct, frozen=True):
+    """End a session: `ended_at`, its reason, revision plus one. Conflict if it is not there or has ended already."""
+
+    session_id: str
+    reason: str
+    at: float
+
+
+class EndAll(Struct, frozen=True):
+    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Committed.ended` counts them."""
+
+    subject: str
+    reason: str
+    at: float
+    keep: str | None = None
+
+
+class Revoke(Struct, frozen=True):
+    """Append an entry to the revocation log; the store gives it the next `seq`."""
+
+    entry: Revocation
+
+
+class Log(Struct, frozen=True):
+    """Append an audit event."""
+
+    event: AuditEvent
+
+
+Change = Add | Swap | Remove | Expect | Take | Discard | End | EndAll | Revoke | Log
+
+
+class Committed(Struct, frozen=True):
+    """What a commit did: the highest `seq` of the log after it (0 for an empty log), and how many sessions `EndAll` ended."""
+
+    seq: int
+    ended: int = 0
+
+
+class Store(Protocol):
+    """Where records are kept. Every method may raise `Unavailable`; only `commit` raises `Conflict`."""
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date. Safe to kill at any step and to repeat."""
+
+    async def close(self) -> None:
+        """Let go of everything: threads, sockets, files. Idempotent."""
+
+    async def commit(self, *changes: Change) -> Committed:
+        """Apply all changes in this order, or none of them."""
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        """One session with the account it belongs to, read in one step. The hot path: one look-up."""
+
+    async def sessions_of(self, subject: str) -> list[Session]:
+        """Every session of a subject that has not been ended (expired ones included), newest first."""
+
+    async def account(self, subject: str) -> Account | None: ...
+
+    async def account_by_email(self, email: str) -> Account | None:
+        """By the canonical spelling."""
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a name,
+        taken literally, case folded."""
+
+    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None: ...
+
+    async def one_time_token(self, id: str) -> OneTimeToken | None: ...
+
+    async def keys(self) -> list[StoredKey]:
+        """All of them, in the order of their numbers."""
+
+    async def client(self, id: str) -> RegisteredClient | None: ...
+
+    async def clients(self) -> list[RegisteredClient]: ...
+
+    async def revocations(self, after: int) -> list[Revocation]:
+        """Entries of the log with a higher `seq`, in order. On every request that carries a token: nearly always empty."""
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        """Audit events, newest first; `before` is the id of the last one seen."""
+
+    async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
+        """Take one attempt from every bucket, in one step over all processes, and give (0.0, ""); or take from none and
+        give the seconds to wait with the name of the limit that asks for it. The arithmetic is `limits.decide_all`."""
+
+    async def give_back(self, buckets: Sequence[Bucket]) -> None:
+        """Undo one attempt in each bucket that is there: `limits.give_back`."""
+
+    async def forget(self, buckets: Sequence[Bucket]) -> None:
+        """Empty buckets: nothing counts against them any more."""
+
+    async def purge(self, *, before: float, events_before: float) -> int:
+        """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token of
+        a deleted session could not be told from a forged one; limits that are full again; the log's expired entries), and
+        audit events older than another. Gives the number of rows deleted."""
+
+    async def counts(self) -> dict[str, int]:
+        """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""
