@@ -1,0 +1,98 @@
+"""The client at the other end: where it calls from and what it says it is.
+
+None of this is proof. It is shown to the owner in the list of sessions ("Firefox on Linux, Netherlands"), written into
+audit events, and, as `fingerprint`, tells two holders of one refresh token apart when a token comes back late.
+
+How a header is read into a device and an address into a country is someone else's: see `DeviceReader`, `CountryReader`.
+What cannot be read is "".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Protocol
+
+import msgspec
+
+__all__ = ["Client", "CountryReader", "Device", "DeviceReader", "network_of", "observe"]
+
+USER_AGENT_AT_MOST = 512
+"""Characters of the header that are kept. Browsers send 80 to 200; the longest honest ones stay below 400."""
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """What a User-Agent header says: `name` for people ("Firefox on Linux"), the parts for comparing. "" is unknown."""
+
+    name: str = ""
+    browser_family: str = ""
+    platform: str = ""
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request came from. `address` is its text form, `country` two capital letters; "" is unknown."""
+
+    address: str = ""
+    country: str = ""
+    user_agent: str = ""
+    device: str = ""
+    browser_family: str = ""
+    platform: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Browser family and platform, without version: what stays the same when a browser updates itself."""
+        return f"{self.browser_family}|{self.platform}"
+
+    @property
+    def network(self) -> str:
+        """The network that limits count by: see `network_of`."""
+        return network_of(self.address)
+
+
+class DeviceReader(Protocol):
+    """Reads a User-Agent header. Gives an empty Device for what it does not know, and never raises."""
+
+    def read(self, user_agent: str) -> Device: ...
+
+
+class CountryReader(Protocol):
+    """Finds the country of an address: two capital letters (ISO 3166-1), or "". Never raises."""
+
+    def country(self, address: str) -> str: ...
+
+
+def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: CountryReader) -> Client:
+    """Describe the client behind a request. `address` is the one we believe, after the configured proxies."""
+    # Cut before it is parsed or stored, and freed of control characters: this text reaches terminals and log lines.
+    kept = "".join(c if c.isprintable() else " " for c in user_agent[:USER_AGENT_AT_MOST])
+    address = _plain(address)
+    device = devices.read(kept)
+    return Client(
+        address=address,
+        country=countries.country(address),
+        user_agent=kept,
+        device=device.name,
+        browser_family=device.browser_family,
+        platform=device.platform,
+    )
+
+
+def network_of(address: str) -> str:
+    """Give the network an address is counted by: IPv4 itself, IPv6 its /64. "" if it is no address.
+
+    One IPv6 customer holds 2^64 addresses and can send every request from another.
+    """
+    plain = _plain(address)
+    if ":" not in plain:
+        return plain
+    return str(ipaddress.IPv6Network((plain, 64), strict=False))
+
+
+def _plain(address: str) -> str:
+    """The one spelling of an address: no zone, no IPv4 inside IPv6. Two spellings would be two buckets."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
