@@ -1,0 +1,95 @@
+# Every target sets up what it needs by itself, from pinned and hashed requirements, and again only when those change.
+# It takes make and a Python 3.11 or newer: `make PYTHON=python3.13 test` chooses which. Nothing is written outside the
+# checkout; a mirror or a proxy is set up the way pip and uv document, in the environment.
+
+VENV := .venv
+UV := .tools/uv/bin/uv
+
+export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_CONFIG := 1
+export PYTHON
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS := 1
+endif
+
+# Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.
+READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
+
+.PHONY: help serve test soak check lint types format bench lock wheel clean
+
+help:
+	@echo "make serve    run the server (ARGS='--port 9000')"
+	@echo "make test     run the tests (ARGS='tests/test_policy.py -x')"
+	@echo "make soak     run the long races and kills as well"
+	@echo "make check    lint, types, import rule and tests: what must pass before a change lands"
+	@echo "make format   rewrite the code the way lint wants it"
+	@echo "make bench    measure against peers, one table (QUICK=1 for a short one)"
+	@echo "make lock     choose versions anew and pin them (at least a week old)"
+	@echo "make wheel    build the package into dist/"
+	@echo "make clean    remove everything that these made"
+
+serve: $(READY_TO_SERVE)
+	$(VENV)/bin/dutchdoor serve $(ARGS)
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+soak: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -m soak --timeout 3600 $(ARGS)
+
+check: lint types test
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
+
+types: $(VENV)/.test
+	$(VENV)/bin/mypy
+	$(VENV)/bin/basedpyright
+
+format: $(VENV)/.test
+	$(VENV)/bin/ruff check --fix --quiet . || true
+	$(VENV)/bin/ruff format .
+
+wheel: $(UV)
+	$(UV) build --quiet --build-constraints requirements/build.txt --require-hashes --out-dir dist
+
+clean:
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
+$(UV): requirements/tool-uv.txt requirements/install-uv
+	@sh requirements/install-uv .tools/uv
+	@touch $@
+
+$(VENV)/pyvenv.cfg: $(UV)
+	@$(UV) venv --quiet --clear --python .tools/uv/bin/python $(VENV)
+
+INSTALL_CHECKOUT = $(UV) pip install --quiet --python $(VENV) --no-deps --build-constraints requirements/build.txt --editable .
+
+$(VENV)/.serve: requirements/serve.txt requirements/build.txt pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "setting up $(VENV) from $<"
+	@$(UV) pip sync --quiet --python $(VENV) --require-hashes requirements/serve.txt
+	@$(INSTALL_CHECKOUT)
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt requirements/build.txt pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "setting up $(VENV) from $<"
+	@$(UV) pip sync --quiet --python $(VENV) --require-hashes requirements/test.txt
+	@$(INSTALL_CHECKOUT)
+	@touch $@
+
+# --- pins ------------------------------------------------------------------------------------------------------------
+
+# A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
+COMPILE := $(UV) pip compile --quiet --upgrade --exclude-newer "7 days" --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url
+
+lock: $(UV)
+	$(COMPILE) requirements/tool-uv.in -o requirements/tool-uv.txt
+	$(COMPILE) requirements/build.in -o requirements/build.txt
+	$(COMPILE) pyproject.toml --extra server -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
