@@ -45,6 +45,8 @@ class StoredKey(Struct, frozen=True, kw_only=True):
     signs_until: float
     verifies_until: float
     revoked_at: float | None = None
+    exported_at: float | None = None
+    """When a symmetric key was handed to a verifier: whoever holds it can mint anyone, so our own API accepts it no more."""
     revision: int = 0
 
     def __repr__(self) -> str:
