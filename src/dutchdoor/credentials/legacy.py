@@ -1,0 +1,297 @@
+"""Password hashes that other systems made: told apart, bounded, and verified once so that they can be replaced.
+
+Formats: the PHC string format for Argon2 and scrypt, the modular crypt format of bcrypt, passlib's PBKDF2 and
+bcrypt-sha256, and what Django and Werkzeug write. PBKDF2 over HMAC-SHA-1 is accepted: its strength is its count, and
+no attack on SHA-1 weakens it. A bare or lightly salted MD5, SHA-1 or SHA-2 is refused by name: a graphics card tries
+tens of thousands of millions of those a second, so the passwords behind a leaked table must be taken as known, and
+the honest import is to have those people choose a new password.
+
+An imported hash names its own cost. Whoever can put a row into an import could ask for a terabyte of memory or an hour
+of processor at each log-in, so every parameter is bounded before anything is computed.
+
+bcrypt sees 72 bytes, and in most implementations nothing after a NUL. Systems that passed it more accepted any ending.
+We accept none: a longer password, or one with a NUL, does not verify against a plain bcrypt hash, and its owner resets
+it. Django's and passlib's bcrypt-sha256 have no such limit.
+
+Left out deliberately: making any of these. They are read, verified, and replaced at the first log-in.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Callable
+from typing import TypeAlias
+
+import bcrypt
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2d, Argon2i, Argon2id
+
+from dutchdoor import errors
+
+__all__ = ["recognise", "verify"]
+
+MAX_ENCODED = 512
+"""Characters of the longest hash we look at. The longest any format here needs is about 250."""
+
+MAX_MEMORY_KIB = 256 * 1024
+"""KiB one verification may take: twice what OWASP's strongest scrypt row (N=2^17, r=8) needs."""
+
+MAX_ARGON2_WORK = 1024 * 1024
+"""KiB times passes: about a second. RFC 9106's second choice (64 MiB, t=3) takes a fifth of it."""
+
+MAX_SCRYPT_WORK = 2**22
+"""N times r times p: about two seconds. OWASP's rows take 2^20 or less, Django's default 2^19.3."""
+
+PBKDF2_ROUNDS = (1_000, 5_000_000)
+"""RFC 8018's least, and about two seconds. Below the least it is a salted hash with a grander name."""
+
+BCRYPT_COSTS = (4, 15)
+"""The least bcrypt knows, and about two seconds. Each step doubles the time."""
+
+Check: TypeAlias = Callable[[bytes], bool]
+
+_log = logging.getLogger("dutchdoor.credentials")
+
+
+def recognise(encoded: str) -> str:
+    """Name the format of a password hash: `argon2id`, `bcrypt`, `bcrypt-sha256`, `pbkdf2-sha256`, `scrypt`, ...
+
+    Raises:
+        InvalidInput: a format we refuse (said by name), one we do not know, or parameters out of bounds. The message
+            never contains the hash.
+    """
+    return _read(encoded)[0]
+
+
+def verify(password: bytes, encoded: str) -> bool:
+    """Whether `encoded` was made from `password`, taking as long as the hash says (about two seconds at most).
+
+    Raises:
+        InvalidInput: as for `recognise`.
+    """
+    return _read(encoded)[1](password)
+
+
+def _read(encoded: str) -> tuple[str, Check]:
+    if len(encoded) > MAX_ENCODED:
+        raise _refusal("This is too long to be a password hash.")
+    for pattern, reader in _READERS:
+        if match := pattern.fullmatch(encoded):
+            return reader(match)
+    for pattern, name in _REFUSED:
+        if pattern.fullmatch(encoded):
+            raise _refusal(
+                f"This is {name}. It can be guessed too fast to be a password hash and is refused; "
+                "have its owner choose a new password."
+            )
+    if encoded.startswith(("!", "*")) or not encoded:
+        raise _refusal("This account has no usable password.")
+    raise _refusal("This is not a password hash in any format known here.")
+
+
+def _argon2(match: re.Match[str]) -> tuple[str, Check]:
+    name = match["name"]
+    memory, passes, lanes = int(match["m"]), int(match["t"]), int(match["p"])
+    salt, tag = _b64(match["salt"]), _b64(match["tag"])
+    _within(name, "memory", memory, 8 * lanes, MAX_MEMORY_KIB)
+    _within(name, "passes", passes, 1, MAX_ARGON2_WORK // memory)
+    _within(name, "lanes", lanes, 1, 64)
+    _within(name, "salt", len(salt), 8, 64)
+    _within(name, "hash", len(tag), 16, 64)
+    kdf = {"argon2id": Argon2id, "argon2i": Argon2i, "argon2d": Argon2d}[name]
+
+    def check(password: bytes) -> bool:
+        made = kdf(salt=salt, length=len(tag), iterations=passes, lanes=lanes, memory_cost=memory).derive(password)
+        return hmac.compare_digest(made, tag)
+
+    return name, check
+
+
+def _bcrypt(match: re.Match[str]) -> tuple[str, Check]:
+    cost, salt, tag = match["cost"], match["salt"], match["tag"]
+    _within("bcrypt", "cost", int(cost), *BCRYPT_COSTS)
+
+    def check(password: bytes) -> bool:
+        same = _bcrypt_same(password[:72], cost, salt, tag)
+        if len(password) > 72 or b"\0" in password:
+            # C09: the hash cannot tell this password from others that share its beginning. The work above was done
+            # all the same, so that the refusal takes no less time than any other.
+            _log.info("refused: bcrypt sees no byte after the 72nd or a NUL, and the password has one; reset it")
+            return False
+        return same
+
+    return "bcrypt", check
+
+
+def _bcrypt_sha256_django(match: re.Match[str]) -> tuple[str, Check]:
+    cost, salt, tag = match["cost"], match["salt"], match["tag"]
+    _within("bcrypt-sha256", "cost", int(cost), *BCRYPT_COSTS)
+    return "bcrypt-sha256", lambda password: _bcrypt_same(
+        hashlib.sha256(password).hexdigest().encode(), cost, salt, tag
+    )
+
+
+def _bcrypt_sha256_passlib(match: re.Match[str]) -> tuple[str, Check]:
+    cost, salt, tag = match["cost"].zfill(2), match["salt"], match["tag"]
+    _within("bcrypt-sha256", "cost", int(cost), *BCRYPT_COSTS)
+
+    def check(password: bytes) -> bool:
+        # Version 2 keys the inner hash with the salt, so that a table of bare SHA-256 hashes found elsewhere cannot be
+        # tried against bcrypt directly ("password shucking").
+        inner = hmac.digest(salt.encode(), password, "sha256") if match["v"] else hashlib.sha256(password).digest()
+        return _bcrypt_same(base64.b64encode(inner), cost, salt, tag)
+
+    return "bcrypt-sha256", check
+
+
+def _pbkdf2(match: re.Match[str], salt: bytes, tag: bytes) -> tuple[str, Check]:
+    digest = match["digest"] or "sha1"
+    name, rounds = f"pbkdf2-{digest}", int(match["rounds"])
+    _within(name, "rounds", rounds, *PBKDF2_ROUNDS)
+    _within(name, "salt", len(salt), 1, 128)
+    # A longer output would have us compute, and a shorter one compare, something the format never holds.
+    size = hashlib.new(digest).digest_size
+    _within(name, "hash", len(tag), size, size)
+    return name, lambda password: hmac.compare_digest(hashlib.pbkdf2_hmac(digest, password, salt, rounds), tag)
+
+
+def _scrypt(n: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check]:
+    if n < 2 or n & (n - 1):
+        raise _refusal("This scrypt hash has an N that is not a power of two.")
+    _within("scrypt", "r", r, 1, 64)
+    _within("scrypt", "p", p, 1, 64)
+    _within("scrypt", "memory", n * r // 8, 0, MAX_MEMORY_KIB)
+    _within("scrypt", "work", n * r * p, 2**14, MAX_SCRYPT_WORK)
+    _within("scrypt", "salt", len(salt), 1, 128)
+    _within("scrypt", "hash", len(tag), 16, 64)
+    # OpenSSL refuses to go over 32 MiB unless told how much: 128 * r * (N + p + 2) bytes, and a little for itself.
+    allowance = 128 * r * (n + p + 2) + 65_536
+
+    def check(password: bytes) -> bool:
+        made = hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, dklen=len(tag), maxmem=allowance)
+        return hmac.compare_digest(made, tag)
+
+    return "scrypt", check
+
+
+def _pbkdf2_django(match: re.Match[str]) -> tuple[str, Check]:
+    return _pbkdf2(match, match["salt"].encode(), _b64(match["tag"]))
+
+
+def _pbkdf2_werkzeug(match: re.Match[str]) -> tuple[str, Check]:
+    return _pbkdf2(match, match["salt"].encode(), bytes.fromhex(match["tag"]))
+
+
+def _pbkdf2_passlib(match: re.Match[str]) -> tuple[str, Check]:
+    return _pbkdf2(match, _b64(match["salt"].replace(".", "+")), _b64(match["tag"].replace(".", "+")))
+
+
+def _scrypt_django(match: re.Match[str]) -> tuple[str, Check]:
+    return _scrypt(int(match["n"]), int(match["r"]), int(match["p"]), match["salt"].encode(), _b64(match["tag"]))
+
+
+def _scrypt_werkzeug(match: re.Match[str]) -> tuple[str, Check]:
+    salt, tag = match["salt"].encode(), bytes.fromhex(match["tag"])
+    return _scrypt(int(match["n"]), int(match["r"]), int(match["p"]), salt, tag)
+
+
+def _scrypt_phc(match: re.Match[str]) -> tuple[str, Check]:
+    _within("scrypt", "ln", int(match["ln"]), 1, 30)
+    return _scrypt(2 ** int(match["ln"]), int(match["r"]), int(match["p"]), _b64(match["salt"]), _b64(match["tag"]))
+
+
+def _bcrypt_same(password: bytes, cost: str, salt: str, tag: str) -> bool:
+    # Only the hash is compared: some systems leave the unused bits of the salt's last character set, the library
+    # clears them. $2a$, $2b$ and $2y$ differ in bugs long mended and give the same result in every sound
+    # implementation; $2x$ is the unsound one and is not read.
+    made = bcrypt.hashpw(password, f"$2b${cost}${salt}".encode())
+    return hmac.compare_digest(made[-31:], tag.encode())
+
+
+def _b64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
+    except binascii.Error as exc:
+        raise _refusal("This password hash has a damaged part.") from exc
+
+
+def _within(name: str, what: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise _refusal(f"This {name} hash has a parameter out of bounds: {what} is {value}, not {least} to {most}.")
+
+
+def _refusal(message: str) -> errors.InvalidInput:
+    return errors.InvalidInput(message, field="password_hash")
+
+
+_B64 = r"[A-Za-z0-9+/]{8,128}"
+_AB64 = r"[A-Za-z0-9./]{4,180}"
+_BCRYPT = r"(?P<salt>[A-Za-z0-9./]{22})(?P<tag>[A-Za-z0-9./]{31})"
+_TEXT_SALT = r"(?P<salt>[!-#%-~]{1,128})"
+_NUMBER = r"[1-9][0-9]{0,9}"
+
+_READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check]]]] = [
+    (re.compile(pattern), reader)
+    for pattern, reader in [
+        (
+            rf"(?:argon2)?\$(?P<name>argon2(?:id|i|d))\$v=19\$m=(?P<m>{_NUMBER}),t=(?P<t>{_NUMBER}),p=(?P<p>{_NUMBER})"
+            rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})",
+            _argon2,
+        ),
+        (rf"(?:bcrypt\$)?\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt),
+        (rf"bcrypt_sha256\$\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt_sha256_django),
+        (
+            r"\$bcrypt-sha256\$(?:(?P<v>v=2,)t=2b,r=|2[ab],)(?P<cost>[0-9]{1,2})"
+            r"\$(?P<salt>[A-Za-z0-9./]{22})\$(?P<tag>[A-Za-z0-9./]{31})",
+            _bcrypt_sha256_passlib,
+        ),
+        (
+            rf"pbkdf2_(?P<digest>sha1|sha256)\$(?P<rounds>{_NUMBER})\${_TEXT_SALT}\$(?P<tag>[A-Za-z0-9+/]{{8,128}}={{0,2}})",
+            _pbkdf2_django,
+        ),
+        (
+            rf"pbkdf2:(?P<digest>sha1|sha224|sha256|sha384|sha512):(?P<rounds>{_NUMBER})\${_TEXT_SALT}"
+            r"\$(?P<tag>(?:[0-9a-f]{2}){16,64})",
+            _pbkdf2_werkzeug,
+        ),
+        (
+            rf"\$pbkdf2(?:-(?P<digest>sha256|sha512))?\$(?P<rounds>{_NUMBER})\$(?P<salt>{_AB64})\$(?P<tag>{_AB64})",
+            _pbkdf2_passlib,
+        ),
+        (
+            rf"scrypt\$(?P<n>{_NUMBER})\${_TEXT_SALT}\$(?P<r>{_NUMBER})\$(?P<p>{_NUMBER})"
+            r"\$(?P<tag>[A-Za-z0-9+/]{16,128}={0,2})",
+            _scrypt_django,
+        ),
+        (
+            rf"scrypt:(?P<n>{_NUMBER}):(?P<r>{_NUMBER}):(?P<p>{_NUMBER})\${_TEXT_SALT}"
+            r"\$(?P<tag>(?:[0-9a-f]{2}){16,64})",
+            _scrypt_werkzeug,
+        ),
+        (
+            rf"\$scrypt\$ln=(?P<ln>[0-9]{{1,2}}),r=(?P<r>{_NUMBER}),p=(?P<p>{_NUMBER})"
+            rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})",
+            _scrypt_phc,
+        ),
+    ]
+]
+
+_REFUSED: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), name)
+    for pattern, name in [
+        (r"[0-9a-f]{32}|(?:unsalted_)?md5\$.*|\{s?md5\}.*|pbkdf2:md5.*", "an MD5 hash"),
+        (r"\$(?:1|apr1|md5|P|H)\$.*", "an MD5-based crypt or phpass hash"),
+        (r"\*?[0-9a-f]{40}|(?:unsalted_)?sha1\$.*|\{s?sha\}.*", "a SHA-1 hash"),
+        (r"\$sha1\$.*", "a SHA-1-based crypt hash"),
+        (r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}|(?:sha224|sha256|sha384|sha512)\$.*|\{s?sha(?:256|384|512)\}.*",
+         "a plain SHA-2 hash"),
+        (r"\$(?:3|NT)\$.*", "an NTLM (MD4) hash"),
+        (r"crypt\$.*|[./0-9a-z]{13}|_[./0-9a-z]{19}", "a DES crypt hash"),
+        (r"\$2x?\$.*", "a hash of the bcrypt version with a known flaw"),
+        (r"plain(?:text)?\$.*|\{(?:plain|clear)(?:text)?\}.*", "a password in plain text"),
+    ]
+]

@@ -1,0 +1,290 @@
+"""Passwords: Argon2id (RFC 9106) on a bounded pool of threads, older hashes verified once and replaced.
+
+Hashes are PHC strings, so they say themselves how they were made and any other Argon2 library can read them:
+
+    $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
+
+A pepper goes into Argon2's own secret input, and `keyid=` says which pepper it was, so that hashes from before there
+was one still verify and are replaced at the next log-in.
+
+Left out deliberately: choosing parameters by measuring the machine. A profile has a name and a source one can look up,
+and a fleet of unequal machines agrees on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import re
+import secrets
+import unicodedata
+
+import msgspec
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from dutchdoor import errors
+from dutchdoor.credentials import legacy
+from dutchdoor.credentials.hashing import HashingPool
+
+__all__ = [
+    "CHEAPEST",
+    "MAX_BYTES",
+    "OWASP_2024",
+    "PROFILES",
+    "RFC_9106_LOW_MEMORY",
+    "PasswordHasher",
+    "Profile",
+    "normalise",
+]
+
+MAX_BYTES = 1_024
+"""Bytes of UTF-8 in the longest password. Far above any person's or generator's, far below what costs us time."""
+
+_log = logging.getLogger("dutchdoor.credentials")
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """How expensive a hash is: `memory` in KiB, `passes` over it, `lanes` that could be computed at once."""
+
+    name: str
+    memory: int
+    passes: int
+    lanes: int
+    source: str
+
+
+OWASP_2024 = Profile(
+    name="owasp-2024",
+    memory=19 * 1024,
+    passes=2,
+    lanes=1,
+    source="OWASP Password Storage Cheat Sheet, Argon2id, second row; ASVS 5.0 appendix C",
+)
+"""The default: about 25 ms of one core, and 19 MiB for as long."""
+
+RFC_9106_LOW_MEMORY = Profile(
+    name="rfc-9106-low-memory",
+    memory=64 * 1024,
+    passes=3,
+    lanes=4,
+    source="RFC 9106 section 4, second recommended option",
+)
+"""For machines with processor to spare: some five times the default."""
+
+CHEAPEST = Profile(name="cheapest", memory=8, passes=1, lanes=1, source="the least Argon2 allows; for tests only")
+"""For tests. A server must refuse it."""
+
+PROFILES = {profile.name: profile for profile in (OWASP_2024, RFC_9106_LOW_MEMORY, CHEAPEST)}
+
+
+def normalise(password: str) -> str:
+    """Bring a password into the one form that is hashed, so that the same keys on another device give the same bytes.
+
+    The form is NFC, as RFC 8265 (OpaqueString) has it. NFKC would also merge characters that people can tell apart and
+    type on purpose. Nothing is trimmed, folded or cut (C02).
+
+    Raises:
+        InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry.
+    """
+    # C03: a character is at least a byte, so this refuses a megabyte before anything walks over it.
+    if len(password) > MAX_BYTES:
+        raise _too_long()
+    composed = unicodedata.normalize("NFC", password)
+    try:
+        size = len(composed.encode())
+    except UnicodeEncodeError:
+        # Not chained: the original exception carries the password.
+        raise errors.InvalidInput("The password is not valid text.", field="password") from None
+    if size > MAX_BYTES:
+        raise _too_long()
+    return composed
+
+
+class PasswordHasher:
+    """Makes and verifies password hashes. One for a process; `close` it at the end.
+
+    `pepper` is a secret of at least 16 bytes kept outside the database: with it, a stolen database alone gives nothing
+    to guess against. Whoever loses it loses every password, so it is backed up apart from the database.
+    `workers` and `queue` are those of `HashingPool`.
+    """
+
+    amr = "pwd"
+
+    def __init__(
+        self,
+        profile: Profile = OWASP_2024,
+        *,
+        pepper: bytes | None = None,
+        workers: int | None = None,
+        queue: int = 64,
+    ) -> None:
+        if pepper is not None and len(pepper) < 16:
+            raise errors.Misconfigured("the pepper has fewer than 16 bytes")
+        self.profile = profile
+        self._pepper = pepper
+        self._keyid = "" if pepper is None else _keyid(pepper)
+        self._pool = HashingPool(workers=workers, queue=queue)
+        # Nobody's password: the tag is random, so nothing derives to it, and finding that out takes a whole derivation.
+        self._nobodys = _Stored(
+            profile=profile, keyid=self._keyid, salt=secrets.token_bytes(16), tag=secrets.token_bytes(32)
+        ).encode()
+
+    async def hash(self, password: str) -> str:
+        """Hash a password the rule for new ones has accepted (`strength.check_new_password`).
+
+        Raises:
+            InvalidInput: as for `normalise`.
+            Unavailable: too much is waiting already.
+        """
+        composed = normalise(password)
+        return await self._pool.run(lambda: self._hash(composed))
+
+    async def verify(self, password: str, encoded: str) -> bool:
+        """Whether `password` is the one `encoded` was made from, in our format or any that `legacy` reads.
+
+        A stored hash we cannot read counts as a wrong password, after the same work, and is logged: the row is damaged
+        or was written around the import.
+
+        Raises:
+            InvalidInput: as for `normalise`; it depends on the password alone, so it tells nothing about the account.
+            Misconfigured: the hash was made with a pepper that is not the one configured.
+            Unavailable: too much is waiting already; nothing was checked.
+        """
+        composed = normalise(password)
+        return await self._pool.run(lambda: self._verify(password, composed, encoded))
+
+    async def verify_nothing(self, password: str) -> None:
+        """Do the work of a `verify` for an address that has no account, so that time does not tell which have (C10).
+
+        It costs what verifying a hash of the present profile costs. A hash with other parameters, or an imported one,
+        takes its own time until its owner signs in and it is replaced.
+
+        Raises:
+            InvalidInput: as for `normalise`.
+            Unavailable: too much is waiting already.
+        """
+        await self.verify(password, self._nobodys)
+
+    def hash_now(self, password: str) -> str:
+        """`hash` on the calling thread, for the command line.
+
+        Raises:
+            InvalidInput: as for `normalise`.
+        """
+        return self._hash(normalise(password))
+
+    def verify_now(self, password: str, encoded: str) -> bool:
+        """`verify` on the calling thread, for the command line.
+
+        Raises:
+            InvalidInput: as for `normalise`.
+            Misconfigured: the hash was made with a pepper that is not the one configured.
+        """
+        return self._verify(password, normalise(password), encoded)
+
+    def needs_rehash(self, encoded: str) -> bool:
+        """Whether the owner's next log-in should replace this hash: another format, another pepper, or cheaper.
+
+        A hash more expensive than the profile is left alone; nothing here weakens what is stored.
+        """
+        stored = _Stored.parse(encoded)
+        return (
+            stored is None
+            or stored.keyid != self._keyid
+            or stored.profile.memory < self.profile.memory
+            or stored.profile.passes < self.profile.passes
+            or len(stored.salt) < 16
+            or len(stored.tag) < 32
+        )
+
+    def close(self) -> None:
+        """Let go of the threads. What waits is dropped."""
+        self._pool.close()
+
+    def _hash(self, composed: str) -> str:
+        salt = secrets.token_bytes(16)
+        tag = _derive(composed, self.profile, salt, 32, self._pepper)
+        return _Stored(profile=self.profile, keyid=self._keyid, salt=salt, tag=tag).encode()
+
+    def _verify(self, password: str, composed: str, encoded: str) -> bool:
+        stored = _Stored.parse(encoded)
+        if stored is not None:
+            if stored.keyid not in ("", self._keyid):
+                raise errors.Misconfigured("a password hash was made with a pepper that is not the one configured")
+            secret = self._pepper if stored.keyid else None
+            tag = _derive(composed, stored.profile, stored.salt, len(stored.tag), secret)
+            return hmac.compare_digest(tag, stored.tag)
+        try:
+            # Other systems hashed what was typed. The composed form is tried as well, for an owner who now types the
+            # same password on a device that composes differently.
+            return legacy.verify(password.encode(), encoded) or (
+                composed != password and legacy.verify(composed.encode(), encoded)
+            )
+        except errors.InvalidInput as exc:
+            _log.error("a stored password hash cannot be read: %s", exc.reason)
+            self._verify(password, composed, self._nobodys)
+            return False
+
+
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of one of our PHC strings."""
+
+    profile: Profile
+    keyid: str
+    salt: bytes
+    tag: bytes
+
+    def encode(self) -> str:
+        keyid = f",keyid={self.keyid}" if self.keyid else ""
+        cost = f"m={self.profile.memory},t={self.profile.passes},p={self.profile.lanes}{keyid}"
+        return f"$argon2id$v=19${cost}${_b64(self.salt)}${_b64(self.tag)}"
+
+    @classmethod
+    def parse(cls, encoded: str) -> _Stored | None:
+        """None when this is not Argon2id, or not within the bounds `legacy` sets: it then says what is wrong."""
+        match = _PHC.fullmatch(encoded) if len(encoded) <= legacy.MAX_ENCODED else None
+        if match is None:
+            return None
+        memory, passes, lanes = int(match["m"]), int(match["t"]), int(match["p"])
+        try:
+            salt, tag = (base64.b64decode(match[part] + "=" * (-len(match[part]) % 4)) for part in ("salt", "tag"))
+        except binascii.Error:
+            return None
+        if not (8 * lanes <= memory <= legacy.MAX_MEMORY_KIB and passes * memory <= legacy.MAX_ARGON2_WORK):
+            return None
+        if not (lanes <= 64 and 8 <= len(salt) <= 64 and 16 <= len(tag) <= 64):
+            return None
+        profile = Profile(name="", memory=memory, passes=passes, lanes=lanes, source="")
+        return cls(profile=profile, keyid=match["keyid"] or "", salt=salt, tag=tag)
+
+
+_PHC = re.compile(
+    r"\$argon2id\$v=19\$m=(?P<m>[1-9][0-9]{0,8}),t=(?P<t>[1-9][0-9]{0,8}),p=(?P<p>[1-9][0-9]{0,2})"
+    r"(?:,keyid=(?P<keyid>[A-Za-z0-9+/]{1,11}))?\$(?P<salt>[A-Za-z0-9+/]{11,86})\$(?P<tag>[A-Za-z0-9+/]{22,86})"
+)
+
+
+def _derive(composed: str, profile: Profile, salt: bytes, length: int, pepper: bytes | None) -> bytes:
+    return Argon2id(
+        salt=salt,
+        length=length,
+        iterations=profile.passes,
+        lanes=profile.lanes,
+        memory_cost=profile.memory,
+        secret=pepper,
+    ).derive(composed.encode())
+
+
+def _keyid(pepper: bytes) -> str:
+    # Six bytes tell peppers apart and say nothing about them: a pepper is random and far longer.
+    return _b64(hmac.digest(pepper, b"dutchdoor pepper id", "sha256")[:6])
+
+
+def _b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode().rstrip("=")
+
+
+def _too_long() -> errors.InvalidInput:
+    return errors.InvalidInput(f"The password is too long: at most {MAX_BYTES:,} bytes.", field="password")
