@@ -86,7 +86,7 @@ $(VENV)/.test: requirements/test.txt requirements/build.txt pyproject.toml $(VEN
 
 # A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
 COMPILE := $(UV) pip compile --quiet --upgrade --exclude-newer "7 days" --universal --python-version 3.11 \
-	--generate-hashes --no-header --no-annotate --no-emit-index-url
+	--generate-hashes --no-header --no-annotate
 
 lock: $(UV)
 	$(COMPILE) requirements/tool-uv.in -o requirements/tool-uv.txt
