@@ -46,6 +46,7 @@ ROW_OF = {
 }
 
 FAMILIES = ("access", "credentials", "mail", "stores", "web")
+PROTOCOLS = {f"dutchdoor.{family}" for family in FAMILIES if family != "web"}
 # A member may be several files: these belong to the member that is named.
 BELONGS_TO = {("credentials", part): "password" for part in ("hashing", "legacy", "strength")}
 # In web, everything but these is what they are made of.
@@ -110,7 +111,7 @@ ARROWS = [found for found in IMPORTS if found.imported in SOURCES]
 
 def row(module: str) -> int:
     family = ".".join(module.split(".")[:2])
-    if module == family and is_package(module) and family.removeprefix("dutchdoor.") in FAMILIES:
+    if module == family and is_package(module) and family in PROTOCOLS:
         return DOMAIN
     return ROW_OF.get(family, DOMAIN)
 
@@ -226,11 +227,10 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_the_root_imports_nothing_optional() -> None:
     """Files at the root and protocols of families run on the base dependencies alone."""
-    families = {f"dutchdoor.{family}" for family in (*FAMILIES, "revocation")}
     wrong = [
         found
         for found in FOREIGN
-        if found.imported.split(".")[0] not in BASE and (found.importer.count(".") <= 1 or found.importer in families)
+        if found.imported.split(".")[0] not in BASE and (found.importer.count(".") <= 1 or found.importer in PROTOCOLS)
         if row(found.importer) != OUTSIDE
     ]
     hold(wrong, "The root imports no optional dependency.")
