@@ -250,7 +250,8 @@ def sign_in_ceilings(limits: Limits, account: str) -> tuple[Bucket, Bucket, Buck
 
 
 # Marks. A browser keeps, in one long-lived HttpOnly cookie, a mark for each of the last few accounts that signed in
-# there. A mark proves nothing but "this browser once succeeded for this account"; a thief who copies it gains 20 guesses.
+# there. A mark proves nothing but "this browser once succeeded for this account": a thief who copies it gains 20
+# guesses.
 
 _MARK_BYTES = 4 + 16 + 16
 _MARK_CHARS = 48

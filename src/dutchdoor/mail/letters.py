@@ -1,0 +1,108 @@
+"""The words of every mail, and the links in them.
+
+Three rules. A link starts with the configured public URL and with nothing a request said: a forged Host header must not
+send the owner's token to somebody else. The token stands behind the `#`, which no browser sends to a server and no
+Referer repeats. Nothing a stranger chose is printed as they chose it: a display name or a User-Agent such as
+"call +1 555 0100" would be our letterhead on their words.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from dutchdoor.client import Client
+from dutchdoor.errors import Misconfigured
+from dutchdoor.mail import Mail
+
+__all__ = ["RESET_PATH", "VERIFY_PATH", "Letters"]
+
+RESET_PATH = "/reset-password"
+VERIFY_PATH = "/verify-email"
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+# No dot, slash, colon, @ or row of digits: mail programs turn those into links and telephone numbers.
+_DEVICE = re.compile(r"(?!.*[0-9]{4})[A-Za-z0-9 +()-]{1,60}")
+_PRODUCT_AT_MOST = 60
+
+
+class Letters:
+    """Writes mail in the name of `product`, with links below `public_url`.
+
+    Raises:
+        Misconfigured: the URL is not an http or https address, or the name is not one short line.
+    """
+
+    def __init__(self, *, product: str, public_url: str) -> None:
+        parts = urlsplit(public_url)
+        if parts.scheme not in {"https", "http"} or not parts.netloc or parts.query or parts.fragment:
+            raise Misconfigured(message="The public URL must look like https://login.example.com.")
+        if not product.strip() or not product.isprintable() or len(product) > _PRODUCT_AT_MOST:
+            raise Misconfigured(message="The product's name must be one line of at most 60 characters.")
+        self._product, self._url = product.strip(), public_url.rstrip("/")
+
+    def verify_email(self, to: str, *, token: str, valid_for: float) -> Mail:
+        link = self._link(VERIFY_PATH, token)
+        return self._write("verify_email", to, "Confirm your e-mail address", link=link, valid=_duration(valid_for))
+
+    def reset_password(self, to: str, *, token: str, valid_for: float) -> Mail:
+        link = self._link(RESET_PATH, token)
+        return self._write("reset_password", to, "Choose a new password", link=link, valid=_duration(valid_for))
+
+    def already_registered(self, to: str) -> Mail:
+        """Answer who registers an address that has an account: the page must not say so, the mailbox may."""
+        return self._write("already_registered", to, "You already have an account", link=self._link(RESET_PATH))
+
+    def password_changed(self, to: str, *, client: Client, at: float) -> Mail:
+        return self._notice("password_changed", to, "Your password was changed", client, at)
+
+    def new_device(self, to: str, *, client: Client, at: float) -> Mail:
+        return self._notice("new_device", to, "New sign-in to your account", client, at)
+
+    def sign_in_copied(self, to: str, *, client: Client, at: float) -> Mail:
+        """Tell the owner of a session whose refresh token was used twice. `client` is who presented it last."""
+        return self._notice("sign_in_copied", to, "Someone else may have used your sign-in", client, at)
+
+    def _notice(self, name: str, to: str, subject: str, client: Client, at: float) -> Mail:
+        return self._write(
+            name,
+            to,
+            subject,
+            link=self._link(RESET_PATH),
+            when=f"{datetime.fromtimestamp(at, UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
+            device=client.device if _DEVICE.fullmatch(client.device) else "unknown",
+            address=client.address or "unknown",
+            country=client.country,
+        )
+
+    def _write(self, name: str, to: str, subject: str, **values: str) -> Mail:
+        values |= {"product": self._product, "subject": subject}
+        return Mail(
+            to=to,
+            subject=f"{subject} - {self._product}",
+            text=_TEMPLATES.get_template(f"{name}.txt").render(values),
+            html=_TEMPLATES.get_template(f"{name}.html").render(values),
+        )
+
+    def _link(self, path: str, token: str = "") -> str:
+        return f"{self._url}{path}" + (f"#{token}" if token else "")
+
+
+def _duration(seconds: float) -> str:
+    """Say a duration in one unit, rounded down: a promise kept early is better than one broken."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}" + ("s" if count > 1 else "")
+    return "less than a minute"

@@ -1,0 +1,95 @@
+"""Sends mail by SMTP (RFC 5321) through aiosmtplib, over TLS (RFC 8314).
+
+The connection is TLS with a verified certificate, or there is none: from the first byte (`smtps`, port 465) or by
+STARTTLS that has to succeed (`smtp`, port 587). Only a mail server on this very machine is spoken to in the clear. A
+private authority's certificates are trusted by naming their file in `SSL_CERT_FILE`, as for all programs with OpenSSL.
+
+Deliberately left out: retries and queues. The next hop is a mail server, and queueing is what it is good at; a person who
+waits for a link asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+import time
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.mail import Mail, as_message
+
+__all__ = ["SmtpTransport"]
+
+_STEP_FOR = 10.0  # one command and its answer, in seconds
+_SEND_FOR = 30.0  # a whole message, in seconds: a server that answers each step at the last moment must not hold us
+_PORTS = {"smtps": 465, "smtp": 587}
+
+
+class SmtpTransport:
+    """A `Transport` to one mail server. A connection for each message: this server sends few.
+
+    Raises:
+        Misconfigured: the address names no host, or another scheme, or has a path.
+    """
+
+    def __init__(self, url: str, *, sender: str, clock: Callable[[], float] = time.time) -> None:
+        """Take `smtps://user:password@host:port` or `smtp://...`; user and password percent-encoded."""
+        self._sender, self._clock = sender, clock
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            # The address holds a password, and a traceback would show it: not even the cause is kept.
+            raise Misconfigured(message="The mail server's address cannot be read.") from None
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            raise Misconfigured(message="The mail server's address must look like smtps://user:password@host:465.")
+        self._host = parts.hostname
+        self._port = port or _PORTS[parts.scheme]
+        self._username = unquote(parts.username or "")
+        self._password = unquote(parts.password or "")
+        self._security: Literal["tls", "starttls", "none"] = "tls" if parts.scheme == "smtps" else "starttls"
+        if self._security == "starttls" and _is_loopback(self._host):
+            self._security = "none"
+
+    def __repr__(self) -> str:
+        return f"<SmtpTransport {self._host}:{self._port} {self._security}>"
+
+    async def send(self, message: Mail) -> None:
+        content = as_message(message, sender=self._sender, now=self._clock())
+        context = None if self._security == "none" else ssl.create_default_context()
+        client = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._username or None,
+            password=self._password or None,
+            use_tls=self._security == "tls",
+            # True and not "if offered": whoever sits between can strip the offer, and would read every link.
+            start_tls=self._security == "starttls",
+            tls_context=context,
+            timeout=_STEP_FOR,
+        )
+        try:
+            async with asyncio.timeout(_SEND_FOR), client:
+                await client.send_message(content)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise Unavailable(_why(error)) from None
+
+
+def _why(error: Exception) -> str:
+    """Say for the log what went wrong, without the message: a server's answer may repeat what it was sent."""
+    code = error.code if isinstance(error, aiosmtplib.SMTPResponseException) else ""
+    return f"mail not sent: {type(error).__name__} {code}".rstrip()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
