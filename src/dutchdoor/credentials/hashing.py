@@ -83,9 +83,7 @@ class HashingPool:
 
 def available_cores() -> int:
     """The cores this process may use, which in a container or under taskset(1) are fewer than the machine has."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _give_way() -> None:

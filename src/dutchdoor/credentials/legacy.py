@@ -52,6 +52,9 @@ PBKDF2_ROUNDS = (1_000, 5_000_000)
 BCRYPT_COSTS = (4, 15)
 """The least bcrypt knows, and about two seconds. Each step doubles the time."""
 
+BCRYPT_SEES = 72
+"""Bytes of a password that bcrypt looks at."""
+
 Check: TypeAlias = Callable[[bytes], bool]
 
 _log = logging.getLogger("dutchdoor.credentials")
@@ -102,7 +105,7 @@ def _argon2(match: re.Match[str]) -> tuple[str, Check]:
     _within(name, "lanes", lanes, 1, 64)
     _within(name, "salt", len(salt), 8, 64)
     _within(name, "hash", len(tag), 16, 64)
-    kdf = {"argon2id": Argon2id, "argon2i": Argon2i, "argon2d": Argon2d}[name]
+    kdf = _ARGON2[name]
 
     def check(password: bytes) -> bool:
         made = kdf(salt=salt, length=len(tag), iterations=passes, lanes=lanes, memory_cost=memory).derive(password)
@@ -116,8 +119,8 @@ def _bcrypt(match: re.Match[str]) -> tuple[str, Check]:
     _within("bcrypt", "cost", int(cost), *BCRYPT_COSTS)
 
     def check(password: bytes) -> bool:
-        same = _bcrypt_same(password[:72], cost, salt, tag)
-        if len(password) > 72 or b"\0" in password:
+        same = _bcrypt_same(password[:BCRYPT_SEES], cost, salt, tag)
+        if len(password) > BCRYPT_SEES or b"\0" in password:
             # C09: the hash cannot tell this password from others that share its beginning. The work above was done
             # all the same, so that the refusal takes no less time than any other.
             _log.info("refused: bcrypt sees no byte after the 72nd or a NUL, and the password has one; reset it")
@@ -160,7 +163,8 @@ def _pbkdf2(match: re.Match[str], salt: bytes, tag: bytes) -> tuple[str, Check]:
 
 
 def _scrypt(n: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check]:
-    if n < 2 or n & (n - 1):
+    _within("scrypt", "N", n, 2, 2**24)
+    if n & (n - 1):
         raise _refusal("This scrypt hash has an N that is not a power of two.")
     _within("scrypt", "r", r, 1, 64)
     _within("scrypt", "p", p, 1, 64)
@@ -228,6 +232,8 @@ def _refusal(message: str) -> errors.InvalidInput:
     return errors.InvalidInput(message, field="password_hash")
 
 
+_ARGON2: dict[str, type[Argon2d | Argon2i | Argon2id]] = {"argon2d": Argon2d, "argon2i": Argon2i, "argon2id": Argon2id}
+
 _B64 = r"[A-Za-z0-9+/]{8,128}"
 _AB64 = r"[A-Za-z0-9./]{4,180}"
 _BCRYPT = r"(?P<salt>[A-Za-z0-9./]{22})(?P<tag>[A-Za-z0-9./]{31})"
@@ -287,8 +293,10 @@ _REFUSED: list[tuple[re.Pattern[str], str]] = [
         (r"\$(?:1|apr1|md5|P|H)\$.*", "an MD5-based crypt or phpass hash"),
         (r"\*?[0-9a-f]{40}|(?:unsalted_)?sha1\$.*|\{s?sha\}.*", "a SHA-1 hash"),
         (r"\$sha1\$.*", "a SHA-1-based crypt hash"),
-        (r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}|(?:sha224|sha256|sha384|sha512)\$.*|\{s?sha(?:256|384|512)\}.*",
-         "a plain SHA-2 hash"),
+        (
+            r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}|(?:sha224|sha256|sha384|sha512)\$.*|\{s?sha(?:256|384|512)\}.*",
+            "a plain SHA-2 hash",
+        ),
         (r"\$(?:3|NT)\$.*", "an NTLM (MD4) hash"),
         (r"crypt\$.*|[./0-9a-z]{13}|_[./0-9a-z]{19}", "a DES crypt hash"),
         (r"\$2x?\$.*", "a hash of the bcrypt version with a known flaw"),

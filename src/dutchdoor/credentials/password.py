@@ -42,6 +42,10 @@ __all__ = [
 MAX_BYTES = 1_024
 """Bytes of UTF-8 in the longest password. Far above any person's or generator's, far below what costs us time."""
 
+MIN_PEPPER = 16
+SALT_BYTES = 16
+TAG_BYTES = 32
+
 _log = logging.getLogger("dutchdoor.credentials")
 
 
@@ -120,15 +124,15 @@ class PasswordHasher:
         workers: int | None = None,
         queue: int = 64,
     ) -> None:
-        if pepper is not None and len(pepper) < 16:
-            raise errors.Misconfigured("the pepper has fewer than 16 bytes")
+        if pepper is not None and len(pepper) < MIN_PEPPER:
+            raise errors.Misconfigured(f"the pepper has fewer than {MIN_PEPPER} bytes")
         self.profile = profile
         self._pepper = pepper
         self._keyid = "" if pepper is None else _keyid(pepper)
         self._pool = HashingPool(workers=workers, queue=queue)
         # Nobody's password: the tag is random, so nothing derives to it, and finding that out takes a whole derivation.
         self._nobodys = _Stored(
-            profile=profile, keyid=self._keyid, salt=secrets.token_bytes(16), tag=secrets.token_bytes(32)
+            profile=profile, keyid=self._keyid, salt=secrets.token_bytes(SALT_BYTES), tag=secrets.token_bytes(TAG_BYTES)
         ).encode()
 
     async def hash(self, password: str) -> str:
@@ -195,8 +199,8 @@ class PasswordHasher:
             or stored.keyid != self._keyid
             or stored.profile.memory < self.profile.memory
             or stored.profile.passes < self.profile.passes
-            or len(stored.salt) < 16
-            or len(stored.tag) < 32
+            or len(stored.salt) < SALT_BYTES
+            or len(stored.tag) < TAG_BYTES
         )
 
     def close(self) -> None:
@@ -204,8 +208,8 @@ class PasswordHasher:
         self._pool.close()
 
     def _hash(self, composed: str) -> str:
-        salt = secrets.token_bytes(16)
-        tag = _derive(composed, self.profile, salt, 32, self._pepper)
+        salt = secrets.token_bytes(SALT_BYTES)
+        tag = _derive(composed, self.profile, salt, TAG_BYTES, self._pepper)
         return _Stored(profile=self.profile, keyid=self._keyid, salt=salt, tag=tag).encode()
 
     def _verify(self, password: str, composed: str, encoded: str) -> bool:
@@ -253,8 +257,6 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
         except binascii.Error:
             return None
         if not (8 * lanes <= memory <= legacy.MAX_MEMORY_KIB and passes * memory <= legacy.MAX_ARGON2_WORK):
-            return None
-        if not (lanes <= 64 and 8 <= len(salt) <= 64 and 16 <= len(tag) <= 64):
             return None
         profile = Profile(name="", memory=memory, passes=passes, lanes=lanes, source="")
         return cls(profile=profile, keyid=match["keyid"] or "", salt=salt, tag=tag)
