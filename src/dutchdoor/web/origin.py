@@ -1,0 +1,87 @@
+"""Who caused a request: our own page, a listed one, a program, or another site (CSRF).
+
+Browsers say so themselves. `Sec-Fetch-Site` (Fetch Metadata) cannot be set by a page and is believed first; browsers
+without it (before 2023) send `Origin` with every unsafe request. A caller that sends neither is no browser, or one so
+old that it needs the token: whoever is authenticated *by a cookie* must send `X-CSRF-Token` besides, bound to the
+session, so nothing here rests on a header's absence. A caller that authenticates in the body or by Authorization needs
+no more: another site's page cannot add those.
+
+The rules are those of Go's `net/http.CrossOriginProtection`, with two differences: the scheme counts (a page on
+http://our.host is another origin), and `same-site` is refused unless listed, because a forgotten sub-domain is the
+usual attacker. Left out: the Referer header, and masking the token against BREACH (we never compress).
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Set as AbstractSet
+
+from dutchdoor.web.http import CrossSite, CsrfRefused
+
+__all__ = ["SAFE_METHODS", "check_csrf", "csrf_token", "judge", "judge_token_in_body"]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_KEY_AT_LEAST = 32
+_DOMAIN = b"dutchdoor csrf 1\0"
+
+
+def judge(
+    method: str, *, sec_fetch_site: str | None, origin: str | None, host_origin: str, listed: AbstractSet[str]
+) -> None:
+    """Let a request pass unless a browser sent it on behalf of another site.
+
+    `host_origin` is our own origin (`Request.origin` after `Edge.admit`), `listed` the operator's exact list.
+
+    Raises:
+        CrossSite: it did.
+    """
+    if method in SAFE_METHODS or sec_fetch_site == "same-origin" or sec_fetch_site == "none":  # noqa: PLR1714
+        return
+    # "null" is every sandboxed frame and every data: document. It is in no list, but this is the place to be sure.
+    if origin is not None and origin != "null" and origin in listed:
+        return
+    if sec_fetch_site is None and (origin is None or origin == host_origin):
+        return
+    raise CrossSite(f"sec-fetch-site {_short(sec_fetch_site)}, origin {_short(origin)}")
+
+
+def judge_token_in_body(*, sec_fetch_site: str | None, origin: str | None, listed: AbstractSet[str]) -> None:
+    """Refuse a browser that asks for its refresh token in the body, unless its origin is listed.
+
+    A script that was injected into our page is same-origin. It must not be able to ask for what the cookie hides.
+
+    Raises:
+        CrossSite: it is a browser, and its origin is not listed.
+    """
+    if sec_fetch_site is None and origin is None:
+        return
+    if origin is None or origin == "null" or origin not in listed:
+        raise CrossSite(f"refresh token in the body asked for by origin {_short(origin)}")
+
+
+def csrf_token(key: bytes, session_id: str) -> str:
+    """Make the token that our own pages send with requests of this session. 43 characters.
+
+    `key` is at least 32 bytes and for this purpose alone. The id of a session is no secret, so the key is what counts;
+    and a token is worth nothing with another session's cookie, which is what an attacker can plant.
+    """
+    if len(key) < _KEY_AT_LEAST:
+        raise ValueError("a CSRF key has at least 32 bytes")
+    return urlsafe_b64encode(hmac.digest(key, _DOMAIN + session_id.encode("utf-8"), "sha256")).rstrip(b"=").decode()
+
+
+def check_csrf(key: bytes, session_id: str, presented: str | None) -> None:
+    """Check the X-CSRF-Token of a request that the session's cookie authenticates.
+
+    Raises:
+        CsrfRefused: there is none, or it is not this session's.
+    """
+    # Bytes, because compare_digest refuses text that is not ASCII with a TypeError, which would be a 500.
+    expected = csrf_token(key, session_id).encode("ascii")
+    if presented is None or not hmac.compare_digest(expected, presented.encode("utf-8", "replace")):
+        raise CsrfRefused("no token" if presented is None else "a token that is not this session's")
+
+
+def _short(value: str | None) -> str:
+    return "none" if value is None else ascii(value[:100])

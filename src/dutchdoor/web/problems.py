@@ -1,0 +1,207 @@
+"""The one table from exceptions to HTTP: RFC 9457 problem documents, and RFC 6749 errors under /oauth2/.
+
+`code` is stable and for programs; `detail` is for people and may change. There is no `type`, which means `about:blank`,
+so `title` is the status in words. A 401 says how to authenticate as RFC 6750, section 3, wants it: whoever sent nothing
+gets a challenge without an error code, whoever sent a bad token learns that it is bad. A step-up is RFC 9470.
+
+What we did not raise ourselves gives a 500 that says nothing but an id, which is also in the log. The log gets the type
+and the place of the exception, not its text: that of a library may quote a password.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import secrets
+import traceback
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dutchdoor.errors import (
+    Conflict,
+    DutchdoorError,
+    Forbidden,
+    InvalidInput,
+    InvalidToken,
+    NotAuthenticated,
+    NotFound,
+    RateLimited,
+    Refused,
+    SessionLimitReached,
+    StepUpRequired,
+    Superseded,
+    Taken,
+    Unavailable,
+)
+from dutchdoor.web.http import (
+    BadRequest,
+    CrossSite,
+    CsrfRefused,
+    Header,
+    MethodNotAllowed,
+    OAuthRefused,
+    Response,
+    TooLarge,
+    UnsupportedMediaType,
+)
+
+__all__ = ["OAUTH_PREFIX", "problem"]
+
+OAUTH_PREFIX = "/oauth2/"
+
+_log = logging.getLogger("dutchdoor.web")
+
+
+class _Row(NamedTuple):
+    """An exception's status; its challenge ("" for none); its RFC 6749 error and the status that goes with it."""
+
+    status: int
+    challenge: str
+    oauth: str
+    oauth_status: int
+
+
+# A subclass without a row of its own has its parent's. `DutchdoorError` has none: what is not here is our own mistake.
+_TABLE: dict[type[DutchdoorError], _Row] = {
+    NotAuthenticated: _Row(401, "bearer", "invalid_client", 401),
+    InvalidToken: _Row(401, "invalid_token", "invalid_grant", 400),
+    StepUpRequired: _Row(401, "insufficient_user_authentication", "invalid_grant", 400),
+    Forbidden: _Row(403, "insufficient_scope", "unauthorized_client", 400),
+    # Refused whoever asks: a challenge would send a client for rights that do not help.
+    CrossSite: _Row(403, "", "invalid_request", 403),
+    CsrfRefused: _Row(403, "", "invalid_request", 403),
+    Refused: _Row(403, "", "invalid_request", 403),
+    RateLimited: _Row(429, "", "temporarily_unavailable", 429),
+    InvalidInput: _Row(422, "", "invalid_request", 400),
+    Taken: _Row(409, "", "invalid_request", 400),
+    Superseded: _Row(409, "", "invalid_grant", 400),
+    SessionLimitReached: _Row(409, "", "invalid_grant", 400),
+    Conflict: _Row(409, "", "invalid_request", 400),
+    NotFound: _Row(404, "", "invalid_request", 404),
+    Unavailable: _Row(503, "", "temporarily_unavailable", 503),
+    BadRequest: _Row(400, "", "invalid_request", 400),
+    TooLarge: _Row(413, "", "invalid_request", 413),
+    UnsupportedMediaType: _Row(415, "", "invalid_request", 415),
+    MethodNotAllowed: _Row(405, "", "invalid_request", 405),
+    OAuthRefused: _Row(400, "", "", 400),
+}
+
+# Our own words, because those of the standard library changed between Python versions.
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+_REALM = 'realm="dutchdoor"'
+_PROBLEM: Header = (b"content-type", b"application/problem+json")
+_JSON: Header = (b"content-type", b"application/json")
+_encode = msgspec.json.Encoder().encode
+
+
+def problem(error: Exception, *, path: str = "") -> Response:
+    """Answer an exception. `path` decides the form: RFC 6749 under /oauth2/, problem documents elsewhere.
+
+    A response made here never clears a cookie, whatever its status: a store out of reach must not sign anybody out.
+    """
+    row = _row(error)
+    if row is None or not isinstance(error, DutchdoorError):
+        return _unexpected(error, path)
+    if path.startswith(OAUTH_PREFIX):
+        return _oauth(error, row)
+    document: dict[str, Any] = {
+        "title": _TITLES[row.status],
+        "status": row.status,
+        "code": error.code,
+        "detail": str(error),
+    }
+    headers = [_PROBLEM, *_headers(error)]
+    if isinstance(error, InvalidInput) and error.field:
+        document["field"] = error.field
+    elif isinstance(error, (RateLimited, Unavailable)):
+        document["retry_after"] = _whole_seconds(error.retry_after)
+    elif isinstance(error, StepUpRequired):
+        document["max_age"] = int(error.max_age)
+    if row.challenge:
+        headers.append((b"www-authenticate", _challenge(error, row.challenge)))
+    return Response(row.status, headers, _encode(document))
+
+
+def _row(error: Exception) -> _Row | None:
+    for kind in type(error).__mro__:
+        if kind in _TABLE:
+            return _TABLE[kind]
+    return None
+
+
+def _headers(error: DutchdoorError) -> list[Header]:
+    if isinstance(error, (RateLimited, Unavailable)):
+        return [(b"retry-after", b"%d" % _whole_seconds(error.retry_after))]
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", ", ".join(error.allow).encode("ascii"))]
+    return []
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Round up: a client that comes back at the second named must not be too early. At least 1, at most a day."""
+    return min(max(1, math.ceil(seconds)), 86400) if math.isfinite(seconds) else 86400
+
+
+def _challenge(error: DutchdoorError, name: str) -> bytes:
+    if name == "bearer":
+        return f"Bearer {_REALM}".encode("ascii")
+    challenge = f'Bearer {_REALM}, error="{name}"'
+    if isinstance(error, StepUpRequired):
+        challenge += f', max_age="{int(error.max_age)}"'
+    return challenge.encode("ascii")
+
+
+# --- RFC 6749, section 5.2 -------------------------------------------------------------------------------------------
+
+_NOT_IN_A_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
+
+
+def _oauth(error: DutchdoorError, row: _Row) -> Response:
+    word = error.error if isinstance(error, OAuthRefused) else row.oauth
+    document = {"error": word, "error_description": _NOT_IN_A_DESCRIPTION.sub("'", str(error))}
+    headers = [_JSON, *_headers(error)]
+    if row.oauth_status == 401:  # noqa: PLR2004
+        headers.append((b"www-authenticate", f"Basic {_REALM}".encode("ascii")))
+    return Response(row.oauth_status, headers, _encode(document))
+
+
+# --- what we did not raise -------------------------------------------------------------------------------------------
+
+
+def _unexpected(error: Exception, path: str) -> Response:
+    incident = secrets.token_hex(8)
+    _log.error("incident %s\n%s", incident, _without_texts(error))
+    if path.startswith(OAUTH_PREFIX):
+        return Response(500, [_JSON], _encode({"error": "server_error", "error_description": f"incident {incident}"}))
+    document = {"title": _TITLES[500], "status": 500, "code": "internal", "incident": incident}
+    return Response(500, [_PROBLEM], _encode(document))
+
+
+def _without_texts(error: BaseException) -> str:
+    """Say where an exception and those behind it were raised, and of which type; our own also why."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        lines.extend(line.rstrip() for line in traceback.format_tb(current.__traceback__, limit=-20))
+        own = f": {current.reason}" if isinstance(current, DutchdoorError) and current.reason else ""
+        lines.append(f"{type(current).__module__}.{type(current).__qualname__}{own}")
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return "\n".join(lines)
