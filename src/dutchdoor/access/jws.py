@@ -1,0 +1,179 @@
+"""Compact JWS (RFC 7515), read strictly and written plainly.
+
+Three parts of canonical base64url, a strict JSON header, one signature by a key that was chosen before the token came.
+Deliberately left out: the two JSON serialisations, detached and unencoded payloads (`b64`, RFC 7797), every extension that
+`crit` could name, and every header parameter that brings or names a key by value or by address.
+
+Everything that bounds work comes before the cryptography: length, alphabet, header, nesting, length of the signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pybase64
+from msgspec import Struct
+
+from dutchdoor import strict_json
+from dutchdoor.errors import InvalidToken
+from dutchdoor.keys import MAX_KID, Key, KeySet
+
+__all__ = ["MAX_TOKEN", "Header", "decode_part", "open_token", "parse_header", "sign", "verify"]
+
+MAX_TOKEN: Final = 8192
+"""Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
+
+_PADS: Final = (b"", None, b"==", b"=")
+_TAILS: Final = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
+_MAX_TYP = 64
+
+# `jwk`, `x5c` bring a key, `jku`, `x5u` an address to fetch one from: CVE-2018-0114, CVE-2026-27962. `b64` changes what is
+# signed (CVE-2025-59420 among others), `zip`, `enc`, `epk`, `p2s`, `p2c`, `apu`, `apv`, `iv`, `tag` belong to encryption.
+_REFUSED: Final = frozenset(
+    {"crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "epk", "p2s", "p2c", "apu", "apv", "iv", "tag"}
+)
+
+_b64decode = pybase64.b64decode
+
+
+class Header(Struct, frozen=True):
+    """What a header said, and the key that it comes down to."""
+
+    alg: str
+    kid: str | None
+    typ: str | None
+    key: Key
+    chars: int
+    """Length that its signatures have in base64url."""
+    tails: bytes
+    check: Any
+
+
+def verify(token: str | bytes, key: Key | KeySet) -> bytes:
+    """Check one compact JWS and give its payload, which may be anything: types and claims are the caller's to judge.
+
+    Raises:
+        InvalidToken: it is malformed, or not signed by this key (or by the one of this set that its `kid` names).
+    """
+    return open_token(token, key if isinstance(key, KeySet) else key.alone())[1]
+
+
+def sign(payload: bytes, key: Key, *, typ: str | None = None) -> str:
+    """Sign a payload as compact JWS, with `alg`, `kid` and, where given, `typ` in its header.
+
+    Raises:
+        InvalidKey: the key has no private part.
+    """
+    return sign_encoded(encode_header(key, typ), payload, key)
+
+
+def encode_header(key: Key, typ: str | None) -> bytes:
+    """Give the encoded header of every token that this key signs, with the dot behind it."""
+    members = {"alg": key.alg, "kid": key.kid}
+    if typ is not None:
+        members["typ"] = typ
+    return pybase64.urlsafe_b64encode(strict_json.encode(members)).rstrip(b"=") + b"."
+
+
+def sign_encoded(header: bytes, payload: bytes, key: Key) -> str:
+    """Sign under a header that `encode_header` gave."""
+    encode = pybase64.urlsafe_b64encode
+    data = header + encode(payload).rstrip(b"=")
+    return (data + b"." + encode(key.sign(data)).rstrip(b"=")).decode("ascii")
+
+
+def open_token(token: str | bytes, keys: KeySet) -> tuple[Header, bytes]:
+    """Check one compact JWS and give what its header said, and its payload.
+
+    Raises:
+        InvalidToken: for everything that is not one, whatever it is.
+    """
+    if isinstance(token, str):
+        try:
+            raw = token.encode("ascii")
+        except UnicodeEncodeError:
+            raise InvalidToken("not ASCII") from None
+    elif isinstance(token, bytes):
+        raw = token
+    else:
+        raise InvalidToken("a token is text")
+    if len(raw) > MAX_TOKEN:
+        raise InvalidToken("longer than any token")
+    if b"+" in raw or b"/" in raw:
+        # The decoder takes both alphabets, and a second spelling of one token is a second token to whoever compares texts.
+        raise InvalidToken("not base64url")
+    signed, _, tail = raw.rpartition(b".")
+    head, _, body = signed.partition(b".")
+
+    header = keys.known_headers.get(head)
+    known = header is not None
+    if header is None:
+        header = parse_header(head, keys)
+    if len(tail) != header.chars or tail[-1] not in header.tails:
+        raise InvalidToken("the signature has the wrong length, or spare bits")
+    try:
+        signature = _b64decode(tail + _PADS[len(tail) & 3], b"-_", True)
+        rest = len(body) & 3
+        if rest:
+            if body[-1] not in _TAILS[rest]:
+                raise InvalidToken("the payload is not canonical base64url")
+            payload = _b64decode(body + _PADS[rest], b"-_", True)
+        else:
+            payload = _b64decode(body, b"-_", True)
+    except (ValueError, TypeError):
+        raise InvalidToken("not base64url") from None
+    if strict_json.is_too_deep(payload):
+        raise InvalidToken("the payload is nested too deep")
+    if not header.check(signature, signed):
+        raise InvalidToken("the signature does not hold")
+    if not known:
+        keys.remember(head, header)
+    return header, payload
+
+
+def parse_header(encoded: bytes, keys: KeySet) -> Header:
+    """Read an encoded header and find the key it comes down to.
+
+    Raises:
+        InvalidToken: it is malformed, says what we refuse, names no key of ours, or an algorithm that is not the key's.
+    """
+    try:
+        members = strict_json.decode_object(decode_part(encoded))
+    except strict_json.MalformedJSON as refusal:
+        raise InvalidToken(f"header: {refusal}") from None
+    if not _REFUSED.isdisjoint(members):
+        raise InvalidToken("header: a parameter we refuse")
+    alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
+    if type(alg) is not str:
+        raise InvalidToken("header: no alg")
+    if "typ" in members and (type(typ) is not str or len(typ) > _MAX_TYP):
+        raise InvalidToken("header: typ is malformed")
+    if "kid" in members:
+        if type(kid) is not str or not 0 < len(kid) <= MAX_KID:
+            raise InvalidToken("header: kid is malformed")
+        key = keys.get(kid)
+    else:
+        key = keys.only  # with one key there is nothing to choose; among several, guessing would be trying them all
+    if key is None:
+        raise InvalidToken("no key of this kid")
+    if alg not in key.accepts:
+        raise InvalidToken("the key is not for this alg")
+    return Header(alg, kid, typ, key, key.signature_chars, key.signature_tails, key.check)
+
+
+def decode_part(encoded: bytes) -> bytes:
+    """Read canonical base64url without padding.
+
+    Raises:
+        InvalidToken: it is empty, padded, of another alphabet, or has spare bits set.
+    """
+    rest = len(encoded) & 3
+    pad, tails = _PADS[rest], _TAILS[rest]
+    if not encoded or pad is None or (tails is not None and encoded[-1] not in tails):
+        raise InvalidToken("not canonical base64url")
+    if b"+" in encoded or b"/" in encoded:
+        raise InvalidToken("not base64url")
+    try:
+        return _b64decode(encoded + pad, b"-_", True)
+    except ValueError:
+        raise InvalidToken("not base64url") from None

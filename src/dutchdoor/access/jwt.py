@@ -1,0 +1,283 @@
+"""Access tokens as JWTs (RFC 7519), in the profile of RFC 9068: `typ` is `at+jwt`, and says so on every token.
+
+`AccessTokenIssuer` writes them, `AccessTokenVerifier` reads them, and the two agree on one canonical spelling. A token of
+ours is therefore checked in the quickest way there is: read into the struct, written again, and compared byte for byte. No
+duplicate name, no odd number, no unknown member survives that. A token with other members, or by another issuer, takes the
+general way through `strict_json` to the same answer.
+
+Deliberately left out: nested and unsecured JWTs, ID tokens, any `typ` but the two spellings of the profile, and verification
+without an issuer or without an audience (RFC 8725, 3.8 and 3.9).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from dutchdoor import strict_json
+from dutchdoor.access import Claims
+from dutchdoor.access.jws import MAX_TOKEN, encode_header, open_token, sign_encoded
+from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.ids import new_id
+from dutchdoor.keys import Key, KeySet
+
+__all__ = [
+    "MAX_LEEWAY",
+    "MAX_TIME",
+    "REFUSED_NAMES",
+    "SIZE_BUDGET",
+    "TYPES",
+    "AccessTokenIssuer",
+    "AccessTokenVerifier",
+    "Claims",
+    "read_claims",
+]
+
+TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
+MAX_LEEWAY: Final = 60.0
+MAX_TIME: Final = 253402300799
+"""The last second of the year 9999. What lies beyond is no date, and overflows somewhere."""
+SIZE_BUDGET: Final = 2000
+"""Bytes of a whole token. A token rides on every request: the tightest common servers take 8 KiB of headers in all, a cookie
+holds 4 KiB, and so does the table in which HTTP/2 remembers a header. Half of the smaller leaves as much for everybody else."""
+
+_ACCESS = Claims.__struct_fields__
+_MEMBERS: Final = frozenset(_ACCESS) - {"kid", "extra"}
+
+# What the operator's hook must not set. Ours and the registered ones first: a second `exp` or a `cnf` nobody checked would
+# change what a token means. Then what must never be readable by whoever holds the token: a JWT is signed, not sealed.
+REFUSED_NAMES: Final = frozenset(
+    {
+        *_ACCESS,
+        *("acr", "act", "may_act", "cnf", "azp", "nonce", "at_hash", "c_hash", "s_hash", "events", "toe", "txn", "sub_jwk"),
+        *("alg", "typ", "cty", "crit", "enc", "zip", "jwk", "jku", "x5c", "x5u", "b64", "active", "token_type"),
+        *("authorization_details", "entitlements", "groups_hash", "sub_id", "vot", "vtm", "orig", "dest"),
+        *("password", "passwd", "pwd", "password_hash", "hash", "salt", "secret", "client_secret", "api_key", "apikey"),
+        *("access_token", "refresh_token", "id_token", "session_token", "csrf_token", "token", "credential", "credentials"),
+        *("private_key", "otp", "totp", "totp_secret", "recovery_code", "recovery_codes", "pin", "cvv", "card_number"),
+        *("ssn", "iban", "__proto__", "constructor", "prototype"),
+    }
+)
+_MAX_NAME = 64
+
+_read = msgspec.json.Decoder(Claims).decode
+_write = msgspec.json.Encoder().encode
+
+
+class AccessTokenVerifier:
+    """Takes an access token to its claims. Safe to share between threads; does no I/O.
+
+    Args:
+        keys: the issuer's keys. They are bound to this issuer by being given together with it, here and nowhere else.
+        issuer: what `iss` must equal, character for character.
+        audience: who we are: one name or several, of which `aud` must hold at least one.
+        leeway: seconds by which clocks may differ, at most 60.
+        clock: what gives the time where the caller does not.
+    """
+
+    __slots__ = ("_audience", "_issuer", "_keys", "_leeway", "_only", "clock")
+
+    def __init__(
+        self,
+        *,
+        keys: Key | KeySet,
+        issuer: str,
+        audience: str | Iterable[str],
+        leeway: float = 10.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises `Misconfigured` for an empty issuer or audience, or a leeway beyond `MAX_LEEWAY`."""
+        names = frozenset((audience,) if isinstance(audience, str) else audience)
+        if type(issuer) is not str or not issuer:
+            raise Misconfigured("a verifier needs an issuer")
+        if not names or not all(type(name) is str and name for name in names):
+            raise Misconfigured("a verifier needs an audience")
+        if not 0 <= leeway <= MAX_LEEWAY:
+            raise Misconfigured("leeway is 0 to 60 seconds")
+        self._issuer, self._audience, self._leeway, self.clock = issuer, names, leeway, clock
+        self._keys = keys if isinstance(keys, KeySet) else keys.alone()
+
+    @property
+    def keys(self) -> KeySet:
+        return self._keys
+
+    @keys.setter
+    def keys(self, keys: Key | KeySet) -> None:
+        """Change the keys, at once and for all threads. What was known of the old ones is forgotten with them."""
+        self._keys = keys if isinstance(keys, KeySet) else keys.alone()
+
+    @property
+    def leeway(self) -> float:
+        return self._leeway
+
+    def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims:
+        """Verify a token and give its claims.
+
+        Raises:
+            InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
+        """
+        header, payload = open_token(token, self._keys)
+        if header.typ not in TYPES:
+            # An ID token or a signed e-mail link by the same key must not open the door.
+            raise InvalidToken("typ is not that of an access token")
+        try:
+            claims = _read(payload)
+            # Compared with what we would have written: equal bytes leave no room for a second reading.
+            ours = not claims.kid and not claims.extra and _write(claims) == payload
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+            ours = False
+        if not ours:
+            claims = read_claims(payload)
+        if now is None:
+            now = self.clock()
+        if claims.iss != self._issuer:
+            raise InvalidToken("iss is another")
+        aud = claims.aud
+        if aud not in self._audience if type(aud) is str else self._audience.isdisjoint(aud):
+            raise InvalidToken("aud is another")
+        exp, iat, leeway = claims.exp, claims.iat, self._leeway
+        if not now < exp + leeway:
+            raise InvalidToken("expired")
+        if not (0 <= iat <= now + leeway and iat <= exp <= MAX_TIME):
+            raise InvalidToken("iat is in the future, or a time is out of range")
+        if claims.nbf is not None and not 0 <= claims.nbf <= now + leeway:
+            raise InvalidToken("not valid yet")
+        if claims.auth_time is not None and not 0 <= claims.auth_time <= MAX_TIME:
+            raise InvalidToken("auth_time is out of range")
+        force_setattr(claims, "kid", header.key.kid)
+        return claims
+
+
+def read_claims(payload: bytes) -> Claims:
+    """Read claims in whatever order and spelling they come, as strictly.
+
+    Raises:
+        InvalidToken: it is not one strict JSON object, or a claim is missing or of the wrong type.
+    """
+    try:
+        members = strict_json.decode_object(payload)
+        ours = {name: value for name, value in members.items() if name in _MEMBERS}
+        ours.setdefault("epoch", 0)  # the lowest: whatever revokes any epoch of the subject covers it
+        ours.setdefault("amr", ())
+        ours.setdefault("roles", ())
+        extra = {name: value for name, value in members.items() if name not in _MEMBERS}
+        return msgspec.convert({**ours, "extra": extra}, Claims)
+    except strict_json.MalformedJSON as refusal:
+        raise InvalidToken(f"claims: {refusal}") from None
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        raise InvalidToken("claims: one is missing or of the wrong type") from None
+
+
+class AccessTokenIssuer:
+    """Writes access tokens for one issuer and its audience.
+
+    Args:
+        issuer: `iss`, the public URL.
+        audience: `aud`, one name or several.
+        budget: bytes a whole token may have.
+    """
+
+    __slots__ = ("_audience", "_headers", "budget", "issuer")
+
+    def __init__(self, *, issuer: str, audience: str | Iterable[str], budget: int = SIZE_BUDGET) -> None:
+        """Raises `Misconfigured` for an empty issuer or audience, or a budget that no verifier of ours would accept."""
+        names = (audience,) if isinstance(audience, str) else tuple(audience)
+        if not issuer:
+            raise Misconfigured("an issuer needs a name")
+        if not names or not all(type(name) is str and name for name in names) or len(set(names)) != len(names):
+            raise Misconfigured("an audience is at least one name, each once")
+        if not 0 < budget <= MAX_TOKEN:
+            raise Misconfigured("the size budget of a token is at most 8,192 bytes")
+        self.issuer, self.budget = issuer, budget
+        self._audience = names[0] if len(names) == 1 else names
+        self._headers: dict[Key, bytes] = {}
+
+    def __call__(
+        self,
+        *,
+        key: Key,
+        now: float,
+        lifetime: float,
+        subject: str,
+        client_id: str,
+        epoch: int,
+        amr: Iterable[str],
+        roles: Iterable[str],
+        auth_time: float | None = None,
+        session_id: str | None = None,
+        scope: str = "",
+        extra: Mapping[str, Any] | None = None,
+        token_id: str | None = None,
+    ) -> str:
+        """Issue one token.
+
+        Args:
+            key: the private key that signs now.
+            now: when the row it speaks for was read: `exp` counts from it, in whole seconds, rounded down.
+            lifetime: seconds.
+            auth_time: when the subject proved itself; None where nobody did, as for a client of its own.
+            session_id: None for a stateless token.
+            extra: what the operator's hook adds.
+            token_id: `jti`; a new one if not given.
+
+        Raises:
+            Misconfigured: the token is over its budget, a name in `extra` is refused or its value has no form in JSON, the
+                lifetime is not positive, or a symmetric key is shared with more than one audience.
+            InvalidKey: the key has no private part.
+        """
+        if not 0 < lifetime or not 0 <= now <= now + lifetime <= MAX_TIME:
+            raise Misconfigured("a token's lifetime is more than 0 seconds")
+        if key.symmetric and type(self._audience) is not str:
+            # Each audience could mint tokens for all the others.
+            raise Misconfigured("an HMAC key must not be shared by several audiences")
+        payload = _write(
+            Claims(
+                iss=self.issuer,
+                sub=subject,
+                aud=self._audience,
+                exp=int(now + lifetime),
+                iat=int(now),
+                jti=new_id() if token_id is None else token_id,
+                client_id=client_id,
+                sid=session_id,
+                epoch=epoch,
+                auth_time=None if auth_time is None else int(auth_time),
+                amr=tuple(amr),
+                roles=tuple(roles),
+                scope=scope,
+            )
+        )
+        if extra:
+            payload = payload[:-1] + b"," + _write(_checked_extra(extra))[1:]
+        header = self._headers.get(key)
+        if header is None:
+            if len(self._headers) >= 16:
+                self._headers.clear()
+            header = self._headers[key] = encode_header(key, "at+jwt")
+        token = sign_encoded(header, payload, key)
+        if len(token) > self.budget:
+            text = (
+                f"An access token has {len(token):,} bytes, over its budget of {self.budget:,}. Put less in it: fewer roles, "
+                "shorter extra claims, one audience, or ES256 instead of RS256."
+            )
+            raise Misconfigured(text, message=text)
+        return token
+
+
+def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    for name in extra:
+        if type(name) is not str or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+            raise Misconfigured("the name of an extra claim is printable text of at most 64 characters")
+        if name.lower().replace("-", "_") in REFUSED_NAMES:
+            text = f"The claim {name!r} cannot be added to access tokens: it is reserved, or tells what a token must not tell."
+            raise Misconfigured(text, message=text)
+    held = dict(extra)
+    try:
+        strict_json.check_value(held)
+    except strict_json.MalformedJSON as refusal:
+        raise Misconfigured(f"extra claims: {refusal}") from None
+    return held
