@@ -34,11 +34,13 @@ import enum
 import hashlib
 import hmac
 import math
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
+
+from dutchdoor.errors import InvalidToken
+from dutchdoor.ids import decode, encode
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -73,6 +75,10 @@ NETWORK_FOR = 30 * DAY
 # A ceiling's clock stands still at an instant no real clock reaches (the year 31,690,000), one second a unit. The same
 # formula serves, and a store that purges buckets whose instant has passed never forgets a ceiling.
 _STOPPED = 1e15
+
+# Today's instants are doubles 0.2 microseconds apart, and a burst adds up as many roundings as it has attempts. Without
+# this grace the last of them would be told to wait a microsecond.
+_GRAIN = 1e-4
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +125,7 @@ def decide(tat: float | None, limit: Limit, now: float) -> Decision:
     # A clock that was set back would otherwise leave a bucket that is full again only years from now. No bucket is ever
     # emptier than empty, so the owner waits one interval at most. This is why a refusal's `tat` is stored too.
     tat = clock if tat is None else min(max(tat, clock), clock + interval * limit.burst)
-    open_at = tat - interval * (limit.burst - 1)
+    open_at = tat - interval * (limit.burst - 1) - _GRAIN
     if clock < open_at:
         return Decision(tat, DAY if limit.is_ceiling else open_at - clock)
     return Decision(tat + interval, 0.0)
@@ -263,8 +269,8 @@ def mint_mark(key: bytes, *, account: str, device: str, now: float) -> str:
 
     Set it after a successful sign-in, registration or reset. `key` is for this purpose alone.
     """
-    body = int(now).to_bytes(4, "big") + urlsafe_b64decode(device + "==")
-    return urlsafe_b64encode(body + _mark_tag(key, body, account)).decode()
+    body = int(now).to_bytes(4, "big") + decode(device)
+    return encode(body + _mark_tag(key, body, account))
 
 
 def find_mark(key: bytes, cookie: str, *, account: str, now: float) -> str:
@@ -273,15 +279,15 @@ def find_mark(key: bytes, cookie: str, *, account: str, now: float) -> str:
         return ""
     for mark in cookie.split("."):
         try:
-            raw = urlsafe_b64decode(mark.encode("ascii"))
-        except ValueError:
+            raw = decode(mark, limit=_MARK_CHARS)
+        except InvalidToken:
             continue
-        if len(mark) != _MARK_CHARS or len(raw) != _MARK_BYTES:
+        if len(raw) != _MARK_BYTES:
             continue
         body, tag = raw[:20], raw[20:]
         made_at = int.from_bytes(body[:4], "big")
         if hmac.compare_digest(tag, _mark_tag(key, body, account)) and 0 <= now - made_at <= MARK_FOR:
-            return urlsafe_b64encode(body[4:]).decode().rstrip("=")
+            return encode(body[4:])
     return ""
 
 

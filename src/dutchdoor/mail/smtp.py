@@ -4,8 +4,8 @@ The connection is TLS with a verified certificate, or there is none: from the fi
 STARTTLS that has to succeed (`smtp`, port 587). Only a mail server on this very machine is spoken to in the clear. A
 private authority's certificates are trusted by naming their file in `SSL_CERT_FILE`, as for all programs with OpenSSL.
 
-Deliberately left out: retries and queues. The next hop is a mail server, and queueing is what it is good at; a person who
-waits for a link asks again.
+Deliberately left out: retries and queues. The next hop is a mail server, and queueing is what it is good at; a person
+who waits for a link asks again.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Reading one costs 0.5 ms, and up to 6 ms for 512 characters made to be slow: the tables are tried one by one. Answers
 are kept by the exact header, so the few hundred headers of a day's clients are read once. The tables cost 11 MiB and
-0.2 s and are loaded at the first header, or when `load` is called. (The faster resolver in Rust takes 23 MiB more, which
-a cache makes not worth having.)
+0.2 s and are loaded at the first header, or when `load` is called. (The resolver in Rust is faster and takes 23 MiB
+more, which a cache makes not worth having.)
 """
 
 from __future__ import annotations
