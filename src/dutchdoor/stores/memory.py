@@ -1,0 +1,394 @@
+"""Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model other stores are held to.
+
+One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of `dutchdoor.store`,
+the second and the second half of the eighth are void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from dutchdoor.accounts import Account, Credential
+from dutchdoor.errors import Conflict, Misconfigured
+from dutchdoor.events import AuditEvent
+from dutchdoor.ids import decode, is_id
+from dutchdoor.keyring import StoredKey
+from dutchdoor.limits import Bucket, decide_all, give_back
+from dutchdoor.one_time import OneTimeToken
+from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.revocation.log import Revocation
+from dutchdoor.sessions import Session
+from dutchdoor.store import (
+    Add,
+    Change,
+    Committed,
+    Discard,
+    End,
+    EndAll,
+    Expect,
+    Log,
+    Record,
+    Remove,
+    Revoke,
+    Store,
+    Swap,
+    Take,
+)
+
+__all__ = ["MemoryStore", "from_url"]
+
+Undo = Callable[[], object]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def from_url(url: str) -> Store:
+    """Raises `Misconfigured` for anything but `memory:`."""
+    if url not in {"memory:", "memory://"}:
+        raise Misconfigured("the memory store has the URL memory: and takes nothing after it")
+    return MemoryStore()
+
+
+class MemoryStore:
+    """See `dutchdoor.store.Store`."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._accounts: dict[str, Account] = {}
+        self._by_email: dict[str, str] = {}
+        self._credentials: dict[tuple[str, str, str], Credential] = {}
+        self._sessions: dict[str, Session] = {}
+        self._live: dict[str, dict[str, None]] = {}
+        self._orphans: dict[str, None] = {}
+        self._one_time: dict[str, OneTimeToken] = {}
+        self._keys: dict[str, StoredKey] = {}
+        self._clients: dict[str, RegisteredClient] = {}
+        self._log: list[Revocation] = []
+        self._seq = 0
+        self._events: dict[str, AuditEvent] = {}
+        self._tats: dict[str, float] = {}
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def commit(self, *changes: Change) -> Committed:
+        undo: list[Undo] = []
+        ended = 0
+        with self._lock:
+            try:
+                for change in changes:
+                    ended += self._apply(change, undo)
+            except BaseException:
+                for step in reversed(undo):
+                    step()
+                raise
+            return Committed(self._seq, ended)
+
+    def _apply(self, change: Change, undo: list[Undo]) -> int:
+        match change:
+            case Add(record):
+                self._add(record, undo)
+            case Swap(record):
+                self._swap(record, undo)
+            case Remove(record):
+                self._remove(record, undo)
+            case Expect(subject, epoch):
+                account = self._accounts.get(subject)
+                if account is None or not account.active or account.epoch != epoch:
+                    raise Conflict("account is gone, disabled or of another epoch")
+            case Take(id):
+                if id not in self._one_time:
+                    raise Conflict("one-time token is not there")
+                _drop(self._one_time, id, undo)
+            case Discard(subject, purpose):
+                for token in [t for t in self._one_time.values() if t.subject == subject and t.purpose == purpose]:
+                    _drop(self._one_time, token.id, undo)
+            case End(session_id, reason, at):
+                session = self._sessions.get(session_id)
+                if session is None or session.ended_at is not None:
+                    raise Conflict("session is not there or has ended")
+                self._write_session(_ended(session, reason, at), undo)
+            case EndAll(subject, reason, at, keep):
+                live = [self._sessions[id] for id in self._live.get(subject, ()) if id != keep]
+                for session in live:
+                    self._write_session(_ended(session, reason, at), undo)
+                return len(live)
+            case Revoke(entry):
+                self._seq += 1
+                self._log.append(replace(entry, seq=self._seq))
+                undo.append(self._unrevoke)
+            case Log(event):
+                if event.id in self._events:
+                    raise Conflict("audit event is there already")
+                _put(self._events, event.id, event, undo)
+        return 0
+
+    def _add(self, record: Record, undo: list[Undo]) -> None:
+        match record:
+            case Account():
+                self._claim_email(None, record, undo)
+                _insert(self._accounts, record.subject, replace(record, revision=0), undo)
+            case Credential():
+                key = record.subject, record.method, record.handle
+                _insert(self._credentials, key, replace(record, revision=0), undo)
+            case Session():
+                if record.id in self._sessions or record.subject not in self._accounts:
+                    raise Conflict("session is there already, or its account is not")
+                self._write_session(replace(record, revision=0), undo)
+            case OneTimeToken():
+                _insert(self._one_time, record.id, record, undo)
+            case StoredKey():
+                if any(key.number == record.number for key in self._keys.values()):
+                    raise Conflict("key number is taken")
+                _insert(self._keys, record.kid, replace(record, revision=0), undo)
+            case RegisteredClient():
+                _insert(self._clients, record.id, replace(record, revision=0), undo)
+
+    def _swap(self, record: Account | Credential | Session | StoredKey | RegisteredClient, undo: list[Undo]) -> None:
+        match record:
+            case Account():
+                old = _same_revision(self._accounts.get(record.subject), record)
+                self._claim_email(old, record, undo)
+                _put(self._accounts, record.subject, _next(record), undo)
+            case Credential():
+                key = record.subject, record.method, record.handle
+                _same_revision(self._credentials.get(key), record)
+                _put(self._credentials, key, _next(record), undo)
+            case Session():
+                stored = _same_revision(self._sessions.get(record.id), record)
+                if stored.ended_at is not None or stored.subject != record.subject or record.id in self._orphans:
+                    raise Conflict("session has ended")
+                self._write_session(_next(record), undo)
+            case StoredKey():
+                _same_revision(self._keys.get(record.kid), record)
+                if any(key.number == record.number and key.kid != record.kid for key in self._keys.values()):
+                    raise Conflict("key number is taken")
+                _put(self._keys, record.kid, _next(record), undo)
+            case RegisteredClient():
+                _same_revision(self._clients.get(record.id), record)
+                _put(self._clients, record.id, _next(record), undo)
+
+    def _remove(self, record: Account | Credential | RegisteredClient, undo: list[Undo]) -> None:
+        match record:
+            case Account(subject=subject):
+                old = self._accounts.get(subject)
+                if old is None:
+                    return
+                _drop(self._accounts, subject, undo)
+                if old.email is not None:
+                    _drop(self._by_email, old.email, undo)
+                for key in [key for key in self._credentials if key[0] == subject]:
+                    _drop(self._credentials, key, undo)
+                for id in [token.id for token in self._one_time.values() if token.subject == subject]:
+                    _drop(self._one_time, id, undo)
+                # Another account of the same subject must not inherit them.
+                for session in self._sessions.values():
+                    if session.subject == subject:
+                        _put(self._orphans, session.id, None, undo)
+                _drop(self._live, subject, undo)
+            case Credential():
+                _drop(self._credentials, (record.subject, record.method, record.handle), undo)
+            case RegisteredClient():
+                _drop(self._clients, record.id, undo)
+
+    def _claim_email(self, old: Account | None, new: Account, undo: list[Undo]) -> None:
+        if new.email is not None and self._by_email.get(new.email, new.subject) != new.subject:
+            raise Conflict("e-mail address is taken")
+        if old is not None and old.email is not None and old.email != new.email:
+            _drop(self._by_email, old.email, undo)
+        if new.email is not None:
+            _put(self._by_email, new.email, new.subject, undo)
+
+    def _write_session(self, session: Session, undo: list[Undo]) -> None:
+        _put(self._sessions, session.id, session, undo)
+        live = self._live.setdefault(session.subject, {})
+        if session.ended_at is None:
+            _put(live, session.id, None, undo)
+        else:
+            _drop(live, session.id, undo)
+
+    def _unrevoke(self) -> None:
+        self._log.pop()
+        self._seq -= 1
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        with self._lock:
+            session = self._sessions.get(session_id)
+            if session is None or session_id in self._orphans:
+                return None
+            return session, self._accounts[session.subject]
+
+    async def sessions_of(self, subject: str) -> list[Session]:
+        with self._lock:
+            live = [self._sessions[id] for id in self._live.get(subject, ())]
+        return sorted(live, key=lambda session: (session.created_at, _order(session.id)), reverse=True)
+
+    async def account(self, subject: str) -> Account | None:
+        with self._lock:
+            return self._accounts.get(subject)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        with self._lock:
+            subject = self._by_email.get(email)
+            return None if subject is None else self._accounts[subject]
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        with self._lock:
+            found = [
+                a
+                for a in self._accounts.values()
+                if a.subject > after and (not search or _mentions(a, search.casefold()))
+            ]
+        return sorted(found, key=lambda account: account.subject)[:limit]
+
+    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
+        with self._lock:
+            return self._credentials.get((subject, method, handle))
+
+    async def one_time_token(self, id: str) -> OneTimeToken | None:
+        with self._lock:
+            return self._one_time.get(id)
+
+    async def keys(self) -> list[StoredKey]:
+        with self._lock:
+            return sorted(self._keys.values(), key=lambda key: key.number)
+
+    async def client(self, id: str) -> RegisteredClient | None:
+        with self._lock:
+            return self._clients.get(id)
+
+    async def clients(self) -> list[RegisteredClient]:
+        with self._lock:
+            return sorted(self._clients.values(), key=lambda client: client.id)
+
+    async def revocations(self, after: int) -> list[Revocation]:
+        if after >= self._seq:
+            return []
+        with self._lock:
+            return [entry for entry in self._log if entry.seq > after]
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        with self._lock:
+            found = [
+                event
+                for event in self._events.values()
+                if (not subject or event.subject == subject) and (not name or event.name == name) and event.at >= since
+            ]
+        found.sort(key=lambda event: _order(event.id), reverse=True)
+        return [event for event in found if not before or _order(event.id) < _order(before)][:limit]
+
+    # --- limits, upkeep -----------------------------------------------------------------------------------------------
+
+    async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
+        with self._lock:
+            verdict = decide_all([self._tats.get(bucket.key) for bucket in buckets], buckets, now)
+            self._tats.update((b.key, tat) for b, tat in zip(buckets, verdict.tats, strict=True) if tat is not None)
+        return verdict.retry_after, verdict.refused_by
+
+    async def give_back(self, buckets: Sequence[Bucket]) -> None:
+        with self._lock:
+            for bucket in buckets:
+                if (tat := self._tats.get(bucket.key)) is not None:
+                    self._tats[bucket.key] = give_back(tat, bucket.limit)
+
+    async def forget(self, buckets: Sequence[Bucket]) -> None:
+        with self._lock:
+            for bucket in buckets:
+                self._tats.pop(bucket.key, None)
+
+    async def purge(self, *, before: float, events_before: float) -> int:
+        with self._lock:
+            sessions = [s for s in self._sessions.values() if s.expires_at < before]
+            for session in sessions:
+                del self._sessions[session.id]
+                self._orphans.pop(session.id, None)
+                self._live.get(session.subject, {}).pop(session.id, None)
+            deleted = len(sessions)
+            deleted += _delete_where(self._one_time, lambda token: token.expires_at < before)
+            deleted += _delete_where(self._tats, lambda tat: tat < before)
+            deleted += _delete_where(self._events, lambda event: event.at < events_before)
+            kept = [entry for entry in self._log if entry.expires_at >= before]
+            deleted += len(self._log) - len(kept)
+            self._log = kept
+        return deleted
+
+    async def counts(self) -> dict[str, int]:
+        with self._lock:
+            return {
+                "accounts": len(self._accounts),
+                "credentials": len(self._credentials),
+                "sessions": len(self._sessions),
+                "one_time_tokens": len(self._one_time),
+                "keys": len(self._keys),
+                "clients": len(self._clients),
+                "revocations": len(self._log),
+                "events": len(self._events),
+                "limits": len(self._tats),
+            }
+
+
+V_ = TypeVar("V_", Account, Credential, Session, StoredKey, RegisteredClient)
+
+
+def _next(record: V_) -> V_:
+    return replace(record, revision=record.revision + 1)
+
+
+def _same_revision(stored: V_ | None, record: V_) -> V_:
+    if stored is None or stored.revision != record.revision:
+        raise Conflict("record is not there or was written since it was read")
+    return stored
+
+
+def _ended(session: Session, reason: str, at: float) -> Session:
+    return replace(session, ended_at=at, end_reason=reason, revision=session.revision + 1)
+
+
+def _insert(table: dict[K, V], key: K, value: V, undo: list[Undo]) -> None:
+    if key in table:
+        raise Conflict("record is there already")
+    _put(table, key, value, undo)
+
+
+def _put(table: dict[K, V], key: K, value: V, undo: list[Undo]) -> None:
+    if key in table:
+        old = table[key]
+        undo.append(lambda: table.__setitem__(key, old))
+    else:
+        undo.append(lambda: table.pop(key, None))
+    table[key] = value
+
+
+def _drop(table: dict[K, V], key: K, undo: list[Undo]) -> None:
+    if key in table:
+        old = table.pop(key)
+        undo.append(lambda: table.__setitem__(key, old))
+
+
+def _delete_where(table: dict[K, V], condition: Callable[[V], bool]) -> int:
+    gone = [key for key, value in table.items() if condition(value)]
+    for key in gone:
+        del table[key]
+    return len(gone)
+
+
+def _order(id: str) -> tuple[bool, bytes]:
+    """Ids of ours sort by their bytes, which begin with the time of birth; their text sorts otherwise."""
+    return (True, decode(id)) if is_id(id) else (False, id.encode())
+
+
+def _mentions(account: Account, part: str) -> bool:
+    return any(part in text.casefold() for text in (account.email or "", account.address or "", account.name))
