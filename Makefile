@@ -4,6 +4,7 @@
 
 VENV := .venv
 UV := .tools/uv/bin/uv
+PEERS := django fastapi-users fastapi-jwt
 
 export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
 export UV_PYTHON_DOWNLOADS := never
@@ -53,11 +54,14 @@ format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix --quiet . || true
 	$(VENV)/bin/ruff format .
 
+bench: $(READY_TO_SERVE) $(PEERS:%=benchmarks/.venvs/%/.ready)
+	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
 wheel: $(UV)
 	$(UV) build --quiet --build-constraints requirements/build.txt --require-hashes --out-dir dist
 
 clean:
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) .tools benchmarks/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 
 # --- set-up ----------------------------------------------------------------------------------------------------------
 
@@ -82,6 +86,12 @@ $(VENV)/.test: requirements/test.txt requirements/build.txt pyproject.toml $(VEN
 	@$(INSTALL_CHECKOUT)
 	@touch $@
 
+benchmarks/.venvs/%/.ready: requirements/bench-%.txt $(UV)
+	@echo "setting up $(@D) from $<"
+	@$(UV) venv --quiet --clear --python .tools/uv/bin/python $(@D)
+	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
+	@touch $@
+
 # --- pins ------------------------------------------------------------------------------------------------------------
 
 # A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
@@ -93,3 +103,6 @@ lock: $(UV)
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml --extra server -o requirements/serve.txt
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
+	for peer in $(PEERS); do \
+		$(COMPILE) requirements/bench-$$peer.in -o requirements/bench-$$peer.txt || exit 1; \
+	done
