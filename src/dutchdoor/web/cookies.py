@@ -72,7 +72,7 @@ class Cookies:
         return self._session.find(line) if line else None
 
     def mark(self, line: bytes) -> str:
-        """Find the marks of earlier sign-ins, "" if there are none or they are in doubt: they prove too little to insist."""
+        """Find the marks of earlier sign-ins. "" if there are none, or in doubt: they prove too little for an error."""
         try:
             return self._mark.find(line) or ""
         except AmbiguousCookie:
@@ -120,9 +120,13 @@ class _Kind:
         seen = lower.count(self._lower)
         if not seen:
             return None
-        # The usual case first: it is the only cookie.
-        if seen == 1 and line.startswith(self._equals) and b";" not in line:
-            return self._value(line[len(self._equals) :])
+        # The usual case first: our name once, at the start of a piece, and nothing that could change how it is read.
+        if seen == 1 and b'"' not in line and b"$" not in line:
+            start = line.find(self._equals)
+            if start == 0 or (start > 0 and line[start - 2 : start] == b"; "):
+                start += len(self._equals)
+                end = line.find(b";", start)
+                return self._value(line[start:] if end < 0 else line[start:end])
         return self._search(line)
 
     def _search(self, line: bytes) -> str | None:

@@ -60,6 +60,7 @@ _DEVELOPMENT = (
 )
 _HEADER_AT_MOST = 2048
 _HOPS_AT_MOST = 32
+_KEPT_AT_MOST = 256
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -68,7 +69,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Edge:
     """What stands between browsers and this server, as the operator declared it."""
 
-    __slots__ = ("_exact", "_hosts", "_networks", "_scheme", "public_origin")
+    __slots__ = ("_exact", "_hosts", "_judged", "_networks", "_scheme", "public_origin")
 
     def __init__(
         self, *, public_url: str | None = None, hosts: Iterable[str] = (), proxies: Iterable[str] = ()
@@ -90,6 +91,7 @@ class Edge:
         networks = [_network(proxy) for proxy in proxies]
         self._exact = frozenset(str(n.network_address) for n in networks if n.num_addresses == 1)
         self._networks = tuple(n for n in networks if n.num_addresses > 1)
+        self._judged = lru_cache(maxsize=2048)(self._judge)
         if self.public_origin is None and (names or networks):
             raise _wrong("Hosts and proxies mean something only together with --public-url.")
 
@@ -149,28 +151,42 @@ class Edge:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def _believe(self, request: Request) -> None:
-        by_name = request.by_name
-        if FORWARDING.isdisjoint(by_name):
-            request.client = _canonical(request.peer)
-            request.scheme = self._scheme
-            request.host = self._listed(request.header(b"host"))
-            return
-
-        last = _last_forwarded(request.header_values(b"forwarded"))
-        hops = _split(request.header_values(b"x-forwarded-for"))
-        request.client = self._client(
-            _canonical(request.peer), hops, last.hops, _one(request.header_values(b"x-real-ip"), "X-Real-IP")
+        claims = (
+            request.peer,
+            request.header(b"host"),
+            request.header_list(b"x-forwarded-for"),
+            request.header_list(b"x-real-ip"),
+            request.header_list(b"x-forwarded-proto"),
+            request.header_list(b"x-forwarded-host"),
+            request.header_list(b"forwarded"),
         )
+        # A client's requests repeat its claims. Long ones are not kept, or a client could fill the memory with them.
+        short = sum(map(len, filter(None, claims))) <= _KEPT_AT_MOST
+        request.client, request.scheme, request.host = (self._judged if short else self._judge)(*claims)
 
-        proto = _agreed("scheme", _last(request.header_values(b"x-forwarded-proto")), last.proto)
+    def _judge(
+        self,
+        peer: str,
+        host: str | None,
+        x_for: str | None,
+        x_real: str | None,
+        x_proto: str | None,
+        x_host: str | None,
+        forwarded: str | None,
+    ) -> tuple[str, str, str]:
+        """Make client, scheme and host of what a proxy that we trust says."""
+        last = _last_forwarded(forwarded)
+        client = self._client(_canonical(peer), _split(x_for), last.hops, x_real)
+
+        proto = _agreed("scheme", _last(x_proto), last.proto)
         if proto is not None and proto.lower() not in {"http", "https"}:
             raise _contradiction("names a scheme that is neither http nor https")
-        request.scheme = self._scheme if proto is None else proto.lower()
-        if self.secure and request.scheme == "http":
+        scheme = self._scheme if proto is None else proto.lower()
+        if self.secure and scheme == "http":
             raise BadRequest("Use https.", code="https_required", reason="the proxy took this over plain HTTP")
 
-        named = _agreed("host", _last(request.header_values(b"x-forwarded-host")), last.host)
-        request.host = self._listed(request.header(b"host") if named is None else named)
+        named = _agreed("host", _last(x_host), last.host)
+        return client, scheme, self._listed(host if named is None else named)
 
     def _client(self, peer: str, hops: list[str], forwarded: list[str], real: str | None) -> str:
         """Find the client, the same in every header that names it."""
@@ -179,7 +195,7 @@ class Edge:
             raise _contradiction("names two clients: X-Forwarded-For and Forwarded differ")
         if real is None:
             return clients[0] if clients else peer
-        address = _hop(real)
+        address = _hop(real.strip(" \t"))
         if not clients:
             return address
         # A proxy writes here what it saw, which is the end of the list it wrote, or the client it made out itself.
@@ -275,6 +291,7 @@ def _is_loopback_address(text: str) -> bool:
 _HOP = re.compile(r"([0-9.]{7,15})(?::[0-9]{1,5})?|\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9A-Fa-f:.]{2,45})")
 
 
+@lru_cache(maxsize=4096)
 def _hop(text: str) -> str:
     """Read one hop: an address, with or without port and brackets. `unknown` and `_hidden` are none."""
     found = _HOP.fullmatch(text)
@@ -291,26 +308,20 @@ def _contradiction(what: str) -> BadRequest:
     )
 
 
-def _split(lines: list[str]) -> list[str]:
-    """Split a list that may be spread over several lines; they are one list, in order."""
-    line = ",".join(lines)
+def _split(line: str | None) -> list[str]:
+    if not line:
+        return []
     if len(line) > _HEADER_AT_MOST:
         raise _contradiction("sent a forwarding header that is too long")
-    hops = [piece.strip(" \t") for piece in line.split(",")] if line else []
+    hops = [piece.strip(" \t") for piece in line.split(",")]
     if len(hops) > _HOPS_AT_MOST:
         raise _contradiction("names too many hops")
     return hops
 
 
-def _last(lines: list[str]) -> str | None:
+def _last(line: str | None) -> str | None:
     """Take the nearest proxy's word of a list."""
-    return _split(lines)[-1] if lines else None
-
-
-def _one(lines: list[str], name: str) -> str | None:
-    if len(lines) > 1:
-        raise _contradiction(f"sent {name} more than once")
-    return lines[0].strip(" \t") if lines else None
+    return _split(line)[-1] if line else None
 
 
 def _agreed(what: str, one: str | None, other: str | None) -> str | None:
@@ -336,14 +347,13 @@ _PAIR = re.compile(
 )
 
 
-def _last_forwarded(lines: list[str]) -> _Forwarded:
+def _last_forwarded(line: str | None) -> _Forwarded:
     """Read a Forwarded header: the hops of all its elements, host and scheme of the last.
 
     A client can open a quote that the proxy's addition closes. Such a line does not read to its end, and is refused
     whole.
     """
     result = _Forwarded()
-    line = ",".join(lines)
     if not line:
         return result
     if len(line) > _HEADER_AT_MOST:

@@ -75,7 +75,7 @@ class Request:
 
     @property
     def by_name(self) -> dict[bytes, bytes]:
-        """The headers by name. Of a repeated one it holds the last: ask `header` or `header_values` for a value."""
+        """The headers by name. Of a repeated one it holds the last: ask `header` or `header_list` for a value."""
         by_name = self._by_name
         if by_name is None:
             by_name = self._by_name = dict(self.headers)
@@ -104,9 +104,15 @@ class Request:
             raise BadRequest(f"The header {name.decode('ascii')} was sent more than once.", code="repeated_header")
         return value.decode("latin-1")
 
-    def header_values(self, name: bytes) -> list[str]:
-        """Give every value of a header that may be sent in several lines, in order."""
-        return [value.decode("latin-1") for sent, value in self.headers if sent == name]
+    def header_list(self, name: bytes) -> str | None:
+        """Give a header that is a list and may be sent in several lines: they are one list (RFC 9110, 5.3)."""
+        by_name = self.by_name
+        value = by_name.get(name)
+        if value is None:
+            return None
+        if len(by_name) != len(self.headers):
+            value = b",".join(line for sent, line in self.headers if sent == name)
+        return value.decode("latin-1")
 
     def cookie(self) -> bytes:
         """Give all that was sent as cookies as one line, b"" if nothing was. HTTP/2 may send several (RFC 9113)."""
