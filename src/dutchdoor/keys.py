@@ -1,8 +1,8 @@
 """Keys: each works with exactly one algorithm, is parsed and judged once, and is cheap to use ever after.
 
-Follows RFC 7517 (JWK), 7518 (the algorithms), 7638 (thumbprints as `kid`), 8037 and 9864 (Ed25519 under both its names).
-Deliberately left out: RSA-OAEP and the other encrypting algorithms, `none`, secp256k1, Ed448, X.509 chains, and any way to
-fetch a key: what a token or a URL names is never followed here.
+Follows RFC 7517 (JWK), 7518 (the algorithms), 7638 (thumbprints as `kid`), 8037 and 9864 (Ed25519 under both its
+names). Deliberately left out: RSA-OAEP and the other encrypting algorithms, `none`, secp256k1, Ed448, X.509 chains,
+and any way to fetch a key: what a token or a URL names is never followed here.
 
 The algorithm is a property of the key, never of the token. Most of the famous JWT forgeries (HS256 with the RSA public
 key as the secret: CVE-2017-11424, CVE-2022-29217, CVE-2024-33663) are one mistake: asking the token how to check it.
@@ -16,13 +16,13 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import pybase64
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -38,7 +38,7 @@ from dutchdoor import strict_json
 from dutchdoor.errors import InvalidKey
 from dutchdoor.known_leaked import is_known_leaked
 
-__all__ = ["ALGORITHMS", "MAX_KEYS", "MAX_SET_BYTES", "Key", "KeySet", "is_known_leaked"]
+__all__ = ["ALGORITHMS", "MAX_KEYS", "MAX_KID", "MAX_SET_BYTES", "Key", "KeySet", "is_known_leaked"]
 
 MAX_KEYS: Final = 100
 MAX_SET_BYTES: Final = 256 * 1024
@@ -48,8 +48,18 @@ MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 """The cost of a check grows with the square of the modulus: 16,384 bits would be a way to keep us busy."""
 MAX_SECRET: Final = 4096
+_MIN_DIFFERENT: Final = 8
+"""Different bytes in a secret. 32 random ones have fewer than 25 once in millions of years."""
+_MIN_EXPONENT: Final = 3
+_MAX_EXPONENT_BITS: Final = 64
+_LONG: Final = 0x80
+"""From here on DER writes a length in two bytes, and a number with a zero in front, or it would read as negative."""
 
-_HASH = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
+_HASH: Final[Mapping[str, hashes.HashAlgorithm]] = {
+    "256": hashes.SHA256(),
+    "384": hashes.SHA384(),
+    "512": hashes.SHA512(),
+}
 _CURVES: Final[Mapping[str, tuple[str, type[ec.EllipticCurve], int]]] = {
     "P-256": ("ES256", ec.SECP256R1, 32),
     "P-384": ("ES384", ec.SECP384R1, 48),
@@ -82,8 +92,8 @@ class Key:
     """
 
     __slots__ = (
-        "_alone", "_private", "_public", "_secret", "accepts", "alg", "can_sign", "check", "kid", "signature_chars",
-        "signature_tails", "symmetric", "_sign",
+        "_alone", "_private", "_public", "_secret", "_sign", "accepts", "alg", "can_sign", "check", "kid",
+        "signature_chars", "symmetric",
     )  # fmt: skip
 
     alg: str
@@ -97,8 +107,6 @@ class Key:
     """`check(signature, data)` tells whether the signature is this key's. It raises nothing."""
     signature_chars: int
     """Length of its signatures in base64url: a signature of any other length is refused before any cryptography."""
-    signature_tails: bytes
-    """The last characters a canonical encoding may have: the others set spare bits."""
 
     def __init__(self) -> None:
         raise TypeError("use Key.generate, from_jwk, from_pem, from_secret or from_private_bytes")
@@ -192,7 +200,7 @@ class Key:
         if len(secret) < _HMAC_BYTES[alg]:
             # RFC 7518, 3.2. Shorter ones are guessed offline from a single token.
             raise InvalidKey("the secret is shorter than the hash")
-        if len(set(secret)) < 8:
+        if len(set(secret)) < _MIN_DIFFERENT:
             raise InvalidKey("the secret has almost no entropy")
         if _is_key_text(secret):
             # The classic confusion: a public key, known to all, taken for a secret.
@@ -203,7 +211,7 @@ class Key:
         self.can_sign = True
         self._sign = _hmac(secret, alg)
         self.check = _hmac_check(self._sign)
-        _set_size(self, _HMAC_BYTES[alg])
+        self.signature_chars = _chars(_HMAC_BYTES[alg])
         return self
 
     @classmethod
@@ -377,9 +385,10 @@ class KeySet:
 
     def remember(self, header: bytes, meaning: Any) -> None:
         """Remember what an encoded header meant. Call it only after the token's signature held."""
-        if len(self.known_headers) >= self.MAX_HEADERS:
-            self.known_headers.clear()
-        self.known_headers[header] = meaning
+        if header not in self.known_headers:
+            if len(self.known_headers) >= self.MAX_HEADERS:
+                self.known_headers.clear()
+            self.known_headers[header] = meaning
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._by_kid.values())
@@ -490,6 +499,10 @@ def _b64_number(value: int) -> str:
     return _b64(value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
+def _chars(size: int) -> int:
+    return (size * 4 + 2) // 3
+
+
 # --- RSA --------------------------------------------------------------------------------------------------------------
 
 
@@ -505,7 +518,7 @@ def _rsa_public(jwk: Mapping[str, Any]) -> rsa.RSAPublicKey:
 def _check_rsa(n: int, e: int) -> None:
     if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
         raise InvalidKey("an RSA modulus has 2,048 to 8,192 bits")
-    if e % 2 == 0 or e < 3 or e.bit_length() > 64:
+    if e % 2 == 0 or e < _MIN_EXPONENT or e.bit_length() > _MAX_EXPONENT_BITS:
         # 1 makes every message its own signature; an even one has no inverse; a huge one is slow to check with.
         raise InvalidKey("the RSA exponent is even, 1 or too large")
     if n % 2 == 0 or any(n % prime == 0 for prime, _ in _ROCA):
@@ -515,7 +528,9 @@ def _check_rsa(n: int, e: int) -> None:
 
 
 def _powers(prime: int) -> frozenset[int]:
-    """The residues that 65537 generates modulo a prime. Vulnerable primes are 65537^a mod the product of small primes."""
+    """The residues that 65537 generates modulo a prime. Vulnerable primes are 65537^a mod the product of small
+    primes.
+    """
     residues, residue = set(), 1
     while residue not in residues:
         residues.add(residue)
@@ -565,15 +580,15 @@ _KEY_MARKS = (b"-----BEGIN", b"PUBLICKEY", b"PRIVATEKEY", b"ssh-rsa", b"ssh-ed25
 
 
 def _is_key_text(secret: bytes) -> bool:
-    """Recognise an asymmetric key in PEM, DER, JWK, JWKS or SSH form, whatever whitespace someone put in or took out."""
+    """Recognise an asymmetric key in PEM, DER, JWK, JWKS or SSH form, whatever whitespace someone put in or took
+    out.
+    """
     packed = re.sub(rb"\s+|\\n|\\r", b"", secret)
     if any(mark in packed for mark in _KEY_MARKS):
         return True
     bodies = [secret]
-    try:
+    with suppress(ValueError):
         bodies.append(pybase64.b64decode(packed.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/")) + b"=="))
-    except ValueError:
-        pass
     for body in bodies:
         if body[:1] == b"\x30":
             for load in (load_der_public_key, lambda der: load_der_private_key(der, None)):
@@ -586,7 +601,9 @@ def _is_key_text(secret: bytes) -> bool:
 
 
 def _hmac(secret: bytes, alg: str) -> _Sign:
-    """Give HMAC (RFC 2104) with its two key blocks hashed once. Half the price of `hmac.digest`, which hashes them per call."""
+    """Give HMAC (RFC 2104) with its two key blocks hashed once. Half the price of `hmac.digest`, which hashes them
+    per call.
+    """
     new = getattr(hashlib, "sha" + alg[2:])
     block = new().block_size
     padded = (new(secret).digest() if len(secret) > block else secret).ljust(block, b"\0")
@@ -620,18 +637,6 @@ def _blank(alg: str, accepts: frozenset[str], *, symmetric: bool) -> Key:
     return key
 
 
-_TAILS: Final[Mapping[int, bytes]] = {
-    0: b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
-    2: b"AQgw",
-    3: b"AEIMQUYcgkosw048",
-}
-
-
-def _set_size(key: Key, size: int) -> None:
-    key.signature_chars = (size * 4 + 2) // 3
-    key.signature_tails = _TAILS[key.signature_chars % 4]
-
-
 def _from_private(private: object, alg: str, kid: str | None) -> Key:
     if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise InvalidKey("a private key of a kind we do not use")
@@ -652,9 +657,11 @@ def _from_public(public: object, alg: str, kid: str | None, private: _PrivateKey
     return _asymmetric(public, private, alg, frozenset({alg}), kid)
 
 
-def _asymmetric(public: _PublicKey, private: _PrivateKey | None, alg: str, accepts: frozenset[str], kid: str | None) -> Key:
+def _asymmetric(
+    public: _PublicKey, private: _PrivateKey | None, alg: str, accepts: frozenset[str], kid: str | None
+) -> Key:
     self = _blank(alg, accepts, symmetric=False)
-    self._public, self._private, self._secret = public, private, b""  # noqa: SLF001
+    self._public, self._private, self._secret = public, private, b""
     self.can_sign = private is not None
     if isinstance(public, rsa.RSAPublicKey):
         size = (public.key_size + 7) // 8
@@ -665,22 +672,22 @@ def _asymmetric(public: _PublicKey, private: _PrivateKey | None, alg: str, accep
     else:
         size = 64
         self.check = _ed25519_check(public)
-    _set_size(self, size)
+    self.signature_chars = _chars(size)
     self.kid = _thumbprint(_public_members(public)) if kid is None else _kid(kid)
     if private is not None:
-        self._sign = _signer(private, alg)  # noqa: SLF001
+        self._sign = _signer(private, alg)
     return self
 
 
 def _rsa_padding(alg: str) -> padding.AsymmetricPadding:
     if alg[0] == "P":
-        digest = _HASH[alg[2:]]()
+        digest = _HASH[alg[2:]]
         return padding.PSS(padding.MGF1(digest), digest.digest_size)  # RFC 7518, 3.5: the salt is as long as the hash
     return padding.PKCS1v15()
 
 
 def _rsa_check(public: rsa.RSAPublicKey, alg: str) -> _Check:
-    verify, scheme, digest = public.verify, _rsa_padding(alg), _HASH[alg[2:]]()
+    verify, scheme, digest = public.verify, _rsa_padding(alg), _HASH[alg[2:]]
 
     def check(signature: bytes, data: bytes) -> bool:
         try:
@@ -693,17 +700,28 @@ def _rsa_check(public: rsa.RSAPublicKey, alg: str) -> _Check:
 
 
 def _ec_check(public: ec.EllipticCurvePublicKey, alg: str) -> _Check:
-    verify, scheme, half = public.verify, ec.ECDSA(_HASH[alg[2:]]()), _CURVE_OF[alg][2]
-    number, to_der = int.from_bytes, encode_dss_signature
+    verify, scheme, half = public.verify, ec.ECDSA(_HASH[alg[2:]]), _CURVE_OF[alg][2]
 
     def check(signature: bytes, data: bytes) -> bool:
         try:
-            verify(to_der(number(signature[:half], "big"), number(signature[half:], "big")), data, scheme)
+            verify(_der(signature[:half], signature[half:]), data, scheme)
         except InvalidSignature:
             return False
         return True
 
     return check
+
+
+def _der(r: bytes, s: bytes) -> bytes:
+    """Write two numbers as the DER that OpenSSL reads. A third of the price of going through Python's integers."""
+    r, s = r.lstrip(b"\0"), s.lstrip(b"\0")
+    if not r or r[0] >= _LONG:
+        r = b"\0" + r
+    if not s or s[0] >= _LONG:
+        s = b"\0" + s
+    size = len(r) + len(s) + 4
+    start = bytes((0x30, size, 2, len(r))) if size < _LONG else bytes((0x30, 0x81, size, 2, len(r)))
+    return start + r + bytes((2, len(s))) + s
 
 
 def _ed25519_check(public: ed25519.Ed25519PublicKey) -> _Check:
@@ -722,15 +740,18 @@ def _ed25519_check(public: ed25519.Ed25519PublicKey) -> _Check:
 def _signer(private: _PrivateKey, alg: str) -> _Sign:
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return private.sign
-    digest = _HASH[alg[2:]]()
+    digest = _HASH[alg[2:]]
     if isinstance(private, rsa.RSAPrivateKey):
         rsa_sign, rsa_scheme = private.sign, _rsa_padding(alg)
         return lambda data: rsa_sign(data, rsa_scheme, digest)
     ec_sign, ec_scheme, half = private.sign, ec.ECDSA(digest), _CURVE_OF[alg][2]
 
     def sign(data: bytes) -> bytes:
-        r, s = decode_dss_signature(ec_sign(data, ec_scheme))
-        return r.to_bytes(half, "big") + s.to_bytes(half, "big")
+        # SEQUENCE of two INTEGERs, as OpenSSL wrote it: its length takes one byte, or two for P-521.
+        der = ec_sign(data, ec_scheme)
+        start = 4 if der[1] < _LONG else 5
+        end = start + der[start - 1]
+        return der[start:end].lstrip(b"\0").rjust(half, b"\0") + der[end + 2 :].lstrip(b"\0").rjust(half, b"\0")
 
     return sign
 

@@ -11,6 +11,7 @@ Left out: errors with a position. Who sends malformed JSON here is told that it 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final
 
@@ -79,7 +80,7 @@ def check_value(value: object, depth: int = 0) -> int:
             raise MalformedJSON("a number is out of range")
         return 0
     if kind is float:
-        if value - value != 0:  # type: ignore[operator]  # NaN and the infinities, which our encoder would write as null
+        if not math.isfinite(value):  # type: ignore[arg-type]  # our encoder would write it as null
             raise MalformedJSON("a number is not finite")
         return 0
     if depth >= MAX_DEPTH:

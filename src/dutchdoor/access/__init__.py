@@ -1,4 +1,5 @@
-"""Access tokens, one file a format. This file holds what all formats have in common: what a token says, and how it is asked.
+"""Access tokens, one file a format. This file holds what all formats have in common: what a token says, and how it is
+asked.
 
 `jwt.py` is the format we issue, with its parts `jws.py` (the signature), `cache.py` (tokens already verified) and
 `inspect.py` (the findings, in words). `jwe.py` wraps any of them for operators who must hide claims from the client.
@@ -22,19 +23,19 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     iss: str
     sub: str
     aud: str | tuple[str, ...]
-    exp: int | float  # noqa: PYI041 - as written: 1800000000 must not become 1800000000.0 when it is written again
-    iat: int | float  # noqa: PYI041
+    exp: int | float
+    iat: int | float
     jti: str
     client_id: str
     sid: str | None = None
     """The session it speaks for; None for a stateless token."""
     epoch: int
     """The subject's epoch when it was issued: a revocation of the subject covers every lower one."""
-    auth_time: int | float | None = None  # noqa: PYI041
+    auth_time: int | float | None = None
     amr: tuple[str, ...]
     roles: tuple[str, ...]
     scope: str = ""
-    nbf: int | float | None = None  # noqa: PYI041
+    nbf: int | float | None = None
     kid: str = ""
     """The key that signed it, from its header. A key can be revoked as a whole."""
     extra: dict[str, Any] = {}

@@ -1,37 +1,54 @@
 """Compact JWS (RFC 7515), read strictly and written plainly.
 
-Three parts of canonical base64url, a strict JSON header, one signature by a key that was chosen before the token came.
-Deliberately left out: the two JSON serialisations, detached and unencoded payloads (`b64`, RFC 7797), every extension that
-`crit` could name, and every header parameter that brings or names a key by value or by address.
+Three parts of canonical base64url, a strict JSON header, one signature by a key that was chosen before the token
+came. Deliberately left out: the two JSON serialisations, detached and unencoded payloads (`b64`, RFC 7797), every
+extension that `crit` could name, and every header parameter that brings or names a key by value or by address.
 
 Everything that bounds work comes before the cryptography: length, alphabet, header, nesting, length of the signature.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import pybase64
 from msgspec import Struct
 
 from dutchdoor import strict_json
-from dutchdoor.errors import InvalidToken
+from dutchdoor.errors import InvalidToken, UnknownKey
 from dutchdoor.keys import MAX_KID, Key, KeySet
 
-__all__ = ["MAX_TOKEN", "Header", "decode_part", "open_token", "parse_header", "sign", "verify"]
+__all__ = [
+    "MAX_TOKEN",
+    "Header",
+    "decode_part",
+    "encode_header",
+    "parse_header",
+    "sign",
+    "sign_encoded",
+    "take_apart",
+    "verify",
+]
 
 MAX_TOKEN: Final = 8192
 """Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
 
-_PADS: Final = (b"", None, b"==", b"=")
-_TAILS: Final = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
-_MAX_TYP = 64
+_BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# By length modulo 4: what padding was left out, and which last characters leave no spare bits set. 1 is no length at
+# all.
+_PADS: Final = (b"", b"", b"==", b"=")
+_TAILS: Final = (_BASE64URL, b"", b"AQgw", b"AEIMQUYcgkosw048")
+_MAX_TYP: Final = 64
 
-# `jwk`, `x5c` bring a key, `jku`, `x5u` an address to fetch one from: CVE-2018-0114, CVE-2026-27962. `b64` changes what is
-# signed (CVE-2025-59420 among others), `zip`, `enc`, `epk`, `p2s`, `p2c`, `apu`, `apv`, `iv`, `tag` belong to encryption.
+# `jwk`, `x5c` bring a key, `jku`, `x5u` an address to fetch one from: CVE-2018-0114, CVE-2026-27962. `b64` changes
+# what is signed (CVE-2025-59420 among others), `zip`, `enc`, `epk`, `p2s`, `p2c`, `apu`, `apv`, `iv`, `tag` belong to
+# encryption.
 _REFUSED: Final = frozenset(
     {"crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "epk", "p2s", "p2c", "apu", "apv", "iv", "tag"}
 )
+
+_PLUS, _SLASH = b"+/"
 
 _b64decode = pybase64.b64decode
 
@@ -46,7 +63,8 @@ class Header(Struct, frozen=True):
     chars: int
     """Length that its signatures have in base64url."""
     tails: bytes
-    check: Any
+    pad: bytes
+    check: Callable[[bytes, bytes], bool]
 
 
 def verify(token: str | bytes, key: Key | KeySet) -> bytes:
@@ -55,7 +73,13 @@ def verify(token: str | bytes, key: Key | KeySet) -> bytes:
     Raises:
         InvalidToken: it is malformed, or not signed by this key (or by the one of this set that its `kid` names).
     """
-    return open_token(token, key if isinstance(key, KeySet) else key.alone())[1]
+    keys = key if isinstance(key, KeySet) else key.alone()
+    header, head, signed, payload, signature = take_apart(token, keys)
+    if not header.check(signature, signed):
+        raise InvalidToken("the signature does not hold")
+    if head not in keys.known_headers:
+        keys.remember(head, header)
+    return payload
 
 
 def sign(payload: bytes, key: Key, *, typ: str | None = None) -> str:
@@ -82,11 +106,15 @@ def sign_encoded(header: bytes, payload: bytes, key: Key) -> str:
     return (data + b"." + encode(key.sign(data)).rstrip(b"=")).decode("ascii")
 
 
-def open_token(token: str | bytes, keys: KeySet) -> tuple[Header, bytes]:
-    """Check one compact JWS and give what its header said, and its payload.
+def take_apart(token: str | bytes, keys: KeySet) -> tuple[Header, bytes, bytes, bytes, bytes]:
+    """Do everything that comes before the cryptography, which is everything that bounds work.
+
+    Returns:
+        What the header says, the header as it was encoded, what was signed, the payload, the signature. None of it is
+        to be believed before `header.check(signature, signed)` is true; after that, `keys.remember(head, header)`.
 
     Raises:
-        InvalidToken: for everything that is not one, whatever it is.
+        InvalidToken: for everything that is not a compact JWS some key of the set could have signed.
     """
     if isinstance(token, str):
         try:
@@ -99,36 +127,30 @@ def open_token(token: str | bytes, keys: KeySet) -> tuple[Header, bytes]:
         raise InvalidToken("a token is text")
     if len(raw) > MAX_TOKEN:
         raise InvalidToken("longer than any token")
-    if b"+" in raw or b"/" in raw:
-        # The decoder takes both alphabets, and a second spelling of one token is a second token to whoever compares texts.
+    if _PLUS in raw or _SLASH in raw:
+        # The decoder takes both alphabets. A second spelling of one token is a second token to whoever compares texts.
         raise InvalidToken("not base64url")
     signed, _, tail = raw.rpartition(b".")
     head, _, body = signed.partition(b".")
 
     header = keys.known_headers.get(head)
-    known = header is not None
     if header is None:
         header = parse_header(head, keys)
     if len(tail) != header.chars or tail[-1] not in header.tails:
         raise InvalidToken("the signature has the wrong length, or spare bits")
+    rest = len(body) & 3
+    if body and body[-1] not in _TAILS[rest]:
+        raise InvalidToken("the payload is not canonical base64url")
     try:
-        signature = _b64decode(tail + _PADS[len(tail) & 3], b"-_", True)
-        rest = len(body) & 3
-        if rest:
-            if body[-1] not in _TAILS[rest]:
-                raise InvalidToken("the payload is not canonical base64url")
-            payload = _b64decode(body + _PADS[rest], b"-_", True)
-        else:
-            payload = _b64decode(body, b"-_", True)
-    except (ValueError, TypeError):
+        return (
+            header,
+            head,
+            signed,
+            _b64decode(body + _PADS[rest], b"-_", True),  # noqa: FBT003
+            _b64decode(tail + header.pad, b"-_", True),  # noqa: FBT003
+        )
+    except ValueError:
         raise InvalidToken("not base64url") from None
-    if strict_json.is_too_deep(payload):
-        raise InvalidToken("the payload is nested too deep")
-    if not header.check(signature, signed):
-        raise InvalidToken("the signature does not hold")
-    if not known:
-        keys.remember(head, header)
-    return header, payload
 
 
 def parse_header(encoded: bytes, keys: KeySet) -> Header:
@@ -155,10 +177,11 @@ def parse_header(encoded: bytes, keys: KeySet) -> Header:
     else:
         key = keys.only  # with one key there is nothing to choose; among several, guessing would be trying them all
     if key is None:
-        raise InvalidToken("no key of this kid")
+        raise UnknownKey("no key of this kid")
     if alg not in key.accepts:
         raise InvalidToken("the key is not for this alg")
-    return Header(alg, kid, typ, key, key.signature_chars, key.signature_tails, key.check)
+    rest = key.signature_chars & 3
+    return Header(alg, kid, typ, key, key.signature_chars, _TAILS[rest], _PADS[rest], key.check)
 
 
 def decode_part(encoded: bytes) -> bytes:
@@ -168,12 +191,11 @@ def decode_part(encoded: bytes) -> bytes:
         InvalidToken: it is empty, padded, of another alphabet, or has spare bits set.
     """
     rest = len(encoded) & 3
-    pad, tails = _PADS[rest], _TAILS[rest]
-    if not encoded or pad is None or (tails is not None and encoded[-1] not in tails):
+    if not encoded or encoded[-1] not in _TAILS[rest]:
         raise InvalidToken("not canonical base64url")
-    if b"+" in encoded or b"/" in encoded:
+    if _PLUS in encoded or _SLASH in encoded:
         raise InvalidToken("not base64url")
     try:
-        return _b64decode(encoded + pad, b"-_", True)
+        return _b64decode(encoded + _PADS[rest], b"-_", True)
     except ValueError:
         raise InvalidToken("not base64url") from None

@@ -1,12 +1,12 @@
 """Access tokens as JWTs (RFC 7519), in the profile of RFC 9068: `typ` is `at+jwt`, and says so on every token.
 
-`AccessTokenIssuer` writes them, `AccessTokenVerifier` reads them, and the two agree on one canonical spelling. A token of
-ours is therefore checked in the quickest way there is: read into the struct, written again, and compared byte for byte. No
-duplicate name, no odd number, no unknown member survives that. A token with other members, or by another issuer, takes the
-general way through `strict_json` to the same answer.
+`AccessTokenIssuer` writes them, `AccessTokenVerifier` reads them, and the two agree on one canonical spelling. A
+token of ours is therefore checked in the quickest way there is: read into the struct, written again, and compared
+byte for byte. No duplicate name, no odd number, no unknown member survives that. A token with other members, or by
+another issuer, takes the general way through `strict_json` to the same answer.
 
-Deliberately left out: nested and unsecured JWTs, ID tokens, any `typ` but the two spellings of the profile, and verification
-without an issuer or without an audience (RFC 8725, 3.8 and 3.9).
+Deliberately left out: nested and unsecured JWTs, ID tokens, any `typ` but the two spellings of the profile, and
+verification without an issuer or without an audience (RFC 8725, 3.8 and 3.9).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec.structs import force_setattr
 
 from dutchdoor import strict_json
 from dutchdoor.access import Claims
-from dutchdoor.access.jws import MAX_TOKEN, encode_header, open_token, sign_encoded
+from dutchdoor.access.jws import MAX_TOKEN, encode_header, sign_encoded, take_apart
 from dutchdoor.errors import InvalidToken, Misconfigured
 from dutchdoor.ids import new_id
 from dutchdoor.keys import Key, KeySet
@@ -42,27 +42,30 @@ MAX_LEEWAY: Final = 60.0
 MAX_TIME: Final = 253402300799
 """The last second of the year 9999. What lies beyond is no date, and overflows somewhere."""
 SIZE_BUDGET: Final = 2000
-"""Bytes of a whole token. A token rides on every request: the tightest common servers take 8 KiB of headers in all, a cookie
-holds 4 KiB, and so does the table in which HTTP/2 remembers a header. Half of the smaller leaves as much for everybody else."""
+"""Bytes of a whole token. A token rides on every request: the tightest common servers take 8 KiB of headers in all, a
+cookie holds 4 KiB, and so does the table in which HTTP/2 remembers a header. Half of the smaller leaves as much for
+everybody else."""
 
-_ACCESS = Claims.__struct_fields__
-_MEMBERS: Final = frozenset(_ACCESS) - {"kid", "extra"}
+_FIELDS = Claims.__struct_fields__
+_MEMBERS: Final = frozenset(_FIELDS) - {"kid", "extra"}
 
-# What the operator's hook must not set. Ours and the registered ones first: a second `exp` or a `cnf` nobody checked would
-# change what a token means. Then what must never be readable by whoever holds the token: a JWT is signed, not sealed.
-REFUSED_NAMES: Final = frozenset(
-    {
-        *_ACCESS,
-        *("acr", "act", "may_act", "cnf", "azp", "nonce", "at_hash", "c_hash", "s_hash", "events", "toe", "txn", "sub_jwk"),
-        *("alg", "typ", "cty", "crit", "enc", "zip", "jwk", "jku", "x5c", "x5u", "b64", "active", "token_type"),
-        *("authorization_details", "entitlements", "groups_hash", "sub_id", "vot", "vtm", "orig", "dest"),
-        *("password", "passwd", "pwd", "password_hash", "hash", "salt", "secret", "client_secret", "api_key", "apikey"),
-        *("access_token", "refresh_token", "id_token", "session_token", "csrf_token", "token", "credential", "credentials"),
-        *("private_key", "otp", "totp", "totp_secret", "recovery_code", "recovery_codes", "pin", "cvv", "card_number"),
-        *("ssn", "iban", "__proto__", "constructor", "prototype"),
-    }
+_REGISTERED: Final = (
+    *("acr", "act", "may_act", "cnf", "azp", "nonce", "at_hash", "c_hash", "s_hash", "events", "toe", "txn", "sub_jwk"),
+    *("alg", "typ", "cty", "crit", "enc", "zip", "jwk", "jku", "x5c", "x5u", "b64", "active", "token_type"),
+    *("authorization_details", "sub_id", "vot", "vtm", "__proto__", "constructor", "prototype"),
 )
-_MAX_NAME = 64
+_SECRET: Final = (
+    *("password", "passwd", "pwd", "password_hash", "hash", "salt", "secret", "client_secret", "api_key", "apikey"),
+    *("access_token", "refresh_token", "id_token", "session_token", "csrf_token", "token", "credential", "credentials"),
+    *("private_key", "otp", "totp", "totp_secret", "recovery_code", "recovery_codes", "pin", "cvv", "card_number"),
+    *("ssn", "iban"),
+)
+REFUSED_NAMES: Final = frozenset(_FIELDS) | frozenset(_REGISTERED) | frozenset(_SECRET)
+"""What the operator's hook must not set, in any case, hyphens counting as underscores. Ours and the registered ones: a
+second `exp`, or a `cnf` that nobody checked, would change what a token means. And what must never be readable by
+whoever holds the token: a JWT is signed, not sealed."""
+_MAX_NAME: Final = 64
+_MAX_HEADERS: Final = 16
 
 _read = msgspec.json.Decoder(Claims).decode
 _write = msgspec.json.Encoder().encode
@@ -120,18 +123,24 @@ class AccessTokenVerifier:
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
         """
-        header, payload = open_token(token, self._keys)
+        keys = self._keys
+        header, head, signed, payload, signature = take_apart(token, keys)
         if header.typ not in TYPES:
             # An ID token or a signed e-mail link by the same key must not open the door.
             raise InvalidToken("typ is not that of an access token")
+        # The form of the claims is judged before the signature, because that bounds work; their meaning only after it.
         try:
             claims = _read(payload)
             # Compared with what we would have written: equal bytes leave no room for a second reading.
-            ours = not claims.kid and not claims.extra and _write(claims) == payload
+            ours = _write(claims) == payload and not claims.kid and not claims.extra
         except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
             ours = False
         if not ours:
             claims = read_claims(payload)
+        if not header.check(signature, signed):
+            raise InvalidToken("the signature does not hold")
+        if head not in keys.known_headers:
+            keys.remember(head, header)
         if now is None:
             now = self.clock()
         if claims.iss != self._issuer:
@@ -225,11 +234,11 @@ class AccessTokenIssuer:
             token_id: `jti`; a new one if not given.
 
         Raises:
-            Misconfigured: the token is over its budget, a name in `extra` is refused or its value has no form in JSON, the
-                lifetime is not positive, or a symmetric key is shared with more than one audience.
+            Misconfigured: the token is over its budget, a name in `extra` is refused or its value has no form in
+                JSON, the lifetime is not positive, or a symmetric key is shared by more than one audience.
             InvalidKey: the key has no private part.
         """
-        if not 0 < lifetime or not 0 <= now <= now + lifetime <= MAX_TIME:
+        if not lifetime > 0 or not 0 <= now <= now + lifetime <= MAX_TIME:
             raise Misconfigured("a token's lifetime is more than 0 seconds")
         if key.symmetric and type(self._audience) is not str:
             # Each audience could mint tokens for all the others.
@@ -255,14 +264,14 @@ class AccessTokenIssuer:
             payload = payload[:-1] + b"," + _write(_checked_extra(extra))[1:]
         header = self._headers.get(key)
         if header is None:
-            if len(self._headers) >= 16:
+            if len(self._headers) >= _MAX_HEADERS:
                 self._headers.clear()
             header = self._headers[key] = encode_header(key, "at+jwt")
         token = sign_encoded(header, payload, key)
         if len(token) > self.budget:
             text = (
-                f"An access token has {len(token):,} bytes, over its budget of {self.budget:,}. Put less in it: fewer roles, "
-                "shorter extra claims, one audience, or ES256 instead of RS256."
+                f"An access token has {len(token):,} bytes, over its budget of {self.budget:,}. "
+                "Put less in it: fewer roles, shorter extra claims, one audience, or ES256 instead of RS256."
             )
             raise Misconfigured(text, message=text)
         return token
@@ -273,7 +282,9 @@ def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
         if type(name) is not str or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
             raise Misconfigured("the name of an extra claim is printable text of at most 64 characters")
         if name.lower().replace("-", "_") in REFUSED_NAMES:
-            text = f"The claim {name!r} cannot be added to access tokens: it is reserved, or tells what a token must not tell."
+            text = (
+                f"The claim {name!r} cannot be added to access tokens: it is reserved, or must not be readable in one."
+            )
             raise Misconfigured(text, message=text)
     held = dict(extra)
     try:
