@@ -1,0 +1,110 @@
+// All that our pages do. Text is written as text: no markup is ever made from a string, so nothing a server answers or
+// a link carries can run. Trusted Types hold this, with no policy allowed.
+
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const one = (selector, within = document) => within.querySelector(selector);
+
+// A one-time token comes behind the '#'. It leaves the address bar and the history before anything else happens: over a
+// shoulder, in a screenshot or in a synchronised history it would be as good as in a URL.
+const takesToken = document.body.hasAttribute("data-takes-token");
+const token = takesToken ? location.hash.slice(1) : "";
+if (token) history.replaceState(null, "", location.pathname);
+
+for (const part of all("[data-if]")) part.hidden = part.dataset.if !== (token ? "token" : "no-token");
+
+// The same page, opened again with another link: a change behind the '#' alone loads nothing by itself.
+addEventListener("hashchange", () => takesToken && location.hash.length > 1 && location.reload());
+
+function waiting(seconds) {
+  if (seconds < 90) return `${seconds} seconds`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} minutes` : `${Math.round(seconds / 3600)} hours`;
+}
+
+function words(problem) {
+  const said = problem.detail || problem.title || "That did not work.";
+  return problem.retry_after ? `${said} It is possible again in ${waiting(problem.retry_after)}.` : said;
+}
+
+async function call(path, body) {
+  try {
+    const answer = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+      // The page acts for whoever holds the link and for nobody else who is signed in here.
+      credentials: "same-origin",
+      referrerPolicy: "no-referrer",
+    });
+    if (answer.ok) return null;
+    return await answer.json().catch(() => ({ title: "The server gave no readable answer. Try again." }));
+  } catch {
+    return { title: "The server cannot be reached. Check the connection and try again." };
+  }
+}
+
+for (const form of all("form[data-call]")) {
+  const button = one("button[type=submit]", form);
+  const wrong = one(".wrong", form);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (button.getAttribute("aria-disabled")) return;
+    button.setAttribute("aria-disabled", "true");
+    wrong.textContent = "";
+    for (const input of all("input", form)) {
+      input.removeAttribute("aria-invalid");
+      input.removeAttribute("aria-describedby");
+    }
+    const body = Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
+    if (form.hasAttribute("data-with-token")) body.token = token;
+    const problem = await call(form.dataset.call, body);
+    button.removeAttribute("aria-disabled");
+    if (problem) {
+      wrong.textContent = words(problem);
+      const input = problem.field && one(`input[name="${CSS.escape(problem.field)}"]`, form);
+      if (input) {
+        input.setAttribute("aria-invalid", "true");
+        input.setAttribute("aria-describedby", wrong.id);
+      }
+      (input || button).focus();
+      return;
+    }
+    form.reset();
+    const section = form.closest("section");
+    const done = section.nextElementSibling;
+    section.hidden = true;
+    done.hidden = false;
+    done.focus();
+  });
+}
+
+for (const button of all("button[data-show]")) {
+  const input = document.getElementById(button.dataset.show);
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const shown = input.type === "password";
+    input.type = shown ? "text" : "password";
+    button.setAttribute("aria-pressed", String(shown));
+    button.textContent = shown ? "Hide the password" : "Show the password";
+  });
+}
+
+// The page of the API: a filter, and a link to a closed part opens it.
+const filter = one("#filter");
+if (filter) {
+  filter.closest("label").hidden = false;
+  filter.addEventListener("input", () => {
+    const wanted = filter.value.trim().toLowerCase();
+    for (const group of all("[data-group]")) {
+      const entries = all("li", group);
+      for (const entry of entries) entry.hidden = !entry.textContent.toLowerCase().includes(wanted);
+      group.hidden = entries.every((entry) => entry.hidden);
+    }
+  });
+  const open = () => {
+    const part = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const details = part && one("details", part);
+    if (details) details.open = true;
+  };
+  addEventListener("hashchange", open);
+  open();
+}
