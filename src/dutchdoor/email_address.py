@@ -3,8 +3,8 @@
 The key is for finding and comparing accounts. Mail goes to one address stored for the account, never to what somebody
 typed just now: a spelling that folds to another's key would otherwise fetch the other's reset link.
 
-Standards: RFC 5321 and 5322 (dot-atom form), RFC 6531 (letters beyond ASCII), UTS #46 non-transitional and IDNA 2008 for
-the domain, RFC 3454's lesson that compatibility forms are told apart by nobody (NFKC).
+Standards: RFC 5321 and 5322 (dot-atom form), RFC 6531 (letters beyond ASCII), UTS #46 non-transitional and IDNA 2008
+for the domain, and Unicode's compatibility caseless match for the rest.
 
 What is merged: upper and lower case, NFC, NFD, NFKC and NFKD, full-width forms, spaces around, a dot at the end of
 the domain, and a domain in letters or in punycode. RFC 5321 lets a mail host tell `Bob` from `bob`; none does.
@@ -13,7 +13,8 @@ What is deliberately not merged: dots and `+tag` in the part before the @. They 
 dots, most do not, so folding them would hand one person's account to another; and a tag is how people see who sold
 their address. Whoever wants one account a person needs more than an address anyway.
 
-Not merged either: letters that look alike (Latin and Cyrillic `a`). They are different mailboxes. The domain is kept in
+Not merged either: letters that look alike (Latin and Cyrillic `a`), or are one in upper case only (`i` and the Turkish
+dotless i, which once led reset links of a large code host astray). They are different mailboxes. The domain is kept in
 punycode, where the difference shows.
 
 Refused: what is legal but has no use here and a history in attacks: quoted local parts, comments, address literals,
@@ -39,7 +40,7 @@ MAX_LOCAL = 64
 """Octets before the @ (RFC 5321 section 4.5.3.1.1)."""
 
 MAX_TYPED = 1_024
-"""Characters looked at. Decomposed or padded spellings are longer than what they become; nobody's are longer than this."""
+"""Characters looked at. Decomposed or padded spellings are longer than what they become, but not by this much."""
 
 
 def canonical(address: str) -> str:
@@ -82,7 +83,7 @@ def _domain(domain: str) -> str:
     except (idna.IDNAError, UnicodeError):
         raise _refusal("The part after the @ is not a domain name.") from None
     labels = ascii_form.split(".")
-    if len(labels) == 1 or labels[-1].isdigit():
+    if len(labels) == 1 or not all(labels) or labels[-1].isdigit():
         raise _refusal("The part after the @ is a domain name, such as example.org.")
     return ascii_form
 

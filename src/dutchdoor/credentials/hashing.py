@@ -1,11 +1,11 @@
-"""The threads passwords are hashed on: few, slow to be given the processor, and never behind an endless queue.
+"""The threads passwords are hashed on: few, last in line for the processor, and never behind an endless queue.
 
 A password hash is made to be expensive, so whoever can ask for one can spend our processor. Three bounds keep a flood
 of log-ins from reaching anything else: one thread for each core, so that hashing never has more than the cores; a
 lower scheduling priority, so that the event loop runs first when both want the same core; and a queue that refuses
-when full, so that memory and waiting time stay bounded and an honest client learns at once when to come back.
+when full, so that memory and waiting stay bounded and an honest client learns at once when to come back.
 
-Left out deliberately: processes instead of threads. Argon2id, scrypt, PBKDF2 and bcrypt release the GIL.
+Left out deliberately: processes instead of threads. Argon2id, scrypt, PBKDF2 and bcrypt all release the GIL.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import asyncio
 import os
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from dutchdoor import errors
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["HashingPool", "available_cores"]
 
 T = TypeVar("T")
 
 NICENESS = 5
-"""How much the hashing threads give way, in the steps of nice(2). See `_give_way` for why it is not 19."""
+"""How far the hashing threads stand back, in the steps of nice(2): against a busy event loop they keep a quarter of the
+core. At 19 they would keep a seventieth, and a thread that is hardly ever scheduled may hold the GIL when it is set
+aside for another process: then the event loop waits for the very thread it was meant to overtake."""
 
 RETRY_AFTER = 2.0
 """Seconds a refused caller is told to wait: about what a full queue of the default length takes to drain."""
@@ -37,48 +37,88 @@ class HashingPool:
     """A bounded number of threads with a bounded queue in front.
 
     `workers` defaults to the cores this process may use. `queue` is how many pieces of work may wait besides those
-    being done; the one after that is refused.
+    being done; the one after that is refused. Threads start at the first use, so that a process may fork before it.
+
+    Raises:
+        Misconfigured: fewer than one worker, or a queue of negative length.
     """
 
     def __init__(self, *, workers: int | None = None, queue: int = 64) -> None:
         self.workers = available_cores() if workers is None else workers
+        self.queue = queue
         if self.workers < 1 or queue < 0:
-            raise errors.Misconfigured(f"a hashing pool of {workers} workers and a queue of {queue}")
-        self._room = self.workers + queue
-        self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(self.workers, "dutchdoor-hashing", initializer=_give_way)
+            raise errors.Misconfigured(f"a hashing pool of {self.workers} workers and a queue of {queue}")
+        self._changed = threading.Condition()
+        # In the order they came. Not a queue.Queue: a caller who hangs up must vanish from the middle of it, or a
+        # client that connects and hangs up in a loop would grow it without bound.
+        self._waiting: dict[Future[Any], Callable[[], Any]] = {}
+        self._busy = 0
+        self._started = False
+        self._closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` on a hashing thread and return what it returns, or raise what it raises.
 
-        When the caller is cancelled while waiting, the work is dropped; once begun, it ends and its place is freed
-        then, so that a client who connects and hangs up again and again gains nothing.
+        When the caller is cancelled, work that still waits is dropped. Work that has begun goes on to its end and keeps
+        its place until then, so that hanging up early buys nobody more than their share.
 
         Raises:
-            Unavailable: the queue is full, or the pool is closed.
+            Unavailable: the queue is full, or the pool is closed; nothing was done.
         """
-        return await asyncio.wrap_future(self._submit(work))
+        return await asyncio.wrap_future(self._enter(work))
 
     def close(self) -> None:
-        """Let go of the threads. What waits is dropped, what has begun ends."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let the threads go. What waits is cancelled, what has begun ends. Closing again changes nothing."""
+        with self._changed:
+            self._closed = True
+            dropped = list(self._waiting)
+            self._changed.notify_all()
+        for future in dropped:
+            future.cancel()
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
-        with self._lock:
-            if self._room == 0:
+    def _enter(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closed:
+                raise errors.Unavailable("the password hashing threads are closed", retry_after=RETRY_AFTER)
+            if self._busy + len(self._waiting) >= self.workers + self.queue:
                 raise errors.Unavailable("the password hashing queue is full", retry_after=RETRY_AFTER)
-            self._room -= 1
-        try:
-            future = self._threads.submit(work)
-        except RuntimeError as exc:
-            self._leave(None)
-            raise errors.Unavailable("the password hashing threads are closed", retry_after=RETRY_AFTER) from exc
-        future.add_done_callback(self._leave)
+            self._start()
+            self._waiting[future] = work
+            self._changed.notify()
+        future.add_done_callback(self._forget)
         return future
 
-    def _leave(self, _: Future[T] | None) -> None:
-        with self._lock:
-            self._room += 1
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            for number in range(self.workers):
+                # Daemons: leaving the process waits for nobody's password.
+                threading.Thread(target=self._serve, name=f"dutchdoor-hashing-{number}", daemon=True).start()
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._changed:
+            self._waiting.pop(future, None)
+
+    def _serve(self) -> None:
+        _stand_back()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                future = next(iter(self._waiting))
+                work = self._waiting.pop(future)
+                if not future.set_running_or_notify_cancel():
+                    continue
+                self._busy += 1
+            _carry_out(work, future, self._leave)
+            # A thread that waits for its next work must not hold the last one's password.
+            del work, future
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._busy -= 1
 
 
 def available_cores() -> int:
@@ -86,9 +126,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _give_way() -> None:
-    # On Linux a nice value belongs to the thread. Elsewhere it belongs to the process, and lowering that would slow
-    # the event loop as well. The value is moderate: a thread that is hardly ever scheduled may be holding the GIL when
-    # it is set aside, and then the event loop waits for the very thread it was meant to overtake.
+def _carry_out(work: Callable[[], T], future: Future[T], leave: Callable[[], None]) -> None:
+    # The place is freed before the caller is told: one who comes back at once finds it free.
+    try:
+        result = work()
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, the caller is the one to know
+        leave()
+        future.set_exception(exc)
+    else:
+        leave()
+        future.set_result(result)
+
+
+def _stand_back() -> None:
+    # On Linux a nice value belongs to the thread. Elsewhere it belongs to the process, and the event loop with it.
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

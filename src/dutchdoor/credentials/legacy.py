@@ -163,10 +163,11 @@ def _pbkdf2(match: re.Match[str], salt: bytes, tag: bytes) -> tuple[str, Check]:
 
 
 def _scrypt(n: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check]:
-    _within("scrypt", "N", n, 2, 2**24)
+    _within("scrypt", "r", r, 1, 64)
+    # RFC 7914 section 2: N is a power of two and less than 2^(128 * r / 8).
+    _within("scrypt", "N", n, 2, min(2**24, 2 ** (16 * r) - 1))
     if n & (n - 1):
         raise _refusal("This scrypt hash has an N that is not a power of two.")
-    _within("scrypt", "r", r, 1, 64)
     _within("scrypt", "p", p, 1, 64)
     _within("scrypt", "memory", n * r // 8, 0, MAX_MEMORY_KIB)
     _within("scrypt", "work", n * r * p, 2**14, MAX_SCRYPT_WORK)
@@ -209,10 +210,11 @@ def _scrypt_phc(match: re.Match[str]) -> tuple[str, Check]:
 
 
 def _bcrypt_same(password: bytes, cost: str, salt: str, tag: str) -> bool:
-    # Only the hash is compared: some systems leave the unused bits of the salt's last character set, the library
-    # clears them. $2a$, $2b$ and $2y$ differ in bugs long mended and give the same result in every sound
-    # implementation; $2x$ is the unsound one and is not read.
-    made = bcrypt.hashpw(password, f"$2b${cost}${salt}".encode())
+    # The salt's last character holds two bits and four spare ones. Some generators left those set; the library takes
+    # none of it, and the hash is the same. $2a$, $2b$ and $2y$ differ in bugs long mended and mean the same in every
+    # sound implementation; $2x$ is the unsound one and is not read.
+    clean = salt[:-1] + _BCRYPT64[_BCRYPT64.index(salt[-1]) & 0b110000]
+    made = bcrypt.hashpw(password, f"$2b${cost}${clean}".encode())
     return hmac.compare_digest(made[-31:], tag.encode())
 
 
@@ -232,6 +234,8 @@ def _refusal(message: str) -> errors.InvalidInput:
     return errors.InvalidInput(message, field="password_hash")
 
 
+_BCRYPT64 = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
 _ARGON2: dict[str, type[Argon2d | Argon2i | Argon2id]] = {"argon2d": Argon2d, "argon2i": Argon2i, "argon2id": Argon2id}
 
 _B64 = r"[A-Za-z0-9+/]{8,128}"
@@ -244,15 +248,19 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
     (re.compile(pattern), reader)
     for pattern, reader in [
         (
-            rf"(?:argon2)?\$(?P<name>argon2(?:id|i|d))\$v=19\$m=(?P<m>{_NUMBER}),t=(?P<t>{_NUMBER}),p=(?P<p>{_NUMBER})"
-            rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})",
+            (
+                rf"(?:argon2)?\$(?P<name>argon2(?:id|i|d))\$v=19\$m=(?P<m>{_NUMBER}),t=(?P<t>{_NUMBER}),p=(?P<p>{_NUMBER})"
+                rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})"
+            ),
             _argon2,
         ),
         (rf"(?:bcrypt\$)?\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt),
         (rf"bcrypt_sha256\$\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt_sha256_django),
         (
-            r"\$bcrypt-sha256\$(?:(?P<v>v=2,)t=2b,r=|2[ab],)(?P<cost>[0-9]{1,2})"
-            r"\$(?P<salt>[A-Za-z0-9./]{22})\$(?P<tag>[A-Za-z0-9./]{31})",
+            (
+                r"\$bcrypt-sha256\$(?:(?P<v>v=2,)t=2b,r=|2[ab],)(?P<cost>[0-9]{1,2})"
+                r"\$(?P<salt>[A-Za-z0-9./]{22})\$(?P<tag>[A-Za-z0-9./]{31})"
+            ),
             _bcrypt_sha256_passlib,
         ),
         (
@@ -260,8 +268,10 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
             _pbkdf2_django,
         ),
         (
-            rf"pbkdf2:(?P<digest>sha1|sha224|sha256|sha384|sha512):(?P<rounds>{_NUMBER})\${_TEXT_SALT}"
-            r"\$(?P<tag>(?:[0-9a-f]{2}){16,64})",
+            (
+                rf"pbkdf2:(?P<digest>sha1|sha224|sha256|sha384|sha512):(?P<rounds>{_NUMBER})\${_TEXT_SALT}"
+                r"\$(?P<tag>(?:[0-9a-f]{2}){16,64})"
+            ),
             _pbkdf2_werkzeug,
         ),
         (
@@ -269,18 +279,24 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
             _pbkdf2_passlib,
         ),
         (
-            rf"scrypt\$(?P<n>{_NUMBER})\${_TEXT_SALT}\$(?P<r>{_NUMBER})\$(?P<p>{_NUMBER})"
-            r"\$(?P<tag>[A-Za-z0-9+/]{16,128}={0,2})",
+            (
+                rf"scrypt\$(?P<n>{_NUMBER})\${_TEXT_SALT}\$(?P<r>{_NUMBER})\$(?P<p>{_NUMBER})"
+                r"\$(?P<tag>[A-Za-z0-9+/]{16,128}={0,2})"
+            ),
             _scrypt_django,
         ),
         (
-            rf"scrypt:(?P<n>{_NUMBER}):(?P<r>{_NUMBER}):(?P<p>{_NUMBER})\${_TEXT_SALT}"
-            r"\$(?P<tag>(?:[0-9a-f]{2}){16,64})",
+            (
+                rf"scrypt:(?P<n>{_NUMBER}):(?P<r>{_NUMBER}):(?P<p>{_NUMBER})\${_TEXT_SALT}"
+                r"\$(?P<tag>(?:[0-9a-f]{2}){16,64})"
+            ),
             _scrypt_werkzeug,
         ),
         (
-            rf"\$scrypt\$ln=(?P<ln>[0-9]{{1,2}}),r=(?P<r>{_NUMBER}),p=(?P<p>{_NUMBER})"
-            rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})",
+            (
+                rf"\$scrypt\$ln=(?P<ln>[0-9]{{1,2}}),r=(?P<r>{_NUMBER}),p=(?P<p>{_NUMBER})"
+                rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})"
+            ),
             _scrypt_phc,
         ),
     ]
@@ -289,7 +305,7 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
 _REFUSED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), name)
     for pattern, name in [
-        (r"[0-9a-f]{32}|(?:unsalted_)?md5\$.*|\{s?md5\}.*|pbkdf2:md5.*", "an MD5 hash"),
+        (r"[0-9a-f]{32}|(?:unsalted_)?md5\$.*|\{s?md5\}.*|pbkdf2:md5.*", "an MD5 or NTLM hash"),
         (r"\$(?:1|apr1|md5|P|H)\$.*", "an MD5-based crypt or phpass hash"),
         (r"\*?[0-9a-f]{40}|(?:unsalted_)?sha1\$.*|\{s?sha\}.*", "a SHA-1 hash"),
         (r"\$sha1\$.*", "a SHA-1-based crypt hash"),

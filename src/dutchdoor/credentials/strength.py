@@ -8,7 +8,7 @@ for, and no spelling of `P@ssw0rd1` passes for having them.
 The rule is for choosing. Nothing here runs at log-in, so a stricter rule locks nobody out.
 
 NOTICE: `common_passwords.txt.gz` joins the list Django ships (BSD-3-Clause; collected by Royce Williams) with that of
-zxcvbn (MIT; Dropbox, Daniel Wolf), folded, and only those of eight characters and more: shorter ones are refused anyway.
+zxcvbn (MIT; Dropbox, Daniel Wolf), folded, and without those under eight characters: they are too short anyway.
 """
 
 from __future__ import annotations
