@@ -53,7 +53,9 @@ class Credential(Struct, frozen=True, kw_only=True):
         return f"Credential(subject={self.subject!r}, method={self.method!r})"
 
 
-def new_account(*, email: str, address: str, name: str, now: float, roles: tuple[str, ...] = (), verified: bool = False) -> Account:
+def new_account(
+    *, email: str, address: str, name: str, now: float, roles: tuple[str, ...] = (), verified: bool = False
+) -> Account:
     return Account(
         subject=new_id(),
         email=email,
@@ -69,7 +71,15 @@ def new_account(*, email: str, address: str, name: str, now: float, roles: tuple
 
 def bare_account(subject: str, now: float) -> Account:
     return Account(
-        subject=subject, email=None, address=None, name="", roles=(), status="active", email_verified_at=None, epoch=0, created_at=now
+        subject=subject,
+        email=None,
+        address=None,
+        name="",
+        roles=(),
+        status="active",
+        email_verified_at=None,
+        epoch=0,
+        created_at=now,
     )
 
 

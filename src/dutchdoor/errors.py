@@ -42,6 +42,7 @@ __all__ = [
     "Superseded",
     "Taken",
     "Unavailable",
+    "UnknownKey",
     "WeakPassword",
     "WrongCredentials",
 ]
@@ -73,6 +74,10 @@ class NotAuthenticated(Refused):
 class InvalidToken(NotAuthenticated):
     code = "invalid_token"
     message = "The token is not valid."
+
+
+class UnknownKey(InvalidToken):
+    """A token that names a key its verifier does not have. Worth one look for a new key, at a bounded rate."""
 
 
 class WrongCredentials(NotAuthenticated):

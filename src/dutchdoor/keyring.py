@@ -88,7 +88,9 @@ class KeyRing:
     def __init__(self, rows: Iterable[StoredKey], master: MasterKeys) -> None:
         """Raises `InvalidKey` when a row does not open with the configured master keys."""
         self.rows = tuple(sorted(rows, key=lambda row: row.number))
-        self._keys = {row.kid: Key.from_private_bytes(row.alg, master.open(row.sealed, row.kid), kid=row.kid) for row in self.rows}
+        self._keys = {
+            row.kid: Key.from_private_bytes(row.alg, master.open(row.sealed, row.kid), kid=row.kid) for row in self.rows
+        }
         self._public = {kid: key.public() for kid, key in self._keys.items()}
 
     def signing(self, now: float) -> Key:
@@ -98,20 +100,21 @@ class KeyRing:
                 return self._keys[row.kid]
         raise Misconfigured("no key signs at this time; the ring was not rotated")
 
-    def verifying(self, kid: str, now: float) -> Key | None:
-        """Give the key that may verify a token that names this kid, or None."""
-        key = self._public.get(kid)
-        if key is None:
-            return None
-        row = next(row for row in self.rows if row.kid == kid)
-        return key if state_of(row, now) in {"signing", "verifying"} else None
+    def published(self, now: float) -> list[Key]:
+        """The public face (RFC 7517): every key that signs, will sign or may still verify.
 
-    def jwks(self, now: float) -> list[dict[str, object]]:
-        """The public face (RFC 7517): every key that signs, will sign or may still verify. Empty for a symmetric ring."""
+        Upcoming ones too, and for our own checks as well: a process that read the rows before a key's time has it then.
+        """
         shown = {"upcoming", "signing", "verifying"}
-        return [
-            self._public[row.kid].public_jwk() for row in self.rows if state_of(row, now) in shown and not self._keys[row.kid].symmetric
-        ]
+        return [self._public[row.kid] for row in self.rows if state_of(row, now) in shown]
+
+    def own(self, now: float, *, symmetric: bool) -> list[Key]:
+        """The keys that our own API accepts, of one kind.
+
+        A secret that was handed to a verifier is not among them: whoever verifies with it could mint an administrator.
+        """
+        handed_out = {row.kid for row in self.rows if row.exported_at is not None}
+        return [key for key in self.published(now) if key.symmetric == symmetric and key.kid not in handed_out]
 
     def due(self, now: float, policy: Policy) -> float | None:
         """Tell when the next key must begin to sign, if it is time to make it; None while it is not.

@@ -51,7 +51,9 @@ class MasterKey:
         try:
             if len(text) == 2 * KEY_BYTES:
                 return cls(bytes.fromhex(text))
-            return cls(pybase64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True))
+            return cls(
+                pybase64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
+            )
         except (NotBase64, ValueError):
             raise _unfit("The master key is neither base64 nor hexadecimal.") from None
 
@@ -106,8 +108,6 @@ class MasterKeys:
         if key is None:
             raise InvalidKey(f"sealed by master key {sealed[:ID_BYTES].hex()}, which is not configured")
         return key.open(sealed, name)
-
-
 
 
 def _unfit(text: str) -> Misconfigured:

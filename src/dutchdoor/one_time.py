@@ -40,10 +40,18 @@ class OneTimeSecret(Opaque):
     prefix = "ddo1_"
 
 
-def issue(purpose: Purpose, *, subject: str, email: str, now: float, lives_for: float) -> tuple[OneTimeToken, OneTimeSecret]:
+def issue(
+    purpose: Purpose, *, subject: str, email: str, now: float, lives_for: float
+) -> tuple[OneTimeToken, OneTimeSecret]:
     secret = OneTimeSecret.mint(new_id())
     token = OneTimeToken(
-        id=secret.id, purpose=purpose, subject=subject, email=email, secret_hash=secret.hash(), created_at=now, expires_at=now + lives_for
+        id=secret.id,
+        purpose=purpose,
+        subject=subject,
+        email=email,
+        secret_hash=secret.hash(),
+        created_at=now,
+        expires_at=now + lives_for,
     )
     return token, secret
 

@@ -74,7 +74,15 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Audit events are purged after this."""
 
     def __post_init__(self) -> None:
-        for name in ("access_for", "idle_for", "absolute_for", "reset_for", "verify_email_for", "setup_for", "step_up_for"):
+        for name in (
+            "access_for",
+            "idle_for",
+            "absolute_for",
+            "reset_for",
+            "verify_email_for",
+            "setup_for",
+            "step_up_for",
+        ):
             if getattr(self, name) <= 0:
                 raise _contradiction(f"{name} must be more than 0 seconds.")
         if not self.modes or len(set(self.modes)) != len(self.modes):

@@ -57,7 +57,9 @@ class RefreshToken(Struct, frozen=True):
 
     def is_genuine(self, master: MasterKey, salt: bytes, client_id: str) -> bool:
         """Tell in constant time whether we made it for this session and client: asked before it can change any state."""
-        return hmac.compare_digest(self.tag, _tag(master, salt, self.session_id, self.generation, self.sibling, client_id))
+        return hmac.compare_digest(
+            self.tag, _tag(master, salt, self.session_id, self.generation, self.sibling, client_id)
+        )
 
     def __repr__(self) -> str:
         return f"<RefreshToken {self.session_id} generation {self.generation}.{self.sibling}>"
@@ -71,7 +73,9 @@ def mint(master: MasterKey, session: Session, generation: int, sibling: int) -> 
 
 def _tag(master: MasterKey, salt: bytes, session_id: str, generation: int, sibling: int, client_id: str) -> bytes:
     # Fixed lengths before the one field of free length: no two inputs run together into the same bytes.
-    message = b"ddr1" + decode(session_id) + generation.to_bytes(8, "big") + sibling.to_bytes(8, "big") + client_id.encode()
+    message = (
+        b"ddr1" + decode(session_id) + generation.to_bytes(8, "big") + sibling.to_bytes(8, "big") + client_id.encode()
+    )
     return hmac.digest(master.derive("refresh", salt), message, "sha256")[:_TAG]
 
 

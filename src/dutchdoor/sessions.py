@@ -20,7 +20,17 @@ from dutchdoor.ids import Opaque, new_ordered_id
 from dutchdoor.policy import Policy
 from dutchdoor.principal import Principal, Verified
 
-__all__ = ["Session", "SessionToken", "check_live", "is_live", "principal_of", "start", "to_end_for", "touched"]
+__all__ = [
+    "Session",
+    "SessionToken",
+    "check_live",
+    "is_live",
+    "principal_of",
+    "renew",
+    "start",
+    "to_end_for",
+    "touched",
+]
 
 EndReason = Literal[
     "logout", "logout_all", "password_changed", "password_reset", "disabled", "deleted", "limit", "theft", "ended_by_owner",
@@ -73,7 +83,15 @@ class SessionToken(Opaque):
 
 
 def start(
-    verified: Verified, *, mode: Literal["session", "hybrid"], client: Client, client_id: str, scope: str, master_key_id: bytes, now: float, policy: Policy
+    verified: Verified,
+    *,
+    mode: Literal["session", "hybrid"],
+    client: Client,
+    client_id: str,
+    scope: str,
+    master_key_id: bytes,
+    now: float,
+    policy: Policy,
 ) -> tuple[Session, SessionToken | None]:
     """Start a session from a proof. In the session mode the token beside it is the only place its secret exists."""
     session_id = new_ordered_id(now)
@@ -104,6 +122,28 @@ def start(
         ),
         token,
     )
+
+
+def renew(session: Session, verified: Verified, now: float) -> tuple[Session, SessionToken | None]:
+    """Give a session new secrets after a new proof. Its public id stays; every token it had before is dead.
+
+    The salt changes too: were it kept, a thief's copy of the last refresh token would still be the parent of the new one.
+    """
+    token = SessionToken.mint(session.id) if session.mode == "session" else None
+    renewed = replace(
+        session,
+        secret_hash=token.hash() if token else b"",
+        salt=b"" if token else secrets.token_bytes(16),
+        epoch=verified.epoch,
+        amr=verified.amr,
+        auth_time=verified.at,
+        generation=0,
+        sibling=0,
+        parent_sibling=-1,
+        rotated_at=now,
+        sibling_at=now,
+    )
+    return renewed, token
 
 
 def is_live(session: Session, account: Account, now: float) -> bool:

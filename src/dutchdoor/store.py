@@ -52,7 +52,8 @@ class Add(Struct, frozen=True):
 
 class Swap(Struct, frozen=True):
     """Replace a record. Conflict unless the stored revision equals the record's. Not for one-time tokens. A session that
-    has ended is never replaced, whatever its revision."""
+    has ended is never replaced, whatever its revision.
+    """
 
     record: Account | Credential | Session | StoredKey | RegisteredClient
 
@@ -147,7 +148,8 @@ class Store(Protocol):
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a name,
-        taken literally, case folded."""
+        taken literally, case folded.
+        """
 
     async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None: ...
 
@@ -170,7 +172,8 @@ class Store(Protocol):
 
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
         """Take one attempt from every bucket, in one step over all processes, and give (0.0, ""); or take from none and
-        give the seconds to wait with the name of the limit that asks for it. The arithmetic is `limits.decide_all`."""
+        give the seconds to wait with the name of the limit that asks for it. The arithmetic is `limits.decide_all`.
+        """
 
     async def give_back(self, buckets: Sequence[Bucket]) -> None:
         """Undo one attempt in each bucket that is there: `limits.give_back`."""
@@ -181,7 +184,8 @@ class Store(Protocol):
     async def purge(self, *, before: float, events_before: float) -> int:
         """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token of
         a deleted session could not be told from a forged one; limits that are full again; the log's expired entries), and
-        audit events older than another. Gives the number of rows deleted."""
+        audit events older than another. Gives the number of rows deleted.
+        """
 
     async def counts(self) -> dict[str, int]:
         """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""

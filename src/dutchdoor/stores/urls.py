@@ -13,7 +13,7 @@ from importlib import import_module
 from dutchdoor.errors import Misconfigured
 from dutchdoor.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["make_store"]
 
 # By name and not by import: a store whose driver is not installed must cost nothing to those who do not use it.
 _MEMBERS = {
@@ -22,18 +22,16 @@ _MEMBERS = {
 }
 
 
-async def open_store(url: str) -> Store:
-    """Make the store a URL names, and open it.
+def make_store(url: str) -> Store:
+    """Make the store a URL names; it is opened later, by whoever uses it, in the process that uses it.
 
     Raises:
-        Misconfigured: no such scheme, a URL it cannot read, or a database it must not touch.
-        Unavailable: the place is out of reach.
+        Misconfigured: no such scheme, or a URL it cannot read.
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in _MEMBERS:
         # The URL itself may hold a password: only what stands before the first colon is repeated, and not all of that.
-        raise Misconfigured(f"no store for the scheme {scheme[:20]!r}; there are {', '.join(sorted(_MEMBERS))}")
+        text = f"There is no store for the scheme {scheme[:20]!r}; there are {', '.join(sorted(_MEMBERS))}."
+        raise Misconfigured(text, message=text)
     from_url: Callable[[str], Store] = import_module(_MEMBERS[scheme]).from_url
-    store = from_url(url)
-    await store.open()
-    return store
+    return from_url(url)

@@ -1,0 +1,224 @@
+"""`Auth`: the one object an application holds.
+
+    auth = Auth("sqlite:///app.db", master_key="dutchdoor.keys")
+    app.mount("/", auth.asgi())
+    principal = await auth.principal(request.headers)
+
+It puts together what the layers below are made of: a store, the authority over it, the directory of accounts, the web
+API. Nothing is decided here. An application that brings users of its own takes `auth.authority` and starts sessions from
+its own proof; one that wants the bundled accounts mounts the application and asks `auth.principal`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dutchdoor.authority import Authority, ClaimsHook
+from dutchdoor.client import CountryReader, DeviceReader
+from dutchdoor.credentials.password import PasswordHasher
+from dutchdoor.directory import Directory
+from dutchdoor.errors import Misconfigured
+from dutchdoor.limits import DEFAULT_LIMITS, Limits
+from dutchdoor.mail import Transport
+from dutchdoor.mail.console import ConsoleTransport
+from dutchdoor.mail.letters import Letters
+from dutchdoor.master import MasterKey, MasterKeys
+from dutchdoor.policy import STANDARD, Policy
+from dutchdoor.principal import Principal
+from dutchdoor.store import Store
+from dutchdoor.stores.urls import make_store
+from dutchdoor.web import admin, oauth, own, site, wellknown
+from dutchdoor.web.api import Api, Call, Site
+from dutchdoor.web.asgi import AsgiApplication
+from dutchdoor.web.cors import Cors
+from dutchdoor.web.country import RegistryCountryReader
+from dutchdoor.web.device import UserAgentReader
+from dutchdoor.web.forwarded import Edge
+from dutchdoor.web.http import Header, Request
+
+__all__ = ["Auth", "read_or_make_master_key"]
+
+
+class Auth:
+    """Authentication for one application. Use it as an async context manager, or `open` and `close` it.
+
+    Args:
+        database: a URL (`sqlite:///app.db`, `memory:`) or a store of your own that obeys the laws.
+        master_key: the keys themselves, or the file they are kept in, made with mode 0600 if it is not there. Keep it
+            apart from the database's backups: together they are worth something, alone neither is.
+        public_url: the https address that people use. Without it, this machine alone is served, over plain HTTP.
+        local_url: the issuer where there is no public URL.
+        hosts, proxies: further names this answers to, and addresses of proxies whose forwarding headers are believed.
+        origins: other origins whose pages may call this API, each exact.
+        audience: who access tokens are for; the issuer itself if empty.
+        policy: every duration and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
+        alg: what signs access tokens.
+        product: the name people know this by, in mail and on pages.
+        mail: how mail is carried; printed to the console if not given.
+        hasher: how passwords are hashed.
+        claims: adds claims to access tokens.
+
+    Raises:
+        Misconfigured: two settings contradict each other, or one is not safe.
+    """
+
+    def __init__(
+        self,
+        database: str | Store = "sqlite:///dutchdoor.db",
+        *,
+        master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.keys",
+        public_url: str | None = None,
+        local_url: str = "http://localhost:8000",
+        hosts: Iterable[str] = (),
+        proxies: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        audience: Sequence[str] = (),
+        policy: Policy = STANDARD,
+        limits: Limits = DEFAULT_LIMITS,
+        alg: str = "ES256",
+        product: str = "dutchdoor",
+        mail: Transport | None = None,
+        hasher: PasswordHasher | None = None,
+        claims: ClaimsHook | None = None,
+        security_contact: str = "",
+        devices: DeviceReader | None = None,
+        countries: CountryReader | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
+        keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
+        issuer = edge.public_origin or local_url
+        self.store = make_store(database) if isinstance(database, str) else database
+        self.authority = Authority(
+            self.store,
+            master=keys,
+            issuer=issuer,
+            audience=audience,
+            policy=policy,
+            alg=alg,
+            claims=claims,
+            clock=clock,
+        )
+        self.directory = Directory(
+            self.authority,
+            hasher=hasher or PasswordHasher(),
+            mail=mail or ConsoleTransport(),
+            letters=Letters(product=product, public_url=issuer),
+            limits=limits,
+            product=product,
+        )
+        self.site = Site(
+            edge=edge,
+            cors=Cors(origins),
+            secure=edge.secure,
+            csrf_key=keys.current.derive("csrf"),
+            devices=devices or UserAgentReader(),
+            countries=countries or RegistryCountryReader(),
+            product=product,
+            security_contact=security_contact,
+        )
+        routes = (*own.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
+        pages = site.routes(routes, product=product, issuer=issuer, version=_version(), policy=policy)
+        self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
+        self._open = False
+
+    async def open(self) -> None:
+        """Open the store, bring its schema up to date, and make the first signing key. Raises `Unavailable`, `Misconfigured`."""
+        if not self._open:
+            await self.authority.open()
+            self._open = True
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        if self._open:
+            self._open = False
+            await self.directory.close()
+            await self.authority.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def asgi(self) -> AsgiApplication:
+        """Give the whole API as an ASGI application, to serve alone or to mount at the root of another."""
+        return AsgiApplication(self.api, opened=self.open, closed=self.close)
+
+    async def principal(
+        self, headers: Iterable[tuple[bytes, bytes]] | Mapping[str, str], *, method: str = "GET"
+    ) -> Principal | None:
+        """Tell who sent a request to your own application, by its cookie or bearer token; None if it carries neither.
+
+        An unsafe `method` that a cookie authenticates must carry `X-CSRF-Token`, as it must here.
+
+        Raises:
+            NotAuthenticated: it carries something that does not hold.
+            Forbidden: an unsafe method by cookie without the session's CSRF token.
+            Unavailable: the store is out of reach: answer 503, never "signed out".
+        """
+        await self.open()
+        pairs: list[Header] = (
+            [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+            if isinstance(headers, Mapping)
+            else [(bytes(name).lower(), bytes(value)) for name, value in headers]
+        )
+        call = Call(self.api, Request(method, "/", b"", pairs, "", "http"), {})
+        caller = await call.identify()
+        if caller is None:
+            return None
+        if method not in {"GET", "HEAD", "OPTIONS"} and caller.by_cookie and caller.session is not None:
+            call.check_csrf(caller.session.id)
+        return caller.principal
+
+
+def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
+    """Read the master keys from a file, or make one there with mode 0600.
+
+    Raises:
+        Misconfigured: others may read the file, it cannot be read or written, or what is in it is no key.
+    """
+    file = Path(path)
+    text = MasterKey.generate().text()
+    try:
+        # Made and closed to others in one step: there is no moment at which somebody else could open it, and of two
+        # processes that start at once one makes it and the other reads it.
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as exc:
+        raise _unusable(f"The master key file {file.name} cannot be made: {exc.strerror}.") from None
+    else:
+        with os.fdopen(handle, "w") as made:
+            made.write(
+                f"# The master key of dutchdoor. Whoever has it and the database can sign in as anyone.\n{text}\n"
+            )
+            made.flush()
+            os.fsync(made.fileno())
+    try:
+        if file.stat().st_mode & 0o077:
+            raise _unusable(f"The master key file {file.name} can be read by others. Close it: chmod 600 {file.name}")
+        content = file.read_text()
+    except OSError as exc:
+        raise _unusable(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
+    return MasterKeys.parse(content)
+
+
+def _unusable(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)
+
+
+def _version() -> str:
+    try:
+        return version("dutchdoor")
+    except PackageNotFoundError:
+        return "0"

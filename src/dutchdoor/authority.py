@@ -1,0 +1,757 @@
+"""The authority: the side that starts, checks, refreshes and ends sign-ins.
+
+Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything the
+decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there now, a few
+times at most; that happens here and nowhere below. `Verifier` is the other side, which only checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor import keyring, sessions
+from dutchdoor.access import Claims, jws
+from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier, read_claims
+from dutchdoor.accounts import Account, bare_account
+from dutchdoor.client import Client
+from dutchdoor.errors import (
+    Conflict,
+    InvalidToken,
+    Misconfigured,
+    NotAuthenticated,
+    NotFound,
+    SessionLimitReached,
+    Superseded,
+    Unavailable,
+    UnknownKey,
+)
+from dutchdoor.events import AuditEvent, EventName, event
+from dutchdoor.ids import is_id, new_id
+from dutchdoor.keyring import KeyRing, StoredKey
+from dutchdoor.keys import Key, KeySet
+from dutchdoor.master import MasterKeys
+from dutchdoor.policy import STANDARD, Mode, Policy
+from dutchdoor.principal import Principal, Verified
+from dutchdoor.refresh import (
+    Impossible,
+    Outcome,
+    RefreshToken,
+    Repeated,
+    Replayed,
+    Rotated,
+    Stolen,
+    decide,
+    mint,
+)
+from dutchdoor.refresh import Superseded as IsSuperseded
+from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
+from dutchdoor.sessions import Session, SessionToken
+from dutchdoor.store import Add, Change, Committed, End, EndAll, Expect, Log, Revoke, Store, Swap
+
+__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
+
+RACES = 8
+"""Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not luck."""
+
+RING_FRESH_FOR = 30.0
+"""Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
+
+PASSED_ON_FOR = 60.0
+"""Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
+
+ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
+"""What an operator adds to access tokens, within the size budget and never under a refused name."""
+
+
+class SignedIn(Struct, frozen=True, kw_only=True):
+    """What a sign-in or a refresh gives out. The tokens exist in readable form here and at the client only."""
+
+    account: Account
+    mode: Mode
+    session: Session | None = None
+    session_token: str = ""
+    refresh_token: str = ""
+    access_token: str = ""
+    expires_in: int = 0
+    """Seconds the access token lives."""
+    rotated: bool = True
+    """False when a refresh handed back what the client already had: no cookie is set then."""
+
+    def __repr__(self) -> str:
+        return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """What ending did: how many sessions, and the place in the log after which nobody may accept them."""
+
+    count: int
+    seq: int
+
+
+class Authority:
+    """One node's authority over a store. Safe to use from one event loop; several nodes may share a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        master: MasterKeys,
+        issuer: str,
+        audience: Sequence[str] = (),
+        policy: Policy = STANDARD,
+        alg: str = "ES256",
+        client_id: str = "app",
+        claims: ClaimsHook | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for all."""
+        self.store, self.master, self.policy, self.clock = store, master, policy, clock
+        self.issuer, self.audience, self.client_id, self.alg = issuer, tuple(audience) or (issuer,), client_id, alg
+        self.log = RevocationLog()
+        self.symmetric = alg.startswith("HS")
+        if self.symmetric and len(self.audience) > 1:
+            raise Misconfigured(
+                "HS256 with more than one audience",
+                message="HS256 serves one audience: each could mint tokens for the others.",
+            )
+        self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
+        self._verifier: AccessTokenVerifier | None = None  # there are no keys before the ring was read
+        self._claims = claims
+        self._ring = KeyRing((), master)
+        self._ring_read_at = -1.0
+
+    async def open(self) -> None:
+        """Open the store, and make the first key if there is none."""
+        await self.store.open()
+        await self._read_ring(self.clock(), force=True)
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    # Starting
+
+    async def start(
+        self,
+        verified: Verified,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        scope: str = "",
+        also: Sequence[Change] = (),
+    ) -> SignedIn:
+        """Start a sign-in from a proof, with `also` in the same transaction. Every call makes a new id.
+
+        Raises:
+            NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again.
+            SessionLimitReached: the policy refuses one more session.
+            Unavailable: the store is out of reach.
+        """
+        client_id = client_id or self.client_id
+        for _ in range(RACES):
+            now = self.clock()
+            account = await self.store.account(verified.subject)
+            if account is None or not account.active or account.epoch != verified.epoch:
+                raise NotAuthenticated("the account changed since the proof")
+            if mode == "jwt":
+                access, expires_in, token_id = await self._access_token(
+                    account, None, verified, client_id, scope, now, self.policy.access_for
+                )
+                record = event(
+                    "token_issued",
+                    now=now,
+                    client=client,
+                    subject=account.subject,
+                    actor=account.subject,
+                    client_id=client_id,
+                    detail=token_id,
+                )
+                changes: list[Change] = [Expect(account.subject, verified.epoch), *also, Log(record)]
+                signed_in = SignedIn(account=account, mode=mode, access_token=access, expires_in=expires_in)
+            else:
+                session, token = sessions.start(
+                    verified,
+                    mode=mode,
+                    client=client,
+                    client_id=client_id,
+                    scope=scope,
+                    master_key_id=self.master.current.id,
+                    now=now,
+                    policy=self.policy,
+                )
+                changes = [*await self._room_for_one_more(account, client, now), Add(session), *also]
+                changes.append(
+                    Log(
+                        event(
+                            "session_started", now=now, client=client, subject=account.subject, actor=account.subject,
+                            session_id=session.id, client_id=client_id, detail=mode,
+                        )
+                    )
+                )  # fmt: skip
+                signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
+            try:
+                await self.store.commit(*changes)
+            except Conflict:
+                continue
+            return signed_in
+        raise Unavailable("starting a session kept losing races")
+
+    async def _room_for_one_more(self, account: Account, client: Client, now: float) -> list[Change]:
+        """What must happen, or hold, for one more session of an account to start."""
+        if self.policy.max_sessions is None:
+            return [Expect(account.subject, account.epoch)]
+        live = [s for s in await self.store.sessions_of(account.subject) if sessions.is_live(s, account, now)]
+        over = sessions.to_end_for(live, self.policy)
+        if over is None:
+            raise SessionLimitReached(f"{len(live)} sessions are live")
+        # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one counts
+        # the first. A count without it would let both through.
+        changes: list[Change] = [Expect(account.subject, account.epoch), Swap(account)]
+        for session in over:
+            changes += self._ending(session, "limit", client, actor="system", now=now)
+        return changes
+
+    async def provide(self, subject: str) -> Account:
+        """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in."""
+        account = await self.store.account(subject)
+        if account is None:
+            try:
+                await self.store.commit(Add(bare_account(subject, self.clock())))
+            except Conflict:
+                pass  # somebody else made it in this moment
+            account = await self.store.account(subject)
+        if account is None:
+            raise Unavailable("the account vanished while it was made")
+        return account
+
+    # Checking
+
+    async def resume(self, token: str) -> tuple[Principal, Session, Account]:
+        """Tell whose session a cookie's token is. One look-up; `last_seen_at` is written at a bounded rate.
+
+        Raises:
+            InvalidToken: not a token we made.
+            NotAuthenticated: the session or its account has ended.
+            Unavailable: the store is out of reach. Never taken for signed out.
+        """
+        presented = SessionToken.parse(token)
+        found = await self.store.session(presented.id)
+        # An id we did not mint is unknown here and stays unknown: nothing is ever created from what a client sends.
+        if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
+            raise InvalidToken("no session has this token")
+        session, account = found
+        now = self.clock()
+        sessions.check_live(session, account, now)
+        seen = sessions.touched(session, now, self.policy)
+        if seen is not None:
+            try:
+                await self.store.commit(Swap(seen))
+                session = replace(seen, revision=seen.revision + 1)
+            except Conflict:
+                # Somebody else touched, changed or ended it meanwhile. The sighting is dropped, never forced: a request
+                # that read the session before it ended must not write it back to life.
+                pass
+        return sessions.principal_of(session, account), session, account
+
+    async def verify(self, token: str) -> Principal:
+        """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
+
+        Raises:
+            InvalidToken: malformed, forged, expired, for someone else, or revoked.
+            Unavailable: the log is out of reach.
+        """
+        return principal_of_claims(await self.claims(token))
+
+    async def claims(self, token: str) -> Claims:
+        """`verify`, giving everything the token says."""
+        await self._follow()
+        now = self.clock()
+        await self._read_ring(now)
+        try:
+            claims = self._own_verifier(token, now=now)
+        except UnknownKey:
+            # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at us.
+            if now - self._ring_read_at < 1:
+                raise
+            await self._read_ring(now, force=True)
+            claims = self._own_verifier(token, now=now)
+        if self.log.covers(Named(claims.sub, claims.epoch, claims.sid, claims.jti, claims.client_id, claims.kid)):
+            raise InvalidToken("revoked")
+        return claims
+
+    async def claims_of_any_age(self, token: str) -> Claims:
+        """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing else.
+        Raises `InvalidToken`, `Unavailable`.
+        """
+        now = self.clock()
+        await self._read_ring(now)
+        # Judged at the time it was issued, which the signature vouches for.
+        verifier = self._own_verifier
+        return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
+
+    @property
+    def _own_verifier(self) -> AccessTokenVerifier:
+        if self._verifier is None:
+            raise UnknownKey("no key of ours is accepted here")
+        return self._verifier
+
+    async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
+        """The session a cookie's token belongs to. Raises `InvalidToken`, and `NotAuthenticated` unless it is live."""
+        presented = SessionToken.parse(token)
+        found = await self.store.session(presented.id)
+        if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
+            raise InvalidToken("no session has this token")
+        if not even_ended:
+            sessions.check_live(*found, self.clock())
+        return found[0]
+
+    async def holder(self, text: str, *, even_ended: bool = False) -> Session:
+        """The session a refresh token belongs to, of whichever generation: enough to name it or end it, and to issue
+        nothing. Raises `InvalidToken`, and `NotAuthenticated` unless it is live.
+        """
+        token = RefreshToken.parse(text)
+        found = await self.store.session(token.session_id)
+        if found is None or not self._is_ours(token, found[0]):
+            raise InvalidToken("R0: no session has this refresh token")
+        if not even_ended:
+            sessions.check_live(*found, self.clock())
+        return found[0]
+
+    def _is_ours(self, token: RefreshToken, session: Session) -> bool:
+        """Tell whether we made a refresh token for this session. Asked before it can change any state."""
+        master = self.master.get(session.master_key_id)
+        return (
+            session.mode == "hybrid"
+            and master is not None
+            and token.master_key_id == master.id
+            and token.is_genuine(master, session.salt, session.client_id)
+        )
+
+    async def pass_on(self, account: Account, principal: Principal) -> str:
+        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it."""
+        now = self.clock()
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
+        lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
+        return (
+            await self._access_token(
+                account, principal.session_id, verified, principal.client_id, principal.scope, now, lives_for
+            )
+        )[0]
+
+    async def _follow(self) -> None:
+        """Take in what was committed to the log since the last look."""
+        entries = await self.store.revocations(self.log.applied_seq)
+        if entries:
+            self.log.apply(entries)
+
+    # Refreshing
+
+    async def refresh(self, text: str, client: Client, *, client_id: str = "") -> SignedIn:
+        """Exchange a refresh token, by the rules R0 to R7.
+
+        Raises:
+            InvalidToken: not ours (R0), ended or expired (R1), another client's, or proof of theft.
+            Superseded: two generations old, moments ago (R5).
+            Unavailable: the store is out of reach.
+        """
+        token = RefreshToken.parse(text)
+        for _ in range(RACES):
+            found = await self.store.session(token.session_id)
+            now = self.clock()
+            if found is None or not self._is_ours(token, found[0]):
+                raise InvalidToken("R0: no session has this refresh token")
+            session, account = found
+            try:
+                sessions.check_live(session, account, now)
+            except NotAuthenticated as exc:
+                raise InvalidToken(f"R1: {exc.reason}") from None
+            if (client_id or self.client_id) != session.client_id:
+                # A wrong client learns nothing and ends nothing, or any client could end another's sessions.
+                await self._record("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
+                raise InvalidToken("R1: presented by another client")
+            outcome = decide(session, token, client, now, self.policy)
+            try:
+                return await self._carry_out(outcome, session, account, client, now)
+            except Conflict:
+                continue
+        raise Unavailable("the refresh kept losing races")
+
+    async def _carry_out(
+        self, outcome: Outcome, session: Session, account: Account, client: Client, now: float
+    ) -> SignedIn:
+        """Commit what a refresh decision asks for, then sign. Failing to sign is a lost answer, which is safe."""
+        match outcome:
+            case Repeated(generation, sibling):
+                return await self._present(account, session, "", generation, sibling, now, rotated=False)
+            case Rotated(new):
+                await self.store.commit(Swap(new))
+                return await self._present(account, new, "", new.generation, new.sibling, now)
+            case Replayed(new, sibling):
+                detail = "parent replayed" if new else "parent replayed; no sibling is made any more"
+                record = Log(self._event("refresh_replayed", session, client, now, detail=detail))
+                await self.store.commit(*([Swap(new)] if new else []), record)
+                return await self._present(account, new or session, "", session.generation, sibling, now)
+            case IsSuperseded():
+                raise Superseded("R5: two generations old")
+            case Stolen(rule):
+                await self._end_stolen(session, account, client, now, rule)
+                raise InvalidToken(f"{rule}: two holders of one refresh token")
+            case Impossible():
+                changes = self._ending(session, "impossible_token", client, actor="system", now=now)
+                await self.store.commit(
+                    *changes,
+                    Log(self._event("refresh_impossible", session, client, now, detail="newer than any issued")),
+                )
+                raise InvalidToken("R7: newer than any issued")
+
+    async def _end_stolen(self, session: Session, account: Account, client: Client, now: float, rule: str) -> None:
+        changes = self._ending(session, "theft", client, actor="system", now=now)
+        changes.append(Log(self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")))
+        if self.policy.theft_ends_all:
+            raised = replace(account, epoch=account.epoch + 1)
+            changes += [Swap(raised), *self._ending_all(raised, "theft", now)]
+        await self.store.commit(*changes)
+        await self.on_theft(account, session, client)
+
+    async def on_theft(self, account: Account, session: Session, client: Client) -> None:
+        """Called after a theft was proven and its session ended: the directory tells the owner."""
+
+    # Ending
+
+    async def sessions(self, subject: str) -> list[Session]:
+        """The live sessions of a subject, newest first."""
+        account = await self.store.account(subject)
+        if account is None:
+            return []
+        now = self.clock()
+        return [s for s in await self.store.sessions_of(subject) if sessions.is_live(s, account, now)]
+
+    async def end(
+        self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
+    ) -> Ended:
+        """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's head.
+
+        With `subject`, another's session is `NotFound`, exactly as one that never was.
+        """
+        found = await self.store.session(session_id) if is_id(session_id) else None
+        if found is None or (subject is not None and found[0].subject != subject):
+            raise NotFound("no such session")
+        session = found[0]
+        if session.ended_at is None:
+            try:
+                done = await self.store.commit(*self._ending(session, reason, client, actor=actor, now=self.clock()))
+                return Ended(count=1, seq=done.seq)
+            except Conflict:
+                pass  # it ended in this moment, by someone else's hand
+        await self._follow()
+        return Ended(count=0, seq=self.log.applied_seq)
+
+    async def end_all(
+        self,
+        subject: str,
+        *,
+        client: Client,
+        actor: str,
+        reason: str = "logout_all",
+        also: Sequence[Change] = (),
+        change: Callable[[Account], Account] | None = None,
+    ) -> Ended:
+        """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the account in
+        the same transaction (disabling it, say), as does `also`. Raises `NotFound`.
+        """
+        for _ in range(RACES):
+            account = await self.store.account(subject)
+            if account is None:
+                raise NotFound("no such account")
+            now = self.clock()
+            raised = replace(change(account) if change else account, epoch=account.epoch + 1)
+            name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
+            record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
+            try:
+                done = await self.store.commit(Swap(raised), *self._ending_all(raised, reason, now), *also, Log(record))
+            except Conflict:
+                continue
+            return Ended(count=done.ended, seq=done.seq)
+        raise Unavailable("ending all sessions kept losing races")
+
+    async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
+        """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes nothing."""
+        for _ in range(RACES):
+            now = self.clock()
+            others = [session for session in await self.sessions(subject) if session.id != keep]
+            changes = [
+                change
+                for session in others
+                for change in self._ending(session, "ended_by_owner", client, actor=subject, now=now)
+            ]
+            try:
+                done = await self.store.commit(*changes)
+            except Conflict:
+                continue
+            return Ended(count=len(others), seq=done.seq)
+        raise Unavailable("ending the other sessions kept losing races")
+
+    async def end_token(self, claims: Claims, *, client: Client) -> Ended:
+        """End a stateless token before its time, by its `jti`."""
+        now = self.clock()
+        record = event(
+            "token_revoked",
+            now=now,
+            client=client,
+            subject=claims.sub,
+            actor=claims.sub,
+            client_id=claims.client_id,
+            detail=claims.jti,
+        )
+        done = await self.store.commit(
+            Revoke(Revocation(kind="token", id=claims.jti, expires_at=float(claims.exp))), Log(record)
+        )
+        return Ended(count=1, seq=done.seq)
+
+    def _ending(self, session: Session, reason: str, client: Client, *, actor: str, now: float) -> list[Change]:
+        """The one way a session ends: its row, its entry in the log, its event. Nothing else may end one."""
+        entry = Revocation(kind="session", id=session.id, expires_at=now + self.policy.access_for)
+        name: EventName = "logout" if reason == "logout" else "session_ended"
+        return [
+            End(session.id, reason, now),
+            Revoke(entry),
+            Log(self._event(name, session, client, now, detail=reason, actor=actor)),
+        ]
+
+    def _ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
+        """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
+        entry = Revocation(
+            kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + self.policy.access_for
+        )
+        return [EndAll(raised.subject, reason, now, keep), Revoke(entry)]
+
+    def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
+        """What the directory adds to a change of the account that must end its sessions."""
+        return self._ending_all(raised, reason, now, keep)
+
+    def staling(self, raised: Account, now: float) -> list[Change]:
+        """What makes every token of a subject stale while its sessions live on: after a change of roles."""
+        entry = Revocation(
+            kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + self.policy.access_for
+        )
+        return [Revoke(entry)]
+
+    async def renew(
+        self,
+        session: Session | None,
+        account: Account,
+        *,
+        raised: Account,
+        client_id: str,
+        changes: Sequence[Change],
+        amr: tuple[str, ...],
+        now: float,
+    ) -> SignedIn:
+        """Commit `changes` that raise an account's epoch and end its other sessions, and go on with this one under new
+        secrets: nothing that was copied from the client before is worth anything after. Raises `Conflict`.
+        """
+        verified = Verified(subject=account.subject, epoch=raised.epoch, amr=amr, at=now)
+        if session is None:
+            access, expires_in, _ = await self._access_token(
+                raised, None, verified, client_id, "", now, self.policy.access_for
+            )
+            await self.store.commit(*changes)
+            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in)
+        fresh, token = sessions.renew(session, verified, now)
+        await self.store.commit(*changes, Swap(fresh))
+        return await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
+
+    # Tokens and keys
+
+    async def _present(
+        self,
+        account: Account,
+        session: Session,
+        session_token: str,
+        generation: int,
+        sibling: int,
+        now: float,
+        *,
+        rotated: bool = True,
+    ) -> SignedIn:
+        if session.mode == "session":
+            return SignedIn(account=account, mode="session", session=session, session_token=session_token)
+        master = self.master.get(session.master_key_id)
+        if master is None:
+            raise InvalidToken("R0: sealed by a master key that is not configured")
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=session.amr, at=session.auth_time)
+        lives_for = min(self.policy.access_for, session.expires_at - now)  # no token outlives its session
+        access, expires_in, _ = await self._access_token(
+            account, session.id, verified, session.client_id, session.scope, now, lives_for
+        )
+        return SignedIn(
+            account=account,
+            mode="hybrid",
+            session=session,
+            refresh_token=mint(master, session, generation, sibling),
+            access_token=access,
+            expires_in=expires_in,
+            rotated=rotated,
+        )
+
+    async def _access_token(
+        self,
+        account: Account,
+        session_id: str | None,
+        verified: Verified,
+        client_id: str,
+        scope: str,
+        now: float,
+        lives_for: float,
+    ) -> tuple[str, int, str]:
+        """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows it."""
+        await self._read_ring(now)
+        token_id = new_id()
+        text = self._issue(
+            key=self._ring.signing(now),
+            now=now,
+            lifetime=lives_for,
+            subject=account.subject,
+            client_id=client_id,
+            session_id=session_id,
+            token_id=token_id,
+            epoch=verified.epoch,
+            auth_time=verified.at,
+            amr=verified.amr,
+            roles=account.roles,
+            scope=scope,
+            extra=self._claims(account, session_id) if self._claims else None,
+        )
+        return text, int(lives_for), token_id
+
+    @property
+    def ring(self) -> KeyRing:
+        return self._ring
+
+    async def jwks(self) -> list[dict[str, object]]:
+        """The published keys (RFC 7517). Empty with HS256: a secret is nobody's to publish."""
+        now = self.clock()
+        await self._read_ring(now)
+        return [key.public_jwk() for key in self._ring.published(now) if not key.symmetric]
+
+    async def rotate(self, *, client: Client, actor: str, at_once: bool = False) -> StoredKey:
+        """Make the next signing key now. It signs after it was published long enough, or `at_once`."""
+        await self._read_ring(self.clock(), force=True)
+        for _ in range(RACES):
+            now = self.clock()
+            signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
+            row = keyring.new_key(
+                Key.generate(self.alg),
+                self.master,
+                number=self._ring.next_number,
+                signs_at=signs_at,
+                now=now,
+                policy=self.policy,
+            )
+            if await self._add_key(row, client, actor, now):
+                await self._read_ring(now, force=True)
+                return row
+            await self._read_ring(now, force=True)
+        raise Unavailable("making a key kept losing races")
+
+    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Committed:
+        """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises `NotFound`."""
+        for _ in range(RACES):
+            now = self.clock()
+            await self._read_ring(now, force=True)
+            row = next((row for row in self._ring.rows if row.kid == kid), None)
+            if row is None:
+                raise NotFound("no such key")
+            if row.revoked_at is not None:
+                await self._follow()
+                return Committed(self.log.applied_seq)
+            record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
+            entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
+            try:
+                done = await self.store.commit(Swap(keyring.revoked(row, now)), Revoke(entry), Log(record))
+            except Conflict:
+                continue
+            await self._read_ring(now, force=True)
+            return done
+        raise Unavailable("killing the key kept losing races")
+
+    async def _read_ring(self, now: float, *, force: bool = False) -> None:
+        """Read the key rows when they may have changed, and make the next key when it is due."""
+        if not force and 0 <= now - self._ring_read_at < RING_FRESH_FOR:
+            return
+        rows = await self.store.keys()
+        if tuple(rows) != self._ring.rows:
+            self._ring = KeyRing(rows, self.master)
+        due = self._ring.due(now, self.policy)
+        if due is not None:
+            row = keyring.new_key(
+                Key.generate(self.alg),
+                self.master,
+                number=self._ring.next_number,
+                signs_at=due,
+                now=now,
+                policy=self.policy,
+            )
+            await self._add_key(row, Client(), "system", now)
+            self._ring = KeyRing(await self.store.keys(), self.master)
+        own = self._ring.own(now, symmetric=self.symmetric)
+        self._verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience) if own else None
+        self._ring_read_at = now
+
+    async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
+        try:
+            await self.store.commit(
+                Add(row), Log(event("key_created", now=now, client=client, actor=actor, detail=row.kid))
+            )
+        except Conflict:
+            return False  # another process made this number: one key is enough
+        return True
+
+    # Events
+
+    def _event(
+        self,
+        name: EventName,
+        session: Session,
+        client: Client,
+        now: float,
+        *,
+        detail: str = "",
+        actor: str = "",
+        outcome: Literal["ok", "refused"] = "ok",
+    ) -> AuditEvent:
+        return event(
+            name, now=now, client=client, subject=session.subject, actor=actor or session.subject, session_id=session.id,
+            client_id=session.client_id, detail=detail, outcome=outcome,
+        )  # fmt: skip
+
+    async def _record(
+        self,
+        name: EventName,
+        session: Session,
+        client: Client,
+        now: float,
+        *,
+        detail: str,
+        outcome: Literal["ok", "refused"],
+    ) -> None:
+        await self.store.commit(Log(self._event(name, session, client, now, detail=detail, outcome=outcome)))
+
+
+def principal_of_claims(claims: Claims) -> Principal:
+    return Principal(
+        subject=claims.sub,
+        method="access_token",
+        session_id=claims.sid,
+        client_id=claims.client_id,
+        roles=tuple(claims.roles),
+        scope=claims.scope,
+        auth_time=claims.auth_time or claims.iat,
+        amr=tuple(claims.amr),
+        expires_at=claims.exp,
+    )

@@ -1,0 +1,625 @@
+"""The directory: the bundled accounts and their passwords, for whoever does not bring users of their own.
+
+Every verb here takes the client at the other end, counts the attempt before it does any work, and says the same thing in
+the same time whether an address has an account or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor import limits as limit_rules
+from dutchdoor import one_time
+from dutchdoor.accounts import Account, Credential, new_account, with_roles
+from dutchdoor.authority import RACES, Authority, Ended, SignedIn
+from dutchdoor.client import Client, network_of
+from dutchdoor.credentials.legacy import recognise
+from dutchdoor.credentials.password import PasswordHasher
+from dutchdoor.credentials.strength import check_new_password
+from dutchdoor.email_address import canonical
+from dutchdoor.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    InvalidToken,
+    NotAuthenticated,
+    NotFound,
+    RateLimited,
+    Taken,
+    Unavailable,
+    WrongCredentials,
+)
+from dutchdoor.events import AuditEvent, EventName, event
+from dutchdoor.ids import new_id
+from dutchdoor.limits import Bucket, Limit, Limits
+from dutchdoor.mail import Transport
+from dutchdoor.mail.letters import Letters
+from dutchdoor.one_time import OneTimeSecret, OneTimeToken, Purpose
+from dutchdoor.policy import Mode
+from dutchdoor.principal import Verified
+from dutchdoor.sessions import Session
+from dutchdoor.store import Add, Change, Discard, Expect, Log, Swap, Take
+
+__all__ = ["Directory", "Welcome"]
+
+PASSWORD = "password"
+log = logging.getLogger("dutchdoor")
+
+
+class Welcome(Struct, frozen=True, kw_only=True):
+    """A proof that succeeded, and the mark by which this browser is known next time it is asked for this account."""
+
+    verified: Verified
+    account: Account
+    mark: str
+
+
+class Directory:
+    """Accounts and passwords over one authority and its store."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        hasher: PasswordHasher,
+        mail: Transport,
+        letters: Letters,
+        limits: Limits = limit_rules.DEFAULT_LIMITS,
+        product: str = "dutchdoor",
+    ) -> None:
+        self.authority, self.store, self.policy, self.clock = (
+            authority,
+            authority.store,
+            authority.policy,
+            authority.clock,
+        )
+        self.hasher, self.mail, self.letters, self.limits, self.product = hasher, mail, letters, limits, product
+        self._mark_key = authority.master.current.derive("device mark")
+        self._digest_key = authority.master.current.derive("account digest")
+        self._posting: set[asyncio.Task[None]] = set()
+        authority.on_theft = self._tell_of_theft  # type: ignore[method-assign]
+
+    async def close(self) -> None:
+        """Wait for mail that is on its way, a few seconds at most."""
+        if self._posting:
+            await asyncio.wait(self._posting, timeout=5)
+        self.hasher.close()
+
+    # Registering
+
+    async def register(self, email: str, password: str, name: str, *, client: Client) -> Account | None:
+        """Make an account. With verified e-mail required gives None always, and the rest goes by mail.
+
+        Raises:
+            InvalidInput, WeakPassword: the address or the password is not acceptable.
+            Taken: the address has an account, where saying so is allowed.
+            RateLimited: too many registrations from there.
+        """
+        key = canonical(email)
+        password = self._acceptable(password, key, name)
+        await self._take(client, [(self.limits.register_by_address, client.network)])
+        if not self.policy.require_verified_email:
+            return await self._add(key, email, name, await self.hasher.hash(password), client=client)
+        await self._take(client, [(self.limits.register_by_mailbox, self._digest(key))])
+        # The hash is made either way, or the time taken would tell whose address is known.
+        encoded = await self.hasher.hash(password)
+        self._post(self._register_quietly(key, email, name, encoded, client))
+        return None
+
+    async def _register_quietly(self, key: str, email: str, name: str, encoded: str, client: Client) -> None:
+        try:
+            account = await self._add(key, email, name, encoded, client=client)
+        except Taken:
+            found = await self.store.account_by_email(key)
+            if found is not None and found.address:
+                await self.mail.send(self.letters.already_registered(found.address))
+            return
+        await self._send_verification(account, client)
+
+    async def _add(
+        self, key: str, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (), verified: bool = False,
+        actor: str = "", also: Sequence[Change] = (), how: EventName = "account_created",
+    ) -> Account:  # fmt: skip
+        now = self.clock()
+        account = new_account(email=key, address=email.strip(), name=name, now=now, roles=roles, verified=verified)
+        changes: list[Change] = [Add(account), *also]
+        if encoded is not None:
+            changes.append(
+                Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=encoded, created_at=now))
+            )
+        changes.append(Log(event(how, now=now, client=client, subject=account.subject, actor=actor or account.subject)))
+        try:
+            await self.store.commit(*changes)
+        except Conflict:
+            raise Taken("the address has an account") from None
+        return account
+
+    async def create(
+        self,
+        email: str,
+        *,
+        client: Client,
+        actor: str,
+        name: str = "",
+        roles: tuple[str, ...] = (),
+        password: str | None = None,
+    ) -> Account:
+        """Make an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given (by a
+        command on the server's own machine; never over the network). Raises `Taken`, `InvalidInput`, `WeakPassword`.
+        """
+        key = canonical(email)
+        encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
+        account = await self._add(
+            key, email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor
+        )
+        if encoded is None:
+            await self.send_reset(account, client=client, actor=actor)
+        return account
+
+    async def adopt(
+        self,
+        email: str,
+        encoded: str | None,
+        *,
+        name: str = "",
+        roles: tuple[str, ...] = (),
+        verified: bool = False,
+        client: Client,
+    ) -> Account:
+        """Import an account with the password hash it had elsewhere; it is upgraded at its first log-in.
+
+        Raises `Taken`, and `InvalidInput` for a hash of a kind we refuse (plain MD5, SHA-1) or do not know.
+        """
+        key = canonical(email)
+        if encoded is not None:
+            recognise(encoded)
+        return await self._add(
+            key,
+            email,
+            name,
+            encoded,
+            client=client,
+            roles=_roles(roles),
+            verified=verified,
+            actor="cli",
+            how="account_imported",
+        )
+
+    # Signing in
+
+    async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
+        """Check an address and a password. Unknown, disabled and wrong are one answer, after the same work.
+
+        Raises:
+            WrongCredentials: that is not an address and its password.
+            RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
+            Forbidden: right, but the address must be verified first; a new mail is on its way.
+        """
+        now = self.clock()
+        try:
+            key = canonical(email)
+        except InvalidInput:
+            key = ""
+        digest = self._digest(key)
+        account = await self.store.account_by_email(key) if key else None
+        device = limit_rules.find_mark(self._mark_key, marks, account=digest, now=now)
+        networks = await self._recent_networks(account, now) if account is not None else set()
+        standing = limit_rules.standing_of(device=device, network=client.network, recent_networks=networks)
+        buckets = limit_rules.sign_in_buckets(
+            self.limits, account=digest, network=client.network, standing=standing, device=device
+        )
+        wait, by = await self.store.hit(buckets, now)
+        if wait > 0:
+            raise RateLimited(by, retry_after=wait)
+        credential = await self.store.credential(account.subject, PASSWORD) if account is not None else None
+        if credential is None or account is None:
+            await self.hasher.verify_nothing(password)
+            right = False
+        else:
+            right = await self.hasher.verify(password, credential.proof)
+        if not right or account is None or credential is None or not account.active:
+            await self._refuse(
+                account, client, "unknown address" if account is None else "wrong password" if not right else "disabled"
+            )
+            raise WrongCredentials("sign-in refused")
+        await self._forgive(buckets, digest)
+        if self.policy.require_verified_email and account.email_verified_at is None:
+            self._post(self._send_verification(account, client))
+            await self._refuse(account, client, "address not verified")
+            raise Forbidden(
+                "address not verified", message="Verify your e-mail address first. A new message is on its way."
+            )
+        if self.hasher.needs_rehash(credential.proof):
+            await self._rehash(credential, password, client)
+        return Welcome(
+            verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
+            account=account,
+            mark=limit_rules.with_mark(
+                marks, limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
+            ),
+        )
+
+    async def sign_in(
+        self, email: str, password: str, *, mode: Mode, client: Client, client_id: str = "", marks: str = ""
+    ) -> tuple[SignedIn, str]:
+        """Prove, and start. Gives what starts, and the browser's mark. Raises what `prove` and `Authority.start` raise."""
+        for last in (False, True):
+            welcome = await self.prove(email, password, client=client, marks=marks)
+            try:
+                return await self.authority.start(
+                    welcome.verified, mode=mode, client=client, client_id=client_id
+                ), welcome.mark
+            except NotAuthenticated:
+                # The account changed between proof and start: a role was given, or the password changed. Prove again.
+                if last:
+                    raise WrongCredentials("the account kept changing") from None
+        raise AssertionError
+
+    async def _recent_networks(self, account: Account, now: float) -> set[str]:
+        return {
+            network_of(session.address)
+            for session in await self.store.sessions_of(account.subject)
+            if now - session.created_at <= limit_rules.NETWORK_FOR
+        }
+
+    async def _forgive(self, buckets: Sequence[Bucket], digest: str) -> None:
+        await self.store.give_back(buckets[:1])
+        await self.store.forget([*buckets[1:2], *limit_rules.sign_in_ceilings(self.limits, digest)])
+
+    async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
+        now = self.clock()
+        fresh = replace(credential, proof=await self.hasher.hash(password))
+        try:
+            await self.store.commit(
+                Swap(fresh),
+                Log(event("password_rehashed", now=now, client=client, subject=credential.subject, actor="system")),
+            )
+        except Conflict:
+            pass  # it changed meanwhile, or another log-in upgraded it
+
+    async def _refuse(self, account: Account | None, client: Client, why: str) -> None:
+        # The address that was typed is not recorded: people type their password there.
+        record = event(
+            "login",
+            now=self.clock(),
+            client=client,
+            subject=account.subject if account else "",
+            outcome="refused",
+            detail=why,
+        )
+        await self.store.commit(Log(record))
+
+    # Changing and resetting the password
+
+    async def change_password(
+        self, account: Account, session: Session | None, current: str, new: str, *, client: Client, client_id: str
+    ) -> SignedIn:
+        """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this one.
+
+        Raises:
+            WrongCredentials: the current password is not right.
+            WeakPassword, InvalidInput: the new one is not acceptable.
+            RateLimited: too many guesses at the current one.
+        """
+        bucket_key = session.id if session else account.subject
+        await self._take(client, [(self.limits.password_by_session, bucket_key)])
+        for _ in range(RACES):
+            credential = await self.store.credential(account.subject, PASSWORD)
+            if credential is None:
+                await self.hasher.verify_nothing(current)
+                raise WrongCredentials("the account has no password")
+            if not await self.hasher.verify(current, credential.proof):
+                await self._refuse(account, client, "wrong current password")
+                raise WrongCredentials("wrong current password")
+            new = self._acceptable(new, account.email or "", account.name)
+            fresh = replace(credential, proof=await self.hasher.hash(new))
+            now = self.clock()
+            raised = replace(account, epoch=account.epoch + 1)
+            changes: list[Change] = [
+                Swap(fresh),
+                Swap(raised),
+                *self.authority.ending_all(raised, "password_changed", now, session.id if session else None),
+                Discard(account.subject, "reset_password"),
+                Log(self._event("password_changed", account, client, now)),
+            ]
+            try:
+                signed_in = await self.authority.renew(
+                    session, account, raised=raised, client_id=client_id, changes=changes, amr=("pwd",), now=now
+                )
+            except Conflict:
+                found = await self.store.session(session.id) if session else None
+                if session and (found is None or found[0].ended_at is not None):
+                    raise NotAuthenticated("the session ended meanwhile") from None
+                session = found[0] if found else None
+                again = await self.store.account(account.subject)
+                if again is None or not again.active:
+                    raise NotAuthenticated("the account ended meanwhile") from None
+                account = again
+                continue
+            await self._forgive_owner(account)
+            if account.address:
+                self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
+            return signed_in
+        raise Unavailable("changing the password kept losing races")
+
+    async def reauthenticate(
+        self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
+    ) -> SignedIn:
+        """Prove the password again inside a session: a fresh `auth_time`, and new secrets for the session.
+
+        Raises `WrongCredentials`, `RateLimited`, `NotAuthenticated` when the session changed meanwhile.
+        """
+        await self._take(client, [(self.limits.password_by_session, session.id if session else account.subject)])
+        credential = await self.store.credential(account.subject, PASSWORD)
+        if credential is None or not await self.hasher.verify(password, credential.proof):
+            await self._refuse(account, client, "wrong password")
+            raise WrongCredentials("wrong password")
+        now = self.clock()
+        changes: list[Change] = [
+            Expect(account.subject, account.epoch),
+            Log(self._event("login", account, client, now, detail="reauthenticated")),
+        ]
+        try:
+            return await self.authority.renew(
+                session, account, raised=account, client_id=client_id, changes=changes, amr=("pwd",), now=now
+            )
+        except Conflict:
+            raise NotAuthenticated("the session or the account changed meanwhile") from None
+
+    async def forget_password(self, email: str, *, client: Client) -> None:
+        """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
+
+        Raises `InvalidInput` for what is no address, `RateLimited` for too many.
+        """
+        key = canonical(email)
+        await self._take(
+            client, [(self.limits.reset_by_address, client.network), (self.limits.reset_by_mailbox, self._digest(key))]
+        )
+        self._post(self._forget_quietly(key, client))
+
+    async def _forget_quietly(self, key: str, client: Client) -> None:
+        account = await self.store.account_by_email(key)
+        if account is not None and account.active:
+            await self.send_reset(account, client=client)
+
+    async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
+        """Mail a reset link; links mailed before are dead. Nobody but the mailbox ever sees it."""
+        if not account.address or not account.email:
+            raise NotFound("the account has no address")
+        secret = await self._one_time(
+            "reset_password", account, self.policy.reset_for, client, "password_reset_requested", actor
+        )
+        await self.mail.send(
+            self.letters.reset_password(account.address, token=secret.text(), valid_for=self.policy.reset_for)
+        )
+
+    async def reset_password(self, token: str, new: str, *, client: Client) -> Account:
+        """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
+
+        Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
+        """
+        await self._take(client, [(self.limits.one_time_by_address, client.network)])
+        secret = OneTimeSecret.parse(token)
+        for _ in range(RACES):
+            stored = one_time.check(await self.store.one_time_token(secret.id), secret, "reset_password", self.clock())
+            account = await self._owner(stored)
+            proof = await self.hasher.hash(self._acceptable(new, account.email or "", account.name))
+            now = self.clock()
+            credential = await self.store.credential(account.subject, PASSWORD)
+            raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
+            changed: Change = (
+                Swap(replace(credential, proof=proof))
+                if credential
+                else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
+            )
+            try:
+                await self.store.commit(
+                    Take(stored.id),
+                    changed,
+                    Swap(raised),
+                    *self.authority.ending_all(raised, "password_reset", now),
+                    Discard(account.subject, "reset_password"),
+                    Log(self._event("password_reset", account, client, now)),
+                )
+            except Conflict:
+                continue
+            await self._forgive_owner(account)
+            if account.address:
+                self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
+            return raised
+        raise Unavailable("resetting the password kept losing races")
+
+    # Verifying an address, and the first administrator
+
+    async def _send_verification(self, account: Account, client: Client) -> None:
+        if account.address and account.email:
+            secret = await self._one_time(
+                "verify_email", account, self.policy.verify_email_for, client, "email_verification_sent", ""
+            )
+            await self.mail.send(
+                self.letters.verify_email(account.address, token=secret.text(), valid_for=self.policy.verify_email_for)
+            )
+
+    async def verify_email(self, token: str, *, client: Client) -> Account:
+        """Take a mailed token as proof that its address is read by the account's owner. Raises `InvalidToken`, `RateLimited`."""
+        await self._take(client, [(self.limits.one_time_by_address, client.network)])
+        secret = OneTimeSecret.parse(token)
+        for _ in range(RACES):
+            now = self.clock()
+            stored = one_time.check(await self.store.one_time_token(secret.id), secret, "verify_email", now)
+            account = await self._owner(stored)
+            verified = replace(account, email_verified_at=now)
+            try:
+                await self.store.commit(
+                    Take(stored.id), Swap(verified), Log(self._event("email_verified", account, client, now))
+                )
+            except Conflict:
+                continue
+            return verified
+        raise Unavailable("verifying the address kept losing races")
+
+    async def offer_setup(self) -> OneTimeSecret | None:
+        """Make the one-time token for the first administrator, if there is no account yet; links made before are dead."""
+        if await self.store.accounts(limit=1):
+            return None
+        token, secret = one_time.issue("setup", subject="", email="", now=self.clock(), lives_for=self.policy.setup_for)
+        await self.store.commit(Discard("", "setup"), Add(token))
+        return secret
+
+    async def set_up(self, token: str, email: str, password: str, name: str, *, client: Client) -> Account:
+        """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`, `RateLimited`."""
+        await self._take(client, [(self.limits.one_time_by_address, client.network)])
+        secret = OneTimeSecret.parse(token)
+        stored = one_time.check(await self.store.one_time_token(secret.id), secret, "setup", self.clock())
+        if await self.store.accounts(limit=1):
+            raise InvalidToken("there is an account already")
+        key = canonical(email)
+        encoded = await self.hasher.hash(self._acceptable(password, key, name))
+        return await self._add(
+            key, email, name, encoded, client=client, roles=("admin",), verified=True, also=[Take(stored.id)]
+        )
+
+    # What administrators do
+
+    async def disable(self, subject: str, *, client: Client, actor: str) -> Ended:
+        """Bar an account: it cannot sign in, and everything it holds is dead when this returns. Raises `NotFound`."""
+        now = self.clock()
+        record = Log(event("account_disabled", now=now, client=client, subject=subject, actor=actor))
+        return await self.authority.end_all(
+            subject,
+            client=client,
+            actor=actor,
+            reason="disabled",
+            change=lambda account: replace(account, status="disabled"),
+            also=[record],
+        )
+
+    async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
+        """Let an account sign in again; nothing that was ended comes back. Raises `NotFound`."""
+        return await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
+
+    async def set_roles(self, subject: str, roles: Sequence[str], *, client: Client, actor: str) -> Account:
+        """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
+        tokens are stale at once. Raises `NotFound`, `InvalidInput`.
+        """
+        wanted = _roles(roles)
+        return await self._alter(
+            subject,
+            lambda a: with_roles(a, wanted),
+            "roles_changed",
+            client,
+            actor,
+            detail=" ".join(wanted),
+            stale=True,
+        )
+
+    async def _alter(
+        self,
+        subject: str,
+        change: Callable[[Account], Account],
+        name: EventName,
+        client: Client,
+        actor: str,
+        *,
+        detail: str = "",
+        stale: bool = False,
+    ) -> Account:
+        for _ in range(RACES):
+            account = await self.store.account(subject)
+            if account is None:
+                raise NotFound("no such account")
+            now = self.clock()
+            changed = change(account)
+            changes: list[Change] = [
+                Swap(changed),
+                Log(self._event(name, account, client, now, actor=actor, detail=detail)),
+            ]
+            if stale:
+                changes += self.authority.staling(changed, now)
+            try:
+                await self.store.commit(*changes)
+            except Conflict:
+                continue
+            return changed
+        raise Unavailable("changing the account kept losing races")
+
+    # Shared steps
+
+    def _acceptable(self, password: str, key: str, name: str) -> str:
+        return check_new_password(
+            password, minimum=self.policy.password_minimum, email=key or None, product=self.product
+        )
+
+    async def _take(self, client: Client, wanted: Sequence[tuple[Limit, str]]) -> None:
+        """Count an attempt before any work is done for it. Raises `RateLimited`."""
+        wait, by = await self.store.hit([Bucket(f"{limit.name}:{key}", limit) for limit, key in wanted], self.clock())
+        if wait > 0:
+            raise RateLimited(by, retry_after=wait)
+
+    async def _one_time(
+        self, purpose: Purpose, account: Account, lives_for: float, client: Client, name: EventName, actor: str
+    ) -> OneTimeSecret:
+        now = self.clock()
+        token, secret = one_time.issue(
+            purpose, subject=account.subject, email=account.email or "", now=now, lives_for=lives_for
+        )
+        record = event(name, now=now, client=client, subject=account.subject, actor=actor)
+        await self.store.commit(
+            Expect(account.subject, account.epoch), Discard(account.subject, purpose), Add(token), Log(record)
+        )
+        return secret
+
+    async def _owner(self, token: OneTimeToken) -> Account:
+        account = await self.store.account(token.subject)
+        # A token mailed to an address proves nothing about an account that has another one by now.
+        if account is None or not account.active or account.email != token.email:
+            raise InvalidToken("the account of the one-time token changed")
+        return account
+
+    async def _forgive_owner(self, account: Account) -> None:
+        if account.email:
+            await self.store.forget(list(limit_rules.sign_in_ceilings(self.limits, self._digest(account.email))))
+
+    async def _tell_of_theft(self, account: Account, session: Session, client: Client) -> None:
+        if account.address:
+            self._post(self.mail.send(self.letters.sign_in_copied(account.address, client=client, at=self.clock())))
+
+    def _digest(self, key: str) -> str:
+        """A name for an address in the limits' keys, which are no place for addresses."""
+        return hashlib.blake2b(key.encode(), key=self._digest_key, digest_size=15).hexdigest()
+
+    def _event(
+        self, name: EventName, account: Account, client: Client, now: float, *, actor: str = "", detail: str = ""
+    ) -> AuditEvent:
+        return event(
+            name, now=now, client=client, subject=account.subject, actor=actor or account.subject, detail=detail
+        )
+
+    def _post(self, work: Awaitable[None]) -> None:
+        """Do something after the answer: mail is slow, and its time would tell which addresses are known."""
+
+        async def carefully() -> None:
+            try:
+                await work
+            except Exception as exc:  # noqa: BLE001 - nobody waits for it; the log is where it is seen
+                log.warning("mail was not sent: %s", type(exc).__name__)
+
+        task = asyncio.ensure_future(carefully())
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+
+def _roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Raises `InvalidInput` for a role that is no plain word: they are written into tokens and headers, space-separated."""
+    for role in roles:
+        if not 0 < len(role) <= 64 or not role.isascii() or not all(c.isalnum() or c in "-_.:" for c in role):  # noqa: PLR2004
+            raise InvalidInput("A role is 1 to 64 letters, digits, or - _ . :", field="roles")
+    if len(set(roles)) > 32:  # noqa: PLR2004 - they ride in every token
+        raise InvalidInput("An account has at most 32 roles.", field="roles")
+    return tuple(sorted(set(roles)))

@@ -1,0 +1,357 @@
+"""The administration, for callers with the role `admin`: accounts, their sessions, keys, audit events.
+
+No endpoint here takes or gives a password: an administrator may start a reset, and only the mailbox sees it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from dutchdoor.errors import InvalidInput, NotFound
+from dutchdoor.keyring import StoredKey, state_of
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.body import Body
+from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.own import (
+    Accepted,
+    Fence,
+    Sessions,
+    User,
+    UserView,
+    fence,
+    instant,
+    session_view,
+    user_view,
+)
+
+__all__ = ["ROUTES"]
+
+PAGE_AT_MOST = 500
+
+
+class AccountDraft(Body, frozen=True):
+    email: Annotated[str, Meta(max_length=320)]
+    name: Annotated[str, Meta(max_length=200)] = ""
+    roles: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+
+
+class Roles(Body, frozen=True):
+    roles: Annotated[tuple[str, ...], Meta(max_length=32)]
+
+
+class AccountView(Struct):
+    id: str
+    email: str | None
+    name: str
+    roles: tuple[str, ...]
+    email_verified: bool
+    status: str
+    created_at: str
+
+
+class Accounts(Struct):
+    """`next` is the `after` of the following page, null at the end."""
+
+    accounts: list[User]
+    next: str | None
+
+
+class KeyView(Struct):
+    kid: str
+    alg: str
+    state: str
+    created_at: str
+    signs_at: str
+    signs_until: str
+    verifies_until: str
+
+
+class Keys(Struct):
+    keys: list[KeyView]
+
+
+class EventView(Struct):
+    id: str
+    at: str
+    name: str
+    outcome: str
+    subject: str
+    actor: str
+    session_id: str
+    client_id: str
+    address: str
+    country: str
+    device: str
+    detail: str
+
+
+class Events(Struct):
+    """`next` is the `before` of the following page, null at the end."""
+
+    events: list[EventView]
+    next: str | None
+
+
+def _limit(call: Call) -> int:
+    text = call.query.get("limit", "100")
+    if not text.isascii() or not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= PAGE_AT_MOST:  # noqa: PLR2004
+        raise InvalidInput(f"limit is a number from 1 to {PAGE_AT_MOST}.", field="limit")
+    return int(text)
+
+
+async def list_accounts(call: Call) -> Response:
+    limit = _limit(call)
+    found = await call.authority.store.accounts(
+        search=call.query.get("search", "")[:200], after=call.query.get("after", "")[:200], limit=limit
+    )
+    following = found[-1].subject if len(found) == limit else None
+    return json_response(200, Accounts([user_view(account) for account in found], following))
+
+
+async def create_account(call: Call) -> Response:
+    draft: AccountDraft = call.body
+    account = await call.directory.create(
+        draft.email, name=draft.name, roles=draft.roles, client=call.observed(), actor=_actor(call)
+    )
+    return json_response(201, UserView(user_view(account)))
+
+
+async def show_account(call: Call) -> Response:
+    account = await call.authority.store.account(call.params["subject"])
+    if account is None:
+        raise NotFound("no such account")
+    user = user_view(account)
+    return json_response(
+        200,
+        AccountView(
+            user.id, user.email, user.name, user.roles, user.email_verified, account.status, instant(account.created_at)
+        ),
+    )
+
+
+async def disable(call: Call) -> Response:
+    done = await call.directory.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
+    return fence(done)
+
+
+async def enable(call: Call) -> Response:
+    account = await call.directory.enable(call.params["subject"], client=call.observed(), actor=_actor(call))
+    return json_response(200, UserView(user_view(account)))
+
+
+async def set_roles(call: Call) -> Response:
+    wanted: Roles = call.body
+    account = await call.directory.set_roles(
+        call.params["subject"], wanted.roles, client=call.observed(), actor=_actor(call)
+    )
+    return json_response(200, UserView(user_view(account)))
+
+
+async def force_reset(call: Call) -> Response:
+    account = await call.authority.store.account(call.params["subject"])
+    if account is None:
+        raise NotFound("no such account")
+    await call.directory.send_reset(account, client=call.observed(), actor=_actor(call))
+    return json_response(202, Accepted())
+
+
+async def sessions_of(call: Call) -> Response:
+    live = await call.authority.sessions(call.params["subject"])
+    return json_response(200, Sessions([session_view(session, None) for session in live]))
+
+
+async def end_sessions_of(call: Call) -> Response:
+    done = await call.authority.end_all(
+        call.params["subject"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
+    )
+    return fence(done)
+
+
+async def end_session(call: Call) -> Response:
+    done = await call.authority.end(
+        call.params["id"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
+    )
+    return fence(done)
+
+
+async def list_keys(call: Call) -> Response:
+    now = call.authority.clock()
+    return json_response(200, Keys([key_view(row, now) for row in await call.authority.store.keys()]))
+
+
+async def rotate_key(call: Call) -> Response:
+    row = await call.authority.rotate(client=call.observed(), actor=_actor(call))
+    return json_response(201, key_view(row, call.authority.clock()))
+
+
+async def kill_key(call: Call) -> Response:
+    await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=_actor(call))
+    return json_response(200, Fence(fenced=True, fenced_in_ms=0, ended=0))
+
+
+def key_view(row: StoredKey, now: float) -> KeyView:
+    return KeyView(
+        kid=row.kid,
+        alg=row.alg,
+        state=state_of(row, now),
+        created_at=instant(row.created_at),
+        signs_at=instant(row.signs_at),
+        signs_until=instant(row.signs_until),
+        verifies_until=instant(row.verifies_until),
+    )
+
+
+async def list_events(call: Call) -> Response:
+    limit = _limit(call)
+    found = await call.authority.store.events(
+        subject=call.query.get("subject", "")[:200],
+        name=call.query.get("name", "")[:64],
+        before=call.query.get("before", "")[:22],
+        limit=limit,
+    )
+    views = [
+        EventView(
+            e.id, instant(e.at), e.name, e.outcome, e.subject, e.actor, e.session_id, e.client_id, e.address, e.country,
+            e.device, e.detail,
+        )
+        for e in found
+    ]  # fmt: skip
+    return json_response(200, Events(views, found[-1].id if len(found) == limit else None))
+
+
+def _actor(call: Call) -> str:
+    return call.required.principal.subject
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/admin/api/accounts",
+        handler=list_accounts,
+        demands="admin",
+        gives=Accounts,
+        query=("search", "after", "limit"),
+        summary="Accounts, a page at a time; `search` is part of an address or a name.",
+    ),
+    Route(
+        method="POST",
+        path="/admin/api/accounts",
+        handler=create_account,
+        demands="admin",
+        body=AccountDraft,
+        gives=UserView,
+        status=201,
+        also=(409,),
+        summary="Make an account; its owner chooses the password by a mailed link.",
+    ),
+    Route(
+        method="GET",
+        path="/admin/api/accounts/{subject}",
+        handler=show_account,
+        demands="admin",
+        gives=AccountView,
+        also=(404,),
+        summary="One account.",
+    ),
+    Route(
+        method="POST",
+        path="/admin/api/accounts/{subject}/disable",
+        handler=disable,
+        demands="admin",
+        gives=Fence,
+        also=(404,),
+        summary="Bar an account, and end everything it holds.",
+    ),
+    Route(
+        method="POST",
+        path="/admin/api/accounts/{subject}/enable",
+        handler=enable,
+        demands="admin",
+        gives=UserView,
+        also=(404,),
+        summary="Let an account sign in again.",
+    ),
+    Route(
+        method="POST",
+        path="/admin/api/accounts/{subject}/roles",
+        handler=set_roles,
+        demands="admin",
+        body=Roles,
+        gives=UserView,
+        also=(404,),
+        summary="Give an account these roles and no others.",
+    ),
+    Route(
+        method="POST",
+        path="/admin/api/accounts/{subject}/reset",
+        handler=force_reset,
+        demands="admin",
+        gives=Accepted,
+        status=202,
+        also=(404,),
+        summary="Mail the owner a link to choose a new password.",
+    ),
+    Route(
+        method="GET",
+        path="/admin/api/accounts/{subject}/sessions",
+        handler=sessions_of,
+        demands="admin",
+        gives=Sessions,
+        summary="The live sessions of an account.",
+    ),
+    Route(
+        method="DELETE",
+        path="/admin/api/accounts/{subject}/sessions",
+        handler=end_sessions_of,
+        demands="admin",
+        gives=Fence,
+        also=(404,),
+        summary="End every session and token of an account.",
+    ),
+    Route(
+        method="DELETE",
+        path="/admin/api/sessions/{id}",
+        handler=end_session,
+        demands="admin",
+        gives=Fence,
+        also=(404,),
+        summary="End one session.",
+    ),
+    Route(
+        method="GET",
+        path="/admin/api/keys",
+        handler=list_keys,
+        demands="admin",
+        gives=Keys,
+        summary="Signing keys and their states.",
+    ),
+    Route(
+        method="POST",
+        path="/admin/api/keys/rotate",
+        handler=rotate_key,
+        demands="admin",
+        gives=KeyView,
+        status=201,
+        summary="Make the next signing key now; it signs once it was published long enough.",
+    ),
+    Route(
+        method="DELETE",
+        path="/admin/api/keys/{kid}",
+        handler=kill_key,
+        demands="admin",
+        gives=Fence,
+        also=(404,),
+        summary="Kill a key: nothing it signed is accepted any more.",
+    ),
+    Route(
+        method="GET",
+        path="/admin/api/events",
+        handler=list_events,
+        demands="admin",
+        gives=Events,
+        query=("subject", "name", "before", "limit"),
+        summary="Audit events, newest first.",
+    ),
+)

@@ -1,0 +1,316 @@
+"""The way every request goes, whatever framework it came through.
+
+    admit      is the host ours, are the forwarded headers from a proxy we know
+    preflight  a browser asks on behalf of another origin
+    origin     was it caused by another site (unsafe methods)
+    caller     who sent it, by cookie or bearer token, and what the route demands of them
+    csrf       where a cookie speaks for the caller, does our own page, too
+    body       bounded, of the right type, decoded strictly
+    handler    the one thing that differs
+    finish     problems, CORS and security headers
+
+A handler cannot forget a phase, because it is not the one who does it.
+"""
+
+from __future__ import annotations
+
+from binascii import Error as NotBase64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import pybase64
+from msgspec import Struct
+
+from dutchdoor.accounts import Account
+from dutchdoor.authority import Authority
+from dutchdoor.client import Client, CountryReader, DeviceReader, observe
+from dutchdoor.directory import Directory
+from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated
+from dutchdoor.principal import Principal
+from dutchdoor.registered_clients import ClientSecret, RegisteredClient
+from dutchdoor.sessions import Session
+from dutchdoor.web import origin as origins
+from dutchdoor.web.body import Body, JsonBody, read_form, read_query
+from dutchdoor.web.cookies import PLAIN, SECURE, Cookies, Presented
+from dutchdoor.web.cors import Cors
+from dutchdoor.web.forwarded import Edge
+from dutchdoor.web.headers import SecurityHeaders
+from dutchdoor.web.http import BadRequest, Header, Request, Response
+from dutchdoor.web.problems import problem
+from dutchdoor.web.rate import LocalBuckets
+
+__all__ = ["Api", "Call", "Caller", "Route", "Site"]
+
+Demand = Literal["anyone", "caller", "admin", "client"]
+"""Whom a route serves: anyone; a signed-in caller; one with the role `admin`; a registered client with its secret."""
+
+ADMIN = "admin"
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """What the operator settled about where this runs, resolved and checked."""
+
+    edge: Edge
+    cors: Cors
+    secure: bool
+    """Browsers reach us over TLS: cookies are `__Host-` and Secure, HSTS is sent."""
+    csrf_key: bytes
+    devices: DeviceReader
+    countries: CountryReader
+    product: str = "dutchdoor"
+    security_contact: str = ""
+    """`mailto:` or `https:` address for security.txt; empty: there is none."""
+    metrics_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Site(product={self.product!r}, secure={self.secure})"
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who sent a request, and how they proved it."""
+
+    principal: Principal
+    account: Account | None
+    """None for a bearer token: nothing was looked up."""
+    session: Session | None
+    by_cookie: bool
+
+
+Handler = Callable[["Call"], Awaitable[Response]]
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One endpoint: what it demands, what it reads, what it gives, and the sentence the documentation says about it."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    """With `{name}` for one segment."""
+    handler: Handler
+    summary: str
+    demands: Demand = "anyone"
+    body: type[Body] | None = None
+    """The type its JSON body is decoded into; None: it reads none."""
+    form: tuple[str, ...] = ()
+    """The parameters it reads from a form instead (under /oauth2/)."""
+    optional_body: bool = False
+    gives: Any = None
+    status: int = 200
+    also: tuple[int, ...] = ()
+    """Statuses it may answer with besides, for the documentation."""
+    query: tuple[str, ...] = ()
+    """The query parameters it reads; any other is refused."""
+    own_origin: bool = True
+    """Judged by Fetch Metadata and Origin. Off where a registered client, not a browser, speaks."""
+
+
+class Call:
+    """One request at one route: everything a handler may ask."""
+
+    __slots__ = (
+        "_presented",
+        "api",
+        "api",
+        "body",
+        "caller",
+        "client",
+        "cookies",
+        "form",
+        "params",
+        "query",
+        "request",
+        "service",
+    )
+
+    def __init__(self, api: Api, request: Request, params: Mapping[str, str]) -> None:
+        self.api, self.request, self.params = api, request, params
+        self.cookies = api.cookies
+        self._presented: Presented | None = None
+        self.caller: Caller | None = None
+        self.service: RegisteredClient | None = None
+        self.client: Client = _NOBODY
+        self.body: Any = None
+        self.form: dict[str, str] = {}
+        self.query: dict[str, str] = {}
+
+    @property
+    def presented(self) -> Presented:
+        """Our cookies in this request. Raises `AmbiguousCookie`; only where somebody looks, so public documents stay public."""
+        if self._presented is None:
+            self._presented = self.cookies.present(self.request.cookie())
+        return self._presented
+
+    @property
+    def authority(self) -> Authority:
+        return self.api.authority
+
+    @property
+    def directory(self) -> Directory:
+        return self.api.directory
+
+    @property
+    def required(self) -> Caller:
+        """The caller, on a route that demands one."""
+        if self.caller is None:
+            raise NotAuthenticated("no proof was sent")
+        return self.caller
+
+    @property
+    def from_browser(self) -> bool:
+        """Whether a browser's page sent this. What is missing here proves nothing; it only chooses a default."""
+        return self.request.header(b"origin") is not None or self.request.header(b"sec-fetch-site") is not None
+
+    def observed(self) -> Client:
+        """Describe the client at the other end; done once, and only where it is written down."""
+        if self.client is _NOBODY:
+            site = self.api.site
+            agent = self.request.header(b"user-agent") or ""
+            self.client = observe(self.request.client, agent, devices=site.devices, countries=site.countries)
+        return self.client
+
+    def bearer(self) -> str | None:
+        """The token of an Authorization header (RFC 6750), or None. Raises `InvalidToken` for one it cannot be."""
+        header = self.request.header(b"authorization")
+        if header is None:
+            return None
+        scheme, space, token = header.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        if not space or not token or " " in token:
+            raise InvalidToken("malformed Authorization header")
+        return token
+
+    def csrf_token(self, session_id: str) -> str:
+        return origins.csrf_token(self.api.site.csrf_key, session_id)
+
+    def check_csrf(self, session_id: str) -> None:
+        """Raises `CsrfRefused` unless the page that sent this knows the session's token."""
+        origins.check_csrf(self.api.site.csrf_key, session_id, self.request.header(b"x-csrf-token"))
+
+    async def identify(self) -> Caller | None:
+        """Find out who sent this, by the session cookie or a bearer token.
+
+        Raises:
+            InvalidToken, NotAuthenticated: something was sent that does not hold.
+            BadRequest: two proofs that name different sign-ins.
+            Unavailable: the store is out of reach.
+        """
+        token, cookie = self.bearer(), self.presented.session
+        by_token = by_cookie = None
+        if token is not None:
+            principal = await self.authority.verify(token)
+            by_token = Caller(principal=principal, account=None, session=None, by_cookie=False)
+        if cookie is not None:
+            principal, session, account = await self.authority.resume(cookie)
+            by_cookie = Caller(principal=principal, account=account, session=session, by_cookie=True)
+        if by_token is None or by_cookie is None:
+            return by_token or by_cookie
+        a, b = by_token.principal, by_cookie.principal
+        # Whichever we picked, someone could make the other one count: a planted cookie beside an honest token.
+        if a.subject != b.subject or a.session_id not in {None, b.session_id}:
+            raise BadRequest("The cookie and the bearer token name different sign-ins. Send one.", code="two_callers")
+        return by_cookie
+
+    async def account(self) -> Account:
+        """The caller's account, looked up if the proof was a token. Raises `NotAuthenticated`."""
+        caller = self.required
+        account = caller.account or await self.authority.store.account(caller.principal.subject)
+        if account is None or not account.active:
+            raise NotAuthenticated("the account is gone")
+        return account
+
+    async def session(self) -> Session | None:
+        """The caller's session, looked up if the proof was a token; None for a stateless one. Raises `NotAuthenticated`."""
+        caller = self.required
+        if caller.session is not None or caller.principal.session_id is None:
+            return caller.session
+        found = await self.authority.store.session(caller.principal.session_id)
+        if found is None or found[0].ended_at is not None:
+            raise NotAuthenticated("the session ended")
+        return found[0]
+
+
+class Api:
+    """Every route, over one authority and one directory."""
+
+    def __init__(self, authority: Authority, directory: Directory, site: Site, routes: Sequence[Route]) -> None:
+        self.authority, self.directory, self.site, self.routes = authority, directory, site, tuple(routes)
+        self.cookies: Cookies = SECURE if site.secure else PLAIN
+        self.refresh_rate = LocalBuckets()
+        self._readers = {route.body: JsonBody(route.body) for route in self.routes if route.body is not None}
+        self._security = SecurityHeaders(hsts=site.secure)
+
+    def admit(self, request: Request) -> Response | None:
+        """The phases before a route is known. Gives a preflight's answer, if it is one; raises what refuses the request."""
+        self.site.edge.admit(request)
+        return self.site.cors.preflight(request)
+
+    async def answer(self, route: Route, request: Request, params: Mapping[str, str]) -> Response:
+        """Take an admitted request through the phases of its route. Raises what refuses it."""
+        unsafe = request.method not in origins.SAFE_METHODS
+        if unsafe and route.own_origin:
+            origins.judge(
+                request.method,
+                sec_fetch_site=request.header(b"sec-fetch-site"),
+                origin=request.header(b"origin"),
+                host_origin=request.origin,
+                listed=self.site.cors.origins,
+            )
+        call = Call(self, request, params)
+        if request.query and not route.form:
+            call.query = read_query(request, known=route.query)
+        if route.demands == "client":
+            call.service = await self.service(call)
+        elif route.demands != "anyone":
+            call.caller = await call.identify()
+            caller = call.required
+            if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
+                raise Forbidden("the role admin is needed")
+            if unsafe and caller.by_cookie and caller.session is not None:
+                call.check_csrf(caller.session.id)
+        if route.form:
+            call.form = read_form(request)
+        elif route.body is not None:
+            reader = self._readers[route.body]
+            call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
+        return await route.handler(call)
+
+    def refusal(self, request: Request, error: Exception) -> Response:
+        return problem(error, path=request.path)
+
+    def finish(self, request: Request, response: Response) -> list[Header]:
+        """All headers of the answer. After a refusal by `admit` too, so it decides by nothing that was not checked."""
+        headers = self._security.finish(response)
+        with suppress(DutchdoorError):  # an Origin sent twice gets no CORS headers
+            headers.extend(self.site.cors.headers(request))
+        return headers
+
+    async def service(self, call: Call) -> RegisteredClient:
+        """Authenticate a confidential client by HTTP Basic (RFC 6749, section 2.3.1). Raises `NotAuthenticated`."""
+        name, text = _basic(call.request.header(b"authorization"))
+        try:
+            secret = ClientSecret.parse(text)
+        except InvalidToken:
+            raise NotAuthenticated("malformed client secret") from None
+        found = await self.authority.store.client(name)
+        # The same comparison for an unknown client: its name would otherwise show in the time.
+        if not secret.matches(found.secret_hash if found else b"\0" * 32) or found is None:
+            raise NotAuthenticated("unknown client or wrong secret")
+        return found
+
+
+def _basic(header: str | None) -> tuple[str, str]:
+    """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` for none, and for what is none."""
+    scheme, _, encoded = (header or "").partition(" ")
+    if scheme.lower() != "basic" or len(encoded) > 512:  # noqa: PLR2004 - an id and a secret of ours have 120 characters
+        raise NotAuthenticated("no client credentials")
+    try:
+        name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")
+    except (NotBase64, ValueError):
+        raise NotAuthenticated("malformed client credentials") from None
+    if not colon:
+        raise NotAuthenticated("malformed client credentials")
+    return name, secret
+
+
+_NOBODY = Client()

@@ -1,0 +1,139 @@
+"""The OpenAPI 3.1 document, written from the same table of routes that serves the requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dutchdoor.web.api import Route
+
+__all__ = ["Problem", "document"]
+
+_TITLES = {
+    400: "The request contradicts itself.",
+    401: "No proof, or none that holds.",
+    403: "Another site's request, or a right is missing.",
+    404: "There is no such thing, or it is not yours.",
+    409: "Something of that kind is there already, or a newer one is.",
+    413: "The body is too large.",
+    415: "The body is of another type than this endpoint reads.",
+    422: "A field is wrong; `field` says which.",
+    429: "Too many attempts; see Retry-After.",
+    503: "The store is out of reach; see Retry-After. Nobody was signed out.",
+}
+_OK = {200: "Done.", 201: "Made.", 202: "Accepted; the rest happens by mail.", 204: "Yes.", 302: "Over there."}
+
+
+class Problem(Struct, omit_defaults=True):
+    """RFC 9457. `code` is stable; `detail` is for people."""
+
+    title: str
+    status: int
+    code: str
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+    field: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class OAuthError(Struct):
+    """RFC 6749, section 5.2."""
+
+    error: str
+    error_description: str
+
+
+def document(routes: Sequence[Route], *, product: str, issuer: str, version: str) -> dict[str, Any]:
+    """Write the document for these routes."""
+    types: list[Any] = [Problem, OAuthError]
+    types += [route.body for route in routes if route.body is not None]
+    types += [route.gives for route in routes if route.gives is not None]
+    unique = list(dict.fromkeys(types))
+    refs, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    schema = dict(zip(unique, refs, strict=True))
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{product}: authentication",
+            "version": version,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": issuer}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "session": {"type": "apiKey", "in": "cookie", "name": "__Host-dd_session"},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "client": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }
+
+
+def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
+    oauth = route.path.startswith("/oauth2/")
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in route.query
+    ]
+    operation: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}_{route.handler.__name__}",
+        "summary": route.summary,
+        "responses": _responses(route, schema, oauth=oauth),
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if route.demands == "client":
+        operation["security"] = [{"client": []}]
+    elif route.demands != "anyone":
+        operation["security"] = [{"session": []}, {"bearer": []}]
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": not route.optional_body,
+            "content": {"application/json": {"schema": schema[route.body]}},
+        }
+    elif route.form:
+        form = {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in route.form},
+            "required": [route.form[0]],
+        }
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/x-www-form-urlencoded": {"schema": form}},
+        }
+    return operation
+
+
+def _responses(route: Route, schema: dict[Any, Any], *, oauth: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": _OK[route.status]}
+    if route.gives is not None:
+        answer["content"] = {"application/json": {"schema": schema[route.gives]}}
+    elif route.status == 200 and not oauth:  # noqa: PLR2004
+        answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    responses = {str(route.status): answer}
+    refused = {400, 429, 503, *route.also}
+    if route.demands != "anyone" or route.method == "POST":
+        refused |= {401, 403}
+    if route.body is not None or route.form:
+        refused |= {413, 415}
+    if route.body is not None or route.query:
+        refused.add(422)
+    kind, shape = ("application/json", OAuthError) if oauth else ("application/problem+json", Problem)
+    for status in sorted(refused):
+        if str(status) in responses:
+            continue
+        if status in _OK:
+            responses[str(status)] = {**answer, "description": _OK[status]}
+        else:
+            responses[str(status)] = {"description": _TITLES[status], "content": {kind: {"schema": schema[shape]}}}
+    return responses

@@ -1,0 +1,645 @@
+"""The own API: signing in and out, refreshing, sessions, passwords. JSON in and out."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from dutchdoor.accounts import Account
+from dutchdoor.authority import Ended, SignedIn
+from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
+from dutchdoor.limits import MARK_FOR
+from dutchdoor.policy import Mode
+from dutchdoor.refresh import RefreshToken
+from dutchdoor.sessions import Session
+from dutchdoor.web import origin as origins
+from dutchdoor.web.api import Call, Caller, Route
+from dutchdoor.web.body import Body
+from dutchdoor.web.headers import CLEAR_SITE_DATA
+from dutchdoor.web.http import BadRequest, Header, Response, json_response
+
+__all__ = ["ROUTES", "SessionView", "User", "session_view", "user_view"]
+
+Email = Annotated[str, Meta(max_length=320, description="An e-mail address; every spelling of it is one account.")]
+Password = Annotated[str, Meta(max_length=1024, description="Any characters; up to 1,024 bytes.")]
+Name = Annotated[str, Meta(max_length=200)]
+OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link behind the #.")]
+Text = Annotated[str, Meta(max_length=200)]
+Transport = Literal["cookie", "body"]
+
+
+# What is read
+
+
+class Registration(Body, frozen=True):
+    email: Email
+    password: Password
+    name: Name = ""
+
+
+class Login(Body, frozen=True):
+    email: Email
+    password: Password
+    mode: Mode | UnsetType = UNSET
+    transport: Transport | UnsetType = UNSET
+    client_id: Text | UnsetType = UNSET
+
+
+class RefreshProof(Body, frozen=True):
+    refresh_token: Text | UnsetType = UNSET
+    client_id: Text | UnsetType = UNSET
+
+
+class PasswordChange(Body, frozen=True):
+    current_password: Password
+    new_password: Password
+
+
+class Reauthentication(Body, frozen=True):
+    password: Password
+
+
+class Forgotten(Body, frozen=True):
+    email: Email
+
+
+class Reset(Body, frozen=True):
+    token: OneTime
+    new_password: Password
+
+
+class OneTimeProof(Body, frozen=True):
+    token: OneTime
+
+
+class FirstAdmin(Body, frozen=True):
+    token: OneTime
+    email: Email
+    password: Password
+    name: Name = ""
+
+
+# What is given
+
+
+class User(Struct):
+    id: str
+    email: str | None
+    name: str
+    roles: tuple[str, ...]
+    email_verified: bool
+
+
+class SessionView(Struct):
+    id: str
+    current: bool
+    mode: str
+    client_id: str
+    created_at: str
+    last_seen_at: str
+    expires_at: str
+    device: str
+    address: str
+    country: str
+
+
+class SignedInView(Struct, omit_defaults=True):
+    """A sign-in or a refresh. Which members are there follows from the mode and the transport."""
+
+    user: User
+    session: SessionView | UnsetType = UNSET
+    access_token: str | UnsetType = UNSET
+    token_type: str | UnsetType = UNSET
+    expires_in: int | UnsetType = UNSET
+    refresh_token: str | UnsetType = UNSET
+    refresh_expires_in: int | UnsetType = UNSET
+    csrf_token: str | UnsetType = UNSET
+
+
+class UserView(Struct):
+    user: User
+
+
+class Me(Struct):
+    """Who the caller is. `session` is null for a stateless token."""
+
+    user: User
+    session: SessionView | None
+    method: str
+
+
+class Sessions(Struct):
+    sessions: list[SessionView]
+
+
+class Fence(Struct):
+    """Whether what was revoked is refused everywhere already, how long that took in milliseconds, and how many ended."""
+
+    fenced: bool
+    fenced_in_ms: int
+    ended: int
+
+
+class CsrfToken(Struct):
+    csrf_token: str
+
+
+class Accepted(Struct):
+    accepted: bool = True
+
+
+def instant(at: float) -> str:
+    """An instant as RFC 3339 in UTC, to the second."""
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def user_view(account: Account) -> User:
+    return User(account.subject, account.address, account.name, account.roles, account.email_verified_at is not None)
+
+
+def session_view(session: Session, current: str | None) -> SessionView:
+    return SessionView(
+        id=session.id,
+        current=session.id == current,
+        mode=session.mode,
+        client_id=session.client_id,
+        created_at=instant(session.created_at),
+        last_seen_at=instant(session.last_seen_at),
+        expires_at=instant(min(session.idle_expires_at, session.expires_at)),
+        device=session.device,
+        address=session.address,
+        country=session.country,
+    )
+
+
+# Signing in
+
+
+async def register(call: Call) -> Response:
+    body: Registration = call.body
+    account = await call.directory.register(body.email, body.password, body.name, client=call.observed())
+    if account is None:
+        return json_response(202, Accepted())
+    return json_response(201, UserView(user_view(account)))
+
+
+async def login(call: Call) -> Response:
+    body: Login = call.body
+    mode: Mode = call.authority.policy.default_mode if body.mode is UNSET else body.mode
+    if mode not in call.authority.policy.modes:
+        raise InvalidInput(f"The mode {mode!r} is not offered here.", field="mode")
+    transport = _transport(call, mode, body.transport)
+    client_id = "" if body.client_id is UNSET else body.client_id
+    if client_id and client_id != call.authority.client_id and await call.authority.store.client(client_id) is None:
+        raise InvalidInput("There is no such client.", field="client_id")
+    signed_in, mark = await call.directory.sign_in(
+        body.email,
+        body.password,
+        mode=mode,
+        client=call.observed(),
+        client_id=client_id,
+        marks=call.cookies.mark(call.request.cookie()),
+    )
+    await _end_replaced(call, signed_in)
+    headers: list[Header] = []
+    if call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie"):
+        headers.append(call.cookies.set_mark(mark, max_age=MARK_FOR))
+    return _signed_in(call, signed_in, transport, headers)
+
+
+def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
+    """Where the refresh token goes. Raises `CrossSite` when a page that is not listed asks for it in the body."""
+    if mode != "hybrid":
+        if asked is not UNSET:
+            raise InvalidInput("Only the hybrid mode has a transport.", field="transport")
+        return "cookie"
+    transport: Transport = ("cookie" if call.from_browser else "body") if asked is UNSET else asked
+    if transport == "body":
+        # A script injected into our own page must not be able to ask for what the cookie hides from it.
+        origins.judge_token_in_body(
+            sec_fetch_site=call.request.header(b"sec-fetch-site"),
+            origin=call.request.header(b"origin"),
+            listed=call.api.site.cors.origins,
+        )
+    return transport
+
+
+async def _end_replaced(call: Call, fresh: SignedIn) -> None:
+    """End the sign-in this browser held before: a cookie planted before the log-in is worth nothing after it."""
+    for session_id in await _sessions_of_cookies(call):
+        if fresh.session is None or session_id != fresh.session.id:
+            await call.authority.end(session_id, client=call.observed(), actor=fresh.account.subject, reason="replaced")
+
+
+async def _sessions_of_cookies(call: Call) -> list[str]:
+    """The live sessions that the presented cookies prove to be this browser's."""
+    held: list[str] = []
+    if call.presented.session is not None:
+        with suppress(NotAuthenticated):
+            held.append((await call.authority.bearer_of(call.presented.session)).id)
+    if call.presented.refresh is not None:
+        with suppress(NotAuthenticated):
+            held.append((await call.authority.holder(call.presented.refresh)).id)
+    return held
+
+
+def _signed_in(call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header]) -> Response:
+    session = signed_in.session
+    view = SignedInView(user=user_view(signed_in.account))
+    if session is not None:
+        view.session = session_view(session, session.id)
+        lives_for = session.expires_at - call.authority.clock()
+    if signed_in.mode == "session" and session is not None:
+        headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
+        view.csrf_token = call.csrf_token(session.id)
+        return json_response(200, view, headers)
+    view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
+    if signed_in.mode == "hybrid" and session is not None:
+        if transport == "body":
+            view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(lives_for)
+        else:
+            view.csrf_token = call.csrf_token(session.id)
+            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by now.
+            if signed_in.rotated:
+                headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
+    return json_response(200, view, headers)
+
+
+async def renew(call: Call) -> Response:
+    """Refresh. Never clears a cookie, whatever happens: the answer may be older than what the jar holds by now."""
+    text, transport = _refresh_token(call)
+    session_id = RefreshToken.parse(text).session_id
+    if transport == "cookie":
+        call.check_csrf(session_id)
+    client_id = call.body.client_id if call.body is not None and call.body.client_id is not UNSET else ""
+    limits = call.directory.limits
+    now = call.authority.clock()
+    call.api.refresh_rate.take(limits.refresh_by_session, session_id, now)
+    try:
+        signed_in = await call.authority.refresh(text, call.observed(), client_id=client_id)
+    except InvalidToken:
+        call.api.refresh_rate.take(limits.bad_refresh_by_address, call.observed().network, now)
+        raise
+    return _signed_in(call, signed_in, transport, [])
+
+
+def _refresh_token(call: Call) -> tuple[str, Transport]:
+    """The refresh token and how it came; the answer goes the same way. Raises `BadRequest` for both at once."""
+    in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
+    in_cookie = call.presented.refresh
+    if in_body is not None and in_cookie is not None:
+        raise BadRequest("Send the refresh token in the cookie or in the body, not in both.", code="two_refresh_tokens")
+    if in_body is not None:
+        origins.judge_token_in_body(
+            sec_fetch_site=call.request.header(b"sec-fetch-site"),
+            origin=call.request.header(b"origin"),
+            listed=call.api.site.cors.origins,
+        )
+        return in_body, "body"
+    if in_cookie is None:
+        raise NotAuthenticated("no refresh token was sent")
+    return in_cookie, "cookie"
+
+
+# Signing out
+
+
+async def logout(call: Call) -> Response:
+    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too."""
+    authority, client = call.authority, call.observed()
+    done: Ended | None = None
+    token = call.bearer()
+    in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
+    if token is not None:
+        claims = await authority.claims_of_any_age(token)
+        if claims.sid is None:
+            done = await authority.end_token(claims, client=client)
+        else:
+            done = await authority.end(claims.sid, client=client, actor=claims.sub)
+    if in_body is not None:
+        holder = await authority.holder(in_body, even_ended=True)
+        done = await authority.end(holder.id, client=client, actor=holder.subject)
+    for cookie, find in ((call.presented.session, authority.bearer_of), (call.presented.refresh, authority.holder)):
+        if cookie is None:
+            continue
+        session = await find(cookie, even_ended=True)
+        if token is None and in_body is None:
+            call.check_csrf(session.id)
+        done = await authority.end(session.id, client=client, actor=session.subject)
+    if done is None:
+        raise NotAuthenticated("no proof was sent")
+    headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
+    return fence(done, headers)
+
+
+async def logout_all(call: Call) -> Response:
+    caller = call.required
+    done = await call.authority.end_all(
+        caller.principal.subject, client=call.observed(), actor=caller.principal.subject
+    )
+    headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
+    return fence(done, headers)
+
+
+def fence(done: Ended, headers: list[Header] | None = None) -> Response:
+    # Every process over this store reads the log at every request, so what was committed is refused by all of them now.
+    return json_response(200, Fence(fenced=True, fenced_in_ms=0, ended=done.count), headers or [])
+
+
+# Who am I, and where else
+
+
+async def me(call: Call) -> Response:
+    caller = call.required
+    account = await call.account()
+    session = await call.session()
+    view = session_view(session, session.id) if session else None
+    return json_response(200, Me(user_view(account), view, caller.principal.method))
+
+
+async def list_sessions(call: Call) -> Response:
+    principal = call.required.principal
+    live = await call.authority.sessions(principal.subject)
+    return json_response(200, Sessions([session_view(session, principal.session_id) for session in live]))
+
+
+async def end_session(call: Call) -> Response:
+    subject = call.required.principal.subject
+    done = await call.authority.end(
+        call.params["id"], client=call.observed(), actor=subject, reason="ended_by_owner", subject=subject
+    )
+    return fence(done)
+
+
+async def end_others(call: Call) -> Response:
+    principal = call.required.principal
+    if call.query.get("except") != "current":
+        raise BadRequest("Say which to keep: DELETE /auth/sessions?except=current", code="except_missing")
+    done = await call.authority.end_others(principal.subject, principal.session_id or "", client=call.observed())
+    return fence(done)
+
+
+async def csrf(call: Call) -> Response:
+    """The token for the caller's session, proved by its cookie, its access token or its refresh cookie."""
+    if call.presented.refresh is not None and call.presented.session is None and call.bearer() is None:
+        return json_response(200, CsrfToken(call.csrf_token((await call.authority.holder(call.presented.refresh)).id)))
+    caller: Caller | None = await call.identify()
+    if caller is None:
+        raise NotAuthenticated("no proof was sent")
+    if caller.principal.session_id is None:
+        raise NotFound("a stateless token has no session")
+    return json_response(200, CsrfToken(call.csrf_token(caller.principal.session_id)))
+
+
+# Passwords and addresses
+
+
+async def change_password(call: Call) -> Response:
+    body: PasswordChange = call.body
+    account, session = await call.account(), await call.session()
+    signed_in = await call.directory.change_password(
+        account,
+        session,
+        body.current_password,
+        body.new_password,
+        client=call.observed(),
+        client_id=call.required.principal.client_id,
+    )
+    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [])
+
+
+async def reauthenticate(call: Call) -> Response:
+    body: Reauthentication = call.body
+    account, session = await call.account(), await call.session()
+    signed_in = await call.directory.reauthenticate(
+        account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
+    )
+    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [])
+
+
+def _answer_transport(call: Call, signed_in: SignedIn) -> Transport:
+    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page."""
+    if signed_in.mode != "hybrid" or call.presented.refresh is not None or call.from_browser:
+        return "cookie"
+    return "body"
+
+
+async def forgot(call: Call) -> Response:
+    body: Forgotten = call.body
+    await call.directory.forget_password(body.email, client=call.observed())
+    return json_response(202, Accepted())
+
+
+async def reset(call: Call) -> Response:
+    body: Reset = call.body
+    account = await call.directory.reset_password(body.token, body.new_password, client=call.observed())
+    return json_response(200, UserView(user_view(account)))
+
+
+async def verify_email(call: Call) -> Response:
+    body: OneTimeProof = call.body
+    account = await call.directory.verify_email(body.token, client=call.observed())
+    return json_response(200, UserView(user_view(account)))
+
+
+async def setup(call: Call) -> Response:
+    body: FirstAdmin = call.body
+    account = await call.directory.set_up(body.token, body.email, body.password, body.name, client=call.observed())
+    return json_response(201, UserView(user_view(account)))
+
+
+# For a proxy
+
+
+async def check(call: Call) -> Response:
+    """Answer nginx `auth_request` and the like: 204 with who it is, or 401.
+
+    The request that is asked about is another one than this: its method and origin come in forwarded headers, believed
+    from configured proxies only. A cookie alone never lets a cross-site POST through.
+    """
+    method = _forwarded_method(call)
+    judged = method not in origins.SAFE_METHODS
+    if judged:
+        origins.judge(
+            method,
+            sec_fetch_site=call.request.header(b"sec-fetch-site"),
+            origin=call.request.header(b"origin"),
+            host_origin=call.request.origin,
+            listed=call.api.site.cors.origins,
+        )
+    caller = call.required
+    if judged and caller.by_cookie and not call.from_browser:
+        # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here says which.
+        raise Forbidden("an unsafe request by cookie alone, without Origin")
+    principal = caller.principal
+    headers: list[Header] = [
+        (b"x-auth-subject", principal.subject.encode()),
+        (b"x-auth-session", (principal.session_id or "").encode()),
+        (b"x-auth-roles", " ".join(principal.roles).encode()),
+        (b"x-auth-token", (await call.authority.pass_on(await call.account(), principal)).encode()),
+    ]
+    return Response(204, headers)
+
+
+def _forwarded_method(call: Call) -> str:
+    """The method of the request a configured proxy asks about. Raises `BadRequest` unless it says exactly one.
+
+    From anyone else the header is a claim, and the check is about this request itself.
+    """
+    if not call.api.site.edge.came_through_proxy(call.request):
+        return call.request.method
+    said = {call.request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
+    if len(said) != 1:
+        raise BadRequest("The proxy must say the method it asks about, in X-Forwarded-Method.", code="forwarded_method")
+    return str(said.pop()).upper()
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/auth/register",
+        handler=register,
+        body=Registration,
+        gives=UserView,
+        status=201,
+        also=(202, 409),
+        summary="Make an account. Where a verified address is required it answers 202 always, and the rest goes by mail.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/login",
+        handler=login,
+        body=Login,
+        gives=SignedInView,
+        summary="Sign in by session cookie, by refresh and access token, or by a stateless access token.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/refresh",
+        handler=renew,
+        body=RefreshProof,
+        optional_body=True,
+        gives=SignedInView,
+        also=(409,),
+        summary="Exchange the refresh token, from the cookie or the body; the answer goes the way it came.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/logout",
+        handler=logout,
+        body=RefreshProof,
+        optional_body=True,
+        gives=Fence,
+        summary="End the caller's sign-in, by cookie, access token (an expired one too) or refresh token. Idempotent.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/logout/all",
+        handler=logout_all,
+        demands="caller",
+        gives=Fence,
+        summary="End every session and every token of the caller, everywhere.",
+    ),
+    Route(method="GET", path="/auth/me", handler=me, demands="caller", gives=Me, summary="Who the caller is."),
+    Route(
+        method="GET",
+        path="/auth/sessions",
+        handler=list_sessions,
+        demands="caller",
+        gives=Sessions,
+        summary="The caller's live sessions, newest first.",
+    ),
+    Route(
+        method="DELETE",
+        path="/auth/sessions",
+        handler=end_others,
+        demands="caller",
+        gives=Fence,
+        query=("except",),
+        summary="End every session of the caller but this one: `?except=current`.",
+    ),
+    Route(
+        method="DELETE",
+        path="/auth/sessions/{id}",
+        handler=end_session,
+        demands="caller",
+        gives=Fence,
+        also=(404,),
+        summary="End one session of the caller. Another's is 404.",
+    ),
+    Route(
+        method="GET",
+        path="/auth/csrf",
+        handler=csrf,
+        gives=CsrfToken,
+        also=(401, 404),
+        summary="The token that unsafe requests by cookie carry in X-CSRF-Token.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password",
+        handler=change_password,
+        demands="caller",
+        body=PasswordChange,
+        gives=SignedInView,
+        summary="Change the password. Ends every other session; the answer carries fresh tokens for this one.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/reauthenticate",
+        handler=reauthenticate,
+        demands="caller",
+        body=Reauthentication,
+        gives=SignedInView,
+        summary="Prove the password again: a fresh auth_time, and fresh tokens.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/forgot",
+        handler=forgot,
+        body=Forgotten,
+        gives=Accepted,
+        status=202,
+        summary="Mail a reset link, if the address has an account. The answer does not tell.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/reset",
+        handler=reset,
+        body=Reset,
+        gives=UserView,
+        also=(401,),
+        summary="Set a new password by a mailed token. Ends every session.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/email/verify",
+        handler=verify_email,
+        body=OneTimeProof,
+        gives=UserView,
+        also=(401,),
+        summary="Verify an e-mail address by a mailed token.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/setup",
+        handler=setup,
+        body=FirstAdmin,
+        gives=UserView,
+        status=201,
+        also=(401, 409),
+        summary="Make the first administrator by the one-time link printed at first start.",
+    ),
+    Route(
+        method="GET",
+        path="/auth/check",
+        handler=check,
+        demands="caller",
+        status=204,
+        also=(403,),
+        summary="For a proxy's forward authentication: 204 with X-Auth-Subject, -Session, -Roles and -Token, or 401.",
+    ),
+)

@@ -1,0 +1,137 @@
+"""The documents that are found by their well-known addresses (RFC 8615), and the checks of whoever watches this server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dutchdoor.errors import NotFound, Unavailable
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.http import Header, Response
+
+__all__ = ["ROUTES"]
+
+_JSON: Header = (b"content-type", b"application/json")
+_JWKS_KEPT_FOR = 300
+"""Seconds. Far below the day a new key is published before it signs, so no cache ever lacks a key it needs."""
+
+SECURITY_TXT_VALID_FOR = 180 * 86400
+
+
+class Jwks(Struct):
+    keys: list[dict[str, Any]]
+
+
+class Metadata(Struct, omit_defaults=True):
+    """Authorization server metadata (RFC 8414)."""
+
+    issuer: str
+    token_endpoint: str
+    introspection_endpoint: str
+    revocation_endpoint: str
+    grant_types_supported: list[str]
+    response_types_supported: list[str]
+    token_endpoint_auth_methods_supported: list[str]
+    introspection_endpoint_auth_methods_supported: list[str]
+    revocation_endpoint_auth_methods_supported: list[str]
+    jwks_uri: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def _cached(value: object, seconds: int) -> Response:
+    kept = f"public, max-age={seconds}".encode()
+    return Response(200, [_JSON, (b"cache-control", kept)], msgspec.json.encode(value), kind="public")
+
+
+async def jwks(call: Call) -> Response:
+    keys = await call.authority.jwks()
+    if not keys:
+        raise NotFound("symmetric keys are not published")
+    return _cached(Jwks(keys), _JWKS_KEPT_FOR)
+
+
+async def metadata(call: Call) -> Response:
+    issuer = call.authority.issuer
+    document = Metadata(
+        issuer=issuer,
+        token_endpoint=f"{issuer}/oauth2/token",
+        introspection_endpoint=f"{issuer}/oauth2/introspect",
+        revocation_endpoint=f"{issuer}/oauth2/revoke",
+        grant_types_supported=["refresh_token"],
+        response_types_supported=[],
+        token_endpoint_auth_methods_supported=["client_secret_basic", "none"],
+        introspection_endpoint_auth_methods_supported=["client_secret_basic"],
+        revocation_endpoint_auth_methods_supported=["client_secret_basic", "none"],
+    )
+    if not call.authority.symmetric:
+        document.jwks_uri = f"{issuer}/.well-known/jwks.json"
+    return _cached(document, 3600)
+
+
+async def change_password(call: Call) -> Response:
+    """Where a password manager sends its user to change a password (W3C well-known change-password URL)."""
+    return Response(302, [(b"location", b"/reset-password")], kind="page")
+
+
+async def security_txt(call: Call) -> Response:
+    """Whom to tell about a weakness (RFC 9116)."""
+    contact = call.api.site.security_contact
+    if not contact:
+        raise NotFound("no security contact is set (--security-contact)")
+    until = datetime.fromtimestamp(int(call.authority.clock() + SECURITY_TXT_VALID_FOR), UTC)
+    text = f"Contact: {contact}\nExpires: {until:%Y-%m-%dT%H:%M:%SZ}\nCanonical: {call.authority.issuer}/.well-known/security.txt\n"
+    return Response(
+        200,
+        [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"public, max-age=86400")],
+        text.encode(),
+        kind="public",
+    )
+
+
+async def alive(call: Call) -> Response:
+    return Response(200, [(b"content-type", b"text/plain")], b"alive\n")
+
+
+async def ready(call: Call) -> Response:
+    """Ready when the store answers and a key signs."""
+    if not await call.authority.jwks() and not call.authority.symmetric:
+        raise Unavailable("no key")
+    await call.authority.store.clients()
+    return Response(200, [(b"content-type", b"text/plain")], b"ready\n")
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/.well-known/jwks.json",
+        handler=jwks,
+        gives=Jwks,
+        also=(404,),
+        summary="The public keys that verify our access tokens (RFC 7517).",
+    ),
+    Route(
+        method="GET",
+        path="/.well-known/oauth-authorization-server",
+        handler=metadata,
+        gives=Metadata,
+        summary="Where everything is (RFC 8414).",
+    ),
+    Route(
+        method="GET",
+        path="/.well-known/change-password",
+        handler=change_password,
+        status=302,
+        summary="Where to change a password.",
+    ),
+    Route(
+        method="GET",
+        path="/.well-known/security.txt",
+        handler=security_txt,
+        also=(404,),
+        summary="Whom to tell about a weakness (RFC 9116).",
+    ),
+    Route(method="GET", path="/livez", handler=alive, summary="The process answers."),
+    Route(method="GET", path="/readyz", handler=ready, summary="The store answers and a key signs."),
+)
