@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ import uvloop
 
 from benchmarks import contenders
 from benchmarks.contenders import Contender, View
-from benchmarks.load import Chain, Figures, Generator, Request, ask, drive, repeating
+from benchmarks.load import Chain, Figures, Generator, Request, ask, collecting, drive, once, repeating
 from benchmarks.servers import LOAD_CORE, SERVER_CORE, Server, pin, running
 from benchmarks.table import table
 
@@ -39,10 +41,13 @@ class Effort(NamedTuple):
     rounds: int
     seconds: float
     warm_for: float
+    many_rows: int
+    sessions: int
 
 
-FULL = Effort(rounds=3, seconds=3, warm_for=0.5)
-QUICK = Effort(rounds=1, seconds=1.5, warm_for=0.3)
+FULL = Effort(rounds=3, seconds=3, warm_for=0.5, many_rows=10**6, sessions=10**5)
+QUICK = Effort(rounds=1, seconds=1.5, warm_for=0.3, many_rows=10**5, sessions=10**4)
+FEW_ROWS = 10**4
 
 
 class Results:
@@ -157,6 +162,43 @@ async def measure(chosen: Sequence[str], effort: Effort, load: Generator) -> Res
     return results
 
 
+def measure_inside(effort: Effort, results: Results) -> None:
+    """What needs no peer: a validation beside a bare SELECT, bytes on disk, and what importing costs."""
+    say("inside the process: validation on SQLite")
+    few, many = inside("validation", FEW_ROWS), inside("validation", effort.many_rows)
+    results.add(contenders.OURS, "validation few", few["validation"] / few["select"])
+    results.add(contenders.OURS, "validation many", many["validation"] / many["select"])
+    results.add(contenders.OURS, "validation growth", many["validation"] / few["validation"])
+    results.add(contenders.OURS, "session bytes", many["bytes"])
+    say("inside the process: imports")
+    results.add(contenders.OURS, "import verifier", inside("verifier")["import"])
+
+
+def inside(*what: object) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.inside", *map(str, what)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+async def measure_memory(effort: Effort, results: Results) -> None:
+    """Make sessions with the embedded application, then let `dutchdoor serve` answer for every one of them once."""
+    say(f"memory with {effort.sessions:,} sessions")
+    patience = 600
+    view = contenders.OURS_SERVER.views[0]
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder, "bench.db")
+        with running(contenders.OURS_EMBEDDED, hashing="none", database=database) as server:
+            scripts, cookies = collecting(view.login, effort.sessions, CONNECTIONS)
+            made = await drive(server.port, scripts, patience)
+        afresh = contenders.OURS_SERVER._replace(once_up=lambda port: None)
+        with running(afresh, hashing="argon2id", database=database) as server:
+            empty = server.memory_mib
+            requests = [Request("GET", view.me, {"cookie": cookie}) for cookie in cookies]
+            used = await drive(server.port, once(requests, CONNECTIONS), patience)
+            results.add(contenders.OURS, "memory without sessions", empty)
+            results.add(contenders.OURS, "memory with sessions", server.memory_mib)
+    results.bad[contenders.OURS] += made.bad + used.bad + effort.sessions - len(cookies)
+
+
 class Machine:
     """Watches what else runs: figures of a busy machine are low, and not all by the same factor."""
 
@@ -203,7 +245,7 @@ def main() -> None:
     load = Generator.chosen(arguments.generator)
     begun = time.monotonic()
     results = uvloop.run(measure(arguments.only, effort, load))
-    print(table(results))
+    print(table(results, few=FEW_ROWS, many=effort.many_rows, sessions=effort.sessions))
     bad = sum(results.bad.values())
     print(
         f"\n{effort.rounds} rounds of {effort.seconds:g} s, medians; load by {load.name}; "

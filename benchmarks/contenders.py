@@ -47,7 +47,8 @@ class Contender(NamedTuple):
     command: tuple[str, ...]
     views: tuple[View, ...]
     environ: Mapping[str, str] = {}
-    folder: Path = HERE / "peers"
+    folder: Path | None = HERE / "peers"
+    """Where to run it; None for an empty folder."""
     before: tuple[str, ...] = ()
     """A command to run first, on an empty database."""
     once_up: Callable[[int], None] = lambda port: None
@@ -201,7 +202,8 @@ OURS_SERVER = Contender(
         *(str(Path(sys.executable).parent / "dutchdoor"), "serve", "--host", "127.0.0.1", "--port", "{port}"),
         *("--database", "sqlite:///{database}"),
     ),
-    folder=HERE.parent,
+    folder=None,
+    environ={"DUTCHDOOR_MASTER_KEY_FILE": "{database}.keys"},
     views=_our_views("/auth/me"),
     once_up=_register,
     hashes_with="cryptography",

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -73,25 +73,39 @@ class Figures(NamedTuple):
 
 
 class Script(Protocol):
-    """What one connection says: something first, and something after each answer."""
+    """What one connection says: something first, and something after each answer. None: nothing more."""
 
-    def first(self) -> bytes: ...
+    def first(self) -> bytes | None: ...
 
-    def after(self, answer: bytes, body_at: int) -> bytes:
+    def after(self, answer: bytes, body_at: int) -> bytes | None:
         """Give the next request; the answer had status 200 and its body begins at `body_at`."""
 
 
-class Repeat:
-    """Sends the requests of one list in turn; connections that share the iterator share the turns."""
+class Take:
+    """Sends what an iterator gives; connections that share it share the turns."""
 
-    def __init__(self, turns: itertools.cycle[bytes]) -> None:
-        self._next = turns.__next__
+    def __init__(self, turns: Iterator[bytes]) -> None:
+        self._turns = turns
 
-    def first(self) -> bytes:
-        return self._next()
+    def first(self) -> bytes | None:
+        return next(self._turns, None)
 
-    def after(self, answer: bytes, body_at: int) -> bytes:
-        return self._next()
+    def after(self, answer: bytes, body_at: int) -> bytes | None:
+        return next(self._turns, None)
+
+
+class Collect(Take):
+    """The same, and keeps the cookies it is given."""
+
+    def __init__(self, turns: Iterator[bytes], cookies: list[str]) -> None:
+        super().__init__(turns)
+        self._cookies = cookies
+
+    def after(self, answer: bytes, body_at: int) -> bytes | None:
+        found = _COOKIE(answer, 0, body_at)
+        if found:
+            self._cookies.append(found[1].decode())
+        return next(self._turns, None)
 
 
 class Chain:
@@ -109,12 +123,26 @@ class Chain:
 
 
 def repeating(requests: Iterable[Request], connections: int) -> list[Script]:
+    """Send the requests in turn, for ever."""
     turns = itertools.cycle([request.encoded() for request in requests])
-    return [Repeat(turns) for _ in range(connections)]
+    return [Take(turns) for _ in range(connections)]
+
+
+def once(requests: Iterable[Request], connections: int) -> list[Script]:
+    """Send each request once."""
+    turns = iter([request.encoded() for request in requests])
+    return [Take(turns) for _ in range(connections)]
+
+
+def collecting(request: Request, times: int, connections: int) -> tuple[list[Script], list[str]]:
+    """Send one request so often; the list fills with the cookies that the answers set."""
+    turns, cookies = itertools.repeat(request.encoded(), times), list[str]()
+    return [Collect(turns, cookies) for _ in range(connections)], cookies
 
 
 # --- sending it ------------------------------------------------------------------------------------------------------
 
+_COOKIE = re.compile(rb"(?i)\r\nset-cookie: *([^;\r]+)").search
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)").search
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked").search
 
@@ -132,9 +160,12 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def start(self) -> None:
+    def send(self, request: bytes | None) -> None:
+        if request is None:
+            self.finish()
+            return
         self.sent_at = time.perf_counter()
-        self.transport.write(self.script.first())
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         if self.received:
@@ -161,8 +192,7 @@ class _Connection(asyncio.Protocol):
         else:
             self.bad += 1
             following = self.script.first()
-        self.sent_at = now
-        self.transport.write(following)
+        self.send(following)
 
     def finish(self, failure: Exception | None = None) -> None:
         self.transport.close()
@@ -180,20 +210,22 @@ class _Connection(asyncio.Protocol):
 
 
 async def drive(port: int, scripts: Sequence[Script], seconds: float) -> Figures:
-    """Run every script on a connection of its own for so long, and let what is under way then be answered."""
+    """Run every script on a connection of its own, for so long at most; what is under way then is still answered."""
     loop = asyncio.get_running_loop()
     until = time.perf_counter() + seconds
     connections = [
         (await loop.create_connection(lambda s=script: _Connection(s, until), HOST, port))[1] for script in scripts
     ]
     for connection in connections:
-        connection.start()
+        connection.send(connection.script.first())
+    started_at = until - seconds
     await asyncio.wait_for(asyncio.gather(*(connection.done for connection in connections)), seconds + 30)
     latencies = sorted(itertools.chain.from_iterable(connection.latencies for connection in connections))
     bad = sum(connection.bad for connection in connections)
     if not latencies:
         return Figures(0.0, float("nan"), float("nan"), bad or 1)
-    return Figures(len(latencies) / seconds, _at(latencies, 0.5), _at(latencies, 0.99), bad)
+    lasted = min(time.perf_counter() - started_at, seconds)
+    return Figures(len(latencies) / lasted, _at(latencies, 0.5), _at(latencies, 0.99), bad)
 
 
 def _at(ordered: Sequence[float], part: float) -> float:

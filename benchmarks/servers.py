@@ -50,15 +50,17 @@ def running(contender: Contender, *, hashing: str, database: Path | None = None)
         fill = {"{port}": str(port), "{database}": str(database or Path(folder, "bench.db"))}
         environ = {
             **os.environ,
-            **contender.environ,
+            **{name: _filled(value, fill) for name, value in contender.environ.items()},
             "HASH": hashing,
             "SQLITE_PATH": fill["{database}"],
-            "PYTHONPATH": str(contender.folder),
+            "PYTHONPATH": str(contender.folder or folder),
         }
         log_path = Path(folder, "log")
         with log_path.open("wb") as log:
             if contender.before:
-                subprocess.run(contender.before, cwd=contender.folder, env=environ, stdout=log, stderr=log, check=True)
+                subprocess.run(
+                    contender.before, cwd=contender.folder or folder, env=environ, stdout=log, stderr=log, check=True
+                )
             process = subprocess.Popen(
                 [_filled(word, fill) for word in contender.command],
                 cwd=contender.folder,

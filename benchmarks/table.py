@@ -94,25 +94,25 @@ ROWS = (
     Row("throughput kept while four clients log in", "mixed share", _share, (Asked(least=0.30),), ratio=False),
     Row("... 99th percentile", "mixed p99", _ms, (Asked(most=10),), ratio=False),
     Row("memory after all this", "memory", _mib, ratio=False),
-    Row("memory with the sessions below, all just used", "memory with sessions", _mib, (Asked(most=60),), ratio=False),
-    Row("... how many sessions", "sessions in memory", _count, ratio=False),
-    Row("validating a session over a bare SELECT, 10^4 rows", "validation 10^4", _times, (Asked(most=2),), ratio=False),
-    Row("the same, 10^6 rows", "validation 10^6", _times, (Asked(most=2),), ratio=False),
-    Row("validation at 10^6 rows over 10^4", "validation growth", _times, (Asked(most=2),), ratio=False),
+    Row("`dutchdoor serve`, just started", "memory without sessions", _mib, ratio=False),
+    Row("... after {sessions:,} sessions were used", "memory with sessions", _mib, (Asked(most=60),), ratio=False),
+    Row("validating a session over its SELECT, {few:,} rows", "validation few", _times, (Asked(most=2),), ratio=False),
+    Row("... {many:,} rows", "validation many", _times, (Asked(most=2),), ratio=False),
+    Row("... {many:,} rows over {few:,}", "validation growth", _times, (Asked(most=2),), ratio=False),
     Row("a session on disk", "session bytes", _bytes, (Asked(most=300),), ratio=False),
     Row("importing the verifier, over bare Python", "import verifier", _ms, (Asked(most=60),), ratio=False),
 )
 
 
-def table(results: Medians) -> str:
-    """Write it as Markdown; rows that nobody was measured for are left out."""
+def table(results: Medians, **numbers: int) -> str:
+    """Write it as Markdown, `numbers` filled into the labels; rows that nobody was measured for are left out."""
     present = [column for column in COLUMNS if any(results.median(column, row.measure) is not None for row in ROWS)]
     lines = ["| | " + " | ".join(present) + " | asked |", "|---|" + "---:|" * len(present) + "---|"]
     for row in ROWS:
         figures = {column: results.median(column, row.measure) for column in present}
         if any(figure is not None for figure in figures.values()):
             cells = [_cell(row, column, figures) for column in present]
-            lines.append(f"| {row.label} | {' | '.join(cells)} | {_asked(row, figures)} |")
+            lines.append(f"| {row.label.format(**numbers)} | {' | '.join(cells)} | {_asked(row, figures)} |")
     lines.append("| bad answers | " + " | ".join(str(results.bad.get(column, 0)) for column in present) + " | 0 |")
     return "\n".join(lines)
 

@@ -1,0 +1,135 @@
+"""What can be measured inside one process, as a program of its own that prints JSON: `python -m benchmarks.inside`.
+
+validation ROWS     a session's full validation on SQLite, a bare SELECT of its row, and its bytes on disk
+verifier            milliseconds that importing the verifier takes over starting Python
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from dutchdoor import ids, sessions
+from dutchdoor.accounts import bare_account
+from dutchdoor.authority import Authority
+from dutchdoor.client import Client
+from dutchdoor.master import MasterKey, MasterKeys
+from dutchdoor.policy import STANDARD
+from dutchdoor.principal import Verified
+from dutchdoor.store import Add
+from dutchdoor.stores.sqlite import SqliteStore
+
+SAMPLE = 5000
+"""Sessions that are validated, drawn from all of them."""
+BATCH = 500
+SESSIONS_AN_ACCOUNT = 4
+DEVICES = (("Firefox", "Linux"), ("Chrome", "Windows"), ("Safari", "macOS"), ("Chrome Mobile", "Android"))
+
+
+async def fill(store: SqliteStore, rows: int, now: float) -> tuple[list[str], float]:
+    """Store so many sessions. Gives the tokens of a sample, and the bytes that one session takes on disk."""
+    draw = random.Random(1)
+    subjects = [ids.new_id() for _ in range(max(rows // SESSIONS_AN_ACCOUNT, 1))]
+    for first in range(0, len(subjects), BATCH):
+        await store.commit(*(Add(bare_account(subject, now)) for subject in subjects[first : first + BATCH]))
+    before = await _size(store)
+    kept, every = [], max(rows // SAMPLE, 1)
+    for first in range(0, rows, BATCH):
+        batch = []
+        for number in range(first, min(first + BATCH, rows)):
+            browser, platform = draw.choice(DEVICES)
+            client = Client(
+                address=f"{draw.randrange(1, 224)}.{draw.randrange(256)}.{draw.randrange(256)}.{draw.randrange(256)}",
+                country="NL",
+                device=f"{browser} on {platform}",
+                browser_family=browser,
+                platform=platform,
+            )
+            session, token = sessions.start(
+                Verified(subject=subjects[number % len(subjects)], epoch=0, amr=("pwd",), at=now),
+                mode="session",
+                client=client,
+                client_id="app",
+                scope="",
+                master_key_id=b"",
+                # Sign-ins arrive over time, which is what ids begin with.
+                now=now + number * 0.001,
+                policy=STANDARD,
+            )
+            batch.append(Add(session))
+            if token and number % every == 0:
+                kept.append(token.text())
+        await store.commit(*batch)
+    draw.shuffle(kept)
+    return kept, (await _size(store) - before) / rows
+
+
+async def _size(store: SqliteStore) -> int:
+    # Closing the last connection folds the log into the file.
+    path = Path(store._path)  # noqa: SLF001 - to look at the file it writes
+    await store.close()
+    size = path.stat().st_size
+    await store.open()
+    return size
+
+
+async def validation(rows: int) -> dict[str, float]:
+    """Time `Authority.resume` and a bare SELECT of the same rows in turn; medians of microseconds."""
+    now = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bench.db")
+        store = SqliteStore(path)
+        authority = Authority(
+            store,
+            master=MasterKeys(MasterKey.generate()),
+            issuer="http://localhost",
+            # Nothing is due to be marked as seen: this measures reading.
+            clock=lambda: now + rows * 0.001,
+        )
+        await authority.open()
+        tokens, size = await fill(store, rows, now)
+        keys = [ids.decode(sessions.SessionToken.parse(token).id) for token in tokens]
+        bare = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        full_times, bare_times = [], []
+        await authority.resume(tokens[0])
+        for turn in range(5):
+            chunk = slice(turn * SAMPLE // 5, (turn + 1) * SAMPLE // 5)
+            start = time.perf_counter()
+            for key in keys[chunk]:
+                bare.execute("SELECT * FROM sessions WHERE id = ?", (key,)).fetchone()
+            bare_times.append((time.perf_counter() - start) / len(keys[chunk]) * 1e6)
+            start = time.perf_counter()
+            for token in tokens[chunk]:
+                await authority.resume(token)
+            full_times.append((time.perf_counter() - start) / len(keys[chunk]) * 1e6)
+        bare.close()
+        await authority.close()
+    return {
+        "validation": statistics.median(full_times),
+        "select": statistics.median(bare_times),
+        "bytes": size,
+    }
+
+
+def verifier() -> dict[str, float]:
+    """Start Python with and without the import, in turn; the difference of the medians in milliseconds."""
+    times: dict[str, list[float]] = {"pass": [], "from dutchdoor import Verifier": []}
+    for _ in range(11):
+        for code, spent in times.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            spent.append((time.perf_counter() - start) * 1000)
+    bare, importing = (statistics.median(spent[1:]) for spent in times.values())
+    return {"import": importing - bare}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(validation(int(sys.argv[2]))) if sys.argv[1] == "validation" else verifier()))
