@@ -89,7 +89,7 @@ class Edge:
             names.append(canonical)
         self._hosts = frozenset(names)
         networks = [_network(proxy) for proxy in proxies]
-        self._exact = frozenset(str(n.network_address) for n in networks if n.num_addresses == 1)
+        self._exact = frozenset(_canonical(str(n.network_address)) for n in networks if n.num_addresses == 1)
         self._networks = tuple(n for n in networks if n.num_addresses > 1)
         self._judged = lru_cache(maxsize=2048)(self._judge)
         if self.public_origin is None and (names or networks):

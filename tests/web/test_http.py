@@ -1,0 +1,57 @@
+"""Requests: a header that may be sent once is there once, and a list is one list."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dutchdoor.web.http import BadRequest, Request, Response, json_response
+
+
+def request(*headers: tuple[bytes, bytes]) -> Request:
+    return Request("GET", "/", b"", headers, "127.0.0.1", "http")
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-type", b"x-csrf-token"])
+def test_s22_a_repeated_header_is_refused(name: bytes) -> None:
+    """Two of one name are how a proxy sees one caller and the server another, whether they are equal or not."""
+    for second in (b"a", b"b"):
+        sent = request((name, b"a"), (b"accept", b"*/*"), (name, second))
+        with pytest.raises(BadRequest, match=name.decode()) as refused:
+            sent.header(name)
+        assert refused.value.code == "repeated_header"
+        assert sent.header(b"accept") == "*/*"
+        assert sent.header(b"cookie") is None
+
+
+def test_a_list_may_come_in_several_lines() -> None:
+    """RFC 9110, section 5.3: they are one list, in order."""
+    sent = request((b"x-forwarded-for", b"a"), (b"accept", b"*/*"), (b"x-forwarded-for", b"b, c"))
+    assert sent.header_list(b"x-forwarded-for") == "a,b, c"
+    assert sent.header_list(b"accept") == "*/*"
+    assert sent.header_list(b"forwarded") is None
+
+
+def test_any_byte_is_a_character() -> None:
+    """No header value makes reading fail; who reads it judges it."""
+    assert request((b"x", bytes(range(256)))).header(b"x") == bytes(range(256)).decode("latin-1")
+
+
+def test_cookies_are_one_line() -> None:
+    """None, one or several headers."""
+    assert request().cookie() == b""
+    assert request((b"cookie", b"a=1")).cookie() == b"a=1"
+    assert request((b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")).cookie() == b"a=1; b=2"
+
+
+def test_a_request_has_nothing_to_decide_by_before_it_is_admitted() -> None:
+    """The host is empty until it has been judged, so a forgotten judgement compares equal to nothing."""
+    assert request((b"host", b"evil.example")).host == ""
+
+
+def test_json_is_what_an_answer_is_by_default() -> None:
+    """Content type, body, own headers; and kept nowhere, being of kind `api`."""
+    answer = json_response(201, {"a": 1}, [(b"x-y", b"z")])
+    assert (answer.status, msgspec.json.decode(answer.body), answer.kind) == (201, {"a": 1}, "api")
+    assert answer.headers == [(b"content-type", b"application/json"), (b"x-y", b"z")]
+    assert Response(204).headers == []
