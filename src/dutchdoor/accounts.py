@@ -1,7 +1,7 @@
 """The bundled directory of accounts: who can sign in, and what proves it.
 
-An application that brings its own users has accounts too, bare ones: a subject, an epoch and a status, without an e-mail
-address. They are what a session's end and a ban hang on.
+An application that brings its own users has accounts too, bare ones: a subject, an epoch and a status, without an
+e-mail address. They are what a session's end and a ban hang on.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     principal = await auth.principal(request.headers)
 
 It puts together what the layers below are made of: a store, the authority over it, the directory of accounts, the web
-API. Nothing is decided here. An application that brings users of its own takes `auth.authority` and starts sessions from
-its own proof; one that wants the bundled accounts mounts the application and asks `auth.principal`.
+API. Nothing is decided here. An application that brings users of its own takes `auth.authority` and starts sessions
+from its own proof; one that wants the bundled accounts mounts the application and asks `auth.principal`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ class Auth:
         self._open = False
 
     async def open(self) -> None:
-        """Open the store, bring its schema up to date, and make the first signing key. Raises `Unavailable`, `Misconfigured`."""
+        """Open the store, bring its schema up to date, and make the first signing key. Raises `Unavailable`,
+        `Misconfigured`.
+        """
         if not self._open:
             await self.authority.open()
             self._open = True

@@ -1,14 +1,15 @@
 """The authority: the side that starts, checks, refreshes and ends sign-ins.
 
-Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything the
-decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there now, a few
-times at most; that happens here and nowhere below. `Verifier` is the other side, which only checks.
+Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything
+the decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there
+now, a few times at most; that happens here and nowhere below. `Verifier` is the other side, which only checks.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -56,7 +57,9 @@ from dutchdoor.store import Add, Change, Committed, End, EndAll, Expect, Log, Re
 __all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
 
 RACES = 8
-"""Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not luck."""
+"""Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not
+luck.
+"""
 
 RING_FRESH_FOR = 30.0
 """Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
@@ -109,7 +112,9 @@ class Authority:
         claims: ClaimsHook | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for all."""
+        """Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
+        all.
+        """
         self.store, self.master, self.policy, self.clock = store, master, policy, clock
         self.issuer, self.audience, self.client_id, self.alg = issuer, tuple(audience) or (issuer,), client_id, alg
         self.log = RevocationLog()
@@ -209,8 +214,8 @@ class Authority:
         over = sessions.to_end_for(live, self.policy)
         if over is None:
             raise SessionLimitReached(f"{len(live)} sessions are live")
-        # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one counts
-        # the first. A count without it would let both through.
+        # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one
+        # counts the first. A count without it would let both through.
         changes: list[Change] = [Expect(account.subject, account.epoch), Swap(account)]
         for session in over:
             changes += self._ending(session, "limit", client, actor="system", now=now)
@@ -220,10 +225,8 @@ class Authority:
         """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in."""
         account = await self.store.account(subject)
         if account is None:
-            try:
+            with suppress(Conflict):  # somebody else made it in this moment
                 await self.store.commit(Add(bare_account(subject, self.clock())))
-            except Conflict:
-                pass  # somebody else made it in this moment
             account = await self.store.account(subject)
         if account is None:
             raise Unavailable("the account vanished while it was made")
@@ -275,7 +278,8 @@ class Authority:
         try:
             claims = self._own_verifier(token, now=now)
         except UnknownKey:
-            # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at us.
+            # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
+            # us.
             if now - self._ring_read_at < 1:
                 raise
             await self._read_ring(now, force=True)
@@ -285,8 +289,8 @@ class Authority:
         return claims
 
     async def claims_of_any_age(self, token: str) -> Claims:
-        """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing else.
-        Raises `InvalidToken`, `Unavailable`.
+        """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
+        else. Raises `InvalidToken`, `Unavailable`.
         """
         now = self.clock()
         await self._read_ring(now)
@@ -416,9 +420,9 @@ class Authority:
             raised = replace(account, epoch=account.epoch + 1)
             changes += [Swap(raised), *self._ending_all(raised, "theft", now)]
         await self.store.commit(*changes)
-        await self.on_theft(account, session, client)
+        await self.on_theft(account, client)
 
-    async def on_theft(self, account: Account, session: Session, client: Client) -> None:
+    async def on_theft(self, account: Account, client: Client) -> None:
         """Called after a theft was proven and its session ended: the directory tells the owner."""
 
     # Ending
@@ -434,7 +438,8 @@ class Authority:
     async def end(
         self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
     ) -> Ended:
-        """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's head.
+        """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
+        head.
 
         With `subject`, another's session is `NotFound`, exactly as one that never was.
         """
@@ -461,8 +466,8 @@ class Authority:
         also: Sequence[Change] = (),
         change: Callable[[Account], Account] | None = None,
     ) -> Ended:
-        """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the account in
-        the same transaction (disabling it, say), as does `also`. Raises `NotFound`.
+        """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
+        account in the same transaction (disabling it, say), as does `also`. Raises `NotFound`.
         """
         for _ in range(RACES):
             account = await self.store.account(subject)
@@ -480,7 +485,9 @@ class Authority:
         raise Unavailable("ending all sessions kept losing races")
 
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
-        """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes nothing."""
+        """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
+        nothing.
+        """
         for _ in range(RACES):
             now = self.clock()
             others = [session for session in await self.sessions(subject) if session.id != keep]
@@ -609,7 +616,9 @@ class Authority:
         now: float,
         lives_for: float,
     ) -> tuple[str, int, str]:
-        """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows it."""
+        """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
+        it.
+        """
         await self._read_ring(now)
         token_id = new_id()
         text = self._issue(
@@ -660,7 +669,9 @@ class Authority:
         raise Unavailable("making a key kept losing races")
 
     async def kill_key(self, kid: str, *, client: Client, actor: str) -> Committed:
-        """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises `NotFound`."""
+        """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
+        `NotFound`.
+        """
         for _ in range(RACES):
             now = self.clock()
             await self._read_ring(now, force=True)
@@ -700,8 +711,8 @@ class Authority:
             await self._add_key(row, Client(), "system", now)
             self._ring = KeyRing(await self.store.keys(), self.master)
         own = self._ring.own(now, symmetric=self.symmetric)
-        self._verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience) if own else None
-        self._ring_read_at = now
+        self._verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience) if own else
+        None self._ring_read_at = now
 
     async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
         try:

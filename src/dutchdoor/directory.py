@@ -1,7 +1,7 @@
 """The directory: the bundled accounts and their passwords, for whoever does not bring users of their own.
 
-Every verb here takes the client at the other end, counts the attempt before it does any work, and says the same thing in
-the same time whether an address has an account or not.
+Every verb here takes the client at the other end, counts the attempt before it does any work, and says the same thing
+in the same time whether an address has an account or not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -102,11 +103,11 @@ class Directory:
             RateLimited: too many registrations from there.
         """
         key = canonical(email)
-        password = self._acceptable(password, key, name)
-        await self._take(client, [(self.limits.register_by_address, client.network)])
+        password = self._acceptable(password, key)
+        await self._take([(self.limits.register_by_address, client.network)])
         if not self.policy.require_verified_email:
             return await self._add(key, email, name, await self.hasher.hash(password), client=client)
-        await self._take(client, [(self.limits.register_by_mailbox, self._digest(key))])
+        await self._take([(self.limits.register_by_mailbox, self._digest(key))])
         # The hash is made either way, or the time taken would tell whose address is known.
         encoded = await self.hasher.hash(password)
         self._post(self._register_quietly(key, email, name, encoded, client))
@@ -123,8 +124,8 @@ class Directory:
         await self._send_verification(account, client)
 
     async def _add(
-        self, key: str, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (), verified: bool = False,
-        actor: str = "", also: Sequence[Change] = (), how: EventName = "account_created",
+        self, key: str, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
+        verified: bool = False, actor: str = "", also: Sequence[Change] = (), how: EventName = "account_created",
     ) -> Account:  # fmt: skip
         now = self.clock()
         account = new_account(email=key, address=email.strip(), name=name, now=now, roles=roles, verified=verified)
@@ -150,11 +151,12 @@ class Directory:
         roles: tuple[str, ...] = (),
         password: str | None = None,
     ) -> Account:
-        """Make an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given (by a
-        command on the server's own machine; never over the network). Raises `Taken`, `InvalidInput`, `WeakPassword`.
+        """Make an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
+        (by a command on the server's own machine; never over the network). Raises `Taken`, `InvalidInput`,
+        `WeakPassword`.
         """
         key = canonical(email)
-        encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
+        encoded = await self.hasher.hash(self._acceptable(password, key)) if password is not None else None
         account = await self._add(
             key, email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor
         )
@@ -248,7 +250,9 @@ class Directory:
     async def sign_in(
         self, email: str, password: str, *, mode: Mode, client: Client, client_id: str = "", marks: str = ""
     ) -> tuple[SignedIn, str]:
-        """Prove, and start. Gives what starts, and the browser's mark. Raises what `prove` and `Authority.start` raise."""
+        """Prove, and start. Gives what starts, and the browser's mark. Raises what `prove` and `Authority.start`
+        raise.
+        """
         for last in (False, True):
             welcome = await self.prove(email, password, client=client, marks=marks)
             try:
@@ -275,13 +279,9 @@ class Directory:
     async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
         now = self.clock()
         fresh = replace(credential, proof=await self.hasher.hash(password))
-        try:
-            await self.store.commit(
-                Swap(fresh),
-                Log(event("password_rehashed", now=now, client=client, subject=credential.subject, actor="system")),
-            )
-        except Conflict:
-            pass  # it changed meanwhile, or another log-in upgraded it
+        record = event("password_rehashed", now=now, client=client, subject=credential.subject, actor="system")
+        with suppress(Conflict):  # it changed meanwhile, or another log-in upgraded it
+            await self.store.commit(Swap(fresh), Log(record))
 
     async def _refuse(self, account: Account | None, client: Client, why: str) -> None:
         # The address that was typed is not recorded: people type their password there.
@@ -300,7 +300,8 @@ class Directory:
     async def change_password(
         self, account: Account, session: Session | None, current: str, new: str, *, client: Client, client_id: str
     ) -> SignedIn:
-        """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this one.
+        """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this
+        one.
 
         Raises:
             WrongCredentials: the current password is not right.
@@ -308,7 +309,7 @@ class Directory:
             RateLimited: too many guesses at the current one.
         """
         bucket_key = session.id if session else account.subject
-        await self._take(client, [(self.limits.password_by_session, bucket_key)])
+        await self._take([(self.limits.password_by_session, bucket_key)])
         for _ in range(RACES):
             credential = await self.store.credential(account.subject, PASSWORD)
             if credential is None:
@@ -317,7 +318,7 @@ class Directory:
             if not await self.hasher.verify(current, credential.proof):
                 await self._refuse(account, client, "wrong current password")
                 raise WrongCredentials("wrong current password")
-            new = self._acceptable(new, account.email or "", account.name)
+            new = self._acceptable(new, account.email or "")
             fresh = replace(credential, proof=await self.hasher.hash(new))
             now = self.clock()
             raised = replace(account, epoch=account.epoch + 1)
@@ -355,7 +356,7 @@ class Directory:
 
         Raises `WrongCredentials`, `RateLimited`, `NotAuthenticated` when the session changed meanwhile.
         """
-        await self._take(client, [(self.limits.password_by_session, session.id if session else account.subject)])
+        await self._take([(self.limits.password_by_session, session.id if session else account.subject)])
         credential = await self.store.credential(account.subject, PASSWORD)
         if credential is None or not await self.hasher.verify(password, credential.proof):
             await self._refuse(account, client, "wrong password")
@@ -404,12 +405,12 @@ class Directory:
 
         Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
         """
-        await self._take(client, [(self.limits.one_time_by_address, client.network)])
+        await self._take([(self.limits.one_time_by_address, client.network)])
         secret = OneTimeSecret.parse(token)
         for _ in range(RACES):
             stored = one_time.check(await self.store.one_time_token(secret.id), secret, "reset_password", self.clock())
             account = await self._owner(stored)
-            proof = await self.hasher.hash(self._acceptable(new, account.email or "", account.name))
+            proof = await self.hasher.hash(self._acceptable(new, account.email or ""))
             now = self.clock()
             credential = await self.store.credential(account.subject, PASSWORD)
             raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
@@ -447,8 +448,10 @@ class Directory:
             )
 
     async def verify_email(self, token: str, *, client: Client) -> Account:
-        """Take a mailed token as proof that its address is read by the account's owner. Raises `InvalidToken`, `RateLimited`."""
-        await self._take(client, [(self.limits.one_time_by_address, client.network)])
+        """Take a mailed token as proof that its address is read by the account's owner. Raises `InvalidToken`,
+        `RateLimited`.
+        """
+        await self._take([(self.limits.one_time_by_address, client.network)])
         secret = OneTimeSecret.parse(token)
         for _ in range(RACES):
             now = self.clock()
@@ -465,7 +468,9 @@ class Directory:
         raise Unavailable("verifying the address kept losing races")
 
     async def offer_setup(self) -> OneTimeSecret | None:
-        """Make the one-time token for the first administrator, if there is no account yet; links made before are dead."""
+        """Make the one-time token for the first administrator, if there is no account yet; links made before are
+        dead.
+        """
         if await self.store.accounts(limit=1):
             return None
         token, secret = one_time.issue("setup", subject="", email="", now=self.clock(), lives_for=self.policy.setup_for)
@@ -473,14 +478,16 @@ class Directory:
         return secret
 
     async def set_up(self, token: str, email: str, password: str, name: str, *, client: Client) -> Account:
-        """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`, `RateLimited`."""
-        await self._take(client, [(self.limits.one_time_by_address, client.network)])
+        """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`,
+        `RateLimited`.
+        """
+        await self._take([(self.limits.one_time_by_address, client.network)])
         secret = OneTimeSecret.parse(token)
         stored = one_time.check(await self.store.one_time_token(secret.id), secret, "setup", self.clock())
         if await self.store.accounts(limit=1):
             raise InvalidToken("there is an account already")
         key = canonical(email)
-        encoded = await self.hasher.hash(self._acceptable(password, key, name))
+        encoded = await self.hasher.hash(self._acceptable(password, key))
         return await self._add(
             key, email, name, encoded, client=client, roles=("admin",), verified=True, also=[Take(stored.id)]
         )
@@ -551,12 +558,12 @@ class Directory:
 
     # Shared steps
 
-    def _acceptable(self, password: str, key: str, name: str) -> str:
+    def _acceptable(self, password: str, key: str) -> str:
         return check_new_password(
             password, minimum=self.policy.password_minimum, email=key or None, product=self.product
         )
 
-    async def _take(self, client: Client, wanted: Sequence[tuple[Limit, str]]) -> None:
+    async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> None:
         """Count an attempt before any work is done for it. Raises `RateLimited`."""
         wait, by = await self.store.hit([Bucket(f"{limit.name}:{key}", limit) for limit, key in wanted], self.clock())
         if wait > 0:
@@ -586,7 +593,7 @@ class Directory:
         if account.email:
             await self.store.forget(list(limit_rules.sign_in_ceilings(self.limits, self._digest(account.email))))
 
-    async def _tell_of_theft(self, account: Account, session: Session, client: Client) -> None:
+    async def _tell_of_theft(self, account: Account, client: Client) -> None:
         if account.address:
             self._post(self.mail.send(self.letters.sign_in_copied(account.address, client=client, at=self.clock())))
 
@@ -616,9 +623,12 @@ class Directory:
 
 
 def _roles(roles: Sequence[str]) -> tuple[str, ...]:
-    """Raises `InvalidInput` for a role that is no plain word: they are written into tokens and headers, space-separated."""
+    """Raises `InvalidInput` for a role that is no plain word: they are written into tokens and headers,
+    space-separated.
+    """
     for role in roles:
-        if not 0 < len(role) <= 64 or not role.isascii() or not all(c.isalnum() or c in "-_.:" for c in role):  # noqa: PLR2004
+        if not 0 < len(role) <= 64 or not role.isascii() or not all(c.isalnum() or c in "-_.:" for c in role):  # noqa:
+        PLR2004
             raise InvalidInput("A role is 1 to 64 letters, digits, or - _ . :", field="roles")
     if len(set(roles)) > 32:  # noqa: PLR2004 - they ride in every token
         raise InvalidInput("An account has at most 32 roles.", field="roles")

@@ -14,8 +14,8 @@
     ├── Superseded                 an older refresh token: read the cookie jar again (R5)                409
     ├── SessionLimitReached        the account has as many sessions as policy allows                     409
     ├── NotFound                   no such thing, or not yours: deliberately one and the same            404
-    ├── Conflict                   a conditional write lost its race; nothing was written                (retried inside)
-    ├── InvalidKey                 a key or key set that must not be used
+    ├── Conflict                   a conditional write lost its race; nothing was written                (retried
+    inside) ├── InvalidKey                 a key or key set that must not be used
     ├── Misconfigured              a setting that is unsafe or contradicts another
     └── Unavailable                a dependency is out of reach; `retry_after` seconds                   503
 

@@ -1,8 +1,9 @@
 """Ids and opaque tokens: a name that may be seen, and a secret that may not.
 
-Every id of ours is 16 bytes written as 22 characters of canonical base64url. A session id begins with its time of birth,
-so that an index grows at its end instead of everywhere; it proves nothing and is no secret. What proves something is a
-`Secret` beside it: 20 random bytes, of which only a hash is stored, so that a copy of the database signs nobody in.
+Every id of ours is 16 bytes written as 22 characters of canonical base64url. A session id begins with its time of
+birth, so that an index grows at its end instead of everywhere; it proves nothing and is no secret. What proves
+something is a `Secret` beside it: 20 random bytes, of which only a hash is stored, so that a copy of the database
+signs nobody in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dutchdoor.errors import InvalidToken
 
 __all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id"]
 
-ID_BYTES, SECRET_BYTES = 16, 20
+ID_BYTES, ID_CHARS, SECRET_BYTES = 16, 22, 20
 
 
 def encode(raw: bytes) -> str:
@@ -59,7 +60,7 @@ def new_ordered_id(now: float) -> str:
 def is_id(text: str) -> bool:
     """Tell whether a text could be an id of ours. Answers before any store is asked about it."""
     try:
-        return len(text) == 22 and len(decode(text)) == ID_BYTES
+        return len(text) == ID_CHARS and len(decode(text)) == ID_BYTES
     except InvalidToken:
         return False
 
@@ -100,7 +101,9 @@ class Opaque:
         return self.prefix + encode(decode(self.id) + self._secret)
 
     def hash(self) -> bytes:
-        """What is stored: SHA-256 is enough for 160 random bits, and the id in it keeps a row's hash from serving another."""
+        """What is stored: SHA-256 is enough for 160 random bits, and the id in it keeps a row's hash from serving
+        another.
+        """
         return hashlib.sha256(f"{self.prefix}{self.id}".encode() + self._secret).digest()
 
     def matches(self, stored: bytes) -> bool:

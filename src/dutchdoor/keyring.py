@@ -33,7 +33,9 @@ CLOCK_SLACK = 300.0
 
 
 class StoredKey(Struct, frozen=True, kw_only=True):
-    """A key as stored. `number` counts up from 1 and is unique, so that of two processes that rotate at once one wins."""
+    """A key as stored. `number` counts up from 1 and is unique, so that of two processes that rotate at once one
+    wins.
+    """
 
     kid: str
     number: int
@@ -46,7 +48,9 @@ class StoredKey(Struct, frozen=True, kw_only=True):
     verifies_until: float
     revoked_at: float | None = None
     exported_at: float | None = None
-    """When a symmetric key was handed to a verifier: whoever holds it can mint anyone, so our own API accepts it no more."""
+    """When a symmetric key was handed to a verifier: whoever holds it can mint anyone, so our own API accepts it no
+    more.
+    """
     revision: int = 0
 
     def __repr__(self) -> str:
@@ -94,7 +98,9 @@ class KeyRing:
         self._public = {kid: key.public() for kid, key in self._keys.items()}
 
     def signing(self, now: float) -> Key:
-        """Give the key that signs now: the newest of those whose time it is. Raises `Misconfigured` if there is none."""
+        """Give the key that signs now: the newest of those whose time it is. Raises `Misconfigured` if there is
+        none.
+        """
         for row in reversed(self.rows):
             if state_of(row, now) == "signing":
                 return self._keys[row.kid]

@@ -2,11 +2,12 @@
 
 Durations are seconds. Presets have names, and each number its reason:
 
-- `STANDARD`: ordinary web applications. NIST SP 800-63B allows 30 days without a new sign-in at its first assurance level;
-  tokens live 10 minutes, the middle of what keeps an unfollowed verifier's window short and refreshes rare.
+- `STANDARD`: ordinary web applications. NIST SP 800-63B allows 30 days without a new sign-in at its first assurance
+  level; tokens live 10 minutes, the middle of what keeps an unfollowed verifier's window short and refreshes rare.
 - `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1 hour),
   passwords have 15 characters because they stand alone (63B-4), tokens live 5 minutes.
-- `RELAXED`: low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a warning.
+- `RELAXED`: low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a
+  warning.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one more sign-in does: ends the least recently used session, or is refused."""
 
     rotation: Literal["convergent", "strict"] = "convergent"
-    """`strict` takes every second use of a refresh token for theft: to the letter of ASVS 10.4.5, and lost answers log people out."""
+    """`strict` takes every second use of a refresh token for theft: to the letter of ASVS 10.4.5, and lost answers log
+    people out.
+    """
     refresh_window: float = 30.0
     """W: inside it every re-presentation of a refresh token converges on one token."""
     max_siblings: int = 16
@@ -57,7 +60,9 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fingerprint: Literal["revoke", "observe", "off"] = "revoke"
     """A parent replayed late from another browser or country: theft, a note in the audit log, or not looked at."""
     theft_ends_all: bool = False
-    """Whether a proven theft ends the account's other sessions too. Off: an old token must not log its owner out everywhere."""
+    """Whether a proven theft ends the account's other sessions too. Off: an old token must not log its owner out
+    everywhere.
+    """
 
     password_minimum: int = 8
     """Characters. NIST SP 800-63B-4 wants 15 where the password stands alone."""
@@ -65,7 +70,9 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verify_email_for: float = DAY
     setup_for: float = HOUR
     require_verified_email: bool = False
-    """Sign-in needs a verified address, and registering always answers 202 so that nobody learns which accounts exist."""
+    """Sign-in needs a verified address, and registering always answers 202 so that nobody learns which accounts
+    exist.
+    """
 
     key_publish_for: float = DAY
     """A new signing key is published this long before it signs, so that every cached key set knows it in time."""
@@ -95,11 +102,11 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise _contradiction("touch_every must be shorter than idle_for, or sessions in use would run out.")
         if not 0 <= self.refresh_window <= 5 * MINUTE:
             raise _contradiction("refresh_window must be between 0 and 300 seconds.")
-        if not 1 <= self.max_siblings <= 64:
+        if not 1 <= self.max_siblings <= 64:  # noqa: PLR2004 - the message says it
             raise _contradiction("max_siblings must be between 1 and 64.")
-        if self.max_sessions is not None and not 1 <= self.max_sessions <= 1000:
+        if self.max_sessions is not None and not 1 <= self.max_sessions <= 1000:  # noqa: PLR2004
             raise _contradiction("max_sessions must be between 1 and 1,000, or not set.")
-        if not 8 <= self.password_minimum <= 64:
+        if not 8 <= self.password_minimum <= 64:  # noqa: PLR2004
             raise _contradiction("password_minimum must be between 8 and 64 characters.")
 
     @property

@@ -1,9 +1,9 @@
 """Refresh tokens: convergent rotation with sibling split.
 
 Single-use tokens log people out whenever an answer is lost, four tabs refresh at once, or a phone dies before it stores
-what it received. Here every re-presentation within a short window converges on one token; after it, a replayed parent is
-taken for a lost answer and gets a distinct sibling, and the first sibling used wins: a losing sibling is proof of two
-holders. `docs/refresh-rotation.md` tells the whole story, with what it does not catch.
+what it received. Here every re-presentation within a short window converges on one token; after it, a replayed parent
+is taken for a lost answer and gets a distinct sibling, and the first sibling used wins: a losing sibling is proof of
+two holders. `docs/refresh-rotation.md` tells the whole story, with what it does not catch.
 
 Tokens are derived, not stored: HMAC (RFC 2104) under a key made of the master key outside the database and the salt in
 the row. Every ancestor is recognised for ever, and a session is one row however often it is refreshed.
@@ -56,7 +56,9 @@ class RefreshToken(Struct, frozen=True):
         return cls(raw[:4], encode(raw[4:_HEAD]), generation, sibling, tag)
 
     def is_genuine(self, master: MasterKey, salt: bytes, client_id: str) -> bool:
-        """Tell in constant time whether we made it for this session and client: asked before it can change any state."""
+        """Tell in constant time whether we made it for this session and client: asked before it can change any
+        state.
+        """
         return hmac.compare_digest(
             self.tag, _tag(master, salt, self.session_id, self.generation, self.sibling, client_id)
         )
@@ -81,7 +83,7 @@ def _tag(master: MasterKey, salt: bytes, session_id: str, generation: int, sibli
 
 def _varint(n: int) -> bytes:
     out = bytearray()
-    while n > 0x7F:
+    while n > 0x7F:  # noqa: PLR2004
         out.append(n & 0x7F | 0x80)
         n >>= 7
     out.append(n)
@@ -145,13 +147,16 @@ Outcome = Rotated | Repeated | Replayed | Superseded | Stolen | Impossible
 
 
 def decide(session: Session, token: RefreshToken, client: Client, now: float, policy: Policy) -> Outcome:
-    """Decide what a genuine token of a live session gets. Touches nothing; the rules' names are those of the document."""
+    """Decide what a genuine token of a live session gets. Touches nothing; the rules' names are those of the
+    document.
+    """
     strict = policy.rotation == "strict"
     window = policy.refresh_window
     # A clock that stepped back makes both windows false: time we cannot trust grants no leniency.
     w = not strict and 0 <= now - session.rotated_at <= window
     s = not strict and 0 <= now - session.sibling_at <= window
-    # The raw address and the country never decide inside the window: dual stack, VPNs and server-side rendering change them.
+    # The raw address and the country never decide inside the window: dual stack, VPNs and server-side rendering change
+    # them.
     same = policy.fingerprint == "off" or client.fingerprint == session.fingerprint
     g, j, gen = token.generation, token.sibling, session.generation
 

@@ -1,4 +1,5 @@
-"""Registered clients: the applications and services that may ask about tokens or sign people in under a name of their own.
+"""Registered clients: the applications and services that may ask about tokens or sign people in under a name of their
+own.
 
 A client with a secret is confidential (a service that introspects); one without is public (a mobile or command-line
 application). A refresh token belongs to the client it was issued to, and to no other (RFC 6749, section 6).

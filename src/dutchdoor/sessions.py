@@ -127,7 +127,8 @@ def start(
 def renew(session: Session, verified: Verified, now: float) -> tuple[Session, SessionToken | None]:
     """Give a session new secrets after a new proof. Its public id stays; every token it had before is dead.
 
-    The salt changes too: were it kept, a thief's copy of the last refresh token would still be the parent of the new one.
+    The salt changes too: were it kept, a thief's copy of the last refresh token would still be the parent of the new
+    one.
     """
     token = SessionToken.mint(session.id) if session.mode == "session" else None
     renewed = replace(

@@ -1,4 +1,5 @@
-"""What a store must do, in words. The same laws as code are in `dutchdoor.testing.store_laws`, and every store passes them.
+"""What a store must do, in words. The same laws as code are in `dutchdoor.testing.store_laws`, and every store passes
+them.
 
 A store keeps records and knows nothing about them: no clock, no expiry, no policy. It has two verbs. Reads give what is
 there, ended and expired records included. `commit` takes a list of changes and applies all of them or none.
@@ -11,7 +12,8 @@ The laws:
    revision plus one. Of any number of simultaneous swaps from one revision exactly one succeeds.
 4. **Take.** A one-time token is taken at most once, ever.
 5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that.
-6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears later.
+6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears
+   later.
 7. **What is written is what is read**, to the bit. Unknown ids give None. Removing what is absent is fine.
 8. **Reads see every commit that returned before they began**, from whichever process (linearizable).
 9. **A store never retries** a conflict. When its backing is out of reach it raises `Unavailable` within a second, and a
@@ -40,8 +42,8 @@ __all__ = [
 ]  # fmt: skip
 
 Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient
-"""What has a row of its own. Keys: Account subject (and unique email where not None); Credential (subject, method, handle);
-Session, OneTimeToken and RegisteredClient id; StoredKey kid (and unique number)."""
+"""What has a row of its own. Keys: Account subject (and unique email where not None); Credential (subject, method,
+handle); Session, OneTimeToken and RegisteredClient id; StoredKey kid (and unique number)."""
 
 
 class Add(Struct, frozen=True):
@@ -51,15 +53,17 @@ class Add(Struct, frozen=True):
 
 
 class Swap(Struct, frozen=True):
-    """Replace a record. Conflict unless the stored revision equals the record's. Not for one-time tokens. A session that
-    has ended is never replaced, whatever its revision.
+    """Replace a record. Conflict unless the stored revision equals the record's. Not for one-time tokens. A session
+    that has ended is never replaced, whatever its revision.
     """
 
     record: Account | Credential | Session | StoredKey | RegisteredClient
 
 
 class Remove(Struct, frozen=True):
-    """Delete a record by key, if it is there. Removing an account removes its credentials and one-time tokens with it."""
+    """Delete a record by key, if it is there. Removing an account removes its credentials and one-time tokens with
+    it.
+    """
 
     record: Account | Credential | RegisteredClient
 
@@ -93,7 +97,9 @@ class End(Struct, frozen=True):
 
 
 class EndAll(Struct, frozen=True):
-    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Committed.ended` counts them."""
+    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Committed.ended` counts
+    them.
+    """
 
     subject: str
     reason: str
@@ -117,7 +123,9 @@ Change = Add | Swap | Remove | Expect | Take | Discard | End | EndAll | Revoke |
 
 
 class Committed(Struct, frozen=True):
-    """What a commit did: the highest `seq` of the log after it (0 for an empty log), and how many sessions `EndAll` ended."""
+    """What a commit did: the highest `seq` of the log after it (0 for an empty log), and how many sessions `EndAll`
+    ended.
+    """
 
     seq: int
     ended: int = 0
@@ -147,8 +155,8 @@ class Store(Protocol):
         """By the canonical spelling."""
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a name,
-        taken literally, case folded.
+        """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a
+        name, taken literally, case folded.
         """
 
     async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None: ...
@@ -163,7 +171,9 @@ class Store(Protocol):
     async def clients(self) -> list[RegisteredClient]: ...
 
     async def revocations(self, after: int) -> list[Revocation]:
-        """Entries of the log with a higher `seq`, in order. On every request that carries a token: nearly always empty."""
+        """Entries of the log with a higher `seq`, in order. On every request that carries a token: nearly always
+        empty.
+        """
 
     async def events(
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
@@ -182,9 +192,9 @@ class Store(Protocol):
         """Empty buckets: nothing counts against them any more."""
 
     async def purge(self, *, before: float, events_before: float) -> int:
-        """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token of
-        a deleted session could not be told from a forged one; limits that are full again; the log's expired entries), and
-        audit events older than another. Gives the number of rows deleted.
+        """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token
+        of a deleted session could not be told from a forged one; limits that are full again; the log's expired
+        entries), and audit events older than another. Gives the number of rows deleted.
         """
 
     async def counts(self) -> dict[str, int]:

@@ -46,7 +46,9 @@ class Named(NamedTuple):
 
 
 class RevocationLog:
-    """The live entries, in memory. One per process; entries are only ever added, and dropped when they can concern no token."""
+    """The live entries, in memory. One per process; entries are only ever added, and dropped when they can concern no
+    token.
+    """
 
     __slots__ = ("_dead", "_epochs", "applied_seq")
 
@@ -79,10 +81,12 @@ class RevocationLog:
             or ("token", named.token_id) in dead
             or ("key", named.key_id) in dead
             or named.epoch < epochs.get(("subject", named.subject), (0, 0.0))[0]
-            or 0 < epochs.get(("client", named.client_id), (0, 0.0))[0]
+            or epochs.get(("client", named.client_id), (0, 0.0))[0] > 0
         )
 
     def drop_expired(self, now: float, keep_for: float) -> None:
-        """Forget entries that expired more than `keep_for` seconds ago: wall clocks differ, and one entry more costs nothing."""
+        """Forget entries that expired more than `keep_for` seconds ago: wall clocks differ, and one entry more costs
+        nothing.
+        """
         self._dead = {key: at for key, at in self._dead.items() if at + keep_for > now}
         self._epochs = {key: (epoch, at) for key, (epoch, at) in self._epochs.items() if at + keep_for > now}

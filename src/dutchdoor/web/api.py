@@ -135,7 +135,9 @@ class Call:
 
     @property
     def presented(self) -> Presented:
-        """Our cookies in this request. Raises `AmbiguousCookie`; only where somebody looks, so public documents stay public."""
+        """Our cookies in this request. Raises `AmbiguousCookie`; only where somebody looks, so public documents stay
+        public.
+        """
         if self._presented is None:
             self._presented = self.cookies.present(self.request.cookie())
         return self._presented
@@ -220,7 +222,9 @@ class Call:
         return account
 
     async def session(self) -> Session | None:
-        """The caller's session, looked up if the proof was a token; None for a stateless one. Raises `NotAuthenticated`."""
+        """The caller's session, looked up if the proof was a token; None for a stateless one. Raises
+        `NotAuthenticated`.
+        """
         caller = self.required
         if caller.session is not None or caller.principal.session_id is None:
             return caller.session
@@ -241,7 +245,9 @@ class Api:
         self._security = SecurityHeaders(hsts=site.secure)
 
     def admit(self, request: Request) -> Response | None:
-        """The phases before a route is known. Gives a preflight's answer, if it is one; raises what refuses the request."""
+        """The phases before a route is known. Gives a preflight's answer, if it is one; raises what refuses the
+        request.
+        """
         self.site.edge.admit(request)
         return self.site.cors.preflight(request)
 
@@ -302,7 +308,8 @@ class Api:
 def _basic(header: str | None) -> tuple[str, str]:
     """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` for none, and for what is none."""
     scheme, _, encoded = (header or "").partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > 512:  # noqa: PLR2004 - an id and a secret of ours have 120 characters
+    if scheme.lower() != "basic" or len(encoded) > 512:  # noqa: PLR2004 - an id and a secret of ours have 120
+    characters
         raise NotAuthenticated("no client credentials")
     try:
         name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")

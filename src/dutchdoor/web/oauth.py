@@ -1,6 +1,8 @@
-"""The standard endpoints for other people's programs: token (RFC 6749), introspection (RFC 7662), revocation (RFC 7009).
+"""The standard endpoints for other people's programs: token (RFC 6749), introspection (RFC 7662), revocation (RFC
+7009).
 
-Forms in, JSON out, parameters in the body and each once. No password grant and no implicit grant: OAuth 2.1 has neither.
+Forms in, JSON out, parameters in the body and each once. No password grant and no implicit grant: OAuth 2.1 has
+neither.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ async def _client_of(call: Call) -> str:
 
 
 async def introspect(call: Call) -> Response:
-    """Say whether a token is good now, and what it says. Whoever asks is a registered client; no other reason is given."""
+    """Say whether a token is good now, and what it says. Whoever asks is a registered client; no other reason is
+    given.
+    """
     text = call.form.get("token")
     if text is None:
         raise BadRequest("token is missing.", code="invalid_request")

@@ -136,7 +136,9 @@ class Sessions(Struct):
 
 
 class Fence(Struct):
-    """Whether what was revoked is refused everywhere already, how long that took in milliseconds, and how many ended."""
+    """Whether what was revoked is refused everywhere already, how long that took in milliseconds, and how many
+    ended.
+    """
 
     fenced: bool
     fenced_in_ms: int
@@ -262,7 +264,8 @@ def _signed_in(call: Call, signed_in: SignedIn, transport: Transport, headers: l
             view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(lives_for)
         else:
             view.csrf_token = call.csrf_token(session.id)
-            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by now.
+            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by
+            # now.
             if signed_in.rotated:
                 headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
     return json_response(200, view, headers)

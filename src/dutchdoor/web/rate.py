@@ -12,7 +12,9 @@ from dutchdoor.limits import Limit, decide
 __all__ = ["LocalBuckets"]
 
 _AT_MOST = 100_000
-"""Buckets, some 20 MB. Beyond it the oldest half is forgotten: an attacker with that many names is not stopped by names."""
+"""Buckets, some 20 MB. Beyond it the oldest half is forgotten: an attacker with that many names is not stopped by
+names.
+"""
 
 
 class LocalBuckets:

@@ -38,12 +38,12 @@ def routes(api: Sequence[Route], *, product: str, issuer: str, version: str, pol
             more = {"document": described()} if name == "docs" else values.get(name, {})
             return render(name, product=product, **more)
 
-        async def show(call: Call) -> Response:
+        async def show(_call: Call) -> Response:
             return Response(200, [_HTML], written(), kind="page")
 
         return show
 
-    async def openapi(call: Call) -> Response:
+    async def openapi(_call: Call) -> Response:
         return Response(
             200, [(b"content-type", b"application/json"), _KEPT], msgspec.json.encode(described()), kind="public"
         )

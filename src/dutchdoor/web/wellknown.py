@@ -1,4 +1,6 @@
-"""The documents that are found by their well-known addresses (RFC 8615), and the checks of whoever watches this server."""
+"""The documents that are found by their well-known addresses (RFC 8615), and the checks of whoever watches this
+server.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ async def metadata(call: Call) -> Response:
     return _cached(document, 3600)
 
 
-async def change_password(call: Call) -> Response:
+async def change_password(_call: Call) -> Response:
     """Where a password manager sends its user to change a password (W3C well-known change-password URL)."""
     return Response(302, [(b"location", b"/reset-password")], kind="page")
 
@@ -90,7 +92,7 @@ async def security_txt(call: Call) -> Response:
     )
 
 
-async def alive(call: Call) -> Response:
+async def alive(_call: Call) -> Response:
     return Response(200, [(b"content-type", b"text/plain")], b"alive\n")
 
 
