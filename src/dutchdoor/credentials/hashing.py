@@ -68,19 +68,21 @@ class HashingPool:
         return await asyncio.wrap_future(self._enter(work))
 
     def close(self) -> None:
-        """Let the threads go. What waits is cancelled, what has begun ends. Closing again changes nothing."""
+        """Let the threads go. What waits is refused, what has begun ends. Closing again changes nothing."""
         with self._changed:
             self._closed = True
-            dropped = list(self._waiting)
+            refused = list(self._waiting)
+            self._waiting.clear()
             self._changed.notify_all()
-        for future in dropped:
-            future.cancel()
+        for future in refused:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_closed())
 
     def _enter(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
-                raise errors.Unavailable("the password hashing threads are closed", retry_after=RETRY_AFTER)
+                raise _closed()
             if self._busy + len(self._waiting) >= self.workers + self.queue:
                 raise errors.Unavailable("the password hashing queue is full", retry_after=RETRY_AFTER)
             self._start()
@@ -136,6 +138,10 @@ def _carry_out(work: Callable[[], T], future: Future[T], leave: Callable[[], Non
     else:
         leave()
         future.set_result(result)
+
+
+def _closed() -> errors.Unavailable:
+    return errors.Unavailable("the password hashing threads are closed", retry_after=RETRY_AFTER)
 
 
 def _stand_back() -> None:

@@ -91,6 +91,8 @@ def _read(encoded: str) -> tuple[str, Check]:
                 f"This is {name}. It can be guessed too fast to be a password hash and is refused; "
                 "have its owner choose a new password."
             )
+    if ",keyid=" in encoded:
+        raise _refusal("This hash was made with a pepper, and opens only where that pepper is.")
     if encoded.startswith(("!", "*")) or not encoded:
         raise _refusal("This account has no usable password.")
     raise _refusal("This is not a password hash in any format known here.")

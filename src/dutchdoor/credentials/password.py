@@ -204,7 +204,7 @@ class PasswordHasher:
         )
 
     def close(self) -> None:
-        """Let go of the threads. What waits is dropped."""
+        """Let the threads go. What waits is refused as `Unavailable`."""
         self._pool.close()
 
     def _hash(self, composed: str) -> str:

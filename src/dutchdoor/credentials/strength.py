@@ -39,6 +39,9 @@ LOOKED_AT = 64
 MIN_WORD = 3
 """Characters of the shortest word of an address or name that counts as one."""
 
+MAX_SOURCE = 256
+"""Characters of an address or name that are looked at: as many as an address can have."""
+
 
 def check_new_password(
     password: str,
@@ -132,7 +135,7 @@ def _own_words(product: str, email: str | None, words: Iterable[str]) -> Iterato
         # The last label (com, org) is nobody's own.
         sources += [local, domain.rpartition(".")[0]]
     for source in sources:
-        folded = _fold(source)
+        folded = _fold(source[:MAX_SOURCE])
         for word in {folded, "".join(folded.split()), *re.split(r"[\W_]+", folded)}:
             if len(word) >= MIN_WORD:
                 yield word
