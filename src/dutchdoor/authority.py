@@ -711,8 +711,10 @@ class Authority:
             await self._add_key(row, Client(), "system", now)
             self._ring = KeyRing(await self.store.keys(), self.master)
         own = self._ring.own(now, symmetric=self.symmetric)
-        self._verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience) if own else
-        None self._ring_read_at = now
+        self._verifier = None
+        if own:
+            self._verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
+        self._ring_read_at = now
 
     async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
         try:
@@ -737,9 +739,16 @@ class Authority:
         outcome: Literal["ok", "refused"] = "ok",
     ) -> AuditEvent:
         return event(
-            name, now=now, client=client, subject=session.subject, actor=actor or session.subject, session_id=session.id,
-            client_id=session.client_id, detail=detail, outcome=outcome,
-        )  # fmt: skip
+            name,
+            now=now,
+            client=client,
+            subject=session.subject,
+            actor=actor or session.subject,
+            session_id=session.id,
+            client_id=session.client_id,
+            detail=detail,
+            outcome=outcome,
+        )
 
     async def _record(
         self,

@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 EndReason = Literal[
-    "logout", "logout_all", "password_changed", "password_reset", "disabled", "deleted", "limit", "theft", "ended_by_owner",
-    "ended_by_admin", "replaced", "impossible_token",
+    "logout", "logout_all", "password_changed", "password_reset", "disabled", "deleted", "limit", "theft",
+    "ended_by_owner", "ended_by_admin", "replaced", "impossible_token",
 ]  # fmt: skip
 
 

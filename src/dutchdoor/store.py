@@ -38,7 +38,8 @@ from dutchdoor.revocation.log import Revocation
 from dutchdoor.sessions import Session
 
 __all__ = [
-    "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Log", "Record", "Remove", "Revoke", "Store", "Swap", "Take",
+    "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Log", "Record", "Remove",
+    "Revoke", "Store", "Swap", "Take",
 ]  # fmt: skip
 
 Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient

@@ -308,8 +308,7 @@ class Api:
 def _basic(header: str | None) -> tuple[str, str]:
     """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` for none, and for what is none."""
     scheme, _, encoded = (header or "").partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > 512:  # noqa: PLR2004 - an id and a secret of ours have 120
-    characters
+    if scheme.lower() != "basic" or len(encoded) > 512:  # noqa: PLR2004 - ours have 120
         raise NotAuthenticated("no client credentials")
     try:
         name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")

@@ -509,7 +509,7 @@ ROUTES = (
         gives=UserView,
         status=201,
         also=(202, 409),
-        summary="Make an account. Where a verified address is required it answers 202 always, and the rest goes by mail.",
+        summary="Make an account. Where a verified address is required: always 202, and the rest goes by mail.",
     ),
     Route(
         method="POST",

@@ -83,7 +83,8 @@ async def security_txt(call: Call) -> Response:
     if not contact:
         raise NotFound("no security contact is set (--security-contact)")
     until = datetime.fromtimestamp(int(call.authority.clock() + SECURITY_TXT_VALID_FOR), UTC)
-    text = f"Contact: {contact}\nExpires: {until:%Y-%m-%dT%H:%M:%SZ}\nCanonical: {call.authority.issuer}/.well-known/security.txt\n"
+    here = f"{call.authority.issuer}/.well-known/security.txt"
+    text = f"Contact: {contact}\nExpires: {until:%Y-%m-%dT%H:%M:%SZ}\nCanonical: {here}\n"
     return Response(
         200,
         [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"public, max-age=86400")],
