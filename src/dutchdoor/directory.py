@@ -381,7 +381,7 @@ class Directory:
         """
         key = canonical(email)
         await self._take(
-            client, [(self.limits.reset_by_address, client.network), (self.limits.reset_by_mailbox, self._digest(key))]
+            [(self.limits.reset_by_address, client.network), (self.limits.reset_by_mailbox, self._digest(key))]
         )
         self._post(self._forget_quietly(key, client))
 

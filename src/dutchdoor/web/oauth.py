@@ -99,10 +99,21 @@ async def introspect(call: Call) -> Response:
 async def _introspect_access(call: Call, text: str) -> dict[str, Any]:
     claims = await call.authority.claims(text)
     said = {
-        "active": True, "token_type": "Bearer", "iss": claims.iss, "sub": claims.sub, "aud": claims.aud,
-        "exp": claims.exp, "iat": claims.iat, "jti": claims.jti, "client_id": claims.client_id, "scope": claims.scope, "sid": claims.sid,
-        "auth_time": claims.auth_time, "amr": claims.amr, "roles": claims.roles,
-    }  # fmt: skip
+        "active": True,
+        "token_type": "Bearer",
+        "iss": claims.iss,
+        "sub": claims.sub,
+        "aud": claims.aud,
+        "exp": claims.exp,
+        "iat": claims.iat,
+        "jti": claims.jti,
+        "client_id": claims.client_id,
+        "scope": claims.scope,
+        "sid": claims.sid,
+        "auth_time": claims.auth_time,
+        "amr": claims.amr,
+        "roles": claims.roles,
+    }
     return {name: value for name, value in said.items() if value is not None}
 
 
