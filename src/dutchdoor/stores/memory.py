@@ -1,7 +1,7 @@
-"""Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model other stores are held to.
+"""Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model for other stores.
 
-One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of `dutchdoor.store`,
-the second and the second half of the eighth are void.
+One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of
+`dutchdoor.store`, the second and the second half of the eighth are void.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class MemoryStore:
                 raise
             return Committed(self._seq, ended)
 
-    def _apply(self, change: Change, undo: list[Undo]) -> int:
+    def _apply(self, change: Change, undo: list[Undo]) -> int:  # noqa: C901, PLR0912 - one branch for a kind of change
         match change:
             case Add(record):
                 self._add(record, undo)
@@ -118,7 +118,7 @@ class MemoryStore:
                     raise Conflict("session is not there or has ended")
                 self._write_session(_ended(session, reason, at), undo)
             case EndAll(subject, reason, at, keep):
-                live = [self._sessions[id] for id in self._live.get(subject, ()) if id != keep]
+                live = [self._sessions[session_id] for session_id in self._live.get(subject, ()) if session_id != keep]
                 for session in live:
                     self._write_session(_ended(session, reason, at), undo)
                 return len(live)
@@ -188,8 +188,8 @@ class MemoryStore:
                     _drop(self._by_email, old.email, undo)
                 for key in [key for key in self._credentials if key[0] == subject]:
                     _drop(self._credentials, key, undo)
-                for id in [token.id for token in self._one_time.values() if token.subject == subject]:
-                    _drop(self._one_time, id, undo)
+                for token in [token for token in self._one_time.values() if token.subject == subject]:
+                    _drop(self._one_time, token.id, undo)
                 # Another account of the same subject must not inherit them.
                 for session in self._sessions.values():
                     if session.subject == subject:
@@ -231,7 +231,7 @@ class MemoryStore:
 
     async def sessions_of(self, subject: str) -> list[Session]:
         with self._lock:
-            live = [self._sessions[id] for id in self._live.get(subject, ())]
+            live = [self._sessions[session_id] for session_id in self._live.get(subject, ())]
         return sorted(live, key=lambda session: (session.created_at, _order(session.id)), reverse=True)
 
     async def account(self, subject: str) -> Account | None:

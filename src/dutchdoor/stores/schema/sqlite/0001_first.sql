@@ -86,6 +86,7 @@ CREATE TABLE keys (
     signs_until REAL NOT NULL,
     verifies_until REAL NOT NULL,
     revoked_at REAL,
+    exported_at REAL,
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 
