@@ -50,7 +50,7 @@ _REFUSED: Final = frozenset(
 
 _PLUS, _SLASH = b"+/"
 
-_b64decode = pybase64.b64decode
+_b64decode, _b64encode = pybase64.b64decode, pybase64.b64encode
 
 
 class Header(Struct, frozen=True):
@@ -96,14 +96,13 @@ def encode_header(key: Key, typ: str | None) -> bytes:
     members = {"alg": key.alg, "kid": key.kid}
     if typ is not None:
         members["typ"] = typ
-    return pybase64.urlsafe_b64encode(strict_json.encode(members)).rstrip(b"=") + b"."
+    return _b64encode(strict_json.encode(members), b"-_").rstrip(b"=") + b"."
 
 
 def sign_encoded(header: bytes, payload: bytes, key: Key) -> str:
     """Sign under a header that `encode_header` gave."""
-    encode = pybase64.urlsafe_b64encode
-    data = header + encode(payload).rstrip(b"=")
-    return (data + b"." + encode(key.sign(data)).rstrip(b"=")).decode("ascii")
+    data = header + _b64encode(payload, b"-_").rstrip(b"=")
+    return (data + b"." + _b64encode(key.sign(data), b"-_").rstrip(b"=")).decode("ascii")
 
 
 def take_apart(token: str | bytes, keys: KeySet) -> tuple[Header, bytes, bytes, bytes, bytes]:

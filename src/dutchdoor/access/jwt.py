@@ -82,7 +82,10 @@ class AccessTokenVerifier:
         clock: what gives the time where the caller does not.
     """
 
-    __slots__ = ("_audience", "_issuer", "_keys", "_leeway", "_only", "clock")
+    __slots__ = ("audience", "clock", "issuer", "keys", "leeway")
+
+    keys: KeySet
+    """May be replaced at any time, for all threads at once; what was known of the old ones is forgotten with them."""
 
     def __init__(
         self,
@@ -94,28 +97,16 @@ class AccessTokenVerifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises `Misconfigured` for an empty issuer or audience, or a leeway beyond `MAX_LEEWAY`."""
-        names = frozenset((audience,) if isinstance(audience, str) else audience)
+        names = (audience,) if isinstance(audience, str) else tuple(audience)
         if type(issuer) is not str or not issuer:
             raise Misconfigured("a verifier needs an issuer")
         if not names or not all(type(name) is str and name for name in names):
             raise Misconfigured("a verifier needs an audience")
         if not 0 <= leeway <= MAX_LEEWAY:
             raise Misconfigured("leeway is 0 to 60 seconds")
-        self._issuer, self._audience, self._leeway, self.clock = issuer, names, leeway, clock
-        self._keys = keys if isinstance(keys, KeySet) else keys.alone()
-
-    @property
-    def keys(self) -> KeySet:
-        return self._keys
-
-    @keys.setter
-    def keys(self, keys: Key | KeySet) -> None:
-        """Change the keys, at once and for all threads. What was known of the old ones is forgotten with them."""
-        self._keys = keys if isinstance(keys, KeySet) else keys.alone()
-
-    @property
-    def leeway(self) -> float:
-        return self._leeway
+        self.issuer, self.leeway, self.clock = issuer, leeway, clock
+        self.audience = {name: name for name in names}
+        self.keys = keys if isinstance(keys, KeySet) else keys.alone()
 
     def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims:
         """Verify a token and give its claims.
@@ -123,7 +114,7 @@ class AccessTokenVerifier:
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
         """
-        keys = self._keys
+        keys = self.keys
         header, head, signed, payload, signature = take_apart(token, keys)
         if header.typ not in TYPES:
             # An ID token or a signed e-mail link by the same key must not open the door.
@@ -143,12 +134,12 @@ class AccessTokenVerifier:
             keys.remember(head, header)
         if now is None:
             now = self.clock()
-        if claims.iss != self._issuer:
+        if claims.iss != self.issuer:
             raise InvalidToken("iss is another")
         aud = claims.aud
-        if aud not in self._audience if type(aud) is str else self._audience.isdisjoint(aud):
+        if aud not in self.audience if type(aud) is str else self.audience.keys().isdisjoint(aud):
             raise InvalidToken("aud is another")
-        exp, iat, leeway = claims.exp, claims.iat, self._leeway
+        exp, iat, leeway = claims.exp, claims.iat, self.leeway
         if not now < exp + leeway:
             raise InvalidToken("expired")
         if not (0 <= iat <= now + leeway and iat <= exp <= MAX_TIME):
