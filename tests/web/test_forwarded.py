@@ -14,10 +14,16 @@ from dutchdoor.web.http import BadRequest, Request, canonical_host, is_loopback
 PUBLIC = "https://auth.example.com"
 DEV = Edge()
 DIRECT = Edge(public_url=PUBLIC)
-BEHIND = Edge(public_url=PUBLIC, hosts=["app.example.com", "alt.example.com:8443"], proxies=["10.0.0.1", "10.1.0.0/16", "2001:db8:a::/48"])
+BEHIND = Edge(
+    public_url=PUBLIC,
+    hosts=["app.example.com", "alt.example.com:8443"],
+    proxies=["10.0.0.1", "10.1.0.0/16", "2001:db8:a::/48"],
+)
 
 
-def request(*headers: tuple[str, str], peer: str = "10.0.0.1", host: str | None = "auth.example.com", scheme: str = "http") -> Request:
+def request(
+    *headers: tuple[str, str], peer: str = "10.0.0.1", host: str | None = "auth.example.com", scheme: str = "http"
+) -> Request:
     sent = [] if host is None else [(b"host", host.encode("latin-1"))]
     sent += [(name.encode(), value.encode("latin-1")) for name, value in headers]
     return Request("POST", "/auth/login", b"", sent, peer, scheme)
@@ -62,11 +68,41 @@ def test_s22_without_a_public_url_any_trace_of_a_proxy_is_refused(name: bytes) -
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "auth.example.com", "localhost.evil.net", "127.0.0.1.evil.net", "a.localhost", "10.0.0.1",
-     "0.0.0.0", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.01", "[::]", "[::ffff:127.0.0.1]",
-     "[::1", "::1", "localhost:", "localhost:99999", "localhost:0", "localhost:08", "localhost:8000:1", "localhost..",
-     "user@localhost", "localhost/", "localhost#", "local\x00host", "localhost evil", "localhost,evil", "loc\u00e4lhost", "[fe80::1%lo]"],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "evil.example",
+        "auth.example.com",
+        "localhost.evil.net",
+        "127.0.0.1.evil.net",
+        "a.localhost",
+        "10.0.0.1",
+        "0.0.0.0",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.0.0.01",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::1",
+        "::1",
+        "localhost:",
+        "localhost:99999",
+        "localhost:0",
+        "localhost:08",
+        "localhost:8000:1",
+        "localhost..",
+        "user@localhost",
+        "localhost/",
+        "localhost#",
+        "local\x00host",
+        "localhost evil",
+        "localhost,evil",
+        "loc\u00e4lhost",
+        "[fe80::1%lo]",
+    ],
+)
 def test_s22_without_a_public_url_any_other_host_is_refused(host: str | None) -> None:
     """A page on the Internet that points its own name here (DNS rebinding) fails on the Host."""
     with pytest.raises(BadRequest, match="--public-url") as refused:
@@ -140,7 +176,7 @@ def test_s22_spoofed_headers_change_nothing(edge: Edge, header: tuple[str, str],
         ([("via", "1.1 caddy")], "10.0.0.1"),
         ([], "10.0.0.1"),
     ],
-)  # fmt: skip
+)
 def test_s22_the_right_most_hop_that_is_not_ours_is_the_client(headers: list[tuple[str, str]], client: str) -> None:
     """What stands left of it was written by the client and may say anything."""
     assert admitted(BEHIND, *headers) == (client, PUBLIC)
@@ -221,11 +257,30 @@ def test_s22_the_proxys_host_and_scheme_are_believed_within_the_list(
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "auth.example.com.evil.net", "evilauth.example.com", "example.com", "auth.example.com:80",
-     "auth.example.com:8443", "auth.example.com:443:443", "alt.example.com", "auth.example.com, evil.example",
-     "evil.example auth.example.com", "auth.example.com/evil", "user@auth.example.com", "auth.example.com..",
-     ".auth.example.com", "auth..example.com", "auth.example.com\x00", "127.0.0.1:8000", "localhost", "[::1]"],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "evil.example",
+        "auth.example.com.evil.net",
+        "evilauth.example.com",
+        "example.com",
+        "auth.example.com:80",
+        "auth.example.com:8443",
+        "auth.example.com:443:443",
+        "alt.example.com",
+        "auth.example.com, evil.example",
+        "evil.example auth.example.com",
+        "auth.example.com/evil",
+        "user@auth.example.com",
+        "auth.example.com..",
+        ".auth.example.com",
+        "auth..example.com",
+        "auth.example.com\x00",
+        "127.0.0.1:8000",
+        "localhost",
+        "[::1]",
+    ],
+)
 @pytest.mark.parametrize("edge", [DIRECT, BEHIND])
 def test_c16_a_host_that_is_not_listed_is_refused(edge: Edge, host: str | None) -> None:
     """Links in mails and the issuer of tokens hang on it; a poisoned Host gets no answer at all."""
@@ -253,7 +308,16 @@ def test_s22_plain_http_through_the_proxy_is_refused() -> None:
 
 def test_s22_only_a_configured_proxy_may_say_more() -> None:
     """What `/auth/check` believes of the original request hangs on this."""
-    peers = ["10.0.0.1", "::ffff:10.0.0.1", "10.1.255.255", "2001:db8:a::9", "10.0.0.2", "127.0.0.1", "", "2001:db8:b::9"]
+    peers = [
+        "10.0.0.1",
+        "::ffff:10.0.0.1",
+        "10.1.255.255",
+        "2001:db8:a::9",
+        "10.0.0.2",
+        "127.0.0.1",
+        "",
+        "2001:db8:b::9",
+    ]
     assert [BEHIND.came_through_proxy(request(peer=p)) for p in peers] == [True] * 4 + [False] * 4
     assert not any(edge.came_through_proxy(request(peer="127.0.0.1")) for edge in (DEV, DIRECT))
 
@@ -261,9 +325,33 @@ def test_s22_only_a_configured_proxy_may_say_more() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["x-forwarded-for", "x-real-ip", "forwarded", "x-forwarded-proto", "x-forwarded-host", "host"]),
+            st.sampled_from(
+                ["x-forwarded-for", "x-real-ip", "forwarded", "x-forwarded-proto", "x-forwarded-host", "host"]
+            ),
             st.text(alphabet=st.characters(max_codepoint=255), max_size=60)
-            | st.lists(st.sampled_from(["for=", "host=", "proto=", "203.0.113.7", "10.1.2.3", "https", '"', ",", ";", "[", "]", ":", "::1", " ", "\\", "auth.example.com"]), max_size=12).map("".join),  # fmt: skip
+            | st.lists(
+                st.sampled_from(
+                    [
+                        "for=",
+                        "host=",
+                        "proto=",
+                        "203.0.113.7",
+                        "10.1.2.3",
+                        "https",
+                        '"',
+                        ",",
+                        ";",
+                        "[",
+                        "]",
+                        ":",
+                        "::1",
+                        " ",
+                        "\\",
+                        "auth.example.com",
+                    ]
+                ),
+                max_size=12,
+            ).map("".join),
         ),
         max_size=5,
     ),
@@ -282,7 +370,9 @@ def test_s22_any_claim_gives_an_address_or_our_refusal(headers: list[tuple[str, 
             assert client == peer
 
 
-@given(st.lists(st.sampled_from(["6.6.6.6", "10.1.2.3", "evil", "_x", "unknown", "10.0.0.1", "203.0.113.9"]), max_size=5))
+@given(
+    st.lists(st.sampled_from(["6.6.6.6", "10.1.2.3", "evil", "_x", "unknown", "10.0.0.1", "203.0.113.9"]), max_size=5)
+)
 def test_s22_a_client_cannot_move_its_address_by_what_it_sends(claimed: list[str]) -> None:
     """A proxy that appends the address it saw: whatever the client put before it, that address is the client."""
     line = ", ".join([*claimed, "203.0.113.7"])
@@ -321,10 +411,23 @@ def test_s22_the_public_url_decides_origin_and_security(url: str, origin: str, s
 
 @pytest.mark.parametrize(
     "url",
-    ["", "auth.example.com", "http://auth.example.com", "ftp://auth.example.com", "https://", "https://u:p@auth.example.com",
-     "https://auth.example.com?x=1", "https://auth.example.com#x", "https://auth.example.com:99999", "https://b\u00fccher.example",
-     "https://[::1", "https://*.example.com", "http://0.0.0.0:8000", "http://a.localhost"],
-)  # fmt: skip
+    [
+        "",
+        "auth.example.com",
+        "http://auth.example.com",
+        "ftp://auth.example.com",
+        "https://",
+        "https://u:p@auth.example.com",
+        "https://auth.example.com?x=1",
+        "https://auth.example.com#x",
+        "https://auth.example.com:99999",
+        "https://b\u00fccher.example",
+        "https://[::1",
+        "https://*.example.com",
+        "http://0.0.0.0:8000",
+        "http://a.localhost",
+    ],
+)
 def test_p09_a_public_url_that_is_not_one_stops_the_server(url: str) -> None:
     """Plain HTTP off loopback above all."""
     with pytest.raises(Misconfigured, match="--public-url"):
@@ -364,7 +467,10 @@ def test_s22_ipv6_hosts_have_one_spelling(address: object) -> None:
 
 def test_s22_limits_count_an_address_once() -> None:
     """IPv4 whole, IPv6 by /64, IPv4 inside IPv6 as IPv4: what this file gives is what `network_of` reads."""
-    seen = [admitted(BEHIND, ("x-forwarded-for", a))[0] for a in ("::ffff:203.0.113.7", "203.0.113.7", "2001:db8::1", "2001:db8::ffff:1")]
+    seen = [
+        admitted(BEHIND, ("x-forwarded-for", a))[0]
+        for a in ("::ffff:203.0.113.7", "203.0.113.7", "2001:db8::1", "2001:db8::ffff:1")
+    ]
     networks = [network_of(a) for a in seen]
     assert networks[0] == networks[1] == "203.0.113.7"
     assert networks[2] == networks[3] == "2001:db8::/64"

@@ -20,7 +20,10 @@ def finished(kind: str = "api", *, hsts: bool = True, status: int = 200) -> dict
 
 
 def policy(kind: str) -> dict[str, str]:
-    return {p.partition(" ")[0]: p.partition(" ")[2] for p in finished(kind)[b"content-security-policy"].decode().split("; ")}
+    return {
+        p.partition(" ")[0]: p.partition(" ")[2]
+        for p in finished(kind)[b"content-security-policy"].decode().split("; ")
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +71,11 @@ def test_s14_nothing_is_stored_unless_it_says_public() -> None:
 
 def test_s21_other_sites_load_only_what_is_public() -> None:
     """An answer is no image and no script for another site's page."""
-    assert [finished(kind)[b"cross-origin-resource-policy"] for kind in KINDS] == [b"same-origin", b"same-origin", b"cross-origin"]
+    assert [finished(kind)[b"cross-origin-resource-policy"] for kind in KINDS] == [
+        b"same-origin",
+        b"same-origin",
+        b"cross-origin",
+    ]
 
 
 def test_every_body_has_its_length() -> None:

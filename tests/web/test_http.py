@@ -12,7 +12,9 @@ def request(*headers: tuple[bytes, bytes]) -> Request:
     return Request("GET", "/", b"", headers, "127.0.0.1", "http")
 
 
-@pytest.mark.parametrize("name", [b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-type", b"x-csrf-token"])
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-type", b"x-csrf-token"]
+)
 def test_s22_a_repeated_header_is_refused(name: bytes) -> None:
     """Two of one name are how a proxy sees one caller and the server another, whether they are equal or not."""
     for second in (b"a", b"b"):

@@ -110,8 +110,10 @@ def test_s18_nothing_is_exempt_by_where_it_goes(path: str) -> None:
     st.none() | st.sampled_from(["same-site", "cross-site"]) | st.text(max_size=20),
     st.none() | st.sampled_from([OWN, EVIL, "null", "", OWN + ".evil.net", OWN.upper()]) | st.text(max_size=40),
 )
-def test_s17_an_unsafe_request_passes_for_one_of_four_reasons(method: str, site: str | None, origin: str | None) -> None:
-    """Same origin, typed by its user, listed, or no browser: nothing else passes, and nothing but CrossSite is raised."""
+def test_s17_an_unsafe_request_passes_for_one_of_four_reasons(
+    method: str, site: str | None, origin: str | None
+) -> None:
+    """Same origin, typed by its user, listed, or no browser: nothing else passes, and only CrossSite is raised."""
     try:
         judge(method, sec_fetch_site=site, origin=origin, host_origin=OWN, listed=LISTED)
         passed = True
@@ -163,8 +165,20 @@ def test_s17_the_right_token_passes_and_no_other() -> None:
     """Missing, empty, cut, lengthened, in other case, of another session, or no text at all: refused as csrf_token."""
     right = csrf_token(KEY, "session-a")
     check_csrf(KEY, "session-a", right)
-    wrong = [None, "", right[:-1], right + "A", right.swapcase(), csrf_token(KEY, "session-b"), right + "=", " " + right,
-             "ä", "\ud800", "\x00", "x" * 100_000]  # fmt: skip
+    wrong = [
+        None,
+        "",
+        right[:-1],
+        right + "A",
+        right.swapcase(),
+        csrf_token(KEY, "session-b"),
+        right + "=",
+        " " + right,
+        "ä",
+        "\ud800",
+        "\x00",
+        "x" * 100_000,
+    ]
     for presented in wrong:
         with pytest.raises(CsrfRefused) as refused:
             check_csrf(KEY, "session-a", presented)
@@ -186,9 +200,17 @@ def test_s17_a_short_key_is_a_mistake() -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://example.com", "https://example.com:8080", "http://localhost", "http://localhost:5173", "http://127.0.0.1:3000",
-     "http://[::1]:3000", "https://[2001:db8::1]", "https://xn--bcher-kva.example"],
-)  # fmt: skip
+    [
+        "https://example.com",
+        "https://example.com:8080",
+        "http://localhost",
+        "http://localhost:5173",
+        "http://127.0.0.1:3000",
+        "http://[::1]:3000",
+        "https://[2001:db8::1]",
+        "https://xn--bcher-kva.example",
+    ],
+)
 def test_s20_an_exact_origin_can_be_listed(origin: str) -> None:
     """What a browser sends is what is written."""
     assert listed_origin(origin) == origin
@@ -196,15 +218,45 @@ def test_s20_an_exact_origin_can_be_listed(origin: str) -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["", "null", "*", "https://*", "https://*.example.com", "example.com", "//example.com", "https://", "https:///x",
-     "https://example.com/", "https://example.com/path", "https://example.com?q=v", "https://example.com#f",
-     "https://ex ample.com", "https://user@example.com", "https://example.com:443", "https://example.com:0",
-     "https://example.com:70000", "https://example.com:", "https://Example.com", "HTTPS://example.com",
-     "https://example.com.", "https://.example.com", "https://a..b", "https://bücher.example", "http://example.com",
-     "http://localhost.evil.net", "http://127.0.0.1.evil.net", "ftp://example.com", "file://", "https://[::1",
-     "https://[2001:DB8::1]", "https://[2001:db8:0::1]", " https://example.com", "https://example.com\n",
-     "https://a.example,https://b.example"],
-)  # fmt: skip
+    [
+        "",
+        "null",
+        "*",
+        "https://*",
+        "https://*.example.com",
+        "example.com",
+        "//example.com",
+        "https://",
+        "https:///x",
+        "https://example.com/",
+        "https://example.com/path",
+        "https://example.com?q=v",
+        "https://example.com#f",
+        "https://ex ample.com",
+        "https://user@example.com",
+        "https://example.com:443",
+        "https://example.com:0",
+        "https://example.com:70000",
+        "https://example.com:",
+        "https://Example.com",
+        "HTTPS://example.com",
+        "https://example.com.",
+        "https://.example.com",
+        "https://a..b",
+        "https://bücher.example",
+        "http://example.com",
+        "http://localhost.evil.net",
+        "http://127.0.0.1.evil.net",
+        "ftp://example.com",
+        "file://",
+        "https://[::1",
+        "https://[2001:DB8::1]",
+        "https://[2001:db8:0::1]",
+        " https://example.com",
+        "https://example.com\n",
+        "https://a.example,https://b.example",
+    ],
+)
 def test_s20_what_is_not_exactly_an_origin_cannot_be_listed(origin: str) -> None:
     """Patterns, null, paths, other spellings and plain HTTP are refused when the server starts."""
     with pytest.raises(Misconfigured):
