@@ -51,6 +51,8 @@ from dutchdoor.store import Add, Change, Discard, Expect, Log, Swap, Take
 __all__ = ["Directory", "Welcome"]
 
 PASSWORD = "password"
+RECENT = 10
+"""Sign-ins whose networks count as the owner's."""
 log = logging.getLogger("dutchdoor")
 
 
@@ -204,6 +206,12 @@ class Directory:
             RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
             Forbidden: right, but the address must be verified first; a new mail is on its way.
         """
+        welcome, forgiven = await self._prove(email, password, client, marks)
+        await forgiven
+        return welcome
+
+    async def _prove(self, email: str, password: str, client: Client, marks: str) -> tuple[Welcome, Awaitable[None]]:
+        """`prove`, and the forgetting of failures that a success brings: to be awaited beside whatever else is written."""
         now = self.clock()
         try:
             key = canonical(email)
@@ -231,7 +239,6 @@ class Directory:
                 account, client, "unknown address" if account is None else "wrong password" if not right else "disabled"
             )
             raise WrongCredentials("sign-in refused")
-        await self._forgive(buckets, digest)
         if self.policy.require_verified_email and account.email_verified_at is None:
             self._post(self._send_verification(account, client))
             await self._refuse(account, client, "address not verified")
@@ -240,13 +247,14 @@ class Directory:
             )
         if self.hasher.needs_rehash(credential.proof):
             await self._rehash(credential, password, client)
-        return Welcome(
+        welcome = Welcome(
             verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
             account=account,
             mark=limit_rules.with_mark(
                 marks, limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
             ),
         )
+        return welcome, asyncio.ensure_future(self._forgive(buckets, digest))
 
     async def sign_in(
         self, email: str, password: str, *, mode: Mode, client: Client, client_id: str = "", marks: str = ""
@@ -255,27 +263,28 @@ class Directory:
         raise.
         """
         for last in (False, True):
-            welcome = await self.prove(email, password, client=client, marks=marks)
+            welcome, forgiven = await self._prove(email, password, client, marks)
+            starting = self.authority.start(welcome.verified, mode=mode, client=client, client_id=client_id)
             try:
-                return await self.authority.start(
-                    welcome.verified, mode=mode, client=client, client_id=client_id
-                ), welcome.mark
+                signed_in, _ = await asyncio.gather(starting, forgiven)
             except NotAuthenticated:
                 # The account changed between proof and start: a role was given, or the password changed. Prove again.
                 if last:
                     raise WrongCredentials("the account kept changing") from None
+            else:
+                return signed_in, welcome.mark
         raise AssertionError
 
     async def _recent_networks(self, account: Account, now: float) -> set[str]:
         return {
             network_of(session.address)
-            for session in await self.store.sessions_of(account.subject)
+            for session in await self.store.sessions_of(account.subject, limit=RECENT)
             if now - session.created_at <= limit_rules.NETWORK_FOR
         }
 
     async def _forgive(self, buckets: Sequence[Bucket], digest: str) -> None:
-        await self.store.give_back(buckets[:1])
-        await self.store.forget([*buckets[1:2], *limit_rules.sign_in_ceilings(self.limits, digest)])
+        ceilings = limit_rules.sign_in_ceilings(self.limits, digest)
+        await asyncio.gather(self.store.give_back(buckets[:1]), self.store.forget([*buckets[1:2], *ceilings]))
 
     async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
         now = self.clock()

@@ -147,8 +147,8 @@ class Store(Protocol):
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         """One session with the account it belongs to, read in one step. The hot path: one look-up."""
 
-    async def sessions_of(self, subject: str) -> list[Session]:
-        """Every session of a subject that has not been ended (expired ones included), newest first."""
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
+        """Sessions of a subject that have not been ended (expired ones included), newest first; at most `limit`."""
 
     async def account(self, subject: str) -> Account | None: ...
 

@@ -229,10 +229,10 @@ class MemoryStore:
                 return None
             return session, self._accounts[session.subject]
 
-    async def sessions_of(self, subject: str) -> list[Session]:
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         with self._lock:
             live = [self._sessions[session_id] for session_id in self._live.get(subject, ())]
-        return sorted(live, key=lambda session: (session.created_at, _order(session.id)), reverse=True)
+        return sorted(live, key=lambda session: (session.created_at, _order(session.id)), reverse=True)[:limit]
 
     async def account(self, subject: str) -> Account | None:
         with self._lock:

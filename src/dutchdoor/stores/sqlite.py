@@ -198,8 +198,8 @@ class SqliteStore:
         row = self._one(_SESSION_WITH_ACCOUNT, _key(session_id))
         return None if row is None else (_session(row), _account(row[_SESSION_WIDTH:]))
 
-    async def sessions_of(self, subject: str) -> list[Session]:
-        return [_session(row) for row in self._all(_SESSIONS_OF, subject)]
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
+        return [_session(row) for row in self._all(_SESSIONS_OF, subject, -1 if limit is None else limit)]
 
     async def account(self, subject: str) -> Account | None:
         row = self._one(f"SELECT {_ACCOUNT} FROM accounts a WHERE a.subject = ?", subject)
@@ -712,7 +712,7 @@ _SESSION_WITH_ACCOUNT = (
 )
 _SESSIONS_OF = (
     f"SELECT {_SESSION}, a.subject FROM accounts a JOIN sessions s ON s.account = a.number "
-    "WHERE a.subject = ? AND s.ended_at IS NULL ORDER BY s.created_at DESC, s.id DESC"
+    "WHERE a.subject = ? AND s.ended_at IS NULL ORDER BY s.created_at DESC, s.id DESC LIMIT ?"
 )
 _ADD_SESSION = (
     # Without an account the SELECT finds no row, and nothing is added.
