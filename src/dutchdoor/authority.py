@@ -380,18 +380,21 @@ class Authority:
                 raise InvalidToken("R1: presented by another client")
             outcome = decide(session, token, client, now, self.policy)
             try:
-                return await self._carry_out(outcome, session, account, client, now)
+                return await self._carry_out(outcome, token, session, account, client, now)
             except Conflict:
                 continue
         raise Unavailable("the refresh kept losing races")
 
     async def _carry_out(
-        self, outcome: Outcome, session: Session, account: Account, client: Client, now: float
+        self, outcome: Outcome, token: RefreshToken, session: Session, account: Account, client: Client, now: float
     ) -> SignedIn:
         """Commit what a refresh decision asks for, then sign. Failing to sign is a lost answer, which is safe."""
         match outcome:
             case Repeated(generation, sibling):
-                return await self._present(account, session, "", generation, sibling, now, rotated=False)
+                # R2a gives back what the client holds. R3a gives the child of what it holds, and a jar that is not told
+                # so would present the parent again when the window has passed, and be taken for a lost answer.
+                held = (token.generation, token.sibling) == (generation, sibling)
+                return await self._present(account, session, "", generation, sibling, now, rotated=not held)
             case Rotated(new):
                 await self.store.commit(Swap(new))
                 return await self._present(account, new, "", new.generation, new.sibling, now)

@@ -125,11 +125,12 @@ class KeyRing:
     def due(self, now: float, policy: Policy) -> float | None:
         """Tell when the next key must begin to sign, if it is time to make it; None while it is not.
 
-        A first key, and one that follows a revoked one, begins at once: there is nothing to overlap with.
+        A first key, and one that follows a revoked one, begins at once, by every clock there is: nobody can sign in before
+        it does, and a key that is only upcoming is of no use until then.
         """
         able = [row for row in self.rows if state_of(row, now) in {"upcoming", "signing"}]
-        if not able:
-            return now
+        if not any(state_of(row, now) == "signing" for row in able):
+            return now - CLOCK_SLACK
         last = max(row.signs_until for row in able)
         return last - policy.access_for if now >= last - policy.key_publish_for else None
 

@@ -170,8 +170,10 @@ def decide(session: Session, token: RefreshToken, client: Client, now: float, po
         if (w or s) and same:
             return Repeated(gen, session.sibling)  # R3a
         elsewhere = not same or client.country != session.country
-        if strict or (not w and elsewhere and policy.fingerprint == "revoke"):
+        if not strict and not w and elsewhere and policy.fingerprint == "revoke":
             return Stolen("R3b")
+        if strict:
+            return Stolen("R3c")
         return _replayed(session, client, now, policy)  # R3c
     if g == gen - 1:
         return Repeated(gen, session.sibling) if w and same else Stolen("R4")
