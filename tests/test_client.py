@@ -59,6 +59,12 @@ def test_any_header_is_read_without_an_exception_and_within_bounds(user_agent):
     assert client.user_agent.isprintable() or not client.user_agent
 
 
+def test_a_long_header_is_cut_before_it_is_read():
+    """Reading takes time with the length: 512 characters are kept, and only they are parsed."""
+    assert len(seen("x" * 100_000).user_agent) == USER_AGENT_AT_MOST
+    assert seen("x" * USER_AGENT_AT_MOST + CHROME).device == ""
+
+
 @given(st.text(max_size=100))
 def test_any_address_has_a_country_or_none(address):
     """An address that cannot be read has no country, no network and no exception."""
@@ -90,6 +96,7 @@ def test_two_spellings_of_an_address_are_one_network():
     assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") == "192.0.2.1"
     assert network_of("FE80::1%eth0") == network_of("fe80:0::1")
     assert seen("", "::ffff:192.0.2.1").address == "192.0.2.1"
+    assert seen("", "FE80::1%eth0").address == "fe80::1"
     assert network_of("example.com") == network_of("") == ""
 
 
