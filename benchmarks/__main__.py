@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,23 +89,33 @@ def sign_in(server: Server, view: View, times: int) -> list[Request]:
     return requests
 
 
+async def watched(server: Server, measure: str, results: Results, load: Awaitable[Figures]) -> None:
+    """Record what a load measures, and the processor time that the server spends on one answer meanwhile."""
+    before = server.cpu_seconds
+    figures = await load
+    results.add_figures(server.contender.column, measure, figures)
+    if figures.good:
+        spent = (server.cpu_seconds - before) / figures.good
+        results.add(server.contender.column, f"{measure} cpu", spent * 1e6)
+
+
 async def measure_requests(server: Server, view: View, effort: Effort, load: Generator, results: Results) -> None:
     """Authenticated requests, log-ins and refreshes of one view, nothing else running."""
-    column, measures = server.contender.column, server.contender.measures
+    port, measures = server.port, server.contender.measures
     if "me" in measures:
         requests = sign_in(server, view, CREDENTIALS)
-        await drive(server.port, repeating(requests, CONNECTIONS), effort.warm_for)
-        figures = await load.repeat(server.port, requests, CONNECTIONS, effort.seconds)
-        results.add_figures(column, f"me {view.kind}", figures)
+        await drive(port, repeating(requests, CONNECTIONS), effort.warm_for)
+        asking = load.repeat(port, requests, CONNECTIONS, effort.seconds)
+        await watched(server, f"me {view.kind}", results, asking)
     if "login" in measures:
-        figures = await drive(server.port, repeating([view.login], LOGIN_CONNECTIONS), effort.seconds)
-        results.add_figures(column, f"login {view.kind}", figures)
+        signing_in = drive(port, repeating([view.login], LOGIN_CONNECTIONS), effort.seconds)
+        await watched(server, f"login {view.kind}", results, signing_in)
     if "refresh" in measures and view.refresh:
         mode = "refresh window" if server.contender is contenders.OURS_WINDOW else "refresh"
         token, present = view.refresh
-        starts = [token(ask(server.port, view.login).body) for _ in range(CHAINS)]
+        starts = [token(ask(port, view.login).body) for _ in range(CHAINS)]
         chains = [Chain(present(start).encoded(), lambda body: present(token(body)).encoded()) for start in starts]
-        results.add_figures(column, mode, await drive(server.port, chains, effort.seconds))
+        await watched(server, mode, results, drive(port, chains, effort.seconds))
 
 
 def hash_rate(contender: Contender, seconds: float) -> float:
@@ -144,18 +154,21 @@ async def measure_hashing(server: Server, view: View, effort: Effort, load: Gene
     results.bad[column] += meanwhile.bad
 
 
-async def measure(chosen: Sequence[str], effort: Effort, load: Generator) -> Results:
+PARTS = ("requests", "hashing", "memory", "inside")
+
+
+async def measure(chosen: Sequence[str], parts: Sequence[str], effort: Effort, load: Generator) -> Results:
     """Run all rounds, every second one backwards so that no contender always follows the same one."""
     results = Results()
     for number in range(effort.rounds):
-        for contender in in_turn(contenders.WITHOUT_HASH, chosen, number):
+        for contender in in_turn(contenders.WITHOUT_HASH if "requests" in parts else (), chosen, number):
             say(f"round {number + 1}: {contender.name}")
             with running(contender, hashing="none") as server:
                 for view in contender.views:
                     await measure_requests(server, view, effort, load, results)
                 if contender is not contenders.OURS_WINDOW:
                     results.add(contender.column, "memory", server.memory_mib)
-        for contender in in_turn(contenders.WITH_HASH, chosen, number):
+        for contender in in_turn(contenders.WITH_HASH if "hashing" in parts else (), chosen, number):
             say(f"round {number + 1}, Argon2id: {contender.name}")
             with running(contender, hashing="argon2id") as server:
                 await measure_hashing(server, contender.views[0], effort, load, results)
@@ -237,6 +250,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--generator", choices=["auto", "wrk", "own"], default="auto")
     parser.add_argument("--only", nargs="*", default=[], metavar="COLUMN", help="some contenders only, by column")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="some parts only")
     arguments = parser.parse_args()
 
     pin(LOAD_CORE)
@@ -244,7 +258,7 @@ def main() -> None:
     effort = QUICK if arguments.quick else FULL
     load = Generator.chosen(arguments.generator)
     begun = time.monotonic()
-    results = uvloop.run(measure(arguments.only, effort, load))
+    results = uvloop.run(measure(arguments.only, arguments.parts, effort, load))
     print(table(results, few=FEW_ROWS, many=effort.many_rows, sessions=effort.sessions))
     bad = sum(results.bad.values())
     print(

@@ -61,11 +61,12 @@ def ask(port: int, request: Request) -> Answer:
 
 
 class Figures(NamedTuple):
-    """Answers with status 200 a second, latencies in milliseconds, and how many answers were not that."""
+    """Good answers a second, latencies in milliseconds, how many answers were good, and how many were not."""
 
     rate: float
     p50: float
     p99: float
+    good: int
     bad: int
 
 
@@ -223,9 +224,9 @@ async def drive(port: int, scripts: Sequence[Script], seconds: float) -> Figures
     latencies = sorted(itertools.chain.from_iterable(connection.latencies for connection in connections))
     bad = sum(connection.bad for connection in connections)
     if not latencies:
-        return Figures(0.0, float("nan"), float("nan"), bad or 1)
+        return Figures(0.0, float("nan"), float("nan"), 0, bad or 1)
     lasted = min(time.perf_counter() - started_at, seconds)
-    return Figures(len(latencies) / lasted, _at(latencies, 0.5), _at(latencies, 0.99), bad)
+    return Figures(len(latencies) / lasted, _at(latencies, 0.5), _at(latencies, 0.99), len(latencies), bad)
 
 
 def _at(ordered: Sequence[float], part: float) -> float:
@@ -257,10 +258,14 @@ async def wrk(port: int, requests: Sequence[Request], connections: int, seconds:
         )
         printed = (await process.communicate())[0].decode()
     rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    total = re.search(r"(\d+) requests in", printed)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", printed)
     bad = (int(refused[1]) if refused else 0) + (sum(map(int, broken.groups())) if broken else 0)
-    return Figures(float(rate[1]) if rate else 0.0, _latency(printed, "50"), _latency(printed, "99"), bad)
+    answers = int(total[1]) if total else 0
+    return Figures(
+        float(rate[1]) if rate else 0.0, _latency(printed, "50"), _latency(printed, "99"), answers - bad, bad
+    )
 
 
 def _lua_text(text: str) -> str:

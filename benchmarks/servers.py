@@ -16,7 +16,7 @@ from benchmarks.contenders import Contender
 from benchmarks.load import HOST
 
 SERVER_CORE, LOAD_CORE = 0, 1
-PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+PAGE_KIB, TICKS = os.sysconf("SC_PAGE_SIZE") // 1024, os.sysconf("SC_CLK_TCK")
 
 
 def pin(core: int) -> None:
@@ -34,12 +34,21 @@ class Server:
     @property
     def memory_mib(self) -> float:
         """Resident memory of all its processes together."""
-        pages = 0
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        return (
+            sum(int((process / "statm").read_text().split()[1]) for process, _ in self._processes()) * PAGE_KIB / 1024
+        )
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that its processes have used: what other programs on the core do not change."""
+        return sum(int(stat[11]) + int(stat[12]) for _, stat in self._processes()) / TICKS
+
+    def _processes(self) -> Iterator[tuple[Path, list[str]]]:
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if int(stat.read_text().rpartition(")")[2].split()[2]) == self._process.pid:
-                    pages += int((stat.parent / "statm").read_text().split()[1])
-        return pages * PAGE_KIB / 1024
+                stat = (process / "stat").read_text().rpartition(")")[2].split()
+                if int(stat[2]) == self._process.pid:
+                    yield process, stat
 
 
 @contextlib.contextmanager

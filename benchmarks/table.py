@@ -1,6 +1,6 @@
 """The one table: a row a measure, a column a contender, and what was asked for with whether it was reached.
 
-In a peer's cell stands its figure and, in brackets, how many times as much ours is.
+In a peer's cell stands its figure and, in brackets, how many times as much ours is (of processor time: as little).
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ def _ms(value: float) -> str:
     return f"{value:.1f} ms"
 
 
+def _us(value: float) -> str:
+    return f"{value:,.0f} us"
+
+
 def _share(value: float) -> str:
     return f"{value:.0%}"
 
@@ -83,11 +87,16 @@ _LOGIN = (Asked(15, FASTAPI_USERS),)
 ROWS = (
     Row("authenticated by a stored session, /s", "me session", _count, _REQUESTS),
     Row("... 99th percentile", "me session p99", _ms, ratio=False),
+    Row("... server's processor time", "me session cpu", _us),
     Row("authenticated by a signed token, /s", "me token", _count, _REQUESTS),
     Row("... 99th percentile", "me token p99", _ms, ratio=False),
+    Row("... server's processor time", "me token cpu", _us),
     Row("log-in that starts a session, no hash, /s", "login session", _count, _LOGIN),
+    Row("... server's processor time", "login session cpu", _us),
     Row("log-in that gives tokens, no hash, /s", "login token", _count, _LOGIN),
+    Row("... server's processor time", "login token cpu", _us),
     Row("refresh, each one rotating, /s", "refresh", _count, (Asked(15, DJANGO),)),
+    Row("... server's processor time", "refresh cpu", _us),
     Row("refresh, default: repeats within 30 s converge, /s", "refresh window", _count),
     Row("log-in with Argon2id, /s", "login hashed", _count),
     Row("... of what the core can hash", "login hashed share", _share, (Asked(least=0.95),), ratio=False),
@@ -124,7 +133,7 @@ def _cell(row: Row, column: str, figures: dict[str, float | None]) -> str:
     text = row.write(figure)
     if column == OURS or not row.ratio or not ours or not figure:
         return text
-    ratio = ours / figure
+    ratio = figure / ours if row.write is _us else ours / figure
     return f"{text} ({ratio:.0f} ×)" if ratio >= 10 else f"{text} ({ratio:.2g} ×)"
 
 
