@@ -179,6 +179,15 @@ def test_the_longest_password_is_judged_quickly() -> None:
     assert time.process_time() - before < 0.1
 
 
+def test_no_password_makes_the_estimate_slow() -> None:
+    """C03: zxcvbn tries symbols as letters in every combination, which unbounded takes half a second."""
+    check("tuba glow mango xylophone")
+    before = time.process_time()
+    for made_for_it in ("(4@{[<6!1|0$5+7%2" * 4, "{+3g!4x(2{l74<<l9z9!@({991090%x|x0(!7|5{|21(037[z47<1<{({z|z$6(%"):
+        assert made_for_it == check(made_for_it)
+    assert time.process_time() - before < 0.1
+
+
 def test_the_field_is_the_callers() -> None:
     """A refused `new_password` is reported under that name."""
     with pytest.raises(errors.WeakPassword) as refusal:

@@ -30,6 +30,7 @@ import unicodedata
 import idna
 
 from dutchdoor import errors
+from dutchdoor.stream_safe import is_stream_safe
 
 __all__ = ["canonical"]
 
@@ -39,7 +40,7 @@ MAX_LENGTH = 254
 MAX_LOCAL = 64
 """Octets before the @ (RFC 5321 section 4.5.3.1.1)."""
 
-MAX_TYPED = 1_024
+MAX_TYPED = 512
 """Characters looked at. Decomposed or padded spellings are longer than what they become, but not by this much."""
 
 
@@ -54,6 +55,8 @@ def canonical(address: str) -> str:
     # Before anything is trimmed: a line end is a second header to whatever sends the mail.
     if _FORBIDDEN.search(address):
         raise _refusal("An e-mail address has no line breaks or invisible characters.")
+    if not is_stream_safe(address):
+        raise _refusal("An e-mail address does not have that many accents on one letter.")
     text = unicodedata.normalize("NFKC", address).strip()
     # After NFKC: a full-width @ or a letter that decomposes into one splits the address like any other.
     if text.count("@") != 1:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from dutchdoor import errors
 from dutchdoor.credentials import legacy
 from dutchdoor.credentials.hashing import HashingPool
+from dutchdoor.stream_safe import is_stream_safe
 
 __all__ = [
     "CHEAPEST",
@@ -90,11 +91,14 @@ def normalise(password: str) -> str:
     type on purpose. Nothing is trimmed, folded or cut (C02).
 
     Raises:
-        InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry.
+        InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry, or text made to be slow.
     """
-    # C03: a character is at least a byte, so this refuses a megabyte before anything walks over it.
-    if len(password) > MAX_BYTES:
+    # C03: this refuses a megabyte before anything walks over it. Decomposed, as some devices send it, a password has up
+    # to one and a half characters for each byte of its composed form, so the exact bound comes after composing.
+    if len(password) > 2 * MAX_BYTES:
         raise _too_long()
+    if not is_stream_safe(password):
+        raise errors.InvalidInput("The password has too many accents on one letter.", field="password")
     composed = unicodedata.normalize("NFC", password)
     try:
         size = len(composed.encode())
