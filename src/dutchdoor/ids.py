@@ -36,7 +36,8 @@ def decode(text: str, limit: int = 512) -> bytes:
         InvalidToken: not base64url, padded, longer than `limit` characters, or with spare bits set. Two texts for one
             value would let a token be altered and still pass, which breaks whatever is keyed by the text.
     """
-    if len(text) > limit or not text.isascii():
+    # pybase64 takes "+" for "-" and "/" for "_" and only warns: a second spelling.
+    if len(text) > limit or not text.isascii() or "+" in text or "/" in text:
         raise InvalidToken("not base64url, or too long")
     try:
         raw = pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -87,7 +88,8 @@ class Opaque:
     def parse(cls, text: str) -> Self:
         """Read a text form. Raises `InvalidToken` for anything this class did not write, before any look-up."""
         # 36 bytes are 48 characters exactly: no padding and no spare bits in which two texts could differ.
-        if len(text) != len(cls.prefix) + 48 or not text.startswith(cls.prefix):
+        # Nor are "+" and "/" theirs, which pybase64 takes for "-" and "_".
+        if len(text) != len(cls.prefix) + 48 or not text.startswith(cls.prefix) or "+" in text or "/" in text:
             raise InvalidToken("not an opaque token of this kind")
         try:
             raw = pybase64.b64decode(text[len(cls.prefix) :], altchars=b"-_", validate=True)
