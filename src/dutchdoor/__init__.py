@@ -1,1 +1,42 @@
-"""dutchdoor: authentication by sessions, JWTs, or both, over one model."""
+"""dutchdoor: authentication by sessions, JWTs, or the hybrid of both, over one model.
+
+Three calls make an application's log-in:
+
+    auth = Auth("sqlite:///app.db")                       # accounts, sessions and keys, in one file
+    app.mount("/", auth.asgi())                           # /auth/register, /auth/login, /auth/logout ...
+    principal = await auth.principal(request.headers)     # who is this, whichever way they proved it
+
+Whoever brings users of their own takes `auth.authority` and starts sessions from a `Verified` of their own making.
+Everything raised on purpose is a `DutchdoorError`. What you can rely on is named here; the rest may move.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dutchdoor.auth import Auth
+    from dutchdoor.errors import DutchdoorError
+    from dutchdoor.policy import HIGH, RELAXED, STANDARD, Policy
+    from dutchdoor.principal import Principal, Verified
+
+__all__ = ["HIGH", "RELAXED", "STANDARD", "Auth", "DutchdoorError", "Policy", "Principal", "Verified"]
+
+_WHERE = {
+    "Auth": "auth",
+    "DutchdoorError": "errors",
+    "HIGH": "policy",
+    "Policy": "policy",
+    "Principal": "principal",
+    "RELAXED": "policy",
+    "STANDARD": "policy",
+    "Verified": "principal",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for (PEP 562): who only checks tokens pays for nothing else."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'dutchdoor' has no attribute {name!r}")
+    return getattr(import_module(f"dutchdoor.{_WHERE[name]}"), name)

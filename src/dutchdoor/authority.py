@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from dutchdoor import keyring, sessions
 from dutchdoor.access import Claims, jws
+from dutchdoor.access.cache import TokenCache
 from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier, read_claims
 from dutchdoor.accounts import Account, bare_account
 from dutchdoor.client import Client
@@ -125,7 +126,8 @@ class Authority:
                 message="HS256 serves one audience: each could mint tokens for the others.",
             )
         self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
-        self._verifier: AccessTokenVerifier | None = None  # there are no keys before the ring was read
+        self._own_kids: tuple[str, ...] = ()
+        self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
         self._claims = claims
         self._ring = KeyRing((), master)
         self._ring_read_at = -1.0
@@ -276,17 +278,17 @@ class Authority:
         now = self.clock()
         await self._read_ring(now)
         try:
-            claims = self._own_verifier(token, now=now)
+            return self._verifiers[1](token, now=now)
         except UnknownKey:
             # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
             # us.
             if now - self._ring_read_at < 1:
                 raise
             await self._read_ring(now, force=True)
-            claims = self._own_verifier(token, now=now)
-        if self.log.covers(Named(claims.sub, claims.epoch, claims.sid, claims.jti, claims.client_id, claims.kid)):
-            raise InvalidToken("revoked")
-        return claims
+            return self._verifiers[1](token, now=now)
+
+    def _covered(self, claims: Claims) -> bool:
+        return self.log.covers(Named(claims.sub, claims.epoch, claims.sid, claims.jti, claims.client_id, claims.kid))
 
     async def claims_of_any_age(self, token: str) -> Claims:
         """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
@@ -295,11 +297,12 @@ class Authority:
         now = self.clock()
         await self._read_ring(now)
         # Judged at the time it was issued, which the signature vouches for.
-        verifier = self._own_verifier
+        verifier, _ = self._verifiers
         return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
 
     @property
-    def _own_verifier(self) -> AccessTokenVerifier:
+    def _verifiers(self) -> tuple[AccessTokenVerifier, TokenCache]:
+        """What checks a token of ours afresh, and what remembers those it checked. Raises `UnknownKey`."""
         if self._verifier is None:
             raise UnknownKey("no key of ours is accepted here")
         return self._verifier
@@ -713,11 +716,14 @@ class Authority:
             )
             await self._add_key(row, Client(), "system", now)
             self._ring = KeyRing(await self.store.keys(), self.master)
-        own = self._ring.own(now, symmetric=self.symmetric)
-        self._verifier = None
-        if own:
-            self._verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
         self._ring_read_at = now
+        own = self._ring.own(now, symmetric=self.symmetric)
+        kids = tuple(key.kid for key in own)
+        if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
+            self._own_kids, self._verifier = kids, None
+            if own:
+                verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
+                self._verifier = verifier, TokenCache(verifier, covered=self._covered)
 
     async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
         try:

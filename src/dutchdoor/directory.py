@@ -211,7 +211,7 @@ class Directory:
         return welcome
 
     async def _prove(self, email: str, password: str, client: Client, marks: str) -> tuple[Welcome, Awaitable[None]]:
-        """`prove`, and the forgetting of failures that a success brings: to be awaited beside whatever else is written."""
+        """`prove`, and the forgetting of failures that success brings: awaited beside whatever else is written."""
         now = self.clock()
         try:
             key = canonical(email)

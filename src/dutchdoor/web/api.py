@@ -213,25 +213,26 @@ class Call:
             raise BadRequest("The cookie and the bearer token name different sign-ins. Send one.", code="two_callers")
         return by_cookie
 
-    async def account(self) -> Account:
-        """The caller's account, looked up if the proof was a token. Raises `NotAuthenticated`."""
-        caller = self.required
-        account = caller.account or await self.authority.store.account(caller.principal.subject)
-        if account is None or not account.active:
-            raise NotAuthenticated("the account is gone")
-        return account
+    async def holding(self) -> tuple[Account, Session | None]:
+        """The caller's account and session, looked up if the proof was a token; no session for a stateless one.
 
-    async def session(self) -> Session | None:
-        """The caller's session, looked up if the proof was a token; None for a stateless one. Raises
-        `NotAuthenticated`.
+        Raises `NotAuthenticated` when one of them has ended.
         """
         caller = self.required
-        if caller.session is not None or caller.principal.session_id is None:
-            return caller.session
-        found = await self.authority.store.session(caller.principal.session_id)
-        if found is None or found[0].ended_at is not None:
-            raise NotAuthenticated("the session ended")
-        return found[0]
+        if caller.account is not None:
+            return caller.account, caller.session
+        store, principal = self.authority.store, caller.principal
+        session: Session | None = None
+        account: Account | None = None
+        if principal.session_id is None:
+            account = await store.account(principal.subject)
+        else:
+            found = await store.session(principal.session_id)
+            if found is not None and found[0].ended_at is None:
+                session, account = found
+        if account is None or not account.active:
+            raise NotAuthenticated("the account or the session ended")
+        return account, session
 
 
 class Api:

@@ -368,8 +368,7 @@ def fence(done: Ended, headers: list[Header] | None = None) -> Response:
 
 async def me(call: Call) -> Response:
     caller = call.required
-    account = await call.account()
-    session = await call.session()
+    account, session = await call.holding()
     view = session_view(session, session.id) if session else None
     return json_response(200, Me(user_view(account), view, caller.principal.method))
 
@@ -413,7 +412,7 @@ async def csrf(call: Call) -> Response:
 
 async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
-    account, session = await call.account(), await call.session()
+    account, session = await call.holding()
     signed_in = await call.directory.change_password(
         account,
         session,
@@ -427,7 +426,7 @@ async def change_password(call: Call) -> Response:
 
 async def reauthenticate(call: Call) -> Response:
     body: Reauthentication = call.body
-    account, session = await call.account(), await call.session()
+    account, session = await call.holding()
     signed_in = await call.directory.reauthenticate(
         account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
     )
@@ -489,11 +488,12 @@ async def check(call: Call) -> Response:
         # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here says which.
         raise Forbidden("an unsafe request by cookie alone, without Origin")
     principal = caller.principal
+    account, _ = await call.holding()
     headers: list[Header] = [
         (b"x-auth-subject", principal.subject.encode()),
         (b"x-auth-session", (principal.session_id or "").encode()),
         (b"x-auth-roles", " ".join(principal.roles).encode()),
-        (b"x-auth-token", (await call.authority.pass_on(await call.account(), principal)).encode()),
+        (b"x-auth-token", (await call.authority.pass_on(account, principal)).encode()),
     ]
     return Response(204, headers)
 
