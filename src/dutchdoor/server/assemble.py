@@ -1,0 +1,82 @@
+"""From settings to the same `Auth` that an application would have made for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from dutchdoor.auth import Auth, read_or_make_master_key
+from dutchdoor.credentials.hashing import available_cores
+from dutchdoor.credentials.password import PROFILES, PasswordHasher
+from dutchdoor.errors import Misconfigured
+from dutchdoor.mail import Transport
+from dutchdoor.mail.console import ConsoleTransport
+from dutchdoor.mail.file import FileTransport
+from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.master import MasterKeys
+from dutchdoor.server.config import Settings
+
+__all__ = ["local_url", "make_auth", "sqlite_file"]
+
+
+def make_auth(settings: Settings) -> Auth:
+    """Put the settings together; nothing is opened yet. Raises `Misconfigured`."""
+    pepper = settings.pepper
+    return Auth(
+        settings.database.reveal(),
+        master_key=_master_keys(settings),
+        public_url=settings.public_url,
+        local_url=local_url(settings),
+        hosts=settings.other_host,
+        proxies=settings.proxy,
+        origins=settings.origin,
+        audience=settings.audience,
+        policy=settings.policy,
+        alg=settings.alg,
+        product=settings.product,
+        mail=_mail(settings),
+        hasher=PasswordHasher(
+            PROFILES[settings.password_hash],
+            pepper=None if pepper is None else pepper.reveal().encode(),
+            # The machine's cores are hashed on once, however many processes share them.
+            workers=max(1, available_cores() // settings.workers),
+        ),
+        security_contact=settings.security_contact,
+    )
+
+
+def local_url(settings: Settings) -> str:
+    """The issuer where there is no public URL."""
+    return f"http://localhost:{settings.port}"
+
+
+def sqlite_file(settings: Settings) -> Path | None:
+    """The file the database is in, if it is SQLite."""
+    url = settings.database.reveal()
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+
+def _master_keys(settings: Settings) -> MasterKeys:
+    if settings.master_key is not None:
+        return MasterKeys.parse(settings.master_key.reveal())
+    return read_or_make_master_key(settings.master_key_file)
+
+
+def _mail(settings: Settings) -> Transport:
+    url = settings.mail.reveal()
+    scheme, _, rest = url.partition(":")
+    host = urlsplit(settings.public_url or "").hostname or "localhost"
+    sender = settings.mail_from or f"noreply@{host}"
+    if scheme == "console" and not rest.strip("/"):
+        return ConsoleTransport()
+    if scheme == "file" and rest.strip("/"):
+        return FileTransport(Path("/" + rest.lstrip("/") if rest.startswith("///") else rest), sender=sender)
+    if scheme in {"smtp", "smtps"}:
+        return SmtpTransport(url, sender=sender)
+    # Not repeated: what stands there may be a password.
+    _wrong(f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465.")
+
+
+def _wrong(text: str) -> NoReturn:
+    raise Misconfigured(text, message=text)

@@ -1,0 +1,371 @@
+"""Reading the configuration, once: arguments, then the environment, then a file, then defaults, into one frozen struct.
+
+Whatever is wrong is said with the name of the setting and where it was set, and stops the start: a misspelt name that
+is skipped is a protection somebody believes to have. What may be a secret is in no message and no `repr`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.known_leaked import is_known_leaked
+from dutchdoor.policy import PRESETS, Policy
+from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, Setting
+
+__all__ = ["DEFAULT_MASTER_KEY_FILE", "Secret", "Settings", "duration", "read_settings"]
+
+DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
+
+_SECRET_AT_MOST = 64 * 1024
+"""Bytes of a file that holds a secret. A wrong path, /dev/zero say, must not fill the memory."""
+
+_OTHERS_VARIABLES = frozenset({"DUTCHDOOR_CONFIG", "DUTCHDOOR_VERIFIER_KEY"})
+"""Ours, but no settings of the server: the file itself, and what a verifier proves itself with."""
+
+_KUBERNETES = re.compile(r"DUTCHDOOR_(SERVICE_(HOST|PORT\w*)|PORT_[0-9]+_(TCP|UDP)\w*)")
+"""What Kubernetes puts into every container beside a Service called dutchdoor. Nobody misspelt anything there."""
+
+_PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "example", "your-", "your_", "xxxxxxxx")
+
+
+class Secret:
+    """A text that is shown to nobody: not by `repr`, not by `str`, not by a traceback that prints its owner."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(Secret)
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The server's configuration, read and checked. What each field means stands in `dutchdoor.server.settings`."""
+
+    host: str
+    port: int
+    public_url: str | None
+    proxy: tuple[str, ...]
+    other_host: tuple[str, ...]
+    origin: tuple[str, ...]
+    tls_cert: str | None
+    tls_key: str | None
+    workers: int
+    max_connections: int
+    keep_alive_for: float
+    request_for: float
+    stop_for: float
+    database: Secret
+    redis: Secret | None
+    master_key: Secret | None
+    master_key_file: str
+    pepper: Secret | None
+    alg: str
+    audience: tuple[str, ...]
+    password_hash: str
+    product: str
+    mail: Secret
+    mail_from: str | None
+    security_contact: str
+    access_log: bool
+    metrics_token: Secret | None
+    metrics_port: int | None
+    policy: Policy
+    config_file: str | None
+    sources: Mapping[str, str]
+    """Where each setting that is not a default was set, in words: `--port`, `DUTCHDOOR_PORT`, `port in door.toml`."""
+
+    def source(self, name: str) -> str:
+        return self.sources.get(name, "the default")
+
+
+def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """Put the configuration together. `arguments` holds what was given on the command line, by setting name.
+
+    Raises:
+        Misconfigured: an unknown name, a value that cannot be, or two settings that contradict each other.
+    """
+    path = arguments.get("config") or environment.get("DUTCHDOOR_CONFIG") or None
+    layers = [
+        _from_arguments(arguments),
+        _from_environment(environment),
+        _from_file(Path(str(path))) if path is not None else {},
+    ]
+    found: dict[str, tuple[object, str]] = {}
+    for layer in reversed(layers):
+        for name in layer:
+            # A secret and the file that holds it are two spellings of one setting: the nearer layer's counts.
+            found.pop(_other_spelling(name), None)
+        found.update(layer)
+    read = {name: _read(name, value, source) for name, (value, source) in found.items()}
+    sources = {name: source for name, (_, source) in found.items()}
+
+    def given(name: str) -> Any:
+        return read.get(name, _default(BY_NAME[name]))
+
+    policy = _policy(read)
+    fields = {setting.name: given(setting.name) for setting in SETTINGS if not setting.in_policy}
+    del fields["preset"]
+    for setting in SETTINGS:
+        file = read.get(f"{setting.name}_file")
+        if setting.kind == "secret" and setting.name != "master_key" and file is not None:
+            fields[setting.name] = Secret(_secret_in(str(file), sources[f"{setting.name}_file"]))
+    settings = Settings(
+        **fields,
+        master_key_file=str(read.get("master_key_file", DEFAULT_MASTER_KEY_FILE)),
+        policy=policy,
+        config_file=None if path is None else str(path),
+        sources=sources,
+    )
+    _check(settings)
+    return settings
+
+
+# --- the layers ------------------------------------------------------------------------------------------------------
+
+
+def _from_arguments(arguments: Mapping[str, object]) -> dict[str, tuple[object, str]]:
+    return {
+        name: (value, "--" + name.replace("_", "-"))
+        for name, value in arguments.items()
+        if name != "config" and value is not None and value != ()
+    }
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    known = _known()
+    found: dict[str, tuple[object, str]] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(PREFIX) or variable in _OTHERS_VARIABLES or _KUBERNETES.fullmatch(variable):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name == "port" and value.startswith(("tcp://", "udp://")):
+            continue  # Kubernetes again
+        if name not in known or variable != PREFIX + name.upper():
+            _unknown(f"The variable {variable}", variable, [PREFIX + each.upper() for each in known])
+        if value != "":
+            # Empty is unset: that is how a compose file passes on what its own environment lacks.
+            found[name] = (value, variable)
+    for setting in SETTINGS:
+        taken = setting.name in found or f"{setting.name}_file" in found
+        if setting.fallback and not taken and setting.name != "redis" and environment.get(setting.fallback):
+            # REDIS_URL is not ours to refuse: it may be there for the program beside us.
+            found[setting.name] = (environment[setting.fallback], setting.fallback)
+    _one_spelling(found)
+    return found
+
+
+def _from_file(path: Path) -> dict[str, tuple[object, str]]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as exc:
+        _wrong(f"The configuration file {path} cannot be read: {exc.strerror}.")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        # The parser's message quotes a place, not the value there.
+        place = re.search(r"\(at .*\)\Z", str(exc))
+        _wrong(f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + ".")
+    known = _known()
+    for key in content:
+        if key not in known:
+            _unknown(f"{key!r} in {path.name}", key, known)
+    found: dict[str, tuple[object, str]] = {key: (value, f"{key} in {path.name}") for key, value in content.items()}
+    _one_spelling(found)
+    return found
+
+
+def _known() -> list[str]:
+    names = [setting.name for setting in SETTINGS]
+    return names + [f"{setting.name}_file" for setting in SETTINGS if setting.hidden]
+
+
+def _unknown(what: str, name: str, known: list[str]) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    _wrong(f"{what} is no setting of dutchdoor. The nearest is {near[0]}.")
+
+
+def _other_spelling(name: str) -> str:
+    setting = BY_NAME.get(name)
+    return f"{name}_file" if setting else name.removesuffix("_file")
+
+
+def _one_spelling(found: Mapping[str, tuple[object, str]]) -> None:
+    for name, (_, source) in found.items():
+        other = found.get(_other_spelling(name))
+        if other is not None:
+            _wrong(f"{source} and {other[1]} both set one thing. Keep one of them.")
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def _read(name: str, value: object, source: str) -> object:
+    setting = BY_NAME.get(name)
+    if setting is None:  # the file of a secret
+        if BY_NAME[name.removesuffix("_file")].kind == "url":
+            return Secret(_secret_in(_text(value, source), source))
+        return _text(value, source)
+    read: object = _READERS[setting.kind](value, source)
+    for each in read if isinstance(read, tuple) else (read,):
+        if setting.choices and each not in setting.choices:
+            _wrong(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
+    if isinstance(read, int | float):
+        # Named and not clamped: who asks for 100,000 workers learns that there will not be.
+        if setting.least is not None and read < setting.least:
+            _wrong(f"{source} must be at least {setting.least:g}.")
+        if setting.most is not None and read > setting.most:
+            _wrong(f"{source} must be at most {setting.most:g}.")
+    return read
+
+
+def _text(value: object, source: str) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        _wrong(f"{source} must be one line of text.")
+    return value.strip()
+
+
+def _secret(value: object, source: str) -> Secret:
+    if not isinstance(value, str) or not value.strip():
+        _wrong(f"{source} must be text.")
+    return Secret(value.strip())
+
+
+def _url(value: object, source: str) -> Secret:
+    return Secret(_text(value, source))
+
+
+def _list(value: object, source: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        pieces: list[object] = list(re.split(r"[,\s]+", value.strip()))
+    elif isinstance(value, list | tuple):
+        pieces = [
+            piece
+            for each in value
+            for piece in (re.split(r"[,\s]+", each.strip()) if isinstance(each, str) else [each])
+        ]
+    else:
+        _wrong(f"{source} must be a list of texts.")
+    return tuple(dict.fromkeys(_text(piece, source) for piece in pieces if piece != ""))
+
+
+def _count(value: object, source: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        _wrong(f"{source} must be a whole number.")
+    return value
+
+
+def _switch(value: object, source: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    _wrong(f"{source} must be true or false.")
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?[smhdw]\s*)+")
+
+
+def duration(value: object, source: str = "A duration") -> float:
+    """Read `90s`, `10m`, `12h`, `30d`, `1h30m`, or a plain number of seconds, as seconds. Raises `Misconfigured`."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if _DURATION.fullmatch(text):
+            return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw])", text))
+        if re.fullmatch(r"[0-9]{1,10}(?:\.[0-9]{1,6})?", text):
+            return float(text)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 10**10:
+        return float(value)
+    _wrong(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
+
+
+_READERS: Mapping[str, Callable[[object, str], object]] = {
+    "text": _text,
+    "path": _text,
+    "url": _url,
+    "secret": _secret,
+    "list": _list,
+    "count": _count,
+    "duration": duration,
+    "switch": _switch,
+}
+
+
+def _default(setting: Setting) -> object:
+    return Secret(str(setting.default)) if setting.hidden and setting.default is not None else setting.default
+
+
+def _secret_in(path: str, source: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_SECRET_AT_MOST + 1)
+    except OSError as exc:
+        _wrong(f"{source}: the file {path} cannot be read: {exc.strerror}.")
+    if len(content) > _SECRET_AT_MOST:
+        _wrong(f"{source}: the file {path} is too large to hold a secret.")
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        _wrong(f"{source}: the file {path} holds no text.")
+    return text
+
+
+# --- what must fit together ------------------------------------------------------------------------------------------
+
+
+def _policy(read: Mapping[str, object]) -> Policy:
+    preset = PRESETS[str(read.get("preset", "standard"))]
+    return replace(preset, **{name: value for name, value in read.items() if name in preset.__struct_fields__})
+
+
+def _check(settings: Settings) -> None:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        _wrong("--tls-cert and --tls-key belong together: set both or neither.")
+    if settings.redis is not None:
+        _wrong(f"{settings.source('redis')}: this version has no Redis store. Leave it out.")
+    for name, least in (("metrics_token", 16), ("pepper", 16)):
+        secret: Secret | None = getattr(settings, name)
+        if secret is not None:
+            refuse_unfit(secret, settings.source(name), least=least)
+
+
+def refuse_unfit(secret: Secret, source: str, *, least: int) -> None:
+    """Raises `Misconfigured` for a secret that is short, a placeholder, or one that everybody knows (P09, J14)."""
+    text = secret.reveal()
+    if len(text.encode()) < least:
+        _wrong(f"{source} is too short to be a secret: it needs {least} bytes. Make one with `dutchdoor key master`.")
+    if any(word in text.lower() for word in _PLACEHOLDERS) or len(set(text)) < 8:  # noqa: PLR2004 - random text has more
+        _wrong(f"{source} is a placeholder and not a secret. Make one with `dutchdoor key master`.")
+    if is_known_leaked(text.encode()):
+        _wrong(f"{source} is a secret that everybody knows. Make one with `dutchdoor key master`.")
+
+
+def _wrong(text: str) -> NoReturn:
+    raise Misconfigured(text, message=text)

@@ -1,0 +1,128 @@
+"""One connection, bounded: what uvicorn's httptools protocol leaves open to whoever connects and is in no hurry.
+
+uvicorn bounds neither the size of a request's head nor the time it may take to arrive, and counts connections only when
+a request on them is complete. Here a head has at most `HEAD_AT_MOST` bytes (431), a request must arrive within a time
+(the connection is closed), and connections are counted when they are made.
+
+Requests that arrive in one piece, as nearly all do, cost two comparisons more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["HEAD_AT_MOST", "BoundedProtocol"]
+
+HEAD_AT_MOST = 32 * 1024
+"""Bytes of request line and headers. Browsers stay below 8 KiB, their cookies of all applications included."""
+
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 36\r\n"
+    b"connection: close\r\n\r\nThe head of the request is too long.\n"
+)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol within bounds. `bounded` makes the class for one server's numbers."""
+
+    request_for: ClassVar[float] = 20.0
+    max_connections: ClassVar[int] = 4096
+    plain_from: ClassVar[Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None] = None
+    """Where plain HTTP may come from besides this machine; None: from anywhere the socket is bound to."""
+
+    _arriving = True  # between a request's first byte, or the connection, and the request's last byte
+    _in_head = True
+    _head_size = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it the same way
+        if len(self.connections) > 2 * self.max_connections:
+            self.transport.abort()
+            return
+        if self.plain_from is not None and self.scheme == "http" and not self._may_speak_plain():
+            self.app = _refuse_plain
+        self._deadline = self.loop.call_later(self.request_for, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._head_size += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_size > HEAD_AT_MOST and not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        elif self._arriving:
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(self.request_for, self._too_slow)
+        elif self._deadline is not None:
+            self._disarm()
+
+    def on_message_begin(self) -> None:
+        self._arriving = self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if self._head_size > HEAD_AT_MOST:
+            # It came in one piece with a body, or with other requests, or is too long: count.
+            if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_AT_MOST:
+                raise httptools.HttpParserError("the head is too long")
+        self._in_head, self._head_size = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._arriving, self._head_size = False, 0
+        super().on_message_complete()
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _may_speak_plain(self) -> bool:
+        try:
+            address = ipaddress.ip_address((self.client or ("",))[0].partition("%")[0])
+        except ValueError:
+            return False
+        plain = getattr(address, "ipv4_mapped", None) or address
+        return plain.is_loopback or any(plain in network for network in self.plain_from or ())
+
+
+def bounded(
+    *,
+    request_for: float,
+    max_connections: int,
+    plain_from: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None,
+) -> dict[str, Any]:
+    """The class attributes for one server; `BoundedProtocol` itself stays importable for worker processes."""
+    return {"request_for": request_for, "max_connections": max_connections, "plain_from": plain_from}
+
+
+_PLAIN = (
+    b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server takes plain HTTP '
+    b'only from this machine and from the proxies it was told of (--proxy). Use its https address."}'
+)
+
+
+async def _refuse_plain(scope: object, receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(_PLAIN)),
+        (b"connection", b"close"),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": _PLAIN})

@@ -1,0 +1,353 @@
+"""Serving: uvicorn on uvloop and httptools, bounded on every side, over TLS of its own or behind a proxy with a name.
+
+What must not run is refused before a socket is bound, in words that say what to do. Where several processes serve, the
+one that started them binds the socket, brings the schema up to date, makes the first key, and says once that all are
+ready.
+
+Left out: HTTP/2 and HTTP/3 (the proxy in front has them), Unix sockets, WebSockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import logging
+import logging.config
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import uvicorn
+from msgspec.structs import replace
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.server.assemble import make_auth
+from dutchdoor.server.config import Settings
+from dutchdoor.server.protocol import BoundedProtocol
+from dutchdoor.web.asgi import AsgiApplication
+
+__all__ = ["application", "refuse_unsafe", "serve"]
+
+BACKLOG = 2048
+CERTIFICATE_EVERY = 1.0
+"""Seconds between two looks at the certificate's files. A look costs microseconds."""
+WORKERS_READY_FOR = 60.0
+
+log = logging.getLogger("dutchdoor")
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; give the exit code.
+
+    Raises:
+        Misconfigured: these settings must not be served, or cannot be.
+        Unavailable: the store is out of reach.
+    """
+    refuse_unsafe(settings)
+    _configure_logging(settings)
+    _allow_files(settings.max_connections)
+    listener = _bind(settings)
+    settings = replace(settings, port=listener.getsockname()[1])
+    if settings.tls_cert is not None:
+        tls_context(settings)  # whatever is wrong with the files is said here, once
+    asyncio.run(_prepare(settings))
+    ready = functools.partial(_announce, settings)
+    config = _uvicorn_config(settings)
+    if settings.workers == 1:
+        return _One(config, settings, ready).run_on(listener)
+    return _Several(config, listener, ready).run_all()
+
+
+def application(settings: Settings) -> AsgiApplication:
+    """What each process serves."""
+    return make_auth(settings).asgi()
+
+
+# --- what must not be served -----------------------------------------------------------------------------------------
+
+
+def refuse_unsafe(settings: Settings) -> None:
+    """Raises `Misconfigured` for plain HTTP off this machine, and for what cannot work."""
+    secure = (settings.public_url or "").startswith("https://")
+    if settings.tls_cert is not None and not secure:
+        _wrong("--tls-cert needs the https address that people use: --public-url https://auth.example.com.")
+    if not is_loopback_bind(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
+        _wrong(
+            f"{settings.host} can be reached from other machines, and plain HTTP would show them passwords. Either listen on "
+            "127.0.0.1, or set --public-url https://... and name the proxy that speaks TLS in front of this (--proxy "
+            "10.0.0.7), or speak TLS here (--public-url, --tls-cert and --tls-key)."
+        )
+    if settings.workers > 1 and settings.database.reveal().startswith("memory:"):
+        _wrong("memory: keeps everything inside one process: use --workers 1, or a database that several can share.")
+
+
+def is_loopback_bind(host: str) -> bool:
+    """Whether only this machine reaches a socket bound to this."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- starting --------------------------------------------------------------------------------------------------------
+
+
+async def _prepare(settings: Settings) -> None:
+    """Do once what every process would do: schema, first key; and offer the set-up where there is nobody yet."""
+    async with make_auth(settings) as auth:
+        if settings.database.reveal().startswith("memory:"):
+            return
+        secret = await auth.directory.offer_setup()
+        if secret is not None:
+            _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
+
+
+def _offer(link: str, settings: Settings) -> None:
+    # Standard error, as everything that is for the person at the terminal. Standard output has the one line.
+    minutes = int(settings.policy.setup_for // 60)
+    sys.stderr.write(
+        f"There is no account yet. Make the first administrator within {minutes} minutes, once:\n  {link}\n"
+    )
+    sys.stderr.flush()
+
+
+def _announce(settings: Settings) -> None:
+    scheme = "http" if settings.tls_cert is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    public = f" for {settings.public_url}" if settings.public_url else ""
+    sys.stdout.write(f"dutchdoor is ready at {scheme}://{host}:{settings.port}{public}\n")
+    sys.stdout.flush()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as exc:
+        text = f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}. Choose another with --host and --port."
+        raise Unavailable(text) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the soft limit of open files to what the connections need, as far as the hard one lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _uvicorn_config(settings: Settings) -> uvicorn.Config:
+    plain_from = None
+    if settings.tls_cert is None and not is_loopback_bind(settings.host):
+        plain_from = tuple(ipaddress.ip_network(proxy) for proxy in settings.proxy)
+    return _Config(
+        functools.partial(_start_application, settings, plain_from),
+        factory=True,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        workers=settings.workers,
+        # Forwarding headers are judged by web/forwarded.py, and by nobody before it.
+        proxy_headers=False,
+        forwarded_allow_ips="",
+        server_header=False,
+        log_config=_logging(settings),
+        access_log=False,
+        backlog=BACKLOG,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=int(settings.keep_alive_for),
+        timeout_graceful_shutdown=int(settings.stop_for),
+        ssl_context_factory=functools.partial(_context_for, settings) if settings.tls_cert is not None else None,
+    )
+
+
+class _Config(uvicorn.Config):
+    pass
+
+
+def _start_application(settings: Settings, plain_from: Any) -> AsgiApplication:
+    BoundedProtocol.request_for = settings.request_for
+    BoundedProtocol.max_connections = settings.max_connections
+    BoundedProtocol.plain_from = plain_from
+    return application(settings)
+
+
+class _One(uvicorn.Server):
+    """A server in this process."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._settings, self._ready = settings, ready
+
+    def run_on(self, listener: socket.socket) -> int:
+        try:
+            self.run([listener])
+        except SystemExit as exc:
+            return 1 if exc.code else 0
+        return 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # As uvicorn's, without raising the signal again at the end: who asked us to stop and was obeyed gets a 0.
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
+
+class _Several(Multiprocess):
+    """Several processes, and this one that watches them."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None]) -> None:
+        super().__init__(config, [listener])
+        self._ready = ready
+        self._failed = False
+
+    def run_all(self) -> int:
+        self.run()
+        return 1 if self._failed else 0
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        waiting = list(self.processes)
+        for _ in range(int(WORKERS_READY_FOR / 0.05)):
+            self.handle_signals()
+            waiting = [process for process in waiting if not (process.process.is_alive() and process.is_ready(0.5))]
+            if self.should_exit.is_set():
+                return
+            if not waiting:
+                self._ready()
+                return
+            if any(process.exitcode is not None for process in waiting):
+                break
+            self.should_exit.wait(0.05)
+        log.error("not every process got ready; stopping")
+        self._failed = True
+        self.should_exit.set()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        self._failed = self._failed or any(process.exitcode == STARTUP_FAILURE for process in self.processes)
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Make the context for the configured certificate. Raises `Misconfigured` with what is wrong with it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, settings)
+    return context
+
+
+def _load(context: ssl.SSLContext, settings: Settings) -> None:
+    cert, key = str(settings.tls_cert), str(settings.tls_key)
+    try:
+        context.load_cert_chain(cert, key, _no_passphrase)
+    except OSError as exc:  # ssl.SSLError is one
+        if isinstance(exc, ssl.SSLError):
+            _wrong(
+                f"--tls-cert {cert} and --tls-key {key} do not make a certificate with its key ({exc.reason or 'not PEM'}). "
+                "Both are PEM; the key is not encrypted."
+            )
+        _wrong(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.")
+
+
+def _no_passphrase() -> str:
+    # OpenSSL would ask the terminal, and a server that waits for someone to type is a server that is down.
+    return ""
+
+
+def _context_for(settings: Settings, _config: uvicorn.Config, _default: object) -> ssl.SSLContext:
+    context = tls_context(settings)
+    # A thread and not a task: uvicorn loads its configuration before, or outside of, the loop that serves.
+    threading.Thread(target=_watch, args=(settings, context), name="dutchdoor-certificate", daemon=True).start()
+    return context
+
+
+def _watch(settings: Settings, context: ssl.SSLContext) -> None:
+    """Load the certificate again whenever its files change. Connections that are open stay as they are."""
+    loaded = _stamp(settings)
+    pause = threading.Event()
+    while not pause.wait(CERTIFICATE_EVERY):
+        found = _stamp(settings)
+        if found == loaded or found is None:
+            continue
+        try:
+            # First into a context of its own: files that do not belong together, because one of them is not written
+            # yet, must not replace a pair that works.
+            tls_context(settings)
+            _load(context, settings)
+        except Misconfigured as exc:
+            log.warning("the certificate changed and cannot be used yet: %s", exc)
+        else:
+            log.info("the certificate was read again")
+        loaded = found
+
+
+def _stamp(settings: Settings) -> object:
+    try:
+        return [
+            (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            for stat in (Path(str(path)).stat() for path in (settings.tls_cert, settings.tls_key))
+        ]
+    except OSError:
+        return None  # being replaced
+
+
+# --- logging ---------------------------------------------------------------------------------------------------------
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+        "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+        "loggers": {
+            "dutchdoor": {"handlers": ["err"], "level": "INFO", "propagate": False},
+            "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
+        },
+    }
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.config.dictConfig(_logging(settings))
+
+
+def _wrong(text: str) -> NoReturn:
+    raise Misconfigured(text, message=text)
