@@ -1,0 +1,230 @@
+"""What tests of sessions and accounts stand on: an authority with a clock of ours, and stores that misbehave.
+
+The stores are real ones behind a thin wrapper. What goes wrong goes wrong where it does in life: between two awaits, in
+the middle of a transaction, or after the commit and before the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from dutchdoor.accounts import Account
+from dutchdoor.authority import Authority
+from dutchdoor.client import Client
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.directory import Directory
+from dutchdoor.errors import Conflict, Unavailable
+from dutchdoor.limits import Limit, Limits
+from dutchdoor.mail import Mail
+from dutchdoor.mail.letters import Letters
+from dutchdoor.master import MasterKey, MasterKeys
+from dutchdoor.policy import STANDARD, Policy
+from dutchdoor.principal import Verified
+from dutchdoor.store import Change, Committed, Store
+from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.stores.sqlite import SqliteStore
+
+T0 = 1_750_000_000.0
+ISSUER = "https://login.example.com"
+PASSWORD = "correct horse battery staple 7"
+OTHER_PASSWORD = "an altogether different phrase 9"
+MASTER = MasterKeys(MasterKey(bytes(range(100, 132))))
+
+HOME = Client(address="192.0.2.7", country="NL", device="Firefox on Linux", browser_family="Firefox", platform="Linux")
+AWAY = replace(HOME, address="198.51.100.9", country="BR")
+OTHER_BROWSER = replace(HOME, browser_family="Chrome", platform="Windows", device="Chrome on Windows")
+THIEF = replace(OTHER_BROWSER, address="203.0.113.66", country="BR")
+
+
+class Clock:
+    """Time that moves when it is told to."""
+
+    def __init__(self, now: float = T0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Mailbox:
+    """Keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.mails: list[Mail] = []
+
+    async def send(self, message: Mail) -> None:
+        self.mails.append(message)
+
+    def token(self) -> str:
+        """The one-time token in the latest mail."""
+        found = re.search(r"ddo1_[\w-]+", self.mails[-1].text)
+        assert found is not None
+        return found.group()
+
+
+class Wrapped:
+    """A store that does what another does. Subclasses spoil single calls."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def commit(self, *changes: Change) -> Committed:
+        return await self.inner.commit(*changes)
+
+
+class Interleaved(Wrapped):
+    """Gives way to others before and after every call, at random: each await becomes a place to be overtaken."""
+
+    def __init__(self, inner: Store, seed: int = 0, most: int = 4) -> None:
+        super().__init__(inner)
+        self.random, self.most = random.Random(seed), most
+
+    async def _give_way(self) -> None:
+        for _ in range(self.random.randint(0, self.most)):
+            await asyncio.sleep(0)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if not asyncio.iscoroutinefunction(found):
+            return found
+
+        async def overtaken(*args: Any, **named: Any) -> Any:
+            await self._give_way()
+            result = await found(*args, **named)
+            await self._give_way()
+            return result
+
+        return overtaken
+
+    async def commit(self, *changes: Change) -> Committed:
+        await self._give_way()
+        done = await self.inner.commit(*changes)
+        await self._give_way()
+        return done
+
+
+class Gate(Wrapped):
+    """Holds one call of one method, before it is made or after, until it is let go."""
+
+    def __init__(
+        self, inner: Store, method: str, *, after: bool = False, only: Callable[..., bool] | None = None
+    ) -> None:
+        super().__init__(inner)
+        self.method, self.after, self.only = method, after, only
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+
+    async def _pass(self, call: Callable[..., Awaitable[Any]], args: Any, named: Any) -> Any:
+        if self.reached.is_set() or (self.only is not None and not self.only(*args)):
+            return await call(*args, **named)
+        if self.after:
+            result = await call(*args, **named)
+            self.reached.set()
+            await self.open.wait()
+            return result
+        self.reached.set()
+        await self.open.wait()
+        return await call(*args, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if name != self.method:
+            return found
+
+        async def held(*args: Any, **named: Any) -> Any:
+            return await self._pass(found, args, named)
+
+        return held
+
+    async def commit(self, *changes: Change) -> Committed:
+        if self.method != "commit":
+            return await self.inner.commit(*changes)
+        return await self._pass(self.inner.commit, changes, {})
+
+
+class Broken(Wrapped):
+    """Fails one commit, once: in its n-th change, or with an error of your choice before or after it was applied."""
+
+    def __init__(self, inner: Store, *, at: int, how: str, only: Callable[..., bool] | None = None) -> None:
+        super().__init__(inner)
+        self.at, self.how, self.only = at, how, only
+        self.failed = False
+
+    async def commit(self, *changes: Change) -> Committed:
+        if self.failed or (self.only is not None and not self.only(*changes)):
+            return await self.inner.commit(*changes)
+        self.failed = True
+        match self.how:
+            case "change":  # the store fails in the middle of its own work
+                bad: Any = object()
+                await self.inner.commit(*changes[: self.at], bad, *changes[self.at :])
+                raise AssertionError("a store accepted what is no change")
+            case "conflict":
+                raise Conflict("injected")
+            case "lost":
+                raise Unavailable("injected: never arrived")
+            case "unknown":  # it happened, and nobody heard of it
+                await self.inner.commit(*changes)
+                raise Unavailable("injected: the answer was lost")
+        raise AssertionError(self.how)
+
+
+def endless(limits: Limits) -> Limits:
+    """The same limits by name, none of which is ever reached."""
+    many = {
+        name: Limit(name=name, count=10**9, per_seconds=1.0, burst=10**9) for name in type(limits).__struct_fields__
+    }
+    return replace(limits, **many)
+
+
+def authority(store: Store, clock: Clock, policy: Policy = STANDARD, **more: Any) -> Authority:
+    return Authority(store, master=MASTER, issuer=ISSUER, policy=policy, clock=clock, **more)
+
+
+def directory(over: Authority, mailbox: Mailbox | None = None, *, limits: Limits | None = None) -> Directory:
+    return Directory(
+        over,
+        hasher=PasswordHasher(CHEAPEST),
+        mail=mailbox if mailbox is not None else Mailbox(),
+        letters=Letters(product="Example", public_url=ISSUER),
+        limits=limits if limits is not None else endless(Limits()),
+    )
+
+
+def make(kind: str, folder: Path) -> Store:
+    return MemoryStore() if kind == "memory" else SqliteStore(folder / "test.db")
+
+
+@contextlib.asynccontextmanager
+async def opened(kind: str, folder: Path, clock: Clock, policy: Policy = STANDARD) -> AsyncIterator[Authority]:
+    """An open authority over a new store, with one account whose subject is `alice`."""
+    over = authority(make(kind, folder), clock, policy)
+    await over.open()
+    try:
+        await over.provide("alice")
+        yield over
+    finally:
+        await over.close()
+
+
+def proof(account: Account, clock: Clock) -> Verified:
+    return Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=clock())
+
+
+async def proof_of(over: Authority, subject: str = "alice") -> Verified:
+    account = await over.store.account(subject)
+    assert account is not None
+    return Verified(subject=subject, epoch=account.epoch, amr=("pwd",), at=over.clock())
