@@ -474,6 +474,8 @@ def _bytes(jwk: Mapping[str, Any], member: str, *, exactly: int | None = None, l
     text = jwk.get(member)
     if type(text) is not str or not text.isascii() or not 0 < len(text) <= limit * 4 // 3 + 4:
         raise InvalidKey(f"{member} is malformed")
+    if "+" in text or "/" in text:  # the decoder would take them, with a warning
+        raise InvalidKey(f"{member} is not base64url")
     try:
         raw = pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:

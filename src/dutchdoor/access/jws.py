@@ -195,6 +195,6 @@ def decode_part(encoded: bytes) -> bytes:
     if _PLUS in encoded or _SLASH in encoded:
         raise InvalidToken("not base64url")
     try:
-        return _b64decode(encoded + _PADS[rest], b"-_", True)
+        return _b64decode(encoded + _PADS[rest], b"-_", True)  # noqa: FBT003
     except ValueError:
         raise InvalidToken("not base64url") from None
