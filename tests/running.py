@@ -7,12 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_WITHIN = 30
+PROGRAM = "from dutchdoor.server.cli import main; main()"
 
 
 def free_port() -> int:
@@ -27,32 +26,22 @@ def running_server(folder: Path, *arguments: str, **environment: str) -> Iterato
     """Run `dutchdoor serve` in a folder, with nothing set but what is given, and give its port once it is ready."""
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dutchdoor.server.cli", "serve", "--port", str(port), *arguments],
-        cwd=folder,
-        env={**clean, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    shown: list[str] = []
-    ready = threading.Event()
-
-    def read() -> None:
+    with (folder / "server.log").open("w+") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "serve", "--port", str(port), *arguments],
+            cwd=folder,
+            env={**clean, **environment},
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+        )
         assert process.stdout is not None
-        for line in process.stdout:
-            shown.append(line)
-            if f":{port}" in line:
-                ready.set()
-        ready.set()
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        assert ready.wait(START_WITHIN), "no ready line:\n" + "".join(shown)
-        assert process.poll() is None, "".join(shown)
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        reader.join(5)
+        try:
+            # Standard output has one line: the address, when the server is ready. Without it, its end.
+            ready = process.stdout.readline()
+            assert f":{port}" in ready, f"not ready: {ready}\n{(folder / 'server.log').read_text()}"
+            yield port
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+            process.stdout.close()
