@@ -20,7 +20,7 @@ EventName = Literal[
     "account_created", "account_disabled", "account_enabled", "account_imported", "roles_changed",
     "client_added", "client_removed",
     "email_verification_sent", "email_verified",
-    "key_created", "key_revoked",
+    "key_created", "key_exported", "key_revoked",
     "login", "logout", "logout_all",
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
     "refresh_refused", "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
