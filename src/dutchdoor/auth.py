@@ -11,6 +11,8 @@ from its own proof; one that wants the bundled accounts mounts the application a
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +25,7 @@ from dutchdoor.authority import Authority, ClaimsHook
 from dutchdoor.client import CountryReader, DeviceReader
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.directory import Directory
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.limits import DEFAULT_LIMITS, Limits
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
@@ -44,6 +46,11 @@ from dutchdoor.web.http import Header, Request
 
 __all__ = ["Auth", "read_or_make_master_key"]
 
+TIDY_EVERY = 3600.0
+"""Seconds between two looks for what expired."""
+
+log = logging.getLogger("dutchdoor")
+
 
 class Auth:
     """Authentication for one application. Use it as an async context manager, or `open` and `close` it.
@@ -62,6 +69,7 @@ class Auth:
         product: the name people know this by, in mail and on pages.
         mail: how mail is carried; printed to the console if not given.
         hasher: how passwords are hashed.
+        breached: tells whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens.
 
     Raises:
@@ -85,6 +93,7 @@ class Auth:
         product: str = "dutchdoor",
         mail: Transport | None = None,
         hasher: PasswordHasher | None = None,
+        breached: Callable[[str], bool] | None = None,
         claims: ClaimsHook | None = None,
         security_contact: str = "",
         devices: DeviceReader | None = None,
@@ -112,6 +121,7 @@ class Auth:
             letters=Letters(product=product, public_url=issuer),
             limits=limits,
             product=product,
+            breached=breached,
         )
         self.site = Site(
             edge=edge,
@@ -127,6 +137,7 @@ class Auth:
         pages = site.routes(routes, product=product, issuer=issuer, version=_version(), policy=policy)
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
         self._open = False
+        self._housekeeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the store, bring its schema up to date, and make the first signing key. Raises `Unavailable`,
@@ -135,13 +146,25 @@ class Auth:
         if not self._open:
             await self.authority.open()
             self._open = True
+            self._housekeeping = asyncio.create_task(self._keep_house())
 
     async def close(self) -> None:
         """Let go of everything. Idempotent."""
         if self._open:
             self._open = False
+            if self._housekeeping is not None:
+                self._housekeeping.cancel()
             await self.directory.close()
             await self.authority.close()
+
+    async def _keep_house(self) -> None:
+        """Delete what expired, now and then. Processes that share a store need not take turns: twice does no harm."""
+        while True:
+            await asyncio.sleep(TIDY_EVERY)
+            try:
+                await self.authority.tidy()
+            except Unavailable as exc:
+                log.warning("tidying up has to wait: %s", exc.reason)
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -37,7 +37,7 @@ from dutchdoor.ids import is_id, new_id
 from dutchdoor.keyring import KeyRing, StoredKey
 from dutchdoor.keys import Key, KeySet
 from dutchdoor.master import MasterKeys
-from dutchdoor.policy import STANDARD, Mode, Policy
+from dutchdoor.policy import LONGEST_ACCESS, STANDARD, Mode, Policy
 from dutchdoor.principal import Principal, Verified
 from dutchdoor.refresh import (
     Impossible,
@@ -64,6 +64,9 @@ luck.
 
 RING_FRESH_FOR = 30.0
 """Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
+
+KEPT_FOR = 600.0
+"""Seconds for which expired records are kept: twice the largest difference between two wall clocks that we allow."""
 
 PASSED_ON_FOR = 60.0
 """Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
@@ -528,7 +531,7 @@ class Authority:
 
     def _ending(self, session: Session, reason: str, client: Client, *, actor: str, now: float) -> list[Change]:
         """The one way a session ends: its row, its entry in the log, its event. Nothing else may end one."""
-        entry = Revocation(kind="session", id=session.id, expires_at=now + self.policy.access_for)
+        entry = Revocation(kind="session", id=session.id, expires_at=now + LONGEST_ACCESS)
         name: EventName = "logout" if reason == "logout" else "session_ended"
         return [
             End(session.id, reason, now),
@@ -538,9 +541,7 @@ class Authority:
 
     def _ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
         """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
-        entry = Revocation(
-            kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + self.policy.access_for
-        )
+        entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
         return [EndAll(raised.subject, reason, now, keep), Revoke(entry)]
 
     def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
@@ -549,9 +550,7 @@ class Authority:
 
     def staling(self, raised: Account, now: float) -> list[Change]:
         """What makes every token of a subject stale while its sessions live on: after a change of roles."""
-        entry = Revocation(
-            kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + self.policy.access_for
-        )
+        entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
         return [Revoke(entry)]
 
     async def renew(
@@ -704,7 +703,7 @@ class Authority:
         rows = await self.store.keys()
         if tuple(rows) != self._ring.rows:
             self._ring = KeyRing(rows, self.master)
-        due = self._ring.due(now, self.policy)
+        due = self._ring.due(now, self.policy, self.alg)
         if due is not None:
             row = keyring.new_key(
                 Key.generate(self.alg),
@@ -733,6 +732,12 @@ class Authority:
         except Conflict:
             return False  # another process made this number: one key is enough
         return True
+
+    async def tidy(self) -> int:
+        """Delete what can concern nobody any more; give the number of rows. Any process may do it, at any time."""
+        now = self.clock()
+        self.log.drop_expired(now, KEPT_FOR)
+        return await self.store.purge(before=now - KEPT_FOR, events_before=now - self.policy.max_audit_for)
 
     # Events
 

@@ -76,6 +76,7 @@ class Directory:
         letters: Letters,
         limits: Limits = limit_rules.DEFAULT_LIMITS,
         product: str = "dutchdoor",
+        breached: Callable[[str], bool] | None = None,
     ) -> None:
         self.authority, self.store, self.policy, self.clock = (
             authority,
@@ -83,7 +84,8 @@ class Directory:
             authority.policy,
             authority.clock,
         )
-        self.hasher, self.mail, self.letters, self.limits, self.product = hasher, mail, letters, limits, product
+        self.hasher, self.mail, self.letters = hasher, mail, letters
+        self.limits, self.product, self.breached = limits, product, breached
         self._mark_key = authority.master.current.derive("device mark")
         self._digest_key = authority.master.current.derive("account digest")
         self._posting: set[asyncio.Task[None]] = set()
@@ -106,7 +108,7 @@ class Directory:
             RateLimited: too many registrations from there.
         """
         key = canonical(email)
-        password = self._acceptable(password, key)
+        password = self._acceptable(password, key, name)
         await self._take([(self.limits.register_by_address, client.network)])
         if not self.policy.require_verified_email:
             return await self._add(key, email, name, await self.hasher.hash(password), client=client)
@@ -159,7 +161,7 @@ class Directory:
         `WeakPassword`.
         """
         key = canonical(email)
-        encoded = await self.hasher.hash(self._acceptable(password, key)) if password is not None else None
+        encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
         account = await self._add(
             key, email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor
         )
@@ -328,7 +330,7 @@ class Directory:
             if not await self.hasher.verify(current, credential.proof):
                 await self._refuse(account, client, "wrong current password")
                 raise WrongCredentials("wrong current password")
-            new = self._acceptable(new, account.email or "")
+            new = self._acceptable(new, account.email or "", account.name, field="new_password")
             fresh = replace(credential, proof=await self.hasher.hash(new))
             now = self.clock()
             raised = replace(account, epoch=account.epoch + 1)
@@ -420,7 +422,9 @@ class Directory:
         for _ in range(RACES):
             stored = one_time.check(await self.store.one_time_token(secret.id), secret, "reset_password", self.clock())
             account = await self._owner(stored)
-            proof = await self.hasher.hash(self._acceptable(new, account.email or ""))
+            proof = await self.hasher.hash(
+                self._acceptable(new, account.email or "", account.name, field="new_password")
+            )
             now = self.clock()
             credential = await self.store.credential(account.subject, PASSWORD)
             raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
@@ -497,7 +501,7 @@ class Directory:
         if await self.store.accounts(limit=1):
             raise InvalidToken("there is an account already")
         key = canonical(email)
-        encoded = await self.hasher.hash(self._acceptable(password, key))
+        encoded = await self.hasher.hash(self._acceptable(password, key, name))
         return await self._add(
             key, email, name, encoded, client=client, roles=("admin",), verified=True, also=[Take(stored.id)]
         )
@@ -568,7 +572,7 @@ class Directory:
 
     # Shared steps
 
-    def _acceptable(self, password: str, key: str) -> str:
+    def _acceptable(self, password: str, key: str, name: str, *, field: str = "password") -> str:
         return check_new_password(
             password, minimum=self.policy.password_minimum, email=key or None, product=self.product
         )

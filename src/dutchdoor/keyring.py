@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import Misconfigured
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKeys
-from dutchdoor.policy import Policy
+from dutchdoor.policy import LONGEST_ACCESS, Policy
 
 __all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of"]
 
@@ -78,7 +78,7 @@ def new_key(key: Key, master: MasterKeys, *, number: int, signs_at: float, now: 
         created_at=now,
         signs_at=signs_at,
         signs_until=signs_until,
-        verifies_until=signs_until + policy.access_for + CLOCK_SLACK,
+        verifies_until=signs_until + LONGEST_ACCESS + CLOCK_SLACK,
     )
 
 
@@ -122,13 +122,13 @@ class KeyRing:
         handed_out = {row.kid for row in self.rows if row.exported_at is not None}
         return [key for key in self.published(now) if key.symmetric == symmetric and key.kid not in handed_out]
 
-    def due(self, now: float, policy: Policy) -> float | None:
-        """Tell when the next key must begin to sign, if it is time to make it; None while it is not.
+    def due(self, now: float, policy: Policy, alg: str) -> float | None:
+        """Tell when the next key of an algorithm must begin to sign, if it is time to make it; None while it is not.
 
         A first key, and one that follows a revoked one, begins at once, by every clock there is: nobody can sign in before
         it does, and a key that is only upcoming is of no use until then.
         """
-        able = [row for row in self.rows if state_of(row, now) in {"upcoming", "signing"}]
+        able = [row for row in self.rows if row.alg == alg and state_of(row, now) in {"upcoming", "signing"}]
         if not any(state_of(row, now) == "signing" for row in able):
             return now - CLOCK_SLACK
         last = max(row.signs_until for row in able)

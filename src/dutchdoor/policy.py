@@ -19,9 +19,14 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["DAY", "HIGH", "HOUR", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode", "Policy"]
+__all__ = ["DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode", "Policy"]
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+LONGEST_ACCESS = HOUR
+"""No configuration lets an access token live longer. What must outlive every token (an entry of the revocation log, a key
+that verifies) is kept by this and not by the policy of the day: shortening `access_for` must not let go of tokens that
+were issued before."""
 
 Mode = Literal["session", "hybrid", "jwt"]
 """How a sign-in is presented: a session cookie, refresh + access token, or a stateless access token."""
@@ -94,7 +99,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise _contradiction(f"{name} must be more than 0 seconds.")
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise _contradiction("modes must name at least one pattern, each once.")
-        if self.access_for > HOUR:
+        if self.access_for > LONGEST_ACCESS:
             raise _contradiction("access_for must be at most an hour; 5 to 15 minutes is right for nearly everyone.")
         if self.idle_for > self.absolute_for:
             raise _contradiction("idle_for must not be longer than absolute_for.")
