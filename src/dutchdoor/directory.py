@@ -574,7 +574,13 @@ class Directory:
 
     def _acceptable(self, password: str, key: str, name: str, *, field: str = "password") -> str:
         return check_new_password(
-            password, minimum=self.policy.password_minimum, email=key or None, product=self.product
+            password,
+            minimum=self.policy.password_minimum,
+            email=key or None,
+            product=self.product,
+            words=(name,),
+            breached=self.breached,
+            field=field,
         )
 
     async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> None:

@@ -125,8 +125,8 @@ class KeyRing:
     def due(self, now: float, policy: Policy, alg: str) -> float | None:
         """Tell when the next key of an algorithm must begin to sign, if it is time to make it; None while it is not.
 
-        A first key, and one that follows a revoked one, begins at once, by every clock there is: nobody can sign in before
-        it does, and a key that is only upcoming is of no use until then.
+        A first key, and one that follows a revoked one, begins at once, by every clock there is: nobody can sign in
+        before it does, and a key that is only upcoming is of no use until then.
         """
         able = [row for row in self.rows if row.alg == alg and state_of(row, now) in {"upcoming", "signing"}]
         if not any(state_of(row, now) == "signing" for row in able):

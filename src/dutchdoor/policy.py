@@ -24,9 +24,9 @@ __all__ = ["DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXE
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 LONGEST_ACCESS = HOUR
-"""No configuration lets an access token live longer. What must outlive every token (an entry of the revocation log, a key
-that verifies) is kept by this and not by the policy of the day: shortening `access_for` must not let go of tokens that
-were issued before."""
+"""No configuration lets an access token live longer. What must outlive every token (an entry of the revocation log, a
+key that verifies) is kept by this and not by the policy of the day: shortening `access_for` must not let go of tokens
+that were issued before."""
 
 Mode = Literal["session", "hybrid", "jwt"]
 """How a sign-in is presented: a session cookie, refresh + access token, or a stateless access token."""
