@@ -130,21 +130,42 @@ def test_a_clock_that_keeps_stepping_back_gives_no_second_burst(limit):
     assert passed <= limit.burst + 1
 
 
-def test_a_ceiling_never_opens_by_itself():
-    """What does not grow back is still closed in a hundred years, and after any step of the clock."""
-    ceiling = DEFAULT_LIMITS.code_guesses
-    tat = None
-    for _ in range(5):
-        tat, retry_after = decide(tat, ceiling, NOW)
-        assert retry_after == 0
-    for now in (NOW, 0.0, NOW + 100 * 365 * 86400):
+@given(st.integers(1, 40), st.lists(st.floats(-1e6, 86400 - 1024), min_size=50, max_size=80))
+def test_a_ceiling_never_opens_by_itself(burst, steps):
+    """Nothing grows back: however attempts are spaced and the clock is set back, `burst` pass and no more."""
+    ceiling = Limit(name="any", count=1, per_seconds=math.inf, burst=burst, kept_for=86400)
+    now, tat, passed = NOW, None, []
+    for step in steps:
         tat, retry_after = decide(tat, ceiling, now)
-        assert 0 < retry_after < math.inf
+        passed.append(retry_after == 0)
+        assert retry_after < math.inf
+        now += min(step, 0) if retry_after else step
+    assert passed == [True] * burst + [False] * (len(steps) - burst)
 
 
-def test_a_ceiling_outlives_a_purge_of_full_buckets():
-    """A store purges buckets whose instant has passed; a ceiling's never does."""
-    assert decide(None, DEFAULT_LIMITS.strangers_in_a_row, NOW).tat > 1e14
+def test_a_ceiling_is_forgotten_after_a_time_without_an_attempt_and_not_before():
+    """An account's for ten years, that of an address nobody has for a day: random addresses do not fill a disk."""
+    account = attempt(Standing.STRANGER)[-1]
+    nobody = sign_in_buckets(DEFAULT_LIMITS, account="x", network="n", standing=Standing.STRANGER, known=False)[-1]
+    for bucket, days in ((account, 3652), (nobody, 1)):
+        tat, passed = None, 0
+        for _ in range(70):
+            tat, retry_after = decide(tat, bucket.limit, NOW)
+            passed += retry_after == 0
+        assert passed == 60
+        assert decide(tat, bucket.limit, NOW + days * 86400 - 1024).retry_after > 0
+        assert decide(tat, bucket.limit, NOW + days * 86400 + 1024).retry_after == 0
+        # A store purges what lies in the past, and that alone.
+        assert NOW + days * 86400 - 1024 < tat < NOW + days * 86400 + 1024
+
+
+def test_a_ceiling_gives_back_one_and_never_more_than_was_spent():
+    """Giving back to a ceiling that was emptied meanwhile does not turn it into another number."""
+    ceiling = DEFAULT_LIMITS.code_guesses
+    tat = decide(None, ceiling, NOW).tat
+    once = give_back(tat, ceiling)
+    assert once == tat - 1
+    assert give_back(once, ceiling) == once
 
 
 @given(limits, st.integers(0, 40))
@@ -182,9 +203,11 @@ def test_the_longest_wait_is_the_one_told():
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"burst": 0}, {"per_seconds": 0.0}, {"per_seconds": -1.0}])
 def test_a_limit_that_limits_nothing_is_refused(wrong):
-    """A limit of zero is a mistake in a setting, not a switch."""
+    """A limit of zero is a mistake in a setting, not a switch; a ceiling has to fit its grid."""
     with pytest.raises(ValueError, match="must be positive"):
         Limit(**({"name": "x", "count": 1, "per_seconds": 1.0, "burst": 1} | wrong))
+    with pytest.raises(ValueError, match="lower than 1024"):
+        Limit(name="x", count=1, per_seconds=math.inf, burst=1024)
 
 
 def test_every_limit_is_kept_under_its_own_name():

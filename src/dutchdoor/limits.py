@@ -20,7 +20,12 @@ of an attack, asks for a reset: its limits are of their own, and whoever is refu
 `interval` ago (`reset_by_mailbox`), so a link that lives longer than that is always at hand. A reset that succeeded
 empties the ceilings and marks the browser, which then no longer stands among strangers.
 
-*Learning which accounts exist.* Buckets are keyed by the address that was typed, whether there is an account or not.
+*Learning which accounts exist.* Buckets are keyed by the address that was typed, whether there is an account or not,
+and answer alike. Only how long a ceiling is remembered differs (`sign_in_buckets`, `known`): whoever spends 60 guesses
+on an address, waits a day without another and tries again, can tell.
+
+*Filling the disk with addresses nobody has.* Every bucket is forgotten in time, ceilings of addresses without an
+account after a day without an attempt. Those of accounts are kept for ten years, but are three an account at most.
 
 *Trying one password on every account.* The address's bucket; IPv6 by /64, because one customer has 2^64 addresses.
 
@@ -38,6 +43,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.ids import decode, encode
@@ -72,9 +78,9 @@ MARK_FOR = 180 * DAY
 NETWORK_FOR = 30 * DAY
 """How long a network counts as the owner's after a success, in seconds. Addresses change hands; marks do not."""
 
-# A ceiling's clock stands still at an instant no real clock reaches (the year 31,690,000), one second a unit. The same
-# formula serves, and a store that purges buckets whose instant has passed never forgets a ceiling.
-_STOPPED = 1e15
+# A ceiling is one number too, so that stores need to know nothing of it: the instant at which it is forgotten, on a
+# grid of 1,024 seconds, plus how many attempts were spent.
+_GRID = 1024
 
 # Today's instants are doubles 0.2 microseconds apart, and a burst adds up as many roundings as it has attempts. Without
 # this grace the last of them would be told to wait a microsecond.
@@ -84,17 +90,21 @@ _GRAIN = 1e-4
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """Let `count` in `per_seconds` through on average, and up to `burst` at once.
 
-    With `per_seconds=math.inf` nothing grows back: `burst` is then a ceiling, emptied only by forgetting the bucket.
+    With `per_seconds=math.inf` it is a ceiling: `burst` attempts, of which nothing grows back. It is emptied by whoever
+    says so (after a success), or when none was let through for `kept_for` seconds.
     """
 
     name: str
     count: int
     per_seconds: float
     burst: int
+    kept_for: float = 3652 * DAY
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.burst < 1 or not self.per_seconds > 0:
             raise ValueError(f"limit {self.name!r}: count, per_seconds and burst must be positive")
+        if self.is_ceiling and self.burst >= _GRID:
+            raise ValueError(f"limit {self.name!r}: a ceiling must be lower than {_GRID}")
 
     @property
     def is_ceiling(self) -> bool:
@@ -103,8 +113,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def interval(self) -> float:
-        """Seconds until one more is let through (for a ceiling: one unit of its standing clock)."""
-        return 1.0 if self.is_ceiling else self.per_seconds / self.count
+        """Seconds until one more is let through. Not for a ceiling."""
+        return self.per_seconds / self.count
 
 
 class Decision(NamedTuple):
@@ -120,15 +130,24 @@ def decide(tat: float | None, limit: Limit, now: float) -> Decision:
     `tat` is what the bucket holds, or None where there is none. Waiting `retry_after` seconds passes, waiting less does
     not. A ceiling answers a day: no waiting helps, and an answer has to name some number.
     """
+    if limit.is_ceiling:
+        return _decide_ceiling(tat, limit, now)
     interval = limit.interval
-    clock = _STOPPED if limit.is_ceiling else now
     # A clock that was set back would otherwise leave a bucket that is full again only years from now. No bucket is ever
     # emptier than empty, so the owner waits one interval at most. This is why a refusal's `tat` is stored too.
-    tat = clock if tat is None else min(max(tat, clock), clock + interval * limit.burst)
+    tat = now if tat is None else min(max(tat, now), now + interval * limit.burst)
     open_at = tat - interval * (limit.burst - 1) - _GRAIN
-    if clock < open_at:
-        return Decision(tat, DAY if limit.is_ceiling else open_at - clock)
+    if now < open_at:
+        return Decision(tat, open_at - now)
     return Decision(tat + interval, 0.0)
+
+
+def _decide_ceiling(tat: float | None, limit: Limit, now: float) -> Decision:
+    spent = 0.0 if tat is None or tat < now else tat % _GRID
+    if tat is not None and spent >= limit.burst:
+        return Decision(tat, DAY)
+    forgotten_at = (now + limit.kept_for) // _GRID * _GRID
+    return Decision(forgotten_at + spent + 1, 0.0)
 
 
 def give_back(tat: float, limit: Limit) -> float:
@@ -137,6 +156,8 @@ def give_back(tat: float, limit: Limit) -> float:
     A thousand people of one office who sign in at nine share an address, and all succeed. An attacker who signs in to
     an account of their own gets back what that sign-in took and no more.
     """
+    if limit.is_ceiling:
+        return tat - min(tat % _GRID, 1.0)
     return tat - limit.interval
 
 
@@ -198,7 +219,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # One-time tokens have 128 bits and more and cannot be guessed; this saves the work of refusing them.
     one_time_by_address: Limit = Limit(name="one_time_by_address", count=60, per_seconds=HOUR, burst=20)
     # A short code that a person types: five guesses of it, then it is dead (ASVS 6.6.3).
-    code_guesses: Limit = Limit(name="code_guesses", count=5, per_seconds=math.inf, burst=5)
+    code_guesses: Limit = Limit(name="code_guesses", count=5, per_seconds=math.inf, burst=5, kept_for=DAY)
     # Ten tabs wake up at once and refresh; then one a second. An honest client needs one in five minutes.
     refresh_by_session: Limit = Limit(name="refresh_by_session", count=60, per_seconds=60.0, burst=30)
     # Refresh tokens that are not ours. Nobody honest has one, but for those of a database that was restored.
@@ -229,12 +250,13 @@ def standing_of(*, device: str, network: str, recent_networks: Collection[str]) 
 
 
 def sign_in_buckets(
-    limits: Limits, *, account: str, network: str, standing: Standing, device: str = ""
+    limits: Limits, *, account: str, network: str, standing: Standing, device: str = "", known: bool = True
 ) -> tuple[Bucket, ...]:
     """Name the buckets one attempt to sign in takes from: the address's, the account's for this standing, its ceiling.
 
     `account` is a digest of the normalised address that was typed, made the same way whether there is an account or
-    not. Once the password was right, `give_back` to all but the ceilings and forget the ceilings.
+    not; `known` says whether there is. Once the password was right, `give_back` to all but the ceiling and forget the
+    ceilings.
     """
     if standing is Standing.DEVICE:
         own = Bucket(f"{limits.sign_in_by_device.name}:{account}:{device}", limits.sign_in_by_device)
@@ -243,6 +265,8 @@ def sign_in_buckets(
     else:
         own = Bucket(f"{limits.sign_in_by_stranger.name}:{account}", limits.sign_in_by_stranger)
     ceiling = sign_in_ceilings(limits, account)[list(Standing).index(standing)]
+    if not known:
+        ceiling = Bucket(ceiling.key, replace(ceiling.limit, kept_for=DAY))
     return (Bucket(f"{limits.sign_in_by_address.name}:{network}", limits.sign_in_by_address), own, ceiling)
 
 
