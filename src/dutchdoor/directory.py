@@ -130,10 +130,13 @@ class Directory:
 
     async def _add(
         self, key: str, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
-        verified: bool = False, actor: str = "", also: Sequence[Change] = (), how: EventName = "account_created",
+        verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
+        how: EventName = "account_created",
     ) -> Account:  # fmt: skip
         now = self.clock()
         account = new_account(email=key, address=email.strip(), name=name, now=now, roles=roles, verified=verified)
+        if disabled:
+            account = replace(account, status="disabled")
         changes: list[Change] = [Add(account), *also]
         if encoded is not None:
             changes.append(
@@ -177,6 +180,7 @@ class Directory:
         name: str = "",
         roles: tuple[str, ...] = (),
         verified: bool = False,
+        disabled: bool = False,
         client: Client,
     ) -> Account:
         """Import an account with the password hash it had elsewhere; it is upgraded at its first log-in.
@@ -194,6 +198,7 @@ class Directory:
             client=client,
             roles=_roles(roles),
             verified=verified,
+            disabled=disabled,
             actor="cli",
             how="account_imported",
         )
