@@ -12,9 +12,19 @@ from msgspec.structs import replace
 from dutchdoor.policy import STANDARD
 from dutchdoor.stores.sqlite import SqliteStore
 
-from .simulator import SCENARIOS, SCHEDULES, STRANGER, VICTIM, Counter, Dutchdoor, LeewayFork, Make, Strict
+from .simulator import (
+    SCENARIOS,
+    SCHEDULES,
+    STRANGER,
+    VICTIM,
+    Counter,
+    Dutchdoor,
+    LeewayFork,
+    Make,
+    Strict,
+    false_logouts,
+)
 from .simulator import caught as caught_by
-from .simulator import false_logouts
 
 
 async def main(sessions: int, refreshes: int) -> None:

@@ -1,6 +1,6 @@
 """Discrete-event simulation of refreshing: honest clients on a bad network, and thieves, against any algorithm.
 
-A session lives for hours in virtual time, in which nothing waits. An honest client is one token jar shared by some tabs (a
+A session lives for hours in virtual time, in which nothing waits. An honest client is one token jar shared by tabs (a
 browser) or by one process (a telephone). Requests and answers take time and get lost; a client dies between receiving a
 token and storing it; tabs refresh at the same moment. A thief copies the jar once and plays one of several schedules.
 
@@ -178,7 +178,7 @@ SCENARIOS = (
 
 Schedule = Literal["lock-step", "late", "tailgate", "old copy", "once"]
 SCHEDULES: tuple[Schedule, ...] = ("lock-step", "late", "tailgate", "old copy", "once")
-"""Of thieves: refreshes between the victim's refreshes, first; the same, after the victim; some seconds after each of the
+"""Of thieves: refreshes between the victim's refreshes, first; the same, after the victim; seconds after each of the
 victim's; presents its copy once, three periods old; refreshes once and falls silent."""
 
 
