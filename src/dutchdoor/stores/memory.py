@@ -232,7 +232,7 @@ class MemoryStore:
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         with self._lock:
             live = [self._sessions[session_id] for session_id in self._live.get(subject, ())]
-        return sorted(live, key=lambda session: (session.created_at, _order(session.id)), reverse=True)[:limit]
+        return sorted(live, key=lambda session: _order(session.id), reverse=True)[:limit]
 
     async def account(self, subject: str) -> Account | None:
         with self._lock:

@@ -491,7 +491,7 @@ def _attempt(job: _Job[Any], transaction: _Transaction) -> object:
     return outcome
 
 
-def _answer(batch: list[_Job[Any]], outcomes: list[object]) -> None:
+def _answer(batch: Sequence[_Job[Any]], outcomes: Sequence[object]) -> None:
     """Tell every loop of its jobs' outcomes, with one wake-up for a loop and not one for a job."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], object]]] = {}
     for job, outcome in zip(batch, outcomes, strict=True):
@@ -712,8 +712,9 @@ _SESSION_WITH_ACCOUNT = (
 )
 _SESSIONS_OF = (
     f"SELECT {_SESSION}, a.subject FROM accounts a JOIN sessions s ON s.account = a.number "
-    "WHERE a.subject = ? AND s.ended_at IS NULL ORDER BY s.created_at DESC, s.id DESC LIMIT ?"
+    "WHERE a.subject = ? AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT ?"
 )
+"""By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
 _ADD_SESSION = (
     # Without an account the SELECT finds no row, and nothing is added.
     f"INSERT INTO sessions (account, id, ended_at, {', '.join(_SESSION_COLUMNS)}, revision) "

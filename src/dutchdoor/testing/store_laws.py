@@ -1,0 +1,1159 @@
+"""The laws of `dutchdoor.store` as code, for whoever writes a store.
+
+A law takes an open, empty store and fails by an `AssertionError`; its docstring names the law it holds. Those in
+`SHARED_LAWS` are for stores that several processes share, or that outlive theirs: they take what makes the store,
+something that can be pickled, and try it from processes of their own.
+
+    @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+    async def test_law(law, tmp_path):
+        store = SqliteStore(tmp_path / "test.db")
+        await store.open()
+        await law(store)
+        await store.close()
+
+
+    @pytest.mark.parametrize("law", SHARED_LAWS, ids=lambda law: law.__name__)
+    def test_shared_law(law, tmp_path):
+        law(partial(SqliteStore, tmp_path / "test.db"))
+
+Each wants a store of its own. The races are part of the law; none of it waits for luck. Law 10 is about the records and
+not about the store. That a commit raises `Unavailable` when its backing is gone is for the store's own tests, who alone
+know how to take the backing away.
+"""
+
+# ruff: noqa: PLR2004 - laws count
+
+from __future__ import annotations
+
+import asyncio
+import math
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any, Self
+
+from msgspec.structs import replace
+
+from dutchdoor.accounts import Account, Credential, new_account
+from dutchdoor.client import Client
+from dutchdoor.errors import Conflict
+from dutchdoor.events import AuditEvent, event
+from dutchdoor.ids import new_id, new_ordered_id
+from dutchdoor.keyring import StoredKey
+from dutchdoor.limits import Bucket, Limit
+from dutchdoor.one_time import OneTimeToken, Purpose
+from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.revocation.log import Revocation
+from dutchdoor.sessions import Session
+from dutchdoor.store import (
+    Add,
+    Change,
+    Discard,
+    End,
+    EndAll,
+    Expect,
+    Log,
+    Record,
+    Remove,
+    Revoke,
+    Store,
+    Swap,
+    Take,
+)
+
+__all__ = ["LAWS", "SHARED_LAWS", "Law", "MakeStore", "SharedLaw", "an_acknowledged_commit_survives_kill"]
+
+MakeStore = Callable[[], Store]
+Law = Callable[[Store], Awaitable[None]]
+SharedLaw = Callable[[MakeStore], None]
+
+NOW = 1_800_000_000.123456
+"""A binary fraction does not hold it: a store that rounds is found out."""
+AT_ONCE = 50
+
+
+# --- records to try it with -------------------------------------------------------------------------------------------
+
+
+def an_account(name: str = "ada") -> Account:
+    return new_account(email=f"{name}@example.com", address=f"{name}@Example.com", name=name.title(), now=NOW)
+
+
+def a_session(account: Account, now: float = NOW, **changes: Any) -> Session:
+    session = Session(
+        id=new_ordered_id(now),
+        subject=account.subject,
+        mode="session",
+        client_id="",
+        scope="",
+        secret_hash=os.urandom(32),
+        salt=b"",
+        master_key_id=b"",
+        epoch=0,
+        amr=("pwd",),
+        auth_time=now - 0.5,
+        created_at=now,
+        last_seen_at=now,
+        idle_expires_at=now + 3600,
+        expires_at=now + 86400,
+        rotated_at=now,
+        sibling_at=now,
+        fingerprint="Firefox|Linux",
+        device="Firefox on Linux",
+        address="2001:db8::1",
+        country="NL",
+    )
+    return replace(session, **changes)
+
+
+def a_credential(account: Account, handle: str = "") -> Credential:
+    return Credential(subject=account.subject, method="password", handle=handle, proof="$argon2id$...", created_at=NOW)
+
+
+def a_token(subject: str, purpose: Purpose = "reset_password", expires_at: float = NOW + 60) -> OneTimeToken:
+    return OneTimeToken(
+        id=new_id(),
+        purpose=purpose,
+        subject=subject,
+        email="ada@example.com",
+        secret_hash=os.urandom(32),
+        created_at=NOW,
+        expires_at=expires_at,
+    )
+
+
+def a_key(number: int = 1) -> StoredKey:
+    return StoredKey(
+        kid=new_id(),
+        number=number,
+        alg="ES256",
+        sealed=os.urandom(60),
+        created_at=NOW,
+        signs_at=NOW,
+        signs_until=NOW + 1,
+        verifies_until=NOW + 2,
+    )
+
+
+def a_client(id: str = "reports") -> RegisteredClient:
+    return RegisteredClient(id=id, name="Reports", secret_hash=os.urandom(32), created_at=NOW)
+
+
+def a_revocation(id: str = "", expires_at: float = NOW + 600) -> Revocation:
+    return Revocation(kind="session", id=id or new_id(), expires_at=expires_at)
+
+
+def an_event(subject: str = "", now: float = NOW) -> AuditEvent:
+    return event("login", now=now, client=Client(address="192.0.2.1"), subject=subject)
+
+
+async def is_refused(store: Store, *changes: Change) -> bool:
+    try:
+        await store.commit(*changes)
+    except Conflict:
+        return True
+    return False
+
+
+async def how_many_succeed(attempts: Sequence[Coroutine[Any, Any, Any]]) -> int:
+    """Make all attempts at once. Whatever fails must fail as a conflict."""
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Conflict):
+            raise outcome
+    return sum(not isinstance(outcome, Conflict) for outcome in outcomes)
+
+
+class World:
+    """A store with something of everything in it, and what it looks like through every read there is."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.ada, self.bob, self.out = an_account("ada"), an_account("bob"), an_account("out")
+        self.live, self.other, self.ended = (a_session(self.ada, NOW + n) for n in range(3))
+        self.credential, self.token = a_credential(self.ada), a_token(self.ada.subject)
+        self.key, self.client = a_key(1), a_client("reports")
+        self.first = an_event(self.ada.subject)
+
+    async def fill(self) -> World:
+        everything: list[Record] = [
+            self.ada, self.bob, self.out, self.live, self.other, self.ended, self.credential, self.token, self.key,
+            self.client,
+        ]  # fmt: skip
+        await self.store.commit(*map(Add, everything), Revoke(a_revocation()), Log(self.first))
+        disabled = replace(self.out, status="disabled")
+        await self.store.commit(End(self.ended.id, "logout", NOW), Swap(disabled))
+        return self
+
+    async def seen(self) -> list[object]:
+        store, people = self.store, (self.ada, self.bob, self.out)
+        return [
+            await store.accounts(),
+            [await store.account_by_email(person.email or "") for person in people],
+            [await store.session(session.id) for session in (self.live, self.other, self.ended)],
+            [await store.sessions_of(person.subject) for person in people],
+            [await store.credential(person.subject, "password") for person in people],
+            await store.one_time_token(self.token.id),
+            await store.keys(),
+            await store.clients(),
+            await store.revocations(0),
+            await store.events(),
+            await store.counts(),
+        ]
+
+
+# --- the laws ---------------------------------------------------------------------------------------------------------
+
+
+async def a_commit_is_all_or_none(store: Store) -> None:
+    """1. Whatever makes one change impossible undoes the whole commit, and raises `Conflict`."""
+    world = await World(store).fill()
+    ada, bob, live, ended = world.ada, world.bob, world.live, world.ended
+    good: list[Change] = [
+        Add(an_account("eve")), Add(a_session(bob)), Add(a_credential(bob)), Add(a_token(bob.subject)), Add(a_key(2)),
+        Add(a_client("second")), Swap(replace(ada, email="new@example.com", epoch=1)),
+        Swap(replace(live, generation=1)), Swap(replace(world.credential, proof="new")),
+        Swap(replace(world.key, revoked_at=NOW)), Swap(replace(world.client, name="new")), Expect(ada.subject, 1),
+        Take(world.token.id), End(world.other.id, "logout", NOW), Discard(bob.subject, "reset_password"),
+        EndAll(ada.subject, "logout_all", NOW), Revoke(a_revocation()), Revoke(a_revocation()), Log(an_event()),
+        Remove(world.credential), Remove(world.client), Remove(ada),
+    ]  # fmt: skip
+    stranger = an_account("stranger")
+    bad: list[Change] = [
+        Add(bob), Add(replace(stranger, email=bob.email)), Add(ended), Add(a_session(stranger)), Add(world.key),
+        Add(replace(a_key(1), number=world.key.number)), Add(a_client("second")), Log(world.first),
+        Swap(replace(bob, revision=1)), Swap(stranger), Swap(replace(bob, email=world.out.email)), Swap(a_session(bob)),
+        Swap(replace(ended, revision=1)), Swap(replace(world.key, revision=7)), Swap(a_key(9)), Swap(a_client("third")),
+        Swap(a_credential(stranger)), Expect(bob.subject, 1), Expect(stranger.subject, 0), Expect(world.out.subject, 0),
+        Take(world.token.id), Take(new_id()), End(ended.id, "logout", NOW), End(new_id(), "logout", NOW),
+    ]  # fmt: skip
+    before = await world.seen()
+    for change in bad:
+        assert await is_refused(store, *good, change), f"{change} after much else"
+        assert await world.seen() == before, f"{change} left something of what came before it"
+        assert await is_refused(store, change, *good), f"{change} before much else"
+        assert await world.seen() == before, f"{change} left something of what came after it"
+    await store.commit(*good)
+    assert await world.seen() != before
+
+
+async def changes_apply_in_order(store: Store) -> None:
+    """1. A change sees what those before it in its commit have done."""
+    ada = an_account()
+    session, token = a_session(ada), a_token(ada.subject)
+    assert await is_refused(store, Expect(ada.subject, 0), Add(ada))
+    assert await is_refused(store, Add(session), Add(ada))
+    await store.commit(
+        Add(ada), Expect(ada.subject, 0), Swap(replace(ada, epoch=1)), Expect(ada.subject, 1), Add(session), Add(token),
+        Take(token.id), Swap(session), Swap(replace(session, revision=1, generation=5)), End(session.id, "logout", NOW),
+    )  # fmt: skip
+    kept = replace(session, generation=5, ended_at=NOW, end_reason="logout", revision=3)
+    assert await store.session(session.id) == (kept, replace(ada, epoch=1, revision=1))
+    assert await store.one_time_token(token.id) is None
+
+
+async def a_commit_of_nothing_says_where_the_log_ends(store: Store) -> None:
+    """1. and 6. A commit gives the highest `seq` after it: 0 for an empty log."""
+    assert (await store.commit()).seq == 0
+    assert (await store.commit(Revoke(a_revocation()), Revoke(a_revocation()))).seq == 2
+    assert (await store.commit()).seq == 2
+
+
+async def a_swap_needs_the_stored_revision(store: Store) -> None:
+    """3. A swap succeeds if and only if the stored revision is the record's, and writes it plus one."""
+    world = await World(store).fill()
+    ada = world.ada
+    written: list[tuple[Any, Any, Callable[[], Awaitable[object]]]] = [
+        (ada, replace(ada, name="Countess", roles=("admin",)), lambda: store.account(ada.subject)),
+        (world.credential, replace(world.credential, proof="n"), lambda: store.credential(ada.subject, "password")),
+        (world.key, replace(world.key, revoked_at=NOW, exported_at=NOW), lambda: first(store.keys())),
+        (world.client, replace(world.client, secret_hash=b""), lambda: store.client("reports")),
+        (world.live, replace(world.live, device="Other"), lambda: first(store.session(world.live.id))),
+    ]
+    for old, new, read in written:
+        assert await read() == old
+        for revision in (-1, 1, 2):
+            assert await is_refused(store, Swap(replace(new, revision=revision)))
+        assert await read() == old
+        await store.commit(Swap(new))
+        assert await read() == replace(new, revision=1)
+        assert await is_refused(store, Swap(new)), "the revision was used already"
+        await store.commit(Swap(replace(old, revision=1)))
+        assert await read() == replace(old, revision=2)
+
+
+async def first(reading: Awaitable[Any]) -> object:
+    return (await reading)[0]
+
+
+async def an_added_record_has_revision_0(store: Store) -> None:
+    """3. An added record has revision 0, whatever it says."""
+    ada = replace(an_account(), revision=5)
+    session = replace(a_session(ada), revision=5)
+    await store.commit(Add(ada), Add(session))
+    assert await store.session(session.id) == (replace(session, revision=0), replace(ada, revision=0))
+
+
+async def of_simultaneous_swaps_one_succeeds(store: Store) -> None:
+    """3. Of any number of simultaneous swaps from one revision exactly one succeeds."""
+    world = await World(store).fill()
+    for revision in range(5):
+        session = replace(world.live, revision=revision)
+        account = replace(world.ada, revision=revision)
+        swaps = [store.commit(Swap(replace(session, generation=n))) for n in range(AT_ONCE)]
+        assert await how_many_succeed(swaps) == 1
+        assert await how_many_succeed([store.commit(Swap(account), Log(an_event())) for _ in range(AT_ONCE)]) == 1
+    found = await store.session(world.live.id)
+    assert found is not None
+    assert (found[0].revision, found[1].revision) == (5, 5)
+    assert len(await store.events()) == 6, "a swap that lost its race must not have logged anything"
+
+
+async def of_simultaneous_registrations_of_one_address_one_succeeds(store: Store) -> None:
+    """3. A unique value is given once: of simultaneous registrations and changes to one address one succeeds."""
+    others = [an_account(f"other{n}") for n in range(AT_ONCE // 2)]
+    await store.commit(*map(Add, others))
+    wanted = "wanted@example.com"
+    attempts = [store.commit(Add(replace(an_account(f"new{n}"), email=wanted))) for n in range(AT_ONCE // 2)]
+    attempts += [store.commit(Swap(replace(other, email=wanted))) for other in others]
+    assert await how_many_succeed(attempts) == 1
+    assert await store.account_by_email(wanted) is not None
+    bare = [replace(an_account(f"bare{n}"), email=None) for n in range(2)]
+    await store.commit(*map(Add, bare))
+
+
+async def an_address_is_free_once_its_account_leaves_it(store: Store) -> None:
+    """3. A unique value belongs to whoever holds it now: changed or removed, it is free."""
+    ada, bob, eve = an_account("ada"), an_account("bob"), an_account("eve")
+    await store.commit(Add(ada))
+    assert await is_refused(store, Add(replace(bob, email=ada.email)))
+    await store.commit(Swap(replace(ada, email="elsewhere@example.com")), Add(replace(bob, email=ada.email)))
+    await store.commit(Remove(bob), Add(replace(eve, email=ada.email)))
+    found = await store.account_by_email(ada.email or "")
+    assert found is not None
+    assert found.subject == eve.subject
+
+
+async def a_token_is_taken_once(store: Store) -> None:
+    """4. A one-time token is taken at most once, ever, however many try."""
+    token = a_token("")
+    await store.commit(Add(token))
+    assert await store.one_time_token(token.id) == token, "reading does not take"
+    assert await how_many_succeed([store.commit(Take(token.id)) for _ in range(AT_ONCE)]) == 1
+    assert await store.one_time_token(token.id) is None
+    assert await is_refused(store, Take(token.id))
+
+
+async def discarding_names_subject_and_purpose(store: Store) -> None:
+    """4. Discard deletes the tokens of one subject for one purpose, and no other; none is fine."""
+    ada, bob = an_account("ada"), an_account("bob")
+    gone = [a_token(ada.subject), a_token(ada.subject)]
+    kept = [a_token(ada.subject, "verify_email"), a_token(bob.subject), a_token("", "setup")]
+    await store.commit(*map(Add, gone + kept))
+    for _ in range(2):
+        await store.commit(Discard(ada.subject, "reset_password"))
+        assert [await store.one_time_token(token.id) for token in gone] == [None, None]
+        assert [await store.one_time_token(token.id) for token in kept] == kept
+    await store.commit(Discard("", "setup"))
+    assert await store.one_time_token(kept[2].id) is None
+
+
+async def a_session_ends_once_and_for_all(store: Store) -> None:
+    """5. An `End` succeeds once; an ended session never lives again, and no swap can change that."""
+    ada = an_account()
+    session = a_session(ada)
+    await store.commit(Add(ada), Add(session))
+    assert await how_many_succeed([store.commit(End(session.id, "logout", NOW + n)) for n in range(AT_ONCE)]) == 1
+    found = await store.session(session.id)
+    assert found is not None
+    ended = found[0]
+    assert ended.ended_at is not None
+    assert (ended.end_reason, ended.revision) == ("logout", 1)
+    for revision in range(3):
+        assert await is_refused(store, Swap(replace(session, revision=revision)))
+        assert await is_refused(store, Swap(replace(ended, device="", revision=revision)))
+    await store.commit(EndAll(ada.subject, "disabled", NOW + 9))
+    assert await store.session(session.id) == (ended, ada), "the first end is the one that counts"
+    assert await store.sessions_of(ada.subject) == []
+
+
+async def an_end_beats_every_swap_it_overlaps(store: Store) -> None:
+    """5. Whatever swaps overlap an `End`, the session has ended when both are done: nothing writes it back."""
+    ada = an_account()
+    sessions = [a_session(ada, NOW + n) for n in range(AT_ONCE)]
+    await store.commit(Add(ada), *map(Add, sessions))
+    attempts: list[Coroutine[Any, Any, Any]] = []
+    for n, session in enumerate(sessions):
+        both = [store.commit(Swap(replace(session, generation=1))), store.commit(End(session.id, "logout", NOW))]
+        attempts += both if n % 2 else reversed(both)
+    assert await how_many_succeed(attempts) >= AT_ONCE
+    for session in sessions:
+        found = await store.session(session.id)
+        assert found is not None
+        assert found[0].ended_at == NOW
+
+
+async def a_swap_may_end_a_session(store: Store) -> None:
+    """5. A session swapped for one that has ended has ended."""
+    ada = an_account()
+    session = a_session(ada)
+    await store.commit(Add(ada), Add(session), Swap(replace(session, ended_at=NOW, end_reason="replaced")))
+    assert await store.sessions_of(ada.subject) == []
+    assert await is_refused(store, Swap(replace(session, revision=1)))
+    assert await is_refused(store, End(session.id, "logout", NOW))
+
+
+async def ending_all_spares_one_and_counts(store: Store) -> None:
+    """5. EndAll ends every session of a subject that has not ended, but one, and says how many."""
+    ada, bob = an_account("ada"), an_account("bob")
+    mine = [a_session(ada, NOW + n) for n in range(5)]
+    theirs = a_session(bob)
+    await store.commit(Add(ada), Add(bob), *map(Add, mine), Add(theirs), End(mine[0].id, "logout", NOW))
+    done = await store.commit(EndAll(ada.subject, "logout_all", NOW + 1, keep=mine[4].id))
+    assert done.ended == 3
+    assert await store.sessions_of(ada.subject) == [mine[4]]
+    assert await store.sessions_of(bob.subject) == [theirs]
+    done = await store.commit(EndAll(ada.subject, "logout_all", NOW + 2), EndAll(bob.subject, "disabled", NOW))
+    assert done.ended == 2
+    assert (
+        await store.commit(EndAll(ada.subject, "logout_all", NOW + 3), EndAll(new_id(), "disabled", NOW))
+    ).ended == 0
+    found = await store.session(mine[2].id)
+    assert found == (replace(mine[2], ended_at=NOW + 1, end_reason="logout_all", revision=1), ada)
+
+
+async def the_log_is_dense_and_in_commit_order(store: Store) -> None:
+    """6. An entry that is read was committed, and none with a lower `seq` appears later; what failed leaves no gap."""
+    read: list[Revocation] = []
+
+    async def write(name: int) -> None:
+        for n in range(20):
+            entries = [Revoke(a_revocation(f"{name} {n} {m}")) for m in range(n % 3 + 1)]
+            if n % 4 == 3:
+                assert await is_refused(store, *entries, Take(new_id()))
+            else:
+                done = await store.commit(*entries)
+                log = await store.revocations(0)
+                assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
+                assert done.seq <= len(log)
+                assert {change.entry.id for change in entries} <= {entry.id for entry in log[: done.seq]}
+
+    async def follow(until: asyncio.Event) -> None:
+        while not until.is_set():
+            read.extend(await store.revocations(len(read)))
+            await asyncio.sleep(0)
+
+    done = asyncio.Event()
+    following = asyncio.create_task(follow(done))
+    await asyncio.gather(*[write(name) for name in range(10)])
+    done.set()
+    await following
+    read.extend(await store.revocations(len(read)))
+    assert read == await store.revocations(0)
+    assert [entry.seq for entry in read] == list(range(1, len(read) + 1))
+    assert (await store.commit()).seq == len(read)
+    assert await store.revocations(len(read)) == await store.revocations(len(read) + 5) == []
+    for name in range(10):
+        mine = [entry.id for entry in read if entry.id.startswith(f"{name} ")]
+        assert mine == sorted(mine, key=lambda id: [int(part) for part in id.split()]), (
+            "one writer's entries in its order"
+        )
+
+
+async def the_log_goes_on_after_a_purge(store: Store) -> None:
+    """6. A number is never given twice, though the entry that had it was purged."""
+    await store.commit(*[Revoke(a_revocation(expires_at=NOW)) for _ in range(3)])
+    assert await store.purge(before=NOW + 1, events_before=0.0) == 3
+    assert await store.revocations(0) == []
+    assert (await store.commit()).seq == 3
+    entry = a_revocation()
+    assert (await store.commit(Revoke(entry))).seq == 4
+    assert await store.revocations(0) == await store.revocations(3) == [replace(entry, seq=4)]
+
+
+HARD_TEXTS = (
+    "",
+    " ",
+    "Zoë",
+    "\N{ZERO WIDTH JOINER}",
+    "日本語",
+    "' OR 1=1 --",
+    "%_\\",
+    "a\nb\tc",
+    "😀" * 50,
+    "x" * 10_000,
+)
+HARD_INSTANTS = (0.0, 0.1 + 0.2, NOW, math.nextafter(NOW, math.inf), 1e15, 5e-324)
+
+
+async def what_is_written_is_what_is_read(store: Store) -> None:
+    """7. To the bit: texts, bytes, instants, counters, missing values, ids that are not ours."""
+    for n, text in enumerate(HARD_TEXTS):
+        at = HARD_INSTANTS[n % len(HARD_INSTANTS)]
+        person = replace(
+            an_account(),
+            subject=f"app|{text}|{n}",
+            email=text or None,
+            address=text or None,
+            name=text,
+            roles=("admin", "häß")[: n % 3],
+            status="disabled" if n % 2 else "active",
+            email_verified_at=at if n % 2 else None,
+            epoch=n,
+            created_at=at,
+        )
+        session = a_session(
+            person,
+            mode="hybrid" if n % 2 else "session",
+            client_id=text,
+            scope=text,
+            secret_hash=b"" if n % 2 else bytes(range(256)),
+            salt=b"\0" * n,
+            master_key_id=text.encode(),
+            epoch=n,
+            amr=("pwd", "otp", "mfa")[: n % 4],
+            auth_time=at,
+            created_at=at + 1,
+            last_seen_at=at + 2,
+            idle_expires_at=at + 3,
+            expires_at=at + 4,
+            generation=2**42 - 1,
+            sibling=n,
+            parent_sibling=n - 1,
+            rotated_at=at + 5,
+            sibling_at=at + 6,
+            fingerprint=text,
+            device=text,
+            address=text,
+            country=text,
+            ended_at=at if n % 3 else None,
+            end_reason=text,
+        )
+        credential = replace(a_credential(person, handle=text), method=text, proof=text, created_at=at)
+        token = replace(
+            a_token(person.subject, "verify_email", at), email=text, secret_hash=text.encode(), created_at=at
+        )
+        key = replace(a_key(n), alg=text, sealed=text.encode(), created_at=at, revoked_at=at, exported_at=at)
+        client = replace(a_client(f"{text}{n}"), name=text, secret_hash=b"", created_at=at)
+        entry = Revocation(kind="key", id=text, min_epoch=n, expires_at=math.inf if n % 2 else at)
+        happened = AuditEvent(
+            id=new_ordered_id(NOW + n), at=at, name="login", outcome="refused", subject=text, actor=text,
+            session_id=text, client_id=text, address=text, country=text, device=text, detail=text,
+        )  # fmt: skip
+        records: list[Record] = [person, session, credential, token, key, client]
+        done = await store.commit(*map(Add, records), Revoke(entry), Log(happened))
+        assert await store.account(person.subject) == person
+        assert await store.account_by_email(person.email or "\0") == (person if person.email else None)
+        assert await store.session(session.id) == (session, person)
+        assert await store.sessions_of(person.subject) == ([] if n % 3 else [session])
+        assert await store.credential(person.subject, text, text) == credential
+        assert await store.one_time_token(token.id) == token
+        assert key in await store.keys()
+        assert await store.client(client.id) == client
+        assert await store.revocations(done.seq - 1) == [replace(entry, seq=done.seq)]
+        assert (await store.events(limit=1)) == [happened]
+
+
+async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
+    """7. Unknown ids give None, or nothing. Removing what is absent changes nothing and fails nothing."""
+    ada = an_account()
+    for stranger in ("", "nobody", new_id(), "x" * 5000, "' OR 1=1 --", "\N{SNOWMAN}"):
+        assert await store.session(stranger) is None
+        assert await store.account(stranger) is None
+        assert await store.account_by_email(stranger) is None
+        assert await store.credential(stranger, "password") is None
+        assert await store.one_time_token(stranger) is None
+        assert await store.client(stranger) is None
+        assert not await store.sessions_of(stranger)
+        assert not await store.events(subject=stranger or "nobody")
+    assert [await store.keys(), await store.clients(), await store.accounts(), await store.revocations(0)] == [[]] * 4
+    await store.commit(Remove(ada), Remove(a_credential(ada)), Remove(a_client()), Discard("nobody", "setup"))
+    assert set((await store.counts()).values()) == {0}
+
+
+async def two_texts_are_two_ids(store: Store) -> None:
+    """7. An id is found by its own text only: not by one that differs in spare bits, case, padding or alphabet."""
+    ada = an_account()
+    session, token = a_session(ada), a_token("", "setup")
+    await store.commit(Add(ada), Add(session), Add(token))
+    for known, read in ((session.id, store.session), (token.id, store.one_time_token)):
+        assert await read(known) is not None
+        last = chr(ord(known[-1]) + 1)
+        for other in (
+            known[:-1] + last,
+            known + "==",
+            known + "=",
+            known.swapcase(),
+            known[:-1],
+            known + "A",
+            f" {known}",
+        ):
+            assert await read(other) is None
+    for text in ("-" * 21 + "A", "_" * 21 + "A", "+" * 21 + "A", "/" * 21 + "A", "A" * 21 + "B", "A" * 22, "A" * 23):
+        await store.commit(Add(replace(session, id=text)), Add(replace(token, id=text)))
+        found = await store.session(text)
+        assert found is not None
+        assert found[0].id == text
+        assert await store.one_time_token(text) == replace(token, id=text)
+
+
+async def an_account_takes_what_is_its_own_with_it(store: Store) -> None:
+    """7. Removing an account removes its credentials and one-time tokens, and nothing of another's."""
+    ada, bob = an_account("ada"), an_account("bob")
+    mine, theirs = a_token(ada.subject), a_token(bob.subject)
+    records: list[Record] = [
+        ada, bob, a_credential(ada), a_credential(ada, "second"), a_credential(bob), mine, theirs, a_session(ada),
+    ]  # fmt: skip
+    await store.commit(*map(Add, records))
+    await store.commit(Remove(ada))
+    assert await store.account(ada.subject) is None
+    assert [await store.credential(ada.subject, "password", handle) for handle in ("", "second")] == [None, None]
+    assert await store.credential(bob.subject, "password") == a_credential(bob)
+    assert (await store.one_time_token(mine.id), await store.one_time_token(theirs.id)) == (None, theirs)
+    assert (await store.counts())["sessions"] == 1
+
+
+async def a_removed_account_leaves_no_session_behind(store: Store) -> None:
+    """7. A session whose account was removed gives None, and a later account of its subject does not inherit it."""
+    ada = an_account()
+    session = a_session(ada)
+    await store.commit(Add(ada), Add(session))
+    await store.commit(Remove(ada))
+    for _ in range(2):
+        assert await store.session(session.id) is None
+        assert await store.sessions_of(ada.subject) == []
+        assert await is_refused(store, Swap(session))
+        assert await is_refused(store, Add(session)), "its id is still taken"
+        assert (await store.commit(EndAll(ada.subject, "deleted", NOW))).ended == 0
+        await store.commit(*([] if await store.account(ada.subject) else [Add(ada)]))
+
+
+async def a_session_keeps_its_subject(store: Store) -> None:
+    """5. A session is somebody's from its start: for nobody it is not added, and no swap hands it to another."""
+    ada, bob = an_account("ada"), an_account("bob")
+    session = a_session(ada)
+    assert await is_refused(store, Add(session))
+    await store.commit(Add(ada), Add(bob), Add(session))
+    assert await is_refused(store, Swap(replace(session, subject=bob.subject)))
+    assert await store.session(session.id) == (session, ada)
+
+
+async def a_read_follows_every_commit(store: Store) -> None:
+    """8. A read that begins after a commit returned sees it, whoever else writes meanwhile."""
+    ada = an_account()
+    sessions = [a_session(ada, NOW + n) for n in range(20)]
+    await store.commit(Add(ada), *map(Add, sessions))
+
+    async def end(session: Session) -> None:
+        done = await store.commit(End(session.id, "logout", NOW), Revoke(a_revocation(session.id)))
+        found = await store.session(session.id)
+        assert found is not None
+        assert found[0].ended_at == NOW
+        assert session not in await store.sessions_of(ada.subject)
+        assert session.id in [entry.id for entry in await store.revocations(done.seq - 1)]
+
+    await asyncio.gather(*map(end, sessions))
+
+
+async def a_cancelled_caller_harms_nobody(store: Store) -> None:
+    """1. A commit whose caller was cancelled happened or did not, and nothing of it stays open."""
+    ada = an_account()
+    sessions = [a_session(ada, NOW + n) for n in range(AT_ONCE)]
+    await store.commit(Add(ada), *map(Add, sessions))
+    tasks = [
+        asyncio.create_task(store.commit(End(session.id, "logout", NOW), Revoke(a_revocation(session.id))))
+        for session in sessions
+    ]
+    dice = random.Random(1)
+    for task in tasks:
+        for _ in range(dice.randrange(3)):
+            await asyncio.sleep(0)
+        task.cancel()
+    acknowledged = [
+        not isinstance(done, BaseException) for done in await asyncio.gather(*tasks, return_exceptions=True)
+    ]
+    await store.commit()
+    revoked = [entry.id for entry in await store.revocations(0)]
+    assert len(revoked) == len(set(revoked))
+    for session, ack in zip(sessions, acknowledged, strict=True):
+        found = await store.session(session.id)
+        assert found is not None
+        assert (found[0].ended_at is not None) == (session.id in revoked)
+        assert session.id in revoked or not ack
+
+
+async def sessions_are_listed_newest_first(store: Store) -> None:
+    """Reads: sessions of a subject that were not ended, expired ones included, newest first, no more than asked for."""
+    ada, bob = an_account("ada"), an_account("bob")
+    sessions = [a_session(ada, NOW + n) for n in range(4)]
+    expired = a_session(ada, NOW - 1e6)
+    mixed = [sessions[2], sessions[0], expired, sessions[3], sessions[1]]
+    await store.commit(Add(ada), Add(bob), *map(Add, mixed), Add(a_session(bob)), End(sessions[1].id, "logout", NOW))
+    assert await store.sessions_of(ada.subject) == [sessions[3], sessions[2], sessions[0], expired]
+    assert await store.sessions_of(ada.subject, limit=2) == [sessions[3], sessions[2]]
+    assert await store.sessions_of(ada.subject, limit=9) == await store.sessions_of(ada.subject)
+
+
+async def accounts_are_paged_and_searched(store: Store) -> None:
+    """Reads: accounts in the order of their subjects; a search is literal, folds case, looks at addresses and names."""
+    names = ["Zoë", "STRAßE", "100%", "under_score", "back\\slash", "plain"]
+    people = sorted(
+        (replace(an_account(f"user{n}"), name=name) for n, name in enumerate(names)), key=lambda person: person.subject
+    )
+    await store.commit(*map(Add, people))
+    assert await store.accounts() == people
+    paged: list[Account] = []
+    while page := await store.accounts(after=paged[-1].subject if paged else "", limit=2):
+        assert len(page) <= 2
+        paged += page
+    assert paged == people
+    for part, name in (
+        ("zoË", "Zoë"),
+        ("strasse", "STRAßE"),
+        ("%", "100%"),
+        ("_", "under_score"),
+        ("\\", "back\\slash"),
+    ):
+        assert [person.name for person in await store.accounts(search=part)] == [name]
+    assert [person.name for person in await store.accounts(search="USER5@exam")] == ["plain"]
+    assert await store.accounts(search="%user%") == await store.accounts(search="'") == []
+
+
+async def events_are_paged_and_filtered(store: Store) -> None:
+    """Reads: audit events, newest first, by subject, name and time, from the last one seen."""
+    events = [an_event("ada" if n % 3 else "bob", NOW + n * 0.25) for n in range(20)]
+    events = [replace(happened, name="logout") if n % 2 else happened for n, happened in enumerate(events)]
+    for happened in random.Random(1).sample(events, len(events)):
+        await store.commit(Log(happened))
+    newest = events[::-1]
+    assert await store.events() == newest
+    assert await store.events(limit=3) == newest[:3]
+    paged: list[AuditEvent] = []
+    while page := await store.events(subject="ada", before=paged[-1].id if paged else "", limit=4):
+        paged += page
+    assert paged == [happened for happened in newest if happened.subject == "ada"]
+    assert await store.events(name="logout") == [happened for happened in newest if happened.name == "logout"]
+    assert await store.events(since=NOW + 2) == [happened for happened in newest if happened.at >= NOW + 2]
+    assert await store.events(subject="bob", name="login", since=NOW + 1, before=newest[2].id) == [
+        happened for happened in newest[3:]
+        if (happened.subject, happened.name) == ("bob", "login") and happened.at >= NOW + 1
+    ]  # fmt: skip
+
+
+SLOW = Limit(name="slow", count=1, per_seconds=3600.0, burst=5)
+FAST = Limit(name="fast", count=1000, per_seconds=1.0, burst=1000)
+
+
+async def a_limit_is_exact(store: Store) -> None:
+    """Limits: of any number of attempts at once as many pass as the bucket holds; others are told how long to wait."""
+    slow, fast = Bucket("slow:x", SLOW), Bucket("fast:x", FAST)
+    hits = await asyncio.gather(*[store.hit([fast, slow], NOW) for _ in range(AT_ONCE)])
+    assert hits.count((0.0, "")) == 5
+    wait, by = await store.hit([fast, slow], NOW)
+    assert by == "slow"
+    assert 3599 < wait <= 3600
+    # The refused attempts took nothing from the other bucket: it has all but the five.
+    spent = [await store.hit([fast], NOW) for _ in range(996)]
+    assert [wait > 0 for wait, _ in spent] == [False] * 995 + [True]
+    assert (await store.hit([slow], NOW + wait))[0] == 0.0, "waiting as long as told is enough"
+    assert (await store.hit([slow], NOW + wait))[0] > 0.0
+    assert await store.hit([Bucket("slow:y", SLOW)], NOW) == (0.0, ""), "another key is another bucket"
+    assert await store.hit([], NOW) == (0.0, "")
+
+
+async def an_attempt_is_given_back_or_forgotten(store: Store) -> None:
+    """Limits: what is given back can be taken again, once; what is forgotten never happened."""
+    bucket, absent = Bucket("slow:x", SLOW), Bucket("slow:absent", SLOW)
+    for _ in range(5):
+        assert await store.hit([bucket], NOW) == (0.0, "")
+    await store.give_back([bucket, absent])
+    assert [(await store.hit([bucket], NOW))[0] > 0 for _ in range(2)] == [False, True]
+    await store.forget([bucket, absent])
+    assert [(await store.hit([bucket], NOW))[0] > 0 for _ in range(6)] == [False] * 5 + [True]
+    for _ in range(5):
+        assert await store.hit([absent], NOW) == (0.0, ""), "giving back what was not taken gives nothing"
+    assert (await store.hit([absent], NOW))[0] > 0
+
+
+async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
+    """Upkeep: sessions by absolute expiry only, one-time tokens, log entries and full buckets; audit events by age."""
+    ada = an_account()
+    gone: list[Record] = [a_session(ada, NOW - 1e6, expires_at=NOW - 1.0), a_token("", "setup", NOW - 1.0)]
+    kept: list[Record] = [
+        a_session(ada, NOW - 1e6, idle_expires_at=NOW - 9.0, expires_at=NOW),  # idle too long is not absolutely expired
+        a_session(ada, NOW - 1e6, ended_at=NOW - 9.0, expires_at=NOW + 1.0),  # nor is ended
+        a_token("", "setup", NOW),
+        replace(a_key(), verifies_until=NOW - 9.0),
+        a_client(),
+        a_credential(ada),
+    ]
+    old, young = an_event(now=NOW - 3.0), an_event(now=NOW - 2.0)
+    lasting = [a_revocation(expires_at=NOW), a_revocation(expires_at=math.inf)]
+    await store.commit(Add(ada), *map(Add, gone + kept), Log(old), Log(young))
+    await store.commit(Revoke(a_revocation(expires_at=NOW - 1.0)), *map(Revoke, lasting))
+    ceiling = Bucket("c", Limit(name="c", count=1, per_seconds=math.inf, burst=1))
+    await store.hit([Bucket("full", SLOW)], NOW - 4000.0)
+    await store.hit([Bucket("spent", SLOW), ceiling], NOW - 3000.0)
+    assert await store.purge(before=NOW, events_before=NOW - 2.0) == 5
+    assert await store.purge(before=NOW, events_before=NOW - 2.0) == 0
+    for record in gone + kept:
+        if isinstance(record, Session):
+            assert (await store.session(record.id) is None) == (record in gone)
+        elif isinstance(record, OneTimeToken):
+            assert (await store.one_time_token(record.id) is None) == (record in gone)
+    assert [entry.id for entry in await store.revocations(0)] == [entry.id for entry in lasting]
+    assert await store.events() == [young]
+    assert (await store.hit([ceiling], NOW))[0] > 0, "a ceiling does not grow back with time"
+    counts = await store.counts()
+    assert (counts["accounts"], counts["credentials"], counts["keys"], counts["clients"]) == (1, 1, 1, 1)
+    assert await store.purge(before=NOW, events_before=math.inf) == 1
+
+
+async def a_purge_is_bounded_and_misses_nothing(store: Store) -> None:
+    """Upkeep: thousands of rows over go in one call, those between them stay, and commits go on meanwhile."""
+    ada = an_account()
+    sessions = [a_session(ada, NOW + n, expires_at=NOW - 1 if n % 3 else NOW + 1) for n in range(2000)]
+    await store.commit(Add(ada), *map(Add, sessions))
+    deleted, *_ = await asyncio.gather(
+        store.purge(before=NOW, events_before=0.0), *[store.commit(Log(an_event())) for _ in range(20)]
+    )
+    assert deleted == sum(session.expires_at < NOW for session in sessions)
+    assert {s.id for s in await store.sessions_of(ada.subject)} == {s.id for s in sessions if s.expires_at > NOW}
+
+
+async def everything_is_counted(store: Store) -> None:
+    """Upkeep: rows are counted by kind, limits included."""
+    world = await World(store).fill()
+    await store.hit([Bucket("a", SLOW), Bucket("b", SLOW)], NOW)
+    assert await store.counts() == {
+        "accounts": 3, "credentials": 1, "sessions": 3, "one_time_tokens": 1, "keys": 1, "clients": 1, "revocations": 1,
+        "events": 1, "limits": 2,
+    }  # fmt: skip
+    await store.commit(Remove(world.client))
+    assert (await store.counts())["clients"] == 0
+
+
+async def closing_twice_is_fine(store: Store) -> None:
+    """Upkeep: `open` may be repeated, and `close`."""
+    await store.open()
+    await store.close()
+    await store.close()
+    await store.open()
+    assert (await store.commit()).seq == 0
+
+
+LAWS: tuple[Law, ...] = (
+    a_commit_is_all_or_none,
+    changes_apply_in_order,
+    a_commit_of_nothing_says_where_the_log_ends,
+    a_cancelled_caller_harms_nobody,
+    a_swap_needs_the_stored_revision,
+    an_added_record_has_revision_0,
+    of_simultaneous_swaps_one_succeeds,
+    of_simultaneous_registrations_of_one_address_one_succeeds,
+    an_address_is_free_once_its_account_leaves_it,
+    a_token_is_taken_once,
+    discarding_names_subject_and_purpose,
+    a_session_ends_once_and_for_all,
+    an_end_beats_every_swap_it_overlaps,
+    a_swap_may_end_a_session,
+    ending_all_spares_one_and_counts,
+    a_session_keeps_its_subject,
+    the_log_is_dense_and_in_commit_order,
+    the_log_goes_on_after_a_purge,
+    what_is_written_is_what_is_read,
+    unknown_is_none_and_removing_the_absent_is_fine,
+    two_texts_are_two_ids,
+    an_account_takes_what_is_its_own_with_it,
+    a_removed_account_leaves_no_session_behind,
+    a_read_follows_every_commit,
+    sessions_are_listed_newest_first,
+    accounts_are_paged_and_searched,
+    events_are_paged_and_filtered,
+    a_limit_is_exact,
+    an_attempt_is_given_back_or_forgotten,
+    a_purge_takes_what_is_over_and_nothing_else,
+    a_purge_is_bounded_and_misses_nothing,
+    everything_is_counted,
+    closing_twice_is_fine,
+)
+
+
+# --- the laws over several processes ----------------------------------------------------------------------------------
+
+PROCESSES = 4
+PATIENCE = 60.0
+"""Seconds after which a process that does not answer has failed its law."""
+
+_processes: ForkServerContext | SpawnContext = (
+    multiprocessing.get_context("forkserver")
+    if "forkserver" in multiprocessing.get_all_start_methods()
+    else multiprocessing.get_context("spawn")
+)
+
+Work = Callable[[Store, Connection, int], Coroutine[Any, Any, None]]
+
+
+class Workers:
+    """Processes that each open the store, and do the same work at once. What they send back comes by their pipes."""
+
+    def __init__(self, make: MakeStore, work: Work, count: int) -> None:
+        self.pipes: list[Connection] = []
+        self.processes = []
+        ends = [_processes.Pipe() for _ in range(count)]
+        for n, (ours, theirs) in enumerate(ends):
+            process = _processes.Process(target=_work, args=(make, work, theirs, n), daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(ours)
+            self.processes.append(process)
+        # All have opened the store before the first is let go: a race begins with everybody at the line.
+        for n in range(count):
+            assert self.receive(n) == "ready"
+        for pipe in self.pipes:
+            pipe.send("go")
+
+    def receive(self, n: int = 0) -> Any:
+        assert self.pipes[n].poll(PATIENCE), f"process {n} does not answer"
+        return self.pipes[n].recv()
+
+    def results(self) -> list[Any]:
+        """What each sent last. Fails when one failed."""
+        found = [self.receive(n) for n in range(len(self.pipes))]
+        for process in self.processes:
+            process.join(PATIENCE)
+            assert process.exitcode == 0
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self.processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+        for pipe in self.pipes:
+            pipe.close()
+
+
+def _work(make: MakeStore, work: Work, pipe: Connection, n: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def main() -> None:
+        store = make()
+        await store.open()
+        pipe.send("ready")
+        assert pipe.recv() == "go"
+        try:
+            await work(store, pipe, n)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+def contests_have_one_winner_over_processes(make: MakeStore) -> None:
+    """3., 4., 5. and limits: swap, token, end and address are won once over all processes; a limit is exact."""
+
+    async def prepare() -> Prizes:
+        store = make()
+        await store.open()
+        ada = an_account()
+        prizes = (
+            [a_session(ada, NOW + n) for n in range(20)],
+            [a_session(ada, NOW + 20 + n) for n in range(20)],
+            [a_token("", "setup") for _ in range(20)],
+        )
+        await store.commit(Add(ada), *(Add(record) for kind in prizes for record in kind))
+        await store.close()
+        return prizes
+
+    prizes = asyncio.run(prepare())
+    with Workers(make, _contest, PROCESSES) as workers:
+        for pipe in workers.pipes:
+            pipe.send(prizes)
+        won = workers.results()
+    for contest in ("swap", "end", "take", "register"):
+        winners = sorted(n for result in won for n in result[contest])
+        assert winners == list(range(20)), f"{contest}: each prize has one winner"
+    assert sum(len(result["hit"]) for result in won) == 20 * SLOW.burst
+
+
+Prizes = tuple[list[Session], list[Session], list[OneTimeToken]]
+
+
+async def _contest(store: Store, pipe: Connection, me: int) -> None:
+    to_swap, to_end, to_take = pipe.recv()
+    won: dict[str, list[int]] = {"swap": [], "end": [], "take": [], "register": [], "hit": []}
+
+    async def attempt(contest: str, n: int, *changes: Change) -> None:
+        if not await is_refused(store, *changes):
+            won[contest].append(n)
+
+    async def hit(n: int) -> None:
+        if await store.hit([Bucket(f"race:{n}", SLOW)], NOW) == (0.0, ""):
+            won["hit"].append(n)
+
+    for n in range(20):
+        await asyncio.gather(
+            attempt("swap", n, Swap(replace(to_swap[n], generation=me))),
+            attempt("end", n, End(to_end[n].id, "logout", NOW), Log(an_event())),
+            attempt("take", n, Take(to_take[n].id)),
+            attempt("register", n, Add(replace(an_account(), email=f"{n}@example.com"))),
+            *[hit(n) for _ in range(4)],
+        )
+    pipe.send(won)
+
+
+def the_log_is_dense_over_processes(make: MakeStore) -> None:
+    """6. While several processes append, whoever reads sees every entry once, in order, and without a gap."""
+    with Workers(make, _append_or_follow, PROCESSES) as workers:
+        *_, followed = workers.results()
+    assert [seq for seq, _ in followed] == list(range(1, len(followed) + 1))
+    assert len(followed) == (PROCESSES - 1) * 60 * 2
+
+
+async def _append_or_follow(store: Store, pipe: Connection, me: int) -> None:
+    if me < PROCESSES - 1:
+        for n in range(60):
+            done = await store.commit(Revoke(a_revocation(f"{me} {n}")), Log(an_event()), Revoke(a_revocation()))
+            mine = [entry.id for entry in await store.revocations(done.seq - 2)]
+            assert mine[0] == f"{me} {n}", "a commit's entries follow each other, and it says where they end"
+        pipe.send("done")
+        return
+    read: list[tuple[int, str]] = []
+    while len(read) < (PROCESSES - 1) * 60 * 2:
+        for entry in await store.revocations(len(read)):
+            read.append((entry.seq, entry.id))
+            assert entry.seq == len(read)
+        await asyncio.sleep(0)
+    pipe.send(read)
+
+
+def a_commit_is_seen_by_every_process(make: MakeStore, rounds: int = 300) -> None:
+    """8. When a commit has returned in one process, a read that begins later in any other sees it."""
+
+    async def main(workers: Workers) -> None:
+        store = make()
+        await store.open()
+        ada, applied = an_account(), 0
+        sessions = [a_session(ada, NOW + n) for n in range(rounds)]
+        await store.commit(Add(ada), *map(Add, sessions))
+        for session in sessions:
+            done = await store.commit(End(session.id, "logout", NOW), Revoke(a_revocation(session.id)))
+            workers.pipes[0].send((session.id, applied, done.seq))
+            # The other process has looked, and has committed an entry of its own.
+            applied = workers.receive()
+            entries = await store.revocations(done.seq)
+            assert [entry.seq for entry in entries] == list(range(done.seq + 1, entries[-1].seq + 1))
+            assert entries[-1].seq >= applied
+        for pipe in workers.pipes:
+            pipe.send(None)
+        await store.close()
+
+    with Workers(make, _look_and_answer, 2) as workers:
+        asyncio.run(main(workers))
+
+
+async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
+    if me == 1:  # writes without pause, so that nothing is seen by the luck of a quiet database
+        while not pipe.poll():
+            await store.hit([Bucket(f"noise:{random.random()}", SLOW)], NOW)
+            await store.commit(Log(an_event()))
+        return
+    while (told := pipe.recv()) is not None:
+        session_id, before, seq = told
+        found = await store.session(session_id)
+        assert found is not None
+        assert found[0].ended_at == NOW, "the session's end was acknowledged elsewhere, and is not seen here"
+        entries = await store.revocations(before)
+        assert seq in [entry.seq for entry in entries], (
+            "the revocation was acknowledged elsewhere, and is not seen here"
+        )
+        assert entries[-1].id == session_id
+        pipe.send((await store.commit(Revoke(a_revocation()))).seq)
+
+
+def an_acknowledged_commit_survives_kill(make: MakeStore, kills: int = 5, seed: int = 1) -> None:
+    """1. and 2. Killed at any instant, a process leaves every commit it acknowledged, and half of none.
+
+    Each time the database is opened by another process that goes on where the last was killed.
+    """
+    dice = random.Random(seed)
+    ada, acknowledged = an_account(), set[str]()
+
+    async def begin() -> None:
+        store = make()
+        await store.open()
+        await store.commit(Add(ada))
+        await store.close()
+
+    async def check() -> None:
+        store = make()
+        await store.open()
+        log = await store.revocations(0)
+        assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
+        revoked = {entry.id for entry in log}
+        logged = {happened.session_id for happened in await store.events(limit=1_000_000)}
+        counts = await store.counts()
+        found = await store.account(ada.subject)
+        assert found is not None
+        assert acknowledged <= revoked, "an acknowledged commit is lost"
+        assert revoked == logged, "half a commit: the log of revocations and the audit log differ"
+        assert counts["sessions"] == found.epoch == len(revoked), "half a commit: sessions, epoch and log differ"
+        for session_id in acknowledged:
+            pair = await store.session(session_id)
+            assert pair is not None
+            assert pair[0].ended_at == NOW
+        await store.close()
+
+    asyncio.run(begin())
+    for _ in range(kills):
+        enough = dice.randrange(1, 40)
+        with Workers(make, _commit_until_killed, 1) as workers:
+            workers.pipes[0].send(ada.subject)
+            for _ in range(enough):
+                acknowledged.add(workers.receive())
+            workers.processes[0].kill()
+            workers.processes[0].join()
+            # What it still said before it died counts too.
+            while True:
+                try:
+                    acknowledged.add(workers.receive())
+                except (EOFError, ConnectionResetError):
+                    break
+        asyncio.run(check())
+
+
+async def _commit_until_killed(store: Store, pipe: Connection, _: int) -> None:
+    subject: str = pipe.recv()
+
+    async def one() -> None:
+        while True:
+            account = await store.account(subject)
+            assert account is not None
+            session = a_session(account)
+            happened = replace(an_event(subject), session_id=session.id)
+            try:
+                await store.commit(
+                    Swap(replace(account, epoch=account.epoch + 1)), Add(session), End(session.id, "logout", NOW),
+                    Revoke(a_revocation(session.id)), Log(happened),
+                )  # fmt: skip
+            except Conflict:
+                continue
+            pipe.send(session.id)
+
+    await asyncio.gather(*[one() for _ in range(4)])
+
+
+SHARED_LAWS: tuple[SharedLaw, ...] = (
+    contests_have_one_winner_over_processes,
+    the_log_is_dense_over_processes,
+    a_commit_is_seen_by_every_process,
+    an_acknowledged_commit_survives_kill,
+)
