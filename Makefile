@@ -10,6 +10,8 @@ export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_CONFIG := 1
 export PYTHON
+# Every program that a test starts would otherwise compile all it imports, each time.
+unexport PYTHONDONTWRITEBYTECODE
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS := 1
 endif

@@ -48,6 +48,7 @@ class Effort(NamedTuple):
 FULL = Effort(rounds=3, seconds=3, warm_for=0.5, many_rows=10**6, sessions=10**5)
 QUICK = Effort(rounds=1, seconds=1.5, warm_for=0.3, many_rows=10**5, sessions=10**4)
 FEW_ROWS = 10**4
+PARTS = ("requests", "hashing", "memory", "inside")
 
 
 class Results:
@@ -154,9 +155,6 @@ async def measure_hashing(server: Server, view: View, effort: Effort, load: Gene
     results.bad[column] += meanwhile.bad
 
 
-PARTS = ("requests", "hashing", "memory", "inside")
-
-
 async def measure(chosen: Sequence[str], parts: Sequence[str], effort: Effort, load: Generator) -> Results:
     """Run all rounds, every second one backwards so that no contender always follows the same one."""
     results = Results()
@@ -172,6 +170,11 @@ async def measure(chosen: Sequence[str], parts: Sequence[str], effort: Effort, l
             say(f"round {number + 1}, Argon2id: {contender.name}")
             with running(contender, hashing="argon2id") as server:
                 await measure_hashing(server, contender.views[0], effort, load, results)
+    if not chosen or contenders.OURS in chosen:
+        if "memory" in parts:
+            await measure_memory(effort, results)
+        if "inside" in parts:
+            measure_inside(effort, results)
     return results
 
 
