@@ -123,12 +123,13 @@ class Auth:
             product=product,
             breached=breached,
         )
+        self._user_agents = UserAgentReader()
         self.site = Site(
             edge=edge,
             cors=Cors(origins),
             secure=edge.secure,
             csrf_key=keys.current.derive("csrf"),
-            devices=devices or UserAgentReader(),
+            devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
             product=product,
             security_contact=security_contact,
@@ -145,6 +146,8 @@ class Auth:
         """
         if not self._open:
             await self.authority.open()
+            # Its tables take a quarter of a second to load: not in the first log-in, and not in the loop.
+            await asyncio.to_thread(self._user_agents.load)
             self._open = True
             self._housekeeping = asyncio.create_task(self._keep_house())
 

@@ -39,7 +39,7 @@ from dutchdoor.errors import (
 )
 from dutchdoor.events import AuditEvent, EventName, event
 from dutchdoor.ids import new_id
-from dutchdoor.limits import Bucket, Limit, Limits
+from dutchdoor.limits import Bucket, Limit, Limits, Standing
 from dutchdoor.mail import Transport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.one_time import OneTimeSecret, OneTimeToken, Purpose
@@ -62,6 +62,8 @@ class Welcome(Struct, frozen=True, kw_only=True):
     verified: Verified
     account: Account
     mark: str
+    familiar: bool
+    """Whether the account signed in from here before, or never signed in at all."""
 
 
 class Directory:
@@ -230,7 +232,12 @@ class Directory:
         networks = await self._recent_networks(account, now) if account is not None else set()
         standing = limit_rules.standing_of(device=device, network=client.network, recent_networks=networks)
         buckets = limit_rules.sign_in_buckets(
-            self.limits, account=digest, network=client.network, standing=standing, device=device
+            self.limits,
+            account=digest,
+            network=client.network,
+            standing=standing,
+            device=device,
+            known=account is not None,
         )
         wait, by = await self.store.hit(buckets, now)
         if wait > 0:
@@ -257,9 +264,8 @@ class Directory:
         welcome = Welcome(
             verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
             account=account,
-            mark=limit_rules.with_mark(
-                marks, limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
-            ),
+            mark=self._marked(marks, digest, device, now),
+            familiar=standing is not Standing.STRANGER or not networks,
         )
         return welcome, asyncio.ensure_future(self._forgive(buckets, digest))
 
@@ -279,6 +285,9 @@ class Directory:
                 if last:
                     raise WrongCredentials("the account kept changing") from None
             else:
+                if not welcome.familiar and welcome.account.address:
+                    letter = self.letters.new_device(welcome.account.address, client=client, at=self.clock())
+                    self._post(self.mail.send(letter))
                 return signed_in, welcome.mark
         raise AssertionError
 
@@ -417,8 +426,11 @@ class Directory:
             self.letters.reset_password(account.address, token=secret.text(), valid_for=self.policy.reset_for)
         )
 
-    async def reset_password(self, token: str, new: str, *, client: Client) -> Account:
+    async def reset_password(self, token: str, new: str, *, client: Client, marks: str = "") -> tuple[Account, str]:
         """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
+
+        Gives the browser's mark, too: the mailbox proved whose browser it is, and an attacker who keeps the account's
+        bucket for strangers empty must not keep its owner out of it now.
 
         Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
         """
@@ -452,7 +464,7 @@ class Directory:
             await self._forgive_owner(account)
             if account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
-            return raised
+            return raised, self._marked(marks, self._digest(account.email or ""), "", now)
         raise Unavailable("resetting the password kept losing races")
 
     # Verifying an address, and the first administrator
@@ -613,6 +625,11 @@ class Directory:
         if account is None or not account.active or account.email != token.email:
             raise InvalidToken("the account of the one-time token changed")
         return account
+
+    def _marked(self, marks: str, digest: str, device: str, now: float) -> str:
+        """The browser's marks with a fresh one for this account."""
+        fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
+        return limit_rules.with_mark(marks, fresh)
 
     async def _forgive_owner(self, account: Account) -> None:
         if account.email:

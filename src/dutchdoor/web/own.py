@@ -448,8 +448,12 @@ async def forgot(call: Call) -> Response:
 
 async def reset(call: Call) -> Response:
     body: Reset = call.body
-    account = await call.directory.reset_password(body.token, body.new_password, client=call.observed())
-    return json_response(200, UserView(user_view(account)))
+    marks = call.cookies.mark(call.request.cookie())
+    account, mark = await call.directory.reset_password(
+        body.token, body.new_password, client=call.observed(), marks=marks
+    )
+    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
+    return json_response(200, UserView(user_view(account)), headers)
 
 
 async def verify_email(call: Call) -> Response:
