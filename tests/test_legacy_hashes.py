@@ -71,9 +71,9 @@ def test_c09_the_72_are_bytes_and_not_characters() -> None:
     assert not legacy.verify(("密" * 25).encode(), encoded)
 
 
-@pytest.mark.parametrize("typed", [b"abc\0", b"abc\0def", b"\0abc", b"abc"])
+@pytest.mark.parametrize("typed", [b"abc\0abc", b"abc\0", b"abc\0def", b"\0abc", b"abc"])
 def test_c09_bcrypt_does_not_stop_at_a_nul(typed: bytes) -> None:
-    """C02, C09: where C strings end at a NUL, a password with one must not pass for its beginning."""
+    """C02, C09: bcrypt stops at a NUL or repeats its key after one; `abc`, NUL, `abc` is not `abc` all the same."""
     encoded = bcrypt.hashpw(b"abc", bcrypt.gensalt(4)).decode()
     assert (typed == b"abc") == legacy.verify(typed, encoded)
 

@@ -82,7 +82,7 @@ def _domain(domain: str) -> str:
     if dotted.startswith("["):
         raise _refusal("The part after the @ is a domain name, not an address in brackets.")
     try:
-        ascii_form = idna.encode(dotted, uts46=True, std3_rules=True).decode()
+        ascii_form = idna.encode(dotted, uts46=True).decode()
     except (idna.IDNAError, UnicodeError):
         raise _refusal("The part after the @ is not a domain name.") from None
     labels = ascii_form.split(".")
@@ -97,12 +97,11 @@ def _is_atext(character: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    # Unicode's compatibility caseless match (D146), and again until nothing changes: some letters fold into pieces that
+    # Unicode's compatibility caseless match (D146), repeated until nothing changes: some letters fold into pieces that
     # compose into something with a fold of its own.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", text).casefold())
-    while (again := unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", folded).casefold())) != folded:
-        folded = again
-    return folded
+    while (folded := unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", text).casefold())) != text:
+        text = folded
+    return text
 
 
 def _refusal(message: str) -> errors.InvalidInput:

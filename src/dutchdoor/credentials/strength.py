@@ -100,8 +100,8 @@ class BreachedList:
             size = lines.seek(0, 2)
 
             def line_after(offset: int) -> bytes:
-                """The hash on the first line that begins at or after `offset`."""
-                lines.seek(max(offset - 1, 0))
+                """The hash on the first line that begins after `offset`, or on the first of all for 0."""
+                lines.seek(offset)
                 if offset:
                     lines.readline()
                 return lines.readline()[:40].upper() or b"~"
