@@ -1,75 +1,108 @@
 """The command line.
 
-Exit codes: 0 it was done and nothing is wrong; 1 it failed, or a check found something; 2 it was asked wrongly, or the
-configuration is refused.
+Exit codes: 0, it was done and nothing is wrong; 1, it failed, or a check found something that matters; 2, it was asked
+wrongly, or the configuration is refused.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.server.config import read_settings
+from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
+from dutchdoor.server.check import findings, revocation_window
+from dutchdoor.server.commands.audit import audit
+from dutchdoor.server.commands.bring import bring
+from dutchdoor.server.commands.client import client
+from dutchdoor.server.commands.key import key
+from dutchdoor.server.commands.migrate import migrate
+from dutchdoor.server.commands.session import session
+from dutchdoor.server.commands.user import user
+from dutchdoor.server.options import as_json, settings_from, with_settings
 from dutchdoor.server.serve import serve as run_server
-from dutchdoor.server.settings import SETTINGS, Setting
+from dutchdoor.server.settings import SETTINGS
+from dutchdoor.server.terminal import print_json
 
-__all__ = ["main"]
+__all__ = ["cli", "main"]
 
-
-def _option(setting: Setting, *, shown: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    default = "" if setting.default in {None, (), ""} else f"  [{setting.default}]"
-    text = setting.does + default
-    if setting.kind == "secret":
-        return click.option(
-            f"{setting.option}-file",
-            f"{setting.name}_file",
-            metavar="FILE",
-            hidden=not shown,
-            help=f"The file with it. {text}",
-        )
-    if setting.kind == "switch":
-        return click.option(
-            f"{setting.option}/--no-{setting.option[2:]}", setting.name, default=None, hidden=not shown, help=text
-        )
-    many = setting.kind == "list"
-    return click.option(
-        setting.option, setting.name, multiple=many, metavar=setting.kind.upper(), hidden=not shown, help=text
-    )
+DONE, FAILED, REFUSED = 0, 1, 2
+EVERY = tuple(setting.name for setting in SETTINGS)
 
 
-def with_settings(*shown: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for setting in reversed(SETTINGS):
-            command = _option(setting, shown=not shown or setting.name in shown)(command)
-        return click.option("--config", metavar="FILE", help="A TOML file with settings.")(command)
-
-    return decorate
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 failed, or something was found; 2 asked wrongly, or the configuration is refused.",
+)
+@click.version_option(package_name="dutchdoor", prog_name="dutchdoor")
 def cli() -> None:
-    """Sessions, JWTs, or the hybrid of both, over one model."""
+    """Sessions, JWTs, or the hybrid of both, over one model.
+
+    Every setting is an option of `serve` (--access-for 5m), a variable (DUTCHDOOR_ACCESS_FOR=5m) and a key of the file
+    that --config names (access_for = "5m"), and counts in this order.
+    """
 
 
-@cli.command()
-@with_settings()
-def serve(**arguments: Any) -> None:
-    """Serve until stopped."""
-    sys.exit(run_server(read_settings(arguments, os.environ)))
+@cli.command(
+    epilog="Examples: dutchdoor serve; dutchdoor serve --host 0.0.0.0 --public-url https://auth.example.com --proxy 10.0.0.7"
+)
+@with_settings(*EVERY)
+def serve(**options: Any) -> None:
+    """Serve until stopped. With no setting at all: this machine alone, on a SQLite file in this directory."""
+    sys.exit(run_server(settings_from(options)))
+
+
+@cli.command(epilog="Example: dutchdoor check --config door.toml")
+@as_json
+@with_settings(*EVERY)
+def check(*, as_json: bool, **options: Any) -> None:
+    """List unsafe settings, each with its reason. Exit code 1 if one of them matters."""
+    settings = settings_from(options)
+    found = findings(settings)
+    if as_json:
+        print_json(
+            {
+                "findings": found,
+                "revocation": {"unfollowed_verifier_s": settings.policy.access_for, "this_server_s": 0},
+            }
+        )
+    else:
+        for each in found:
+            click.echo(
+                f"{'UNSAFE ' if each.matters else 'consider'}  {each.setting}: {each.what}\n          {each.why}"
+            )
+        if not found:
+            click.echo("Nothing unsafe was found.")
+        click.echo(revocation_window(settings))
+    sys.exit(FAILED if any(each.matters for each in found) else DONE)
+
+
+for command in (user, session, client, key, audit, bring, migrate):
+    cli.add_command(command)
 
 
 def main() -> None:
-    """Run the command line. Every error a stranger can make ends in one sentence."""
+    """Run the command line. What goes wrong on purpose ends in one sentence, never in a traceback."""
     try:
-        cli(standalone_mode=True)
+        cli(prog_name="dutchdoor")
     except Misconfigured as exc:
-        sys.stderr.write(f"dutchdoor: {exc}\n")
-        sys.exit(2)
+        _end(exc, REFUSED)
     except DutchdoorError as exc:
-        sys.stderr.write(f"dutchdoor: {exc.reason or exc}\n")
-        sys.exit(1)
+        _end(exc, FAILED)
+    except BrokenPipeError:
+        # `dutchdoor audit | head`: the reader has what it wanted. Python would complain about it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
+    except OSError as exc:
+        click.echo(f"dutchdoor: {exc.filename or 'the system'}: {exc.strerror}.", err=True)
+        sys.exit(FAILED)
+
+
+def _end(error: DutchdoorError, code: int) -> None:
+    # These say to a stranger over HTTP less than the person at the terminal needs.
+    terse = isinstance(error, Conflict | InvalidKey | Misconfigured | NotFound | Unavailable)
+    text = error.reason if terse and error.reason and str(error) == type(error).message else str(error)
+    click.echo(f"dutchdoor: {text}", err=True)
+    sys.exit(code)

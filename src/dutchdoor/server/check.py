@@ -1,0 +1,254 @@
+"""What is unsafe in a configuration, each with its setting and its reason. Nothing is opened, made or changed."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from msgspec import Struct
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.policy import DAY, MINUTE
+from dutchdoor.server.assemble import sqlite_file
+from dutchdoor.server.config import Settings
+from dutchdoor.server.serve import refuse_unsafe, tls_context
+from dutchdoor.web.cors import Cors
+from dutchdoor.web.forwarded import Edge
+
+__all__ = ["Finding", "findings", "revocation_window"]
+
+ACCESS_AT_MOST = 15 * MINUTE
+PASSWORD_ALONE = 15
+RENEW_BEFORE = 14 * DAY
+WIDE = {4: 16, 6: 48}
+"""Prefix lengths below which a network is too many machines to be one's own proxies."""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """`matters`: it should not be served so. Otherwise it is a choice to know about."""
+
+    setting: str
+    what: str
+    why: str
+    matters: bool
+
+
+def findings(settings: Settings) -> list[Finding]:
+    """List what is unsafe, the worst first. Raises `Misconfigured` for what `serve` would refuse to read."""
+    Edge(public_url=settings.public_url, hosts=settings.other_host, proxies=settings.proxy)
+    Cors(settings.origin)
+    found = [
+        *_reach(settings),
+        *_tls(settings),
+        *_tokens(settings),
+        *_people(settings),
+        *_keeping(settings),
+        *_files(settings),
+    ]
+    return sorted(found, key=lambda each: not each.matters)
+
+
+def revocation_window(settings: Settings) -> str:
+    """How long something that was ended may still be accepted, as numbers people see."""
+    lives = settings.policy.access_for
+    minutes = f"{lives / MINUTE:g} minute" + ("" if lives == MINUTE else "s")
+    return (
+        f"An access token that a verifier checks without following the log lives at most {minutes} after log-out; "
+        "on this server: 0."
+    )
+
+
+def _production(settings: Settings) -> bool:
+    return (settings.public_url or "").startswith("https://")
+
+
+def _reach(settings: Settings) -> Iterator[Finding]:
+    try:
+        refuse_unsafe(settings)
+    except Misconfigured as exc:
+        yield Finding(setting="host", what=str(exc), why="`serve` refuses to start so.", matters=True)
+    if not _production(settings):
+        yield Finding(
+            setting="public_url",
+            what="There is no https public URL.",
+            why="The server is for this machine alone then: no Secure cookies, no HSTS, no links that work in mail.",
+            matters=True,
+        )
+    elif not settings.proxy and settings.tls_cert is None:
+        yield Finding(
+            setting="proxy",
+            what="Something in front speaks TLS, and it is not named.",
+            why="Every request seems to come from it, so one attacker uses up the limits of everybody, and the audit log "
+            "knows no addresses.",
+            matters=True,
+        )
+    for proxy in settings.proxy:
+        network = ipaddress.ip_network(proxy)
+        if network.prefixlen < WIDE[network.version]:
+            yield Finding(
+                setting="proxy",
+                what=f"{proxy} is {network.num_addresses:,} addresses.",
+                why="Each of them may say who its client is. Name the proxies' own.",
+                matters=False,
+            )
+    for origin in settings.origin:
+        if origin.startswith("http://"):
+            yield Finding(
+                setting="origin",
+                what=f"{origin} is plain HTTP.",
+                why="Whoever is on the way to it, or runs a program on the same machine, has its rights.",
+                matters=_production(settings),
+            )
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if settings.tls_cert is None:
+        return
+    try:
+        tls_context(settings)
+        certificate = x509.load_pem_x509_certificate(Path(settings.tls_cert).read_bytes())
+    except Misconfigured as exc:
+        yield Finding(setting="tls_cert", what=str(exc), why="`serve` refuses to start so.", matters=True)
+        return
+    left = certificate.not_valid_after_utc.timestamp() - time.time()
+    if left < RENEW_BEFORE:
+        yield Finding(
+            setting="tls_cert",
+            what="The certificate has expired." if left < 0 else f"The certificate expires in {left / DAY:.0f} days.",
+            why="Browsers refuse it then, and with HSTS nobody can click past that.",
+            matters=left < 0,
+        )
+    host = urlsplit(settings.public_url or "").hostname or ""
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [name.lower() for name in named.get_values_for_type(x509.DNSName)]
+        names += [str(address) for address in named.get_values_for_type(x509.IPAddress)]
+    except x509.ExtensionNotFound:
+        names = []
+    if host and host not in names and "*." + host.partition(".")[2] not in names:
+        yield Finding(
+            setting="tls_cert",
+            what=f"The certificate is not for {host}.",
+            why="Browsers refuse it.",
+            matters=True,
+        )
+
+
+def _tokens(settings: Settings) -> Iterator[Finding]:
+    if settings.policy.access_for > ACCESS_AT_MOST:
+        yield Finding(
+            setting="access_for",
+            what=f"Access tokens live {settings.policy.access_for / MINUTE:g} minutes.",
+            why="That is how long a verifier that follows no log accepts what was ended. 5 to 15 minutes is right for "
+            "nearly everyone.",
+            matters=False,
+        )
+    if settings.alg.startswith("HS"):
+        yield Finding(
+            setting="alg",
+            what=f"{settings.alg} signs and verifies with one secret.",
+            why="Whoever can check a token with it can make one for an administrator. ES256 has no such secret.",
+            matters=False,
+        )
+    if settings.policy.rotation == "strict":
+        yield Finding(
+            setting="rotation",
+            what="Every second use of a refresh token is taken for theft.",
+            why="An answer that is lost on the way, which happens every day, logs its owner out.",
+            matters=False,
+        )
+    elif settings.policy.fingerprint == "off":
+        yield Finding(
+            setting="fingerprint",
+            what="A refresh token that comes back late from another browser is not looked at.",
+            why="It is the one sign of a copied token that is visible at that moment.",
+            matters=False,
+        )
+
+
+def _people(settings: Settings) -> Iterator[Finding]:
+    production = _production(settings)
+    if not settings.policy.require_verified_email:
+        yield Finding(
+            setting="require_verified_email",
+            what="Signing in needs no verified address.",
+            why="Registering tells anybody which addresses have accounts, and people register other people's.",
+            matters=production,
+        )
+    if settings.mail.reveal().partition(":")[0] in {"console", "file"}:
+        yield Finding(
+            setting="mail",
+            what="Mail is printed or put into files, and sent to nobody.",
+            why="Nobody can verify an address or reset a password, and whoever reads the output can do it for them.",
+            matters=production,
+        )
+    if not settings.security_contact:
+        yield Finding(
+            setting="security_contact",
+            what="There is no security contact.",
+            why="Who finds a weakness has nobody to tell (RFC 9116).",
+            matters=False,
+        )
+    if settings.policy.password_minimum < PASSWORD_ALONE:
+        yield Finding(
+            setting="password_minimum",
+            what=f"Passwords have {settings.policy.password_minimum} characters at least.",
+            why="NIST SP 800-63B-4 asks for 15 where the password is the only proof.",
+            matters=False,
+        )
+
+
+def _keeping(settings: Settings) -> Iterator[Finding]:
+    if settings.database.reveal().startswith("memory:"):
+        yield Finding(
+            setting="database",
+            what="Everything is kept in memory.",
+            why="It is gone when the process ends: accounts, and the record of what was revoked.",
+            matters=True,
+        )
+    file = sqlite_file(settings)
+    if file is not None and settings.master_key is None:
+        beside = Path(settings.master_key_file).resolve().parent == file.resolve().parent
+        if beside:
+            yield Finding(
+                setting="master_key_file",
+                what=f"The master key is in the directory of the database ({Path(settings.master_key_file).name}).",
+                why="One copy of that directory, a backup for example, holds both halves of what signs anybody in.",
+                matters=False,
+            )
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    database = sqlite_file(settings)
+    secret_files = [
+        *([("database", database.with_name(database.name + end)) for end in ("", "-wal", "-shm")] if database else []),
+        *([("master_key_file", Path(settings.master_key_file))] if settings.master_key is None else []),
+        *([("tls_key", Path(settings.tls_key))] if settings.tls_key else []),
+        *([("config", Path(settings.config_file))] if settings.config_file else []),
+    ]
+    for setting, path in secret_files:
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue  # not made yet, or said elsewhere
+        # A configuration file is no secret by itself; only one that others may change decides for us.
+        if mode & (0o022 if setting == "config" else 0o077):
+            yield Finding(
+                setting=setting,
+                what=f"{path.name} can be {'changed' if setting == 'config' else 'read'} by other users of this machine.",
+                why=f"Close it: chmod {'go-w' if setting == 'config' else '600'} {path.name}",
+                matters=True,
+            )
+    if database is not None and database.parent.is_dir():
+        mode = database.parent.resolve().stat().st_mode
+        if mode & 0o002 and not mode & 0o1000:
+            yield Finding(
+                setting="database",
+                what="Everybody on this machine may replace files in the directory of the database.",
+                why=f"Close it: chmod o-w {database.resolve().parent.name}",
+                matters=True,
+            )

@@ -1,0 +1,62 @@
+"""`dutchdoor audit`: what happened."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from dutchdoor.auth import Auth
+from dutchdoor.events import AuditEvent, EventName
+from dutchdoor.server.config import duration
+from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import instant, print_json, print_table, say
+
+__all__ = ["audit"]
+
+
+@click.command(
+    epilog="Examples: dutchdoor audit --user ada@example.com; dutchdoor audit --name login --since 1d --json"
+)
+@click.option("--user", "who", help="Only what concerns this account.")
+@click.option("--name", default="", metavar="EVENT", help="Only events of this name, such as login or session_ended.")
+@click.option("--since", default="", metavar="DURATION", help="Only what is not older than this, such as 1d.")
+@click.option("--before", default="", metavar="ID", help="Go on before this event.")
+@click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True)
+@as_json
+@with_settings("database", "master_key")
+def audit(who: str | None, name: str, since: str, before: str, limit: int, *, as_json: bool, **options: Any) -> None:
+    """List audit events, newest first."""
+    if name and name not in get_args(EventName):
+        raise click.UsageError(f"There is no event {name[:40]!a}. There are: {', '.join(sorted(get_args(EventName)))}.")
+    after = time.time() - duration(since, "--since") if since else 0.0
+
+    async def work(auth: Auth) -> list[AuditEvent]:
+        subject = (await find_account(auth, who)).subject if who else ""
+        return await auth.store.events(subject=subject, name=name, since=after, before=before, limit=limit)
+
+    found = with_auth(settings_from(options), work)
+    if as_json:
+        print_json([{**msgspec.structs.asdict(each), "at": instant(each.at)} for each in found])
+        return
+    print_table(
+        ("at", "event", "outcome", "user", "actor", "address", "device", "detail"),
+        (
+            (
+                instant(each.at),
+                each.name,
+                each.outcome,
+                each.subject or "-",
+                "self" if each.actor and each.actor == each.subject else each.actor or "-",
+                each.address or "-",
+                each.device or "-",
+                each.detail,
+            )
+            for each in found
+        ),
+        empty="Nothing happened.",
+    )
+    if len(found) == limit:
+        say(f"There may be more: --before {found[-1].id}")

@@ -1,0 +1,110 @@
+"""`dutchdoor client`: the services that may ask about tokens, and the applications that sign people in under a name."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from dutchdoor.auth import Auth
+from dutchdoor.errors import NotFound
+from dutchdoor.events import event
+from dutchdoor.ids import new_id
+from dutchdoor.registered_clients import ClientSecret, RegisteredClient
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
+from dutchdoor.store import Add, Log, Remove
+
+__all__ = ["client"]
+
+NAME_AT_MOST = 100
+
+
+@click.group()
+def client() -> None:
+    """Register and remove clients."""
+
+
+@client.command(epilog="Example: dutchdoor client add 'orders service'")
+@click.argument("name")
+@click.option("--public", is_flag=True, help="Without a secret: for applications on other people's machines.")
+@as_json
+@with_settings("database", "master_key")
+def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
+    """Register a client. Its secret is printed once and kept nowhere."""
+    if not name.strip() or not name.isprintable() or len(name) > NAME_AT_MOST:
+        raise click.UsageError(f"A client's name is one line of at most {NAME_AT_MOST} characters.")
+    secret = ClientSecret.mint(new_id())
+    now = time.time()
+    row = RegisteredClient(
+        id=secret.id, name=name.strip(), secret_hash=b"" if public else secret.hash(), created_at=now
+    )
+
+    async def work(auth: Auth) -> None:
+        record = event("client_added", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
+        await auth.store.commit(Add(row), Log(record))
+
+    with_auth(settings_from(options), work, make=True)
+    shown = None if public else secret.text()
+    if as_json:
+        print_json({"client_id": row.id, "client_secret": shown, "name": row.name})
+        return
+    print_pairs([("client_id", row.id), *([("client_secret", shown)] if shown else [])])
+    if shown:
+        say("The secret is shown this once.")
+
+
+@client.command("list")
+@as_json
+@with_settings("database", "master_key")
+def list_(*, as_json: bool, **options: Any) -> None:
+    """List clients."""
+
+    async def work(auth: Auth) -> list[RegisteredClient]:
+        return await auth.store.clients()
+
+    found = with_auth(settings_from(options), work)
+    if as_json:
+        print_json(
+            [
+                {
+                    "client_id": row.id,
+                    "name": row.name,
+                    "confidential": row.confidential,
+                    "created_at": instant(row.created_at),
+                }
+                for row in found
+            ]
+        )
+        return
+    print_table(
+        ("client_id", "name", "kind", "created"),
+        (
+            (row.id, row.name, "confidential" if row.confidential else "public", instant(row.created_at))
+            for row in found
+        ),
+        empty="There are no clients.",
+    )
+
+
+@client.command(epilog="Example: dutchdoor client remove 5o0JgG0QmHvYk2C7w1pXzA")
+@click.argument("client_id")
+@as_json
+@with_settings("database", "master_key")
+def remove(client_id: str, *, as_json: bool, **options: Any) -> None:
+    """Remove a client: its secret is refused from now on."""
+
+    async def work(auth: Auth) -> None:
+        row = await auth.store.client(client_id)
+        if row is None:
+            text = f"There is no client {client_id[:64]!a}."
+            raise NotFound(text, message=text)
+        record = event("client_removed", now=time.time(), client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
+        await auth.store.commit(Remove(row), Log(record))
+
+    with_auth(settings_from(options), work)
+    if as_json:
+        print_json({"client_id": client_id, "removed": True})
+    else:
+        click.echo("Removed.")

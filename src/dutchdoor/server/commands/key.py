@@ -1,0 +1,176 @@
+"""`dutchdoor key`: what signs access tokens, and the master key that seals it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from dutchdoor.auth import Auth
+from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, NotFound
+from dutchdoor.events import event
+from dutchdoor.ids import encode
+from dutchdoor.keyring import StoredKey, state_of
+from dutchdoor.keys import Key
+from dutchdoor.master import MasterKey
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import instant, print_json, print_table, say
+from dutchdoor.store import Log, Swap
+
+__all__ = ["key"]
+
+
+@click.group()
+def key() -> None:
+    """List, rotate and kill signing keys; make a master key."""
+
+
+def view(row: StoredKey, now: float) -> dict[str, object]:
+    return {
+        "kid": row.kid,
+        "number": row.number,
+        "alg": row.alg,
+        "state": state_of(row, now),
+        "created_at": instant(row.created_at),
+        "signs_at": instant(row.signs_at),
+        "signs_until": instant(row.signs_until),
+        "verifies_until": instant(row.verifies_until),
+        "revoked_at": instant(row.revoked_at) or None,
+        "exported_at": instant(row.exported_at) or None,
+    }
+
+
+@key.command("list")
+@as_json
+@with_settings("database", "master_key")
+def list_(*, as_json: bool, **options: Any) -> None:
+    """List signing keys, the oldest first."""
+
+    async def work(auth: Auth) -> list[StoredKey]:
+        return await auth.store.keys()
+
+    rows, now = with_auth(settings_from(options), work), time.time()
+    if as_json:
+        print_json([view(row, now) for row in rows])
+        return
+    print_table(
+        ("no", "kid", "alg", "state", "signs from", "signs until", "exported"),
+        (
+            (
+                row.number,
+                row.kid,
+                row.alg,
+                state_of(row, now),
+                instant(row.signs_at),
+                instant(row.signs_until),
+                instant(row.exported_at) or "-",
+            )
+            for row in rows
+        ),
+        empty="There are no keys yet.",
+    )
+
+
+@key.command(epilog="Examples: dutchdoor key rotate; dutchdoor key rotate --alg EdDSA")
+@click.option(
+    "--at-once", is_flag=True, help="Sign with it now, though verifiers that cache the key set do not know it yet."
+)
+@as_json
+@with_settings("database", "master_key", "alg")
+def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
+    """Make the next signing key. It is published first, and signs when every cached key set knows it."""
+
+    async def work(auth: Auth) -> StoredKey:
+        return await auth.authority.rotate(client=NOBODY, actor=ACTOR, at_once=at_once)
+
+    row, now = with_auth(settings_from(options), work), time.time()
+    if as_json:
+        print_json(view(row, now))
+    else:
+        click.echo(f"Made {row.kid} ({row.alg}); it signs from {instant(row.signs_at)}.")
+
+
+@key.command(epilog="Example: dutchdoor key revoke yB6s1S5v... --yes")
+@click.argument("kid")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@with_settings("database", "master_key")
+def revoke(kid: str, *, yes: bool, as_json: bool, **options: Any) -> None:
+    """Kill a key that got out: nothing it signed is accepted any more, and another signs."""
+    settings = settings_from(options)
+    if not yes:
+        click.confirm("Every access token it signed is refused from now on. Go on?", abort=True, err=True)
+
+    async def work(auth: Auth) -> int:
+        return (await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)).seq
+
+    try:
+        seq = with_auth(settings, work)
+    except NotFound:
+        text = f"There is no key {kid[:100]!a}."
+        raise NotFound(text, message=text) from None
+    if as_json:
+        print_json({"kid": kid, "state": "revoked", "seq": seq})
+    else:
+        click.echo(f"{kid} is dead.")
+
+
+@key.command(epilog="Example: dutchdoor key export > secret.txt")
+@click.argument("kid", required=False)
+@as_json
+@with_settings("database", "master_key")
+def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
+    """Hand the HS256 secret to a verifier, once. This server's own API accepts nothing signed with it from then on.
+
+    Whoever can verify with it can also mint: give it to one service, and prefer ES256.
+    """
+
+    async def work(auth: Auth) -> tuple[StoredKey, bytes]:
+        rows, now = await auth.store.keys(), time.time()
+        wanted = [row for row in rows if (row.kid == kid if kid else state_of(row, now) == "signing")]
+        if not wanted:
+            text = f"There is no key {kid[:100]!a}." if kid else "No key signs at this time."
+            raise NotFound(text, message=text)
+        row = wanted[-1]
+        if not row.alg.startswith("HS"):
+            raise InvalidInput(
+                f"{row.kid} is an {row.alg} key: its private part never leaves this server. Verifiers read the public "
+                f"part at {auth.authority.issuer}/.well-known/jwks.json."
+            )
+        if state_of(row, now) == "revoked":
+            raise InvalidInput(f"{row.kid} was killed: no verifier may accept it.")
+        if row.exported_at is not None:
+            raise InvalidInput(
+                f"{row.kid} was handed out at {instant(row.exported_at)}. Make another with `dutchdoor key rotate`."
+            )
+        secret = Key.from_private_bytes(row.alg, auth.authority.master.open(row.sealed, row.kid), kid=row.kid)
+        record = event("key_exported", now=now, client=NOBODY, actor=ACTOR, detail=row.kid)
+        try:
+            # Marked before it is shown: a secret that got out unmarked would be accepted here as our own.
+            await auth.store.commit(Swap(replace(row, exported_at=now)), Log(record))
+        except Conflict:
+            raise Conflict(message="The key changed in this moment. Try again.") from None
+        return row, secret.private_bytes()
+
+    row, raw = with_auth(settings_from(options), work)
+    if as_json:
+        print_json({"kty": "oct", "alg": row.alg, "use": "sig", "kid": row.kid, "k": encode(raw)})
+    else:
+        say(f"{row.kid} ({row.alg}), base64url. It is shown this once.")
+        click.echo(encode(raw))
+
+
+@key.command(epilog="Example: (umask 077; dutchdoor key master > dutchdoor.keys)")
+def master() -> None:
+    """Print a fresh master key. Put it first in the file of master keys, and keep the older ones below it."""
+    while True:
+        text = MasterKey.generate().text()
+        try:
+            # By chance it may look like a placeholder, and would be refused.
+            MasterKey.parse(text)
+        except Misconfigured:
+            continue
+        click.echo(text)
+        return

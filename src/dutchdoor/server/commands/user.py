@@ -1,0 +1,235 @@
+"""`dutchdoor user`: accounts, by someone with a shell on the server's machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from dutchdoor.accounts import Account
+from dutchdoor.auth import Auth
+from dutchdoor.server.commands.session import session_columns, session_row, session_view
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
+
+__all__ = ["user"]
+
+PASSWORD_AT_MOST = 4096
+"""Characters read from standard input. What is too long for a password is refused by the rule for passwords."""
+
+
+@click.group()
+def user() -> None:
+    """Make, list, bar and change accounts. USER is an e-mail address or an id."""
+
+
+def view(account: Account) -> dict[str, object]:
+    return {
+        "id": account.subject,
+        "email": account.address,
+        "name": account.name,
+        "roles": account.roles,
+        "status": account.status,
+        "email_verified_at": instant(account.email_verified_at) or None,
+        "created_at": instant(account.created_at),
+    }
+
+
+@user.command(epilog="Example: dutchdoor user create --role admin me@example.com")
+@click.argument("email")
+@click.option("--name", default="", help="The name people see.")
+@click.option("--role", "roles", multiple=True, help="A role, such as admin; may be repeated.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line.")
+@click.option("--mail-link", is_flag=True, help="Mail a link by which the owner chooses the password.")
+@as_json
+@with_settings("database", "master_key", "mail", "public_url")
+def create(
+    email: str,
+    name: str,
+    roles: tuple[str, ...],
+    *,
+    password_stdin: bool,
+    mail_link: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make an account. Asks for its password, hidden and twice; the address counts as verified."""
+    settings = settings_from(options)
+    if password_stdin and mail_link:
+        raise click.UsageError("--password-stdin and --mail-link exclude each other.")
+    password = None if mail_link else _password(from_stdin=password_stdin)
+
+    async def work(auth: Auth) -> Account:
+        return await auth.directory.create(email, name=name, roles=roles, password=password, client=NOBODY, actor=ACTOR)
+
+    made = with_auth(settings, work, make=True)
+    if as_json:
+        print_json(view(made))
+    else:
+        click.echo(f"Made {made.address} ({made.subject}).")
+
+
+def _password(*, from_stdin: bool) -> str:
+    if from_stdin:
+        line = sys.stdin.readline(PASSWORD_AT_MOST + 2)
+        password = line.removesuffix("\n").removesuffix("\r")
+        if not password:
+            raise click.UsageError("There is no password on standard input.")
+        return password
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password at: use --password-stdin or --mail-link.")
+    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+    return answer
+
+
+@user.command("list", epilog="Example: dutchdoor user list --search example.com --json")
+@click.option("--search", default="", help="Part of an address or a name.")
+@click.option("--after", default="", metavar="ID", help="Go on after this account.")
+@click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True)
+@as_json
+@with_settings("database", "master_key")
+def list_(search: str, after: str, limit: int, *, as_json: bool, **options: Any) -> None:
+    """List accounts."""
+
+    async def work(auth: Auth) -> list[Account]:
+        return await auth.store.accounts(search=search, after=after, limit=limit)
+
+    found = with_auth(settings_from(options), work)
+    if as_json:
+        print_json([view(account) for account in found])
+        return
+    print_table(
+        ("email", "name", "roles", "status", "verified", "created", "id"),
+        (
+            (
+                account.address or "-",
+                account.name,
+                " ".join(account.roles),
+                account.status,
+                "yes" if account.email_verified_at is not None else "no",
+                instant(account.created_at),
+                account.subject,
+            )
+            for account in found
+        ),
+        empty="There are no accounts.",
+    )
+    if len(found) == limit:
+        say(f"There may be more: --after {found[-1].subject}")
+
+
+@user.command(epilog="Example: dutchdoor user show ada@example.com")
+@click.argument("user")
+@as_json
+@with_settings("database", "master_key")
+def show(user: str, *, as_json: bool, **options: Any) -> None:
+    """Show an account and its live sessions."""
+
+    async def work(auth: Auth) -> tuple[Account, list[Any], bool]:
+        account = await find_account(auth, user)
+        credential = await auth.store.credential(account.subject, "password")
+        return account, await auth.authority.sessions(account.subject), credential is not None
+
+    account, sessions, has_password = with_auth(settings_from(options), work)
+    if as_json:
+        print_json({**view(account), "password": has_password, "sessions": [session_view(each) for each in sessions]})
+        return
+    print_pairs(
+        (
+            ("email", account.address or "-"),
+            ("id", account.subject),
+            ("name", account.name),
+            ("roles", " ".join(account.roles) or "-"),
+            ("status", account.status),
+            ("verified", instant(account.email_verified_at) or "no"),
+            ("created", instant(account.created_at)),
+            ("password", "yes" if has_password else "none yet"),
+        )
+    )
+    click.echo()
+    print_table(session_columns, map(session_row, sessions), empty="No session is live.")
+
+
+@user.command(epilog="Example: dutchdoor user disable mallory@example.com")
+@click.argument("user")
+@as_json
+@with_settings("database", "master_key")
+def disable(user: str, *, as_json: bool, **options: Any) -> None:
+    """Bar an account, and end all it holds: sessions, refresh tokens and access tokens."""
+
+    async def work(auth: Auth) -> tuple[Account, int]:
+        account = await find_account(auth, user)
+        ended = await auth.directory.disable(account.subject, client=NOBODY, actor=ACTOR)
+        return account, ended.count
+
+    account, count = with_auth(settings_from(options), work)
+    if as_json:
+        print_json({"id": account.subject, "status": "disabled", "ended": count})
+    else:
+        click.echo(f"{account.address or account.subject} is disabled; {_sessions(count)} ended.")
+
+
+@user.command(epilog="Example: dutchdoor user enable ada@example.com")
+@click.argument("user")
+@as_json
+@with_settings("database", "master_key")
+def enable(user: str, *, as_json: bool, **options: Any) -> None:
+    """Let an account sign in again. Nothing that was ended comes back."""
+
+    async def work(auth: Auth) -> Account:
+        account = await find_account(auth, user)
+        return await auth.directory.enable(account.subject, client=NOBODY, actor=ACTOR)
+
+    account = with_auth(settings_from(options), work)
+    if as_json:
+        print_json(view(account))
+    else:
+        click.echo(f"{account.address or account.subject} may sign in again.")
+
+
+@user.command(
+    epilog="Examples: dutchdoor user role ada@example.com admin editor; dutchdoor user role ada@example.com --none"
+)
+@click.argument("user")
+@click.argument("roles", nargs=-1)
+@click.option("--none", "none", is_flag=True, help="Take all roles away.")
+@as_json
+@with_settings("database", "master_key")
+def role(user: str, roles: tuple[str, ...], *, none: bool, as_json: bool, **options: Any) -> None:
+    """Give an account these roles and no others. Its access tokens are stale at once, its sessions live on."""
+    if none == bool(roles):
+        raise click.UsageError("Name the roles the account shall have, or --none.")
+
+    async def work(auth: Auth) -> Account:
+        account = await find_account(auth, user)
+        return await auth.directory.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
+
+    account = with_auth(settings_from(options), work)
+    if as_json:
+        print_json(view(account))
+    else:
+        click.echo(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
+
+
+@user.command(epilog="Example: dutchdoor user reset ada@example.com")
+@click.argument("user")
+@as_json
+@with_settings("database", "master_key", "mail", "public_url")
+def reset(user: str, *, as_json: bool, **options: Any) -> None:
+    """Mail a link by which the owner chooses a new password. Nobody else learns or chooses it."""
+
+    async def work(auth: Auth) -> Account:
+        account = await find_account(auth, user)
+        await auth.directory.send_reset(account, client=NOBODY, actor=ACTOR)
+        return account
+
+    account = with_auth(settings_from(options), work)
+    if as_json:
+        print_json({"id": account.subject, "mailed_to": account.address})
+    else:
+        click.echo(f"A link is on its way to {account.address}.")
+
+
+def _sessions(count: int) -> str:
+    return f"{count} session" + ("" if count == 1 else "s")

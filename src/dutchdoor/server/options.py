@@ -1,0 +1,123 @@
+"""What commands share: settings as options, the store opened and closed around them, accounts found by what people type."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from dutchdoor.accounts import Account
+from dutchdoor.auth import Auth
+from dutchdoor.client import Client
+from dutchdoor.email_address import canonical
+from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
+from dutchdoor.server.assemble import make_auth, sqlite_file
+from dutchdoor.server.config import Settings, read_settings
+from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
+
+__all__ = ["ACTOR", "NOBODY", "as_json", "find_account", "settings_from", "with_auth", "with_settings"]
+
+ACTOR = "cli"
+"""Who did it, in the audit log: somebody with a shell on the server's machine."""
+NOBODY = Client()
+
+T = TypeVar("T")
+Command = Callable[..., Any]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
+
+
+def with_settings(*shown: str) -> Callable[[Command], Command]:
+    """Give a command every setting as an option. Only those named are in its help; the others are `serve`'s to explain."""
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(SETTINGS):
+            command = _option(setting, shown=setting.name in shown)(command)
+        return click.option("--config", metavar="FILE", help="Read settings from this TOML file.")(command)
+
+    return decorate
+
+
+def _option(setting: Setting, *, shown: bool) -> Callable[[Command], Command]:
+    name, text = setting.name, setting.does
+    if setting.default not in {None, (), ""} and setting.kind != "switch":
+        text += f"  [default: {_default_of(setting)}]"
+    if setting.kind == "secret":
+        # Not by value: arguments are seen by every user of the machine.
+        return click.option(
+            f"{setting.option}-file", f"{name}_file", metavar="FILE", hidden=not shown, help=f"File with this: {text}"
+        )
+    if setting.kind == "switch":
+        return click.option(
+            f"{setting.option}/--no-{setting.option[2:]}", name, default=None, hidden=not shown, help=text
+        )
+    return click.option(
+        setting.option,
+        name,
+        multiple=setting.kind == "list",
+        metavar="|".join(setting.choices) if setting.choices else setting.kind.upper(),
+        hidden=not shown,
+        help=text,
+    )
+
+
+def _default_of(setting: Setting) -> str:
+    if setting.kind == "duration":
+        return short_duration(setting.default)
+    return ", ".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default)
+
+
+def short_duration(seconds: Any) -> str:
+    """Write seconds the way a setting is written: 10m, 30d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """Take the settings out of a command's options, and read the rest of the configuration. Raises `Misconfigured`."""
+    names = {"config", *BY_NAME, *(f"{name}_file" for name in BY_NAME)}
+    return read_settings({name: options.pop(name) for name in list(options) if name in names}, os.environ)
+
+
+def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make: bool = False) -> T:
+    """Open what the settings name, do the work, close it. Without `make` the database has to be there.
+
+    Raises:
+        Misconfigured: there is no such database, or its master key is another.
+        DutchdoorError: whatever the work raises.
+    """
+    file = sqlite_file(settings)
+    if settings.database.reveal().startswith("memory:"):
+        _wrong("memory: is inside the server's process, where no command can reach it. Use a database file.")
+    if not make and file is not None and not file.exists():
+        # An empty database in the wrong directory would answer every question with "none".
+        _wrong(
+            f"There is no database {file} ({settings.source('database')}). Name it with --database or DUTCHDOOR_DATABASE."
+        )
+
+    async def run() -> T:
+        async with make_auth(settings) as auth:
+            return await work(auth)
+
+    try:
+        return asyncio.run(run())
+    except InvalidKey as exc:
+        _wrong(f"The master key is not the one that this database was made with: {exc.reason}.")
+
+
+async def find_account(auth: Auth, who: str) -> Account:
+    """Find an account by its e-mail address or its subject. Raises `NotFound`, `InvalidInput`."""
+    found = await (auth.store.account_by_email(canonical(who)) if "@" in who else auth.store.account(who))
+    if found is None:
+        text = f"There is no account {who[:320]!a}."
+        raise NotFound(text, message=text)
+    return found
+
+
+def _wrong(text: str) -> NoReturn:
+    raise Misconfigured(text, message=text)

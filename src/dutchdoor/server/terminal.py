@@ -1,0 +1,50 @@
+"""What commands print: tables for people, JSON for programs, and never anything that steers a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import click
+import msgspec
+
+__all__ = ["instant", "print_json", "print_pairs", "print_table", "say"]
+
+
+def instant(at: float | None) -> str:
+    """Write an instant as ISO 8601 in UTC, to the second; "" for none."""
+    if at is None or not math.isfinite(at):
+        return ""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print aligned columns under their names, or one sentence where there are no rows."""
+    cells = [[_plain(cell) for cell in row] for row in rows]
+    if not cells:
+        click.echo(empty)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in ([name.upper() for name in columns], *cells):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {_plain(value)}".rstrip())
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something that is not the result: on standard error."""
+    click.echo(text, err=True)
+
+
+def _plain(value: object) -> str:
+    # Names and User-Agents are strangers' words. An escape sequence among them would rewrite what stands on the screen.
+    return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else ""))
