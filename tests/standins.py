@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
 from msgspec.structs import replace
 
 from dutchdoor.accounts import Account
@@ -31,6 +32,10 @@ from dutchdoor.principal import Verified
 from dutchdoor.store import Change, Committed, Store
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
+
+# A busy machine makes any test slow now and then; that one took long is no finding.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 T0 = 1_750_000_000.0
 ISSUER = "https://login.example.com"

@@ -358,6 +358,8 @@ class Authority:
         entries = await self.store.revocations(self.log.applied_seq)
         if entries:
             self.log.apply(entries)
+            if any(entry.kind == "key" for entry in entries):
+                self._ring_read_at = -1.0  # somebody killed a key: look which one signs now, before anything is signed
 
     # Refreshing
 
@@ -624,10 +626,11 @@ class Authority:
         """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
         it.
         """
+        await self._follow()
         await self._read_ring(now)
         token_id = new_id()
         text = self._issue(
-            key=self._ring.signing(now),
+            key=self._ring.signing(now, self.alg),
             now=now,
             lifetime=lives_for,
             subject=account.subject,

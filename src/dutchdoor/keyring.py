@@ -97,12 +97,12 @@ class KeyRing:
         }
         self._public = {kid: key.public() for kid, key in self._keys.items()}
 
-    def signing(self, now: float) -> Key:
-        """Give the key that signs now: the newest of those whose time it is. Raises `Misconfigured` if there is
-        none.
+    def signing(self, now: float, alg: str) -> Key:
+        """Give the key of an algorithm that signs now: the newest of those whose time it is. Raises `Misconfigured` if
+        there is none.
         """
         for row in reversed(self.rows):
-            if state_of(row, now) == "signing":
+            if row.alg == alg and state_of(row, now) == "signing":
                 return self._keys[row.kid]
         raise Misconfigured("no key signs at this time; the ring was not rotated")
 
