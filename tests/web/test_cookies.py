@@ -286,6 +286,11 @@ def test_s11_over_tls_every_cookie_is_host_bound(which: str, same_site: str) -> 
     assert len(getattr(SECURE, f"set_{which}")("a" * 512, max_age=1e9)[1]) < 4096
 
 
+def test_s11_setting_never_clears() -> None:
+    """A session in its last second is set for a second: Max-Age=0 would delete it."""
+    assert parts(SECURE.set_session(GOOD, max_age=0.3))[2]["max-age"] == "1"
+
+
 def test_s11_on_plain_loopback_only_secure_and_the_prefix_go() -> None:
     """Without TLS the cookie still is HttpOnly, for this path and SameSite."""
     name, _, attributes = parts(PLAIN.set_session(GOOD, max_age=60))

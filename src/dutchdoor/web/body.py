@@ -152,7 +152,8 @@ def _refuse_repeats(body: bytes) -> None:
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
             twice = next(name for n, name in enumerate(names) if name in names[:n])
-            raise BadRequest(f"The field {twice} is there twice.", code="repeated_field")
+            shown = twice if _NAME.fullmatch(twice) else "of one name"
+            raise BadRequest(f"The field {shown} is there twice.", code="repeated_field")
 
     try:
         json.loads(body.decode("utf-8"), object_pairs_hook=each)

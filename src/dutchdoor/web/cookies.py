@@ -97,16 +97,12 @@ class Cookies:
 
 
 class _Kind:
-    __slots__ = ("_attributes", "_equals", "_lower", "_name", "_skip", "cleared")
+    __slots__ = ("_attributes", "_equals", "_lower", "cleared")
 
     def __init__(self, name: bytes, attributes: bytes) -> None:
-        self._name = name
         self._equals = name + b"="
         self._lower = name.lower()
         self._attributes = attributes
-        # A browser that met this host over TLS before sends both spellings to http://localhost. The prefixed one is
-        # simply not ours there.
-        self._skip = b"__Host-" + name + b"="
         self.cleared: Header = (b"set-cookie", name + b"=" + attributes + _GONE)
 
     def set(self, value: str, max_age: float) -> Header:
@@ -139,27 +135,25 @@ class _Kind:
                 if found is not None:
                     raise AmbiguousCookie("two cookies of one name")
                 found = piece[len(self._equals) :]
-                # Seen again in its own value: `name=a, name=b` was two cookies to RFC 2109.
-                if self._lower in found.lower():
-                    raise AmbiguousCookie("our cookie's name inside its value")
             else:
                 self._check_other(piece)
         return None if found is None else self._value(found)
 
     def _check_other(self, piece: bytes) -> None:
         """Refuse a piece that some parser would take for ours, or that changes how ours is read."""
-        name, equals, value = piece.partition(b"=")
+        name, _, value = piece.partition(b"=")
         # `$Version=1` makes some parsers read quotes across `;`, and ours may stand between two.
         if name.strip().startswith(b"$"):
             raise AmbiguousCookie("an RFC 2109 cookie header")
         opened = value.strip()
         if opened[:1] == b'"' and (len(opened) == 1 or opened[-1:] != b'"'):
             raise AmbiguousCookie("a quote that is not closed")  # ours might stand inside it
-        if self._lower not in piece.lower() or piece.startswith(self._skip):
+        if self._lower not in piece.lower():
             return
-        # `my_dd_session=1` is somebody else's, name and all. `__HOST-dd_session=1`, `dd_session =1`, ` dd_session`,
-        # `=dd_session=1` and `x="dd_session=1"` are attempts.
-        if not equals or not _TOKEN.fullmatch(name) or name.lower() == self._lower or self._lower in value.lower():
+        # `my_dd_session=1` is somebody else's, name and all; so is the prefixed cookie at a server without TLS, left
+        # from a time when localhost had it. `__HOST-dd_session=1`, `dd_session =1`, ` dd_session`, `=dd_session=1` and
+        # `x="dd_session=1"` are attempts.
+        if not _TOKEN.fullmatch(name) or name.lower() == self._lower or self._lower in value.lower():
             raise AmbiguousCookie("our cookie in another spelling")
 
     def _value(self, raw: bytes) -> str:

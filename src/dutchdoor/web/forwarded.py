@@ -234,11 +234,10 @@ def _wrong(message: str) -> Misconfigured:
 def _public_origin(url: str) -> str:
     try:
         parts = urlsplit(url)
-        userinfo = parts.username is not None or parts.password is not None
     except ValueError:
         raise _wrong(f"--public-url {url!r} is not a URL.") from None
-    host = canonical_host(parts.netloc, parts.scheme)
-    if parts.scheme not in {"http", "https"} or not host or userinfo or parts.query or parts.fragment:
+    host = canonical_host(parts.netloc, parts.scheme)  # "" also for user:password@host
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
         raise _wrong(f"--public-url {url!r} is not a public URL. Write https://auth.example.com.")
     if parts.scheme == "http" and not is_loopback(host):
         raise _wrong(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
