@@ -67,6 +67,11 @@ class HashingPool:
         """
         return await asyncio.wrap_future(self._enter(work))
 
+    @property
+    def length(self) -> int:
+        """Pieces of work being done or waiting, at this moment: a figure to watch, and nothing to decide by."""
+        return self._busy + len(self._waiting)
+
     def close(self) -> None:
         """Let the threads go. What waits is refused, what has begun ends. Closing again changes nothing."""
         with self._changed:

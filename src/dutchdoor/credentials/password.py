@@ -207,6 +207,11 @@ class PasswordHasher:
             or len(stored.tag) < TAG_BYTES
         )
 
+    @property
+    def waiting(self) -> int:
+        """Passwords being hashed or waiting to be: `HashingPool.length`."""
+        return self._pool.length
+
     def close(self) -> None:
         """Let the threads go. What waits is refused as `Unavailable`."""
         self._pool.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 from dutchdoor.auth import Auth, read_or_make_master_key
@@ -16,15 +15,18 @@ from dutchdoor.mail.file import FileTransport
 from dutchdoor.mail.smtp import SmtpTransport
 from dutchdoor.master import MasterKeys
 from dutchdoor.server.config import Settings
+from dutchdoor.store import Store
 
 __all__ = ["local_url", "make_auth", "sqlite_file"]
 
 
-def make_auth(settings: Settings) -> Auth:
-    """Put the settings together; nothing is opened yet. Raises `Misconfigured`."""
+def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
+    """Put the settings together, over the store they name or one around it; nothing is opened yet. Raises "
+    "`Misconfigured`.
+    """
     pepper = settings.pepper
     return Auth(
-        settings.database.reveal(),
+        store or settings.database.reveal(),
         master_key=_master_keys(settings),
         public_url=settings.public_url,
         local_url=local_url(settings),
@@ -75,8 +77,8 @@ def _mail(settings: Settings) -> Transport:
     if scheme in {"smtp", "smtps"}:
         return SmtpTransport(url, sender=sender)
     # Not repeated: what stands there may be a password.
-    _wrong(f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465.")
+    raise _wrong(f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465.")
 
 
-def _wrong(text: str) -> NoReturn:
-    raise Misconfigured(text, message=text)
+def _wrong(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)

@@ -82,7 +82,8 @@ def _reach(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             setting="proxy",
             what="Something in front speaks TLS, and it is not named.",
-            why="Every request seems to come from it, so one attacker uses up the limits of everybody, and the audit log "
+            why="Every request seems to come from it, so one attacker uses up the limits of everybody, and the "
+            "audit log "
             "knows no addresses.",
             matters=True,
         )
@@ -239,7 +240,8 @@ def _files(settings: Settings) -> Iterator[Finding]:
         if mode & (0o022 if setting == "config" else 0o077):
             yield Finding(
                 setting=setting,
-                what=f"{path.name} can be {'changed' if setting == 'config' else 'read'} by other users of this machine.",
+                what=f"{path.name} can be {'changed' if setting == 'config' else 'read'} by other users of this "
+                f"machine.",
                 why=f"Close it: chmod {'go-w' if setting == 'config' else '600'} {path.name}",
                 matters=True,
             )

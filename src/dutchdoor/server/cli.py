@@ -46,7 +46,8 @@ def cli() -> None:
 
 
 @cli.command(
-    epilog="Examples: dutchdoor serve; dutchdoor serve --host 0.0.0.0 --public-url https://auth.example.com --proxy 10.0.0.7"
+    epilog="Examples: dutchdoor serve; dutchdoor serve --host 0.0.0.0 --public-url https://auth.example.com "
+    "--proxy 10.0.0.7"
 )
 @with_settings(*EVERY)
 def serve(**options: Any) -> None:

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -162,7 +162,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
         if name == "port" and value.startswith(("tcp://", "udp://")):
             continue  # Kubernetes again
         if name not in known or variable != PREFIX + name.upper():
-            _unknown(f"The variable {variable}", variable, [PREFIX + each.upper() for each in known])
+            raise _unknown(f"The variable {variable}", variable, [PREFIX + each.upper() for each in known])
         if value != "":
             # Empty is unset: that is how a compose file passes on what its own environment lacks.
             found[name] = (value, variable)
@@ -180,15 +180,15 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except OSError as exc:
-        _wrong(f"The configuration file {path} cannot be read: {exc.strerror}.")
+        raise _wrong(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         # The parser's message quotes a place, not the value there.
         place = re.search(r"\(at .*\)\Z", str(exc))
-        _wrong(f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + ".")
+        raise _wrong(f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + ".") from None
     known = _known()
     for key in content:
         if key not in known:
-            _unknown(f"{key!r} in {path.name}", key, known)
+            raise _unknown(f"{key!r} in {path.name}", key, known)
     found: dict[str, tuple[object, str]] = {key: (value, f"{key} in {path.name}") for key, value in content.items()}
     _one_spelling(found)
     return found
@@ -199,9 +199,9 @@ def _known() -> list[str]:
     return names + [f"{setting.name}_file" for setting in SETTINGS if setting.hidden]
 
 
-def _unknown(what: str, name: str, known: list[str]) -> NoReturn:
+def _unknown(what: str, name: str, known: list[str]) -> Misconfigured:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    _wrong(f"{what} is no setting of dutchdoor. The nearest is {near[0]}.")
+    return _wrong(f"{what} is no setting of dutchdoor. The nearest is {near[0]}.")
 
 
 def _other_spelling(name: str) -> str:
@@ -213,7 +213,7 @@ def _one_spelling(found: Mapping[str, tuple[object, str]]) -> None:
     for name, (_, source) in found.items():
         other = found.get(_other_spelling(name))
         if other is not None:
-            _wrong(f"{source} and {other[1]} both set one thing. Keep one of them.")
+            raise _wrong(f"{source} and {other[1]} both set one thing. Keep one of them.")
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -228,25 +228,25 @@ def _read(name: str, value: object, source: str) -> object:
     read: object = _READERS[setting.kind](value, source)
     for each in read if isinstance(read, tuple) else (read,):
         if setting.choices and each not in setting.choices:
-            _wrong(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
+            raise _wrong(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
     if isinstance(read, int | float):
         # Named and not clamped: who asks for 100,000 workers learns that there will not be.
         if setting.least is not None and read < setting.least:
-            _wrong(f"{source} must be at least {setting.least:g}.")
+            raise _wrong(f"{source} must be at least {setting.least:g}.")
         if setting.most is not None and read > setting.most:
-            _wrong(f"{source} must be at most {setting.most:g}.")
+            raise _wrong(f"{source} must be at most {setting.most:g}.")
     return read
 
 
 def _text(value: object, source: str) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        _wrong(f"{source} must be one line of text.")
+        raise _wrong(f"{source} must be one line of text.")
     return value.strip()
 
 
 def _secret(value: object, source: str) -> Secret:
     if not isinstance(value, str) or not value.strip():
-        _wrong(f"{source} must be text.")
+        raise _wrong(f"{source} must be text.")
     return Secret(value.strip())
 
 
@@ -264,7 +264,7 @@ def _list(value: object, source: str) -> tuple[str, ...]:
             for piece in (re.split(r"[,\s]+", each.strip()) if isinstance(each, str) else [each])
         ]
     else:
-        _wrong(f"{source} must be a list of texts.")
+        raise _wrong(f"{source} must be a list of texts.")
     return tuple(dict.fromkeys(_text(piece, source) for piece in pieces if piece != ""))
 
 
@@ -272,7 +272,7 @@ def _count(value: object, source: str) -> int:
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        _wrong(f"{source} must be a whole number.")
+        raise _wrong(f"{source} must be a whole number.")
     return value
 
 
@@ -284,7 +284,7 @@ def _switch(value: object, source: str) -> bool:
         return True
     if word in {"0", "false", "no", "off"}:
         return False
-    _wrong(f"{source} must be true or false.")
+    raise _wrong(f"{source} must be true or false.")
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -301,7 +301,7 @@ def duration(value: object, source: str = "A duration") -> float:
             return float(text)
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 10**10:
         return float(value)
-    _wrong(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
+    raise _wrong(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
 
 
 _READERS: Mapping[str, Callable[[object, str], object]] = {
@@ -325,15 +325,15 @@ def _secret_in(path: str, source: str) -> str:
         with Path(path).open("rb") as file:
             content = file.read(_SECRET_AT_MOST + 1)
     except OSError as exc:
-        _wrong(f"{source}: the file {path} cannot be read: {exc.strerror}.")
+        raise _wrong(f"{source}: the file {path} cannot be read: {exc.strerror}.") from None
     if len(content) > _SECRET_AT_MOST:
-        _wrong(f"{source}: the file {path} is too large to hold a secret.")
+        raise _wrong(f"{source}: the file {path} is too large to hold a secret.")
     try:
         text = content.decode().strip()
     except UnicodeDecodeError:
         text = ""
     if not text:
-        _wrong(f"{source}: the file {path} holds no text.")
+        raise _wrong(f"{source}: the file {path} holds no text.")
     return text
 
 
@@ -347,9 +347,9 @@ def _policy(read: Mapping[str, object]) -> Policy:
 
 def _check(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        _wrong("--tls-cert and --tls-key belong together: set both or neither.")
+        raise _wrong("--tls-cert and --tls-key belong together: set both or neither.")
     if settings.redis is not None:
-        _wrong(f"{settings.source('redis')}: this version has no Redis store. Leave it out.")
+        raise _wrong(f"{settings.source('redis')}: this version has no Redis store. Leave it out.")
     for name, least in (("metrics_token", 16), ("pepper", 16)):
         secret: Secret | None = getattr(settings, name)
         if secret is not None:
@@ -360,12 +360,14 @@ def refuse_unfit(secret: Secret, source: str, *, least: int) -> None:
     """Raises `Misconfigured` for a secret that is short, a placeholder, or one that everybody knows (P09, J14)."""
     text = secret.reveal()
     if len(text.encode()) < least:
-        _wrong(f"{source} is too short to be a secret: it needs {least} bytes. Make one with `dutchdoor key master`.")
+        raise _wrong(
+            f"{source} is too short to be a secret: it needs {least} bytes. Make one with `dutchdoor key master`."
+        )
     if any(word in text.lower() for word in _PLACEHOLDERS) or len(set(text)) < 8:  # noqa: PLR2004 - random text has more
-        _wrong(f"{source} is a placeholder and not a secret. Make one with `dutchdoor key master`.")
+        raise _wrong(f"{source} is a placeholder and not a secret. Make one with `dutchdoor key master`.")
     if is_known_leaked(text.encode()):
-        _wrong(f"{source} is a secret that everybody knows. Make one with `dutchdoor key master`.")
+        raise _wrong(f"{source} is a secret that everybody knows. Make one with `dutchdoor key master`.")
 
 
-def _wrong(text: str) -> NoReturn:
-    raise Misconfigured(text, message=text)
+def _wrong(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)

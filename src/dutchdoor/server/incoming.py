@@ -4,8 +4,8 @@ Read are: CSV with a header, JSON lines, and one JSON array. The columns are our
 `roles`, `verified`, `disabled`), or those of a dump of Django's user table (`manage.py dumpdata auth.user`, or its rows
 as CSV), or those of the user table of fastapi-users. Which of them is told by the names.
 
-Rights are never guessed: Django's staff and superusers, and fastapi-users' superusers, come without a role and are given
-one by hand. Who is inactive there is disabled here.
+Rights are never guessed: Django's staff and superusers, and fastapi-users' superusers, come without a role and are
+given one by hand. Who is inactive there is disabled here.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{column} is not text")
     value = value.strip()
-    if not value.isprintable() or not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+    if not value.isprintable() or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
         raise InvalidInput(f"{column} holds a line break, a control character, or what is not UTF-8")
     return value
 

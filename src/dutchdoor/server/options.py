@@ -1,11 +1,13 @@
-"""What commands share: settings as options, the store opened and closed around them, accounts found by what people type."""
+"""What commands share: settings as options, the store opened and closed around them, accounts found by what "
+"people type.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -31,7 +33,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 def with_settings(*shown: str) -> Callable[[Command], Command]:
-    """Give a command every setting as an option. Only those named are in its help; the others are `serve`'s to explain."""
+    """Give a command every setting as an option. Only those named are in its help; the others are `serve`'s to "
+    "explain.
+    """
 
     def decorate(command: Command) -> Command:
         for setting in reversed(SETTINGS):
@@ -93,11 +97,12 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     """
     file = sqlite_file(settings)
     if settings.database.reveal().startswith("memory:"):
-        _wrong("memory: is inside the server's process, where no command can reach it. Use a database file.")
+        raise _wrong("memory: is inside the server's process, where no command can reach it. Use a database file.")
     if not make and file is not None and not file.exists():
         # An empty database in the wrong directory would answer every question with "none".
-        _wrong(
-            f"There is no database {file} ({settings.source('database')}). Name it with --database or DUTCHDOOR_DATABASE."
+        raise _wrong(
+            f"There is no database {file} ({settings.source('database')}). Name it with --database or "
+            f"DUTCHDOOR_DATABASE."
         )
 
     async def run() -> T:
@@ -107,7 +112,7 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     try:
         return asyncio.run(run())
     except InvalidKey as exc:
-        _wrong(f"The master key is not the one that this database was made with: {exc.reason}.")
+        raise _wrong(f"The master key is not the one that this database was made with: {exc.reason}.") from None
 
 
 async def find_account(auth: Auth, who: str) -> Account:
@@ -119,5 +124,5 @@ async def find_account(auth: Auth, who: str) -> Account:
     return found
 
 
-def _wrong(text: str) -> NoReturn:
-    raise Misconfigured(text, message=text)
+def _wrong(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -29,7 +29,7 @@ _TOO_LARGE = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol within bounds. `bounded` makes the class for one server's numbers."""
+    """uvicorn's protocol within bounds. `serve` sets the numbers."""
 
     request_for: ClassVar[float] = 20.0
     max_connections: ClassVar[int] = 4096
@@ -39,6 +39,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _arriving = True  # between a request's first byte, or the connection, and the request's last byte
     _in_head = True
     _head_size = 0
+    _too_large = False
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,16 +72,26 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self._head_size > HEAD_AT_MOST:
-            # It came in one piece with a body, or with other requests, or is too long: count.
-            if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_AT_MOST:
-                raise httptools.HttpParserError("the head is too long")
+        # It came in one piece with a body, or with other requests, or is too long: count.
+        if self._head_size > HEAD_AT_MOST and self._measured() > HEAD_AT_MOST:
+            self._too_large = True
+            raise httptools.HttpParserError("the head is too long")
         self._in_head, self._head_size = False, 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._arriving, self._head_size = False, 0
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._too_large:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _measured(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _too_slow(self) -> None:
         self._deadline = None
@@ -101,23 +112,13 @@ class BoundedProtocol(HttpToolsProtocol):
         return plain.is_loopback or any(plain in network for network in self.plain_from or ())
 
 
-def bounded(
-    *,
-    request_for: float,
-    max_connections: int,
-    plain_from: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None,
-) -> dict[str, Any]:
-    """The class attributes for one server; `BoundedProtocol` itself stays importable for worker processes."""
-    return {"request_for": request_for, "max_connections": max_connections, "plain_from": plain_from}
-
-
 _PLAIN = (
-    b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server takes plain HTTP '
-    b'only from this machine and from the proxies it was told of (--proxy). Use its https address."}'
+    b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server takes plain '
+    b'HTTP only from this machine and from the proxies it was told of (--proxy). Use its https address."}'
 )
 
 
-async def _refuse_plain(scope: object, receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+async def _refuse_plain(_scope: object, _receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(_PLAIN)),

@@ -21,22 +21,31 @@ import signal
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Any
 
 import uvicorn
 from msgspec.structs import replace
+from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
-from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.assemble import make_auth
 from dutchdoor.server.config import Settings
 from dutchdoor.server.protocol import BoundedProtocol
-from dutchdoor.web.asgi import AsgiApplication
+from dutchdoor.server.watching import (
+    MULTIPROCESS,
+    Counters,
+    ToldStore,
+    Watched,
+    log_transitions,
+    open_metrics_port,
+)
+from dutchdoor.stores.urls import make_store
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
@@ -56,7 +65,7 @@ def serve(settings: Settings) -> int:
         Unavailable: the store is out of reach.
     """
     refuse_unsafe(settings)
-    _configure_logging(settings)
+    logging.config.dictConfig(LOGGING)
     _allow_files(settings.max_connections)
     listener = _bind(settings)
     settings = replace(settings, port=listener.getsockname()[1])
@@ -66,13 +75,26 @@ def serve(settings: Settings) -> int:
     ready = functools.partial(_announce, settings)
     config = _uvicorn_config(settings)
     if settings.workers == 1:
-        return _One(config, settings, ready).run_on(listener)
-    return _Several(config, listener, ready).run_all()
+        return _One(config, ready).run_on(listener)
+    with _shared_counters(settings):
+        return _Several(config, listener, ready).run_all()
 
 
-def application(settings: Settings) -> AsgiApplication:
+def application(settings: Settings) -> ASGIApp:
     """What each process serves."""
-    return make_auth(settings).asgi()
+    counters = Counters() if settings.metrics_token is not None or settings.metrics_port is not None else None
+    told = [log_transitions] if counters is None else [log_transitions, counters.committed]
+    auth = make_auth(settings, store=ToldStore(make_store(settings.database.reveal()), *told))
+    app = auth.asgi()
+    if counters is None and not settings.access_log:
+        return app
+    if counters is not None:
+        counters.watch_hashing(lambda: auth.directory.hasher.waiting)
+        if settings.metrics_port is not None and settings.workers == 1:
+            open_metrics_port(settings.metrics_port, counters)
+    return Watched(
+        app, auth.api.routes, counters=counters, metrics_token=settings.metrics_token, log=settings.access_log
+    )
 
 
 # --- what must not be served -----------------------------------------------------------------------------------------
@@ -82,15 +104,16 @@ def refuse_unsafe(settings: Settings) -> None:
     """Raises `Misconfigured` for plain HTTP off this machine, and for what cannot work."""
     secure = (settings.public_url or "").startswith("https://")
     if settings.tls_cert is not None and not secure:
-        _wrong("--tls-cert needs the https address that people use: --public-url https://auth.example.com.")
+        raise _wrong("--tls-cert needs the https address that people use: --public-url https://auth.example.com.")
     if not is_loopback_bind(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
-        _wrong(
-            f"{settings.host} can be reached from other machines, and plain HTTP would show them passwords. Either listen on "
+        raise _wrong(
+            f"{settings.host} can be reached from other machines, and plain HTTP would show them passwords. "
+            f"Either listen on "
             "127.0.0.1, or set --public-url https://... and name the proxy that speaks TLS in front of this (--proxy "
             "10.0.0.7), or speak TLS here (--public-url, --tls-cert and --tls-key)."
         )
     if settings.workers > 1 and settings.database.reveal().startswith("memory:"):
-        _wrong("memory: keeps everything inside one process: use --workers 1, or a database that several can share.")
+        raise _wrong("memory: keeps everything inside one process: use --workers 1, or a database that several share.")
 
 
 def is_loopback_bind(host: str) -> bool:
@@ -108,12 +131,15 @@ def is_loopback_bind(host: str) -> bool:
 
 async def _prepare(settings: Settings) -> None:
     """Do once what every process would do: schema, first key; and offer the set-up where there is nobody yet."""
-    async with make_auth(settings) as auth:
-        if settings.database.reveal().startswith("memory:"):
-            return
-        secret = await auth.directory.offer_setup()
-        if secret is not None:
-            _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
+    try:
+        async with make_auth(settings) as auth:
+            if settings.database.reveal().startswith("memory:"):
+                return  # what is offered here would be gone before anyone is served
+            secret = await auth.directory.offer_setup()
+            if secret is not None:
+                _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
+    except InvalidKey as exc:
+        raise _wrong(f"The master key is not the one that this database was made with: {exc.reason}.") from None
 
 
 def _offer(link: str, settings: Settings) -> None:
@@ -143,8 +169,8 @@ def _bind(settings: Settings) -> socket.socket:
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as exc:
-        text = f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}. Choose another with --host and --port."
-        raise Unavailable(text) from None
+        text = f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}."
+        raise Unavailable(f"{text} Choose another with --host and --port.") from None
     listener.set_inheritable(True)
     return listener
 
@@ -159,11 +185,24 @@ def _allow_files(connections: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+@contextlib.contextmanager
+def _shared_counters(settings: Settings) -> Generator[None, None, None]:
+    """Give the processes a directory in which their counters add up, and answer for all of them if there is a port."""
+    if settings.metrics_token is None and settings.metrics_port is None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="dutchdoor-") as directory:
+        os.environ[MULTIPROCESS] = directory  # read by the processes, when they import prometheus_client
+        if settings.metrics_port is not None:
+            open_metrics_port(settings.metrics_port, None)
+        yield
+
+
 def _uvicorn_config(settings: Settings) -> uvicorn.Config:
     plain_from = None
     if settings.tls_cert is None and not is_loopback_bind(settings.host):
         plain_from = tuple(ipaddress.ip_network(proxy) for proxy in settings.proxy)
-    return _Config(
+    return uvicorn.Config(
         functools.partial(_start_application, settings, plain_from),
         factory=True,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
@@ -176,7 +215,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         forwarded_allow_ips="",
         server_header=False,
-        log_config=_logging(settings),
+        log_config=LOGGING,
         access_log=False,
         backlog=BACKLOG,
         limit_concurrency=settings.max_connections,
@@ -186,11 +225,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
     )
 
 
-class _Config(uvicorn.Config):
-    pass
-
-
-def _start_application(settings: Settings, plain_from: Any) -> AsgiApplication:
+def _start_application(settings: Settings, plain_from: Any) -> ASGIApp:
     BoundedProtocol.request_for = settings.request_for
     BoundedProtocol.max_connections = settings.max_connections
     BoundedProtocol.plain_from = plain_from
@@ -200,9 +235,9 @@ def _start_application(settings: Settings, plain_from: Any) -> AsgiApplication:
 class _One(uvicorn.Server):
     """A server in this process."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._settings, self._ready = settings, ready
+        self._ready = ready
 
     def run_on(self, listener: socket.socket) -> int:
         try:
@@ -280,11 +315,12 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
         context.load_cert_chain(cert, key, _no_passphrase)
     except OSError as exc:  # ssl.SSLError is one
         if isinstance(exc, ssl.SSLError):
-            _wrong(
-                f"--tls-cert {cert} and --tls-key {key} do not make a certificate with its key ({exc.reason or 'not PEM'}). "
+            raise _wrong(
+                f"--tls-cert {cert} and --tls-key {key} do not make a certificate with its key "
+                f"({exc.reason or 'not PEM'}). "
                 "Both are PEM; the key is not encrypted."
             )
-        _wrong(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.")
+        raise _wrong(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.")
 
 
 def _no_passphrase() -> str:
@@ -332,22 +368,17 @@ def _stamp(settings: Settings) -> object:
 # --- logging ---------------------------------------------------------------------------------------------------------
 
 
-def _logging(settings: Settings) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-        "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-        "loggers": {
-            "dutchdoor": {"handlers": ["err"], "level": "INFO", "propagate": False},
-            "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
-        },
-    }
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+    "loggers": {
+        "dutchdoor": {"handlers": ["err"], "level": "INFO", "propagate": False},
+        "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
+    },
+}
 
 
-def _configure_logging(settings: Settings) -> None:
-    logging.config.dictConfig(_logging(settings))
-
-
-def _wrong(text: str) -> NoReturn:
-    raise Misconfigured(text, message=text)
+def _wrong(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)

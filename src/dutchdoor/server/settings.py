@@ -151,7 +151,8 @@ SETTINGS: tuple[Setting, ...] = (
         default=4096,
         least=16,
         most=1_000_000,
-        does="Connections one process serves at once. Above it requests get 503, above twice as many connections are closed.",
+        does="Connections one process serves at once. Above it requests get 503, above twice as many connections "
+        "are closed.",
         why="Bounds memory at some 100 MB. Each connection also takes a file descriptor of the process.",
     ),
     Setting(
@@ -162,7 +163,8 @@ SETTINGS: tuple[Setting, ...] = (
         least=1,
         most=3600,
         does="How long a connection without a request is kept.",
-        why="Longer than the 60 seconds for which proxies keep theirs, so that it is they who close, and no request is lost.",
+        why="Longer than the 60 seconds for which proxies keep theirs, so that it is they who close, and no "
+        "request is lost.",
     ),
     Setting(
         name="request_for",
@@ -172,7 +174,8 @@ SETTINGS: tuple[Setting, ...] = (
         least=1,
         most=3600,
         does="How long a client may take to send one request, TLS handshake excluded.",
-        why="Requests are at most a few kilobytes. A client that sends a byte a second holds its place no longer than this.",
+        why="Requests are at most a few kilobytes. A client that sends a byte a second holds its place no longer "
+        "than this.",
     ),
     Setting(
         name="stop_for",
@@ -190,7 +193,8 @@ SETTINGS: tuple[Setting, ...] = (
         kind="url",
         default="sqlite:///dutchdoor.db",
         fallback="DATABASE_URL",
-        does="Where everything is kept: sqlite:///relative.db, sqlite:////absolute/path.db, or memory: to try things out.",
+        does="Where everything is kept: sqlite:///relative.db, sqlite:////absolute/path.db, or memory: to try "
+        "things out.",
         why="A file beside the working directory needs nothing installed.",
     ),
     Setting(
@@ -205,8 +209,10 @@ SETTINGS: tuple[Setting, ...] = (
         name="master_key",
         group="Keeping",
         kind="secret",
-        does="The keys that seal signing keys and make refresh tokens: one a line, the current one first, older ones after it.",
-        why="Unset: they are in the file master_key_file, which is dutchdoor.keys unless set, and made there with mode 0600.",
+        does="The keys that seal signing keys and make refresh tokens: one a line, the current one first, older "
+        "ones after it.",
+        why="Unset: they are in the file master_key_file, which is dutchdoor.keys unless set, and made there "
+        "with mode 0600.",
     ),
     Setting(
         name="pepper",
@@ -238,9 +244,11 @@ SETTINGS: tuple[Setting, ...] = (
         kind="text",
         default="standard",
         choices=("high", "standard", "relaxed"),
-        does="The defaults of this section. `high`: access_for 5m, idle_for 30m, absolute_for 12h, password_minimum 15. "
+        does="The defaults of this section. `high`: access_for 5m, idle_for 30m, absolute_for 12h, "
+        "password_minimum 15. "
         "`relaxed`: access_for 15m, idle_for 30d, absolute_for 90d.",
-        why="Ordinary web applications. `high` stays inside NIST's second assurance level, `relaxed` is for low-risk sites.",
+        why="Ordinary web applications. `high` stays inside NIST's second assurance level, `relaxed` is for "
+        "low-risk sites.",
     ),
     _policy(
         "modes",
@@ -253,7 +261,8 @@ SETTINGS: tuple[Setting, ...] = (
         "access_for",
         "duration",
         "Life of an access token.",
-        "The longest that a verifier which follows no revocations accepts what was ended. More than 15m is a finding of `check`.",
+        "The longest that a verifier which follows no revocations accepts what was ended. More than 15m is a "
+        "finding of `check`.",
     ),
     _policy("idle_for", "duration", "A session unused for this long has ended.", "Long enough for a holiday."),
     _policy(
@@ -290,7 +299,8 @@ SETTINGS: tuple[Setting, ...] = (
     _policy(
         "rotation",
         "text",
-        "`convergent`: a refresh whose answer was lost can be repeated. `strict`: every second use of a refresh token is theft.",
+        "`convergent`: a refresh whose answer was lost can be repeated. `strict`: every second use of a refresh "
+        "token is theft.",
         "Answers get lost every day. Strict is to the letter of ASVS 10.4.5, and logs people out for a lost answer.",
         "convergent", "strict",
     ),
@@ -309,7 +319,8 @@ SETTINGS: tuple[Setting, ...] = (
     _policy(
         "fingerprint",
         "text",
-        "What a refresh token does that comes back late from another browser or country: end the session, leave a note, nothing.",
+        "What a refresh token does that comes back late from another browser or country: end the session, leave "
+        "a note, nothing.",
         "An honest retry comes from the same browser.",
         "revoke", "observe", "off",
     ),
@@ -331,17 +342,19 @@ SETTINGS: tuple[Setting, ...] = (
         kind="text",
         default=next(iter(PROFILES)),
         choices=tuple(name for name in PROFILES if name != CHEAPEST.name),
-        does="How expensive a password's hash is, by the name of its source. Older hashes are replaced at the next log-in.",
+        does="How expensive a password's hash is, by the name of its source. Older hashes are replaced at the "
+        "next log-in.",
         why="19 MiB and two passes of Argon2id: OWASP's choice for servers that do other things as well.",
     ),
-    _policy("reset_for", "duration", "Life of a link that resets a password.", "Mail can take a while, a thief should not."),
+    _policy("reset_for", "duration", "Life of a link that resets a password.", "Mail takes a while, a thief must not."),
     _policy("verify_email_for", "duration", "Life of a link that verifies an address.", "People read mail once a day."),
-    _policy("setup_for", "duration", "Life of the link for the first administrator.", "Printed again at the next start."),
+    _policy("setup_for", "duration", "Life of the link for the first administrator.", "Each start prints another."),
     _policy(
         "require_verified_email",
         "switch",
         "Signing in needs a verified address, and registering tells nobody which accounts exist.",
-        "Off, so that trying it out needs no mail. On is the setting for production, and its absence a finding of `check`.",
+        "Off, so that trying it out needs no mail. On is the setting for production, and its absence a finding "
+        "of `check`.",
     ),
     _policy(
         "key_publish_for",
@@ -349,7 +362,7 @@ SETTINGS: tuple[Setting, ...] = (
         "A new signing key is published this long before it signs.",
         "Every cached key set knows it in time.",
     ),
-    _policy("key_sign_for", "duration", "How long a key signs before the next one does.", "Rotation that happens works."),
+    _policy("key_sign_for", "duration", "How long a key signs before the next one does.", "Rehearsed, rotation works."),
     _policy("max_audit_for", "duration", "Audit events are deleted after this.", "A year answers most questions."),
     Setting(
         name="product",
@@ -364,7 +377,8 @@ SETTINGS: tuple[Setting, ...] = (
         group="Mail and names",
         kind="url",
         default="console:",
-        does="What carries mail: console: prints it, file:DIRECTORY puts it there, smtps://user:password@host or smtp://... sends it.",
+        does="What carries mail: console: prints it, file:DIRECTORY puts it there, smtps://user:password@host or "
+        "smtp://... sends it.",
         why="Printed, trying it out needs no mail server.",
     ),
     Setting(
@@ -379,7 +393,8 @@ SETTINGS: tuple[Setting, ...] = (
         group="Mail and names",
         kind="text",
         default="",
-        does="Whom to tell about a weakness: a mailto: or https: address, published as /.well-known/security.txt (RFC 9116).",
+        does="Whom to tell about a weakness: a mailto: or https: address, published as /.well-known/security.txt "
+        "(RFC 9116).",
         why="Nobody knows it but you.",
     ),
     Setting(

@@ -134,7 +134,8 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
         if time.monotonic() - told >= TELL_EVERY:
             told = time.monotonic()
             say(
-                f"{tally.seen} lines: {tally.imported} imported, {tally.already_there} there already, {len(tally.refused)} refused"
+                f"{tally.seen} lines: {tally.imported} imported, {tally.already_there} there already, "
+                f"{len(tally.refused)} refused"
             )
     return tally
 
@@ -181,7 +182,8 @@ def _report(tally: Tally, *, dry_run: bool, as_json: bool, seconds: float) -> No
         say(f"... and {len(tally.refused) - SHOWN_AT_MOST} more; --refused FILE writes them all.")
     verb = "would be imported" if dry_run else "imported"
     click.echo(
-        f"{tally.imported} {verb}, {tally.already_there} there already, {len(tally.refused)} refused, in {seconds:.1f} s."
+        f"{tally.imported} {verb}, {tally.already_there} there already, {len(tally.refused)} refused, in "
+        f"{seconds:.1f} s."
     )
     if tally.disabled:
         click.echo(f"{tally.disabled} of them are disabled, as they were.")
