@@ -56,7 +56,7 @@ FORWARDING = frozenset({
 
 _DEVELOPMENT = (
     "Without --public-url (DUTCHDOOR_PUBLIC_URL) this server is for this machine alone, and {why}. "
-    "To serve others, set it to the https address that people use."
+    "To serve others, set it to the https address that people use, and name the proxy with --proxy."
 )
 _HEADER_AT_MOST = 2048
 _HOPS_AT_MOST = 32
@@ -217,7 +217,7 @@ class Edge:
         if canonical not in self._hosts:
             raise BadRequest(
                 "This server does not answer for the host named in this request. "
-                "If it should, list the name among its hosts; the first one is that of --public-url.",
+                "If it should, name it with --other-host; the first is the one of --public-url.",
                 code="unknown_host",
                 reason=f"host {(host or '')[:100]!a}",
             )
