@@ -194,6 +194,9 @@ def test_the_field_is_the_callers() -> None:
         check_new_password("short", minimum=8, product="x", field="new_password")
     assert refusal.value.field == "new_password"
     assert refusal.value.code == "weak_password"
+    with pytest.raises(errors.InvalidInput) as refusal:
+        check_new_password("x" * 2_000, minimum=8, product="x", field="new_password")
+    assert refusal.value.field == "new_password"
 
 
 @pytest.fixture

@@ -84,29 +84,30 @@ CHEAPEST = Profile(name="cheapest", memory=8, passes=1, lanes=1, source="the lea
 PROFILES = {profile.name: profile for profile in (OWASP_2024, RFC_9106_LOW_MEMORY, CHEAPEST)}
 
 
-def normalise(password: str) -> str:
+def normalise(password: str, *, field: str = "password") -> str:
     """Bring a password into the one form that is hashed, so that the same keys on another device give the same bytes.
 
     The form is NFC, as RFC 8265 (OpaqueString) has it. NFKC would also merge characters that people can tell apart and
     type on purpose. Nothing is trimmed, folded or cut (C02).
 
     Raises:
-        InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry, or text made to be slow.
+        InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry, or text made to be slow. It reports the
+            `field` given.
     """
     # C03: this refuses a megabyte before anything walks over it. Decomposed, as some devices send it, a password has up
     # to one and a half characters for each byte of its composed form, so the exact bound comes after composing.
     if len(password) > 2 * MAX_BYTES:
-        raise _too_long()
+        raise _too_long(field)
     if not is_stream_safe(password):
-        raise errors.InvalidInput("The password has too many accents on one letter.", field="password")
+        raise errors.InvalidInput("The password has too many accents on one letter.", field=field)
     composed = unicodedata.normalize("NFC", password)
     try:
         size = len(composed.encode())
     except UnicodeEncodeError:
         # Not chained: the original exception carries the password.
-        raise errors.InvalidInput("The password is not valid text.", field="password") from None
+        raise errors.InvalidInput("The password is not valid text.", field=field) from None
     if size > MAX_BYTES:
-        raise _too_long()
+        raise _too_long(field)
     return composed
 
 
@@ -297,5 +298,5 @@ def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode().rstrip("=")
 
 
-def _too_long() -> errors.InvalidInput:
-    return errors.InvalidInput(f"The password is too long: at most {MAX_BYTES:,} bytes.", field="password")
+def _too_long(field: str) -> errors.InvalidInput:
+    return errors.InvalidInput(f"The password is too long: at most {MAX_BYTES:,} bytes.", field=field)

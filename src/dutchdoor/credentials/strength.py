@@ -43,6 +43,9 @@ MAX_DISGUISES = 8
 MIN_WORD = 3
 """Characters of the shortest word of an address or name that counts as one."""
 
+MAX_LINE = 128
+"""Bytes read for a line of a breached list, which has some fifty: another kind of file is not read whole."""
+
 MAX_SOURCE = 256
 """Characters of an address or name that are looked at: as many as an address can have."""
 
@@ -63,10 +66,10 @@ def check_new_password(
     place: a name, a company. `breached` says whether a password is known from a breach, such as `BreachedList`.
 
     Raises:
-        InvalidInput: longer than 1,024 bytes, or not text; `field` is `password`.
+        InvalidInput: longer than 1,024 bytes, or not text.
         WeakPassword: the message is a sentence for the person who chose it, and never repeats the password.
     """
-    composed = normalise(password)
+    composed = normalise(password, field=field)
     if len(composed) < minimum:
         reason = f"This password is too short. Use {minimum} characters or more; a few words in a row are easy to keep."
     elif _fold(composed) in _common():
@@ -103,8 +106,8 @@ class BreachedList:
                 """The hash on the first line that begins after `offset`, or on the first of all for 0."""
                 lines.seek(offset)
                 if offset:
-                    lines.readline()
-                return lines.readline()[:40].upper() or b"~"
+                    lines.readline(MAX_LINE)
+                return lines.readline(MAX_LINE)[:40].upper() or b"~"
 
             return line_after(bisect.bisect_left(range(size), wanted, key=line_after)) == wanted
 
