@@ -18,13 +18,13 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvloop
 
 from benchmarks import contenders
 from benchmarks.contenders import Contender, View
-from benchmarks.load import Chain, Figures, Generator, Request, ask, collecting, drive, once, repeating
+from benchmarks.load import Chain, Figures, Generator, Request, ask, drive, once, repeating
 from benchmarks.servers import LOAD_CORE, SERVER_CORE, Server, pin, running
 from benchmarks.table import table
 
@@ -48,6 +48,8 @@ class Effort(NamedTuple):
 FULL = Effort(rounds=3, seconds=3, warm_for=0.5, many_rows=10**6, sessions=10**5)
 QUICK = Effort(rounds=1, seconds=1.5, warm_for=0.3, many_rows=10**5, sessions=10**4)
 FEW_ROWS = 10**4
+PATIENCE = 600.0
+"""Seconds that answering for every session once may take."""
 PARTS = ("requests", "hashing", "memory", "inside")
 
 
@@ -190,29 +192,25 @@ def measure_inside(effort: Effort, results: Results) -> None:
     results.add(contenders.OURS, "import verifier", inside("verifier")["import"])
 
 
-def inside(*what: object) -> dict[str, float]:
+def inside(*what: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.inside", *map(str, what)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 async def measure_memory(effort: Effort, results: Results) -> None:
-    """Make sessions with the embedded application, then let `dutchdoor serve` answer for every one of them once."""
+    """Make a database with many sessions, and let `dutchdoor serve` answer for each of them once."""
     say(f"memory with {effort.sessions:,} sessions")
-    patience = 600
     view = contenders.OURS_SERVER.views[0]
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder, "bench.db")
-        with running(contenders.OURS_EMBEDDED, hashing="none", database=database) as server:
-            scripts, cookies = collecting(view.login, effort.sessions, CONNECTIONS)
-            made = await drive(server.port, scripts, patience)
+        tokens = inside("sessions", database, effort.sessions)["tokens"]
         afresh = contenders.OURS_SERVER._replace(once_up=lambda port: None)
         with running(afresh, hashing="argon2id", database=database) as server:
-            empty = server.memory_mib
-            requests = [Request("GET", view.me, {"cookie": cookie}) for cookie in cookies]
-            used = await drive(server.port, once(requests, CONNECTIONS), patience)
-            results.add(contenders.OURS, "memory without sessions", empty)
+            results.add(contenders.OURS, "memory without sessions", server.memory_mib)
+            requests = [Request("GET", view.me, {"cookie": f"dd_session={token}"}) for token in tokens]
+            used = await drive(server.port, once(requests, CONNECTIONS), PATIENCE)
             results.add(contenders.OURS, "memory with sessions", server.memory_mib)
-    results.bad[contenders.OURS] += made.bad + used.bad + effort.sessions - len(cookies)
+    results.bad[contenders.OURS] += used.bad + effort.sessions - used.good
 
 
 class Machine:

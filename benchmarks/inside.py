@@ -30,20 +30,22 @@ from dutchdoor.stores.sqlite import SqliteStore
 
 SAMPLE = 5000
 """Sessions that are validated, drawn from all of them."""
+SIGNED_IN_WITHIN = 30.0
+"""Seconds: none of them is due to be marked as seen, because this measures reading."""
 BATCH = 500
 SESSIONS_AN_ACCOUNT = 4
 VERIFIER = "from dutchdoor.access.jwt import AccessTokenVerifier"
 DEVICES = (("Firefox", "Linux"), ("Chrome", "Windows"), ("Safari", "macOS"), ("Chrome Mobile", "Android"))
 
 
-async def fill(store: SqliteStore, rows: int, now: float) -> tuple[list[str], float]:
-    """Store so many sessions. Gives the tokens of a sample, and the bytes that one session takes on disk."""
+async def fill(store: SqliteStore, rows: int, now: float, *, keep: int) -> tuple[list[str], float]:
+    """Store so many sessions. Gives so many of their tokens, and the bytes that one session takes on disk."""
     draw = random.Random(1)
     subjects = [ids.new_id() for _ in range(max(rows // SESSIONS_AN_ACCOUNT, 1))]
     for first in range(0, len(subjects), BATCH):
         await store.commit(*(Add(bare_account(subject, now)) for subject in subjects[first : first + BATCH]))
     before = await _size(store)
-    kept, every = [], max(rows // SAMPLE, 1)
+    kept, every = [], max(rows // keep, 1)
     for first in range(0, rows, BATCH):
         batch = []
         for number in range(first, min(first + BATCH, rows)):
@@ -63,7 +65,7 @@ async def fill(store: SqliteStore, rows: int, now: float) -> tuple[list[str], fl
                 scope="",
                 master_key_id=b"",
                 # Sign-ins arrive over time, which is what ids begin with.
-                now=now + number * 0.001,
+                now=now + number / rows * SIGNED_IN_WITHIN,
                 policy=STANDARD,
             )
             batch.append(Add(session))
@@ -93,11 +95,10 @@ async def validation(rows: int) -> dict[str, float]:
             store,
             master=MasterKeys(MasterKey.generate()),
             issuer="http://localhost",
-            # Nothing is due to be marked as seen: this measures reading.
-            clock=lambda: now + rows * 0.001,
+            clock=lambda: now + SIGNED_IN_WITHIN,
         )
         await authority.open()
-        tokens, size = await fill(store, rows, now)
+        tokens, size = await fill(store, rows, now, keep=SAMPLE)
         keys = [ids.decode(sessions.SessionToken.parse(token).id) for token in tokens]
         bare = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         full_times, bare_times = [], []
@@ -121,6 +122,15 @@ async def validation(rows: int) -> dict[str, float]:
     }
 
 
+async def signed_in(path: str, rows: int) -> dict[str, list[str]]:
+    """Make a database in which so many sessions were started within the last seconds."""
+    store = SqliteStore(path)
+    await store.open()
+    tokens, _ = await fill(store, rows, time.time() - SIGNED_IN_WITHIN, keep=rows)
+    await store.close()
+    return {"tokens": tokens}
+
+
 def verifier() -> dict[str, float]:
     """Start Python with and without the import, in turn; the difference of the medians in milliseconds."""
     # With bytecode written, as on any machine after the first import.
@@ -135,5 +145,16 @@ def verifier() -> dict[str, float]:
     return {"import": importing - bare}
 
 
+def main() -> None:
+    match sys.argv[1:]:
+        case ["validation", rows]:
+            measured: object = asyncio.run(validation(int(rows)))
+        case ["sessions", path, rows]:
+            measured = asyncio.run(signed_in(path, int(rows)))
+        case _:
+            measured = verifier()
+    print(json.dumps(measured))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(validation(int(sys.argv[2]))) if sys.argv[1] == "validation" else verifier()))
+    main()

@@ -95,20 +95,6 @@ class Take:
         return next(self._turns, None)
 
 
-class Collect(Take):
-    """The same, and keeps the cookies it is given."""
-
-    def __init__(self, turns: Iterator[bytes], cookies: list[str]) -> None:
-        super().__init__(turns)
-        self._cookies = cookies
-
-    def after(self, answer: bytes, body_at: int) -> bytes | None:
-        found = _COOKIE(answer, 0, body_at)
-        if found:
-            self._cookies.append(found[1].decode())
-        return next(self._turns, None)
-
-
 class Chain:
     """Sends what the last answer's body makes of it: a refresh presents the token that the one before returned."""
 
@@ -135,15 +121,8 @@ def once(requests: Iterable[Request], connections: int) -> list[Script]:
     return [Take(turns) for _ in range(connections)]
 
 
-def collecting(request: Request, times: int, connections: int) -> tuple[list[Script], list[str]]:
-    """Send one request so often; the list fills with the cookies that the answers set."""
-    turns, cookies = itertools.repeat(request.encoded(), times), list[str]()
-    return [Collect(turns, cookies) for _ in range(connections)], cookies
-
-
 # --- sending it ------------------------------------------------------------------------------------------------------
 
-_COOKIE = re.compile(rb"(?i)\r\nset-cookie: *([^;\r]+)").search
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)").search
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked").search
 
