@@ -128,7 +128,7 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
     del fields["preset"]
     for setting in SETTINGS:
         file = read.get(f"{setting.name}_file")
-        if setting.kind == "secret" and setting.name != "master_key" and file is not None:
+        if setting.hidden and setting.name != "master_key" and file is not None:
             fields[setting.name] = Secret(_secret_in(str(file), sources[f"{setting.name}_file"]))
     settings = Settings(
         **fields,
@@ -162,7 +162,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
         if name == "port" and value.startswith(("tcp://", "udp://")):
             continue  # Kubernetes again
         if name not in known or variable != PREFIX + name.upper():
-            raise _unknown(f"The variable {variable}", variable, [PREFIX + each.upper() for each in known])
+            raise _unknown(f"The variable {variable}", variable.upper(), [PREFIX + each.upper() for each in known])
         if value != "":
             # Empty is unset: that is how a compose file passes on what its own environment lacks.
             found[name] = (value, variable)
@@ -222,8 +222,6 @@ def _one_spelling(found: Mapping[str, tuple[object, str]]) -> None:
 def _read(name: str, value: object, source: str) -> object:
     setting = BY_NAME.get(name)
     if setting is None:  # the file of a secret
-        if BY_NAME[name.removesuffix("_file")].kind == "url":
-            return Secret(_secret_in(_text(value, source), source))
         return _text(value, source)
     read: object = _READERS[setting.kind](value, source)
     for each in read if isinstance(read, tuple) else (read,):

@@ -319,8 +319,8 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
                 f"--tls-cert {cert} and --tls-key {key} do not make a certificate with its key "
                 f"({exc.reason or 'not PEM'}). "
                 "Both are PEM; the key is not encrypted."
-            )
-        raise _wrong(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.")
+            ) from None
+        raise _wrong(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.") from None
 
 
 def _no_passphrase() -> str:

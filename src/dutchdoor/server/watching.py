@@ -1,8 +1,8 @@
 """What the server tells about itself: one line for each transition, one for each request if asked, and counters.
 
 Transitions are told from where all of them pass, the commit: nothing can happen without its line, and no line is
-written for what was not committed. No line and no label holds a token, a query string or a header; a path is written as its
-route, because somebody may have put a token into it.
+written for what was not committed. No line and no label holds a token, a query string or a header; a path is
+written as its route, because somebody may have put a token into it.
 
 What is off costs nothing: `serve` wraps the application only if requests are logged or counted.
 """

@@ -1,0 +1,233 @@
+"""Reading the configuration: order, spellings, refusals, and nothing secret in what is printed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.policy import HIGH, STANDARD
+from dutchdoor.server.assemble import make_auth
+from dutchdoor.server.config import Secret, Settings, duration, read_settings
+from dutchdoor.server.reference import reference
+from dutchdoor.server.settings import SETTINGS
+
+CANARY = "canary-9f2b7c51-e0d4"
+
+
+def refused(arguments: dict[str, object] | None = None, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        read_settings(arguments or {}, environment or {})
+    return str(caught.value)
+
+
+def test_arguments_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
+    """The nearest to the command counts, and each setting remembers where it came from."""
+    file = tmp_path / "door.toml"
+    file.write_text('port = 1001\nworkers = 3\nhost = "::1"\nproduct = "Door"\n')
+    environment = {"DUTCHDOOR_PORT": "1002", "DUTCHDOOR_WORKERS": "4", "DUTCHDOOR_CONFIG": str(file)}
+    settings = read_settings({"port": "1003"}, environment)
+    assert (settings.port, settings.workers, settings.host, settings.product) == (1003, 4, "::1", "Door")
+    assert settings.alg == "ES256"
+    assert [settings.source(name) for name in ("port", "workers", "host", "alg")] == [
+        "--port", "DUTCHDOOR_WORKERS", "host in door.toml", "the default",
+    ]  # fmt: skip
+
+
+def test_platforms_variables_are_fall_backs() -> None:
+    """DATABASE_URL, PORT and WEB_CONCURRENCY count where ours are not set; REDIS_URL may be somebody else's."""
+    theirs = {"DATABASE_URL": "sqlite:///theirs.db", "PORT": "5000", "WEB_CONCURRENCY": "2", "REDIS_URL": "redis://x"}
+    settings = read_settings({}, theirs)
+    assert (settings.database.reveal(), settings.port, settings.workers) == ("sqlite:///theirs.db", 5000, 2)
+    settings = read_settings({}, {**theirs, "DUTCHDOOR_DATABASE": "sqlite:///ours.db", "DUTCHDOOR_PORT": "5001"})
+    assert (settings.database.reveal(), settings.port) == ("sqlite:///ours.db", 5001)
+    assert "no Redis store" in refused({"redis": "redis://x"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("DUTCHDOOR_PROT", "DUTCHDOOR_PORT"),
+        ("DUTCHDOOR_ACCESS_FRO", "DUTCHDOOR_ACCESS_FOR"),
+        ("DUTCHDOOR_port", "DUTCHDOOR_PORT"),
+    ],
+)
+def test_an_unknown_variable_is_an_error_that_names_the_nearest(variable: str, nearest: str) -> None:
+    """A misspelt variable stops the start: a protection that is silently skipped is none."""
+    message = refused(environment={variable: "1"})
+    assert variable in message
+    assert nearest in message
+
+
+def test_an_unknown_key_in_the_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
+    """The same in the file, also for a table that would be skipped whole."""
+    file = tmp_path / "door.toml"
+    for text, nearest in (("idle_fro = 1", "idle_for"), ("[server]\nport = 1", "proxy")):
+        file.write_text(text)
+        message = refused({"config": str(file)})
+        assert "door.toml" in message
+        assert nearest in message or "nearest" in message
+
+
+def test_kubernetes_variables_are_nobodys_mistake() -> None:
+    """A Service called dutchdoor puts these into every container beside it."""
+    environment = {
+        "DUTCHDOOR_SERVICE_HOST": "10.0.0.1",
+        "DUTCHDOOR_SERVICE_PORT": "80",
+        "DUTCHDOOR_SERVICE_PORT_HTTP": "80",
+        "DUTCHDOOR_PORT": "tcp://10.0.0.1:80",
+        "DUTCHDOOR_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "DUTCHDOOR_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert read_settings({}, environment).port == 8000
+
+
+def test_empty_variables_are_unset() -> None:
+    """A compose file passes on what it does not have as an empty text."""
+    assert read_settings({}, {"DUTCHDOOR_PORT": "", "DUTCHDOOR_PUBLIC_URL": ""}).public_url is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("12h", 43_200), ("30d", 2_592_000), ("1h30m", 5400), ("2w", 1_209_600), ("45", 45)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Durations are written with a unit, or as seconds."""
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "10 minutes", "-5m", "m", "1e9d", "nan", "inf", "9" * 40, "10m;", True, None, [1]]
+)
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    """A duration that was not understood is not guessed at."""
+    if text == "10":
+        assert duration(text) == 10
+    else:
+        with pytest.raises(Misconfigured, match="duration"):
+            duration(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("port", "70000", "at most 65535"),
+        ("port", "http", "whole number"),
+        ("workers", "0", "at least 1"),
+        ("alg", "none", "ES256"),
+        ("access_for", "2h", "at most an hour"),
+        ("idle_for", "90d", "longer than absolute_for"),
+        ("modes", "session,cookie", "session, hybrid, jwt"),
+        ("rotation", "loose", "convergent"),
+        ("theft_ends_all", "maybe", "true or false"),
+        ("password_minimum", "4", "between 8 and 64"),
+        ("password_hash", "cheapest", "owasp"),
+        ("product", "two\nlines", "one line"),
+        ("tls_cert", "cert.pem", "--tls-key"),
+    ],
+)
+def test_wrong_values_name_their_setting(name: str, value: str, says: str) -> None:
+    """Whatever is wrong is said in words that lead to the setting."""
+    message = refused(environment={f"DUTCHDOOR_{name.upper()}": value})
+    assert says in message
+
+
+def test_policy_is_the_one_an_application_would_have_built() -> None:
+    """A preset, and single settings over it."""
+    assert read_settings({}, {}).policy == STANDARD
+    settings = read_settings({"preset": "high"}, {"DUTCHDOOR_MAX_SESSIONS": "1", "DUTCHDOOR_MODES": "hybrid, jwt"})
+    assert settings.policy.access_for == HIGH.access_for
+    assert settings.policy.password_minimum == 15
+    assert (settings.policy.max_sessions, settings.policy.modes) == (1, ("hybrid", "jwt"))
+
+
+def test_every_secret_also_from_a_file(tmp_path: Path) -> None:
+    """`..._FILE` holds the secret itself; the nearer layer wins whichever of the two spellings it uses."""
+    held = tmp_path / "held"
+    held.write_text(f"{CANARY}\n")
+    settings = read_settings({}, {"DUTCHDOOR_PEPPER_FILE": str(held), "DUTCHDOOR_METRICS_TOKEN_FILE": str(held)})
+    assert settings.pepper == Secret(CANARY)
+    assert settings.metrics_token == Secret(CANARY)
+    held.write_text("sqlite:///held.db")
+    assert read_settings({}, {"DUTCHDOOR_DATABASE_FILE": str(held)}).database.reveal() == "sqlite:///held.db"
+    file = tmp_path / "door.toml"
+    file.write_text(f'database_file = "{held}"')
+    settings = read_settings({"config": str(file)}, {"DUTCHDOOR_DATABASE": "sqlite:///nearer.db"})
+    assert settings.database.reveal() == "sqlite:///nearer.db"
+
+
+def test_secrets_files_are_bounded_and_there(tmp_path: Path) -> None:
+    """A wrong path is named; a file without end does not fill the memory; two spellings at once are refused."""
+    assert "cannot be read" in refused(environment={"DUTCHDOOR_PEPPER_FILE": str(tmp_path / "none")})
+    assert "too large" in refused(environment={"DUTCHDOOR_PEPPER_FILE": "/dev/zero"})
+    (tmp_path / "empty").write_text("\n")
+    assert "no text" in refused(environment={"DUTCHDOOR_PEPPER_FILE": str(tmp_path / "empty")})
+    both = {"DUTCHDOOR_PEPPER": CANARY, "DUTCHDOOR_PEPPER_FILE": str(tmp_path / "empty")}
+    assert "Keep one" in refused(environment=both)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3cr3t", "changeme-changeme-changeme", "your-secret-goes-here-please", "aaaaaaaaaaaaaaaaaaaaaaaa"]
+)
+def test_p09_placeholders_and_short_secrets_are_refused(text: str) -> None:
+    """P09, J14: a secret that nobody made at random stops the start, and is not repeated in the message."""
+    for name in ("PEPPER", "METRICS_TOKEN"):
+        message = refused(environment={f"DUTCHDOOR_{name}": text})
+        assert "dutchdoor key master" in message
+        assert text not in message
+    with pytest.raises(Misconfigured) as caught:
+        make_auth(read_settings({}, {"DUTCHDOOR_MASTER_KEY": text, "DUTCHDOOR_DATABASE": "memory:"}))
+    assert text not in str(caught.value)
+
+
+def test_nothing_secret_in_repr_or_messages(tmp_path: Path) -> None:
+    """The struct, a copy of it and every refusal keep addresses with passwords and keys to themselves."""
+    environment = {
+        "DUTCHDOOR_DATABASE": f"sqlite:///{CANARY}.db",
+        "DUTCHDOOR_MASTER_KEY": CANARY * 2,
+        "DUTCHDOOR_PEPPER": CANARY,
+        "DUTCHDOOR_METRICS_TOKEN": CANARY,
+        "DUTCHDOOR_MAIL": f"smtps://user:{CANARY}@mail.example.com",
+    }
+    settings = read_settings({}, environment)
+    assert CANARY not in repr(settings)
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    file = tmp_path / "door.toml"
+    for text in (f'pepper = "{CANARY}', f"pepper = {CANARY}", f'pepper = ["{CANARY}"]', f'mail = "x:{CANARY}\\n"'):
+        file.write_text(text)
+        assert CANARY not in refused({"config": str(file)})
+    wrong_mail = read_settings(
+        {}, {**environment, "DUTCHDOOR_MAIL": f"pigeon:{CANARY}", "DUTCHDOOR_DATABASE": "memory:"}
+    )
+    with pytest.raises(Misconfigured) as caught:
+        make_auth(replace_master(wrong_mail))
+    assert CANARY not in str(caught.value)
+
+
+def replace_master(settings: Settings) -> Settings:
+    fresh = "q7Zt0x2m4kP9vB1cY8nR5sL3wJ6hD0fGaQeUiOyTxKM"
+    return replace(settings, master_key=Secret(fresh))
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """docs/configuration.md names every setting as it is."""
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert page.read_text() == reference(), (
+        "write it anew: python -m dutchdoor.server.reference > docs/configuration.md"
+    )
+
+
+def test_every_policy_field_is_a_setting() -> None:
+    """Nothing the policy knows is out of an operator's reach, and every setting has its reason."""
+    names = {setting.name for setting in SETTINGS}
+    assert set(STANDARD.__struct_fields__) <= names
+    assert {name for name in Settings.__struct_fields__} - {
+        "policy",
+        "sources",
+        "config_file",
+        "master_key_file",
+    } <= names
+    assert all(setting.does and setting.why for setting in SETTINGS)
