@@ -2,16 +2,27 @@
 asked.
 
 `jwt.py` is the format we issue, with its parts `jws.py` (the signature), `cache.py` (tokens already verified) and
-`inspect.py` (the findings, in words). `jwe.py` wraps any of them for operators who must hide claims from the client.
+`inspect.py` (the findings, in words). `jwe.py` wraps a signed one for operators who must hide claims from the client.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Annotated, Any, Final, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-__all__ = ["Claims", "TokenVerifier"]
+__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "TokenVerifier"]
+
+MAX_TOKEN: Final = 8192
+"""Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
+MAX_TIME: Final = 253402300799
+"""The last second of the year 9999. What lies beyond is no date, and overflows somewhere."""
+
+# As written: 1800000000 must not become 1800000000.0 when it is written again. Bounded where it is read, because an
+# integer in JSON may have thousands of digits.
+_IN_RANGE: Final = Meta(ge=0, le=MAX_TIME)
+Time: TypeAlias = Annotated[int, _IN_RANGE] | Annotated[float, _IN_RANGE]
+Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,19 +34,19 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     iss: str
     sub: str
     aud: str | tuple[str, ...]
-    exp: int | float
-    iat: int | float
+    exp: Time
+    iat: Time
     jti: str
     client_id: str
     sid: str | None = None
     """The session it speaks for; None for a stateless token."""
-    epoch: int
+    epoch: Epoch
     """The subject's epoch when it was issued: a revocation of the subject covers every lower one."""
-    auth_time: int | float | None = None
+    auth_time: Time | None = None
     amr: tuple[str, ...]
     roles: tuple[str, ...]
     scope: str = ""
-    nbf: int | float | None = None
+    nbf: Time | None = None
     kid: str = ""
     """The key that signed it, from its header. A key can be revoked as a whole."""
     extra: dict[str, Any] = {}

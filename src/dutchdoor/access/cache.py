@@ -22,8 +22,7 @@ from typing import Final
 
 from msgspec.structs import force_setattr
 
-from dutchdoor.access import Claims
-from dutchdoor.access.jws import MAX_TOKEN
+from dutchdoor.access import MAX_TOKEN, Claims
 from dutchdoor.access.jwt import AccessTokenVerifier
 from dutchdoor.errors import InvalidToken, Misconfigured
 

@@ -16,11 +16,11 @@ import pybase64
 from msgspec import Struct
 
 from dutchdoor import strict_json
+from dutchdoor.access import MAX_TOKEN
 from dutchdoor.errors import InvalidToken, UnknownKey
 from dutchdoor.keys import MAX_KID, Key, KeySet
 
 __all__ = [
-    "MAX_TOKEN",
     "Header",
     "decode_part",
     "encode_header",
@@ -31,8 +31,6 @@ __all__ = [
     "verify",
 ]
 
-MAX_TOKEN: Final = 8192
-"""Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
 
 _BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # By length modulo 4: what padding was left out, and which last characters leave no spare bits set. 1 is no length at
