@@ -51,6 +51,7 @@ from dutchdoor.refresh import (
     mint,
 )
 from dutchdoor.refresh import Superseded as IsSuperseded
+from dutchdoor.remembered import Remembered, RememberedSessions
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.sessions import Session, SessionToken
 from dutchdoor.store import Add, Change, Committed, End, EndAll, Expect, Log, Revoke, Store, Swap
@@ -132,6 +133,7 @@ class Authority:
         self._own_kids: tuple[str, ...] = ()
         self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
         self._claims = claims
+        self._remembered = RememberedSessions()
         self._ring = KeyRing((), master)
         self._ring_read_at = -1.0
 
@@ -153,9 +155,9 @@ class Authority:
         client: Client,
         client_id: str = "",
         scope: str = "",
-        also: Sequence[Change] = (),
+        replacing: Sequence[Session] = (),
     ) -> SignedIn:
-        """Start a sign-in from a proof, with `also` in the same transaction. Every call makes a new id.
+        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction.
 
         Raises:
             NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again.
@@ -168,21 +170,12 @@ class Authority:
             account = await self.store.account(verified.subject)
             if account is None or not account.active or account.epoch != verified.epoch:
                 raise NotAuthenticated("the account changed since the proof")
+            leaving = [session for session in replacing if await self._is_live(session.id, now)]
+            changes: list[Change] = [Expect(account.subject, verified.epoch)]
+            for session in leaving:
+                changes += self._ending(session, "replaced", client, actor=account.subject, now=now)
             if mode == "jwt":
-                access, expires_in, token_id = await self._access_token(
-                    account, None, verified, client_id, scope, now, self.policy.access_for
-                )
-                record = event(
-                    "token_issued",
-                    now=now,
-                    client=client,
-                    subject=account.subject,
-                    actor=account.subject,
-                    client_id=client_id,
-                    detail=token_id,
-                )
-                changes: list[Change] = [Expect(account.subject, verified.epoch), *also, Log(record)]
-                signed_in = SignedIn(account=account, mode=mode, access_token=access, expires_in=expires_in)
+                signed_in, record = await self._issue_stateless(account, verified, client, client_id, scope, now)
             else:
                 session, token = sessions.start(
                     verified,
@@ -194,34 +187,56 @@ class Authority:
                     now=now,
                     policy=self.policy,
                 )
-                changes = [*await self._room_for_one_more(account, client, now), Add(session), *also]
-                changes.append(
-                    Log(
-                        event(
-                            "session_started", now=now, client=client, subject=account.subject, actor=account.subject,
-                            session_id=session.id, client_id=client_id, detail=mode,
-                        )
-                    )
-                )  # fmt: skip
+                changes += await self._room_for_one_more(account, leaving, client, now)
+                changes.append(Add(session))
+                record = self._event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
             try:
-                await self.store.commit(*changes)
+                await self.store.commit(*changes, Log(record))
             except Conflict:
                 continue
             return signed_in
         raise Unavailable("starting a session kept losing races")
 
-    async def _room_for_one_more(self, account: Account, client: Client, now: float) -> list[Change]:
+    async def _is_live(self, session_id: str, now: float) -> bool:
+        found = await self.store.session(session_id)
+        return found is not None and sessions.is_live(*found, now)
+
+    async def _issue_stateless(
+        self, account: Account, verified: Verified, client: Client, client_id: str, scope: str, now: float
+    ) -> tuple[SignedIn, AuditEvent]:
+        access, expires_in, token_id = await self._access_token(
+            account, None, verified, client_id, scope, now, self.policy.access_for
+        )
+        record = event(
+            "token_issued",
+            now=now,
+            client=client,
+            subject=account.subject,
+            actor=account.subject,
+            client_id=client_id,
+            detail=token_id,
+        )
+        return SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in), record
+
+    async def _room_for_one_more(
+        self, account: Account, leaving: Sequence[Session], client: Client, now: float
+    ) -> list[Change]:
         """What must happen, or hold, for one more session of an account to start."""
         if self.policy.max_sessions is None:
-            return [Expect(account.subject, account.epoch)]
-        live = [s for s in await self.store.sessions_of(account.subject) if sessions.is_live(s, account, now)]
+            return []
+        gone = {session.id for session in leaving}
+        live = [
+            session
+            for session in await self.store.sessions_of(account.subject)
+            if session.id not in gone and sessions.is_live(session, account, now)
+        ]
         over = sessions.to_end_for(live, self.policy)
         if over is None:
             raise SessionLimitReached(f"{len(live)} sessions are live")
         # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one
         # counts the first. A count without it would let both through.
-        changes: list[Change] = [Expect(account.subject, account.epoch), Swap(account)]
+        changes: list[Change] = [Swap(account)]
         for session in over:
             changes += self._ending(session, "limit", client, actor="system", now=now)
         return changes
@@ -239,8 +254,9 @@ class Authority:
 
     # Checking
 
-    async def resume(self, token: str) -> tuple[Principal, Session, Account]:
-        """Tell whose session a cookie's token is. One look-up; `last_seen_at` is written at a bounded rate.
+    async def resume(self, token: str) -> Remembered:
+        """Tell whose session a cookie's token is: a memory hit or one look-up; `last_seen_at` is written at a bounded
+        rate.
 
         Raises:
             InvalidToken: not a token we made.
@@ -248,23 +264,37 @@ class Authority:
             Unavailable: the store is out of reach. Never taken for signed out.
         """
         presented = SessionToken.parse(token)
-        found = await self.store.session(presented.id)
+        held = await self.recall(presented.id)
         # An id we did not mint is unknown here and stays unknown: nothing is ever created from what a client sends.
-        if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
+        if held is None or held.session.mode != "session" or not presented.matches(held.session.secret_hash):
             raise InvalidToken("no session has this token")
-        session, account = found
+        sessions.check_live(held.session, held.account, self.clock())
+        return held
+
+    async def recall(self, session_id: str) -> Remembered | None:
+        """Give a session with its account, from memory if they were read a moment ago and nothing has ended them since.
+
+        What is looked up is given as it is, ended or not; what is remembered is live. Raises `Unavailable`.
+        """
+        await self._follow()
         now = self.clock()
-        sessions.check_live(session, account, now)
-        seen = sessions.touched(session, now, self.policy)
-        if seen is not None:
-            try:
-                await self.store.commit(Swap(seen))
-                session = replace(seen, revision=seen.revision + 1)
-            except Conflict:
-                # Somebody else touched, changed or ended it meanwhile. The sighting is dropped, never forced: a request
+        held = self._remembered.get(session_id, self.log, now)
+        if held is not None:
+            return held
+        found = await self.store.session(session_id)
+        if found is None:
+            return None
+        session, account = found
+        if sessions.is_live(session, account, now):
+            seen = sessions.touched(session, now, self.policy)
+            # Refreshing is what keeps a hybrid session in use; its access token's use does not prolong it.
+            if seen is not None and session.mode == "session":
+                # Somebody else touched, changed or ended it meanwhile: the sighting is dropped, never forced. A request
                 # that read the session before it ended must not write it back to life.
-                pass
-        return sessions.principal_of(session, account), session, account
+                with suppress(Conflict):
+                    await self.store.commit(Swap(seen))
+                    session = replace(seen, revision=seen.revision + 1)
+        return self._remembered.keep(session, account, now)
 
     async def verify(self, token: str) -> Principal:
         """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
@@ -579,6 +609,10 @@ class Authority:
         fresh, token = sessions.renew(session, verified, now)
         await self.store.commit(*changes, Swap(fresh))
         return await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
+
+    def forget_remembered(self) -> None:
+        """Look every session up again: after a change that no entry of the log tells of."""
+        self._remembered.forget()
 
     # Tokens and keys
 

@@ -270,14 +270,24 @@ class Directory:
         return welcome, asyncio.ensure_future(self._forgive(buckets, digest))
 
     async def sign_in(
-        self, email: str, password: str, *, mode: Mode, client: Client, client_id: str = "", marks: str = ""
+        self,
+        email: str,
+        password: str,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        marks: str = "",
+        replacing: Sequence[Session] = (),
     ) -> tuple[SignedIn, str]:
         """Prove, and start. Gives what starts, and the browser's mark. Raises what `prove` and `Authority.start`
         raise.
         """
         for last in (False, True):
             welcome, forgiven = await self._prove(email, password, client, marks)
-            starting = self.authority.start(welcome.verified, mode=mode, client=client, client_id=client_id)
+            starting = self.authority.start(
+                welcome.verified, mode=mode, client=client, client_id=client_id, replacing=replacing
+            )
             try:
                 signed_in, _ = await asyncio.gather(starting, forgiven)
             except NotAuthenticated:
@@ -303,10 +313,12 @@ class Directory:
         await asyncio.gather(self.store.give_back(buckets[:1]), self.store.forget([*buckets[1:2], *ceilings]))
 
     async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
-        now = self.clock()
-        fresh = replace(credential, proof=await self.hasher.hash(password))
-        record = event("password_rehashed", now=now, client=client, subject=credential.subject, actor="system")
-        with suppress(Conflict):  # it changed meanwhile, or another log-in upgraded it
+        # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
+        with suppress(Conflict, Unavailable):
+            fresh = replace(credential, proof=await self.hasher.hash(password))
+            record = event(
+                "password_rehashed", now=self.clock(), client=client, subject=credential.subject, actor="system"
+            )
             await self.store.commit(Swap(fresh), Log(record))
 
     async def _refuse(self, account: Account | None, client: Client, why: str) -> None:
@@ -378,26 +390,21 @@ class Directory:
     async def reauthenticate(
         self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
     ) -> SignedIn:
-        """Prove the password again inside a session: a fresh `auth_time`, and new secrets for the session.
+        """Prove the password again inside a session: a fresh `auth_time`, in a new session that replaces the old.
 
-        Raises `WrongCredentials`, `RateLimited`, `NotAuthenticated` when the session changed meanwhile.
+        Raises `WrongCredentials`, `RateLimited`, and `NotAuthenticated` when the account changed meanwhile.
         """
         await self._take([(self.limits.password_by_session, session.id if session else account.subject)])
         credential = await self.store.credential(account.subject, PASSWORD)
         if credential is None or not await self.hasher.verify(password, credential.proof):
             await self._refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
-        now = self.clock()
-        changes: list[Change] = [
-            Expect(account.subject, account.epoch),
-            Log(self._event("login", account, client, now, detail="reauthenticated")),
-        ]
-        try:
-            return await self.authority.renew(
-                session, account, raised=account, client_id=client_id, changes=changes, amr=("pwd",), now=now
-            )
-        except Conflict:
-            raise NotAuthenticated("the session or the account changed meanwhile") from None
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=self.clock())
+        if session is None:
+            return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id)
+        return await self.authority.start(
+            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, replacing=[session]
+        )
 
     async def forget_password(self, email: str, *, client: Client) -> None:
         """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
@@ -495,6 +502,7 @@ class Directory:
                 )
             except Conflict:
                 continue
+            self.authority.forget_remembered()  # no entry of the log tells of this
             return verified
         raise Unavailable("verifying the address kept losing races")
 

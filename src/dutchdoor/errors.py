@@ -4,6 +4,7 @@
     ├── Refused                    the caller did not prove who it is, or may not do this
     │   ├── NotAuthenticated       no proof, or none that holds: unknown, expired, ended                 401
     │   │   ├── InvalidToken       a token that is malformed, forged, expired or meant for someone else  401
+    │   │   │   └── UnknownKey     it names a key we do not have: there may be a new one                 401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
     │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
     │   ├── Forbidden              proven, but lacking the right                                         403
@@ -14,8 +15,8 @@
     ├── Superseded                 an older refresh token: read the cookie jar again (R5)                409
     ├── SessionLimitReached        the account has as many sessions as policy allows                     409
     ├── NotFound                   no such thing, or not yours: deliberately one and the same            404
-    ├── Conflict                   a conditional write lost its race; nothing was written                (retried
-    inside) ├── InvalidKey                 a key or key set that must not be used
+    ├── Conflict                   a conditional write lost its race; nothing was written       tried again inside
+    ├── InvalidKey                 a key or key set that must not be used
     ├── Misconfigured              a setting that is unsafe or contradicts another
     └── Unavailable                a dependency is out of reach; `retry_after` seconds                   503
 

@@ -100,6 +100,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Statuses it may answer with besides, for the documentation."""
     query: tuple[str, ...] = ()
     """The query parameters it reads; any other is refused."""
+    probe: bool = False
+    """Answers whoever reaches it, under whatever host: those who watch a server name it by its address."""
     own_origin: bool = True
     """Judged by Fetch Metadata and Origin. Off where a registered client, not a browser, speaks."""
 
@@ -203,8 +205,8 @@ class Call:
             principal = await self.authority.verify(token)
             by_token = Caller(principal=principal, account=None, session=None, by_cookie=False)
         if cookie is not None:
-            principal, session, account = await self.authority.resume(cookie)
-            by_cookie = Caller(principal=principal, account=account, session=session, by_cookie=True)
+            held = await self.authority.resume(cookie)
+            by_cookie = Caller(principal=held.principal, account=held.account, session=held.session, by_cookie=True)
         if by_token is None or by_cookie is None:
             return by_token or by_cookie
         a, b = by_token.principal, by_cookie.principal
@@ -221,18 +223,16 @@ class Call:
         caller = self.required
         if caller.account is not None:
             return caller.account, caller.session
-        store, principal = self.authority.store, caller.principal
-        session: Session | None = None
-        account: Account | None = None
+        principal = caller.principal
         if principal.session_id is None:
-            account = await store.account(principal.subject)
-        else:
-            found = await store.session(principal.session_id)
-            if found is not None and found[0].ended_at is None:
-                session, account = found
-        if account is None or not account.active:
-            raise NotAuthenticated("the account or the session ended")
-        return account, session
+            account = await self.authority.store.account(principal.subject)
+            if account is None or not account.active:
+                raise NotAuthenticated("the account ended")
+            return account, None
+        held = await self.authority.recall(principal.session_id)
+        if held is None or held.session.ended_at is not None or not held.account.active:
+            raise NotAuthenticated("the session or its account ended")
+        return held.account, held.session
 
 
 class Api:

@@ -78,7 +78,7 @@ class AsgiApplication:
         request = request_of(scope)
         api = self._api
         try:
-            response = api.admit(request)
+            response = None if route is not None and route.probe else api.admit(request)
             if response is None:
                 if refused is not None or route is None:
                     raise refused or NotFound("no such path")

@@ -215,8 +215,8 @@ async def login(call: Call) -> Response:
         client=call.observed(),
         client_id=client_id,
         marks=call.cookies.mark(call.request.cookie()),
+        replacing=await _sessions_of_cookies(call),
     )
-    await _end_replaced(call, signed_in)
     headers: list[Header] = []
     if call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie"):
         headers.append(call.cookies.set_mark(mark, max_age=MARK_FOR))
@@ -240,22 +240,17 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
     return transport
 
 
-async def _end_replaced(call: Call, fresh: SignedIn) -> None:
-    """End the sign-in this browser held before: a cookie planted before the log-in is worth nothing after it."""
-    for session_id in await _sessions_of_cookies(call):
-        if fresh.session is None or session_id != fresh.session.id:
-            await call.authority.end(session_id, client=call.observed(), actor=fresh.account.subject, reason="replaced")
-
-
-async def _sessions_of_cookies(call: Call) -> list[str]:
-    """The live sessions that the presented cookies prove to be this browser's."""
-    held: list[str] = []
+async def _sessions_of_cookies(call: Call) -> list[Session]:
+    """The live sessions that the presented cookies prove to be this browser's. They end when it signs in anew: a cookie
+    that was planted before a log-in is worth nothing after it.
+    """
+    held: list[Session] = []
     if call.presented.session is not None:
         with suppress(NotAuthenticated):
-            held.append((await call.authority.bearer_of(call.presented.session)).id)
+            held.append(await call.authority.bearer_of(call.presented.session))
     if call.presented.refresh is not None:
         with suppress(NotAuthenticated):
-            held.append((await call.authority.holder(call.presented.refresh)).id)
+            held.append(await call.authority.holder(call.presented.refresh))
     return held
 
 

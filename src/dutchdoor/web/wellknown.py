@@ -135,6 +135,6 @@ ROUTES = (
         also=(404,),
         summary="Whom to tell about a weakness (RFC 9116).",
     ),
-    Route(method="GET", path="/livez", handler=alive, summary="The process answers."),
-    Route(method="GET", path="/readyz", handler=ready, summary="The store answers and a key signs."),
+    Route(method="GET", path="/livez", handler=alive, probe=True, summary="The process answers."),
+    Route(method="GET", path="/readyz", handler=ready, probe=True, summary="The store answers and a key signs."),
 )
