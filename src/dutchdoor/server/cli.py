@@ -20,6 +20,7 @@ from dutchdoor.server.commands.client import client
 from dutchdoor.server.commands.key import key
 from dutchdoor.server.commands.migrate import migrate
 from dutchdoor.server.commands.session import session
+from dutchdoor.server.commands.token import token
 from dutchdoor.server.commands.user import user
 from dutchdoor.server.options import as_json, settings_from, with_settings
 from dutchdoor.server.serve import serve as run_server
@@ -80,7 +81,7 @@ def check(*, as_json: bool, **options: Any) -> None:
     sys.exit(FAILED if any(each.matters for each in found) else DONE)
 
 
-for command in (user, session, client, key, audit, bring, migrate):
+for command in (user, session, client, key, token, audit, bring, migrate):
     cli.add_command(command)
 
 

@@ -13,7 +13,7 @@ __all__ = ["reference"]
 _HEAD = """\
 # Configuration
 
-This page is written from the code (`python -m dutchdoor.server.reference > docs/configuration.md`), and a test holds it.
+This page is written from the code, and a test holds it: `python -m dutchdoor.server.reference > docs/configuration.md`.
 
 Nothing has to be set: `dutchdoor serve` serves this machine alone, on a SQLite file in the working directory. Every
 setting can be given in three ways, and the first that is given counts:
@@ -73,7 +73,8 @@ def _entry(setting: Setting) -> str:
     if setting.least is not None and setting.most is not None:
         facts.append(f"{_number(setting, setting.least)} to {_number(setting, setting.most)}")
     if setting.fallback:
-        facts.append(f"also read from `{setting.fallback}`" if setting.name != "redis" else "`REDIS_URL` is not read yet")
+        read = setting.name != "redis"
+        facts.append(f"also read from `{setting.fallback}`" if read else f"`{setting.fallback}` is not read yet")
     return f"### {setting.name}\n\n{setting.does}\n\n*{'; '.join(facts)}.* {setting.why}\n"
 
 

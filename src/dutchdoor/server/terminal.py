@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-__all__ = ["instant", "print_json", "print_pairs", "print_table", "say"]
+__all__ = ["instant", "plain", "print_json", "print_pairs", "print_table", "say"]
 
 
 def instant(at: float | None) -> str:
@@ -25,7 +25,7 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print aligned columns under their names, or one sentence where there are no rows."""
-    cells = [[_plain(cell) for cell in row] for row in rows]
+    cells = [[plain(cell) for cell in row] for row in rows]
     if not cells:
         click.echo(empty)
         return
@@ -37,7 +37,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
-        click.echo(f"{name.ljust(width)}  {_plain(value)}".rstrip())
+        click.echo(f"{name.ljust(width)}  {plain(value)}".rstrip())
 
 
 def say(text: str) -> None:
@@ -45,6 +45,7 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """Write a value so that it cannot steer a terminal."""
     # Names and User-Agents are strangers' words. An escape sequence among them would rewrite what stands on the screen.
     return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else ""))

@@ -1,0 +1,95 @@
+"""`dutchdoor token`: what is in an access token, and whether it would be accepted here."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dutchdoor.access import MAX_TOKEN
+from dutchdoor.access.inspect import Finding, explain
+from dutchdoor.auth import Auth
+from dutchdoor.errors import DutchdoorError, InvalidInput
+from dutchdoor.keys import KeySet
+from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import plain, print_json
+
+__all__ = ["token"]
+
+JWKS_AT_MOST = 1 << 20
+_MARKS = {"says": " ", "fine": "+", "warning": "?", "wrong": "!"}
+
+
+@click.group()
+def token() -> None:
+    """Look into access tokens. Without TOKEN it is read from standard input, where no list of processes shows it."""
+
+
+@token.command(epilog="Example: dutchdoor token inspect < token.txt")
+@click.argument("token", required=False)
+@click.option("--jwks", metavar="FILE", help="Check the signature with these public keys (a JWKS document).")
+@click.option("--issuer", help="What iss must be.")
+@click.option("--audience", multiple=True, help="What aud must name; may be repeated.")
+@as_json
+def inspect(
+    token: str | None, *, jwks: str | None, issuer: str | None, audience: tuple[str, ...], as_json: bool
+) -> None:
+    """Say what is in a token and what is wrong with it. Exit code 1 if it must be refused."""
+    text = _read(token)
+    _show(explain(text, _keys(jwks), now=time.time(), issuer=issuer, audience=audience or None), as_json=as_json)
+
+
+@token.command(epilog="Example: dutchdoor token verify --public-url https://auth.example.com < token.txt")
+@click.argument("token", required=False)
+@as_json
+@with_settings("database", "master_key", "public_url", "port", "audience")
+def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
+    """Judge a token as this server would: with its keys, its issuer and its log of what was ended."""
+    settings, text = settings_from(options), _read(token)
+
+    async def work(auth: Auth) -> list[Finding]:
+        authority, now = auth.authority, time.time()
+        keys = KeySet(authority.ring.published(now))
+        found = explain(text, keys, now=now, issuer=authority.issuer, audience=authority.audience)
+        if not any(each.level == "wrong" for each in found):
+            try:
+                await authority.verify(text)
+            except DutchdoorError as exc:
+                found.append(Finding("wrong", f"this server refuses it: {exc.reason}"))
+            else:
+                found.append(Finding("fine", "nothing it names was ended"))
+        return found
+
+    _show(with_auth(settings, work), as_json=as_json)
+
+
+def _read(token: str | None) -> str:
+    if token is None and sys.stdin.isatty():
+        token = click.prompt("Token", hide_input=True, err=True)
+    # One character more than any token has, so that a longer one is seen to be too long.
+    text = (token if token is not None else sys.stdin.read(MAX_TOKEN + 64)).strip()
+    if not text:
+        raise click.UsageError("There is no token on standard input.")
+    return text
+
+
+def _keys(jwks: str | None) -> KeySet | None:
+    if jwks is None:
+        return None
+    try:
+        with Path(jwks).open("rb") as file:
+            return KeySet.from_jwks(file.read(JWKS_AT_MOST))
+    except OSError as exc:
+        raise InvalidInput(f"{jwks} cannot be read: {exc.strerror}.") from None
+
+
+def _show(found: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        for each in found:
+            click.echo(f"{_MARKS[each.level]} {plain(each.text)}")
+    sys.exit(1 if any(each.level == "wrong" for each in found) else 0)
