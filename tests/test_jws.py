@@ -38,7 +38,7 @@ def forge(header: bytes | dict[str, Any], payload: bytes = PAYLOAD, key: Key = E
 
 
 def refused(token: Any, key: Key | KeySet = ES) -> str:
-    """Present a token and give the reason it was refused for. Warnings are errors here: an attacker must not make noise."""
+    """Present a token and give the reason it was refused for. Warnings are errors here."""
     with pytest.raises(InvalidToken) as refusal:
         jws.verify(token, key)
     assert str(refusal.value) == "The token is not valid."

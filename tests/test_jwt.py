@@ -401,22 +401,9 @@ def test_j13_the_claims_of_the_profile_are_required(name: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("sid", 1),
-        ("sid", []),
-        ("epoch", "3"),
-        ("epoch", 1.5),
-        ("epoch", None),
-        ("epoch", True),
-        ("amr", "pwd"),
-        ("amr", [1]),
-    ]
-    + [
-        ("roles", "admin"),
-        ("roles", None),
-        ("roles", {"admin": 1}),
-        ("roles", [["admin"]]),
-        ("scope", ["a"]),
-        ("scope", 1),
+        *[("sid", 1), ("sid", []), ("epoch", "3"), ("epoch", 1.5), ("epoch", None), ("epoch", True), ("amr", "pwd")],
+        *[("amr", [1]), ("roles", "admin"), ("roles", None), ("roles", {"admin": 1}), ("roles", [["admin"]])],
+        *[("scope", ["a"]), ("scope", 1)],
     ],
 )
 def test_claims_have_their_type(name: str, value: Any) -> None:
