@@ -7,17 +7,20 @@ there, ended and expired records included. `commit` takes a list of changes and 
 The laws:
 
 1. **All or none.** Whatever makes one change impossible undoes the whole commit, and raises `Conflict`.
-2. **Acknowledged is durable.** When `commit` returns, what it wrote survives `kill -9` and the loss of power.
+2. **Acknowledged is durable.** When `commit` returns, what it wrote survives `kill -9` and the loss of power. (Attempts
+   against limits survive `kill -9`; the loss of power may forget the last few.)
 3. **Swap.** A `Swap` succeeds if and only if the stored revision is the record's own; it writes the record with that
    revision plus one. Of any number of simultaneous swaps from one revision exactly one succeeds.
 4. **Take.** A one-time token is taken at most once, ever.
 5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that.
 6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears
    later.
-7. **What is written is what is read**, to the bit. Unknown ids give None. Removing what is absent is fine.
+7. **What is written is what is read**, to the bit (a role and an `amr` value are words: not empty, without spaces).
+   Unknown ids give None, and an id is found by its own text only. Removing what is absent is fine.
 8. **Reads see every commit that returned before they began**, from whichever process (linearizable).
-9. **A store never retries** a conflict. When its backing is out of reach it raises `Unavailable` within a second, and a
-   commit that raised it may or may not have happened.
+9. **A store never retries** a conflict. When its backing is out of reach it raises `Unavailable`: within a second, or
+   within six where what it waits for is another writer or the disk's flush. A commit that raised it may or may not have
+   happened.
 10. **Nothing in it signs anybody in**: no record holds a usable secret.
 """
 
@@ -48,22 +51,25 @@ handle); Session, OneTimeToken and RegisteredClient id; StoredKey kid (and uniqu
 
 
 class Add(Struct, frozen=True):
-    """Insert a record, with revision 0. Conflict if its key, or a unique value of it, is there already."""
+    """Insert a record, with revision 0. Conflict if its key, or a unique value of it, is there already, and for a
+    session whose account is not there.
+    """
 
     record: Record
 
 
 class Swap(Struct, frozen=True):
     """Replace a record. Conflict unless the stored revision equals the record's. Not for one-time tokens. A session
-    that has ended is never replaced, whatever its revision.
+    that has ended is never replaced, whatever its revision, and no session is handed to another subject.
     """
 
     record: Account | Credential | Session | StoredKey | RegisteredClient
 
 
 class Remove(Struct, frozen=True):
-    """Delete a record by key, if it is there. Removing an account removes its credentials and one-time tokens with
-    it.
+    """Delete a record by key, if it is there. Removing an account removes its credentials and one-time tokens with it.
+    Its sessions stay until they are purged, ended or not, but no read gives them any more: not to a later account of
+    the same subject either.
     """
 
     record: Account | Credential | RegisteredClient
