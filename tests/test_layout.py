@@ -50,7 +50,7 @@ PROTOCOLS = {f"dutchdoor.{family}" for family in FAMILIES if family != "web"}
 # A member may be several files: these belong to the member that is named.
 BELONGS_TO = {
     **{("credentials", part): "password" for part in ("hashing", "legacy", "strength")},
-    **{("access", part): "jwt" for part in ("jws", "cache")},
+    **{("access", part): "jwt" for part in ("cache", "inspect", "jws")},
 }
 # In web, everything but these is what they are made of.
 FRAMEWORKS = {"asgi", "django", "fastapi", "flask", "starlette"}
