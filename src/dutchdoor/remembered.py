@@ -18,7 +18,7 @@ from dutchdoor.principal import Principal
 from dutchdoor.revocation.log import Named, RevocationLog
 from dutchdoor.sessions import Session, is_live, principal_of
 
-__all__ = ["REMEMBERED_FOR", "Remembered", "RememberedSessions"]
+__all__ = ["GENERATION", "REMEMBERED_FOR", "Remembered", "RememberedSessions"]
 
 REMEMBERED_FOR = 60.0
 """Seconds. As long as `last_seen_at` goes unwritten, so that each look-up that is saved would have written nothing."""
