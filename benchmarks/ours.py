@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 from typing import Any
+
+from msgspec.json import encode
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import PasswordHasher
@@ -62,7 +63,7 @@ async def me(scope: dict[str, Any], send: Any) -> None:
     except NotAuthenticated:
         principal = None
     status = 401 if principal is None else 200
-    body = b"{}" if principal is None else json.dumps({"user_id": principal.subject, "ok": True}).encode()
+    body = b"{}" if principal is None else encode({"user_id": principal.subject, "ok": True})
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
