@@ -224,10 +224,14 @@ def test_every_policy_field_is_a_setting() -> None:
     """Nothing the policy knows is out of an operator's reach, and every setting has its reason."""
     names = {setting.name for setting in SETTINGS}
     assert set(STANDARD.__struct_fields__) <= names
-    assert set(Settings.__struct_fields__) - {
-        "policy",
-        "sources",
-        "config_file",
-        "master_key_file",
-    } <= names
+    assert (
+        set(Settings.__struct_fields__)
+        - {
+            "policy",
+            "sources",
+            "config_file",
+            "master_key_file",
+        }
+        <= names
+    )
     assert all(setting.does and setting.why for setting in SETTINGS)

@@ -36,12 +36,11 @@ def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
     if not name.strip() or not name.isprintable() or len(name) > NAME_AT_MOST:
         raise click.UsageError(f"A client's name is one line of at most {NAME_AT_MOST} characters.")
     secret = ClientSecret.mint(new_id())
-    now = time.time()
-    row = RegisteredClient(
-        id=secret.id, name=name.strip(), secret_hash=b"" if public else secret.hash(), created_at=now
-    )
+    hashed = b"" if public else secret.hash()
+    row = RegisteredClient(id=secret.id, name=name.strip(), secret_hash=hashed, created_at=time.time())
 
     async def work(auth: Auth) -> None:
+        now = auth.authority.clock()
         record = event("client_added", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
         await auth.store.commit(Add(row), Log(record))
 

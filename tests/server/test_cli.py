@@ -1,0 +1,497 @@
+"""The command line: what it prints, what it writes into the store, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bcrypt
+import pytest
+from running import clean_environment, command
+
+from dutchdoor.auth import Auth
+from dutchdoor.client import Client
+from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
+from dutchdoor.master import MasterKey
+from dutchdoor.server.cli import cli, main
+from dutchdoor.server.settings import SETTINGS
+
+PASSWORD = "a quiet heron at dusk"
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an empty directory, in this process, and say how it ended."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("DUTCHDOOR_") or name in {"DATABASE_URL", "REDIS_URL", "PORT", "WEB_CONCURRENCY"}:
+            monkeypatch.delenv(name)
+
+    def ran(*arguments: str, text: str = "", environment: dict[str, str] | None = None) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["dutchdoor", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        with monkeypatch.context() as patched:
+            for name, value in (environment or {}).items():
+                patched.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        written = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), written.out, written.err)
+
+    return ran
+
+
+def made(run: Run, email: str = "ada@example.com", *more: str) -> dict[str, Any]:
+    ran = run("user", "create", email, "--password-stdin", "--json", *more, text=f"{PASSWORD}\n")
+    assert ran.code == 0, ran.err
+    account: dict[str, Any] = ran.json
+    return account
+
+
+def auth_here() -> Auth:
+    return Auth("sqlite:///dutchdoor.db", master_key="dutchdoor.keys")
+
+
+def test_c12_the_first_administrator_by_command(run: Run) -> None:
+    """C12: there is no account until somebody makes one, and the role is given by name."""
+    account = made(run, "Ada@Example.com", "--role", "admin", "--name", "Ada")
+    assert account["roles"] == ["admin"]
+    listed = run("user", "list", "--json").json
+    assert [(each["email"], each["name"], each["status"]) for each in listed] == [("Ada@Example.com", "Ada", "active")]
+    table = run("user", "list").out.splitlines()
+    assert table[0].split() == ["EMAIL", "NAME", "ROLES", "STATUS", "VERIFIED", "CREATED", "ID"]
+    assert "Ada@Example.com" in table[1]
+    shown = run("user", "show", "ADA@example.com", "--json").json
+    assert (shown["id"], shown["password"], shown["sessions"]) == (account["id"], True, [])
+    assert "No session is live." in run("user", "show", account["id"]).out
+
+
+def test_a_password_is_never_an_argument(run: Run) -> None:
+    """No command takes a password or another secret by value: every user of the machine could read it."""
+    assert run("user", "create", "a@example.com", "--password", "x" * 20).code == 2
+    assert "--password-stdin" in run("user", "create", "a@example.com").err
+    assert run("user", "create", "a@example.com", "--password-stdin").code == 2
+    options = {option for each in cli.commands["serve"].params for option in each.opts}
+    assert not options & {setting.option for setting in SETTINGS if setting.kind == "secret"}
+    assert {f"{setting.option}-file" for setting in SETTINGS if setting.kind == "secret"} <= options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "says"),
+    [
+        (("user", "create", "no address", "--password-stdin"), PASSWORD, "@"),
+        (("user", "create", "a@example.com", "--password-stdin"), "password1", "password"),
+        (("user", "create", "a@example.com", "--password-stdin", "--role", "two words"), PASSWORD, "role"),
+        (("user", "show", "nobody@example.com"), "", "nobody@example.com"),
+        (("user", "disable", "nobody"), "", "no account"),
+        (("session", "list", "nobody@example.com"), "", "no account"),
+        (("session", "end", "abc"), "", "no session"),
+        (("key", "revoke", "abc", "--yes"), "", "no key"),
+        (("key", "export"), "", "never leaves"),
+        (("key", "export", "abc"), "", "no key"),
+        (("client", "remove", "abc"), "", "no client"),
+        (("import", "nothing.csv"), "", "cannot be read"),
+        (("token", "inspect", "--jwks", "nothing.json", "a.b.c"), "", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(run: Run, arguments: tuple[str, ...], text: str, says: str) -> None:
+    """A mistake ends with exit code 1 and one line that names it; never with a traceback."""
+    run("migrate")
+    ran = run(*arguments, text=text)
+    assert ran.code == 1
+    assert says in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("user", "list"), "There is no database dutchdoor.db"),
+        (("user", "list", "--database", "memory:"), "memory:"),
+        (("user", "list", "--database", "postgres://u:canary@h/d"), "no store"),
+        (("user", "role", "ada@example.com"), "--none"),
+        (("session", "end"), "--user"),
+        (("audit", "--name", "nonsense"), "no event"),
+        (("audit", "--since", "yesterday"), "duration"),
+        (("migrate", "--to", "postgres://u:canary@h/d"), "cannot move"),
+        (("serve", "--config", "none.toml"), "none.toml"),
+        (("serve", "--nonsense"), "--nonsense"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_wrong_usage_and_refused_configuration_end_with_2(run: Run, arguments: tuple[str, ...], says: str) -> None:
+    """Exit code 2: nothing was done, and what to change is named. No password of an address is repeated."""
+    ran = run(*arguments)
+    assert ran.code == 2
+    assert says in ran.err
+    assert "canary" not in ran.err
+    assert not Path("dutchdoor.db").exists()
+
+
+def test_another_master_key_is_refused_in_words(run: Run) -> None:
+    """A database opened with a master key that is not its own says so, and is left as it was."""
+    made(run)
+    other = MasterKey.generate().text()
+    ran = run("key", "list", environment={"DUTCHDOOR_MASTER_KEY": other})
+    assert ran.code == 2
+    assert "master key" in ran.err
+    assert other not in ran.err
+
+
+async def _sign_in(email: str, mode: Any = "session") -> str:
+    async with auth_here() as auth:
+        signed_in, _ = await auth.directory.sign_in(email, PASSWORD, mode=mode, client=Client(device="Fox\x1b[2J"))
+        return signed_in.session_token or signed_in.access_token
+
+
+async def _is_live(token: str) -> bool:
+    async with auth_here() as auth:
+        try:
+            await auth.authority.resume(token)
+        except NotAuthenticated:
+            return False
+        return True
+
+
+def asynchronously(work: Any) -> Any:
+    return asyncio.run(work)
+
+
+def test_sessions_are_listed_and_ended(run: Run) -> None:
+    """A session ended by command is dead, by its id or with all of its account's; a mistyped id ends none."""
+    made(run)
+    tokens = [asynchronously(_sign_in("ada@example.com")) for _ in range(3)]
+    listed = run("session", "list", "ada@example.com", "--json").json
+    assert len(listed) == 3
+    first = listed[-1]["id"]
+    assert run("session", "end", first, "mistyped").code == 1
+    assert asynchronously(_is_live(tokens[0]))
+    assert run("session", "end", first, "--json").json == {"ended": 1}
+    assert not asynchronously(_is_live(tokens[0]))
+    assert run("session", "end", first).out == "Ended 0 sessions.\n"
+    assert run("session", "end", "--user", "ada@example.com").out == "Ended 2 sessions.\n"
+    assert not asynchronously(_is_live(tokens[2]))
+    events = run("audit", "--user", "ada@example.com", "--name", "session_ended", "--json").json
+    assert {event["actor"] for event in events} == {"cli"}
+
+
+def test_no_stranger_writes_on_the_terminal(run: Run) -> None:
+    """A User-Agent or a name with escape sequences is printed without them."""
+    made(run)
+    asynchronously(_sign_in("ada@example.com"))
+    for ran in (run("session", "list", "ada@example.com"), run("audit"), run("user", "show", "ada@example.com")):
+        assert "\x1b" not in ran.out
+        assert ran.code == 0
+
+
+def test_disabling_ends_everything_and_enabling_brings_nothing_back(run: Run) -> None:
+    """S07: a disabled account is out at once; enabled again, it has to sign in again."""
+    made(run)
+    token = asynchronously(_sign_in("ada@example.com"))
+    assert "1 session ended" in run("user", "disable", "ada@example.com").out
+    assert not asynchronously(_is_live(token))
+    with pytest.raises(WrongCredentials):
+        asynchronously(_sign_in("ada@example.com"))
+    assert run("user", "enable", "ada@example.com").code == 0
+    assert not asynchronously(_is_live(token))
+    assert asynchronously(_sign_in("ada@example.com"))
+
+
+def test_roles_are_set_and_not_added(run: Run) -> None:
+    """`user role` gives exactly the roles it names."""
+    made(run, "ada@example.com", "--role", "admin")
+    assert run("user", "role", "ada@example.com", "editor", "author", "--json").json["roles"] == ["author", "editor"]
+    assert "none" in run("user", "role", "ada@example.com", "--none").out
+
+
+def test_a_reset_goes_to_the_mailbox_and_to_nobody_else(run: Run) -> None:
+    """C17: the command starts a reset; the link is in the mail, not in what the command prints."""
+    made(run)
+    ran = run("user", "reset", "ada@example.com", "--mail", "file:outbox")
+    assert ran.code == 0
+    assert "ddo1_" not in ran.out + ran.err
+    (letter,) = Path("outbox").glob("*.eml")
+    assert "reset-password#ddo1_" in letter.read_text().replace("=\n", "").replace("=5F", "_")
+
+
+def test_a_clients_secret_is_printed_once(run: Run) -> None:
+    """What is kept of it is a hash; removed, the client is gone."""
+    added = run("client", "add", "orders", "--json").json
+    assert added["client_secret"].startswith("ddc1_")
+    listed = run("client", "list", "--json").json
+    assert [(each["client_id"], each["confidential"]) for each in listed] == [(added["client_id"], True)]
+    assert added["client_secret"].encode() not in Path("dutchdoor.db").read_bytes()
+    assert run("client", "add", "app", "--public", "--json").json["client_secret"] is None
+    assert run("client", "remove", added["client_id"]).code == 0
+    assert [event["name"] for event in run("audit", "--json").json][:3] == [
+        "client_removed",
+        "client_added",
+        "client_added",
+    ]
+
+
+def test_keys_rotate_and_die(run: Run) -> None:
+    """A new key is published before it signs; a killed one is refused, and only after a question."""
+    made(run)
+    assert run("key", "rotate", "--json").json["state"] == "upcoming"
+    first, second = run("key", "list", "--json").json
+    assert (first["state"], second["state"]) == ("signing", "upcoming")
+    token = asynchronously(_sign_in("ada@example.com", "jwt"))
+    assert run("token", "verify", token).code == 0
+    assert run("key", "revoke", first["kid"]).code == 1  # nobody said yes
+    assert run("key", "revoke", first["kid"], "--yes").code == 0
+    assert run("token", "verify", text=token).code == 1
+    states = {each["kid"]: each["state"] for each in run("key", "list", "--json").json}
+    assert states[first["kid"]] == "revoked"
+
+
+def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run) -> None:
+    """Whoever verifies with it could mint an administrator, so this server's API accepts nothing signed with it."""
+    made(run, "ada@example.com")
+    settings = {"DUTCHDOOR_ALG": "HS256", "DUTCHDOOR_DATABASE": "sqlite:///hs.db"}
+    assert run("user", "create", "ada@example.com", "--password-stdin", text=PASSWORD, environment=settings).code == 0
+
+    async def token() -> str:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
+            signed_in, _ = await auth.directory.sign_in("ada@example.com", PASSWORD, mode="jwt", client=Client())
+            await auth.authority.verify(signed_in.access_token)
+            return signed_in.access_token
+
+    minted = asynchronously(token())
+    exported = run("key", "export", "--json", environment=settings)
+    assert exported.json["kty"] == "oct"
+    assert len(exported.json["k"]) >= 43
+
+    async def refused() -> None:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
+            await auth.authority.verify(minted)
+
+    with pytest.raises(InvalidToken):
+        asynchronously(refused())
+    again = run("key", "export", environment=settings)
+    assert again.code == 1
+    assert "handed out" in again.err
+    assert run("audit", "--name", "key_exported", "--json", environment=settings).json[0]["actor"] == "cli"
+
+
+def test_a_fresh_master_key_is_one(run: Run) -> None:
+    """`key master` prints what `--master-key-file` reads, and another each time."""
+    first, second = run("key", "master").out, run("key", "master").out
+    assert first != second
+    assert MasterKey.parse(first).id != MasterKey.parse(second).id
+
+
+def test_migrate_says_what_is_there(run: Run) -> None:
+    """The schema is made or brought up to date, and the rows are counted."""
+    assert run("migrate", "--json").json["up_to_date"] is True
+    made(run)
+    assert run("migrate", "--json").json["rows"]["accounts"] == 1
+    assert "The schema is up to date." in run("migrate").out
+
+
+def test_token_inspect_needs_no_server(run: Run) -> None:
+    """A token is looked into where there is nothing but the token; rubbish is refused with exit code 1."""
+    made(run)
+    token = asynchronously(_sign_in("ada@example.com", "jwt"))
+    assert run("token", "inspect", token).code == 0
+    assert token.rpartition(".")[2] not in run("token", "inspect", token).out
+    assert run("token", "inspect", text="not.a.token").code == 1
+    assert run("token", "inspect", text="").code == 2
+
+
+# --- import ----------------------------------------------------------------------------------------------------------
+
+BCRYPT = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+
+
+def test_import_takes_hashes_and_the_first_log_in_upgrades_them(run: Run, tmp_path: Path) -> None:
+    """C08: an account comes with the hash it had, signs in with the password it had, and has our hash after."""
+    with (tmp_path / "users.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["email", "password_hash", "name", "roles", "verified"])
+        rows.writerow(["Ada@Example.com", BCRYPT, "Ada, Countess", "editor author", "true"])
+        rows.writerow(["grace@example.com", "", "Grace", "", ""])
+    ran = run("import", "users.csv", "--json")
+    assert ran.code == 0
+    assert (ran.json["imported"], ran.json["without_password"], ran.json["refused"]) == (2, 1, [])
+    shown = run("user", "show", "ada@example.com", "--json").json
+    assert (shown["name"], shown["roles"]) == ("Ada, Countess", ["author", "editor"])
+    assert shown["email_verified_at"]
+    assert asynchronously(_sign_in("ada@example.com"))
+
+    async def proof() -> str:
+        async with auth_here() as auth:
+            credential = await auth.store.credential(shown["id"], "password")
+            assert credential is not None
+            return credential.proof
+
+    assert asynchronously(proof()).startswith("$argon2id$")
+
+
+def test_import_can_be_run_again(run: Run, tmp_path: Path) -> None:
+    """Accounts that exist are left as they are and counted, so an interrupted import is simply repeated."""
+    lines = [json.dumps({"email": f"user{number}@example.com", "password_hash": BCRYPT}) for number in range(1200)]
+    (tmp_path / "users.jsonl").write_text("\n".join(lines[:700]))
+    assert run("import", "users.jsonl", "--json").json["imported"] == 700
+    (tmp_path / "users.jsonl").write_text("\n".join(lines))
+    ran = run("import", "users.jsonl", "--json").json
+    assert (ran["imported"], ran["already_there"]) == (500, 700)
+    assert run("migrate", "--json").json["rows"]["accounts"] == 1200
+
+
+def test_import_refuses_line_by_line_with_reasons(run: Run, tmp_path: Path) -> None:
+    """What is wrong is named with its line; the rest is imported; the exit code says that something was refused."""
+    rows = [
+        {"email": "a@example.com", "password_hash": BCRYPT},
+        {"email": "no address", "password_hash": BCRYPT},
+        {"email": "md5@example.com", "password_hash": "5f4dcc3b5aa765d61d8327deb882cf99"},
+        {"email": "sha1@example.com", "password_hash": "sha1$salt$" + "a" * 40},
+        {"email": "A@EXAMPLE.COM", "password_hash": BCRYPT},
+        {"email": "b@example.com", "password-hash": BCRYPT},
+        {"email": "c@example.com", "verified": "perhaps"},
+        {"email": "d@example.com", "roles": "admin;<script>"},
+        {"email": "e@example.com\nBcc: f@example.com"},
+        {"email": "g@example.com", "name": "x\x1b[2J"},
+        ["h@example.com"],
+    ]
+    text = "\n".join(json.dumps(row) for row in rows) + "\n{broken\n"
+    (tmp_path / "users.jsonl").write_text(text)
+    ran = run("import", "users.jsonl", "--refused", "refused.jsonl")
+    assert ran.code == 1
+    assert ran.out.startswith("1 imported, 0 there already, 11 refused")
+    refused = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert sorted(each["line"] for each in refused) == list(range(2, 13))
+    assert all(each["reason"] for each in refused)
+    assert BCRYPT not in ran.out + ran.err
+    assert "\x1b" not in ran.err
+    assert "line 3:" in ran.err
+
+
+def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
+    """The dry run judges as the import does, and leaves the database as it was."""
+    run("migrate")
+    (tmp_path / "users.csv").write_text(f"email,password_hash\na@example.com,{BCRYPT}\nbad,{BCRYPT}\n")
+    ran = run("import", "users.csv", "--dry-run")
+    assert ran.code == 1
+    assert "1 would be imported" in ran.out
+    assert run("user", "list", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "name,password\nx,y\n", "email,passwordhash\na@example.com,x\n", "[1, 2", 'email\n"unclosed\n']
+)
+def test_a_file_that_is_no_import_is_refused_whole(run: Run, tmp_path: Path, text: str) -> None:
+    """A misspelt column would import everybody without a password: nothing is imported then."""
+    run("migrate")
+    (tmp_path / "users.csv").write_text(text)
+    ran = run("import", "users.csv")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert run("user", "list", "--json").json == []
+
+
+def test_django_and_fastapi_users_are_read_as_they_are(run: Run, tmp_path: Path) -> None:
+    """Their dumps need no rewriting; rights are never guessed, and who was barred there is barred here."""
+    django = [
+        {
+            "model": "auth.user",
+            "pk": 1,
+            "fields": {
+                "password": "pbkdf2_sha256$1000000$salt$" + "A" * 43 + "=",
+                "last_login": None,
+                "is_superuser": True,
+                "username": "ada",
+                "first_name": "Ada",
+                "last_name": "L",
+                "email": "ada@example.com",
+                "is_staff": True,
+                "is_active": True,
+                "date_joined": "2024-01-01T00:00:00Z",
+                "groups": [],
+                "user_permissions": [],
+            },
+        },
+        {
+            "model": "auth.user",
+            "pk": 2,
+            "fields": {
+                "password": "!x" * 20,
+                "is_superuser": False,
+                "username": "bob",
+                "first_name": "",
+                "last_name": "",
+                "email": "bob@example.com",
+                "is_staff": False,
+                "is_active": False,
+                "date_joined": "2024-01-01T00:00:00Z",
+            },
+        },
+    ]
+    (tmp_path / "django.json").write_text(json.dumps(django))
+    ran = run("import", "django.json", "--json").json
+    assert (ran["imported"], ran["privileged"], ran["disabled"], ran["without_password"]) == (2, 1, 1, 1)
+    assert run("user", "show", "ada@example.com", "--json").json["roles"] == []
+    assert run("user", "show", "bob@example.com", "--json").json["status"] == "disabled"
+    (tmp_path / "fu.csv").write_text(
+        "id,email,hashed_password,is_active,is_superuser,is_verified\n"
+        f"8f14e45f-0000-4000-8000-000000000000,eve@example.com,{BCRYPT},True,False,True\n"
+        f"8f14e45f-0000-4000-8000-000000000001,mal@example.com,{BCRYPT},False,False,True\n"
+    )
+    ran = run("import", "fu.csv", "--json").json
+    assert (ran["imported"], ran["disabled"]) == (2, 1)
+    assert run("user", "show", "eve@example.com", "--json").json["email_verified_at"]
+
+
+def test_import_from_a_pipe(tmp_path: Path) -> None:
+    """`-` is standard input, so that no dump lies on a disk; the byte-order mark of a spreadsheet is no letter."""
+    text = f"\ufeffemail,password_hash\na@example.com,{BCRYPT}\n\xff"
+    ran = subprocess.run(
+        command("import", "-", "--json"),
+        input=text.encode("utf-8")[:-2] + b"b\xff@example.com,\n",
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    said = json.loads(ran.stdout)
+    assert (said["imported"], [each["line"] for each in said["refused"]]) == (1, [3])
+    assert ran.returncode == 1
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_has_help(run: Run, name: str) -> None:
+    """`--help` says what a command does and how it ends, for each of them."""
+    ran = run(name, "--help")
+    assert ran.code == 0
+    assert "Usage: dutchdoor" in ran.out
+    group = cli.commands[name]
+    for inner in getattr(group, "commands", {}):
+        assert run(name, inner, "--help").code == 0
+
+
+def test_version(run: Run) -> None:
+    """`--version` says it."""
+    assert run("--version").out.startswith("dutchdoor, version ")
