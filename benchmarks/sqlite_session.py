@@ -3,8 +3,9 @@
     python benchmarks/sqlite_session.py [--quick]
 
 One run, one process, rounds interleaved, medians. "Bare" is `SELECT * FROM sessions WHERE id = ?` through the same
-module on a connection to the same file; "full" is `await store.session(id)`, which joins the account and builds both
-records. A tenth of the sessions has ended, half are hybrid, a tenth is written again after it was added.
+module on a connection to the same file. "Full" is `await store.session(id)`, which joins the account and builds both
+records, of sessions drawn from all; "again" is the same of 64 sessions that were read before. A tenth of the sessions
+has ended, half are hybrid, a tenth is written again after it was added.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ async def fill(path: Path, count: int) -> tuple[SqliteStore, list[str], float]:
     return store, DICE.sample(ids, min(count, 100_000)), (pages(path) - before) / count
 
 
-def measure_bare(store: SqliteStore, connection: sqlite3.Connection, ids: list[str]) -> float:
+def measure_bare(connection: sqlite3.Connection, ids: list[str]) -> float:
     keys = [base64.urlsafe_b64decode(session_id + "==") for session_id in DICE.choices(ids, k=READS)]
     begun = time.perf_counter()
     for key in keys:
@@ -108,7 +109,7 @@ def measure_bare(store: SqliteStore, connection: sqlite3.Connection, ids: list[s
     return (time.perf_counter() - begun) / READS * 1e6
 
 
-async def measure_full(store: SqliteStore, connection: sqlite3.Connection, ids: list[str]) -> float:
+async def measure_full(store: SqliteStore, ids: list[str]) -> float:
     chosen = DICE.choices(ids, k=READS)
     begun = time.perf_counter()
     for session_id in chosen:
@@ -147,15 +148,17 @@ async def measure(folder: Path, sizes: tuple[int, ...]) -> None:
         stores[size] = store, sqlite3.connect(path, isolation_level=None), ids, size_of_one
     bare: dict[int, list[float]] = {size: [] for size in sizes}
     full: dict[int, list[float]] = {size: [] for size in sizes}
+    again: dict[int, list[float]] = {size: [] for size in sizes}
     for _ in range(ROUNDS):
         for size, (store, connection, ids, _) in stores.items():
-            bare[size].append(measure_bare(store, connection, ids))
-            full[size].append(await measure_full(store, connection, ids))
-    print("| sessions | bare SELECT, us | full session, us | ratio | bytes a session |")
-    print("|---|---|---|---|---|")
+            bare[size].append(measure_bare(connection, ids))
+            full[size].append(await measure_full(store, ids))
+            again[size].append(await measure_full(store, ids[:64]))
+    print("| sessions | bare SELECT, us | full, us | ratio | again, us | ratio | bytes a session |")
+    print("|---|---|---|---|---|---|---|")
     for size, (*_, size_of_one) in stores.items():
-        b, f = statistics.median(bare[size]), statistics.median(full[size])
-        print(f"| {size:,} | {b:.1f} | {f:.1f} | {f / b:.2f} | {size_of_one:.0f} |")
+        b, f, a = (statistics.median(kind[size]) for kind in (bare, full, again))
+        print(f"| {size:,} | {b:.1f} | {f:.1f} | {f / b:.2f} | {a:.1f} | {a / b:.2f} | {size_of_one:.0f} |")
     small, large = sizes[0], sizes[-1]
     growth = statistics.median(full[large]) / statistics.median(full[small])
     print(f"\nFull session at {large:,} against {small:,}: {growth:.2f}\n")

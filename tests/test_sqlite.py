@@ -556,3 +556,55 @@ async def test_processes_that_open_at_once_migrate_once(path):
     for process in processes:
         await asyncio.to_thread(process.join, 60)
     assert [process.exitcode for process in processes] == [0] * 4
+
+
+async def test_what_was_read_before_is_read_again(path, store):
+    """A session read before is given from memory only while the database says that it, and its account, are the same."""
+    ada = an_account()
+    session = a_session(ada)
+    await store.commit(Add(ada), Add(session))
+    other = SqliteStore(path)
+    await other.open()
+
+    async def both_see(*expected):
+        for _ in range(2):
+            assert await store.session(session.id) == await other.session(session.id) == expected
+
+    await both_see(session, ada)
+    assert await store.session(session.id) is await store.session(session.id)
+    session = replace(session, generation=1, revision=1)
+    await other.commit(Swap(replace(session, revision=0)))
+    await both_see(session, ada)
+    ada = replace(ada, roles=("admin",), revision=1)
+    await other.commit(Swap(replace(ada, revision=0)))
+    await both_see(session, ada)
+    by_hand = sqlite3.connect(path)
+    for sql, change in (
+        ("UPDATE accounts SET active = 0", lambda: (session, replace(ada, status="disabled"))),
+        ("UPDATE accounts SET active = 0, epoch = 9", lambda: (session, replace(ada, status="disabled", epoch=9))),
+        (
+            "UPDATE sessions SET ended_at = 5.0",
+            lambda: (replace(session, ended_at=5.0), replace(ada, status="disabled", epoch=9)),
+        ),
+    ):
+        by_hand.execute(sql)
+        by_hand.commit()
+        await both_see(*change())
+    by_hand.execute("DELETE FROM sessions")
+    by_hand.commit()
+    by_hand.close()
+    assert await store.session(session.id) is None
+    await other.close()
+
+
+async def test_what_is_remembered_is_bounded(store, monkeypatch):
+    """However many sessions are read, only the latest are kept, and those in use stay."""
+    monkeypatch.setattr(sqlite, "_KNOWN_AT_MOST", 10)
+    ada = an_account()
+    sessions = [a_session(ada, NOW + n) for n in range(100)]
+    await store.commit(Add(ada), *map(Add, sessions))
+    first = await store.session(sessions[0].id)
+    for session in sessions:
+        assert await store.session(session.id) == (session, ada)
+        assert await store.session(sessions[0].id) is first
+        assert len(store._known._young) + len(store._known._old) <= 20

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
+from dutchdoor.errors import Conflict
+from dutchdoor.store import Add, Discard, End, EndAll, Expect, Log, Remove, Revoke, Swap, Take
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
-from dutchdoor.testing.store_laws import LAWS, SHARED_LAWS
+from dutchdoor.testing.store_laws import (
+    LAWS,
+    NOW,
+    SHARED_LAWS,
+    a_client,
+    a_credential,
+    a_key,
+    a_revocation,
+    a_session,
+    a_token,
+    an_account,
+    an_event,
+)
 
 # Processes that have imported this much start in a hundredth of a second.
 multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
@@ -33,3 +49,53 @@ async def test_law(store, law):
 def test_shared_law(law, tmp_path):
     """A store that processes share obeys the law over processes, those that are killed included."""
     law(partial(SqliteStore, tmp_path / "test.db"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_stores_agree(seed, tmp_path):
+    """Whatever a thousand random changes do, every store gives the same answers, the same conflicts included."""
+    dice = random.Random(seed)
+    people = [an_account(name) for name in ("ada", "bob", "eve")]
+    sessions = [a_session(dice.choice(people), NOW + n) for n in range(4)]
+    tokens = [a_token(dice.choice(people).subject, dice.choice(["reset_password", "verify_email"])) for _ in range(3)]
+    records = [*people, *sessions, *map(a_credential, people), *map(a_key, range(2)), a_client()]
+
+    def a_change():
+        person, session, token = dice.choice(people), dice.choice(sessions), dice.choice(tokens)
+        swapped = replace(dice.choice(records), revision=dice.randrange(4))
+        if swapped in people or hasattr(swapped, "epoch"):
+            swapped = replace(swapped, epoch=dice.randrange(2))
+        if hasattr(swapped, "email"):
+            swapped = replace(swapped, email=dice.choice([*(p.email for p in people), None]))
+        return dice.choice([
+            lambda: Add(dice.choice([*records, *tokens])), lambda: Add(dice.choice(records)), lambda: Swap(swapped),
+            lambda: Swap(swapped), lambda: Swap(swapped), lambda: Remove(dice.choice([person, a_client()])),
+            lambda: Expect(person.subject, dice.randrange(2)), lambda: Take(token.id), lambda: Revoke(a_revocation()),
+            lambda: Discard(person.subject, "reset_password"), lambda: End(session.id, "logout", NOW),
+            lambda: EndAll(person.subject, "logout_all", NOW, keep=session.id), lambda: Log(an_event(person.subject)),
+        ])()  # fmt: skip
+
+    async def attempt(store, changes):
+        try:
+            return await store.commit(*changes)
+        except Conflict:
+            return "conflict"
+
+    async def seen(store):
+        return [
+            await store.accounts(),
+            [await store.session(session.id) for session in sessions],
+            [await store.sessions_of(person.subject) for person in people],
+            [await store.credential(person.subject, "password") for person in people],
+            [await store.one_time_token(token.id) for token in tokens],
+            [await store.keys(), await store.clients(), await store.revocations(0), await store.events(limit=9999)],
+            await store.counts(),
+        ]
+
+    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "test.db")
+    await sqlite.open()
+    for _ in range(300):
+        changes = [a_change() for _ in range(dice.choice([1, 1, 1, 2, 3, 8]))]
+        assert await attempt(memory, changes) == await attempt(sqlite, changes), changes
+        assert await seen(memory) == await seen(sqlite), changes
+    await sqlite.close()

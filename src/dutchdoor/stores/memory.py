@@ -181,10 +181,8 @@ class MemoryStore:
         match record:
             case Account(subject=subject):
                 old = self._accounts.get(subject)
-                if old is None:
-                    return
                 _drop(self._accounts, subject, undo)
-                if old.email is not None:
+                if old is not None and old.email is not None:
                     _drop(self._by_email, old.email, undo)
                 for key in [key for key in self._credentials if key[0] == subject]:
                     _drop(self._credentials, key, undo)
