@@ -183,9 +183,11 @@ class Auth:
         return AsgiApplication(self.api, opened=self.open, closed=self.close)
 
     async def principal(
-        self, headers: Iterable[tuple[bytes, bytes]] | Mapping[str, str], *, method: str = "GET"
+        self, headers: Sequence[tuple[bytes, bytes]] | Mapping[str, str], *, method: str = "GET"
     ) -> Principal | None:
         """Tell who sent a request to your own application, by its cookie or bearer token; None if it carries neither.
+
+        `headers` as ASGI has them in `scope["headers"]`, or any mapping such as Starlette's `request.headers`.
 
         An unsafe `method` that a cookie authenticates must carry `X-CSRF-Token`, as it must here.
 
@@ -194,11 +196,12 @@ class Auth:
             Forbidden: an unsafe method by cookie without the session's CSRF token.
             Unavailable: the store is out of reach: answer 503, never "signed out".
         """
-        await self.open()
-        pairs: list[Header] = (
+        if not self._open:
+            await self.open()
+        pairs: Sequence[Header] = (
             [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
             if isinstance(headers, Mapping)
-            else [(bytes(name).lower(), bytes(value)) for name, value in headers]
+            else headers
         )
         call = Call(self.api, Request(method, "/", b"", pairs, "", "http"), {})
         caller = await call.identify()

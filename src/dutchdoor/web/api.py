@@ -199,7 +199,7 @@ class Call:
             BadRequest: two proofs that name different sign-ins.
             Unavailable: the store is out of reach.
         """
-        token, cookie = self.bearer(), self.presented.session
+        token, cookie = self.bearer(), self.cookies.session(self.request.cookie())
         by_token = by_cookie = None
         if token is not None:
             principal = await self.authority.verify(token)
