@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import bcrypt
 import pytest
 from msgspec.structs import replace
+from tests.http.world import AWAY, HOME, MARK, OTHER_PASSWORD, PASSWORD, Answer, World, a_world
+from tests.standins import endless
 
 from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, OWASP_2024, PasswordHasher
 from dutchdoor.limits import DEFAULT_LIMITS, Limits
 from dutchdoor.policy import DAY, HIGH, STANDARD
 from dutchdoor.stores.sqlite import SqliteStore
-from tests.http.world import AWAY, HOME, MARK, OTHER_PASSWORD, PASSWORD, Answer, World, a_world
-from tests.standins import endless
 
 ADA = "ada@example.com"
 
@@ -110,7 +110,13 @@ async def test_c03_the_maximum_is_1024_bytes_however_they_are_spelled(world: Wor
 
 @pytest.mark.parametrize(
     "password",
-    ["🚪🔑🪟🧱🪜🛎🔔🗝", "  seven spaces and words  ", "كلمة مرور طويلة جدا", "пароль-на-двери-дома", "zero\u200bwidth joins"],
+    [
+        "🚪🔑🪟🧱🪜🛎🔔🗝",
+        "  seven spaces and words  ",
+        "كلمة مرور طويلة جدا",
+        "пароль-на-двери-дома",
+        "zero\u200bwidth joins",
+    ],
 )
 async def test_c04_any_characters_make_a_password(world: World, password: str) -> None:
     """Emoji, spaces at both ends, right-to-left and Cyrillic letters are accepted, and sign in as they were typed."""
@@ -223,7 +229,8 @@ async def stored(world: World, email: str = ADA) -> str:
 
 async def test_c08_the_hash_is_argon2id_and_is_upgraded_at_log_in() -> None:
     """What is stored is Argon2id with 19 MiB and two passes; a cheaper hash, or another system's, is replaced when its
-    owner signs in, and two accounts with one password share no hash."""
+    owner signs in, and two accounts with one password share no hash.
+    """
     async with a_world(hasher=PasswordHasher()) as world:
         await world.register()
         await world.register("ben@example.com")
@@ -282,15 +289,14 @@ ADDRESSES = ("known@example.com", "disabled@example.com", "fresh@example.com", "
 
 async def test_c10_a_refused_log_in_tells_nothing(world: World) -> None:
     """Known, disabled, without a password and unknown: a refused log-in is the same in status, body, headers and
-    cookies, the right password for a disabled account included."""
+    cookies, the right password for a disabled account included.
+    """
     await peopled(world)
     for password in ("🚪" * 300, "\0", "x", OTHER_PASSWORD):
         for mode in ("session", "hybrid", "jwt"):
             seen = [
                 (
-                    await world.call(
-                        "POST", "/auth/login", json={"email": email, "password": password, "mode": mode}
-                    )
+                    await world.call("POST", "/auth/login", json={"email": email, "password": password, "mode": mode})
                 ).sees()
                 for email in ADDRESSES
             ]
@@ -303,9 +309,7 @@ async def test_c10_asking_for_a_reset_tells_nothing(world: World) -> None:
     """Asking for a reset mail answers the same for every address, and only accounts that may sign in get one."""
     await peopled(world)
     before = len(world.mailbox.mails)
-    seen = [
-        (await world.call("POST", "/auth/password/forgot", json={"email": email})).sees() for email in ADDRESSES
-    ]
+    seen = [(await world.call("POST", "/auth/password/forgot", json={"email": email})).sees() for email in ADDRESSES]
     assert seen == seen[:1] * 4
     assert seen[0][0] == 202
     await world.posted()
@@ -314,7 +318,8 @@ async def test_c10_asking_for_a_reset_tells_nothing(world: World) -> None:
 
 async def test_c10_where_addresses_are_verified_registering_tells_nothing() -> None:
     """With verified addresses required, registering a known and a new address is the same answer, and so is a log-in
-    with a wrong password to a verified, an unverified and an unknown one; the rest goes by mail."""
+    with a wrong password to a verified, an unverified and an unknown one; the rest goes by mail.
+    """
     async with a_world(policy=replace(STANDARD, require_verified_email=True)) as world:
         await world.directory.create("known@example.com", client=Client(), actor="cli", password=PASSWORD)
         seen = [(await register(world, OTHER_PASSWORD, email)).sees() for email in ("known@example.com", ADA)]
@@ -378,9 +383,7 @@ def test_c10_the_statistics_can_tell() -> None:
     assert mann_whitney(one, [value + 0.05 for value in other]) < 0.01
 
 
-async def times(
-    rounds: int, kinds: Sequence[Callable[[], Awaitable[object]]]
-) -> list[list[float]]:
+async def times(rounds: int, kinds: Sequence[Callable[[], Awaitable[object]]]) -> list[list[float]]:
     """Time each kind once a round, in an order drawn anew each round, so that a busy machine hits all alike."""
     taken: list[list[float]] = [[] for _ in kinds]
     draw = random.Random(11)
@@ -451,7 +454,8 @@ async def test_c10_times_of_asking_for_a_reset_are_of_one_distribution() -> None
 
 async def test_c11_after_100_wrong_guesses_the_right_one_is_refused() -> None:
     """Guessed at from a hundred addresses over a month, an account takes at most 100 guesses; then the right password
-    is refused like a wrong one. Its owner still signs in from the browser that did before, and by a reset."""
+    is refused like a wrong one. Its owner still signs in from the browser that did before, and by a reset.
+    """
     async with a_world(limits=DEFAULT_LIMITS) as world:
         await world.register()
         owner = world.browser(peer=HOME)
@@ -530,7 +534,8 @@ async def test_c12_nobody_is_there_at_the_start(tmp_path) -> None:
 
 async def test_c12_the_first_administrator_comes_by_a_link_used_once(world: World) -> None:
     """The first administrator needs the one-time link; without it, with another's, late, or a second time: 401. Nobody
-    who registers is one."""
+    who registers is one.
+    """
     admin = {"email": "root@example.com", "password": PASSWORD}
     for token in ("", "ddo1_" + "A" * 48, "admin"):
         assert (await world.call("POST", "/auth/setup", json={"token": token, **admin})).status in {401, 422}

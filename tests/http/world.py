@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tests.standins import MASTER, Clock, Mailbox, endless
+
 from dutchdoor.auth import Auth
 from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -30,7 +32,6 @@ from dutchdoor.store import Add, Store
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.device import UserAgentReader
-from tests.standins import MASTER, Clock, Mailbox, endless
 
 HOST = "login.example.com"
 OWN = f"https://{HOST}"
@@ -85,7 +86,8 @@ SESSION, REFRESH, MARK = "dd_session", "dd_refresh", "dd_mark"
 _SAME_SITE = {SESSION: "Lax", REFRESH: "Strict", MARK: "Strict"}
 _TOKEN = re.compile(rb"dd[sroc]1_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]+\.")
 _INNARDS = re.compile(
-    rb"Traceback|File \"|\.py\b|sqlite|SELECT |INSERT |UPDATE |/usr/|/home/|site-packages|dutchdoor\.[a-z]+\.[A-Z]|Exception",
+    rb"Traceback|File \"|\.py\b|sqlite|SELECT |INSERT |UPDATE |/usr/|/home/|site-packages|"
+    rb"dutchdoor\.[a-z]+\.[A-Z]|Exception",
     re.IGNORECASE,
 )
 _PUBLIC = re.compile(r"/\.well-known/|/openapi\.json|/assets/")
@@ -233,6 +235,7 @@ class World:
         self.host = HOST if self.secure else "localhost:8000"
         self.origin = f"{'https' if self.secure else 'http'}://{self.host}"
         self.prefix = "__Host-" if self.secure else ""
+        self.peer = HOME if self.secure else "127.0.0.1"
 
     @property
     def directory(self) -> Directory:
@@ -253,7 +256,7 @@ class World:
         headers: Iterable[tuple[str, str]] = (),
         cookie: str | None = None,
         bearer: str | None = None,
-        peer: str = HOME,
+        peer: str | None = None,
         host: str | None = None,
     ) -> Answer:
         """Send one request exactly as it is written here, and judge the answer."""
@@ -277,7 +280,7 @@ class World:
             "root_path": "",
             "scheme": "http",
             "headers": [(name.lower().encode(), value.encode("utf-8")) for name, value in sent],
-            "client": (peer, 50000),
+            "client": (peer or self.peer, 50000),
             "server": ("127.0.0.1", 8000),
         }
         told: list[dict[str, Any]] = []
@@ -340,7 +343,7 @@ async def a_world(**options: Any) -> AsyncIterator[World]:
 class Person:
     """What browsers and programs have in common: they sign in, and remember what proves them."""
 
-    def __init__(self, world: World, *, peer: str = HOME, agent: str = "") -> None:
+    def __init__(self, world: World, *, peer: str | None = None, agent: str = "") -> None:
         self.world, self.peer, self.agent = world, peer, agent
         self.access = self.refresh = self.csrf = ""
         self.session_id = ""
@@ -370,7 +373,7 @@ class Person:
 class Browser(Person):
     """Our own page in a browser: a jar, an Origin, Fetch Metadata, and the CSRF token of its session."""
 
-    def __init__(self, world: World, *, peer: str = HOME, agent: str = FIREFOX) -> None:
+    def __init__(self, world: World, *, peer: str | None = None, agent: str = FIREFOX) -> None:
         super().__init__(world, peer=peer, agent=agent)
         self.jar: dict[str, str] = {}
 

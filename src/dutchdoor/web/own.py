@@ -221,6 +221,12 @@ async def login(call: Call) -> Response:
     headers: list[Header] = []
     if call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie"):
         headers.append(call.cookies.set_mark(mark, max_age=MARK_FOR))
+    # A cookie of the sign-in that this one replaced would stay beside the new proof, and every request with a dead
+    # proof in it is refused.
+    if call.presented.session is not None and mode != "session":
+        headers.append(call.cookies.clear_session())
+    if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
+        headers.append(call.cookies.clear_refresh())
     return _signed_in(call, signed_in, transport, headers)
 
 
