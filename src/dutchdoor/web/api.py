@@ -289,7 +289,9 @@ class Api:
         """All headers of the answer. After a refusal by `admit` too, so it decides by nothing that was not checked."""
         headers = self._security.finish(response)
         with suppress(DutchdoorError):  # an Origin sent twice gets no CORS headers
-            headers.extend(self.site.cors.headers(request))
+            more = self.site.cors.headers(request)
+            if not more or more[0] not in headers:  # a preflight's answer has them: allowed twice, browsers refuse it
+                headers.extend(more)
         return headers
 
     async def service(self, call: Call) -> RegisteredClient:

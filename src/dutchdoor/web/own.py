@@ -447,10 +447,13 @@ async def reauthenticate(call: Call) -> Response:
 
 
 def _answer_transport(call: Call, signed_in: SignedIn) -> Transport:
-    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page."""
-    if signed_in.mode != "hybrid" or call.presented.refresh is not None or call.from_browser:
+    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page of
+    ours. A listed page without the cookie keeps its token itself, and would lose it to a cookie it can never send.
+    """
+    if signed_in.mode != "hybrid" or call.presented.refresh is not None:
         return "cookie"
-    return "body"
+    listed = call.request.header(b"origin") in call.api.site.cors.origins
+    return "cookie" if call.from_browser and not listed else "body"
 
 
 async def forgot(call: Call) -> Response:
