@@ -559,7 +559,7 @@ async def test_processes_that_open_at_once_migrate_once(path):
 
 
 async def test_what_was_read_before_is_read_again(path, store):
-    """A session read before is given from memory only while the database says that it, and its account, are the same."""
+    """A session read before is given from memory only while the database says that it and its account are the same."""
     ada = an_account()
     session = a_session(ada)
     await store.commit(Add(ada), Add(session))
