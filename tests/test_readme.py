@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 from starlette.testclient import TestClient
+from tests.running import running_server
 
 from dutchdoor import Auth
-from tests.running import running_server
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -10,6 +10,7 @@ What cannot be read is "".
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -77,6 +78,7 @@ def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: 
     )
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """Give the network an address is counted by: IPv4 itself, IPv6 its /64. "" if it is no address.
 
@@ -88,6 +90,7 @@ def network_of(address: str) -> str:
     return str(ipaddress.IPv6Network((plain, 64), strict=False))
 
 
+@lru_cache(maxsize=4096)
 def _plain(address: str) -> str:
     """The one spelling of an address: no zone, no IPv4 inside IPv6. Two spellings would be two buckets."""
     try:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from functools import lru_cache
 
 import idna
 
@@ -44,6 +45,7 @@ MAX_TYPED = 512
 """Characters looked at. Decomposed or padded spellings are longer than what they become, but not by this much."""
 
 
+@lru_cache(maxsize=1024)
 def canonical(address: str) -> str:
     """Return the one spelling of `address` that accounts are kept under. Applying it again changes nothing.
 

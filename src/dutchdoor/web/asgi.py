@@ -1,7 +1,7 @@
 """The ASGI application: requests in, through the phases of `api.py`, answers out.
 
-The endpoints that are asked at every request or nearly (`/auth/me`, `/auth/check`, refresh) are found in a dictionary
-and served here at once; everything else goes through Starlette's router, which knows patterns, methods and redirects.
+A path that is exactly one of ours is found in a dictionary and served at once: routing would cost more than the answer to
+`/auth/me`. Everything else (paths with a parameter, other methods, paths nobody has) goes through Starlette's router.
 Mounted into another application, it opens at the first request what a server of its own opens at start-up.
 """
 
@@ -22,7 +22,6 @@ from dutchdoor.web.http import MethodNotAllowed, Request
 
 __all__ = ["AsgiApplication"]
 
-HOT = frozenset({("GET", "/auth/me"), ("GET", "/auth/check"), ("POST", "/auth/refresh")})
 log = logging.getLogger("dutchdoor")
 
 
@@ -33,7 +32,7 @@ class AsgiApplication:
         self, api: Api, *, opened: Callable[[], Awaitable[None]], closed: Callable[[], Awaitable[None]]
     ) -> None:
         self._api, self._opened, self._closed = api, opened, closed
-        self._hot = {(route.method, route.path): route for route in api.routes if (route.method, route.path) in HOT}
+        self._exact = {(str(route.method), route.path): route for route in api.routes if "{" not in route.path}
         methods: dict[str, list[str]] = {}
         for route in api.routes:
             methods.setdefault(route.path, []).append(route.method)
@@ -54,7 +53,7 @@ class AsgiApplication:
         if kind == "http":
             if not self._ready:
                 await self._open_once()
-            route = self._hot.get((scope["method"], scope["path"]))
+            route = self._exact.get((scope["method"], scope["path"]))
             if route is not None and not scope.get("root_path"):
                 await self.serve(route, {}, scope, receive, send)
             else:
