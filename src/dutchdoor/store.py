@@ -143,28 +143,35 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Connect, and bring the schema up to date. Safe to kill at any step and to repeat."""
+        ...
 
     async def close(self) -> None:
         """Let go of everything: threads, sockets, files. Idempotent."""
+        ...
 
     async def commit(self, *changes: Change) -> Committed:
         """Apply all changes in this order, or none of them."""
+        ...
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         """One session with the account it belongs to, read in one step. The hot path: one look-up."""
+        ...
 
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         """Sessions of a subject that have not been ended (expired ones included), newest first; at most `limit`."""
+        ...
 
     async def account(self, subject: str) -> Account | None: ...
 
     async def account_by_email(self, email: str) -> Account | None:
         """By the canonical spelling."""
+        ...
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a
         name, taken literally, case folded.
         """
+        ...
 
     async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None: ...
 
@@ -172,6 +179,7 @@ class Store(Protocol):
 
     async def keys(self) -> list[StoredKey]:
         """All of them, in the order of their numbers."""
+        ...
 
     async def client(self, id: str) -> RegisteredClient | None: ...
 
@@ -181,28 +189,35 @@ class Store(Protocol):
         """Entries of the log with a higher `seq`, in order. On every request that carries a token: nearly always
         empty.
         """
+        ...
 
     async def events(
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
     ) -> list[AuditEvent]:
         """Audit events, newest first; `before` is the id of the last one seen."""
+        ...
 
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
         """Take one attempt from every bucket, in one step over all processes, and give (0.0, ""); or take from none and
         give the seconds to wait with the name of the limit that asks for it. The arithmetic is `limits.decide_all`.
         """
+        ...
 
     async def give_back(self, buckets: Sequence[Bucket]) -> None:
         """Undo one attempt in each bucket that is there: `limits.give_back`."""
+        ...
 
     async def forget(self, buckets: Sequence[Bucket]) -> None:
         """Empty buckets: nothing counts against them any more."""
+        ...
 
     async def purge(self, *, before: float, events_before: float) -> int:
         """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token
         of a deleted session could not be told from a forged one; limits that are full again; the log's expired
         entries), and audit events older than another. Gives the number of rows deleted.
         """
+        ...
 
     async def counts(self) -> dict[str, int]:
         """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""
+        ...

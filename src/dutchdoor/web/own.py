@@ -264,6 +264,7 @@ async def _sessions_of_cookies(call: Call) -> list[Session]:
 def _signed_in(call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header]) -> Response:
     session = signed_in.session
     view = SignedInView(user=user_view(signed_in.account))
+    lives_for = 0.0
     if session is not None:
         view.session = session_view(session, session.id)
         lives_for = session.expires_at - call.authority.clock()
