@@ -25,7 +25,7 @@ Time: TypeAlias = Annotated[int, _IN_RANGE] | Annotated[float, _IN_RANGE]
 Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 
-class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a verified access token says (RFC 9068, and what revocation needs). Times are seconds since 1970.
 
     The order of the fields is the order in which they are written. Fields without a default are in every token of ours.

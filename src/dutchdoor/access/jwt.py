@@ -112,6 +112,14 @@ class AccessTokenVerifier:
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
         """
+        return self.verify(token, self.clock() if now is None else now)
+
+    def verify(self, token: str | bytes, now: float) -> Claims:
+        """Do the same where the time is known.
+
+        Raises:
+            InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
+        """
         keys = self.keys
         header, head, signed, payload, signature = take_apart(token, keys)
         if header.typ not in TYPES:
@@ -130,8 +138,6 @@ class AccessTokenVerifier:
             raise InvalidToken("the signature does not hold")
         if head not in keys.known_headers:
             keys.remember(head, header)
-        if now is None:
-            now = self.clock()
         if claims.iss != self.issuer:
             raise InvalidToken("iss is another")
         aud = claims.aud
