@@ -22,6 +22,9 @@ __all__ = ["HEAD_AT_MOST", "BoundedProtocol"]
 HEAD_AT_MOST = 32 * 1024
 """Bytes of request line and headers. Browsers stay below 8 KiB, their cookies of all applications included."""
 
+LINGER_FOR = 1.0
+"""Seconds for which what still comes after a refusal is read and thrown away."""
+
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 36\r\n"
     b"connection: close\r\n\r\nThe head of the request is too long.\n"
@@ -40,6 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = True
     _head_size = 0
     _too_large = False
+    _refused = False
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,11 +60,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._head_size += len(data)
         super().data_received(data)
-        if self._in_head and self._head_size > HEAD_AT_MOST and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+        if self._refused or self.transport.is_closing():
+            return
+        if self._in_head and self._head_size > HEAD_AT_MOST:
+            self._refuse_head()
         elif self._arriving:
             if self._deadline is None:
                 self._deadline = self.loop.call_later(self.request_for, self._too_slow)
@@ -85,10 +92,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if self._too_large:
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._refuse_head()
         else:
             super().send_400_response(msg)
+
+    def _refuse_head(self) -> None:
+        self._refused = True
+        self.transport.write(_TOO_LARGE)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        # Closed at once with bytes unread, the connection would be reset, and the answer lost before it is seen.
+        self._disarm()
+        self._deadline = self.loop.call_later(LINGER_FOR, self._too_slow)
 
     def _measured(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

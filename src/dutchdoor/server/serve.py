@@ -67,17 +67,17 @@ def serve(settings: Settings) -> int:
     refuse_unsafe(settings)
     logging.config.dictConfig(LOGGING)
     _allow_files(settings.max_connections)
-    listener = _bind(settings)
-    settings = replace(settings, port=listener.getsockname()[1])
-    if settings.tls_cert is not None:
-        tls_context(settings)  # whatever is wrong with the files is said here, once
-    asyncio.run(_prepare(settings))
-    ready = functools.partial(_announce, settings)
-    config = _uvicorn_config(settings)
-    if settings.workers == 1:
-        return _One(config, ready).run_on(listener)
-    with _shared_counters(settings):
-        return _Several(config, listener, ready).run_all()
+    with _bind(settings) as listener:
+        settings = replace(settings, port=listener.getsockname()[1])
+        if settings.tls_cert is not None:
+            tls_context(settings)  # whatever is wrong with the files is said here, once
+        asyncio.run(_prepare(settings))
+        ready = functools.partial(_announce, settings)
+        config = _uvicorn_config(settings)
+        if settings.workers == 1:
+            return _One(config, ready).run_on(listener)
+        with _shared_counters(settings):
+            return _Several(config, listener, ready).run_all()
 
 
 def application(settings: Settings) -> ASGIApp:

@@ -1,0 +1,466 @@
+"""Real servers on loopback: ready, bounded, refused where unsafe, over TLS that is renewed under them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import write_certificate
+from cryptography import x509
+from running import Running, clean_environment, command, running
+
+from dutchdoor.server import serve as serving
+from dutchdoor.server.cli import main
+from dutchdoor.server.protocol import HEAD_AT_MOST
+
+PASSWORD = "a quiet heron at dusk"
+CANARY = "canary-5d0f7c"
+
+
+def ask(
+    server: Running,
+    path: str,
+    body: object = None,
+    *,
+    method: str = "",
+    headers: dict[str, str] | None = None,
+    port: int | None = None,
+) -> tuple[int, dict[str, str], Any]:
+    """Send one request, and give status, headers and the decoded body."""
+    connection = http.client.HTTPConnection(server.host, port or server.port, timeout=20)
+    sent = None if body is None else json.dumps(body)
+    with_type = {**({"content-type": "application/json"} if sent else {}), **(headers or {})}
+    connection.request(method or ("GET" if sent is None else "POST"), path, sent, with_type)
+    answer = connection.getresponse()
+    raw, found = answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+    connection.close()
+    is_json = "json" in found.get("content-type", "")
+    return answer.status, found, json.loads(raw) if is_json else raw.decode()
+
+
+def eventually(holds: Callable[[], bool], within: float = 15.0) -> None:
+    """Wait until something holds that another process brings about."""
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server with everything left at its default, but what is watched."""
+    directory = tmp_path_factory.mktemp("one")
+    (directory / "token").write_text("q1w2e3r4t5z6u7i8o9p0")
+    environment = {"DUTCHDOOR_METRICS_TOKEN_FILE": "token", "DUTCHDOOR_REQUEST_FOR": "2s"}
+    with running(directory, "--access-log", environment=environment) as found:
+        yield found
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Serve what must not be served, in this process; give what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serving._One, "run_on", lambda *_: pytest.fail("it was about to be served"))
+    monkeypatch.setattr(serving._Several, "run_all", lambda *_: pytest.fail("it was about to be served"))
+
+    def said(*arguments: str, environment: dict[str, str] | None = None) -> str:
+        monkeypatch.setattr(os, "environ", clean_environment(environment))
+        monkeypatch.setattr(sys, "argv", ["dutchdoor", "serve", "--port", "0", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written = capsys.readouterr()
+        assert (ended.value.code, written.out) == (2, "")
+        assert "Traceback" not in written.err
+        return written.err
+
+    return said
+
+
+def test_one_line_when_ready(tmp_path: Path) -> None:
+    """With no setting at all it serves this machine, says one line with its address, keeps its files to itself, and
+    stops with 0 when asked.
+    """
+    with running(tmp_path) as server:
+        assert re.fullmatch(r"dutchdoor is ready at http://127\.0\.0\.1:[0-9]+\n", server.line)
+        status, headers, _ = ask(server, "/readyz")
+        assert status == 200
+        assert "server" not in headers
+        assert "strict-transport-security" not in headers
+        for name in ("dutchdoor.db", "dutchdoor.keys"):
+            assert (tmp_path / name).stat().st_mode & 0o077 == 0
+        assert server.stop() == (0, "")
+
+
+def test_c12_the_first_start_offers_a_set_up_once(tmp_path: Path) -> None:
+    """C12: no default credentials; a link that works once, dies with the next start, and is not offered any more when
+    somebody is there.
+    """
+
+    def offered(server: Running) -> str:
+        found = re.search(r"(http://localhost:[0-9]+)/setup#(ddo1_\S+)", server.said)
+        assert found, server.said
+        assert ask(server, "/setup")[0] == 200
+        return found[2]
+
+    with running(tmp_path) as server:
+        first = offered(server)
+    with running(tmp_path, "--workers", "2") as server:
+        second = offered(server)
+        assert server.said.count("/setup#") == 1
+        draft = {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"}
+        assert ask(server, "/auth/setup", {**draft, "token": first})[0] in {400, 401, 403, 404}
+        status, _, made = ask(server, "/auth/setup", {**draft, "token": second})
+        assert status in {200, 201}, made
+        assert made["user"]["roles"] == ["admin"]
+        assert ask(server, "/auth/setup", {**draft, "email": "eve@example.com", "token": second})[0] >= 400
+    with running(tmp_path) as server:
+        assert "setup" not in server.said
+
+
+def test_several_processes_serve_one_database(tmp_path: Path) -> None:
+    """Two workers say once that they are ready, share accounts and sessions, survive the death of one, and stop."""
+    with running(tmp_path, "--workers", "2") as server:
+        draft = {"email": "ada@example.com", "password": PASSWORD}
+        assert ask(server, "/auth/register", draft)[0] == 201
+        status, headers, _ = ask(server, "/auth/login", {**draft, "mode": "session"})
+        assert status == 200
+        cookie = {"cookie": headers["set-cookie"].partition(";")[0]}
+        assert all(ask(server, "/auth/me", headers=cookie)[0] == 200 for _ in range(20))
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        if children.exists():
+            named = [pid for pid in children.read_text().split() if b"spawn_main" in _command_line(pid)]
+            assert len(named) == 2
+            os.kill(int(named[0]), signal.SIGKILL)
+
+            def replaced() -> bool:
+                now = [pid for pid in children.read_text().split() if b"spawn_main" in _command_line(pid)]
+                return len(now) == 2 and named[0] not in now
+
+            eventually(replaced, 30)
+        assert ask(server, "/auth/me", headers=cookie)[0] == 200
+        assert server.stop() == (0, "")
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--host", "0.0.0.0"), "--public-url"),
+        (("--host", "::"), "--public-url"),
+        (("--host", "0.0.0.0", "--public-url", "https://auth.example.com"), "--proxy"),
+        (("--public-url", "http://auth.example.com"), "https"),
+        (("--tls-cert", "a.pem"), "--tls-key"),
+        (("--tls-cert", "a.pem", "--tls-key", "b.pem"), "--public-url"),
+        (("--tls-cert", "a.pem", "--tls-key", "b.pem", "--public-url", "https://a.example.com"), "a.pem"),
+        (("--workers", "2", "--database", "memory:"), "--workers 1"),
+        (("--database", "mysql://u:canary-5d0f7c@h/d"), "mysql"),
+        (("--proxy", "10.0.0.7"), "--public-url"),
+        (("--alg", "HS256", "--audience", "a", "--audience", "b"), "HS256"),
+    ],
+)
+def test_p09_what_is_unsafe_is_refused(refused: Refused, arguments: tuple[str, ...], says: str) -> None:
+    """P09: plain HTTP off loopback and settings that contradict each other end with 2 and with what to do instead."""
+    said = refused(*arguments)
+    assert says in said
+    assert CANARY not in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["changeme" * 8, "A" * 43, "secret", CANARY])
+def test_p09_a_placeholder_master_key_is_refused(refused: Refused, tmp_path: Path, key: str) -> None:
+    """P09, J14: a master key that nobody made at random is refused, in the environment and in a file."""
+    assert "dutchdoor key master" in (said := refused(environment={"DUTCHDOOR_MASTER_KEY": key}))
+    assert key not in said.replace("a placeholder", "")
+    (tmp_path / "held").write_text(key)
+    (tmp_path / "held").chmod(0o600)
+    assert "dutchdoor key master" in refused("--master-key-file", "held")
+
+
+def test_a_key_file_that_others_can_read_is_refused(refused: Refused, tmp_path: Path) -> None:
+    """The master key is for the server's user alone, and the message says how to close it."""
+    (tmp_path / "held").write_text("x")
+    (tmp_path / "held").chmod(0o644)
+    assert "chmod 600" in refused("--master-key-file", "held")
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, server: Running) -> None:
+    """Two servers on one port: the second says so in one sentence, and exits with 1."""
+    ran = subprocess.run(
+        command("serve", "--port", str(server.port)),
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert str(server.port) in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def raw(server: Running, *pieces: bytes, wait: float = 10.0) -> bytes:
+    """Send bytes as they are, and read until the server closes."""
+    with socket.create_connection((server.host, server.port), timeout=wait) as connection:
+        answer = b""
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+            while got := connection.recv(65536):
+                answer += got
+        except ConnectionError:
+            pass
+        return answer
+
+
+HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def test_a_head_without_end_is_cut_off(server: Running) -> None:
+    """Headers that go on and on are refused with 431 at their bound, in one piece or in many, in a line or in lines."""
+    line = b"X-Filler: " + b"a" * 1000 + b"\r\n"
+    assert raw(server, HEAD, *[line] * 40).startswith(b"HTTP/1.1 431 ")
+    assert raw(server, HEAD + line * 40 + b"\r\n").startswith(b"HTTP/1.1 431 ")
+    assert raw(server, HEAD, b"X-Filler: " + b"a" * (HEAD_AT_MOST + 10)).startswith(b"HTTP/1.1 431 ")
+    assert raw(server, b"GET /" + b"a" * (HEAD_AT_MOST + 10)).startswith(b"HTTP/1.1 431 ")
+    fits = HEAD + line * 20 + b"Connection: close\r\n\r\n"
+    assert raw(server, fits).startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_requests_in_one_piece_are_not_one_long_head(server: Running) -> None:
+    """What counts is the size of each head: a hundred small requests sent at once are answered."""
+    request = HEAD + b"X-Filler: " + b"a" * 900 + b"\r\n"
+    answer = raw(server, (request + b"\r\n") * 60 + request + b"Connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200 ") == 61
+
+
+def test_a_client_that_takes_its_time_is_closed(server: Running) -> None:
+    """A connection that sends nothing, half a head or half a body is closed after `request_for`; others are kept."""
+    body = (
+        HEAD.replace(b"GET /livez", b"POST /auth/login")
+        + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    with socket.create_connection((server.host, server.port), timeout=20) as kept:
+        assert alive(kept)
+        for pieces in ((), (HEAD,), (body,)):
+            started = time.monotonic()
+            assert raw(server, *pieces, wait=20) == b""
+            assert 1.5 < time.monotonic() - started < 15
+        assert alive(kept)
+
+
+def alive(connection: socket.socket) -> bool:
+    """Ask on a connection that is open, and read the whole answer."""
+    connection.sendall(HEAD + b"\r\n")
+    answer = b""
+    while not answer.endswith(b"alive\n") and (got := connection.recv(65536)):
+        answer += got
+    return answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_are_bounded(tmp_path: Path) -> None:
+    """Above `max_connections` a request gets 503, above twice as many a connection gets nothing, below all is well."""
+    with running(tmp_path, "--max-connections", "16") as server:
+        held = []
+        try:
+            held += [socket.create_connection((server.host, server.port), timeout=10) for _ in range(20)]
+            assert raw(server, HEAD + b"\r\n").startswith(b"HTTP/1.1 503 ")
+            held += [socket.create_connection((server.host, server.port), timeout=10) for _ in range(30)]
+            assert raw(server, HEAD + b"\r\n") == b""
+        finally:
+            for each in held:
+                each.close()
+        eventually(lambda: raw(server, HEAD + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 "))
+
+
+def test_requests_in_progress_are_answered_before_it_stops(tmp_path: Path) -> None:
+    """Asked to stop in the middle of a request, the server takes the rest of it, answers, and ends with 0."""
+    with running(tmp_path) as server:
+        body = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
+        head = b"POST /auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((server.host, server.port), timeout=20) as connection:
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:10])
+            eventually(lambda: ask(server, "/livez")[0] == 200)
+            server.process.send_signal(signal.SIGTERM)
+            eventually(lambda: not _accepts(server))
+            connection.sendall(body[10:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 201 ")
+        assert server.stop()[0] == 0
+
+
+def _accepts(server: Running) -> bool:
+    try:
+        socket.create_connection((server.host, server.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+# --- who may speak plain HTTP, and TLS -------------------------------------------------------------------------------
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback, or ""."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it asks the routing table
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def test_s22_plain_http_from_nobody_but_the_proxy(tmp_path: Path) -> None:
+    """S22: behind a named proxy, whoever reaches the port without it is refused before anything is read."""
+    address = own_address()
+    if not address or address.startswith("127."):
+        pytest.skip("this machine has no address besides loopback")
+    behind = ("--host", "0.0.0.0", "--public-url", "https://auth.example.com")
+    login = {"email": "ada@example.com", "password": PASSWORD}
+    host = {"host": "auth.example.com"}
+    with running(tmp_path, *behind, "--proxy", "192.0.2.7") as server:
+        server.host = address
+        status, headers, problem = ask(server, "/auth/login", login, headers=host)
+        assert (status, problem["code"]) == (403, "plain_http")
+        assert "set-cookie" not in headers
+    with running(tmp_path, *behind, "--proxy", address) as server:
+        server.host = address
+        forwarded = {**host, "x-forwarded-proto": "https", "x-forwarded-for": "198.51.100.9"}
+        status, headers, _ = ask(server, "/livez", headers=forwarded)
+        assert status == 200
+        assert headers["strict-transport-security"].startswith("max-age=31536000")
+
+
+def test_without_a_public_url_forwarding_headers_and_other_hosts_are_refused(server: Running) -> None:
+    """S22: behind nginx on this machine everybody is loopback, so a request that shows a proxy is refused by name."""
+    for headers in ({"x-forwarded-for": "198.51.100.9"}, {"host": "evil.example"}):
+        status, _, problem = ask(server, "/auth/me", headers=headers)
+        assert status == 400
+        assert "--public-url" in problem["detail"]
+
+
+def serial(server: Running, context: ssl.SSLContext) -> int:
+    with (
+        socket.create_connection((server.host, server.port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname="auth.example.com") as secure,
+    ):
+        assert secure.version() in {"TLSv1.2", "TLSv1.3"}
+        held = secure.getpeercert(binary_form=True)
+        assert held is not None
+        return x509.load_der_x509_certificate(held).serial_number
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_tls_is_renewed_without_dropping_anyone(tmp_path: Path, workers: str) -> None:
+    """It speaks TLS itself with HSTS and Secure cookies; a new certificate is served as soon as its files are there,
+    open connections go on, and files that do not fit together change nothing.
+    """
+    first = write_certificate(tmp_path, "auth.example.com")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    arguments = ("--public-url", "https://auth.example.com", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    with running(tmp_path, *arguments, "--workers", workers) as server:
+        assert server.scheme == "https"
+        connection = http.client.HTTPSConnection(server.host, server.port, context=context, timeout=20)
+        host = {"host": "auth.example.com", "content-type": "application/json"}
+        draft = json.dumps({"email": "ada@example.com", "password": PASSWORD, "mode": "session"})
+        registered = json.dumps({"email": "ada@example.com", "password": PASSWORD})
+        connection.request("POST", "/auth/register", registered, host)
+        connection.getresponse().read()
+        connection.request("POST", "/auth/login", draft, host)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        assert "__Host-dd_session=" in answer.getheader("set-cookie", "")
+        assert answer.getheader("strict-transport-security", "").startswith("max-age=")
+        assert serial(server, context) == first
+
+        key = (tmp_path / "key.pem").read_bytes()
+        second = write_certificate(tmp_path, "auth.example.com")
+        fresh = (tmp_path / "key.pem").read_bytes()
+        eventually(lambda: {serial(server, context) for _ in range(8)} == {second})
+
+        (tmp_path / "key.pem").write_bytes(key)  # the old key beside the new certificate: half a renewal
+        eventually(lambda: "cannot be used yet" in server.said)
+        assert {serial(server, context) for _ in range(8)} == {second}
+        (tmp_path / "key.pem").write_bytes(fresh)
+
+        connection.request("GET", "/livez", headers={"host": "auth.example.com"})
+        assert connection.getresponse().status == 200, "the connection from before both renewals"
+        connection.close()
+        assert raw(server, HEAD + b"\r\n") == b"", "plain HTTP on the TLS port"
+
+
+# --- what it tells ---------------------------------------------------------------------------------------------------
+
+
+def test_p01_a_line_for_each_transition_and_no_secret_in_any(server: Running) -> None:
+    """P01, S13: what happened stands in the log, and no password, token, query string or header does."""
+    email = f"{CANARY}@example.com"
+    draft = {"email": email, "password": f"{CANARY} {PASSWORD}"}
+    assert ask(server, f"/auth/register?x={CANARY}", draft)[0] == 422
+    assert ask(server, "/auth/register", draft)[0] == 201
+    assert ask(server, "/auth/login", {**draft, "password": CANARY})[0] == 401
+    status, _, answer = ask(server, "/auth/login", {**draft, "mode": "hybrid", "transport": "body"})
+    assert status == 200
+    bearer = {"authorization": f"Bearer {answer['access_token']}"}
+    assert ask(server, f"/verify-email/{answer['refresh_token']}?token={CANARY}", headers=bearer)[0] == 404
+    assert ask(server, "/auth/logout", {}, headers=bearer)[0] == 200
+    eventually(lambda: "event=logout" in server.said)
+    said = server.said
+    for name in ("account_created", "login outcome=refused", "session_started", "logout"):
+        assert f"event={name}" in said
+    assert "route=/auth/login status=401" in said
+    assert "route=(none) status=404" in said
+    for secret in (CANARY, answer["access_token"], answer["refresh_token"], answer["access_token"].rpartition(".")[2]):
+        assert secret not in said.replace("/setup#", "")
+
+
+def test_metrics_need_their_token(server: Running) -> None:
+    """Counters are there for who has the token, by route and never by path, and hold no secret."""
+    assert ask(server, "/metrics")[0] == 401
+    assert ask(server, "/metrics", headers={"authorization": "Bearer wrong"})[0] == 401
+    ask(server, f"/auth/{CANARY}")
+    status, headers, text = ask(server, "/metrics", headers={"authorization": "Bearer q1w2e3r4t5z6u7i8o9p0"})
+    assert status == 200
+    assert headers["cache-control"] == "no-store"
+    assert 'dutchdoor_http_answers_total{route="(none)",status="404"}' in text
+    assert "dutchdoor_hashing_queue" in text
+    assert CANARY not in text
+
+
+def test_metrics_add_up_over_processes(tmp_path: Path) -> None:
+    """With several workers the port of its own tells of all of them, whichever answered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with running(tmp_path, "--workers", "2", "--metrics-port", str(port)) as server:
+        for _ in range(30):
+            assert ask(server, "/livez")[0] == 200
+        text = ask(server, "/metrics", port=port)[2]
+        assert re.search(r'dutchdoor_http_answers_total\{route="/livez",status="200"\} 30\.0', text)
+        assert ask(server, "/metrics")[0] == 404
