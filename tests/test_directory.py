@@ -281,8 +281,8 @@ async def asking_for_a_reset(house: House) -> tuple[Act, Facts]:
 
 
 OPERATIONS: list[Operation] = [
-    registering, changing_the_password, resetting_the_password, verifying_the_address, disabling, enabling, giving_roles,
-    asking_for_a_reset,
+    registering, changing_the_password, resetting_the_password, verifying_the_address, disabling, enabling,
+    giving_roles, asking_for_a_reset,
 ]  # fmt: skip
 
 
