@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from dutchdoor.limits import DEFAULT_LIMITS
-from dutchdoor.web.api import Route
 from tests.http.world import (
     AWAY,
     HOST,
@@ -21,6 +18,9 @@ from tests.http.world import (
     World,
     a_world,
 )
+
+from dutchdoor.limits import DEFAULT_LIMITS
+from dutchdoor.web.api import Route
 
 ADA, BEN = "ada@example.com", "ben@example.com"
 PROXY = "10.0.0.5"
@@ -73,8 +73,7 @@ def cookies_for(route: Route) -> str:
 
 
 async def rows(world: World) -> object:
-    counts = dict(await world.store.counts())
-    return counts
+    return dict(await world.store.counts())
 
 
 FORGED = {
@@ -100,7 +99,8 @@ def test_s17_the_matrix_has_every_endpoint() -> None:
 @pytest.mark.parametrize("route", UNSAFE, ids=ids)
 async def test_s17_another_sites_request_is_refused(world: World, route: Route) -> None:
     """At every unsafe endpoint a request that a browser sent for another site is 403 and changes nothing, though it
-    carries the cookie and even the right CSRF token."""
+    carries the cookie and even the right CSRF token.
+    """
     browser = await admin(world, cookies_for(route))
     before = await rows(world)
     for name, forged in FORGED.items():
@@ -121,7 +121,8 @@ async def test_s17_another_sites_request_is_refused(world: World, route: Route) 
 )
 async def test_s17_a_cookie_needs_the_token_of_its_session(world: World, route: Route) -> None:
     """Where a cookie is the proof, a request without the CSRF token, with garbage, with another session's token, or
-    from a browser too old to say where it comes from, is 403 and changes nothing."""
+    from a browser too old to say where it comes from, is 403 and changes nothing.
+    """
     browser = await admin(world, cookies_for(route))
     other = world.browser()
     await other.login(ADA, mode="session")
@@ -144,7 +145,8 @@ async def test_s17_a_cookie_needs_the_token_of_its_session(world: World, route: 
 
 async def test_s18_log_in_and_register_are_protected_too(world: World) -> None:
     """Another site can neither sign a browser in to its own account, nor register there, refresh, or log out: 403 and
-    no cookie, whichever mode it asks for."""
+    no cookie, whichever mode it asks for.
+    """
     await world.register(ADA)
     for forged in FORGED.values():
         for mode in ("session", "hybrid", "jwt"):
@@ -175,7 +177,8 @@ async def test_s18_a_page_cannot_ask_for_the_token_its_cookie_hides() -> None:
 
 async def test_s18_a_listed_page_keeps_its_transport() -> None:
     """A listed origin that keeps its refresh token itself gets the new one itself, too, after a change of password or
-    a step-up: in a cookie it could never be sent from there."""
+    a step-up: in a cookie it could never be sent from there.
+    """
     async with a_world(origins=[LISTED]) as world:
         await world.register(ADA)
         listed = [("origin", LISTED), ("sec-fetch-site", "cross-site")]
@@ -225,7 +228,8 @@ ORIGINS = [
 
 async def test_s20_cors_is_an_exact_list() -> None:
     """A listed origin reads answers with credentials; prefixes, suffixes, `null`, another port, scheme or case get no
-    CORS header on any endpoint, and no preflight succeeds. Administration and check are never opened."""
+    CORS header on any endpoint, and no preflight succeeds. Administration and check are never opened.
+    """
     async with a_world(origins=[LISTED]) as world:
         await world.register(ADA)
         for path in ("/auth/me", "/auth/login", "/auth/check", "/admin/api/accounts", "/oauth2/token", "/docs"):
@@ -258,7 +262,8 @@ PAGES = ("/", "/docs", "/setup", "/verify-email", "/reset-password", "/auth/me",
 
 async def test_s21_every_answer_has_its_security_headers(world: World) -> None:
     """Pages, answers, refusals, documents and 404s carry HSTS of a year, nosniff, a policy without frames, base or
-    objects, and a Referrer-Policy. The recorder holds that for this whole suite."""
+    objects, and a Referrer-Policy. The recorder holds that for this whole suite.
+    """
     before = RECORDER.seen["answers"]
     for path in PAGES:
         for method in ("GET", "HEAD", "POST", "OPTIONS", "PUT"):
@@ -300,7 +305,8 @@ SPOOFED = [
 
 async def test_s22_spoofed_headers_change_nothing() -> None:
     """From anyone but a configured proxy, forwarding headers change neither the address that is recorded and limited,
-    nor the host of a mailed link, the scheme, the cookies, or the method."""
+    nor the host of a mailed link, the scheme, the cookies, or the method.
+    """
     async with a_world(limits=DEFAULT_LIMITS, proxies=[PROXY]) as world:
         await world.register(ADA)
         body = {"email": ADA, "password": PASSWORD, "mode": "session"}
@@ -331,7 +337,8 @@ async def test_s22_spoofed_headers_change_nothing() -> None:
 
 async def test_s22_a_configured_proxy_is_believed_and_no_further() -> None:
     """Through the proxy, the client is the right-most address that is not a proxy: what the client wrote left of it
-    moves nothing; a host that is not listed is refused whoever names it."""
+    moves nothing; a host that is not listed is refused whoever names it.
+    """
     async with a_world(proxies=[PROXY]) as world:
         await world.register(ADA)
         body = {"email": ADA, "password": PASSWORD, "mode": "session"}

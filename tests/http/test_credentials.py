@@ -39,7 +39,7 @@ async def login(world: World, password: str, email: str = ADA, **more: object) -
 
 
 async def test_c01_the_minimum_length_is_the_policys() -> None:
-    """8 characters by default, 15 in the profile `high` where the password stands alone; one less is 422 and says so."""
+    """8 characters by default, 15 in the profile `high` ; one less is 422 and says which."""
     for policy, least in ((STANDARD, 8), (HIGH, 15)):
         async with a_world(policy=policy) as world:
             good = "Tq7 vLm9 xRw2 Zp4"[:least]
@@ -68,7 +68,7 @@ async def test_c02_what_follows_a_nul_counts(world: World) -> None:
 
 
 async def test_c03_a_megabyte_of_password_is_refused_for_nothing(world: World) -> None:
-    """A password of 1 MiB is refused in milliseconds, at every endpoint that takes one, and nothing is hashed for it."""
+    """A password of 1 MiB is refused in milliseconds at every endpoint that takes one, and never hashed."""
     await world.register()
     world.directory.hasher.hash = world.directory.hasher.verify = None  # type: ignore[method-assign,assignment]
     world.directory.hasher.verify_nothing = None  # type: ignore[method-assign,assignment]

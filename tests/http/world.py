@@ -103,6 +103,8 @@ class Recorder:
         self.seen["answers"] += 1
         self.seen[f"status {answer.status}"] += 1
         assert breaks or answer.status != 500, f"{path}: {answer.body!r}"
+        once = [name for name, _ in answer.headers if name != "set-cookie"]
+        assert len(set(once)) == len(once), f"a header is there twice: {sorted(once)}"
         for line in answer.set_cookies():
             self._cookie(line, secure=secure)
         self._security(answer, path, secure=secure, listed=listed)
@@ -316,6 +318,9 @@ class World:
         )
         await self.store.commit(Add(row))
         return row.id, secret.text()
+
+    def api_client(self) -> Client:
+        return Client(address=HOME)
 
     async def posted(self) -> None:
         """Wait for the mail that is on its way."""

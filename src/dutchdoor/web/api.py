@@ -29,7 +29,7 @@ from dutchdoor.directory import Directory
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated
 from dutchdoor.principal import Principal
 from dutchdoor.registered_clients import ClientSecret, RegisteredClient
-from dutchdoor.sessions import Session
+from dutchdoor.sessions import Session, check_live
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import Body, JsonBody, read_form, read_query
 from dutchdoor.web.cookies import PLAIN, SECURE, Cookies, Presented
@@ -230,8 +230,11 @@ class Call:
                 raise NotAuthenticated("the account ended")
             return account, None
         held = await self.authority.recall(principal.session_id)
-        if held is None or held.session.ended_at is not None or not held.account.active:
-            raise NotAuthenticated("the session or its account ended")
+        # Whose token it is and whose session it names are one fact from two places: an answer never mixes two people.
+        if held is None or held.session.subject != principal.subject:
+            raise InvalidToken("the token names no session of its subject")
+        # A verifier's leeway lets a token live a moment longer than its session may.
+        check_live(held.session, held.account, self.authority.clock())
         return held.account, held.session
 
 
