@@ -160,6 +160,17 @@ def test_another_master_key_is_refused_in_words(run: Run) -> None:
     assert other not in ran.err
 
 
+def test_a_database_without_its_master_key_gets_no_new_one(run: Run) -> None:
+    """From another directory the key file is not found: that is said, and no useless key is left there."""
+    made(run)
+    Path("dutchdoor.keys").rename("elsewhere.keys")
+    ran = run("user", "list")
+    assert ran.code == 2
+    assert "--master-key-file" in ran.err
+    assert not Path("dutchdoor.keys").exists()
+    assert run("user", "list", "--master-key-file", "elsewhere.keys").code == 0
+
+
 async def _sign_in(email: str, mode: Any = "session") -> str:
     async with auth_here() as auth:
         signed_in, _ = await auth.directory.sign_in(email, PASSWORD, mode=mode, client=Client(device="Fox\x1b[2J"))

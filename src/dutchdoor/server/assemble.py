@@ -62,7 +62,14 @@ def sqlite_file(settings: Settings) -> Path | None:
 def _master_keys(settings: Settings) -> MasterKeys:
     if settings.master_key is not None:
         return MasterKeys.parse(settings.master_key.reveal())
-    return read_or_make_master_key(settings.master_key_file)
+    database, file = sqlite_file(settings), Path(settings.master_key_file)
+    if database is not None and database.exists() and not file.exists():
+        # A fresh key would open nothing in there, and its file would stand in the way of the right one.
+        raise _wrong(
+            f"The database {database} is there, and its master key file {file} is not. Name it with --master-key-file or "
+            "DUTCHDOOR_MASTER_KEY_FILE, or give the key in DUTCHDOOR_MASTER_KEY."
+        )
+    return read_or_make_master_key(file)
 
 
 def _mail(settings: Settings) -> Transport:
