@@ -544,6 +544,20 @@ class Authority:
             return Ended(count=len(others), seq=done.seq)
         raise Unavailable("ending the other sessions kept losing races")
 
+    async def end_named(self, claims: Claims, *, client: Client) -> Ended:
+        """End what an access token names: its session, or itself if it is stateless. Idempotent.
+
+        A session whose row was deleted since is as ended as can be: that is success, and counts 0.
+        """
+        await self._follow()
+        gone = Ended(count=0, seq=self.log.applied_seq)
+        if claims.sid is None:
+            return gone if self._covered(claims) else await self.end_token(claims, client=client)
+        try:
+            return await self.end(claims.sid, client=client, actor=claims.sub)
+        except NotFound:
+            return gone
+
     async def end_token(self, claims: Claims, *, client: Client) -> Ended:
         """End a stateless token before its time, by its `jti`."""
         now = self.clock()

@@ -191,7 +191,7 @@ def body_of(json: Any, form: Mapping[str, str] | str | None, body: bytes | None)
 
 
 def quoted(text: str) -> str:
-    return "".join(chr(b) if chr(b).isalnum() or chr(b) in "-._~" else f"%{b:02X}" for b in text.encode())
+    return "".join(chr(b) if b < 128 and (chr(b).isalnum() or chr(b) in "-._~") else f"%{b:02X}" for b in text.encode())
 
 
 def basic(service: tuple[str, str]) -> tuple[str, str]:

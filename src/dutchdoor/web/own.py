@@ -331,11 +331,7 @@ async def logout(call: Call) -> Response:
     token = call.bearer()
     in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
     if token is not None:
-        claims = await authority.claims_of_any_age(token)
-        if claims.sid is None:
-            done = await authority.end_token(claims, client=client)
-        else:
-            done = await authority.end(claims.sid, client=client, actor=claims.sub)
+        done = await authority.end_named(await authority.claims_of_any_age(token), client=client)
     if in_body is not None:
         holder = await authority.holder(in_body, even_ended=True)
         done = await authority.end(holder.id, client=client, actor=holder.subject)
