@@ -603,6 +603,7 @@ async def test_what_is_remembered_is_bounded(store, monkeypatch):
     ada = an_account()
     sessions = [a_session(ada, NOW + n) for n in range(100)]
     await store.commit(Add(ada), *map(Add, sessions))
+    await store.session(sessions[0].id)
     first = await store.session(sessions[0].id)
     for session in sessions:
         assert await store.session(session.id) == (session, ada)

@@ -203,14 +203,13 @@ class SqliteStore:
         """Ask the database always, but for the whole row only when it was written since we last read it."""
         key = _key(session_id)
         known = self._known.get(session_id)
-        if known is not None and self._one(_STAMP, key) == known[0]:
+        if known is not None and known[0] and self._one(_STAMP, key) == known[0]:
             return known[1]
         row = self._one(_SESSION_WITH_ACCOUNT, key)
         if row is None:
             return None
-        session, account = pair = _session_and_account(session_id, row)
-        stamp = session.revision, session.ended_at, account.revision, account.active, account.epoch
-        self._known.put(session_id, (stamp, pair))
+        pair = _session_and_account(session_id, row)
+        self._known.put(session_id, _ONCE if known is None else (_stamp(*pair), pair))
         return pair
 
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
@@ -335,6 +334,10 @@ class _Reader:
         self.connection.close()
 
 
+_ONCE: tuple[Row, Any] = ((), None)
+"""Of a session that was read once: no stamp is like this one."""
+
+
 class _Known:
     """Sessions and accounts as they were last read, each under the stamp it had then.
 
@@ -342,7 +345,8 @@ class _Known:
     because every write raises a revision. Reading five numbers and comparing them takes half the time of reading the
     forty columns of both rows and building both records.
 
-    Two generations of bounded size: what is read again moves to the young one, and the old one is dropped whole.
+    What is read once is only noted: it may never be read again, and to keep it costs more than to forget it. Two
+    generations of bounded size: what is read again moves to the young one, and the old one is dropped whole.
     """
 
     __slots__ = ("_old", "_young")
@@ -839,6 +843,10 @@ def _session_and_account(id: str, row: Row) -> tuple[Session, Account]:
         revision=account_revision,
     )
     return session, account
+
+
+def _stamp(session: Session, account: Account) -> Row:
+    return session.revision, session.ended_at, account.revision, account.active, account.epoch
 
 
 def _account_values(account: Account) -> Row:
