@@ -271,6 +271,8 @@ def test_a_client_that_takes_its_time_is_closed(server: Running) -> None:
             assert raw(server, *pieces, wait=20) == b""
             assert 1.5 < time.monotonic() - started < 15
         assert alive(kept)
+        kept.sendall(HEAD)  # half of the next request, on a connection that was honest so far
+        assert kept.recv(65536) == b""
 
 
 def alive(connection: socket.socket) -> bool:
@@ -399,15 +401,16 @@ def test_tls_is_renewed_without_dropping_anyone(tmp_path: Path, workers: str) ->
         assert answer.getheader("strict-transport-security", "").startswith("max-age=")
         assert serial(server, context) == first
 
-        key = (tmp_path / "key.pem").read_bytes()
         second = write_certificate(tmp_path, "auth.example.com")
-        fresh = (tmp_path / "key.pem").read_bytes()
         eventually(lambda: {serial(server, context) for _ in range(8)} == {second})
 
-        (tmp_path / "key.pem").write_bytes(key)  # the old key beside the new certificate: half a renewal
-        eventually(lambda: "cannot be used yet" in server.said)
+        (tmp_path / "next").mkdir()
+        third = write_certificate(tmp_path / "next", "auth.example.com")
+        (tmp_path / "next" / "cert.pem").replace(tmp_path / "cert.pem")  # and not its key yet: half a renewal
+        eventually(lambda: server.said.count("cannot be used yet") == int(workers))
         assert {serial(server, context) for _ in range(8)} == {second}
-        (tmp_path / "key.pem").write_bytes(fresh)
+        (tmp_path / "next" / "key.pem").replace(tmp_path / "key.pem")
+        eventually(lambda: {serial(server, context) for _ in range(8)} == {third})
 
         connection.request("GET", "/livez", headers={"host": "auth.example.com"})
         assert connection.getresponse().status == 200, "the connection from before both renewals"

@@ -66,8 +66,8 @@ def _master_keys(settings: Settings) -> MasterKeys:
     if database is not None and database.exists() and not file.exists():
         # A fresh key would open nothing in there, and its file would stand in the way of the right one.
         raise _wrong(
-            f"The database {database} is there, and its master key file {file} is not. Name it with --master-key-file or "
-            "DUTCHDOOR_MASTER_KEY_FILE, or give the key in DUTCHDOOR_MASTER_KEY."
+            f"The database {database} is there, and its master key file {file} is not. Name it with --master-key-file "
+            "or DUTCHDOOR_MASTER_KEY_FILE, or give the key in DUTCHDOOR_MASTER_KEY."
         )
     return read_or_make_master_key(file)
 

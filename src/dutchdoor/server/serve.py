@@ -22,7 +22,6 @@ import socket
 import ssl
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -329,17 +328,26 @@ def _no_passphrase() -> str:
 
 
 def _context_for(settings: Settings, _config: uvicorn.Config, _default: object) -> ssl.SSLContext:
+    """Make the context and watch its files. Called by uvicorn in the loop that serves."""
     context = tls_context(settings)
-    # A thread and not a task: uvicorn loads its configuration before, or outside of, the loop that serves.
-    threading.Thread(target=_watch, args=(settings, context), name="dutchdoor-certificate", daemon=True).start()
+    watching = asyncio.get_running_loop().create_task(_watch(settings, context))
+    _WATCHING.add(watching)  # a loop alone does not keep its tasks alive
+    watching.add_done_callback(_WATCHING.discard)
     return context
 
 
-def _watch(settings: Settings, context: ssl.SSLContext) -> None:
-    """Load the certificate again whenever its files change. Connections that are open stay as they are."""
+_WATCHING: set[asyncio.Task[None]] = set()
+
+
+async def _watch(settings: Settings, context: ssl.SSLContext) -> None:
+    """Load the certificate again whenever its files change. Connections that are open stay as they are.
+
+    In the serving loop and not in a thread: while a certificate is being loaded the context has no key for a moment,
+    and a handshake that began just then would fail.
+    """
     loaded = _stamp(settings)
-    pause = threading.Event()
-    while not pause.wait(CERTIFICATE_EVERY):
+    while True:
+        await asyncio.sleep(CERTIFICATE_EVERY)
         found = _stamp(settings)
         if found == loaded or found is None:
             continue
