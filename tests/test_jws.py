@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dutchdoor.access import jws
+from dutchdoor.access import MAX_TOKEN, jws
 from dutchdoor.errors import InvalidKey, InvalidToken
 from dutchdoor.keys import ALGORITHMS, Key, KeySet
 
@@ -289,6 +289,37 @@ def test_j06_every_part_has_one_spelling() -> None:
             swapped = token.replace("-", "+").replace("_", "/")
             if swapped != token:
                 refused(swapped, key)
+
+
+def test_j06_a_second_spelling_is_refused_even_where_it_was_signed() -> None:
+    """J06: spare bits, padding and the other alphabet are refused in any part, though the signature covers them."""
+    head, text = b64(b'{"alg":"ES256"}  '), b64(b"?>?~")
+    for part_of_head, body in (
+        *(
+            (head, text[:-1] + ALPHABET[ALPHABET.index(text[-1]) + 1]),
+            (head, text + "=="),
+            (head, "Pz4_+g"),
+            (head, "Pz4/"),
+        ),
+        *(
+            (head[:-1] + ALPHABET[ALPHABET.index(head[-1]) + 1], text),
+            (head + "=", text),
+            (head, text + "\n"),
+            (head, "A"),
+        ),
+    ):
+        signed = part_of_head + "." + body
+        refused(signed + "." + b64(ES.sign(signed.encode())))
+    signed = head + "." + text
+    assert jws.verify(signed + "." + b64(ES.sign(signed.encode())), ES) == b"?>?~"
+
+
+def test_j07_what_is_longer_than_any_token_is_refused_however_good() -> None:
+    """J07: more than 8,192 characters are not looked at, signed well or not."""
+    fits = jws.sign(b"x" * 5990, ES)
+    assert len(fits) < MAX_TOKEN
+    assert jws.verify(fits, ES)
+    refused(jws.sign(b"x" * 6200, ES))
 
 
 # --- J07: strict JSON in the header -----------------------------------------------------------------------------------

@@ -155,6 +155,21 @@ def test_what_is_not_used_leaves_by_itself(verifier: Counting) -> None:
     assert len(cache) == 0
 
 
+def test_time_is_checked_in_the_old_generation_too(verifier: Counting) -> None:
+    """A token that grew old in the cache is moved on while it is valid, and refused from its last instant."""
+    cache, token, late = TokenCache(verifier, covered=never), issue(), issue(lifetime=6000.0)
+    cache(token, now=NOW)
+    cache(late, now=NOW + GENERATION_FOR)
+    assert cache(late, now=NOW + 604) != cache(token, now=NOW + 604)
+    assert verifier.asked == 2
+    cache(issue(lifetime=6000.0), now=NOW + 604 + GENERATION_FOR)
+    assert refused(cache, token, NOW + 605 + GENERATION_FOR) == "expired"
+    cache.clear()
+    cache(token, now=NOW)
+    cache(late, now=NOW + GENERATION_FOR)
+    assert refused(cache, token, NOW + 605) == "expired"
+
+
 def test_no_bearer_token_lies_in_memory(verifier: Counting) -> None:
     """What the cache holds is a digest and claims: the token itself, or its signature, is nowhere in it."""
     cache, token = TokenCache(verifier, covered=never), issue()

@@ -431,6 +431,25 @@ def test_a_good_set_is_read_whatever_form_it_has() -> None:
     assert KeySet.from_jwks(json.dumps(KeySet([KEYS["ES256"]]).public_jwks())).only is not None
 
 
+def test_a_set_made_of_keys_is_judged_as_one_that_was_read() -> None:
+    """However a set is made: it has keys, each under its own name, of one kind, and not too many."""
+    key = KEYS["ES256"]
+    named = [Key.from_pem(key.public_pem(), "ES256", kid=str(number)) for number in range(MAX_KEYS + 1)]
+    other = Key.generate("ES256", kid=key.kid)
+    for keys in ([], [key, key], [key, other], [key, KEYS["HS256"]], named):
+        with pytest.raises(InvalidKey):
+            KeySet(keys)
+    assert len(KeySet(named[:MAX_KEYS])) == MAX_KEYS
+
+
+def test_no_ed25519_key_has_a_second_spelling() -> None:
+    """The nineteen encodings beyond the field are refused, those of good points too."""
+    for beyond in range(19):
+        for sign in (0, 1 << 255):
+            with pytest.raises(InvalidKey):
+                Key.from_jwk(jwk("EdDSA", x=b64((FIELD + beyond | sign).to_bytes(32, "little"))))
+
+
 def test_only_exact_kids_find_a_key() -> None:
     """A kid is looked up as it is: no prefix, case or trimming finds a key."""
     found = KeySet.from_jwks({"keys": [A, B]})
