@@ -156,8 +156,10 @@ class Authority:
         client_id: str = "",
         scope: str = "",
         replacing: Sequence[Session] = (),
+        also: Sequence[Change] = (),
     ) -> SignedIn:
-        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction.
+        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction, and
+        `also` happens in it.
 
         Raises:
             NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again.
@@ -192,7 +194,7 @@ class Authority:
                 record = self._event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
             try:
-                await self.store.commit(*changes, Log(record))
+                await self.store.commit(*changes, *also, Log(record))
             except Conflict:
                 continue
             return signed_in

@@ -33,6 +33,7 @@ from dutchdoor.errors import (
     NotAuthenticated,
     NotFound,
     RateLimited,
+    SessionLimitReached,
     Taken,
     Unavailable,
     WrongCredentials,
@@ -46,7 +47,7 @@ from dutchdoor.one_time import OneTimeSecret, OneTimeToken, Purpose
 from dutchdoor.policy import Mode
 from dutchdoor.principal import Verified
 from dutchdoor.sessions import Session
-from dutchdoor.store import Add, Change, Discard, Expect, Log, Swap, Take
+from dutchdoor.store import Add, Change, Discard, Expect, Forgive, Log, Swap, Take
 
 __all__ = ["Directory", "Welcome"]
 
@@ -215,12 +216,12 @@ class Directory:
             RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
             Forbidden: right, but the address must be verified first; a new mail is on its way.
         """
-        welcome, forgiven = await self._prove(email, password, client, marks)
-        await forgiven
+        welcome, forgiving = await self._prove(email, password, client, marks)
+        await self.store.commit(forgiving)
         return welcome
 
-    async def _prove(self, email: str, password: str, client: Client, marks: str) -> tuple[Welcome, Awaitable[None]]:
-        """`prove`, and the forgetting of failures that success brings: awaited beside whatever else is written."""
+    async def _prove(self, email: str, password: str, client: Client, marks: str) -> tuple[Welcome, Forgive]:
+        """`prove`, and the forgetting of failures that success brings, to be written with whatever else is."""
         now = self.clock()
         try:
             key = canonical(email)
@@ -229,7 +230,7 @@ class Directory:
         digest = self._digest(key)
         account = await self.store.account_by_email(key) if key else None
         device = limit_rules.find_mark(self._mark_key, marks, account=digest, now=now)
-        networks = await self._recent_networks(account, now) if account is not None else set()
+        networks = await self._recent_networks(account, now) if account is not None and not device else set()
         standing = limit_rules.standing_of(device=device, network=client.network, recent_networks=networks)
         buckets = limit_rules.sign_in_buckets(
             self.limits,
@@ -267,7 +268,8 @@ class Directory:
             mark=self._marked(marks, digest, device, now),
             familiar=standing is not Standing.STRANGER or not networks,
         )
-        return welcome, asyncio.ensure_future(self._forgive(buckets, digest))
+        ceilings = limit_rules.sign_in_ceilings(self.limits, digest)
+        return welcome, Forgive(give_back=buckets[:1], forget=(*buckets[1:2], *ceilings))
 
     async def sign_in(
         self,
@@ -284,12 +286,19 @@ class Directory:
         raise.
         """
         for last in (False, True):
-            welcome, forgiven = await self._prove(email, password, client, marks)
-            starting = self.authority.start(
-                welcome.verified, mode=mode, client=client, client_id=client_id, replacing=replacing
-            )
+            welcome, forgiving = await self._prove(email, password, client, marks)
             try:
-                signed_in, _ = await asyncio.gather(starting, forgiven)
+                signed_in = await self.authority.start(
+                    welcome.verified,
+                    mode=mode,
+                    client=client,
+                    client_id=client_id,
+                    replacing=replacing,
+                    also=[forgiving],
+                )
+            except SessionLimitReached:
+                await self.store.commit(forgiving)
+                raise
             except NotAuthenticated:
                 # The account changed between proof and start: a role was given, or the password changed. Prove again.
                 if last:
@@ -307,10 +316,6 @@ class Directory:
             for session in await self.store.sessions_of(account.subject, limit=RECENT)
             if now - session.created_at <= limit_rules.NETWORK_FOR
         }
-
-    async def _forgive(self, buckets: Sequence[Bucket], digest: str) -> None:
-        ceilings = limit_rules.sign_in_ceilings(self.limits, digest)
-        await asyncio.gather(self.store.give_back(buckets[:1]), self.store.forget([*buckets[1:2], *ceilings]))
 
     async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
         # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
@@ -365,6 +370,7 @@ class Directory:
                 Swap(raised),
                 *self.authority.ending_all(raised, "password_changed", now, session.id if session else None),
                 Discard(account.subject, "reset_password"),
+                self._forgiving(account),
                 Log(self._event("password_changed", account, client, now)),
             ]
             try:
@@ -381,7 +387,6 @@ class Directory:
                     raise NotAuthenticated("the account ended meanwhile") from None
                 account = again
                 continue
-            await self._forgive_owner(account)
             if account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
             return signed_in
@@ -464,11 +469,11 @@ class Directory:
                     Swap(raised),
                     *self.authority.ending_all(raised, "password_reset", now),
                     Discard(account.subject, "reset_password"),
+                    self._forgiving(account),
                     Log(self._event("password_reset", account, client, now)),
                 )
             except Conflict:
                 continue
-            await self._forgive_owner(account)
             if account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
             return raised, self._marked(marks, self._digest(account.email or ""), "", now)
@@ -639,9 +644,10 @@ class Directory:
         fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
         return limit_rules.with_mark(marks, fresh)
 
-    async def _forgive_owner(self, account: Account) -> None:
-        if account.email:
-            await self.store.forget(list(limit_rules.sign_in_ceilings(self.limits, self._digest(account.email))))
+    def _forgiving(self, account: Account) -> Forgive:
+        """What an account's failures so far are worth once its owner has proved something."""
+        ceilings = limit_rules.sign_in_ceilings(self.limits, self._digest(account.email)) if account.email else ()
+        return Forgive(forget=ceilings)
 
     async def _tell_of_theft(self, account: Account, client: Client) -> None:
         if account.address:

@@ -41,7 +41,7 @@ from dutchdoor.revocation.log import Revocation
 from dutchdoor.sessions import Session
 
 __all__ = [
-    "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Log", "Record", "Remove",
+    "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Forgive", "Log", "Record", "Remove",
     "Revoke", "Store", "Swap", "Take",
 ]  # fmt: skip
 
@@ -126,7 +126,14 @@ class Log(Struct, frozen=True):
     event: AuditEvent
 
 
-Change = Add | Swap | Remove | Expect | Take | Discard | End | EndAll | Revoke | Log
+class Forgive(Struct, frozen=True):
+    """Undo one attempt in each bucket of `give_back` that is there (`limits.give_back`); empty those of `forget`."""
+
+    give_back: tuple[Bucket, ...] = ()
+    forget: tuple[Bucket, ...] = ()
+
+
+Change = Add | Swap | Remove | Expect | Take | Discard | End | EndAll | Revoke | Forgive | Log
 
 
 class Committed(Struct, frozen=True):
@@ -201,14 +208,6 @@ class Store(Protocol):
         """Take one attempt from every bucket, in one step over all processes, and give (0.0, ""); or take from none and
         give the seconds to wait with the name of the limit that asks for it. The arithmetic is `limits.decide_all`.
         """
-        ...
-
-    async def give_back(self, buckets: Sequence[Bucket]) -> None:
-        """Undo one attempt in each bucket that is there: `limits.give_back`."""
-        ...
-
-    async def forget(self, buckets: Sequence[Bucket]) -> None:
-        """Empty buckets: nothing counts against them any more."""
         ...
 
     async def purge(self, *, before: float, events_before: float) -> int:

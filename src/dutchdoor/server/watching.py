@@ -50,8 +50,7 @@ class ToldStore:
         self.credential, self.one_time_token = store.credential, store.one_time_token
         self.keys, self.client, self.clients = store.keys, store.client, store.clients
         self.revocations, self.events = store.revocations, store.events
-        self.hit, self.give_back, self.forget = store.hit, store.give_back, store.forget
-        self.purge, self.counts = store.purge, store.counts
+        self.hit, self.purge, self.counts = store.hit, store.purge, store.counts
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()

@@ -30,6 +30,7 @@ from dutchdoor.store import (
     End,
     EndAll,
     Expect,
+    Forgive,
     Log,
     Record,
     Remove,
@@ -126,6 +127,12 @@ class MemoryStore:
                 self._seq += 1
                 self._log.append(replace(entry, seq=self._seq))
                 undo.append(self._unrevoke)
+            case Forgive(returned, forgotten):
+                for bucket in returned:
+                    if (tat := self._tats.get(bucket.key)) is not None:
+                        _put(self._tats, bucket.key, give_back(tat, bucket.limit), undo)
+                for bucket in forgotten:
+                    _drop(self._tats, bucket.key, undo)
             case Log(event):
                 if event.id in self._events:
                     raise Conflict("audit event is there already")
@@ -295,17 +302,6 @@ class MemoryStore:
             verdict = decide_all([self._tats.get(bucket.key) for bucket in buckets], buckets, now)
             self._tats.update((b.key, tat) for b, tat in zip(buckets, verdict.tats, strict=True) if tat is not None)
         return verdict.retry_after, verdict.refused_by
-
-    async def give_back(self, buckets: Sequence[Bucket]) -> None:
-        with self._lock:
-            for bucket in buckets:
-                if (tat := self._tats.get(bucket.key)) is not None:
-                    self._tats[bucket.key] = give_back(tat, bucket.limit)
-
-    async def forget(self, buckets: Sequence[Bucket]) -> None:
-        with self._lock:
-            for bucket in buckets:
-                self._tats.pop(bucket.key, None)
 
     async def purge(self, *, before: float, events_before: float) -> int:
         with self._lock:

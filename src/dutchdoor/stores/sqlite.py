@@ -60,6 +60,7 @@ from dutchdoor.store import (
     End,
     EndAll,
     Expect,
+    Forgive,
     Log,
     Remove,
     Revoke,
@@ -277,12 +278,6 @@ class SqliteStore:
 
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
         return await self._write(partial(_hit, buckets, now), atomic=True, durable=False)
-
-    async def give_back(self, buckets: Sequence[Bucket]) -> None:
-        await self._write(partial(_give_back, buckets), atomic=True, durable=False)
-
-    async def forget(self, buckets: Sequence[Bucket]) -> None:
-        await self._write(partial(_forget, buckets), atomic=True, durable=False)
 
     async def purge(self, *, before: float, events_before: float) -> int:
         """Find rows beside the writer and hand it a few hundred at a time, so that no commit waits long for it."""
@@ -603,6 +598,8 @@ def _apply(change: Change, transaction: _Transaction) -> int:
         case Revoke(entry):
             transaction.seq += 1
             execute(_insert(Revocation, "revocations"), (*_values(entry)[:-1], transaction.seq))
+        case Forgive(returned, forgotten):
+            _forgive(returned, forgotten, transaction)
         case Log(event):
             execute(_insert(AuditEvent, "events"), (_key(event.id), *_values(event)[1:]))
     return 0
@@ -673,14 +670,11 @@ def _hit(buckets: Sequence[Bucket], now: float, transaction: _Transaction) -> tu
     return verdict.retry_after, verdict.refused_by
 
 
-def _give_back(buckets: Sequence[Bucket], transaction: _Transaction) -> None:
-    for bucket in buckets:
+def _forgive(returned: Sequence[Bucket], forgotten: Sequence[Bucket], transaction: _Transaction) -> None:
+    for bucket in returned:
         if (tat := _tat(bucket, transaction)) is not None:
             transaction.execute("UPDATE limits SET tat = ? WHERE key = ?", (give_back(tat, bucket.limit), bucket.key))
-
-
-def _forget(buckets: Sequence[Bucket], transaction: _Transaction) -> None:
-    transaction.connection.executemany("DELETE FROM limits WHERE key = ?", [(bucket.key,) for bucket in buckets])
+    transaction.connection.executemany("DELETE FROM limits WHERE key = ?", [(bucket.key,) for bucket in forgotten])
 
 
 def _tat(bucket: Bucket, transaction: _Transaction) -> float | None:

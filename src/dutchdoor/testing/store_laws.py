@@ -56,6 +56,7 @@ from dutchdoor.store import (
     End,
     EndAll,
     Expect,
+    Forgive,
     Log,
     Record,
     Remove,
@@ -770,9 +771,9 @@ async def an_attempt_is_given_back_or_forgotten(store: Store) -> None:
     bucket, absent = Bucket("slow:x", SLOW), Bucket("slow:absent", SLOW)
     for _ in range(5):
         assert await store.hit([bucket], NOW) == (0.0, "")
-    await store.give_back([bucket, absent])
+    await store.commit(Forgive(give_back=(bucket, absent)))
     assert [(await store.hit([bucket], NOW))[0] > 0 for _ in range(2)] == [False, True]
-    await store.forget([bucket, absent])
+    await store.commit(Forgive(forget=(bucket, absent)))
     assert [(await store.hit([bucket], NOW))[0] > 0 for _ in range(6)] == [False] * 5 + [True]
     for _ in range(5):
         assert await store.hit([absent], NOW) == (0.0, ""), "giving back what was not taken gives nothing"
