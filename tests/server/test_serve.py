@@ -290,7 +290,9 @@ def test_connections_are_bounded(tmp_path: Path) -> None:
         held = []
         try:
             held += [socket.create_connection((server.host, server.port), timeout=10) for _ in range(20)]
-            assert raw(server, HEAD + b"\r\n").startswith(b"HTTP/1.1 503 ")
+            answer = raw(server, HEAD + b"\r\n")
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1" in answer
             held += [socket.create_connection((server.host, server.port), timeout=10) for _ in range(30)]
             assert raw(server, HEAD + b"\r\n") == b""
         finally:

@@ -53,6 +53,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self.plain_from is not None and self.scheme == "http" and not self._may_speak_plain():
             self.app = _refuse_plain
+        elif len(self.connections) > self.max_connections:
+            self.app = _refuse_busy
         self._deadline = self.loop.call_later(self.request_for, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,18 +129,35 @@ class BoundedProtocol(HttpToolsProtocol):
         return plain.is_loopback or any(plain in network for network in self.plain_from or ())
 
 
-_PLAIN = (
-    b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server takes plain '
-    b'HTTP only from this machine and from the proxies it was told of (--proxy). Use its https address."}'
-)
+_Send = Callable[[dict[str, object]], Awaitable[None]]
 
 
-async def _refuse_plain(_scope: object, _receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+async def _refuse_plain(_scope: object, _receive: object, send: _Send) -> None:
+    await _refuse(
+        send,
+        403,
+        b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server takes plain '
+        b'HTTP only from this machine and from the proxies it was told of (--proxy). Use its https address."}',
+    )
+
+
+async def _refuse_busy(_scope: object, _receive: object, send: _Send) -> None:
+    await _refuse(
+        send,
+        503,
+        b'{"type":"about:blank","title":"Service Unavailable","status":503,"code":"unavailable","detail":"Too many '
+        b'connections at once. Try again shortly."}',
+    )
+
+
+async def _refuse(send: _Send, status: int, body: bytes) -> None:
     headers = [
         (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(_PLAIN)),
-        (b"connection", b"close"),
+        (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
+        (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": _PLAIN})
+    if status == 503:  # noqa: PLR2004
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -217,7 +217,6 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         log_config=LOGGING,
         access_log=False,
         backlog=BACKLOG,
-        limit_concurrency=settings.max_connections,
         timeout_keep_alive=int(settings.keep_alive_for),
         timeout_graceful_shutdown=int(settings.stop_for),
         ssl_context_factory=functools.partial(_context_for, settings) if settings.tls_cert is not None else None,
