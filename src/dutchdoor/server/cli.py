@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
 
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
 from dutchdoor.server.check import findings, revocation_window
-from dutchdoor.server.commands.audit import audit
-from dutchdoor.server.commands.bring import bring
-from dutchdoor.server.commands.client import client
-from dutchdoor.server.commands.key import key
-from dutchdoor.server.commands.migrate import migrate
-from dutchdoor.server.commands.session import session
-from dutchdoor.server.commands.token import token
-from dutchdoor.server.commands.user import user
 from dutchdoor.server.options import as_json, settings_from, with_settings
 from dutchdoor.server.serve import serve as run_server
 from dutchdoor.server.settings import SETTINGS
@@ -33,7 +26,35 @@ DONE, FAILED, REFUSED = 0, 1, 2
 EVERY = tuple(setting.name for setting in SETTINGS)
 
 
+# By name and not by import: `serve` keeps in memory what it imports, in each of its processes.
+_COMMANDS = {
+    "audit": "audit",
+    "client": "client",
+    "import": "bring",
+    "key": "key",
+    "migrate": "migrate",
+    "session": "session",
+    "token": "token",
+    "user": "user",
+}
+
+
+class _Commands(click.Group):
+    """A group whose members' files are loaded when they are called or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_COMMANDS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = _COMMANDS.get(cmd_name)
+        if name is None:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(f"dutchdoor.server.commands.{name}"), name)
+        return found
+
+
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done; 1 failed, or something was found; 2 asked wrongly, or the configuration is refused.",
 )
@@ -79,10 +100,6 @@ def check(*, as_json: bool, **options: Any) -> None:
             click.echo("Nothing unsafe was found.")
         click.echo(revocation_window(settings))
     sys.exit(FAILED if any(each.matters for each in found) else DONE)
-
-
-for command in (user, session, client, key, token, audit, bring, migrate):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Generator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,7 @@ from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.assemble import make_auth
 from dutchdoor.server.config import Settings
 from dutchdoor.server.protocol import BoundedProtocol
-from dutchdoor.server.watching import (
-    MULTIPROCESS,
-    Counters,
-    ToldStore,
-    Watched,
-    log_transitions,
-    open_metrics_port,
-)
+from dutchdoor.server.watching import Commit, ToldStore, Watched, log_transitions
 from dutchdoor.stores.urls import make_store
 
 __all__ = ["application", "refuse_unsafe", "serve"]
@@ -52,6 +46,10 @@ BACKLOG = 2048
 CERTIFICATE_EVERY = 1.0
 """Seconds between two looks at the certificate's files. A look costs microseconds."""
 WORKERS_READY_FOR = 60.0
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which the processes of one server find each other's counters."""
+COUNTING = "dutchdoor.server.counting"
 
 log = logging.getLogger("dutchdoor")
 
@@ -81,19 +79,24 @@ def serve(settings: Settings) -> int:
 
 def application(settings: Settings) -> ASGIApp:
     """What each process serves."""
-    counters = Counters() if settings.metrics_token is not None or settings.metrics_port is not None else None
-    told = [log_transitions] if counters is None else [log_transitions, counters.committed]
+    counting = import_module(COUNTING) if _is_counted(settings) else None
+    counters = counting.Counters() if counting is not None else None
+    told: list[Commit] = [log_transitions] if counters is None else [log_transitions, counters.committed]
     auth = make_auth(settings, store=ToldStore(make_store(settings.database.reveal()), *told))
     app = auth.asgi()
-    if counters is None and not settings.access_log:
-        return app
-    if counters is not None:
+    if counters is not None and counting is not None:
         counters.watch_hashing(lambda: auth.directory.hasher.waiting)
         if settings.metrics_port is not None and settings.workers == 1:
-            open_metrics_port(settings.metrics_port, counters)
+            counting.open_metrics_port(settings.metrics_port, counters)
+    elif not settings.access_log:
+        return app
     return Watched(
         app, auth.api.routes, counters=counters, metrics_token=settings.metrics_token, log=settings.access_log
     )
+
+
+def _is_counted(settings: Settings) -> bool:
+    return settings.metrics_token is not None or settings.metrics_port is not None
 
 
 # --- what must not be served -----------------------------------------------------------------------------------------
@@ -187,13 +190,13 @@ def _allow_files(connections: int) -> None:
 @contextlib.contextmanager
 def _shared_counters(settings: Settings) -> Generator[None, None, None]:
     """Give the processes a directory in which their counters add up, and answer for all of them if there is a port."""
-    if settings.metrics_token is None and settings.metrics_port is None:
+    if not _is_counted(settings):
         yield
         return
     with tempfile.TemporaryDirectory(prefix="dutchdoor-") as directory:
         os.environ[MULTIPROCESS] = directory  # read by the processes, when they import prometheus_client
         if settings.metrics_port is not None:
-            open_metrics_port(settings.metrics_port, None)
+            import_module(COUNTING).open_metrics_port(settings.metrics_port, None)
         yield
 
 
