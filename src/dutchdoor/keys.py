@@ -93,8 +93,8 @@ class Key:
     """
 
     __slots__ = (
-        "_alone", "_private", "_public", "_secret", "_sign", "accepts", "alg", "can_sign", "check", "kid",
-        "signature_chars", "symmetric",
+        "_alone", "_private", "_public", "_secret", "accepts", "alg", "can_sign", "check", "kid",
+        "sign", "signature_chars", "symmetric",
     )  # fmt: skip
 
     alg: str
@@ -106,6 +106,11 @@ class Key:
     can_sign: bool
     check: _Check
     """`check(signature, data)` tells whether the signature is this key's. It raises nothing."""
+    sign: _Sign
+    """`sign(data)` gives a signature in the form JWS wants (for ECDSA the two numbers side by side, RFC 7518).
+
+    Raises `InvalidKey` if this key has no private part.
+    """
     signature_chars: int
     """Length of its signatures in base64url: a signature of any other length is refused before any cryptography."""
 
@@ -210,8 +215,8 @@ class Key:
         self.kid = _thumbprint({"k": _b64(secret), "kty": "oct"}) if kid is None else _kid(kid)
         self._secret, self._private, self._public = secret, None, None
         self.can_sign = True
-        self._sign = _hmac(secret, alg)
-        self.check = _hmac_check(self._sign)
+        self.sign = _hmac(secret, alg)
+        self.check = _hmac_check(self.sign)
         self.signature_chars = _chars(_HMAC_BYTES[alg])
         return self
 
@@ -230,16 +235,6 @@ class Key:
             raise InvalidKey("not a private key that can be used") from None
 
     # --- using it -----------------------------------------------------------------------------------------------------
-
-    def sign(self, data: bytes) -> bytes:
-        """Sign, in the form JWS wants (RFC 7518: for ECDSA the two numbers side by side).
-
-        Raises:
-            InvalidKey: this key has no private part.
-        """
-        if not self.can_sign:
-            raise InvalidKey("a public key cannot sign")
-        return self._sign(data)
 
     def public(self) -> Key:
         """Give the key without its private part. A symmetric key has no public half and is given as it is."""
@@ -303,7 +298,6 @@ class Key:
     _private: _PrivateKey | None
     _public: _PublicKey | None
     _secret: bytes
-    _sign: _Sign
 
 
 class KeySet:
@@ -677,8 +671,7 @@ def _asymmetric(
         self.check = _ed25519_check(public)
     self.signature_chars = _chars(size)
     self.kid = _thumbprint(_public_members(public)) if kid is None else _kid(kid)
-    if private is not None:
-        self._sign = _signer(private, alg)
+    self.sign = _cannot_sign if private is None else _signer(private, alg)
     return self
 
 
@@ -747,6 +740,10 @@ def _ed25519_check(public: ed25519.Ed25519PublicKey) -> _Check:
     return check
 
 
+def _cannot_sign(data: bytes) -> bytes:  # noqa: ARG001
+    raise InvalidKey("a public key cannot sign")
+
+
 def _signer(private: _PrivateKey, alg: str) -> _Sign:
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return private.sign
@@ -761,7 +758,8 @@ def _signer(private: _PrivateKey, alg: str) -> _Sign:
         der = ec_sign(data, ec_scheme)
         start = 4 if der[1] < _LONG else 5
         end = start + der[start - 1]
-        return der[start:end].lstrip(b"\0").rjust(half, b"\0") + der[end + 2 :].lstrip(b"\0").rjust(half, b"\0")
+        # The last bytes of each: what DER puts before them is a zero for the sign. Shorter ones it wrote without zeros.
+        return der[start:end][-half:].rjust(half, b"\0") + der[end + 2 :][-half:].rjust(half, b"\0")
 
     return sign
 
