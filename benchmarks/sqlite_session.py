@@ -4,8 +4,8 @@
 
 One run, one process, rounds interleaved, the least disturbed of 15. "Bare" is `SELECT * FROM sessions WHERE id = ?`
 through the same module on a connection to the same file. "Full" is `await store.session(id)`, which joins the account
-and builds both records, of sessions drawn from all; "again" is the same of 64 sessions that were read before. A tenth
-of the sessions has ended, half are hybrid, a tenth is written again after it was added.
+and builds both records, of sessions drawn from all. A tenth of the sessions has ended, half are hybrid, a tenth is
+written again after it was added.
 """
 
 from __future__ import annotations
@@ -147,17 +147,15 @@ async def measure(folder: Path, sizes: tuple[int, ...]) -> None:
         stores[size] = store, sqlite3.connect(path, isolation_level=None), ids, size_of_one
     bare: dict[int, list[float]] = {size: [] for size in sizes}
     full: dict[int, list[float]] = {size: [] for size in sizes}
-    again: dict[int, list[float]] = {size: [] for size in sizes}
     for _ in range(ROUNDS):
         for size, (store, connection, ids, _) in stores.items():
             bare[size].append(measure_bare(connection, ids))
             full[size].append(await measure_full(store, ids))
-            again[size].append(await measure_full(store, ids[:64]))
-    print("| sessions | bare SELECT, us | full, us | ratio | again, us | ratio | bytes a session |")
-    print("|---|---|---|---|---|---|---|")
+    print("| sessions | bare SELECT, us | full, us | ratio | bytes a session |")
+    print("|---|---|---|---|---|")
     for size, (*_, size_of_one) in stores.items():
-        b, f, a = (min(kind[size]) for kind in (bare, full, again))
-        print(f"| {size:,} | {b:.1f} | {f:.1f} | {f / b:.2f} | {a:.1f} | {a / b:.2f} | {size_of_one:.0f} |")
+        b, f = (min(kind[size]) for kind in (bare, full))
+        print(f"| {size:,} | {b:.1f} | {f:.1f} | {f / b:.2f} | {size_of_one:.0f} |")
     small, large = sizes[0], sizes[-1]
     growth = min(full[large]) / min(full[small])
     print(f"\nFull session at {large:,} against {small:,}: {growth:.2f}\n")

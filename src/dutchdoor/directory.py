@@ -52,7 +52,7 @@ from dutchdoor.store import Add, Change, Discard, Expect, Forgive, Log, Swap, Ta
 __all__ = ["Directory", "Welcome"]
 
 PASSWORD = "password"
-RECENT = 10
+RECENT = 4
 """Sign-ins whose networks count as the owner's."""
 log = logging.getLogger("dutchdoor")
 

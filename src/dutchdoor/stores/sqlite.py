@@ -81,8 +81,6 @@ _READ_FOR = 0.5
 """Seconds a read waits: only for another process that opens, recovers or closes the file, which takes milliseconds."""
 _QUEUE_AT_MOST = 4096
 _BATCH_AT_MOST = 512
-_KNOWN_AT_MOST = 1024
-"""Sessions in each of two generations: 3 MB at most."""
 _STEP = 500
 """Rows that one step of a purge deletes: a few milliseconds of the writer's time."""
 
@@ -109,7 +107,6 @@ class SqliteStore:
         self._path = Path(path).absolute()
         self._local = threading.local()
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
-        self._known = _Known()
         self._is_open = False
         # Made by `open`.
         self._head: _Head
@@ -128,7 +125,6 @@ class SqliteStore:
         if self._is_open:
             return
         self._head = await asyncio.to_thread(_prepare, self._path)
-        self._known = _Known()
         self._writer = _Writer(self._path, self._head)
         self._scanner = ThreadPoolExecutor(1, "dutchdoor-sqlite-scanner")
         self._is_open = True
@@ -149,7 +145,9 @@ class SqliteStore:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def commit(self, *changes: Change) -> Committed:
-        return await self._write(partial(_apply_all, changes), atomic=len(changes) <= 1)
+        # One change is one statement, but for this one.
+        atomic = len(changes) <= 1 and not any(isinstance(change, Forgive) for change in changes)
+        return await self._write(partial(_apply_all, changes), atomic=atomic)
 
     async def _write(self, apply: Apply[T], *, atomic: bool, durable: bool = True) -> T:
         if not self._is_open:
@@ -201,17 +199,8 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._scanner, partial(self._all, sql, *values))
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
-        """Ask the database always, but for the whole row only when it was written since we last read it."""
-        key = _key(session_id)
-        known = self._known.get(session_id)
-        if known is not None and known[0] and self._one(_STAMP, key) == known[0]:
-            return known[1]
-        row = self._one(_SESSION_WITH_ACCOUNT, key)
-        if row is None:
-            return None
-        pair = _session_and_account(session_id, row)
-        self._known.put(session_id, _ONCE if known is None else (_stamp(*pair), pair))
-        return pair
+        row = self._one(_SESSION_WITH_ACCOUNT, _key(session_id))
+        return None if row is None else _session_and_account(session_id, row)
 
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         rows = self._all(_SESSIONS_OF, subject, -1 if limit is None else limit)
@@ -327,39 +316,6 @@ class _Reader:
 
     def __del__(self) -> None:
         self.connection.close()
-
-
-_ONCE: tuple[Row, Any] = ((), None)
-"""Of a session that was read once: no stamp is like this one."""
-
-
-class _Known:
-    """Sessions and accounts as they were last read, each under the stamp it had then.
-
-    Nothing is believed for its age: a read compares stamps with the database, and what has the same stamp is the same,
-    because every write raises a revision. Reading five numbers and comparing them takes half the time of reading the
-    forty columns of both rows and building both records.
-
-    What is read once is only noted: it may never be read again, and to keep it costs more than to forget it. Two
-    generations of bounded size: what is read again moves to the young one, and the old one is dropped whole.
-    """
-
-    __slots__ = ("_old", "_young")
-
-    def __init__(self) -> None:
-        self._young: dict[str, tuple[Row, tuple[Session, Account]]] = {}
-        self._old = self._young
-
-    def get(self, session_id: str) -> tuple[Row, tuple[Session, Account]] | None:
-        known = self._young.get(session_id)
-        if known is None and (known := self._old.get(session_id)) is not None:
-            self.put(session_id, known)
-        return known
-
-    def put(self, session_id: str, known: tuple[Row, tuple[Session, Account]]) -> None:
-        if len(self._young) >= _KNOWN_AT_MOST:
-            self._old, self._young = self._young, {}
-        self._young[session_id] = known
 
 
 class _Head:
@@ -749,11 +705,6 @@ _SESSION = ", ".join(f"s.{name}" for name in ("id", *_SESSION_COLUMNS, "ended_at
 _ACCOUNT = ", ".join(f"a.{name}" for name in ("subject", *_ACCOUNT_COLUMNS[:-1], "revision"))
 _JOINED = f"SELECT {_SESSION}, {_ACCOUNT} FROM sessions s JOIN accounts a ON a.number = s.account WHERE"
 _SESSION_WITH_ACCOUNT = f"{_JOINED} s.id = ?"
-# What a revision vouches for, and beside it what an operator may have changed by hand without raising one.
-_STAMP = (
-    "SELECT s.revision, s.ended_at, a.revision, a.active, a.epoch "
-    "FROM sessions s JOIN accounts a ON a.number = s.account WHERE s.id = ?"
-)
 _SESSIONS_OF = f"{_JOINED} a.subject = ? AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT ?"
 """By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
 _ADD_SESSION = (
@@ -837,10 +788,6 @@ def _session_and_account(id: str, row: Row) -> tuple[Session, Account]:
         revision=account_revision,
     )
     return session, account
-
-
-def _stamp(session: Session, account: Account) -> Row:
-    return session.revision, session.ended_at, account.revision, account.active, account.epoch
 
 
 def _account_values(account: Account) -> Row:
