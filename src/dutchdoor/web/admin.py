@@ -29,16 +29,18 @@ from dutchdoor.web.own import (
 __all__ = ["ROUTES"]
 
 PAGE_AT_MOST = 500
+# Described here and held by the directory, which says in words what a role is.
+Role = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_.:-]{1,64}$"})]
 
 
 class AccountDraft(Body, frozen=True):
     email: Annotated[str, Meta(max_length=320)]
     name: Annotated[str, Meta(max_length=200)] = ""
-    roles: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    roles: Annotated[tuple[Role, ...], Meta(max_length=32)] = ()
 
 
 class Roles(Body, frozen=True):
-    roles: Annotated[tuple[str, ...], Meta(max_length=32)]
+    roles: Annotated[tuple[Role, ...], Meta(max_length=32)]
 
 
 class AccountView(Struct):

@@ -28,6 +28,19 @@ _TITLES = {
 _OK = {200: "Done.", 201: "Made.", 202: "Accepted; the rest happens by mail.", 204: "Yes.", 302: "Over there."}
 
 
+# Parameters that are more than any text.
+_QUERY: dict[str, dict[str, Any]] = {
+    "except": {"const": "current"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500},
+}
+_REQUIRED = frozenset({"except"})
+# Empty is as good as absent (RFC 6749, section 3.1).
+_FORM: dict[str, dict[str, Any]] = {
+    "grant_type": {"const": "refresh_token"},
+    "token": {"type": "string", "minLength": 1},
+}
+
+
 class Problem(Struct, omit_defaults=True):
     """RFC 9457. `code` is stable; `detail` is for people."""
 
@@ -53,6 +66,8 @@ def document(routes: Sequence[Route], *, product: str, issuer: str, version: str
     unique = list(dict.fromkeys(types))
     refs, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
     schema = dict(zip(unique, refs, strict=True))
+    # As `cookies.py` names it: browsers keep the prefix to what is reached over TLS.
+    cookie = "__Host-dd_session" if issuer.startswith("https://") else "dd_session"
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
@@ -68,7 +83,7 @@ def document(routes: Sequence[Route], *, product: str, issuer: str, version: str
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "session": {"type": "apiKey", "in": "cookie", "name": "__Host-dd_session"},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "client": {"type": "http", "scheme": "basic"},
             },
@@ -83,10 +98,11 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     parameters += [
-        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in route.query
+        {"name": name, "in": "query", "required": name in _REQUIRED, "schema": _QUERY.get(name, {"type": "string"})}
+        for name in route.query
     ]
     operation: dict[str, Any] = {
-        "operationId": f"{route.method.lower()}_{route.handler.__name__}",
+        "operationId": f"{'admin_' * route.path.startswith('/admin/')}{route.method.lower()}_{route.handler.__name__}",
         "summary": route.summary,
         "responses": _responses(route, schema, oauth=oauth),
     }
@@ -104,7 +120,7 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
     elif route.form:
         form = {
             "type": "object",
-            "properties": {name: {"type": "string"} for name in route.form},
+            "properties": {name: _FORM.get(name, {"type": "string"}) for name in route.form},
             "required": [route.form[0]],
         }
         operation["requestBody"] = {

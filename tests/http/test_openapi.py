@@ -1,0 +1,147 @@
+"""The API's own description: valid, complete, and true of a running server as far as schemathesis can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, settings
+from msgspec.structs import replace
+from tests.http.world import PASSWORD, World, a_world
+from tests.running import free_port
+from tests.standins import MASTER, Mailbox, endless
+
+from dutchdoor.auth import Auth
+from dutchdoor.client import Client
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.limits import Limits
+from dutchdoor.policy import STANDARD
+from dutchdoor.stores.memory import MemoryStore
+
+ROOT = "root@example.com"
+
+
+class Running:
+    """A server on this machine in a thread of its own, without limits, with one administrator."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def post(self, path: str, body: Any) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+        connection.close()
+        return said
+
+    def token(self) -> str:
+        """A fresh administrator's token: what was tried before may have ended the last one."""
+        body = {"email": ROOT, "password": PASSWORD, "mode": "jwt"}
+        return str(self.post("/auth/login", body)["access_token"])
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    port = free_port()
+    auth = Auth(
+        MemoryStore(),
+        master_key=MASTER,
+        local_url=f"http://127.0.0.1:{port}",
+        policy=replace(STANDARD, modes=("hybrid", "session", "jwt")),
+        limits=endless(Limits()),
+        hasher=PasswordHasher(CHEAPEST),
+        mail=Mailbox(),
+    )
+    ready = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            await auth.directory.create(ROOT, client=Client(), actor="cli", roles=("admin",), password=PASSWORD)
+            ready.set()
+
+    server = Server(uvicorn.Config(auth.asgi(), port=port, log_level="error", lifespan="on", server_header=False))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    yield Running(port)
+    server.should_exit = True
+    thread.join(20)
+
+
+def document() -> dict[str, Any]:
+    """The document as a server without a public URL gives it."""
+
+    async def read() -> Any:
+        async with a_world(public_url=None) as world:
+            return (await world.call("GET", "/openapi.json")).json
+
+    found: dict[str, Any] = asyncio.run(read())
+    return found
+
+
+described = schemathesis.openapi.from_dict(document())
+
+
+def test_the_document_is_valid_openapi() -> None:
+    """The document is OpenAPI 3.1 by the standard's own schema."""
+    assert described.raw_schema["openapi"].startswith("3.1")
+    described.validate()
+
+
+async def test_every_route_is_described(world: World) -> None:
+    """Every endpoint of the API is in the document with its method, and nothing is that is not served; each operation
+    has an id of its own, a summary, and its answers.
+    """
+    document = (await world.call("GET", "/openapi.json")).json
+    written = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    served = {(route.method, route.path) for route in world.auth.api.routes}
+    pages = {
+        (route.method, route.path)
+        for route in world.auth.api.routes
+        if not route.path.startswith(("/auth/", "/admin/", "/oauth2/", "/.well-known/", "/livez", "/readyz"))
+    }
+    assert written == served - pages
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    for operation in operations:
+        assert operation["summary"]
+        assert {"400", "503"} <= set(operation["responses"])
+
+
+async def test_the_cookie_is_described_by_its_name() -> None:
+    """The document names the session cookie as it is called here: with the prefix over TLS, without it on loopback."""
+    for url, name in (("https://login.example.com", "__Host-dd_session"), (None, "dd_session")):
+        async with a_world(public_url=url) as world:
+            document = (await world.call("GET", "/openapi.json")).json
+            assert document["components"]["securitySchemes"]["session"]["name"] == name
+
+
+# Weak passwords, taken addresses and the like are refused for what they mean, which no schema can say.
+schemathesis.checks.load_all_checks()
+MEANING = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
+CALM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+
+
+@described.parametrize()
+@CALM
+def test_schemathesis_finds_nothing_as_administrator(case: Any, running: Running) -> None:
+    """Whatever schemathesis sends as an administrator is answered as described: status, type and shape, never a 500."""
+    headers = {"Authorization": f"Bearer {running.token()}"} if not case.path.startswith("/oauth2/") else {}
+    case.call_and_validate(headers=headers, base_url=running.url, excluded_checks=MEANING)
+
+
+@described.parametrize()
+@CALM
+def test_schemathesis_finds_nothing_as_nobody(case: Any, running: Running) -> None:
+    """Whatever schemathesis sends without proof is answered as described, too."""
+    case.call_and_validate(base_url=running.url, excluded_checks=MEANING)
