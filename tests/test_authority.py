@@ -782,7 +782,7 @@ async def crowd(over: Authority, requests: int, seed: int) -> int:
 
 
 async def test_identity_never_crosses(over: Authority, tmp_path: Path) -> None:
-    """I-25: thousands of requests of forty people in between one another, some cancelled: each is answered as its own."""
+    """I-25: thousands of requests of forty people among one another, some cancelled: each is answered as its own."""
     assert await crowd(over, 5_000, 7) > 4_000
     if isinstance(over.store, SqliteStore):
         with sqlite3.connect(tmp_path / "test.db", timeout=0) as free:

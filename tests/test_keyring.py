@@ -82,7 +82,7 @@ def test_a_token_is_accepted_for_all_its_life() -> None:
 
 
 def test_somebody_always_signs() -> None:
-    """Making each key when it is due, a key signs at every later hour, and each was published a day before it signed."""
+    """Making each key when it is due, one signs at every later hour, and each was published a day before."""
     rows = [row()]
     ring = KeyRing(rows, MASTER)
     for hour in range(200 * 24):
@@ -154,7 +154,7 @@ def kid_of(token: str, over: Authority) -> str:
 
 
 async def test_keys_rotate_by_themselves(over: Authority, clock: Clock) -> None:
-    """I-22: over half a year no token is refused in its life, each key is published a day ahead, and retired ones go."""
+    """I-22: in half a year no token is refused in its life, each key is published a day ahead, retired ones go."""
     tokens: list[tuple[float, str]] = []
     kids = set()
     published: dict[str, float] = {}
