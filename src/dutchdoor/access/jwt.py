@@ -126,14 +126,7 @@ class AccessTokenVerifier:
             # An ID token or a signed e-mail link by the same key must not open the door.
             raise InvalidToken("typ is not that of an access token")
         # The form of the claims is judged before the signature, because that bounds work; their meaning only after it.
-        try:
-            claims = _read(payload)
-            # Compared with what we would have written: equal bytes leave no room for a second reading.
-            ours = _write(claims) == payload and not claims.kid and not claims.extra
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-            ours = False
-        if not ours:
-            claims = read_claims(payload)
+        claims = _ours(payload) or read_claims(payload)
         if not header.check(signature, signed):
             raise InvalidToken("the signature does not hold")
         if head not in keys.known_headers:
@@ -154,6 +147,18 @@ class AccessTokenVerifier:
             raise InvalidToken("not valid yet")
         force_setattr(claims, "kid", header.key.kid)
         return claims
+
+
+def _ours(payload: bytes) -> Claims | None:
+    """Read claims that are spelled as we spell them; None for any others, good or bad."""
+    try:
+        claims = _read(payload)
+        # Compared with what we would have written: equal bytes leave no room for a second reading.
+        if _write(claims) == payload and not claims.kid and not claims.extra:
+            return claims
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        pass
+    return None
 
 
 def read_claims(payload: bytes) -> Claims:
