@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 from msgspec.structs import replace
-from standins import (
+from tests.standins import (
     HOME,
     MASTER,
     T0,
@@ -562,7 +562,7 @@ PROCESS = """
 import asyncio, sys
 sys.path[:0] = {paths!r}
 from msgspec.structs import replace
-from standins import *
+from tests.standins import *
 from dutchdoor.errors import SessionLimitReached
 async def main():
     clock = Clock()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from standins import (
+from tests.standins import (
     HOME,
     OTHER_PASSWORD,
     PASSWORD,

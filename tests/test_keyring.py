@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from standins import HOME, MASTER, T0, Clock, authority, make, opened, proof_of
+from tests.standins import HOME, MASTER, T0, Clock, authority, make, opened, proof_of
 
 from dutchdoor import authority as authority_file
 from dutchdoor import keyring

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from standins import AWAY, HOME, MASTER, OTHER_BROWSER, OTHER_PASSWORD, T0, THIEF
+from tests.standins import AWAY, HOME, MASTER, OTHER_BROWSER, OTHER_PASSWORD, T0, THIEF
 
 from dutchdoor import refresh
 from dutchdoor.client import Client

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from msgspec.structs import replace
-from standins import HOME, MASTER, OTHER_BROWSER, T0, THIEF, Clock, authority
+from tests.standins import HOME, MASTER, OTHER_BROWSER, T0, THIEF, Clock, authority
 
 from dutchdoor import authority as authority_file
 from dutchdoor import refresh

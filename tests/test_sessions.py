@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from standins import HOME, MASTER, T0, THIEF
+from tests.standins import HOME, MASTER, T0, THIEF
 
 from dutchdoor.accounts import Account, bare_account
 from dutchdoor.errors import InvalidToken, NotAuthenticated

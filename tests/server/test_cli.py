@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import bcrypt
 import click
 import pytest
-from running import clean_environment, command
+from tests.server.running import clean_environment, command
 
 from dutchdoor.auth import Auth
 from dutchdoor.client import Client

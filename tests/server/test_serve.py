@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from certificates import write_certificate
 from cryptography import x509
-from running import Running, clean_environment, command, running
+from tests.server.running import Running, clean_environment, command, running
 
 from dutchdoor.server import serve as serving
 from dutchdoor.server.cli import main

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 from msgspec.structs import replace
-from running import PROGRAM, free_port
+from tests.running import PROGRAM, free_port
 
 from dutchdoor.auth import Auth
 from dutchdoor.authority import SignedIn

@@ -1,8 +1,8 @@
 """The ASGI application: requests in, through the phases of `api.py`, answers out.
 
 A path that is exactly one of ours is found in a dictionary and served at once: routing would cost more than the answer
-to `/auth/me`. Everything else (paths with a parameter, other methods, paths nobody has) goes through Starlette's router.
-Mounted into another application, it opens at the first request what a server of its own opens at start-up.
+to `/auth/me`. Everything else (paths with a parameter, other methods, paths nobody has) goes through Starlette's
+router. Mounted into another application, it opens at the first request what a server of its own opens at start-up.
 """
 
 from __future__ import annotations
