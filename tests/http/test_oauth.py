@@ -299,7 +299,9 @@ async def test_o07_asking_changes_nothing(world: World) -> None:
     for _ in range(3):
         await introspect(world, program.refresh, service)
         assert b'"active":true' in await introspect(world, new, service)
-    assert (await refresh(world, new)).status == 200
+    newer = (await refresh(world, new)).json["refresh_token"]
+    assert await introspect(world, program.refresh, service) == INACTIVE, "two generations old"
+    assert b'"active":true' in await introspect(world, newer, service)
 
 
 ENDPOINTS = {
