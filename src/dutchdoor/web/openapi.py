@@ -37,6 +37,7 @@ _REQUIRED = frozenset({"except"})
 # Empty is as good as absent (RFC 6749, section 3.1).
 _FORM: dict[str, dict[str, Any]] = {
     "grant_type": {"const": "refresh_token"},
+    "refresh_token": {"type": "string", "minLength": 1},
     "token": {"type": "string", "minLength": 1},
 }
 
@@ -121,7 +122,8 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
         form = {
             "type": "object",
             "properties": {name: _FORM.get(name, {"type": "string"}) for name in route.form},
-            "required": [route.form[0]],
+            "required": [name for name in route.form if name in _FORM],
+            "additionalProperties": {"type": "string"},  # ignored, but each once
         }
         operation["requestBody"] = {
             "required": True,

@@ -25,7 +25,14 @@ from dutchdoor.web.http import BadRequest, Header, Response, json_response
 
 __all__ = ["ROUTES", "SessionView", "User", "session_view", "user_view"]
 
-Email = Annotated[str, Meta(max_length=320, description="An e-mail address; every spelling of it is one account.")]
+Email = Annotated[
+    str,
+    Meta(
+        max_length=320,
+        description="An e-mail address; every spelling of it is one account.",
+        extra_json_schema={"format": "email"},
+    ),
+]
 Password = Annotated[str, Meta(max_length=1024, description="Any characters; up to 1,024 bytes.")]
 Name = Annotated[str, Meta(max_length=200)]
 OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link behind the #.")]
@@ -292,11 +299,21 @@ async def renew(call: Call) -> Response:
     if transport == "cookie":
         call.check_csrf(session_id)
     client_id = call.body.client_id if call.body is not None and call.body.client_id is not UNSET else ""
+    if client_id and client_id != call.authority.client_id:
+        registered = await call.authority.store.client(client_id)
+        if registered is None or registered.confidential:
+            # Here nobody proves to be a client: one that has a secret exchanges at /oauth2/token, or a stolen refresh
+            # token of its would need none.
+            raise InvalidToken("this client must authenticate, at /oauth2/token")
     limits = call.directory.limits
     now = call.authority.clock()
-    call.api.refresh_rate.take(limits.refresh_by_session, session_id, now)
     try:
-        signed_in = await call.authority.refresh(text, call.observed(), client_id=client_id)
+        signed_in = await call.authority.refresh(
+            text,
+            call.observed(),
+            client_id=client_id,
+            admit=lambda session: call.api.refresh_rate.take(limits.refresh_by_session, session, now),
+        )
     except InvalidToken:
         call.api.refresh_rate.take(limits.bad_refresh_by_address, call.observed().network, now)
         raise
