@@ -351,7 +351,7 @@ def test_a_refusal_is_shown_as_text_beside_its_field(server, tab):
     assert opened.locator("main img").count() == 0
     server.answer = (429, {"title": "x", "detail": "Too many.", "retry_after": 600})
     opened.click("section:visible button[type=submit]")
-    opened.wait_for_function("document.querySelector('.wrong').textContent.includes('10 minutes')")
+    opened.locator(".wrong", has_text="10 minutes").wait_for()
     server.answer = (200, {})
     opened.click("section:visible button[type=submit]")
     opened.wait_for_selector(".good:visible")
