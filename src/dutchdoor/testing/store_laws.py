@@ -905,7 +905,7 @@ class Workers:
     def __init__(self, make: MakeStore, work: Work, count: int) -> None:
         self.pipes: list[Connection] = []
         self.processes = []
-        ends = [_processes.Pipe() for _ in range(count)]
+        ends: list[tuple[Any, Any]] = [_processes.Pipe() for _ in range(count)]  # typed otherwise on Windows
         for n, (ours, theirs) in enumerate(ends):
             process = _processes.Process(target=_work, args=(make, work, theirs, n), daemon=True)
             process.start()
