@@ -72,6 +72,16 @@ KEPT_FOR = 600.0
 PASSED_ON_FOR = 60.0
 """Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
 
+LISTED = 500
+"""Sessions of one account that are shown at once. Nobody has more but on purpose, and a list of all of them would keep
+everybody else waiting.
+"""
+
+ENDED_ONE_BY_ONE = 64
+"""Sessions that end with an entry and an event each. Anyone may have made thousands of his own account: as many changes
+in one transaction, and they keep every other writer waiting.
+"""
+
 ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
 """What an operator adds to access tokens, within the size budget and never under a refused name."""
 
@@ -313,14 +323,14 @@ class Authority:
         now = self.clock()
         await self._read_ring(now)
         try:
-            return self._verifiers[1](token, now=now)
+            return self._verifiers[1].verify(token, now)
         except UnknownKey:
             # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
             # us.
             if now - self._ring_read_at < 1:
                 raise
             await self._read_ring(now, force=True)
-            return self._verifiers[1](token, now=now)
+            return self._verifiers[1].verify(token, now)
 
     def _covered(self, claims: Claims) -> bool:
         return self.log.covers(Named(claims.sub, claims.epoch, claims.sid, claims.jti, claims.client_id, claims.kid))
@@ -375,13 +385,23 @@ class Authority:
         )
 
     async def pass_on(self, account: Account, principal: Principal) -> str:
-        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it."""
+        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it.
+
+        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither.
+        """
         now = self.clock()
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
         lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
         return (
             await self._access_token(
-                account, principal.session_id, verified, principal.client_id, principal.scope, now, lives_for
+                account,
+                principal.session_id,
+                verified,
+                principal.client_id,
+                principal.scope,
+                now,
+                lives_for,
+                token_id=principal.token_id if principal.session_id is None else "",
             )
         )[0]
 
@@ -395,8 +415,14 @@ class Authority:
 
     # Refreshing
 
-    async def refresh(self, text: str, client: Client, *, client_id: str = "") -> SignedIn:
+    async def refresh(
+        self, text: str, client: Client, *, client_id: str = "", admit: Callable[[str], None] | None = None
+    ) -> SignedIn:
         """Exchange a refresh token, by the rules R0 to R7.
+
+        `admit` is asked once, with the session's id, when the token has proved to be ours and nothing is decided yet;
+        what it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id, which
+        is no secret.
 
         Raises:
             InvalidToken: not ours (R0), ended or expired (R1), another client's, or proof of theft.
@@ -410,6 +436,9 @@ class Authority:
             if found is None or not self._is_ours(token, found[0]):
                 raise InvalidToken("R0: no session has this refresh token")
             session, account = found
+            if admit is not None:
+                admit(session.id)
+                admit = None
             try:
                 sessions.check_live(session, account, now)
             except NotAuthenticated as exc:
@@ -471,12 +500,12 @@ class Authority:
     # Ending
 
     async def sessions(self, subject: str) -> list[Session]:
-        """The live sessions of a subject, newest first."""
+        """The live sessions of a subject, newest first; those among the latest `LISTED`."""
         account = await self.store.account(subject)
         if account is None:
             return []
         now = self.clock()
-        return [s for s in await self.store.sessions_of(subject) if sessions.is_live(s, account, now)]
+        return [s for s in await self.store.sessions_of(subject, limit=LISTED) if sessions.is_live(s, account, now)]
 
     async def end(
         self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
@@ -530,10 +559,29 @@ class Authority:
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
         """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
         nothing.
+
+        Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
+        that is kept are stale then, and its next refresh brings one that is not.
         """
         for _ in range(RACES):
             now = self.clock()
-            others = [session for session in await self.sessions(subject) if session.id != keep]
+            account = await self.store.account(subject)
+            if account is None:
+                return Ended(count=0, seq=self.log.applied_seq)
+            found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
+            if len(found) > ENDED_ONE_BY_ONE + 1:
+                raised = replace(account, epoch=account.epoch + 1)
+                record = event(
+                    "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
+                )
+                try:
+                    done = await self.store.commit(
+                        Swap(raised), *self._ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
+                    )
+                except Conflict:
+                    continue
+                return Ended(count=done.ended, seq=done.seq)
+            others = [s for s in found if s.id != keep and sessions.is_live(s, account, now)]
             changes = [
                 change
                 for session in others
@@ -572,8 +620,9 @@ class Authority:
             client_id=claims.client_id,
             detail=claims.jti,
         )
+        # Not `exp`: what was passed on to a service has the same `jti` and another end.
         done = await self.store.commit(
-            Revoke(Revocation(kind="token", id=claims.jti, expires_at=float(claims.exp))), Log(record)
+            Revoke(Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS)), Log(record)
         )
         return Ended(count=1, seq=done.seq)
 
@@ -672,13 +721,15 @@ class Authority:
         scope: str,
         now: float,
         lives_for: float,
+        *,
+        token_id: str = "",
     ) -> tuple[str, int, str]:
         """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
         it.
         """
         await self._follow()
         await self._read_ring(now)
-        token_id = new_id()
+        token_id = token_id or new_id()
         text = self._issue(
             key=self._ring.signing(now, self.alg),
             now=now,
@@ -841,4 +892,5 @@ def principal_of_claims(claims: Claims) -> Principal:
         auth_time=claims.auth_time or claims.iat,
         amr=tuple(claims.amr),
         expires_at=claims.exp,
+        token_id=claims.jti,
     )

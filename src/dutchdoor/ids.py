@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from binascii import Error as NotBase64
 from typing import ClassVar, Self
 
@@ -27,7 +26,7 @@ ID_BYTES, ID_CHARS, SECRET_BYTES = 16, 22, 20
 
 def encode(raw: bytes) -> str:
     """Write bytes as base64url without padding (RFC 4648, section 5)."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return pybase64.b64encode_as_string(raw, b"-_").rstrip("=")
 
 
 def decode(text: str, limit: int = 512) -> bytes:
