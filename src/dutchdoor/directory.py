@@ -255,7 +255,10 @@ class Directory:
             )
             raise WrongCredentials("sign-in refused")
         if self.policy.require_verified_email and account.email_verified_at is None:
-            self._post(self._send_verification(account, client))
+            # Whoever registered somebody else's address knows its password, and must not make us a nuisance with it.
+            with suppress(RateLimited):
+                await self._take([(self.limits.register_by_mailbox, digest)])
+                self._post(self._send_verification(account, client))
             await self._refuse(account, client, "address not verified")
             raise Forbidden(
                 "address not verified", message="Verify your e-mail address first. A new message is on its way."

@@ -39,6 +39,8 @@ class Principal(Struct, frozen=True, kw_only=True):
     """When this proof ends by itself: the session's next expiry, or the token's `exp`."""
     email: str | None = None
     name: str = ""
+    token_id: str = ""
+    """Of an access token (`jti`)."""
 
     def has_role(self, role: str) -> bool:
         return role in self.roles

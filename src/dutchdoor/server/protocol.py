@@ -2,7 +2,8 @@
 
 uvicorn bounds neither the size of a request's head nor the time it may take to arrive, and counts connections only when
 a request on them is complete. Here a head has at most `HEAD_AT_MOST` bytes (431), a request must arrive within a time
-(the connection is closed), and connections are counted when they are made.
+(the connection is closed), and connections are counted when they are made. What a chunked body has besides its content
+(chunk sizes, extensions, trailers) is bounded like a head: uvicorn would keep trailers as headers, without end.
 
 Requests that arrive in one piece, as nearly all do, cost two comparisons more.
 """
@@ -68,8 +69,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._refused or self.transport.is_closing():
             return
-        if self._in_head and self._head_size > HEAD_AT_MOST:
+        if self._head_size > HEAD_AT_MOST and self._in_head:
             self._refuse_head()
+        elif self._head_size > HEAD_AT_MOST and self._arriving:
+            self.transport.abort()  # an answer to this request may have begun: there is no other to give
         elif self._arriving:
             if self._deadline is None:
                 self._deadline = self.loop.call_later(self.request_for, self._too_slow)
@@ -87,6 +90,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError("the head is too long")
         self._in_head, self._head_size = False, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_size -= len(body)  # what is left is what stands around the content
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._arriving, self._head_size = False, 0

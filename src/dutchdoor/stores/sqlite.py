@@ -104,7 +104,9 @@ class SqliteStore:
     """See `dutchdoor.store.Store`. Make and open one in each process, after forking."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path).absolute()
+        # Symbolic links are followed, as SQLite follows them for its own files beside the database. Two processes that
+        # came by two names would otherwise have two heads, and neither would see what the other one revoked.
+        self._path = Path(path).resolve()
         self._local = threading.local()
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._is_open = False

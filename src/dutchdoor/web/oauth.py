@@ -51,10 +51,10 @@ async def token(call: Call) -> Response:
     if text is None:
         raise BadRequest("refresh_token is missing.", code="invalid_request")
     now, limits = call.authority.clock(), call.directory.limits
-    call.api.refresh_rate.take(limits.refresh_by_session, RefreshToken.parse(text).session_id, now)
     try:
         # Ended or another client's is for `refresh` to say, as invalid_grant: neither learns about scopes.
         held = await call.authority.holder(text, even_ended=True)
+        call.api.refresh_rate.take(limits.refresh_by_session, held.id, now)
         if held.client_id == client_id and not set(form.get("scope", "").split()) <= set(held.scope.split()):
             raise OAuthRefused("invalid_scope", "A refresh cannot give more than the sign-in did.")
         signed_in = await call.authority.refresh(text, call.observed(), client_id=client_id)

@@ -1,0 +1,179 @@
+"""What a reviewer broke once: each test is an attack that worked, and what it must get now."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from tests.http.test_oauth import exchange, refresh, signed_in
+from tests.http.world import AWAY, PASSWORD, World, a_world
+from tests.server.running import running
+from tests.standins import HOME
+
+from dutchdoor.authority import ENDED_ONE_BY_ONE, LISTED
+from dutchdoor.errors import Forbidden, RateLimited
+from dutchdoor.ids import encode
+from dutchdoor.limits import Limits
+from dutchdoor.policy import STANDARD
+from dutchdoor.server.protocol import HEAD_AT_MOST
+from dutchdoor.store import Revoke
+from dutchdoor.stores.sqlite import SqliteStore
+from dutchdoor.testing.store_laws import a_revocation
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with a_world() as made:
+        yield made
+
+
+async def test_a_database_by_two_names_has_one_log(tmp_path: Path) -> None:
+    """Whoever opens the database through a symbolic link sees, and is seen by, whoever opens the file itself: a session
+    ended by the one is refused by the other at once.
+    """
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "data" / "real.db")
+    one, other = SqliteStore(tmp_path / "data" / "real.db"), SqliteStore(tmp_path / "link.db")
+    await one.open()
+    await other.open()
+    try:
+        for seq, (writes, reads) in enumerate([(one, other), (other, one)], 1):
+            await writes.commit(Revoke(a_revocation()))
+            assert [entry.seq for entry in await reads.revocations(seq - 1)] == [seq]
+    finally:
+        await one.close()
+        await other.close()
+    assert not list(tmp_path.glob("link.db-*"))
+
+
+def test_trailers_are_bounded(tmp_path: Path) -> None:
+    """What follows a chunked body, or stands between its chunks, is cut off like a head without end: it would be kept
+    in memory as fast as it comes.
+    """
+    head = (
+        b"POST /auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with running(tmp_path) as server:
+        for start, more in (
+            (b"2\r\n{}\r\n0\r\n", b"x-trailer: " + b"a" * 1000 + b"\r\n"),
+            (b"2\r\n{}\r\n0\r\nx-trailer: ", b"a" * 1000),
+            (b"2;", b"a" * 1000),
+        ):
+            with socket.create_connection((server.host, server.port), timeout=20) as connection:
+                connection.sendall(head + start)
+                with pytest.raises(ConnectionError):
+                    send_often(connection, more, 40 * HEAD_AT_MOST)
+        # An honest body in many pieces is read, and its few trailers are.
+        body = b'{"email": "ada@example.com", "password": "' + b"a" * 900 + b'"}'
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+        with socket.create_connection((server.host, server.port), timeout=20) as connection:
+            connection.sendall(head + chunks + b"0\r\nx-trailer: a\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def send_often(connection: socket.socket, piece: bytes, size: int) -> None:
+    for _ in range(size // len(piece)):
+        connection.sendall(piece)
+
+
+async def test_o13_a_confidential_client_proves_itself_at_every_door(world: World) -> None:
+    """A stolen refresh token of a client that has a secret is worth nothing to whoever does not: naming the client in
+    the body of the own endpoint is no proof. Nor is naming a client that was removed.
+    """
+    await world.register()
+    mine, public = await world.add_client(), await world.add_client(public=True)
+    stolen = (await signed_in(world, client_id=mine[0])).refresh
+    for named in (mine[0], "nobody"):
+        assert (await refresh(world, stolen, client_id=named)).status == 401
+    assert (await exchange(world, stolen, mine)).status == 200
+    assert (
+        await refresh(world, (await signed_in(world, client_id=public[0])).refresh, client_id=public[0])
+    ).status == 200
+
+
+@pytest.mark.parametrize("door", ["/auth/refresh", "/oauth2/token"])
+async def test_nobody_else_uses_up_a_sessions_refreshes(door: str) -> None:
+    """The id of a session is no secret. Forged tokens that carry it take nothing from the limit of its owner."""
+    async with a_world(limits=Limits()) as world:
+        await world.register()
+        program = await signed_in(world)
+        raw = program.refresh.removeprefix("ddr1_")
+        for n in range(Limits().refresh_by_session.burst + 5):
+            forged = "ddr1_" + raw[:-16] + encode(n.to_bytes(12, "big"))
+            answer = await (refresh if door == "/auth/refresh" else exchange)(world, forged, peer=AWAY)
+            assert answer.status in {400, 401}
+        assert (await refresh(world, program.refresh)).status == 200
+        taken = [(await refresh(world, program.refresh)).status for _ in range(Limits().refresh_by_session.burst)]
+        assert taken[0] == 200
+        assert taken[-1] == 429, "its own refreshes are counted"
+
+
+async def test_what_was_passed_on_ends_with_its_token(world: World) -> None:
+    """The token that `/auth/check` hands to a service in the name of a stateless token ends when that one is logged
+    out; and logging out with the shorter one ends the longer, for as long as it lives.
+    """
+    await world.register()
+    for ends_passed_on in (False, True):
+        program = world.program()
+        await program.login(mode="jwt")
+        passed_on = (await program.call("GET", "/auth/check")).header("x-auth-token")
+        assert passed_on
+        assert (await world.call("GET", "/auth/me", bearer=passed_on)).status == 200
+        used = passed_on if ends_passed_on else program.access
+        assert (await world.call("POST", "/auth/logout", bearer=used)).status == 200
+        for token in (passed_on, program.access):
+            assert (await world.call("GET", "/auth/me", bearer=token)).status == 401
+        world.clock.forward(STANDARD.access_for - 1)
+        await world.auth.authority.tidy()
+        assert (await world.call("GET", "/auth/me", bearer=program.access)).status == 401
+
+
+async def test_thousands_of_sessions_keep_nobody_waiting(world: World) -> None:
+    """An account with more sessions than anybody has lists the latest, and ends the others in a handful of changes;
+    the one that is kept goes on, and what was ended is dead with its access tokens.
+    """
+    await world.register()
+    many = [await signed_in(world) for _ in range(LISTED + 3)]
+    kept = many[-1]
+    assert len((await kept.call("GET", "/auth/sessions")).json["sessions"]) == LISTED
+    before = len(await world.store.revocations(0))
+    ended = await kept.call("DELETE", "/auth/sessions?except=current")
+    assert ended.json["ended"] == LISTED + 2
+    assert len(await world.store.revocations(0)) == before + 1
+    for gone in (many[0], many[-2]):
+        assert (await gone.me()).status == 401
+        assert (await refresh(world, gone.refresh)).status == 401
+    again = await refresh(world, kept.refresh)
+    assert again.status == 200
+    assert (await world.call("GET", "/auth/me", bearer=again.json["access_token"])).status == 200
+    assert len((await world.call("GET", "/auth/sessions", bearer=again.json["access_token"])).json["sessions"]) == 1
+
+
+async def test_few_others_end_one_by_one_and_the_kept_token_lives(world: World) -> None:
+    """Up to the bound the others end by name, so that the access token of the one that is kept stays good."""
+    await world.register()
+    many = [await signed_in(world) for _ in range(ENDED_ONE_BY_ONE + 1)]
+    ended = await many[0].call("DELETE", "/auth/sessions?except=current")
+    assert ended.json["ended"] == ENDED_ONE_BY_ONE
+    assert (await many[0].me()).status == 200
+    assert {(await each.me()).status for each in many[1:]} == {401}
+
+
+async def test_an_address_that_was_not_verified_is_not_flooded() -> None:
+    """Whoever registered somebody else's address can sign in as often as the limits let him; mail goes out no more
+    often than for registering.
+    """
+    policy = replace(STANDARD, require_verified_email=True)
+    async with a_world(limits=Limits(), policy=policy) as world:
+        await world.directory.register("ada@example.com", PASSWORD, "", client=HOME)
+        await world.posted()
+        for _ in range(Limits().sign_in_by_stranger.burst):
+            with contextlib.suppress(RateLimited, Forbidden):
+                await world.directory.prove("ada@example.com", PASSWORD, client=HOME)
+        await world.posted()
+        assert len(world.mailbox.mails) <= Limits().register_by_mailbox.burst
