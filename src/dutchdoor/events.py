@@ -23,7 +23,7 @@ EventName = Literal[
     "key_created", "key_exported", "key_revoked",
     "login", "logout", "logout_all",
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
-    "refresh_refused", "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
+    "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
     "session_ended", "session_started", "token_issued", "token_revoked",
 ]  # fmt: skip
 Outcome = Literal["ok", "refused"]

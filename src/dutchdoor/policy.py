@@ -47,7 +47,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     touch_every: float = MINUTE
     """`last_seen_at` is written at most this often, so that reading a session is not a write."""
     step_up_for: float = 10 * MINUTE
-    """How fresh a proof must be to change what proves you (ASVS 7.5.1)."""
+    """How fresh an administrator's proof must be to change anything (RFC 9470); `/auth/reauthenticate` renews it."""
 
     max_sessions: int | None = None
     """Live sessions an account may have; 1 is single device. None: no limit."""

@@ -144,3 +144,18 @@ async def test_events_are_paged_and_filtered(world: World) -> None:
     mine = (await admin.call("GET", f"/admin/api/events?subject={user['id']}&name=session_started")).json["events"]
     assert [event["address"] for event in mine] in ([], ["192.0.2.7"])
     assert {event["subject"] for event in mine} <= {user["id"]}
+
+
+async def test_s09_an_administrator_proves_the_password_again_before_changing_anything(world: World) -> None:
+    """Ten minutes after the log-in an administrator may look, and may change things only after proving who it is again."""
+    admin = await root(world)
+    world.clock.forward(601)
+    await admin.call("POST", "/auth/refresh", json={"refresh_token": admin.refresh}, bearer="")
+    assert (await admin.call("GET", "/admin/api/keys")).status == 200
+    stale = await admin.call("POST", "/admin/api/keys/rotate")
+    assert (stale.status, stale.code) == (401, "step_up_required")
+    assert 'error="insufficient_user_authentication", max_age="600"' in (stale.header("www-authenticate") or "")
+    assert len((await admin.call("GET", "/admin/api/keys")).json["keys"]) == 1
+    fresh = await admin.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
+    assert fresh.status == 200
+    assert (await admin.call("POST", "/admin/api/keys/rotate")).status == 201

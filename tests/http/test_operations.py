@@ -42,7 +42,7 @@ CHROME = (
 
 # Events of commands, of imports and of releases to come; each is tested where it is made.
 ELSEWHERE = {
-    *("client_added", "client_removed", "key_exported", "account_imported", "password_rehashed", "refresh_refused"),
+    *("client_added", "client_removed", "key_exported", "account_imported", "password_rehashed"),
     "refresh_impossible",
 }
 

@@ -280,8 +280,8 @@ SETTINGS: tuple[Setting, ...] = (
     _policy(
         "step_up_for",
         "duration",
-        "How fresh a proof must be to change what proves you.",
-        "Long enough to finish one errand (ASVS 7.5.1).",
+        "How fresh an administrator's proof must be to change anything.",
+        "Long enough to finish one errand; an open browser or a stolen session changes nothing after it (RFC 9470).",
     ),
     _policy(
         "max_sessions",

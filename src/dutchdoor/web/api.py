@@ -26,7 +26,7 @@ from dutchdoor.accounts import Account
 from dutchdoor.authority import Authority
 from dutchdoor.client import Client, CountryReader, DeviceReader, observe
 from dutchdoor.directory import Directory
-from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated
+from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired
 from dutchdoor.principal import Principal
 from dutchdoor.registered_clients import ClientSecret, RegisteredClient
 from dutchdoor.sessions import Session, check_live
@@ -276,6 +276,8 @@ class Api:
             caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the role admin is needed")
+            if route.demands == ADMIN and unsafe:
+                self._check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
                 call.check_csrf(caller.session.id)
         if route.form:
@@ -296,6 +298,14 @@ class Api:
             if not more or more[0] not in headers:  # a preflight's answer has them: allowed twice, browsers refuse it
                 headers.extend(more)
         return headers
+
+    def _check_fresh(self, principal: Principal) -> None:
+        """Raises `StepUpRequired` unless the password was proved a moment ago: an administrator's browser that was left
+        open, or a session that was stolen long after its log-in, changes nothing.
+        """
+        policy = self.authority.policy
+        if self.authority.clock() - principal.auth_time > policy.step_up_for:
+            raise StepUpRequired("an administrator's proof is too old", max_age=policy.step_up_for)
 
     async def service(self, call: Call) -> RegisteredClient:
         """Authenticate a confidential client by HTTP Basic (RFC 6749, section 2.3.1). Raises `NotAuthenticated`."""
