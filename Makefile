@@ -56,8 +56,10 @@ format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix --quiet . || true
 	$(VENV)/bin/ruff format .
 
-bench: $(READY_TO_SERVE) $(PEERS:%=benchmarks/.venvs/%/.ready)
+bench: $(VENV)/.test $(PEERS:%=benchmarks/.venvs/%/.ready)
 	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+	@echo; $(VENV)/bin/python benchmarks/jwt.py $(if $(QUICK),--garbage 20000)
+	@echo; $(VENV)/bin/python benchmarks/sqlite_session.py $(if $(QUICK),--quick)
 
 wheel: $(UV)
 	$(UV) build --quiet --build-constraints requirements/build.txt --require-hashes --out-dir dist

@@ -23,7 +23,7 @@ __all__ = ["GENERATION", "REMEMBERED_FOR", "Remembered", "RememberedSessions"]
 REMEMBERED_FOR = 60.0
 """Seconds. As long as `last_seen_at` goes unwritten, so that each look-up that is saved would have written nothing."""
 
-GENERATION = 4096
+GENERATION = 1024
 """Sessions in a generation, at about 2 kB each."""
 
 
