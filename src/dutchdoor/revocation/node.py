@@ -1,0 +1,618 @@
+"""A node: a server process that follows the log, lets verifiers follow it, and says when a revocation is fenced.
+
+It does no I/O and reads no clock. Its owner tells it what happened (a poll came, the store answered, time passed, a
+commit was made), and after every call carries out what it asks for: `take_actions()`; and calls `tick` at `next_at`.
+`now` is always a reading of one elapsed-time clock that counts sleep.
+
+Each node has a row in the store. In it stands up to which `seq` the node and all that hang on it have acknowledged,
+and a random stamp that every renewal changes. A node's own lease runs from the sending of a renewal whose answer
+reached the head of the log, and no verifier's outlasts it. So another node, which fences, needs to know nothing of
+those verifiers: it waits until the row says enough, until the row has stood still for so long that the node has no
+lease, or until one guarded lease has passed since the commit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import secrets
+from array import array
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from dutchdoor.policy import LONGEST_ACCESS
+from dutchdoor.revocation.fence import Fence
+from dutchdoor.revocation.holders import Holder, Holders
+from dutchdoor.revocation.lease import Lease, Terms
+from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
+from dutchdoor.revocation.messages import Answer, Poll
+
+__all__ = [
+    "Action", "Answered", "Ask", "Forget", "Node", "NodeRow", "Question", "ReadRows", "Register", "Renew", "Renewed",
+    "Rows", "Settled",
+]  # fmt: skip
+
+ON_DEMAND_FOR: Final = (1.0, 2.0)
+"""Seconds of a lease for whoever cannot be woken: its owner waits for it to run out at every fence."""
+SHORTEST_GRANT: Final = 0.05
+CATCH_UP_FOR: Final = 0.25
+"""Seconds a poll that knows more than this node waits at least, so that a node can catch up."""
+_WATCH: Final = (0.005, 0.25)
+"""Seconds between two looks at the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
+
+
+# --- what a node and its store say to each other ----------------------------------------------------------------------
+
+
+class NodeRow(Struct, frozen=True, kw_only=True):
+    """What a node lets the others know. A row says nothing about time: no lease is judged by anybody's wall clock."""
+
+    id: str
+    stamp: str
+    """Random, at every write another. A row is alive as long as this changes."""
+    log_epoch: int
+    acked_seq: int
+    """Counts in `log_epoch` only."""
+    lease_for: float
+    """The longest lease there may be behind this row."""
+    accepting: tuple[str, ...] = ()
+
+
+class Register(Struct, frozen=True):
+    """Insert a row."""
+
+    row: NodeRow
+
+
+class Renew(Struct, frozen=True):
+    """In one transaction, where commits go: replace a row if it is there, and read what is new in the log."""
+
+    row: NodeRow
+    after: int
+    """In `row.log_epoch`; in another log, everything is new."""
+
+
+class ReadRows(Struct, frozen=True):
+    """Read all rows, where commits go."""
+
+
+class Forget(Struct, frozen=True):
+    """Delete a row that still has this stamp. No answer is needed."""
+
+    id: str
+    stamp: str
+
+
+Question: TypeAlias = Register | Renew | ReadRows | Forget
+
+
+class Rows(Struct, frozen=True, kw_only=True):
+    """Answer to `ReadRows`."""
+
+    log_epoch: int
+    rows: Sequence[NodeRow]
+
+
+class Renewed(Struct, frozen=True, kw_only=True):
+    """Answer to `Renew`."""
+
+    there: bool
+    """Whether the row was."""
+    log_epoch: int
+    salt: bytes
+    after: int
+    """What the entries come after: what was asked for, or 0 in another log."""
+    entries: Sequence[Revocation]
+    upto: int
+    """What has been applied once the entries have."""
+    head: int
+    """The last `seq` committed."""
+    rows: Sequence[NodeRow]
+
+
+# --- what a node asks its owner to do ---------------------------------------------------------------------------------
+
+
+class Ask(Struct, frozen=True):
+    """Put a question to the store, and hand the answer to `answered` under this number."""
+
+    number: int
+    question: Question
+
+
+class Answered(Struct, frozen=True):
+    """Answer the poll that came under this key."""
+
+    key: Hashable
+    answer: Answer
+
+
+class Settled(Struct, frozen=True):
+    """A fence is no longer pending."""
+
+    fence: Fence
+
+
+Action: TypeAlias = Ask | Answered | Settled
+
+
+class _Asked(Struct):
+    number: int
+    question: Question
+    sent_at: float
+
+
+class _Hanging(Struct):
+    key: Hashable
+    who: Holder
+    poll: Poll
+    received_at: float
+    until: float
+
+
+# --- the node ---------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """One life of one server process. A process that starts again makes a new one.
+
+    Args:
+        terms: what leases are granted on.
+        new_id: makes ids and stamps: random, never the same twice.
+        draw: gives a number between 0 and 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        terms: Terms | None = None,
+        *,
+        new_id: Callable[[], str] = lambda: secrets.token_urlsafe(16),
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.terms = Terms() if terms is None else terms
+        self.id = ""
+        self.log = RevocationLog()
+        """What this process refuses by itself, under `leased`."""
+        self.log_epoch = 0
+        """0 until the log was read for the first time."""
+        self.applied_seq = 0
+        self._new_id, self._draw = new_id, draw
+        self._actions: list[Action] = []
+        self._number = 0
+        self._lease = Lease()
+        self._holders = Holders(self.terms)
+        self._hanging: dict[Holder, _Hanging] = {}
+        self._untils: list[tuple[float, int, _Hanging]] = []
+        self._polls = 0
+        self._fences: list[Fence] = []
+        # The log in its order, for those who follow: a number, a kind and a name each. The rest is in `log`.
+        self._seqs, self._kinds, self._names = array("q"), bytearray(), list[bytes]()
+        self._cursor = 0
+        self._pages: dict[int, tuple[list[Entry], int]] = {}
+        self._since = math.inf
+        self._longest, self._longest_until = self.terms.lease_for, -math.inf
+        self._registered = False
+        self._stopping = False
+        self._acked_seq, self._told_seq = 0, -1
+        self._changed, self._fence_at = False, math.inf
+        self._asked: _Asked | None = None
+        self._again = False
+        self._renew_at = math.inf
+        self._watched: _Asked | None = None
+        self._watch_at, self._watch_every = math.inf, _WATCH[0]
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._others_accepting: tuple[str, ...] = ()
+
+    # What its owner asks
+
+    def leased(self, now: float) -> bool:
+        """Whether what this process knows is good enough to accept a token or a remembered session by. Ask this first,
+        and `covers` after: what is applied in between can only refuse more.
+        """
+        return now < self._lease.until
+
+    def covers(self, named: Named) -> bool:
+        """Tell whether any entry covers what these names name."""
+        return self.log.covers(named)
+
+    def take_actions(self) -> list[Action]:
+        """Give what is to be done now, each once."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    @property
+    def next_at(self) -> float:
+        """When to call `tick`, if nothing happens before."""
+        patience = self.terms.renew_every
+        return min(
+            self._asked.sent_at + patience if self._asked else self._renew_at,
+            self._watched.sent_at + patience if self._watched else self._watch_at if self._fences else math.inf,
+            self._holders.next_end,
+            self._untils[0][0] if self._untils else math.inf,
+            self._fence_at,
+        )
+
+    def followers(self, now: float) -> list[tuple[Holder, int, float]]:
+        """Give who follows here: what each has acknowledged (-1: nothing), and the seconds left of its lease."""
+        return self._holders.shown(now)
+
+    # What happens to it
+
+    def start(self, now: float) -> None:
+        """Begin. The row is there before the log is read: who fences in between sees it."""
+        self._join(now)
+
+    def stop(self, now: float) -> None:
+        """Answer all that hang here, without a lease, and grant no more. The row stays: what was granted is good."""
+        self._stopping = True
+        for hanging in list(self._hanging.values()):
+            self._answer(hanging, now)
+        self._renew_at = math.inf
+
+    def tick(self, now: float) -> None:
+        """Do what time asks for."""
+        patience = self.terms.renew_every
+        if self._asked and now >= self._asked.sent_at + patience:
+            self._asked = None
+        if self._watched and now >= self._watched.sent_at + patience:
+            self._watched = None
+        if now >= self._renew_at and not self._asked:
+            self._ask(now)
+        if self._fences and now >= self._watch_at and not self._watched:
+            self._watched = self._question(ReadRows(), now)
+        self._settle(now)
+        while self._untils and self._untils[0][0] <= now:
+            hanging = heapq.heappop(self._untils)[2]
+            if self._hanging.get(hanging.who) is hanging:
+                self._answer(hanging, now)
+
+    def woken(self, now: float) -> None:
+        """The log may have grown. Said too often, it costs a look; not at all, time."""
+        if self._asked or not self._registered:
+            self._again = True
+        else:
+            self._ask(now)
+
+    def polled(self, key: Hashable, poll: Poll, now: float, *, credential: str = "") -> None:
+        """A poll arrived. It will be answered once, under this key, unless `gone` is called first."""
+        who = Holder(credential, poll.holder)
+        before = self._hanging.get(who)
+        if before:  # one process polls once at a time: this one has given that one up
+            self._answer(before, now, lease=False)
+        if not self._holders.hear(who, poll.stale_policy, now):
+            self._answer(_Hanging(key, who, poll, now, now), now, lease=False)
+            return
+        if poll.log_epoch == self.log_epoch:
+            self._holders.acknowledge(who, poll.applied_seq, now)
+            self._settle(now)
+        wait = min(poll.wait_ms / 1000, self.terms.hang_for)
+        if self._is_behind(poll):
+            self.woken(now)
+            wait = max(wait, CATCH_UP_FOR)
+        hanging = _Hanging(key, who, poll, now, now + wait)
+        self._hanging[who] = hanging
+        self._polls += 1
+        heapq.heappush(self._untils, (hanging.until, self._polls, hanging))
+        self._consider(hanging, now)
+
+    def gone(self, key: Hashable) -> None:
+        """Whoever polled under this key has hung up."""
+        for who, hanging in self._hanging.items():
+            if hanging.key == key:
+                del self._hanging[who]
+                return
+
+    def failed(self, number: int, now: float) -> None:
+        """The store did not answer. Asked again at the pace of renewals: that is what leases are for."""
+        if self._asked and self._asked.number == number:
+            self._asked, self._renew_at = None, min(self._renew_at, now + self.terms.renew_every / 4)
+        elif self._watched and self._watched.number == number:
+            self._watched = None
+
+    def answered(self, number: int, answer: Renewed | Rows | None, now: float) -> None:
+        """The store answered. What answers a question given up is dropped: another has been asked since."""
+        if self._asked and self._asked.number == number:
+            asked, self._asked = self._asked, None
+            if isinstance(answer, Renewed):
+                self._renewed(asked, answer, now)
+            else:
+                self._registered = True
+                self._ask(now)
+        elif self._watched and self._watched.number == number:
+            watched, self._watched = self._watched, None
+            if isinstance(answer, Rows):
+                self._look(watched, answer, now)
+
+    def fence(
+        self, seq: int, log_epoch: int, now: float, *, longest_lease: float = 0.0, token_for: float = LONGEST_ACCESS
+    ) -> Fence:
+        """Begin the fence of what was committed: call it when the commit has returned.
+
+        Args:
+            seq: the entry, or the head of the log when there was nothing left to end: whoever asks again, because the
+                first answer was lost, must not be told sooner than the first.
+            log_epoch: the log it was committed to.
+            longest_lease: the longest in any row, read in the commit: a node with another setting counts too.
+            token_for: the longest a token lives.
+        """
+        if longest_lease >= self._longest:
+            self._longest, self._longest_until = longest_lease, now + self.terms.guarded(longest_lease)
+        fence = Fence(
+            seq,
+            log_epoch,
+            deadline=now + self._late(),
+            accepting_until=now + token_for,
+            after_question=self._number,
+        )
+        self._fences.append(fence)
+        self._changed = True
+        if self.applied_seq < seq or self.log_epoch != log_epoch:
+            self.woken(now)
+        self._watch_every, self._watch_at = _WATCH[0], now
+        self.tick(now)
+        return fence
+
+    def drop_expired(self, wall_now: float, *, look_at: int | None = None) -> None:
+        """Forget entries that can concern no token. `wall_now` is the time of day; `look_at` bounds the work."""
+        self.log.drop_expired(wall_now, self.terms.kept_for, look_at=look_at)
+        start = self._cursor if look_at is not None else 0
+        end = len(self._seqs) if look_at is None else min(len(self._seqs), start + look_at)
+        entry, kinds, names = self.log.entry, self._kinds, self._names
+        kept = [at for at in range(start, end) if entry(kinds[at], names[at]) is not None]
+        if len(kept) < end - start:
+            self._seqs[start:end] = array("q", [self._seqs[at] for at in kept])
+            self._names[start:end] = [names[at] for at in kept]
+            self._kinds[start:end] = bytes([kinds[at] for at in kept])
+            self._pages.clear()
+        at = start + len(kept)
+        self._cursor = 0 if at >= len(self._seqs) else at
+
+    # The row and the log
+
+    def _join(self, now: float) -> None:
+        """Become a new holder of the log. Never again under an old id: what hangs on the old row is still to be
+        waited for.
+        """
+        self.id = self._new_id()
+        self._registered, self._told_seq = False, -1
+        self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        self._again = False
+        question = Renew(self._row(), self.applied_seq) if self._registered else Register(self._row())
+        self._asked = self._question(question, now)
+        self._renew_at = now + self.terms.renew_every
+
+    def _question(self, question: Question, now: float) -> _Asked:
+        self._number += 1
+        self._actions.append(Ask(self._number, question))
+        return _Asked(self._number, question, now)
+
+    def _row(self) -> NodeRow:
+        return NodeRow(
+            id=self.id,
+            stamp=self._new_id(),
+            log_epoch=self.log_epoch,
+            acked_seq=self._acked_seq if self._registered else 0,  # a row that begins has acknowledged nothing
+            lease_for=self.terms.lease_for,
+            accepting=self._holders.accepting,
+        )
+
+    def _renewed(self, asked: _Asked, answer: Renewed, now: float) -> None:
+        if not answer.there:  # taken for dead, or lost in a restore
+            self._join(now)
+            return
+        self._follow(answer, now)
+        if answer.log_epoch == self.log_epoch:
+            if answer.head <= self.applied_seq:
+                self._lease.extend(asked.sent_at, self.terms.lease_for)
+            else:
+                self._again = True
+            if isinstance(asked.question, Renew) and asked.question.row.log_epoch == self.log_epoch:
+                self._told_seq = asked.question.row.acked_seq
+            self._see(asked, answer.rows, now)
+        self._settle(now)
+        for hanging in list(self._hanging.values()):
+            self._consider(hanging, now)
+        if self._again and not self._asked:
+            self._ask(now)
+
+    def _follow(self, answer: Renewed, now: float) -> None:
+        """Apply what the store says."""
+        if answer.log_epoch < self.log_epoch:
+            return
+        if answer.log_epoch > self.log_epoch:
+            self._begin(answer.log_epoch, answer.salt, now)
+        if answer.after > self.applied_seq or answer.upto <= self.applied_seq:
+            return
+        new = [entry for entry in answer.entries if entry.seq > self.applied_seq]
+        for revocation, entry in zip(new, self.log.apply(new), strict=True):
+            self._seqs.append(revocation.seq)
+            self._kinds.append(entry.kind)
+            self._names.append(entry.name)
+        self._pages.clear()
+        self.applied_seq = answer.upto
+
+    def _begin(self, log_epoch: int, salt: bytes, now: float) -> None:
+        """Another log: begin again. Nothing that was granted, acknowledged or promised in the old one counts."""
+        self._lease.drop()
+        if salt != self.log.salt:
+            self.log = RevocationLog(salt)
+        self.log_epoch, self.applied_seq, self.log.applied_seq = log_epoch, 0, 0
+        self._since, self._acked_seq, self._told_seq, self._changed = now, 0, -1, True
+        self._holders = Holders(self.terms)
+        self._seqs, self._kinds, self._names = array("q"), bytearray(), []
+        self._cursor = 0
+        self._pages.clear()
+
+    # Those who hang here
+
+    def _is_behind(self, poll: Poll) -> bool:
+        """Whether a holder knows more than this node, which then has to catch up before it answers."""
+        return poll.log_epoch > self.log_epoch or (
+            poll.log_epoch == self.log_epoch and poll.applied_seq > self.applied_seq
+        )
+
+    def _consider(self, hanging: _Hanging, now: float) -> None:
+        """Answer a poll if there is reason to."""
+        poll = hanging.poll
+        if now >= hanging.until:
+            self._answer(hanging, now)
+        elif self.log_epoch and not self._is_behind(poll):
+            news = poll.log_epoch != self.log_epoch or poll.applied_seq < self.applied_seq
+            if news or (not self._holders.leased(hanging.who, now) and self._grantable(hanging, self.applied_seq, now)):
+                self._answer(hanging, now)
+
+    def _answer(self, hanging: _Hanging, now: float, *, lease: bool = True) -> None:
+        """Answer a poll: entries, and a lease if that can be."""
+        if self._hanging.get(hanging.who) is hanging:
+            del self._hanging[hanging.who]
+        poll = hanging.poll
+        after = poll.applied_seq if poll.log_epoch == self.log_epoch else 0
+        entries, upto = ([], after) if self._is_behind(poll) else self._page(after)
+        grant = self._grantable(hanging, upto, now) if lease else 0.0
+        if grant:
+            # In the step that read the entries, and before the answer leaves: a fence that looks in between sees it.
+            self._holders.grant(hanging.who, upto, hanging.received_at + self.terms.guarded(grant), now)
+        self._actions.append(
+            Answered(
+                hanging.key,
+                Answer(
+                    log_epoch=self.log_epoch,
+                    salt=self.log.salt,
+                    after_seq=after,
+                    upto_seq=upto,
+                    entries=entries,
+                    reaches_head=upto == self.applied_seq,
+                    lease_ms=int(grant * 1000),
+                ),
+            )
+        )
+
+    def _page(self, after: int) -> tuple[list[Entry], int]:
+        """Give entries after a number, a page of them, and the number they reach."""
+        page = self._pages.get(after)
+        if page is None:
+            low, high = 0, len(self._seqs)
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (middle + 1, high) if self._seqs[middle] <= after else (low, middle)
+            end = min(low + self.terms.page, len(self._seqs))
+            found = (self.log.entry(self._kinds[at], self._names[at]) for at in range(low, end))
+            upto = self.applied_seq if end == len(self._seqs) else self._seqs[end - 1]
+            page = [entry for entry in found if entry], upto
+            if len(self._pages) < 64:  # noqa: PLR2004 - most followers are at one place
+                self._pages[after] = page
+        return page
+
+    def _left(self, now: float) -> float:
+        return self._lease.left(now)
+
+    def _grantable(self, hanging: _Hanging, upto: int, now: float) -> float:
+        """For how long a lease can be granted with an answer up to `upto`; 0 for none."""
+        poll = hanging.poll
+        # Without the whole log it would be a lease on half the truth; a node that is behind knows no more.
+        if upto != self.applied_seq or self._is_behind(poll) or self._stopping or not self.log_epoch:
+            return 0.0
+        if not self._holders.may_have(hanging.who, now):
+            return 0.0
+        lease = min(self.terms.lease_for, self._clipped(now))
+        if poll.wait_ms == 0:
+            shortest, longest = ON_DEMAND_FOR
+            lease = min(lease, shortest + (longest - shortest) * self._draw())
+        return lease if lease >= SHORTEST_GRANT else 0.0
+
+    def _clipped(self, now: float) -> float:
+        """What a holder may have of this node's own lease: the store and other nodes wait for nobody longer."""
+        return self._left(now) / self.terms.guard
+
+    # Fences
+
+    def _late(self) -> float:
+        """How long until a fence is true whoever is silent."""
+        return self.terms.guarded(self._longest)
+
+    def _settle(self, now: float) -> None:
+        """See who has acknowledged and whose lease is over, and settle the fences that waited for it."""
+        acked = int(min(self.applied_seq, self._holders.level(now)))
+        if acked != self._acked_seq:
+            self._acked_seq, self._changed = acked, True
+        if self._seen and self._told_seq < acked and self._registered and not self._asked and not self._stopping:
+            self._ask(now)  # some other node's fence may wait to read it
+        if not self._fences or not (self._changed or now >= self._fence_at):
+            return
+        self._changed = False
+        accepting = tuple(sorted({*self._holders.accepting, *self._others_accepting}))
+        pending = []
+        for fence in self._fences:
+            fence.accepting = accepting
+            if fence.log_epoch < self.log_epoch:
+                fence.state = "lost"
+            elif now >= (fence.accepting_until if accepting else fence.deadline):
+                fence.state = "elapsed"
+            elif not accepting and self._is_acknowledged(fence, now):
+                fence.state = "acknowledged"
+            else:
+                pending.append(fence)
+                continue
+            self._actions.append(Settled(fence))
+        self._fences = pending
+        self._fence_at = min((f.accepting_until if accepting else f.deadline for f in pending), default=math.inf)
+        if pending and now < self._early_from:
+            self._fence_at = min(self._fence_at, self._early_from)
+
+    def _is_acknowledged(self, fence: Fence, now: float) -> bool:
+        """Whether every lease there is carries an entry, or is held by somebody who has acknowledged it."""
+        # What this node applied itself comes first: with nobody hanging here, any number would be acknowledged, and the
+        # next grant would lack the entry.
+        reached = fence.log_epoch == self.log_epoch and self._acked_seq >= fence.seq
+        return reached and fence.rows_seen and now >= self._early_from
+
+    @property
+    def _early_from(self) -> float:
+        """Elapsed time from which an early answer is right. What an earlier life of this node granted, or a row that a
+        restore has lost, is known to nobody, and has run out by then.
+        """
+        return self._since + self._late()
+
+    def _look(self, asked: _Asked, answer: Rows, now: float) -> None:
+        if answer.log_epoch == self.log_epoch:
+            self._see(asked, answer.rows, now)
+        else:
+            self.woken(now)
+        self._settle(now)
+        waiting = any(not fence.rows_seen for fence in self._fences)
+        self._watch_at = now + self._watch_every if waiting else math.inf
+        self._watch_every = min(2 * self._watch_every, _WATCH[1])
+
+    def _see(self, asked: _Asked, rows: Sequence[NodeRow], now: float) -> None:
+        """Look at the rows of the others: who is dead, and which fences they let pass."""
+        others = [row for row in rows if row.id != self.id]
+        longest = max((row.lease_for for row in others), default=0.0)
+        longest = max(longest, self.terms.lease_for)
+        if longest >= self._longest or now > self._longest_until:
+            self._longest, self._longest_until = longest, now + self.terms.guarded(longest)
+        for row in others:
+            if self._is_dead(row, now):
+                # Deleted only if it still stands where we saw it. Until it is gone it counts.
+                self._question(Forget(row.id, row.stamp), now)
+        self._seen = {row.id: self._seen[row.id] for row in others}
+        self._others_accepting = tuple(name for row in others for name in row.accepting)
+        for fence in self._fences:
+            if not fence.rows_seen and asked.number > fence.after_question:
+                fence.rows_seen = all(self._has_acknowledged(row, fence) for row in others)
+                self._changed |= fence.rows_seen
+
+    def _is_dead(self, row: NodeRow, now: float) -> bool:
+        """Whether a row has stood still for a guarded lease, on the clock of this process."""
+        stamp, since = self._seen.get(row.id, ("", now))
+        if stamp != row.stamp:
+            self._seen[row.id] = row.stamp, now
+            return False
+        return now - since > self.terms.guarded(row.lease_for)
+
+    def _has_acknowledged(self, row: NodeRow, fence: Fence) -> bool:
+        return row.log_epoch == fence.log_epoch and row.acked_seq >= fence.seq
