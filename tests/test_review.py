@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from tests.http.world import AWAY, PASSWORD, World, a_world
 from tests.server.running import running
 from tests.standins import HOME
 
+from dutchdoor.auth import Auth
 from dutchdoor.authority import ENDED_ONE_BY_ONE, LISTED
 from dutchdoor.errors import Forbidden, RateLimited
-from dutchdoor.ids import encode
+from dutchdoor.ids import decode, encode
 from dutchdoor.limits import Limits
 from dutchdoor.policy import STANDARD
 from dutchdoor.server.protocol import HEAD_AT_MOST
@@ -67,7 +70,7 @@ def test_trailers_are_bounded(tmp_path: Path) -> None:
             with socket.create_connection((server.host, server.port), timeout=20) as connection:
                 connection.sendall(head + start)
                 with pytest.raises(ConnectionError):
-                    send_often(connection, more, 40 * HEAD_AT_MOST)
+                    send_often(connection, more, 4000 * HEAD_AT_MOST)  # far more than fits into sockets
         # An honest body in many pieces is read, and its few trailers are.
         body = b'{"email": "ada@example.com", "password": "' + b"a" * 900 + b'"}'
         chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
@@ -96,15 +99,69 @@ async def test_o13_a_confidential_client_proves_itself_at_every_door(world: Worl
     ).status == 200
 
 
+async def test_i06_proving_again_does_not_survive_a_log_out(world: World) -> None:
+    """A session that is logged out while its password is being looked at again starts no other in its place."""
+    await world.register()
+    page, other = world.browser(), world.browser()
+    await page.login(mode="session")
+    other.jar, other.csrf = dict(page.jar), page.csrf
+    looked, go_on, verify = asyncio.Event(), asyncio.Event(), world.directory.hasher.verify
+
+    async def slowly(password: str, encoded: str) -> bool:
+        right = await verify(password, encoded)
+        looked.set()
+        await go_on.wait()
+        return right
+
+    world.directory.hasher.verify = slowly  # type: ignore[method-assign]
+    proving = asyncio.create_task(page.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}))
+    await looked.wait()
+    assert (await other.call("POST", "/auth/logout")).status == 200
+    go_on.set()
+    assert (await proving).status == 401
+    assert (await page.me()).status == 401
+    assert (await world.auth.authority.sessions((await world.store.accounts())[0].subject)) == []
+
+
+async def test_nothing_is_passed_on_for_what_expired(world: World) -> None:
+    """A token that lives by the leeway alone is 401 at `/auth/check`, and no error; so a chain of tokens, each
+    passed on for the one before, ends when the first one does.
+    """
+    await world.register()
+    for mode in ("jwt", "hybrid"):
+        program = world.program()
+        await program.login(mode=mode)
+        token, ends = program.access, world.clock() + STANDARD.access_for
+        while (answer := await world.call("GET", "/auth/check", bearer=token)).status == 204:
+            assert world.clock() < ends
+            token = answer.header("x-auth-token") or ""
+            world.clock.forward(19.7)
+        assert answer.status == 401
+
+
+async def test_an_application_that_many_ask_at_once_opens_once(tmp_path: Path) -> None:
+    """The first requests of an application arrive together: one of them opens the store, and no thread stays."""
+
+    def writers() -> int:
+        return sum(thread.name == "dutchdoor-sqlite-writer" for thread in threading.enumerate())
+
+    before = writers()
+    auth = Auth(f"sqlite:///{tmp_path}/app.db", master_key=tmp_path / "keys")
+    await asyncio.gather(*[auth.principal({}) for _ in range(5)])
+    assert writers() == before + 1
+    await auth.close()
+    assert writers() == before
+
+
 @pytest.mark.parametrize("door", ["/auth/refresh", "/oauth2/token"])
 async def test_nobody_else_uses_up_a_sessions_refreshes(door: str) -> None:
     """The id of a session is no secret. Forged tokens that carry it take nothing from the limit of its owner."""
     async with a_world(limits=Limits()) as world:
         await world.register()
         program = await signed_in(world)
-        raw = program.refresh.removeprefix("ddr1_")
+        body = decode(program.refresh.removeprefix("ddr1_"))[:-16]
         for n in range(Limits().refresh_by_session.burst + 5):
-            forged = "ddr1_" + raw[:-16] + encode(n.to_bytes(12, "big"))
+            forged = "ddr1_" + encode(body + n.to_bytes(16, "big"))
             answer = await (refresh if door == "/auth/refresh" else exchange)(world, forged, peer=AWAY)
             assert answer.status in {400, 401}
         assert (await refresh(world, program.refresh)).status == 200

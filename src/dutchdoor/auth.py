@@ -138,13 +138,17 @@ class Auth:
         pages = site.routes(routes, product=product, issuer=issuer, version=_version(), policy=policy)
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
         self._open = False
+        self._opening = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the store, bring its schema up to date, and make the first signing key. Raises `Unavailable`,
         `Misconfigured`.
         """
-        if not self._open:
+        # The first requests come at once, and each of them asks: one opens, and the others wait for it.
+        async with self._opening:
+            if self._open:
+                return
             await self.authority.open()
             # Its tables take a quarter of a second to load: not in the first log-in, and not in the loop.
             await asyncio.to_thread(self._user_agents.load)

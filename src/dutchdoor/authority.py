@@ -166,13 +166,16 @@ class Authority:
         client_id: str = "",
         scope: str = "",
         replacing: Sequence[Session] = (),
+        inside: Session | None = None,
         also: Sequence[Change] = (),
     ) -> SignedIn:
         """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction, and
-        `also` happens in it.
+        `also` happens in it. Of `replacing` some may have ended; a session that the proof was given `inside` of is
+        replaced too, and must be live.
 
         Raises:
-            NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again.
+            NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again. Or the
+                session that it was given inside of has ended.
             SessionLimitReached: the policy refuses one more session.
             Unavailable: the store is out of reach.
         """
@@ -183,6 +186,10 @@ class Authority:
             if account is None or not account.active or account.epoch != verified.epoch:
                 raise NotAuthenticated("the account changed since the proof")
             leaving = [session for session in replacing if await self._is_live(session.id, now)]
+            if inside is not None:
+                if not await self._is_live(inside.id, now):
+                    raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
+                leaving.append(inside)
             changes: list[Change] = [Expect(account.subject, verified.epoch)]
             for session in leaving:
                 changes += self._ending(session, "replaced", client, actor=account.subject, now=now)
@@ -387,11 +394,16 @@ class Authority:
     async def pass_on(self, account: Account, principal: Principal) -> str:
         """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it.
 
-        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither.
+        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither. Raises
+        `InvalidToken` for one that has expired.
         """
         now = self.clock()
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
         lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
+        if lives_for <= 0:
+            # Accepted by the leeway alone. Whatever was passed on would end later, could be passed on again, and never
+            # end at all.
+            raise InvalidToken("expired: nothing is passed on for it")
         return (
             await self._access_token(
                 account,

@@ -411,7 +411,7 @@ class Directory:
         if session is None:
             return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id)
         return await self.authority.start(
-            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, replacing=[session]
+            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session
         )
 
     async def forget_password(self, email: str, *, client: Client) -> None:
