@@ -14,11 +14,9 @@ from typing import Any
 import click
 
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
-from dutchdoor.server.check import findings, revocation_window
-from dutchdoor.server.options import as_json, settings_from, with_settings
+from dutchdoor.server.options import settings_from, with_settings
 from dutchdoor.server.serve import serve as run_server
 from dutchdoor.server.settings import SETTINGS
-from dutchdoor.server.terminal import print_json
 
 __all__ = ["cli", "main"]
 
@@ -29,6 +27,7 @@ EVERY = tuple(setting.name for setting in SETTINGS)
 # By name and not by import: `serve` keeps in memory what it imports, in each of its processes.
 _COMMANDS = {
     "audit": "audit",
+    "check": "check",
     "client": "client",
     "import": "bring",
     "key": "key",
@@ -75,31 +74,6 @@ def cli() -> None:
 def serve(**options: Any) -> None:
     """Serve until stopped. With no setting at all: this machine alone, on a SQLite file in this directory."""
     sys.exit(run_server(settings_from(options)))
-
-
-@cli.command(epilog="Example: dutchdoor check --config door.toml")
-@as_json
-@with_settings(*EVERY)
-def check(*, as_json: bool, **options: Any) -> None:
-    """List unsafe settings, each with its reason. Exit code 1 if one of them matters."""
-    settings = settings_from(options)
-    found = findings(settings)
-    if as_json:
-        print_json(
-            {
-                "findings": found,
-                "revocation": {"unfollowed_verifier_s": settings.policy.access_for, "this_server_s": 0},
-            }
-        )
-    else:
-        for each in found:
-            click.echo(
-                f"{'UNSAFE ' if each.matters else 'consider'}  {each.setting}: {each.what}\n          {each.why}"
-            )
-        if not found:
-            click.echo("Nothing unsafe was found.")
-        click.echo(revocation_window(settings))
-    sys.exit(FAILED if any(each.matters for each in found) else DONE)
 
 
 def main() -> None:

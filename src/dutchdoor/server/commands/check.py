@@ -1,0 +1,40 @@
+"""`dutchdoor check`: unsafe settings, each with its reason."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from dutchdoor.server.check import findings, revocation_window
+from dutchdoor.server.options import as_json, settings_from, with_settings
+from dutchdoor.server.settings import SETTINGS
+from dutchdoor.server.terminal import print_json
+
+__all__ = ["check"]
+
+
+@click.command(epilog="Example: dutchdoor check --config door.toml")
+@as_json
+@with_settings(*(setting.name for setting in SETTINGS))
+def check(*, as_json: bool, **options: Any) -> None:
+    """List unsafe settings, each with its reason. Exit code 1 if one of them matters."""
+    settings = settings_from(options)
+    found = findings(settings)
+    if as_json:
+        print_json(
+            {
+                "findings": found,
+                "revocation": {"unfollowed_verifier_s": settings.policy.access_for, "this_server_s": 0},
+            }
+        )
+    else:
+        for each in found:
+            click.echo(
+                f"{'UNSAFE ' if each.matters else 'consider'}  {each.setting}: {each.what}\n          {each.why}"
+            )
+        if not found:
+            click.echo("Nothing unsafe was found.")
+        click.echo(revocation_window(settings))
+    sys.exit(1 if any(each.matters for each in found) else 0)
