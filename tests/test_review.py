@@ -22,6 +22,8 @@ from dutchdoor.errors import Forbidden, RateLimited
 from dutchdoor.ids import decode, encode
 from dutchdoor.limits import Limits
 from dutchdoor.policy import STANDARD
+from dutchdoor.server.check import findings
+from dutchdoor.server.config import read_settings
 from dutchdoor.server.protocol import HEAD_AT_MOST
 from dutchdoor.store import Revoke
 from dutchdoor.stores.sqlite import SqliteStore
@@ -234,3 +236,22 @@ async def test_an_address_that_was_not_verified_is_not_flooded() -> None:
                 await world.directory.prove("ada@example.com", PASSWORD, client=HOME)
         await world.posted()
         assert len(world.mailbox.mails) <= Limits().register_by_mailbox.burst
+
+
+@pytest.mark.parametrize(
+    ("line", "mode", "finds"),
+    [
+        ('pepper = "k3J9-qPz7_mW2xVb5nRt"', 0o644, True),
+        ('mail = "smtps://user:s3nd-m4il-0nly@mail.example.com"', 0o640, True),
+        ('pepper = "k3J9-qPz7_mW2xVb5nRt"', 0o600, False),
+        ('mail = "console:"', 0o644, False),
+        ('mail = "console:"', 0o666, True),
+    ],
+)
+def test_a_configuration_file_with_a_secret_in_it_is_one(tmp_path: Path, line: str, mode: int, finds: bool) -> None:
+    """`check` finds a configuration file that others can read, where a secret itself stands in it."""
+    file = tmp_path / "door.toml"
+    file.write_text(line + "\n")
+    file.chmod(mode)
+    settings = read_settings({"config": str(file), "database": f"sqlite:///{tmp_path}/door.db"}, {})
+    assert ("config" in {each.setting for each in findings(settings)}) == finds

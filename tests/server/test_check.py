@@ -147,6 +147,7 @@ def test_exit_codes(
         (tmp_path / "keys" / "door.toml").write_text(
             "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
         )
+        (tmp_path / "keys" / "door.toml").chmod(0o600)  # it holds the password of the mail server
         monkeypatch.setattr(
             sys, "argv", ["dutchdoor", "check", "--json", "--config", str(tmp_path / "keys" / "door.toml")]
         )

@@ -16,6 +16,7 @@ from dutchdoor.policy import DAY, MINUTE
 from dutchdoor.server.assemble import sqlite_file
 from dutchdoor.server.config import Settings
 from dutchdoor.server.serve import refuse_unsafe, tls_context
+from dutchdoor.server.settings import SETTINGS
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 
@@ -236,13 +237,13 @@ def _files(settings: Settings) -> Iterator[Finding]:
             mode = path.stat().st_mode
         except OSError:
             continue  # not made yet, or said elsewhere
-        # A configuration file is no secret by itself; only one that others may change decides for us.
-        if mode & (0o022 if setting == "config" else 0o077):
+        # A configuration file is no secret unless one stands in it; but one that others may change decides for us.
+        public = setting == "config" and not _holds_a_secret(settings, path)
+        if mode & (0o022 if public else 0o077):
             yield Finding(
                 setting=setting,
-                what=f"{path.name} can be {'changed' if setting == 'config' else 'read'} by other users of this "
-                f"machine.",
-                why=f"Close it: chmod {'go-w' if setting == 'config' else '600'} {path.name}",
+                what=f"{path.name} can be {'changed' if public else 'read'} by other users of this machine.",
+                why=f"Close it: chmod {'go-w' if public else '600'} {path.name}",
                 matters=True,
             )
     if database is not None and database.parent.is_dir():
@@ -254,3 +255,11 @@ def _files(settings: Settings) -> Iterator[Finding]:
                 why=f"Close it: chmod o-w {database.resolve().parent.name}",
                 matters=True,
             )
+
+
+def _holds_a_secret(settings: Settings, file: Path) -> bool:
+    """Whether the configuration file itself, and not a file it names, holds a secret."""
+    secrets = {setting.name for setting in SETTINGS if setting.kind == "secret"}
+    if "@" in settings.mail.reveal():
+        secrets.add("mail")
+    return any(settings.source(name) == f"{name} in {file.name}" for name in secrets)
