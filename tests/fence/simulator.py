@@ -53,7 +53,7 @@ from dutchdoor.sessions import Session
 
 from .mutants import FOLLOWERS, NODES
 
-LEASE, LIFE, SKEW = 10.0, 15.0, 1.0
+LEASE, LIFE, SKEW = 10.0, 15.0, 2.0
 """Seconds: a lease; an access token's life; how far a wall clock is from true. Rates are within DRIFT."""
 KEEP = 4 * SKEW
 HANG = LEASE / 4
@@ -131,7 +131,9 @@ class World:
         self.delay = r.choice([(0.001, 0.01), (0.01, 0.2), (0.001, 2.0), (0.05, 0.6)])
         self.loss, self.dup = r.choice([0, 0, 0.05, 0.25]), r.choice([0, 0.1, 0.3])
         self.sticky = r.random() < 0.5
-        self.settings = r.choice([(LEASE,)] * 5 + [(LEASE, LEASE / 2)])
+        self.old = r.random() < 0.7
+        """Whether its first nodes have been up for long: no lease of an earlier life is left."""
+        self.settings = r.choice([(LEASE,)] * 4 + [(LEASE, LEASE / 5)])
         self.tokens: list[Token] = []
         self.revoked: list[Revoked] = []
         start = r.uniform(2, 18)
@@ -216,33 +218,36 @@ class World:
         sub = OWNER[sid] if sid else r.choice(USERS)
         rev = Revoked(kind, sid or sub)
         self.revoked.append(rev)
-        self.at(t, lambda: r.choice(self.nodes).revoke(rev))
+        by = self.plan_trap(t, sid) if r.random() < 0.4 else self.nodes
+        self.at(t, lambda: r.choice(by).revoke(rev))
         if kind == "session" and r.random() < 0.6:
             again = Revoked(kind, rev.id)
             self.revoked.append(again)
             self.at(t + r.choice([0.05, 0.5, 3]), lambda: r.choice(self.nodes).revoke(again))
         for _ in range(4):
             self.at(max(0, t - r.choice([0.02, 0.2, 2, 8])), lambda: r.choice(self.nodes).mint(sid, sub))
-        if r.random() < 0.4:
-            self.plan_trap(t)
         cookie = sid or SESSIONS[0]
         self.at(max(0, t - r.choice([0.01, 0.1, 1, 5])), lambda: r.choice(self.nodes).cookie(cookie, None))
 
-    def plan_trap(self, t: float) -> None:
-        """What hurts most when it happens around a revocation."""
+    def plan_trap(self, t: float, sid: str | None) -> list[Server]:
+        """What hurts most when it happens around a revocation. Gives the nodes of which one revokes."""
         r, node, verifier = self.r, self.r.choice(self.nodes), self.r.choice(self.verifiers)
-        match r.randrange(8):
+        others = [other for other in self.nodes if other is not node] or self.nodes
+        match r.randrange(9):
             case 0:  # a node comes back at once, and does not know who holds its leases
-                self.at(t - r.uniform(0, 2), lambda: node.crash(0.01))
-                self.at(t - r.uniform(0, 2), partial(verifier.cut_off, r.choice([1, 5, 12])))
+                self.at(t - r.uniform(1.5, 3), partial(verifier.cut_off, r.choice([5, 12])))
+                self.at(t - r.uniform(0.2, 1.5), lambda: node.crash(0.01))
+                return others
             case 1:  # somebody new has just got a lease
                 self.at(t - r.uniform(0, 0.5), lambda: verifier.crash(0.01))
             case 2:  # somebody stops in the middle of something
                 self.at(t - r.uniform(0, 1), partial(r.choice([node, verifier]).pause, r.choice([1, 5, 12])))
             case 3:  # the others cannot tell a node from a dead one, and the store's wall clock leaps
-                self.at(t - r.uniform(0, 3), partial(node.cut_off_store, r.choice([5, 12, 20])))
                 self.at(t - 3, lambda: setattr(self.store, "skew", -SKEW))
-                self.at(t + r.uniform(5, 11), lambda: setattr(self.store, "skew", SKEW))
+                self.at(t - 3, lambda: node.cookie(sid or SESSIONS[0], None))
+                self.at(t - r.uniform(0, 2), partial(node.cut_off_store, r.choice([5, 12, 20])))
+                self.at(t + r.uniform(2, 9), lambda: setattr(self.store, "skew", SKEW))
+                return others
             case 4:  # everybody begins again, with a long log to read
                 for after in r.sample([0.1, 1, 2, 4, 6], 2):
                     self.at(t + after, lambda: node.crash(0.01))
@@ -253,9 +258,14 @@ class World:
                 self.at(t - r.uniform(0.2, 1), lambda: node.crash(0.01))
                 self.at(t - r.uniform(0, 0.1), lambda: node.cut_off_store(8))
                 self.at(t - r.uniform(0, 0.2), lambda: verifier.crash(0.01))
+                return others
             case 7:  # nobody hears of it by himself
                 for other in self.nodes:
                     self.at(t - 1, lambda other=other: setattr(other, "deaf_until", self.now + 3))
+            case 8:  # the rows and entries of a moment ago have never been
+                self.at(t - r.uniform(2, 4), partial(verifier.cut_off, r.choice([5, 12])))
+                self.at(t - r.uniform(0.2, 2), self.store.restore)
+        return self.nodes
 
     def plan_repeated_epoch(self, t: float) -> None:
         """An epoch is raised, used and lost in a restore; then the next revocation raises it again."""
@@ -273,7 +283,7 @@ class World:
         self.fences += 1
         self.fast += how == "acknowledged"
         self.say("FENCED", rev.kind, rev.id, how)
-        r, late = self.r, LIFE + 2 * KEEP
+        r, late = self.r, LIFE + KEEP
         soon = [
             1e-6,
             0.02,
@@ -335,7 +345,7 @@ class Process:
     def __init__(self, w: World) -> None:
         r = w.r
         self.w = w
-        self.cut = self.cut_store = self.awake = self.slept = 0.0
+        self.cut = self.cut_store = self.awake = self.slept = self.swept_at = 0.0
         self.life, self.up = 0, True
         self.rate = r.choice([1 - DRIFT, 1 + DRIFT, r.uniform(1 - DRIFT, 1 + DRIFT)])
         self.skew = r.uniform(-SKEW, SKEW)
@@ -353,6 +363,13 @@ class Process:
             self.w.at(self.awake, lambda: self.run(fn))
         elif self.up:
             fn()
+
+    def is_sweeping(self) -> bool:
+        """Whether it is time to look for entries that have expired: twice a second."""
+        if self.w.now - self.swept_at < 0.5:
+            return False
+        self.swept_at = self.w.now
+        return True
 
     def later(self, d: float, fn: Callable[[], object]) -> None:
         """A timer of this life of the process, on its own clock."""
@@ -592,8 +609,10 @@ class Server(Process):
                 case Settled(fence):
                     self.settled(fence)
         if node.log_epoch != self.epoch_seen:
-            self.epoch_seen = node.log_epoch
             self.memory.forget()
+            if self.w.old and not self.epoch_seen and not self.life:
+                node._since = -FOREVER
+            self.epoch_seen = node.log_epoch
         at = node.next_at
         if at < self.armed_for:  # a timer that rings too early does no harm
             self.armed_for = at
@@ -602,7 +621,7 @@ class Server(Process):
 
     def tick(self) -> None:
         self.armed_for = FOREVER
-        if len(self.node.log):
+        if self.is_sweeping():
             self.node.drop_expired(self.wall())
         self.do(lambda: self.node.tick(self.clock()))
 
@@ -817,7 +836,8 @@ class Verifier(Process):
         early = follower.judge(token, FOREVER) if not self.w.on("lease_first") else None
 
         def rest() -> None:
-            follower._known.log.drop_expired(self.wall(), follower._kept_for)
+            if self.is_sweeping():
+                follower._known.log.drop_expired(self.wall(), follower._kept_for)
             verdict = follower.judge(token, now)
             if early is not None:  # without the rule: the entries of before, and a lease of now
                 leased = follower.leased_for(self.clock()) > 0

@@ -58,7 +58,8 @@ class Follower:
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(16),
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.stale, self.on_demand = stale, on_demand
+        self.stale: StalePolicy = stale
+        self.on_demand = on_demand
         self.log_epoch = 0
         self.applied_seq = 0
         self._wait_ms = 0 if on_demand else int(wait_for * 1000)

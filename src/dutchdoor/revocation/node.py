@@ -40,6 +40,8 @@ ON_DEMAND_FOR: Final = (1.0, 2.0)
 SHORTEST_GRANT: Final = 0.05
 CATCH_UP_FOR: Final = 0.25
 """Seconds a poll that knows more than this node waits at least, so that a node can catch up."""
+PAGE_KEPT, PAGES_KEPT = 64, 64
+"""Short answers that are kept to be given again: most followers are at one of a few places."""
 _WATCH: Final = (0.005, 0.25)
 """Seconds between two looks at the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
 
@@ -206,6 +208,11 @@ class Node:
         self._seen: dict[str, tuple[str, float]] = {}
         self._others_accepting: tuple[str, ...] = ()
 
+    @property
+    def _patience(self) -> float:
+        """How long a question to the store may go unanswered before it is asked anew."""
+        return self.terms.lease_for / 3
+
     # What its owner asks
 
     def leased(self, now: float) -> bool:
@@ -226,7 +233,7 @@ class Node:
     @property
     def next_at(self) -> float:
         """When to call `tick`, if nothing happens before."""
-        patience = self.terms.renew_every
+        patience = self._patience
         return min(
             self._asked.sent_at + patience if self._asked else self._renew_at,
             self._watched.sent_at + patience if self._watched else self._watch_at if self._fences else math.inf,
@@ -254,7 +261,7 @@ class Node:
 
     def tick(self, now: float) -> None:
         """Do what time asks for."""
-        patience = self.terms.renew_every
+        patience = self._patience
         if self._asked and now >= self._asked.sent_at + patience:
             self._asked = None
         if self._watched and now >= self._watched.sent_at + patience:
@@ -316,11 +323,11 @@ class Node:
         """The store answered. What answers a question given up is dropped: another has been asked since."""
         if self._asked and self._asked.number == number:
             asked, self._asked = self._asked, None
-            if isinstance(answer, Renewed):
-                self._renewed(asked, answer, now)
-            else:
+            if isinstance(asked.question, Register):
                 self._registered = True
                 self._ask(now)
+            elif isinstance(answer, Renewed):
+                self._renewed(asked, answer, now)
         elif self._watched and self._watched.number == number:
             watched, self._watched = self._watched, None
             if isinstance(answer, Rows):
@@ -504,7 +511,7 @@ class Node:
             found = (self.log.entry(self._kinds[at], self._names[at]) for at in range(low, end))
             upto = self.applied_seq if end == len(self._seqs) else self._seqs[end - 1]
             page = [entry for entry in found if entry], upto
-            if len(self._pages) < 64:  # noqa: PLR2004 - most followers are at one place
+            if len(page[0]) <= PAGE_KEPT and len(self._pages) < PAGES_KEPT:
                 self._pages[after] = page
         return page
 
