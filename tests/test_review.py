@@ -18,7 +18,7 @@ from tests.standins import HOME
 
 from dutchdoor.auth import Auth
 from dutchdoor.authority import ENDED_ONE_BY_ONE, LISTED
-from dutchdoor.errors import Forbidden, RateLimited
+from dutchdoor.errors import Forbidden, InvalidInput, RateLimited
 from dutchdoor.ids import decode, encode
 from dutchdoor.limits import Limits
 from dutchdoor.policy import STANDARD
@@ -28,6 +28,8 @@ from dutchdoor.server.protocol import HEAD_AT_MOST
 from dutchdoor.store import Revoke
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.store_laws import a_revocation
+from dutchdoor.web.oauth import TokenAnswer
+from dutchdoor.web.own import Login, PasswordChange, RefreshProof, SignedInView, User
 
 
 @pytest.fixture
@@ -255,3 +257,25 @@ def test_a_configuration_file_with_a_secret_in_it_is_one(tmp_path: Path, line: s
     file.chmod(mode)
     settings = read_settings({"config": str(file), "database": f"sqlite:///{tmp_path}/door.db"}, {})
     assert ("config" in {each.setting for each in findings(settings)}) == finds
+
+
+@pytest.mark.parametrize("subject", ["u\r\nX-Auth-Roles: admin", "admin ", " admin", "", "a\x00", "é", "a" * 256])
+async def test_a_subject_is_nothing_that_a_header_cannot_carry(world: World, subject: str) -> None:
+    """An application may name its users as it likes, but not so that `/auth/check` writes a header of their choice."""
+    with pytest.raises(InvalidInput):
+        await world.auth.authority.provide(subject)
+    assert await world.store.accounts() == []
+    assert (await world.auth.authority.provide("auth0|a/b@c:d+e")).subject == "auth0|a/b@c:d+e"
+
+
+def test_i23_bodies_and_answers_show_no_secret() -> None:
+    """What a program that reports errors prints of the variables it finds holds neither passwords nor tokens."""
+    user = User("id", "ada@example.com", "Ada", (), True)
+    for shown in (
+        Login(email="ada@example.com", password="canary"),
+        PasswordChange(current_password="canary", new_password="canary"),
+        RefreshProof(refresh_token="canary"),
+        SignedInView(user=user, access_token="canary", refresh_token="canary", csrf_token="canary"),
+        TokenAnswer("canary", "Bearer", 1, "canary", ""),
+    ):
+        assert "canary" not in repr(shown)

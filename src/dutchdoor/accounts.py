@@ -6,11 +6,13 @@ e-mail address. They are what a session's end and a ban hang on.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dutchdoor.errors import InvalidInput
 from dutchdoor.ids import new_id
 
 __all__ = ["Account", "Credential", "bare_account", "new_account", "with_roles"]
@@ -69,7 +71,17 @@ def new_account(
     )
 
 
+# As OpenID Connect bounds a `sub`, and without spaces around it. Subjects are sent in a header: a line break in one would be a
+# header of its own, of roles perhaps, and "admin " would arrive as "admin".
+_SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
+
+
 def bare_account(subject: str, now: float) -> Account:
+    """Make an account for a subject that somebody else named. Raises `InvalidInput` for what no header can carry."""
+    if not _SUBJECT.fullmatch(subject):
+        raise InvalidInput(
+            "A subject is 1 to 255 printable ASCII characters, without spaces around them.", field="subject"
+        )
     return Account(
         subject=subject,
         email=None,

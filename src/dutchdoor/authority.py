@@ -261,7 +261,10 @@ class Authority:
         return changes
 
     async def provide(self, subject: str) -> Account:
-        """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in."""
+        """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in.
+
+        Raises `InvalidInput` for a subject that no token and no header can carry.
+        """
         account = await self.store.account(subject)
         if account is None:
             with suppress(Conflict):  # somebody else made it in this moment

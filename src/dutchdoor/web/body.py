@@ -100,6 +100,10 @@ def _check_type(request: Request, accepts: str) -> None:
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Root of the records that describe bodies, so that none forgets to refuse fields it does not know (P05)."""
 
+    def __repr__(self) -> str:
+        # Programs that report errors report the local variables with them, and this one holds passwords.
+        return f"<{type(self).__name__}>"
+
 
 class JsonBody(Generic[T]):
     """Reads bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""

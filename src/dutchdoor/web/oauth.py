@@ -28,6 +28,9 @@ class TokenAnswer(Struct):
     refresh_token: str
     scope: str
 
+    def __repr__(self) -> str:
+        return "<TokenAnswer>"
+
 
 class Introspection(Struct):
     """More members when `active`; exactly this one when not, whatever the reason."""

@@ -129,6 +129,9 @@ class SignedInView(Struct, omit_defaults=True):
     refresh_expires_in: int | UnsetType = UNSET
     csrf_token: str | UnsetType = UNSET
 
+    def __repr__(self) -> str:
+        return f"<SignedInView of {self.user.id}>"
+
 
 class UserView(Struct):
     user: User
