@@ -23,15 +23,15 @@ def check(schedules: str = "2000", first: str = "0", processes: str = "2") -> in
 
 def mutate(schedules: str = "2000", processes: str = "2", only: str = "") -> int:
     print(
-        f"| rule taken out | unsafe schedules of {int(schedules):,} | late fences | first seed | the world without it |"
+        f"| rule taken out | unsafe schedules of {int(schedules):,} | late fences | first seeds | the world without it |"
     )
     print("|---|---|---|---|---|")
     survived = 0
     for rule in only.split(",") if only else RULES:
         found = total(outcomes(range(int(schedules)), frozenset(rule.split("+")), processes=int(processes)))
         survived += not found.failing
-        seed = min(found.failing, default="none")
-        print(f"| `{rule}` | {found.unsafe} | {found.late} | {seed} | {RULES.get(rule, '')} |", flush=True)
+        seeds = ", ".join(map(str, sorted(found.failing)[:5])) or "none"
+        print(f"| `{rule}` | {found.unsafe} | {found.late} | {seeds} | {RULES.get(rule, '')} |", flush=True)
     return bool(survived)
 
 
