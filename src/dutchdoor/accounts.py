@@ -71,8 +71,8 @@ def new_account(
     )
 
 
-# As OpenID Connect bounds a `sub`, and without spaces around it. Subjects are sent in a header: a line break in one would be a
-# header of its own, of roles perhaps, and "admin " would arrive as "admin".
+# As OpenID Connect bounds a `sub`, and without spaces around it. Subjects are sent in a header: a line break in one would
+# be a header of its own, of roles perhaps, and "admin " would arrive as "admin".
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
@@ -80,7 +80,7 @@ def bare_account(subject: str, now: float) -> Account:
     """Make an account for a subject that somebody else named. Raises `InvalidInput` for what no header can carry."""
     if not _SUBJECT.fullmatch(subject):
         raise InvalidInput(
-            "A subject is 1 to 255 printable ASCII characters, without spaces around them.", field="subject"
+            "A subject is 1 to 255 printable ASCII characters, none at its ends a space.", field="subject"
         )
     return Account(
         subject=subject,

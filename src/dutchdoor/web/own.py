@@ -601,7 +601,7 @@ ROUTES = (
         handler=list_sessions,
         demands="caller",
         gives=Sessions,
-        summary="The caller's live sessions, newest first.",
+        summary="The caller's live sessions, newest first, 500 at most.",
     ),
     Route(
         method="DELETE",
