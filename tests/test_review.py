@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from tests.http.test_oauth import exchange, refresh, signed_in
-from tests.http.world import AWAY, PASSWORD, World, a_world
+from tests.http.world import AWAY, OTHER_PASSWORD, PASSWORD, Program, World, a_world
 from tests.server.running import running
 from tests.standins import HOME
 
@@ -21,7 +21,7 @@ from dutchdoor.authority import ENDED_ONE_BY_ONE, LISTED
 from dutchdoor.errors import Forbidden, InvalidInput, RateLimited
 from dutchdoor.ids import decode, encode
 from dutchdoor.limits import Limits
-from dutchdoor.policy import STANDARD
+from dutchdoor.policy import HOUR, STANDARD
 from dutchdoor.server.check import findings
 from dutchdoor.server.config import read_settings
 from dutchdoor.server.protocol import HEAD_AT_MOST
@@ -29,7 +29,9 @@ from dutchdoor.store import Revoke
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.store_laws import a_revocation
 from dutchdoor.web.oauth import TokenAnswer
-from dutchdoor.web.own import Login, PasswordChange, RefreshProof, SignedInView, User
+from dutchdoor.web.shapes import Login, PasswordChange, RefreshProof, SignedInView, User
+
+NEW_PASSWORD = "yet another phrase to remember 3"
 
 
 @pytest.fixture
@@ -279,3 +281,47 @@ def test_i23_bodies_and_answers_show_no_secret() -> None:
         TokenAnswer("canary", "Bearer", 1, "canary", ""),
     ):
         assert "canary" not in repr(shown)
+
+
+@pytest.mark.parametrize("door", ["password", "reauthenticate"])
+async def test_a_copied_session_guesses_no_longer_than_a_marked_browser(door: str) -> None:
+    """Guesses at the password inside a session end at the ceiling, however long the session lives and however many there
+    are; the owner, who is refused then too, resets it and goes on. A right one starts the count anew.
+    """
+    async with a_world(limits=Limits()) as world:
+        await world.register()
+        thieves = [await signed_in(world) for _ in range(3)]
+
+        async def guess(thief: Program, password: str) -> int:
+            field = "password" if door == "reauthenticate" else "current_password"
+            more = {} if door == "reauthenticate" else {"new_password": OTHER_PASSWORD}
+            return (await thief.call("POST", f"/auth/{door}", json={field: password, **more})).status
+
+        async def guesses() -> int:
+            made = 0
+            for n in range(40):
+                thief = thieves[n % 3]
+                made += await guess(thief, "not the password") == 401
+                world.clock.forward(HOUR)
+                thief.learn(await refresh(world, thief.refresh))
+            return made
+
+        assert await guess(thieves[0], "not the password") == 401
+        assert await guess(thieves[0], PASSWORD) == 200
+        if door == "password":  # it ended the others
+            thieves[1:] = [await signed_in_with(world, OTHER_PASSWORD) for _ in range(2)]
+        assert await guesses() == Limits().devices_in_a_row.burst
+        assert await guess(thieves[0], OTHER_PASSWORD if door == "password" else PASSWORD) == 429
+        await world.directory.forget_password("ada@example.com", client=HOME)
+        await world.posted()
+        token = world.mailbox.mails[-1].text.partition("#")[2].split()[0]
+        reset = await world.call("POST", "/auth/password/reset", json={"token": token, "new_password": NEW_PASSWORD})
+        assert reset.status == 200
+        again = await signed_in_with(world, NEW_PASSWORD)
+        assert await guess(again, NEW_PASSWORD) == 200
+
+
+async def signed_in_with(world: World, password: str) -> Program:
+    program = world.program()
+    await program.login(password=password, mode="hybrid")
+    return program

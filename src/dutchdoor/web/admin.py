@@ -14,17 +14,8 @@ from dutchdoor.keyring import StoredKey, state_of
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.http import Response, json_response
-from dutchdoor.web.own import (
-    Accepted,
-    Fence,
-    Sessions,
-    User,
-    UserView,
-    fence,
-    instant,
-    session_view,
-    user_view,
-)
+from dutchdoor.web.own import fence
+from dutchdoor.web.shapes import Accepted, Fence, Sessions, User, UserView, instant, session_view, user_view
 
 __all__ = ["ROUTES"]
 
