@@ -23,7 +23,7 @@ def check(schedules: str = "2000", first: str = "0", processes: str = "2") -> in
 
 def mutate(schedules: str = "2000", processes: str = "2", only: str = "") -> int:
     print(
-        f"| rule taken out | unsafe schedules of {int(schedules):,} | late fences | first seeds | the world without it |"
+        f"| rule taken out | unsafe schedules of {int(schedules):,} | late fences | first seeds | the world without |"
     )
     print("|---|---|---|---|---|")
     survived = 0

@@ -99,16 +99,9 @@ class Bearer(Protocol):
     def kid(self) -> str: ...
 
 
-class _Marked(NamedTuple):
-    """A token seen before, with its names. The token itself is compared: whoever made two with one `jti` gains
-    nothing.
-    """
-
-    token: Bearer
-    session: bytes | None
-    subject: bytes
-    client: bytes
-    key: bytes
+_Marked: TypeAlias = tuple[Bearer, bytes | None, bytes, bytes, bytes]
+"""A token seen before, with the names of its session, subject, client and key. The token itself is compared: whoever
+made two with one `jti` gains nothing."""
 
 
 class _Names:
@@ -234,7 +227,7 @@ class RevocationLog:
     def covering_token(self, token: Bearer) -> Kind | None:
         """`covering`, for a token that is asked about again and again: the second time costs no hash."""
         marked = self._young.get(token.jti)
-        if marked is None or marked.token is not token:
+        if marked is None or marked[0] is not token:
             marked = self._mark(token)
         _, session, subject, client, key = marked
         sessions, subjects, tokens, clients, keys = self._tables
@@ -251,10 +244,11 @@ class RevocationLog:
 
     def _mark(self, token: Bearer) -> _Marked:
         marked = self._old.get(token.jti)
-        if marked is None or marked.token is not token:
+        if marked is None or marked[0] is not token:
             name_session, name_subject, _, name_client, name_key = self._names
-            session = None if token.sid is None else name_session(token.sid)
-            marked = _Marked(token, session, name_subject(token.sub), name_client(token.client_id), name_key(token.kid))
+            session = None if token.sid is None else name_session.fresh(token.sid)
+            subject = name_subject.fresh(token.sub)
+            marked = token, session, subject, name_client(token.client_id), name_key(token.kid)
         if len(self._young) >= TOKENS_REMEMBERED:
             self._old, self._young = self._young, {}
         self._young[token.jti] = marked
