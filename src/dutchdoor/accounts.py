@@ -71,8 +71,8 @@ def new_account(
     )
 
 
-# As OpenID Connect bounds a `sub`, and without spaces around it. Subjects are sent in a header: a line break in one would
-# be a header of its own, of roles perhaps, and "admin " would arrive as "admin".
+# As OpenID Connect bounds a `sub`, and without spaces around it. Subjects are sent in a header: a line break in one
+# would be a header of its own, of roles perhaps, and "admin " would arrive as "admin".
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 

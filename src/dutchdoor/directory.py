@@ -354,8 +354,7 @@ class Directory:
             WeakPassword, InvalidInput: the new one is not acceptable.
             RateLimited: too many guesses at the current one.
         """
-        bucket_key = session.id if session else account.subject
-        await self._take([(self.limits.password_by_session, bucket_key)])
+        await self._take(self._guesses_inside(account, session))
         for _ in range(RACES):
             credential = await self.store.credential(account.subject, PASSWORD)
             if credential is None:
@@ -402,17 +401,19 @@ class Directory:
 
         Raises `WrongCredentials`, `RateLimited`, and `NotAuthenticated` when the account changed meanwhile.
         """
-        await self._take([(self.limits.password_by_session, session.id if session else account.subject)])
+        await self._take(self._guesses_inside(account, session))
         credential = await self.store.credential(account.subject, PASSWORD)
         if credential is None or not await self.hasher.verify(password, credential.proof):
             await self._refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=self.clock())
+        also = [self._forgiving(account)]
         if session is None:
-            return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id)
+            return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id, also=also)
         return await self.authority.start(
-            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session
-        )
+            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session,
+            also=also,
+        )  # fmt: skip
 
     async def forget_password(self, email: str, *, client: Client) -> None:
         """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
@@ -615,6 +616,15 @@ class Directory:
             breached=self.breached,
             field=field,
         )
+
+    def _guesses_inside(self, account: Account, session: Session | None) -> list[tuple[Limit, str]]:
+        """What a guess at the password takes from that a signed-in caller makes. It counts among the account's failures
+        in a row like one at a marked browser: who copied a session would otherwise go on for as long as it lives.
+        """
+        wanted = [(self.limits.password_by_session, session.id if session else account.subject)]
+        if account.email:
+            wanted.append((self.limits.devices_in_a_row, self._digest(account.email)))
+        return wanted
 
     async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> None:
         """Count an attempt before any work is done for it. Raises `RateLimited`."""
