@@ -14,18 +14,20 @@ from msgspec.structs import replace
 from tests.http.test_oauth import exchange, refresh, signed_in
 from tests.http.world import AWAY, OTHER_PASSWORD, PASSWORD, Program, World, a_world
 from tests.server.running import running
-from tests.standins import HOME
+from tests.standins import HOME, Clock
 
 from dutchdoor.auth import Auth
 from dutchdoor.authority import ENDED_ONE_BY_ONE, LISTED
-from dutchdoor.errors import Forbidden, InvalidInput, RateLimited
+from dutchdoor.errors import Forbidden, InvalidInput, InvalidKey, RateLimited
 from dutchdoor.ids import decode, encode
 from dutchdoor.limits import Limits
-from dutchdoor.policy import HOUR, STANDARD
+from dutchdoor.master import MasterKey, MasterKeys
+from dutchdoor.policy import DAY, HOUR, STANDARD
 from dutchdoor.server.check import findings
 from dutchdoor.server.config import read_settings
 from dutchdoor.server.protocol import HEAD_AT_MOST
 from dutchdoor.store import Revoke
+from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.store_laws import a_revocation
 from dutchdoor.web.oauth import TokenAnswer
@@ -326,3 +328,27 @@ async def signed_in_with(world: World, password: str) -> Program:
     program = world.program()
     await program.login(password=password, mode="hybrid")
     return program
+
+
+async def test_a_master_key_that_leaked_can_be_dropped() -> None:
+    """Once all that it sealed was killed or has retired, the server starts without it; before that it does not start."""
+    store, clock = MemoryStore(), Clock()
+    leaked, fresh = MasterKey.generate(), MasterKey.generate()
+
+    async def start(*keys: MasterKey, kill: bool = False) -> None:
+        async with Auth(store, master_key=MasterKeys(*keys), clock=clock) as auth:
+            for row in auth.authority.ring.rows if kill else ():
+                await auth.authority.kill_key(row.kid, client=HOME, actor="cli")
+            assert auth.authority.ring.signing(clock(), "ES256")
+
+    await start(leaked)
+    with pytest.raises(InvalidKey):
+        await start(fresh)
+    await start(fresh, leaked, kill=True)
+    await start(fresh)
+    before = clock.now
+    clock.forward(400 * DAY)
+    await start(MasterKey.generate())  # what retired needs no key either
+    clock.now = before
+    with pytest.raises(InvalidKey):
+        await start(MasterKey.generate())

@@ -821,7 +821,7 @@ class Authority:
             return
         rows = await self.store.keys()
         if tuple(rows) != self._ring.rows:
-            self._ring = KeyRing(rows, self.master)
+            self._ring = KeyRing(rows, self.master, now=now)
         due = self._ring.due(now, self.policy, self.alg)
         if due is not None:
             row = keyring.new_key(
@@ -833,7 +833,7 @@ class Authority:
                 policy=self.policy,
             )
             await self._add_key(row, Client(), "system", now)
-            self._ring = KeyRing(await self.store.keys(), self.master)
+            self._ring = KeyRing(await self.store.keys(), self.master, now=now)
         self._ring_read_at = now
         own = self._ring.own(now, symmetric=self.symmetric)
         kids = tuple(key.kid for key in own)

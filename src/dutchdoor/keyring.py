@@ -13,13 +13,14 @@ Kids are never reused. Private parts are sealed with a master key that lives out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKeys
 from dutchdoor.policy import LONGEST_ACCESS, Policy
@@ -89,12 +90,21 @@ def revoked(key: StoredKey, now: float) -> StoredKey:
 class KeyRing:
     """Our keys at one moment: private parts opened once, at loading. Immutable; a change is a new ring."""
 
-    def __init__(self, rows: Iterable[StoredKey], master: MasterKeys) -> None:
-        """Raises `InvalidKey` when a row does not open with the configured master keys."""
+    def __init__(self, rows: Iterable[StoredKey], master: MasterKeys, *, now: float = -math.inf) -> None:
+        """Raises `InvalidKey` when a row that is of use from `now` on does not open with the configured master keys.
+
+        Others may stay closed: a master key that leaked is dropped once everything it sealed is dead.
+        """
         self.rows = tuple(sorted(rows, key=lambda row: row.number))
-        self._keys = {
-            row.kid: Key.from_private_bytes(row.alg, master.open(row.sealed, row.kid), kid=row.kid) for row in self.rows
-        }
+        self._keys: dict[str, Key] = {}
+        for row in self.rows:
+            try:
+                private = master.open(row.sealed, row.kid)
+            except InvalidKey:
+                if state_of(row, now) in {"retired", "revoked"}:
+                    continue
+                raise
+            self._keys[row.kid] = Key.from_private_bytes(row.alg, private, kid=row.kid)
         self._public = {kid: key.public() for kid, key in self._keys.items()}
 
     def signing(self, now: float, alg: str) -> Key:
@@ -102,7 +112,7 @@ class KeyRing:
         there is none.
         """
         for row in reversed(self.rows):
-            if row.alg == alg and state_of(row, now) == "signing":
+            if row.alg == alg and state_of(row, now) == "signing" and row.kid in self._keys:
                 return self._keys[row.kid]
         raise Misconfigured("no key signs at this time; the ring was not rotated")
 
@@ -112,7 +122,8 @@ class KeyRing:
         Upcoming ones too, and for our own checks as well: a process that read the rows before a key's time has it then.
         """
         shown = {"upcoming", "signing", "verifying"}
-        return [self._public[row.kid] for row in self.rows if state_of(row, now) in shown]
+        # One that was too old to be opened, and is young again because the clock stepped back, stays closed.
+        return [self._public[row.kid] for row in self.rows if state_of(row, now) in shown and row.kid in self._public]
 
     def own(self, now: float, *, symmetric: bool) -> list[Key]:
         """The keys that our own API accepts, of one kind.
