@@ -331,7 +331,7 @@ async def signed_in_with(world: World, password: str) -> Program:
 
 
 async def test_a_master_key_that_leaked_can_be_dropped() -> None:
-    """Once all that it sealed was killed or has retired, the server starts without it; before that it does not start."""
+    """Once all that it sealed was killed or has retired, the server starts without it; before that, it does not."""
     store, clock = MemoryStore(), Clock()
     leaked, fresh = MasterKey.generate(), MasterKey.generate()
 

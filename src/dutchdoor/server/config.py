@@ -29,6 +29,9 @@ DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
 _SECRET_AT_MOST = 64 * 1024
 """Bytes of a file that holds a secret. A wrong path, /dev/zero say, must not fill the memory."""
 
+_FILE_AT_MOST = 1024 * 1024
+"""Bytes of a configuration file, for the same reason."""
+
 _OTHERS_VARIABLES = frozenset({"DUTCHDOOR_CONFIG", "DUTCHDOOR_VERIFIER_KEY"})
 """Ours, but no settings of the server: the file itself, and what a verifier proves itself with."""
 
@@ -178,7 +181,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
 def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     try:
         with path.open("rb") as file:
-            content = tomllib.load(file)
+            text = file.read(_FILE_AT_MOST + 1)
+        if len(text) > _FILE_AT_MOST:
+            raise _wrong(f"The configuration file {path} is too large to be one.")
+        content = tomllib.loads(text.decode())
     except OSError as exc:
         raise _wrong(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
