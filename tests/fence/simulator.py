@@ -610,7 +610,7 @@ class Server(Process):
                     self.settled(fence)
         if node.log_epoch != self.epoch_seen:
             self.memory.forget()
-            if self.w.old and not self.epoch_seen and not self.life:
+            if self.w.old and not self.epoch_seen and not self.life and node.log_epoch == 1:
                 node._since = -FOREVER
             self.epoch_seen = node.log_epoch
         at = node.next_at
