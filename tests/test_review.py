@@ -98,13 +98,11 @@ async def test_o13_a_confidential_client_proves_itself_at_every_door(world: Worl
     """
     await world.register()
     mine, public = await world.add_client(), await world.add_client(public=True)
-    stolen = (await signed_in(world, client_id=mine[0])).refresh
+    stolen = (await signed_in(world, mine)).refresh
     for named in (mine[0], "nobody"):
         assert (await refresh(world, stolen, client_id=named)).status == 401
     assert (await exchange(world, stolen, mine)).status == 200
-    assert (
-        await refresh(world, (await signed_in(world, client_id=public[0])).refresh, client_id=public[0])
-    ).status == 200
+    assert (await refresh(world, (await signed_in(world, public)).refresh, client_id=public[0])).status == 200
 
 
 async def test_i06_proving_again_does_not_survive_a_log_out(world: World) -> None:

@@ -111,8 +111,8 @@ class Directory:
             RateLimited: too many registrations from there.
         """
         key = canonical(email)
-        password = self._acceptable(password, key, name)
         await self._take([(self.limits.register_by_address, client.network)])
+        password = self._acceptable(password, key, name)
         if not self.policy.require_verified_email:
             return await self._add(key, email, name, await self.hasher.hash(password), client=client)
         await self._take([(self.limits.register_by_mailbox, self._digest(key))])

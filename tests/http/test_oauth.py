@@ -18,9 +18,15 @@ CHROME = (
 )
 
 
-async def signed_in(world: World, **more: object) -> Program:
+async def signed_in(world: World, service: tuple[str, str] | None = None) -> Program:
+    """Sign in, in the name of a registered client that proves itself or of nobody's."""
     program = world.program()
-    await program.login(mode="hybrid", **more)
+    body = {"email": "ada@example.com", "password": PASSWORD, "mode": "hybrid"}
+    if service is None:
+        await program.login(mode="hybrid")
+    else:
+        body["client_id"] = service[0]
+        assert (await program.call("POST", "/auth/login", json=body, headers=[basic(service)])).status == 200
     return program
 
 
@@ -127,7 +133,7 @@ async def test_o04_a_refresh_token_is_its_clients(world: World) -> None:
     """
     await world.register()
     mine, other, public = await world.add_client(), await world.add_client(), await world.add_client(public=True)
-    program = await signed_in(world, client_id=mine[0])
+    program = await signed_in(world, mine)
     for answer in (
         await exchange(world, program.refresh, other),
         await exchange(world, program.refresh, client_id=public[0]),
@@ -207,7 +213,7 @@ async def test_o06_revoking_ends_what_is_the_clients_own(world: World) -> None:
     """
     await world.register()
     mine, other = await world.add_client(), await world.add_client()
-    program = await signed_in(world, client_id=mine[0])
+    program = await signed_in(world, mine)
     for token in (program.refresh, program.access):
         for caller in (other, None):
             assert (await revoke(world, token, caller)).status == 200
@@ -255,7 +261,7 @@ async def test_o07_introspection_gives_no_reason(world: World) -> None:
     service, other = await world.add_client(), await world.add_client()
     expired = await signed_in(world)
     world.clock.forward(STANDARD.access_for + 61)
-    revoked, good, foreign = await signed_in(world), await signed_in(world), await signed_in(world, client_id=other[0])
+    revoked, good, foreign = await signed_in(world), await signed_in(world), await signed_in(world, other)
     await revoked.call("POST", "/auth/logout")
     async with a_world(public_url="https://login.example.org", clock=world.clock) as elsewhere:
         elsewhere.host = "login.example.org"
@@ -362,3 +368,14 @@ def test_the_longest_token_is_what_purging_waits_for() -> None:
     """No policy lets an access token outlive what revocations are kept for."""
     with pytest.raises(Exception, match="at most an hour"):
         replace(STANDARD, access_for=LONGEST_ACCESS + 1)
+
+
+async def test_o13_nobody_signs_in_in_the_name_of_a_client_with_a_secret(world: World) -> None:
+    """A sign-in for a confidential client needs its secret: none, a wrong one and another client's are 401."""
+    await world.register()
+    mine, other, public = await world.add_client(), await world.add_client(), await world.add_client(public=True)
+    body = {"email": "ada@example.com", "password": PASSWORD, "mode": "jwt", "client_id": mine[0]}
+    for headers in ([], [basic(other)], [basic((mine[0], other[1]))]):
+        assert (await world.call("POST", "/auth/login", json=body, headers=headers)).status == 401
+    assert (await world.call("POST", "/auth/login", json=body, headers=[basic(mine)])).status == 200
+    assert (await world.call("POST", "/auth/login", json={**body, "client_id": public[0]})).status == 200

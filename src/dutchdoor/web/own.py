@@ -59,9 +59,7 @@ async def login(call: Call) -> Response:
     if mode not in call.authority.policy.modes:
         raise InvalidInput(f"The mode {mode!r} is not offered here.", field="mode")
     transport = _transport(call, mode, body.transport)
-    client_id = "" if body.client_id is UNSET else body.client_id
-    if client_id and client_id != call.authority.client_id and await call.authority.store.client(client_id) is None:
-        raise InvalidInput("There is no such client.", field="client_id")
+    client_id = await _client_for(call, "" if body.client_id is UNSET else body.client_id)
     signed_in, mark = await call.directory.sign_in(
         body.email,
         body.password,
@@ -81,6 +79,21 @@ async def login(call: Call) -> Response:
     if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
         headers.append(call.cookies.clear_refresh())
     return _signed_in(call, signed_in, transport, headers)
+
+
+async def _client_for(call: Call, client_id: str) -> str:
+    """The client a sign-in is for. One with a secret proves itself by HTTP Basic, or anybody could sign in in its name.
+
+    Raises `InvalidInput`, `NotAuthenticated`.
+    """
+    if not client_id or client_id == call.authority.client_id:
+        return client_id
+    registered = await call.authority.store.client(client_id)
+    if registered is None:
+        raise InvalidInput("There is no such client.", field="client_id")
+    if registered.confidential and (await call.api.service(call)).id != client_id:
+        raise NotAuthenticated("another client authenticated")
+    return client_id
 
 
 def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
