@@ -427,6 +427,28 @@ def test_without_the_store_nobody_gets_a_lease() -> None:
     assert rig.answers[-1].answer.lease_ms == 0
 
 
+def test_a_store_that_is_down_is_asked_a_few_times_in_a_lease() -> None:
+    """Polls, fences and notices make nobody ask a store that refuses: neither a storm nor a busy loop comes of it."""
+    rig, asked = Rig(), 0
+    rig.wait(LATE + 1)
+    rig.rows["other"] = NodeRow(id="other", stamp="1", log_epoch=1, acked_seq=0, lease_for=10.0)
+    rig.wait(2)
+    rig.node.fence(1, 1, rig.now)
+    until = rig.now + 10
+    while rig.now < until:
+        rig.now = min(max(rig.now + 0.01, rig.node.next_at), rig.now + 0.05)
+        rig.node.tick(rig.now)
+        rig.node.woken(rig.now)
+        rig.node.polled(object(), a_poll(applied=7), rig.now)
+        for action in rig.node.take_actions():
+            if isinstance(action, Ask):
+                asked += 1
+                rig.node.failed(action.number, rig.now)
+    assert 10 < asked < 70
+    rig.wait(2)
+    assert rig.node.leased(rig.now)
+
+
 def test_a_verifier_that_accepts_when_stale_is_named_and_waited_for() -> None:
     """With one present, a fence names it, and holds only when every token has expired."""
     rig = Rig()

@@ -202,7 +202,7 @@ class Node:
         self._changed, self._fence_at = False, math.inf
         self._asked: _Asked | None = None
         self._again = False
-        self._renew_at = math.inf
+        self._renew_at, self._not_before = math.inf, -math.inf
         self._watched: _Asked | None = None
         self._watch_at, self._watch_every = math.inf, _WATCH[0]
         self._seen: dict[str, tuple[str, float]] = {}
@@ -278,7 +278,7 @@ class Node:
 
     def woken(self, now: float) -> None:
         """The log may have grown. Said too often, it costs a look; not at all, time."""
-        if self._asked or not self._registered:
+        if self._asked or not self._registered or now < self._not_before:
             self._again = True
         else:
             self._ask(now)
@@ -313,11 +313,12 @@ class Node:
                 return
 
     def failed(self, number: int, now: float) -> None:
-        """The store did not answer. Asked again at the pace of renewals: that is what leases are for."""
+        """The store did not answer. It is asked again a few times in a lease, whatever happens meanwhile."""
+        again_at = now + self.terms.renew_every / 4
         if self._asked and self._asked.number == number:
-            self._asked, self._renew_at = None, min(self._renew_at, now + self.terms.renew_every / 4)
+            self._asked, self._renew_at, self._not_before = None, again_at, again_at
         elif self._watched and self._watched.number == number:
-            self._watched = None
+            self._watched, self._watch_at = None, again_at
 
     def answered(self, number: int, answer: Renewed | Rows | None, now: float) -> None:
         """The store answered. What answers a question given up is dropped: another has been asked since."""
@@ -358,7 +359,7 @@ class Node:
         self._changed = True
         if self.applied_seq < seq or self.log_epoch != log_epoch:
             self.woken(now)
-        self._watch_every, self._watch_at = _WATCH[0], now
+        self._watch_every, self._watch_at = _WATCH[0], max(now, self._not_before)
         self.tick(now)
         return fence
 
@@ -548,7 +549,7 @@ class Node:
         if acked != self._acked_seq:
             self._acked_seq, self._changed = acked, True
         if self._seen and self._told_seq < acked and self._registered and not self._asked and not self._stopping:
-            self._ask(now)  # some other node's fence may wait to read it
+            self.woken(now)  # some other node's fence may wait to read it
         if not self._fences or not (self._changed or now >= self._fence_at):
             return
         self._changed = False
