@@ -27,6 +27,7 @@ from benchmarks.contenders import Contender, View
 from benchmarks.load import Chain, Figures, Generator, Request, ask, drive, once, repeating
 from benchmarks.servers import LOAD_CORE, SERVER_CORE, Server, pin, running
 from benchmarks.table import table
+from dutchdoor.auth import read_or_make_master_key
 
 CREDENTIALS = 64
 CONNECTIONS = 32
@@ -203,6 +204,7 @@ async def measure_memory(effort: Effort, results: Results) -> None:
     view = contenders.OURS_SERVER.views[0]
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder, "bench.db")
+        read_or_make_master_key(f"{database}.keys")
         tokens = inside("sessions", database, effort.sessions)["tokens"]
         afresh = contenders.OURS_SERVER._replace(once_up=lambda port: None)
         with running(afresh, hashing="argon2id", database=database) as server:
