@@ -147,7 +147,7 @@ async def test_events_are_paged_and_filtered(world: World) -> None:
 
 
 async def test_s09_an_administrator_proves_the_password_again_before_changing_anything(world: World) -> None:
-    """Ten minutes after the log-in an administrator may look, and may change things only after proving who it is again."""
+    """Ten minutes after the log-in an administrator may look, and may change things only after proving it again."""
     admin = await root(world)
     world.clock.forward(601)
     await admin.call("POST", "/auth/refresh", json={"refresh_token": admin.refresh}, bearer="")
