@@ -596,3 +596,32 @@ async def test_what_was_read_before_is_read_again(path, store):
     by_hand.close()
     assert await store.session(session.id) is None
     await other.close()
+
+
+def _open_and_close(path, gate, said):
+    async def once():
+        store = SqliteStore(path)
+        await store.open()
+        await store.close()
+
+    gate.wait()
+    try:
+        asyncio.run(once())
+    except Exception as exc:
+        said.put(repr(exc.__cause__ or exc))
+    else:
+        said.put("")
+
+
+def test_processes_that_open_a_new_file_at_once_all_get_in(tmp_path):
+    """Several workers that start together make one database: none is refused because another is making it."""
+    spawning = multiprocessing.get_context("spawn")
+    gate, said = spawning.Event(), spawning.Queue()
+    paths = [tmp_path / f"{n}.db" for n in (0, 1) for _ in range(4)]
+    workers = [spawning.Process(target=_open_and_close, args=(path, gate, said)) for path in paths]
+    for worker in workers:
+        worker.start()
+    gate.set()
+    assert [said.get(timeout=60) for _ in workers] == [""] * len(workers)
+    for worker in workers:
+        worker.join()

@@ -114,7 +114,7 @@ def test_s06_a_session_lives_in_a_cookie_that_scripts_cannot_read(context: Brows
 
 
 def test_o02_four_tabs_refresh_at_once_and_stay_signed_in(context: BrowserContext, site: Site) -> None:
-    """In the hybrid mode four tabs refresh at the same moment, ten times over: everybody stays signed in, the refresh
+    """In the hybrid mode four tabs refresh at the same moment, seven times over: everybody stays signed in, the refresh
     token is nowhere a script sees, and a log-out clears it.
     """
     pages = [opened(context, site) for _ in range(4)]
@@ -123,7 +123,7 @@ def test_o02_four_tabs_refresh_at_once_and_stay_signed_in(context: BrowserContex
     assert "refresh_token" not in said
     csrf = said["csrf_token"]
     assert call(pages[0], "POST", "/auth/login", {**ADA, "mode": "hybrid", "transport": "body"})[0] == 403
-    start = "csrf => { window.answers = []; window.go = async () => { for (let n = 0; n < 10; n++) { const answer = "
+    start = "csrf => { window.answers = []; window.go = async () => { for (let n = 0; n < 7; n++) { const answer = "
     start += "await fetch('/auth/refresh', {method: 'POST', headers: {'X-CSRF-Token': csrf}}); const said = await "
     start += "answer.json(); window.token = said.access_token; window.answers.push(answer.status); } }; }"
     for page in pages:
@@ -133,10 +133,9 @@ def test_o02_four_tabs_refresh_at_once_and_stay_signed_in(context: BrowserContex
     for page in pages:
         page.evaluate("() => window.done")
         statuses = page.evaluate("window.answers")
-        assert set(statuses) <= {200, 429}, statuses  # 40 refreshes of one session at once are more than its limit
-        assert statuses.count(200) >= 5
+        assert statuses == [200] * 7  # 28 at once are within a session's limit of 30
         token = page.evaluate("window.token")
-        assert token is None or call(page, "GET", "/auth/me", token=token)[0] == 200
+        assert call(page, "GET", "/auth/me", token=token)[0] == 200
         assert page.evaluate("document.cookie") == ""
     page = pages[3]
     token = said["access_token"]

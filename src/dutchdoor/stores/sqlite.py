@@ -455,10 +455,19 @@ class _Writer:
 
 def _begin(connection: sqlite3.Connection) -> None:
     """Take the write lock. SQLite's own waiting backs off to 100 ms, and starves one of several busy processes."""
-    deadline = time.monotonic() + _LOCK_FOR
+    _patiently(connection, "BEGIN IMMEDIATE", _LOCK_FOR)
+
+
+def _patiently(connection: sqlite3.Connection, statement: str, wait: float) -> None:
+    """Execute a statement that others may be in the way of, for so many seconds at most.
+
+    SQLite does not wait at all where it might wait for itself: two processes that open a new file at once, and both
+    turn its write-ahead log on.
+    """
+    deadline = time.monotonic() + wait
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(statement)
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
@@ -869,7 +878,7 @@ def _prepare(path: Path) -> _Head:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             connection = _connect(path, wait=_OPEN_FOR)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
                 _migrate(connection, _migrations())
                 connection.execute("BEGIN IMMEDIATE")
                 return _Head(path, _Transaction(connection).seq)
