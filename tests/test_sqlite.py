@@ -607,7 +607,7 @@ def _open_and_close(path, gate, said):
     gate.wait()
     try:
         asyncio.run(once())
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - the parent tells
         said.put(repr(exc.__cause__ or exc))
     else:
         said.put("")
