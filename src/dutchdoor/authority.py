@@ -460,7 +460,8 @@ class Authority:
                 raise InvalidToken(f"R1: {exc.reason}") from None
             if (client_id or self.client_id) != session.client_id:
                 # A wrong client learns nothing and ends nothing, or any client could end another's sessions.
-                await self._record("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
+                record = self._event("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
+                await self.store.commit(Log(record))
                 raise InvalidToken("R1: presented by another client")
             outcome = decide(session, token, client, now, self.policy)
             try:
@@ -505,7 +506,7 @@ class Authority:
         changes.append(Log(self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")))
         if self.policy.theft_ends_all:
             raised = replace(account, epoch=account.epoch + 1)
-            changes += [Swap(raised), *self._ending_all(raised, "theft", now)]
+            changes += [Swap(raised), *self.ending_all(raised, "theft", now)]
         await self.store.commit(*changes)
         await self.on_theft(account, client)
 
@@ -565,7 +566,7 @@ class Authority:
             name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
             record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
             try:
-                done = await self.store.commit(Swap(raised), *self._ending_all(raised, reason, now), *also, Log(record))
+                done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *also, Log(record))
             except Conflict:
                 continue
             return Ended(count=done.ended, seq=done.seq)
@@ -591,7 +592,7 @@ class Authority:
                 )
                 try:
                     done = await self.store.commit(
-                        Swap(raised), *self._ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
+                        Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
                     )
                 except Conflict:
                     continue
@@ -651,14 +652,9 @@ class Authority:
             Log(self._event(name, session, client, now, detail=reason, actor=actor)),
         ]
 
-    def _ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
-        """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
-        entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
-        return [EndAll(raised.subject, reason, now, keep), Revoke(entry)]
-
     def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
-        """What the directory adds to a change of the account that must end its sessions."""
-        return self._ending_all(raised, reason, now, keep)
+        """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
+        return [EndAll(raised.subject, reason, now, keep), *self.staling(raised, now)]
 
     def staling(self, raised: Account, now: float) -> list[Change]:
         """What makes every token of a subject stale while its sessions live on: after a change of roles."""
@@ -882,18 +878,6 @@ class Authority:
             detail=detail,
             outcome=outcome,
         )
-
-    async def _record(
-        self,
-        name: EventName,
-        session: Session,
-        client: Client,
-        now: float,
-        *,
-        detail: str,
-        outcome: Literal["ok", "refused"],
-    ) -> None:
-        await self.store.commit(Log(self._event(name, session, client, now, detail=detail, outcome=outcome)))
 
 
 def principal_of_claims(claims: Claims) -> Principal:

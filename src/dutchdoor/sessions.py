@@ -32,11 +32,6 @@ __all__ = [
     "touched",
 ]
 
-EndReason = Literal[
-    "logout", "logout_all", "password_changed", "password_reset", "disabled", "deleted", "limit", "theft",
-    "ended_by_owner", "ended_by_admin", "replaced", "impossible_token",
-]  # fmt: skip
-
 
 class Session(Struct, frozen=True, kw_only=True):
     """One sign-in on one client. Instants are seconds since 1970 UTC; `revision` is the store's."""
