@@ -7,7 +7,6 @@ router. Mounted into another application, it opens at the first request what a s
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -36,7 +35,6 @@ class AsgiApplication:
         methods: dict[str, list[str]] = {}
         for route in api.routes:
             methods.setdefault(route.path, []).append(route.method)
-        self._methods = methods
         self._router = Router(
             [
                 StarletteRoute(path, endpoint=_Endpoint(self, {r.method: r for r in api.routes if r.path == path}))
@@ -46,7 +44,6 @@ class AsgiApplication:
             default=_Nowhere(self),
         )
         self._ready = False
-        self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -92,14 +89,9 @@ class AsgiApplication:
         await send({"type": "http.response.start", "status": response.status, "headers": api.finish(request, response)})
         await send({"type": "http.response.body", "body": body})
 
-    def allowed(self, path: str) -> list[str]:
-        return self._methods[path]
-
     async def _open_once(self) -> None:
-        async with self._lock:
-            if not self._ready:
-                await self._opened()
-                self._ready = True
+        await self._opened()  # of many at once it lets one open, and the others wait
+        self._ready = True
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
