@@ -31,7 +31,8 @@ from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
-from dutchdoor.revocation.node import Answered, Ask, Node, Register, Renew, Renewed
+from dutchdoor.revocation.node import Answered, Ask, Node
+from dutchdoor.revocation.rows import Register, Renew, Renewed
 
 SALT = b"0123456789abcdef"
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -14,7 +14,7 @@ The laws:
 4. **Take.** A one-time token is taken at most once, ever.
 5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that.
 6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears
-   later.
+   later. `head`, where it is not None, and `read_log` are never behind a commit that returned before.
 7. **What is written is what is read**, to the bit (a role and an `amr` value are words: not empty, without spaces).
    Unknown ids give None, and an id is found by its own text only. Removing what is absent is fine.
 8. **Reads see every commit that returned before they began**, from whichever process (linearizable).
@@ -22,11 +22,15 @@ The laws:
    within six where what it waits for is another writer or the disk's flush. A commit that raised it may or may not have
    happened.
 10. **Nothing in it signs anybody in**: no record holds a usable secret.
+11. **Nodes.** Each verb about nodes' rows is one transaction where commits go. A renewal sees every commit that returned
+    before it began, and replaces a row only if it is there; of a renewal and a `node_forget` at once one wins, and no
+    row comes back after it was forgotten. A registered row survives what a commit survives; the loss of power may undo
+    the last renewals of a store that lives on one machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -38,16 +42,19 @@ from dutchdoor.limits import Bucket
 from dutchdoor.one_time import OneTimeToken, Purpose
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
+from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
+from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = [
     "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Forgive", "Log", "Record", "Remove",
     "Revoke", "Store", "Swap", "Take",
 ]  # fmt: skip
 
-Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient
+Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient | VerifierKey
 """What has a row of its own. Keys: Account subject (and unique email where not None); Credential (subject, method,
-handle); Session, OneTimeToken and RegisteredClient id; StoredKey kid (and unique number)."""
+handle); Session, OneTimeToken and RegisteredClient id; StoredKey kid (and unique number); VerifierKey id (and unique
+name)."""
 
 
 class Add(Struct, frozen=True):
@@ -72,7 +79,7 @@ class Remove(Struct, frozen=True):
     the same subject either.
     """
 
-    record: Account | Credential | RegisteredClient
+    record: Account | Credential | RegisteredClient | VerifierKey
 
 
 class Expect(Struct, frozen=True):
@@ -137,12 +144,16 @@ Change = Add | Swap | Remove | Expect | Take | Discard | End | EndAll | Revoke |
 
 
 class Committed(Struct, frozen=True):
-    """What a commit did: the highest `seq` of the log after it (0 for an empty log), and how many sessions `EndAll`
-    ended.
-    """
+    """What a commit did, and what a fence of it needs to know."""
 
     seq: int
+    """The highest of the log after it; 0 for an empty log."""
     ended: int = 0
+    """How many sessions `EndAll` ended."""
+    log_epoch: int = 0
+    """The log that `seq` counts in."""
+    longest_lease: float = 0.0
+    """Seconds: the longest in any node's row, read in the commit if it revoked anything."""
 
 
 class Store(Protocol):
@@ -192,10 +203,57 @@ class Store(Protocol):
 
     async def clients(self) -> list[RegisteredClient]: ...
 
-    async def revocations(self, after: int) -> list[Revocation]:
-        """Entries of the log with a higher `seq`, in order. On every request that carries a token: nearly always
-        empty.
+    async def verifier_key(self, id: str) -> VerifierKey | None: ...
+
+    async def verifier_keys(self) -> list[VerifierKey]:
+        """All of them, by name."""
+        ...
+
+    # The revocation log, and the nodes that follow it
+
+    def head(self) -> LogHead | None:
+        """Where the log ends, if that can be told without waiting for anything; else None. It may be told too far,
+        never too short.
         """
+        ...
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        """From now on call `woken` in the running loop whenever the log may have grown, whichever process wrote it;
+        stop when what is returned is called. A call too many costs a look, one too few costs time.
+        """
+        ...
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        """Entries of the log with a higher `seq`, in order, all or the first few thousand; from the beginning if the log
+        is another. No row is touched.
+        """
+        ...
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        """How many entries of a subject's sessions and tokens have not expired."""
+        ...
+
+    async def begin_log_epoch(self, now: float) -> int:
+        """Begin a new log, after a restore or a promotion that may have lost commits: the log epoch becomes
+        max(the last + 1, `now` in milliseconds), every node's row is deleted, and every account's epoch is raised to it
+        (with its revision, by one). Entries stay. Gives the log epoch.
+        """
+        ...
+
+    async def node_register(self, row: NodeRow) -> None:
+        """Insert a row; it is durable when this returns."""
+        ...
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        """Replace a row if it is there, then read the log after a `seq` in `row.log_epoch` as `read_log` does, and all
+        rows.
+        """
+        ...
+
+    async def node_rows(self) -> Rows: ...
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        """Delete a row if it still has this stamp."""
         ...
 
     async def events(

@@ -16,7 +16,8 @@ from dutchdoor.revocation.follower import Follower, Verdict
 from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.log import Bearer, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
-from dutchdoor.revocation.node import Node, NodeRow, Register, Renewed
+from dutchdoor.revocation.node import Node
+from dutchdoor.revocation.rows import NodeRow, Register, Renewed
 
 RULES = {
     "lease": "a verifier goes on when its lease has run out",

@@ -35,20 +35,8 @@ from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import DRIFT, GUARD, Terms
 from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
-from dutchdoor.revocation.node import (
-    Answered,
-    Ask,
-    Forget,
-    Node,
-    NodeRow,
-    Question,
-    ReadRows,
-    Register,
-    Renew,
-    Renewed,
-    Rows,
-    Settled,
-)
+from dutchdoor.revocation.node import Answered, Ask, Node, Settled
+from dutchdoor.revocation.rows import Forget, NodeRow, Question, ReadRows, Register, Renew, Renewed, Rows
 from dutchdoor.sessions import Session
 
 from .mutants import FOLLOWERS, NODES

@@ -29,7 +29,8 @@ from dutchdoor.revocation.log import (
     coalesced,
 )
 from dutchdoor.revocation.messages import Answer, Poll
-from dutchdoor.revocation.node import Answered, Ask, Node, NodeRow, ReadRows, Register, Renew, Renewed, Rows
+from dutchdoor.revocation.node import Answered, Ask, Node
+from dutchdoor.revocation.rows import NodeRow, ReadRows, Register, Renew, Renewed, Rows
 
 SALT = b"salt"
 SOON = 2_000_000_000.0

@@ -54,6 +54,8 @@ class Revocation(Struct, frozen=True, kw_only=True):
     expires_at: float
     """When the last token it covers has expired. For a key, infinity: its thief chooses `exp`."""
     seq: int = 0
+    subject: str = ""
+    """Whose session or token it is, so that the store can count them. It is told to nobody."""
 
 
 class Entry(Struct, frozen=True, array_like=True, gc=False):

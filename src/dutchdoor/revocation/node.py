@@ -27,13 +27,11 @@ from dutchdoor.policy import LONGEST_ACCESS
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.lease import Lease, Terms
-from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
+from dutchdoor.revocation.log import Entry, Named, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
+from dutchdoor.revocation.rows import Forget, NodeRow, Question, ReadRows, Register, Renew, Renewed, Rows
 
-__all__ = [
-    "Action", "Answered", "Ask", "Forget", "Node", "NodeRow", "Question", "ReadRows", "Register", "Renew", "Renewed",
-    "Rows", "Settled",
-]  # fmt: skip
+__all__ = ["Action", "Answered", "Ask", "Node", "Settled"]
 
 ON_DEMAND_FOR: Final = (1.0, 2.0)
 """Seconds of a lease for whoever cannot be woken: its owner waits for it to run out at every fence."""
@@ -44,75 +42,6 @@ PAGE_KEPT, PAGES_KEPT = 64, 64
 """Short answers that are kept to be given again: most followers are at one of a few places."""
 _WATCH: Final = (0.005, 0.25)
 """Seconds between two looks at the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
-
-
-# --- what a node and its store say to each other ----------------------------------------------------------------------
-
-
-class NodeRow(Struct, frozen=True, kw_only=True):
-    """What a node lets the others know. A row says nothing about time: no lease is judged by anybody's wall clock."""
-
-    id: str
-    stamp: str
-    """Random, at every write another. A row is alive as long as this changes."""
-    log_epoch: int
-    acked_seq: int
-    """Counts in `log_epoch` only."""
-    lease_for: float
-    """The longest lease there may be behind this row."""
-    accepting: tuple[str, ...] = ()
-
-
-class Register(Struct, frozen=True):
-    """Insert a row."""
-
-    row: NodeRow
-
-
-class Renew(Struct, frozen=True):
-    """In one transaction, where commits go: replace a row if it is there, and read what is new in the log."""
-
-    row: NodeRow
-    after: int
-    """In `row.log_epoch`; in another log, everything is new."""
-
-
-class ReadRows(Struct, frozen=True):
-    """Read all rows, where commits go."""
-
-
-class Forget(Struct, frozen=True):
-    """Delete a row that still has this stamp. No answer is needed."""
-
-    id: str
-    stamp: str
-
-
-Question: TypeAlias = Register | Renew | ReadRows | Forget
-
-
-class Rows(Struct, frozen=True, kw_only=True):
-    """Answer to `ReadRows`."""
-
-    log_epoch: int
-    rows: Sequence[NodeRow]
-
-
-class Renewed(Struct, frozen=True, kw_only=True):
-    """Answer to `Renew`."""
-
-    there: bool
-    """Whether the row was."""
-    log_epoch: int
-    salt: bytes
-    after: int
-    """What the entries come after: what was asked for, or 0 in another log."""
-    entries: Sequence[Revocation]
-    upto: int
-    """What has been applied once the entries have."""
-    head: int
-    """The last `seq` committed."""
-    rows: Sequence[NodeRow]
 
 
 # --- what a node asks its owner to do ---------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+"""Verifier keys: what a service shows to follow the revocation log and to ask about tokens, and for nothing else."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dutchdoor.ids import Opaque
+
+__all__ = ["VerifierKey", "VerifierSecret"]
+
+
+class VerifierSecret(Opaque):
+    """What a verifier presents as a bearer token. Printed once."""
+
+    __slots__ = ()
+    prefix = "ddv1_"
+
+
+class VerifierKey(Struct, frozen=True, kw_only=True):
+    """One credential of verifiers: all processes of one service share it."""
+
+    id: str
+    name: str
+    """Unique, and what a fence, the metrics and the operator call it by."""
+    secret_hash: bytes
+    created_at: float
+    revision: int = 0
+
+    def __repr__(self) -> str:
+        return f"VerifierKey(id={self.id!r}, name={self.name!r})"
