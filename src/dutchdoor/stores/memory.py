@@ -1,11 +1,17 @@
 """Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model for other stores.
 
 One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of
-`dutchdoor.store`, the second and the second half of the eighth are void.
+`dutchdoor.store`, the second and the second half of the eighth are void. Its log epoch is the instant it was made: a
+process that starts again has lost what the last one knew, and is to be taken for a restore that lost everything.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import secrets
+import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TypeVar
@@ -21,6 +27,7 @@ from dutchdoor.limits import Bucket, decide_all, give_back
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
+from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
 from dutchdoor.store import (
     Add,
@@ -39,8 +46,12 @@ from dutchdoor.store import (
     Swap,
     Take,
 )
+from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = ["MemoryStore", "from_url"]
+
+_PAGE = 4096
+"""Entries of the log that one reading gives."""
 
 Undo = Callable[[], object]
 K = TypeVar("K")
@@ -57,7 +68,7 @@ def from_url(url: str) -> Store:
 class MemoryStore:
     """See `dutchdoor.store.Store`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._lock = Lock()
         self._accounts: dict[str, Account] = {}
         self._by_email: dict[str, str] = {}
@@ -68,8 +79,14 @@ class MemoryStore:
         self._one_time: dict[str, OneTimeToken] = {}
         self._keys: dict[str, StoredKey] = {}
         self._clients: dict[str, RegisteredClient] = {}
+        self._verifiers: dict[str, VerifierKey] = {}
         self._log: list[Revocation] = []
+        self._log_of: dict[str, list[Revocation]] = {}
         self._seq = 0
+        self._log_epoch = int(clock() * 1000)
+        self._salt = secrets.token_bytes(16)
+        self._nodes: dict[str, NodeRow] = {}
+        self._watchers: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
         self._events: dict[str, AuditEvent] = {}
         self._tats: dict[str, float] = {}
 
@@ -85,6 +102,7 @@ class MemoryStore:
         undo: list[Undo] = []
         ended = 0
         with self._lock:
+            seq = self._seq
             try:
                 for change in changes:
                     ended += self._apply(change, undo)
@@ -92,7 +110,12 @@ class MemoryStore:
                 for step in reversed(undo):
                     step()
                 raise
-            return Committed(self._seq, ended)
+            grown = self._seq != seq
+            longest = max((row.lease_for for row in self._nodes.values()), default=0.0) if grown else 0.0
+            done = Committed(self._seq, ended, self._log_epoch, longest)
+        if grown:
+            self._wake()
+        return done
 
     def _apply(self, change: Change, undo: list[Undo]) -> int:  # noqa: C901, PLR0912 - one branch for a kind of change
         match change:
@@ -125,7 +148,9 @@ class MemoryStore:
                 return len(live)
             case Revoke(entry):
                 self._seq += 1
-                self._log.append(replace(entry, seq=self._seq))
+                entry = replace(entry, seq=self._seq)
+                self._log.append(entry)
+                self._log_of.setdefault(entry.subject, []).append(entry)
                 undo.append(self._unrevoke)
             case Forgive(returned, forgotten):
                 for bucket in returned:
@@ -159,6 +184,10 @@ class MemoryStore:
                 _insert(self._keys, record.kid, replace(record, revision=0), undo)
             case RegisteredClient():
                 _insert(self._clients, record.id, replace(record, revision=0), undo)
+            case VerifierKey():
+                if any(key.name == record.name for key in self._verifiers.values()):
+                    raise Conflict("name is taken")
+                _insert(self._verifiers, record.id, replace(record, revision=0), undo)
 
     def _swap(self, record: Account | Credential | Session | StoredKey | RegisteredClient, undo: list[Undo]) -> None:
         match record:
@@ -184,7 +213,7 @@ class MemoryStore:
                 _same_revision(self._clients.get(record.id), record)
                 _put(self._clients, record.id, _next(record), undo)
 
-    def _remove(self, record: Account | Credential | RegisteredClient, undo: list[Undo]) -> None:
+    def _remove(self, record: Account | Credential | RegisteredClient | VerifierKey, undo: list[Undo]) -> None:
         match record:
             case Account(subject=subject):
                 old = self._accounts.get(subject)
@@ -204,6 +233,8 @@ class MemoryStore:
                 _drop(self._credentials, (record.subject, record.method, record.handle), undo)
             case RegisteredClient():
                 _drop(self._clients, record.id, undo)
+            case VerifierKey():
+                _drop(self._verifiers, record.id, undo)
 
     def _claim_email(self, old: Account | None, new: Account, undo: list[Undo]) -> None:
         if new.email is not None and self._by_email.get(new.email, new.subject) != new.subject:
@@ -222,7 +253,7 @@ class MemoryStore:
             _drop(live, session.id, undo)
 
     def _unrevoke(self) -> None:
-        self._log.pop()
+        self._log_of[self._log.pop().subject].pop()
         self._seq -= 1
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -277,11 +308,13 @@ class MemoryStore:
         with self._lock:
             return sorted(self._clients.values(), key=lambda client: client.id)
 
-    async def revocations(self, after: int) -> list[Revocation]:
-        if after >= self._seq:
-            return []
+    async def verifier_key(self, id: str) -> VerifierKey | None:
         with self._lock:
-            return [entry for entry in self._log if entry.seq > after]
+            return self._verifiers.get(id)
+
+    async def verifier_keys(self) -> list[VerifierKey]:
+        with self._lock:
+            return sorted(self._verifiers.values(), key=lambda key: key.name)
 
     async def events(
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
@@ -294,6 +327,83 @@ class MemoryStore:
             ]
         found.sort(key=lambda event: _order(event.id), reverse=True)
         return [event for event in found if not before or _order(event.id) < _order(before)][:limit]
+
+    # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
+
+    def head(self) -> LogHead:
+        # Without the lock, which a commit may hold for long. What is not committed yet may be counted: too far.
+        return LogHead(self._log_epoch, self._seq)
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        watcher = object()
+        self._watchers[watcher] = asyncio.get_running_loop(), woken
+
+        def unwatch() -> None:
+            self._watchers.pop(watcher, None)
+
+        return unwatch
+
+    def _wake(self) -> None:
+        for loop, woken in list(self._watchers.values()):
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to wake
+                loop.call_soon_threadsafe(woken)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        with self._lock:
+            return self._read_log(log_epoch, after)
+
+    def _read_log(self, log_epoch: int, after: int, *, there: bool = True, rows: Sequence[NodeRow] = ()) -> Renewed:
+        after = after if log_epoch == self._log_epoch else 0
+        start = bisect_right(self._log, after, key=lambda entry: entry.seq)
+        entries = self._log[start : start + _PAGE]
+        return Renewed(
+            there=there,
+            log_epoch=self._log_epoch,
+            salt=self._salt,
+            after=after,
+            entries=entries,
+            upto=entries[-1].seq if start + _PAGE < len(self._log) else self._seq,
+            head=self._seq,
+            rows=rows,
+        )
+
+    async def revocations(self, after: int) -> list[Revocation]:  # until the last caller reads by `read_log`
+        return list((await self.read_log(self._log_epoch, after)).entries)
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        with self._lock:
+            return sum(entry.expires_at > now for entry in self._log_of.get(subject, ()))
+
+    async def begin_log_epoch(self, now: float) -> int:
+        with self._lock:
+            self._log_epoch = max(self._log_epoch + 1, int(now * 1000))
+            self._nodes.clear()
+            for account in self._accounts.values():
+                epoch = max(account.epoch + 1, self._log_epoch)
+                self._accounts[account.subject] = replace(account, epoch=epoch, revision=account.revision + 1)
+            log_epoch = self._log_epoch
+        self._wake()
+        return log_epoch
+
+    async def node_register(self, row: NodeRow) -> None:
+        with self._lock:
+            self._nodes[row.id] = row
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        with self._lock:
+            there = row.id in self._nodes
+            if there:
+                self._nodes[row.id] = row
+            return self._read_log(row.log_epoch, after, there=there, rows=list(self._nodes.values()))
+
+    async def node_rows(self) -> Rows:
+        with self._lock:
+            return Rows(log_epoch=self._log_epoch, rows=list(self._nodes.values()))
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        with self._lock:
+            if id in self._nodes and self._nodes[id].stamp == stamp:
+                del self._nodes[id]
 
     # --- limits, upkeep -----------------------------------------------------------------------------------------------
 
@@ -316,7 +426,9 @@ class MemoryStore:
             deleted += _delete_where(self._events, lambda event: event.at < events_before)
             kept = [entry for entry in self._log if entry.expires_at >= before]
             deleted += len(self._log) - len(kept)
-            self._log = kept
+            self._log, self._log_of = kept, {}
+            for entry in kept:
+                self._log_of.setdefault(entry.subject, []).append(entry)
         return deleted
 
     async def counts(self) -> dict[str, int]:
@@ -328,6 +440,7 @@ class MemoryStore:
                 "one_time_tokens": len(self._one_time),
                 "keys": len(self._keys),
                 "clients": len(self._clients),
+                "verifiers": len(self._verifiers),
                 "revocations": len(self._log),
                 "events": len(self._events),
                 "limits": len(self._tats),
