@@ -26,7 +26,7 @@ from dutchdoor.store import Add, Log, Revoke, Swap
 from dutchdoor.stores import sqlite
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.stores.urls import make_store
-from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account, an_event
+from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account, an_event, the_log
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws", "dutchdoor.stores.sqlite"])
@@ -178,7 +178,7 @@ async def test_closing_writes_what_is_queued(path):
     await asyncio.sleep(0)
     await store.close()
     assert not [done for done in await asyncio.gather(*commits, return_exceptions=True) if isinstance(done, Exception)]
-    for use in (store.commit(), store.account("x"), store.revocations(0), store.accounts(), store.hit([BUCKET], NOW)):
+    for use in (store.commit(), store.account("x"), store.read_log(0, 0), store.accounts(), store.hit([BUCKET], NOW)):
         with pytest.raises(Unavailable):
             await use
     left = set(threading.enumerate()) - before
@@ -301,9 +301,9 @@ async def test_a_write_that_fails_is_unavailable_and_leaves_nothing(path, store,
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
     assert await store.counts() == before
     assert await store.session(session.id) == (session, ada)
-    assert await store.revocations(0) == []
+    assert await the_log(store) == []
     await store.commit(Swap(replace(ada, epoch=1)), Revoke(a_revocation()), Log(large))
-    assert [entry.seq for entry in await store.revocations(0)] == [1]
+    assert [entry.seq for entry in await the_log(store)] == [1]
     assert intact(path)
 
 
@@ -347,7 +347,7 @@ async def test_a_full_disk_is_unavailable_until_there_is_room(path):
     store = SqliteStore(path)
     await store.open()
     assert {event.id for event in await store.events(limit=1000)} >= set(acknowledged)
-    log = await store.revocations(0)
+    log = await the_log(store)
     assert [entry.id for entry in log] == acknowledged
     assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
     await store.close()
@@ -371,9 +371,9 @@ async def test_the_head_heals_at_opening(path):
             head.write_bytes(wrong)
         store = SqliteStore(path)
         await store.open()
-        assert len(await store.revocations(0)) == 2
-        assert (await store.revocations(1))[0].seq == 2
-        assert store._head.word[0] == 2
+        assert len(await the_log(store)) == 2
+        assert (await the_log(store, 1))[0].seq == 2
+        assert tuple(store._head.words) == (1, 2)
         await store.close()
 
 
@@ -384,7 +384,7 @@ async def test_the_head_is_raised_before_the_commit(path, store):
 
     def look(sql):
         if sql == "COMMIT":
-            seen.append((store._head.word[0], other.execute("SELECT count(*) FROM revocations").fetchone()[0]))
+            seen.append((store._head.words[1], other.execute("SELECT count(*) FROM revocations").fetchone()[0]))
 
     await in_writer(store, lambda c: c.set_trace_callback(look))
     await store.commit(Revoke(a_revocation()))
@@ -394,11 +394,11 @@ async def test_the_head_is_raised_before_the_commit(path, store):
 
 async def test_a_commit_that_fails_hides_nothing(store):
     """A word that was raised for a commit that failed costs a look-up; the next entry still gets the next number."""
-    store._head.word[0] = 7
-    assert await store.revocations(0) == []
+    store._head.words[1] = 7
+    assert await the_log(store) == []
     await store.commit(Revoke(a_revocation()))
-    assert store._head.word[0] == 1
-    assert [entry.seq for entry in await store.revocations(0)] == [1]
+    assert tuple(store._head.words) == (1, 1)
+    assert [entry.seq for entry in await the_log(store)] == [1]
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -530,7 +530,7 @@ async def test_a_migration_killed_at_any_statement_resumes(path, monkeypatch):
         found = list(connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name"))
         found += list(connection.execute("SELECT * FROM migrations ORDER BY name"))
         found += list(connection.execute("SELECT * FROM second"))
-        found += list(connection.execute("SELECT * FROM revocation_head"))
+        found += list(connection.execute("SELECT only, epoch, length(salt), seq FROM revocation_log"))
         connection.close()
         return found
 

@@ -43,8 +43,13 @@ class ToldStore:
         self.account, self.account_by_email, self.accounts = store.account, store.account_by_email, store.accounts
         self.credential, self.one_time_token = store.credential, store.one_time_token
         self.keys, self.client, self.clients = store.keys, store.client, store.clients
-        self.revocations, self.events = store.revocations, store.events
-        self.hit, self.purge, self.counts = store.hit, store.purge, store.counts
+        self.verifier_key, self.verifier_keys = store.verifier_key, store.verifier_keys
+        self.head, self.watch, self.read_log = store.head, store.watch, store.read_log
+        self.live_revocations, self.begin_log_epoch = store.live_revocations, store.begin_log_epoch
+        self.node_register, self.node_renew = store.node_register, store.node_renew
+        self.node_rows, self.node_forget = store.node_rows, store.node_forget
+        self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
+        self.revocations = store.revocations  # type: ignore[attr-defined] # until the last caller reads by `read_log`
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()

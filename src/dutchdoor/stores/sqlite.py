@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import mmap
 import os
 import re
@@ -42,6 +43,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailable
@@ -51,6 +53,7 @@ from dutchdoor.limits import Bucket, decide_all, give_back
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
+from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
 from dutchdoor.store import (
     Add,
@@ -68,6 +71,7 @@ from dutchdoor.store import (
     Swap,
     Take,
 )
+from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = ["SqliteStore", "from_url"]
 
@@ -83,6 +87,14 @@ _QUEUE_AT_MOST = 4096
 _BATCH_AT_MOST = 512
 _STEP = 500
 """Rows that one step of a purge deletes: a few milliseconds of the writer's time."""
+_PAGE = 2048
+"""Entries of the log that one reading gives: a few milliseconds."""
+_PAGE_INLINE = 64
+"""Entries that are read where they are asked for; more on a thread of their own."""
+_LOOK_EVERY = 0.005
+"""Seconds between two looks at what other processes may have committed."""
+_BEGIN_FOR = 3600.0
+"""Seconds a caller waits for a new log epoch, which writes a row for each account."""
 
 _APPLICATION = 0x64646F6F
 
@@ -114,6 +126,7 @@ class SqliteStore:
         self._head: _Head
         self._writer: _Writer
         self._scanner: ThreadPoolExecutor
+        self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -127,7 +140,7 @@ class SqliteStore:
         if self._is_open:
             return
         self._head = await asyncio.to_thread(_prepare, self._path)
-        self._writer = _Writer(self._path, self._head)
+        self._writer = _Writer(self._path, self._head, self._grown)
         self._scanner = ThreadPoolExecutor(1, "dutchdoor-sqlite-scanner")
         self._is_open = True
 
@@ -139,6 +152,9 @@ class SqliteStore:
         # Not joined here: those whose commits are still queued are told of them through this loop.
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._scanner.shutdown)
+        for watch in list(self._watches.values()):
+            watch.stop()
+        self._watches = {}
         for reader in list(self._readers):
             reader.connection.close()
         self._local = threading.local()
@@ -151,13 +167,15 @@ class SqliteStore:
         atomic = len(changes) <= 1 and not any(isinstance(change, Forgive) for change in changes)
         return await self._write(partial(_apply_all, changes), atomic=atomic)
 
-    async def _write(self, apply: Apply[T], *, atomic: bool, durable: bool = True) -> T:
+    async def _write(
+        self, apply: Apply[T], *, atomic: bool, durable: bool = True, answer_for: float | None = None
+    ) -> T:
         if not self._is_open:
             raise Unavailable("store is not open")
         job = _Job(apply, atomic=atomic, durable=durable)
         self._writer.put(job)
         # Cancelled or timed out, a caller leaves; its job is skipped or finished, and harms nobody.
-        deadline = job.loop.call_later(_ANSWER_FOR, _give_up, job.future)
+        deadline = job.loop.call_later(answer_for or _ANSWER_FOR, _give_up, job.future)
         try:
             return await job.future
         finally:
@@ -196,9 +214,12 @@ class SqliteStore:
 
     async def _scan(self, sql: str, *values: object) -> list[Row]:
         """Read what may take long, on a thread of its own."""
+        return await self._beside(self._all, sql, *values)
+
+    async def _beside(self, read: Callable[..., T], *args: object) -> T:
         if not self._is_open:
             raise Unavailable("store is not open")
-        return await asyncio.get_running_loop().run_in_executor(self._scanner, partial(self._all, sql, *values))
+        return await asyncio.get_running_loop().run_in_executor(self._scanner, partial(read, *args))
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         row = self._one(_SESSION_WITH_ACCOUNT, _key(session_id))
@@ -241,12 +262,12 @@ class SqliteStore:
         rows = self._all(f"{_select(RegisteredClient, 'clients')} ORDER BY id")
         return [_record(RegisteredClient, row) for row in rows]
 
-    async def revocations(self, after: int) -> list[Revocation]:
-        """Read no row where there is none: see `_Head`."""
-        if self._is_open and after >= self._head.word[0]:
-            return []
-        rows = self._all(f"{_select(Revocation, 'revocations')} WHERE seq > ? ORDER BY seq", after)
-        return [_record(Revocation, row) for row in rows]
+    async def verifier_key(self, id: str) -> VerifierKey | None:
+        row = self._one(f"{_select(VerifierKey, 'verifiers')} WHERE id = ?", id)
+        return None if row is None else _record(VerifierKey, row)
+
+    async def verifier_keys(self) -> list[VerifierKey]:
+        return [_record(VerifierKey, row) for row in self._all(f"{_select(VerifierKey, 'verifiers')} ORDER BY name")]
 
     async def events(
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
@@ -264,6 +285,70 @@ class SqliteStore:
             values.append(_key(before))
         sql = f"{_select(AuditEvent, 'events')} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
         return [_record(AuditEvent, (_id(row[0]), *row[1:])) for row in await self._scan(sql, *values, limit)]
+
+    # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
+
+    def head(self) -> LogHead | None:
+        """See `_Head`. None only while the store is not open."""
+        return LogHead(*self._head.words) if self._is_open else None
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._watches:
+            self._watches[loop] = _Watch(loop, self.head, self._committed_head)
+        watch, watcher = self._watches[loop], object()
+        watch.woken[watcher] = woken
+
+        def unwatch() -> None:
+            watch.woken.pop(watcher, None)
+            if not watch.woken and self._watches.get(loop) is watch:
+                watch.stop()
+                del self._watches[loop]
+
+        return unwatch
+
+    def _grown(self) -> None:
+        """The writer has committed an entry, or another log."""
+        for loop, watch in list(self._watches.items()):
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to wake
+                loop.call_soon_threadsafe(watch.look)
+
+    def _committed_head(self) -> LogHead | None:
+        row = self._one("SELECT epoch, seq FROM revocation_log")
+        return None if row is None else LogHead(*row)
+
+    async def revocations(self, after: int) -> list[Revocation]:  # until the last caller reads by `read_log`
+        if self._is_open and after >= self._head.words[1]:
+            return []
+        return list((await self.read_log(self._head.words[0], after)).entries)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        values = log_epoch, after
+        rows = self._all(_READ_LOG, *values, _PAGE_INLINE + 1)
+        if len(rows) <= _PAGE_INLINE:
+            return _renewed(rows, log_epoch, after, _PAGE_INLINE)
+        return await self._beside(lambda: _renewed(self._all(_READ_LOG, *values, _PAGE + 1), log_epoch, after, _PAGE))
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        ((count,),) = self._all("SELECT count(*) FROM revocations WHERE subject = ? AND expires_at > ?", subject, now)
+        return int(count)
+
+    async def begin_log_epoch(self, now: float) -> int:
+        return await self._write(partial(_begin_log_epoch, now), atomic=False, answer_for=_BEGIN_FOR)
+
+    async def node_register(self, row: NodeRow) -> None:
+        await self._write(partial(_node_register, row), atomic=True)
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        # What a lost renewal leaves is the row before it, which acknowledges less: fences wait longer.
+        return await self._write(partial(_node_renew, row, after), atomic=False, durable=False)
+
+    async def node_rows(self) -> Rows:
+        rows = self._all(f"SELECT l.epoch, {_NODE} FROM revocation_log l LEFT JOIN nodes n")
+        return Rows(log_epoch=rows[0][0], rows=[_node(row[1:]) for row in rows if row[1] is not None])
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        await self._write(partial(_node_forget, id, stamp), atomic=True)
 
     # --- limits, upkeep -----------------------------------------------------------------------------------------------
 
@@ -302,6 +387,7 @@ _TABLES = (
     "one_time_tokens",
     "keys",
     "clients",
+    "verifiers",
     "revocations",
     "events",
     "limits",
@@ -321,31 +407,72 @@ class _Reader:
 
 
 class _Head:
-    """A word of memory that all processes share: no entry of the revocation log has a higher `seq` than it says.
+    """Two words of memory that all processes share: the log's epoch, and a `seq` that no entry of it exceeds.
 
     Every request with a token asks what is new in the log, and nearly always nothing is. To begin and end SQLite's
-    shortest read costs 3 to 5 microseconds; to look at this word, a tenth of one.
+    shortest read costs 3 to 5 microseconds; to look at these words, a few tenths of one.
 
-    It is right because it is written only under the database's write lock, and before the commit: whoever was told of a
-    revocation, or reads anything that was committed with it, finds the word raised already. A commit that then fails
-    leaves it too high, which costs a look-up and hides nothing. Opening the database sets it right, whatever a crash or
-    a restored copy left in it.
+    They are right because they are written only under the database's write lock, and before the commit: whoever was
+    told of a revocation, or reads anything that was committed with it, finds them raised already. Somebody who reads
+    one word before such a writing and the other after it has a pair that differs from what he knows, as either pair
+    does: he looks. A commit that then fails leaves them too high, which costs a look-up and hides nothing. Opening the
+    database sets them right, whatever a crash or a restored copy left in them.
     """
 
-    def __init__(self, path: Path, seq: int) -> None:
-        """Map the word and set it. The caller holds the write lock."""
+    def __init__(self, path: Path, log_epoch: int, seq: int) -> None:
+        """Map the words and set them. The caller holds the write lock."""
         file = os.open(path.with_name(path.name + "-head"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Written and not just lengthened: a page of a sparse file, first touched on a full disk, kills the process.
-            os.pwrite(file, seq.to_bytes(8, sys.byteorder), 0)
-            self._map = mmap.mmap(file, 8)
+            words = log_epoch.to_bytes(8, sys.byteorder) + seq.to_bytes(8, sys.byteorder)
+            os.pwrite(file, words, 0)
+            self._map = mmap.mmap(file, len(words))
         finally:
             os.close(file)
-        self.word = memoryview(self._map).cast("Q")
+        self.words = memoryview(self._map).cast("Q")
 
     def close(self) -> None:
-        self.word.release()
+        self.words.release()
         self._map.close()
+
+
+class _Watch:
+    """One timer of one event loop, for all who want to know there when the log has grown.
+
+    Another process raises the head before it commits, and a commit may take long. So the head tells only that it is
+    worth the while to ask the database, which is asked until it has what the head tells.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        head: Callable[[], LogHead | None],
+        committed: Callable[[], LogHead | None],
+    ) -> None:
+        self.woken: dict[object, Callable[[], None]] = {}
+        self._loop, self._head, self._committed = loop, head, committed
+        self._seen: LogHead | None = None
+        self._timer = loop.call_soon(self._tick)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def look(self) -> None:
+        """Wake everybody if there is more in the log than there was."""
+        if self._head() == self._seen:
+            return
+        try:
+            committed = self._committed()
+        except Unavailable:
+            return  # the next look may find it
+        if committed != self._seen:
+            self._seen = committed
+            for woken in list(self.woken.values()):
+                woken()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_EVERY, self._tick)
+        self.look()
 
 
 # --- the writer -------------------------------------------------------------------------------------------------------
@@ -366,22 +493,24 @@ class _Job(Generic[T]):
 
 
 class _Transaction:
-    """What a job is applied in: the writer's connection under the write lock, and the last `seq` of the log."""
+    """What a job is applied in: the writer's connection under the write lock, and where the log ends."""
 
-    __slots__ = ("connection", "execute", "seq")
+    __slots__ = ("connection", "execute", "log_epoch", "seq")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.execute = connection.execute
-        self.seq: int = connection.execute("SELECT seq FROM revocation_head").fetchone()[0]
+        self.log_epoch: int
+        self.seq: int
+        self.log_epoch, self.seq = connection.execute("SELECT epoch, seq FROM revocation_log").fetchone()
 
 
 class _Writer:
     """The one thread of this process that writes."""
 
-    def __init__(self, path: Path, head: _Head) -> None:
+    def __init__(self, path: Path, head: _Head, grown: Callable[[], None]) -> None:
         self._path = path
-        self._head = head
+        self._head, self._grown = head, grown
         self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._synchronous = ""
@@ -438,12 +567,15 @@ class _Writer:
             self._synchronous = synchronous
         _begin(connection)
         transaction = _Transaction(connection)
-        seq = transaction.seq
+        before = transaction.log_epoch, transaction.seq
         outcomes = [_attempt(job, transaction) for job in batch]
-        if transaction.seq != seq:
-            connection.execute("UPDATE revocation_head SET seq = ?", (transaction.seq,))
-            self._head.word[0] = transaction.seq
+        after = transaction.log_epoch, transaction.seq
+        if after != before:
+            connection.execute("UPDATE revocation_log SET epoch = ?, seq = ?", after)
+            self._head.words[0], self._head.words[1] = after
         connection.execute("COMMIT")
+        if after != before:
+            self._grown()
         return outcomes
 
     def _disconnect(self) -> None:
@@ -478,7 +610,7 @@ def _patiently(connection: sqlite3.Connection, statement: str, wait: float) -> N
 
 def _attempt(job: _Job[Any], transaction: _Transaction) -> object:
     """Apply a job, or leave no trace of it. Raises only what undoes the whole transaction: a disk that fails."""
-    seq = transaction.seq
+    log_epoch, seq = transaction.log_epoch, transaction.seq
     if not job.atomic:
         transaction.execute("SAVEPOINT job")
     outcome: object
@@ -494,7 +626,7 @@ def _attempt(job: _Job[Any], transaction: _Transaction) -> object:
         if not job.atomic:
             transaction.execute("RELEASE job")
         return outcome
-    transaction.seq = seq
+    transaction.log_epoch, transaction.seq = log_epoch, seq
     if not job.atomic:
         transaction.execute("ROLLBACK TO job")
         transaction.execute("RELEASE job")
@@ -534,10 +666,12 @@ def _unavailable(exc: BaseException) -> DutchdoorError:
 
 
 def _apply_all(changes: Sequence[Change], transaction: _Transaction) -> Committed:
-    ended = 0
+    ended, before, longest = 0, transaction.seq, 0.0
     for change in changes:
         ended += _apply(change, transaction)
-    return Committed(transaction.seq, ended)
+    if transaction.seq != before:
+        longest = transaction.execute("SELECT ifnull(max(lease_for), 0.0) FROM nodes").fetchone()[0]
+    return Committed(transaction.seq, ended, transaction.log_epoch, longest)
 
 
 def _apply(change: Change, transaction: _Transaction) -> int:
@@ -564,7 +698,7 @@ def _apply(change: Change, transaction: _Transaction) -> int:
             return execute(_END_ALL, (at, reason, subject, None if keep is None else _key(keep))).rowcount
         case Revoke(entry):
             transaction.seq += 1
-            execute(_insert(Revocation, "revocations"), (*_values(entry)[:-1], transaction.seq))
+            execute(_insert(Revocation, "revocations"), _values(replace(entry, seq=transaction.seq)))
         case Forgive(returned, forgotten):
             _forgive(returned, forgotten, transaction)
         case Log(event):
@@ -591,6 +725,8 @@ def _add(record: Struct) -> tuple[str, Row]:
             return _insert(StoredKey, "keys"), (*_values(record)[:-1], 0)
         case RegisteredClient():
             return _insert(RegisteredClient, "clients"), (*_values(record)[:-1], 0)
+        case VerifierKey():
+            return _insert(VerifierKey, "verifiers"), (*_values(record)[:-1], 0)
     raise TypeError(f"{type(record).__name__} is not kept")
 
 
@@ -622,12 +758,84 @@ def _remove(record: Struct) -> list[tuple[str, Row]]:
             return [(sql, (record.subject, record.method, record.handle))]
         case RegisteredClient():
             return [("DELETE FROM clients WHERE id = ?", (record.id,))]
+        case VerifierKey():
+            return [("DELETE FROM verifiers WHERE id = ?", (record.id,))]
     raise TypeError(f"{type(record).__name__} is not removed")
 
 
 def _must_change(cursor: sqlite3.Cursor) -> None:
     if cursor.rowcount != 1:
         raise Conflict("row is not there, or was written since it was read")
+
+
+# --- the log and the nodes --------------------------------------------------------------------------------------------
+
+_NODE = ", ".join(f"n.{name}" for name in NodeRow.__struct_fields__)
+_ENTRY = ", ".join(f"r.{name}" for name in Revocation.__struct_fields__)
+_READ_LOG = (
+    f"SELECT l.epoch, l.salt, l.seq, {_ENTRY} FROM revocation_log l LEFT JOIN revocations r "
+    "ON r.seq > CASE l.epoch WHEN ? THEN ? ELSE 0 END WHERE l.only = 1 ORDER BY r.seq LIMIT ?"
+)
+"""One statement, so that entries and head are of one instant. Without entries it gives one row, which has none."""
+
+
+def _renewed(
+    rows: Sequence[Row], log_epoch: int, after: int, page: int, *, there: bool = True, nodes: Sequence[NodeRow] = ()
+) -> Renewed:
+    """Read rows of `_READ_LOG`, of which one more was asked for than a page has."""
+    epoch, salt, head = rows[0][:3]
+    entries = [_record(Revocation, row[3:]) for row in rows[:page] if row[3] is not None]
+    return Renewed(
+        there=there,
+        log_epoch=epoch,
+        salt=salt,
+        after=after if epoch == log_epoch else 0,
+        entries=entries,
+        upto=entries[-1].seq if len(rows) > page else head,
+        head=head,
+        rows=nodes,
+    )
+
+
+def _begin_log_epoch(now: float, transaction: _Transaction) -> int:
+    transaction.log_epoch = max(transaction.log_epoch + 1, int(now * 1000))
+    transaction.execute("UPDATE revocation_log SET epoch = ?", (transaction.log_epoch,))
+    transaction.execute("DELETE FROM nodes")
+    raised = "UPDATE accounts SET epoch = max(epoch + 1, ?), revision = revision + 1"
+    transaction.execute(raised, (transaction.log_epoch,))
+    return transaction.log_epoch
+
+
+def _node_register(row: NodeRow, transaction: _Transaction) -> None:
+    names = ", ".join(NodeRow.__struct_fields__)
+    sql = f"INSERT OR REPLACE INTO nodes ({names}) VALUES ({_marks(len(NodeRow.__struct_fields__))})"
+    transaction.execute(sql, _node_values(row))
+
+
+def _node_renew(row: NodeRow, after: int, transaction: _Transaction) -> Renewed:
+    values = _node_values(row)
+    sql = f"UPDATE nodes SET {_to_marks(NodeRow.__struct_fields__[1:])} WHERE id = ?"
+    there = transaction.execute(sql, (*values[1:], row.id)).rowcount == 1
+    rows = transaction.execute(_READ_LOG, (row.log_epoch, after, _PAGE + 1)).fetchall()
+    # The log's own row is written when the batch is over: it does not tell yet what was appended before this.
+    rows = [(epoch, salt, transaction.seq, *entry) for epoch, salt, _, *entry in rows]
+    nodes = [_node(found) for found in transaction.execute(f"SELECT {_NODE} FROM nodes n").fetchall()]
+    return _renewed(rows, row.log_epoch, after, _PAGE, there=there, nodes=nodes)
+
+
+def _node_forget(id: str, stamp: str, transaction: _Transaction) -> None:
+    transaction.execute("DELETE FROM nodes WHERE id = ? AND stamp = ?", (id, stamp))
+
+
+def _node_values(row: NodeRow) -> Row:
+    return (*_values(row)[:-1], json.dumps(row.accepting))
+
+
+def _node(row: Row) -> NodeRow:
+    return _record(NodeRow, (*row[:-1], tuple(json.loads(row[-1]))))
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
 
 
 def _hit(buckets: Sequence[Bucket], now: float, transaction: _Transaction) -> tuple[float, str]:
@@ -655,7 +863,7 @@ def _delete(sql: str, rows: list[Row], transaction: _Transaction) -> int:
 
 # --- records and rows -------------------------------------------------------------------------------------------------
 #
-# Four kinds of record have a column for each field, in the fields' order. Sessions and accounts are stored otherwise.
+# Most kinds of record have a column for each field, in the fields' order. Sessions and accounts are stored otherwise.
 
 R = TypeVar("R", bound=Struct)
 
@@ -881,7 +1089,8 @@ def _prepare(path: Path) -> _Head:
                 _patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
                 _migrate(connection, _migrations())
                 connection.execute("BEGIN IMMEDIATE")
-                return _Head(path, _Transaction(connection).seq)
+                transaction = _Transaction(connection)
+                return _Head(path, transaction.log_epoch, transaction.seq)
             finally:
                 connection.close()
         except sqlite3.DatabaseError as exc:

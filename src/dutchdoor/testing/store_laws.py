@@ -48,10 +48,12 @@ from dutchdoor.limits import Bucket, Limit
 from dutchdoor.one_time import OneTimeToken, Purpose
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
+from dutchdoor.revocation.rows import NodeRow, Renewed
 from dutchdoor.sessions import Session
 from dutchdoor.store import (
     Add,
     Change,
+    Committed,
     Discard,
     End,
     EndAll,
@@ -65,6 +67,7 @@ from dutchdoor.store import (
     Swap,
     Take,
 )
+from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = ["LAWS", "SHARED_LAWS", "Law", "MakeStore", "SharedLaw", "an_acknowledged_commit_survives_kill"]
 
@@ -75,6 +78,8 @@ SharedLaw = Callable[[MakeStore], None]
 NOW = 1_800_000_000.123456
 """A binary fraction does not hold it: a store that rounds is found out."""
 AT_ONCE = 50
+PATIENCE = 60.0
+"""Seconds after which whoever does not answer, or is not woken, has failed its law."""
 
 
 # --- records to try it with -------------------------------------------------------------------------------------------
@@ -144,12 +149,33 @@ def a_client(id: str = "reports") -> RegisteredClient:
     return RegisteredClient(id=id, name="Reports", secret_hash=os.urandom(32), created_at=NOW)
 
 
-def a_revocation(id: str = "", expires_at: float = NOW + 600) -> Revocation:
-    return Revocation(kind="session", id=id or new_id(), expires_at=expires_at)
+def a_verifier(name: str = "orders") -> VerifierKey:
+    return VerifierKey(id=new_id(), name=name, secret_hash=os.urandom(32), created_at=NOW)
+
+
+def a_revocation(id: str = "", expires_at: float = NOW + 600, subject: str = "") -> Revocation:
+    return Revocation(kind="session", id=id or new_id(), expires_at=expires_at, subject=subject)
+
+
+def a_row(**changes: Any) -> NodeRow:
+    row = NodeRow(id=new_id(), stamp=new_id(), log_epoch=1, acked_seq=0, lease_for=10.0)
+    return replace(row, **changes)
 
 
 def an_event(subject: str = "", now: float = NOW) -> AuditEvent:
     return event("login", now=now, client=Client(address="192.0.2.1"), subject=subject)
+
+
+async def the_log(store: Store, after: int = 0) -> list[Revocation]:
+    """Give every entry after a number, however many readings it takes."""
+    log_epoch = (await store.node_rows()).log_epoch
+    found: list[Revocation] = []
+    while True:
+        read = await store.read_log(log_epoch, after)
+        found += read.entries
+        if read.upto >= read.head:
+            return found
+        after = read.upto
 
 
 async def is_refused(store: Store, *changes: Change) -> bool:
@@ -177,13 +203,13 @@ class World:
         self.ada, self.bob, self.out = an_account("ada"), an_account("bob"), an_account("out")
         self.live, self.other, self.ended = (a_session(self.ada, NOW + n) for n in range(3))
         self.credential, self.token = a_credential(self.ada), a_token(self.ada.subject)
-        self.key, self.client = a_key(1), a_client("reports")
+        self.key, self.client, self.verifier = a_key(1), a_client("reports"), a_verifier("orders")
         self.first = an_event(self.ada.subject)
 
     async def fill(self) -> World:
         everything: list[Record] = [
             self.ada, self.bob, self.out, self.live, self.other, self.ended, self.credential, self.token, self.key,
-            self.client,
+            self.client, self.verifier,
         ]  # fmt: skip
         await self.store.commit(*map(Add, everything), Revoke(a_revocation()), Log(self.first))
         disabled = replace(self.out, status="disabled")
@@ -201,7 +227,9 @@ class World:
             await store.one_time_token(self.token.id),
             await store.keys(),
             await store.clients(),
-            await store.revocations(0),
+            await store.verifier_keys(),
+            await the_log(store),
+            await store.node_rows(),
             await store.events(),
             await store.counts(),
         ]
@@ -214,14 +242,15 @@ async def a_commit_is_all_or_none(store: Store) -> None:
     """1. Whatever makes one change impossible undoes the whole commit, and raises `Conflict`."""
     world = await World(store).fill()
     ada, bob, live, ended = world.ada, world.bob, world.live, world.ended
+    await store.node_register(a_row())
     good: list[Change] = [
         Add(an_account("eve")), Add(a_session(bob)), Add(a_credential(bob)), Add(a_token(bob.subject)), Add(a_key(2)),
-        Add(a_client("second")), Swap(replace(ada, email="new@example.com", epoch=1)),
+        Add(a_client("second")), Add(a_verifier("second")), Swap(replace(ada, email="new@example.com", epoch=1)),
         Swap(replace(live, generation=1)), Swap(replace(world.credential, proof="new")),
         Swap(replace(world.key, revoked_at=NOW)), Swap(replace(world.client, name="new")), Expect(ada.subject, 1),
         Take(world.token.id), End(world.other.id, "logout", NOW), Discard(bob.subject, "reset_password"),
         EndAll(ada.subject, "logout_all", NOW), Revoke(a_revocation()), Revoke(a_revocation()), Log(an_event()),
-        Remove(world.credential), Remove(world.client), Remove(ada),
+        Remove(world.credential), Remove(world.client), Remove(world.verifier), Remove(ada),
     ]  # fmt: skip
     stranger = an_account("stranger")
     bad: list[Change] = [
@@ -231,6 +260,7 @@ async def a_commit_is_all_or_none(store: Store) -> None:
         Swap(replace(ended, revision=1)), Swap(replace(world.key, revision=7)), Swap(a_key(9)), Swap(a_client("third")),
         Swap(a_credential(stranger)), Expect(bob.subject, 1), Expect(stranger.subject, 0), Expect(world.out.subject, 0),
         Take(world.token.id), Take(new_id()), End(ended.id, "logout", NOW), End(new_id(), "logout", NOW),
+        Add(a_verifier("second")),
     ]  # fmt: skip
     before = await world.seen()
     for change in bad:
@@ -438,14 +468,14 @@ async def the_log_is_dense_and_in_commit_order(store: Store) -> None:
                 assert await is_refused(store, *entries, Take(new_id()))
             else:
                 done = await store.commit(*entries)
-                log = await store.revocations(0)
+                log = await the_log(store)
                 assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
                 assert done.seq <= len(log)
                 assert {change.entry.id for change in entries} <= {entry.id for entry in log[: done.seq]}
 
     async def follow(until: asyncio.Event) -> None:
         while not until.is_set():
-            read.extend(await store.revocations(len(read)))
+            read.extend(await the_log(store, len(read)))
             await asyncio.sleep(0)
 
     done = asyncio.Event()
@@ -453,11 +483,11 @@ async def the_log_is_dense_and_in_commit_order(store: Store) -> None:
     await asyncio.gather(*[write(name) for name in range(10)])
     done.set()
     await following
-    read.extend(await store.revocations(len(read)))
-    assert read == await store.revocations(0)
+    read.extend(await the_log(store, len(read)))
+    assert read == await the_log(store)
     assert [entry.seq for entry in read] == list(range(1, len(read) + 1))
     assert (await store.commit()).seq == len(read)
-    assert await store.revocations(len(read)) == await store.revocations(len(read) + 5) == []
+    assert await the_log(store, len(read)) == await the_log(store, len(read) + 5) == []
     for name in range(10):
         mine = [entry.id for entry in read if entry.id.startswith(f"{name} ")]
         assert mine == sorted(mine, key=lambda id: [int(part) for part in id.split()]), (
@@ -469,11 +499,261 @@ async def the_log_goes_on_after_a_purge(store: Store) -> None:
     """6. A number is never given twice, though the entry that had it was purged."""
     await store.commit(*[Revoke(a_revocation(expires_at=NOW)) for _ in range(3)])
     assert await store.purge(before=NOW + 1, events_before=0.0) == 3
-    assert await store.revocations(0) == []
+    assert await the_log(store) == []
     assert (await store.commit()).seq == 3
     entry = a_revocation()
     assert (await store.commit(Revoke(entry))).seq == 4
-    assert await store.revocations(0) == await store.revocations(3) == [replace(entry, seq=4)]
+    assert await the_log(store) == await the_log(store, 3) == [replace(entry, seq=4)]
+
+
+async def the_log_is_read_in_pages(store: Store) -> None:
+    """6. However long the log is, readings follow each other without gap or overlap; another log begins at 0."""
+    many = 2500
+    for n in range(4):
+        done = await store.commit(*[Revoke(a_revocation(f"{n} {m}")) for m in range(many)])
+    first = await store.read_log(done.log_epoch, 0)
+    assert (first.there, first.log_epoch, first.after, first.rows) == (True, done.log_epoch, 0, ())
+    assert len(first.salt) == 16
+    entries, read = list(first.entries), first
+    while read.upto < read.head:
+        assert read.entries
+        assert read.entries[-1].seq == read.upto
+        read = await store.read_log(done.log_epoch, read.upto)
+        assert (read.after, read.salt) == (entries[-1].seq, first.salt)
+        entries += read.entries
+    assert read.upto == read.head == done.seq == 4 * many
+    assert [entry.id for entry in entries] == [f"{n} {m}" for n in range(4) for m in range(many)]
+    assert [entry.seq for entry in entries] == list(range(1, 4 * many + 1))
+    for log_epoch in (0, done.log_epoch - 1, done.log_epoch + 1):
+        assert await store.read_log(log_epoch, 7000) == first
+    last = await store.read_log(done.log_epoch, done.seq)
+    assert (list(last.entries), last.after, last.upto, last.head) == ([], done.seq, done.seq, done.seq)
+    # What was purged leaves no reader behind.
+    await store.purge(before=math.inf, events_before=0.0)
+    emptied = await store.read_log(0, 0)
+    assert (list(emptied.entries), emptied.upto, emptied.head) == ([], done.seq, done.seq)
+
+
+async def the_head_is_never_behind(store: Store) -> None:
+    """6. `head`, where it tells anything, and `read_log` are never behind a commit that returned before."""
+
+    async def append(n: int) -> None:
+        done = await store.commit(*[Revoke(a_revocation()) for _ in range(n % 3)])
+        head = store.head()
+        assert head is None or (head.log_epoch == done.log_epoch and head.seq >= done.seq)
+        assert (await store.read_log(done.log_epoch, done.seq)).head >= done.seq
+
+    for _ in range(4):
+        await asyncio.gather(*[append(n) for n in range(AT_ONCE)])
+        assert await is_refused(store, Revoke(a_revocation()), Take(new_id()))
+    done, head = await store.commit(), store.head()
+    assert head in (None, (done.log_epoch, done.seq))
+
+
+async def whoever_watches_is_woken(store: Store) -> None:
+    """6. Who watches is called when the log has grown, each time, and no more once he stopped."""
+    first, second = asyncio.Event(), asyncio.Event()
+    unwatch_first, unwatch_second = store.watch(first.set), store.watch(second.set)
+
+    async def wakes(event: asyncio.Event) -> None:
+        """A watcher who is woken and finds nothing sleeps on: he must be woken again when there is something."""
+        before = (await store.commit()).seq
+        event.clear()
+        written = asyncio.create_task(store.commit(Revoke(a_revocation())))
+        while (await store.read_log((await store.node_rows()).log_epoch, before)).upto == before:
+            await asyncio.wait_for(event.wait(), PATIENCE)
+            event.clear()
+        await written
+
+    for _ in range(20):
+        await wakes(first)
+        await wakes(second)
+    unwatch_first()
+    await wakes(second)
+    await asyncio.sleep(0)
+    first.clear()
+    await wakes(second)
+    second.clear()
+    await store.begin_log_epoch(NOW)
+    await asyncio.wait_for(second.wait(), PATIENCE)
+    assert not first.is_set()
+    unwatch_second()
+    unwatch_second()
+
+
+async def live_revocations_are_counted(store: Store) -> None:
+    """Reads: the entries of one subject's sessions and tokens that have not expired."""
+    ada, bob = "ada", "bob"
+    entries = [a_revocation(subject=ada, expires_at=NOW + n) for n in range(4)]
+    token = Revocation(kind="token", id=new_id(), expires_at=NOW + 9, subject=ada)
+    await store.commit(*map(Revoke, [*entries, token, a_revocation(subject=bob), a_revocation()]))
+    assert await is_refused(store, Revoke(a_revocation(subject=ada)), Take(new_id()))
+    assert [await store.live_revocations(ada, NOW + n) for n in range(5)] == [4, 3, 2, 1, 1]
+    assert await store.live_revocations(bob, NOW) == 1
+    assert await store.live_revocations("ad", NOW) == 0
+    await store.purge(before=NOW + 3, events_before=0.0)
+    assert await store.live_revocations(ada, 0.0) == 2
+
+
+async def verifiers_have_names_of_their_own(store: Store) -> None:
+    """3. and 7. A verifier's key is read by id, listed by name; its name is given once, and free once it is removed."""
+    names = ["zeta", "Orders service", "orders"]
+    keys = [a_verifier(name) for name in names]
+    await store.commit(*map(Add, keys))
+    assert await store.verifier_keys() == sorted(keys, key=lambda key: key.name)
+    assert [await store.verifier_key(key.id) for key in keys] == keys
+    assert await is_refused(store, Add(keys[0]))
+    assert await is_refused(store, Add(replace(keys[0], name="another")))
+    attempts = [store.commit(Add(a_verifier("wanted"))) for _ in range(AT_ONCE)]
+    assert await how_many_succeed(attempts) == 1
+    await store.commit(Remove(keys[0]), Add(a_verifier("zeta")))
+    assert await store.verifier_key(keys[0].id) is None
+    assert [key.name for key in await store.verifier_keys()] == ["Orders service", "orders", "wanted", "zeta"]
+
+
+# --- nodes ------------------------------------------------------------------------------------------------------------
+
+
+def of(read: Renewed, id: str) -> list[NodeRow]:
+    return [row for row in read.rows if row.id == id]
+
+
+async def a_row_is_replaced_only_where_it_is(store: Store) -> None:
+    """11. A renewal replaces a row if it is there; whoever forgets it must know its stamp."""
+    row, other = a_row(), a_row(accepting=("Orders service", 'ä,"b'), lease_for=0.1 + 0.2, acked_seq=2**53)
+    absent = await store.node_renew(row, 0)
+    assert not absent.there
+    assert (await store.node_rows()).rows == [], "a renewal brings no row"
+    await store.node_register(row)
+    await store.node_register(other)
+    rows = await store.node_rows()
+    assert sorted(rows.rows, key=lambda row: row.lease_for) == [other, row]
+    assert rows.log_epoch == absent.log_epoch
+    renewed = replace(row, stamp=new_id(), acked_seq=7, log_epoch=3, lease_for=60.0, accepting=("a",))
+    read = await store.node_renew(renewed, 0)
+    assert read.there
+    assert sorted(read.rows, key=lambda row: row.lease_for) == [other, renewed]
+    await store.node_forget(row.id, row.stamp)
+    await store.node_forget(other.id, renewed.stamp)
+    assert len((await store.node_rows()).rows) == 2, "a stamp that is no longer there, and another's"
+    await store.node_register(row)
+    assert of(await store.node_renew(other, 0), row.id) == [row], "asked again for a row that is there, it is written"
+    await store.node_forget(row.id, row.stamp)
+    assert (await store.node_rows()).rows == [other]
+    assert not (await store.node_renew(replace(row, stamp=new_id()), 0)).there
+    assert (await store.node_rows()).rows == [other]
+
+
+async def of_a_renewal_and_a_forgetting_one_wins(store: Store) -> None:
+    """11. Of a renewal and a `node_forget` at once one wins, and no row comes back after it was forgotten."""
+    for n in range(AT_ONCE):
+        row = a_row()
+        await store.node_register(row)
+        stamps = [new_id() for _ in range(4)]
+        attempts: list[Coroutine[Any, Any, Any]] = [
+            store.node_renew(replace(row, stamp=stamp, acked_seq=n), 0) for stamp in stamps
+        ]
+        attempts.insert(n % 5, store.node_forget(row.id, row.stamp))
+        outcomes = [done for done in await asyncio.gather(*attempts) if isinstance(done, Renewed)]
+        there = {read.there for read in outcomes}
+        assert len(there) == 1, "of four renewals some found the row, and some did not: it came back"
+        left = [found.stamp for found in (await store.node_rows()).rows if found.id == row.id]
+        assert len(left) == (1 if there == {True} else 0)
+        assert set(left) <= set(stamps)
+        for stamp in left:
+            await store.node_forget(row.id, stamp)
+
+
+async def a_renewal_sees_every_commit_before_it(store: Store) -> None:
+    """11. and 8. A renewal sees every commit and every row from before it began, and reads as `read_log` does."""
+    log_epoch = (await store.commit()).log_epoch
+    rows = [a_row(log_epoch=log_epoch) for _ in range(5)]
+
+    async def follow(row: NodeRow) -> None:
+        await store.node_register(row)
+        seen: list[Revocation] = []
+        for _ in range(12):
+            done = await store.commit(*[Revoke(a_revocation()) for _ in range(3)])
+            row = replace(row, stamp=new_id(), acked_seq=len(seen))
+            read = await store.node_renew(row, len(seen))
+            assert (read.there, of(read, row.id), read.after) == (True, [row], len(seen))
+            assert read.head >= read.upto >= done.seq
+            seen += read.entries
+            assert [entry.seq for entry in seen] == list(range(1, read.upto + 1))
+            newcomer = a_row()
+            await store.node_register(newcomer)
+            found = await store.node_renew(replace(row, stamp=new_id(), log_epoch=log_epoch + 1), len(seen))
+            assert of(found, newcomer.id)
+            assert (found.after, found.log_epoch) == (0, log_epoch), "a seq of another log counts for nothing"
+            await store.node_forget(newcomer.id, newcomer.stamp)
+
+    await asyncio.gather(*map(follow, rows))
+
+
+async def a_commit_knows_the_longest_lease(store: Store) -> None:
+    """11. A commit that revoked tells the longest lease of any row that was there before it."""
+    assert (await store.commit(Revoke(a_revocation()))).longest_lease == 0.0
+    short, long = a_row(lease_for=5.0), a_row(lease_for=60.5)
+    await store.node_register(short)
+    assert (await store.commit(Revoke(a_revocation()))).longest_lease == 5.0
+    await store.node_register(long)
+    assert (await store.commit(Log(an_event()))).longest_lease == 0.0
+    commits = [store.commit(Revoke(a_revocation()), Log(an_event())) for _ in range(AT_ONCE)]
+    assert [done.longest_lease for done in await asyncio.gather(*commits)] == [60.5] * AT_ONCE
+    await store.node_renew(replace(long, stamp="x", lease_for=1.5), 0)
+    assert (await store.commit(Revoke(a_revocation()))).longest_lease == 5.0
+    await store.node_forget(short.id, short.stamp)
+    assert (await store.commit(Revoke(a_revocation()))).longest_lease == 1.5
+
+
+async def a_new_log_epoch_outdates_all_that_was_handed_out(store: Store) -> None:
+    """6. and 11. A new log epoch keeps entries, numbers and salt; rows are gone, and epochs above all before."""
+    world = await World(store).fill()
+    ahead = replace(an_account("ahead"), epoch=2**50)
+    done = await store.commit(Add(ahead))
+    row = a_row(log_epoch=done.log_epoch)
+    await store.node_register(row)
+    before, log = await store.node_renew(row, 0), await the_log(store)
+    now = max(NOW, done.log_epoch / 1000 + 5)
+    begun = await store.begin_log_epoch(now)
+    assert begun == int(now * 1000) > done.log_epoch
+    head = store.head()
+    assert head in (None, (begun, done.seq))
+    assert await store.node_rows() == await store.node_rows()
+    assert ((await store.node_rows()).log_epoch, list((await store.node_rows()).rows)) == (begun, [])
+    read = await store.read_log(done.log_epoch, done.seq)
+    assert (read.log_epoch, read.after, read.salt, read.head) == (begun, 0, before.salt, done.seq)
+    assert list(read.entries) == log == await the_log(store)
+    assert not (await store.node_renew(replace(row, stamp=new_id()), done.seq)).there
+    for person in (world.ada, world.bob):
+        assert await store.account(person.subject) == replace(person, epoch=begun, revision=1)
+    raised = await store.account(ahead.subject)
+    assert raised == replace(ahead, epoch=2**50 + 1, revision=1), "an epoch never falls, and always rises"
+    live = await store.session(world.live.id)
+    assert live == (world.live, replace(world.ada, epoch=begun, revision=1)), "sessions live on"
+    assert await is_refused(store, Expect(world.ada.subject, 0)), "a proof read before it starts nothing after it"
+    assert await is_refused(store, Swap(replace(world.ada, name="new")))
+    after = await store.commit(Revoke(a_revocation()))
+    assert (after.seq, after.log_epoch, after.longest_lease) == (done.seq + 1, begun, 0.0)
+    # The clock may have gone back: the epoch must not.
+    assert await store.begin_log_epoch(NOW - 1e6) == begun + 1
+    assert [await store.begin_log_epoch(now + 1), await store.begin_log_epoch(now + 1)] == [
+        int((now + 1) * 1000),
+        int((now + 1) * 1000) + 1,
+    ]
+
+
+async def commits_and_a_new_log_epoch_are_in_one_order(store: Store) -> None:
+    """6. A commit belongs to one log, the one its numbers count in, however many begin meanwhile."""
+    done = await asyncio.gather(
+        *[store.commit(Revoke(a_revocation())) for _ in range(AT_ONCE)],
+        *[store.begin_log_epoch(NOW) for _ in range(3)],
+        *[store.commit(Revoke(a_revocation())) for _ in range(AT_ONCE)],
+    )
+    committed = sorted((one.seq, one.log_epoch) for one in done if isinstance(one, Committed))
+    assert [seq for seq, _ in committed] == list(range(1, 2 * AT_ONCE + 1))
+    assert [log_epoch for _, log_epoch in committed] == sorted(log_epoch for _, log_epoch in committed)
+    assert (await store.commit()).log_epoch == max(one for one in done if isinstance(one, int))
 
 
 HARD_TEXTS = (
@@ -540,12 +820,13 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
         )
         key = replace(a_key(n), alg=text, sealed=text.encode(), created_at=at, revoked_at=at, exported_at=at)
         client = replace(a_client(f"{text}{n}"), name=text, secret_hash=b"", created_at=at)
-        entry = Revocation(kind="key", id=text, min_epoch=n, expires_at=math.inf if n % 2 else at)
+        verifier = replace(a_verifier(text), secret_hash=b"\0" * n, created_at=at)
+        entry = Revocation(kind="key", id=text, min_epoch=n, expires_at=math.inf if n % 2 else at, subject=text)
         happened = AuditEvent(
             id=new_ordered_id(NOW + n), at=at, name="login", outcome="refused", subject=text, actor=text,
             session_id=text, client_id=text, address=text, country=text, device=text, detail=text,
         )  # fmt: skip
-        records: list[Record] = [person, session, credential, token, key, client]
+        records: list[Record] = [person, session, credential, token, key, client, verifier]
         done = await store.commit(*map(Add, records), Revoke(entry), Log(happened))
         assert await store.account(person.subject) == person
         assert await store.account_by_email(person.email or "\0") == (person if person.email else None)
@@ -555,7 +836,9 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
         assert await store.one_time_token(token.id) == token
         assert key in await store.keys()
         assert await store.client(client.id) == client
-        assert await store.revocations(done.seq - 1) == [replace(entry, seq=done.seq)]
+        assert await store.verifier_key(verifier.id) == verifier
+        assert verifier in await store.verifier_keys()
+        assert await the_log(store, done.seq - 1) == [replace(entry, seq=done.seq)]
         assert (await store.events(limit=1)) == [happened]
 
 
@@ -569,10 +852,15 @@ async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
         assert await store.credential(stranger, "password") is None
         assert await store.one_time_token(stranger) is None
         assert await store.client(stranger) is None
+        assert await store.verifier_key(stranger) is None
+        assert await store.live_revocations(stranger, NOW) == 0
         assert not await store.sessions_of(stranger)
         assert not await store.events(subject=stranger or "nobody")
-    assert [await store.keys(), await store.clients(), await store.accounts(), await store.revocations(0)] == [[]] * 4
-    await store.commit(Remove(ada), Remove(a_credential(ada)), Remove(a_client()), Discard("nobody", "setup"))
+    assert [await store.keys(), await store.clients(), await store.accounts(), await the_log(store)] == [[]] * 4
+    assert await store.verifier_keys() == []
+    await store.node_forget(new_id(), new_id())
+    await store.commit(Remove(ada), Remove(a_credential(ada)), Remove(a_client()), Remove(a_verifier()))
+    await store.commit(Discard("nobody", "setup"))
     assert set((await store.counts()).values()) == {0}
 
 
@@ -655,7 +943,7 @@ async def a_read_follows_every_commit(store: Store) -> None:
         assert found is not None
         assert found[0].ended_at == NOW
         assert session not in await store.sessions_of(ada.subject)
-        assert session.id in [entry.id for entry in await store.revocations(done.seq - 1)]
+        assert session.id in [entry.id for entry in await the_log(store, done.seq - 1)]
 
     await asyncio.gather(*map(end, sessions))
 
@@ -678,7 +966,7 @@ async def a_cancelled_caller_harms_nobody(store: Store) -> None:
         not isinstance(done, BaseException) for done in await asyncio.gather(*tasks, return_exceptions=True)
     ]
     await store.commit()
-    revoked = [entry.id for entry in await store.revocations(0)]
+    revoked = [entry.id for entry in await the_log(store)]
     assert len(revoked) == len(set(revoked))
     for session, ack in zip(sessions, acknowledged, strict=True):
         found = await store.session(session.id)
@@ -806,7 +1094,7 @@ async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
             assert (await store.session(record.id) is None) == (record in gone)
         elif isinstance(record, OneTimeToken):
             assert (await store.one_time_token(record.id) is None) == (record in gone)
-    assert [entry.id for entry in await store.revocations(0)] == [entry.id for entry in lasting]
+    assert [entry.id for entry in await the_log(store)] == [entry.id for entry in lasting]
     assert await store.events() == [young]
     assert (await store.hit([ceiling], NOW))[0] > 0, "a ceiling does not grow back with time"
     counts = await store.counts()
@@ -831,8 +1119,8 @@ async def everything_is_counted(store: Store) -> None:
     world = await World(store).fill()
     await store.hit([Bucket("a", SLOW), Bucket("b", SLOW)], NOW)
     assert await store.counts() == {
-        "accounts": 3, "credentials": 1, "sessions": 3, "one_time_tokens": 1, "keys": 1, "clients": 1, "revocations": 1,
-        "events": 1, "limits": 2,
+        "accounts": 3, "credentials": 1, "sessions": 3, "one_time_tokens": 1, "keys": 1, "clients": 1, "verifiers": 1,
+        "revocations": 1, "events": 1, "limits": 2,
     }  # fmt: skip
     await store.commit(Remove(world.client))
     assert (await store.counts())["clients"] == 0
@@ -866,6 +1154,17 @@ LAWS: tuple[Law, ...] = (
     a_session_keeps_its_subject,
     the_log_is_dense_and_in_commit_order,
     the_log_goes_on_after_a_purge,
+    the_log_is_read_in_pages,
+    the_head_is_never_behind,
+    whoever_watches_is_woken,
+    live_revocations_are_counted,
+    verifiers_have_names_of_their_own,
+    a_row_is_replaced_only_where_it_is,
+    of_a_renewal_and_a_forgetting_one_wins,
+    a_renewal_sees_every_commit_before_it,
+    a_commit_knows_the_longest_lease,
+    a_new_log_epoch_outdates_all_that_was_handed_out,
+    commits_and_a_new_log_epoch_are_in_one_order,
     what_is_written_is_what_is_read,
     unknown_is_none_and_removing_the_absent_is_fine,
     two_texts_are_two_ids,
@@ -887,9 +1186,6 @@ LAWS: tuple[Law, ...] = (
 # --- the laws over several processes ----------------------------------------------------------------------------------
 
 PROCESSES = 4
-PATIENCE = 60.0
-"""Seconds after which a process that does not answer has failed its law."""
-
 _processes: ForkServerContext | SpawnContext = (
     multiprocessing.get_context("forkserver")
     if "forkserver" in multiprocessing.get_all_start_methods()
@@ -1023,13 +1319,13 @@ async def _append_or_follow(store: Store, pipe: Connection, me: int) -> None:
     if me < PROCESSES - 1:
         for n in range(60):
             done = await store.commit(Revoke(a_revocation(f"{me} {n}")), Log(an_event()), Revoke(a_revocation()))
-            mine = [entry.id for entry in await store.revocations(done.seq - 2)]
+            mine = [entry.id for entry in await the_log(store, done.seq - 2)]
             assert mine[0] == f"{me} {n}", "a commit's entries follow each other, and it says where they end"
         pipe.send("done")
         return
     read: list[tuple[int, str]] = []
     while len(read) < (PROCESSES - 1) * 60 * 2:
-        for entry in await store.revocations(len(read)):
+        for entry in await the_log(store, len(read)):
             read.append((entry.seq, entry.id))
             assert entry.seq == len(read)
         await asyncio.sleep(0)
@@ -1050,7 +1346,7 @@ def a_commit_is_seen_by_every_process(make: MakeStore, rounds: int = 300) -> Non
             workers.pipes[0].send((session.id, applied, done.seq))
             # The other process has looked, and has committed an entry of its own.
             applied = workers.receive()
-            entries = await store.revocations(done.seq)
+            entries = await the_log(store, done.seq)
             assert [entry.seq for entry in entries] == list(range(done.seq + 1, entries[-1].seq + 1))
             assert entries[-1].seq >= applied
         for pipe in workers.pipes:
@@ -1067,17 +1363,66 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
             await store.hit([Bucket(f"noise:{random.random()}", SLOW)], NOW)
             await store.commit(Log(an_event()))
         return
-    while (told := pipe.recv()) is not None:
+    row, woken = a_row(), asyncio.Event()
+    await store.node_register(row)
+    unwatch = store.watch(woken.set)
+    while (told := await asyncio.to_thread(pipe.recv)) is not None:
         session_id, before, seq = told
+        await asyncio.wait_for(woken.wait(), PATIENCE)
+        woken.clear()
+        head = store.head()
+        assert head is None or head.seq >= seq, "the head is behind a commit of another process"
+        row = replace(row, stamp=new_id(), log_epoch=(await store.node_rows()).log_epoch)
+        renewed = await store.node_renew(row, seq - 1)
+        assert [entry.id for entry in renewed.entries][:1] == [session_id], "a renewal sees every commit before it"
         found = await store.session(session_id)
         assert found is not None
         assert found[0].ended_at == NOW, "the session's end was acknowledged elsewhere, and is not seen here"
-        entries = await store.revocations(before)
+        entries = await the_log(store, before)
         assert seq in [entry.seq for entry in entries], (
             "the revocation was acknowledged elsewhere, and is not seen here"
         )
         assert entries[-1].id == session_id
         pipe.send((await store.commit(Revoke(a_revocation()))).seq)
+    unwatch()
+
+
+def a_row_stays_forgotten_over_processes(make: MakeStore) -> None:
+    """11. While processes renew and others forget, no row comes back; salt and log epoch are one for all of them."""
+    with Workers(make, _renew_or_forget, PROCESSES) as workers:
+        told = workers.results()
+    assert len({(log_epoch, salt) for log_epoch, salt, _ in told}) == 1
+    assert sum(lost for *_, lost in told) == 2 * 15, "each row was lost to somebody who forgot it, once"
+
+
+async def _renew_or_forget(store: Store, pipe: Connection, me: int) -> None:
+    """Half of the processes have rows and renew them; the others forget all rows they see, whenever they can."""
+    lost = 0
+    if me % 2:
+        for _ in range(15):
+            row = a_row()
+            await store.node_register(row)
+            while (await store.node_renew(row := replace(row, stamp=new_id()), 0)).there:
+                pass
+            assert not (await store.node_renew(replace(row, stamp=new_id()), 0)).there
+            assert row.id not in [found.id for found in (await store.node_rows()).rows]
+            lost += 1
+    else:
+        gone: set[str] = set()
+        quiet = 0
+        while quiet < 300:
+            rows = (await store.node_rows()).rows
+            assert gone.isdisjoint(row.id for row in rows), "a row that was gone is back"
+            quiet = 0 if rows else quiet + 1
+            for row in rows:
+                await store.node_forget(row.id, row.stamp)
+                left = [found.stamp for found in (await store.node_rows()).rows if found.id == row.id]
+                if not left:
+                    gone.add(row.id)
+                assert row.stamp not in left
+            await asyncio.sleep(0.001)
+    read = await store.read_log(0, 0)
+    pipe.send((read.log_epoch, read.salt, lost))
 
 
 def an_acknowledged_commit_survives_kill(make: MakeStore, kills: int = 5, seed: int = 1) -> None:
@@ -1097,7 +1442,7 @@ def an_acknowledged_commit_survives_kill(make: MakeStore, kills: int = 5, seed: 
     async def check() -> None:
         store = make()
         await store.open()
-        log = await store.revocations(0)
+        log = await the_log(store)
         assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
         revoked = {entry.id for entry in log}
         logged = {happened.session_id for happened in await store.events(limit=1_000_000)}
@@ -1156,5 +1501,6 @@ SHARED_LAWS: tuple[SharedLaw, ...] = (
     contests_have_one_winner_over_processes,
     the_log_is_dense_over_processes,
     a_commit_is_seen_by_every_process,
+    a_row_stays_forgotten_over_processes,
     an_acknowledged_commit_survives_kill,
 )

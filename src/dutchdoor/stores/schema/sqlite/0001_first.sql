@@ -98,21 +98,45 @@ CREATE TABLE clients (
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+CREATE TABLE verifiers (
+    id TEXT PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL UNIQUE,
+    secret_hash BLOB NOT NULL,
+    created_at REAL NOT NULL,
+    revision INTEGER NOT NULL
+) WITHOUT ROWID;
+
 CREATE TABLE revocations (
     seq INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
     min_epoch INTEGER NOT NULL,
-    expires_at REAL NOT NULL
+    expires_at REAL NOT NULL,
+    subject TEXT NOT NULL
 );
 
--- The last number given. It has a row of its own because the log's entries are purged, and a number must never come again.
-CREATE TABLE revocation_head (
+CREATE INDEX revocations_by_subject ON revocations (subject);
+
+-- The log's epoch, the salt of the names it travels under, and the last number given: it stands here because the log's
+-- entries are purged, and a number must never come again.
+CREATE TABLE revocation_log (
     only INTEGER PRIMARY KEY CHECK (only = 1),
+    epoch INTEGER NOT NULL,
+    salt BLOB NOT NULL,
     seq INTEGER NOT NULL
 );
 
-INSERT INTO revocation_head VALUES (1, 0);
+INSERT INTO revocation_log VALUES (1, 1, randomblob(16), 0);
+
+-- The processes that follow the log. `accepting` is a JSON list.
+CREATE TABLE nodes (
+    id TEXT PRIMARY KEY NOT NULL,
+    stamp TEXT NOT NULL,
+    log_epoch INTEGER NOT NULL,
+    acked_seq INTEGER NOT NULL,
+    lease_for REAL NOT NULL,
+    accepting TEXT NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE events (
     id BLOB PRIMARY KEY NOT NULL,
