@@ -4,7 +4,8 @@
     ├── Refused                    the caller did not prove who it is, or may not do this
     │   ├── NotAuthenticated       no proof, or none that holds: unknown, expired, ended                 401
     │   │   ├── InvalidToken       a token that is malformed, forged, expired or meant for someone else  401
-    │   │   │   └── UnknownKey     it names a key we do not have: there may be a new one                 401
+    │   │   │   ├── UnknownKey     it names a key we do not have: there may be a new one                 401
+    │   │   │   └── StaleClaims    good, but what it says of its owner has changed: refresh it           401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
     │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
     │   ├── Forbidden              proven, but lacking the right                                         403
@@ -39,6 +40,7 @@ __all__ = [
     "RateLimited",
     "Refused",
     "SessionLimitReached",
+    "StaleClaims",
     "StepUpRequired",
     "Superseded",
     "Taken",
@@ -79,6 +81,15 @@ class InvalidToken(NotAuthenticated):
 
 class UnknownKey(InvalidToken):
     """A token that names a key its verifier does not have. Worth one look for a new key, at a bounded rate."""
+
+
+class StaleClaims(InvalidToken):
+    """A token that is good but for its claims: roles have changed since, or its owner signed out everywhere. A refresh
+    brings a token that is right, or none.
+    """
+
+    code = "token_stale"
+    message = "What this token says is out of date. Refresh it, and try again."
 
 
 class WrongCredentials(NotAuthenticated):
