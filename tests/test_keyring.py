@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 from tests.standins import HOME, MASTER, T0, Clock, authority, make, opened, proof_of
 
-from dutchdoor import authority as authority_file
 from dutchdoor import keyring
 from dutchdoor.access import jws
 from dutchdoor.authority import Authority
 from dutchdoor.errors import InvalidKey, InvalidToken, Misconfigured, NotFound, Unavailable
+from dutchdoor.fencing import Fencing
 from dutchdoor.keyring import CLOCK_SLACK, KeyRing, StoredKey, new_key, revoked, state_of
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey, MasterKeys
@@ -358,14 +358,14 @@ def test_the_upcoming_gap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_deaf_signer_is_noticed(over: Authority, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test of killed keys can fail: an authority that does not follow the log signs on with a killed key."""
 
-    async def deaf(self: Authority) -> None:
+    async def deaf(self: Fencing) -> None:
         return
 
     other = authority(over.store, clock)
     await other._read_ring(clock(), force=True)
     await over.kill_key(over.ring.signing(clock(), "ES256").kid, client=HOME, actor="cli")
     with monkeypatch.context() as broken:
-        broken.setattr(authority_file.Authority, "_follow", deaf)
+        broken.setattr(Fencing, "follow", deaf)
         token = await signed_in(other)
     with pytest.raises(InvalidToken):
         await over.verify(token)

@@ -3,7 +3,7 @@
     server   testing
     auth                                 Auth, the one object an application holds
     web/*                                one file a framework
-    authority, directory                 the verbs
+    authority, directory, fencing        the verbs
       stores/*                             what keeps records, each by itself
       mail/*                               what carries mail, each by itself
     store                                the seam
@@ -37,6 +37,7 @@ ROW_OF = {
     "dutchdoor.store": SEAM,
     "dutchdoor.authority": VERBS,
     "dutchdoor.directory": VERBS,
+    "dutchdoor.fencing": VERBS,
     "dutchdoor.stores": VERBS,
     "dutchdoor.mail": VERBS,
     "dutchdoor.web": WEB,

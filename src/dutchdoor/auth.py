@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,7 +43,7 @@ from dutchdoor.web.device import UserAgentReader
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.http import Header, Request
 
-__all__ = ["Auth", "read_or_make_master_key"]
+__all__ = ["Auth", "is_closed_to_others", "read_or_make_master_key"]
 
 TIDY_EVERY = 3600.0
 """Seconds between two looks for what expired."""
@@ -71,6 +70,8 @@ class Auth:
         hasher: how passwords are hashed.
         breached: tells whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens.
+        clock: the time of day, for tests. Without one it is the store's, where that is one for all nodes, else this
+            machine's.
 
     Raises:
         Misconfigured: two settings contradict each other, or one is not safe.
@@ -98,7 +99,7 @@ class Auth:
         security_contact: str = "",
         devices: DeviceReader | None = None,
         countries: CountryReader | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
@@ -240,12 +241,21 @@ def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
             made.flush()
             os.fsync(made.fileno())
     try:
-        if file.stat().st_mode & 0o077:
+        if not is_closed_to_others(file.stat()):
             raise _unusable(f"The master key file {file.name} can be read by others. Close it: chmod 600 {file.name}")
         content = file.read_text()
     except OSError as exc:
         raise _unusable(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
     return MasterKeys.parse(content)
+
+
+def is_closed_to_others(file: os.stat_result) -> bool:
+    """Whether a secret's file is for whom it was put there alone.
+
+    One of our own must be closed to everybody else. One that is somebody else's was handed to us, and the group is how:
+    Kubernetes gives a pod's secrets to its fsGroup, systemd gives a credential to the service (its ACL shows as group).
+    """
+    return file.st_mode & (0o077 if file.st_uid == os.geteuid() else 0o037) == 0
 
 
 def _unusable(text: str) -> Misconfigured:

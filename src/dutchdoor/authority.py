@@ -7,7 +7,6 @@ now, a few times at most; that happens here and nowhere below. `Verifier` is the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -33,6 +32,7 @@ from dutchdoor.errors import (
     UnknownKey,
 )
 from dutchdoor.events import AuditEvent, EventName, event
+from dutchdoor.fencing import Fencing
 from dutchdoor.ids import is_id, new_id
 from dutchdoor.keyring import KeyRing, StoredKey
 from dutchdoor.keys import Key, KeySet
@@ -56,7 +56,7 @@ from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.sessions import Session, SessionToken
 from dutchdoor.store import Add, Change, Committed, End, EndAll, Expect, Log, Revoke, Store, Swap
 
-__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
+__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn", "ended"]
 
 RACES = 8
 """Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not
@@ -86,6 +86,18 @@ ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
 """What an operator adds to access tokens, within the size budget and never under a refused name."""
 
 
+class Ended(Struct, frozen=True, kw_only=True):
+    """What ending did: how many sessions, and what a fence of it needs to know."""
+
+    count: int
+    seq: int
+    """The place in the log after which nobody may accept them."""
+    log_epoch: int
+    """The log that `seq` counts in."""
+    longest_lease: float
+    """Seconds: the longest of any node that had a row at the commit, or after it; 0 when none had."""
+
+
 class SignedIn(Struct, frozen=True, kw_only=True):
     """What a sign-in or a refresh gives out. The tokens exist in readable form here and at the client only."""
 
@@ -99,16 +111,11 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     """Seconds the access token lives."""
     rotated: bool = True
     """False when a refresh handed back what the client already had: no cookie is set then."""
+    ended: Ended | None = None
+    """What ended with it, where that is fenced: everything from before a change of the password."""
 
     def __repr__(self) -> str:
         return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
-
-
-class Ended(Struct, frozen=True, kw_only=True):
-    """What ending did: how many sessions, and the place in the log after which nobody may accept them."""
-
-    count: int
-    seq: int
 
 
 class Authority:
@@ -125,14 +132,17 @@ class Authority:
         alg: str = "ES256",
         client_id: str = "app",
         claims: ClaimsHook | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
+        """`clock` is the time of day; without one, the store's where it has one for all nodes, else this machine's.
+
+        Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
         all.
         """
-        self.store, self.master, self.policy, self.clock = store, master, policy, clock
+        self.store, self.master, self.policy = store, master, policy
+        self.fencing = Fencing(store, clock=clock)
+        self.clock = self.fencing.clock
         self.issuer, self.audience, self.client_id, self.alg = issuer, tuple(audience) or (issuer,), client_id, alg
-        self.log = RevocationLog()
         self.symmetric = alg.startswith("HS")
         if self.symmetric and len(self.audience) > 1:
             raise Misconfigured(
@@ -144,16 +154,24 @@ class Authority:
         self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
         self._claims = claims
         self._remembered = RememberedSessions()
+        self._log_epoch = 0
         self._ring = KeyRing((), master)
-        self._ring_read_at = -1.0
+        self._ring_read_at, self._keys_killed = -1.0, 0
 
     async def open(self) -> None:
         """Open the store, and make the first key if there is none."""
         await self.store.open()
+        await self.fencing.open()
         await self._read_ring(self.clock(), force=True)
 
     async def close(self) -> None:
+        await self.fencing.close()
         await self.store.close()
+
+    @property
+    def log(self) -> RevocationLog:
+        """What has been revoked, as far as this process knows."""
+        return self.fencing.log
 
     # Starting
 
@@ -298,9 +316,14 @@ class Authority:
 
         What is looked up is given as it is, ended or not; what is remembered is live. Raises `Unavailable`.
         """
-        await self._follow()
+        await self.fencing.follow()
+        node = self.fencing.node
+        log_epoch = node.log_epoch
+        if log_epoch != self._log_epoch:  # a restore: what was remembered may never have been
+            self._remembered.forget()
+            self._log_epoch = log_epoch
         now = self.clock()
-        held = self._remembered.get(session_id, self.log, now)
+        held = self._remembered.get(session_id, node.log, now)
         if held is not None:
             return held
         found = await self.store.session(session_id)
@@ -316,7 +339,7 @@ class Authority:
                 with suppress(Conflict):
                     await self.store.commit(Swap(seen))
                     session = replace(seen, revision=seen.revision + 1)
-        return self._remembered.keep(session, account, now)
+        return self._remembered.keep(session, account, now, remember=node.log_epoch == log_epoch)
 
     async def verify(self, token: str) -> Principal:
         """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
@@ -329,7 +352,7 @@ class Authority:
 
     async def claims(self, token: str) -> Claims:
         """`verify`, giving everything the token says."""
-        await self._follow()
+        await self.fencing.follow()
         now = self.clock()
         await self._read_ring(now)
         try:
@@ -419,14 +442,6 @@ class Authority:
                 token_id=principal.token_id if principal.session_id is None else "",
             )
         )[0]
-
-    async def _follow(self) -> None:
-        """Take in what was committed to the log since the last look."""
-        entries = await self.store.revocations(self.log.applied_seq)
-        if entries:
-            self.log.apply(entries)
-            if any(entry.kind == "key" for entry in entries):
-                self._ring_read_at = -1.0  # somebody killed a key: look which one signs now, before anything is signed
 
     # Refreshing
 
@@ -538,11 +553,19 @@ class Authority:
         if session.ended_at is None:
             try:
                 done = await self.store.commit(*self._ending(session, reason, client, actor=actor, now=self.clock()))
-                return Ended(count=1, seq=done.seq)
+                return ended(done, 1)
             except Conflict:
                 pass  # it ended in this moment, by someone else's hand
-        await self._follow()
-        return Ended(count=0, seq=self.log.applied_seq)
+        return await self.nothing_left()
+
+    async def nothing_left(self) -> Ended:
+        """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may not have heard
+        that it is fenced, because it is not.
+        """
+        rows = await self.store.node_rows()
+        head = await self.fencing.head()
+        longest = max((row.lease_for for row in rows.rows), default=0.0)
+        return Ended(count=0, seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
 
     async def end_all(
         self,
@@ -569,7 +592,7 @@ class Authority:
                 done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *also, Log(record))
             except Conflict:
                 continue
-            return Ended(count=done.ended, seq=done.seq)
+            return ended(done)
         raise Unavailable("ending all sessions kept losing races")
 
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
@@ -583,7 +606,7 @@ class Authority:
             now = self.clock()
             account = await self.store.account(subject)
             if account is None:
-                return Ended(count=0, seq=self.log.applied_seq)
+                return await self.nothing_left()
             found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
             if len(found) > ENDED_ONE_BY_ONE + 1:
                 raised = replace(account, epoch=account.epoch + 1)
@@ -596,8 +619,10 @@ class Authority:
                     )
                 except Conflict:
                     continue
-                return Ended(count=done.ended, seq=done.seq)
+                return ended(done)
             others = [s for s in found if s.id != keep and sessions.is_live(s, account, now)]
+            if not others:
+                return await self.nothing_left()
             changes = [
                 change
                 for session in others
@@ -607,7 +632,7 @@ class Authority:
                 done = await self.store.commit(*changes)
             except Conflict:
                 continue
-            return Ended(count=len(others), seq=done.seq)
+            return ended(done, len(others))
         raise Unavailable("ending the other sessions kept losing races")
 
     async def end_named(self, claims: Claims, *, client: Client) -> Ended:
@@ -615,14 +640,15 @@ class Authority:
 
         A session whose row was deleted since is as ended as can be: that is success, and counts 0.
         """
-        await self._follow()
-        gone = Ended(count=0, seq=self.log.applied_seq)
         if claims.sid is None:
-            return gone if self._covered(claims) else await self.end_token(claims, client=client)
+            await self.fencing.follow()
+            if self._covered(claims):
+                return await self.nothing_left()
+            return await self.end_token(claims, client=client)
         try:
             return await self.end(claims.sid, client=client, actor=claims.sub)
         except NotFound:
-            return gone
+            return await self.nothing_left()
 
     async def end_token(self, claims: Claims, *, client: Client) -> Ended:
         """End a stateless token before its time, by its `jti`."""
@@ -638,13 +664,14 @@ class Authority:
         )
         # Not `exp`: what was passed on to a service has the same `jti` and another end.
         done = await self.store.commit(
-            Revoke(Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS)), Log(record)
+            Revoke(Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)),
+            Log(record),
         )
-        return Ended(count=1, seq=done.seq)
+        return ended(done, 1)
 
     def _ending(self, session: Session, reason: str, client: Client, *, actor: str, now: float) -> list[Change]:
         """The one way a session ends: its row, its entry in the log, its event. Nothing else may end one."""
-        entry = Revocation(kind="session", id=session.id, expires_at=now + LONGEST_ACCESS)
+        entry = Revocation(kind="session", id=session.id, expires_at=now + LONGEST_ACCESS, subject=session.subject)
         name: EventName = "logout" if reason == "logout" else "session_ended"
         return [
             End(session.id, reason, now),
@@ -680,11 +707,12 @@ class Authority:
             access, expires_in, _ = await self._access_token(
                 raised, None, verified, client_id, "", now, self.policy.access_for
             )
-            await self.store.commit(*changes)
-            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in)
+            done = await self.store.commit(*changes)
+            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in, ended=ended(done))
         fresh, token = sessions.renew(session, verified, now)
-        await self.store.commit(*changes, Swap(fresh))
-        return await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
+        done = await self.store.commit(*changes, Swap(fresh))
+        signed_in = await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
+        return replace(signed_in, ended=ended(done))
 
     def forget_remembered(self) -> None:
         """Look every session up again: after a change that no entry of the log tells of."""
@@ -738,7 +766,7 @@ class Authority:
         """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
         it.
         """
-        await self._follow()
+        await self.fencing.follow()
         await self._read_ring(now)
         token_id = token_id or new_id()
         text = self._issue(
@@ -788,7 +816,7 @@ class Authority:
             await self._read_ring(now, force=True)
         raise Unavailable("making a key kept losing races")
 
-    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Committed:
+    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Ended:
         """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
         `NotFound`.
         """
@@ -799,8 +827,7 @@ class Authority:
             if row is None:
                 raise NotFound("no such key")
             if row.revoked_at is not None:
-                await self._follow()
-                return Committed(self.log.applied_seq)
+                return await self.nothing_left()
             record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
             entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
             try:
@@ -808,12 +835,13 @@ class Authority:
             except Conflict:
                 continue
             await self._read_ring(now, force=True)
-            return done
+            return ended(done, 1)
         raise Unavailable("killing the key kept losing races")
 
     async def _read_ring(self, now: float, *, force: bool = False) -> None:
         """Read the key rows when they may have changed, and make the next key when it is due."""
-        if not force and 0 <= now - self._ring_read_at < RING_FRESH_FOR:
+        killed = self.fencing.node.keys_killed
+        if not force and killed == self._keys_killed and 0 <= now - self._ring_read_at < RING_FRESH_FOR:
             return
         rows = await self.store.keys()
         if tuple(rows) != self._ring.rows:
@@ -830,7 +858,7 @@ class Authority:
             )
             await self._add_key(row, Client(), "system", now)
             self._ring = KeyRing(await self.store.keys(), self.master, now=now)
-        self._ring_read_at = now
+        self._ring_read_at, self._keys_killed = now, killed
         own = self._ring.own(now, symmetric=self.symmetric)
         kids = tuple(key.kid for key in own)
         if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
@@ -851,7 +879,6 @@ class Authority:
     async def tidy(self) -> int:
         """Delete what can concern nobody any more; give the number of rows. Any process may do it, at any time."""
         now = self.clock()
-        self.log.drop_expired(now, KEPT_FOR)
         return await self.store.purge(before=now - KEPT_FOR, events_before=now - self.policy.max_audit_for)
 
     # Events
@@ -878,6 +905,16 @@ class Authority:
             detail=detail,
             outcome=outcome,
         )
+
+
+def ended(done: Committed, count: int | None = None) -> Ended:
+    """What a commit that revoked something ended. The store looked at the nodes' rows in it."""
+    return Ended(
+        count=done.ended if count is None else count,
+        seq=done.seq,
+        log_epoch=done.log_epoch,
+        longest_lease=done.longest_lease,
+    )
 
 
 def principal_of_claims(claims: Claims) -> Principal:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from dutchdoor import limits as limit_rules
 from dutchdoor import one_time
 from dutchdoor.accounts import Account, Credential, new_account, with_roles
-from dutchdoor.authority import RACES, Authority, Ended, SignedIn
+from dutchdoor.authority import RACES, Authority, Ended, SignedIn, ended
 from dutchdoor.client import Client, network_of
 from dutchdoor.credentials.legacy import recognise
 from dutchdoor.credentials.password import PasswordHasher
@@ -47,7 +47,7 @@ from dutchdoor.one_time import OneTimeSecret, OneTimeToken, Purpose
 from dutchdoor.policy import Mode
 from dutchdoor.principal import Verified
 from dutchdoor.sessions import Session
-from dutchdoor.store import Add, Change, Discard, Expect, Forgive, Log, Swap, Take
+from dutchdoor.store import Add, Change, Committed, Discard, Expect, Forgive, Log, Swap, Take
 
 __all__ = ["Directory", "Welcome"]
 
@@ -442,11 +442,13 @@ class Directory:
             self.letters.reset_password(account.address, token=secret.text(), valid_for=self.policy.reset_for)
         )
 
-    async def reset_password(self, token: str, new: str, *, client: Client, marks: str = "") -> tuple[Account, str]:
+    async def reset_password(
+        self, token: str, new: str, *, client: Client, marks: str = ""
+    ) -> tuple[Account, str, Ended]:
         """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
 
-        Gives the browser's mark, too: the mailbox proved whose browser it is, and an attacker who keeps the account's
-        bucket for strangers empty must not keep its owner out of it now.
+        Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
+        and an attacker who keeps the account's bucket for strangers empty must not keep its owner out of it now.
 
         Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
         """
@@ -467,7 +469,7 @@ class Directory:
                 else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
             )
             try:
-                await self.store.commit(
+                done = await self.store.commit(
                     Take(stored.id),
                     changed,
                     Swap(raised),
@@ -480,7 +482,7 @@ class Directory:
                 continue
             if account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
-            return raised, self._marked(marks, self._digest(account.email or ""), "", now)
+            return raised, self._marked(marks, self._digest(account.email or ""), "", now), ended(done)
         raise Unavailable("resetting the password kept losing races")
 
     # Verifying an address, and the first administrator
@@ -557,14 +559,18 @@ class Directory:
 
     async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
         """Let an account sign in again; nothing that was ended comes back. Raises `NotFound`."""
-        return await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
+        changed, _ = await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
+        return changed
 
-    async def set_roles(self, subject: str, roles: Sequence[str], *, client: Client, actor: str) -> Account:
+    async def set_roles(
+        self, subject: str, roles: Sequence[str], *, client: Client, actor: str
+    ) -> tuple[Account, Ended]:
         """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
-        tokens are stale at once. Raises `NotFound`, `InvalidInput`.
+        tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
+        `InvalidInput`.
         """
         wanted = _roles(roles)
-        return await self._alter(
+        changed, done = await self._alter(
             subject,
             lambda a: with_roles(a, wanted),
             "roles_changed",
@@ -573,6 +579,7 @@ class Directory:
             detail=" ".join(wanted),
             stale=True,
         )
+        return changed, ended(done)
 
     async def _alter(
         self,
@@ -584,7 +591,7 @@ class Directory:
         *,
         detail: str = "",
         stale: bool = False,
-    ) -> Account:
+    ) -> tuple[Account, Committed]:
         for _ in range(RACES):
             account = await self.store.account(subject)
             if account is None:
@@ -598,10 +605,10 @@ class Directory:
             if stale:
                 changes += self.authority.staling(changed, now)
             try:
-                await self.store.commit(*changes)
+                done = await self.store.commit(*changes)
             except Conflict:
                 continue
-            return changed
+            return changed, done
         raise Unavailable("changing the account kept losing races")
 
     # Shared steps

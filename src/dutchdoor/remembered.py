@@ -58,17 +58,20 @@ class RememberedSessions:
             return None
         return held
 
-    def keep(self, session: Session, account: Account, read_at: float) -> Remembered:
-        """Remember what was read; `read_at` is from before the read began."""
+    def keep(self, session: Session, account: Account, read_at: float, *, remember: bool = True) -> Remembered:
+        """Remember what was read; `read_at` is from before the read began. Unless `remember`, it is for this request
+        alone.
+        """
         # The account's epoch at this read, not the session's own at its start: a change of roles leaves sessions alive,
         # and what was read after it needs no second look.
         named = Named(session.subject, account.epoch, session.id, "", session.client_id, "")
         held = Remembered(
             session=session, account=account, principal=principal_of(session, account), named=named, read_at=read_at
         )
-        if len(self._young) >= GENERATION:
-            self._young, self._old = {}, self._young
-        self._young[session.id] = held
+        if remember:
+            if len(self._young) >= GENERATION:
+                self._young, self._old = {}, self._young
+            self._young[session.id] = held
         return held
 
     def forget(self) -> None:

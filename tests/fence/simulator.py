@@ -571,7 +571,7 @@ class Server(Process):
         self.fences: dict[Fence, tuple[Revoked, float]] = {}
         self.keys = itertools.count()
         self.armed_for = FOREVER
-        self.do(lambda: self.node.start(self.clock()))
+        self.do(lambda: self.node.want_lease(self.clock()))
 
     def crash(self, d: float) -> None:
         if self.w.r.random() < 0.5 and self.up and self.awake <= self.w.now:

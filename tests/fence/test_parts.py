@@ -316,7 +316,7 @@ class Rig:
         self.asked: list[Ask] = []
         self.answers: list[Answered] = []
         self.keys = 0
-        self.node.start(self.now)
+        self.node.want_lease(self.now)
         self.serve()
 
     def sort(self) -> None:

@@ -15,12 +15,23 @@ class Fence:
     out), both of which are fenced; or `lost`: another log began, and nothing is known of this revocation any more.
     """
 
-    __slots__ = ("accepting", "accepting_until", "after_question", "deadline", "log_epoch", "rows_seen", "seq", "state")
+    __slots__ = (
+        "accepting", "accepting_until", "after_question", "alone", "deadline", "log_epoch", "rows_seen", "seq", "state",
+    )  # fmt: skip
 
     def __init__(
-        self, seq: int, log_epoch: int, *, deadline: float, accepting_until: float, after_question: int
+        self,
+        seq: int,
+        log_epoch: int,
+        *,
+        deadline: float,
+        accepting_until: float,
+        after_question: int,
+        alone: bool = False,
     ) -> None:
         self.seq, self.log_epoch = seq, log_epoch
+        self.alone = alone
+        """Whether no node had a row at the commit: then nobody had a lease."""
         self.after_question = after_question
         """The node's last question to the store when this began: rows that an earlier one read say nothing about it."""
         self.deadline = deadline

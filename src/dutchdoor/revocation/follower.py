@@ -142,7 +142,8 @@ class Follower:
         if answer.log_epoch < self.log_epoch or not answer.log_epoch:
             return False  # a node that has not heard of a restore, or of anything
         until, log = self._known
-        if answer.log_epoch > self.log_epoch:
+        progress = answer.log_epoch > self.log_epoch
+        if progress:
             # Another log: what was known as ended stays so, and nothing is trusted until the new one has been read.
             until = -1.0
             if answer.salt != log.salt:
@@ -152,7 +153,7 @@ class Follower:
         if answer.after_seq > self.applied_seq:
             return False  # there is a gap
         self._take_in(log, answer)
-        progress = answer.upto_seq > self.applied_seq
+        progress |= answer.upto_seq > self.applied_seq
         self.applied_seq = max(self.applied_seq, answer.upto_seq)
         if answer.lease_ms and answer.reaches_head:
             self._known = _Known(max(until, self._runs_from(sent_at) + answer.lease_ms / 1000), log)

@@ -4,11 +4,16 @@ It does no I/O and reads no clock. Its owner tells it what happened (a poll came
 commit was made), and after every call carries out what it asks for: `take_actions()`; and calls `tick` at `next_at`.
 `now` is always a reading of one elapsed-time clock that counts sleep.
 
-Each node has a row in the store. In it stands up to which `seq` the node and all that hang on it have acknowledged,
-and a random stamp that every renewal changes. A node's own lease runs from the sending of a renewal whose answer
-reached the head of the log, and no verifier's outlasts it. So another node, which fences, needs to know nothing of
-those verifiers: it waits until the row says enough, until the row has stood still for so long that the node has no
+A node that has leases out has a row in the store. In it stands up to which `seq` the node and all that hang on it have
+acknowledged, and a random stamp that every renewal changes. A node's own lease runs from the sending of a renewal whose
+answer reached the head of the log, and no verifier's outlasts it. So another node, which fences, needs to know nothing
+of those verifiers: it waits until the row says enough, until the row has stood still for so long that the node has no
 lease, or until one guarded lease has passed since the commit.
+
+A node whose store tells the head of the log at once compares it at every request, and needs no lease for its own use.
+It has no row, and writes nothing, until the first verifier polls; then the row comes first, the log is read after, and
+the grant last. When nobody has followed it for a while it forgets the row. A fence of a node without a row looks at
+the rows of the others as any does; with none there is nobody to wait for.
 """
 
 from __future__ import annotations
@@ -29,7 +34,18 @@ from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.lease import Lease, Terms
 from dutchdoor.revocation.log import Entry, Named, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
-from dutchdoor.revocation.rows import Forget, NodeRow, Question, ReadRows, Register, Renew, Renewed, Rows
+from dutchdoor.revocation.rows import (
+    FIRST_EPOCH,
+    Forget,
+    NodeRow,
+    Question,
+    ReadLog,
+    ReadRows,
+    Register,
+    Renew,
+    Renewed,
+    Rows,
+)
 
 __all__ = ["Action", "Answered", "Ask", "Node", "Settled"]
 
@@ -105,17 +121,21 @@ class Node:
     ) -> None:
         self.terms = Terms() if terms is None else terms
         self.id = ""
+        """Of the row; empty without one."""
         self.log = RevocationLog()
-        """What this process refuses by itself, under `leased`."""
+        """What this process refuses by itself, under `leased` or the head of the log."""
         self.log_epoch = 0
         """0 until the log was read for the first time."""
         self.applied_seq = 0
+        self.keys_killed = 0
+        """Entries of keys that were applied: whoever holds a key set looks again when this has grown."""
         self._new_id, self._draw = new_id, draw
         self._actions: list[Action] = []
         self._number = 0
         self._lease = Lease()
         self._holders = Holders(self.terms)
         self._hanging: dict[Holder, _Hanging] = {}
+        self._by_key: dict[Hashable, _Hanging] = {}
         self._untils: list[tuple[float, int, _Hanging]] = []
         self._polls = 0
         self._fences: list[Fence] = []
@@ -125,7 +145,8 @@ class Node:
         self._pages: dict[int, tuple[list[Entry], int]] = {}
         self._since = math.inf
         self._longest, self._longest_until = self.terms.lease_for, -math.inf
-        self._registered = False
+        self._judges = self._wants_row = self._registered = False
+        self._stamp, self._former = "", ""
         self._stopping = False
         self._acked_seq, self._told_seq = 0, -1
         self._changed, self._fence_at = False, math.inf
@@ -143,6 +164,11 @@ class Node:
         return self.terms.lease_for / 3
 
     # What its owner asks
+
+    @property
+    def has_row(self) -> bool:
+        """Whether it has a row in the store, or is about to: it is to be told at once when the log grows."""
+        return self._wants_row
 
     def leased(self, now: float) -> bool:
         """Whether what this process knows is good enough to accept a token or a remembered session by. Ask this first,
@@ -177,22 +203,36 @@ class Node:
 
     # What happens to it
 
-    def start(self, now: float) -> None:
-        """Begin. The row is there before the log is read: who fences in between sees it."""
-        self._join(now)
+    def want_lease(self, now: float) -> None:
+        """This process judges requests under a lease of its own from now on, because its store does not tell the head
+        of the log at once. The row stays until it stops.
+        """
+        if not self._judges and not self._stopping:
+            self._judges = True
+            self._want_row(now)
 
     def stop(self, now: float) -> None:
-        """Answer all that hang here, without a lease, and grant no more. The row stays: what was granted is good."""
-        self._stopping = True
+        """Answer all that hang here, without a lease, and grant no more; `leased` is over.
+
+        With no verifier's lease left the row is forgotten, so that nobody's fence waits for it. Else it stays: what was
+        granted is good.
+        """
+        self._stopping, self._judges = True, False
+        # Before the row is forgotten, not after: nothing may be accepted any more by a lease that no row stands for.
+        self._lease.drop()
         for hanging in list(self._hanging.values()):
             self._answer(hanging, now)
         self._renew_at = math.inf
+        self._leave(now)
 
     def tick(self, now: float) -> None:
         """Do what time asks for."""
         patience = self._patience
         if self._asked and now >= self._asked.sent_at + patience:
-            self._asked = None
+            self._gave_up()
+            if self._fences and not self._stopping:
+                self._renew_at = min(self._renew_at, now)
+            self._leave(now)
         if self._watched and now >= self._watched.sent_at + patience:
             self._watched = None
         if now >= self._renew_at and not self._asked:
@@ -207,8 +247,12 @@ class Node:
 
     def woken(self, now: float) -> None:
         """The log may have grown. Said too often, it costs a look; not at all, time."""
-        if self._asked or not self._registered or now < self._not_before:
+        if self._stopping:
+            return
+        if self._asked:
             self._again = True
+        elif now < self._not_before:
+            self._renew_at = min(self._renew_at, self._not_before)
         else:
             self._ask(now)
 
@@ -218,34 +262,41 @@ class Node:
         before = self._hanging.get(who)
         if before:  # one process polls once at a time: this one has given that one up
             self._answer(before, now, lease=False)
-        if not self._holders.hear(who, poll.stale_policy, now):
+        if self._stopping or not self._holders.hear(who, poll.stale_policy, now):
             self._answer(_Hanging(key, who, poll, now, now), now, lease=False)
             return
         if poll.log_epoch == self.log_epoch:
             self._holders.acknowledge(who, poll.applied_seq, now)
             self._settle(now)
         wait = min(poll.wait_ms / 1000, self.terms.hang_for)
-        if self._is_behind(poll):
+        if not self._wants_row and not self._stopping:
+            self._want_row(now)
+            wait = max(wait, CATCH_UP_FOR)
+        elif self._is_behind(poll):
             self.woken(now)
             wait = max(wait, CATCH_UP_FOR)
         hanging = _Hanging(key, who, poll, now, now + wait)
-        self._hanging[who] = hanging
+        self._hanging[who] = self._by_key[key] = hanging
         self._polls += 1
         heapq.heappush(self._untils, (hanging.until, self._polls, hanging))
         self._consider(hanging, now)
 
     def gone(self, key: Hashable) -> None:
         """Whoever polled under this key has hung up."""
-        for who, hanging in self._hanging.items():
-            if hanging.key == key:
-                del self._hanging[who]
-                return
+        hanging = self._by_key.pop(key, None)
+        if hanging is not None and self._hanging.get(hanging.who) is hanging:
+            del self._hanging[hanging.who]
 
     def failed(self, number: int, now: float) -> None:
         """The store did not answer. It is asked again a few times in a lease, whatever happens meanwhile."""
         again_at = now + self.terms.renew_every / 4
         if self._asked and self._asked.number == number:
-            self._asked, self._renew_at, self._not_before = None, again_at, again_at
+            self._gave_up()
+            self._not_before = again_at
+            # Without a row, and without a fence that waits, there is nothing to ask for until somebody comes.
+            needed = (self._wants_row or self._fences) and not self._stopping
+            self._renew_at = again_at if needed else math.inf
+            self._leave(now)
         elif self._watched and self._watched.number == number:
             self._watched, self._watch_at = None, again_at
 
@@ -254,8 +305,11 @@ class Node:
         if self._asked and self._asked.number == number:
             asked, self._asked = self._asked, None
             if isinstance(asked.question, Register):
-                self._registered = True
-                self._ask(now)
+                self._registered, self._stamp = True, asked.question.row.stamp
+                if self._stopping:
+                    self._leave(now)
+                else:
+                    self._ask(now)
             elif isinstance(answer, Renewed):
                 self._renewed(asked, answer, now)
         elif self._watched and self._watched.number == number:
@@ -263,8 +317,20 @@ class Node:
             if isinstance(answer, Rows):
                 self._look(watched, answer, now)
 
+    def heard(self, answer: Renewed, now: float) -> None:
+        """Take in what a read of the log brought that was not asked for here."""
+        self._follow(answer, now)
+        self._followed(now)
+
     def fence(
-        self, seq: int, log_epoch: int, now: float, *, longest_lease: float = 0.0, token_for: float = LONGEST_ACCESS
+        self,
+        seq: int,
+        log_epoch: int,
+        now: float,
+        *,
+        longest_lease: float = 0.0,
+        alone: bool = False,
+        token_for: float = LONGEST_ACCESS,
     ) -> Fence:
         """Begin the fence of what was committed: call it when the commit has returned.
 
@@ -273,6 +339,7 @@ class Node:
                 first answer was lost, must not be told sooner than the first.
             log_epoch: the log it was committed to.
             longest_lease: the longest in any row, read in the commit: a node with another setting counts too.
+            alone: the commit saw that there was no row at all. Whoever has one since has read the log after it.
             token_for: the longest a token lives.
         """
         if longest_lease >= self._longest:
@@ -283,14 +350,24 @@ class Node:
             deadline=now + self._late(),
             accepting_until=now + token_for,
             after_question=self._number,
+            alone=alone,
         )
         self._fences.append(fence)
         self._changed = True
-        if self.applied_seq < seq or self.log_epoch != log_epoch:
-            self.woken(now)
-        self._watch_every, self._watch_at = _WATCH[0], max(now, self._not_before)
-        self.tick(now)
+        if alone:
+            self._settle(now)
+        else:
+            self._watch_every, self._watch_at = _WATCH[0], max(now, self._not_before)
+        if fence.state == "pending":
+            if self.log_epoch != log_epoch or self.applied_seq < seq:
+                self.woken(now)
+            self.tick(now)
         return fence
+
+    def abandon(self, fence: Fence) -> None:
+        """Nobody waits for a fence any more."""
+        if fence in self._fences:
+            self._fences.remove(fence)
 
     def drop_expired(self, wall_now: float, *, look_at: int | None = None) -> None:
         """Forget entries that can concern no token. `wall_now` is the time of day; `look_at` bounds the work."""
@@ -309,6 +386,11 @@ class Node:
 
     # The row and the log
 
+    def _want_row(self, now: float) -> None:
+        if not self._wants_row:
+            self._wants_row, self.id = True, self._new_id()
+            self.woken(now)
+
     def _join(self, now: float) -> None:
         """Become a new holder of the log. Never again under an old id: what hangs on the old row is still to be
         waited for.
@@ -317,11 +399,33 @@ class Node:
         self._registered, self._told_seq = False, -1
         self._ask(now)
 
+    def _leave(self, now: float) -> None:
+        """Forget the row of a node that stops, unless somebody holds a lease from here."""
+        if self._stopping and self._registered and not self._asked:
+            self._registered = self._wants_row = False
+            if self._holders.level(now) == math.inf and not self._holders.accepting:
+                self._forget_row(now)
+
+    def _forget_row(self, now: float) -> None:
+        self._question(Forget(self.id, self._stamp), now)
+        self._former, self.id = self.id, ""
+
     def _ask(self, now: float) -> None:
         self._again = False
-        question = Renew(self._row(), self.applied_seq) if self._registered else Register(self._row())
+        question: Question
+        if self._registered:
+            question = Renew(self._row(), self.applied_seq)
+        elif self._wants_row:
+            question = Register(self._row())
+        else:
+            question = ReadLog(self.log_epoch, self.applied_seq)
         self._asked = self._question(question, now)
-        self._renew_at = now + self.terms.renew_every
+        self._renew_at = now + self.terms.renew_every if self._wants_row else math.inf
+
+    def _gave_up(self) -> None:
+        if self._asked and isinstance(self._asked.question, Register):
+            self.id = self._new_id()  # the row may be there all the same, and nobody's any more
+        self._asked = None
 
     def _question(self, question: Question, now: float) -> _Asked:
         self._number += 1
@@ -339,23 +443,39 @@ class Node:
         )
 
     def _renewed(self, asked: _Asked, answer: Renewed, now: float) -> None:
-        if not answer.there:  # taken for dead, or lost in a restore
+        row = asked.question.row if isinstance(asked.question, Renew) else None
+        if row is not None and not answer.there and not self._stopping:  # taken for dead, or lost in a restore
             self._join(now)
             return
         self._follow(answer, now)
         if answer.log_epoch == self.log_epoch:
-            if answer.head <= self.applied_seq:
-                self._lease.extend(asked.sent_at, self.terms.lease_for)
-            else:
+            if answer.head > self.applied_seq:
                 self._again = True
-            if isinstance(asked.question, Renew) and asked.question.row.log_epoch == self.log_epoch:
-                self._told_seq = asked.question.row.acked_seq
-            self._see(asked, answer.rows, now)
+            elif row is not None and not self._stopping:  # no lease but with a row: nobody would wait for it
+                self._lease.extend(asked.sent_at, self.terms.lease_for)
+            if row is not None:
+                if row.log_epoch == self.log_epoch:
+                    self._told_seq = row.acked_seq
+                self._see(asked, answer.rows, now)
+        if row is not None:
+            self._stamp = row.stamp
+        self._followed(now)
+        if self._stopping:
+            self._leave(now)
+        elif self._again and not self._asked:
+            self._ask(now)
+        elif self._registered and not (self._asked or self._judges or self._hanging or len(self._holders)):
+            # Nobody has followed here for a guarded lease, and this process does not need the row itself.
+            self._forget_row(now)
+            self._registered = self._wants_row = False
+            self._lease.drop()
+            self._told_seq, self._renew_at = -1, math.inf
+
+    def _followed(self, now: float) -> None:
+        """See what news mean to those who wait."""
         self._settle(now)
         for hanging in list(self._hanging.values()):
             self._consider(hanging, now)
-        if self._again and not self._asked:
-            self._ask(now)
 
     def _follow(self, answer: Renewed, now: float) -> None:
         """Apply what the store says."""
@@ -367,6 +487,7 @@ class Node:
             return
         new = [entry for entry in answer.entries if entry.seq > self.applied_seq]
         for revocation, entry in zip(new, self.log.apply(new), strict=True):
+            self.keys_killed += entry.of_a_key
             self._seqs.append(revocation.seq)
             self._kinds.append(entry.kind)
             self._names.append(entry.name)
@@ -407,6 +528,7 @@ class Node:
         """Answer a poll: entries, and a lease if that can be."""
         if self._hanging.get(hanging.who) is hanging:
             del self._hanging[hanging.who]
+        self._by_key.pop(hanging.key, None)
         poll = hanging.poll
         after = poll.applied_seq if poll.log_epoch == self.log_epoch else 0
         entries, upto = ([], after) if self._is_behind(poll) else self._page(after)
@@ -503,17 +625,18 @@ class Node:
 
     def _is_acknowledged(self, fence: Fence, now: float) -> bool:
         """Whether every lease there is carries an entry, or is held by somebody who has acknowledged it."""
+        if fence.log_epoch != self.log_epoch or now < self._early_from:
+            return False
         # What this node applied itself comes first: with nobody hanging here, any number would be acknowledged, and the
         # next grant would lack the entry.
-        reached = fence.log_epoch == self.log_epoch and self._acked_seq >= fence.seq
-        return reached and fence.rows_seen and now >= self._early_from
+        return fence.alone or (self._acked_seq >= fence.seq and fence.rows_seen)
 
     @property
     def _early_from(self) -> float:
-        """Elapsed time from which an early answer is right. What an earlier life of this node granted, or a row that a
-        restore has lost, is known to nobody, and has run out by then.
+        """Elapsed time from which an early answer is right. After a restore rows have been lost, and with them whom to
+        wait for; what was granted under them has run out by then. Before the first restore each lease has its row.
         """
-        return self._since + self._late()
+        return -math.inf if self.log_epoch == FIRST_EPOCH else self._since + self._late()
 
     def _look(self, asked: _Asked, answer: Rows, now: float) -> None:
         if answer.log_epoch == self.log_epoch:
@@ -521,13 +644,14 @@ class Node:
         else:
             self.woken(now)
         self._settle(now)
-        waiting = any(not fence.rows_seen for fence in self._fences)
+        waiting = any(not fence.rows_seen and not fence.alone for fence in self._fences)
         self._watch_at = now + self._watch_every if waiting else math.inf
         self._watch_every = min(2 * self._watch_every, _WATCH[1])
 
     def _see(self, asked: _Asked, rows: Sequence[NodeRow], now: float) -> None:
         """Look at the rows of the others: who is dead, and which fences they let pass."""
-        others = [row for row in rows if row.id != self.id]
+        # One that this process forgot, and that is still on its way out, has no lease behind it.
+        others = [row for row in rows if row.id not in (self.id, self._former)]
         longest = max((row.lease_for for row in others), default=0.0)
         longest = max(longest, self.terms.lease_for)
         if longest >= self._longest or now > self._longest_until:

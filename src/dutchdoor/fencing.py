@@ -1,0 +1,368 @@
+"""Fencing: what drives this process's node over its store, and tells whether a request may be judged now.
+
+`revocation.node` decides and does nothing; here its questions are put to the store, its timers are set, polls hang, and
+callers wait for their fences. All of it happens in one event loop.
+
+A request may be judged when this process knows the log as it was at some moment since the request came. A store that
+tells the head of its log at once (SQLite, memory) is asked at every request, and the log is read when it has moved. A
+store that is a network away is not: there the node has a lease, and a request without one reads the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Final, NamedTuple, Protocol
+
+from dutchdoor.errors import Unavailable
+from dutchdoor.revocation.fence import Fence
+from dutchdoor.revocation.lease import Terms
+from dutchdoor.revocation.log import RevocationLog
+from dutchdoor.revocation.messages import Answer, Poll
+from dutchdoor.revocation.node import Answered, Ask, Node, Settled
+from dutchdoor.revocation.rows import Forget, LogHead, Question, ReadLog, ReadRows, Register, Renew, Renewed, Rows
+from dutchdoor.store import Store
+
+__all__ = ["Fencing", "Followed", "Revoked", "elapsed"]
+
+SWEEP: Final = 16_384
+"""Entries looked at for expiry at a time: some milliseconds at most."""
+SWEEP_EVERY: Final = (1.0, 15.0)
+"""Seconds between two such looks: with more entries than one look sees, and with fewer. With none there is no look."""
+STOPS_WITHIN: Final = 1.0
+"""Seconds that closing waits for the store to hear of it."""
+
+_log = logging.getLogger("dutchdoor")
+
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
+
+def elapsed() -> float:
+    """Seconds that have passed since some moment, those included in which this machine slept. Never set by anybody."""
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+
+class Revoked(Protocol):
+    """What a fence needs to know of a commit that revoked something: `authority.Ended` is one."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def log_epoch(self) -> int: ...
+    @property
+    def longest_lease(self) -> float: ...
+
+
+class Followed(NamedTuple):
+    """A process that follows the log here."""
+
+    holder: str
+    credential: str
+    acked_seq: int
+    """-1: nothing yet."""
+    leased_for: float
+    """Seconds left of its lease, as this node counts it; 0 for none."""
+
+
+class Fencing:
+    """One process's part in the fence. Open it in the loop that it is used in; it may be opened again after `close`.
+
+    Args:
+        store: what the log is in.
+        clock: the time of day. None: the store's, where it has one for all nodes, else this machine's.
+        terms: what leases are granted on.
+        elapsed: the clock that leases are counted by.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float] | None = None,
+        terms: Terms | None = None,
+        elapsed: Callable[[], float] = elapsed,
+    ) -> None:
+        self.store, self.terms, self.now = store, terms or Terms(), elapsed
+        self.clock = clock or self._time_of_day
+        self.node = Node(self.terms)
+        self._ahead: float | None = None
+        self._closed = False
+        self._reading: asyncio.Task[None] | None = None
+        self._next_read: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._polls: dict[Hashable, asyncio.Future[Answer]] = {}
+        self._waiting: dict[Fence, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._out_of_reach = False
+
+    @property
+    def log(self) -> RevocationLog:
+        """What has been revoked, as far as this process knows: ask it after `follow`."""
+        return self.node.log
+
+    async def open(self) -> None:
+        """Begin, by reading the log. Raises `Unavailable`."""
+        if self._closed or self.node.log_epoch:
+            self.node = Node(self.terms)
+        self._closed = False
+        await self._read()
+
+    async def close(self) -> None:
+        """Answer all who poll, grant nothing more, and forget the row if nobody holds a lease. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.node.stop(self.now())
+        self._carry_out()
+        until = self.now() + STOPS_WITHIN
+        while self._tasks and self.now() < until:
+            await asyncio.wait(self._tasks, timeout=until - self.now(), return_when=asyncio.FIRST_COMPLETED)
+        for task in [*self._tasks, self._reading, self._next_read]:
+            if task is not None:
+                task.cancel()
+        for timer in (self._timer, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        self._timer, self._rings_at, self._sweeper = None, math.inf, None
+        self._reading = self._next_read = None
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # Judging
+
+    def is_current(self) -> bool:
+        """Tell whether what is known here is good enough to judge a request that starts now."""
+        head = self.store.head()
+        node = self.node
+        if head is None:
+            return node.leased(self.now())
+        # A head that is told too far is a commit under way. It is not taken for read until it has been: the number
+        # would be the same when it is there.
+        return head[1] <= node.applied_seq and head[0] == node.log_epoch and not self._closed
+
+    async def follow(self) -> None:
+        """Make sure that `log` is good enough to judge a request that starts now. Raises `Unavailable`."""
+        if self.is_current():
+            return
+        if self._closed:
+            raise Unavailable("this process is stopping")
+        if self.store.head() is None:
+            self.node.want_lease(self.now())
+            self._carry_out()
+        await self._read()
+
+    async def head(self) -> LogHead:
+        """Tell how far the log goes now. Raises `Unavailable`."""
+        head = self.store.head()
+        if head is None:
+            await self._read()
+            head = LogHead(self.node.log_epoch, self.node.applied_seq)
+        return head
+
+    async def _read(self) -> None:
+        """Read the log to its end, beginning after this call. Those who come while one is under way share the next."""
+        reading = self._next_read
+        if reading is None:
+            reading = self._next_read = asyncio.create_task(self._read_after(self._reading))
+            reading.add_done_callback(_seen)
+        # Whoever hangs up does not take the reading from the others.
+        await asyncio.shield(reading)
+
+    async def _read_after(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        self._reading, self._next_read = self._next_read, None
+        node = self.node
+        while True:
+            sent_at = self.now()
+            answer = await self.store.read_log(node.log_epoch, node.applied_seq)
+            now = self.now()
+            self._see_time(answer, sent_at, now)
+            node.heard(answer, now)
+            self._carry_out()
+            if answer.upto >= answer.head:
+                return
+
+    # Fences
+
+    async def fence(self, done: Revoked, *, wait: float) -> Fence:
+        """Begin the fence of what a commit revoked, and wait for it so many seconds at most."""
+        fence = self.node.fence(
+            done.seq,
+            done.log_epoch,
+            self.now(),
+            longest_lease=done.longest_lease,
+            # Read in the commit, or after it: no row, no lease.
+            alone=done.longest_lease == 0,
+        )
+        self._carry_out()
+        if fence.state == "pending" and wait > 0 and not self._closed:
+            settled = self._waiting[fence] = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait([settled], timeout=wait)
+            finally:
+                del self._waiting[fence]
+        self.node.abandon(fence)
+        return fence
+
+    # Those who follow
+
+    async def poll(self, poll: Poll, *, credential: str) -> Answer:
+        """Let a verifier follow: hang until there is an answer for it. Cancelled, it has hung up."""
+        key = object()
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._polls[key] = answered
+        self.node.polled(key, poll, self.now(), credential=credential)
+        self._carry_out()
+        try:
+            return await answered
+        finally:
+            if self._polls.pop(key, None) is not None:
+                self.node.gone(key)
+
+    def followers(self) -> list[Followed]:
+        """Give who follows at this process, for metrics and for people."""
+        return [
+            Followed(who.id, who.credential, acked_seq, left)
+            for who, acked_seq, left in self.node.followers(self.now())
+        ]
+
+    # Carrying out what the node asks for
+
+    def _carry_out(self) -> None:
+        for action in self.node.take_actions():
+            match action:
+                case Ask():
+                    self._do(self._put(self.node, action))
+                case Answered(key, answer):
+                    answered = self._polls.pop(key, None)
+                    if answered is not None and not answered.done():
+                        answered.set_result(answer)
+                case Settled(fence):
+                    waiting = self._waiting.get(fence)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(None)
+        if self._closed:
+            return
+        if self.node.has_row != (self._unwatch is not None):
+            self._attend()
+        at = self.node.next_at
+        if at < self._rings_at:  # one that rings too early does no harm
+            self._ring_at(at)
+        if self._sweeper is None and len(self.node.log):
+            self._sweep_later()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _put(self, node: Node, ask: Ask) -> None:
+        """Put a question to the store."""
+        sent_at = self.now()
+        try:
+            answer = await self._answer_to(ask.question)
+        except Unavailable as exc:
+            self._note(out_of_reach=True, why=exc.reason)
+            node.failed(ask.number, self.now())
+        except Exception:  # noqa: BLE001 - it is in the log, and the node goes on
+            # Our own mistake, or the store's. Either way the question has no answer, and nothing is granted without.
+            _log.exception("a question to the store failed")
+            node.failed(ask.number, self.now())
+        else:
+            self._note(out_of_reach=False)
+            now = self.now()
+            if isinstance(answer, Renewed):
+                self._see_time(answer, sent_at, now)
+            node.answered(ask.number, answer, now)
+        if node is self.node:
+            self._carry_out()
+
+    async def _answer_to(self, question: Question) -> Renewed | Rows | None:
+        match question:
+            case ReadLog(log_epoch, after):
+                return await self.store.read_log(log_epoch, after)
+            case Renew(row, after):
+                return await self.store.node_renew(row, after)
+            case ReadRows():
+                return await self.store.node_rows()
+            case Register(row):
+                await self.store.node_register(row)
+            case Forget(id, stamp):
+                await self.store.node_forget(id, stamp)
+        return None
+
+    def _note(self, *, out_of_reach: bool, why: str = "") -> None:
+        if out_of_reach and not self._out_of_reach:
+            _log.warning("the revocation log is out of reach: %s", why)
+        elif self._out_of_reach and not out_of_reach:
+            _log.warning("the revocation log is in reach again")
+        self._out_of_reach = out_of_reach
+
+    def _attend(self) -> None:
+        """Be told when the log grows, while somebody waits for it."""
+        if self._unwatch is None:
+            self._unwatch = self.store.watch(self._woken)
+        else:
+            self._unwatch()
+            self._unwatch = None
+
+    def _woken(self) -> None:
+        head = self.store.head()
+        if head is None or head != (self.node.log_epoch, self.node.applied_seq):
+            self.node.woken(self.now())
+            self._carry_out()
+
+    def _ring_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # The loop's clock may stand while the machine sleeps. The node looks at its own when it is called.
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self.now()), self._ring)
+        self._rings_at = at
+
+    def _ring(self) -> None:
+        self._timer, self._rings_at = None, math.inf
+        self.node.tick(self.now())
+        self._carry_out()
+
+    def _sweep_later(self) -> None:
+        often, seldom = SWEEP_EVERY
+        every = often if len(self.node.log) > SWEEP else seldom
+        self._sweeper = asyncio.get_running_loop().call_later(every, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self.node.drop_expired(self.clock(), look_at=SWEEP)
+        if len(self.node.log):
+            self._sweep_later()
+
+    # Time
+
+    def _time_of_day(self) -> float:
+        return time.time() if self._ahead is None else self._ahead + self.now()
+
+    def _see_time(self, answer: Renewed, sent_at: float, now: float) -> None:
+        """Follow the store's clock, if it tells it. It was read between sending and answer: what fits in there is kept,
+        so that neither a slow answer nor this machine's own clock moves the time.
+        """
+        if answer.at is None:
+            return
+        least, most = answer.at - now, answer.at - sent_at
+        if self._ahead is None:
+            self._ahead = (least + most) / 2
+        self._ahead = min(max(self._ahead, least), most)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # everybody who waited may have hung up
