@@ -105,7 +105,7 @@ COMPILE := $(UV) pip compile --quiet --upgrade --exclude-newer "7 days" --univer
 lock: $(UV)
 	$(COMPILE) requirements/tool-uv.in -o requirements/tool-uv.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
-	$(COMPILE) pyproject.toml --extra server -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --extra server --extra postgres --extra redis -o requirements/serve.txt
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
 	for peer in $(PEERS); do \
 		$(COMPILE) requirements/bench-$$peer.in -o requirements/bench-$$peer.txt || exit 1; \

@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.backing import postgres_url, valkey_url
+
+__all__ = ["postgres_url", "valkey_url"]  # fixtures for every test
 
 pytest.register_assert_rewrite("dutchdoor.testing.store_laws")  # so that a broken law says what it saw
 

