@@ -47,7 +47,7 @@ from dutchdoor.sessions import Session
 from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = [
-    "Add", "Change", "Committed", "Discard", "End", "EndAll", "Expect", "Forgive", "Log", "Record", "Remove",
+    "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "Forgive", "Log", "Record", "Remove",
     "Revoke", "Store", "Swap", "Take",
 ]  # fmt: skip
 
@@ -277,4 +277,20 @@ class Store(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""
+        ...
+
+
+class Copies(Protocol):
+    """Copies of sessions beside a store, for whoever judges each of them by its age and by the revocation log, as one
+    judges an access token. They may be old, or be gone at any moment; nothing else may be wrong with them.
+    """
+
+    async def recent_session(self, session_id: str) -> tuple[Session, Account, float] | None:
+        """Give a copy and when its read began, or None, soon. Never raises."""
+        ...
+
+    def keep_recent(self, session: Session, account: Account, read_at: float) -> None:
+        """Keep a copy of what was read from the store, for a minute at most, if that can be done. `read_at` is from
+        before the read began.
+        """
         ...

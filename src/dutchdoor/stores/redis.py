@@ -1,0 +1,640 @@
+"""Redis or Valkey beside a store: a store around a store, and never the record of anything.
+
+    redis://[user:password@]host[:6379][/0]       one server; rediss:// with TLS
+    unix:///run/valkey.sock[?db=0]                one server, through a socket of this machine
+    redis+sentinel://[user:password@]host[:26379],host/service[/0]      whoever Sentinel says is the primary
+    redis+cluster://[user:password@]host[:6379],host                    a cluster; both with rediss+ for TLS
+
+The store inside is the record. Beside it, three things that may be lost at any moment, all of them at once:
+
+- *Copies of sessions*, for a minute each, so that a session looked up by one node costs the next one no query. Only
+  whoever judges a copy by its age and the revocation log may use one (`store.Copies`); `session` reads the record.
+- *Limits that grow back with time*, decided by one script, exact over all nodes. Ceilings, which do not grow back, stay
+  in the record: whoever can empty Redis gets a burst more out of each bucket, and not one guess above the ceiling.
+- *Wake-ups* of those who follow the revocation log.
+
+Attacks, and what stops each. *Reading Redis*, or a dump of it: copies are sealed, and keys are named by keyed hashes.
+*Writing to it*: a copy that we did not seal does not open, one of another session does not either (its name is sealed
+with it), one that was kept and put back is too old after a minute. Counters can be set to anything: see above.
+*Answering in its place*: the same, and an answer to another question than ours is not one. *Being slow*: no look-up
+waits longer than a tenth of a second, and after the first that did nobody waits, until Redis answers again.
+
+A deployment has a name in Redis that is made of the salt of its log, so several may share a server. Clocks of nodes are
+compared where copies are judged; Redis's own is used for nothing but forgetting.
+
+Left out deliberately: reading from replicas, client-side caching (the nodes' own memory is that, and is told by the
+log), transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import secrets
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from itertools import count, islice
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError, RedisError
+
+from dutchdoor.accounts import Account, Credential
+from dutchdoor.errors import Unavailable
+from dutchdoor.events import AuditEvent
+from dutchdoor.ids import encode
+from dutchdoor.keyring import StoredKey
+from dutchdoor.limits import _GRAIN as GRAIN
+from dutchdoor.limits import Bucket
+from dutchdoor.one_time import OneTimeToken
+from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.remembered import REMEMBERED_FOR
+from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.sessions import Session
+from dutchdoor.store import Change, Committed, Forgive, Revoke, Store
+from dutchdoor.stores.redis_link import TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
+from dutchdoor.verifier_keys import VerifierKey
+
+__all__ = ["RedisStore", "around"]
+
+LOOK_FOR = 0.1
+"""Seconds a look-up of a copy may take. The record would have answered by then."""
+COUNT_FOR = 0.5
+"""Seconds the counting of an attempt may take: a credential endpoint says 503 within a second."""
+COPY_AT_MOST = 8192
+"""Bytes of a sealed copy, ten times what one has. A larger one is neither written nor opened."""
+COPIES_WAITING = 4096
+KEPT_AT_ONCE = 256
+SPREAD = 16
+"""Hash tags that copies are spread over in a cluster. Fewer make larger batches, more make use of more shards."""
+
+WAKE_EVERY = 0.01
+"""Seconds between two wake-ups: whoever floods the channel costs a look a hundred times a second."""
+PING_EVERY = 2.0
+"""Seconds of silence after which the subscription is asked whether anybody is there."""
+
+PURGE_STEP = 500
+"""Buckets that one step of a purge deletes: nobody else is served meanwhile."""
+
+WRITERS = 256
+"""Processes whose sealing keys are remembered."""
+
+TRIM_AFTER = 600.0
+"""Seconds a bucket is kept after it is full again. A bucket that is full says nothing, but nodes' clocks differ."""
+
+_NO_ENTRY = 2**53
+"""Higher than any `seq`: what is asked for is the salt."""
+
+Copy = tuple[float, Session, Account]
+
+
+def around(store: Store, url: str, *, key: bytes = b"") -> RedisStore:
+    """Put what a URL names beside a store. See `RedisStore`.
+
+    Raises:
+        Misconfigured: a URL it cannot read. The URL, which may hold a password, is not repeated.
+    """
+    return RedisStore(store, Address.read(url), key=key)
+
+
+class RedisStore:
+    """See `dutchdoor.store.Store` and `Copies`. Make and open one in each process, after forking.
+
+    Args:
+        store: the record. Over one that tells the head of its log at once no copies are kept: its file or memory is
+            nearer than any server.
+        address: where Redis is.
+        key: 32 secret bytes that all nodes have and Redis never sees. Without it the copies are this process's own.
+    """
+
+    def __init__(self, store: Store, address: Address, *, key: bytes = b"") -> None:
+        self._record, self._address = store, address
+        self._key = key or secrets.token_bytes(32)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watchers: list[Callable[[], None]] = []
+        self._listening: asyncio.Task[None] | None = None
+        self._hushed = self._again = self._publishing = False
+        self._numbers = count()
+        self._log_epoch, self._epoch_began = 0, -math.inf
+        self._is_open = False
+        # Made by `open`.
+        self._tag: bytes
+        self._limits_key: bytes
+        self._channel: bytes
+        self._salt: bytes
+        self._copies: Link | None
+        self._limits: Link
+        self._sealer: _Sealer
+        self._look: Together[bytes, bytes | None]
+        self._count: Together[tuple[float, Sequence[Bucket]], list[float]]
+        self._keeping: dict[bytes, tuple[Session, Account, float]]
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the record. Redis need not be there: what needs it says so when it is asked for."""
+        await self._record.open()
+        if self._is_open:
+            return
+        head = self._record.head()
+        log_epoch = (await self._record.node_rows()).log_epoch if head is None else head.log_epoch
+        read = await self._record.read_log(log_epoch, _NO_ENTRY)
+        self._log_epoch, self._salt = read.log_epoch, read.salt
+        digest = hashlib.blake2b(read.salt, digest_size=9, person=b"dd deployment").digest()
+        self._tag = b"dd:" + encode(digest).encode()
+        self._limits_key, self._channel = b"{%s}:limits" % self._tag, b"%s:log" % self._tag
+        self._sealer = _Sealer(self._key, self._tag)
+        self._limits = Link(self._address, COUNT_FOR, self._probe, "limits: what they guard answers 503")
+        self._copies = None
+        if head is None:
+            self._copies = Link(self._address, LOOK_FOR, self._probe, "copies of sessions: the database is asked")
+        self._look = Together(self._get)
+        self._count = Together(self._decide)
+        self._keeping = {}
+        self._is_open = True
+        await asyncio.gather(*(link.begin() for link in self._links()))
+
+    async def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._listening = None
+            for link in self._links():
+                await link.close()
+        await self._record.close()
+
+    def _links(self) -> list[Link]:
+        return [self._limits] if self._copies is None else [self._limits, self._copies]
+
+    async def _probe(self, client: Client) -> None:
+        """Fail unless Redis takes writes, on every shard there is: a copy of a primary that died is of no use."""
+        await client.execute_command("SET", b"{%s}:probe" % self._tag, b"", "PX", 1000)
+        if isinstance(client, RedisCluster):
+            await client.ping(target_nodes=RedisCluster.PRIMARIES)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- copies of sessions -------------------------------------------------------------------------------------------
+
+    async def recent_session(self, session_id: str) -> tuple[Session, Account, float] | None:
+        """See `dutchdoor.store.Copies`. Whatever is wrong with Redis or with what it holds, there is no copy."""
+        link = self._copies
+        if link is None or not link.is_up:
+            return None
+        name = self._sealer.name(session_id, self._log_epoch)
+        try:
+            sealed = await self._look(name)
+        except Unavailable:
+            return None
+        copy = None if sealed is None else self._sealer.open(sealed, name)
+        if copy is None or copy[1].id != session_id:
+            return None
+        read_at, session, account = copy
+        return session, account, read_at
+
+    def keep_recent(self, session: Session, account: Account, read_at: float) -> None:
+        """See `dutchdoor.store.Copies`."""
+        link = self._copies
+        if link is None or not link.is_up or len(self._keeping) >= COPIES_WAITING:
+            return
+        # What was read just before a log began may be of the database before its restore, and must not be named as if
+        # it were of the one after.
+        if asyncio.get_running_loop().time() - self._epoch_began < REMEMBERED_FOR:
+            return
+        if not self._keeping:
+            self._soon(self._keep(link))
+        self._keeping[self._sealer.name(session.id, self._log_epoch)] = session, account, read_at
+
+    async def _keep(self, link: Link) -> None:
+        keeping, self._keeping = self._keeping, {}
+        shards: dict[int, list[bytes]] = {}
+        for name, (session, account, read_at) in keeping.items():
+            sealed = self._sealer.seal((read_at, session, account), name)
+            if len(sealed) <= COPY_AT_MOST:
+                shards.setdefault(_shard(name) if link.is_cluster else 0, []).extend((name, sealed))
+        for pairs in shards.values():
+            for at in range(0, len(pairs), 2 * KEPT_AT_ONCE):
+                some = pairs[at : at + 2 * KEPT_AT_ONCE]
+                keys = [self._copy_key(name) for name in some[::2]]
+                with contextlib.suppress(Unavailable):
+                    await link.ask(partial(_KEEP, keys=keys, args=[int(REMEMBERED_FOR * 1000), *some[1::2]]))
+
+    async def _get(self, names: list[bytes]) -> list[bytes | None]:
+        link = self._copies
+        if link is None:
+            return [None] * len(names)
+        shards: dict[int, list[bytes]] = {}
+        for name in names:
+            shards.setdefault(_shard(name) if link.is_cluster else 0, []).append(self._copy_key(name))
+
+        async def ask(client: Client) -> list[list[bytes | None]]:
+            found: list[list[bytes | None]] = await asyncio.gather(
+                *[client.execute_command("MGET", *keys) for keys in shards.values()]
+            )
+            return found
+
+        found = dict(zip(shards, map(iter, await link.ask(ask)), strict=True))
+        return [next(found[_shard(name) if link.is_cluster else 0]) for name in names]
+
+    def _copy_key(self, name: bytes) -> bytes:
+        return b"{%s:%x}:%s" % (self._tag, _shard(name), name)
+
+    # --- limits -------------------------------------------------------------------------------------------------------
+
+    async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
+        """Count in Redis first, and ceilings in the record after: a flood from one address is refused without a query.
+
+        Where both refuse, the wait is Redis's, which is shorter. What Redis let through and the record did not is given
+        back.
+        """
+        growing = tuple(bucket for bucket in buckets if not bucket.limit.is_ceiling)
+        ceilings = [bucket for bucket in buckets if bucket.limit.is_ceiling]
+        if growing:
+            waits = await self._count((now, growing))
+            wait, by = max(zip(waits, (bucket.limit.name for bucket in growing), strict=True))
+            if wait > 0:
+                return wait, by
+        if not ceilings:
+            return 0.0, ""
+        try:
+            wait, by = await self._record.hit(ceilings, now)
+        except Unavailable:
+            await self._forgive(growing, ())
+            raise
+        if wait > 0:
+            await self._forgive(growing, ())
+        return wait, by
+
+    async def _decide(self, attempts: list[tuple[float, Sequence[Bucket]]]) -> list[list[float]]:
+        """Decide attempts one after the other, in one step over all processes: seconds to wait for each bucket."""
+        # Said back with the answer: an answer to another question must not let anybody in.
+        number = str(next(self._numbers)).encode()
+        args: list[bytes | str | float] = [number, GRAIN, TRIM_AFTER]
+        for now, buckets in attempts:
+            args += [now, len(buckets)]
+            for bucket in buckets:
+                args += [self._bucket(bucket), bucket.limit.interval, bucket.limit.burst]
+        said, *waits = await self._limits.ask(partial(_HIT, keys=[self._limits_key], args=args))
+        if said != number or len(waits) != sum(len(buckets) for _, buckets in attempts):
+            self._limits.lose(RedisError())
+            raise Unavailable("redis: an answer to another question")
+        numbers = map(float, waits)
+        return [list(islice(numbers, len(buckets))) for _, buckets in attempts]
+
+    async def _forgive(self, give_back: Iterable[Bucket], forget: Iterable[Bucket]) -> None:
+        """Best effort: whoever is not forgiven waits a little longer for the next attempt."""
+        returned = [each for bucket in give_back for each in (self._bucket(bucket), bucket.limit.interval)]
+        args = [len(returned) // 2, *returned, *map(self._bucket, forget)]
+        if len(args) > 1:
+            with contextlib.suppress(Unavailable):
+                await self._limits.ask(partial(_FORGIVE, keys=[self._limits_key], args=args))
+
+    def _bucket(self, bucket: Bucket) -> bytes:
+        # Keys hold networks and session ids, which are nobody's business.
+        return hashlib.blake2b(bucket.key.encode(), digest_size=16, key=self._salt, person=b"dd bucket").digest()
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    async def commit(self, *changes: Change) -> Committed:
+        """Commit to the record; then forgive in Redis what is counted there, and wake whoever follows the log."""
+        there: list[Change] = []
+        give_back: list[Bucket] = []
+        forget: list[Bucket] = []
+        for change in changes:
+            if isinstance(change, Forgive):
+                give_back += (bucket for bucket in change.give_back if not bucket.limit.is_ceiling)
+                forget += (bucket for bucket in change.forget if not bucket.limit.is_ceiling)
+                ceilings = Forgive(
+                    give_back=tuple(bucket for bucket in change.give_back if bucket.limit.is_ceiling),
+                    forget=tuple(bucket for bucket in change.forget if bucket.limit.is_ceiling),
+                )
+                if ceilings.give_back or ceilings.forget:
+                    there.append(ceilings)
+            else:
+                there.append(change)
+        done = await self._record.commit(*there)
+        self._note(done.log_epoch)
+        if any(isinstance(change, Revoke) for change in changes):
+            self._publish()
+        await self._forgive(give_back, forget)
+        return done
+
+    def _note(self, log_epoch: int) -> None:
+        """Name copies by the log they were read under: a restore makes those from before it unknown."""
+        if log_epoch > self._log_epoch:
+            self._log_epoch, self._epoch_began = log_epoch, asyncio.get_running_loop().time()
+
+    def head(self) -> LogHead | None:
+        return self._record.head()
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        read = await self._record.read_log(log_epoch, after)
+        self._note(read.log_epoch)
+        return read
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        read = await self._record.node_renew(row, after)
+        self._note(read.log_epoch)
+        return read
+
+    async def begin_log_epoch(self, now: float) -> int:
+        begun = await self._record.begin_log_epoch(now)
+        self._note(begun)
+        self._publish()
+        return begun
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        """Be woken by the record, and by Redis: whichever is first."""
+        unwatch = self._record.watch(woken)
+        self._watchers.append(woken)
+        if self._listening is None:
+            self._listening = self._soon(self._listen())
+
+        def stop() -> None:
+            unwatch()
+            with contextlib.suppress(ValueError):
+                self._watchers.remove(woken)
+
+        return stop
+
+    def _publish(self) -> None:
+        if not self._publishing and self._is_open:
+            self._publishing = True
+            self._soon(self._tell())
+
+    async def _tell(self) -> None:
+        # What is committed from here on needs a message of its own.
+        self._publishing = False
+        with contextlib.suppress(Unavailable):
+            await self._limits.ask(lambda client: client.execute_command("PUBLISH", self._channel, b""))
+
+    async def _listen(self) -> None:
+        """Hear the channel for as long as the store is open. What is not heard is found by those who look."""
+        while True:
+            client = self._address.client()
+            try:
+                await self._hear(client)
+            except (RedisError, OSError, TimeoutError):
+                pass
+            finally:
+                await shut(client)
+            await asyncio.sleep(TRY_EVERY)
+
+    async def _hear(self, client: Client) -> None:
+        async with client.pubsub() as channel:
+            async with asyncio.timeout(TRY_FOR):
+                await channel.subscribe(self._channel)
+            silent = 0
+            while silent <= 1:
+                heard = await channel.get_message(timeout=PING_EVERY)
+                if heard is None:
+                    # Nobody says when a connection has died in the middle.
+                    silent += 1
+                    async with asyncio.timeout(TRY_FOR):
+                        await channel.ping()
+                    continue
+                silent = 0
+                if heard["type"] in {"message", "subscribe"}:  # what was said before the subscription, nobody heard
+                    self._wake()
+
+    def _wake(self) -> None:
+        if self._hushed:
+            self._again = True
+            return
+        self._hushed = True
+        asyncio.get_running_loop().call_later(WAKE_EVERY, self._unhush)
+        for woken in list(self._watchers):
+            woken()
+
+    def _unhush(self) -> None:
+        self._hushed = False
+        if self._again:
+            self._again = False
+            self._wake()
+
+    # --- upkeep -------------------------------------------------------------------------------------------------------
+
+    async def purge(self, *, before: float, events_before: float) -> int:
+        deleted = await self._record.purge(before=before, events_before=events_before)
+        with contextlib.suppress(Unavailable):
+            step = PURGE_STEP
+            while step == PURGE_STEP:
+                step = await self._limits.ask(partial(_PURGE, keys=[self._limits_key], args=[before, PURGE_STEP]))
+                deleted += step
+        return deleted
+
+    async def counts(self) -> dict[str, int]:
+        """Rows of the record, and the buckets in Redis where it can be asked."""
+        counts = dict(await self._record.counts())
+        with contextlib.suppress(Unavailable):
+            counts["limits"] += await self._limits.ask(lambda client: client.execute_command("ZCARD", self._limits_key))
+        return counts
+
+    # --- the record's own ---------------------------------------------------------------------------------------------
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        return await self._record.session(session_id)
+
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
+        return await self._record.sessions_of(subject, limit=limit)
+
+    async def account(self, subject: str) -> Account | None:
+        return await self._record.account(subject)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        return await self._record.account_by_email(email)
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        return await self._record.accounts(search=search, after=after, limit=limit)
+
+    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
+        return await self._record.credential(subject, method, handle)
+
+    async def one_time_token(self, id: str) -> OneTimeToken | None:
+        return await self._record.one_time_token(id)
+
+    async def keys(self) -> list[StoredKey]:
+        return await self._record.keys()
+
+    async def client(self, id: str) -> RegisteredClient | None:
+        return await self._record.client(id)
+
+    async def clients(self) -> list[RegisteredClient]:
+        return await self._record.clients()
+
+    async def verifier_key(self, id: str) -> VerifierKey | None:
+        return await self._record.verifier_key(id)
+
+    async def verifier_keys(self) -> list[VerifierKey]:
+        return await self._record.verifier_keys()
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        return await self._record.live_revocations(subject, now)
+
+    async def node_register(self, row: NodeRow) -> None:
+        await self._record.node_register(row)
+
+    async def node_rows(self) -> Rows:
+        return await self._record.node_rows()
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        await self._record.node_forget(id, stamp)
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        return await self._record.events(subject=subject, name=name, since=since, before=before, limit=limit)
+
+
+# --- sealing ----------------------------------------------------------------------------------------------------------
+
+
+class _Sealer:
+    """Names copies and seals them (AES-256-GCM), so that Redis knows neither whose they are nor what they say.
+
+    Each process seals under a key of its own, made of the common one and a random name that stands before each copy.
+    So a counter serves as nonce: none is ever used twice, which two random ones might be after 2^32 copies.
+    """
+
+    def __init__(self, key: bytes, tag: bytes) -> None:
+        # Other fields make another name: a program of another version finds no copy that it would read wrongly.
+        form = repr((tag, Session.__struct_fields__, Account.__struct_fields__)).encode()
+        self._root = hashlib.blake2b(form, digest_size=32, key=key, person=b"dd copies").digest()
+        self._named = hashlib.blake2b(digest_size=16, key=self._root, person=b"dd copy name").copy
+        self._writer = secrets.token_bytes(16)
+        self._own = self._key_of(self._writer)
+        self._numbers = count()
+        self._keys: dict[bytes, AESGCM] = {}
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Copy).decode
+
+    def name(self, session_id: str, log_epoch: int) -> bytes:
+        named = self._named()
+        named.update(b"%d %s" % (log_epoch, session_id.encode()))
+        return named.digest()
+
+    def seal(self, copy: Copy, name: bytes) -> bytes:
+        number = next(self._numbers).to_bytes(12, "big")
+        return self._writer + number + self._own.encrypt(number, self._encode(copy), name)
+
+    def open(self, sealed: bytes, name: bytes) -> Copy | None:
+        """Give what was sealed under this name by one of us, or None."""
+        if not 44 <= len(sealed) <= COPY_AT_MOST:  # noqa: PLR2004 - a name, a number and a tag
+            return None
+        writer, number, box = sealed[:16], sealed[16:28], sealed[28:]
+        key = self._keys.get(writer) or self._key_of(writer)
+        try:
+            copy: Copy = self._decode(key.decrypt(number, box, name))
+        except (InvalidTag, msgspec.DecodeError):
+            return None
+        if writer not in self._keys:  # only now: anybody can make up names of writers
+            if len(self._keys) >= WRITERS:
+                self._keys.clear()
+            self._keys[writer] = key
+        return copy
+
+    def _key_of(self, writer: bytes) -> AESGCM:
+        return AESGCM(hashlib.blake2b(writer, digest_size=32, key=self._root, person=b"dd copy key").digest())
+
+
+def _shard(name: bytes) -> int:
+    return name[0] % SPREAD
+
+
+# --- scripts ----------------------------------------------------------------------------------------------------------
+
+
+class _Script:
+    """One step in Redis, sent once and called by its hash after."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._hash = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, client: Client, *, keys: Sequence[bytes], args: Sequence[bytes | str | float]) -> Any:
+        # The shortest text of a double, which Lua reads as the same double.
+        texts = [repr(arg) if isinstance(arg, float) else arg for arg in args]
+        try:
+            return await client.execute_command("EVALSHA", self._hash, len(keys), *keys, *texts)
+        except NoScriptError:
+            # A server that was started anew, or another one. It runs no part of a script that it does not know.
+            return await client.execute_command("EVAL", self._text, len(keys), *keys, *texts)
+
+
+_HIT = _Script("""
+-- limits.decide_all, to the bit: the same operations on the same doubles in the same order.
+-- KEYS: the buckets, a sorted set of names by theoretical arrival time.
+-- ARGV: number of the question, grain, trim after, then for each attempt: now, how many buckets, and for each of them
+-- name, interval, burst. Gives the number and, for each bucket, the seconds to wait.
+local key, grain, trim = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local function text(number) return string.format('%.17g', number) end
+if redis.call('TYPE', key).ok ~= 'zset' then redis.call('DEL', key) end
+local said, at, now, attempts = {ARGV[1]}, 4, 0, 0
+while at <= #ARGV do
+  local names, tats, waits, refused = {}, {}, {}, false
+  now, attempts = tonumber(ARGV[at]), attempts + 1
+  local n = tonumber(ARGV[at + 1])
+  at = at + 2
+  for i = 1, n do
+    local interval, burst = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local tat = redis.call('ZSCORE', key, ARGV[at])
+    if tat then
+      tat = math.min(math.max(tonumber(tat), now), now + interval * burst)
+    else
+      tat = now
+    end
+    local open_at = tat - interval * (burst - 1) - grain
+    if now < open_at then
+      waits[i], tats[i], refused = open_at - now, tat, true
+    else
+      waits[i], tats[i] = 0, tat + interval
+    end
+    names[i], at = ARGV[at], at + 3
+  end
+  for i = 1, n do
+    if waits[i] > 0 or not refused then redis.call('ZADD', key, text(tats[i]), names[i]) end
+    said[#said + 1] = text(waits[i])
+  end
+end
+local full = redis.call('ZRANGEBYSCORE', key, '-inf', '(' .. text(now - trim), 'LIMIT', 0, 8 * attempts)
+if #full > 0 then redis.call('ZREM', key, unpack(full)) end
+local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
+if last then redis.call('EXPIRE', key, math.min(math.max(math.ceil(tonumber(last) - now), 0) + trim, 1e9)) end
+return said
+""")
+
+_FORGIVE = _Script("""
+-- ARGV: how many to give back to, name and interval of each, and the names to forget.
+local key, n = KEYS[1], tonumber(ARGV[1])
+for i = 1, n do
+  local tat = redis.call('ZSCORE', key, ARGV[2 * i])
+  if tat then
+    redis.call('ZADD', key, string.format('%.17g', tonumber(tat) - tonumber(ARGV[2 * i + 1])), ARGV[2 * i])
+  end
+end
+for i = 2 * n + 2, #ARGV do redis.call('ZREM', key, ARGV[i]) end
+return 0
+""")
+
+_PURGE = _Script("""
+local full = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+if #full > 0 then redis.call('ZREM', KEYS[1], unpack(full)) end
+return #full
+""")
+
+_KEEP = _Script("""
+for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1]) end
+return #KEYS
+""")

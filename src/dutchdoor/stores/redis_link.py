@@ -1,0 +1,293 @@
+"""Where Redis is, and whether it answers.
+
+An `Address` is read from a URL and makes clients; a `Link` holds one and says at once when nobody answers; `Together`
+makes one batch of what is asked in one turn of the loop. What is asked of Redis is in `stores/redis.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.credentials import UsernamePasswordCredentialProvider
+from redis.exceptions import RedisError
+
+from dutchdoor.errors import Misconfigured, Unavailable
+
+__all__ = ["TRY_EVERY", "TRY_FOR", "Address", "Client", "Link", "Together", "shut"]
+
+TRY_FOR = 1.0
+"""Seconds one attempt to reach a lost server may take; it may have to ask a Sentinel, and shake hands."""
+TRY_EVERY = 0.5
+PAUSE_AT_MOST = 2.0
+STEADY_AFTER = 10.0
+"""Seconds. A server that is lost again sooner is tried again later."""
+
+AT_ONCE = 4
+"""Batches in flight of one kind. What is asked meanwhile becomes the next batch."""
+BATCH_AT_MOST = 256
+
+log = logging.getLogger("dutchdoor.redis")
+
+Client = Redis | RedisCluster
+T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+_Kind = Literal["single", "socket", "sentinel", "cluster"]
+_SCHEMES: dict[str, tuple[_Kind, bool, int]] = {
+    "redis": ("single", False, 6379),
+    "rediss": ("single", True, 6379),
+    "unix": ("socket", False, 0),
+    "redis+sentinel": ("sentinel", False, 26379),
+    "rediss+sentinel": ("sentinel", True, 26379),
+    "redis+cluster": ("cluster", False, 6379),
+    "rediss+cluster": ("cluster", True, 6379),
+}
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """Where Redis is, read from a URL; shown without what proves us to it."""
+
+    kind: _Kind
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""
+    db: int = 0
+    tls: bool = False
+    username: str = ""
+    password: str = ""
+    sentinel_password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Address(kind={self.kind!r}, hosts={self.hosts!r}, path={self.path!r}, service={self.service!r})"
+
+    @classmethod
+    def read(cls, url: str) -> Address:
+        """Raises `Misconfigured`, in words that hold nothing of the URL but its scheme."""
+        try:
+            parts = urlsplit(url)
+            options = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+            kind, tls, own = _SCHEMES[parts.scheme]
+            login, _, hosts = parts.netloc.rpartition("@")
+            username, _, password = login.partition(":")
+            path = parts.path.strip("/")
+            service = ""
+            if kind == "sentinel":
+                service, _, path = path.partition("/")
+            if kind == "socket" or (kind != "cluster" and not path):
+                path = options.pop("db", [path if kind != "socket" else ""])[0]
+            found = cls(
+                kind=kind,
+                hosts=() if kind == "socket" else tuple(_host(text, own) for text in hosts.split(",")),
+                path=unquote(parts.path) if kind == "socket" else "",
+                service=unquote(service),
+                db=_db(path),
+                tls=tls,
+                username=unquote(username),
+                password=unquote(password),
+                sentinel_password=options.pop("sentinel_password", [""])[0] if kind == "sentinel" else "",
+            )
+            if options or parts.fragment or bool(found.service) != (kind == "sentinel"):
+                raise ValueError
+            if (kind == "socket" and (hosts or not found.path.strip("/"))) or (
+                kind == "single" and len(found.hosts) > 1
+            ):
+                raise ValueError
+        except (ValueError, KeyError):
+            text = (
+                "This is no URL of Redis. Write redis://user:password@host:6379/0, rediss:// for TLS, "
+                "unix:///path.sock, redis+sentinel://host1,host2/service or redis+cluster://host1,host2."
+            )
+            raise Misconfigured(text, message=text) from None
+        return found
+
+    def client(self) -> Client:
+        """Make a client. It connects when it is first asked something, and asks nothing twice."""
+        kwargs: dict[str, Any] = {
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),  # an attempt that may have been counted is not counted again
+            "socket_connect_timeout": TRY_FOR / 2,
+            "socket_timeout": TRY_FOR,
+        }
+        if self.password:
+            kwargs["credential_provider"] = UsernamePasswordCredentialProvider(self.username or None, self.password)
+        if self.tls:
+            kwargs["ssl"] = True
+        if self.kind == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in self.hosts]
+            return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **kwargs)
+        kwargs["db"] = self.db
+        if self.kind == "sentinel":
+            short = {"socket_connect_timeout": TRY_FOR / 4, "socket_timeout": TRY_FOR / 4, "protocol": 2}
+            if self.sentinel_password:
+                short["password"] = self.sentinel_password
+            if self.tls:
+                short["ssl"] = True
+            found: Redis = Sentinel(self.hosts, sentinel_kwargs=short, **kwargs).master_for(self.service)
+            return found
+        if self.kind == "socket":
+            return Redis(unix_socket_path=self.path, **kwargs)
+        ((host, port),) = self.hosts
+        return Redis(host=host, port=port, **kwargs)
+
+
+def _host(text: str, default: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    host, port = parts.hostname, parts.port
+    if not host or parts.path or parts.username is not None:
+        raise ValueError
+    return host, default if port is None else port
+
+
+def _db(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit() and len(text) < 6):  # noqa: PLR2004 - there are 16, or a few more
+        raise ValueError
+    return int(text or 0)
+
+
+class Link:
+    """A client of Redis for one purpose, and whether anybody answers it.
+
+    Lost at the first failure, it is tried again at once and then twice a second, with a fresh client each time: another
+    server may have the name by now. Nobody's request pays for the trying.
+    """
+
+    def __init__(self, address: Address, wait: float, probe: Callable[[Client], Awaitable[None]], purpose: str) -> None:
+        self._address, self._wait, self._probe, self._purpose = address, wait, probe, purpose
+        self.is_up, self.is_cluster = True, address.kind == "cluster"
+        self._client = address.client()
+        self._pause, self._back_at = 0.0, -math.inf
+        self._returning: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Connect, or begin to try. What is wrong with the URL is told now and not at the first request."""
+        failure = await self._try()
+        if failure is not None:
+            self.lose(failure)
+
+    async def close(self) -> None:
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.gather(self._returning, return_exceptions=True)
+        self.is_up = False
+        await shut(self._client)
+
+    async def ask(self, question: Callable[[Client], Awaitable[T]]) -> T:
+        """Raises `Unavailable`: at once while the link is lost, and after `wait` seconds when it is lost now."""
+        client = self._client
+        if not self.is_up:
+            raise Unavailable(f"redis is out of reach: {self._purpose}")
+        try:
+            async with asyncio.timeout(self._wait):
+                return await question(client)
+        except (RedisError, OSError, TimeoutError) as exc:
+            if client is self._client:
+                self.lose(exc)
+            # Not chained: a server that does not know AUTH repeats what was sent to it, the password, in its error.
+            raise Unavailable(f"redis: {_name_of(exc)}") from None
+
+    def lose(self, failure: Exception) -> None:
+        if self.is_up:
+            self.is_up = False
+            self._returning = asyncio.get_running_loop().create_task(self._return(failure))
+
+    async def _return(self, failure: Exception) -> None:
+        loop = asyncio.get_running_loop()
+        steady = loop.time() - self._back_at > STEADY_AFTER
+        self._pause = 0.0 if steady else min(max(2 * self._pause, 0.25), PAUSE_AT_MOST)
+        await asyncio.sleep(self._pause)
+        # One that answers at once was not lost: a pause of this process, or a connection that had gone stale.
+        told = not steady
+        last: Exception | None = failure
+        while last is not None:
+            old, self._client = self._client, self._address.client()
+            await shut(old)
+            last = await self._try()
+            if last is not None:
+                if not told:
+                    log.warning("redis is out of reach (%s) for %s", _name_of(last), self._purpose)
+                    told = True
+                await asyncio.sleep(TRY_EVERY)
+        self.is_up, self._back_at = True, loop.time()
+        if told:
+            log.warning("redis is back for %s", self._purpose.partition(":")[0])
+
+    async def _try(self) -> Exception | None:
+        try:
+            async with asyncio.timeout(TRY_FOR):
+                await self._probe(self._client)
+        except (RedisError, OSError, TimeoutError) as exc:
+            return exc
+        return None
+
+
+async def shut(client: Client) -> None:
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(TRY_FOR):
+            await client.aclose()
+
+
+_CODES = frozenset({
+    "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY", "WRONGPASS",
+})  # fmt: skip
+
+
+def _name_of(exc: Exception) -> str:
+    """What may be said of an error. Its text may hold what was sent, a password too."""
+    code = str(exc).partition(" ")[0]
+    return f"{type(exc).__name__}, {code}" if code in _CODES else type(exc).__name__
+
+
+class Together(Generic[Q, A]):
+    """Asks the questions of one turn of the loop in one batch, and what is asked while `AT_ONCE` batches are under way
+    in the next one. A caller that leaves takes nobody's answer with it.
+    """
+
+    def __init__(self, ask: Callable[[list[Q]], Awaitable[list[A]]]) -> None:
+        self._ask = ask
+        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._flying: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, question: Q) -> A:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[A] = loop.create_future()
+        self._waiting.append((question, answer))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._fly)
+        return await answer
+
+    def _fly(self) -> None:
+        while self._waiting and len(self._flying) < AT_ONCE:
+            batch, self._waiting = self._waiting[:BATCH_AT_MOST], self._waiting[BATCH_AT_MOST:]
+            task = asyncio.get_running_loop().create_task(self._carry(batch))
+            self._flying.add(task)
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._flying.discard(task)
+        self._fly()
+
+    async def _carry(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        try:
+            answers = await self._ask([question for question, _ in batch])
+        except Exception as exc:  # noqa: BLE001 - each who asked is told of it
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(exc)
+            return
+        for (_, answer), given in zip(batch, answers, strict=True):
+            if not answer.done():
+                answer.set_result(given)
