@@ -52,6 +52,7 @@ PROTOCOLS = {f"dutchdoor.{family}" for family in FAMILIES if family != "web"}
 BELONGS_TO = {
     **{("credentials", part): "password" for part in ("hashing", "legacy", "strength")},
     **{("access", part): "jwt" for part in ("cache", "inspect", "jws")},
+    ("stores", "redis_link"): "redis",
 }
 # In web, everything but these is what they are made of.
 FRAMEWORKS = {"asgi", "django", "fastapi", "flask", "starlette"}

@@ -285,12 +285,14 @@ class Copies(Protocol):
     judges an access token. They may be old, or be gone at any moment; nothing else may be wrong with them.
     """
 
-    async def recent_session(self, session_id: str) -> tuple[Session, Account, float] | None:
+    async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
         """Give a copy and when its read began, or None, soon. Never raises."""
         ...
 
-    def keep_recent(self, session: Session, account: Account, read_at: float) -> None:
-        """Keep a copy of what was read from the store, for a minute at most, if that can be done. `read_at` is from
-        before the read began.
+    def keep_recent(self, session: Session, account: Account, read_at: float, log_epoch: int) -> None:
+        """Keep a copy of what was read from the store, for a minute at most, if that can be done.
+
+        `read_at` and `log_epoch` are from before the read began. The copy is for those alone who follow that log: after
+        a restore, what was read before it may never have been.
         """
         ...

@@ -31,7 +31,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import math
 import secrets
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -120,7 +119,6 @@ class RedisStore:
         self._listening: asyncio.Task[None] | None = None
         self._hushed = self._again = self._publishing = False
         self._numbers = count()
-        self._log_epoch, self._epoch_began = 0, -math.inf
         self._is_open = False
         # Made by `open`.
         self._tag: bytes
@@ -144,7 +142,7 @@ class RedisStore:
         head = self._record.head()
         log_epoch = (await self._record.node_rows()).log_epoch if head is None else head.log_epoch
         read = await self._record.read_log(log_epoch, _NO_ENTRY)
-        self._log_epoch, self._salt = read.log_epoch, read.salt
+        self._salt = read.salt
         digest = hashlib.blake2b(read.salt, digest_size=9, person=b"dd deployment").digest()
         self._tag = b"dd:" + encode(digest).encode()
         self._limits_key, self._channel = b"{%s}:limits" % self._tag, b"%s:log" % self._tag
@@ -188,12 +186,12 @@ class RedisStore:
 
     # --- copies of sessions -------------------------------------------------------------------------------------------
 
-    async def recent_session(self, session_id: str) -> tuple[Session, Account, float] | None:
+    async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
         """See `dutchdoor.store.Copies`. Whatever is wrong with Redis or with what it holds, there is no copy."""
         link = self._copies
         if link is None or not link.is_up:
             return None
-        name = self._sealer.name(session_id, self._log_epoch)
+        name = self._sealer.name(session_id, log_epoch)
         try:
             sealed = await self._look(name)
         except Unavailable:
@@ -204,18 +202,14 @@ class RedisStore:
         read_at, session, account = copy
         return session, account, read_at
 
-    def keep_recent(self, session: Session, account: Account, read_at: float) -> None:
+    def keep_recent(self, session: Session, account: Account, read_at: float, log_epoch: int) -> None:
         """See `dutchdoor.store.Copies`."""
         link = self._copies
         if link is None or not link.is_up or len(self._keeping) >= COPIES_WAITING:
             return
-        # What was read just before a log began may be of the database before its restore, and must not be named as if
-        # it were of the one after.
-        if asyncio.get_running_loop().time() - self._epoch_began < REMEMBERED_FOR:
-            return
         if not self._keeping:
             self._soon(self._keep(link))
-        self._keeping[self._sealer.name(session.id, self._log_epoch)] = session, account, read_at
+        self._keeping[self._sealer.name(session.id, log_epoch)] = session, account, read_at
 
     async def _keep(self, link: Link) -> None:
         keeping, self._keeping = self._keeping, {}
@@ -325,33 +319,22 @@ class RedisStore:
             else:
                 there.append(change)
         done = await self._record.commit(*there)
-        self._note(done.log_epoch)
         if any(isinstance(change, Revoke) for change in changes):
             self._publish()
         await self._forgive(give_back, forget)
         return done
 
-    def _note(self, log_epoch: int) -> None:
-        """Name copies by the log they were read under: a restore makes those from before it unknown."""
-        if log_epoch > self._log_epoch:
-            self._log_epoch, self._epoch_began = log_epoch, asyncio.get_running_loop().time()
-
     def head(self) -> LogHead | None:
         return self._record.head()
 
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
-        read = await self._record.read_log(log_epoch, after)
-        self._note(read.log_epoch)
-        return read
+        return await self._record.read_log(log_epoch, after)
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
-        read = await self._record.node_renew(row, after)
-        self._note(read.log_epoch)
-        return read
+        return await self._record.node_renew(row, after)
 
     async def begin_log_epoch(self, now: float) -> int:
         begun = await self._record.begin_log_epoch(now)
-        self._note(begun)
         self._publish()
         return begun
 

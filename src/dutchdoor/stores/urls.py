@@ -1,37 +1,72 @@
-"""From a URL to a store: the one line that a new place to keep things adds here.
+"""From URLs to a store: the one line that a new place to keep things adds here.
 
-memory:                    gone when the process ends: for trying out and for tests
-sqlite:///dutchdoor.db     a file beside the working directory
-sqlite:////srv/door.db     a file with an absolute path: four slashes, the spelling other Python libraries use
+memory:                           gone when the process ends: for trying out and for tests
+sqlite:///dutchdoor.db            a file beside the working directory
+sqlite:////srv/door.db            a file with an absolute path: four slashes, the spelling other Python libraries use
+postgresql://door:pw@host/door    a server; several nodes may share it
+
+Beside any of them may stand Redis or Valkey, as one server, behind Sentinel or as a cluster: see `stores/redis.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any, Protocol
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.store import Store
+from dutchdoor.store import Copies, Store
 
-__all__ = ["make_store"]
+__all__ = ["CopyingStore", "make_store", "with_redis"]
 
 # By name and not by import: a store whose driver is not installed must cost nothing to those who do not use it.
 _MEMBERS = {
     "memory": "dutchdoor.stores.memory",
     "sqlite": "dutchdoor.stores.sqlite",
+    "postgresql": "dutchdoor.stores.postgres",
 }
 
 
-def make_store(url: str) -> Store:
-    """Make the store a URL names; it is opened later, by whoever uses it, in the process that uses it.
+class CopyingStore(Store, Copies, Protocol):
+    """A store that may have copies of sessions beside it."""
+
+
+def make_store(url: str, redis: str = "", *, key: bytes = b"") -> Store:
+    """Make the store a URL names; it is opened later, by whoever uses it, in the process that uses it. With `redis`,
+    that stands beside it: see `with_redis`.
 
     Raises:
-        Misconfigured: no such scheme, or a URL it cannot read.
+        Misconfigured: no such scheme, a URL it cannot read, or a driver that is not installed.
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in _MEMBERS:
         # The URL itself may hold a password: only what stands before the first colon is repeated, and not all of that.
         text = f"There is no store for the scheme {scheme[:20]!r}; there are {', '.join(sorted(_MEMBERS))}."
         raise Misconfigured(text, message=text)
-    from_url: Callable[[str], Store] = import_module(_MEMBERS[scheme]).from_url
-    return from_url(url)
+    from_url: Callable[[str], Store] = _member(_MEMBERS[scheme], scheme).from_url
+    store = from_url(url)
+    return with_redis(store, redis, key=key) if redis else store
+
+
+def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
+    """Put the Redis or Valkey that a URL names beside a store, which stays the record of everything.
+
+    `key` seals what is kept there: 32 secret bytes that all nodes have. Without one, copies of sessions serve this
+    process alone.
+
+    Raises:
+        Misconfigured: a URL it cannot read, or the driver is not installed.
+    """
+    around: Callable[..., CopyingStore] = _member("dutchdoor.stores.redis", "redis").around
+    return around(store, url, key=key)
+
+
+def _member(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("dutchdoor"):
+            raise
+        extra = {"postgresql": "postgres"}.get(extra, extra)
+        text = f"{exc.name} is not installed, which this store needs: pip install dutchdoor[{extra}]"
+        raise Misconfigured(text, message=text) from exc
