@@ -131,7 +131,7 @@ async def measure_others(store: SqliteStore) -> list[tuple[str, float]]:
 
     entry = Revocation(kind="session", id="x", expires_at=0.0)
     return [
-        await timed("revocations(), nothing new", 20_000, 1, lambda: store.revocations(head)),
+        await timed("read_log(), nothing new", 20_000, 1, lambda: store.read_log(1, head)),
         await timed("commit, one after the other", 200, 1, lambda: store.commit(Revoke(entry))),
         await timed("commit, 64 at once", 6400, 64, lambda: store.commit(Revoke(entry))),
         await timed("hit, one after the other", 500, 1, lambda: store.hit(bucket, time.time())),

@@ -42,6 +42,7 @@ from dutchdoor.errors import (
 from dutchdoor.one_time import OneTimeSecret
 from dutchdoor.policy import STANDARD
 from dutchdoor.store import Discard, EndAll, Log, Remove, Revoke, Swap, Take
+from dutchdoor.testing.store_laws import the_log
 
 ANN = "ann@example.com"
 THIRD_PASSWORD = "and yet another sentence 11"
@@ -99,7 +100,7 @@ class House:
         return len(await self.store.events(name=name, limit=1000))
 
     async def entries(self) -> int:
-        return len(await self.store.revocations(0))
+        return len(await the_log(self.store))
 
     async def holds(self, one_time: str) -> bool:
         """Whether a one-time token is still there."""

@@ -49,7 +49,6 @@ class ToldStore:
         self.node_register, self.node_renew = store.node_register, store.node_renew
         self.node_rows, self.node_forget = store.node_rows, store.node_forget
         self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
-        self.revocations = store.revocations  # type: ignore[attr-defined] # until the last caller reads by `read_log`
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()

@@ -367,9 +367,6 @@ class MemoryStore:
             rows=rows,
         )
 
-    async def revocations(self, after: int) -> list[Revocation]:  # until the last caller reads by `read_log`
-        return list((await self.read_log(self._log_epoch, after)).entries)
-
     async def live_revocations(self, subject: str, now: float) -> int:
         with self._lock:
             return sum(entry.expires_at > now for entry in self._log_of.get(subject, ()))

@@ -317,11 +317,6 @@ class SqliteStore:
         row = self._one("SELECT epoch, seq FROM revocation_log")
         return None if row is None else LogHead(*row)
 
-    async def revocations(self, after: int) -> list[Revocation]:  # until the last caller reads by `read_log`
-        if self._is_open and after >= self._head.words[1]:
-            return []
-        return list((await self.read_log(self._head.words[0], after)).entries)
-
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
         values = log_epoch, after
         rows = self._all(_READ_LOG, *values, _PAGE_INLINE + 1)
