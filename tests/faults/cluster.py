@@ -142,8 +142,9 @@ class Node:
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def wire(self, **more: Any) -> Wire:
-        return Wire(self.port, **more)
+    def wire(self, *, direct: bool = False, **more: Any) -> Wire:
+        """A connection to it; `direct`: around the proxy."""
+        return Wire(self.link.target[1] if direct else self.port, **more)
 
 
 class Cluster:
@@ -193,7 +194,7 @@ class Cluster:
     ) -> Auth:
         """One more node, in this process, over the same store and with no proxy between."""
         return Auth(
-            make_store(self.database),
+            make_store(self.database, self.redis) if self.redis else make_store(self.database),
             master_key=self.master,
             public_url=PUBLIC,
             proxies=["127.0.0.1"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.faults.cluster import cluster
-from tests.faults.stores import STORES, stored
+from tests.faults.stores import SERVERS, STORES, stored
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -17,5 +17,12 @@ def shared(request, tmp_path_factory):
 @pytest.fixture(params=STORES)
 def place(request):
     """Where a cluster of the test's own may keep things."""
+    with stored(request.param) as found:
+        yield found
+
+
+@pytest.fixture(params=SERVERS)
+def server_place(request):
+    """The same, a network away: a store that can be cut off."""
     with stored(request.param) as found:
         yield found
