@@ -401,6 +401,88 @@ async def test_a_commit_that_fails_hides_nothing(store):
     assert [entry.seq for entry in await the_log(store)] == [1]
 
 
+async def test_a_commit_of_this_process_wakes_at_once(store, monkeypatch):
+    """Whoever watches waits for a timer only where another process writes."""
+    monkeypatch.setattr(sqlite, "_LOOK_EVERY", 3600.0)
+    woken = asyncio.Event()
+    unwatch = store.watch(woken.set)
+    await asyncio.wait_for(woken.wait(), 10)  # the first look
+    for _ in range(3):
+        woken.clear()
+        await store.commit(Log(an_event()))
+        await store.commit(Revoke(a_revocation()))
+        await asyncio.wait_for(woken.wait(), 10)
+    unwatch()
+
+
+async def test_whoever_is_woken_finds_the_entry(path, store):
+    """Another process raises the head long before its commit is on the disk: nobody is woken for nothing, and then
+    left asleep when the entry is there.
+    """
+    found = []
+
+    async def look():
+        found.append(len(await the_log(store)))
+
+    unwatch = store.watch(lambda: tasks.append(asyncio.ensure_future(look())))
+    tasks = []
+    other = SqliteStore(path)
+    await other.open()
+    slow = threading.Event()
+
+    def before_commit(sql):
+        if sql == "COMMIT":
+            slow.wait(10)
+
+    slow.set()
+    await in_writer(other, lambda c: c.set_trace_callback(before_commit))
+    slow.clear()
+    commit = asyncio.ensure_future(other.commit(Revoke(a_revocation())))
+    while store.head().seq == 0:
+        await asyncio.sleep(0.001)
+    for _ in range(10):
+        await asyncio.sleep(sqlite._LOOK_EVERY)
+    slow.set()
+    await commit
+    while 1 not in found:
+        await asyncio.wait_for(asyncio.sleep(sqlite._LOOK_EVERY), 10)
+    await asyncio.gather(*tasks)
+    assert set(found) <= {0, 1}
+    unwatch()
+    await other.close()
+
+
+async def test_one_timer_serves_all_who_watch(store):
+    """A loop looks every few milliseconds once for all, and not at all when nobody watches."""
+    stops = [store.watch(lambda: None) for _ in range(5)]
+    assert len(store._watches) == 1
+    (watch,) = store._watches.values()
+    for stop in stops:
+        assert not watch._timer.cancelled()
+        stop()
+    assert store._watches == {}
+    assert watch._timer.cancelled()
+
+
+async def test_a_long_log_is_read_beside_the_loop(store, monkeypatch):
+    """A few entries are read where they are asked for; a page of them on a thread of its own."""
+    threads = set()
+    read = sqlite._renewed
+
+    def noted(*args, **named):
+        threads.add(threading.current_thread().name)
+        return read(*args, **named)
+
+    monkeypatch.setattr(sqlite, "_renewed", noted)
+    await store.commit(*[Revoke(a_revocation()) for _ in range(sqlite._PAGE + 10)])
+    first = await store.read_log(1, 0)
+    assert (len(first.entries), first.upto, first.head) == (sqlite._PAGE, sqlite._PAGE, sqlite._PAGE + 10)
+    assert all("scanner" in name for name in threads)
+    threads.clear()
+    assert len((await store.read_log(1, first.upto)).entries) == 10
+    assert threads == {threading.current_thread().name}
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 

@@ -22,10 +22,10 @@ The laws:
    within six where what it waits for is another writer or the disk's flush. A commit that raised it may or may not have
    happened.
 10. **Nothing in it signs anybody in**: no record holds a usable secret.
-11. **Nodes.** Each verb about nodes' rows is one transaction where commits go. A renewal sees every commit that returned
-    before it began, and replaces a row only if it is there; of a renewal and a `node_forget` at once one wins, and no
-    row comes back after it was forgotten. A registered row survives what a commit survives; the loss of power may undo
-    the last renewals of a store that lives on one machine.
+11. **Nodes.** Each verb about nodes' rows is one transaction where commits go. A renewal sees every commit that
+    returned before it began, and replaces a row only if it is there; of a renewal and a `node_forget` at once one wins,
+    and no row comes back after it was forgotten. A registered row survives what a commit survives; the loss of power
+    may undo the last renewals of a store that lives on one machine.
 """
 
 from __future__ import annotations
@@ -224,24 +224,33 @@ class Store(Protocol):
         ...
 
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
-        """Entries of the log with a higher `seq`, in order, all or the first few thousand; from the beginning if the log
-        is another. No row is touched.
+        """Entries of the log with a higher `seq`, in order, all or the first few thousand; from the beginning if the
+        log is another. No row is touched.
         """
         ...
 
     async def live_revocations(self, subject: str, now: float) -> int:
-        """How many entries of a subject's sessions and tokens have not expired."""
+        """How many entries of the log that name this subject as their own have not expired: `expires_at > now`."""
         ...
 
     async def begin_log_epoch(self, now: float) -> int:
-        """Begin a new log, after a restore or a promotion that may have lost commits: the log epoch becomes
-        max(the last + 1, `now` in milliseconds), every node's row is deleted, and every account's epoch is raised to it
-        (with its revision, by one). Entries stay. Gives the log epoch.
+        """Begin a new log, after a restore or a promotion that may have lost commits, or a move to another store. Gives
+        its epoch.
+
+        The log epoch becomes max(the last + 1, `now` in milliseconds), and every node's row is deleted. Entries, their
+        numbers and the salt stay. Every account's epoch becomes max(its own + 1, the log epoch), and its revision rises
+        by one: whatever was raised and lost, a later entry of the subject covers every token from before.
+
+        Sessions stay as they are, and live: a session's epoch is that of its proof, which nothing compares later.
+        Access tokens carry the account's epoch of their signing, so a fresh one comes with the next refresh. A sign-in
+        or a change of password that is under way is refused, and succeeds when it is tried again.
         """
         ...
 
     async def node_register(self, row: NodeRow) -> None:
-        """Insert a row; it is durable when this returns."""
+        """Insert a row, or replace the one of this id: whoever does not know whether it was written asks again. It is
+        durable when this returns.
+        """
         ...
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
