@@ -30,7 +30,7 @@ from tests.standins import (
 
 from dutchdoor import authority as authority_file
 from dutchdoor import remembered, sessions
-from dutchdoor.accounts import with_roles
+from dutchdoor.accounts import Account, with_roles
 from dutchdoor.authority import Authority, SignedIn
 from dutchdoor.errors import (
     InvalidToken,
@@ -44,7 +44,7 @@ from dutchdoor.ids import new_id
 from dutchdoor.policy import STANDARD, Policy
 from dutchdoor.refresh import RefreshToken, mint
 from dutchdoor.sessions import Session, SessionToken
-from dutchdoor.store import Discard, End, Swap
+from dutchdoor.store import Change, Discard, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
 W = STANDARD.refresh_window
@@ -604,7 +604,9 @@ async def test_the_limit_is_exact_over_processes(tmp_path: Path, clock: Clock, r
             assert (started, full, failed) == (LIMIT, 50 - LIMIT, 0), answers
         else:
             assert (started >= 8, full, started + failed) == (True, 0, 50), answers
-            assert all("Unavailable" in answer or answer.endswith("0 []\n") for answer in answers), answers
+            # Or the many evictions were folded into one, by raising the epoch that another's proof was read with.
+            losses = ("Unavailable", "NotAuthenticated", "0 []\n")
+            assert all(any(loss in answer for loss in losses) for answer in answers), answers
 
 
 # Races of one sign-in or check with an end
@@ -836,8 +838,11 @@ async def test_lost_updates_are_noticed(tmp_path: Path, clock: Clock) -> None:
 async def test_an_unlogged_end_is_noticed(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The races can fail: were an end written without its entry in the log, access tokens would outlive it."""
     async with opened("memory", tmp_path, clock) as over:
-        real = Authority._ending
-        monkeypatch.setattr(Authority, "_ending", lambda *a, **n: [c for c in real(*a, **n) if isinstance(c, End)])
+
+        async def unlogged(self: Authority, account: Account, entries: Any, now: float) -> tuple[list[Change], Account]:
+            return [], account
+
+        monkeypatch.setattr(Authority, "_revoking", unlogged)
         for rule in ("R2a", "R3a"):
             await broken(test_a_refresh_that_overlaps_an_end(over, clock, rule, log_out))
         await broken(test_what_is_ended_is_dead(over, "hybrid", log_out))
@@ -845,12 +850,7 @@ async def test_an_unlogged_end_is_noticed(tmp_path: Path, clock: Clock, monkeypa
 
 async def test_a_counted_limit_is_noticed(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The race for the limit can fail: a count without the account's swap lets two sign-ins pass each other."""
-    real = Authority._room_for_one_more
-
-    async def uncounted(self: Authority, *args: Any) -> Any:
-        return [change for change in await real(self, *args) if not isinstance(change, Swap)]
-
-    monkeypatch.setattr(Authority, "_room_for_one_more", uncounted)
+    monkeypatch.setattr(Authority, "_in_turn", lambda self, account: [])
     for rule in ONE_MORE:
         folder = tmp_path / rule
         folder.mkdir()

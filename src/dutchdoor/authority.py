@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,12 +27,13 @@ from dutchdoor.errors import (
     NotAuthenticated,
     NotFound,
     SessionLimitReached,
+    StaleClaims,
     Superseded,
     Unavailable,
     UnknownKey,
 )
 from dutchdoor.events import AuditEvent, EventName, event
-from dutchdoor.fencing import Fencing
+from dutchdoor.fencing import Ended, Fencing, ended
 from dutchdoor.ids import is_id, new_id
 from dutchdoor.keyring import KeyRing, StoredKey
 from dutchdoor.keys import Key, KeySet
@@ -52,11 +53,12 @@ from dutchdoor.refresh import (
 )
 from dutchdoor.refresh import Superseded as IsSuperseded
 from dutchdoor.remembered import Remembered, RememberedSessions
-from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
+from dutchdoor.revocation.lease import Terms
+from dutchdoor.revocation.log import COALESCE_ABOVE, FOR_EVER, Revocation, RevocationLog, coalesced
 from dutchdoor.sessions import Session, SessionToken
-from dutchdoor.store import Add, Change, Committed, End, EndAll, Expect, Log, Revoke, Store, Swap
+from dutchdoor.store import Add, Change, End, EndAll, Expect, Log, Revoke, Store, Swap
 
-__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn", "ended"]
+__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
 
 RACES = 8
 """Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not
@@ -77,25 +79,13 @@ LISTED = 500
 everybody else waiting.
 """
 
-ENDED_ONE_BY_ONE = 64
+ENDED_ONE_BY_ONE = COALESCE_ABOVE
 """Sessions that end with an entry and an event each. Anyone may have made thousands of his own account: as many changes
 in one transaction, and they keep every other writer waiting.
 """
 
 ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
 """What an operator adds to access tokens, within the size budget and never under a refused name."""
-
-
-class Ended(Struct, frozen=True, kw_only=True):
-    """What ending did: how many sessions, and what a fence of it needs to know."""
-
-    count: int
-    seq: int
-    """The place in the log after which nobody may accept them."""
-    log_epoch: int
-    """The log that `seq` counts in."""
-    longest_lease: float
-    """Seconds: the longest of any node that had a row at the commit, or after it; 0 when none had."""
 
 
 class SignedIn(Struct, frozen=True, kw_only=True):
@@ -118,6 +108,15 @@ class SignedIn(Struct, frozen=True, kw_only=True):
         return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
 
 
+class _Leaving(NamedTuple):
+    """A session that is about to end, why, and by whose hand if not the caller's."""
+
+    session: Session
+    account: Account
+    reason: str = "replaced"
+    actor: str = ""
+
+
 class Authority:
     """One node's authority over a store. Safe to use from one event loop; several nodes may share a store."""
 
@@ -132,6 +131,7 @@ class Authority:
         alg: str = "ES256",
         client_id: str = "app",
         claims: ClaimsHook | None = None,
+        lease: float = Terms().lease_for,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`clock` is the time of day; without one, the store's where it has one for all nodes, else this machine's.
@@ -140,7 +140,7 @@ class Authority:
         all.
         """
         self.store, self.master, self.policy = store, master, policy
-        self.fencing = Fencing(store, clock=clock)
+        self.fencing = Fencing(store, clock=clock, terms=Terms(lease_for=lease))
         self.clock = self.fencing.clock
         self.issuer, self.audience, self.client_id, self.alg = issuer, tuple(audience) or (issuer,), client_id, alg
         self.symmetric = alg.startswith("HS")
@@ -203,14 +203,26 @@ class Authority:
             account = await self.store.account(verified.subject)
             if account is None or not account.active or account.epoch != verified.epoch:
                 raise NotAuthenticated("the account changed since the proof")
-            leaving = [session for session in replacing if await self._is_live(session.id, now)]
+            leaving = [_Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
             if inside is not None:
-                if not await self._is_live(inside.id, now):
+                found = await self._live(inside.id, now)
+                if found is None:
                     raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
-                leaving.append(inside)
+                leaving.append(_Leaving(*found))
+            if mode != "jwt":
+                leaving += await self._over_the_limit(account, leaving, now)
             changes: list[Change] = [Expect(account.subject, verified.epoch)]
-            for session in leaving:
-                changes += self._ending(session, "replaced", client, actor=account.subject, now=now)
+            raised = account
+            for owner, of_his in _by_owner(leaving):
+                ends, after = await self._ending(owner, of_his, client, actor=account.subject, now=now)
+                changes += ends
+                if owner.subject == account.subject:
+                    raised = after
+            if mode != "jwt" and raised is account:
+                changes += self._in_turn(account)
+            if raised is not account:
+                # Raised in the very transaction that expects the proof's epoch: nothing came in between.
+                account, verified = raised, replace(verified, epoch=raised.epoch)
             if mode == "jwt":
                 signed_in, record = await self._issue_stateless(account, verified, client, client_id, scope, now)
             else:
@@ -224,7 +236,6 @@ class Authority:
                     now=now,
                     policy=self.policy,
                 )
-                changes += await self._room_for_one_more(account, leaving, client, now)
                 changes.append(Add(session))
                 record = self._event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
@@ -235,9 +246,9 @@ class Authority:
             return signed_in
         raise Unavailable("starting a session kept losing races")
 
-    async def _is_live(self, session_id: str, now: float) -> bool:
+    async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
         found = await self.store.session(session_id)
-        return found is not None and sessions.is_live(*found, now)
+        return found if found is not None and sessions.is_live(*found, now) else None
 
     async def _issue_stateless(
         self, account: Account, verified: Verified, client: Client, client_id: str, scope: str, now: float
@@ -256,13 +267,11 @@ class Authority:
         )
         return SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in), record
 
-    async def _room_for_one_more(
-        self, account: Account, leaving: Sequence[Session], client: Client, now: float
-    ) -> list[Change]:
-        """What must happen, or hold, for one more session of an account to start."""
+    async def _over_the_limit(self, account: Account, leaving: Sequence[_Leaving], now: float) -> list[_Leaving]:
+        """What must end for one more session of an account to start. Raises `SessionLimitReached`."""
         if self.policy.max_sessions is None:
             return []
-        gone = {session.id for session in leaving}
+        gone = {each.session.id for each in leaving}
         live = [
             session
             for session in await self.store.sessions_of(account.subject)
@@ -271,12 +280,12 @@ class Authority:
         over = sessions.to_end_for(live, self.policy)
         if over is None:
             raise SessionLimitReached(f"{len(live)} sessions are live")
+        return [_Leaving(session, account, "limit", "system") for session in over]
+
+    def _in_turn(self, account: Account) -> list[Change]:
         # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one
         # counts the first. A count without it would let both through.
-        changes: list[Change] = [Swap(account)]
-        for session in over:
-            changes += self._ending(session, "limit", client, actor="system", now=now)
-        return changes
+        return [] if self.policy.max_sessions is None else [Swap(account)]
 
     async def provide(self, subject: str) -> Account:
         """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in.
@@ -366,7 +375,11 @@ class Authority:
             return self._verifiers[1].verify(token, now)
 
     def _covered(self, claims: Claims) -> bool:
-        return self.log.covers(Named(claims.sub, claims.epoch, claims.sid, claims.jti, claims.client_id, claims.kid))
+        """Tell whether what a token stands for has ended. Raises `StaleClaims` when only its claims are out of date."""
+        kind = self.fencing.node.log.covering_token(claims)
+        if kind == "subject":
+            raise StaleClaims("the subject's epoch has risen")
+        return kind is not None
 
     async def claims_of_any_age(self, token: str) -> Claims:
         """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
@@ -509,7 +522,8 @@ class Authority:
                 await self._end_stolen(session, account, client, now, rule)
                 raise InvalidToken(f"{rule}: two holders of one refresh token")
             case Impossible():
-                changes = self._ending(session, "impossible_token", client, actor="system", now=now)
+                leaving = _Leaving(session, account, "impossible_token")
+                changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
                 await self.store.commit(
                     *changes,
                     Log(self._event("refresh_impossible", session, client, now, detail="newer than any issued")),
@@ -517,12 +531,14 @@ class Authority:
                 raise InvalidToken("R7: newer than any issued")
 
     async def _end_stolen(self, session: Session, account: Account, client: Client, now: float, rule: str) -> None:
-        changes = self._ending(session, "theft", client, actor="system", now=now)
-        changes.append(Log(self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")))
         if self.policy.theft_ends_all:
             raised = replace(account, epoch=account.epoch + 1)
-            changes += [Swap(raised), *self.ending_all(raised, "theft", now)]
-        await self.store.commit(*changes)
+            changes = [Swap(raised), *self.ending_all(raised, "theft", now)]
+        else:
+            leaving = _Leaving(session, account, "theft")
+            changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
+        record = self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")
+        await self.store.commit(*changes, Log(record))
         await self.on_theft(account, client)
 
     async def on_theft(self, account: Account, client: Client) -> None:
@@ -546,26 +562,21 @@ class Authority:
 
         With `subject`, another's session is `NotFound`, exactly as one that never was.
         """
-        found = await self.store.session(session_id) if is_id(session_id) else None
-        if found is None or (subject is not None and found[0].subject != subject):
-            raise NotFound("no such session")
-        session = found[0]
-        if session.ended_at is None:
+        for _ in range(RACES):
+            found = await self.store.session(session_id) if is_id(session_id) else None
+            if found is None or (subject is not None and found[0].subject != subject):
+                raise NotFound("no such session")
+            session, account = found
+            if session.ended_at is not None:
+                return await self.fencing.nothing_left()
+            leaving = _Leaving(session, account, reason)
+            changes, _ = await self._ending(account, [leaving], client, actor=actor, now=self.clock())
             try:
-                done = await self.store.commit(*self._ending(session, reason, client, actor=actor, now=self.clock()))
-                return ended(done, 1)
+                done = await self.store.commit(*changes)
             except Conflict:
-                pass  # it ended in this moment, by someone else's hand
-        return await self.nothing_left()
-
-    async def nothing_left(self) -> Ended:
-        """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may not have heard
-        that it is fenced, because it is not.
-        """
-        rows = await self.store.node_rows()
-        head = await self.fencing.head()
-        longest = max((row.lease_for for row in rows.rows), default=0.0)
-        return Ended(count=0, seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
+                continue  # it ended in this moment by someone else's hand, or its account changed
+            return ended(done, 1)
+        raise Unavailable("ending the session kept losing races")
 
     async def end_all(
         self,
@@ -606,7 +617,7 @@ class Authority:
             now = self.clock()
             account = await self.store.account(subject)
             if account is None:
-                return await self.nothing_left()
+                return await self.fencing.nothing_left()
             found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
             if len(found) > ENDED_ONE_BY_ONE + 1:
                 raised = replace(account, epoch=account.epoch + 1)
@@ -620,14 +631,14 @@ class Authority:
                 except Conflict:
                     continue
                 return ended(done)
-            others = [s for s in found if s.id != keep and sessions.is_live(s, account, now)]
-            if not others:
-                return await self.nothing_left()
-            changes = [
-                change
-                for session in others
-                for change in self._ending(session, "ended_by_owner", client, actor=subject, now=now)
+            others = [
+                _Leaving(s, account, "ended_by_owner")
+                for s in found
+                if s.id != keep and sessions.is_live(s, account, now)
             ]
+            if not others:
+                return await self.fencing.nothing_left()
+            changes, _ = await self._ending(account, others, client, actor=subject, now=now)
             try:
                 done = await self.store.commit(*changes)
             except Conflict:
@@ -642,42 +653,81 @@ class Authority:
         """
         if claims.sid is None:
             await self.fencing.follow()
-            if self._covered(claims):
-                return await self.nothing_left()
+            if self.log.covering_token(claims) is not None:
+                return await self.fencing.nothing_left()
             return await self.end_token(claims, client=client)
         try:
             return await self.end(claims.sid, client=client, actor=claims.sub)
         except NotFound:
-            return await self.nothing_left()
+            return await self.fencing.nothing_left()
 
     async def end_token(self, claims: Claims, *, client: Client) -> Ended:
         """End a stateless token before its time, by its `jti`."""
-        now = self.clock()
-        record = event(
-            "token_revoked",
-            now=now,
-            client=client,
-            subject=claims.sub,
-            actor=claims.sub,
-            client_id=claims.client_id,
-            detail=claims.jti,
-        )
-        # Not `exp`: what was passed on to a service has the same `jti` and another end.
-        done = await self.store.commit(
-            Revoke(Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)),
-            Log(record),
-        )
-        return ended(done, 1)
+        for _ in range(RACES):
+            now = self.clock()
+            record = event(
+                "token_revoked",
+                now=now,
+                client=client,
+                subject=claims.sub,
+                actor=claims.sub,
+                client_id=claims.client_id,
+                detail=claims.jti,
+            )
+            # Not `exp`: what was passed on to a service has the same `jti` and another end.
+            entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
+            account = await self.store.account(claims.sub)
+            changes: list[Change] = [Revoke(entry)]
+            if account is not None:
+                changes, _ = await self._revoking(account, [entry], now)
+            try:
+                done = await self.store.commit(*changes, Log(record))
+            except Conflict:
+                continue
+            return ended(done, 1)
+        raise Unavailable("ending the token kept losing races")
 
-    def _ending(self, session: Session, reason: str, client: Client, *, actor: str, now: float) -> list[Change]:
-        """The one way a session ends: its row, its entry in the log, its event. Nothing else may end one."""
-        entry = Revocation(kind="session", id=session.id, expires_at=now + LONGEST_ACCESS, subject=session.subject)
-        name: EventName = "logout" if reason == "logout" else "session_ended"
-        return [
-            End(session.id, reason, now),
-            Revoke(entry),
-            Log(self._event(name, session, client, now, detail=reason, actor=actor)),
+    async def _ending(
+        self, account: Account, leaving: Sequence[_Leaving], client: Client, *, actor: str, now: float
+    ) -> tuple[list[Change], Account]:
+        """The one way sessions end: their rows, their entries in the log, their events. Nothing else may end one. Gives
+        the account as it is after.
+        """
+        entries = [
+            Revocation(
+                kind="session", id=each.session.id, expires_at=now + LONGEST_ACCESS, subject=each.session.subject
+            )
+            for each in leaving
         ]
+        changes, raised = await self._revoking(account, entries, now)
+        for session, _, reason, who in leaving:
+            name: EventName = "logout" if reason == "logout" else "session_ended"
+            record = self._event(name, session, client, now, detail=reason, actor=who or actor)
+            changes += [End(session.id, reason, now), Log(record)]
+        return changes, raised
+
+    async def _revoking(
+        self, account: Account, entries: Sequence[Revocation], now: float
+    ) -> tuple[list[Change], Account]:
+        """Append entries of a subject's sessions or tokens; or, where many of his live already, one that covers them
+        all, for which his epoch rises: nobody fills every verifier's memory with his own log-outs.
+        """
+        live = await self.store.live_revocations(account.subject, now)
+        folded = [
+            coalesced(
+                entry,
+                subject=account.subject,
+                epoch=account.epoch,
+                live=live + number,
+                expires_at=now + LONGEST_ACCESS,
+            )
+            for number, entry in enumerate(entries)
+        ]
+        whole = next((entry for entry in folded if entry.kind == "subject"), None)
+        if whole is None:
+            return [Revoke(entry) for entry in folded], account
+        raised = replace(account, epoch=whole.min_epoch)
+        return [Swap(raised), Revoke(whole)], raised
 
     def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
         """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
@@ -827,7 +877,7 @@ class Authority:
             if row is None:
                 raise NotFound("no such key")
             if row.revoked_at is not None:
-                return await self.nothing_left()
+                return await self.fencing.nothing_left()
             record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
             entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
             try:
@@ -907,14 +957,15 @@ class Authority:
         )
 
 
-def ended(done: Committed, count: int | None = None) -> Ended:
-    """What a commit that revoked something ended. The store looked at the nodes' rows in it."""
-    return Ended(
-        count=done.ended if count is None else count,
-        seq=done.seq,
-        log_epoch=done.log_epoch,
-        longest_lease=done.longest_lease,
-    )
+def _by_owner(leaving: Sequence[_Leaving]) -> list[tuple[Account, list[_Leaving]]]:
+    """Sessions by whose they are, with the account as it was read last. A browser that signs in may have been another
+    person's.
+    """
+    owners: dict[str, tuple[Account, list[_Leaving]]] = {}
+    for each in leaving:
+        _, of_his = owners.get(each.account.subject, (each.account, []))
+        owners[each.account.subject] = each.account, [*of_his, each]
+    return list(owners.values())
 
 
 def principal_of_claims(claims: Claims) -> Principal:

@@ -15,7 +15,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.revocation.fence import Fence
@@ -24,9 +26,9 @@ from dutchdoor.revocation.log import RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
 from dutchdoor.revocation.rows import Forget, LogHead, Question, ReadLog, ReadRows, Register, Renew, Renewed, Rows
-from dutchdoor.store import Store
+from dutchdoor.store import Committed, Store
 
-__all__ = ["Fencing", "Followed", "Revoked", "elapsed"]
+__all__ = ["Ended", "Fencing", "Followed", "elapsed", "ended"]
 
 SWEEP: Final = 16_384
 """Entries looked at for expiry at a time: some milliseconds at most."""
@@ -45,15 +47,26 @@ def elapsed() -> float:
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
-class Revoked(Protocol):
-    """What a fence needs to know of a commit that revoked something: `authority.Ended` is one."""
+class Ended(Struct, frozen=True, kw_only=True):
+    """What ending did: how many sessions, tokens or keys, and what a fence of it needs to know."""
 
-    @property
-    def seq(self) -> int: ...
-    @property
-    def log_epoch(self) -> int: ...
-    @property
-    def longest_lease(self) -> float: ...
+    count: int
+    seq: int
+    """The place in the log after which nobody may accept them."""
+    log_epoch: int
+    """The log that `seq` counts in."""
+    longest_lease: float
+    """Seconds: the longest of any node that had a row at the commit, or after it; 0 when none had."""
+
+
+def ended(done: Committed, count: int | None = None) -> Ended:
+    """What a commit that revoked something ended. The store looked at the nodes' rows in it."""
+    return Ended(
+        count=done.ended if count is None else count,
+        seq=done.seq,
+        log_epoch=done.log_epoch,
+        longest_lease=done.longest_lease,
+    )
 
 
 class Followed(NamedTuple):
@@ -161,14 +174,6 @@ class Fencing:
             self._carry_out()
         await self._read()
 
-    async def head(self) -> LogHead:
-        """Tell how far the log goes now. Raises `Unavailable`."""
-        head = self.store.head()
-        if head is None:
-            await self._read()
-            head = LogHead(self.node.log_epoch, self.node.applied_seq)
-        return head
-
     async def _read(self) -> None:
         """Read the log to its end, beginning after this call. Those who come while one is under way share the next."""
         reading = self._next_read
@@ -195,7 +200,19 @@ class Fencing:
 
     # Fences
 
-    async def fence(self, done: Revoked, *, wait: float) -> Fence:
+    async def nothing_left(self) -> Ended:
+        """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may have lost the
+        answer, and its fence may not have fallen. Raises `Unavailable`.
+        """
+        head = self.store.head()
+        if head is None:
+            await self._read()
+            head = LogHead(self.node.log_epoch, self.node.applied_seq)
+        rows = await self.store.node_rows()
+        longest = max((row.lease_for for row in rows.rows), default=0.0)
+        return Ended(count=0, seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
+
+    async def fence(self, done: Ended, *, wait: float) -> Fence:
         """Begin the fence of what a commit revoked, and wait for it so many seconds at most."""
         fence = self.node.fence(
             done.seq,
