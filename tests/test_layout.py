@@ -37,6 +37,7 @@ ROW_OF = {
     "dutchdoor.store": SEAM,
     "dutchdoor.authority": VERBS,
     "dutchdoor.directory": VERBS,
+    "dutchdoor.verifier": VERBS,
     "dutchdoor.fencing": VERBS,
     "dutchdoor.stores": VERBS,
     "dutchdoor.mail": VERBS,

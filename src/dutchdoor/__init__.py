@@ -6,6 +6,11 @@ Three calls make an application's log-in:
     app.mount("/", auth.asgi())                           # /auth/register, /auth/login, /auth/logout ...
     principal = await auth.principal(request.headers)     # who is this, whichever way they proved it
 
+A service that only checks access tokens, wherever it runs, refuses those that were revoked as soon as log-out says so:
+
+    verify = Verifier("https://auth.example.com", audience="api")
+    principal = verify(token)                             # or `await verify.check(token)`
+
 Whoever brings users of their own takes `auth.authority` and starts sessions from a `Verified` of their own making.
 Everything raised on purpose is a `DutchdoorError`. What you can rely on is named here; the rest may move.
 """
@@ -20,8 +25,9 @@ if TYPE_CHECKING:
     from dutchdoor.errors import DutchdoorError
     from dutchdoor.policy import HIGH, RELAXED, STANDARD, Policy
     from dutchdoor.principal import Principal, Verified
+    from dutchdoor.verifier import Verifier
 
-__all__ = ["HIGH", "RELAXED", "STANDARD", "Auth", "DutchdoorError", "Policy", "Principal", "Verified"]
+__all__ = ["HIGH", "RELAXED", "STANDARD", "Auth", "DutchdoorError", "Policy", "Principal", "Verified", "Verifier"]
 
 _WHERE = {
     "Auth": "auth",
@@ -32,6 +38,7 @@ _WHERE = {
     "RELAXED": "policy",
     "STANDARD": "policy",
     "Verified": "principal",
+    "Verifier": "verifier",
 }
 
 

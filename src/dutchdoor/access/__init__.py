@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final, Protocol, TypeAlias
 
 from msgspec import Meta, Struct
 
-__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "TokenVerifier"]
+from dutchdoor.principal import Principal
+
+__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "TokenVerifier", "principal_of"]
 
 MAX_TOKEN: Final = 8192
 """Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
@@ -59,6 +61,22 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     @property
     def scopes(self) -> frozenset[str]:
         return frozenset(self.scope.split())
+
+
+def principal_of(claims: Claims) -> Principal:
+    """Give who a request is that brought a token with these claims."""
+    return Principal(
+        subject=claims.sub,
+        method="access_token",
+        session_id=claims.sid,
+        client_id=claims.client_id,
+        roles=claims.roles,
+        scope=claims.scope,
+        auth_time=claims.iat if claims.auth_time is None else claims.auth_time,
+        amr=claims.amr,
+        expires_at=claims.exp,
+        token_id=claims.jti,
+    )
 
 
 class TokenVerifier(Protocol):

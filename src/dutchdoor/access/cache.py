@@ -18,13 +18,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from threading import Lock
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec.structs import force_setattr
 
-from dutchdoor.access import MAX_TOKEN, Claims
+from dutchdoor.access import MAX_TOKEN, Claims, principal_of
 from dutchdoor.access.jwt import AccessTokenVerifier
 from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.principal import Principal
 
 __all__ = ["GENERATION_FOR", "TokenCache"]
 
@@ -32,6 +33,9 @@ GENERATION_FOR: Final = 300.0
 """Seconds after which a generation grows old. An entry that nobody uses is gone after twice this."""
 MIN_ENTRIES: Final = 2
 MAX_ENTRIES: Final = 10_000_000
+
+_Known: TypeAlias = tuple[Claims, Principal]
+"""What a token says, and who its bearer is: made once."""
 
 _new_hash = hashlib.sha256().copy  # cheaper than making one
 
@@ -41,22 +45,27 @@ class TokenCache:
 
     Args:
         verify: what verifies a token seen for the first time.
-        covered: tells whether a revocation covers these claims. Asked on every call, hit or not.
+        covered: tells whether a revocation covers these claims. Asked on every call, hit or not; `recognise` leaves it
+            to its caller.
         entries: how many tokens at most, at about 1 kB each.
     """
 
     __slots__ = ("_covered", "_grows_old_at", "_half", "_held", "_leeway", "_lock", "_verify")
 
     def __init__(
-        self, verify: AccessTokenVerifier, *, covered: Callable[[Claims], bool], entries: int = 10_000
+        self,
+        verify: AccessTokenVerifier,
+        *,
+        covered: Callable[[Claims], bool] = lambda _claims: False,
+        entries: int = 10_000,
     ) -> None:
         """Raises `Misconfigured` for a number of entries that is no bound."""
         if not MIN_ENTRIES <= entries <= MAX_ENTRIES:
             raise Misconfigured("a cache of verified tokens has 2 to 10,000,000 entries")
         self._verify, self._covered, self._leeway, self._half = verify, covered, verify.leeway, entries // 2
         self._lock, self._grows_old_at = Lock(), 0.0
-        young: dict[bytes, Claims] = {}
-        old: dict[bytes, Claims] = {}
+        young: dict[bytes, _Known] = {}
+        old: dict[bytes, _Known] = {}
         # Replaced as a whole, so that a reader sees keys and what they verified together.
         self._held = (verify.keys, young, old)
 
@@ -74,6 +83,18 @@ class TokenCache:
         Raises:
             InvalidToken: as the verifier; or a revocation covers it.
         """
+        claims, _ = self.recognise(token, now)
+        if self._covered(claims):
+            raise InvalidToken("revoked")
+        return claims
+
+    def recognise(self, token: str | bytes, now: float) -> _Known:
+        """Verify a token, or recognise it, and give its claims and whom it speaks for. Whether they have been revoked
+        is for the caller to judge, at every call.
+
+        Raises:
+            InvalidToken: as the verifier.
+        """
         try:
             if len(token) > MAX_TOKEN:
                 raise InvalidToken("longer than any token")
@@ -83,12 +104,10 @@ class TokenCache:
         except (AttributeError, TypeError, ValueError):
             raise InvalidToken("a token is text") from None
         keys, young, _ = self._held
-        claims = young.get(name)
-        if claims is None or now >= claims.exp + self._leeway or self._verify.keys is not keys:
-            claims = self._elsewhere(token, name, now)
-        if self._covered(claims):
-            raise InvalidToken("revoked")
-        return claims
+        known = young.get(name)
+        if known is None or now >= known[0].exp + self._leeway or self._verify.keys is not keys:
+            return self._elsewhere(token, name, now)
+        return known
 
     def clear(self) -> None:
         """Forget everything."""
@@ -99,17 +118,22 @@ class TokenCache:
         _, young, old = self._held
         return len(young) + len(old)
 
-    def _elsewhere(self, token: str | bytes, name: bytes, now: float) -> Claims:
+    def renew_lock(self) -> None:
+        """In the child of a fork, where nobody is left who could let go of the old one."""
+        self._lock = Lock()
+
+    def _elsewhere(self, token: str | bytes, name: bytes, now: float) -> _Known:
         """Find a token in the old generation, or verify it; then keep it in the young one."""
         keys = self._verify.keys  # read before verifying: what older keys verified never gets among what these did
         held_keys, _, old = self._held
-        claims = old.get(name) if held_keys is keys else None
-        if claims is None or now >= claims.exp + self._leeway:
+        known = old.get(name) if held_keys is keys else None
+        if known is None or now >= known[0].exp + self._leeway:
             claims = self._verify.verify(token, now)
             # These two are equal in every entry. Sharing them saves an eighth of its size.
             force_setattr(claims, "iss", self._verify.issuer)
             if type(claims.aud) is str:
                 force_setattr(claims, "aud", self._verify.audience.get(claims.aud, claims.aud))
+            known = claims, principal_of(claims)
         with self._lock:
             held_keys, young, old = self._held
             if held_keys is not keys:
@@ -120,5 +144,5 @@ class TokenCache:
                 self._grows_old_at = now + GENERATION_FOR
                 if self._verify.keys is keys:
                     self._held = (keys, young, old)
-            young[name] = claims
-        return claims
+            young[name] = known
+        return known

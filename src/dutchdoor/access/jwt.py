@@ -77,10 +77,12 @@ class AccessTokenVerifier:
         issuer: what `iss` must equal, character for character.
         audience: who we are: one name or several, of which `aud` must hold at least one.
         leeway: seconds by which clocks may differ, at most 60.
+        longest: seconds a token may live from `iat` to `exp`. Whoever relies on the revocation log names what the
+            authority keeps to: entries are kept no longer.
         clock: what gives the time where the caller does not.
     """
 
-    __slots__ = ("audience", "clock", "issuer", "keys", "leeway")
+    __slots__ = ("audience", "clock", "issuer", "keys", "leeway", "longest")
 
     keys: KeySet
     """May be replaced at any time, for all threads at once; what was known of the old ones is forgotten with them."""
@@ -92,6 +94,7 @@ class AccessTokenVerifier:
         issuer: str,
         audience: str | Iterable[str],
         leeway: float = 10.0,
+        longest: float = MAX_TIME,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises `Misconfigured` for an empty issuer or audience, or a leeway beyond `MAX_LEEWAY`."""
@@ -102,7 +105,7 @@ class AccessTokenVerifier:
             raise Misconfigured("a verifier needs an audience")
         if not 0 <= leeway <= MAX_LEEWAY:
             raise Misconfigured("leeway is 0 to 60 seconds")
-        self.issuer, self.leeway, self.clock = issuer, leeway, clock
+        self.issuer, self.leeway, self.longest, self.clock = issuer, leeway, longest, clock
         self.audience = {name: name for name in names}
         self.keys = keys if isinstance(keys, KeySet) else keys.alone()
 
@@ -143,6 +146,8 @@ class AccessTokenVerifier:
             raise InvalidToken("issued in the future")
         if exp < iat:
             raise InvalidToken("expired before it was issued")
+        if exp - iat > self.longest:
+            raise InvalidToken("lives longer than any token of this issuer")
         if nbf is not None and not nbf <= now + leeway:
             raise InvalidToken("not valid yet")
         force_setattr(claims, "kid", header.key.kid)

@@ -1,0 +1,37 @@
+"""Where an authority is, read from its URL by its exact spelling."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from dutchdoor.errors import Misconfigured
+
+__all__ = ["PORTS", "Origin"]
+
+PORTS: Final = {"http": 80, "https": 443}
+_ORIGIN: Final = re.compile(r"(https?)://(?:([a-z0-9._-]{1,253})|\[([0-9a-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?")
+_THIS_MACHINE: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port of an authority, and nothing else: it has no path."""
+
+    secure: bool
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, issuer: str) -> Origin:
+        """Read an issuer's URL. Raises `Misconfigured` for anything but https, or http to this very machine."""
+        # Tokens carry the issuer as the authority spells it, and it is compared character for character.
+        found = _ORIGIN.fullmatch(issuer) if isinstance(issuer, str) else None
+        port = int(found[4] or 0) if found else 0
+        if found is None or port > 65535 or port == PORTS[found[1]]:  # noqa: PLR2004
+            # What was given may hold a password, and is not repeated.
+            message = "An issuer is an origin and nothing more, as its tokens spell it: https://auth.example.com."
+            raise Misconfigured("no origin", message=message)
+        scheme, host = found[1], found[2] or found[3]
+        if scheme == "http" and not _THIS_MACHINE.fullmatch(host):
+            raise Misconfigured("plain HTTP", message="Plain HTTP is for this machine alone: an issuer is https://...")
+        return cls(scheme == "https", host, port or PORTS[scheme])
