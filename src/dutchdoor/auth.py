@@ -32,9 +32,10 @@ from dutchdoor.mail.letters import Letters
 from dutchdoor.master import MasterKey, MasterKeys
 from dutchdoor.policy import STANDARD, Policy
 from dutchdoor.principal import Principal
+from dutchdoor.revocation.lease import Terms
 from dutchdoor.store import Store
 from dutchdoor.stores.urls import make_store
-from dutchdoor.web import admin, oauth, own, site, wellknown
+from dutchdoor.web import admin, oauth, own, revocations, site, wellknown
 from dutchdoor.web.api import Api, Call, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cors import Cors
@@ -70,6 +71,8 @@ class Auth:
         hasher: how passwords are hashed.
         breached: tells whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens.
+        lease: seconds for which a verifier may trust what it knows of the revocation log: both the longest a fence can
+            take (times 1.1 / 0.9) and the longest outage of this that stateless checks survive.
         clock: the time of day, for tests. Without one it is the store's, where that is one for all nodes, else this
             machine's.
 
@@ -96,6 +99,7 @@ class Auth:
         hasher: PasswordHasher | None = None,
         breached: Callable[[str], bool] | None = None,
         claims: ClaimsHook | None = None,
+        lease: float = Terms().lease_for,
         security_contact: str = "",
         devices: DeviceReader | None = None,
         countries: CountryReader | None = None,
@@ -113,6 +117,7 @@ class Auth:
             policy=policy,
             alg=alg,
             claims=claims,
+            lease=lease,
             clock=clock,
         )
         self.directory = Directory(
@@ -135,8 +140,10 @@ class Auth:
             product=product,
             security_contact=security_contact,
         )
-        routes = (*own.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
-        pages = site.routes(routes, product=product, issuer=issuer, version=_version(), policy=policy)
+        routes = (*own.ROUTES, *revocations.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
+        pages = site.routes(
+            routes, product=product, issuer=issuer, version=_version(), policy=policy, keyless=edge.development
+        )
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
         self._open = False
         self._opening = asyncio.Lock()

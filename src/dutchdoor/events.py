@@ -21,10 +21,11 @@ EventName = Literal[
     "client_added", "client_removed",
     "email_verification_sent", "email_verified",
     "key_created", "key_exported", "key_revoked",
-    "login", "logout", "logout_all",
+    "log_begun", "login", "logout", "logout_all",
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
     "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
     "session_ended", "session_started", "token_issued", "token_revoked",
+    "verifier_added", "verifier_removed",
 ]  # fmt: skip
 Outcome = Literal["ok", "refused"]
 

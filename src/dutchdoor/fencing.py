@@ -126,6 +126,13 @@ class Fencing:
         self._closed = False
         await self._read()
 
+    def dismiss(self) -> None:
+        """Answer all who poll, without a lease, and grant nothing more: this process was asked to stop. Requests that
+        are under way are still judged.
+        """
+        self.node.stop(self.now())
+        self._carry_out()
+
     async def close(self) -> None:
         """Answer all who poll, grant nothing more, and forget the row if nobody holds a lease. Idempotent."""
         if self._closed:

@@ -225,6 +225,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     refresh_by_session: Limit = Limit(name="refresh_by_session", count=60, per_seconds=60.0, burst=30)
     # Refresh tokens that are not ours. Nobody honest has one, but for those of a database that was restored.
     bad_refresh_by_address: Limit = Limit(name="bad_refresh_by_address", count=120, per_seconds=HOUR, burst=60)
+    # Polls of one process that acknowledge nothing new. It asks again when it has waited for a quarter of a lease (a
+    # quarter of a second at the shortest), when it was cut off, and when it begins.
+    poll_by_holder: Limit = Limit(name="poll_by_holder", count=10, per_seconds=1.0, burst=20)
+    # The same of all processes of one service, and the tokens they ask about: 4,096 at the default lease make 1,640
+    # polls a second, and come at once when this server was restarted.
+    ask_by_verifier_key: Limit = Limit(name="ask_by_verifier_key", count=2000, per_seconds=1.0, burst=8192)
 
 
 DEFAULT_LIMITS = Limits()

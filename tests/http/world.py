@@ -24,12 +24,14 @@ from dutchdoor.auth import Auth
 from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.directory import Directory
+from dutchdoor.fencing import elapsed
 from dutchdoor.ids import new_id
 from dutchdoor.limits import Limits
 from dutchdoor.policy import STANDARD, Policy
 from dutchdoor.registered_clients import ClientSecret, RegisteredClient
 from dutchdoor.store import Add, Store
 from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.device import UserAgentReader
 
@@ -84,7 +86,7 @@ class Answer(NamedTuple):
 
 SESSION, REFRESH, MARK = "dd_session", "dd_refresh", "dd_mark"
 _SAME_SITE = {SESSION: "Lax", REFRESH: "Strict", MARK: "Strict"}
-_TOKEN = re.compile(rb"dd[sroc]1_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]+\.")
+_TOKEN = re.compile(rb"dd[srocv]1_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]+\.")
 _INNARDS = re.compile(
     rb"Traceback|File \"|\.py\b|sqlite|SELECT |INSERT |UPDATE |/usr/|/home/|site-packages|"
     rb"dutchdoor\.[a-z]+\.[A-Z]|Exception",
@@ -178,6 +180,16 @@ class Recorder:
 RECORDER = Recorder()
 
 
+class Elapsed:
+    """Elapsed time, which goes on by itself and can be helped."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return elapsed() + self.ahead
+
+
 # --- the wire --------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +244,8 @@ class World:
             **more,
         )
         self.auth._user_agents = _DEVICES
+        self.elapsed = Elapsed()
+        self.auth.authority.fencing.now = self.elapsed
         self.app: AsgiApplication = self.auth.asgi()
         self.secure = self.auth.site.secure
         self.host = HOST if self.secure else "localhost:8000"
@@ -260,8 +274,11 @@ class World:
         bearer: str | None = None,
         peer: str | None = None,
         host: str | None = None,
+        gone: asyncio.Event | None = None,
     ) -> Answer:
-        """Send one request exactly as it is written here, and judge the answer."""
+        """Send one request exactly as it is written here, and judge the answer. `gone` is set when the client hangs
+        up.
+        """
         content, typed = body_of(json, form, body)
         path, _, query = path.partition("?")
         sent = [("host", self.host if host is None else host), *typed, *headers]
@@ -289,7 +306,10 @@ class World:
         waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def receive() -> Any:
-            return waiting.pop() if waiting else {"type": "http.disconnect"}
+            if waiting:
+                return waiting.pop()
+            await (gone or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             told.append(message)
@@ -319,6 +339,14 @@ class World:
         await self.store.commit(Add(row))
         return row.id, secret.text()
 
+    async def add_verifier(self, name: str = "orders") -> str:
+        """Make a verifier key."""
+        secret = VerifierSecret.mint(new_id())
+        await self.store.commit(
+            Add(VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=self.clock()))
+        )
+        return secret.text()
+
     def api_client(self) -> Client:
         return Client(address=HOME)
 
@@ -342,6 +370,8 @@ class World:
 async def a_world(**options: Any) -> AsyncIterator[World]:
     world = World(**options)
     async with world.auth:
+        # For a guarded lease, a store that remembers nothing cannot know who held leases before it.
+        world.elapsed.ahead += 60
         yield world
 
 

@@ -131,10 +131,15 @@ def test_what_serve_would_not_read_is_refused(safe: dict[str, object]) -> None:
 
 
 def test_j18_the_revocation_window_is_a_number(safe: dict[str, object]) -> None:
-    """J18: what was ended is refused here at once, and elsewhere after at most the life of a token; both are said."""
-    sentence = revocation_window(read_settings({**safe, "access_for": "5m"}, {}))
-    assert "at most 5 minutes after log-out" in sentence
-    assert sentence.endswith("on this server: 0.")
+    """J18: what was ended is refused here at once, by followers within a guarded lease, and elsewhere after at most the
+    life of a token; an outage is survived for what is left of a lease. All of it is said, in numbers.
+    """
+    said = revocation_window(read_settings({**safe, "access_for": "5m", "lease": "20s"}, {}))
+    lines = said.splitlines()
+    assert lines[1].endswith("every process of it             0 s")
+    assert "24.4 s at the latest (a lease of 20 s, guarded)" in said
+    assert "until its token expires: 5 minutes at the most" in said
+    assert lines[-1].endswith("go on for 12 to 16 s, and are stale then.")
 
 
 def test_exit_codes(
@@ -158,7 +163,13 @@ def test_exit_codes(
     safe["require_verified_email"] = True
     safe["password_minimum"] = 15
     assert code() == 0
-    assert json.loads(capsys.readouterr().out)["revocation"] == {"unfollowed_verifier_s": 600.0, "this_server_s": 0}
+    assert json.loads(capsys.readouterr().out)["revocation"] == {
+        "this_server_s": 0,
+        "lease_s": 10.0,
+        "following_verifier_s": pytest.approx(12.2, abs=0.1),
+        "accepting_verifier_s": 600.0,
+        "unfollowed_verifier_s": 600.0,
+    }
     assert code(rotation="strict") == 0
     assert code(mail="console:") == 1
     assert code(public_url="nonsense") == 2

@@ -200,10 +200,11 @@ def test_sessions_are_listed_and_ended(run: Run) -> None:
     first = listed[-1]["id"]
     assert run("session", "end", first, "mistyped").code == 1
     assert asynchronously(_is_live(tokens[0]))
-    assert run("session", "end", first, "--json").json == {"ended": 1}
+    assert run("session", "end", first, "--json").json == {"ended": 1, "fenced": True, "fenced_in_ms": 0}
     assert not asynchronously(_is_live(tokens[0]))
-    assert run("session", "end", first).out == "Ended 0 sessions.\n"
-    assert run("session", "end", "--user", "ada@example.com").out == "Ended 2 sessions.\n"
+    fenced = "Fenced: no server and no verifier that follows the log accepts it any more.\n"
+    assert run("session", "end", first).out == "Ended 0 sessions.\n" + fenced
+    assert run("session", "end", "--user", "ada@example.com").out == "Ended 2 sessions.\n" + fenced
     assert not asynchronously(_is_live(tokens[2]))
     events = run("audit", "--user", "ada@example.com", "--name", "session_ended", "--json").json
     assert {event["actor"] for event in events} == {"cli"}

@@ -36,6 +36,7 @@ from dutchdoor.web.http import (
     MethodNotAllowed,
     OAuthRefused,
     TooLarge,
+    UnknownVerifier,
     UnsupportedMediaType,
 )
 from dutchdoor.web.problems import problem
@@ -56,6 +57,8 @@ ROWS = [
     (WrongCredentials("x"), 401, "wrong_credentials", BEARER),
     (InvalidToken("x"), 401, "invalid_token", BEARER + b', error="invalid_token"'),
     (domain.UnknownKey("x"), 401, "invalid_token", BEARER + b', error="invalid_token"'),
+    (domain.StaleClaims("x"), 401, "token_stale", BEARER + b', error="invalid_token"'),
+    (UnknownVerifier("x"), 401, "unknown_verifier", BEARER + b', error="invalid_token"'),
     (AmbiguousCookie("x"), 401, "ambiguous_cookie", BEARER + b', error="invalid_token"'),
     (
         StepUpRequired("x", max_age=300.9),

@@ -36,6 +36,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         audience=settings.audience,
         policy=settings.policy,
         alg=settings.alg,
+        lease=settings.lease,
         product=settings.product,
         mail=_mail(settings),
         hasher=PasswordHasher(

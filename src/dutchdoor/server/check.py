@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from msgspec import Struct
 
+from dutchdoor.auth import is_closed_to_others
 from dutchdoor.errors import Misconfigured
 from dutchdoor.policy import DAY, MINUTE
+from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.assemble import sqlite_file
 from dutchdoor.server.config import Settings
 from dutchdoor.server.serve import refuse_unsafe, tls_context
@@ -23,6 +25,9 @@ from dutchdoor.web.forwarded import Edge
 __all__ = ["Finding", "findings", "revocation_window"]
 
 ACCESS_AT_MOST = 15 * MINUTE
+LEASE_AT_MOST = 60.0
+LEFT_FOR_VERIFIERS = 0.6, 0.8
+"""What a verifier holds of a lease: a node grants from what is left of its own."""
 PASSWORD_ALONE = 15
 RENEW_BEFORE = 14 * DAY
 WIDE = {4: 16, 6: 48}
@@ -57,10 +62,16 @@ def revocation_window(settings: Settings) -> str:
     """How long something that was ended may still be accepted, as numbers people see."""
     lives = settings.policy.access_for
     minutes = f"{lives / MINUTE:g} minute" + ("" if lives == MINUTE else "s")
-    return (
-        f"An access token that a verifier checks without following the log lives at most {minutes} after log-out; "
-        "on this server: 0."
-    )
+    shortest, longest = (settings.lease * share for share in LEFT_FOR_VERIFIERS)
+    return f"""\
+How long what was ended may still be accepted, after the call that ended it:
+  by this server, every process of it             0 s
+  by a verifier that follows the revocation log   0 s once the answer says `fenced`: one exchange when all answer,
+                                                  {settings.lease * GUARD:.1f} s at the latest (a lease of \
+{settings.lease:g} s, guarded)
+  by a verifier told to accept when stale,
+  or one that follows no log                      until its token expires: {minutes} at the most
+While this server is down, verifiers that follow go on for {shortest:.0f} to {longest:.0f} s, and are stale then."""
 
 
 def _production(settings: Settings) -> bool:
@@ -149,6 +160,13 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
             "nearly everyone.",
             matters=False,
         )
+    if settings.lease > LEASE_AT_MOST:
+        yield Finding(
+            setting="lease",
+            what=f"A lease is {settings.lease:g} seconds.",
+            why=f"A log-out waits up to {settings.lease * GUARD:.0f} seconds for one verifier that does not answer.",
+            matters=False,
+        )
     if settings.alg.startswith("HS"):
         yield Finding(
             setting="alg",
@@ -234,12 +252,12 @@ def _files(settings: Settings) -> Iterator[Finding]:
     ]
     for setting, path in secret_files:
         try:
-            mode = path.stat().st_mode
+            found = path.stat()
         except OSError:
             continue  # not made yet, or said elsewhere
         # A configuration file is no secret unless one stands in it; but one that others may change decides for us.
         public = setting == "config" and not _holds_a_secret(settings, path)
-        if mode & (0o022 if public else 0o077):
+        if found.st_mode & 0o022 if public else not is_closed_to_others(found):
             yield Finding(
                 setting=setting,
                 what=f"{path.name} can be {'changed' if public else 'read'} by other users of this machine.",

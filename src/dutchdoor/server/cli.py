@@ -32,9 +32,11 @@ _COMMANDS = {
     "import": "bring",
     "key": "key",
     "migrate": "migrate",
+    "restored": "restored",
     "session": "session",
     "token": "token",
     "user": "user",
+    "verifier": "verifier",
 }
 
 

@@ -85,6 +85,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     pepper: Secret | None
     alg: str
     audience: tuple[str, ...]
+    lease: float
     password_hash: str
     product: str
     mail: Secret

@@ -6,18 +6,26 @@ asked for.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from dutchdoor.store import Change, Committed, End, EndAll, Log
+from dutchdoor.web.api import Api
+from dutchdoor.web.verifiers import Followed, followed
 
 __all__ = ["Counters", "open_metrics_port"]
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+LOOK_EVERY = 5.0
+"""Seconds between two looks at who follows: a look costs a microsecond or two for each of them."""
+
+_Mode = Literal["livesum", "livemax", "livemin"]
 
 
 class Counters:
@@ -42,16 +50,62 @@ class Counters:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self._fences = Histogram(
+            "dutchdoor_fence_seconds",
+            "How long calls that revoke waited for their fence, by how it stood then.",
+            ("state",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0),
+            registry=self.registry,
+        )
+        self._waiting = self._gauge("fences_waiting", "Calls that wait for a fence.", "livesum")
+        self._followers = self._gauge("followers", "Processes that follow the log.", "livesum", "credential")
+        self._behind = self._gauge(
+            "followers_behind", "Entries that the slowest has not acknowledged.", "livemax", "credential"
+        )
+        self._leases = self._gauge("followers_lease_seconds", "The longest lease left.", "livemax", "credential")
+        self._entries = self._gauge("revocation_entries", "Live entries of the revocation log.", "livemax")
+        self._seq = self._gauge("revocation_seq", "The last entry that was applied; the lowest.", "livemin")
+        self._stale = self._gauge("stale", "Processes that would have to read the log at the next request.", "livesum")
         self._children: dict[tuple[str, int], Any] = {}
         self._refresh_children: dict[int, Any] = {}
         self._queue: Callable[[], int] | None = None
+        self._api: Api | None = None
+        self._looked_at = -math.inf
+        self._seen: set[str] = set()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"dutchdoor_{name}", text, labels, registry=self.registry)
 
+    def _gauge(self, name: str, text: str, mode: _Mode, *labels: str) -> Gauge:
+        return Gauge(f"dutchdoor_{name}", text, labels, registry=self.registry, multiprocess_mode=mode)
+
     def watch_hashing(self, length: Callable[[], int]) -> None:
         """Ask this for the length of the hashing queue whenever something was answered or asked."""
         self._queue = length
+
+    def watch_fences(self, api: Api) -> None:
+        """Tell of fences, and from time to time of who follows."""
+        self._api = api
+        api.fences.told = lambda state, took: self._fences.labels(state).observe(took)
+
+    def _look(self) -> None:
+        """Write down who follows. Per key, since there is no end to the ids of processes."""
+        now = time.monotonic()
+        if self._api is None or now - self._looked_at < LOOK_EVERY:
+            return
+        self._looked_at = now
+        fencing = self._api.authority.fencing
+        found = {each.credential: each for each in followed(fencing)}
+        for name in self._seen | set(found):
+            each = found.get(name, Followed(name, 0, 0, 0.0))
+            self._followers.labels(name).set(each.processes)
+            self._behind.labels(name).set(each.behind)
+            self._leases.labels(name).set(each.lease_left)
+        self._seen = set(found)
+        self._waiting.set(self._api.fences.waiting)
+        self._entries.set(len(fencing.log))
+        self._seq.set(fencing.node.applied_seq)
+        self._stale.set(not fencing.is_current())
 
     def committed(self, changes: Sequence[Change], committed: Committed, took: float) -> None:
         self._commits.observe(took)
@@ -78,8 +132,11 @@ class Counters:
             self._refreshes.labels(outcome).inc()
         if self._queue is not None:
             self._hashing.set(self._queue())
+        self._look()
 
     def text(self) -> bytes:
+        self._looked_at = -math.inf
+        self._look()
         return generate_latest(_everybodys(self.registry))
 
 

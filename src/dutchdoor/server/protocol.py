@@ -37,6 +37,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     request_for: ClassVar[float] = 20.0
     max_connections: ClassVar[int] = 4096
+    stopping: ClassVar[Callable[[], None] | None] = None
+    """Called once, when the server was asked to stop: what hangs is answered, or it would be waited for."""
     plain_from: ClassVar[Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None] = None
     """Where plain HTTP may come from besides this machine; None: from anywhere the socket is bound to."""
 
@@ -61,6 +63,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        stopping, BoundedProtocol.stopping = BoundedProtocol.stopping, None
+        super().shutdown()  # first, so that what is answered now is the last on its connection
+        if stopping is not None:
+            stopping()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

@@ -5,6 +5,7 @@ No endpoint here takes or gives a password: an administrator may start a reset, 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -13,9 +14,20 @@ from dutchdoor.errors import InvalidInput, NotFound
 from dutchdoor.keyring import StoredKey, state_of
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
+from dutchdoor.web.fences import fence, fence_of_user
 from dutchdoor.web.http import Response, json_response
-from dutchdoor.web.own import fence
-from dutchdoor.web.shapes import Accepted, Fence, Sessions, User, UserView, instant, session_view, user_view
+from dutchdoor.web.shapes import (
+    Accepted,
+    ChangedUser,
+    Fence,
+    Sessions,
+    User,
+    UserView,
+    instant,
+    session_view,
+    user_view,
+)
+from dutchdoor.web.verifiers import followed
 
 __all__ = ["ROUTES"]
 
@@ -63,6 +75,28 @@ class KeyView(Struct):
 
 class Keys(Struct):
     keys: list[KeyView]
+
+
+class VerifierView(Struct):
+    """What the processes that poll with one key hold from this node."""
+
+    name: str
+    following: int
+    """Processes."""
+    behind: int
+    """Entries that the slowest of them has not acknowledged."""
+    lease_left_ms: int
+    """The longest."""
+
+
+class Following(Struct):
+    """One node, and who follows the revocation log there. Another process of this server is another node."""
+
+    node: str
+    log_epoch: int
+    seq: int
+    entries: int
+    verifiers: list[VerifierView]
 
 
 class EventView(Struct):
@@ -126,7 +160,7 @@ async def show_account(call: Call) -> Response:
 
 async def disable(call: Call) -> Response:
     done = await call.directory.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
-    return fence(done)
+    return await fence(call, done)
 
 
 async def enable(call: Call) -> Response:
@@ -136,10 +170,10 @@ async def enable(call: Call) -> Response:
 
 async def set_roles(call: Call) -> Response:
     wanted: Roles = call.body
-    account = await call.directory.set_roles(
+    account, done = await call.directory.set_roles(
         call.params["subject"], wanted.roles, client=call.observed(), actor=_actor(call)
     )
-    return json_response(200, UserView(user_view(account)))
+    return await fence_of_user(call, done, account)
 
 
 async def force_reset(call: Call) -> Response:
@@ -159,14 +193,14 @@ async def end_sessions_of(call: Call) -> Response:
     done = await call.authority.end_all(
         call.params["subject"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
     )
-    return fence(done)
+    return await fence(call, done)
 
 
 async def end_session(call: Call) -> Response:
     done = await call.authority.end(
         call.params["id"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
     )
-    return fence(done)
+    return await fence(call, done)
 
 
 async def list_keys(call: Call) -> Response:
@@ -180,8 +214,8 @@ async def rotate_key(call: Call) -> Response:
 
 
 async def kill_key(call: Call) -> Response:
-    await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=_actor(call))
-    return json_response(200, Fence(fenced=True, fenced_in_ms=0, ended=0))
+    done = await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=_actor(call))
+    return await fence(call, done)
 
 
 def key_view(row: StoredKey, now: float) -> KeyView:
@@ -194,6 +228,18 @@ def key_view(row: StoredKey, now: float) -> KeyView:
         signs_until=instant(row.signs_until),
         verifies_until=instant(row.verifies_until),
     )
+
+
+async def list_verifiers(call: Call) -> Response:
+    fencing = call.authority.fencing
+    node = fencing.node
+    found = {key.name: VerifierView(key.name, 0, 0, 0) for key in await call.authority.store.verifier_keys()}
+    for each in followed(fencing):
+        found[each.credential] = VerifierView(
+            each.credential, each.processes, each.behind, math.ceil(each.lease_left * 1000)
+        )
+    verifiers = [found[name] for name in sorted(found)]
+    return json_response(200, Following(node.id, node.log_epoch, node.applied_seq, len(fencing.log), verifiers))
 
 
 async def list_events(call: Call) -> Response:
@@ -254,6 +300,7 @@ ROUTES = (
         handler=disable,
         demands="admin",
         gives=Fence,
+        fences=True,
         also=(404,),
         summary="Bar an account, and end everything it holds.",
     ),
@@ -272,7 +319,8 @@ ROUTES = (
         handler=set_roles,
         demands="admin",
         body=Roles,
-        gives=UserView,
+        gives=ChangedUser,
+        fences=True,
         also=(404,),
         summary="Give an account these roles and no others.",
     ),
@@ -300,6 +348,7 @@ ROUTES = (
         handler=end_sessions_of,
         demands="admin",
         gives=Fence,
+        fences=True,
         also=(404,),
         summary="End every session and token of an account.",
     ),
@@ -309,6 +358,7 @@ ROUTES = (
         handler=end_session,
         demands="admin",
         gives=Fence,
+        fences=True,
         also=(404,),
         summary="End one session.",
     ),
@@ -335,8 +385,17 @@ ROUTES = (
         handler=kill_key,
         demands="admin",
         gives=Fence,
+        fences=True,
         also=(404,),
         summary="Kill a key: nothing it signed is accepted any more.",
+    ),
+    Route(
+        method="GET",
+        path="/admin/api/verifiers",
+        handler=list_verifiers,
+        demands="admin",
+        gives=Following,
+        summary="Verifier keys, and who follows the revocation log at the process that answers.",
     ),
     Route(
         method="GET",

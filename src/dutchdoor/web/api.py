@@ -30,20 +30,23 @@ from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthent
 from dutchdoor.principal import Principal
 from dutchdoor.registered_clients import ClientSecret, RegisteredClient
 from dutchdoor.sessions import Session, check_live
+from dutchdoor.verifier_keys import VerifierKey
 from dutchdoor.web import origin as origins
-from dutchdoor.web.body import Body, JsonBody, read_form, read_query
+from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
 from dutchdoor.web.cookies import PLAIN, SECURE, Cookies, Presented
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import SecurityHeaders
-from dutchdoor.web.http import BadRequest, Header, Request, Response
+from dutchdoor.web.http import BadRequest, Header, Request, Response, UnknownVerifier
 from dutchdoor.web.problems import problem
 from dutchdoor.web.rate import LocalBuckets
+from dutchdoor.web.verifiers import Verifiers
 
 __all__ = ["Api", "Call", "Caller", "Route", "Site"]
 
-Demand = Literal["anyone", "caller", "admin", "client"]
-"""Whom a route serves: anyone; a signed-in caller; one with the role `admin`; a registered client with its secret."""
+Demand = Literal["anyone", "caller", "admin", "client", "verifier", "asker"]
+"""Whom a route serves: anyone; a signed-in caller; one with the role `admin`; a registered client with its secret; a
+verifier with its key; either of the last two."""
 
 ADMIN = "admin"
 
@@ -77,6 +80,18 @@ class Caller(Struct, frozen=True, kw_only=True):
     by_cookie: bool
 
 
+class FencesWatched:
+    """What is to be seen of the fences that calls wait for. `told` is called at the end of each wait, with the fence's
+    state and the seconds it took.
+    """
+
+    __slots__ = ("told", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.told: Callable[[str, float], None] = lambda _state, _took: None
+
+
 Handler = Callable[["Call"], Awaitable[Response]]
 
 
@@ -91,6 +106,8 @@ class Route(Struct, frozen=True, kw_only=True):
     demands: Demand = "anyone"
     body: type[Body] | None = None
     """The type its JSON body is decoded into; None: it reads none."""
+    body_at_most: int = BODY_AT_MOST
+    """Bytes."""
     form: tuple[str, ...] = ()
     """The parameters it reads from a form instead (under /oauth2/)."""
     optional_body: bool = False
@@ -104,6 +121,10 @@ class Route(Struct, frozen=True, kw_only=True):
     """Answers whoever reaches it, under whatever host: those who watch a server name it by its address."""
     own_origin: bool = True
     """Judged by Fetch Metadata and Origin. Off where a registered client, not a browser, speaks."""
+    fences: bool = False
+    """Ends something, and answers 202 until that is fenced; `Prefer: wait=N` waits."""
+    hangs: bool = False
+    """Waits for something to happen, and is given up when its client hangs up. Never what changes anything."""
 
 
 class Call:
@@ -111,7 +132,6 @@ class Call:
 
     __slots__ = (
         "_presented",
-        "api",
         "api",
         "body",
         "caller",
@@ -122,6 +142,7 @@ class Call:
         "query",
         "request",
         "service",
+        "verifier",
     )
 
     def __init__(self, api: Api, request: Request, params: Mapping[str, str]) -> None:
@@ -130,6 +151,8 @@ class Call:
         self._presented: Presented | None = None
         self.caller: Caller | None = None
         self.service: RegisteredClient | None = None
+        self.verifier: VerifierKey | None = None
+        """On a route that demands one, None is a verifier on this machine in the development setting."""
         self.client: Client = _NOBODY
         self.body: Any = None
         self.form: dict[str, str] = {}
@@ -245,7 +268,13 @@ class Api:
         self.authority, self.directory, self.site, self.routes = authority, directory, site, tuple(routes)
         self.cookies: Cookies = SECURE if site.secure else PLAIN
         self.refresh_rate = LocalBuckets()
-        self._readers = {route.body: JsonBody(route.body) for route in self.routes if route.body is not None}
+        self.verifiers = Verifiers(authority, directory.limits)
+        self.fences = FencesWatched()
+        self._readers = {
+            route.body: JsonBody(route.body, at_most=route.body_at_most)
+            for route in self.routes
+            if route.body is not None
+        }
         self._security = SecurityHeaders(hsts=site.secure)
 
     def admit(self, request: Request) -> Response | None:
@@ -269,8 +298,10 @@ class Api:
         call = Call(self, request, params)
         if request.query and not route.form:
             call.query = read_query(request, known=route.query)
-        if route.demands == "client":
+        if route.demands == "client" or (route.demands == "asker" and not self._is_verifiers(call)):
             call.service = await self.service(call)
+        elif route.demands in {"verifier", "asker"}:
+            call.verifier = await self.verifier(call)
         elif route.demands != "anyone":
             call.caller = await call.identify()
             caller = call.required
@@ -306,6 +337,28 @@ class Api:
         policy = self.authority.policy
         if self.authority.clock() - principal.auth_time > policy.step_up_for:
             raise StepUpRequired("an administrator's proof is too old", max_age=policy.step_up_for)
+
+    def _is_verifiers(self, call: Call) -> bool:
+        """Whether a verifier asks, and not a registered client: with a key, or without where none is needed."""
+        scheme = (call.request.header(b"authorization") or "").partition(" ")[0].lower()
+        return scheme == "bearer" or (not scheme and self.site.edge.development)
+
+    async def verifier(self, call: Call) -> VerifierKey | None:
+        """Authenticate a verifier by its key as a bearer token, never by a cookie. On this machine alone, without a
+        public URL, none is needed, and whoever sends none gives None.
+
+        Raises `NotAuthenticated`, `UnknownVerifier`, `Unavailable`.
+        """
+        text = call.bearer()
+        if text is not None:
+            try:
+                return await self.verifiers.recognise(text)
+            except InvalidToken as error:
+                raise UnknownVerifier(error.reason) from None
+        if self.site.edge.development and call.request.header(b"authorization") is None:
+            return None
+        message = "Send a verifier key as a bearer token. `dutchdoor verifier add` makes one."
+        raise NotAuthenticated("no verifier key", message=message)
 
     async def service(self, call: Call) -> RegisteredClient:
         """Authenticate a confidential client by HTTP Basic (RFC 6749, section 2.3.1). Raises `NotAuthenticated`."""

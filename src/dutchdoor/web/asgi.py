@@ -7,8 +7,9 @@ router. Mounted into another application, it opens at the first request what a s
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
@@ -16,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from dutchdoor.errors import DutchdoorError, NotFound
 from dutchdoor.web.api import Api, Route
-from dutchdoor.web.body import BODY_AT_MOST, BoundedBody
-from dutchdoor.web.http import MethodNotAllowed, Request
+from dutchdoor.web.body import BoundedBody
+from dutchdoor.web.http import MethodNotAllowed, Request, Response
 
 __all__ = ["AsgiApplication"]
 
@@ -79,8 +80,9 @@ class AsgiApplication:
                 if refused is not None or route is None:
                     raise refused or NotFound("no such path")
                 if request.method != "GET":
-                    request.body = await _body(request, receive)
-                response = await api.answer(route, request, params)
+                    request.body = await _body(request, receive, route.body_at_most)
+                answering = api.answer(route, request, params)
+                response = await (_while_there(answering, receive) if route.hangs else answering)
         except _Gone:
             return
         except Exception as error:  # noqa: BLE001 - the one place where everything becomes an answer
@@ -152,9 +154,29 @@ def request_of(scope: Scope) -> Request:
     )
 
 
-async def _body(request: Request, receive: Receive) -> bytes:
+async def _while_there(answering: Coroutine[None, None, Response], receive: Receive) -> Response:
+    """Wait for an answer for as long as the client does. Raises `_Gone` when it hung up; the work is given up then."""
+    work, leaving = asyncio.ensure_future(answering), asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise _Gone
+    finally:
+        leaving.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
     """Read a body within its bound. Raises `TooLarge`, `BadRequest`; `_Gone` when the client left."""
-    bounded = BoundedBody(request, at_most=BODY_AT_MOST)
+    bounded = BoundedBody(request, at_most=at_most)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -15,8 +15,8 @@ from dutchdoor.web.http import Header, Request, Response, listed_origin
 __all__ = ["Cors"]
 
 _METHODS = b"GET, POST, DELETE"
-_HEADERS = b"authorization, content-type, x-csrf-token"
-_EXPOSED = b"retry-after, www-authenticate"
+_HEADERS = b"authorization, content-type, prefer, x-csrf-token"
+_EXPOSED = b"preference-applied, retry-after, www-authenticate"
 _PREFLIGHT_KEPT_FOR = b"600"  # seconds; short, so that taking an origin off the list works soon
 
 _OPEN = ("/auth/", "/oauth2/", "/.well-known/")

@@ -31,6 +31,7 @@ __all__ = [
     "Request",
     "Response",
     "TooLarge",
+    "UnknownVerifier",
     "UnsupportedMediaType",
     "canonical_host",
     "is_loopback",
@@ -216,6 +217,13 @@ class AmbiguousCookie(InvalidToken):
 
     code = "ambiguous_cookie"
     message = "The cookies of this site contradict each other. Delete them and sign in again."
+
+
+class UnknownVerifier(InvalidToken):
+    """What was sent as a verifier key is none of ours, or was removed."""
+
+    code = "unknown_verifier"
+    message = "This verifier key is not known here, or was removed. `dutchdoor verifier add` makes one."
 
 
 class OAuthRefused(DutchdoorError):

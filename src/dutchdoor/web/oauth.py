@@ -11,12 +11,14 @@ from typing import Any
 
 from msgspec import Struct
 
+from dutchdoor.authority import Ended
 from dutchdoor.errors import InvalidToken, NotAuthenticated
 from dutchdoor.refresh import RefreshToken
-from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.sessions import is_live
 from dutchdoor.web.api import Call, Route
+from dutchdoor.web.fences import wait_for
 from dutchdoor.web.http import BadRequest, OAuthRefused, Response, json_response
+from dutchdoor.web.shapes import Fence
 
 __all__ = ["ROUTES"]
 
@@ -87,9 +89,11 @@ async def _client_of(call: Call) -> str:
 
 
 async def introspect(call: Call) -> Response:
-    """Say whether a token is good now, and what it says. Whoever asks is a registered client; no other reason is
-    given.
+    """Say whether a token is good now, and what it says. Whoever asks is a registered client, or a verifier that is
+    stale; no other reason is given.
     """
+    if call.service is None:
+        call.api.verifiers.count_question("" if call.verifier is None else call.verifier.name)
     text = call.form.get("token")
     if text is None:
         raise BadRequest("token is missing.", code="invalid_request")
@@ -122,15 +126,19 @@ async def _introspect_access(call: Call, text: str) -> dict[str, Any]:
 
 
 async def _introspect_refresh(call: Call, text: str) -> dict[str, Any] | None:
-    """A refresh token is good if exchanging it now would give one; asking changes nothing."""
+    """A refresh token is good if exchanging it now would give one; asking changes nothing. No verifier has any business
+    with one.
+    """
+    client = call.service
+    if client is None:
+        return None
     session = await call.authority.holder(text, even_ended=True)
     found = await call.authority.store.session(session.id)
     parsed = RefreshToken.parse(text)
     newest = parsed.generation == session.generation and parsed.sibling <= session.sibling
     if found is None or not is_live(*found, call.authority.clock()) or not newest:
         return None
-    client: RegisteredClient | None = call.service
-    if client is None or session.client_id not in {client.id, call.authority.client_id}:
+    if session.client_id not in {client.id, call.authority.client_id}:
         return None
     return {
         "active": True, "token_type": "refresh_token", "iss": call.authority.issuer, "sub": session.subject,
@@ -139,26 +147,32 @@ async def _introspect_refresh(call: Call, text: str) -> dict[str, Any] | None:
 
 
 async def revoke(call: Call) -> Response:
-    """End what a token stands for. 200 also for one that is unknown or has ended: it is as revoked as can be."""
+    """End what a token stands for. 200 also for one that is unknown or has ended: it is as revoked as can be, and so is
+    one whose fence has not fallen yet, since RFC 7009 has one status for all of them. The body says how it stands.
+    """
     text = call.form.get("token")
     if text is None:
         raise BadRequest("token is missing.", code="invalid_request")
     client_id = await _client_of(call)
     client = call.observed()
     now, limits = call.authority.clock(), call.directory.limits
+    done: Ended | None = None
     try:
         if text.startswith("ddr1_"):
             session = await call.authority.holder(text, even_ended=True)
             # A client that ends what is not its own could log anybody out.
             if session.client_id == client_id:
-                await call.authority.end(session.id, client=client, actor=session.subject)
+                done = await call.authority.end(session.id, client=client, actor=session.subject)
         else:
             claims = await call.authority.claims_of_any_age(text)
             if claims.client_id == client_id:
-                await call.authority.end_named(claims, client=client)
+                done = await call.authority.end_named(claims, client=client)
     except InvalidToken:
         call.api.refresh_rate.take(limits.bad_refresh_by_address, client.network, now)
-    return Response(200)
+    # What is not there, or not this client's, looks like what ended a moment ago.
+    fenced = await wait_for(call, done or await call.authority.fencing.nothing_left())
+    shown = Fence(fenced.fenced, fenced.in_ms, accepting=fenced.accepting)
+    return json_response(200, shown, fenced.headers)
 
 
 ROUTES = (
@@ -177,7 +191,7 @@ ROUTES = (
         path="/oauth2/introspect",
         handler=introspect,
         own_origin=False,
-        demands="client",
+        demands="asker",
         gives=Introspection,
         also=(400,),
         form=("token", "token_type_hint"),
@@ -188,6 +202,8 @@ ROUTES = (
         path="/oauth2/revoke",
         handler=revoke,
         own_origin=False,
+        gives=Fence,
+        fences=True,
         also=(400,),
         form=("token", "token_type_hint", "client_id"),
         summary="End what a token stands for (RFC 7009).",

@@ -26,6 +26,13 @@ _TITLES = {
     503: "The store is out of reach; see Retry-After. Nobody was signed out.",
 }
 _OK = {200: "Done.", 201: "Made.", 202: "Accepted; the rest happens by mail.", 204: "Yes.", 302: "Over there."}
+_NOT_FENCED = "Done and refused here; verifiers that have not said so refuse it within `fenced_in_ms`."
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "`wait=N`: wait up to N seconds, 30 at the most, until it is fenced (RFC 7240). 0.25 without it.",
+}
 
 
 # Parameters that are more than any text.
@@ -59,8 +66,10 @@ class OAuthError(Struct):
     error_description: str
 
 
-def document(routes: Sequence[Route], *, product: str, issuer: str, version: str) -> dict[str, Any]:
-    """Write the document for these routes."""
+def document(
+    routes: Sequence[Route], *, product: str, issuer: str, version: str, keyless: bool = False
+) -> dict[str, Any]:
+    """Write the document for these routes. `keyless`: verifiers need no key, since this machine alone is served."""
     types: list[Any] = [Problem, OAuthError]
     types += [route.body for route in routes if route.body is not None]
     types += [route.gives for route in routes if route.gives is not None]
@@ -71,7 +80,7 @@ def document(routes: Sequence[Route], *, product: str, issuer: str, version: str
     cookie = "__Host-dd_session" if issuer.startswith("https://") else "dd_session"
     paths: dict[str, Any] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema, keyless=keyless)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -87,12 +96,13 @@ def document(routes: Sequence[Route], *, product: str, issuer: str, version: str
                 "session": {"type": "apiKey", "in": "cookie", "name": cookie},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "client": {"type": "http", "scheme": "basic"},
+                "verifier": {"type": "http", "scheme": "bearer", "description": "`dutchdoor verifier add` prints it."},
             },
         },
     }
 
 
-def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
+def _operation(route: Route, schema: dict[Any, Any], *, keyless: bool) -> dict[str, Any]:
     oauth = route.path.startswith("/oauth2/")
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -102,6 +112,8 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
         {"name": name, "in": "query", "required": name in _REQUIRED, "schema": _QUERY.get(name, {"type": "string"})}
         for name in route.query
     ]
+    if route.fences:
+        parameters.append(_PREFER)
     operation: dict[str, Any] = {
         "operationId": f"{'admin_' * route.path.startswith('/admin/')}{route.method.lower()}_{route.handler.__name__}",
         "summary": route.summary,
@@ -111,6 +123,10 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
         operation["parameters"] = parameters
     if route.demands == "client":
         operation["security"] = [{"client": []}]
+    elif route.demands == "verifier":
+        operation["security"] = [{"verifier": []}, *([{}] if keyless else [])]
+    elif route.demands == "asker":
+        operation["security"] = [{"client": []}, {"verifier": []}, *([{}] if keyless else [])]
     elif route.demands != "anyone":
         operation["security"] = [{"session": []}, {"bearer": []}]
     if route.body is not None:
@@ -139,6 +155,8 @@ def _responses(route: Route, schema: dict[Any, Any], *, oauth: bool) -> dict[str
     elif route.status == 200 and not oauth:  # noqa: PLR2004
         answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
     responses = {str(route.status): answer}
+    if route.fences and not oauth:
+        responses["202"] = {**answer, "description": _NOT_FENCED}
     refused = {400, 429, 503, *route.also}
     if route.demands != "anyone" or route.method == "POST":
         refused |= {401, 403}

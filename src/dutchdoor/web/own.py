@@ -16,10 +16,12 @@ from dutchdoor.remembered import GENERATION
 from dutchdoor.sessions import Session
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
+from dutchdoor.web.fences import Fenced, fence, fence_of_user, wait_for
 from dutchdoor.web.headers import CLEAR_SITE_DATA
 from dutchdoor.web.http import BadRequest, Header, Response, json_response
 from dutchdoor.web.shapes import (
     Accepted,
+    ChangedUser,
     CsrfToken,
     Fence,
     FirstAdmin,
@@ -40,7 +42,7 @@ from dutchdoor.web.shapes import (
     user_view,
 )
 
-__all__ = ["ROUTES", "fence"]
+__all__ = ["ROUTES"]
 
 # Signing in
 
@@ -127,9 +129,17 @@ async def _sessions_of_cookies(call: Call) -> list[Session]:
     return held
 
 
-def _signed_in(call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header]) -> Response:
+def _signed_in(
+    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fenced | None = None
+) -> Response:
     session = signed_in.session
     view = SignedInView(user=user_view(signed_in.account))
+    status = 200
+    if fenced is not None:
+        status = fenced.status
+        headers += fenced.headers
+        view.fenced, view.fenced_in_ms = fenced.fenced, fenced.in_ms
+        view.accepting = fenced.accepting or UNSET
     lives_for = 0.0
     if session is not None:
         view.session = session_view(session, session.id)
@@ -137,7 +147,7 @@ def _signed_in(call: Call, signed_in: SignedIn, transport: Transport, headers: l
     if signed_in.mode == "session" and session is not None:
         headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
         view.csrf_token = call.csrf_token(session.id)
-        return json_response(200, view, headers)
+        return json_response(status, view, headers)
     view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
     if signed_in.mode == "hybrid" and session is not None:
         if transport == "body":
@@ -148,7 +158,7 @@ def _signed_in(call: Call, signed_in: SignedIn, transport: Transport, headers: l
             # now.
             if signed_in.rotated:
                 headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
-    return json_response(200, view, headers)
+    return json_response(status, view, headers)
 
 
 async def renew(call: Call) -> Response:
@@ -221,7 +231,7 @@ async def logout(call: Call) -> Response:
     if done is None:
         raise NotAuthenticated("no proof was sent")
     headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
-    return fence(done, headers)
+    return await fence(call, done, headers)
 
 
 async def logout_all(call: Call) -> Response:
@@ -230,12 +240,7 @@ async def logout_all(call: Call) -> Response:
         caller.principal.subject, client=call.observed(), actor=caller.principal.subject
     )
     headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
-    return fence(done, headers)
-
-
-def fence(done: Ended, headers: list[Header] | None = None) -> Response:
-    # Every process over this store reads the log at every request, so what was committed is refused by all of them now.
-    return json_response(200, Fence(fenced=True, fenced_in_ms=0, ended=done.count), headers or [])
+    return await fence(call, done, headers)
 
 
 # Who am I, and where else
@@ -270,7 +275,7 @@ async def end_session(call: Call) -> Response:
     done = await call.authority.end(
         call.params["id"], client=call.observed(), actor=subject, reason="ended_by_owner", subject=subject
     )
-    return fence(done)
+    return await fence(call, done)
 
 
 async def end_others(call: Call) -> Response:
@@ -278,7 +283,7 @@ async def end_others(call: Call) -> Response:
     if call.query.get("except") != "current":
         raise BadRequest("Say which to keep: DELETE /auth/sessions?except=current", code="except_missing")
     done = await call.authority.end_others(principal.subject, principal.session_id or "", client=call.observed())
-    return fence(done)
+    return await fence(call, done)
 
 
 async def csrf(call: Call) -> Response:
@@ -307,7 +312,8 @@ async def change_password(call: Call) -> Response:
         client=call.observed(),
         client_id=call.required.principal.client_id,
     )
-    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [])
+    fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
+    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [], fenced)
 
 
 async def reauthenticate(call: Call) -> Response:
@@ -338,11 +344,11 @@ async def forgot(call: Call) -> Response:
 async def reset(call: Call) -> Response:
     body: Reset = call.body
     marks = call.cookies.mark(call.request.cookie())
-    account, mark = await call.directory.reset_password(
+    account, mark, done = await call.directory.reset_password(
         body.token, body.new_password, client=call.observed(), marks=marks
     )
     headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
-    return json_response(200, UserView(user_view(account)), headers)
+    return await fence_of_user(call, done, account, headers)
 
 
 async def verify_email(call: Call) -> Response:
@@ -440,6 +446,7 @@ ROUTES = (
         body=RefreshProof,
         optional_body=True,
         gives=Fence,
+        fences=True,
         summary="End the caller's sign-in, by cookie, access token (an expired one too) or refresh token. Idempotent.",
     ),
     Route(
@@ -448,6 +455,7 @@ ROUTES = (
         handler=logout_all,
         demands="caller",
         gives=Fence,
+        fences=True,
         summary="End every session and every token of the caller, everywhere.",
     ),
     Route(method="GET", path="/auth/me", handler=me, demands="caller", gives=Me, summary="Who the caller is."),
@@ -465,6 +473,7 @@ ROUTES = (
         handler=end_others,
         demands="caller",
         gives=Fence,
+        fences=True,
         query=("except",),
         summary="End every session of the caller but this one: `?except=current`.",
     ),
@@ -474,6 +483,7 @@ ROUTES = (
         handler=end_session,
         demands="caller",
         gives=Fence,
+        fences=True,
         also=(404,),
         summary="End one session of the caller. Another's is 404.",
     ),
@@ -492,6 +502,7 @@ ROUTES = (
         demands="caller",
         body=PasswordChange,
         gives=SignedInView,
+        fences=True,
         summary="Change the password. Ends every other session; the answer carries fresh tokens for this one.",
     ),
     Route(
@@ -517,7 +528,8 @@ ROUTES = (
         path="/auth/password/reset",
         handler=reset,
         body=Reset,
-        gives=UserView,
+        gives=ChangedUser,
+        fences=True,
         also=(401,),
         summary="Set a new password by a mailed token. Ends every session.",
     ),

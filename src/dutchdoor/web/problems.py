@@ -44,6 +44,7 @@ from dutchdoor.web.http import (
     OAuthRefused,
     Response,
     TooLarge,
+    UnknownVerifier,
     UnsupportedMediaType,
 )
 
@@ -67,6 +68,7 @@ class _Row(NamedTuple):
 _TABLE: dict[type[DutchdoorError], _Row] = {
     NotAuthenticated: _Row(401, "bearer", "invalid_client", 401),
     InvalidToken: _Row(401, "invalid_token", "invalid_grant", 400),
+    UnknownVerifier: _Row(401, "invalid_token", "invalid_client", 401),
     StepUpRequired: _Row(401, "insufficient_user_authentication", "invalid_grant", 400),
     Forbidden: _Row(403, "insufficient_scope", "unauthorized_client", 400),
     # Refused whoever asks: a challenge would send a client for rights that do not help.
@@ -177,7 +179,9 @@ def _oauth(error: DutchdoorError, row: _Row) -> Response:
     document = {"error": word, "error_description": _NOT_IN_A_DESCRIPTION.sub("'", str(error))}
     headers = [_JSON, *_headers(error)]
     if row.oauth_status == 401:  # noqa: PLR2004
-        headers.append((b"www-authenticate", f"Basic {_REALM}".encode("ascii")))
+        # In the scheme that was tried (RFC 6749, section 5.2).
+        scheme = "Bearer" if isinstance(error, UnknownVerifier) else "Basic"
+        headers.append((b"www-authenticate", f"{scheme} {_REALM}".encode("ascii")))
     return Response(row.oauth_status, headers, _encode(document))
 
 

@@ -119,6 +119,9 @@ class SignedInView(Struct, omit_defaults=True):
     refresh_token: str | UnsetType = UNSET
     refresh_expires_in: int | UnsetType = UNSET
     csrf_token: str | UnsetType = UNSET
+    fenced: bool | UnsetType = UNSET
+    fenced_in_ms: int | UnsetType | None = UNSET
+    accepting: tuple[str, ...] | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"<SignedInView of {self.user.id}>"
@@ -140,14 +143,25 @@ class Sessions(Struct):
     sessions: list[SessionView]
 
 
-class Fence(Struct):
-    """Whether what was revoked is refused everywhere already, how long that took in milliseconds, and how many
-    ended.
+class Fence(Struct, omit_defaults=True):
+    """Whether what was revoked is refused everywhere already; if not, within how many milliseconds it will be at the
+    latest (null: nobody knows, another log began; end it again); and how many sessions ended. `accepting` names the
+    verifiers that accept tokens without a lease, if one of them is what it waits for.
     """
 
     fenced: bool
-    fenced_in_ms: int
-    ended: int
+    fenced_in_ms: int | None
+    ended: int | UnsetType = UNSET
+    accepting: tuple[str, ...] = ()
+
+
+class ChangedUser(Struct, omit_defaults=True):
+    """An account after a change that revoked what was given out before, and the fence of that."""
+
+    user: User
+    fenced: bool
+    fenced_in_ms: int | None
+    accepting: tuple[str, ...] = ()
 
 
 class CsrfToken(Struct):

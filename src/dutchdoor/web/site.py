@@ -20,12 +20,14 @@ _HTML = (b"content-type", b"text/html; charset=utf-8")
 _KEPT = (b"cache-control", b"public, max-age=3600")
 
 
-def routes(api: Sequence[Route], *, product: str, issuer: str, version: str, policy: Policy) -> tuple[Route, ...]:
+def routes(
+    api: Sequence[Route], *, product: str, issuer: str, version: str, policy: Policy, keyless: bool
+) -> tuple[Route, ...]:
     """The routes of the pages, for an API made of these routes."""
 
     @cache
     def described() -> dict[str, Any]:
-        return document(api, product=product, issuer=issuer, version=version)
+        return document(api, product=product, issuer=issuer, version=version, keyless=keyless)
 
     values: dict[str, dict[str, Any]] = {
         "setup": {"password_minimum": policy.password_minimum},

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.check import findings, revocation_window
 from dutchdoor.server.options import as_json, settings_from, with_settings
 from dutchdoor.server.settings import SETTINGS
@@ -26,7 +27,13 @@ def check(*, as_json: bool, **options: Any) -> None:
         print_json(
             {
                 "findings": found,
-                "revocation": {"unfollowed_verifier_s": settings.policy.access_for, "this_server_s": 0},
+                "revocation": {
+                    "this_server_s": 0,
+                    "lease_s": settings.lease,
+                    "following_verifier_s": settings.lease * GUARD,
+                    "accepting_verifier_s": settings.policy.access_for,
+                    "unfollowed_verifier_s": settings.policy.access_for,
+                },
             }
         )
     else:

@@ -15,6 +15,7 @@ from dutchdoor.ids import encode
 from dutchdoor.keyring import StoredKey, state_of
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey
+from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table, say
 from dutchdoor.store import Log, Swap
@@ -95,26 +96,29 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
 @key.command(epilog="Example: dutchdoor key revoke yB6s1S5v... --yes")
 @click.argument("kid")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@no_wait
 @as_json
 @with_settings("database", "master_key")
-def revoke(kid: str, *, yes: bool, as_json: bool, **options: Any) -> None:
+def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Kill a key that got out: nothing it signed is accepted any more, and another signs."""
     settings = settings_from(options)
     if not yes:
         click.confirm("Every access token it signed is refused from now on. Go on?", abort=True, err=True)
 
-    async def work(auth: Auth) -> int:
-        return (await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)).seq
+    async def work(auth: Auth) -> tuple[int, Fenced]:
+        done = await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)
+        return done.seq, await wait_for(auth, done, no_wait=no_wait)
 
     try:
-        seq = with_auth(settings, work)
+        seq, fenced = with_auth(settings, work)
     except NotFound:
         text = f"There is no key {kid[:100]!a}."
         raise NotFound(text, message=text) from None
     if as_json:
-        print_json({"kid": kid, "state": "revoked", "seq": seq})
+        print_json({"kid": kid, "state": "revoked", "seq": seq, **fenced.view()})
     else:
         click.echo(f"{kid} is dead.")
+        say_fence(fenced)
 
 
 @key.command(epilog="Example: dutchdoor key export > secret.txt")

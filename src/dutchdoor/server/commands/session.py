@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from dutchdoor.auth import Auth
+from dutchdoor.authority import Ended
 from dutchdoor.errors import NotFound
+from dutchdoor.server.fences import Fenced, as_one, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table
 from dutchdoor.sessions import Session
@@ -73,32 +75,35 @@ def list_(user: str, *, as_json: bool, **options: Any) -> None:
 )
 @click.argument("ids", nargs=-1, metavar="[SESSION]...")
 @click.option("--user", "who", help="End everything of this account, its stateless tokens too.")
+@no_wait
 @as_json
 @with_settings("database", "master_key")
-def end(ids: tuple[str, ...], who: str | None, *, as_json: bool, **options: Any) -> None:
-    """End sessions: their cookies, refresh tokens and access tokens are dead when this returns."""
+def end(ids: tuple[str, ...], who: str | None, *, no_wait: bool, as_json: bool, **options: Any) -> None:
+    """End sessions: their cookies, refresh tokens and access tokens are dead when this says that it is fenced."""
     if bool(ids) == bool(who):
         raise click.UsageError("Name sessions, or an account with --user.")
 
-    async def work(auth: Auth) -> int:
+    async def work(auth: Auth) -> tuple[int, Fenced]:
+        done = await ended(auth)
+        return done.count, await wait_for(auth, done, no_wait=no_wait)
+
+    async def ended(auth: Auth) -> Ended:
         if who:
             account = await find_account(auth, who)
             reason = "ended_by_admin"
-            return (await auth.authority.end_all(account.subject, client=NOBODY, actor=ACTOR, reason=reason)).count
+            return await auth.authority.end_all(account.subject, client=NOBODY, actor=ACTOR, reason=reason)
         # All are looked up before the first is ended: a mistyped one ends none.
         for each in ids:
             if await auth.store.session(each) is None:
                 text = f"There is no session {each[:64]!a}."
                 raise NotFound(text, message=text)
-        return sum(
-            [
-                (await auth.authority.end(each, client=NOBODY, actor=ACTOR, reason="ended_by_admin")).count
-                for each in ids
-            ]
+        return as_one(
+            [await auth.authority.end(each, client=NOBODY, actor=ACTOR, reason="ended_by_admin") for each in ids]
         )
 
-    count = with_auth(settings_from(options), work)
+    count, fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json({"ended": count})
+        print_json({"ended": count, **fenced.view()})
     else:
         click.echo(f"Ended {count} session" + ("." if count == 1 else "s."))
+        say_fence(fenced)

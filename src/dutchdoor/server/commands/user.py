@@ -10,6 +10,7 @@ import click
 from dutchdoor.accounts import Account
 from dutchdoor.auth import Auth
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
+from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
 
@@ -153,21 +154,23 @@ def show(user: str, *, as_json: bool, **options: Any) -> None:
 
 @user.command(epilog="Example: dutchdoor user disable mallory@example.com")
 @click.argument("user")
+@no_wait
 @as_json
 @with_settings("database", "master_key")
-def disable(user: str, *, as_json: bool, **options: Any) -> None:
+def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Bar an account, and end all it holds: sessions, refresh tokens and access tokens."""
 
-    async def work(auth: Auth) -> tuple[Account, int]:
+    async def work(auth: Auth) -> tuple[Account, int, Fenced]:
         account = await find_account(auth, user)
-        ended = await auth.directory.disable(account.subject, client=NOBODY, actor=ACTOR)
-        return account, ended.count
+        done = await auth.directory.disable(account.subject, client=NOBODY, actor=ACTOR)
+        return account, done.count, await wait_for(auth, done, no_wait=no_wait)
 
-    account, count = with_auth(settings_from(options), work)
+    account, count, fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json({"id": account.subject, "status": "disabled", "ended": count})
+        print_json({"id": account.subject, "status": "disabled", "ended": count, **fenced.view()})
     else:
         click.echo(f"{account.address or account.subject} is disabled; {_sessions(count)} ended.")
+        say_fence(fenced)
 
 
 @user.command(epilog="Example: dutchdoor user enable ada@example.com")
@@ -194,22 +197,25 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
 @click.argument("user")
 @click.argument("roles", nargs=-1)
 @click.option("--none", "none", is_flag=True, help="Take all roles away.")
+@no_wait
 @as_json
 @with_settings("database", "master_key")
-def role(user: str, roles: tuple[str, ...], *, none: bool, as_json: bool, **options: Any) -> None:
+def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Give an account these roles and no others. Its access tokens are stale at once, its sessions live on."""
     if none == bool(roles):
         raise click.UsageError("Name the roles the account shall have, or --none.")
 
-    async def work(auth: Auth) -> Account:
+    async def work(auth: Auth) -> tuple[Account, Fenced]:
         account = await find_account(auth, user)
-        return await auth.directory.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
+        changed, done = await auth.directory.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
+        return changed, await wait_for(auth, done, no_wait=no_wait)
 
-    account = with_auth(settings_from(options), work)
+    account, fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json(view(account))
+        print_json({**view(account), **fenced.view()})
     else:
         click.echo(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
+        say_fence(fenced)
 
 
 @user.command(epilog="Example: dutchdoor user reset ada@example.com")

@@ -1,0 +1,51 @@
+"""`dutchdoor restored`: a new revocation log, after the database was restored or promoted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dutchdoor.auth import Auth
+from dutchdoor.events import event
+from dutchdoor.revocation.lease import GUARD
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import print_json
+from dutchdoor.store import Log
+
+__all__ = ["restored"]
+
+
+@click.command(epilog="Example: dutchdoor restored --database postgresql://door@db/door --yes")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@with_settings("database", "master_key", "lease")
+def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
+    """Say that the database was restored from a backup, or promoted from a copy that may lack its last commits.
+
+    Run it once, before servers are started on the restored database. What was revoked since the backup is not in it:
+    sessions that ended since live again, and passwords and roles are those of then. A new revocation log begins, so
+    that every server and every verifier reads it anew and trusts nothing that it knew by number; and every account's
+    epoch is raised above any that was ever given out.
+    """
+    settings = settings_from(options)
+    if not yes:
+        click.confirm(
+            "A new revocation log begins. Fences that are pending answer false, verifiers have no lease until they "
+            f"have read it, and for {settings.lease * GUARD:.0f} s no fence is early. Was this database restored?",
+            abort=True,
+            err=True,
+        )
+
+    async def work(auth: Auth) -> int:
+        now = auth.authority.clock()
+        epoch = await auth.store.begin_log_epoch(now)
+        await auth.store.commit(Log(event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=f"epoch {epoch}")))
+        return epoch
+
+    epoch = with_auth(settings, work)
+    if as_json:
+        print_json({"log_epoch": epoch})
+    else:
+        click.echo(f"A new revocation log begins: epoch {epoch}.")
+        click.echo("End again whatever was ended since the backup was made.")

@@ -1,0 +1,143 @@
+"""`dutchdoor verifier`: the keys by which services follow the revocation log."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import click
+
+from dutchdoor.auth import Auth
+from dutchdoor.errors import Conflict, NotFound
+from dutchdoor.events import event
+from dutchdoor.fencing import ended
+from dutchdoor.ids import new_id
+from dutchdoor.revocation.messages import MAX_SEQ
+from dutchdoor.revocation.rows import LogHead, Rows
+from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
+from dutchdoor.store import Add, Log, Remove, Revoke
+from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.web.verifiers import removal_of
+
+__all__ = ["verifier"]
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+@click.group()
+def verifier() -> None:
+    """Make, list and remove the keys of services that follow the revocation log."""
+
+
+@verifier.command(epilog="Example: dutchdoor verifier add orders")
+@click.argument("name")
+@as_json
+@with_settings("database", "master_key")
+def add(name: str, *, as_json: bool, **options: Any) -> None:
+    """Make a verifier key for a service; all its processes share it. It is printed once and kept nowhere.
+
+    The service gives it to Verifier(..., key=...), or finds it in DUTCHDOOR_VERIFIER_KEY.
+    """
+    if not _NAME.fullmatch(name):
+        raise click.UsageError("A verifier's name is 1 to 64 letters, digits, or - _ . : It is shown in metrics.")
+    secret = VerifierSecret.mint(new_id())
+    row = VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=time.time())
+
+    async def work(auth: Auth) -> None:
+        now = auth.authority.clock()
+        record = event("verifier_added", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=name)
+        try:
+            await auth.store.commit(Add(row), Log(record))
+        except Conflict:
+            text = f"There is a verifier {name!r} already. Remove it first, or choose another name."
+            raise Conflict(text, message=text) from None
+
+    with_auth(settings_from(options), work, make=True)
+    if as_json:
+        print_json({"name": name, "id": row.id, "key": secret.text()})
+        return
+    print_pairs([("name", name), ("key", secret.text())])
+    say("The key is shown this once.")
+
+
+@verifier.command("list", epilog="Example: dutchdoor verifier list --json")
+@as_json
+@with_settings("database", "master_key")
+def list_(*, as_json: bool, **options: Any) -> None:
+    """List verifier keys, and the server processes that have rows in the store.
+
+    Which verifiers hang on a process, how far behind they are and what leases they hold is known to that process alone:
+    its /admin/api/verifiers and its metrics tell.
+    """
+
+    async def work(auth: Auth) -> tuple[list[VerifierKey], Rows, LogHead]:
+        rows = await auth.store.node_rows()
+        read = await auth.store.read_log(rows.log_epoch, MAX_SEQ)  # its head, and no entries
+        return await auth.store.verifier_keys(), rows, LogHead(read.log_epoch, read.head)
+
+    keys, found, head = with_auth(settings_from(options), work)
+    # What a row has acknowledged counts in its own log only.
+    nodes = [
+        (row, head.seq - row.acked_seq if row.log_epoch == head.log_epoch else None)
+        for row in sorted(found.rows, key=lambda row: row.id)
+    ]
+    if as_json:
+        print_json(
+            {
+                "verifiers": [{"name": key.name, "id": key.id, "created_at": instant(key.created_at)} for key in keys],
+                "log": {"epoch": head.log_epoch, "seq": head.seq},
+                "nodes": [
+                    {"id": row.id, "behind": behind, "lease_s": row.lease_for, "accepting": row.accepting}
+                    for row, behind in nodes
+                ],
+            }
+        )
+        return
+    print_table(
+        ("name", "created", "id"),
+        ((key.name, instant(key.created_at), key.id) for key in keys),
+        empty="There are no verifiers.",
+    )
+    click.echo()
+    print_table(
+        ("node", "behind", "lease", "accepting when stale"),
+        (
+            (
+                row.id,
+                "in another log" if behind is None else behind,
+                f"{row.lease_for:g} s",
+                " ".join(row.accepting) or "-",
+            )
+            for row, behind in nodes
+        ),
+        empty="No server process has a row: no verifier has polled yet.",
+    )
+
+
+@verifier.command(epilog="Example: dutchdoor verifier remove orders")
+@click.argument("name")
+@no_wait
+@as_json
+@with_settings("database", "master_key")
+def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
+    """Remove a verifier key: its polls are refused from now on, and its leases have run out when this is fenced."""
+
+    async def work(auth: Auth) -> Fenced:
+        row = next((key for key in await auth.store.verifier_keys() if key.name == name), None)
+        if row is None:
+            text = f"There is no verifier {name[:64]!a}."
+            raise NotFound(text, message=text)
+        now = auth.authority.clock()
+        record = event("verifier_removed", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
+        done = await auth.store.commit(Remove(row), Revoke(removal_of(row, now)), Log(record))
+        return await wait_for(auth, ended(done, 0), no_wait=no_wait)
+
+    fenced = with_auth(settings_from(options), work)
+    if as_json:
+        print_json({"name": name, "removed": True, **fenced.view()})
+    else:
+        click.echo("Removed.")
+        say_fence(fenced)
