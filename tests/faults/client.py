@@ -95,8 +95,11 @@ def result_of(status: int) -> Result:
 class Wire:
     """One connection to one port, opened when it is needed and again after it broke."""
 
-    def __init__(self, port: int, *, node: int = -1, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, port: int, *, node: int = -1, patience: float = PATIENCE, public: str = f"https://{HOST}"
+    ) -> None:
         self.port, self.node, self.patience = port, node, patience
+        self.scheme, _, self.host = public.partition("://")
         self.address = f"10.{random.randrange(256)}.{random.randrange(256)}.{random.randrange(1, 255)}"
         """An address of its own, as the proxy in front would tell it."""
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -120,8 +123,8 @@ class Wire:
             content, typed = json.dumps(body).encode(), "application/json"
         lines = [
             f"{method} {path} HTTP/1.1",
-            f"Host: {HOST}",
-            "X-Forwarded-Proto: https",
+            f"Host: {self.host}",
+            f"X-Forwarded-Proto: {self.scheme}",
             f"X-Forwarded-For: {self.address}",
             f"Content-Length: {len(content)}",
         ]

@@ -100,7 +100,7 @@ class Node:
         line = self.process.stdout.readline()
         timer.cancel()
         assert " is ready at " in line, f"{self.name} is not ready: {line}\n{self.said[-3000:]}"
-        self.link.retarget("127.0.0.1", int(line.split(" is ready at ")[1].split()[0].rpartition(":")[2]))
+        self.link.retarget(("127.0.0.1", int(line.split(" is ready at ")[1].split()[0].rpartition(":")[2])))
 
     def stop(self) -> int:
         """Ask it to stop; give its exit code."""
@@ -144,19 +144,24 @@ class Node:
 
     def wire(self, *, direct: bool = False, **more: Any) -> Wire:
         """A connection to it; `direct`: around the proxy."""
-        return Wire(self.link.target[1] if direct else self.port, **more)
+        return Wire(
+            self.link.target[1] if direct else self.port, public=self.environment["DUTCHDOOR_PUBLIC_URL"], **more
+        )
 
 
 class Cluster:
     def __init__(self, folder: Path, database: str, redis: str) -> None:
         self.folder, self.database, self.redis = folder, database, redis
         self.master = folder / "master.keys"
+        self.public = PUBLIC
+        self.balancer: Proxy | None = None
+        """Where the public URL leads, if it is one of this machine."""
         self.nodes: list[Node] = []
 
     @property
     def links(self) -> list[Proxy]:
         """Every link of every node."""
-        all_of = [link for node in self.nodes for link in (node.link, node.to_store, node.to_redis)]
+        all_of = [self.balancer, *(link for node in self.nodes for link in (node.link, node.to_store, node.to_redis))]
         return [link for link in all_of if link is not None]
 
     def to_store(self) -> list[Proxy]:
@@ -182,7 +187,7 @@ class Cluster:
     async def wires(self, count: int, **more: Any) -> AsyncIterator[list[Wire]]:
         """Connections, one node after the other."""
         nodes = [(n % len(self.nodes), self.nodes[n % len(self.nodes)]) for n in range(count)]
-        made = [Wire(node.port, node=place, **more) for place, node in nodes]
+        made = [node.wire(node=place, **more) for place, node in nodes]
         try:
             yield made
         finally:
@@ -196,7 +201,7 @@ class Cluster:
         return Auth(
             make_store(self.database, self.redis) if self.redis else make_store(self.database),
             master_key=self.master,
-            public_url=PUBLIC,
+            public_url=self.public,
             proxies=["127.0.0.1"],
             policy=policy,
             hasher=PasswordHasher(CHEAPEST),
@@ -229,12 +234,14 @@ def cluster(
     redis: str = "",
     workers: int = 1,
     clocks: bool = False,
+    local: bool = False,
     start: bool = True,
     **settings: str,
 ) -> Iterator[Cluster]:
     """Servers over one store: that of `database`, or a SQLite file. `settings` are settings of the server.
 
-    `clocks`: their wall clocks can be set.
+    `clocks`: their wall clocks can be set. `local`: the public URL leads to this machine, to all nodes in turn, so that
+    a `Verifier` can follow.
     """
     folder.mkdir(exist_ok=True)
     ours = Cluster(folder, database or f"sqlite:///{folder}/dutchdoor.db", redis)
@@ -249,12 +256,15 @@ def cluster(
                 return None
             return stack.enter_context(proxy(parts.hostname, parts.port))
 
+        if local:
+            ours.balancer = stack.enter_context(proxy("127.0.0.1", 1))
+            ours.public = f"http://localhost:{ours.balancer.port}"
         for n in range(nodes):
             node = Node(
                 f"node{n}", folder, stack.enter_context(proxy("127.0.0.1", 1)), link_to(database), link_to(redis)
             )
             node.environment = {
-                "DUTCHDOOR_PUBLIC_URL": PUBLIC,
+                "DUTCHDOOR_PUBLIC_URL": ours.public,
                 "DUTCHDOOR_PROXY": "127.0.0.1",
                 "DUTCHDOOR_MASTER_KEY_FILE": str(ours.master),
                 "DUTCHDOOR_DATABASE": through(ours.database, node.to_store),
@@ -266,6 +276,8 @@ def cluster(
             if clocks:
                 node.set_clock(0.0)
             ours.nodes.append(node)
+        if ours.balancer is not None:
+            ours.balancer.retarget(*(("127.0.0.1", node.port) for node in ours.nodes))
         try:
             if start:
                 ours.start()

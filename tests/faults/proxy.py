@@ -106,7 +106,7 @@ class Connection:
 class Proxy:
     def __init__(self, host: str, port: int, *, listen: int = 0) -> None:
         """Forward to `host:port`, from the loopback port `listen`, or from one that the system gives."""
-        self.target = (host, port)
+        self.targets = [(host, port)]
         self.port = listen
         self.up, self.down = Way(), Way()
         self.up._tell = self.down._tell = self._tell
@@ -167,9 +167,13 @@ class Proxy:
 
         self._tell(act)
 
-    def retarget(self, host: str, port: int) -> None:
-        """New connections go elsewhere."""
-        self.target = (host, port)
+    @property
+    def target(self) -> tuple[str, int]:
+        return self.targets[0]
+
+    def retarget(self, *targets: tuple[str, int]) -> None:
+        """New connections go elsewhere; with several, to one after the other, or the next that can be reached."""
+        self.targets = list(targets)
 
     # How it does that
 
@@ -242,15 +246,11 @@ class Proxy:
 
     async def _carry(self, connection: Connection) -> None:
         """One connection from its beginning to its end."""
-        loop = asyncio.get_running_loop()
         client = connection.client
         reset = True
         try:
             await self.up.wait_open()
-            target = socket.socket()
-            target.setblocking(False)
-            connection.target = target
-            await loop.sock_connect(target, self.target)
+            target = connection.target = await self._connect()
             for one in (client, target):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.pumps = [
@@ -275,6 +275,25 @@ class Proxy:
             if connection.target is not None:
                 _close(connection.target, reset=reset)
             self._connections.discard(connection)
+
+    async def _connect(self) -> socket.socket:
+        targets = self.targets
+        first = self.accepted
+        for n in range(len(targets)):
+            target = socket.socket()
+            target.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(target, targets[(first + n) % len(targets)])
+            except OSError:
+                target.close()
+                if n == len(targets) - 1:
+                    raise
+            except BaseException:
+                target.close()
+                raise
+            else:
+                return target
+        raise ConnectionRefusedError
 
     async def _silence(self, connection: Connection) -> None:
         """Tell the target, not the client, and keep the client until it gives up."""

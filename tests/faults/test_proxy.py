@@ -244,6 +244,17 @@ async def test_a_target_that_is_not_there():
         await until(lambda: link.open == 0)
 
 
+async def test_several_targets_take_turns():
+    """Connections go to one target after the other, and past one that cannot be reached."""
+    async with Echo() as one, Echo() as other, Proxy("127.0.0.1", 1) as link:
+        link.retarget(("127.0.0.1", one.port), ("127.0.0.1", 1), ("127.0.0.1", other.port))
+        for _ in range(6):
+            async with client(link) as ends:
+                assert await says(ends, b"a") == b"a"
+        assert one.began + other.began == 6
+        assert min(one.began, other.began) >= 2
+
+
 def test_from_another_thread():
     """With a loop of its own it is told from any thread, and has done it when the verb returns. It leaves nothing."""
     threads = threading.active_count()

@@ -1,0 +1,131 @@
+"""Verifiers in processes of their own, that check tokens without pause and remember when they last accepted each.
+
+All processes of one machine read one monotonic clock, so "began after the fenced answer" compares two numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from dutchdoor import Verifier
+from dutchdoor.errors import InvalidToken, Unavailable
+
+BATCH = 40
+PAUSE = 0.001
+"""Between two batches, so that twenty of them and what they follow fit on a machine of two cores."""
+
+_processes = multiprocessing.get_context("forkserver")
+
+
+class Seen(NamedTuple):
+    """What one verifier did."""
+
+    checks: int
+    accepted: dict[int, float]
+    """By the place of its token: when the last check began that accepted it."""
+    answers: Counter[str]
+    asked: int
+    """Checks that took longer than a lease's worth of looking: they waited for the authority."""
+    memory: int
+    """Kilobytes, at most."""
+    entries: int
+
+
+def check_without_pause(
+    pipe: Connection, issuer: str, key: str, tokens: Sequence[str], options: dict[str, Any]
+) -> None:
+    """Check tokens at random until told to stop; then say what was seen."""
+    os.nice(5)
+    logging.getLogger("dutchdoor.verifier").setLevel(logging.CRITICAL)  # it is meant to be stale
+    lots = random.Random(os.getpid())
+    accepted: dict[int, float] = {}
+    answers: Counter[str] = Counter()
+    checks = asked = 0
+    with Verifier(issuer, key=key, **options) as verify:
+        pipe.send(verify.state)
+        places = range(len(tokens))
+        while not pipe.poll():
+            for place in lots.choices(places, k=BATCH):
+                began = time.monotonic()
+                try:
+                    verify(tokens[place])
+                except InvalidToken:
+                    answers["refused"] += 1
+                except Unavailable:
+                    answers["unavailable"] += 1
+                else:
+                    answers["accepted"] += 1
+                    accepted[place] = began
+                checks += 1
+                asked += time.monotonic() - began > 0.05
+            time.sleep(PAUSE)
+        entries = verify.entries
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pipe.send(Seen(checks, accepted, answers, asked, memory, entries))
+    pipe.close()
+
+
+class Process:
+    """One verifier's process."""
+
+    def __init__(self, issuer: str, key: str, tokens: Sequence[str], options: dict[str, Any]) -> None:
+        self.pipe, theirs = _processes.Pipe()
+        self.process = _processes.Process(
+            target=check_without_pause, args=(theirs, issuer, key, tokens, options), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def wait_ready(self) -> str:
+        assert self.pipe.poll(60), "a verifier did not start"
+        state: str = self.pipe.recv()
+        return state
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> Seen:
+        self.go_on()
+        self.pipe.send(None)
+        assert self.pipe.poll(60), "a verifier does not answer"
+        seen: Seen = self.pipe.recv()
+        self.process.join(30)
+        assert self.process.exitcode == 0
+        return seen
+
+
+@contextlib.contextmanager
+def verifiers(count: int, issuer: str, key: str, tokens: Sequence[str], **options: Any) -> Iterator[list[Process]]:
+    """So many verifiers that follow; every second one refuses when stale, the others ask."""
+    made = [
+        Process(issuer, key, tokens, {"stale": "refuse" if n % 2 else "introspect", **options}) for n in range(count)
+    ]
+    try:
+        for each in made:
+            each.wait_ready()
+        yield made
+    finally:
+        for each in made:
+            if each.process.is_alive():
+                each.process.kill()
+            each.process.join(10)
+            each.pipe.close()
