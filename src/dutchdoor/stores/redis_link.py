@@ -22,6 +22,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from dutchdoor.errors import Misconfigured, Unavailable
 
@@ -87,8 +88,10 @@ class Address(Struct, frozen=True, kw_only=True):
             service = ""
             if kind == "sentinel":
                 service, _, path = path.partition("/")
-            if kind == "socket" or (kind != "cluster" and not path):
-                path = options.pop("db", [path if kind != "socket" else ""])[0]
+            if kind == "cluster" and path:
+                raise ValueError
+            if kind == "socket" or not path:
+                (path,) = options.pop("db", [""])
             found = cls(
                 kind=kind,
                 hosts=() if kind == "socket" else tuple(_host(text, own) for text in hosts.split(",")),
@@ -119,6 +122,7 @@ class Address(Struct, frozen=True, kw_only=True):
         kwargs: dict[str, Any] = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # an attempt that may have been counted is not counted again
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # nobody here would hear them
             "socket_connect_timeout": TRY_FOR / 2,
             "socket_timeout": TRY_FOR,
         }
@@ -169,7 +173,7 @@ class Link:
         self._address, self._wait, self._probe, self._purpose = address, wait, probe, purpose
         self.is_up, self.is_cluster = True, address.kind == "cluster"
         self._client = address.client()
-        self._pause, self._back_at = 0.0, -math.inf
+        self._pause, self._back_at, self._closing = 0.0, -math.inf, False
         self._returning: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -179,6 +183,7 @@ class Link:
             self.lose(failure)
 
     async def close(self) -> None:
+        self._closing = True
         if self._returning is not None:
             self._returning.cancel()
             await asyncio.gather(self._returning, return_exceptions=True)
@@ -200,30 +205,35 @@ class Link:
             raise Unavailable(f"redis: {_name_of(exc)}") from None
 
     def lose(self, failure: Exception) -> None:
-        if self.is_up:
+        if self.is_up and not self._closing:
             self.is_up = False
             self._returning = asyncio.get_running_loop().create_task(self._return(failure))
 
     async def _return(self, failure: Exception) -> None:
         loop = asyncio.get_running_loop()
+        # One that answers at once was not lost: a pause of this process, or a connection that had gone stale. Lost
+        # again soon, it is given more time each time.
+        told = False
         steady = loop.time() - self._back_at > STEADY_AFTER
         self._pause = 0.0 if steady else min(max(2 * self._pause, 0.25), PAUSE_AT_MOST)
+        if not steady:
+            told = self._tell(failure)
         await asyncio.sleep(self._pause)
-        # One that answers at once was not lost: a pause of this process, or a connection that had gone stale.
-        told = not steady
-        last: Exception | None = failure
-        while last is not None:
-            old, self._client = self._client, self._address.client()
-            await shut(old)
+        while not self._closing:
+            await shut(self._client)
+            self._client = self._address.client()
             last = await self._try()
-            if last is not None:
-                if not told:
-                    log.warning("redis is out of reach (%s) for %s", _name_of(last), self._purpose)
-                    told = True
-                await asyncio.sleep(TRY_EVERY)
-        self.is_up, self._back_at = True, loop.time()
-        if told:
-            log.warning("redis is back for %s", self._purpose.partition(":")[0])
+            if last is None:
+                self.is_up, self._back_at = True, loop.time()
+                if told:
+                    log.warning("redis is back for %s", self._purpose.partition(":")[0])
+                return
+            told = told or self._tell(last)
+            await asyncio.sleep(TRY_EVERY)
+
+    def _tell(self, failure: Exception) -> bool:
+        log.warning("redis is out of reach (%s) for %s", _name_of(failure), self._purpose)
+        return True
 
     async def _try(self) -> Exception | None:
         try:
@@ -235,6 +245,7 @@ class Link:
 
 
 async def shut(client: Client) -> None:
+    """Close what a client holds. Once more does no harm."""
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(TRY_FOR):
             await client.aclose()

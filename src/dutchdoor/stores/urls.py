@@ -31,9 +31,9 @@ class CopyingStore(Store, Copies, Protocol):
     """A store that may have copies of sessions beside it."""
 
 
-def make_store(url: str, redis: str = "", *, key: bytes = b"") -> Store:
-    """Make the store a URL names; it is opened later, by whoever uses it, in the process that uses it. With `redis`,
-    that stands beside it: see `with_redis`.
+def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
+    """Make the store a URL names; it is opened later, by whoever uses it, in the process that uses it. What
+    `redis_url` names stands beside it: see `with_redis`.
 
     Raises:
         Misconfigured: no such scheme, a URL it cannot read, or a driver that is not installed.
@@ -45,7 +45,7 @@ def make_store(url: str, redis: str = "", *, key: bytes = b"") -> Store:
         raise Misconfigured(text, message=text)
     from_url: Callable[[str], Store] = _member(_MEMBERS[scheme], scheme).from_url
     store = from_url(url)
-    return with_redis(store, redis, key=key) if redis else store
+    return with_redis(store, redis_url, key=key) if redis_url else store
 
 
 def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
