@@ -35,6 +35,7 @@ ROWS = ("records and decisions", "the seam", "verbs, stores and mail", "web", "a
 # What is not named here is a record or a decision. A family's `__init__` is its protocol, which those may know.
 ROW_OF = {
     "dutchdoor.store": SEAM,
+    "dutchdoor.moving": SEAM,
     "dutchdoor.authority": VERBS,
     "dutchdoor.directory": VERBS,
     "dutchdoor.verifier": VERBS,

@@ -15,6 +15,7 @@ from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.store_laws import (
     LAWS,
+    MOVE_LAWS,
     NOW,
     SHARED_LAWS,
     a_client,
@@ -51,6 +52,22 @@ async def test_law(store, law):
 def test_shared_law(law, tmp_path):
     """A store that processes share obeys the law over processes, those that are killed included."""
     law(partial(SqliteStore, tmp_path / "test.db"))
+
+
+@pytest.mark.parametrize("law", MOVE_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("kinds", [("memory", "sqlite"), ("sqlite", "memory"), ("sqlite", "sqlite")], ids="-".join)
+async def test_move_law(law, kinds, tmp_path):
+    """Whatever is moved from one store into another is there, and is the same."""
+    made = [
+        MemoryStore(clock=lambda: NOW - 1e6) if kind == "memory" else SqliteStore(tmp_path / f"{n}.db")
+        for n, kind in enumerate(kinds)
+    ]
+    source, target = made
+    await source.open()
+    await target.open(to_move=True)
+    await law(source, target)
+    await source.close()
+    await target.close()
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -24,6 +25,7 @@ from dutchdoor.events import AuditEvent
 from dutchdoor.ids import decode, is_id
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, decide_all, give_back
+from dutchdoor.moving import Kind, Level, LogState, Page, Stored
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
@@ -89,9 +91,11 @@ class MemoryStore:
         self._watchers: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
         self._events: dict[str, AuditEvent] = {}
         self._tats: dict[str, float] = {}
+        self._moving: dict[Kind, str | None] | None = None
 
-    async def open(self) -> None:
-        pass
+    async def open(self, *, to_move: bool = False) -> None:
+        if self._moving is not None and not to_move:
+            raise Misconfigured("a move into this store is not finished")
 
     async def close(self) -> None:
         pass
@@ -252,6 +256,11 @@ class MemoryStore:
         else:
             _drop(live, session.id, undo)
 
+    def _replace_log(self, log: list[Revocation]) -> None:
+        self._log, self._log_of = log, {}
+        for entry in log:
+            self._log_of.setdefault(entry.subject, []).append(entry)
+
     def _unrevoke(self) -> None:
         self._log_of[self._log.pop().subject].pop()
         self._seq -= 1
@@ -373,14 +382,17 @@ class MemoryStore:
 
     async def begin_log_epoch(self, now: float) -> int:
         with self._lock:
-            self._log_epoch = max(self._log_epoch + 1, int(now * 1000))
-            self._nodes.clear()
-            for account in self._accounts.values():
-                epoch = max(account.epoch + 1, self._log_epoch)
-                self._accounts[account.subject] = replace(account, epoch=epoch, revision=account.revision + 1)
-            log_epoch = self._log_epoch
+            log_epoch = self._begin_log_epoch(now)
         self._wake()
         return log_epoch
+
+    def _begin_log_epoch(self, now: float) -> int:
+        self._log_epoch = max(self._log_epoch + 1, int(now * 1000))
+        self._nodes.clear()
+        for account in self._accounts.values():
+            epoch = max(account.epoch + 1, self._log_epoch)
+            self._accounts[account.subject] = replace(account, epoch=epoch, revision=account.revision + 1)
+        return self._log_epoch
 
     async def node_register(self, row: NodeRow) -> None:
         with self._lock:
@@ -423,25 +435,108 @@ class MemoryStore:
             deleted += _delete_where(self._events, lambda event: event.at < events_before)
             kept = [entry for entry in self._log if entry.expires_at >= before]
             deleted += len(self._log) - len(kept)
-            self._log, self._log_of = kept, {}
-            for entry in kept:
-                self._log_of.setdefault(entry.subject, []).append(entry)
+            self._replace_log(kept)
         return deleted
 
     async def counts(self) -> dict[str, int]:
         with self._lock:
-            return {
-                "accounts": len(self._accounts),
-                "credentials": len(self._credentials),
-                "sessions": len(self._sessions),
-                "one_time_tokens": len(self._one_time),
-                "keys": len(self._keys),
-                "clients": len(self._clients),
-                "verifiers": len(self._verifiers),
-                "revocations": len(self._log),
-                "events": len(self._events),
-                "limits": len(self._tats),
-            }
+            return {**{kind: len(table) for kind, table in self._tables().items()}, "revocations": len(self._log)}
+
+    # --- moving -------------------------------------------------------------------------------------------------------
+
+    def _tables(self) -> dict[str, dict[Any, Any]]:
+        """Every table by its kind, but the log, which is a list."""
+        return {
+            "accounts": self._accounts,
+            "credentials": self._credentials,
+            "sessions": self._sessions,
+            "one_time_tokens": self._one_time,
+            "keys": self._keys,
+            "clients": self._clients,
+            "verifiers": self._verifiers,
+            "events": self._events,
+            "limits": self._tats,
+        }
+
+    async def page(self, kind: Kind, after: str | None = None, *, limit: int = 1000) -> Page:
+        with self._lock:
+            records: dict[Any, Stored]
+            if kind == "revocations":
+                records = {entry.seq: entry for entry in self._log}
+            elif kind == "limits":
+                records = {key: Level(key=key, tat=tat) for key, tat in self._tats.items()}
+            else:
+                records = {key: value for key, value in self._tables()[kind].items() if key not in self._orphans}
+        behind = None if after is None else json.loads(after)
+        keys = sorted(key for key in records if behind is None or _comparable(key) > _comparable(behind))[:limit]
+        last = json.dumps(keys[-1]) if len(keys) == limit else None
+        return Page([records[key] for key in keys], last)
+
+    async def unfinished(self) -> Mapping[Kind, str | None] | None:
+        with self._lock:
+            return None if self._moving is None else dict(self._moving)
+
+    async def begin_move(self, log: LogState) -> None:
+        with self._lock:
+            if self._moving is None and (self._seq or any(self._tables().values())):
+                raise Conflict("there is something in this store already")
+            for table in self._tables().values():
+                table.clear()
+            self._log, self._log_of, self._by_email, self._live, self._orphans = [], {}, {}, {}, {}
+            self._nodes, self._moving = {}, {}
+            self._log_epoch, self._salt, self._seq = log.log_epoch, log.salt, log.seq
+
+    async def take_in(self, kind: Kind, page: Page) -> None:
+        undo: list[Undo] = []
+        with self._lock:
+            if self._moving is None:
+                raise Conflict("no move into this store was begun")
+            if kind == "revocations":
+                entries = {entry.seq: entry for entry in (*self._log, *page.records) if isinstance(entry, Revocation)}
+                self._replace_log([entries[seq] for seq in sorted(entries)])
+            try:
+                for record in page.records:
+                    self._take_in(kind, record, undo)
+            except BaseException:
+                for step in reversed(undo):
+                    step()
+                raise
+            self._moving[kind] = page.after
+
+    def _take_in(self, kind: Kind, record: Stored, undo: list[Undo]) -> None:
+        match record:
+            case Account():
+                self._claim_email(self._accounts.get(record.subject), record, undo)
+                _put(self._accounts, record.subject, record, undo)
+            case Session():
+                if record.subject not in self._accounts:
+                    raise Conflict("a session's account is not there")
+                self._write_session(record, undo)
+            case Credential():
+                _put(self._credentials, (record.subject, record.method, record.handle), record, undo)
+            case StoredKey():
+                if any(key.number == record.number and key.kid != record.kid for key in self._keys.values()):
+                    raise Conflict("key number is taken")
+                _put(self._keys, record.kid, record, undo)
+            case VerifierKey():
+                if any(key.name == record.name and key.id != record.id for key in self._verifiers.values()):
+                    raise Conflict("name is taken")
+                _put(self._verifiers, record.id, record, undo)
+            case Revocation():
+                pass  # taken in all at once
+            case Level():
+                _put(self._tats, record.key, record.tat, undo)
+            case _:
+                _put(self._tables()[kind], record.id, record, undo)
+
+    async def end_move(self, now: float) -> int:
+        with self._lock:
+            if self._moving is None:
+                raise Conflict("no move into this store was begun")
+            self._moving = None
+            log_epoch = self._begin_log_epoch(now)
+        self._wake()
+        return log_epoch
 
 
 V_ = TypeVar("V_", Account, Credential, Session, StoredKey, RegisteredClient)
@@ -487,6 +582,11 @@ def _delete_where(table: dict[K, V], condition: Callable[[V], bool]) -> int:
     for key in gone:
         del table[key]
     return len(gone)
+
+
+def _comparable(key: Any) -> Any:
+    """A key of several parts is a tuple here, and a list in JSON."""
+    return tuple(key) if isinstance(key, list) else key
 
 
 def _order(id: str) -> tuple[bool, bytes]:

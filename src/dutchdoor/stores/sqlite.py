@@ -34,13 +34,13 @@ import time
 import weakref
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,6 +50,7 @@ from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailabl
 from dutchdoor.events import AuditEvent
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, decide_all, give_back
+from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
@@ -130,16 +131,16 @@ class SqliteStore:
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, *, to_move: bool = False) -> None:
         """Create the file where there is none, for its owner's eyes only, and migrate it.
 
         Raises:
-            Misconfigured: the file is not ours, or was migrated by a newer program.
+            Misconfigured: the file is not ours, was migrated by a newer program, or a move into it is not finished.
             Unavailable: it cannot be reached, read or written.
         """
         if self._is_open:
             return
-        self._head = await asyncio.to_thread(_prepare, self._path)
+        self._head = await asyncio.to_thread(_prepare, self._path, to_move=to_move)
         self._writer = _Writer(self._path, self._head, self._grown)
         self._scanner = ThreadPoolExecutor(1, "dutchdoor-sqlite-scanner")
         self._is_open = True
@@ -371,22 +372,39 @@ class SqliteStore:
         return deleted
 
     async def counts(self) -> dict[str, int]:
-        ((*rows,),) = await self._scan(f"SELECT {', '.join(f'(SELECT count(*) FROM {table})' for table in _TABLES)}")
-        return dict(zip(_TABLES, rows, strict=True))
+        ((*rows,),) = await self._scan(f"SELECT {', '.join(f'(SELECT count(*) FROM {table})' for table in KINDS)}")
+        return dict(zip(KINDS, rows, strict=True))
 
+    # --- moving -------------------------------------------------------------------------------------------------------
 
-_TABLES = (
-    "accounts",
-    "credentials",
-    "sessions",
-    "one_time_tokens",
-    "keys",
-    "clients",
-    "verifiers",
-    "revocations",
-    "events",
-    "limits",
-)
+    async def page(self, kind: Kind, after: str | None = None, *, limit: int = 1000) -> Page:
+        return await self._beside(self._page, kind, after, limit)
+
+    def _page(self, kind: Kind, after: str | None, limit: int) -> Page:
+        stored = _STORED[kind]
+        keys = ", ".join(stored.key)
+        where, values = "1", list[object]()
+        if after is not None:
+            where, values = f"({keys}) > ({_marks(len(stored.key))})", json.loads(after)
+            if stored.has_id:
+                values = [_key(str(values[0]))]
+        rows = self._all(f"{stored.select} {where} ORDER BY {keys} LIMIT ?", *values, limit)
+        records = [stored.read(row) for row in rows]
+        last = [getattr(records[-1], name.rpartition(".")[2]) for name in stored.key] if len(rows) == limit else None
+        return Page(records, None if last is None else json.dumps(last))
+
+    async def unfinished(self) -> Mapping[Kind, str | None] | None:
+        noted: dict[str, str | None] = dict(self._all("SELECT kind, after FROM moving"))
+        return {kind: noted[kind] for kind in KINDS if kind in noted} if noted else None
+
+    async def begin_move(self, log: LogState) -> None:
+        await self._write(partial(_begin_move, log), atomic=False, answer_for=_BEGIN_FOR)
+
+    async def take_in(self, kind: Kind, page: Page) -> None:
+        await self._write(partial(_take_in, kind, page), atomic=False)
+
+    async def end_move(self, now: float) -> int:
+        return await self._write(partial(_end_move, now), atomic=False, answer_for=_BEGIN_FOR)
 
 
 class _Reader:
@@ -1028,6 +1046,114 @@ def _account(row: Row) -> Account:
     )
 
 
+# --- moving -----------------------------------------------------------------------------------------------------------
+
+
+class _Stored(NamedTuple):
+    """How one kind of record is read as it stands, and written."""
+
+    select: str
+    key: tuple[str, ...]
+    read: Callable[[Row], Stored]
+    insert: str
+    values: Callable[[Any], Row]
+    has_id: bool = False
+    """Whether the key is an id, which `_key` stores."""
+
+
+def _plain(kind: type[Any], table: str, *key: str) -> _Stored:
+    names: tuple[str, ...] = kind.__struct_fields__
+    insert = _or_update(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({_marks(len(names))})", key, names)
+    return _Stored(f"SELECT {', '.join(names)} FROM {table} WHERE", key, partial(_record, kind), insert, _values)
+
+
+def _or_update(insert: str, key: Sequence[str], names: Sequence[str]) -> str:
+    """Replace the row of this key, and no other: one that has a unique value of it is in the way."""
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    return f"{insert} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {updates}"
+
+
+def _with_id(kind: type[Any], table: str) -> _Stored:
+    return _plain(kind, table, "id")._replace(
+        read=lambda row: _record(kind, (_id(row[0]), *row[1:])),
+        values=lambda record: (_key(record.id), *_values(record)[1:]),
+        has_id=True,
+    )
+
+
+_STORED: dict[Kind, _Stored] = {
+    "accounts": _Stored(
+        f"SELECT {_ACCOUNT} FROM accounts a WHERE",
+        ("a.subject",),
+        _account,
+        # Its number, by which its sessions know it, stays.
+        _or_update(
+            f"INSERT INTO accounts (subject, {', '.join(_ACCOUNT_COLUMNS)}, revision) "
+            f"VALUES ({_marks(len(_ACCOUNT_COLUMNS) + 2)})",
+            ("subject",),
+            (*_ACCOUNT_COLUMNS, "revision"),
+        ),
+        lambda account: (account.subject, *_account_values(account), account.revision),
+    ),
+    "credentials": _plain(Credential, "credentials", "subject", "method", "handle"),
+    "sessions": _Stored(
+        _JOINED,
+        ("s.id",),
+        lambda row: _session_and_account(_id(row[0]), row)[0],
+        _or_update(
+            f"INSERT INTO sessions (account, id, ended_at, {', '.join(_SESSION_COLUMNS)}, revision) "
+            f"SELECT number, {_marks(len(_SESSION_COLUMNS) + 3)} FROM accounts WHERE subject = ?",
+            ("id",),
+            ("account", "ended_at", *_SESSION_COLUMNS, "revision"),
+        ),
+        lambda session: (
+            _key(session.id), session.ended_at, *_session_values(session), session.revision, session.subject,
+        ),
+        has_id=True,
+    ),
+    "one_time_tokens": _with_id(OneTimeToken, "one_time_tokens"),
+    "keys": _plain(StoredKey, "keys", "kid"),
+    "clients": _plain(RegisteredClient, "clients", "id"),
+    "verifiers": _plain(VerifierKey, "verifiers", "id"),
+    "revocations": _plain(Revocation, "revocations", "seq"),
+    "events": _with_id(AuditEvent, "events"),
+    "limits": _plain(Level, "limits", "key"),
+}  # fmt: skip
+
+
+def _begin_move(log: LogState, transaction: _Transaction) -> None:
+    execute = transaction.execute
+    if execute("SELECT 1 FROM moving").fetchone() is None:
+        taken = [table for table in KINDS if execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()]
+        if taken or transaction.seq:
+            raise Conflict(f"there is something in this database already: {', '.join(taken) or 'a log'}")
+    for table in (*KINDS, "nodes", "moving"):
+        execute(f"DELETE FROM {table}")
+    execute("INSERT INTO moving VALUES ('', NULL)")
+    execute("UPDATE revocation_log SET salt = ?", (log.salt,))
+    transaction.log_epoch, transaction.seq = log.log_epoch, log.seq
+
+
+def _take_in(kind: Kind, page: Page, transaction: _Transaction) -> None:
+    _must_be_moving(transaction)
+    stored = _STORED[kind]
+    rows = [stored.values(record) for record in page.records]
+    if transaction.connection.executemany(stored.insert, rows).rowcount != len(rows) and rows:
+        raise Conflict("a session's account is not there")
+    transaction.execute("INSERT OR REPLACE INTO moving VALUES (?, ?)", (kind, page.after))
+
+
+def _end_move(now: float, transaction: _Transaction) -> int:
+    _must_be_moving(transaction)
+    transaction.execute("DELETE FROM moving")
+    return _begin_log_epoch(now, transaction)
+
+
+def _must_be_moving(transaction: _Transaction) -> None:
+    if transaction.execute("SELECT 1 FROM moving").fetchone() is None:
+        raise Conflict("no move into this store was begun")
+
+
 _is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 """Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four bits to spare, all zero."""
 
@@ -1069,7 +1195,7 @@ def _connect(path: Path, *, wait: float) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(path: Path) -> _Head:
+def _prepare(path: Path, *, to_move: bool) -> _Head:
     """Create the file where there is none, and bring its schema up to date. One at a time in a process: see below."""
     with _preparing:
         try:
@@ -1084,6 +1210,9 @@ def _prepare(path: Path) -> _Head:
                 _patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
                 _migrate(connection, _migrations())
                 connection.execute("BEGIN IMMEDIATE")
+                if not to_move and connection.execute("SELECT 1 FROM moving").fetchone():
+                    text = f"A move into {path} was not finished: run `dutchdoor migrate --from ... --to ...` again."
+                    raise Misconfigured(text, message=text)
                 transaction = _Transaction(connection)
                 return _Head(path, transaction.log_epoch, transaction.seq)
             finally:

@@ -16,9 +16,12 @@ something that can be pickled, and try it from processes of their own.
     def test_shared_law(law, tmp_path):
         law(partial(SqliteStore, tmp_path / "test.db"))
 
-Each wants a store of its own. The races are part of the law; none of it waits for luck. Law 10 is about the records and
-not about the store. That a commit raises `Unavailable` when its backing is gone is for the store's own tests, who alone
-know how to take the backing away.
+Those in `MOVE_LAWS` take two empty stores, one to move from and one to move into, opened both; the second with
+`to_move=True`. Each wants stores of its own.
+
+The races are part of the law; none of it waits for luck. Law 10 is about the records and not about the store. That a
+commit raises `Unavailable` when its backing is gone is for the store's own tests, who alone know how to take the
+backing away.
 """
 
 # ruff: noqa: PLR2004 - laws count
@@ -45,6 +48,7 @@ from dutchdoor.events import AuditEvent, event
 from dutchdoor.ids import new_id, new_ordered_id
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, Limit
+from dutchdoor.moving import KINDS, Kind, LogState, Movable, Tally
 from dutchdoor.one_time import OneTimeToken, Purpose
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
@@ -69,10 +73,14 @@ from dutchdoor.store import (
 )
 from dutchdoor.verifier_keys import VerifierKey
 
-__all__ = ["LAWS", "SHARED_LAWS", "Law", "MakeStore", "SharedLaw", "an_acknowledged_commit_survives_kill"]
+__all__ = [
+    "LAWS", "MOVE_LAWS", "SHARED_LAWS", "Law", "MakeStore", "MoveLaw", "SharedLaw",
+    "an_acknowledged_commit_survives_kill",
+]  # fmt: skip
 
 MakeStore = Callable[[], Store]
 Law = Callable[[Store], Awaitable[None]]
+MoveLaw = Callable[[Movable, Movable], Awaitable[None]]
 SharedLaw = Callable[[MakeStore], None]
 
 NOW = 1_800_000_000.123456
@@ -1180,6 +1188,164 @@ LAWS: tuple[Law, ...] = (
     a_purge_is_bounded_and_misses_nothing,
     everything_is_counted,
     closing_twice_is_fine,
+)
+
+
+# --- the laws of moving -----------------------------------------------------------------------------------------------
+
+
+async def log_state(store: Store) -> LogState:
+    read = await store.read_log(0, 0)
+    return LogState(read.log_epoch, read.salt, read.head)
+
+
+async def tallied(store: Movable, kind: Kind, *, limit: int = 7) -> tuple[int, str]:
+    """Read a kind page by page. Each page but the last is full, and nothing comes twice."""
+    tally, after = Tally(), None
+    while True:
+        page = await store.page(kind, after, limit=limit)
+        tally.add(page.records)
+        if (after := page.after) is None:
+            return tally.count, tally.digest
+        assert len(page.records) == limit
+
+
+async def all_moved(source: Movable, target: Movable, *, limit: int = 7, times: int = 1) -> None:
+    """Move whatever is not moved yet."""
+    done = await target.unfinished()
+    assert done is not None
+    for kind in KINDS:
+        after = done.get(kind)
+        while kind not in done or after is not None:
+            page = await source.page(kind, after, limit=limit)
+            for _ in range(times):
+                await target.take_in(kind, page)
+            after, done = page.after, {**done, kind: page.after}
+
+
+async def everything_moves_as_it_stands(source: Movable, target: Movable) -> None:
+    """Moving: every record of every kind, to the bit, with its revision; a repeat of a page changes nothing."""
+    await what_is_written_is_what_is_read(source)
+    world = World(source)
+    world.key = a_key(100)
+    await world.fill()
+    await source.commit(Swap(replace(world.credential, proof="second")), Swap(replace(world.key, revoked_at=NOW)))
+    await source.commit(*[Revoke(a_revocation(subject="x", expires_at=NOW + n)) for n in range(20)])
+    await source.purge(before=NOW + 5, events_before=0.0)
+    spent = Bucket("spent", SLOW)
+    while (await source.hit([spent], NOW))[0] == 0.0:
+        pass
+    # No read gives the session of an account that was removed, and no move carries it.
+    gone = an_account("gone")
+    await source.commit(Add(gone), Add(a_session(gone)))
+    await source.commit(Remove(gone))
+    await source.node_register(a_row())
+    before, log, state = await source.counts(), await the_log(source), await log_state(source)
+    await target.begin_move(state)
+    await all_moved(source, target, times=2)
+    for kind in KINDS:
+        assert await tallied(source, kind) == await tallied(target, kind, limit=3), kind
+    counts = await target.counts()
+    assert counts == {**before, "sessions": before["sessions"] - 1}
+    assert min(counts.values()) > 0, "a kind was not tried"
+    assert (await the_log(target), await log_state(target)) == (log, state)
+    assert await source.session(world.ended.id) == await target.session(world.ended.id)
+    assert await source.counts() == before, "reading changes nothing"
+
+    # Whole, it goes on where the source stopped.
+    people = await target.accounts(limit=1000)
+    log_epoch = await target.end_move(NOW)
+    assert await target.unfinished() is None
+    assert log_epoch == max(int(NOW * 1000), state.log_epoch + 1)
+    assert await target.accounts(limit=1000) == [
+        replace(person, epoch=log_epoch, revision=person.revision + 1) for person in people
+    ]
+    assert await log_state(target) == replace(state, log_epoch=log_epoch)
+    assert await the_log(target) == log
+    assert (await target.node_rows()).rows == []
+    assert (await target.hit([spent], NOW)) == (await source.hit([spent], NOW))
+    done = await target.commit(Swap(world.live), End(world.other.id, "logout", NOW), Revoke(a_revocation()))
+    assert (done.seq, done.log_epoch) == (state.seq + 1, log_epoch)
+    assert await is_refused(target, Swap(replace(world.ended, revision=1)))
+    found = await target.sessions_of(world.ada.subject)
+    assert [session.id for session in found] == [world.live.id]
+    await target.close()
+    await target.open()
+
+
+async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
+    """Moving: what was taken in is noted with its page; begun again, the target is empty."""
+    await World(source).fill()
+    people = [an_account(f"person{n}") for n in range(20)]
+    await source.commit(*map(Add, people), *[Add(a_session(person)) for person in people])
+    state = await log_state(source)
+    assert await target.unfinished() is None
+    await target.begin_move(state)
+    assert await target.unfinished() == {}
+    first = await source.page("accounts", limit=8)
+    await target.take_in("accounts", first)
+    assert await target.unfinished() == {"accounts": first.after}
+    second = await source.page("accounts", first.after, limit=8)
+    third = await source.page("sessions", limit=100)
+    assert (await target.counts())["accounts"] == 8
+    refused = [target.take_in("sessions", third), target.take_in("accounts", replace(second, after="x"))]
+    outcomes = await asyncio.gather(*refused, return_exceptions=True)
+    assert isinstance(outcomes[0], Conflict), "a session without its account"
+    assert await target.unfinished() == {"accounts": "x"}, "what failed leaves no note"
+    assert (await target.counts())["sessions"] == 0, "what failed leaves no record"
+    await target.take_in("accounts", second)
+    await all_moved(source, target)
+    assert set(await target.unfinished() or ()) == set(KINDS)
+    assert [await tallied(source, kind) for kind in KINDS] == [await tallied(target, kind) for kind in KINDS]
+    # Somebody took an address in the source meanwhile.
+    taken = replace(people[0], email=people[1].email)
+    for records in ([taken], [replace(people[2], name="first"), taken]):
+        try:
+            await target.take_in("accounts", replace(second, records=records))
+        except Conflict:
+            continue
+        raise AssertionError("two accounts have one address")
+    assert await target.account(people[2].subject) == people[2]
+    await target.begin_move(state)
+    assert await target.unfinished() == {}
+    assert set((await target.counts()).values()) == {0}
+    await all_moved(source, target)
+    assert await target.end_move(NOW) > state.log_epoch
+
+
+async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
+    """Moving: into a store that has anything, or had, nothing is moved; without a beginning there is no end."""
+    world = await World(source).fill()
+    state, page = await log_state(source), await source.page("accounts")
+
+    async def refuses(attempt: Awaitable[object]) -> None:
+        try:
+            await attempt
+        except Conflict:
+            return
+        raise AssertionError("not refused")
+
+    seen = await world.seen()
+    await refuses(source.begin_move(state))
+    for store in (source, target):
+        await refuses(store.take_in("accounts", page))
+        await refuses(store.end_move(NOW))
+    assert await world.seen() == seen
+    await target.hit([Bucket("x", SLOW)], NOW)
+    await refuses(target.begin_move(state))
+    await target.purge(before=math.inf, events_before=0.0)
+    await target.node_register(a_row())
+    await target.begin_move(state)
+    assert (await target.node_rows()).rows == []
+    await target.end_move(NOW)
+    await refuses(target.begin_move(state))
+    assert await target.unfinished() is None
+
+
+MOVE_LAWS: tuple[MoveLaw, ...] = (
+    everything_moves_as_it_stands,
+    a_move_goes_on_where_it_was,
+    a_move_needs_an_empty_store,
 )
 
 

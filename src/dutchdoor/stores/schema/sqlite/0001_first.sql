@@ -138,6 +138,12 @@ CREATE TABLE nodes (
     accepting TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. Empty otherwise.
+CREATE TABLE moving (
+    kind TEXT PRIMARY KEY NOT NULL,
+    after TEXT
+) WITHOUT ROWID;
+
 CREATE TABLE events (
     id BLOB PRIMARY KEY NOT NULL,
     at REAL NOT NULL,
