@@ -1,0 +1,1328 @@
+"""PostgreSQL 14 or newer: the system of record for any number of machines.
+
+Every write is one statement, the call of a function in the schema (`schema/postgres`), and so is one transaction and
+one round trip: a caller who is cancelled, a connection that breaks or a process that is killed leaves no transaction
+open. Commits that wait at the same moment travel together and are flushed together. So do look-ups of sessions: those
+of one turn of the event loop become one query.
+
+    postgresql://user:password@host:port/database
+        ?sslmode=verify-full&sslrootcert=/path   what to use over any network: without it TLS is taken where it is
+                                                 offered, and nobody's certificate is looked at
+        &pooling=transaction                     behind a proxy that hands out connections by the transaction
+
+Several hosts may be named, `host1,host2`: the one that is no standby is used. A standby is never read: leases and
+sessions are read where they are committed.
+
+Nothing here waits longer than a second: a statement that takes longer is ended by the server, and a connection that
+does not answer is given up. The exceptions are opening, `begin_log_epoch`, and the scans of people and of upkeep.
+
+One event loop, the one that `open` runs in.
+"""
+
+# ruff: noqa: S608 - every statement here is put together from constants of this file; values are bound, always
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import ssl
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Generic, TypeAlias, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import asyncpg
+import msgspec
+from asyncpg.connect_utils import SessionAttribute
+from asyncpg.exceptions import PostgresError
+from msgspec import Struct
+
+from dutchdoor.accounts import Account, Credential
+from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Misconfigured, Unavailable
+from dutchdoor.events import AuditEvent
+from dutchdoor.keyring import StoredKey
+from dutchdoor.limits import Bucket
+from dutchdoor.one_time import OneTimeToken
+from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.revocation.log import Kind, Revocation
+from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.sessions import Session
+from dutchdoor.store import (
+    Add,
+    Change,
+    Committed,
+    Discard,
+    End,
+    EndAll,
+    Expect,
+    Forgive,
+    Log,
+    Remove,
+    Revoke,
+    Store,
+    Swap,
+    Take,
+)
+from dutchdoor.verifier_keys import VerifierKey
+
+__all__ = ["PostgresStore", "from_url"]
+
+_ANSWER_FOR = 0.85
+"""Seconds a caller waits altogether, for a connection and its turn as well. Callers are promised a second."""
+_STATEMENT_FOR = 0.7
+"""Seconds after which the server gives a statement up: before we do, so that it says so and the connection lives."""
+_CONNECT_FOR = 0.7
+_OPEN_FOR = 30.0
+"""Seconds to wait for another process's migration."""
+_SCAN_FOR = 300.0
+"""Seconds for a look at every row of a kind."""
+_BEGIN_FOR = 3600.0
+"""Seconds for a new log epoch, which writes a row for each account."""
+_LISTEN_EVERY = 1.0
+"""Seconds between two looks whether the connection that listens is alive, and at the log itself."""
+_POLL_EVERY = 0.1
+"""Seconds between two looks at the log where nobody can listen."""
+_LOOKUP_LANES, _READ_LANES, _COMMIT_LANES = 2, 2, 2
+_LOOKUPS_AT_MOST = 512
+_BATCH_AT_MOST = 64
+_WAITING_AT_MOST = 4096
+_STEP = 4000
+"""Rows that one step of a purge looks at: some ten milliseconds of the server's time."""
+_PAGE = 2048
+"""Entries of the log that one reading gives."""
+
+_LOCK = 0x64646F6F
+"""First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks have it too."""
+_CHANNEL = "dutchdoor"
+
+T = TypeVar("T")
+Row: TypeAlias = Any
+"""A tuple of values, or the driver's record, which is unpacked like one."""
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+_Future: TypeAlias = "asyncio.Future[T]"
+_Found: TypeAlias = "tuple[Session, Account] | None"
+
+_OPTIONS = frozenset({"host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
+
+
+def from_url(url: str) -> Store:
+    """Read `postgresql://user:password@host:port/database`, with the options named above.
+
+    Raises:
+        Misconfigured: it cannot be read. No part of it is repeated: it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)) if parts.query else {}
+        _ = parts.port if "," not in parts.netloc else None
+    except ValueError:
+        options, parts = {"": ""}, None
+    pooling = options.pop("pooling", "session")
+    if (
+        parts is None
+        or not parts.path.strip("/")
+        or pooling not in {"session", "transaction"}
+        or options.keys() - _OPTIONS
+    ):
+        text = (
+            "Write postgresql://user:password@host:port/database, then ?sslmode=verify-full and sslrootcert, sslcert, "
+            "sslkey, sslcrl as libpq has them, and pooling=transaction behind a proxy that pools by transaction."
+        )
+        raise Misconfigured(text, message=text)
+    return PostgresStore(parts._replace(query=urlencode(options)).geturl(), by_transaction=pooling == "transaction")
+
+
+class PostgresStore:
+    """See `dutchdoor.store.Store`. Make and open one in each process, after forking.
+
+    `by_transaction` is for a proxy that gives each transaction another connection: nothing is kept in one then, and
+    nobody listens. A round trip becomes four.
+    """
+
+    def __init__(self, url: str, *, by_transaction: bool = False) -> None:
+        self._make = _Connector(url, by_transaction=by_transaction)
+        self._is_open = False
+        # Made by `open`.
+        self._lanes: list[_Lane] = []
+        self._lookups: _Lookups
+        self._reads: _Reads
+        self._commits: _Batches[Committed]
+        self._hits: _Batches[tuple[float, str]]
+        self._scans: _Reads
+        self._watch: _Watch
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, and migrate the schema `dutchdoor`.
+
+        Raises:
+            Misconfigured: the role or the database cannot be used, or was migrated by a newer program.
+            Unavailable: no server that is not a standby is to be reached.
+        """
+        if self._is_open:
+            return
+        await _prepare(self._make)
+        self._lookups = _Lookups(self._some(_LOOKUP_LANES))
+        self._reads = _Reads(self._some(_READ_LANES), _ANSWER_FOR)
+        self._scans = _Reads(self._some(1, statement_for=_SCAN_FOR), _SCAN_FOR)
+        self._commits = _Batches(self._some(_COMMIT_LANES), _COMMIT, _committed)
+        self._hits = _Batches(self._some(1), _HIT, tuple)
+        self._watch = _Watch(self._make)
+        self._is_open = True
+
+    def _some(self, count: int, *, statement_for: float = _STATEMENT_FOR) -> list[_Lane]:
+        lanes = [_Lane(self._make, statement_for) for _ in range(count)]
+        self._lanes += lanes
+        return lanes
+
+    async def close(self) -> None:
+        """Finish what is under way, then let go."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        await self._watch.close()
+        for group in (self._lookups, self._commits, self._hits, self._reads, self._scans):
+            await group.close()
+        lanes, self._lanes = self._lanes, []
+        await asyncio.gather(*[lane.close() for lane in lanes])
+
+    def _must_be_open(self) -> None:
+        if not self._is_open:
+            raise Unavailable("store is not open")
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def commit(self, *changes: Change) -> Committed:
+        self._must_be_open()
+        return await self._commits.put(*_job(changes))
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def _all(self, sql: str, *values: object) -> list[Row]:
+        self._must_be_open()
+        return await self._reads.fetch(sql, *values)
+
+    async def _one(self, sql: str, *values: object) -> Row | None:
+        rows = await self._all(sql, *values)
+        return rows[0] if rows else None
+
+    async def _scan(self, sql: str, *values: object) -> list[Row]:
+        """Ask what may take long. Whether the server is there is asked beside it: that must not take long."""
+        self._must_be_open()
+        scan = asyncio.ensure_future(self._scans.fetch(sql, *values))
+        try:
+            wait = _ANSWER_FOR / 8
+            while not (await asyncio.wait([scan], timeout=wait))[0]:
+                await self._reads.fetch("SELECT 1")
+                wait = _ANSWER_FOR
+        except Unavailable:
+            self._scans.drop()
+            raise
+        finally:
+            scan.cancel()
+        return scan.result()
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        self._must_be_open()
+        return await self._lookups.ask(_key(session_id))
+
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
+        return [_session_and_account(row)[0] for row in await self._all(_SESSIONS_OF, _text(subject), limit)]
+
+    async def account(self, subject: str) -> Account | None:
+        row = await self._one(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a WHERE a.subject = $1", _text(subject))
+        return None if row is None else _account(row)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        row = await self._one(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a WHERE a.email = $1", _text(email))
+        return None if row is None else _account(row)
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        # `position` and not LIKE: it has no wildcards to escape.
+        sql = (
+            f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a WHERE a.subject > $1 AND position($2 IN a.folded) > 0 "
+            "ORDER BY a.subject LIMIT $3"
+        )
+        return [_account(row) for row in await self._scan(sql, _text(after), _text(search.casefold()), limit)]
+
+    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
+        sql = f"{_select(Credential, 'credentials')} WHERE subject = $1 AND method = $2 AND handle = $3"
+        row = await self._one(sql, _text(subject), _text(method), _text(handle))
+        return None if row is None else _record(Credential, row)
+
+    async def one_time_token(self, id: str) -> OneTimeToken | None:
+        row = await self._one(f"{_select(OneTimeToken, 'one_time_tokens')} WHERE id = $1", _key(id))
+        return None if row is None else _record(OneTimeToken, row, id=id)
+
+    async def keys(self) -> list[StoredKey]:
+        return [_record(StoredKey, row) for row in await self._all(f"{_select(StoredKey, 'keys')} ORDER BY number")]
+
+    async def client(self, id: str) -> RegisteredClient | None:
+        row = await self._one(f"{_select(RegisteredClient, 'clients')} WHERE id = $1", _text(id))
+        return None if row is None else _record(RegisteredClient, row)
+
+    async def clients(self) -> list[RegisteredClient]:
+        rows = await self._all(f"{_select(RegisteredClient, 'clients')} ORDER BY id")
+        return [_record(RegisteredClient, row) for row in rows]
+
+    async def verifier_key(self, id: str) -> VerifierKey | None:
+        row = await self._one(f"{_select(VerifierKey, 'verifiers')} WHERE id = $1", _text(id))
+        return None if row is None else _record(VerifierKey, row)
+
+    async def verifier_keys(self) -> list[VerifierKey]:
+        rows = await self._all(f"{_select(VerifierKey, 'verifiers')} ORDER BY name")
+        return [_record(VerifierKey, row) for row in rows]
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        where: list[str] = ["at >= $1"]
+        values: list[object] = [since]
+        if subject:
+            values.append(_text(subject))
+            where.append(f"subject <> '' AND subject = ${len(values)}")  # the first half: the partial index has it
+        if name:
+            values.append(_text(name))
+            where.append(f"name = ${len(values)}")
+        if before:
+            values.append(_key(before))
+            where.append(f"id < ${len(values)}")
+        values.append(limit)
+        order = f"ORDER BY id DESC LIMIT ${len(values)}"
+        rows = await self._scan(f"{_select(AuditEvent, 'events')} WHERE {' AND '.join(where)} {order}", *values)
+        return [_record(AuditEvent, row, id=_id(row[0])) for row in rows]
+
+    # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
+
+    def head(self) -> LogHead | None:
+        """None: it takes a question to the server."""
+        return None
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        self._must_be_open()
+        return self._watch.add(woken)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        rows = await self._all("SELECT * FROM dutchdoor.read_log_1($1, $2, $3)", log_epoch, after, _PAGE + 1)
+        return _renewed(rows, log_epoch, after)
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        sql = "SELECT count(*) FROM dutchdoor.revocations WHERE subject = $1 AND expires_at > $2"
+        ((count,),) = await self._all(sql, _text(subject), now)
+        return int(count)
+
+    async def begin_log_epoch(self, now: float) -> int:
+        self._must_be_open()
+        lane = _Lane(self._make, _BEGIN_FOR)
+        try:
+            sql = "SELECT dutchdoor.begin_log_epoch_1($1)"
+            ((begun,),) = await lane.fetch(sql, int(now * 1000), within=_BEGIN_FOR)
+        finally:
+            await lane.close()
+        return int(begun)
+
+    async def node_register(self, row: NodeRow) -> None:
+        await self._all("SELECT dutchdoor.node_register_1($1)", _json(_node_values(row)).decode())
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        sql = "SELECT * FROM dutchdoor.node_renew_1($1, $2, $3)"
+        rows = await self._all(sql, _json(_node_values(row)).decode(), after, _PAGE + 1)
+        there, nodes = rows[0][:2]
+        return _renewed([found[2:] for found in rows], row.log_epoch, after, there=there, nodes=_nodes(nodes))
+
+    async def node_rows(self) -> Rows:
+        sql = "SELECT l.epoch, (SELECT jsonb_agg(n) FROM dutchdoor.nodes n) FROM dutchdoor.revocation_log l"
+        ((log_epoch, nodes),) = await self._all(sql)
+        return Rows(log_epoch=log_epoch, rows=_nodes(nodes))
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        await self._all("DELETE FROM dutchdoor.nodes WHERE id = $1 AND stamp = $2", _text(id), _text(stamp))
+
+    # --- limits, upkeep -----------------------------------------------------------------------------------------------
+
+    async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
+        self._must_be_open()
+        if not buckets:
+            return 0.0, ""
+        return await self._hits.put(_json({"now": str(now), "buckets": [_bucket(one) for one in buckets]}), (0, ""))
+
+    async def purge(self, *, before: float, events_before: float) -> int:
+        """Look at a few thousand rows at a time, in the order of their keys, so that nothing waits long for it."""
+        deleted = 0
+        for table, key, least, instant, until in (
+            ("sessions", "id", b"", "expires_at", before),
+            ("one_time_tokens", "id", b"", "expires_at", before),
+            ("limits", "key", "", "tat", before),
+            ("revocations", "seq", -1, "expires_at", before),
+            ("events", "id", b"", "at", events_before),
+        ):
+            # Asked again of each row, which may have been written since; one that is being written is left.
+            step = (
+                f"WITH seen AS (SELECT {key}, {instant} FROM dutchdoor.{table} WHERE {key} > $1 ORDER BY {key} "
+                f"LIMIT {_STEP}), free AS (SELECT {key} FROM dutchdoor.{table} WHERE {key} IN "
+                f"(SELECT {key} FROM seen WHERE {instant} < $2) AND {instant} < $2 FOR UPDATE SKIP LOCKED), "
+                f"gone AS (DELETE FROM dutchdoor.{table} t USING free WHERE t.{key} = free.{key} RETURNING 1) "
+                f"SELECT (SELECT {key} FROM seen ORDER BY {key} DESC LIMIT 1), (SELECT count(*) FROM gone)"
+            )
+            last: object = least
+            while last is not None:
+                ((last, count),) = await self._scan(step, last, until)
+                deleted += count
+        return deleted
+
+    async def counts(self) -> dict[str, int]:
+        each = ", ".join(f"(SELECT count(*) FROM dutchdoor.{table})" for table in _TABLES)
+        (row,) = await self._scan(f"SELECT {each}")
+        return dict(zip(_TABLES, row, strict=True))
+
+
+_TABLES = (
+    "accounts",
+    "credentials",
+    "sessions",
+    "one_time_tokens",
+    "keys",
+    "clients",
+    "verifiers",
+    "revocations",
+    "events",
+    "limits",
+)
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+
+
+class _Connector:
+    """Makes connections to one database. The URL may hold a password, and stays here."""
+
+    def __init__(self, url: str, *, by_transaction: bool) -> None:
+        self._url = url
+        self.by_transaction = by_transaction
+        self.known: tuple[str, ...] = ()
+        """Names of the migrations that this program has, once they are known to be applied."""
+
+    async def __call__(self, statement_for: float, *, within: float = _CONNECT_FOR) -> Connection:
+        """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
+        connection: Connection
+        # A proxy would not hand settings on, and would have to be told to let them through.
+        settings = {} if self.by_transaction else {**_SETTINGS, "statement_timeout": str(int(statement_for * 1000))}
+        try:
+            async with asyncio.timeout(within):
+                connection = await asyncpg.connect(
+                    self._url,
+                    timeout=within + 1,
+                    statement_cache_size=0 if self.by_transaction else 100,
+                    server_settings={"application_name": "dutchdoor", **settings},
+                    target_session_attrs=SessionAttribute.primary,
+                )
+                try:
+                    await self._check(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
+        except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail, and its text may hold the URL
+            raise _meant(exc) from None
+        return connection
+
+    async def _check(self, connection: Connection) -> None:
+        """A program of the next version may have migrated while we were away, in a way that leaves us behind."""
+        if self.known:
+            newer = await connection.fetch(
+                "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
+            )
+            if newer:
+                raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
+
+
+_SETTINGS = {
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "5000",
+    "jit": "off",
+    "search_path": "",
+    # So that the server lets go of what belonged to a machine that is gone, and stops working for it.
+    "client_connection_check_interval": "1000",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+
+class _Lane:
+    """One connection, made when it is needed and again when it broke, for one statement at a time."""
+
+    def __init__(self, connect: _Connector, statement_for: float) -> None:
+        self._connect, self._statement_for = connect, statement_for
+        self._connection: Connection | None = None
+
+    async def fetch(self, sql: str, *values: object, within: float) -> list[Row]:
+        """Run one statement, which is one transaction. Raises `Unavailable`, `Conflict` or `InvalidInput`."""
+        try:
+            async with asyncio.timeout(within):
+                connection = self._connection
+                if connection is None or connection.is_closed():
+                    connection = self._connection = await self._connect(self._statement_for)
+                if not self._connect.by_transaction:
+                    return await connection.fetch(sql, *values)
+                # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
+                # else's connection, and somebody else's statement with it; inside a transaction it does not.
+                await connection.execute(_BEGIN.format(int(self._statement_for * 1000)))
+                rows = await connection.fetch(sql, *values)
+                await connection.execute("COMMIT")
+                return rows
+        except PostgresError as exc:
+            if self._connect.by_transaction or _is_fatal(exc):
+                self.drop()
+            raise _meant(exc) from exc
+        except DutchdoorError:
+            raise
+        except Exception as exc:
+            self.drop()
+            raise _meant(exc) from exc
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Cut the connection, whatever state it is in: a new one is in none."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                await self._connection.close(timeout=_CONNECT_FOR)
+            self.drop()
+
+
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}"
+
+_CONFLICTS = frozenset({"DD001", "23505", "40001", "40P01"})
+_INVALID = ("22", "54")
+_HOPELESS = frozenset({"28000", "28P01", "3D000", "42501", "42704"})
+
+
+def _meant(exc: BaseException) -> DutchdoorError:
+    """What an exception of the driver or the network is to those who use a store."""
+    if isinstance(exc, DutchdoorError):
+        return exc
+    if isinstance(exc, TimeoutError):
+        return Unavailable("postgres: no answer")
+    if isinstance(exc, PostgresError):
+        state = exc.sqlstate or ""
+        if state in _CONFLICTS:
+            return Conflict(f"postgres: {state}")
+        if state.startswith(_INVALID):
+            return InvalidInput(f"postgres: {state} {exc}")
+        if state in _HOPELESS:
+            return _Refusal(f"postgres: {exc}")
+        return Unavailable(f"postgres: {state} {exc}")
+    if isinstance(exc, ssl.SSLError):
+        return Unavailable(f"postgres: TLS: {exc.reason}")
+    if isinstance(exc, OSError):
+        return Unavailable(f"postgres: {exc.strerror or type(exc).__name__}")
+    return Unavailable(f"postgres: {type(exc).__name__}")
+
+
+class _Refusal(Unavailable):
+    """The server knows us not, or forbids it. While opening, no waiting helps; later it may have been repaired."""
+
+
+def _is_fatal(exc: PostgresError) -> bool:
+    """Whether the server has closed the connection, or will."""
+    return str(getattr(exc, "severity_en", "")) in {"FATAL", "PANIC"} or (exc.sqlstate or "").startswith(("08", "57P"))
+
+
+class _Group:
+    """Lanes, and the tasks that run on them. A caller waits for a future, and may leave: nothing else is cancelled."""
+
+    def __init__(self, lanes: Sequence[_Lane]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = list(lanes)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_due = False
+
+    def _soon(self) -> None:
+        """Begin at the end of this turn of the loop, with all that it brings."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._is_due = False
+        while self._idle and self._has_work():
+            task = self._loop.create_task(self._run(self._idle.pop()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, lane: _Lane) -> None:
+        try:
+            while self._has_work():
+                await self._work(lane)
+        finally:
+            self._idle.append(lane)
+
+    def _has_work(self) -> bool:
+        raise NotImplementedError
+
+    async def _work(self, lane: _Lane) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Wait for what is under way, which ends in time."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class _Lookups(_Group):
+    """Look-ups of sessions: all that wait when a lane is free become one query."""
+
+    def __init__(self, lanes: Sequence[_Lane]) -> None:
+        super().__init__(lanes)
+        self._asked: dict[bytes, list[_Future[_Found]]] = {}
+        self._deadline: asyncio.TimerHandle
+
+    async def ask(self, key: bytes) -> _Found:
+        if not self._asked:
+            self._deadline = self._loop.call_later(_ANSWER_FOR, _give_up_all, self._asked)
+            self._soon()
+        elif len(self._asked) >= _WAITING_AT_MOST:
+            raise Unavailable("too many look-ups wait for the database")
+        future: _Future[_Found] = self._loop.create_future()
+        self._asked.setdefault(key, []).append(future)
+        return await future
+
+    def _has_work(self) -> bool:
+        return bool(self._asked)
+
+    async def _work(self, lane: _Lane) -> None:
+        asked, self._asked = self._asked, {}
+        deadline = self._deadline
+        try:
+            rows = await lane.fetch(_SESSIONS_WITH_ACCOUNT, list(asked), within=_ANSWER_FOR)
+        except DutchdoorError as exc:
+            _answer(chain.from_iterable(asked.values()), exc)
+        else:
+            for row in rows:
+                _answer(asked.pop(row[0]), _session_and_account(row))
+            _answer(chain.from_iterable(asked.values()), None)
+        finally:
+            deadline.cancel()
+
+
+class _Reads(_Group):
+    """Queries one by one."""
+
+    def __init__(self, lanes: Sequence[_Lane], answer_for: float) -> None:
+        super().__init__(lanes)
+        self._lanes, self._answer_for = lanes, answer_for
+        self._asked: deque[tuple[_Future[list[Row]], str, tuple[object, ...]]] = deque()
+
+    async def fetch(self, sql: str, *values: object) -> list[Row]:
+        if len(self._asked) >= _WAITING_AT_MOST:
+            raise Unavailable("too many queries wait for the database")
+        future: _Future[list[Row]] = self._loop.create_future()
+        self._asked.append((future, sql, values))
+        self._soon()
+        deadline = self._loop.call_later(self._answer_for, _give_up, future)
+        try:
+            return await future
+        finally:
+            deadline.cancel()
+
+    def _has_work(self) -> bool:
+        return bool(self._asked)
+
+    async def _work(self, lane: _Lane) -> None:
+        future, sql, values = self._asked.popleft()
+        if future.done():
+            return
+        try:
+            rows = await lane.fetch(sql, *values, within=self._answer_for)
+        except DutchdoorError as exc:
+            _answer([future], exc)
+        else:
+            _answer([future], rows)
+
+    def drop(self) -> None:
+        """Cut all connections, and with them what runs on them."""
+        for lane in self._lanes:
+            lane.drop()
+
+
+class _Job(Generic[T]):
+    """One commit, or one attempt against limits, that waits for its turn."""
+
+    __slots__ = ("future", "order", "payload")
+
+    def __init__(self, payload: bytes, order: _Order | None, future: _Future[T]) -> None:
+        self.payload, self.order, self.future = payload, order, future
+
+
+class _Batches(_Group, Generic[T]):
+    """Jobs: all that wait when a lane is free become one transaction, but those that go alone.
+
+    The jobs of a batch are put in an order that all processes have, so that two batches which come upon the same rows
+    do not wait for each other. They are of different callers, none of whom knows of the other: any order is right.
+    """
+
+    def __init__(self, lanes: Sequence[_Lane], sql: str, read: Callable[[Row], T | Conflict]) -> None:
+        super().__init__(lanes)
+        self._sql, self._read = sql, read
+        self._together: list[_Job[T]] = []
+        self._alone: deque[_Job[T]] = deque()
+
+    async def put(self, payload: bytes, order: _Order | None) -> T:
+        if len(self._together) + len(self._alone) >= _WAITING_AT_MOST:
+            raise Unavailable("too many commits wait for the database")
+        future: _Future[T] = self._loop.create_future()
+        (self._alone if order is None else self._together).append(_Job(payload, order, future))
+        self._soon()
+        deadline = self._loop.call_later(_ANSWER_FOR, _give_up, future)
+        try:
+            return await future
+        finally:
+            deadline.cancel()
+
+    def _has_work(self) -> bool:
+        return bool(self._together or self._alone)
+
+    async def _work(self, lane: _Lane) -> None:
+        # Whoever gave up need not be served after all; after an outage they are many.
+        if self._alone:
+            batch = [self._alone.popleft()]
+        else:
+            batch = self._together[:_BATCH_AT_MOST]
+            del self._together[:_BATCH_AT_MOST]
+        batch = [job for job in batch if not job.future.done()]
+        batch.sort(key=attrgetter("order"))
+        if not batch:
+            return
+        try:
+            await self._send(lane, batch)
+        except (Conflict, InvalidInput) as exc:
+            # Nothing of it was written. One of them found out late that it was impossible: the others must not suffer.
+            if len(batch) == 1:
+                _answer([batch[0].future], exc)
+                return
+            for job in batch:
+                if not job.future.done():
+                    try:
+                        await self._send(lane, [job])
+                    except DutchdoorError as its_own:
+                        _answer([job.future], its_own)
+        except DutchdoorError as exc:
+            _answer([job.future for job in batch], exc)
+
+    async def _send(self, lane: _Lane, batch: Sequence[_Job[T]]) -> None:
+        payload = b"[" + b",".join([job.payload for job in batch]) + b"]"
+        rows = await lane.fetch(self._sql, payload.decode(), within=_ANSWER_FOR)
+        for job, row in zip(batch, rows, strict=True):
+            _answer([job.future], self._read(row))
+
+
+def _answer(futures: Iterable[_Future[Any]], outcome: object) -> None:
+    for future in futures:
+        if future.done():  # cancelled, or gave up
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def _give_up(future: _Future[Any]) -> None:
+    _answer([future], Unavailable("postgres: no answer"))
+
+
+def _give_up_all(asked: dict[bytes, list[_Future[_Found]]]) -> None:
+    _answer(chain.from_iterable(asked.values()), Unavailable("postgres: no answer"))
+
+
+class _Watch:
+    """The connection that listens, as long as anybody watches; or a look at the log now and then where none can."""
+
+    def __init__(self, connect: _Connector) -> None:
+        self._connect = connect
+        self._woken: dict[object, Callable[[], None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, woken: Callable[[], None]) -> Callable[[], None]:
+        watcher = object()
+        self._woken[watcher] = woken
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+        def unwatch() -> None:
+            self._woken.pop(watcher, None)
+            if not self._woken and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+        return unwatch
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        self._woken = {}
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _wake(self, *_: object) -> None:
+        for woken in list(self._woken.values()):
+            woken()
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                await (self._poll() if self._connect.by_transaction else self._listen())
+            await asyncio.sleep(_POLL_EVERY)
+
+    async def _listen(self) -> None:
+        """Wake at each notice; and look at the log now and then, which tells whether the connection is alive at all."""
+        connection = await self._connect(_STATEMENT_FOR)
+        try:
+            async with asyncio.timeout(_ANSWER_FOR):
+                await connection.add_listener(_CHANNEL, self._wake)
+            seen: Row | None = None  # whatever came before we listened was missed
+            while True:
+                async with asyncio.timeout(_ANSWER_FOR):
+                    head = await connection.fetchrow(_HEAD)
+                if head != seen:
+                    seen = head
+                    self._wake()
+                await asyncio.sleep(_LISTEN_EVERY)
+        except Exception as exc:
+            raise Unavailable("postgres: nobody listens") from exc
+        finally:
+            connection.terminate()
+
+    async def _poll(self) -> None:
+        lane = _Lane(self._connect, _STATEMENT_FOR)
+        try:
+            seen: Row | None = None
+            while True:
+                (head,) = await lane.fetch(_HEAD, within=_ANSWER_FOR)
+                if head != seen:
+                    seen = head
+                    self._wake()
+                await asyncio.sleep(_POLL_EVERY)
+        finally:
+            lane.drop()
+
+
+_HEAD = "SELECT epoch, seq FROM dutchdoor.revocation_log"
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+#
+# A job is JSON: what is to be applied, in order; and beside it what has to come last in a transaction, since everybody
+# waits for it: entries of the log, and limits.
+
+_Order: TypeAlias = tuple[int, str]
+"""Where a job stands in its batch: jobs that share an account first, then those that write a session, then others."""
+
+_COMMIT = "SELECT possible, ended, seq, log_epoch, longest_lease FROM dutchdoor.commit_1($1)"
+_HIT = "SELECT retry_after, refused_by FROM dutchdoor.hit_1($1)"
+
+_json = msgspec.json.encode
+
+
+def _committed(row: Row) -> Committed | Conflict:
+    possible, ended, seq, log_epoch, longest = row
+    if not possible:
+        return Conflict("row is not there, or was written since it was read")
+    return Committed(seq, ended, log_epoch, longest)
+
+
+def _job(changes: Sequence[Change]) -> tuple[bytes, _Order | None]:
+    job: dict[str, Any] = {"changes": [_change(one) for one in changes if not isinstance(one, Revoke | Forgive)]}
+    entries = [_row(one.entry) for one in changes if isinstance(one, Revoke)]
+    if entries:
+        job["revoke"] = entries
+    forgiven = [one for one in changes if isinstance(one, Forgive)]
+    if forgiven:
+        job["back"] = [_bucket(bucket) for one in forgiven for bucket in one.give_back]
+        job["forget"] = [_text(bucket.key) for one in forgiven for bucket in one.forget]
+    order = _order(changes)
+    if order is None:
+        job["whole"] = True
+        locks = _locks(changes)
+        if locks:
+            job["locks"] = locks
+    return _json(job), order
+
+
+def _order(changes: Sequence[Change]) -> _Order | None:
+    """Give the place in a batch, or None for a job that goes alone.
+
+    A job may share its transaction if it is impossible only before it has written anything, and takes at most one lock
+    that others might wait for, or that of an account it shares and nothing then.
+    """
+    order: _Order = 9, ""
+    may_be_impossible = True
+    for change in changes:
+        match change:
+            case Revoke() | Forgive():
+                pass
+            case Log():
+                may_be_impossible = False
+            case _ if not may_be_impossible:
+                return None
+            case Expect(subject) if order[0] == 9:  # noqa: PLR2004 - nothing came before it
+                order = 0, subject
+            case Add(Session()) if order[0] in {0, 9}:
+                order, may_be_impossible = (0, order[1]), False
+            case Swap(Session(id=id)) | End(id) if order[0] == 9:  # noqa: PLR2004
+                order, may_be_impossible = (1, _hex(_key(id))), False
+            case Take(id) if order[0] == 9:  # noqa: PLR2004
+                order, may_be_impossible = (2, _hex(_key(id))), False
+            case _:
+                return None
+    return order
+
+
+def _locks(changes: Sequence[Change]) -> dict[str, object]:
+    """What a job that goes alone will change, if the rows are or may be several: to be locked in one order."""
+    accounts: dict[str, bool] = {}
+    sessions: list[str] = []
+    sessions_of: list[str] = []
+    for change in changes:
+        match change:
+            case Swap(Account(subject=subject)) | Remove(Account(subject=subject)):
+                accounts[_text(subject)] = True
+            case Expect(subject):
+                accounts.setdefault(_text(subject), False)
+            case EndAll(subject):
+                accounts[_text(subject)] = True
+                sessions_of.append(_text(subject))
+            case Swap(Session(id=id)) | End(id):
+                sessions.append(_hex(_key(id)))
+            case _:
+                pass
+    if len(accounts) + len(sessions) + len(sessions_of) <= 1:
+        return {}
+    return {"accounts": accounts, "sessions": sessions, "sessions_of": sessions_of}
+
+
+def _change(change: Change) -> dict[str, Any]:  # noqa: C901, PLR0912 - one branch for a kind of change
+    match change:
+        case Swap(Session() as session):
+            return {"do": "swap session", "subject": _text(session.subject), "row": _session_values(session)}
+        case Add(Session() as session):
+            row = {**_session_values(session), "revision": 0}
+            return {"do": "add session", "subject": _text(session.subject), "row": row}
+        case Log(event):
+            return {"do": "log", "row": {**_row(event), "id": _hex(_key(event.id))}}
+        case Expect(subject, epoch):
+            return {"do": "expect", "subject": _text(subject), "epoch": epoch}
+        case End(id, reason, at):
+            return {"do": "end", "id": _hex(_key(id)), "reason": _text(reason), "at": str(at)}
+        case EndAll(subject, reason, at, keep):
+            kept = None if keep is None else _hex(_key(keep))
+            return {
+                "do": "end all", "subject": _text(subject), "reason": _text(reason), "at": str(at), "keep": kept,
+            }  # fmt: skip
+        case Take(id):
+            return {"do": "take", "id": _hex(_key(id))}
+        case Discard(subject, purpose):
+            return {"do": "discard", "subject": _text(subject), "purpose": purpose}
+        case Add(Account() as account):
+            return {"do": "add account", "row": _account_values(account)}
+        case Swap(Account() as account):
+            return {"do": "swap account", "row": _account_values(account)}
+        case Remove(Account(subject=subject)):
+            return {"do": "remove account", "subject": _text(subject)}
+        case Add(OneTimeToken() as token):
+            return {"do": "add one-time token", "row": {**_row(token), "id": _hex(_key(token.id))}}
+        case Add(record):
+            return {"do": f"add {_KINDS[type(record)]}", "row": {**_row(record), "revision": 0}}
+        case Swap(record):
+            return {"do": f"swap {_KINDS[type(record)]}", "row": _row(record)}
+        case Remove(Credential() as credential):
+            return {"do": "remove credential", **_row(credential)}
+        case Remove(RegisteredClient(id=id) | VerifierKey(id=id)):
+            return {"do": f"remove {_KINDS[type(change.record)]}", "id": _text(id)}
+    raise TypeError(f"{type(change).__name__} is not a change")
+
+
+_KINDS: dict[type[Struct], str] = {
+    Credential: "credential",
+    StoredKey: "key",
+    RegisteredClient: "client",
+    VerifierKey: "verifier",
+}
+
+
+def _bucket(bucket: Bucket) -> dict[str, object]:
+    limit = bucket.limit
+    kind = {"kept_for": str(limit.kept_for)} if limit.is_ceiling else {"interval": str(limit.interval)}
+    return {"key": _text(bucket.key), "name": limit.name, "burst": limit.burst, **kind}
+
+
+# --- records and rows -------------------------------------------------------------------------------------------------
+#
+# Most kinds of record have a column for each field, by its name. Sessions and accounts are stored otherwise.
+
+R = TypeVar("R", bound=Struct)
+
+
+def _row(record: Struct) -> dict[str, object]:
+    return {name: _value(getattr(record, name)) for name in record.__struct_fields__}
+
+
+def _value(value: object) -> object:
+    """A value in JSON. A float as its shortest text: PostgreSQL reads it to the bit, infinity included."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bytes):
+        return _hex(value)
+    return str(value) if isinstance(value, float) else value
+
+
+def _record(kind: type[R], row: Row, **instead: object) -> R:
+    values = {
+        name: _plain(value) if isinstance(value, str) else value
+        for name, value in zip(kind.__struct_fields__, row, strict=True)
+    }
+    return kind(**{**values, **instead})
+
+
+@lru_cache
+def _select(kind: type[Struct], table: str) -> str:
+    return f"SELECT {', '.join(kind.__struct_fields__)} FROM dutchdoor.{table}"
+
+
+def _text(text: str) -> str:
+    """Write what PostgreSQL's text can hold: all but U+0000. Raises `InvalidInput` for half a character."""
+    if not text.isprintable():
+        if "\0" in text or "\1" in text:
+            text = text.replace("\1", "\1\2").replace("\0", "\1\1")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("a text holds half a character") from None
+    return text
+
+
+def _plain(text: str) -> str:
+    return text.replace("\1\1", "\0").replace("\1\2", "\1") if "\1" in text else text
+
+
+def _hex(value: bytes) -> str:
+    return "\\x" + value.hex()
+
+
+_is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
+"""Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four bits to spare, all zero."""
+_NOT_OURS = bytes(17)
+
+
+def _key(id: str) -> bytes:
+    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else longer than any of ours.
+
+    Two texts must never meet in one row: the second would be an id that we did not make and yet found.
+    """
+    if _is_16_bytes(id):
+        return a2b_base64(id.replace("-", "+").replace("_", "/") + "==")
+    return _NOT_OURS + id.encode(errors="surrogatepass")
+
+
+def _id(key: bytes) -> str:
+    if len(key) == 16:  # noqa: PLR2004
+        return urlsafe_b64encode(key)[:-2].decode()
+    return key.removeprefix(_NOT_OURS).decode(errors="surrogatepass")
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    """Join names by spaces. A name that holds one, or is empty, would be read as others than were written."""
+    text = " ".join(names)
+    if _split(text) != names:
+        raise ValueError("a role or an amr value is empty or holds a space")
+    return _text(text)
+
+
+@lru_cache(1024)
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split(" ")) if text else ()
+
+
+_SESSION = ", ".join(
+    f"s.{name}"
+    for name in (
+        "id", "hybrid", "client_id", "scope", "secret_hash", "salt", "master_key_id", "epoch", "amr", "auth_time",
+        "created_at", "last_seen_at", "idle_expires_at", "expires_at", "generation", "sibling", "parent_sibling",
+        "rotated_at", "sibling_at", "fingerprint", "device", "address", "country", "ended_at", "end_reason", "revision",
+    )
+)  # fmt: skip
+_ACCOUNT = ", ".join(
+    f"a.{name}"
+    for name in (
+        "subject", "email", "address", "name", "roles", "active", "email_verified_at", "epoch", "created_at",
+        "revision",
+    )
+)  # fmt: skip
+_JOINED = (
+    f"SELECT {_SESSION}, {_ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.accounts a ON a.number = s.account WHERE"
+)
+_SESSIONS_WITH_ACCOUNT = f"{_JOINED} s.id = ANY ($1)"
+_SESSIONS_OF = f"{_JOINED} a.subject = $1 AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
+"""By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
+
+
+def _session_values(session: Session) -> dict[str, object]:
+    return {
+        "id": _hex(_key(session.id)),
+        "hybrid": session.mode == "hybrid",
+        "client_id": _text(session.client_id),
+        "scope": _text(session.scope),
+        "secret_hash": _hex(session.secret_hash),
+        "salt": _hex(session.salt),
+        "master_key_id": _hex(session.master_key_id),
+        "epoch": session.epoch,
+        "amr": _joined(session.amr),
+        "auth_time": str(session.auth_time),
+        "created_at": str(session.created_at),
+        "last_seen_at": str(session.last_seen_at),
+        "idle_expires_at": str(session.idle_expires_at),
+        "expires_at": str(session.expires_at),
+        "generation": session.generation,
+        "sibling": session.sibling,
+        "parent_sibling": session.parent_sibling,
+        "rotated_at": str(session.rotated_at),
+        "sibling_at": str(session.sibling_at),
+        "fingerprint": _text(session.fingerprint),
+        "device": _text(session.device),
+        "address": _text(session.address),
+        "country": _text(session.country),
+        "ended_at": None if session.ended_at is None else str(session.ended_at),
+        "end_reason": _text(session.end_reason),
+        "revision": session.revision,
+    }
+
+
+def _session_and_account(row: Row) -> tuple[Session, Account]:
+    """Read a row of `_JOINED`. The hottest lines here: one unpacking, and two calls with keywords in field order."""
+    (
+        key, hybrid, client_id, scope, secret_hash, salt, master_key_id, epoch, amr, auth_time, created_at,
+        last_seen_at, idle_expires_at, expires_at, generation, sibling, parent_sibling, rotated_at, sibling_at,
+        fingerprint, device, address, country, ended_at, end_reason, revision,
+        *account,
+    ) = row  # fmt: skip
+    owner = _account(account)
+    session = Session(
+        id=_id(key),
+        subject=owner.subject,
+        mode="hybrid" if hybrid else "session",
+        client_id=_plain(client_id),
+        scope=_plain(scope),
+        secret_hash=secret_hash,
+        salt=salt,
+        master_key_id=master_key_id,
+        epoch=epoch,
+        amr=_split(_plain(amr)),
+        auth_time=auth_time,
+        created_at=created_at,
+        last_seen_at=last_seen_at,
+        idle_expires_at=idle_expires_at,
+        expires_at=expires_at,
+        generation=generation,
+        sibling=sibling,
+        parent_sibling=parent_sibling,
+        rotated_at=rotated_at,
+        sibling_at=sibling_at,
+        fingerprint=_plain(fingerprint),
+        device=_plain(device),
+        address=_plain(address),
+        country=_plain(country),
+        ended_at=ended_at,
+        end_reason=_plain(end_reason),
+        revision=revision,
+    )
+    return session, owner
+
+
+def _account_values(account: Account) -> dict[str, object]:
+    folded = "\n".join((account.email or "", account.address or "", account.name)).casefold()
+    return {
+        "subject": _text(account.subject),
+        "email": None if account.email is None else _text(account.email),
+        "address": None if account.address is None else _text(account.address),
+        "name": _text(account.name),
+        "roles": _joined(account.roles),
+        "active": account.active,
+        "email_verified_at": None if account.email_verified_at is None else str(account.email_verified_at),
+        "epoch": account.epoch,
+        "created_at": str(account.created_at),
+        "revision": account.revision,
+        "folded": _text(folded),
+    }
+
+
+def _account(row: Row) -> Account:
+    subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision = row
+    return Account(
+        subject=_plain(subject),
+        email=None if email is None else _plain(email),
+        address=None if address is None else _plain(address),
+        name=_plain(name),
+        roles=_split(_plain(roles)),
+        status="active" if active else "disabled",
+        email_verified_at=email_verified_at,
+        epoch=epoch,
+        created_at=created_at,
+        revision=revision,
+    )
+
+
+def _renewed(
+    rows: Sequence[Row], log_epoch: int, after: int, *, there: bool = True, nodes: Sequence[NodeRow] = ()
+) -> Renewed:
+    """Read rows of `read_log_1`, of which one more was asked for than a page has."""
+    epoch, salt, head, at = rows[0][:4]
+    entries = [_entry(*row[4:]) for row in rows[:_PAGE] if row[4] is not None]
+    return Renewed(
+        there=there,
+        log_epoch=epoch,
+        salt=salt,
+        after=after if epoch == log_epoch else 0,
+        entries=entries,
+        upto=entries[-1].seq if len(rows) > _PAGE else head,
+        head=head,
+        rows=nodes,
+        at=at,
+    )
+
+
+def _entry(seq: int, kind: Kind, id: str, min_epoch: int, expires_at: float, subject: str) -> Revocation:
+    return Revocation(
+        seq=seq, kind=kind, id=_plain(id), min_epoch=min_epoch, expires_at=expires_at, subject=_plain(subject)
+    )
+
+
+def _node_values(row: NodeRow) -> dict[str, object]:
+    return {**_row(row), "accepting": [_text(one) for one in row.accepting]}
+
+
+def _nodes(rows: str | None) -> list[NodeRow]:
+    return [] if rows is None else msgspec.json.decode(rows, type=list[NodeRow])
+
+
+# --- the schema -------------------------------------------------------------------------------------------------------
+
+
+class _Migration(Struct, frozen=True):
+    """A numbered file, never changed once released. Additive: programs that do not know it can go on."""
+
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def is_additive(self) -> bool:
+        return self.text.startswith("-- additive: yes\n")
+
+
+def _migrations() -> list[_Migration]:
+    """Every migration, in order."""
+    folder = files("dutchdoor.stores").joinpath("schema", "postgres")
+    found = [_Migration(file.name, file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".sql")]
+    return sorted(found, key=attrgetter("name"))
+
+
+async def _prepare(connect: _Connector) -> None:
+    """Look whether the server can be used, and bring the schema up to date."""
+    migrations = _migrations()
+    try:
+        connection = await connect(_OPEN_FOR)
+        try:
+            async with asyncio.timeout(_OPEN_FOR):
+                await _check_server(connection)
+                for migration in migrations:
+                    await _migrate(connection, migration, migrations)
+        except Exception as exc:
+            raise _meant(exc) from exc
+        finally:
+            connection.terminate()
+    except _Refusal as exc:
+        raise Misconfigured(exc.reason) from exc
+    connect.known = tuple(migration.name for migration in migrations)
+
+
+async def _check_server(connection: Connection) -> None:
+    await connection.execute(_BEGIN.format(int(_OPEN_FOR * 1000)))
+    row = await connection.fetchrow(
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'), "
+        "current_setting('fsync'), current_setting('full_page_writes')"
+    )
+    assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
+    version, encoding, *_ = row
+    if version < 140000:  # noqa: PLR2004
+        raise Misconfigured("PostgreSQL 14 or newer is needed")
+    if encoding != "UTF8":
+        raise Misconfigured(f"the database's encoding is {encoding}; create it with ENCODING 'UTF8' TEMPLATE template0")
+    await connection.execute("COMMIT")
+
+
+async def _migrate(connection: Connection, migration: _Migration, migrations: Sequence[_Migration]) -> None:
+    """Apply a file in one transaction with the note that it was: killed anywhere, it was or it was not."""
+    await connection.execute(_BEGIN.format(int(_OPEN_FOR * 1000)))
+    applied = await _applied(connection, migrations)
+    if migration.name not in applied:
+        # Under the lock once more, since another process may have been here a moment ago. A snapshot is taken by each
+        # statement, and so after the lock.
+        await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK}, 0)")
+        applied = await _applied(connection, migrations)
+    if migration.name not in applied:
+        if not applied:
+            await _found(connection)
+        await connection.execute(migration.text)
+        await connection.execute(
+            "INSERT INTO dutchdoor.migrations VALUES ($1, $2, $3)",
+            migration.name,
+            migration.sha256,
+            migration.is_additive,
+        )
+    await connection.execute("COMMIT")
+
+
+async def _applied(connection: Connection, migrations: Sequence[_Migration]) -> set[str]:
+    """Names of what was applied. Raises `Misconfigured` if this program and this database do not fit."""
+    if not await connection.fetchval("SELECT to_regclass('dutchdoor.migrations') IS NOT NULL"):
+        return set()
+    rows = await connection.fetch("SELECT name, sha256, additive FROM dutchdoor.migrations")
+    known = {migration.name: migration.sha256 for migration in migrations}
+    for name, digest, additive in rows:
+        if name not in known and not additive:
+            raise Misconfigured(f"the database is newer than this program: it has had {name}")
+        if known.get(name, digest) != digest:
+            raise Misconfigured(f"{name} is not the migration this database has had: a released one was changed")
+    return {name for name, _, _ in rows}
+
+
+async def _found(connection: Connection) -> None:
+    """Make the schema, which an operator may have made for us, and the list of what was done to it."""
+    if not await connection.fetchval("SELECT to_regnamespace('dutchdoor') IS NOT NULL"):
+        await connection.execute("CREATE SCHEMA dutchdoor")
+    elif await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('dutchdoor'))"
+    ):
+        raise Misconfigured("the schema dutchdoor belongs to another application")
+    await connection.execute(
+        'CREATE TABLE dutchdoor.migrations (name text COLLATE "C" PRIMARY KEY, sha256 text COLLATE "C" NOT NULL, '
+        "additive boolean NOT NULL)"
+    )

@@ -1,0 +1,551 @@
+-- additive: no
+--
+-- Everything lies in a schema of its own, and is named with it: no search_path changes what is meant.
+--
+-- Ids of ours are stored as their 16 bytes, any other as its text behind 17 zero bytes: no two texts meet in one row.
+-- Instants are double precision, exact to the bit. Texts compare by their bytes (COLLATE "C"), so that no update of a
+-- library of collations reorders an index. U+0000, which PostgreSQL's text cannot hold, is written U+0001 U+0001, and
+-- U+0001 is written U+0001 U+0002, which keeps all texts apart and in order. Tuples of names are joined by spaces.
+--
+-- Functions end in a number. What a released program calls is never changed, but joined by a next one: programs of two
+-- versions run side by side while a deployment is updated.
+
+-- `number` is never given twice: sessions name their account by it, so that a later account of the same subject cannot
+-- inherit the sessions of one that was removed.
+CREATE TABLE dutchdoor.accounts (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subject text COLLATE "C" NOT NULL UNIQUE,
+    email text COLLATE "C" UNIQUE,
+    address text COLLATE "C",
+    name text COLLATE "C" NOT NULL,
+    roles text COLLATE "C" NOT NULL,
+    active boolean NOT NULL,
+    email_verified_at double precision,
+    epoch bigint NOT NULL,
+    created_at double precision NOT NULL,
+    revision bigint NOT NULL,
+    folded text COLLATE "C" NOT NULL -- e-mail, address and name, case folded, for searching
+) WITH (fillfactor = 90);
+
+CREATE TABLE dutchdoor.credentials (
+    subject text COLLATE "C" NOT NULL,
+    method text COLLATE "C" NOT NULL,
+    handle text COLLATE "C" NOT NULL,
+    proof text COLLATE "C" NOT NULL,
+    created_at double precision NOT NULL,
+    revision bigint NOT NULL,
+    PRIMARY KEY (subject, method, handle)
+);
+
+-- Ids begin with their time of birth, so that the index grows at its end. A tenth of each page stays free: a swap writes
+-- its new version beside the old one, and touches no index.
+CREATE TABLE dutchdoor.sessions (
+    id bytea PRIMARY KEY,
+    account bigint NOT NULL,
+    hybrid boolean NOT NULL,
+    client_id text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    secret_hash bytea NOT NULL,
+    salt bytea NOT NULL,
+    master_key_id bytea NOT NULL,
+    epoch bigint NOT NULL,
+    amr text COLLATE "C" NOT NULL,
+    auth_time double precision NOT NULL,
+    created_at double precision NOT NULL,
+    last_seen_at double precision NOT NULL,
+    idle_expires_at double precision NOT NULL,
+    expires_at double precision NOT NULL,
+    generation bigint NOT NULL,
+    sibling bigint NOT NULL,
+    parent_sibling bigint NOT NULL,
+    rotated_at double precision NOT NULL,
+    sibling_at double precision NOT NULL,
+    fingerprint text COLLATE "C" NOT NULL,
+    device text COLLATE "C" NOT NULL,
+    address text COLLATE "C" NOT NULL,
+    country text COLLATE "C" NOT NULL,
+    ended_at double precision,
+    end_reason text COLLATE "C" NOT NULL,
+    revision bigint NOT NULL
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE INDEX sessions_not_ended ON dutchdoor.sessions (account, id) WHERE ended_at IS NULL;
+
+CREATE TABLE dutchdoor.one_time_tokens (
+    id bytea PRIMARY KEY,
+    purpose text COLLATE "C" NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    email text COLLATE "C" NOT NULL,
+    secret_hash bytea NOT NULL,
+    created_at double precision NOT NULL,
+    expires_at double precision NOT NULL
+);
+
+CREATE INDEX one_time_tokens_by_subject ON dutchdoor.one_time_tokens (subject);
+
+CREATE TABLE dutchdoor.keys (
+    kid text COLLATE "C" PRIMARY KEY,
+    number bigint NOT NULL UNIQUE,
+    alg text COLLATE "C" NOT NULL,
+    sealed bytea NOT NULL,
+    created_at double precision NOT NULL,
+    signs_at double precision NOT NULL,
+    signs_until double precision NOT NULL,
+    verifies_until double precision NOT NULL,
+    revoked_at double precision,
+    exported_at double precision,
+    revision bigint NOT NULL
+);
+
+CREATE TABLE dutchdoor.clients (
+    id text COLLATE "C" PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    secret_hash bytea NOT NULL,
+    created_at double precision NOT NULL,
+    revision bigint NOT NULL
+);
+
+CREATE TABLE dutchdoor.verifiers (
+    id text COLLATE "C" PRIMARY KEY,
+    name text COLLATE "C" NOT NULL UNIQUE,
+    secret_hash bytea NOT NULL,
+    created_at double precision NOT NULL,
+    revision bigint NOT NULL
+);
+
+CREATE TABLE dutchdoor.revocations (
+    seq bigint PRIMARY KEY,
+    kind text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    min_epoch bigint NOT NULL,
+    expires_at double precision NOT NULL,
+    subject text COLLATE "C" NOT NULL
+);
+
+CREATE INDEX revocations_by_subject ON dutchdoor.revocations (subject);
+
+-- The log's epoch, the salt of the names it travels under, and the last number given: it stands here because the log's
+-- entries are purged, and a number must never come again. Whoever numbers entries holds this row until they are
+-- committed, so that they are numbered in the order in which they become visible, without a gap.
+CREATE TABLE dutchdoor.revocation_log (
+    one integer PRIMARY KEY CHECK (one = 1),
+    epoch bigint NOT NULL,
+    salt bytea NOT NULL,
+    seq bigint NOT NULL
+) WITH (fillfactor = 10);
+
+-- Two times 122 random bits of the server's strong generator.
+INSERT INTO dutchdoor.revocation_log
+VALUES (1, 1, substr(sha256(decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')), 1, 16), 0);
+
+-- The processes that follow the log.
+CREATE TABLE dutchdoor.nodes (
+    id text COLLATE "C" PRIMARY KEY,
+    stamp text COLLATE "C" NOT NULL,
+    log_epoch bigint NOT NULL,
+    acked_seq bigint NOT NULL,
+    lease_for double precision NOT NULL,
+    accepting text[] COLLATE "C" NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE dutchdoor.events (
+    id bytea PRIMARY KEY,
+    at double precision NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    outcome text COLLATE "C" NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    actor text COLLATE "C" NOT NULL,
+    session_id text COLLATE "C" NOT NULL,
+    client_id text COLLATE "C" NOT NULL,
+    address text COLLATE "C" NOT NULL,
+    country text COLLATE "C" NOT NULL,
+    device text COLLATE "C" NOT NULL,
+    detail text COLLATE "C" NOT NULL
+);
+
+CREATE INDEX events_by_subject ON dutchdoor.events (subject, id) WHERE subject <> '';
+
+CREATE TABLE dutchdoor.limits (
+    key text COLLATE "C" PRIMARY KEY,
+    tat double precision NOT NULL
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
+-- --- changes ----------------------------------------------------------------------------------------------------------
+
+-- Applies one change, in JSON. Gives how many sessions it ended, or -1 where it was impossible and wrote nothing.
+CREATE FUNCTION dutchdoor.apply_1(change jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    verb text := change ->> 'do';
+    given jsonb := change -> 'row';
+    session dutchdoor.sessions;
+    account dutchdoor.accounts;
+    owner bigint;
+    written bigint;
+BEGIN
+    IF verb = 'swap session' THEN
+        session := jsonb_populate_record(NULL::dutchdoor.sessions, given);
+        UPDATE dutchdoor.sessions s SET
+            hybrid = session.hybrid, client_id = session.client_id, scope = session.scope,
+            secret_hash = session.secret_hash, salt = session.salt, master_key_id = session.master_key_id,
+            epoch = session.epoch, amr = session.amr, auth_time = session.auth_time, created_at = session.created_at,
+            last_seen_at = session.last_seen_at, idle_expires_at = session.idle_expires_at,
+            expires_at = session.expires_at, generation = session.generation, sibling = session.sibling,
+            parent_sibling = session.parent_sibling, rotated_at = session.rotated_at, sibling_at = session.sibling_at,
+            fingerprint = session.fingerprint, device = session.device, address = session.address,
+            country = session.country, ended_at = session.ended_at, end_reason = session.end_reason,
+            revision = s.revision + 1
+        WHERE s.id = session.id AND s.revision = session.revision AND s.ended_at IS NULL
+            AND s.account = (SELECT a.number FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject');
+    ELSIF verb = 'add session' THEN
+        SELECT a.number INTO owner FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject';
+        IF NOT FOUND THEN
+            RETURN -1;
+        END IF;
+        session := jsonb_populate_record(NULL::dutchdoor.sessions, given);
+        session.account := owner;
+        INSERT INTO dutchdoor.sessions VALUES (session.*);
+    ELSIF verb = 'log' THEN
+        INSERT INTO dutchdoor.events SELECT * FROM jsonb_populate_record(NULL::dutchdoor.events, given);
+    ELSIF verb = 'expect' THEN
+        -- Shared: whoever raises the epoch waits for us, or we for him.
+        PERFORM 1 FROM dutchdoor.accounts a
+        WHERE a.subject = change ->> 'subject' AND a.epoch = (change ->> 'epoch')::bigint AND a.active FOR SHARE;
+    ELSIF verb = 'end' THEN
+        UPDATE dutchdoor.sessions s SET
+            ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason', revision = s.revision + 1
+        WHERE s.id = (change ->> 'id')::bytea AND s.ended_at IS NULL;
+    ELSIF verb = 'end all' THEN
+        UPDATE dutchdoor.sessions s SET
+            ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason', revision = s.revision + 1
+        WHERE s.account = (SELECT a.number FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject')
+            AND s.ended_at IS NULL AND s.id IS DISTINCT FROM (change ->> 'keep')::bytea;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        RETURN written;
+    ELSIF verb = 'take' THEN
+        DELETE FROM dutchdoor.one_time_tokens t WHERE t.id = (change ->> 'id')::bytea;
+    ELSIF verb = 'discard' THEN
+        DELETE FROM dutchdoor.one_time_tokens t
+        WHERE t.subject = change ->> 'subject' AND t.purpose = change ->> 'purpose';
+        RETURN 0;
+    ELSIF verb = 'add account' THEN
+        INSERT INTO dutchdoor.accounts (
+            subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision, folded
+        )
+        SELECT r.subject, r.email, r.address, r.name, r.roles, r.active, r.email_verified_at, r.epoch, r.created_at, 0,
+            r.folded
+        FROM jsonb_populate_record(NULL::dutchdoor.accounts, given) r;
+    ELSIF verb = 'swap account' THEN
+        account := jsonb_populate_record(NULL::dutchdoor.accounts, given);
+        UPDATE dutchdoor.accounts a SET
+            email = account.email, address = account.address, name = account.name, roles = account.roles,
+            active = account.active, email_verified_at = account.email_verified_at, epoch = account.epoch,
+            created_at = account.created_at, folded = account.folded, revision = a.revision + 1
+        WHERE a.subject = account.subject AND a.revision = account.revision;
+    ELSIF verb = 'remove account' THEN
+        DELETE FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject';
+        DELETE FROM dutchdoor.credentials c WHERE c.subject = change ->> 'subject';
+        DELETE FROM dutchdoor.one_time_tokens t WHERE t.subject = change ->> 'subject';
+        RETURN 0;
+    ELSIF verb = 'add credential' THEN
+        INSERT INTO dutchdoor.credentials SELECT * FROM jsonb_populate_record(NULL::dutchdoor.credentials, given);
+    ELSIF verb = 'swap credential' THEN
+        UPDATE dutchdoor.credentials c SET proof = r.proof, created_at = r.created_at, revision = c.revision + 1
+        FROM jsonb_populate_record(NULL::dutchdoor.credentials, given) r
+        WHERE c.subject = r.subject AND c.method = r.method AND c.handle = r.handle AND c.revision = r.revision;
+    ELSIF verb = 'remove credential' THEN
+        DELETE FROM dutchdoor.credentials c
+        WHERE c.subject = change ->> 'subject' AND c.method = change ->> 'method' AND c.handle = change ->> 'handle';
+        RETURN 0;
+    ELSIF verb = 'add one-time token' THEN
+        INSERT INTO dutchdoor.one_time_tokens
+        SELECT * FROM jsonb_populate_record(NULL::dutchdoor.one_time_tokens, given);
+    ELSIF verb = 'add key' THEN
+        INSERT INTO dutchdoor.keys SELECT * FROM jsonb_populate_record(NULL::dutchdoor.keys, given);
+    ELSIF verb = 'swap key' THEN
+        UPDATE dutchdoor.keys k SET
+            number = r.number, alg = r.alg, sealed = r.sealed, created_at = r.created_at, signs_at = r.signs_at,
+            signs_until = r.signs_until, verifies_until = r.verifies_until, revoked_at = r.revoked_at,
+            exported_at = r.exported_at, revision = k.revision + 1
+        FROM jsonb_populate_record(NULL::dutchdoor.keys, given) r
+        WHERE k.kid = r.kid AND k.revision = r.revision;
+    ELSIF verb = 'add client' THEN
+        INSERT INTO dutchdoor.clients SELECT * FROM jsonb_populate_record(NULL::dutchdoor.clients, given);
+    ELSIF verb = 'swap client' THEN
+        UPDATE dutchdoor.clients c SET
+            name = r.name, secret_hash = r.secret_hash, created_at = r.created_at, revision = c.revision + 1
+        FROM jsonb_populate_record(NULL::dutchdoor.clients, given) r
+        WHERE c.id = r.id AND c.revision = r.revision;
+    ELSIF verb = 'remove client' THEN
+        DELETE FROM dutchdoor.clients c WHERE c.id = change ->> 'id';
+        RETURN 0;
+    ELSIF verb = 'add verifier' THEN
+        INSERT INTO dutchdoor.verifiers SELECT * FROM jsonb_populate_record(NULL::dutchdoor.verifiers, given);
+    ELSIF verb = 'remove verifier' THEN
+        DELETE FROM dutchdoor.verifiers v WHERE v.id = change ->> 'id';
+        RETURN 0;
+    ELSE
+        RAISE EXCEPTION 'no such change: %', verb;
+    END IF;
+    RETURN CASE WHEN FOUND THEN 0 ELSE -1 END;
+END
+$$;
+
+-- Locks, in one order for everybody, the rows that a commit of several will change: first accounts, then sessions. Two
+-- commits that come upon the same rows from two sides would otherwise wait for each other.
+CREATE FUNCTION dutchdoor.lock_1(locks jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    wanted text;
+BEGIN
+    FOR wanted IN SELECT n FROM jsonb_object_keys(locks -> 'accounts') n ORDER BY n COLLATE "C" LOOP
+        IF (locks -> 'accounts' ->> wanted)::boolean THEN
+            PERFORM 1 FROM dutchdoor.accounts a WHERE a.subject = wanted FOR NO KEY UPDATE;
+        ELSE
+            PERFORM 1 FROM dutchdoor.accounts a WHERE a.subject = wanted FOR SHARE;
+        END IF;
+    END LOOP;
+    PERFORM 1 FROM dutchdoor.sessions s WHERE s.id IN (
+        SELECT i::bytea FROM jsonb_array_elements_text(locks -> 'sessions') i
+        UNION ALL
+        SELECT t.id FROM jsonb_array_elements_text(locks -> 'sessions_of') o
+        JOIN dutchdoor.accounts a ON a.subject = o
+        JOIN dutchdoor.sessions t ON t.account = a.number AND t.ended_at IS NULL
+    ) ORDER BY s.id FOR NO KEY UPDATE;
+END
+$$;
+
+-- Keeps everybody else away from some limits until the end of the transaction, those that have no row yet included.
+CREATE FUNCTION dutchdoor.lock_limits_1(names text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    number integer;
+BEGIN
+    FOR number IN SELECT DISTINCT hashtext(n) FROM unnest(names) n ORDER BY 1 LOOP
+        PERFORM pg_advisory_xact_lock(1684303727, number);
+    END LOOP;
+END
+$$;
+
+-- `%` of a positive double precision number and 1024, exact, as `dutchdoor.limits` has it.
+CREATE FUNCTION dutchdoor.spent_1(tat double precision) RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
+    SELECT tat - floor(tat / 1024) * 1024
+$$;
+
+-- Commits jobs in one transaction: those in which something is impossible before anything was written are left out, and
+-- say so; in which it is later make all fail, and whoever called commits them one by one. The log's entries are numbered
+-- last, because nobody else can number any from then on.
+CREATE FUNCTION dutchdoor.commit_1(jobs jsonb)
+RETURNS TABLE (possible boolean, ended bigint, seq bigint, log_epoch bigint, longest_lease double precision)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    job jsonb;
+    change jsonb;
+    done bigint;
+    ends bigint[] := '{}';
+    counts bigint[] := '{}';
+    entries jsonb := '[]';
+    back jsonb := '[]';
+    forgotten text[] := '{}';
+    head bigint;
+    epoch_now bigint;
+    longest double precision := 0;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'transactions have to be read committed' USING ERRCODE = '25001';
+    END IF;
+    -- An operator may ask for more than `on`, never for less.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    FOR job IN SELECT jsonb_array_elements(jobs) LOOP
+        IF job ? 'locks' THEN
+            PERFORM dutchdoor.lock_1(job -> 'locks');
+        END IF;
+        ended := 0;
+        FOR change IN SELECT jsonb_array_elements(job -> 'changes') LOOP
+            done := dutchdoor.apply_1(change);
+            IF done < 0 THEN
+                ended := -1;
+                EXIT;
+            END IF;
+            ended := ended + done;
+        END LOOP;
+        IF ended < 0 AND jsonb_typeof(job -> 'whole') = 'boolean' THEN
+            RAISE EXCEPTION 'impossible' USING ERRCODE = 'DD001';
+        END IF;
+        ends := ends || ended;
+        IF ended < 0 OR NOT job ? 'revoke' THEN
+            counts := counts || 0::bigint;
+        ELSE
+            entries := entries || (job -> 'revoke');
+            counts := counts || jsonb_array_length(job -> 'revoke')::bigint;
+        END IF;
+        IF ended >= 0 AND job ? 'back' THEN
+            back := back || (job -> 'back');
+            forgotten := forgotten || ARRAY(SELECT jsonb_array_elements_text(job -> 'forget'));
+        END IF;
+    END LOOP;
+    IF back <> '[]' OR forgotten <> '{}' THEN
+        PERFORM dutchdoor.lock_limits_1(forgotten || ARRAY(SELECT b ->> 'key' FROM jsonb_array_elements(back) b));
+        FOR change IN SELECT jsonb_array_elements(back) LOOP
+            UPDATE dutchdoor.limits l SET tat = CASE
+                WHEN change ? 'interval' THEN l.tat - (change ->> 'interval')::double precision
+                ELSE l.tat - least(dutchdoor.spent_1(l.tat), 1)
+            END
+            WHERE l.key = change ->> 'key';
+        END LOOP;
+        DELETE FROM dutchdoor.limits l WHERE l.key = ANY (forgotten);
+    END IF;
+    IF entries = '[]' THEN
+        SELECT l.seq, l.epoch INTO head, epoch_now FROM dutchdoor.revocation_log l;
+    ELSE
+        UPDATE dutchdoor.revocation_log l SET seq = l.seq + jsonb_array_length(entries)
+        RETURNING l.seq - jsonb_array_length(entries), l.epoch INTO head, epoch_now;
+        INSERT INTO dutchdoor.revocations (seq, kind, id, min_epoch, expires_at, subject)
+        SELECT head + e.place, r.kind, r.id, r.min_epoch, r.expires_at, r.subject
+        FROM jsonb_array_elements(entries) WITH ORDINALITY e (entry, place),
+            jsonb_populate_record(NULL::dutchdoor.revocations, e.entry) r;
+        -- Under the lock: a node that registers later reads these entries.
+        SELECT coalesce(max(n.lease_for), 0) INTO longest FROM dutchdoor.nodes n;
+        PERFORM pg_notify('dutchdoor', '');
+    END IF;
+    FOR n IN 1 .. cardinality(ends) LOOP
+        head := head + counts[n];
+        possible := ends[n] >= 0;
+        ended := ends[n];
+        seq := head;
+        log_epoch := epoch_now;
+        longest_lease := CASE WHEN counts[n] > 0 THEN longest ELSE 0 END;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+-- --- the log and the nodes --------------------------------------------------------------------------------------------
+
+-- The log after a `seq`, with its head: one row for each entry, or one without an entry.
+CREATE FUNCTION dutchdoor.read_log_1(known_epoch bigint, known bigint, page integer)
+RETURNS TABLE (
+    epoch bigint, salt bytea, head bigint, at double precision,
+    seq bigint, kind text, id text, min_epoch bigint, expires_at double precision, subject text
+)
+LANGUAGE sql STABLE AS $$
+    SELECT l.epoch, l.salt, l.seq, extract(epoch FROM clock_timestamp())::double precision,
+        r.seq, r.kind, r.id, r.min_epoch, r.expires_at, r.subject
+    FROM dutchdoor.revocation_log l
+    LEFT JOIN LATERAL (
+        SELECT e.seq, e.kind, e.id, e.min_epoch, e.expires_at, e.subject FROM dutchdoor.revocations e
+        WHERE e.seq > CASE WHEN l.epoch = known_epoch THEN known ELSE 0 END ORDER BY e.seq LIMIT page
+    ) r ON true
+    ORDER BY r.seq
+$$;
+
+CREATE FUNCTION dutchdoor.node_register_1(given jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- Who revokes holds this row and reads all leases: he sees ours, or we read his entry.
+    PERFORM 1 FROM dutchdoor.revocation_log FOR SHARE;
+    INSERT INTO dutchdoor.nodes SELECT * FROM jsonb_populate_record(NULL::dutchdoor.nodes, given)
+    ON CONFLICT (id) DO UPDATE SET
+        stamp = excluded.stamp, log_epoch = excluded.log_epoch, acked_seq = excluded.acked_seq,
+        lease_for = excluded.lease_for, accepting = excluded.accepting;
+END
+$$;
+
+CREATE FUNCTION dutchdoor.node_renew_1(new_row jsonb, after bigint, page integer)
+RETURNS TABLE (
+    there boolean, all_rows jsonb, epoch bigint, salt bytea, head bigint, at double precision,
+    seq bigint, kind text, id text, min_epoch bigint, expires_at double precision, subject text
+)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    given dutchdoor.nodes := jsonb_populate_record(NULL::dutchdoor.nodes, new_row);
+    was_there boolean;
+BEGIN
+    PERFORM 1 FROM dutchdoor.revocation_log FOR SHARE;
+    UPDATE dutchdoor.nodes n SET
+        stamp = given.stamp, log_epoch = given.log_epoch, acked_seq = given.acked_seq, lease_for = given.lease_for,
+        accepting = given.accepting
+    WHERE n.id = given.id;
+    was_there := FOUND;
+    -- One statement: the rows and the log as they were at one instant.
+    RETURN QUERY
+    SELECT was_there, (SELECT jsonb_agg(n) FROM dutchdoor.nodes n), l.*
+    FROM dutchdoor.read_log_1(given.log_epoch, after, page) l;
+END
+$$;
+
+CREATE FUNCTION dutchdoor.begin_log_epoch_1(milliseconds bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    begun bigint;
+BEGIN
+    PERFORM 1 FROM dutchdoor.accounts a ORDER BY a.subject FOR NO KEY UPDATE;
+    UPDATE dutchdoor.revocation_log l SET epoch = greatest(l.epoch + 1, milliseconds) RETURNING l.epoch INTO begun;
+    DELETE FROM dutchdoor.nodes;
+    UPDATE dutchdoor.accounts a SET epoch = greatest(a.epoch + 1, begun), revision = a.revision + 1;
+    PERFORM pg_notify('dutchdoor', '');
+    RETURN begun;
+END
+$$;
+
+-- --- limits -----------------------------------------------------------------------------------------------------------
+
+-- One attempt from each bucket or from none, as `dutchdoor.limits.decide_all` decides it; several such, one after the
+-- other. The loss of power may forget them, and nothing waits for the disk.
+CREATE FUNCTION dutchdoor.hit_1(attempts jsonb) RETURNS TABLE (retry_after double precision, refused_by text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    attempt jsonb;
+    bucket jsonb;
+    stamp double precision; -- `now`
+    gap double precision;
+    burst double precision;
+    held double precision;
+    wait double precision;
+    tats double precision[];
+    waits double precision[];
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM dutchdoor.lock_limits_1(ARRAY(
+        SELECT b ->> 'key' FROM jsonb_array_elements(attempts) a, jsonb_array_elements(a -> 'buckets') b
+    ));
+    FOR attempt IN SELECT jsonb_array_elements(attempts) LOOP
+        stamp := (attempt ->> 'now')::double precision;
+        tats := '{}';
+        waits := '{}';
+        retry_after := 0;
+        refused_by := '';
+        FOR bucket IN SELECT jsonb_array_elements(attempt -> 'buckets') LOOP
+            burst := (bucket ->> 'burst')::double precision;
+            SELECT l.tat INTO held FROM dutchdoor.limits l WHERE l.key = bucket ->> 'key';
+            wait := 0;
+            IF bucket ? 'interval' THEN
+                gap := (bucket ->> 'interval')::double precision;
+                held := CASE WHEN held IS NULL THEN stamp ELSE least(greatest(held, stamp), stamp + gap * burst) END;
+                IF stamp < held - gap * (burst - 1) - 1e-4::double precision THEN
+                    wait := held - gap * (burst - 1) - 1e-4::double precision - stamp;
+                ELSE
+                    held := held + gap;
+                END IF;
+            ELSIF held >= stamp AND dutchdoor.spent_1(held) >= burst THEN
+                wait := 86400;
+            ELSE
+                gap := stamp + (bucket ->> 'kept_for')::double precision;
+                held := gap - dutchdoor.spent_1(gap) + CASE WHEN held >= stamp THEN dutchdoor.spent_1(held) ELSE 0 END + 1;
+            END IF;
+            tats := tats || held;
+            waits := waits || wait;
+            IF wait > retry_after OR wait = retry_after AND wait > 0 AND bucket ->> 'name' > refused_by COLLATE "C" THEN
+                retry_after := wait;
+                refused_by := bucket ->> 'name';
+            END IF;
+        END LOOP;
+        FOR n IN 1 .. cardinality(tats) LOOP
+            IF retry_after <= 0 OR waits[n] > 0 THEN
+                INSERT INTO dutchdoor.limits VALUES (attempt -> 'buckets' -> (n - 1) ->> 'key', tats[n])
+                ON CONFLICT (key) DO UPDATE SET tat = excluded.tat;
+            END IF;
+        END LOOP;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
