@@ -34,7 +34,7 @@ from dutchdoor.policy import STANDARD, Policy
 from dutchdoor.principal import Principal
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.store import Store
-from dutchdoor.stores.urls import make_store
+from dutchdoor.stores.urls import make_store, with_redis
 from dutchdoor.web import admin, oauth, own, revocations, site, wellknown
 from dutchdoor.web.api import Api, Call, Site
 from dutchdoor.web.asgi import AsgiApplication
@@ -57,6 +57,8 @@ class Auth:
 
     Args:
         database: a URL (`sqlite:///app.db`, `memory:`) or a store of your own that obeys the laws.
+        redis: the URL of a Redis or Valkey to stand beside it, for several nodes over one database. It may be emptied
+            at any moment. While it is out of reach, whoever wants to sign in gets 503.
         master_key: the keys themselves, or the file they are kept in, made with mode 0600 if it is not there. Keep it
             apart from the database's backups: together they are worth something, alone neither is.
         public_url: the https address that people use. Without it, this machine alone is served, over plain HTTP.
@@ -84,6 +86,7 @@ class Auth:
         self,
         database: str | Store = "sqlite:///dutchdoor.db",
         *,
+        redis: str = "",
         master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.keys",
         public_url: str | None = None,
         local_url: str = "http://localhost:8000",
@@ -109,6 +112,9 @@ class Auth:
         keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
         issuer = edge.public_origin or local_url
         self.store = make_store(database) if isinstance(database, str) else database
+        copies = with_redis(self.store, redis, key=keys.current.derive("redis")) if redis else None
+        if copies is not None:
+            self.store = copies
         self.authority = Authority(
             self.store,
             master=keys,
@@ -118,6 +124,7 @@ class Auth:
             alg=alg,
             claims=claims,
             lease=lease,
+            copies=copies,
             clock=clock,
         )
         self.directory = Directory(

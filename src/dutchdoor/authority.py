@@ -7,6 +7,7 @@ now, a few times at most; that happens here and nowhere below. `Verifier` is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
@@ -56,7 +57,7 @@ from dutchdoor.remembered import Remembered, RememberedSessions
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, FOR_EVER, Revocation, RevocationLog, coalesced
 from dutchdoor.sessions import Session, SessionToken
-from dutchdoor.store import Add, Change, End, EndAll, Expect, Log, Revoke, Store, Swap
+from dutchdoor.store import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
 
 __all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
 
@@ -132,9 +133,11 @@ class Authority:
         client_id: str = "app",
         claims: ClaimsHook | None = None,
         lease: float = Terms().lease_for,
+        copies: Copies | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`clock` is the time of day; without one, the store's where it has one for all nodes, else this machine's.
+        `copies` are those of sessions that other nodes looked up, if there are any.
 
         Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
         all.
@@ -153,7 +156,7 @@ class Authority:
         self._own_kids: tuple[str, ...] = ()
         self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
         self._claims = claims
-        self._remembered = RememberedSessions()
+        self._remembered, self._copies, self._forgot_at = RememberedSessions(), copies, -math.inf
         self._log_epoch = 0
         self._ring = KeyRing((), master)
         self._ring_read_at, self._keys_killed = -1.0, 0
@@ -332,7 +335,7 @@ class Authority:
             self._remembered.forget()
             self._log_epoch = log_epoch
         now = self.clock()
-        held = self._remembered.get(session_id, node.log, now)
+        held = self._remembered.get(session_id, node.log, now) or await self._copied(session_id, log_epoch, now)
         if held is not None:
             return held
         found = await self.store.session(session_id)
@@ -348,7 +351,25 @@ class Authority:
                 with suppress(Conflict):
                     await self.store.commit(Swap(seen))
                     session = replace(seen, revision=seen.revision + 1)
+            if self._copies is not None:
+                self._copies.keep_recent(session, account, now, log_epoch)
         return self._remembered.keep(session, account, now, remember=node.log_epoch == log_epoch)
+
+    async def _copied(self, session_id: str, log_epoch: int, now: float) -> Remembered | None:
+        """Give a session that another node has looked up, if its copy is as good as what is remembered here; None when
+        it has to be looked up.
+        """
+        copy = None if self._copies is None else await self._copies.recent_session(session_id, log_epoch)
+        node = self.fencing.node
+        if copy is None or node.log_epoch != log_epoch:
+            return None
+        session, account, read_at = copy
+        if read_at <= self._forgot_at or (
+            session.mode == "session" and sessions.touched(session, now, self.policy) is not None
+        ):
+            return None
+        self._remembered.keep(session, account, read_at)
+        return self._remembered.get(session_id, node.log, now)
 
     async def verify(self, token: str) -> Principal:
         """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
@@ -767,6 +788,7 @@ class Authority:
     def forget_remembered(self) -> None:
         """Look every session up again: after a change that no entry of the log tells of."""
         self._remembered.forget()
+        self._forgot_at = self.clock()
 
     # Tokens and keys
 

@@ -27,6 +27,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
     pepper = settings.pepper
     return Auth(
         store or settings.database.reveal(),
+        redis="" if settings.redis is None else settings.redis.reveal(),
         master_key=_master_keys(settings),
         public_url=settings.public_url,
         local_url=local_url(settings),

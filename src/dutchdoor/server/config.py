@@ -172,8 +172,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
             found[name] = (value, variable)
     for setting in SETTINGS:
         taken = setting.name in found or f"{setting.name}_file" in found
-        if setting.fallback and not taken and setting.name != "redis" and environment.get(setting.fallback):
-            # REDIS_URL is not ours to refuse: it may be there for the program beside us.
+        if setting.fallback and not taken and environment.get(setting.fallback):
             found[setting.name] = (environment[setting.fallback], setting.fallback)
     _one_spelling(found)
     return found
@@ -353,8 +352,6 @@ def _policy(read: Mapping[str, object]) -> Policy:
 def _check(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise _wrong("--tls-cert and --tls-key belong together: set both or neither.")
-    if settings.redis is not None:
-        raise _wrong(f"{settings.source('redis')}: this version has no Redis store. Leave it out.")
     for name, least in (("metrics_token", 16), ("pepper", 16)):
         secret: Secret | None = getattr(settings, name)
         if secret is not None:

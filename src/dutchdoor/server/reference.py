@@ -73,8 +73,7 @@ def _entry(setting: Setting) -> str:
     if setting.least is not None and setting.most is not None:
         facts.append(f"{_number(setting, setting.least)} to {_number(setting, setting.most)}")
     if setting.fallback:
-        read = setting.name != "redis"
-        facts.append(f"also read from `{setting.fallback}`" if read else f"`{setting.fallback}` is not read yet")
+        facts.append(f"also read from `{setting.fallback}`")
     return f"### {setting.name}\n\n{setting.does}\n\n*{'; '.join(facts)}.* {setting.why}\n"
 
 

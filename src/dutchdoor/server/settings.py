@@ -201,9 +201,11 @@ SETTINGS: tuple[Setting, ...] = (
         name="redis",
         group="Keeping",
         kind="url",
-        fallback="REDIS_URL",
-        does="Reserved for hot copies in Redis or Valkey. Setting it is refused: this version has no such store.",
-        why="Better refused than ignored.",
+        does="A Redis or Valkey beside the database, for several nodes: copies of sessions, limits, wake-ups. "
+        "redis://user:password@host:6379/0, rediss:// with TLS, unix:///path.sock, "
+        "redis+sentinel://host1,host2/service, redis+cluster://host1,host2.",
+        why="Unset: the database does it all. Redis may be emptied at any moment; while it is out of reach, sign-ins "
+        "get 503 and everything else goes on. REDIS_URL is not read: what it names may be somebody's cache.",
     ),
     Setting(
         name="master_key",
