@@ -1302,7 +1302,7 @@ async def _migrate(connection: Connection, migration: _Migration, migrations: Se
 
 async def _applied(connection: Connection, migrations: Sequence[_Migration]) -> set[str]:
     """Names of what was applied. Raises `Misconfigured` if this program and this database do not fit."""
-    if not await connection.fetchval("SELECT to_regclass('dutchdoor.migrations') IS NOT NULL"):
+    if _MIGRATIONS not in await _relations(connection):
         return set()
     rows = await connection.fetch("SELECT name, sha256, additive FROM dutchdoor.migrations")
     known = {migration.name: migration.sha256 for migration in migrations}
@@ -1314,13 +1314,25 @@ async def _applied(connection: Connection, migrations: Sequence[_Migration]) -> 
     return {name for name, _, _ in rows}
 
 
+_MIGRATIONS = "migrations"
+
+
+async def _relations(connection: Connection) -> set[str]:
+    """What there is in the schema. Read from the tables of the catalogue and not by `to_regclass`, which remembers for a
+    whole transaction that there was nothing, though another process has made it while we waited for the lock.
+    """
+    rows = await connection.fetch(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'dutchdoor'"
+    )
+    return {name for (name,) in rows}
+
+
 async def _found(connection: Connection) -> None:
     """Make the schema, which an operator may have made for us, and the list of what was done to it."""
-    if not await connection.fetchval("SELECT to_regnamespace('dutchdoor') IS NOT NULL"):
+    if not await connection.fetch("SELECT 1 FROM pg_namespace WHERE nspname = 'dutchdoor'"):
         await connection.execute("CREATE SCHEMA dutchdoor")
-    elif await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('dutchdoor'))"
-    ):
+    elif await _relations(connection):
         raise Misconfigured("the schema dutchdoor belongs to another application")
     await connection.execute(
         'CREATE TABLE dutchdoor.migrations (name text COLLATE "C" PRIMARY KEY, sha256 text COLLATE "C" NOT NULL, '

@@ -533,7 +533,7 @@ async def the_log_is_read_in_pages(store: Store) -> None:
     assert [entry.id for entry in entries] == [f"{n} {m}" for n in range(4) for m in range(many)]
     assert [entry.seq for entry in entries] == list(range(1, 4 * many + 1))
     for log_epoch in (0, done.log_epoch - 1, done.log_epoch + 1):
-        assert await store.read_log(log_epoch, 7000) == first
+        assert replace(await store.read_log(log_epoch, 7000), at=first.at) == first
     last = await store.read_log(done.log_epoch, done.seq)
     assert (list(last.entries), last.after, last.upto, last.head) == ([], done.seq, done.seq, done.seq)
     # What was purged leaves no reader behind.
