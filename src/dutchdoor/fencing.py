@@ -140,9 +140,10 @@ class Fencing:
         self._closed = True
         self.node.stop(self.now())
         self._carry_out()
-        until = self.now() + STOPS_WITHIN
-        while self._tasks and self.now() < until:
-            await asyncio.wait(self._tasks, timeout=until - self.now(), return_when=asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + STOPS_WITHIN
+        while self._tasks and loop.time() < until:
+            await asyncio.wait(self._tasks, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
         for task in [*self._tasks, self._reading, self._next_read]:
             if task is not None:
                 task.cancel()
@@ -191,9 +192,12 @@ class Fencing:
         await asyncio.shield(reading)
 
     async def _read_after(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait([before])
-        self._reading, self._next_read = self._next_read, None
+        try:
+            if before is not None and not before.done():
+                # Were it out of reach for the one before, then it was since this came: nobody waits for that twice.
+                await before
+        finally:
+            self._reading, self._next_read = self._next_read, None
         node = self.node
         while True:
             sent_at = self.now()

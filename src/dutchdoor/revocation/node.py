@@ -215,7 +215,7 @@ class Node:
         """Answer all that hang here, without a lease, and grant no more; `leased` is over.
 
         With no verifier's lease left the row is forgotten, so that nobody's fence waits for it. Else it stays: what was
-        granted is good.
+        granted is good. Said again when time has passed, it looks again.
         """
         self._stopping, self._judges = True, False
         # Before the row is forgotten, not after: nothing may be accepted any more by a lease that no row stands for.
@@ -401,10 +401,17 @@ class Node:
 
     def _leave(self, now: float) -> None:
         """Forget the row of a node that stops, unless somebody holds a lease from here."""
-        if self._stopping and self._registered and not self._asked:
+        if self._stopping and self._registered and not self._asked and not self._is_owed(now):
             self._registered = self._wants_row = False
-            if self._holders.level(now) == math.inf and not self._holders.accepting:
-                self._forget_row(now)
+            self._forget_row(now)
+
+    def _is_needed(self) -> bool:
+        """Whether the row is: by this process itself, or by anyone who has followed here within a guarded lease."""
+        return bool(self._judges or self._hanging or len(self._holders))
+
+    def _is_owed(self, now: float) -> bool:
+        """Whether the row of a node that stops stands for anybody: one with a lease, or one that accepts without."""
+        return self._holders.level(now) < math.inf or bool(self._holders.accepting)
 
     def _forget_row(self, now: float) -> None:
         self._question(Forget(self.id, self._stamp), now)
@@ -464,8 +471,7 @@ class Node:
             self._leave(now)
         elif self._again and not self._asked:
             self._ask(now)
-        elif self._registered and not (self._asked or self._judges or self._hanging or len(self._holders)):
-            # Nobody has followed here for a guarded lease, and this process does not need the row itself.
+        elif self._registered and not self._asked and not self._is_needed():
             self._forget_row(now)
             self._registered = self._wants_row = False
             self._lease.drop()
@@ -599,7 +605,7 @@ class Node:
         acked = int(min(self.applied_seq, self._holders.level(now)))
         if acked != self._acked_seq:
             self._acked_seq, self._changed = acked, True
-        if self._seen and self._told_seq < acked and self._registered and not self._asked and not self._stopping:
+        if self._told_seq < acked and self._registered and not self._asked and not self._stopping:
             self.woken(now)  # some other node's fence may wait to read it
         if not self._fences or not (self._changed or now >= self._fence_at):
             return
