@@ -67,7 +67,6 @@ class Patient:
         while not until():
             await self.ask()
             await asyncio.sleep(0.05)
-        self.wire.close()
 
 
 def judge_refusal(answer: Answer) -> None:
@@ -117,7 +116,7 @@ class Outage:
                 patient("nobody", "GET", "/auth/me"),
             ]
             self.proved += [
-                patient("token", "GET", "/auth/check", bearer=token),
+                patient("token", "GET", "/auth/check", bearer=token, headers=[("X-Forwarded-Method", "GET")]),
                 patient("cookie", "GET", "/auth/me", cookie=cookie),
             ]
         for patient in self.everybody:
@@ -189,8 +188,12 @@ class Outage:
 async def store_goes(ours: Cluster, fault, *, gone_for: float = LEASE + 3.0) -> dict[str, float]:
     """Take the store away from every node and give it back."""
     outage = Outage(ours)
-    await outage.prepare()
-    await outage.happen(fault, gone_for)
+    try:
+        await outage.prepare()
+        await outage.happen(fault, gone_for)
+    finally:
+        for patient in outage.everybody:
+            patient.wire.close()
     return outage.judge()
 
 
