@@ -91,8 +91,8 @@ class Verifiers:
         if len(self._places) >= PLACES_AT_MOST:
             for old in list(self._places)[: PLACES_AT_MOST // 2]:
                 del self._places[old]
-        # What lies beyond our own head cannot have come from here, and might be any number.
-        reached = place if place <= (node.log_epoch, node.applied_seq) else (0, 0)
+        # What lies beyond our own head, or in another log, cannot have come from here, and might be any number.
+        reached = place if poll.log_epoch == node.log_epoch and poll.applied_seq <= node.applied_seq else (0, 0)
         self._places[who] = reached if before is None else max(before, reached)
         if before is None or reached <= before:
             now = self._authority.clock()
