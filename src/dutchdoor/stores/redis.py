@@ -160,12 +160,17 @@ class RedisStore:
     async def close(self) -> None:
         if self._is_open:
             self._is_open = False
+            # A command that revokes and ends still wakes whoever follows.
+            telling = self._tasks - {self._listening}
+            if telling:
+                await asyncio.wait(telling, timeout=COUNT_FOR)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._listening = None
             for link in self._links():
                 await link.close()
+            await asyncio.gather(self._look.close(), self._count.close())
         await self._record.close()
 
     def _links(self) -> list[Link]:
@@ -365,7 +370,7 @@ class RedisStore:
 
     async def _listen(self) -> None:
         """Hear the channel for as long as the store is open. What is not heard is found by those who look."""
-        while True:
+        while self._is_open:
             client = self._address.client()
             try:
                 await self._hear(client)
@@ -380,7 +385,7 @@ class RedisStore:
             async with asyncio.timeout(TRY_FOR):
                 await channel.subscribe(self._channel)
             silent = 0
-            while silent <= 1:
+            while self._is_open and silent <= 1:
                 heard = await channel.get_message(timeout=PING_EVERY)
                 if heard is None:
                     # Nobody says when a connection has died in the middle.

@@ -280,6 +280,12 @@ class Together(Generic[Q, A]):
             loop.call_soon(self._fly)
         return await answer
 
+    async def close(self) -> None:
+        """Tell all who wait that nobody will answer."""
+        for task in self._flying:
+            task.cancel()
+        await asyncio.gather(*self._flying, return_exceptions=True)
+
     def _fly(self) -> None:
         while self._waiting and len(self._flying) < AT_ONCE:
             batch, self._waiting = self._waiting[:BATCH_AT_MOST], self._waiting[BATCH_AT_MOST:]
@@ -292,12 +298,19 @@ class Together(Generic[Q, A]):
         self._fly()
 
     async def _carry(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        failure: Exception = Unavailable("redis: the store was closed")
+        answers: list[A] | None = None
         try:
             answers = await self._ask([question for question, _ in batch])
         except Exception as exc:  # noqa: BLE001 - each who asked is told of it
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(exc)
+            failure = exc
+        finally:
+            # Cancelled too: nobody is left waiting.
+            if answers is None:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(failure)
+        if answers is None:
             return
         for (_, answer), given in zip(batch, answers, strict=True):
             if not answer.done():
