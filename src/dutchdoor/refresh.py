@@ -23,10 +23,15 @@ from dutchdoor.master import MasterKey
 from dutchdoor.policy import Policy
 from dutchdoor.sessions import Session
 
-__all__ = ["Impossible", "Outcome", "RefreshToken", "Repeated", "Replayed", "Rotated", "Stolen", "Superseded", "decide"]
+__all__ = [
+    "Impossible", "Outcome", "RefreshToken", "Repeated", "Replayed", "Rotated", "Stolen", "Superseded", "decide",
+    "time_of",
+]  # fmt: skip
 
 PREFIX = "ddr1_"
 _TAG, _HEAD = 16, 4 + 16
+READINGS_APART = 1.0
+"""Seconds by which two nodes may read one clock apart: what a question to it takes, there and back."""
 _MAX_GENERATION = 1 << 42
 """Far above what a session can reach; bounds the varint before any arithmetic with it."""
 
@@ -144,6 +149,17 @@ class Impossible(Struct, frozen=True):
 
 
 Outcome = Rotated | Repeated | Replayed | Superseded | Stolen | Impossible
+
+
+def time_of(session: Session, now: float) -> float:
+    """Give the time to decide by: `now`, or when the row was written, if that is ahead by what two nodes may read one
+    clock apart.
+
+    A retry that reaches another node a moment later would otherwise seem to come before the answer that was lost, and
+    be outside of every window.
+    """
+    written_at = max(session.rotated_at, session.sibling_at)
+    return written_at if 0 < written_at - now <= READINGS_APART else now
 
 
 def decide(session: Session, token: RefreshToken, client: Client, now: float, policy: Policy) -> Outcome:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from tests.faults.client import Wire
-from tests.faults.cluster import Cluster, begin, cluster
+from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.shifted import FROZEN
 
 HOUR = 3600.0
@@ -78,3 +79,22 @@ async def test_i21_clocks_that_step(tmp_path: Path, place: dict[str, str]) -> No
             await asyncio.sleep(1.1)
             await works_on(wires[:1], tokens, access)
         await nobody_stole(ours)
+
+
+async def test_i21_a_retry_at_a_node_whose_reading_is_behind(tmp_path: Path) -> None:
+    """Two nodes read one clock a moment apart. A client whose answer was lost tries again at the one that is behind,
+    and gets the same token: by that node's reading the session is rotated in the future, and the retry is no replay.
+    """
+    with cluster(tmp_path / "cluster", start=False) as ours:
+        reading = time.time
+        async with (
+            ours.beside(lambda: reading() - 900.0) as then,
+            ours.beside(lambda: reading() + 0.4) as ahead,
+            ours.beside(lambda: reading() - 0.4) as behind,
+        ):
+            held = await begin(then)
+            first = await ahead.authority.refresh(held.refresh_token, HERE)
+            again = await behind.authority.refresh(held.refresh_token, HERE)
+            assert again.refresh_token == first.refresh_token
+            assert (await behind.authority.refresh(first.refresh_token, HERE)).refresh_token == first.refresh_token
+            assert "refresh_replayed" not in {event.name for event in await then.store.events()}
