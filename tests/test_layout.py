@@ -3,7 +3,7 @@
     server   testing
     auth                                 Auth, the one object an application holds
     web/*                                one file a framework
-    authority, directory, fencing        the verbs
+    authority, issuer, fencing, directory   the verbs
       stores/*                             what keeps records, each by itself
       mail/*                               what carries mail, each by itself
     store                                the seam
@@ -40,6 +40,7 @@ ROW_OF = {
     "dutchdoor.directory": VERBS,
     "dutchdoor.verifier": VERBS,
     "dutchdoor.fencing": VERBS,
+    "dutchdoor.issuer": VERBS,
     "dutchdoor.stores": VERBS,
     "dutchdoor.mail": VERBS,
     "dutchdoor.web": WEB,

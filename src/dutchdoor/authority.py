@@ -2,45 +2,40 @@
 
 Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything
 the decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there
-now, a few times at most; that happens here and nowhere below. `Verifier` is the other side, which only checks.
+now, a few times at most; that happens in the verbs and nowhere below. Its keys, and the access tokens under them, are
+in `issuer.py`. `Verifier` is the other side, which only checks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dutchdoor import keyring, sessions
-from dutchdoor.access import Claims, jws
-from dutchdoor.access.cache import TokenCache
-from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier, read_claims
+from dutchdoor import sessions
+from dutchdoor.access import Claims
 from dutchdoor.accounts import Account, bare_account
 from dutchdoor.client import Client
 from dutchdoor.errors import (
     Conflict,
     InvalidToken,
-    Misconfigured,
     NotAuthenticated,
     NotFound,
     SessionLimitReached,
-    StaleClaims,
     Superseded,
     Unavailable,
-    UnknownKey,
 )
 from dutchdoor.events import AuditEvent, EventName, event
-from dutchdoor.fencing import Ended, Fencing, ended
-from dutchdoor.ids import is_id, new_id
-from dutchdoor.keyring import KeyRing, StoredKey
-from dutchdoor.keys import Key, KeySet
+from dutchdoor.fencing import Ended, ended
+from dutchdoor.ids import is_id
+from dutchdoor.issuer import RACES, ClaimsHook, Issuer
 from dutchdoor.master import MasterKeys
 from dutchdoor.policy import LONGEST_ACCESS, STANDARD, Mode, Policy
-from dutchdoor.principal import Principal, Verified
+from dutchdoor.principal import Verified
 from dutchdoor.refresh import (
     Impossible,
     Outcome,
@@ -51,29 +46,19 @@ from dutchdoor.refresh import (
     Stolen,
     decide,
     mint,
+    time_of,
 )
 from dutchdoor.refresh import Superseded as IsSuperseded
 from dutchdoor.remembered import Remembered, RememberedSessions
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import COALESCE_ABOVE, FOR_EVER, Revocation, RevocationLog, coalesced
+from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation, coalesced
 from dutchdoor.sessions import Session, SessionToken
 from dutchdoor.store import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
 
 __all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
 
-RACES = 8
-"""Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not
-luck.
-"""
-
-RING_FRESH_FOR = 30.0
-"""Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
-
 KEPT_FOR = 600.0
 """Seconds for which expired records are kept: twice the largest difference between two wall clocks that we allow."""
-
-PASSED_ON_FOR = 60.0
-"""Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
 
 LISTED = 500
 """Sessions of one account that are shown at once. Nobody has more but on purpose, and a list of all of them would keep
@@ -84,9 +69,6 @@ ENDED_ONE_BY_ONE = COALESCE_ABOVE
 """Sessions that end with an entry and an event each. Anyone may have made thousands of his own account: as many changes
 in one transaction, and they keep every other writer waiting.
 """
-
-ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
-"""What an operator adds to access tokens, within the size budget and never under a refused name."""
 
 
 class SignedIn(Struct, frozen=True, kw_only=True):
@@ -118,8 +100,10 @@ class _Leaving(NamedTuple):
     actor: str = ""
 
 
-class Authority:
-    """One node's authority over a store. Safe to use from one event loop; several nodes may share a store."""
+class Authority(Issuer):
+    """One node's authority over a store: an issuer that keeps sessions, too. Safe to use from one event loop; several
+    nodes may share a store.
+    """
 
     def __init__(
         self,
@@ -142,39 +126,20 @@ class Authority:
         Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
         all.
         """
-        self.store, self.master, self.policy = store, master, policy
-        self.fencing = Fencing(store, clock=clock, terms=Terms(lease_for=lease))
-        self.clock = self.fencing.clock
-        self.issuer, self.audience, self.client_id, self.alg = issuer, tuple(audience) or (issuer,), client_id, alg
-        self.symmetric = alg.startswith("HS")
-        if self.symmetric and len(self.audience) > 1:
-            raise Misconfigured(
-                "HS256 with more than one audience",
-                message="HS256 serves one audience: each could mint tokens for the others.",
-            )
-        self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
-        self._own_kids: tuple[str, ...] = ()
-        self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
-        self._claims = claims
+        super().__init__(
+            store,
+            master=master,
+            issuer=issuer,
+            audience=audience,
+            policy=policy,
+            alg=alg,
+            claims=claims,
+            lease=lease,
+            clock=clock,
+        )
+        self.client_id = client_id
         self._remembered, self._copies, self._forgot_at = RememberedSessions(), copies, -math.inf
         self._log_epoch = 0
-        self._ring = KeyRing((), master)
-        self._ring_read_at, self._keys_killed = -1.0, 0
-
-    async def open(self) -> None:
-        """Open the store, and make the first key if there is none."""
-        await self.store.open()
-        await self.fencing.open()
-        await self._read_ring(self.clock(), force=True)
-
-    async def close(self) -> None:
-        await self.fencing.close()
-        await self.store.close()
-
-    @property
-    def log(self) -> RevocationLog:
-        """What has been revoked, as far as this process knows."""
-        return self.fencing.log
 
     # Starting
 
@@ -256,7 +221,7 @@ class Authority:
     async def _issue_stateless(
         self, account: Account, verified: Verified, client: Client, client_id: str, scope: str, now: float
     ) -> tuple[SignedIn, AuditEvent]:
-        access, expires_in, token_id = await self._access_token(
+        access, expires_in, token_id = await self._sign(
             account, None, verified, client_id, scope, now, self.policy.access_for
         )
         record = event(
@@ -328,7 +293,8 @@ class Authority:
 
         What is looked up is given as it is, ended or not; what is remembered is live. Raises `Unavailable`.
         """
-        await self.fencing.follow()
+        if not self.fencing.is_current():
+            await self.fencing.follow()
         node = self.fencing.node
         log_epoch = node.log_epoch
         if log_epoch != self._log_epoch:  # a restore: what was remembered may never have been
@@ -371,54 +337,6 @@ class Authority:
         self._remembered.keep(session, account, read_at)
         return self._remembered.get(session_id, node.log, now)
 
-    async def verify(self, token: str) -> Principal:
-        """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
-
-        Raises:
-            InvalidToken: malformed, forged, expired, for someone else, or revoked.
-            Unavailable: the log is out of reach.
-        """
-        return principal_of_claims(await self.claims(token))
-
-    async def claims(self, token: str) -> Claims:
-        """`verify`, giving everything the token says."""
-        await self.fencing.follow()
-        now = self.clock()
-        await self._read_ring(now)
-        try:
-            return self._verifiers[1].verify(token, now)
-        except UnknownKey:
-            # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
-            # us.
-            if now - self._ring_read_at < 1:
-                raise
-            await self._read_ring(now, force=True)
-            return self._verifiers[1].verify(token, now)
-
-    def _covered(self, claims: Claims) -> bool:
-        """Tell whether what a token stands for has ended. Raises `StaleClaims` when only its claims are out of date."""
-        kind = self.fencing.node.log.covering_token(claims)
-        if kind == "subject":
-            raise StaleClaims("the subject's epoch has risen")
-        return kind is not None
-
-    async def claims_of_any_age(self, token: str) -> Claims:
-        """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
-        else. Raises `InvalidToken`, `Unavailable`.
-        """
-        now = self.clock()
-        await self._read_ring(now)
-        # Judged at the time it was issued, which the signature vouches for.
-        verifier, _ = self._verifiers
-        return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
-
-    @property
-    def _verifiers(self) -> tuple[AccessTokenVerifier, TokenCache]:
-        """What checks a token of ours afresh, and what remembers those it checked. Raises `UnknownKey`."""
-        if self._verifier is None:
-            raise UnknownKey("no key of ours is accepted here")
-        return self._verifier
-
     async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
         """The session a cookie's token belongs to. Raises `InvalidToken`, and `NotAuthenticated` unless it is live."""
         presented = SessionToken.parse(token)
@@ -450,32 +368,6 @@ class Authority:
             and token.master_key_id == master.id
             and token.is_genuine(master, session.salt, session.client_id)
         )
-
-    async def pass_on(self, account: Account, principal: Principal) -> str:
-        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it.
-
-        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither. Raises
-        `InvalidToken` for one that has expired.
-        """
-        now = self.clock()
-        verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
-        lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
-        if lives_for <= 0:
-            # Accepted by the leeway alone. Whatever was passed on would end later, could be passed on again, and never
-            # end at all.
-            raise InvalidToken("expired: nothing is passed on for it")
-        return (
-            await self._access_token(
-                account,
-                principal.session_id,
-                verified,
-                principal.client_id,
-                principal.scope,
-                now,
-                lives_for,
-                token_id=principal.token_id if principal.session_id is None else "",
-            )
-        )[0]
 
     # Refreshing
 
@@ -512,7 +404,7 @@ class Authority:
                 record = self._event("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
                 await self.store.commit(Log(record))
                 raise InvalidToken("R1: presented by another client")
-            outcome = decide(session, token, client, now, self.policy)
+            outcome = decide(session, token, client, time_of(session, now), self.policy)
             try:
                 return await self._carry_out(outcome, token, session, account, client, now)
             except Conflict:
@@ -775,9 +667,7 @@ class Authority:
         """
         verified = Verified(subject=account.subject, epoch=raised.epoch, amr=amr, at=now)
         if session is None:
-            access, expires_in, _ = await self._access_token(
-                raised, None, verified, client_id, "", now, self.policy.access_for
-            )
+            access, expires_in, _ = await self._sign(raised, None, verified, client_id, "", now, self.policy.access_for)
             done = await self.store.commit(*changes)
             return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in, ended=ended(done))
         fresh, token = sessions.renew(session, verified, now)
@@ -790,7 +680,7 @@ class Authority:
         self._remembered.forget()
         self._forgot_at = self.clock()
 
-    # Tokens and keys
+    # Presenting
 
     async def _present(
         self,
@@ -810,7 +700,7 @@ class Authority:
             raise InvalidToken("R0: sealed by a master key that is not configured")
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=session.amr, at=session.auth_time)
         lives_for = min(self.policy.access_for, session.expires_at - now)  # no token outlives its session
-        access, expires_in, _ = await self._access_token(
+        access, expires_in, _ = await self._sign(
             account, session.id, verified, session.client_id, session.scope, now, lives_for
         )
         return SignedIn(
@@ -822,131 +712,6 @@ class Authority:
             expires_in=expires_in,
             rotated=rotated,
         )
-
-    async def _access_token(
-        self,
-        account: Account,
-        session_id: str | None,
-        verified: Verified,
-        client_id: str,
-        scope: str,
-        now: float,
-        lives_for: float,
-        *,
-        token_id: str = "",
-    ) -> tuple[str, int, str]:
-        """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
-        it.
-        """
-        await self.fencing.follow()
-        await self._read_ring(now)
-        token_id = token_id or new_id()
-        text = self._issue(
-            key=self._ring.signing(now, self.alg),
-            now=now,
-            lifetime=lives_for,
-            subject=account.subject,
-            client_id=client_id,
-            session_id=session_id,
-            token_id=token_id,
-            epoch=verified.epoch,
-            auth_time=verified.at,
-            amr=verified.amr,
-            roles=account.roles,
-            scope=scope,
-            extra=self._claims(account, session_id) if self._claims else None,
-        )
-        return text, int(lives_for), token_id
-
-    @property
-    def ring(self) -> KeyRing:
-        return self._ring
-
-    async def jwks(self) -> list[dict[str, object]]:
-        """The published keys (RFC 7517). Empty with HS256: a secret is nobody's to publish."""
-        now = self.clock()
-        await self._read_ring(now)
-        return [key.public_jwk() for key in self._ring.published(now) if not key.symmetric]
-
-    async def rotate(self, *, client: Client, actor: str, at_once: bool = False) -> StoredKey:
-        """Make the next signing key now. It signs after it was published long enough, or `at_once`."""
-        await self._read_ring(self.clock(), force=True)
-        for _ in range(RACES):
-            now = self.clock()
-            signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
-            row = keyring.new_key(
-                Key.generate(self.alg),
-                self.master,
-                number=self._ring.next_number,
-                signs_at=signs_at,
-                now=now,
-                policy=self.policy,
-            )
-            if await self._add_key(row, client, actor, now):
-                await self._read_ring(now, force=True)
-                return row
-            await self._read_ring(now, force=True)
-        raise Unavailable("making a key kept losing races")
-
-    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Ended:
-        """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
-        `NotFound`.
-        """
-        for _ in range(RACES):
-            now = self.clock()
-            await self._read_ring(now, force=True)
-            row = next((row for row in self._ring.rows if row.kid == kid), None)
-            if row is None:
-                raise NotFound("no such key")
-            if row.revoked_at is not None:
-                return await self.fencing.nothing_left()
-            record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
-            entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
-            try:
-                done = await self.store.commit(Swap(keyring.revoked(row, now)), Revoke(entry), Log(record))
-            except Conflict:
-                continue
-            await self._read_ring(now, force=True)
-            return ended(done, 1)
-        raise Unavailable("killing the key kept losing races")
-
-    async def _read_ring(self, now: float, *, force: bool = False) -> None:
-        """Read the key rows when they may have changed, and make the next key when it is due."""
-        killed = self.fencing.node.keys_killed
-        if not force and killed == self._keys_killed and 0 <= now - self._ring_read_at < RING_FRESH_FOR:
-            return
-        rows = await self.store.keys()
-        if tuple(rows) != self._ring.rows:
-            self._ring = KeyRing(rows, self.master, now=now)
-        due = self._ring.due(now, self.policy, self.alg)
-        if due is not None:
-            row = keyring.new_key(
-                Key.generate(self.alg),
-                self.master,
-                number=self._ring.next_number,
-                signs_at=due,
-                now=now,
-                policy=self.policy,
-            )
-            await self._add_key(row, Client(), "system", now)
-            self._ring = KeyRing(await self.store.keys(), self.master, now=now)
-        self._ring_read_at, self._keys_killed = now, killed
-        own = self._ring.own(now, symmetric=self.symmetric)
-        kids = tuple(key.kid for key in own)
-        if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
-            self._own_kids, self._verifier = kids, None
-            if own:
-                verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
-                self._verifier = verifier, TokenCache(verifier, covered=self._covered)
-
-    async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
-        try:
-            await self.store.commit(
-                Add(row), Log(event("key_created", now=now, client=client, actor=actor, detail=row.kid))
-            )
-        except Conflict:
-            return False  # another process made this number: one key is enough
-        return True
 
     async def tidy(self) -> int:
         """Delete what can concern nobody any more; give the number of rows. Any process may do it, at any time."""
@@ -988,18 +753,3 @@ def _by_owner(leaving: Sequence[_Leaving]) -> list[tuple[Account, list[_Leaving]
         _, of_his = owners.get(each.account.subject, (each.account, []))
         owners[each.account.subject] = each.account, [*of_his, each]
     return list(owners.values())
-
-
-def principal_of_claims(claims: Claims) -> Principal:
-    return Principal(
-        subject=claims.sub,
-        method="access_token",
-        session_id=claims.sid,
-        client_id=claims.client_id,
-        roles=tuple(claims.roles),
-        scope=claims.scope,
-        auth_time=claims.auth_time or claims.iat,
-        amr=tuple(claims.amr),
-        expires_at=claims.exp,
-        token_id=claims.jti,
-    )

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from dutchdoor import limits as limit_rules
 from dutchdoor import one_time
 from dutchdoor.accounts import Account, Credential, new_account, with_roles
-from dutchdoor.authority import RACES, Authority, SignedIn
+from dutchdoor.authority import Authority, SignedIn
 from dutchdoor.client import Client, network_of
 from dutchdoor.credentials.legacy import recognise
 from dutchdoor.credentials.password import PasswordHasher
@@ -41,6 +41,7 @@ from dutchdoor.errors import (
 from dutchdoor.events import AuditEvent, EventName, event
 from dutchdoor.fencing import Ended, ended
 from dutchdoor.ids import new_id
+from dutchdoor.issuer import RACES
 from dutchdoor.limits import Bucket, Limit, Limits, Standing
 from dutchdoor.mail import Transport
 from dutchdoor.mail.letters import Letters
