@@ -4,7 +4,7 @@
 
 VENV := .venv
 UV := .tools/uv/bin/uv
-PEERS := django fastapi-users fastapi-jwt
+PEERS := django fastapi-users fastapi-jwt sqlalchemy
 
 export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
 export UV_PYTHON_DOWNLOADS := never

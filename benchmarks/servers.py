@@ -54,7 +54,7 @@ class Server:
 @contextlib.contextmanager
 def running(contender: Contender, *, hashing: str, database: Path | None = None) -> Iterator[Server]:
     """Start a contender on an empty database (or on `database`) and give it once it takes connections."""
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         fill = {"{port}": str(port), "{database}": str(database or Path(folder, "bench.db"))}
         environ = {
@@ -96,7 +96,7 @@ def _filled(word: str, fill: dict[str, str]) -> str:
     return word
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
