@@ -85,7 +85,9 @@ class Movable(Store, Protocol):
     """A store that can be moved from and into. Every method may raise `Unavailable`."""
 
     async def open(self, *, to_move: bool = False) -> None:
-        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished, but with `to_move`."""
+        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished; with `to_move` that is
+        fine, but `Conflict` is raised if another process has the store open, where the store can tell.
+        """
         ...
 
     async def page(self, kind: Kind, after: str | None = None, *, limit: int = 1000) -> Page:

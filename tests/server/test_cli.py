@@ -136,7 +136,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Run, arguments: tuple[str, ...
         (("session", "end"), "--user"),
         (("audit", "--name", "nonsense"), "no event"),
         (("audit", "--since", "yesterday"), "duration"),
-        (("migrate", "--to", "postgres://u:canary@h/d"), "cannot move"),
+        (("migrate", "--to", "postgres://u:canary@h/d"), "--from"),
         (("serve", "--config", "none.toml"), "none.toml"),
         (("serve", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),

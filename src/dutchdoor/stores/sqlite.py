@@ -136,6 +136,7 @@ class SqliteStore:
 
         Raises:
             Misconfigured: the file is not ours, was migrated by a newer program, or a move into it is not finished.
+            Conflict: it is opened to be moved, and another process has it open.
             Unavailable: it cannot be reached, read or written.
         """
         if self._is_open:
@@ -1205,6 +1206,8 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
             # SQLite's locks on it: so POSIX has it, and so databases are corrupted.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            if to_move:
+                _refuse_company(path)
             connection = _connect(path, wait=_OPEN_FOR)
             try:
                 _patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
@@ -1223,6 +1226,21 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
             raise _unavailable(exc) from exc
         except OSError as exc:
             raise Unavailable(f"{path}: {exc.strerror}") from exc
+
+
+def _refuse_company(path: Path) -> None:
+    """Raise `Conflict` if anybody has the database open: nobody else may while one connection has it exclusively."""
+    connection = _connect(path, wait=0)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _patiently(connection, "BEGIN IMMEDIATE", _READ_FOR)
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        text = f"Another process has {path} open. Stop all servers and commands that use it, and run this again."
+        raise Conflict(text, message=text) from None
+    finally:
+        connection.close()
 
 
 def _migrations() -> list[tuple[str, str]]:

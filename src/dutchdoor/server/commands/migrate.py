@@ -1,31 +1,57 @@
-"""`dutchdoor migrate`: the database's schema, brought up to date."""
+"""`dutchdoor migrate`: the database's schema, brought up to date; or all that is in it, moved to another database.
+
+How a move works, and why it ends with another log epoch, is in `dutchdoor.moving`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import Struct
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import Misconfigured
-from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import print_json, print_pairs
+from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured
+from dutchdoor.events import event
+from dutchdoor.moving import KINDS, Kind, LogState, Movable, Tally
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import print_json, print_pairs, say
+from dutchdoor.store import Log
+from dutchdoor.stores.urls import make_store
 
-__all__ = ["migrate"]
+__all__ = ["Moved", "migrate", "move"]
+
+TELL_EVERY = 1.0
+LOOK_AT_MOST = 30.0
+"""Seconds that a look for servers takes at most: nodes renew their rows every sixth of a lease."""
 
 
-@click.command(epilog="Example: dutchdoor migrate --database sqlite:////srv/door.db")
-@click.option("--to", metavar="URL", help="Reserved for moving to another database: this version cannot yet.")
+@click.command(
+    epilog="Examples: dutchdoor migrate --database sqlite:////srv/door.db; "
+    "dutchdoor migrate --from sqlite:////srv/door.db --to postgresql://door@db/door"
+)
+@click.option("--from", "source", metavar="URL", envvar="DUTCHDOOR_MOVE_FROM", help="Move everything from here,")
+@click.option("--to", "target", metavar="URL", envvar="DUTCHDOOR_MOVE_TO", help="to this empty database.")
 @as_json
 @with_settings("database", "master_key")
-def migrate(to: str | None, *, as_json: bool, **options: Any) -> None:
-    """Bring the schema up to date, and say what is in the database.
+def migrate(source: str | None, target: str | None, *, as_json: bool, **options: Any) -> None:
+    """Bring the schema up to date, and say what is in the database; or, with --from and --to, move to another database.
 
-    `serve` does this by itself. It can be interrupted at any moment and run again.
+    `serve` brings the schema up to date by itself. A move copies everything as it stands, so that people stay signed
+    in: stop all servers first, give the new ones the same master key. Both can be interrupted at any moment and run
+    again. A URL with a password is better given in DUTCHDOOR_MOVE_FROM and DUTCHDOOR_MOVE_TO, where nobody else sees
+    it.
     """
-    if to is not None:
-        text = "This version cannot move to another database yet; --to is reserved for it. Nothing was done."
-        raise Misconfigured(text, message=text)
+    if source is not None or target is not None:
+        if source is None or target is None or source == target:
+            raise _wrong("A move needs --from and --to, two databases. Nothing was done.")
+        _print_moved(asyncio.run(_move(_there(source), _store(target))), as_json=as_json)
+        return
 
     async def work(auth: Auth) -> dict[str, int]:
         return await auth.store.counts()
@@ -36,3 +62,174 @@ def migrate(to: str | None, *, as_json: bool, **options: Any) -> None:
         return
     click.echo("The schema is up to date.")
     print_pairs(sorted(counts.items()))
+
+
+class Moved(Struct, frozen=True, kw_only=True):
+    """What a move did."""
+
+    log_epoch: int
+    """Of the log that has begun in the target."""
+    rows: dict[Kind, int]
+    digests: dict[Kind, str]
+    already: bool = False
+    """Whether it had been done before, by a run whose end nobody saw."""
+
+
+async def move(
+    source: Movable, target: Movable, *, clock: Callable[[], float] = time.time, tell: Callable[[str], None] = say
+) -> Moved:
+    """Move everything from one open store into another, or go on where an earlier run was interrupted.
+
+    Raises:
+        Misconfigured: the target has records of its own, or those of another move; or the source is such a target.
+        Conflict: somebody writes to the source.
+    """
+    if await source.unfinished() is not None:
+        raise _wrong("The database to move from is itself the target of a move that was not finished.")
+    await _refuse_servers(source, tell)
+    log, there = await _log_of(source), await _log_of(target)
+    done = await target.unfinished()
+    if done is None:
+        counts = await target.counts()
+        if there.salt == log.salt and there.log_epoch > log.log_epoch:
+            tell("This database was moved there before. Nothing was done.")
+            return Moved(
+                log_epoch=there.log_epoch, rows={kind: counts[kind] for kind in KINDS}, digests={}, already=True
+            )
+        try:
+            await target.begin_move(log)
+        except Conflict:
+            found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "a log that was written"
+            raise _wrong(f"The database to move to is not empty: {found}. Nothing was done.") from None
+        done = {}
+    elif there.salt != log.salt:
+        raise _wrong("In the database to move to is the unfinished move of another database. Nothing was done.")
+    elif there != log:
+        tell("The database to move from has changed since the last run, which begins anew.")
+        await target.begin_move(log)
+        done = {}
+    else:
+        tell("Going on where the last run was interrupted.")
+    try:
+        for kind in KINDS:
+            if kind not in done or done[kind] is not None:
+                await _copy(source, target, kind, done.get(kind), tell)
+    except Conflict:
+        # A record stands in another's way, which it did not at one moment.
+        await _begin_again(target, log, "")
+    tallies = await _compared(source, target, log, tell)
+    now = clock()
+    log_epoch = await target.end_move(now)
+    detail = f"moved: epoch {log_epoch}"
+    await target.commit(Log(event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=detail)))
+    return Moved(
+        log_epoch=log_epoch,
+        rows={kind: tally.count for kind, tally in tallies.items()},
+        digests={kind: tally.digest for kind, tally in tallies.items()},
+    )
+
+
+async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> None:
+    """Refuse if a row of a node changes: it is renewed by a process that runs."""
+    rows = (await store.node_rows()).rows
+    if not rows:
+        return
+    wait = min(LOOK_AT_MOST, max(row.lease_for for row in rows) / 6 * 1.5 + 1.0)
+    tell(f"Looking for {wait:.0f} s whether a server still runs on the database to move from.")
+    stamps = {row.stamp for row in rows}
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.25)
+        if any(row.stamp not in stamps for row in (await store.node_rows()).rows):
+            text = "A server runs on the database to move from. Stop all of them, and run this again."
+            raise Conflict(text, message=text)
+
+
+async def _log_of(store: Movable) -> LogState:
+    read = await store.read_log(0, 0)
+    return LogState(read.log_epoch, read.salt, read.head)
+
+
+async def _copy(source: Movable, target: Movable, kind: Kind, after: str | None, tell: Callable[[str], None]) -> None:
+    copied, told_at = 0, time.monotonic()
+    while True:
+        page = await source.page(kind, after)
+        await target.take_in(kind, page)
+        copied += len(page.records)
+        if time.monotonic() - told_at > TELL_EVERY:
+            told_at = time.monotonic()
+            tell(f"{kind}: {copied} copied")
+        after = page.after
+        if after is None:
+            tell(f"{kind}: {copied} copied, that is all")
+            return
+
+
+async def _compared(source: Movable, target: Movable, log: LogState, tell: Callable[[str], None]) -> dict[Kind, Tally]:
+    """Read both again. Each page waits for nothing but the disk, so that they are compared one after the other."""
+    tallies: dict[Kind, Tally] = {}
+    differ: list[str] = []
+    for kind in KINDS:
+        tell(f"{kind}: comparing")
+        ours, theirs = await _tally(source, kind), await _tally(target, kind)
+        tallies[kind] = theirs
+        if (ours.count, ours.digest) != (theirs.count, theirs.digest):
+            differ.append(kind)
+    if await _log_of(source) != log or await _log_of(target) != log:
+        differ.append("the log")
+    if differ:
+        await _begin_again(target, log, f" ({', '.join(differ)})")
+    return tallies
+
+
+async def _tally(store: Movable, kind: Kind) -> Tally:
+    tally, after = Tally(), None
+    while True:
+        page = await store.page(kind, after)
+        tally.add(page.records)
+        if (after := page.after) is None:
+            return tally
+
+
+async def _begin_again(target: Movable, log: LogState, what: str) -> None:
+    await target.begin_move(log)
+    text = (
+        f"The database to move from has changed since it was read{what}. Stop all servers and commands that use it, "
+        "and run this again; it begins anew."
+    )
+    raise Conflict(text, message=text)
+
+
+def _store(url: str) -> Movable:
+    store = make_store(url)
+    if url.startswith("memory:") or not isinstance(store, Movable):
+        raise _wrong(f"Nothing can be moved from or to {url.partition(':')[0]}.")
+    return store
+
+
+def _there(url: str) -> Movable:
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        raise _wrong(f"There is no database {url.removeprefix('sqlite:///')} to move from.")
+    return _store(url)
+
+
+async def _move(source: Movable, target: Movable) -> Moved:
+    async with contextlib.AsyncExitStack() as stack:
+        for store in (source, target):
+            stack.push_async_callback(store.close)
+            await store.open(to_move=True)
+        return await move(source, target)
+
+
+def _print_moved(moved: Moved, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"moved": True, **{name: getattr(moved, name) for name in moved.__struct_fields__}})
+        return
+    if not moved.already:
+        click.echo(f"Everything was moved and compared. A new revocation log has begun: epoch {moved.log_epoch}.")
+    print_pairs(sorted(moved.rows.items()))
+    click.echo("Start the servers on the new database, with the same master key; and never again on the old one.")
+
+
+def _wrong(text: str) -> DutchdoorError:
+    return Misconfigured(text, message=text)

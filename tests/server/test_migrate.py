@@ -1,0 +1,400 @@
+"""Moving everything to another database: people stay signed in, a kill harms nothing, and half a copy is nobody's."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.backing import new_database
+from tests.server.running import clean_environment, command, running
+from tests.standins import HOME, PASSWORD, Clock, Mailbox, Wrapped, authority, directory, proof_of
+
+from dutchdoor.errors import Conflict, Misconfigured, NotAuthenticated
+from dutchdoor.limits import Bucket, Limit
+from dutchdoor.moving import KINDS, LogState, Movable
+from dutchdoor.revocation.rows import FIRST_EPOCH
+from dutchdoor.server.commands.migrate import Moved, move
+from dutchdoor.store import Add, End, Log, Remove, Revoke, Store, Swap
+from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.stores.urls import make_store
+from dutchdoor.testing.store_laws import (
+    NOW,
+    a_credential,
+    a_revocation,
+    a_row,
+    a_session,
+    a_token,
+    a_verifier,
+    an_account,
+    an_event,
+    the_log,
+)
+
+FORK = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(params=["sqlite-sqlite", "sqlite-postgres", "postgres-sqlite"])
+def urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Two addresses, to move from and to."""
+    source, target = f"sqlite:///{tmp_path / 'old.db'}", f"sqlite:///{tmp_path / 'new.db'}"
+    if request.param == "sqlite-sqlite":
+        yield source, target
+        return
+    with new_database() as url:
+        if not isinstance(make_store(url), Movable):
+            pytest.skip("PostgreSQL cannot be moved yet")
+        yield (source, url) if request.param == "sqlite-postgres" else (url, target)
+
+
+def movable(url: str) -> Movable:
+    store = make_store(url)
+    assert isinstance(store, Movable)
+    return store
+
+
+@asynccontextmanager
+async def opened(*urls: str) -> AsyncIterator[list[Movable]]:
+    stores = [movable(url) for url in urls]
+    for store in stores:
+        await store.open(to_move=True)
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def migrate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("migrate", *arguments), capture_output=True, text=True, env=clean_environment(environment), check=False
+    )
+
+
+async def fill(store: Store, *, people: int = 40) -> None:
+    """Something of every kind, more of some than one page of the test holds."""
+    accounts = [an_account(f"person{n}") for n in range(people)]
+    await store.commit(*map(Add, accounts))
+    for n, account in enumerate(accounts):
+        session, ended = a_session(account, NOW + n), a_session(account, NOW - n - 1)
+        await store.commit(
+            Add(session), Add(ended), Add(a_credential(account)), End(ended.id, "logout", NOW), Log(an_event()),
+            Revoke(a_revocation(ended.id, subject=account.subject)), Swap(replace(account, roles=("admin",))),
+        )  # fmt: skip
+    await store.commit(Add(a_token(accounts[0].subject)), Add(a_verifier()), Remove(accounts[-1]))
+    await store.hit([Bucket("b", Limit(name="b", count=1, per_seconds=60.0, burst=3))], NOW)
+
+
+async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
+    """Sessions, refresh and access tokens, passwords, limits and keys are good after a move, and what was ended stays
+    ended.
+    """
+    clock, mailbox = Clock(), Mailbox()
+    source, target = map(movable, urls)
+    old = authority(source, clock)
+    await old.open()
+    people = directory(old, mailbox)
+    await people.register("ann@example.com", PASSWORD, name="Ann", client=HOME)
+    subject = (await old.store.account_by_email("ann@example.com")).subject  # type: ignore[union-attr]
+    session = await old.start(await proof_of(old, subject), mode="session", client=HOME)
+    hybrid = await old.start(await proof_of(old, subject), mode="hybrid", client=HOME)
+    gone = await old.start(await proof_of(old, subject), mode="hybrid", client=HOME)
+    stateless = await old.start(await proof_of(old, subject), mode="jwt", client=HOME)
+    assert gone.session is not None
+    await old.end(gone.session.id, client=HOME, actor="ann")
+    jwks = await old.jwks()
+    await old.close()
+
+    async with opened(*urls) as (one, other):
+        moved = await move(one, other, clock=clock, tell=quiet)
+    assert moved.rows["sessions"] == 3
+
+    new = authority(target, clock)
+    await new.open()
+    assert await new.jwks() == jwks
+    assert (await new.resume(session.session_token)).principal.subject == subject
+    assert (await new.verify(hybrid.access_token)).subject == subject
+    assert (await new.verify(stateless.access_token)).subject == subject
+    refreshed = await new.refresh(hybrid.refresh_token, HOME)
+    assert (await new.verify(refreshed.access_token)).subject == subject
+    for dead in (new.verify(gone.access_token), new.refresh(gone.refresh_token, HOME)):
+        with pytest.raises(NotAuthenticated):
+            await dead
+    again, _ = await directory(new, mailbox).sign_in("ann@example.com", PASSWORD, mode="session", client=HOME)
+    assert (await new.resume(again.session_token)).principal.subject == subject
+    # Whoever ends everything ends what was given out before the move.
+    await new.end_all(subject, client=HOME, actor=subject)
+    for dead in (new.verify(stateless.access_token), new.verify(refreshed.access_token)):
+        with pytest.raises(NotAuthenticated):
+            await dead
+    await new.close()
+
+
+async def test_the_log_goes_on_under_another_epoch(urls: tuple[str, str]) -> None:
+    """Entries, their numbers and their salt are the same; the epoch is another, for leases of the old servers may still
+    run, and no row in the new database tells of them.
+    """
+    async with opened(*urls) as (source, target):
+        await fill(source)
+        await source.node_register(a_row(lease_for=0.1))
+        before, log = await source.read_log(0, 0), await the_log(source)
+        moved = await move(source, target, tell=quiet)
+        after = await target.read_log(before.log_epoch, before.head)
+        assert (after.salt, after.head, after.after) == (before.salt, before.head, 0)
+        assert moved.log_epoch == after.log_epoch > max(before.log_epoch, FIRST_EPOCH)
+        assert await the_log(target) == log
+        assert (await target.node_rows()).rows == []
+        for account in await source.accounts():
+            there = await target.account(account.subject)
+            assert there == replace(account, epoch=moved.log_epoch, revision=account.revision + 1)
+
+
+class _Killed(BaseException):
+    pass
+
+
+class Deadly(Wrapped):
+    """Reads in small pages, and calls `die` at one of its steps: before and after each call that writes."""
+
+    def __init__(self, inner: Store, die: Callable[[], None], step: int) -> None:
+        super().__init__(inner)
+        self.die, self.left = die, step
+
+    def at(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.die()
+
+    async def page(self, kind: Any, after: str | None = None) -> Any:
+        return await self.inner.page(kind, after, limit=15)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if name not in {"begin_move", "take_in", "end_move"}:
+            return found
+
+        async def deadly(*args: Any) -> Any:
+            self.at()
+            done = await found(*args)
+            self.at()
+            return done
+
+        return deadly
+
+
+async def one_move(source: str, target: str, die: Callable[[], None], step: int) -> Moved:
+    async with opened(source, target) as (one, other):
+        return await move(Deadly(one, die, 0), Deadly(other, die, step), clock=lambda: NOW, tell=quiet)  # type: ignore[arg-type]
+
+
+async def opens_for_others(url: str) -> bool:
+    store = movable(url)
+    try:
+        await store.open()
+    except Misconfigured as exc:
+        assert "not finished" in str(exc.reason)
+        return False
+    await store.close()
+    return True
+
+
+async def contents(url: str) -> dict[str, Any]:
+    """Everything that a move leaves as it is."""
+    async with opened(url) as (store,):
+        found: dict[str, Any] = {
+            kind: [str(record) for record in (await store.page(kind, limit=10_000)).records] for kind in KINDS
+        }
+        people = await store.accounts(limit=10_000)
+        events = await store.events(limit=10_000)
+    found["accounts"] = [replace(person, epoch=0, revision=0) for person in people]
+    found["events"] = [one for one in events if one.name != "log_begun"]
+    return {kind: sorted(map(str, records)) for kind, records in found.items()}
+
+
+async def test_a_move_interrupted_at_any_step_goes_on(tmp_path: Path) -> None:
+    """Cut off before or after any write, the next run ends complete; until then nobody can open the target."""
+    source = f"sqlite:///{tmp_path / 'old.db'}"
+    async with opened(source) as (store,):
+        await fill(store, people=20)
+    expected = await contents(source)
+
+    def die() -> None:
+        raise _Killed
+
+    step = 0
+    while True:
+        step += 1
+        target = f"sqlite:///{tmp_path / f'{step}.db'}"
+        try:
+            await one_move(source, target, die, step)
+        except _Killed:
+            whole = await opens_for_others(target)
+            moved = await one_move(source, target, die, 0)
+            assert moved.already == (whole and step > 1)
+        else:
+            break
+        assert await contents(target) == expected
+    assert step > 2 * (2 + len(KINDS))
+
+
+def move_and_die(source: str, target: str, step: int) -> None:
+    asyncio.run(one_move(source, target, lambda: os.kill(os.getpid(), signal.SIGKILL), step))
+
+
+async def test_a_killed_move_goes_on(urls: tuple[str, str]) -> None:
+    """SIGKILL, again and again, each time a little later, on one target: it ends complete."""
+    async with opened(urls[0]) as (source,):
+        await fill(source)
+    expected = await contents(urls[0])
+    step, code = 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        step += 7
+        process = FORK.Process(target=move_and_die, args=(*urls, step))
+        process.start()
+        await asyncio.to_thread(process.join, 60)
+        code = process.exitcode or 0
+    assert code == 0
+    assert step > 14, "it was not killed twice"
+    assert await opens_for_others(urls[1])
+    assert await contents(urls[1]) == expected
+
+
+async def test_a_target_of_its_own_is_left_alone(urls: tuple[str, str], tmp_path: Path) -> None:
+    """What holds anything, or is the unfinished copy of another database, is refused and left as it is."""
+    async with opened(*urls) as (source, target):
+        await fill(source, people=3)
+        await target.commit(Add(an_account()))
+        before = await target.counts()
+        with pytest.raises(Misconfigured, match="1 accounts"):
+            await move(source, target, tell=quiet)
+        assert await target.counts() == before
+        with pytest.raises(Misconfigured, match="not empty"):
+            await move(target, source, tell=quiet)
+    async with opened(urls[0], f"sqlite:///{tmp_path / 'half.db'}", f"sqlite:///{tmp_path / 'third.db'}") as stores:
+        source, half, third = stores
+        await third.begin_move(replace(await log_of(source), salt=b"another database"))
+        await half.begin_move(await log_of(source))
+        with pytest.raises(Misconfigured, match="another database"):
+            await move(source, third, tell=quiet)
+        with pytest.raises(Misconfigured, match="itself the target"):
+            await move(half, third, tell=quiet)
+
+
+async def log_of(store: Movable) -> Any:
+    from_store = await store.read_log(0, 0)
+    return LogState(from_store.log_epoch, from_store.salt, from_store.head)
+
+
+async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> None:
+    """Whatever changes in the source after it was read, the target is not made whole; run again, it is."""
+
+    async def another(store: Store) -> None:
+        await store.commit(Add(an_account("late")))
+
+    async def ended(store: Store) -> None:
+        live = [session for person in await store.accounts() for session in await store.sessions_of(person.subject)]
+        await store.commit(End(live[0].id, "logout", NOW))
+
+    async def appended(store: Store) -> None:
+        await store.commit(Revoke(a_revocation()))
+
+    async def readdressed(store: Store) -> None:
+        first, *_, last = await store.accounts()
+        await store.commit(Swap(replace(first, email="gone@example.com")))
+        await store.commit(Swap(replace(last, email=first.email)))
+
+    class Written(Wrapped):
+        """Somebody writes to it while it is read."""
+
+        def __init__(self, inner: Store, at: str, write: Any) -> None:
+            super().__init__(inner)
+            self.at, self.write = at, write
+
+        async def page(self, kind: Any, after: str | None = None) -> Any:
+            page = await self.inner.page(kind, after, limit=3)  # type: ignore[attr-defined]
+            if self.write and kind == self.at:
+                write, self.write = self.write, None
+                await write(self.inner)
+            return page
+
+    async with opened(*urls) as (source, target):
+        await fill(source, people=8)
+        for at, write in (
+            ("accounts", readdressed), ("events", another), ("events", ended), ("limits", appended),
+        ):  # fmt: skip
+            spoilt: Any = Written(source, at, write)
+            with pytest.raises(Conflict, match="has changed"):
+                await move(spoilt, target, tell=quiet)
+            assert await target.unfinished() == {}, "it begins anew"
+            assert set((await target.counts()).values()) == {0}
+        await target.take_in("events", await source.page("events"))
+        await appended(source)
+        moved = await move(source, target, tell=quiet)
+        assert moved.rows == {**await source.counts(), "sessions": 14}
+        assert not moved.already
+
+
+async def test_a_server_that_runs_on_the_source_is_noticed(tmp_path: Path) -> None:
+    """A row that is renewed is a server's; a SQLite file that anybody has open is in use, server or not."""
+    source, target = MemoryStore(clock=lambda: 0.001), MemoryStore(clock=lambda: 0.001)
+    row = a_row(lease_for=1.0)
+    await source.node_register(row)
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            await source.node_renew(replace(row, stamp=os.urandom(8).hex()), 0)
+
+    server = asyncio.create_task(renew())
+    with pytest.raises(Conflict, match="A server runs"):
+        await move(source, target, tell=quiet)
+    server.cancel()
+    assert await target.unfinished() is None
+    assert (await move(source, target, tell=quiet)).rows["accounts"] == 0, "the row of a server that is gone"
+
+    with running(tmp_path) as server_process:
+        assert server_process.url
+        for pair in (("dutchdoor.db", "new.db"), ("other.db", "dutchdoor.db")):
+            (tmp_path / "other.db").touch()
+            urls = [f"sqlite:///{tmp_path / name}" for name in pair]
+            ran = await asyncio.to_thread(migrate, "--from", urls[0], "--to", urls[1])
+            assert ran.returncode == 1
+            assert "has" in ran.stderr
+            assert "open. Stop all servers" in ran.stderr
+
+
+def test_the_command_moves_and_says_so(tmp_path: Path) -> None:
+    """From address to address, with the addresses in variables too; a server serves from the new one at once."""
+    with running(tmp_path):
+        pass
+    old, new = f"sqlite:///{tmp_path / 'dutchdoor.db'}", f"sqlite:///{tmp_path / 'new.db'}"
+    ran = migrate("--json", DUTCHDOOR_MOVE_FROM=old, DUTCHDOOR_MOVE_TO=new)
+    assert ran.returncode == 0, ran.stderr
+    assert '"moved": true' in ran.stdout
+    assert '"keys": 1' in ran.stdout
+    again = migrate("--from", old, "--to", new)
+    assert again.returncode == 0
+    assert "Nothing was done." in again.stderr
+    with running(tmp_path, "--database", new) as server:
+        assert server.url
+    for arguments in (
+        ("--from", f"{old}.absent", "--to", new), ("--from", old, "--to", "nonsense://u:canary@h/d"),
+        ("--from", "memory:", "--to", new),
+    ):  # fmt: skip
+        ran = migrate(*arguments)
+        assert ran.returncode == 2, arguments
+        assert "Traceback" not in ran.stderr
+        assert "canary" not in ran.stderr
+    assert not (tmp_path / "dutchdoor.db.absent").exists()
