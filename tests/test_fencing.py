@@ -21,7 +21,7 @@ from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation
 from dutchdoor.revocation.messages import Poll, StalePolicy
-from dutchdoor.revocation.rows import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
+from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.store import Revoke, Store, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
@@ -128,8 +128,6 @@ async def a_node(store: Store, elapsed: Callable[[], float] | None = None, **ter
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     made = make(request.param, tmp_path)
     await made.open()
-    if request.param == "memory":
-        made._log_epoch = FIRST_EPOCH  # type: ignore[attr-defined] - as one that has been up for long
     yield made
     await made.close()
 

@@ -25,7 +25,18 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
-from dutchdoor.revocation.rows import Forget, LogHead, Question, ReadLog, ReadRows, Register, Renew, Renewed, Rows
+from dutchdoor.revocation.rows import (
+    FIRST_EPOCH,
+    Forget,
+    LogHead,
+    Question,
+    ReadLog,
+    ReadRows,
+    Register,
+    Renew,
+    Renewed,
+    Rows,
+)
 from dutchdoor.store import Committed, Store
 
 __all__ = ["Ended", "Fencing", "Followed", "elapsed", "ended"]
@@ -100,7 +111,7 @@ class Fencing:
     ) -> None:
         self.store, self.terms, self.now = store, terms or Terms(), elapsed
         self.clock = clock or self._time_of_day
-        self.node = Node(self.terms)
+        self.node = self._new_node()
         self._ahead: float | None = None
         self._closed = False
         self._reading: asyncio.Task[None] | None = None
@@ -122,9 +133,13 @@ class Fencing:
     async def open(self) -> None:
         """Begin, by reading the log. Raises `Unavailable`."""
         if self._closed or self.node.log_epoch:
-            self.node = Node(self.terms)
+            self.node = self._new_node()
         self._closed = False
         await self._read()
+
+    def _new_node(self) -> Node:
+        # A store that keeps nothing has a first epoch of its own in each life, and lost nothing since that began.
+        return Node(self.terms, first_epoch=getattr(self.store, "first_epoch", FIRST_EPOCH))
 
     def dismiss(self) -> None:
         """Answer all who poll, without a lease, and grant nothing more: this process was asked to stop. Requests that

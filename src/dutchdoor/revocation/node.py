@@ -108,6 +108,7 @@ class Node:
 
     Args:
         terms: what leases are granted on.
+        first_epoch: the log epoch in which the store has never been restored.
         new_id: makes ids and stamps: random, never the same twice.
         draw: gives a number between 0 and 1, for jitter.
     """
@@ -116,6 +117,7 @@ class Node:
         self,
         terms: Terms | None = None,
         *,
+        first_epoch: int = FIRST_EPOCH,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(16),
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -129,7 +131,7 @@ class Node:
         self.applied_seq = 0
         self.keys_killed = 0
         """Entries of keys that were applied: whoever holds a key set looks again when this has grown."""
-        self._new_id, self._draw = new_id, draw
+        self._first_epoch, self._new_id, self._draw = first_epoch, new_id, draw
         self._actions: list[Action] = []
         self._number = 0
         self._lease = Lease()
@@ -642,7 +644,7 @@ class Node:
         """Elapsed time from which an early answer is right. After a restore rows have been lost, and with them whom to
         wait for; what was granted under them has run out by then. Before the first restore each lease has its row.
         """
-        return -math.inf if self.log_epoch == FIRST_EPOCH else self._since + self._late()
+        return -math.inf if self.log_epoch == self._first_epoch else self._since + self._late()
 
     def _look(self, asked: _Asked, answer: Rows, now: float) -> None:
         if answer.log_epoch == self.log_epoch:
