@@ -27,7 +27,7 @@ import pytest
 import yaml
 from tests.running import free_port
 from tests.server.certificates import write_certificate
-from tests.server.running import Running, running
+from tests.server.running import Running, clean_environment, command, running
 
 from dutchdoor.auth import is_closed_to_others
 from dutchdoor.master import MasterKey
@@ -270,6 +270,7 @@ class Site(NamedTuple):
 
     port: int
     nodes: list[Running]
+    environment: dict[str, str]
     seen: list[dict[str, str]]
     folder: Path
 
@@ -398,6 +399,7 @@ def site() -> Iterator[Site]:
             "DUTCHDOOR_PROXY": "127.0.0.1",
             "DUTCHDOOR_DATABASE": f"sqlite:///{folder}/door.db",
             "DUTCHDOOR_MASTER_KEY_FILE": str(folder / "keys"),
+            "DUTCHDOOR_ACCESS_LOG": "true",
         }
         nodes = [stack.enter_context(running(folder, environment=environment)) for _ in range(2)]
         seen: list[dict[str, str]] = []
@@ -405,7 +407,7 @@ def site() -> Iterator[Site]:
         shipped = (DEPLOY / "nginx.conf").read_text()
         text = as_here(shipped, folder, [node.port for node in nodes], tls, plain, app)
         stack.enter_context(nginx(folder, text, tls))
-        yield Site(tls, nodes, seen, folder)
+        yield Site(tls, nodes, environment, seen, folder)
 
 
 ACCOUNT = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
@@ -484,6 +486,96 @@ def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
         status, headers, _ = alone.ask("GET", "/app/x", None, {"authorization": f"Bearer {token}"})
     assert (status, headers["retry-after"]) == (503, "1")
     assert headers.get_all("set-cookie") is None
+
+
+def test_a_poll_hangs_through_nginx_and_keeps_to_one_node(site: Site, token: str) -> None:
+    """A follower's polls reach one node as long as its connection lives, hang there, and are answered the moment that
+    somebody logs out at any node.
+    """
+    made = subprocess.run(
+        command("verifier", "add", "orders", "--json"),
+        cwd=site.folder,
+        env=clean_environment(site.environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    proof = {"authorization": f"Bearer {json.loads(made.stdout)['key']}"}
+    poll = {"holder": "a" * 22, "log_epoch": 0, "applied_seq": 0, "wait_ms": 0}
+    before = [polls_at(node) for node in site.nodes]
+    with contextlib.closing(site.connect()) as connection:
+        for _ in range(4):
+            status, headers, body = ask_on(connection, "POST", "/auth/revocations/poll", poll, proof)
+            assert status == 200, body
+            assert headers["cache-control"] == "no-store"
+            answer = json.loads(body)
+            poll |= {"log_epoch": answer["log_epoch"], "applied_seq": answer["upto_seq"]}
+        answers: list[tuple[float, dict[str, Any]]] = []
+
+        def hang() -> None:
+            found = json.loads(
+                ask_on(connection, "POST", "/auth/revocations/poll", {**poll, "wait_ms": 2500}, proof)[2]
+            )
+            answers.append((time.monotonic(), found))
+
+        hanging = threading.Thread(target=hang)
+        hanging.start()
+        for _ in range(2):  # at one node and at the other, whichever comes first
+            _, _, body = site.ask("POST", "/auth/login", {**ACCOUNT, "mode": "hybrid", "transport": "body"})
+            ended = {"authorization": f"Bearer {json.loads(body)['access_token']}"}
+            assert site.ask("POST", "/auth/logout", None, {**ended, "prefer": "wait=0"})[0] in {200, 202}
+        hanging.join(20)
+    ((_, told),) = answers
+    assert told["entries"]
+    deadline = time.monotonic() + 5
+    while sum(reached := [polls_at(node) - was for node, was in zip(site.nodes, before, strict=True)]) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert sorted(reached) == [0, 5]
+
+
+def polls_at(node: Running) -> int:
+    return sum("route=/auth/revocations/poll" in line for line in list(node.err))
+
+
+def test_a_node_that_stops_behind_nginx_loses_no_request(site: Site, token: str) -> None:
+    """While a node is told to stop, every request is answered at the first or the second try."""
+    folder, tls = site.folder / "stopping", free_port()
+    folder.mkdir()
+    write_certificate(folder, HOST)
+    proof = {"authorization": f"Bearer {token}"}
+    lost: list[str] = []
+    done = threading.Event()
+    asked = 0
+    with running(site.folder, environment=site.environment) as going:
+        ports = [site.nodes[0].port, going.port]
+        text = as_here((DEPLOY / "nginx.conf").read_text(), folder, ports, tls, free_port(), free_port())
+        with nginx(folder, text, tls):
+            here = site._replace(port=tls, folder=folder)
+
+            def asking() -> None:
+                nonlocal asked
+                while not done.is_set():
+                    tries = [here.ask("GET", "/auth/me", None, proof)[0]]
+                    if tries[0] != 200:
+                        tries.append(here.ask("GET", "/auth/me", None, proof)[0])
+                    if tries[-1] != 200:
+                        lost.append(str(tries))
+                    asked += 1
+
+            threads = [threading.Thread(target=asking) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while asked < 30 and not lost:
+                time.sleep(0.01)
+            assert going.stop()[0] == 0
+            so_far = asked
+            while asked < so_far + 30 and not lost:
+                time.sleep(0.01)
+            done.set()
+            for thread in threads:
+                thread.join(30)
+    assert lost == []
 
 
 def test_nginx_shows_no_probe_and_logs_no_query(site: Site) -> None:
