@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -456,6 +457,82 @@ def test_metrics_need_their_token(server: Running) -> None:
     assert 'dutchdoor_http_answers_total{route="(none)",status="404"}' in text
     assert "dutchdoor_hashing_queue" in text
     assert CANARY not in text
+
+
+POLL = "/auth/revocations/poll"
+
+
+def polls(server: Running, hang: threading.Event, answers: list[tuple[float, Any]]) -> None:
+    """Follow as a verifier does, over one connection: poll, and poll again with what the answer brought, until the
+    server is gone.
+    """
+    place = {"log_epoch": 0, "applied_seq": 0}
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    while True:
+        body = json.dumps({"holder": "A" * 22, "wait_ms": 60_000, **place})
+        try:
+            connection.request("POST", POLL, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+        except OSError:
+            return
+        assert answer.status == 200, said
+        answers.append((time.monotonic(), said))
+        place = {"log_epoch": said["log_epoch"], "applied_seq": said["upto_seq"]}
+        if said["lease_ms"]:
+            hang.set()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_is_stopped_answers_who_hangs(tmp_path: Path, workers: int) -> None:
+    """A verifier's poll that hangs when the server is asked to stop is answered at once, without a lease, and the
+    server does not wait for it. Until then, every log-out is fenced early, whichever process it comes to.
+    """
+    hang, answers = threading.Event(), list[tuple[float, Any]]()
+    with running(tmp_path, "--lease", "60s", "--workers", str(workers)) as server:
+        ada = {"email": "ada@example.com", "password": PASSWORD}
+        assert ask(server, "/auth/register", ada)[0] == 201
+        follower = threading.Thread(target=polls, args=(server, hang, answers), daemon=True)
+        follower.start()
+        assert hang.wait(15)
+        for _ in range(4 * workers):
+            token = ask(server, "/auth/login", {**ada, "mode": "jwt"})[2]["access_token"]
+            proof = {"authorization": f"Bearer {token}", "prefer": "wait=20"}
+            started = time.monotonic()
+            status, _, said = ask(server, "/auth/logout", {}, headers=proof)
+            assert (status, said["fenced"]) == (200, True)
+            assert time.monotonic() - started < 5, "a tenth of its lease: everybody said so"
+        time.sleep(0.2)  # long enough for the next poll to hang
+        started = time.monotonic()
+        code, _ = server.stop()
+        assert (code, server.said.count("Traceback")) == (0, 0)
+        assert time.monotonic() - started < 5, "a poll hangs for 15 seconds"
+        follower.join(15)
+        at, last = answers[-1]
+        assert (at >= started, last["lease_ms"]) == (True, 0)
+
+
+def test_metrics_tell_who_follows(tmp_path: Path) -> None:
+    """Who follows, by key, how far the slowest is behind, the longest lease, the log, and how long fences took. No
+    label has the id of a process.
+    """
+    (tmp_path / "token").write_text("q1w2e3r4t5z6u7i8o9p0")
+    hang, answers = threading.Event(), list[tuple[float, Any]]()
+    with running(tmp_path, environment={"DUTCHDOOR_METRICS_TOKEN_FILE": "token"}) as server:
+        ada = {"email": "ada@example.com", "password": PASSWORD}
+        ask(server, "/auth/register", ada)
+        threading.Thread(target=polls, args=(server, hang, answers), daemon=True).start()
+        assert hang.wait(15)
+        token = ask(server, "/auth/login", {**ada, "mode": "jwt"})[2]["access_token"]
+        assert ask(server, "/auth/logout", {}, headers={"authorization": f"Bearer {token}"})[0] == 200
+        text = ask(server, "/metrics", headers={"authorization": "Bearer q1w2e3r4t5z6u7i8o9p0"})[2]
+        assert 'dutchdoor_followers{credential=""} 1.0' in text
+        assert 'dutchdoor_followers_behind{credential=""} 0.0' in text
+        assert re.search(r'dutchdoor_followers_lease_seconds\{credential=""\} [1-9]', text)
+        assert 'dutchdoor_fence_seconds_count{state="acknowledged"} 1.0' in text
+        for line in ("revocation_entries 1.0", "revocation_seq 1.0", "fences_waiting 0.0", "stale 0.0"):
+            assert f"dutchdoor_{line}" in text
+        assert "A" * 22 not in text
 
 
 def test_metrics_add_up_over_processes(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     request_for: ClassVar[float] = 20.0
     max_connections: ClassVar[int] = 4096
-    stopping: ClassVar[Callable[[], None] | None] = None
+    stopping: ClassVar[list[Callable[[], None]]] = []
     """Called once, when the server was asked to stop: what hangs is answered, or it would be waited for."""
     plain_from: ClassVar[Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None] = None
     """Where plain HTTP may come from besides this machine; None: from anywhere the socket is bound to."""
@@ -65,10 +65,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        stopping, BoundedProtocol.stopping = BoundedProtocol.stopping, None
         super().shutdown()  # first, so that what is answered now is the last on its connection
-        if stopping is not None:
-            stopping()
+        while BoundedProtocol.stopping:
+            BoundedProtocol.stopping.pop()()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

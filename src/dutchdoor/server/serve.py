@@ -84,7 +84,7 @@ def application(settings: Settings) -> ASGIApp:
     told: list[Commit] = [log_transitions] if counters is None else [log_transitions, counters.committed]
     auth = make_auth(settings, store=ToldStore(make_store(settings.database.reveal()), *told))
     app = auth.asgi()
-    BoundedProtocol.stopping = auth.authority.fencing.dismiss
+    BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
     if counters is not None and counting is not None:
         counters.watch_hashing(lambda: auth.directory.hasher.waiting)
         counters.watch_fences(auth.api)
