@@ -56,7 +56,7 @@ from dutchdoor.remembered import REMEMBERED_FOR
 from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
 from dutchdoor.store import Change, Committed, Forgive, Revoke, Store
-from dutchdoor.stores.redis_link import TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
+from dutchdoor.stores.redis_link import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
 from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = ["RedisStore", "around"]
@@ -239,10 +239,13 @@ class RedisStore:
             shards.setdefault(_shard(name) if link.is_cluster else 0, []).append(self._copy_key(name))
 
         async def ask(client: Client) -> list[list[bytes | None]]:
-            found: list[list[bytes | None]] = await asyncio.gather(
-                *[client.execute_command("MGET", *keys) for keys in shards.values()]
-            )
-            return found
+            if len(shards) == 1:
+                return [await client.execute_command("MGET", *keys) for keys in shards.values()]
+            together = client.pipeline()  # of a cluster: one question to each of its servers
+            for keys in shards.values():
+                together.execute_command("MGET", *keys)
+            answers: list[list[bytes | None]] = await together.execute()
+            return answers
 
         found = dict(zip(shards, map(iter, await link.ask(ask)), strict=True))
         return [next(found[_shard(name) if link.is_cluster else 0]) for name in names]
@@ -374,13 +377,15 @@ class RedisStore:
             client = self._address.client()
             try:
                 await self._hear(client)
-            except (RedisError, OSError, TimeoutError):
+            except FAILURES:
                 pass
             finally:
                 await shut(client)
             await asyncio.sleep(TRY_EVERY)
 
     async def _hear(self, client: Client) -> None:
+        async with asyncio.timeout(TRY_FOR):
+            await client.initialize()
         async with client.pubsub() as channel:
             async with asyncio.timeout(TRY_FOR):
                 await channel.subscribe(self._channel)

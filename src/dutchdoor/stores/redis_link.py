@@ -26,7 +26,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from dutchdoor.errors import Misconfigured, Unavailable
 
-__all__ = ["TRY_EVERY", "TRY_FOR", "Address", "Client", "Link", "Together", "shut"]
+__all__ = ["FAILURES", "TRY_EVERY", "TRY_FOR", "Address", "Client", "Link", "Together", "shut"]
 
 TRY_FOR = 1.0
 """Seconds one attempt to reach a lost server may take; it may have to ask a Sentinel, and shake hands."""
@@ -38,6 +38,9 @@ STEADY_AFTER = 10.0
 AT_ONCE = 4
 """Batches in flight of one kind. What is asked meanwhile becomes the next batch."""
 BATCH_AT_MOST = 256
+
+FAILURES = RedisError, OSError, TimeoutError, LookupError
+"""What a client raises that gets no good answer: in a cluster a KeyError where nobody serves a slot."""
 
 log = logging.getLogger("dutchdoor.redis")
 
@@ -133,19 +136,17 @@ class Address(Struct, frozen=True, kw_only=True):
         if self.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in self.hosts]
             return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **kwargs)
-        kwargs["db"] = self.db
         if self.kind == "sentinel":
-            short = {"socket_connect_timeout": TRY_FOR / 4, "socket_timeout": TRY_FOR / 4, "protocol": 2}
+            short = {**kwargs, "socket_connect_timeout": TRY_FOR / 4, "socket_timeout": TRY_FOR / 4}
+            short.pop("credential_provider", None)
             if self.sentinel_password:
                 short["password"] = self.sentinel_password
-            if self.tls:
-                short["ssl"] = True
-            found: Redis = Sentinel(self.hosts, sentinel_kwargs=short, **kwargs).master_for(self.service)
+            found: Redis = Sentinel(self.hosts, sentinel_kwargs=short, db=self.db, **kwargs).master_for(self.service)
             return found
         if self.kind == "socket":
-            return Redis(unix_socket_path=self.path, **kwargs)
+            return Redis(unix_socket_path=self.path, db=self.db, **kwargs)
         ((host, port),) = self.hosts
-        return Redis(host=host, port=port, **kwargs)
+        return Redis(host=host, port=port, db=self.db, **kwargs)
 
 
 def _host(text: str, default: int) -> tuple[str, int]:
@@ -198,7 +199,7 @@ class Link:
         try:
             async with asyncio.timeout(self._wait):
                 return await question(client)
-        except (RedisError, OSError, TimeoutError) as exc:
+        except FAILURES as exc:
             if client is self._client:
                 self.lose(exc)
             # Not chained: a server that does not know AUTH repeats what was sent to it, the password, in its error.
@@ -239,16 +240,18 @@ class Link:
         try:
             async with asyncio.timeout(TRY_FOR):
                 await self._probe(self._client)
-        except (RedisError, OSError, TimeoutError) as exc:
+        except FAILURES as exc:
             return exc
         return None
 
 
 async def shut(client: Client) -> None:
     """Close what a client holds. Once more does no harm."""
-    with contextlib.suppress(RedisError, OSError, TimeoutError):
-        async with asyncio.timeout(TRY_FOR):
-            await client.aclose()
+    manager = None if isinstance(client, RedisCluster) else getattr(client.connection_pool, "sentinel_manager", None)
+    for each in [client, *(manager.sentinels if manager is not None else ())]:
+        with contextlib.suppress(*FAILURES):
+            async with asyncio.timeout(TRY_FOR):
+                await each.aclose()
 
 
 _CODES = frozenset({
