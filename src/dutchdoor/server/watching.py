@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dutchdoor.events import AuditEvent
+from dutchdoor.revocation.rows import FIRST_EPOCH
 from dutchdoor.server.config import Secret
 from dutchdoor.store import Change, Committed, Log, Store
 from dutchdoor.web.api import Route
@@ -49,6 +50,7 @@ class ToldStore:
         self.node_register, self.node_renew = store.node_register, store.node_renew
         self.node_rows, self.node_forget = store.node_rows, store.node_forget
         self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
+        self.first_epoch: int = getattr(store, "first_epoch", FIRST_EPOCH)
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()
