@@ -14,7 +14,7 @@ from certificates import write_certificate
 from dutchdoor.errors import Misconfigured
 from dutchdoor.server.check import Finding, findings, revocation_window
 from dutchdoor.server.cli import main
-from dutchdoor.server.config import read_settings
+from dutchdoor.server.config import Settings, read_settings
 
 
 @pytest.fixture
@@ -34,8 +34,14 @@ def safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     }
 
 
+def read(settings: dict[str, object], **changed: object) -> Settings:
+    """Read these as arguments, but for the address of the mail server: it holds a password."""
+    arguments = {**settings, **changed}
+    return read_settings(arguments, {"DUTCHDOOR_MAIL": str(arguments.pop("mail"))})
+
+
 def found(settings: dict[str, object], **changed: object) -> dict[str, Finding]:
-    return {each.setting: each for each in findings(read_settings({**settings, **changed}, {}))}
+    return {each.setting: each for each in findings(read(settings, **changed))}
 
 
 def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> None:
@@ -63,6 +69,9 @@ def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> No
         ({"host": "0.0.0.0", "proxy": ()}, "host", True),
         ({"password_minimum": "8"}, "password_minimum", False),
         ({"master_key_file": "dutchdoor.keys"}, "master_key_file", False),
+        ({"lease": "61s"}, "lease", False),
+        ({"database": "postgresql://door:canary@db/door"}, "database", True),
+        ({"redis": "redis://:canary@cache"}, "redis", True),
     ],
 )
 def test_each_unsafe_setting_is_found(
@@ -134,7 +143,7 @@ def test_j18_the_revocation_window_is_a_number(safe: dict[str, object]) -> None:
     """J18: what was ended is refused here at once, by followers within a guarded lease, and elsewhere after at most the
     life of a token; an outage is survived for what is left of a lease. All of it is said, in numbers.
     """
-    said = revocation_window(read_settings({**safe, "access_for": "5m", "lease": "20s"}, {}))
+    said = revocation_window(read(safe, access_for="5m", lease="20s"))
     lines = said.splitlines()
     assert lines[1].endswith("every process of it             0 s")
     assert "24.4 s at the latest (a lease of 20 s, guarded)" in said

@@ -22,7 +22,9 @@ from dutchdoor.auth import Auth
 from dutchdoor.client import Client
 from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
 from dutchdoor.master import MasterKey
+from dutchdoor.revocation.rows import NodeRow
 from dutchdoor.server.cli import cli, main
+from dutchdoor.server.fences import Fenced, say_fence
 from dutchdoor.server.settings import SETTINGS
 
 PASSWORD = "a quiet heron at dusk"
@@ -112,6 +114,7 @@ def test_a_password_is_never_an_argument(run: Run) -> None:
         (("key", "export"), "", "never leaves"),
         (("key", "export", "abc"), "", "no key"),
         (("client", "remove", "abc"), "", "no client"),
+        (("verifier", "remove", "abc"), "", "no verifier"),
         (("import", "nothing.csv"), "", "cannot be read"),
         (("token", "inspect", "--jwks", "nothing.json", "a.b.c"), "", "cannot be read"),
     ],
@@ -208,6 +211,118 @@ def test_sessions_are_listed_and_ended(run: Run) -> None:
     assert not asynchronously(_is_live(tokens[2]))
     events = run("audit", "--user", "ada@example.com", "--name", "session_ended", "--json").json
     assert {event["actor"] for event in events} == {"cli"}
+
+
+def test_every_revoking_command_says_whether_it_is_fenced(run: Run) -> None:
+    """With nobody who follows, each is fenced when it returns, in words and in JSON; --no-wait does not ask twice."""
+    made(run)
+    kid = run("key", "list", "--json").json[0]["kid"]
+    for arguments in (
+        ("session", "end", "--user", "ada@example.com"),
+        ("user", "role", "ada@example.com", "editor"),
+        ("user", "disable", "ada@example.com"),
+        ("key", "revoke", kid, "--yes"),
+    ):
+        ran = run(*arguments, "--json")
+        assert (ran.code, ran.json["fenced"], ran.json["fenced_in_ms"]) == (0, True, 0), arguments
+        assert "accepting" not in ran.json
+        assert run(*arguments, "--no-wait").out.splitlines()[-1].startswith("Fenced: "), arguments
+
+
+def test_a_fence_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fenced; not yet, with the time; not before tokens expire, with the names; and lost, with what to do."""
+
+    def said(**fenced: Any) -> str:
+        say_fence(Fenced(**fenced))
+        return capsys.readouterr().out
+
+    assert said(fenced=True, fenced_in_ms=0).startswith("Fenced: no server and no verifier")
+    assert said(fenced=False, fenced_in_ms=9871) == "Not fenced yet: in 9.9 s at the latest.\n"
+    accepting = said(fenced=False, fenced_in_ms=3_600_000, accepting=("billing", "orders"))
+    assert "without a lease: billing, orders. The last token has expired in 3600 s." in accepting
+    assert "Do it again" in said(fenced=False, fenced_in_ms=None)
+
+
+def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
+    """A key is printed once and stored as a hash; its name is unique and is what metrics call it; removed, it is gone,
+    and the log says so.
+    """
+    ran = run("verifier", "add", "orders", "--json")
+    key = ran.json["key"]
+    assert key.startswith("ddv1_")
+    assert "shown this once" in run("verifier", "add", "billing").err
+    for path in Path().iterdir():
+        assert key.encode() not in path.read_bytes()
+    again = run("verifier", "add", "orders")
+    assert (again.code, "already" in again.err) == (1, True)
+    listed = run("verifier", "list", "--json").json
+    assert [each["name"] for each in listed["verifiers"]] == ["billing", "orders"]
+    assert (listed["log"], listed["nodes"]) == ({"epoch": 1, "seq": 0}, [])
+    table = run("verifier", "list").out
+    assert table.split()[:3] == ["NAME", "CREATED", "ID"]
+    assert "No server process has a row" in table
+    removed = run("verifier", "remove", "orders", "--json").json
+    assert removed == {"name": "orders", "removed": True, "fenced": True, "fenced_in_ms": 0}
+    assert [each["name"] for each in run("verifier", "list", "--json").json["verifiers"]] == ["billing"]
+    assert run("verifier", "list", "--json").json["log"]["seq"] == 1
+    assert run("verifier", "remove", "orders").code == 1
+    assert run("verifier", "add", "orders").code == 0
+    names = [event["name"] for event in run("audit", "--json").json]
+    assert names.count("verifier_added") == 3
+    assert names.count("verifier_removed") == 1
+
+
+@pytest.mark.parametrize("name", ["two words", "", "x" * 65, "naïve", 'a"b', "a\n"])
+def test_a_verifiers_name_is_a_word(run: Run, name: str) -> None:
+    """It stands in metrics and in the rows of nodes."""
+    ran = run("verifier", "add", name)
+    assert (ran.code, "letters, digits" in ran.err) == (2, True)
+
+
+def test_nodes_are_listed_with_how_far_they_are(run: Run) -> None:
+    """The rows of the server's processes: how far behind, which lease, and who accepts when stale."""
+    made(run)
+    assert run("session", "end", "--user", "ada@example.com").code == 0
+
+    async def register() -> None:
+        async with auth_here() as auth:
+            for number, (epoch, acked) in enumerate(((1, 0), (7, 1))):
+                row = NodeRow(
+                    id=f"{number}" * 22, stamp="A" * 22, log_epoch=epoch, acked_seq=acked, lease_for=10.0,
+                    accepting=("orders",) if number else (),
+                )  # fmt: skip
+                await auth.store.node_register(row)
+
+    asynchronously(register())
+    nodes = run("verifier", "list", "--json").json["nodes"]
+    assert [(node["behind"], node["lease_s"], node["accepting"]) for node in nodes] == [
+        (1, 10.0, []),
+        (None, 10.0, ["orders"]),
+    ]
+    table = run("verifier", "list").out.splitlines()
+    assert table[-2].split() == ["0" * 22, "1", "10", "s", "-"]
+    assert table[-1].split()[1:] == ["in", "another", "log", "10", "s", "orders"]
+
+
+def test_after_a_restore_a_new_log_begins(run: Run) -> None:
+    """It is done when somebody says yes, and says what it means; the log is another, and every account's epoch is above
+    any that was given out.
+    """
+    made(run)
+    asked = run("restored")
+    assert (asked.code, "Was this database restored?" in asked.err) == (1, True)
+    assert run("verifier", "list", "--json").json["log"]["epoch"] == 1
+    epoch = run("restored", "--yes", "--json").json["log_epoch"]
+    assert epoch > 1_700_000_000_000
+    assert run("verifier", "list", "--json").json["log"]["epoch"] == epoch
+    assert "End again whatever was ended" in run("restored", "--yes").out
+
+    async def epochs() -> list[int]:
+        async with auth_here() as auth:
+            return [account.epoch for account in await auth.store.accounts()]
+
+    assert min(asynchronously(epochs())) >= epoch
+    assert run("audit", "--name", "log_begun", "--json").json[0]["actor"] == "cli"
 
 
 def test_no_stranger_writes_on_the_terminal(run: Run) -> None:

@@ -183,6 +183,18 @@ def test_p09_placeholders_and_short_secrets_are_refused(text: str) -> None:
     assert text not in str(caught.value)
 
 
+def test_the_mail_servers_password_is_no_argument() -> None:
+    """Everybody on the machine can see arguments: with a password in it, --mail is refused, and what to do instead is
+    said. In the environment it is fine, and so is an address without one.
+    """
+    url = "smtps://user:canary@mail.example.com"
+    with pytest.raises(Misconfigured, match="DUTCHDOOR_MAIL, or in a file: --mail-file") as refused:
+        read_settings({"mail": url}, {})
+    assert "canary" not in str(refused.value)
+    assert read_settings({}, {"DUTCHDOOR_MAIL": url}).mail.reveal() == url
+    assert read_settings({"mail": "smtps://mail.example.com"}, {})
+
+
 def test_nothing_secret_in_repr_or_messages(tmp_path: Path) -> None:
     """The struct, a copy of it and every refusal keep addresses with passwords and keys to themselves."""
     environment = {

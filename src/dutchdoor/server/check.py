@@ -16,7 +16,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.assemble import sqlite_file
-from dutchdoor.server.config import Settings
+from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.serve import refuse_unsafe, tls_context
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.web.cors import Cors
@@ -53,6 +53,7 @@ def findings(settings: Settings) -> list[Finding]:
         *_tokens(settings),
         *_people(settings),
         *_keeping(settings),
+        *_arguments(settings),
         *_files(settings),
     ]
     return sorted(found, key=lambda each: not each.matters)
@@ -242,6 +243,18 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
             )
 
 
+def _arguments(settings: Settings) -> Iterator[Finding]:
+    for name, url in (("database", settings.database), ("redis", settings.redis)):
+        if settings.source(name) == f"--{name}" and holds_password(url):
+            yield Finding(
+                setting=name,
+                what=f"The password of the {name} is among the arguments.",
+                why="Everybody on this machine can see those. Give it as "
+                f"DUTCHDOOR_{name.upper()}, or in a file: --{name}-file.",
+                matters=_production(settings),
+            )
+
+
 def _files(settings: Settings) -> Iterator[Finding]:
     database = sqlite_file(settings)
     secret_files = [
@@ -278,6 +291,6 @@ def _files(settings: Settings) -> Iterator[Finding]:
 def _holds_a_secret(settings: Settings, file: Path) -> bool:
     """Whether the configuration file itself, and not a file it names, holds a secret."""
     secrets = {setting.name for setting in SETTINGS if setting.kind == "secret"}
-    if "@" in settings.mail.reveal():
-        secrets.add("mail")
+    urls = (("mail", settings.mail), ("database", settings.database), ("redis", settings.redis))
+    secrets |= {name for name, url in urls if holds_password(url)}
     return any(settings.source(name) == f"{name} in {file.name}" for name in secrets)

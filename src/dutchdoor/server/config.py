@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from dutchdoor.known_leaked import is_known_leaked
 from dutchdoor.policy import PRESETS, Policy
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, Setting
 
-__all__ = ["DEFAULT_MASTER_KEY_FILE", "Secret", "Settings", "duration", "read_settings"]
+__all__ = ["DEFAULT_MASTER_KEY_FILE", "Secret", "Settings", "duration", "holds_password", "read_settings"]
 
 DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
 
@@ -352,10 +353,25 @@ def _policy(read: Mapping[str, object]) -> Policy:
 def _check(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise _wrong("--tls-cert and --tls-key belong together: set both or neither.")
+    if settings.source("mail") == "--mail" and holds_password(settings.mail):
+        raise _wrong(
+            "--mail has a password in it, and everybody on this machine can see the arguments of a program. Give it as "
+            "DUTCHDOOR_MAIL, or in a file: --mail-file."
+        )
     for name, least in (("metrics_token", 16), ("pepper", 16)):
         secret: Secret | None = getattr(settings, name)
         if secret is not None:
             refuse_unfit(secret, settings.source(name), least=least)
+
+
+def holds_password(url: Secret | None) -> bool:
+    """Whether there is a password in a URL. What cannot be read might hold one."""
+    if url is None:
+        return False
+    try:
+        return urlsplit(url.reveal()).password is not None
+    except ValueError:
+        return True
 
 
 def refuse_unfit(secret: Secret, source: str, *, least: int) -> None:

@@ -31,7 +31,8 @@ Durations are written `90s`, `10m`, `12h`, `30d`, `1h30m`, or as a plain number 
 
 A setting marked *secret* can also be read from a file: `DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, `--pepper-file`,
 `pepper_file` in the TOML file. Secrets are no arguments themselves, because everybody on the machine can see those; the
-addresses of the database and the mail server are, since most hold no password. No value of these is ever printed.
+addresses of the database and the mail server are, since most hold no password. `--mail` with one is refused, and
+`--database` or `--redis` with one is a finding of `check`. No value of these is ever printed.
 Placeholders, secrets of fewer than 16 bytes and secrets from public lists are refused.
 
 `dutchdoor check` lists what is unsafe in a configuration, with the reason, and exits with 1 if something matters.
