@@ -79,7 +79,7 @@ def run(command: Sequence[str], url: str, ids: Path, callers: Sequence[int], sec
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])},
     )
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr[-3000:]}")
