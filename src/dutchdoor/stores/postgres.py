@@ -26,17 +26,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import re
 import ssl
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
@@ -50,9 +51,11 @@ from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Misconfigur
 from dutchdoor.events import AuditEvent
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket
+from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
-from dutchdoor.revocation.log import Kind, Revocation
+from dutchdoor.revocation.log import Kind as EntryKind
+from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
 from dutchdoor.store import (
@@ -161,16 +164,18 @@ class PostgresStore:
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, *, to_move: bool = False) -> None:
         """Connect, and migrate the schema `dutchdoor`.
 
         Raises:
-            Misconfigured: the role or the database cannot be used, or was migrated by a newer program.
+            Misconfigured: the role or the database cannot be used, the database was migrated by a newer program, or a
+                move into it is not finished.
+            Conflict: it is opened to be moved, and somebody else is connected to it.
             Unavailable: no server that is not a standby is to be reached.
         """
         if self._is_open:
             return
-        await _prepare(self._make)
+        await _prepare(self._make, to_move=to_move)
         self._lookups = _Lookups(self._some(_LOOKUP_LANES))
         self._reads = _Reads(self._some(_READ_LANES), _ANSWER_FOR)
         self._scans = _Reads(self._some(1, statement_for=_SCAN_FOR), _SCAN_FOR)
@@ -321,14 +326,17 @@ class PostgresStore:
         return int(count)
 
     async def begin_log_epoch(self, now: float) -> int:
+        ((begun,),) = await self._patiently("SELECT dutchdoor.begin_log_epoch_1($1)", int(now * 1000))
+        return int(begun)
+
+    async def _patiently(self, sql: str, *values: object) -> list[Row]:
+        """Run a statement that writes every row of a kind, on a connection of its own."""
         self._must_be_open()
         lane = _Lane(self._make, _BEGIN_FOR)
         try:
-            sql = "SELECT dutchdoor.begin_log_epoch_1($1)"
-            ((begun,),) = await lane.fetch(sql, int(now * 1000), within=_BEGIN_FOR)
+            return await lane.fetch(sql, *values, within=_BEGIN_FOR)
         finally:
             await lane.close()
-        return int(begun)
 
     async def node_register(self, row: NodeRow) -> None:
         await self._all("SELECT dutchdoor.node_register_1($1)", _json(_node_values(row)).decode())
@@ -380,23 +388,44 @@ class PostgresStore:
         return deleted
 
     async def counts(self) -> dict[str, int]:
-        each = ", ".join(f"(SELECT count(*) FROM dutchdoor.{table})" for table in _TABLES)
+        each = ", ".join(f"(SELECT count(*) FROM dutchdoor.{kind})" for kind in KINDS)
         (row,) = await self._scan(f"SELECT {each}")
-        return dict(zip(_TABLES, row, strict=True))
+        return {str(kind): count for kind, count in zip(KINDS, row, strict=True)}
+
+    # --- moving -------------------------------------------------------------------------------------------------------
+
+    async def page(self, kind: Kind, after: str | None = None, *, limit: int = 1000) -> Page:
+        stored = _STORED[kind]
+        keys, where, values = ", ".join(stored.key), "", list[object]()
+        if after is not None:
+            values = json.loads(after)
+            if stored.has_id:
+                values = [_key(str(values[0]))]
+            values = [_text(value) if isinstance(value, str) else value for value in values]
+            where = f"WHERE ({keys}) > ({', '.join(f'${n}' for n in range(1, len(values) + 1))})"
+        rows = await self._scan(f"{stored.select} {where} ORDER BY {keys} LIMIT ${len(values) + 1}", *values, limit)
+        records = [stored.read(row) for row in rows]
+        last = [getattr(records[-1], name.rpartition(".")[2]) for name in stored.key] if len(rows) == limit else None
+        return Page(records, None if last is None else json.dumps(last))
+
+    async def unfinished(self) -> Mapping[Kind, str | None] | None:
+        noted: dict[str, str | None] = {kind: after for kind, after in await self._all(_MOVING)}  # noqa: C416 - records
+        return {kind: noted[kind] for kind in KINDS if kind in noted} if noted else None
+
+    async def begin_move(self, log: LogState) -> None:
+        await self._patiently("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
+
+    async def take_in(self, kind: Kind, page: Page) -> None:
+        write = _STORED[kind].write
+        rows = _json([write(record) for record in page.records]).decode()
+        await self._patiently("SELECT dutchdoor.take_in_1($1, $2, $3)", kind, rows, page.after)
+
+    async def end_move(self, now: float) -> int:
+        ((begun,),) = await self._patiently("SELECT dutchdoor.end_move_1($1)", int(now * 1000))
+        return int(begun)
 
 
-_TABLES = (
-    "accounts",
-    "credentials",
-    "sessions",
-    "one_time_tokens",
-    "keys",
-    "clients",
-    "verifiers",
-    "revocations",
-    "events",
-    "limits",
-)
+_MOVING = "SELECT kind, after FROM dutchdoor.moving"
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
@@ -449,6 +478,9 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "5000",
     "jit": "off",
     "search_path": "",
+    # Every statement here is planned once and for all, and looks up by an index, however small the table was then.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
     # So that the server lets go of what belonged to a machine that is gone, and stops working for it.
     "client_connection_check_interval": "1000",
     "tcp_keepalives_idle": "5",
@@ -467,19 +499,19 @@ class _Lane:
 
     async def fetch(self, sql: str, *values: object, within: float) -> list[Row]:
         """Run one statement, which is one transaction. Raises `Unavailable`, `Conflict` or `InvalidInput`."""
+        deadline = asyncio.get_running_loop().call_later(within, self.drop)  # what is awaited fails then
         try:
-            async with asyncio.timeout(within):
-                connection = self._connection
-                if connection is None or connection.is_closed():
-                    connection = self._connection = await self._connect(self._statement_for)
-                if not self._connect.by_transaction:
-                    return await connection.fetch(sql, *values)
-                # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
-                # else's connection, and somebody else's statement with it; inside a transaction it does not.
-                await connection.execute(_BEGIN.format(int(self._statement_for * 1000)))
-                rows = await connection.fetch(sql, *values)
-                await connection.execute("COMMIT")
-                return rows
+            connection = self._connection
+            if connection is None or connection.is_closed():
+                connection = self._connection = await self._connect(self._statement_for)
+            if not self._connect.by_transaction:
+                return await connection.fetch(sql, *values)
+            # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
+            # else's connection, and somebody else's statement with it; inside a transaction it does not.
+            await connection.execute(_BEGIN.format(int(self._statement_for * 1000)))
+            rows = await connection.fetch(sql, *values)
+            await connection.execute("COMMIT")
+            return rows
         except PostgresError as exc:
             if self._connect.by_transaction or _is_fatal(exc):
                 self.drop()
@@ -492,6 +524,8 @@ class _Lane:
         except BaseException:
             self.drop()
             raise
+        finally:
+            deadline.cancel()
 
     def drop(self) -> None:
         """Cut the connection, whatever state it is in: a new one is in none."""
@@ -554,24 +588,25 @@ class _Group:
         self._is_due = False
 
     def _soon(self) -> None:
-        """Begin at the end of this turn of the loop, with all that it brings."""
-        if not self._is_due:
+        """Begin in the next turn of the loop, with all that this one brings."""
+        if self._idle and not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._is_due = False
-        while self._idle and self._has_work():
             task = self._loop.create_task(self._run(self._idle.pop()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _run(self, lane: _Lane) -> None:
         try:
+            self._is_due = False
             while self._has_work():
                 await self._work(lane)
         finally:
             self._idle.append(lane)
+
+    def _recruit(self) -> None:
+        """Let another lane take what is left, if there is any."""
+        if self._has_work():
+            self._soon()
 
     def _has_work(self) -> bool:
         raise NotImplementedError
@@ -648,6 +683,7 @@ class _Reads(_Group):
         future, sql, values = self._asked.popleft()
         if future.done():
             return
+        self._recruit()
         try:
             rows = await lane.fetch(sql, *values, within=self._answer_for)
         except DutchdoorError as exc:
@@ -709,6 +745,7 @@ class _Batches(_Group, Generic[T]):
         batch.sort(key=attrgetter("order"))
         if not batch:
             return
+        self._recruit()
         try:
             await self._send(lane, batch)
         except (Conflict, InvalidInput) as exc:
@@ -1073,11 +1110,9 @@ _ACCOUNT = ", ".join(
         "revision",
     )
 )  # fmt: skip
-_JOINED = (
-    f"SELECT {_SESSION}, {_ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.accounts a ON a.number = s.account WHERE"
-)
-_SESSIONS_WITH_ACCOUNT = f"{_JOINED} s.id = ANY ($1)"
-_SESSIONS_OF = f"{_JOINED} a.subject = $1 AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
+_JOINED = f"SELECT {_SESSION}, {_ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.accounts a ON a.number = s.account"
+_SESSIONS_WITH_ACCOUNT = f"{_JOINED} WHERE s.id = ANY ($1)"
+_SESSIONS_OF = f"{_JOINED} WHERE a.subject = $1 AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
 """By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
 
 
@@ -1205,7 +1240,7 @@ def _renewed(
     )
 
 
-def _entry(seq: int, kind: Kind, id: str, min_epoch: int, expires_at: float, subject: str) -> Revocation:
+def _entry(seq: int, kind: EntryKind, id: str, min_epoch: int, expires_at: float, subject: str) -> Revocation:
     return Revocation(
         seq=seq, kind=kind, id=_plain(id), min_epoch=min_epoch, expires_at=expires_at, subject=_plain(subject)
     )
@@ -1217,6 +1252,53 @@ def _node_values(row: NodeRow) -> dict[str, object]:
 
 def _nodes(rows: str | None) -> list[NodeRow]:
     return [] if rows is None else msgspec.json.decode(rows, type=list[NodeRow])
+
+
+# --- records as they stand, for moving --------------------------------------------------------------------------------
+
+
+class _Stored(NamedTuple):
+    """How one kind of record is read as it stands, and written."""
+
+    select: str
+    key: tuple[str, ...]
+    read: Callable[[Row], Stored]
+    write: Callable[[Any], dict[str, object]]
+    has_id: bool = False
+    """Whether the key is an id, which `_key` stores."""
+
+
+def _as_it_stands(kind: type[Any], table: str, *key: str) -> _Stored:
+    names: tuple[str, ...] = kind.__struct_fields__
+    return _Stored(f"SELECT {', '.join(names)} FROM dutchdoor.{table}", key, partial(_record, kind), _row)
+
+
+def _with_id(kind: type[Any], table: str) -> _Stored:
+    return _as_it_stands(kind, table, "id")._replace(
+        read=lambda row: _record(kind, row, id=_id(row[0])),
+        write=lambda record: {**_row(record), "id": _hex(_key(record.id))},
+        has_id=True,
+    )
+
+
+_STORED: dict[Kind, _Stored] = {
+    "accounts": _Stored(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a", ("a.subject",), _account, _account_values),
+    "credentials": _as_it_stands(Credential, "credentials", "subject", "method", "handle"),
+    "sessions": _Stored(
+        _JOINED,
+        ("s.id",),
+        lambda row: _session_and_account(row)[0],
+        lambda session: {**_session_values(session), "subject": _text(session.subject)},
+        has_id=True,
+    ),
+    "one_time_tokens": _with_id(OneTimeToken, "one_time_tokens"),
+    "keys": _as_it_stands(StoredKey, "keys", "kid"),
+    "clients": _as_it_stands(RegisteredClient, "clients", "id"),
+    "verifiers": _as_it_stands(VerifierKey, "verifiers", "id"),
+    "revocations": _as_it_stands(Revocation, "revocations", "seq"),
+    "events": _with_id(AuditEvent, "events"),
+    "limits": _as_it_stands(Level, "limits", "key"),
+}
 
 
 # --- the schema -------------------------------------------------------------------------------------------------------
@@ -1244,7 +1326,7 @@ def _migrations() -> list[_Migration]:
     return sorted(found, key=attrgetter("name"))
 
 
-async def _prepare(connect: _Connector) -> None:
+async def _prepare(connect: _Connector, *, to_move: bool) -> None:
     """Look whether the server can be used, and bring the schema up to date."""
     migrations = _migrations()
     try:
@@ -1254,6 +1336,7 @@ async def _prepare(connect: _Connector) -> None:
                 await _check_server(connection)
                 for migration in migrations:
                     await _migrate(connection, migration, migrations)
+                await _check_whole(connection, to_move=to_move)
         except Exception as exc:
             raise _meant(exc) from exc
         finally:
@@ -1275,6 +1358,21 @@ async def _check_server(connection: Connection) -> None:
         raise Misconfigured("PostgreSQL 14 or newer is needed")
     if encoding != "UTF8":
         raise Misconfigured(f"the database's encoding is {encoding}; create it with ENCODING 'UTF8' TEMPLATE template0")
+    await connection.execute("COMMIT")
+
+
+async def _check_whole(connection: Connection, *, to_move: bool) -> None:
+    """Half of the records would refuse people, and believe sessions that have ended elsewhere."""
+    await connection.execute(_BEGIN.format(int(_OPEN_FOR * 1000)))
+    if not to_move and await connection.fetch(_MOVING):
+        text = "A move into this database was not finished: run `dutchdoor migrate --from ... --to ...` again."
+        raise Misconfigured(text, message=text)
+    if to_move and await connection.fetch(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dutchdoor' "
+        "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    ):
+        text = "Another process has this database open. Stop all servers and commands that use it, and run this again."
+        raise Conflict(text, message=text)
     await connection.execute("COMMIT")
 
 
@@ -1318,8 +1416,8 @@ _MIGRATIONS = "migrations"
 
 
 async def _relations(connection: Connection) -> set[str]:
-    """What there is in the schema. Read from the tables of the catalogue and not by `to_regclass`, which remembers for a
-    whole transaction that there was nothing, though another process has made it while we waited for the lock.
+    """What there is in the schema. Read from the tables of the catalogue and not by `to_regclass`, which remembers that
+    there was nothing, though another process has made it while we waited for the lock.
     """
     rows = await connection.fetch(
         "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "

@@ -148,6 +148,12 @@ CREATE TABLE dutchdoor.nodes (
     accepting text[] COLLATE "C" NOT NULL
 ) WITH (fillfactor = 50);
 
+-- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. Empty otherwise.
+CREATE TABLE dutchdoor.moving (
+    kind text COLLATE "C" PRIMARY KEY,
+    after text COLLATE "C"
+);
+
 CREATE TABLE dutchdoor.events (
     id bytea PRIMARY KEY,
     at double precision NOT NULL,
@@ -171,6 +177,19 @@ CREATE TABLE dutchdoor.limits (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 -- --- changes ----------------------------------------------------------------------------------------------------------
+
+-- What every transaction that is acknowledged begins with. An operator may ask for more than these, never for less.
+CREATE FUNCTION dutchdoor.durable_1() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- In a higher isolation each statement would see the same old state, whatever it had waited for.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'transactions have to be read committed' USING ERRCODE = '25001';
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END
+$$;
 
 -- Applies one change, in JSON. Gives how many sessions it ended, or -1 where it was impossible and wrote nothing.
 CREATE FUNCTION dutchdoor.apply_1(change jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -349,13 +368,7 @@ DECLARE
     epoch_now bigint;
     longest double precision := 0;
 BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'transactions have to be read committed' USING ERRCODE = '25001';
-    END IF;
-    -- An operator may ask for more than `on`, never for less.
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM dutchdoor.durable_1();
     FOR job IN SELECT jsonb_array_elements(jobs) LOOP
         IF job ? 'locks' THEN
             PERFORM dutchdoor.lock_1(job -> 'locks');
@@ -441,6 +454,7 @@ $$;
 
 CREATE FUNCTION dutchdoor.node_register_1(given jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM dutchdoor.durable_1();
     -- Who revokes holds this row and reads all leases: he sees ours, or we read his entry.
     PERFORM 1 FROM dutchdoor.revocation_log FOR SHARE;
     INSERT INTO dutchdoor.nodes SELECT * FROM jsonb_populate_record(NULL::dutchdoor.nodes, given)
@@ -461,6 +475,7 @@ DECLARE
     given dutchdoor.nodes := jsonb_populate_record(NULL::dutchdoor.nodes, new_row);
     was_there boolean;
 BEGIN
+    PERFORM dutchdoor.durable_1();
     PERFORM 1 FROM dutchdoor.revocation_log FOR SHARE;
     UPDATE dutchdoor.nodes n SET
         stamp = given.stamp, log_epoch = given.log_epoch, acked_seq = given.acked_seq, lease_for = given.lease_for,
@@ -478,6 +493,7 @@ CREATE FUNCTION dutchdoor.begin_log_epoch_1(milliseconds bigint) RETURNS bigint 
 DECLARE
     begun bigint;
 BEGIN
+    PERFORM dutchdoor.durable_1();
     PERFORM 1 FROM dutchdoor.accounts a ORDER BY a.subject FOR NO KEY UPDATE;
     UPDATE dutchdoor.revocation_log l SET epoch = greatest(l.epoch + 1, milliseconds) RETURNING l.epoch INTO begun;
     DELETE FROM dutchdoor.nodes;
@@ -547,5 +563,77 @@ BEGIN
         END LOOP;
         RETURN NEXT;
     END LOOP;
+END
+$$;
+
+-- --- moving -----------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION dutchdoor.begin_move_1(log_epoch bigint, log_salt bytea, last_seq bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    is_taken boolean;
+BEGIN
+    PERFORM dutchdoor.durable_1();
+    IF NOT EXISTS (SELECT FROM dutchdoor.moving) THEN
+        SELECT l.seq > 0 OR EXISTS (SELECT FROM dutchdoor.accounts) OR EXISTS (SELECT FROM dutchdoor.credentials)
+            OR EXISTS (SELECT FROM dutchdoor.sessions) OR EXISTS (SELECT FROM dutchdoor.one_time_tokens)
+            OR EXISTS (SELECT FROM dutchdoor.keys) OR EXISTS (SELECT FROM dutchdoor.clients)
+            OR EXISTS (SELECT FROM dutchdoor.verifiers) OR EXISTS (SELECT FROM dutchdoor.revocations)
+            OR EXISTS (SELECT FROM dutchdoor.events) OR EXISTS (SELECT FROM dutchdoor.limits)
+        INTO is_taken FROM dutchdoor.revocation_log l;
+        IF is_taken THEN
+            RAISE EXCEPTION 'there is something in this database already' USING ERRCODE = 'DD001';
+        END IF;
+    END IF;
+    TRUNCATE dutchdoor.accounts, dutchdoor.credentials, dutchdoor.sessions, dutchdoor.one_time_tokens, dutchdoor.keys,
+        dutchdoor.clients, dutchdoor.verifiers, dutchdoor.revocations, dutchdoor.events, dutchdoor.limits,
+        dutchdoor.nodes, dutchdoor.moving;
+    INSERT INTO dutchdoor.moving VALUES ('', NULL);
+    UPDATE dutchdoor.revocation_log SET epoch = log_epoch, salt = log_salt, seq = last_seq;
+END
+$$;
+
+-- Writes rows of one table in place of those of the same keys, and notes how far the move is.
+CREATE FUNCTION dutchdoor.take_in_1(kind text, records jsonb, after text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    keys text := '{"accounts": "subject", "credentials": "subject, method, handle", "sessions": "id",
+        "one_time_tokens": "id", "keys": "kid", "clients": "id", "verifiers": "id", "revocations": "seq",
+        "events": "id", "limits": "key"}'::jsonb ->> kind;
+    names text;
+    replaced text;
+    given jsonb := records;
+BEGIN
+    PERFORM dutchdoor.durable_1();
+    IF NOT EXISTS (SELECT FROM dutchdoor.moving) THEN
+        RAISE EXCEPTION 'no move into this store was begun' USING ERRCODE = 'DD001';
+    END IF;
+    IF kind = 'sessions' THEN
+        SELECT coalesce(jsonb_agg(r || jsonb_build_object('account', a.number)), '[]') INTO given
+        FROM jsonb_array_elements(records) r JOIN dutchdoor.accounts a ON a.subject = r ->> 'subject';
+        IF jsonb_array_length(given) <> jsonb_array_length(records) THEN
+            RAISE EXCEPTION 'the account of a session is not there' USING ERRCODE = 'DD001';
+        END IF;
+    END IF;
+    SELECT string_agg(quote_ident(c.attname), ', '), string_agg(format('%1$I = excluded.%1$I', c.attname), ', ')
+    INTO STRICT names, replaced
+    FROM pg_attribute c JOIN pg_class t ON t.oid = c.attrelid JOIN pg_namespace s ON s.oid = t.relnamespace
+    WHERE s.nspname = 'dutchdoor' AND t.relname = kind AND c.attnum > 0 AND NOT c.attisdropped AND c.attidentity = '';
+    EXECUTE format(
+        'INSERT INTO dutchdoor.%1$I (%2$s) SELECT %2$s FROM jsonb_populate_recordset(NULL::dutchdoor.%1$I, $1) '
+        'ON CONFLICT (%3$s) DO UPDATE SET %4$s',
+        kind, names, keys, replaced
+    ) USING given;
+    INSERT INTO dutchdoor.moving VALUES (kind, after)
+    ON CONFLICT ON CONSTRAINT moving_pkey DO UPDATE SET after = excluded.after;
+END
+$$;
+
+CREATE FUNCTION dutchdoor.end_move_1(milliseconds bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM dutchdoor.moving;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no move into this store was begun' USING ERRCODE = 'DD001';
+    END IF;
+    RETURN dutchdoor.begin_log_epoch_1(milliseconds);
 END
 $$;
