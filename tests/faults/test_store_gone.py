@@ -12,7 +12,7 @@ from tests.faults.client import Answer, History, Operation, Wire, result_of
 from tests.faults.cluster import Cluster, begin, cluster
 from tests.faults.proxy import Proxy
 
-LEASE = 3.0
+LEASE = 2.0
 SOON = 1.0
 """Seconds within which whoever needs the store is told that it is gone; this machine's other work not counted."""
 SLACK = 1.5
@@ -175,7 +175,8 @@ class Outage:
 
     def _judge_proved(self, patient: Patient) -> float:
         """What a node knows is good for the lease it has, and not a moment longer. Gives how long it was."""
-        gone = [(at - self.gone_at, answer) for at, answer in patient.answers if at < self.back_at]
+        # Whoever still waited when it came back was told the truth by it.
+        gone = [(at - self.gone_at, answer) for at, answer in patient.answers if at < self.back_at - SOON - SLACK]
         assert {answer.status for _, answer in gone} <= {200, 204, 503}
         let_in = max((at for at, answer in gone if answer.status != 503), default=0.0)
         assert let_in < LEASE
@@ -185,7 +186,7 @@ class Outage:
         return let_in
 
 
-async def store_goes(ours: Cluster, fault, *, gone_for: float = LEASE + 3.0) -> dict[str, float]:
+async def store_goes(ours: Cluster, fault, *, gone_for: float = LEASE + 4.0) -> dict[str, float]:
     """Take the store away from every node and give it back."""
     outage = Outage(ours)
     try:
