@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from starlette.testclient import TestClient
 from tests.running import running_server
 
 from dutchdoor import Auth
+from dutchdoor.errors import InvalidToken
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -57,7 +60,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     """The README's application signs somebody in and greets them."""
     pytest.importorskip("fastapi")
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert isinstance(names["auth"], Auth)
@@ -67,6 +70,31 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         assert client.post("/auth/register", json=ada).status_code == 201
         assert client.post("/auth/login", json={**ada, "mode": "session"}).status_code == 200
         assert client.get("/hello").json() == {"hello": "ada@example.com"}
+
+
+def test_the_verifier_of_the_readme_refuses_what_was_logged_out(tmp_path: Path) -> None:
+    """The README's verifier knows a token's owner, and refuses the token as soon as log-out says that it is fenced."""
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    with running_server(tmp_path) as port:
+
+        def post(path: str, body: object, **headers: str) -> Any:
+            connection = http.client.HTTPConnection("localhost", port, timeout=20)
+            connection.request("POST", path, json.dumps(body), {"content-type": "application/json", **headers})
+            said = json.loads(connection.getresponse().read())
+            connection.close()
+            return said
+
+        ada = {"email": "ada@example.com", "password": "a door in two halves"}
+        user = post("/auth/register", ada)["user"]
+        token = post("/auth/login", {**ada, "mode": "hybrid"})["access_token"]
+        names: dict[str, Any] = {}
+        exec(compile(code.replace("localhost:8000", f"localhost:{port}"), "README.md", "exec"), names)
+        assert names["greet"](token) == f"hello {user['id']}"
+        done = post("/auth/logout", {}, authorization=f"Bearer {token}", prefer="wait=20")
+        assert (done["fenced"], done["ended"]) == (True, 1)
+        with pytest.raises(InvalidToken):
+            names["greet"](token)
+        names["verify"].close()
 
 
 def test_every_page_the_readme_links_to_is_there() -> None:
