@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -73,8 +74,10 @@ async def hangs_up(_body: bytes, writer: asyncio.StreamWriter) -> None:
 class Standin:
     """One authority. `issuer` is where it is."""
 
-    def __init__(self, folder: Path, *, lease_for: float = 10.0, port: int = 0) -> None:
-        self.lease_for, self.port = lease_for, port
+    def __init__(
+        self, folder: Path, *, lease_for: float = 10.0, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.lease_for, self.port, self.tls = lease_for, port, tls
         self.keys = [Key.generate("ES256")]
         self.asked: Counter[str] = Counter()
         self.headers: list[dict[str, str]] = []
@@ -87,7 +90,7 @@ class Standin:
 
     @property
     def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}" if self.tls is None else f"https://localhost:{self.port}"
 
     # Its life
 
@@ -109,7 +112,7 @@ class Standin:
         self.fencing = Fencing(self.store, terms=Terms(lease_for=self.lease_for))
         await self.store.open()
         await self.fencing.open()
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -159,6 +162,10 @@ class Standin:
         else:
             self.misbehaviours[path] = how
         self.cut()
+
+    def restore(self) -> None:
+        """Begin another log epoch, as an operator does after restoring a backup."""
+        self.run(self.store.begin_log_epoch(time.time()))
 
     def cut(self) -> None:
         """Break every connection."""

@@ -307,8 +307,7 @@ class Verifier:
 
     def _recognise_waiting(self, following: Following, token: str | bytes, until: float) -> tuple[Claims, Principal]:
         if not self._has_keys:
-            if self._on_demand:
-                following.catch_up(until)
+            following.find_keys(until)
             if not self._has_keys:
                 raise Unavailable("no keys yet", retry_after=following.wait_for(elapsed()))
         try:

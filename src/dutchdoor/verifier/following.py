@@ -45,8 +45,10 @@ KEYS_AGAIN: Final = (0.25, 30.0)
 UNKNOWN_EVERY: Final = 60.0
 """Seconds between two fetches for the sake of a `kid` that nobody knows, which anybody can make up."""
 
-SETTLES_WITHIN: Final = 3.0
-"""Seconds in which it is no news that there is no lease yet."""
+SETTLES_WITHIN: Final = 1.0
+"""Seconds in which an authority that answers gives a lease: until then a request waits for it, and it is no news that
+there is none.
+"""
 
 ASK_AT_ONCE: Final = 8
 """Questions about single tokens under way at a time, each on a connection of its own."""
@@ -97,7 +99,7 @@ class Following:
         self._tls = ssl.create_default_context() if origin.secure else None
         self._in_background = not follower.on_demand
         self._salt = b""
-        self._not_before = 0.0
+        self._not_before, self._failed = 0.0, False
         self._said: str | None = None
         self._saying = Lock()
         # The round: polls, and fetches of keys that are due. One thread at a time.
@@ -159,23 +161,29 @@ class Following:
     # --- the log ------------------------------------------------------------------------------------------------------
 
     def catch_up(self, until: float) -> None:
-        """Poll for a request that found no lease or no keys. Those that come meanwhile wait for the same poll."""
+        """Poll for a request that found no lease. Those that come meanwhile wait for the same."""
         before = self._rounds
         if not self._round.acquire(timeout=max(0.0, until - self._elapsed())):
             return
         try:
-            # Again while it comes nearer: a long log has pages, and the first answer may only say which log it is.
-            while self._rounds == before and not self._is_settled() and self._elapsed() < until:
+            until = min(until, self._elapsed() + SETTLES_WITHIN)
+            if self._rounds == before and self._elapsed() >= self._next_at():
                 self._go_round(until)
+                # Again while it is answered: a long log has pages, and a node may need a moment before it can grant.
+                while not self._is_settled() and self._next_at() < until and not self._rest():
+                    self._go_round(until)
         finally:
             self._rounds += 1
             self._round.release()
             self._begun.set()
 
+    def _rest(self) -> bool:
+        """Wait until it is time for the next poll. True if this is being closed."""
+        return self._closing.wait(max(0.0, self._next_at() - self._elapsed()))
+
     def _is_settled(self) -> bool:
-        """Whether there is a lease, or no use in asking for one now."""
-        now = self._elapsed()
-        return bool(self._closing.is_set() or self._follower.leased_for(now) or now < self._next_at())
+        """Whether there is a lease, or nobody there to give one."""
+        return self._closing.is_set() or self._failed or self._follower.leased_for(self._elapsed()) > 0
 
     def wait_for(self, now: float) -> float:
         """Seconds after which it may be worth asking again."""
@@ -185,14 +193,14 @@ class Following:
         return max(self._follower.poll_at, self._not_before)
 
     def _run(self) -> None:
-        while not self._closing.wait(max(0.0, self._next_at() - self._elapsed())):
+        while not self._rest():
             try:
                 self._go_round(None)
             except Exception:  # noqa: BLE001 - whatever it is
                 # A mistake of ours. A follower that ends silently would leave every request to the policy for good.
                 _log.exception("following failed, and goes on")
-                self._not_before = self._elapsed() + 1.0
-            if self._is_settled():
+                self._failed, self._not_before = True, self._elapsed() + 1.0
+            if self._is_settled() or self._elapsed() - self._born > SETTLES_WITHIN:
                 self._begun.set()
 
     def _go_round(self, until: float | None) -> None:
@@ -215,11 +223,13 @@ class Following:
             answer = _read_answer(text)
         except (Unavailable, msgspec.MsgspecError, ValueError, RecursionError) as error:
             now = self._elapsed()
+            self._failed = True
             follower.failed(poll, now)
             if isinstance(error, Unavailable) and error.retry_after > 1:
                 self._not_before = now + error.retry_after * (0.5 + random())  # noqa: S311 - jitter
             self._say(_why(error, "a poll's answer cannot be read"))
             return
+        self._failed = False
         self._take(follower, poll, answer)
 
     def _take(self, follower: Follower, poll: Poll, answer: Answer) -> None:
@@ -265,17 +275,19 @@ class Following:
         return self._keys_failed
 
     def find_keys(self, until: float) -> None:
-        """Fetch keys because a token named one that nobody knows: once a minute, whatever is thrown at us. Those that
-        come meanwhile wait for the same fetch.
+        """Fetch keys because a token named one that nobody knows: once a minute, whatever is thrown at us; or because
+        there are none yet, when it is time. Those that come meanwhile wait for the same fetch.
         """
         before = self._jwks
         if not self._fetching.acquire(timeout=max(0.0, until - self._elapsed())):
             return
         try:
             now = self._elapsed()
-            if self._jwks is not before or now < self._unknown_at or self._closing.is_set():
+            not_before = self._unknown_at if self._jwks else self._keys_at
+            if self._jwks is not before or now < not_before or self._closing.is_set():
                 return
-            self._unknown_at = now + UNKNOWN_EVERY
+            if self._jwks:
+                self._unknown_at = now + UNKNOWN_EVERY
             wire = self._borrow()
             try:
                 self._fetch(wire, until)
@@ -326,6 +338,7 @@ class Following:
         if not self._turns.acquire(timeout=max(0.0, until - now)):
             raise Unavailable("too many questions about tokens at once")
         try:
+            self._check_answering(self._elapsed())  # it may have stopped while we waited for our turn
             wire = self._borrow()
             try:
                 text = token if isinstance(token, str) else token.decode("ascii")
@@ -342,15 +355,18 @@ class Following:
             self._turns.release()
 
     def _count(self, now: float) -> None:
-        """Take one question out of the bucket. Raises `Unavailable` when it is empty, or nobody answers."""
+        """Take one question out of the bucket. Raises `Unavailable` when it is empty."""
+        self._check_answering(now)
         with self._counting:
-            if now < self._ask_at:
-                raise Unavailable("the authority did not answer a moment ago", retry_after=ASK_AGAIN)
             self._asks = min(ASK_BURST, self._asks + max(0.0, now - self._asks_at) * ASK_A_SECOND)
             self._asks_at = now
             if self._asks < 1:
                 raise Unavailable("too many questions about tokens")
             self._asks -= 1
+
+    def _check_answering(self, now: float) -> None:
+        if now < self._ask_at:
+            raise Unavailable("the authority did not answer a moment ago", retry_after=ASK_AGAIN)
 
     # --- connections --------------------------------------------------------------------------------------------------
 

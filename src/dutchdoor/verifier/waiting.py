@@ -46,7 +46,7 @@ class Waiting:
 
 async def in_a_thread(call: Callable[[], _T]) -> _T:
     """Run in a thread of its own, which has ended when this returns."""
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="dutchdoor-verifier") as thread:
         return await asyncio.wrap_future(thread.submit(call))
 
 

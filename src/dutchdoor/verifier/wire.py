@@ -198,25 +198,28 @@ class _Connection(HTTPConnection):
 
 
 class _Timed(RawIOBase):
-    """A socket as `http.client` uses it. Each read and write has what is left of the exchange: whoever sends one byte
-    every second must not have us for ever.
+    """A socket as `http.client` uses it, with one deadline for an exchange: whoever sends a byte every second must not
+    have us for ever. A request leaves in one piece when its answer is waited for. Each call into the system lets other
+    threads have the interpreter, and in a busy process it takes a while to get it back.
     """
 
     def __init__(self, raw: socket.socket, left: Callable[[], float]) -> None:
-        self._raw, self._left = raw, left
+        self._raw, self._left, self._unsent = raw, left, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: object) -> int:
-        self._raw.settimeout(self._left())
+        self._left()  # or each read would have the time that was there at the first
         return self._raw.recv_into(cast("bytearray", buffer))
 
     def sendall(self, content: bytes) -> None:
-        self._raw.settimeout(self._left())
-        self._raw.sendall(content)
+        self._unsent += content
 
     def makefile(self, mode: str) -> BufferedReader:  # noqa: ARG002 - it is asked for "rb" and nothing else
+        content, self._unsent = self._unsent, b""
+        self._raw.settimeout(self._left())
+        self._raw.sendall(content)
         return BufferedReader(_Timed(self._raw, self._left))
 
 
