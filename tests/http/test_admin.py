@@ -111,6 +111,25 @@ async def test_an_administrator_who_is_one_no_longer_stops_at_once(world: World)
     assert (await admin.call("GET", "/admin/api/accounts")).status == 403
 
 
+async def test_the_last_administrator_cannot_go_by_accident(world: World) -> None:
+    """Nobody bars themselves or gives up the role over the network: whoever does it is left. Another administrator
+    can, and oneself can have more roles.
+    """
+    admin = await root(world)
+    own = (await admin.me()).json["user"]["id"]
+    for path, body in (("disable", None), ("roles", {"roles": []}), ("roles", {"roles": ["editor"]})):
+        answer = await admin.call("POST", f"/admin/api/accounts/{own}/{path}", json=body)
+        assert (answer.status, answer.code) == (403, "refused")
+        assert "Another administrator can" in answer.json["detail"]
+    assert (await admin.me()).json["user"]["roles"] == ["admin"]
+    more = await admin.call("POST", f"/admin/api/accounts/{own}/roles", json={"roles": ["admin", "editor"]})
+    assert more.json["user"]["roles"] == ["admin", "editor"]
+    await world.make_admin("other@example.com")
+    other = world.program()
+    await other.login("other@example.com", mode="hybrid")
+    assert (await other.call("POST", f"/admin/api/accounts/{own}/disable")).status == 200
+
+
 async def test_keys_rotate_and_die(world: World) -> None:
     """A key made now is published before it signs; a killed key's tokens are dead at once, and another signs."""
     admin = await root(world)

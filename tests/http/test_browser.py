@@ -54,17 +54,17 @@ SAFE_WITHOUT_PROOF = {
 
 
 async def admin(world: World, mode: str = "session") -> Browser:
-    await world.register(ADA)
-    root = await world.make_admin()
+    ada = await world.register(ADA)
+    await world.make_admin()
     browser = world.browser()
     await browser.login("root@example.com", mode=mode)
-    browser.session_subject = root["id"]  # type: ignore[attr-defined]
+    browser.somebody = ada["id"]  # type: ignore[attr-defined]
     return browser
 
 
 def filled(route: Route, browser: Browser) -> str:
     path = route.path
-    for name, value in (("subject", browser.session_subject), ("id", browser.session_id), ("kid", "unknown")):  # type: ignore[attr-defined]
+    for name, value in (("subject", browser.somebody), ("id", browser.session_id), ("kid", "unknown")):  # type: ignore[attr-defined]
         path = path.replace("{" + name + "}", value)
     return path + ("?except=current" if route.query == ("except",) else "")
 

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dutchdoor.errors import InvalidInput, NotFound
+from dutchdoor.errors import InvalidInput, NotFound, Refused
 from dutchdoor.keyring import StoredKey, state_of
-from dutchdoor.web.api import Call, Route
+from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
 from dutchdoor.web.http import Response, json_response
@@ -158,7 +158,15 @@ async def show_account(call: Call) -> Response:
     )
 
 
+def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
+    """Raises `Refused` for an administrator who would bar themselves. So one is always left: who did it."""
+    if call.params["subject"] == _actor(call) and ADMIN not in roles:
+        message = "You cannot bar yourself. Another administrator can, or `dutchdoor user` on the server's machine."
+        raise Refused("an administrator would bar themselves", message=message)
+
+
 async def disable(call: Call) -> Response:
+    _check_not_oneself(call)
     done = await call.directory.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
     return await fence(call, done)
 
@@ -170,6 +178,7 @@ async def enable(call: Call) -> Response:
 
 async def set_roles(call: Call) -> Response:
     wanted: Roles = call.body
+    _check_not_oneself(call, wanted.roles)
     account, done = await call.directory.set_roles(
         call.params["subject"], wanted.roles, client=call.observed(), actor=_actor(call)
     )

@@ -42,7 +42,7 @@ from dutchdoor.web.problems import problem
 from dutchdoor.web.rate import LocalBuckets
 from dutchdoor.web.verifiers import Verifiers
 
-__all__ = ["Api", "Call", "Caller", "Route", "Site"]
+__all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site"]
 
 Demand = Literal["anyone", "caller", "admin", "client", "verifier", "asker"]
 """Whom a route serves: anyone; a signed-in caller; one with the role `admin`; a registered client with its secret; a
