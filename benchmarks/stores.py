@@ -151,7 +151,7 @@ async def as_it_grows(sizes: Sequence[int], seconds: float, folder: Path, databa
         say(f"{size:,} sessions")
         path, ids = folder / f"{size}.db", folder / "grown.ids"
         await prepared(f"sqlite:///{path}", ROWS, ids)
-        before = path.stat().st_size
+        before = path.stat().st_size  # a store that was closed has no log beside it
         kept = multiply_sqlite(path, size) if size > ROWS else []
         if kept:
             each = (path.stat().st_size - before) / (size - ROWS)
@@ -178,9 +178,13 @@ async def as_it_grows(sizes: Sequence[int], seconds: float, folder: Path, databa
 
 def _bytes_of_sessions(path: Path) -> float:
     """What so few sessions take: the file without them is that of the schema and the accounts."""
+    there = sqlite3.connect(path)
+    path = path.with_suffix(".copy")
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    there.backup(connection)
+    there.close()
     connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = path.stat().st_size
     connection.execute("DELETE FROM sessions")
     connection.commit()
