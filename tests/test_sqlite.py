@@ -247,10 +247,35 @@ async def test_a_lock_that_is_never_given_back_is_unavailable(path, store, monke
     other.execute("BEGIN IMMEDIATE")
     outcomes = await asyncio.gather(*[store.commit(Log(an_event())) for _ in range(9)], return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert not store._writer.answers, "whoever comes now does not wait as long"
     other.execute("ROLLBACK")
     other.close()
     await store.commit(Log(an_event()))
     assert len(await store.events()) == 1
+    assert store._writer.answers
+
+
+async def test_whoever_comes_into_an_outage_is_told_soon(path, store, monkeypatch):
+    """Once somebody waited for the lock or the disk in vain, nobody else waits as long, until a commit succeeds."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(sqlite, "_ANSWER_FOR", 0.05)
+    with pytest.raises(Unavailable):
+        await store.commit(Log(an_event()))
+    monkeypatch.setattr(sqlite, "_ANSWER_FOR", 3600.0)
+    monkeypatch.setattr(sqlite, "_LOCK_FOR", 3600.0)
+    monkeypatch.setattr(sqlite, "_ANSWER_FOR_AFTER", 0.05)
+    outcomes = await asyncio.gather(*[store.commit(Log(an_event())) for _ in range(9)], return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    monkeypatch.setattr(sqlite, "_ANSWER_FOR_AFTER", 60.0)
+    waiting = asyncio.create_task(store.commit(Log(an_event())))
+    await asyncio.sleep(0)
+    other.execute("ROLLBACK")
+    other.close()
+    await waiting
+    assert len(await store.events()) == 1, "what its caller gave up is not written later, when it can be helped"
+    monkeypatch.setattr(sqlite, "_ANSWER_FOR_AFTER", 0.0)
+    await store.commit(Log(an_event()))
 
 
 async def test_a_disk_that_hangs_is_unavailable(store, monkeypatch):

@@ -19,8 +19,8 @@ The laws:
    Unknown ids give None, and an id is found by its own text only. Removing what is absent is fine.
 8. **Reads see every commit that returned before they began**, from whichever process (linearizable).
 9. **A store never retries** a conflict. When its backing is out of reach it raises `Unavailable`: within a second, or
-   within six where what it waits for is another writer or the disk's flush. A commit that raised it may or may not have
-   happened.
+   within six where what it waits for is another writer or the disk's flush and nobody has waited for it in vain yet. A
+   commit that raised it may or may not have happened.
 10. **Nothing in it signs anybody in**: no record holds a usable secret.
 11. **Nodes.** Each verb about nodes' rows is one transaction where commits go. A renewal sees every commit that
     returned before it began, and replaces a row only if it is there; of a renewal and a `node_forget` at once one wins,

@@ -80,6 +80,8 @@ _LOCK_FOR = 5.0
 """Seconds a commit waits for another process that writes. A slow disk's flush is not an outage."""
 _ANSWER_FOR = 6.0
 """Seconds a caller waits for its commit altogether: a disk that hangs must not hang every request."""
+_ANSWER_FOR_AFTER = 0.8
+"""The same, once somebody waited in vain, until a commit succeeds: whoever comes into an outage is told soon."""
 _OPEN_FOR = 30.0
 """Seconds to wait for another process's migration."""
 _READ_FOR = 0.5
@@ -177,7 +179,8 @@ class SqliteStore:
         job = _Job(apply, atomic=atomic, durable=durable)
         self._writer.put(job)
         # Cancelled or timed out, a caller leaves; its job is skipped or finished, and harms nobody.
-        deadline = job.loop.call_later(answer_for or _ANSWER_FOR, _give_up, job.future)
+        patience = answer_for or (_ANSWER_FOR if self._writer.answers else _ANSWER_FOR_AFTER)
+        deadline = job.loop.call_later(patience, self._writer.give_up, job.future)
         try:
             return await job.future
         finally:
@@ -528,6 +531,8 @@ class _Writer:
         self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._synchronous = ""
+        self.answers = True
+        """False from when somebody waited in vain until the next commit."""
         self._thread = threading.Thread(target=self._run, name="dutchdoor-sqlite-writer", daemon=True)
         self._thread.start()
 
@@ -536,6 +541,12 @@ class _Writer:
         if self._queue.qsize() >= _QUEUE_AT_MOST:
             raise Unavailable("too many commits wait for the disk")
         self._queue.put(job)
+
+    def give_up(self, future: asyncio.Future[Any]) -> None:
+        """Tell a caller that it need not wait any longer."""
+        if not future.done():
+            self.answers = False
+            future.set_exception(Unavailable("the disk does not answer, or another process does not let go of it"))
 
     def close(self) -> None:
         """Write what is queued, and end."""
@@ -550,6 +561,7 @@ class _Writer:
                 try:
                     outcomes = self._commit(batch)
                 except Exception as exc:  # noqa: BLE001 - a thread that died here would leave every later caller waiting
+                    self.answers = False
                     self._disconnect()
                     outcomes = [_unavailable(exc)] * len(batch)
                 _answer(batch, outcomes)
@@ -588,6 +600,7 @@ class _Writer:
             connection.execute("UPDATE revocation_log SET epoch = ?, seq = ?", after)
             self._head.words[0], self._head.words[1] = after
         connection.execute("COMMIT")
+        self.answers = True
         if after != before:
             self._grown()
         return outcomes
@@ -624,6 +637,8 @@ def _patiently(connection: sqlite3.Connection, statement: str, wait: float) -> N
 
 def _attempt(job: _Job[Any], transaction: _Transaction) -> object:
     """Apply a job, or leave no trace of it. Raises only what undoes the whole transaction: a disk that fails."""
+    if job.future.done():  # its caller gave up while the lock was waited for
+        return None
     log_epoch, seq = transaction.log_epoch, transaction.seq
     if not job.atomic:
         transaction.execute("SAVEPOINT job")
@@ -665,11 +680,6 @@ def _resolve(answers: list[tuple[asyncio.Future[Any], object]]) -> None:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
-
-
-def _give_up(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(Unavailable("the disk does not answer"))
 
 
 def _unavailable(exc: BaseException) -> DutchdoorError:
