@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.backing import new_database
 
 from dutchdoor.errors import Conflict
 from dutchdoor.store import Add, Discard, End, EndAll, Expect, Log, Remove, Revoke, Swap, Take
 from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.store_laws import (
     LAWS,
@@ -34,12 +39,22 @@ from dutchdoor.testing.store_laws import (
 multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def making(kind: str, folder: Path, stack: ExitStack) -> Callable[[], MemoryStore | SqliteStore | PostgresStore]:
+    """How to make a store of a kind, over a new place that is there until the stack is closed."""
+    if kind == "memory":
+        return partial(MemoryStore, clock=lambda: NOW - 1e6)
+    if kind == "sqlite":
+        return partial(SqliteStore, folder / "test.db")
+    return partial(PostgresStore, stack.enter_context(new_database()))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request, tmp_path):
-    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "test.db")
-    await store.open()
-    yield store
-    await store.close()
+    with ExitStack() as stack:
+        store = making(request.param, tmp_path, stack)()
+        await store.open()
+        yield store
+        await store.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -49,29 +64,37 @@ async def test_law(store, law):
 
 
 @pytest.mark.parametrize("law", SHARED_LAWS, ids=lambda law: law.__name__)
-def test_shared_law(law, tmp_path):
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_shared_law(kind, law, tmp_path):
     """A store that processes share obeys the law over processes, those that are killed included."""
-    law(partial(SqliteStore, tmp_path / "test.db"))
+    with ExitStack() as stack:
+        law(making(kind, tmp_path, stack))
+
+
+MOVES = [
+    ("memory", "sqlite"), ("sqlite", "memory"), ("sqlite", "sqlite"), ("sqlite", "postgres"), ("postgres", "sqlite"),
+    ("postgres", "postgres"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("law", MOVE_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("kinds", [("memory", "sqlite"), ("sqlite", "memory"), ("sqlite", "sqlite")], ids="-".join)
+@pytest.mark.parametrize("kinds", MOVES, ids="-".join)
 async def test_move_law(law, kinds, tmp_path):
     """Whatever is moved from one store into another is there, and is the same."""
-    made = [
-        MemoryStore(clock=lambda: NOW - 1e6) if kind == "memory" else SqliteStore(tmp_path / f"{n}.db")
-        for n, kind in enumerate(kinds)
-    ]
-    source, target = made
-    await source.open()
-    await target.open(to_move=True)
-    await law(source, target)
-    await source.close()
-    await target.close()
+    with ExitStack() as stack:
+        folders = [tmp_path / "from", tmp_path / "to"]
+        for folder in folders:
+            folder.mkdir()
+        source, target = (making(kind, folder, stack)() for kind, folder in zip(kinds, folders, strict=True))
+        await source.open()
+        await target.open(to_move=True)
+        await law(source, target)
+        await source.close()
+        await target.close()
 
 
-@pytest.mark.parametrize("seed", range(20))
-async def test_stores_agree(seed, tmp_path):
+@pytest.mark.parametrize(("kind", "seed"), [*(("sqlite", n) for n in range(20)), *(("postgres", n) for n in range(3))])
+async def test_stores_agree(kind, seed, tmp_path):
     """Whatever a thousand random changes do, every store gives the same answers, the same conflicts included."""
     dice = random.Random(seed)
     people = [an_account(name) for name in ("ada", "bob", "eve")]
@@ -115,10 +138,11 @@ async def test_stores_agree(seed, tmp_path):
             await store.counts(),
         ]
 
-    memory, sqlite = MemoryStore(), SqliteStore(tmp_path / "test.db")
-    await sqlite.open()
-    for _ in range(300):
-        changes = [a_change() for _ in range(dice.choice([1, 1, 1, 2, 3, 8]))]
-        assert await attempt(memory, changes) == await attempt(sqlite, changes), changes
-        assert await seen(memory) == await seen(sqlite), changes
-    await sqlite.close()
+    with ExitStack() as stack:
+        memory, other = MemoryStore(), making(kind, tmp_path, stack)()
+        await other.open()
+        for _ in range(300):
+            changes = [a_change() for _ in range(dice.choice([1, 1, 1, 2, 3, 8]))]
+            assert await attempt(memory, changes) == await attempt(other, changes), changes
+            assert await seen(memory) == await seen(other), changes
+        await other.close()
