@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -674,6 +675,37 @@ async def test_a_killed_key_is_noticed_before_the_next_request(store: Store, clo
             await other.verify(held.access_token)
         fresh = await other.start(await proof_of(other), mode="jwt", client=HOME)
         assert (await over.verify(fresh.access_token)).subject == "alice"
+
+
+async def test_tokens_are_checked_while_the_store_is_away(store: Store, clock: Clock) -> None:
+    """For the length of the lease a token is checked without the store, though the key ring is due to be read; then
+    nothing is.
+    """
+
+    class Away(Headless):
+        async def keys(self) -> Any:
+            self._reached()
+            return await self.inner.keys()
+
+    elapsed, far = Clock(1000.0), Away(store)
+    over = authority(far, clock)  # type: ignore[arg-type]
+    over.fencing.now = elapsed
+    await over.open()
+    await over.provide("alice")
+    held = await over.start(await proof_of(over), mode="jwt", client=HOME)
+    await until(over.fencing.is_current)
+    far.down = True
+    clock.forward(120)
+    for _ in range(9):
+        elapsed.forward(LEASE / 10)
+        clock.forward(LEASE / 10)
+        assert (await over.verify(held.access_token)).subject == "alice"
+    elapsed.forward(LEASE / 5)
+    with pytest.raises(Unavailable):
+        await over.verify(held.access_token)
+    far.down = False
+    assert (await over.verify(held.access_token)).subject == "alice"
+    await over.fencing.close()
 
 
 async def test_a_poll_is_answered_while_closing(store: Store) -> None:

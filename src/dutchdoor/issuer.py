@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from dutchdoor import keyring
-from dutchdoor.access import Claims, jws, principal_of
+from dutchdoor.access import Claims, jws
 from dutchdoor.access.cache import TokenCache
 from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier, read_claims
 from dutchdoor.accounts import Account
@@ -110,32 +110,37 @@ class Issuer:
 
         Raises:
             InvalidToken: malformed, forged, expired, for someone else, or revoked.
+            StaleClaims: good, but what it says is out of date: to be refreshed.
             Unavailable: the log is out of reach.
         """
-        return principal_of(await self.claims(token))
+        _, principal = await self._recognised(token)
+        return principal
 
     async def claims(self, token: str) -> Claims:
         """`verify`, giving everything the token says."""
+        claims, _ = await self._recognised(token)
+        return claims
+
+    async def _recognised(self, token: str) -> tuple[Claims, Principal]:
         if not self.fencing.is_current():
             await self.fencing.follow()
         now = self.clock()
         await self._read_ring(now)
         try:
-            return self._verifiers[1].verify(token, now)
+            known = self._verifiers[1].recognise(token, now)
         except UnknownKey:
             # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
             # us.
             if now - self._ring_read_at < 1:
                 raise
             await self._read_ring(now, force=True)
-            return self._verifiers[1].verify(token, now)
-
-    def _covered(self, claims: Claims) -> bool:
-        """Tell whether what a token stands for has ended. Raises `StaleClaims` when only its claims are out of date."""
-        kind = self.fencing.node.log.covering_token(claims)
-        if kind == "subject":
+            known = self._verifiers[1].recognise(token, now)
+        covering = self.fencing.node.log.covering_token(known[0])
+        if covering == "subject":
             raise StaleClaims("the subject's epoch has risen")
-        return kind is not None
+        if covering is not None:
+            raise InvalidToken("revoked")
+        return known
 
     async def claims_of_any_age(self, token: str) -> Claims:
         """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
@@ -305,7 +310,7 @@ class Issuer:
             self._own_kids, self._verifier = kids, None
             if own:
                 verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
-                self._verifier = verifier, TokenCache(verifier, covered=self._covered)
+                self._verifier = verifier, TokenCache(verifier)
 
     async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
         try:

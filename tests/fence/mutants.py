@@ -49,6 +49,13 @@ RULES = {
     "log_epoch": "a restored store goes on with the old log epoch",
     "epoch_base": "after a restore the subjects' epochs repeat",
     "deadline": "grants made after an entry prolong its fence",
+    "row_first": "a node grants on what it has read before its row is there",
+    "row_kept": "a node forgets its row while a lease from it is out",
+    "row_left": "a node that stops forgets its row while a lease from it is out",
+    "stop_first": "a node that stops forgets its row, and judges on under its lease",
+    "rows_looked_at": "a node without a row fences as if nobody had one",
+    "rows_in_commit": "that nobody has a row was seen some time before the commit",
+    "head": "a node without a lease judges by what it knows, and does not look at the head",
     "longest_lease": "a node that came back with a shorter setting forgets the leases of the longer one",
 }
 
@@ -196,27 +203,33 @@ class EarlyAtOnce(Node):
         return -math.inf
 
 
-@NODES.of("new_row")
-class OldRow(Node):
+class _Joins(Node):
+    """Takes a row through `_join` alone, for those that do it in another way."""
+
     server: Any
 
+    def _want_row(self, now: float) -> None:
+        if not self._wants_row:
+            self._wants_row = True
+            self._join(now)
+
+
+@NODES.of("new_row")
+class OldRow(_Joins):
     def _join(self, now: float) -> None:
-        super()._join(now)
-        self.server.first_id = self.id = self.server.first_id or self.id
-        self._actions.pop()
-        self._ask(now)
+        self.id = self.server.first_id = self.server.first_id or self._new_id()
+        self._registered, self._told_seq = False, -1
+        self.woken(now)
 
 
 @NODES.of("register")
-class ReadsFirst(Node):
-    server: Any
-
+class ReadsFirst(_Joins):
     def _join(self, now: float) -> None:
         self.id = self._new_id()
         row, store = self._row(), self.server.w.store
         self._registered, self._told_seq = True, -1
         self.server.later(1.0, lambda: self.server.w.rpc(self.server, lambda: store.ask(Register(row)), lambda _: None))
-        self._ask(now)
+        self.woken(now)
 
     def _renewed(self, asked: Any, answer: Renewed, now: float) -> None:
         super()._renewed(asked, replace(answer, there=True), now)
@@ -280,6 +293,44 @@ class Prolongs(Node):
         late, self._late = self._late, lambda: 1e6  # type: ignore[method-assign]
         fence = super().fence(*args, **named)
         self._late = late  # type: ignore[method-assign]
+        return fence
+
+
+@NODES.of("row_first")
+class GrantsFirst(Node):
+    def _renewed(self, asked: Any, answer: Renewed, now: float) -> None:
+        super()._renewed(asked, answer, now)
+        if answer.log_epoch == self.log_epoch and answer.head <= self.applied_seq:
+            self._lease.extend(asked.sent_at, self.terms.lease_for)
+
+
+@NODES.of("row_kept")
+class ForgetsRow(Node):
+    def _is_needed(self) -> bool:
+        return bool(self._judges or self._hanging)
+
+
+@NODES.of("row_left")
+class ForgetsRowAtStop(Node):
+    def _is_owed(self, now: float) -> bool:
+        return False
+
+
+@NODES.of("stop_first")
+class JudgesOn(Node):
+    def stop(self, now: float) -> None:
+        until = self._lease.until
+        super().stop(now)
+        self._lease.until = until
+
+
+@NODES.of("rows_looked_at")
+class Alone(Node):
+    def fence(self, seq: int, log_epoch: int, now: float, **named: Any) -> Any:
+        fence = super().fence(seq, log_epoch, now, **named)
+        if not self._registered:
+            fence.rows_seen = self._changed = True
+            self._settle(now)
         return fence
 
 

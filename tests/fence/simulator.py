@@ -6,6 +6,10 @@ and cut off; processes are stopped, killed and forked; clocks run at different r
 restored from a backup, a replica of it lags, and nodes come back with another setting. Whatever a server or a verifier
 would do around the real code is done here: carrying messages, reading clocks, the store's transactions.
 
+In half of the worlds the store tells the head of its log at once, and nodes have no row until a verifier polls; in the
+others every node judges under a lease of its own. Some revocations come from commands, which commit and fence and are
+gone. Some worlds begin in the first log epoch, some in a later one.
+
 *Safety*: no request that starts after a revocation was reported fenced is accepted with what it revoked. What was
 revoked is ground truth (a session's id; for a subject, the store's version at which the proof was read), never the
 claims. *Liveness*: a node that stays up reports a fence within one guarded lease of the commit's answer, on its clock.
@@ -36,7 +40,18 @@ from dutchdoor.revocation.lease import DRIFT, GUARD, Terms
 from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
-from dutchdoor.revocation.rows import Forget, NodeRow, Question, ReadRows, Register, Renew, Renewed, Rows
+from dutchdoor.revocation.rows import (
+    FIRST_EPOCH,
+    Forget,
+    NodeRow,
+    Question,
+    ReadLog,
+    ReadRows,
+    Register,
+    Renew,
+    Renewed,
+    Rows,
+)
 from dutchdoor.sessions import Session
 
 from .mutants import FOLLOWERS, NODES
@@ -126,6 +141,10 @@ class World:
         self.revoked: list[Revoked] = []
         start = r.uniform(2, 18)
         self.lag = start, start + r.choice([2, 20])
+        self.direct = r.random() < 0.5
+        """Whether the store tells the head of its log at once."""
+        self.began = r.choice([FIRST_EPOCH, FIRST_EPOCH, 7])
+        self.commands: list[Server] = []
         self.store = Store(self)
         self.nodes = [Server(self) for _ in range(r.choice([1, 1, 2, 2, 3]))]
         self.verifiers = [Verifier(self) for _ in range(r.randint(1, 3))]
@@ -207,7 +226,10 @@ class World:
         rev = Revoked(kind, sid or sub)
         self.revoked.append(rev)
         by = self.plan_trap(t, sid) if r.random() < 0.4 else self.nodes
-        self.at(t, lambda: r.choice(by).revoke(rev))
+        if r.random() < 0.2:
+            self.at(t, lambda: self.command(rev))
+        else:
+            self.at(t, lambda: r.choice(by).revoke(rev))
         if kind == "session" and r.random() < 0.6:
             again = Revoked(kind, rev.id)
             self.revoked.append(again)
@@ -217,11 +239,18 @@ class World:
         cookie = sid or SESSIONS[0]
         self.at(max(0, t - r.choice([0.01, 0.1, 1, 5])), lambda: r.choice(self.nodes).cookie(cookie, None))
 
+    def command(self, rev: Revoked) -> None:
+        """A process that revokes, waits for the fence, and is gone."""
+        command = Server(self, lasting=False)
+        self.commands.append(command)
+        command.revoke(rev)
+        command.later(30, lambda: Server.crash(command, FOREVER))
+
     def plan_trap(self, t: float, sid: str | None) -> list[Server]:
         """What hurts most when it happens around a revocation. Gives the nodes of which one revokes."""
         r, node, verifier = self.r, self.r.choice(self.nodes), self.r.choice(self.verifiers)
         others = [other for other in self.nodes if other is not node] or self.nodes
-        match r.randrange(9):
+        match r.randrange(10):
             case 0:  # a node comes back at once, and does not know who holds its leases
                 self.at(t - r.uniform(1.5, 3), partial(verifier.cut_off, r.choice([5, 12])))
                 self.at(t - r.uniform(0.2, 1.5), lambda: node.crash(0.01))
@@ -253,6 +282,12 @@ class World:
             case 8:  # the rows and entries of a moment ago have never been
                 self.at(t - r.uniform(2, 4), partial(verifier.cut_off, r.choice([5, 12])))
                 self.at(t - r.uniform(0.2, 2), self.store.restore)
+            case 9:  # a node on which nobody hangs is told to stop, and takes its time
+                homes = {verifier.home for verifier in self.verifiers} if self.sticky else set()
+                node = r.choice([node for node in self.nodes if node not in homes] or self.nodes)
+                self.at(t - r.uniform(0.5, 3), lambda: node.cookie(sid or SESSIONS[0], None))
+                self.at(t - r.uniform(0.05, 0.5), lambda: node.stop(8, 1))
+                return [other for other in self.nodes if other is not node] or self.nodes
         return self.nodes
 
     def plan_repeated_epoch(self, t: float) -> None:
@@ -310,7 +345,7 @@ class World:
                 self.now, _, fn = heapq.heappop(self.heap)
                 fn()
         bound = GUARD * max(self.settings) + 0.5
-        for node in self.nodes:  # nothing may be left waiting at a node that stayed up
+        for node in [*self.nodes, *self.commands]:  # nothing may be left waiting at a node that stayed up
             if node.up and node.awake <= self.now:
                 self.late += sum(node.clock() > since + bound for _, since in node.fences.values())
         return self
@@ -407,12 +442,13 @@ class Store(Process):
 
     def __init__(self, w: World) -> None:
         super().__init__(w)
-        self.log_epoch, self.base, self.head, self.seq, self.version, self.key = 1, 0, 0, 0, 0, 1
+        self.log_epoch, self.base, self.head, self.seq, self.version, self.key = w.began, 0, 0, 0, 0, 1
         self.salt = b"salt"
         self.log: list[Revocation] = []
         self.shown: dict[int, float] = {}
         self.rows: dict[str, NodeRow] = {}
         self.until: dict[str, float] = {}
+        self.since: dict[str, float] = {}
         self.live = dict.fromkeys(SESSIONS, True)
         self.epochs = dict.fromkeys(USERS, 1)
         self.saved: list[Backup] = []
@@ -425,6 +461,8 @@ class Store(Process):
                 self.write(row)
             case Renew(row, after):
                 return self.renew(row, after)
+            case ReadLog(log_epoch, after):
+                return self.read_log(log_epoch, after)
             case ReadRows():
                 return Rows(log_epoch=self.log_epoch, rows=list(self.rows.values()))
             case Forget(id, stamp):
@@ -434,13 +472,17 @@ class Store(Process):
 
     def write(self, row: NodeRow) -> None:
         self.rows[row.id] = row
+        self.since.setdefault(row.id, self.w.now)
         self.until[row.id] = self.wall() + GUARD * row.lease_for
 
     def renew(self, row: NodeRow, after: int) -> Renewed:
         there = row.id in self.rows
         if there:
             self.write(row)
-        if row.log_epoch != self.log_epoch:
+        return replace(self.read_log(row.log_epoch, after), there=there, rows=list(self.rows.values()))
+
+    def read_log(self, log_epoch: int, after: int) -> Renewed:
+        if log_epoch != self.log_epoch:
             after = 0
         log, head = self.log, self.head
         if not self.w.on("primary"):  # a replica that stands still while the lag lasts
@@ -450,25 +492,18 @@ class Store(Process):
         new = sorted((e for e in log if e.seq > after), key=lambda e: e.seq)
         page = new[:2]  # stores read in pages, too
         return Renewed(
-            there=there,
+            there=True,
             log_epoch=self.log_epoch,
             salt=self.salt,
             after=after,
             entries=page,
             upto=head if len(page) == len(new) else page[-1].seq,
             head=head,
-            rows=list(self.rows.values()),
         )
 
     def read(self, sid: str | None, sub: str) -> tuple[bool, int, float, int, str]:
         live = sid is None or self.live[sid]
         return live, self.epochs[sub] + self.base, self.wall(), self.version, f"k{self.key}"
-
-    def is_good(self, token: Token) -> bool:
-        """Introspection by the store: what it says now, and its log."""
-        live, epoch, *_ = self.read(token.sid, token.sub)
-        ended = any(e.kind in {"token", "key"} and e.id in {token.jti, token.kid} for e in self.log)
-        return live and token.epoch >= epoch and not ended
 
     def end(self, rev: Revoked) -> tuple[bool, int, int, int, float]:
         """A revoking transaction: state and entry together."""
@@ -477,7 +512,9 @@ class Store(Process):
                 self.head, list(self.log), dict(self.rows), dict(self.live), dict(self.epochs), self.version, self.key
             )
         )
-        longest = max((row.lease_for for row in self.rows.values()), default=0.0)
+        # Without the rule, as they stood some seconds before the commit.
+        before = self.w.now - (0 if self.w.on("rows_in_commit") else 3)
+        longest = max((row.lease_for for row in self.rows.values() if self.since[row.id] <= before), default=0.0)
         entry = self.entry_for(rev)
         if entry is None:
             rev.version = self.version
@@ -548,8 +585,9 @@ class Store(Process):
 class Server(Process):
     """A server process: the real node and the real memory of sessions, and what carries their messages."""
 
-    def __init__(self, w: World) -> None:
+    def __init__(self, w: World, *, lasting: bool = True) -> None:
         super().__init__(w)
+        self.lasting = lasting
         self.first_id = ""
         self.deaf_until = 0.0
         self.boot()
@@ -571,12 +609,27 @@ class Server(Process):
         self.fences: dict[Fence, tuple[Revoked, float]] = {}
         self.keys = itertools.count()
         self.armed_for = FOREVER
-        self.do(lambda: self.node.want_lease(self.clock()))
+        self.stopping = False
+        if w.direct or not self.lasting:
+            self.do(lambda: self.node.woken(self.clock()))
+        else:
+            self.do(lambda: self.node.want_lease(self.clock()))
 
     def crash(self, d: float) -> None:
-        if self.w.r.random() < 0.5 and self.up and self.awake <= self.w.now:
-            self.do(lambda: self.node.stop(self.clock()))  # told to stop, and not just killed
-        super().crash(d)
+        if self.w.r.random() < 0.5:
+            self.stop(self.w.r.choice([0.0, 0.1, 2.0]), d)  # told to stop, and not just killed
+        else:
+            super().crash(d)
+
+    def stop(self, lasts: float, d: float) -> None:
+        """Be told to stop, do so a while later, and start again."""
+        if not self.up or self.awake > self.w.now:
+            return
+        self.w.say("STOP", self.node.id[-3:])
+        self.stopping = True
+        self.do(lambda: self.node.stop(self.clock()))
+        life = self.life
+        self.w.after(lasts, lambda: Process.crash(self, d) if self.life == life else None)
 
     def do(self, call: Callable[[], object]) -> object:
         """Call the node, and carry out what it asks for."""
@@ -598,7 +651,8 @@ class Server(Process):
                     self.settled(fence)
         if node.log_epoch != self.epoch_seen:
             self.memory.forget()
-            if self.w.old and not self.epoch_seen and not self.life and node.log_epoch == 1:
+            old = self.w.old and self.lasting and not self.epoch_seen and not self.life
+            if old and node.log_epoch == self.w.began:
                 node._since = -FOREVER
             self.epoch_seen = node.log_epoch
         at = node.next_at
@@ -640,7 +694,9 @@ class Server(Process):
 
             def begin() -> None:
                 target = seq if fresh else max(head, seq)
-                fence = self.node.fence(target, log_epoch, since, longest_lease=longest, token_for=LIFE)
+                fence = self.node.fence(
+                    target, log_epoch, since, longest_lease=longest, alone=longest == 0, token_for=LIFE
+                )
                 self.fences[fence] = rev, since
 
             self.do(begin)
@@ -677,24 +733,55 @@ class Server(Process):
 
         w.rpc(self, lambda: w.store.read(sid, sub), got)
 
+    def is_current(self) -> bool:
+        """Whether the node knows the log as it was at some moment since a request came that comes now."""
+        if not self.w.direct:
+            return self.node.leased(self.clock())
+        store = self.w.store
+        known = (store.log_epoch, store.head) == (self.node.log_epoch, self.node.applied_seq)
+        return not self.stopping and (known or not self.w.on("head"))
+
+    def follow(self, judge: Callable[[], object]) -> None:
+        """Judge a request when the log is known well enough; at once under a lease, or at the head."""
+        if self.is_current():
+            judge()
+        elif not self.stopping:
+            self.read_on(judge)
+
+    def read_on(self, judge: Callable[[], object]) -> None:
+        node = self.node
+
+        def got(out: object) -> None:
+            assert isinstance(out, Renewed)
+            self.do(lambda: node.heard(out, self.clock()))
+            if out.upto >= out.head:
+                judge()
+            else:
+                self.read_on(judge)
+
+        self.w.rpc(self, lambda: self.w.store.read_log(node.log_epoch, node.applied_seq), got)
+
     def cookie(self, sid: str, start: float | None) -> None:
-        """A session cookie presented here: under a lease a memory hit, else a look-up."""
+        """A session cookie presented here: a memory hit, or else a look-up."""
         if self.awake > self.w.now or not self.up:
             return
-        w, start = self.w, self.w.now if start is None else start
+        start = self.w.now if start is None else start
+        self.follow(lambda: self.judge_cookie(sid, start))
+
+    def judge_cookie(self, sid: str, start: float) -> None:
+        w, node = self.w, self.node
         token = Token(sid, OWNER[sid], 1 << 30, "", "", FOREVER, 1 << 30)
-        if self.node.leased(self.clock()):
-            self.node.drop_expired(self.wall())
-            held = self.memory.get(sid, self.log_for_cookies(), self.wall())
-            if held is not None:
-                w.accept(token, start, "cookie")
-                return
-        read_at = self.wall()
+        node.drop_expired(self.wall())
+        held = self.memory.get(sid, self.log_for_cookies(), self.wall())
+        if held is not None:
+            w.accept(token, start, "cookie")
+            return
+        read_at, log_epoch = self.wall(), node.log_epoch
 
         def got(out: object) -> None:
             if not out[0]:  # type: ignore[index]
                 return
-            if self.node.leased(self.clock()):
+            if node.log_epoch == log_epoch:
                 account = replace(ACCOUNT_ROWS[OWNER[sid]], epoch=out[1])  # type: ignore[index]
                 self.memory.keep(SESSION_ROWS[sid], account, read_at)
             w.accept(token, start, "cookie miss")
@@ -710,14 +797,13 @@ class Server(Process):
         return RevocationLog(b"")
 
     def introspect(self, token: Token, reply: Callable[[bool], object]) -> None:
-        """A stale verifier asks: answered by the own entries under the own lease, else by the store."""
-        if self.node.leased(self.clock()):
+        """A stale verifier asks about a token."""
+
+        def judge() -> None:
             self.node.drop_expired(self.wall())
             reply(not self.node.covers(token.named) and self.wall() < token.exp)
-            return
-        self.w.rpc(
-            self, lambda: self.w.store.is_good(token), lambda good: reply(bool(good) and self.wall() < token.exp)
-        )
+
+        self.follow(judge)
 
 
 class Verifier(Process):
