@@ -156,22 +156,24 @@ def request_of(scope: Scope) -> Request:
 
 async def _while_there(answering: Coroutine[None, None, Response], receive: Receive) -> Response:
     """Wait for an answer for as long as the client does. Raises `_Gone` when it hung up; the work is given up then."""
-    work, leaving = asyncio.ensure_future(answering), asyncio.ensure_future(_hang_up(receive))
+    task = asyncio.current_task()
+    leaving = asyncio.create_task(_hang_up(receive, task))
     try:
-        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise _Gone
+        return await answering
+    except asyncio.CancelledError:
+        if task is None or not leaving.done() or leaving.cancelled():
+            raise  # somebody else's, at the end of the server
+        task.uncancel()
+        raise _Gone from None
     finally:
         leaving.cancel()
-        if not work.done():
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
 
 
-async def _hang_up(receive: Receive) -> None:
+async def _hang_up(receive: Receive, work: asyncio.Task[None] | None) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    if work is not None:
+        work.cancel()
 
 
 async def _body(request: Request, receive: Receive, at_most: int) -> bytes:

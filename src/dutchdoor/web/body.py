@@ -151,20 +151,21 @@ def _refuse_repeats(body: bytes) -> None:
 
     The standard library is asked because it shows every name. What it reads is small, well-formed and of known shape.
     """
-
-    def each(pairs: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            twice = next(name for n, name in enumerate(names) if name in names[:n])
-            shown = twice if _NAME.fullmatch(twice) else "of one name"
-            raise BadRequest(f"The field {shown} is there twice.", code="repeated_field")
-
     try:
-        json.loads(body.decode("utf-8"), object_pairs_hook=each)
+        _SHOWING_NAMES.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):  # a field of free shape may hold what the two parsers disagree on
         raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
 
 
+def _each(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for n, name in enumerate(names) if name in names[:n])
+        shown = twice if _NAME.fullmatch(twice) else "of one name"
+        raise BadRequest(f"The field {shown} is there twice.", code="repeated_field")
+
+
+_SHOWING_NAMES = json.JSONDecoder(object_pairs_hook=_each)
 _PATH = re.compile(r" - at `\$\.?([A-Za-z0-9_.\[\]]{1,128})`\Z")
 _MISSING = re.compile(r"Object missing required field `([A-Za-z0-9_]{1,64})`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
