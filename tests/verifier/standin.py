@@ -138,7 +138,8 @@ class Standin:
 
     def token(self, *, key: Key | None = None, lifetime: float = 600.0, audience: str = "api", **more: Any) -> str:
         said: dict[str, Any] = {
-            "subject": "ada", "client_id": "app", "epoch": 1, "amr": ("pwd",), "roles": ("user",), "session_id": new_id(),
+            "subject": "ada", "client_id": "app", "epoch": 1, "amr": ("pwd",), "roles": ("user",),
+            "session_id": new_id(),
         }  # fmt: skip
         issue = AccessTokenIssuer(issuer=more.pop("issuer", self.issuer), audience=audience)
         return issue(key=key or self.keys[0], now=more.pop("now", time.time()), lifetime=lifetime, **(said | more))

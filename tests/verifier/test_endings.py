@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ Make = Callable[..., Verifier]
 
 
 def threads() -> list[str]:
-    """Names of the threads here, but for the standin's, whose loop and store have some that come when they are needed."""
+    """Names of the threads here, but for those that the standin's loop and store make when they need them."""
     theirs = ("asyncio_", "dutchdoor-sqlite")
     return sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith(theirs))
 
@@ -29,9 +28,9 @@ def threads() -> list[str]:
 def sockets() -> set[str]:
     """The sockets that are open in this process."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for name in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            found.add(os.readlink(f"/proc/self/fd/{name}"))
+            found.add(str(name.readlink()))
     return {each for each in found if each.startswith("socket:")}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Self
 
 import pytest
 from tests.verifier.standin import ASK, JWKS, POLL, Standin, hangs, response, says, until
@@ -19,7 +20,7 @@ Make = Callable[..., Verifier]
 class Pulse:
     """Measures the longest time a loop did not turn."""
 
-    async def __aenter__(self) -> Pulse:
+    async def __aenter__(self) -> Self:
         self.longest = 0.0
         self.task = asyncio.create_task(self.beat())
         return self
@@ -58,7 +59,7 @@ async def test_checking_in_a_loop(authority: Standin) -> None:
 @pytest.mark.parametrize("path", [JWKS, POLL])
 @pytest.mark.parametrize("follow", ["background", "on demand"])
 async def test_a_first_check_does_not_keep_the_loop_waiting(authority: Standin, path: str, follow: str) -> None:
-    """An authority that hangs when the first request comes: the loop turns on, and the request gets its answer in time."""
+    """An authority that hangs when the first request comes: the loop turns on, and the request is told in time."""
     authority.misbehave(path, hangs)
     verifier = Verifier(authority.issuer, audience="api", stale="refuse", follow=follow)  # type: ignore[arg-type]
     try:

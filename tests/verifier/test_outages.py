@@ -78,8 +78,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_poll_that_fails_costs_the_lease_and_nothing_else(hasty: Standin, how: str) -> None:
-    """Whatever is answered to a poll: until the lease runs out tokens are checked, after that they are refused, and when
-    it is over everything is as before. Nobody is followed elsewhere.
+    """Whatever is answered to a poll: until the lease runs out tokens are checked, after that they are refused, and
+    when it is over everything is as before. Nobody is followed elsewhere.
     """
     token = hasty.token()
     with Verifier(hasty.issuer, audience="api", stale="refuse") as verifier:
