@@ -795,7 +795,7 @@ def _must_change(cursor: sqlite3.Cursor) -> None:
 # --- the log and the nodes --------------------------------------------------------------------------------------------
 
 _NODE = ", ".join(f"n.{name}" for name in NodeRow.__struct_fields__)
-_ENTRY = ", ".join(f"r.{name}" for name in Revocation.__struct_fields__)
+_ENTRY = "r.kind, r.id, r.min_epoch, r.expires_at, r.seq, r.subject"
 _READ_LOG = (
     f"SELECT l.epoch, l.salt, l.seq, {_ENTRY} FROM revocation_log l LEFT JOIN revocations r "
     "ON r.seq > CASE l.epoch WHEN ? THEN ? ELSE 0 END WHERE l.only = 1 ORDER BY r.seq LIMIT ?"
@@ -808,7 +808,12 @@ def _renewed(
 ) -> Renewed:
     """Read rows of `_READ_LOG`, of which one more was asked for than a page has."""
     epoch, salt, head = rows[0][:3]
-    entries = [_record(Revocation, row[3:]) for row in rows[:page] if row[3] is not None]
+    # By name and not by `_record`, which takes seven times as long: a server that starts reads all of them.
+    entries = [
+        Revocation(kind=kind, id=name, min_epoch=min_epoch, expires_at=expires_at, seq=seq, subject=subject)
+        for _, _, _, kind, name, min_epoch, expires_at, seq, subject in rows[:page]
+        if seq is not None
+    ]
     return Renewed(
         there=there,
         log_epoch=epoch,

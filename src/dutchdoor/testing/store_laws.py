@@ -48,7 +48,7 @@ from dutchdoor.events import AuditEvent, event
 from dutchdoor.ids import new_id, new_ordered_id
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, Limit
-from dutchdoor.moving import KINDS, Kind, LogState, Movable, Tally
+from dutchdoor.moving import KINDS, Kind, LogState, Movable, Page, Tally
 from dutchdoor.one_time import OneTimeToken, Purpose
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
@@ -1297,6 +1297,15 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
     await all_moved(source, target)
     assert set(await target.unfinished() or ()) == set(KINDS)
     assert [await tallied(source, kind) for kind in KINDS] == [await tallied(target, kind) for kind in KINDS]
+    # A record that was taken in before is replaced by the one that comes now, in all its parts.
+    session = next(one for one in third.records if isinstance(one, Session))
+    ended = replace(session, ended_at=NOW, end_reason="logout", revision=7, generation=3)
+    person = replace(people[3], name="another", epoch=9, revision=4)
+    await target.take_in("accounts", Page([person], None))
+    await target.take_in("sessions", Page([ended], None))
+    assert ended in (await target.page("sessions")).records
+    assert await target.account(person.subject) == person
+    assert len([one for one in (await target.page("sessions")).records if one == session]) == 0
     # Somebody took an address in the source meanwhile.
     taken = replace(people[0], email=people[1].email)
     for records in ([taken], [replace(people[2], name="first"), taken]):
