@@ -353,9 +353,10 @@ async def killed(world: World, count: int) -> list[Revoked]:
         process = world.nodes[port]
         process.kill()
         process.wait()
-        again = asyncio.ensure_future(asyncio.to_thread(world.start_node, port))
-        found.append(await world.revoke(current, wait=25, patience=30))
-        await again
+        _, done = await asyncio.gather(
+            asyncio.to_thread(world.start_node, port), world.revoke(current, wait=25, patience=60)
+        )
+        found.append(done)
     return found
 
 
