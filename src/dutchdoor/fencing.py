@@ -320,7 +320,9 @@ class Fencing:
             node.failed(ask.number, self.now())
         except Exception:  # noqa: BLE001 - it is in the log, and the node goes on
             # Our own mistake, or the store's. Either way the question has no answer, and nothing is granted without.
-            _log.exception("a question to the store failed")
+            if not self._out_of_reach:
+                _log.exception("a question to the store failed")
+            self._out_of_reach = True
             node.failed(ask.number, self.now())
         else:
             self._note(out_of_reach=False)

@@ -53,7 +53,8 @@ ON_DEMAND_FOR: Final = (1.0, 2.0)
 """Seconds of a lease for whoever cannot be woken: its owner waits for it to run out at every fence."""
 SHORTEST_GRANT: Final = 0.05
 CATCH_UP_FOR: Final = 0.25
-"""Seconds a poll that knows more than this node waits at least, so that a node can catch up."""
+"""Seconds a poll waits at least that knows more than this node, or finds it without a lease: until it has read the log,
+or got its row."""
 PAGE_KEPT, PAGES_KEPT = 64, 64
 """Short answers that are kept to be given again: most followers are at one of a few places."""
 _WATCH: Final = (0.005, 0.25)
@@ -232,9 +233,8 @@ class Node:
         patience = self._patience
         if self._asked and now >= self._asked.sent_at + patience:
             self._gave_up()
-            if self._fences and not self._stopping:
+            if self._needs_store():
                 self._renew_at = min(self._renew_at, now)
-            self._leave(now)
         if self._watched and now >= self._watched.sent_at + patience:
             self._watched = None
         if now >= self._renew_at and not self._asked:
@@ -246,6 +246,7 @@ class Node:
             hanging = heapq.heappop(self._untils)[2]
             if self._hanging.get(hanging.who) is hanging:
                 self._answer(hanging, now)
+        self._leave(now)
 
     def woken(self, now: float) -> None:
         """The log may have grown. Said too often, it costs a look; not at all, time."""
@@ -271,11 +272,10 @@ class Node:
             self._holders.acknowledge(who, poll.applied_seq, now)
             self._settle(now)
         wait = min(poll.wait_ms / 1000, self.terms.hang_for)
-        if not self._wants_row and not self._stopping:
-            self._want_row(now)
-            wait = max(wait, CATCH_UP_FOR)
-        elif self._is_behind(poll):
+        if self._is_behind(poll):
             self.woken(now)
+        self._want_row(now)
+        if self._is_behind(poll) or self._left(now) <= 0:
             wait = max(wait, CATCH_UP_FOR)
         hanging = _Hanging(key, who, poll, now, now + wait)
         self._hanging[who] = self._by_key[key] = hanging
@@ -296,8 +296,7 @@ class Node:
             self._gave_up()
             self._not_before = again_at
             # Without a row, and without a fence that waits, there is nothing to ask for until somebody comes.
-            needed = (self._wants_row or self._fences) and not self._stopping
-            self._renew_at = again_at if needed else math.inf
+            self._renew_at = again_at if self._needs_store() else math.inf
             self._leave(now)
         elif self._watched and self._watched.number == number:
             self._watched, self._watch_at = None, again_at
@@ -406,6 +405,9 @@ class Node:
         if self._stopping and self._registered and not self._asked and not self._is_owed(now):
             self._registered = self._wants_row = False
             self._forget_row(now)
+
+    def _needs_store(self) -> bool:
+        return bool(self._wants_row or self._fences) and not self._stopping
 
     def _is_needed(self) -> bool:
         """Whether the row is: by this process itself, or by anyone who has followed here within a guarded lease."""
@@ -527,6 +529,8 @@ class Node:
         poll = hanging.poll
         if now >= hanging.until:
             self._answer(hanging, now)
+        elif not poll.wait_ms and self._left(now) <= 0:
+            return  # a request of its owner's waits for a lease: news alone would not help it
         elif self.log_epoch and not self._is_behind(poll):
             news = poll.log_epoch != self.log_epoch or poll.applied_seq < self.applied_seq
             if news or (not self._holders.leased(hanging.who, now) and self._grantable(hanging, self.applied_seq, now)):
