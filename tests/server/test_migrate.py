@@ -396,7 +396,8 @@ def test_the_command_moves_and_says_so(tmp_path: Path) -> None:
     again = migrate("--from", old, "--to", new)
     assert again.returncode == 0
     assert "Nothing was done." in again.stderr
-    with running(tmp_path, "--database", new) as server:
+    # The variables may still be set where the server is started.
+    with running(tmp_path, "--database", new, environment={"DUTCHDOOR_MOVE_FROM": old}) as server:
         assert server.url
     for arguments in (
         ("--from", f"{old}.absent", "--to", new), ("--from", old, "--to", "nonsense://u:canary@h/d"),

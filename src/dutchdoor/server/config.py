@@ -33,7 +33,9 @@ _SECRET_AT_MOST = 64 * 1024
 _FILE_AT_MOST = 1024 * 1024
 """Bytes of a configuration file, for the same reason."""
 
-_OTHERS_VARIABLES = frozenset({"DUTCHDOOR_CONFIG", "DUTCHDOOR_VERIFIER_KEY"})
+_OTHERS_VARIABLES = frozenset(
+    {"DUTCHDOOR_CONFIG", "DUTCHDOOR_VERIFIER_KEY", "DUTCHDOOR_MOVE_FROM", "DUTCHDOOR_MOVE_TO"}
+)
 """Ours, but no settings of the server: the file itself, and what a verifier proves itself with."""
 
 _KUBERNETES = re.compile(r"DUTCHDOOR_(SERVICE_(HOST|PORT\w*)|PORT_[0-9]+_(TCP|UDP)\w*)")
@@ -236,10 +238,11 @@ def _read(name: str, value: object, source: str) -> object:
             raise _wrong(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
     if isinstance(read, int | float):
         # Named and not clamped: who asks for 100,000 workers learns that there will not be.
+        unit = " seconds" if setting.kind == "duration" else ""
         if setting.least is not None and read < setting.least:
-            raise _wrong(f"{source} must be at least {setting.least:g}.")
+            raise _wrong(f"{source} must be at least {setting.least:g}{unit}.")
         if setting.most is not None and read > setting.most:
-            raise _wrong(f"{source} must be at most {setting.most:g}.")
+            raise _wrong(f"{source} must be at most {setting.most:g}{unit}.")
     return read
 
 
