@@ -330,9 +330,7 @@ class Authority(Issuer):
         if copy is None or node.log_epoch != log_epoch:
             return None
         session, account, read_at = copy
-        if read_at <= self._forgot_at or (
-            session.mode == "session" and sessions.touched(session, now, self.policy) is not None
-        ):
+        if read_at <= self._forgot_at:
             return None
         self._remembered.keep(session, account, read_at)
         return self._remembered.get(session_id, node.log, now)
