@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import random
 import signal
+import ssl
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ import pytest
 import redis.asyncio
 from msgspec.structs import replace
 from tests.backing import a_valkey, new_database, shared_valkey
+from tests.server.certificates import write_certificate
 from tests.standins import HOME, ISSUER, MASTER, T0, Clock, proof_of
 
 from dutchdoor.accounts import with_roles
@@ -639,8 +641,8 @@ async def test_clocks_that_differ_make_copies_colder_and_not_older(valkey_url):
 
 
 async def test_sightings_are_written_though_copies_are_warm(valkey_url):
-    """A session in use does not run out because each node finds another's copy: no copy is made of a copy, so the record
-    is read, and the sighting written, once a minute.
+    """A session in use does not run out because each node finds another's copy: no copy is made of a copy, so the
+    record is read, and the sighting written, once a minute.
     """
     record, clock = Far(), Clock()
     async with nodes(record, valkey_url, [clock, clock]) as pair:
@@ -982,6 +984,46 @@ async def test_a_socket_of_this_machine_is_enough(tmp_path):
         async with opened(record, f"unix://{path}?db=1") as store:
             await copied(store, ada, session)
             assert await is_counting(store)
+
+
+@contextlib.asynccontextmanager
+async def behind_tls(url, directory):
+    """A server's port with TLS before it, for the name localhost."""
+    write_certificate(directory, "localhost")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    ((_, target),) = Address.read(url).hosts
+
+    async def pump(reader, writer):
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader, writer):
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_tls_is_spoken_with_whom_the_machine_trusts_and_with_nobody_else(valkey_url, tmp_path, monkeypatch):
+    """rediss:// reaches a server whose certificate this machine trusts, under its own name; any other is
+    out of reach, and nothing is said in the clear.
+    """
+    async with behind_tls(valkey_url, tmp_path) as place:
+        async with opened(Far(), f"rediss://{place}") as store:
+            assert not await is_counting(store)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        async with opened(Far(), f"rediss://{place}") as store:
+            await until(lambda: is_counting(store))
+        async with opened(Far(), f"rediss://{place.replace('localhost', '127.0.0.1')}") as store:
+            assert not await is_counting(store)
 
 
 async def test_two_deployments_share_a_server(valkey_url):
