@@ -32,7 +32,7 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node
-from dutchdoor.revocation.rows import Register, Renew, Renewed
+from dutchdoor.revocation.rows import ReadLog, Register, Renew, Renewed
 
 SALT = b"0123456789abcdef"
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -199,9 +199,10 @@ class Store:
     def answer(self, question: object) -> Renewed | None:
         if isinstance(question, Register):
             self.rows[question.row.id] = question.row
-        if not isinstance(question, Renew):
+        if not isinstance(question, Renew | ReadLog):
             return None
-        self.rows[question.row.id] = question.row
+        if isinstance(question, Renew):
+            self.rows[question.row.id] = question.row
         head = len(self.log)
         return Renewed(
             there=True, log_epoch=1, salt=SALT, after=question.after, entries=self.log[question.after :], upto=head,
@@ -215,7 +216,7 @@ def polls(verifiers: int, rounds: int) -> tuple[float, float]:
     """
     store, node, now = Store(), Node(Terms()), 1000.0
     encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(Poll).decode
-    node.start(now)
+    node.want_lease(now)
     store.serve(node, now)
     ids = [new_id() for _ in range(verifiers)]
 
