@@ -118,7 +118,7 @@ def locked(verifier: Verifier, token: str, dead: str) -> object:
     holding = threading.Thread(target=hold)
     holding.start()
     held.wait()
-    found = in_child(lambda: described(verifier, token, token + "x"))
+    found = in_child(lambda: described(verifier, token, dead))  # the second one is new to it
     go.set()
     holding.join()
     return found

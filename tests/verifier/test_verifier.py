@@ -15,6 +15,7 @@ from dutchdoor.access.jws import sign
 from dutchdoor.errors import InvalidToken, Misconfigured, StaleClaims, Unavailable
 from dutchdoor.ids import new_id
 from dutchdoor.keys import Key
+from dutchdoor.verifier import elapsed
 from dutchdoor.verifier import following as following_module
 from dutchdoor.verifier_keys import VerifierSecret
 
@@ -31,6 +32,13 @@ def test_a_check_says_who_it_is(authority: Standin, following: Make) -> None:
     assert verifier.state == "fresh"
     assert 0 < verifier.lease_left <= 10
     assert authority.asked[ASK] == 0
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="there is no such clock here")
+def test_leases_are_counted_by_a_clock_that_never_stands_still() -> None:
+    """A machine that slept wakes without a lease: the clock counts sleep."""
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= elapsed() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_bytes_are_as_good_as_text(authority: Standin, following: Make) -> None:
