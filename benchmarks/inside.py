@@ -34,7 +34,7 @@ SIGNED_IN_WITHIN = 30.0
 """Seconds: none of them is due to be marked as seen, because this measures reading."""
 BATCH = 500
 SESSIONS_AN_ACCOUNT = 4
-VERIFIER = "from dutchdoor.access.jwt import AccessTokenVerifier"
+VERIFIER = "from dutchdoor import Verifier"
 DEVICES = (("Firefox", "Linux"), ("Chrome", "Windows"), ("Safari", "macOS"), ("Chrome Mobile", "Android"))
 
 
