@@ -116,7 +116,9 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
     [
         ("port", "70000", "at most 65535"),
         ("port", "http", "whole number"),
-        ("workers", "0", "at least 1"),
+        ("workers", "0", "at least 1."),
+        ("lease", "0", "at least 1 seconds"),
+        ("lease", "6m", "at most 300 seconds"),
         ("alg", "none", "ES256"),
         ("access_for", "2h", "at most an hour"),
         ("idle_for", "90d", "longer than absolute_for"),
