@@ -52,6 +52,17 @@ def says(raw: bytes) -> Misbehaviour:
     return say
 
 
+def says_and_closes(raw: bytes) -> Misbehaviour:
+    """Answer with exactly this, and close the connection."""
+
+    async def say(_body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        writer.close()
+
+    return say
+
+
 async def hangs(_body: bytes, writer: asyncio.StreamWriter) -> None:
     """Answer nothing."""
     await asyncio.sleep(600)

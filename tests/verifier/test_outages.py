@@ -106,6 +106,17 @@ def test_keys_that_cannot_be_fetched_are_fetched_later(authority: Standin, follo
     assert set(authority.asked) == {JWKS, POLL}
 
 
+def test_an_answer_that_never_ends_is_given_up(authority: Standin, following: Make) -> None:
+    """A byte every now and then keeps no poll alive: the next one goes out while the lease still holds."""
+    verifier = following(stale="refuse")
+    verifier.start()
+    authority.misbehave(POLL, drips)
+    until(lambda: authority.asked[POLL] > 1)
+    polls = authority.asked[POLL]
+    until(lambda: authority.asked[POLL] > polls + 1)
+    assert verifier(authority.token())
+
+
 def is_accepted(verifier: Verifier, token: str) -> bool:
     try:
         return bool(verifier(token))

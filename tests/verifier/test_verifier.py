@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests.verifier.standin import ASK, JWKS, POLL, Standin, hangs, response, says, until
+from tests.verifier.standin import ASK, JWKS, POLL, Standin, hangs, response, says, says_and_closes, until
 
 from dutchdoor import Verifier
 from dutchdoor.access.jws import sign
@@ -379,6 +379,16 @@ def test_only_a_plain_yes_is_a_yes(hasty: Standin, answer: bytes) -> None:
     with Verifier(hasty.issuer, audience="api") as verifier:
         made_stale(hasty, verifier)
         hasty.misbehave(ASK, says(answer))
+        with pytest.raises(Unavailable):
+            verifier(hasty.token())
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\nContent-Length: 99", "HTTP/1.0 200 OK"])
+def test_a_yes_that_was_cut_short_is_none(hasty: Standin, head: str) -> None:
+    """What ends where the connection ended, and not where it said it would, is not an answer."""
+    with Verifier(hasty.issuer, audience="api") as verifier:
+        made_stale(hasty, verifier)
+        hasty.misbehave(ASK, says_and_closes(head.encode() + b'\r\n\r\n{"active": true}'))
         with pytest.raises(Unavailable):
             verifier(hasty.token())
 
