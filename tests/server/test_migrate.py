@@ -319,6 +319,11 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
     async def appended(store: Store) -> None:
         await store.commit(Revoke(a_revocation()))
 
+    async def numbered(store: Store) -> None:
+        """A number of the log is given, and its entry is gone again."""
+        await store.commit(Revoke(a_revocation(expires_at=NOW - 1)))
+        assert await store.purge(before=NOW, events_before=0.0) == 1
+
     async def readdressed(store: Store) -> None:
         first, *_, last = await store.accounts()
         await store.commit(Swap(replace(first, email="gone@example.com")))
@@ -342,6 +347,7 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
         await fill(source, people=8)
         for at, write in (
             ("accounts", readdressed), ("events", another), ("events", ended), ("limits", appended),
+            ("limits", numbered),
         ):  # fmt: skip
             spoilt: Any = Written(source, at, write)
             with pytest.raises(Conflict, match="has changed"):
