@@ -530,6 +530,7 @@ def test_metrics_tell_who_follows(tmp_path: Path) -> None:
         assert 'dutchdoor_followers_behind{credential=""} 0.0' in text
         assert re.search(r'dutchdoor_followers_lease_seconds\{credential=""\} [1-9]', text)
         assert 'dutchdoor_fence_seconds_count{state="acknowledged"} 1.0' in text
+        assert re.search(r"dutchdoor_lease_seconds [1-9]", text)
         for line in ("revocation_entries 1.0", "revocation_seq 1.0", "fences_waiting 0.0", "stale 0.0"):
             assert f"dutchdoor_{line}" in text
         assert "A" * 22 not in text

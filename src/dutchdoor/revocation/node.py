@@ -179,6 +179,10 @@ class Node:
         """
         return now < self._lease.until
 
+    def lease_left(self, now: float) -> float:
+        """Seconds left of this node's own lease; 0 without one."""
+        return max(0.0, self._lease.left(now))
+
     def covers(self, named: Named) -> bool:
         """Tell whether any entry covers what these names name."""
         return self.log.covers(named)

@@ -65,6 +65,7 @@ class Counters:
         self._leases = self._gauge("followers_lease_seconds", "The longest lease left.", "livemax", "credential")
         self._entries = self._gauge("revocation_entries", "Live entries of the revocation log.", "livemax")
         self._seq = self._gauge("revocation_seq", "The last entry that was applied; the lowest.", "livemin")
+        self._own_lease = self._gauge("lease_seconds", "What is left of the node's own lease; the least.", "livemin")
         self._stale = self._gauge("stale", "Processes that would have to read the log at the next request.", "livesum")
         self._children: dict[tuple[str, int], Any] = {}
         self._refresh_children: dict[int, Any] = {}
@@ -105,6 +106,7 @@ class Counters:
         self._waiting.set(self._api.fences.waiting)
         self._entries.set(len(fencing.log))
         self._seq.set(fencing.node.applied_seq)
+        self._own_lease.set(fencing.node.lease_left(fencing.now()))
         self._stale.set(not fencing.is_current())
 
     def committed(self, changes: Sequence[Change], committed: Committed, took: float) -> None:
