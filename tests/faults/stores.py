@@ -1,22 +1,14 @@
-"""The stores a cluster is tried on: SQLite, PostgreSQL, and PostgreSQL with Valkey before it."""
+"""The stores a cluster is tried on: SQLite, PostgreSQL, and PostgreSQL with Valkey beside it."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from tests.backing import a_valkey, new_database
 
-from dutchdoor.stores import urls
-
-STORES = ["sqlite"]
-if find_spec(urls._MEMBERS.get("postgresql", "dutchdoor.stores.postgres")):
-    STORES.append("postgres")
-    if "redis_url" in inspect.signature(urls.make_store).parameters:
-        STORES.append("valkey")
-SERVERS = [kind for kind in STORES if kind != "sqlite"]
+STORES = ["sqlite", "postgres", "valkey"]
+SERVERS = ["postgres", "valkey"]
 """Those that are a network away, and can be cut off."""
 
 

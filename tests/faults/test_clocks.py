@@ -6,9 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
 from tests.faults.client import Wire
 from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.shifted import FROZEN
+from tests.faults.stores import stored
 
 HOUR = 3600.0
 APART = 300.0
@@ -36,11 +38,11 @@ async def nobody_stole(ours: Cluster) -> None:
     assert names & {"refresh_theft", "refresh_impossible", "session_ended"} == set()
 
 
-async def test_i21_clocks_of_nodes_that_differ(tmp_path: Path, server_place: dict[str, str]) -> None:
+async def test_i21_clocks_of_nodes_that_differ(tmp_path: Path, full_place: dict[str, str]) -> None:
     """Nodes whose clocks are five minutes ahead and behind make and accept the same tokens at the same time: the
     database's. What has expired by it is refused by the one that is behind, too.
     """
-    with cluster(tmp_path / "cluster", clocks=True, start=False, **server_place) as ours:
+    with cluster(tmp_path / "cluster", clocks=True, start=False, **full_place) as ours:
         for node, ahead in zip(ours.nodes, (-APART, 0.0, APART), strict=True):
             node.set_clock(ahead)
         ours.start()
@@ -58,11 +60,12 @@ async def test_i21_clocks_of_nodes_that_differ(tmp_path: Path, server_place: dic
         await nobody_stole(ours)
 
 
-async def test_i21_clocks_that_step(tmp_path: Path, place: dict[str, str]) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", pytest.param("valkey", marks=pytest.mark.soak)])
+async def test_i21_clocks_that_step(tmp_path: Path, kind: str) -> None:
     """The clock of all nodes goes an hour back, an hour ahead, stands still and goes on, under sessions in use: access
     tokens may have to be fetched anew, limits may ask for a second's wait, and nobody is logged out or called a thief.
     """
-    with cluster(tmp_path / "cluster", clocks=True, **place) as ours:
+    with stored(kind) as place, cluster(tmp_path / "cluster", clocks=True, **place) as ours:
         async with ours.beside() as now, ours.wires(3) as wires:
             held = [await begin(now) for _ in range(3)]
             cookies = [await begin(now, mode="session") for _ in range(2)]

@@ -55,7 +55,7 @@ async def test_i25_answers_never_cross_over_nodes(shared: Cluster) -> None:
     """Thousands of interleaved requests of two dozen people over three nodes, one in seven cut off in the middle: each
     answer is about who asked.
     """
-    assert await identity_holds(shared, 3_000) > 2_000
+    assert await identity_holds(shared, 2_000) > 1_200
 
 
 @pytest.mark.soak
@@ -73,7 +73,7 @@ async def test_i25_a_request_that_was_cut_off_leaves_no_transaction(tmp_path: Pa
     with a_postgres() as postgres, cluster(tmp_path / "cluster", database=postgres.url()) as ours:
         for link in ours.to_store():
             link.down.delay = 0.002
-        await identity_holds(ours, 1_000)
+        await identity_holds(ours, 600)
         ours.heal()
         await asyncio.sleep(0.5)
         mine = "datname = 'postgres' AND pid <> pg_backend_pid()"

@@ -47,17 +47,17 @@ async def test_i22_keys_change_and_nothing_valid_is_refused(tmp_path: Path) -> N
             assert first["kid"] not in {key["kid"] for key in published[0]}
 
 
-async def test_i22_a_killed_key_is_dead_on_every_node(shared: Cluster) -> None:
+async def test_i22_a_killed_key_is_dead_on_every_node(several: Cluster) -> None:
     """After `dutchdoor key revoke` is fenced no node accepts what the key signed; every node signs with another, and
     sessions live on.
     """
-    async with shared.wires(3) as wires, shared.beside() as node:
+    async with several.wires(3) as wires, several.beside() as node:
         held = [await begin(node) for _ in range(3)]
         for wire in wires:
             for one in held:
                 assert (await wire.send("GET", "/auth/me", bearer=one.access_token)).status == 200
         kid = node.authority.ring.signing(node.authority.clock(), "ES256").kid
-        said = await asyncio.to_thread(shared.nodes[0].command, "key", "revoke", "--yes", "--json", "--", kid)
+        said = await asyncio.to_thread(several.nodes[0].command, "key", "revoke", "--yes", "--json", "--", kid)
         assert json.loads(said)["fenced"] is True
         for wire, one in zip(wires, held, strict=True):
             for each in held:

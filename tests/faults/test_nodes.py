@@ -84,8 +84,6 @@ class Hammer:
 
 
 async def fenced(node: Auth, done: Ended) -> None:
-    if not hasattr(node.authority, "fencing"):
-        return
     fence = await node.authority.fencing.fence(done, wait=20.0)
     assert fence.fenced
 
@@ -271,12 +269,12 @@ def guess(email: str):
     return ask
 
 
-async def test_i16_limits_are_exact_over_nodes(tmp_path: Path, place: dict[str, str]) -> None:
+async def test_i16_limits_are_exact_over_nodes(tmp_path: Path, full_place: dict[str, str]) -> None:
     """Two hundred guesses in one moment over three nodes, each from an address of its own: exactly as many are looked
     at as one node would, and after all three started anew not one more.
     """
     email = address()
-    with cluster(tmp_path / "cluster", **place) as ours:
+    with cluster(tmp_path / "cluster", **full_place) as ours:
         await register(ours, email)
         statuses = await at_once(ours, 200, guess(email))
         assert set(statuses) <= {401, 429, 503}, "503: the queue of hashes is full"

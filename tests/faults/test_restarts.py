@@ -6,11 +6,13 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.backing import a_postgres
 from tests.faults.client import Answer, History, Operation, Wire, result_of
-from tests.faults.cluster import HERE, Cluster, begin, cluster
+from tests.faults.cluster import HERE, Cluster, Node, begin, cluster
 
 from dutchdoor.auth import Auth
 from dutchdoor.authority import SignedIn
@@ -115,33 +117,49 @@ async def while_they_work(ours: Cluster, do, *, count: int = 6) -> History:
     return history
 
 
-async def test_a_rolling_restart_drops_nothing(shared: Cluster) -> None:
-    """One node after the other is asked to stop and started anew. No request that is tried twice goes unanswered, and
-    nobody is logged out.
-    """
-
-    def restart_each(history: History) -> None:
-        for node in shared.nodes:
-            assert node.stop() == 0
-            node.start()
+def one_by_one(ours: Cluster, end: Callable[[Node], None]) -> Callable[[History], None]:
+    def do(history: History) -> None:
+        for node in ours.nodes:
+            end(node)
             served(history)
 
-    history = await while_they_work(shared, restart_each)
+    return do
+
+
+def judge_restarts(history: History) -> None:
     assert Counter(each.status for each in history.operations) == {200: len(history.operations)}
     assert len(history.operations) > 100
 
 
-async def test_kills_one_by_one_drop_nothing(shared: Cluster) -> None:
+async def test_a_rolling_restart_drops_nothing(several: Cluster) -> None:
+    """One node after the other is asked to stop and started anew. No request that is tried twice goes unanswered, and
+    nobody is logged out.
+    """
+    judge_restarts(await while_they_work(several, one_by_one(several, restart)))
+
+
+def restart(node: Node) -> None:
+    assert node.stop() == 0
+    node.start()
+
+
+def kill(node: Node) -> None:
+    node.kill()
+    node.start()
+
+
+async def test_kills_one_by_one_drop_nothing(several: Cluster) -> None:
     """The same with `kill -9`: what a node was answering is tried again at another, and nothing else is noticed."""
+    judge_restarts(await while_they_work(several, one_by_one(several, kill)))
 
-    def kill_each(history: History) -> None:
-        for node in shared.nodes:
-            node.kill()
-            node.start()
-            served(history)
 
-    history = await while_they_work(shared, kill_each)
-    assert Counter(each.status for each in history.operations) == {200: len(history.operations)}
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_fifty_rounds_of_restarts(tmp_path: Path, place: dict[str, str]) -> None:
+    """Both, fifty times."""
+    with cluster(tmp_path / "cluster", **place) as ours:
+        for n in range(50):
+            judge_restarts(await while_they_work(ours, one_by_one(ours, kill if n % 2 else restart)))
 
 
 # --- I-09: what was answered is there ---------------------------------------------------------------------------------
@@ -215,9 +233,9 @@ def kill_every_node(ours: Cluster):
     return kill
 
 
-async def test_i09_kills_of_every_node_lose_nothing(shared: Cluster) -> None:
+async def test_i09_kills_of_every_node_lose_nothing(several: Cluster) -> None:
     """What three nodes acknowledged before all of them were killed with -9 is there afterwards."""
-    assert await kills_lose_nothing(shared, kill_every_node(shared), 2, 1) > 0
+    assert await kills_lose_nothing(several, kill_every_node(several), 2, 1) > 0
 
 
 @pytest.mark.soak
@@ -226,3 +244,23 @@ async def test_i09_five_hundred_kills(tmp_path: Path, place: dict[str, str]) -> 
     """The same, five hundred times."""
     with cluster(tmp_path / "cluster", **place) as ours:
         assert await kills_lose_nothing(ours, kill_every_node(ours), 500, 2) > 1_000
+
+
+def kill_the_database(postgres):
+    def kill():
+        postgres.crash()
+        return postgres.start
+
+    return kill
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+async def test_i09_the_database_killed(tmp_path: Path) -> None:
+    """Every process of PostgreSQL killed with -9, a hundred times, under three nodes at work: what they acknowledged is
+    there when it is back, and they go on without a restart.
+    """
+    with a_postgres(fsync=True) as postgres, cluster(tmp_path / "cluster", database=postgres.url()) as ours:
+        pids = [node.pid for node in ours.nodes]
+        assert await kills_lose_nothing(ours, kill_the_database(postgres), 100, 3) > 500
+        assert [node.pid for node in ours.nodes] == pids

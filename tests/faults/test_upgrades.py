@@ -43,6 +43,7 @@ async def test_i26_a_newer_version_beside_this_one(tmp_path: Path) -> None:
         assert {each.status for each in history.operations} == {200}
 
 
+@pytest.mark.soak
 async def test_i26_a_database_of_another_kind_stops_the_start(tmp_path: Path) -> None:
     """A change that is not additive is told from one that is: a node of this version does not start over it, and says
     why.
@@ -56,12 +57,13 @@ async def test_i26_a_database_of_another_kind_stops_the_start(tmp_path: Path) ->
         ours.nodes[0].kill()
 
 
+@pytest.mark.soak
 async def test_i26_a_first_start_that_is_killed_goes_on(tmp_path: Path) -> None:
     """However often the nodes that make a new database are killed in the middle of it, at whatever step, the next start
     finds or finishes it.
     """
     lots = random.Random(26)
-    for n, kind in enumerate(["sqlite", "postgres", "postgres"]):
+    for n, kind in enumerate(["sqlite", "postgres", "postgres", "sqlite", "postgres"] * 4):
         with new_database() as url:
             more = {"database": url} if kind == "postgres" else {}
             with cluster(tmp_path / f"{n}", nodes=2, start=False, **more) as ours:

@@ -5,14 +5,18 @@ everything between them and the authority breaks.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
 from pathlib import Path
 from statistics import quantiles
 
+import pytest
+from tests.backing import new_database
 from tests.faults.client import Answer, Wire
 from tests.faults.cluster import Cluster, begin, cluster
+from tests.faults.stores import stored
 from tests.fence.live.verifying import Process, Seen, verifiers
 
 from dutchdoor.auth import Auth
@@ -20,9 +24,6 @@ from dutchdoor.authority import SignedIn
 from dutchdoor.ids import new_id
 from dutchdoor.store import Add
 from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
-
-LEASE = 2.0
-GUARDED = LEASE * 1.1 / 0.9
 
 
 async def add_key(node: Auth, name: str = "orders") -> str:
@@ -43,8 +44,8 @@ class Ending:
 class Live:
     """A cluster, verifiers that follow it, and tokens of sessions that are ended at random."""
 
-    def __init__(self, ours: Cluster, seed: int) -> None:
-        self.ours, self.lots = ours, random.Random(seed)
+    def __init__(self, ours: Cluster, seed: int, *, lease: float = 2.0) -> None:
+        self.ours, self.lots, self.lease = ours, random.Random(seed), lease
         self.held: list[SignedIn] = []
         self.endings: list[Ending] = []
         self.key = ""
@@ -82,18 +83,23 @@ class Live:
         except (OSError, EOFError, TimeoutError):
             return None
 
-    async def end_some(self, places: list[int], pause: float) -> None:
+    async def end_some(self, places: list[int]) -> None:
+        """End one after the other: all of them, or until no more faults come."""
         async with self.ours.wires(1) as (wire,):
             wire.port = self.ours.balancer.port
             for place in places:
+                if self.over:
+                    break
                 self.endings.append(await self.end_one(wire, place))
-                await asyncio.sleep(self.lots.random() * pause)
+                await asyncio.sleep(self.lots.random() * 0.05)
 
-    async def break_things(self, *ways) -> None:
-        while not self.over:
-            way = self.lots.choice(ways)
-            await way()
-            self.faults[way.__name__] += 1
+    async def break_things(self, ways, rounds: int) -> None:
+        """Every fault in some order, so many times; and then no more."""
+        for _ in range(rounds):
+            for way in self.lots.sample(ways, k=len(ways)):
+                await way()
+                self.faults[way.__name__] += 1
+        self.over = True
 
     # Ways
 
@@ -103,15 +109,15 @@ class Live:
 
     async def black_hole(self) -> None:
         self.ours.balancer.hold()
-        await asyncio.sleep(self.lots.uniform(0.1, 1.5 * LEASE))
+        await asyncio.sleep(self.lots.uniform(0.1, 1.5 * self.lease))
         self.ours.balancer.heal()
-        await asyncio.sleep(self.lots.uniform(0.1, LEASE))
+        await asyncio.sleep(self.lots.uniform(0.1, self.lease))
 
     async def stop_some(self) -> None:
         chosen = self.lots.sample(self.processes, k=self.lots.randrange(1, 4))
         for each in chosen:
             each.pause()
-        await asyncio.sleep(self.lots.uniform(0.1, 1.5 * LEASE))
+        await asyncio.sleep(self.lots.uniform(0.1, 1.5 * self.lease))
         for each in chosen:
             each.go_on()
         await asyncio.sleep(self.lots.uniform(0.05, 0.5))
@@ -119,9 +125,17 @@ class Live:
     async def kill_authority(self) -> None:
         node = self.lots.choice(self.ours.nodes)
         await asyncio.to_thread(node.kill)
-        await asyncio.sleep(self.lots.uniform(0.0, LEASE))
+        await asyncio.sleep(self.lots.uniform(0.0, self.lease))
         await asyncio.to_thread(node.start)
-        await asyncio.sleep(self.lots.uniform(0.2, LEASE))
+        await asyncio.sleep(self.lots.uniform(0.5, 2 * self.lease))
+
+    async def store_gone(self) -> None:
+        """One node's way to the store is cut, held, or both."""
+        link = self.lots.choice(self.ours.to_store())
+        self.lots.choice([link.reset, link.hold, link.half_open, link.refuse])()
+        await asyncio.sleep(self.lots.uniform(0.1, 1.5 * self.lease))
+        link.heal()
+        await asyncio.sleep(self.lots.uniform(0.2, self.lease))
 
     async def both_at_once(self) -> None:
         await asyncio.gather(self.stop_some(), self.kill_authority())
@@ -151,43 +165,95 @@ def figures(name: str, values: list[float]) -> str:
     return f"{name}: p50 {at[49] * 1000:.1f} ms, p99 {at[98] * 1000:.1f} ms, max {max(values) * 1000:.1f} ms"
 
 
-async def run(live: Live, *, count: int, ends: int, checks: int, ways=(), pause: float = 0.02, at_once: int = 2) -> int:
-    """End sessions under verifiers until so many checks were made; gives how many."""
-    with verifiers(count, live.ours.public, live.key, live.tokens) as live.processes:
-        breaking = asyncio.create_task(live.break_things(*ways)) if ways else None
+async def run(
+    live: Live, *, count: int, ends: int, checks: int, ways=(), rounds: int = 1, pause: float = 0.02, at_once: int = 2
+) -> int:
+    """End sessions under verifiers, while everything breaks in each of the ways; gives how many checks were made.
+
+    `pause`: of each verifier after a few dozen checks, so that there is something left of the machine.
+    """
+    with verifiers(count, live.ours.public, live.key, live.tokens, pause=pause) as live.processes:
         places = list(range(ends))
-        try:
-            await asyncio.gather(*(live.end_some(places[n::at_once], pause) for n in range(at_once)))
-        finally:
-            live.over = True
-            if breaking is not None:
-                await breaking
+        async with asyncio.TaskGroup() as group:
+            for n in range(at_once):
+                group.create_task(live.end_some(places[n::at_once]))
+            if ways:
+                group.create_task(live.break_things(ways, rounds))
         # What was fenced stays so.
         await asyncio.sleep(0.2)
         seen = await asyncio.to_thread(lambda: [each.stop() for each in live.processes])
     live.judge(seen)
     made = sum(one.checks for one in seen)
     assert made > checks, "too few checks to say anything"
+    assert len(live.endings) >= 4
     waits = [each.fenced_at - each.asked_at for each in live.endings]
     print(figures("call to fenced", waits), "|", figures("call to last acceptance", live.last_acceptances(seen)))
     print(f"{made} checks, {dict(sum((one.answers for one in seen), Counter()))}, {dict(live.faults)}")
     return made
 
 
+def every_way(live: Live):
+    return live.cut, live.black_hole, live.stop_some, live.kill_authority, live.both_at_once
+
+
 async def test_twenty_verifiers_and_no_fault(tmp_path: Path) -> None:
     """Twenty verifiers check without pause while sessions end: no check that began after a fenced answer accepts."""
-    with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
+    with cluster(tmp_path / "cluster", nodes=1, local=True, lease="2s") as ours:
         live = Live(ours, 1)
-        await live.prepare(80)
-        await run(live, count=20, ends=60, checks=10_000)
+        await live.prepare(40)
+        await run(live, count=20, ends=30, checks=10_000)
 
 
 async def test_twenty_verifiers_and_every_fault(tmp_path: Path) -> None:
     """The same while connections are cut and held, verifiers are stopped and go on, the authority is killed with -9 and
     started again, and both at once.
     """
-    with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
-        live = Live(ours, 2)
+    with cluster(tmp_path / "cluster", nodes=1, local=True, lease="1s") as ours:
+        live = Live(ours, 2, lease=1.0)
         await live.prepare(60)
-        ways = (live.cut, live.black_hole, live.stop_some, live.kill_authority, live.both_at_once)
-        await run(live, count=20, ends=16, checks=10_000, ways=ways)
+        await run(live, count=20, ends=50, checks=10_000, ways=every_way(live))
+
+
+async def test_three_nodes_and_every_fault(tmp_path: Path) -> None:
+    """The same with verifiers spread over three nodes and PostgreSQL, of which any may be out of reach of any."""
+    with new_database() as url, cluster(tmp_path / "cluster", local=True, lease="1s", database=url) as ours:
+        live = Live(ours, 3, lease=1.0)
+        await live.prepare(60)
+        await run(live, count=6, ends=50, checks=5_000, ways=(*every_way(live), live.store_gone), at_once=3)
+
+
+async def test_a_killed_key_is_refused_by_every_verifier(tmp_path: Path) -> None:
+    """After `dutchdoor key revoke` says that it is fenced, no verifier accepts anything that the key signed."""
+    with cluster(tmp_path / "cluster", nodes=1, local=True, lease="2s") as ours:
+        live = Live(ours, 4)
+        await live.prepare(10)
+        async with ours.beside() as node:
+            kid = node.authority.ring.signing(node.authority.clock(), "ES256").kid
+        with verifiers(4, ours.public, live.key, live.tokens) as following:
+            await asyncio.sleep(0.3)
+            asked_at = time.monotonic()
+            said = await asyncio.to_thread(ours.nodes[0].command, "key", "revoke", "--yes", "--json", "--", kid)
+            fenced_at = time.monotonic()
+            assert json.loads(said)["fenced"] is True
+            await asyncio.sleep(0.3)
+            seen = await asyncio.to_thread(lambda: [each.stop() for each in following])
+        for one in seen:
+            last = max(one.accepted.values())
+            assert asked_at < last < fenced_at
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kind", ["one node", "four workers", "three nodes", "three nodes and Valkey"])
+async def test_a_million_checks_under_every_fault(tmp_path: Path, kind: str) -> None:
+    """Twenty verifiers, every fault, round after round, until a million checks were made."""
+    with stored({"three nodes": "postgres", "three nodes and Valkey": "valkey"}.get(kind, "sqlite")) as place:
+        made = rounds = 0
+        while made < 1_000_000 or rounds < 5:
+            rounds += 1
+            more = {"nodes": 3 if place else 1, "workers": 4 if kind == "four workers" else 1}
+            with cluster(tmp_path / f"{rounds}", local=True, lease="1s", **more, **place) as ours:
+                live = Live(ours, rounds, lease=1.0)
+                await live.prepare(200)
+                ways = (*every_way(live), live.store_gone) if place else every_way(live)
+                made += await run(live, count=20, ends=180, checks=10_000, ways=ways, at_once=3, pause=0.002, rounds=4)

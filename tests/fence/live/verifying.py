@@ -22,8 +22,6 @@ from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
 
 BATCH = 40
-PAUSE = 0.001
-"""Between two batches, so that twenty of them and what they follow fit on a machine of two cores."""
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -43,7 +41,7 @@ class Seen(NamedTuple):
 
 
 def check_without_pause(
-    pipe: Connection, issuer: str, key: str, tokens: Sequence[str], options: dict[str, Any]
+    pipe: Connection, issuer: str, key: str, tokens: Sequence[str], pause: float, options: dict[str, Any]
 ) -> None:
     """Check tokens at random until told to stop; then say what was seen."""
     os.nice(5)
@@ -69,7 +67,7 @@ def check_without_pause(
                     accepted[place] = began
                 checks += 1
                 asked += time.monotonic() - began > 0.05
-            time.sleep(PAUSE)
+            time.sleep(pause)
         entries = verify.entries
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pipe.send(Seen(checks, accepted, answers, asked, memory, entries))
@@ -79,10 +77,10 @@ def check_without_pause(
 class Process:
     """One verifier's process."""
 
-    def __init__(self, issuer: str, key: str, tokens: Sequence[str], options: dict[str, Any]) -> None:
+    def __init__(self, issuer: str, key: str, tokens: Sequence[str], pause: float, options: dict[str, Any]) -> None:
         self.pipe, theirs = _processes.Pipe()
         self.process = _processes.Process(
-            target=check_without_pause, args=(theirs, issuer, key, tokens, options), daemon=True
+            target=check_without_pause, args=(theirs, issuer, key, tokens, pause, options), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -114,10 +112,13 @@ class Process:
 
 
 @contextlib.contextmanager
-def verifiers(count: int, issuer: str, key: str, tokens: Sequence[str], **options: Any) -> Iterator[list[Process]]:
+def verifiers(
+    count: int, issuer: str, key: str, tokens: Sequence[str], *, pause: float = 0.02, **options: Any
+) -> Iterator[list[Process]]:
     """So many verifiers that follow; every second one refuses when stale, the others ask."""
     made = [
-        Process(issuer, key, tokens, {"stale": "refuse" if n % 2 else "introspect", **options}) for n in range(count)
+        Process(issuer, key, tokens, pause, {"stale": "refuse" if n % 2 else "introspect", **options})
+        for n in range(count)
     ]
     try:
         for each in made:
