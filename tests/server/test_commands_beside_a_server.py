@@ -1,0 +1,69 @@
+"""Commands beside a server, over SQLite and over PostgreSQL: what they revoke is fenced at its verifiers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.server.running import Running, clean_environment, command, running
+
+from dutchdoor import Verifier
+from dutchdoor.errors import InvalidToken, StaleClaims
+
+ADA = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    if request.param == "sqlite":
+        return {}
+    return {"DUTCHDOOR_DATABASE": str(request.getfixturevalue("postgres_url"))}
+
+
+def post(server: Running, path: str, body: object) -> Any:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    said = json.loads(connection.getresponse().read())
+    connection.close()
+    return said
+
+
+def test_what_a_command_ends_is_fenced_at_the_servers_verifiers(tmp_path: Path, environment: dict[str, str]) -> None:
+    """What a command ends, or makes stale, is refused by a verifier that follows the server when the command says that
+    it is fenced: long before the verifier's lease has run out. Removing its key is fenced when that has.
+    """
+
+    def ran(*arguments: str) -> Any:
+        done = subprocess.run(
+            command(*arguments, "--json"), cwd=tmp_path, env=clean_environment(environment), capture_output=True,
+            text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    with running(tmp_path, "--lease", "60s", environment=environment) as server:
+        post(server, "/auth/register", ADA)
+        key = ran("verifier", "add", "orders")["key"]
+        verify = Verifier(f"http://localhost:{server.port}", key=key)
+        try:
+            signed_in = post(server, "/auth/login", {**ADA, "mode": "hybrid"})
+            assert verify(signed_in["access_token"]).session_id == signed_in["session"]["id"]
+            nodes = ran("verifier", "list")["nodes"]
+            assert [node["lease_s"] for node in nodes] == [60.0]
+
+            assert ran("session", "end", signed_in["session"]["id"])["fenced"] is True
+            with pytest.raises(InvalidToken):
+                verify(signed_in["access_token"])
+
+            other = post(server, "/auth/login", {**ADA, "mode": "hybrid"})["access_token"]
+            assert verify(other)
+            assert ran("user", "role", "ada@example.com", "editor")["fenced"] is True
+            with pytest.raises(StaleClaims):
+                verify(other)
+            removed = ran("verifier", "remove", "orders", "--no-wait")
+            assert (removed["fenced"], removed["fenced_in_ms"] > 1000) == (False, True), "its lease is still good"
+        finally:
+            verify.close()
