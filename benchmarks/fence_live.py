@@ -137,6 +137,7 @@ class World:
         self.tokens: list[str] = []
         self._sets = 0.0
         self._turn = 0
+        self.again = 0
 
     @property
     def environ(self) -> dict[str, str]:
@@ -231,8 +232,10 @@ class World:
                 raise RuntimeError(f"not accepted by {late}: {(self.folder / f'verifier{late[0]}.log').read_text()}")
             await asyncio.sleep(EVERY)
 
-    async def revoke(self, current: int, *, wait: float, patience: float = 0.0) -> Revoked:
-        """Log somebody out, at the next node, and look how long it took. With patience, again until a node answers."""
+    async def revoke(self, current: int, *, wait: float, patience: float = 20.0) -> Revoked:
+        """Log somebody out, at the next node, and look how long it took. A refusal (503) or a lost connection is asked again,
+        as a client would.
+        """
         sent_at = time.monotonic()
         while True:
             self._turn += 1
@@ -243,6 +246,7 @@ class World:
             except OSError:
                 if time.monotonic() - sent_at > patience:
                     raise
+                self.again += 1
                 await asyncio.sleep(0.005)
         answered_at = time.monotonic()
         # Whoever has not heard by now would go on: give it the time to.
@@ -420,7 +424,10 @@ async def measure(chosen: Sequence[str], over: Sequence[str], lease: float, *, q
                     note = f" ({unfenced} not fenced)" if unfenced else ""
                     print(f"| {name} | {condition} | {len(done)}{note} | {' | '.join(cells)} | {bad} |", flush=True)
                 stale = sum(world.board[HEAD + EACH * each + STALE] for each in range(VERIFIERS))
-                print(f"\n{name}: {stale:,.0f} checks could not be told and were refused.\n", file=sys.stderr)
+                print(
+                    f"\n{name}: {stale:,.0f} checks could not be told and were refused; {world.again} calls were repeated.\n",
+                    file=sys.stderr,
+                )
     return breaches
 
 
