@@ -233,8 +233,8 @@ class World:
             await asyncio.sleep(EVERY)
 
     async def revoke(self, current: int, *, wait: float, patience: float = 20.0) -> Revoked:
-        """Log somebody out, at the next node, and look how long it took. A refusal (503) or a lost connection is asked again,
-        as a client would.
+        """Log somebody out, at the next node, and look how long it took. Whoever is refused (503) or loses the
+        connection asks again, as a client would.
         """
         sent_at = time.monotonic()
         while True:
@@ -425,7 +425,7 @@ async def measure(chosen: Sequence[str], over: Sequence[str], lease: float, *, q
                     print(f"| {name} | {condition} | {len(done)}{note} | {' | '.join(cells)} | {bad} |", flush=True)
                 stale = sum(world.board[HEAD + EACH * each + STALE] for each in range(VERIFIERS))
                 print(
-                    f"\n{name}: {stale:,.0f} checks could not be told and were refused; {world.again} calls were repeated.\n",
+                    f"\n{name}: {stale:,.0f} checks could not be told; {world.again} calls were repeated.\n",
                     file=sys.stderr,
                 )
     return breaches
