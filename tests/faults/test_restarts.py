@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ class Person:
         while not until():
             about = lots.choice(ids)
             access, token = self.tokens[about]
-            if lots.random() < 0.5:
+            if lots.random() < 0.8:
                 await self.ask("me", about, "GET", "/auth/me", bearer=access)
                 continue
             answer = await self.ask("refresh", about, "POST", "/auth/refresh", {"refresh_token": token})
@@ -71,8 +72,11 @@ class Person:
 
     async def still_signed_in(self) -> None:
         for _, token in self.tokens.values():
-            answer = await self.wire().send("POST", "/auth/refresh", {"refresh_token": token})
+            while (answer := await self.wire().send("POST", "/auth/refresh", {"refresh_token": token})).status == 429:
+                await asyncio.sleep(0.2)  # it was refreshed so often that it has to wait
             assert answer.status == 200, answer
+
+    def close(self) -> None:
         for wire in self.wires.values():
             wire.close()
 
@@ -100,8 +104,11 @@ def served(history: History) -> None:
 async def while_they_work(ours: Cluster, do, *, count: int = 6) -> History:
     """Do something to the cluster, in a thread, while people work; nobody is logged out by it."""
     history, done = History(), False
-    async with ours.nodes_beside() as (now, then):
+    async with AsyncExitStack() as stack:
+        now, then = await stack.enter_async_context(ours.nodes_beside())
         all_of = await people(ours, history, count, then)
+        for person in all_of:
+            stack.callback(person.close)
         async with asyncio.TaskGroup() as group:
             for person in all_of:
                 group.create_task(person.work(lambda: done))
@@ -127,7 +134,10 @@ def one_by_one(ours: Cluster, end: Callable[[Node], None]) -> Callable[[History]
 
 
 def judge_restarts(history: History) -> None:
-    assert Counter(each.status for each in history.operations) == {200: len(history.operations)}
+    # 429: some refresh so often that they have to wait. That is an answer.
+    assert {each.status for each in history.operations} <= {200, 429}, Counter(
+        each.status for each in history.operations
+    )
     assert len(history.operations) > 100
 
 
@@ -214,7 +224,10 @@ async def kills_lose_nothing(ours: Cluster, kill, kills: int, seed: int) -> int:
         async with ours.wires(9) as wires:
             ids = list(witness.tokens)
             tasks = [asyncio.create_task(witness.work(wire, ids[n::9])) for n, wire in enumerate(wires)]
-            await asyncio.sleep(lots.uniform(0.005, 0.08))
+            enough = lots.randrange(1, 20)
+            async with asyncio.timeout(30):
+                while len(witness.refreshed) < enough:
+                    await asyncio.sleep(0.002)
             revive = kill()
             await asyncio.gather(*tasks)
         revive()
