@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import click
 import pytest
@@ -30,10 +30,12 @@ from tests.server.certificates import write_certificate
 from tests.server.running import Running, clean_environment, command, running
 
 from dutchdoor.auth import is_closed_to_others
+from dutchdoor.events import EventName
 from dutchdoor.master import MasterKey
 from dutchdoor.server.check import findings
 from dutchdoor.server.cli import cli
 from dutchdoor.server.config import duration, read_settings
+from dutchdoor.server.counting import Counters
 from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import BY_NAME, SETTINGS
 from dutchdoor.web.wellknown import ROUTES
@@ -137,6 +139,18 @@ def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
     for mode, closed in ((0o100440, True), (0o100400, True), (0o100444, False), (0o100460, False)):
         whose[0], whose[4] = mode, os.geteuid() + 1
         assert is_closed_to_others(os.stat_result(whose)) is closed
+
+
+def test_every_metric_that_operators_are_told_of_exists() -> None:
+    """The page for operators names no metric, event or setting that this program does not have."""
+    page = (ROOT / "docs" / "operating.md").read_text()
+    there = {metric.name for metric in Counters().registry.collect()}
+    named = {name.removesuffix("_total") for name in re.findall(r"`(dutchdoor_[a-z_]+)", page)}
+    assert len(named) > 10
+    assert named <= there
+    assert set(re.findall(r"`((?:refresh|key|log|verifier)_[a-z]+)`", page)) <= set(get_args(EventName))
+    commands = set(re.findall(r"`dutchdoor ([a-z]+)", page)) - {"serve"}
+    assert commands <= set(cli.list_commands(click.Context(cli)))
 
 
 # --- compose ---------------------------------------------------------------------------------------------------------
