@@ -517,6 +517,7 @@ async def the_log_goes_on_after_a_purge(store: Store) -> None:
 async def the_log_is_read_in_pages(store: Store) -> None:
     """6. However long the log is, readings follow each other without gap or overlap; another log begins at 0."""
     many = 2500
+    done = await store.commit()
     for n in range(4):
         done = await store.commit(*[Revoke(a_revocation(f"{n} {m}")) for m in range(many)])
     first = await store.read_log(done.log_epoch, 0)
@@ -1212,15 +1213,16 @@ async def tallied(store: Movable, kind: Kind, *, limit: int = 7) -> tuple[int, s
 
 async def all_moved(source: Movable, target: Movable, *, limit: int = 7, times: int = 1) -> None:
     """Move whatever is not moved yet."""
-    done = await target.unfinished()
-    assert done is not None
+    noted = await target.unfinished()
+    assert noted is not None
+    done: dict[Kind, str | None] = {**noted}
     for kind in KINDS:
         after = done.get(kind)
         while kind not in done or after is not None:
             page = await source.page(kind, after, limit=limit)
             for _ in range(times):
                 await target.take_in(kind, page)
-            after, done = page.after, {**done, kind: page.after}
+            after = done[kind] = page.after
 
 
 async def everything_moves_as_it_stands(source: Movable, target: Movable) -> None:
