@@ -234,21 +234,22 @@ class RedisStore:
         link = self._copies
         if link is None:
             return [None] * len(names)
+        if not link.is_cluster:
+            every = [*map(self._copy_key, names)]
+            return await link.ask(lambda client: client.execute_command("MGET", *every))
         shards: dict[int, list[bytes]] = {}
         for name in names:
-            shards.setdefault(_shard(name) if link.is_cluster else 0, []).append(self._copy_key(name))
+            shards.setdefault(_shard(name), []).append(self._copy_key(name))
 
         async def ask(client: Client) -> list[list[bytes | None]]:
-            if len(shards) == 1:
-                return [await client.execute_command("MGET", *keys) for keys in shards.values()]
-            together = client.pipeline()  # of a cluster: one question to each of its servers
+            together = client.pipeline()  # one question to each server of the cluster
             for keys in shards.values():
                 together.execute_command("MGET", *keys)
             answers: list[list[bytes | None]] = await together.execute()
             return answers
 
         found = dict(zip(shards, map(iter, await link.ask(ask)), strict=True))
-        return [next(found[_shard(name) if link.is_cluster else 0]) for name in names]
+        return [next(found[_shard(name)]) for name in names]
 
     def _copy_key(self, name: bytes) -> bytes:
         return b"{%s:%x}:%s" % (self._tag, _shard(name), name)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -246,12 +247,18 @@ class Link:
 
 
 async def shut(client: Client) -> None:
-    """Close what a client holds. Once more does no harm."""
-    manager = None if isinstance(client, RedisCluster) else getattr(client.connection_pool, "sentinel_manager", None)
-    for each in [client, *(manager.sentinels if manager is not None else ())]:
+    """Close what a client holds, and what it keeps from its own closing. Once more does no harm."""
+    closing: list[Callable[[], Awaitable[None]]] = [client.aclose]
+    if isinstance(client, RedisCluster):
+        # While it looks for its servers anew it takes itself for closed.
+        closing += [client.nodes_manager.aclose, partial(client.nodes_manager.aclose, "startup_nodes")]
+    else:
+        manager = getattr(client.connection_pool, "sentinel_manager", None)
+        closing += [sentinel.aclose for sentinel in (manager.sentinels if manager is not None else ())]
+    for close in closing:
         with contextlib.suppress(*FAILURES):
             async with asyncio.timeout(TRY_FOR):
-                await each.aclose()
+                await close()
 
 
 _CODES = frozenset({
