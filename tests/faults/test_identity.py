@@ -66,6 +66,7 @@ async def test_i25_a_million_answers_never_cross(tmp_path: Path, place: dict[str
         assert await identity_holds(ours, 1_000_000, connections=48) > 500_000
 
 
+@pytest.mark.soak
 async def test_i25_a_request_that_was_cut_off_leaves_no_transaction(tmp_path: Path) -> None:
     """After thousands of requests that were cut off, while the way to the database is slow, no connection of a node is
     in a transaction, and no lock is held.

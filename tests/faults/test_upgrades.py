@@ -25,6 +25,7 @@ INSERT INTO dutchdoor.migrations (name, sha256, additive) VALUES ('9999_newer', 
 """
 
 
+@pytest.mark.soak
 async def test_i26_a_newer_version_beside_this_one(tmp_path: Path) -> None:
     """While people work, a newer version brings its additive change to the database: the nodes of this version go on,
     and one that is started anew over the newer schema serves too. Nobody notices.

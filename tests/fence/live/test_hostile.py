@@ -131,16 +131,16 @@ async def test_a_stolen_key(tmp_path: Path) -> None:
 
         with verifiers(1, ours.public, honest, [one.access_token for one in held]) as following:
             before = memory(ours.nodes[0].pid)
-            async with Flood(ours, 60, ask) as flood:
+            async with Flood(ours, 30, ask) as flood:
                 await asyncio.sleep(1.0)
-                took = await fence_times(ours, held, 5)
+                took = await fence_times(ours, held, 3)
                 assert memory(ours.nodes[0].pid) - before < 50_000
                 said = await asyncio.to_thread(ours.nodes[0].command, "verifier", "remove", "stolen", "--json")
                 assert json.loads(said)["fenced"] is True
                 flood.statuses.clear()
                 await asyncio.sleep(0.3)
                 after = dict(flood.statuses)
-            quick = await fence_times(ours, held[5:], 5)
+            quick = await fence_times(ours, held[5:], 3)
             (seen,) = await asyncio.to_thread(lambda: [each.stop() for each in following])
         judge_times(took, GUARDED)
         assert set(after) <= {401, 429}, "the key is removed, and still good"
