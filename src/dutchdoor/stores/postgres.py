@@ -13,8 +13,9 @@ of one turn of the event loop become one query.
 Several hosts may be named, `host1,host2`: the one that is no standby is used. A standby is never read: leases and
 sessions are read where they are committed.
 
-Nothing here waits longer than a second: a statement that takes longer is ended by the server, and a connection that
-does not answer is given up. The exceptions are opening, `begin_log_epoch`, and the scans of people and of upkeep.
+Nobody waits longer than a second for a server that is not there. Look-ups have no more time than that. What may take
+longer for a good reason, a slow disk or a large table, is watched over: as long as it takes, the server is asked beside
+it whether it is there. A statement that takes too long is ended by the server, so that nothing goes on without us.
 
 One event loop, the one that `open` runs in.
 """
@@ -78,11 +79,20 @@ from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = ["PostgresStore", "from_url"]
 
-_ANSWER_FOR = 0.85
+_ANSWER_FOR = 0.8
 """Seconds a caller waits altogether, for a connection and its turn as well. Callers are promised a second."""
-_STATEMENT_FOR = 0.7
+_STATEMENT_FOR = 0.65
 """Seconds after which the server gives a statement up: before we do, so that it says so and the connection lives."""
-_CONNECT_FOR = 0.7
+_COMMIT_FOR, _COMMIT_STATEMENT_FOR = 5.5, 5.0
+"""The same two for a commit: a slow disk's flush is not an outage."""
+_LOCK_FOR = 1.0
+"""Seconds to wait for a row that another transaction holds. Ours hold one for milliseconds."""
+_SLOW, _PROBE_FOR = 0.1, 0.7
+"""Seconds: after which an answer is slow, and the server is asked every so often whether it is there; and in which it
+has to say so. Both together are less than the second that callers are promised."""
+_CONNECT_FOR = 0.65
+_CONNECT_PATIENTLY_FOR = 5.0
+"""The same for opening, and for scans."""
 _OPEN_FOR = 30.0
 """Seconds to wait for another process's migration."""
 _SCAN_FOR = 300.0
@@ -94,6 +104,7 @@ _LISTEN_EVERY = 1.0
 _POLL_EVERY = 0.1
 """Seconds between two looks at the log where nobody can listen."""
 _LOOKUP_LANES, _READ_LANES, _COMMIT_LANES = 2, 2, 2
+"""Connections. Behind a proxy, where a transaction takes four times as long, three times as many."""
 _LOOKUPS_AT_MOST = 512
 _BATCH_AT_MOST = 64
 _WAITING_AT_MOST = 4096
@@ -160,6 +171,7 @@ class PostgresStore:
         self._commits: _Batches[Committed]
         self._hits: _Batches[tuple[float, str]]
         self._scans: _Reads
+        self._probe: _Reads
         self._watch: _Watch
 
     # --- opening and closing ------------------------------------------------------------------------------------------
@@ -176,15 +188,19 @@ class PostgresStore:
         if self._is_open:
             return
         await _prepare(self._make, to_move=to_move)
-        self._lookups = _Lookups(self._some(_LOOKUP_LANES))
+        probe = self._probe = _Reads(self._some(1), _PROBE_FOR)
+        self._lookups = _Lookups(self._some(_LOOKUP_LANES), _ANSWER_FOR)
         self._reads = _Reads(self._some(_READ_LANES), _ANSWER_FOR)
-        self._scans = _Reads(self._some(1, statement_for=_SCAN_FOR), _SCAN_FOR)
-        self._commits = _Batches(self._some(_COMMIT_LANES), _COMMIT, _committed)
-        self._hits = _Batches(self._some(1), _HIT, tuple)
+        self._scans = _Reads(self._some(1, statement_for=_SCAN_FOR), _SCAN_FOR, probe)
+        committing = self._some(_COMMIT_LANES, statement_for=_COMMIT_STATEMENT_FOR)
+        self._commits = _Batches(committing, _COMMIT_FOR, probe, _COMMIT, _committed)
+        self._hits = _Batches(self._some(1, statement_for=_COMMIT_STATEMENT_FOR), _COMMIT_FOR, probe, _HIT, tuple)
         self._watch = _Watch(self._make)
         self._is_open = True
 
     def _some(self, count: int, *, statement_for: float = _STATEMENT_FOR) -> list[_Lane]:
+        if self._make.by_transaction and count > 1:
+            count *= 3
         lanes = [_Lane(self._make, statement_for) for _ in range(count)]
         self._lanes += lanes
         return lanes
@@ -195,7 +211,7 @@ class PostgresStore:
             return
         self._is_open = False
         await self._watch.close()
-        for group in (self._lookups, self._commits, self._hits, self._reads, self._scans):
+        for group in (self._lookups, self._commits, self._hits, self._reads, self._scans, self._probe):
             await group.close()
         lanes, self._lanes = self._lanes, []
         await asyncio.gather(*[lane.close() for lane in lanes])
@@ -221,20 +237,9 @@ class PostgresStore:
         return rows[0] if rows else None
 
     async def _scan(self, sql: str, *values: object) -> list[Row]:
-        """Ask what may take long. Whether the server is there is asked beside it: that must not take long."""
+        """Ask what may take long."""
         self._must_be_open()
-        scan = asyncio.ensure_future(self._scans.fetch(sql, *values))
-        try:
-            wait = _ANSWER_FOR / 8
-            while not (await asyncio.wait([scan], timeout=wait))[0]:
-                await self._reads.fetch("SELECT 1")
-                wait = _ANSWER_FOR
-        except Unavailable:
-            self._scans.drop()
-            raise
-        finally:
-            scan.cancel()
-        return scan.result()
+        return await self._scans.fetch(sql, *values)
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         self._must_be_open()
@@ -444,7 +449,7 @@ class _Connector:
         """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
         connection: Connection
         # A proxy would not hand settings on, and would have to be told to let them through.
-        settings = {} if self.by_transaction else {**_SETTINGS, "statement_timeout": str(int(statement_for * 1000))}
+        settings = {} if self.by_transaction else {**_SETTINGS, **_timeouts(statement_for)}
         try:
             async with asyncio.timeout(within):
                 connection = await asyncpg.connect(
@@ -452,10 +457,12 @@ class _Connector:
                     timeout=within + 1,
                     statement_cache_size=0 if self.by_transaction else 100,
                     server_settings={"application_name": "dutchdoor", **settings},
-                    target_session_attrs=SessionAttribute.primary,
+                    # A proxy may have a standby behind it at any time: `_begin` looks then.
+                    target_session_attrs=SessionAttribute.any if self.by_transaction else SessionAttribute.primary,
                 )
                 try:
-                    await self._check(connection)
+                    if self.known:
+                        await self._check(connection)
                 except BaseException:
                     connection.terminate()
                     raise
@@ -465,12 +472,13 @@ class _Connector:
 
     async def _check(self, connection: Connection) -> None:
         """A program of the next version may have migrated while we were away, in a way that leaves us behind."""
-        if self.known:
-            newer = await connection.fetch(
-                "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
-            )
-            if newer:
-                raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
+        await connection.execute(_begin(_STATEMENT_FOR))
+        newer = await connection.fetch(
+            "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
+        )
+        await connection.execute("COMMIT")
+        if newer:
+            raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
 
 
 _SETTINGS = {
@@ -503,12 +511,13 @@ class _Lane:
         try:
             connection = self._connection
             if connection is None or connection.is_closed():
-                connection = self._connection = await self._connect(self._statement_for)
+                at_most = _CONNECT_FOR if self._statement_for <= _COMMIT_STATEMENT_FOR else _CONNECT_PATIENTLY_FOR
+                connection = self._connection = await self._connect(self._statement_for, within=at_most)
             if not self._connect.by_transaction:
                 return await connection.fetch(sql, *values)
             # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
             # else's connection, and somebody else's statement with it; inside a transaction it does not.
-            await connection.execute(_BEGIN.format(int(self._statement_for * 1000)))
+            await connection.execute(_begin(self._statement_for))
             rows = await connection.fetch(sql, *values)
             await connection.execute("COMMIT")
             return rows
@@ -540,7 +549,16 @@ class _Lane:
             self.drop()
 
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}"
+def _timeouts(statement_for: float) -> dict[str, str]:
+    lock_for = _LOCK_FOR if statement_for <= _COMMIT_STATEMENT_FOR else statement_for
+    return {"statement_timeout": f"{statement_for * 1000:.0f}", "lock_timeout": f"{lock_for * 1000:.0f}"}
+
+
+def _begin(statement_for: float) -> str:
+    """Begin a transaction. A standby refuses what says READ WRITE."""
+    chosen = [f"SET LOCAL {name} = {value}" for name, value in _timeouts(statement_for).items()]
+    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", *chosen])
+
 
 _CONFLICTS = frozenset({"DD001", "23505", "40001", "40P01"})
 _INVALID = ("22", "54")
@@ -579,13 +597,52 @@ def _is_fatal(exc: PostgresError) -> bool:
 
 
 class _Group:
-    """Lanes, and the tasks that run on them. A caller waits for a future, and may leave: nothing else is cancelled."""
+    """Lanes, and the tasks that run on them. A caller waits for a future, and may leave: nothing else is cancelled.
 
-    def __init__(self, lanes: Sequence[_Lane]) -> None:
+    With a `probe`, callers may wait for longer than a second. Once one has waited for a while, the server is asked on
+    another connection whether it is there, and if it is not, all are told.
+    """
+
+    def __init__(self, lanes: Sequence[_Lane], answer_for: float, probe: _Reads | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._lanes, self._answer_for, self._probe = lanes, answer_for, probe
         self._idle = list(lanes)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
+        self._waiting: dict[_Future[Any], float] = {}
+        self._doubt: asyncio.TimerHandle | asyncio.Task[None] | None = None
+
+    async def _answer(self, future: _Future[T]) -> T:
+        """Wait for the answer of some lane, within what callers were promised."""
+        deadline = self._loop.call_later(self._answer_for, _give_up, future)
+        if self._probe is not None:
+            self._waiting[future] = self._loop.time()
+            if self._doubt is None:
+                self._doubt = self._loop.call_later(_SLOW, self._look)
+        try:
+            return await future
+        finally:
+            deadline.cancel()
+            self._waiting.pop(future, None)
+
+    def _look(self) -> None:
+        self._doubt = None
+        if self._waiting:
+            waited = self._loop.time() - next(iter(self._waiting.values()))  # the oldest comes first
+            if waited < _SLOW:
+                self._doubt = self._loop.call_later(_SLOW - waited, self._look)
+            else:
+                self._doubt = self._loop.create_task(self._ask_whether_it_is_there())
+
+    async def _ask_whether_it_is_there(self) -> None:
+        assert self._probe is not None  # noqa: S101 - nobody waits here otherwise
+        try:
+            await self._probe.fetch("SELECT 1")
+        except Unavailable as exc:
+            for lane in self._lanes:
+                lane.drop()
+            _answer(list(self._waiting), exc)
+        self._doubt = self._loop.call_later(_SLOW, self._look)
 
     def _soon(self) -> None:
         """Begin in the next turn of the loop, with all that this one brings."""
@@ -618,19 +675,23 @@ class _Group:
         """Wait for what is under way, which ends in time."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._doubt is not None:
+            self._doubt.cancel()
+            if isinstance(self._doubt, asyncio.Task):
+                await asyncio.wait([self._doubt])
 
 
 class _Lookups(_Group):
     """Look-ups of sessions: all that wait when a lane is free become one query."""
 
-    def __init__(self, lanes: Sequence[_Lane]) -> None:
-        super().__init__(lanes)
+    def __init__(self, lanes: Sequence[_Lane], answer_for: float) -> None:
+        super().__init__(lanes, answer_for)
         self._asked: dict[bytes, list[_Future[_Found]]] = {}
         self._deadline: asyncio.TimerHandle
 
     async def ask(self, key: bytes) -> _Found:
         if not self._asked:
-            self._deadline = self._loop.call_later(_ANSWER_FOR, _give_up_all, self._asked)
+            self._deadline = self._loop.call_later(self._answer_for, _give_up_all, self._asked)
             self._soon()
         elif len(self._asked) >= _WAITING_AT_MOST:
             raise Unavailable("too many look-ups wait for the database")
@@ -645,7 +706,7 @@ class _Lookups(_Group):
         asked, self._asked = self._asked, {}
         deadline = self._deadline
         try:
-            rows = await lane.fetch(_SESSIONS_WITH_ACCOUNT, list(asked), within=_ANSWER_FOR)
+            rows = await lane.fetch(_SESSIONS_WITH_ACCOUNT, list(asked), within=self._answer_for)
         except DutchdoorError as exc:
             _answer(chain.from_iterable(asked.values()), exc)
         else:
@@ -659,9 +720,8 @@ class _Lookups(_Group):
 class _Reads(_Group):
     """Queries one by one."""
 
-    def __init__(self, lanes: Sequence[_Lane], answer_for: float) -> None:
-        super().__init__(lanes)
-        self._lanes, self._answer_for = lanes, answer_for
+    def __init__(self, lanes: Sequence[_Lane], answer_for: float, probe: _Reads | None = None) -> None:
+        super().__init__(lanes, answer_for, probe)
         self._asked: deque[tuple[_Future[list[Row]], str, tuple[object, ...]]] = deque()
 
     async def fetch(self, sql: str, *values: object) -> list[Row]:
@@ -670,11 +730,7 @@ class _Reads(_Group):
         future: _Future[list[Row]] = self._loop.create_future()
         self._asked.append((future, sql, values))
         self._soon()
-        deadline = self._loop.call_later(self._answer_for, _give_up, future)
-        try:
-            return await future
-        finally:
-            deadline.cancel()
+        return await self._answer(future)
 
     def _has_work(self) -> bool:
         return bool(self._asked)
@@ -690,11 +746,6 @@ class _Reads(_Group):
             _answer([future], exc)
         else:
             _answer([future], rows)
-
-    def drop(self) -> None:
-        """Cut all connections, and with them what runs on them."""
-        for lane in self._lanes:
-            lane.drop()
 
 
 class _Job(Generic[T]):
@@ -713,8 +764,15 @@ class _Batches(_Group, Generic[T]):
     do not wait for each other. They are of different callers, none of whom knows of the other: any order is right.
     """
 
-    def __init__(self, lanes: Sequence[_Lane], sql: str, read: Callable[[Row], T | Conflict]) -> None:
-        super().__init__(lanes)
+    def __init__(
+        self,
+        lanes: Sequence[_Lane],
+        answer_for: float,
+        probe: _Reads,
+        sql: str,
+        read: Callable[[Row], T | Conflict],
+    ) -> None:
+        super().__init__(lanes, answer_for, probe)
         self._sql, self._read = sql, read
         self._together: list[_Job[T]] = []
         self._alone: deque[_Job[T]] = deque()
@@ -725,11 +783,7 @@ class _Batches(_Group, Generic[T]):
         future: _Future[T] = self._loop.create_future()
         (self._alone if order is None else self._together).append(_Job(payload, order, future))
         self._soon()
-        deadline = self._loop.call_later(_ANSWER_FOR, _give_up, future)
-        try:
-            return await future
-        finally:
-            deadline.cancel()
+        return await self._answer(future)
 
     def _has_work(self) -> bool:
         return bool(self._together or self._alone)
@@ -764,7 +818,7 @@ class _Batches(_Group, Generic[T]):
 
     async def _send(self, lane: _Lane, batch: Sequence[_Job[T]]) -> None:
         payload = b"[" + b",".join([job.payload for job in batch]) + b"]"
-        rows = await lane.fetch(self._sql, payload.decode(), within=_ANSWER_FOR)
+        rows = await lane.fetch(self._sql, payload.decode(), within=self._answer_for)
         for job, row in zip(batch, rows, strict=True):
             _answer([job.future], self._read(row))
 
@@ -1330,7 +1384,7 @@ async def _prepare(connect: _Connector, *, to_move: bool) -> None:
     """Look whether the server can be used, and bring the schema up to date."""
     migrations = _migrations()
     try:
-        connection = await connect(_OPEN_FOR)
+        connection = await connect(_OPEN_FOR, within=_CONNECT_PATIENTLY_FOR)
         try:
             async with asyncio.timeout(_OPEN_FOR):
                 await _check_server(connection)
@@ -1347,7 +1401,7 @@ async def _prepare(connect: _Connector, *, to_move: bool) -> None:
 
 
 async def _check_server(connection: Connection) -> None:
-    await connection.execute(_BEGIN.format(int(_OPEN_FOR * 1000)))
+    await connection.execute(_begin(_OPEN_FOR))
     row = await connection.fetchrow(
         "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'), "
         "current_setting('fsync'), current_setting('full_page_writes')"
@@ -1363,7 +1417,7 @@ async def _check_server(connection: Connection) -> None:
 
 async def _check_whole(connection: Connection, *, to_move: bool) -> None:
     """Half of the records would refuse people, and believe sessions that have ended elsewhere."""
-    await connection.execute(_BEGIN.format(int(_OPEN_FOR * 1000)))
+    await connection.execute(_begin(_OPEN_FOR))
     if not to_move and await connection.fetch(_MOVING):
         text = "A move into this database was not finished: run `dutchdoor migrate --from ... --to ...` again."
         raise Misconfigured(text, message=text)
@@ -1378,7 +1432,7 @@ async def _check_whole(connection: Connection, *, to_move: bool) -> None:
 
 async def _migrate(connection: Connection, migration: _Migration, migrations: Sequence[_Migration]) -> None:
     """Apply a file in one transaction with the note that it was: killed anywhere, it was or it was not."""
-    await connection.execute(_BEGIN.format(int(_OPEN_FOR * 1000)))
+    await connection.execute(_begin(_OPEN_FOR))
     applied = await _applied(connection, migrations)
     if migration.name not in applied:
         # Under the lock once more, since another process may have been here a moment ago. A snapshot is taken by each
