@@ -36,6 +36,7 @@ from benchmarks.servers import HOST, LOAD_CORE, SERVER_CORE, free_port, pin
 from benchmarks.verifying import BEGAN, CURRENT, DONE, EACH, HEAD, PAUSE, SEEN, SET, STALE, STOP, board
 from dutchdoor.auth import Auth, read_or_make_master_key
 from dutchdoor.client import Client
+from dutchdoor.errors import Unavailable
 from dutchdoor.principal import Verified
 
 VERIFIERS = 20
@@ -212,7 +213,12 @@ class World:
             for number in range(count):
                 account = await auth.authority.provide(f"user{self._sets:.0f}-{number}")
                 proof = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=time.time())
-                signed_in = await auth.authority.start(proof, mode="hybrid", client=Client())
+                while True:
+                    with contextlib.suppress(
+                        Unavailable
+                    ):  # the machine does more than it can, which is what is measured
+                        signed_in = await auth.authority.start(proof, mode="hybrid", client=Client())
+                        break
                 self.tokens.append(signed_in.access_token)
         self._sets += 1
         (self.folder / f"tokens{self._sets:.0f}").write_text(json.dumps(self.tokens))
