@@ -19,8 +19,8 @@ def authority(tmp_path: Path) -> Iterator[Standin]:
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[Standin]:
-    """One whose leases are a second long."""
-    with standing(tmp_path, lease_for=1.0) as one:
+    """One whose leases are short: long enough for a busy machine, short enough to wait for their end."""
+    with standing(tmp_path, lease_for=2.0) as one:
         yield one
 
 
