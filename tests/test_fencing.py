@@ -17,6 +17,7 @@ from tests.standins import HOME, T0, Clock, Wrapped, authority, make, proof_of
 from dutchdoor.authority import Authority
 from dutchdoor.errors import InvalidToken, NotAuthenticated, StaleClaims, Unavailable
 from dutchdoor.fencing import Ended, Fencing
+from dutchdoor.policy import STANDARD
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import GUARD, Terms
@@ -123,6 +124,7 @@ async def a_node(store: Store, elapsed: Callable[[], float] | None = None, **ter
         # Whoever closes leaves nothing behind that runs.
         assert fencing._tasks == set()
         assert (fencing._timer, fencing._sweeper, fencing._unwatch) == (None, None, None)
+        assert fencing._woken not in [woken for _, woken in getattr(store, "_watchers", {}).values()]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -503,8 +505,9 @@ async def test_the_time_is_the_stores(store: Store) -> None:
 
         async def read_log(self, log_epoch: int, after: int) -> Renewed:
             answer = await super().read_log(log_epoch, after)
-            elapsed.forward(self.slow)
-            return replace(answer, at=self.at + elapsed.now - self.slow / 2)
+            at = self.at + elapsed.now
+            elapsed.forward(self.slow)  # all of it on the way back
+            return replace(answer, at=at)
 
     elapsed = Clock(1000.0)
     telling = Telling(store)
@@ -602,6 +605,22 @@ async def test_stateless_tokens_are_folded_too(store: Store, clock: Clock) -> No
                 await over.verify(one.access_token)
             assert (await over.end_named(await over.claims_of_any_age(one.access_token), client=HOME)).count == 0
         assert len(over.log) == COALESCE_ABOVE + 1
+
+
+async def test_a_sign_in_that_folds_what_it_replaces_is_good(store: Store, clock: Clock) -> None:
+    """Where each sign-in ends the one before, the seventeenth within an hour raises the epoch itself; its own tokens
+    carry the raised one.
+    """
+    over = authority(store, clock, replace(STANDARD, max_sessions=1))
+    await over.open()
+    await over.provide("alice")
+    for _ in range(COALESCE_ABOVE + 3):
+        held = await over.start(await proof_of(over), mode="hybrid", client=HOME)
+        assert (await over.verify(held.access_token)).subject == "alice"
+        again = await over.refresh(held.refresh_token, HOME)
+        assert (await over.verify(again.access_token)).subject == "alice"
+    assert len(await over.sessions("alice")) == 1
+    await over.fencing.close()
 
 
 async def test_a_browser_that_was_anothers_ends_his_session(store: Store, clock: Clock) -> None:
