@@ -22,8 +22,8 @@ from dutchdoor.remembered import REMEMBERED_FOR
 from dutchdoor.store import Revoke
 from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account
 
-# redis-py's cluster client leaves connections open to servers that it no longer lists, and to those it was connecting to
-# when it was given up. They are swept up here, test by test, so that no other test is blamed for them.
+# redis-py's cluster client leaves connections open to servers that it no longer lists, and to those it was connecting
+# to when it was given up. They are swept up here, test by test, so that no other test is blamed for them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 DEAD_AFTER = 1000
@@ -188,8 +188,8 @@ async def test_a_shard_dies_and_its_replica_takes_over(six):
     """
     record = Far()
     ada, session = await a_signed_in(record)
-    async with opened(record, six.url) as store:
-        assert await is_counting(store)
+    async with opened(record, six.url, patient=False) as store:
+        await until(lambda: is_counting(store))
         six.primary_of(store._limits_key).kill()
         started = time.monotonic()
         assert not await is_counting(store)
@@ -267,7 +267,7 @@ async def test_sentinel_says_who_is_the_primary(guarded):
     """
     record = Deaf()
     ada, session = await a_signed_in(record)
-    async with opened(record, guarded.url, count=2) as (one, other):
+    async with opened(record, guarded.url, count=2, patient=False) as (one, other):
         store = one
         one.keep_recent(session, ada, NOW, 1)
         await until(lambda: has_copy(other, session, NOW, 1))
