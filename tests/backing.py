@@ -75,15 +75,13 @@ class _Server:
         self.begin()
         deadline = time.monotonic() + STARTS_WITHIN
         while not self.is_ready():
-            assert time.monotonic() < deadline and self.is_running(), self.log.read_text()
+            if time.monotonic() > deadline or not self.is_running():
+                self.stop()
+                raise AssertionError(self.log.read_text())
             time.sleep(0.01)
 
     def is_running(self) -> bool:
-        try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return False
-        return state != "Z"
+        return is_alive(self.pid)
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -106,10 +104,7 @@ class _Server:
         children = self.children()
         self.send(signal.SIGKILL)
         self.stop()
-        deadline = time.monotonic() + STARTS_WITHIN
-        while any(Path(f"/proc/{pid}").exists() for pid in children):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until_gone(children)
 
     def children(self) -> list[int]:
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
@@ -132,10 +127,13 @@ class Postgres(_Server):
 
     def crash(self) -> None:
         """Kill every process of it at once, as the loss of its machine would."""
-        for pid in [self.pid, *self.children()]:
+        self.send(signal.SIGSTOP)  # it must not start another one meanwhile
+        children = self.children()
+        for pid in [*children, self.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stop()
+        wait_until_gone(children)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
 
@@ -152,6 +150,21 @@ class Valkey(_Server):
                 return bool(client.ping())
             except redis.RedisError:
                 return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def as_user(user: str | None) -> dict[str, Any]:
