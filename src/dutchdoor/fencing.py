@@ -220,6 +220,7 @@ class Fencing:
             now = self.now()
             self._see_time(answer, sent_at, now)
             node.heard(answer, now)
+            node.see_time_of_day(self.clock())
             self._carry_out()
             if answer.upto >= answer.head:
                 return
@@ -330,6 +331,8 @@ class Fencing:
             if isinstance(answer, Renewed):
                 self._see_time(answer, sent_at, now)
             node.answered(ask.number, answer, now)
+            if isinstance(answer, Renewed):
+                node.see_time_of_day(self.clock())
         if node is self.node:
             self._carry_out()
 

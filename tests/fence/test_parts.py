@@ -680,6 +680,18 @@ def test_in_a_later_epoch_even_a_fence_alone_waits_once() -> None:
     assert rig.node.fence(1, 7, rig.now, alone=True).state == "acknowledged"
 
 
+def test_a_log_that_began_long_ago_has_outlived_every_lease_from_before() -> None:
+    """Whoever starts in a later epoch waits for nothing when its number, a time of day, says that it began long ago; by
+    clocks that may differ, and by no less.
+    """
+    began, kept_for = 1_795_000_000, TERMS.kept_for
+    rig = Rowless(log_epoch=began * 1000)
+    rig.node.see_time_of_day(began + kept_for + LATE - 1)
+    assert rig.node.fence(0, began * 1000, rig.now, alone=True).state == "pending"
+    rig.node.see_time_of_day(began + kept_for + LATE + 1)
+    assert rig.node.fence(0, began * 1000, rig.now, alone=True).state == "acknowledged"
+
+
 def test_a_question_that_is_never_answered_keeps_nobody_from_a_lease() -> None:
     """When a poll comes while the log is read, and that reading is lost, the row is asked for all the same."""
     rig = Rowless()

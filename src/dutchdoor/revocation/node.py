@@ -322,6 +322,15 @@ class Node:
             if isinstance(answer, Rows):
                 self._look(watched, answer, now)
 
+    def see_time_of_day(self, wall_now: float) -> None:
+        """Learn the time of day, and by it whether the log began so long ago that no lease from before can be left.
+
+        A log epoch is no less than the milliseconds since 1970 at which it began, by a clock as true as this one: each
+        may be off by half of what entries are kept for.
+        """
+        if self.log_epoch and wall_now - self.log_epoch / 1000 > self.terms.kept_for + self._late():
+            self._since = -math.inf
+
     def heard(self, answer: Renewed, now: float) -> None:
         """Take in what a read of the log brought that was not asked for here."""
         self._follow(answer, now)
@@ -651,6 +660,7 @@ class Node:
     def _early_from(self) -> float:
         """Elapsed time from which an early answer is right. After a restore rows have been lost, and with them whom to
         wait for; what was granted under them has run out by then. Before the first restore each lease has its row.
+        See also `see_time_of_day`.
         """
         return -math.inf if self.log_epoch == self._first_epoch else self._since + self._late()
 
