@@ -42,7 +42,7 @@ from dutchdoor.web.wellknown import ROUTES
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-FILES = sorted(path for path in DEPLOY.iterdir() if path.is_file())
+FILES = sorted(path for path in DEPLOY.iterdir() if path.is_file() and not path.name.startswith("."))
 HOST = "auth.example.com"
 
 SECRETS = {
@@ -180,11 +180,15 @@ def test_compose_fits_together() -> None:
 
 
 def test_the_image_copies_what_is_there() -> None:
-    """Every file that the Dockerfile copies is in the repository, and what runs in it is not root."""
+    """Every file that the Dockerfile copies is in the repository and let through, and what runs in it is not root."""
     text = (DEPLOY / "Dockerfile").read_text()
+    let_through = [
+        line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
+    ]
     for copied in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE):
         for each in copied.split()[:-1]:
             assert (ROOT / each).exists(), each
+            assert any(Path(each).match(pattern) for pattern in let_through), each
     assert re.search(r"^USER 10001", text, re.MULTILINE)
     assert text.count("--require-hashes") == 2
 
