@@ -520,7 +520,7 @@ async def test_limits_are_decided_as_the_arithmetic_says(store, attempts, limits
 
 
 async def test_a_limit_is_exact_over_processes(postgres_url):
-    """I-13: whoever counts, together they let through what the bucket holds; a restart forgets nothing."""
+    """I-16: whoever counts, together they let through what the bucket holds; a restart forgets nothing."""
     async with opened(postgres_url) as one, opened(postgres_url) as two:
         hits = await asyncio.gather(*[store.hit([BUCKET], NOW) for store in (one, two) for _ in range(100)])
         assert hits.count((0.0, "")) == 100
@@ -532,7 +532,7 @@ async def test_a_limit_is_exact_over_processes(postgres_url):
 
 
 async def test_who_revokes_sees_every_lease_or_is_seen(postgres_url):
-    """I-07: a node that registers while an entry is being committed is seen by it, or reads it at its first renewal."""
+    """11. A node that registers while an entry is being committed is seen by it, or reads it at its first renewal."""
     async with opened(postgres_url) as one, opened(postgres_url) as two:
         for n in range(30):
             row = replace(a_row(lease_for=float(n + 1)), log_epoch=1)
@@ -632,8 +632,8 @@ OUTAGES = {
 
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_a_store_that_is_gone_is_said_within_a_second(outage, server):
-    """I-22: whatever the network does, each caller has an answer within a second; and within five of its return all
-    is well without a restart, with no connection or lock left behind.
+    """I-12, I-13: whatever the network does, each caller has an answer within a second; and within five of its return
+    all is well without a restart, with no connection or lock left behind.
     """
     ada = an_account()
     session = a_session(ada)
@@ -1024,7 +1024,7 @@ async def test_removing_an_account_while_it_signs_in(store):
 
 
 async def test_an_end_of_all_spares_no_session_that_is_being_added(store):
-    """I-05: of a sign-in and an end of everything at once, no session of the old epoch survives."""
+    """I-01: of a sign-in and an end of everything at once, no session of the old epoch survives."""
     for n in range(20):
         ada = an_account(f"ada{n}")
         await store.commit(Add(ada))

@@ -444,6 +444,10 @@ class _Connector:
         self.by_transaction = by_transaction
         self.known: tuple[str, ...] = ()
         """Names of the migrations that this program has, once they are known to be applied."""
+        self.lost_at = 0.0
+        """When some connection last broke or was silent, by the loop's clock. What took it may have taken others
+        with it, and one that is idle does not notice: none from before is used again.
+        """
 
     async def __call__(self, statement_for: float, *, within: float = _CONNECT_FOR) -> Connection:
         """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
@@ -504,13 +508,18 @@ class _Lane:
     def __init__(self, connect: _Connector, statement_for: float) -> None:
         self._connect, self._statement_for = connect, statement_for
         self._connection: Connection | None = None
+        self._made_at = 0.0
 
     async def fetch(self, sql: str, *values: object, within: float) -> list[Row]:
         """Run one statement, which is one transaction. Raises `Unavailable`, `Conflict` or `InvalidInput`."""
-        deadline = asyncio.get_running_loop().call_later(within, self.drop)  # what is awaited fails then
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(within, self.drop)  # what is awaited fails then
         try:
+            if self._made_at <= self._connect.lost_at:
+                self.drop()
             connection = self._connection
             if connection is None or connection.is_closed():
+                self._made_at = loop.time()
                 at_most = _CONNECT_FOR if self._statement_for <= _COMMIT_STATEMENT_FOR else _CONNECT_PATIENTLY_FOR
                 connection = self._connection = await self._connect(self._statement_for, within=at_most)
             if not self._connect.by_transaction:
@@ -522,6 +531,8 @@ class _Lane:
             await connection.execute("COMMIT")
             return rows
         except PostgresError as exc:
+            if _is_fatal(exc):  # also what the driver says of a connection that was dropped because it was silent
+                self._connect.lost_at = loop.time()
             if self._connect.by_transaction or _is_fatal(exc):
                 self.drop()
             raise _meant(exc) from exc
@@ -529,6 +540,7 @@ class _Lane:
             raise
         except Exception as exc:
             self.drop()
+            self._connect.lost_at = loop.time()
             raise _meant(exc) from exc
         except BaseException:
             self.drop()
@@ -1403,11 +1415,10 @@ async def _prepare(connect: _Connector, *, to_move: bool) -> None:
 async def _check_server(connection: Connection) -> None:
     await connection.execute(_begin(_OPEN_FOR))
     row = await connection.fetchrow(
-        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'), "
-        "current_setting('fsync'), current_setting('full_page_writes')"
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')"
     )
     assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
-    version, encoding, *_ = row
+    version, encoding = row
     if version < 140000:  # noqa: PLR2004
         raise Misconfigured("PostgreSQL 14 or newer is needed")
     if encoding != "UTF8":
