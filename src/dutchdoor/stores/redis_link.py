@@ -142,7 +142,8 @@ class Address(Struct, frozen=True, kw_only=True):
             short.pop("credential_provider", None)
             if self.sentinel_password:
                 short["password"] = self.sentinel_password
-            found: Redis = Sentinel(self.hosts, sentinel_kwargs=short, db=self.db, **kwargs).master_for(self.service)
+            sentinel = Sentinel(self.hosts, sentinel_kwargs=short, db=self.db, **kwargs)  # type: ignore[no-untyped-call]
+            found: Redis = sentinel.master_for(self.service)
             return found
         if self.kind == "socket":
             return Redis(unix_socket_path=self.path, db=self.db, **kwargs)
