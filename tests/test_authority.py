@@ -23,6 +23,7 @@ from tests.standins import (
     Clock,
     Gate,
     Interleaved,
+    Wrapped,
     authority,
     opened,
     proof_of,
@@ -259,6 +260,34 @@ async def test_what_a_jar_is_told(over: Authority, clock: Clock) -> None:
     sibling = await over.refresh(first, HOME)
     assert (sibling.refresh_token not in {first, second.refresh_token}, sibling.rotated) == (True, True)
     assert len(await over.store.events(name="refresh_replayed")) == 1
+
+
+class Slow(Wrapped):
+    """A store, or a process that is stopped while it waits for one: each look-up of a session takes seconds."""
+
+    def __init__(self, inner: Any, clock: Clock) -> None:
+        super().__init__(inner)
+        self.clock = clock
+
+    async def session(self, session_id: str) -> Any:
+        found = await self.inner.session(session_id)
+        self.clock.forward(5)
+        return found
+
+
+async def test_what_is_signed_counts_from_the_read(over: Authority, clock: Clock) -> None:
+    """A refresh that writes nothing signs for as long as its session was known to live, and not from when the answer
+    came: a log-out in between is kept in the log for what was signed before it.
+    """
+    first = await begin(over)
+    late = beside(over, Slow(over.store, clock))
+    await late.fencing.open()
+    read_at = clock()
+    again = await late.refresh(first.refresh_token, HOME)
+    assert not again.rotated
+    claims = await over.claims(again.access_token)
+    assert (claims.iat, claims.exp) == (int(read_at), int(read_at + STANDARD.access_for))
+    await late.fencing.close()
 
 
 async def test_two_generations_old(over: Authority, clock: Clock) -> None:

@@ -734,3 +734,30 @@ async def test_a_poll_is_answered_while_closing(store: Store) -> None:
     await fencing.close()
     answer = await fencing.poll(Poll(holder="h" * 22, wait_ms=2500), credential="c")
     assert answer.lease_ms == 0
+
+
+async def test_a_subject_that_a_restore_lost_does_not_get_its_tokens_back(store: Store) -> None:
+    """After a restore, a subject that is provided again begins above every epoch that was given out before: a ban
+    covers the tokens that it had in the time that was lost.
+    """
+    over = authority(store, Clock())
+    await over.open()
+    assert (await over.provide("before")).epoch == 0
+    begun = await store.begin_log_epoch(T0)
+    # In the same moment, and by a process that was not told.
+    assert (await over.provide("again")).epoch == begun > T0
+    assert (await over.provide("before")).epoch >= begun
+    await over.close()
+
+
+async def test_whoever_hangs_up_leaves_no_fence_behind(store: Store) -> None:
+    """A caller that goes away while it waits takes its fence along, however long that would have taken."""
+    async with a_node(store) as node:
+        verifying = Verifying(node, stale="accept")
+        await until(lambda: verifying.leased)
+        await verifying.silence()
+        waiting = asyncio.create_task(revoke(node, "s", wait=60))
+        await until(lambda: node._waiting)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert node.node._fences == []

@@ -76,8 +76,11 @@ def new_account(
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
-def bare_account(subject: str, now: float) -> Account:
-    """Make an account for a subject that somebody else named. Raises `InvalidInput` for what no header can carry."""
+def bare_account(subject: str, now: float, *, epoch: int = 0) -> Account:
+    """Make an account for a subject that somebody else named. Raises `InvalidInput` for what no header can carry.
+
+    `epoch` is above any that was ever given out: the subject may have had an account before, which a restore lost.
+    """
     if not _SUBJECT.fullmatch(subject):
         raise InvalidInput(
             "A subject is 1 to 255 printable ASCII characters, none at its ends a space.", field="subject"
@@ -90,7 +93,7 @@ def bare_account(subject: str, now: float) -> Account:
         roles=(),
         status="active",
         email_verified_at=None,
-        epoch=0,
+        epoch=epoch,
         created_at=now,
     )
 

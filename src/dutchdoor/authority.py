@@ -262,8 +262,10 @@ class Authority(Issuer):
         """
         account = await self.store.account(subject)
         if account is None:
+            await self.fencing.follow()
+            made = bare_account(subject, self.clock(), epoch=self.fencing.node.epochs_from)
             with suppress(Conflict):  # somebody else made it in this moment
-                await self.store.commit(Add(bare_account(subject, self.clock())))
+                await self.store.commit(Add(made))
             account = await self.store.account(subject)
         if account is None:
             raise Unavailable("the account vanished while it was made")
@@ -385,6 +387,7 @@ class Authority(Issuer):
         """
         token = RefreshToken.parse(text)
         for _ in range(RACES):
+            read_at = self.clock()
             found = await self.store.session(token.session_id)
             now = self.clock()
             if found is None or not self._is_ours(token, found[0]):
@@ -404,29 +407,41 @@ class Authority(Issuer):
                 raise InvalidToken("R1: presented by another client")
             outcome = decide(session, token, client, time_of(session, now), self.policy)
             try:
-                return await self._carry_out(outcome, token, session, account, client, now)
+                return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
             except Conflict:
                 continue
         raise Unavailable("the refresh kept losing races")
 
     async def _carry_out(
-        self, outcome: Outcome, token: RefreshToken, session: Session, account: Account, client: Client, now: float
+        self,
+        outcome: Outcome,
+        token: RefreshToken,
+        session: Session,
+        account: Account,
+        client: Client,
+        *,
+        read_at: float,
+        now: float,
     ) -> SignedIn:
-        """Commit what a refresh decision asks for, then sign. Failing to sign is a lost answer, which is safe."""
+        """Commit what a refresh decision asks for, then sign. Failing to sign is a lost answer, which is safe.
+
+        What is signed counts from `read_at`, before the row was read. A repeat writes nothing that could conflict with
+        a log-out: a process that was stopped in between would sign a token that outlives the log-out's entry.
+        """
         match outcome:
             case Repeated(generation, sibling):
                 # R2a gives back what the client holds. R3a gives the child of what it holds, and a jar that is not told
                 # so would present the parent again when the window has passed, and be taken for a lost answer.
                 held = (token.generation, token.sibling) == (generation, sibling)
-                return await self._present(account, session, "", generation, sibling, now, rotated=not held)
+                return await self._present(account, session, "", generation, sibling, read_at, rotated=not held)
             case Rotated(new):
                 await self.store.commit(Swap(new))
-                return await self._present(account, new, "", new.generation, new.sibling, now)
+                return await self._present(account, new, "", new.generation, new.sibling, read_at)
             case Replayed(new, sibling):
                 detail = "parent replayed" if new else "parent replayed; no sibling is made any more"
                 record = Log(self._event("refresh_replayed", session, client, now, detail=detail))
                 await self.store.commit(*([Swap(new)] if new else []), record)
-                return await self._present(account, new or session, "", session.generation, sibling, now)
+                return await self._present(account, new or session, "", session.generation, sibling, read_at)
             case IsSuperseded():
                 raise Superseded("R5: two generations old")
             case Stolen(rule):

@@ -250,13 +250,16 @@ class Fencing:
             alone=done.longest_lease == 0,
         )
         self._carry_out()
-        if fence.state == "pending" and wait > 0 and not self._closed:
-            settled = self._waiting[fence] = asyncio.get_running_loop().create_future()
-            try:
-                await asyncio.wait([settled], timeout=wait)
-            finally:
-                del self._waiting[fence]
-        self.node.abandon(fence)
+        try:
+            if fence.state == "pending" and wait > 0 and not self._closed:
+                settled = self._waiting[fence] = asyncio.get_running_loop().create_future()
+                try:
+                    await asyncio.wait([settled], timeout=wait)
+                finally:
+                    del self._waiting[fence]
+        finally:
+            # Whoever hung up, too: with a verifier that accepts when stale, a fence would be kept for an hour.
+            self.node.abandon(fence)
         return fence
 
     # Those who follow

@@ -589,6 +589,29 @@ def test_a_node_forgets_expired_entries_and_keeps_the_rest() -> None:
     assert len(rig.node._seqs) == len(rig.node._names) == len(rig.node._kinds) == 31
 
 
+def test_whoever_signs_out_for_ever_fills_nobodys_memory() -> None:
+    """Of the entries of one subject, which never expire while he goes on, a node keeps and hands out the newest."""
+    rig = Rig(Terms(page=100))
+    rig.log = [session("other", seq=1)]
+    rig.log += [Revocation(kind="subject", id="ada", min_epoch=n, expires_at=SOON + n, seq=n) for n in range(2, 302)]
+    rig.log.insert(150, Revocation(kind="subject", id="bob", min_epoch=1, expires_at=SOON))
+    rig.log = [replace(entry, seq=seq) for seq, entry in enumerate(rig.log, 1)]
+    rig.wait(2)
+    for _ in range(200):
+        rig.node.drop_expired(1000.0, look_at=7)
+    for _ in range(3):
+        rig.node.drop_expired(1000.0, look_at=100)
+    answer = rig.poll(a_poll(epoch=0))
+    assert answer is not None
+    assert (answer.upto_seq, answer.reaches_head, len(answer.entries)) == (302, True, 3)
+    assert max(entry.min_epoch for entry in answer.entries) == 301
+    assert len(rig.node._seqs) == len(rig.node._names) == len(rig.node._kinds) == 3
+    # Who had read some of it gets the rest.
+    behind = rig.poll(a_poll(f"{2:022d}", epoch=1, applied=200))
+    assert behind is not None
+    assert [entry.min_epoch for entry in behind.entries] == [301]
+
+
 def test_the_log_comes_in_pages_and_only_the_last_brings_a_lease() -> None:
     """A newcomer has no lease until it has read to the head."""
     rig = Rig(Terms(page=10))

@@ -20,11 +20,22 @@ from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Meta, Struct
 
-__all__ = ["COALESCE_ABOVE", "FOR_EVER", "Entry", "Kind", "Named", "Revocation", "RevocationLog", "coalesced"]
+__all__ = [
+    "COALESCE_ABOVE",
+    "FOR_EVER",
+    "OF_A_SUBJECT",
+    "Entry",
+    "Kind",
+    "Named",
+    "Revocation",
+    "RevocationLog",
+    "coalesced",
+]
 
 Kind = Literal["session", "subject", "token", "client", "key"]
 _KINDS: Final[tuple[Kind, ...]] = ("session", "subject", "token", "client", "key")
 _SESSION, _SUBJECT, _TOKEN, _CLIENT, _KEY = range(5)
+OF_A_SUBJECT: Final = _SUBJECT
 _CODES: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(_KINDS)}
 
 NAME_BYTES: Final = 16

@@ -32,7 +32,7 @@ from dutchdoor.policy import LONGEST_ACCESS
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.lease import Lease, Terms
-from dutchdoor.revocation.log import Entry, Named, RevocationLog
+from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Named, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.rows import (
     FIRST_EPOCH,
@@ -186,6 +186,13 @@ class Node:
     def covers(self, named: Named) -> bool:
         """Tell whether any entry covers what these names name."""
         return self.log.covers(named)
+
+    @property
+    def epochs_from(self) -> int:
+        """The epoch that a subject begins with: after a restore, which may have lost an account and not the tokens that
+        it had, one above any of theirs. A log epoch is the time it began at, and no account's counter was there before.
+        """
+        return 0 if self.log_epoch == self._first_epoch else self.log_epoch
 
     def take_actions(self) -> list[Action]:
         """Give what is to be done now, each once."""
@@ -389,7 +396,15 @@ class Node:
         start = self._cursor if look_at is not None else 0
         end = len(self._seqs) if look_at is None else min(len(self._seqs), start + look_at)
         entry, kinds, names = self.log.entry, self._kinds, self._names
-        kept = [at for at in range(start, end) if entry(kinds[at], names[at]) is not None]
+        # From the newest back: of a subject's entries the last one says it all. Whoever signs in and out for ever keeps
+        # his entry from expiring, and would have every one before it kept with it.
+        kept, said = list[int](), set[bytes]()
+        for at in range(end - 1, start - 1, -1):
+            if entry(kinds[at], names[at]) is not None and names[at] not in said:
+                kept.append(at)
+                if kinds[at] == OF_A_SUBJECT:
+                    said.add(names[at])
+        kept.reverse()
         if len(kept) < end - start:
             self._seqs[start:end] = array("q", [self._seqs[at] for at in kept])
             self._names[start:end] = [names[at] for at in kept]
