@@ -260,12 +260,13 @@ def cluster(
     clocks: bool = False,
     local: bool = False,
     start: bool = True,
+    broken: str = "",
     **settings: str,
 ) -> Iterator[Cluster]:
     """Servers over one store: that of `database`, or a SQLite file. `settings` are settings of the server.
 
     `clocks`: their wall clocks can be set. `local`: the public URL leads to this machine, to all nodes in turn, so that
-    a `Verifier` can follow.
+    a `Verifier` can follow. `broken`: what each process runs before anything else, to see tests fail.
     """
     folder.mkdir(exist_ok=True)
     ours = Cluster(folder, database or f"sqlite:///{folder}/dutchdoor.db", redis)
@@ -299,6 +300,9 @@ def cluster(
             }
             if clocks:
                 node.set_clock(0.0)
+            if broken:
+                (folder / "sitecustomize.py").write_text(broken)
+                node.environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
             ours.nodes.append(node)
         if ours.balancer is not None:
             ours.balancer.retarget(*(("127.0.0.1", node.port) for node in ours.nodes))

@@ -368,3 +368,39 @@ async def test_i19_sign_ins_at_once_share_nothing(shared: Cluster) -> None:
         assert (await wire.send("GET", "/auth/me", bearer=given[0]["access_token"])).status == 401
         for each in given[1:]:
             assert (await wire.send("GET", "/auth/me", bearer=each["access_token"])).status == 200
+
+
+# Broken once, to see these tests fail
+
+NO_LOG = """
+from dutchdoor.revocation.log import RevocationLog
+RevocationLog.covers = lambda self, named: False
+"""
+NO_TURN = """
+from dutchdoor import authority
+from dutchdoor.refresh import Rotated, _rotated
+def decide(session, token, client, now, policy):
+    return Rotated(_rotated(session, token.sibling, client, now, policy))
+authority.decide = decide
+"""
+
+
+async def ends_are_judged(ours: Cluster) -> None:
+    judge(await ends_hold(ours, ends=30, askers=9, seed=1), 30)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("broken", "race"),
+    [
+        pytest.param(NO_LOG, ends_are_judged, id="no log, ends"),
+        pytest.param(NO_TURN, lambda ours: crowds_converge(ours, [24]), id="no turns, crowds"),
+    ],
+)
+async def test_the_races_over_nodes_notice(tmp_path: Path, full_place: dict[str, str], broken: str, race) -> None:
+    """The races can fail: over nodes with one thing wrong in them each of them does."""
+    with (
+        cluster(tmp_path / "cluster", broken=broken, **full_place) as ours,
+        pytest.raises((AssertionError, ExceptionGroup)),
+    ):
+        await race(ours)

@@ -166,13 +166,22 @@ def figures(name: str, values: list[float]) -> str:
 
 
 async def run(
-    live: Live, *, count: int, ends: int, checks: int, ways=(), rounds: int = 1, pause: float = 0.02, at_once: int = 2
+    live: Live,
+    *,
+    count: int,
+    ends: int,
+    checks: int,
+    ways=(),
+    rounds: int = 1,
+    pause: float = 0.02,
+    at_once: int = 2,
+    deaf: bool = False,
 ) -> int:
     """End sessions under verifiers, while everything breaks in each of the ways; gives how many checks were made.
 
     `pause`: of each verifier after a few dozen checks, so that there is something left of the machine.
     """
-    with verifiers(count, live.ours.public, live.key, live.tokens, pause=pause) as live.processes:
+    with verifiers(count, live.ours.public, live.key, live.tokens, pause=pause, deaf=deaf) as live.processes:
         places = list(range(ends))
         async with asyncio.TaskGroup() as group:
             for n in range(at_once):
@@ -202,6 +211,15 @@ async def test_twenty_verifiers_and_no_fault(tmp_path: Path) -> None:
         live = Live(ours, 1)
         await live.prepare(40)
         await run(live, count=20, ends=30, checks=10_000)
+
+
+async def test_one_that_does_not_listen_is_noticed(tmp_path: Path) -> None:
+    """The judgement can fail: a verifier that acknowledges entries and goes on accepting is found out."""
+    with cluster(tmp_path / "cluster", nodes=1, local=True, lease="1s") as ours:
+        live = Live(ours, 5)
+        await live.prepare(12)
+        with pytest.raises(AssertionError, match=r"assert \[\("):
+            await run(live, count=2, ends=8, checks=100, deaf=True)
 
 
 async def test_twenty_verifiers_and_every_fault(tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ def check_without_pause(
     accepted: dict[int, float] = {}
     answers: Counter[str] = Counter()
     checks = asked = 0
+    deaf = options.pop("deaf", False)
     with Verifier(issuer, key=key, **options) as verify:
+        if deaf:  # it acknowledges and does not listen: what the judgement must notice
+            verify._judge = lambda _claims, _now: "accepted"
         pipe.send(verify.state)
         places = range(len(tokens))
         while not pipe.poll():
