@@ -111,6 +111,7 @@ def test_a_password_is_never_an_argument(run: Run) -> None:
         (("session", "list", "nobody@example.com"), "", "no account"),
         (("session", "end", "abc"), "", "no session"),
         (("key", "revoke", "abc", "--yes"), "", "no key"),
+        (("key", "revoke", "-6ig2o", "--yes"), "", "no key"),
         (("key", "export"), "", "never leaves"),
         (("key", "export", "abc"), "", "no key"),
         (("client", "remove", "abc"), "", "no client"),

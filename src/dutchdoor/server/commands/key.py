@@ -93,7 +93,11 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
         click.echo(f"Made {row.kid} ({row.alg}); it signs from {instant(row.signs_at)}.")
 
 
-@key.command(epilog="Example: dutchdoor key revoke yB6s1S5v... --yes")
+# One kid in 64 begins with a dash, and an emergency is no time to learn of `--`.
+_A_KID_MAY_BEGIN_WITH_A_DASH = {"ignore_unknown_options": True}
+
+
+@key.command(epilog="Example: dutchdoor key revoke yB6s1S5v... --yes", context_settings=_A_KID_MAY_BEGIN_WITH_A_DASH)
 @click.argument("kid")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @no_wait
@@ -121,7 +125,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
         say_fence(fenced)
 
 
-@key.command(epilog="Example: dutchdoor key export > secret.txt")
+@key.command(epilog="Example: dutchdoor key export > secret.txt", context_settings=_A_KID_MAY_BEGIN_WITH_A_DASH)
 @click.argument("kid", required=False)
 @as_json
 @with_settings("database", "master_key")
