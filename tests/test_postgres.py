@@ -408,37 +408,33 @@ async def test_one_that_fails_late_fails_alone(store):
     assert (await store.counts())["events"] == 11
 
 
-async def test_commits_that_meet_from_two_sides_do_not_wait_for_each_other(postgres_url):
-    """Processes that change the same rows in every order: no deadlock is ever found, since there is none."""
-    people = [an_account(f"p{n}") for n in range(4)]
-    sessions = [a_session(person, NOW + n) for person in people for n in range(3)]
-    dice = random.Random(7)
-    async with opened(postgres_url) as one, opened(postgres_url) as two:
-        await one.commit(*map(Add, people), *map(Add, sessions))
-
-        async def change(store):
-            for _ in range(25):
-                person, (first, second) = dice.choice(people), dice.sample(sessions, 2)
-                with contextlib.suppress(Conflict):
-                    account, found = await store.account(person.subject), await store.session(first.id)
-                    other = await store.session(second.id)
-                    ending = [
-                        EndAll(person.subject, "logout", NOW, keep=first.id),
-                        Swap(account),
-                        Revoke(a_revocation()),
-                    ]
-                    await store.commit(
-                        *dice.choice([
-                            [Swap(found[0])], [Swap(found[0]), Swap(other[0])], [Swap(other[0]), Swap(found[0])],
-                            ending, ending[::-1], [Expect(person.subject, 0), Add(a_session(person)), Log(an_event())],
-                            [Swap(found[0]), Swap(account), Log(an_event())], [Revoke(a_revocation()), Log(an_event())],
-                            [Swap(account), Swap(found[0])], [Log(an_event()), Forgive(give_back=(BUCKET,))],
-                        ])
-                    )  # fmt: skip
-
-        await asyncio.gather(*[change(store) for store in (one, two) for _ in range(8)])
-        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        assert (await one._all(deadlocks))[0][0] == 0
+async def test_commits_that_meet_from_two_sides_do_not_wait_for_each_other(postgres_url, beside):
+    """Commits that change the same rows in opposite orders, each slow enough to meet the other: one goes after the
+    other, and none is given up.
+    """
+    ada, bob = an_account("ada"), an_account("bob")
+    one, two = a_session(ada), a_session(bob)
+    async with opened(postgres_url) as store, opened(postgres_url) as other:
+        await store.commit(Add(ada), Add(bob), Add(one), Add(two))
+        await beside.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; "
+            "END $$; CREATE TRIGGER slow AFTER UPDATE ON dutchdoor.sessions FOR EACH ROW EXECUTE FUNCTION slow();"
+            "CREATE TRIGGER slow AFTER UPDATE ON dutchdoor.accounts FOR EACH ROW EXECUTE FUNCTION slow();"
+        )
+        ends = [EndAll(bob.subject, "logout", NOW, keep=two.id), EndAll(ada.subject, "logout", NOW, keep=one.id)]
+        for meeting in (
+            lambda one, two, ada, bob: [Swap(one), Swap(two)],
+            lambda one, two, ada, bob: [Swap(ada), Swap(bob)],
+            lambda one, two, ada, bob: [Swap(ada), Swap(one)],
+            lambda one, two, ada, bob: [Swap(one), Swap(two), *ends],
+            lambda one, two, ada, bob: [Swap(ada), Swap(two), Expect(bob.subject, 0)],
+        ):
+            (one, ada), (two, bob) = await store.session(one.id), await store.session(two.id)
+            changes = meeting(one, two, ada, bob)
+            outcomes = await asyncio.gather(
+                store.commit(*changes), other.commit(*changes[::-1]), return_exceptions=True
+            )
+            assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Committed", "Conflict"]
 
 
 async def test_a_cancelled_caller_leaves_no_transaction_open(store, beside):
@@ -531,34 +527,42 @@ async def test_a_limit_is_exact_over_processes(postgres_url):
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
-async def test_who_revokes_sees_every_lease_or_is_seen(postgres_url):
-    """11. A node that registers while an entry is being committed is seen by it, or reads it at its first renewal."""
-    async with opened(postgres_url) as one, opened(postgres_url) as two:
-        for n in range(30):
-            row = replace(a_row(lease_for=float(n + 1)), log_epoch=1)
+async def test_who_revokes_sees_every_lease_or_is_seen(store, beside):
+    """11. A node that registers or renews while an entry is being committed waits for it: he who revokes has read all
+    leases by then, and would not see this one.
+    """
+    entry = a_revocation()
+    job, _ = postgres._job([Revoke(entry)])
+    row = replace(a_row(), log_epoch=1)
+    for joining in (lambda: store.node_register(row), lambda: store.node_renew(row, 0)):
+        async with beside.transaction():
+            await beside.execute("SET LOCAL synchronous_commit = on")
+            await beside.fetch(postgres._COMMIT, f"[{job.decode()}]")
+            task = asyncio.create_task(joining())
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%node_re%'"
 
-            async def join(row=row):
-                await two.node_register(row)
-                return await two.node_renew(row, 0)
+            async def waiting(task=task, waits=waits):
+                assert not task.done(), "it did not wait"
+                return (await store._all(waits))[0][0]
 
-            done, renewed = await asyncio.gather(one.commit(Revoke(a_revocation())), join())
-            assert done.longest_lease >= row.lease_for or done.seq <= renewed.head
-            await one.node_forget(row.id, row.stamp)
+            await until(waiting)
+        done = await task
+    assert done.head == 2, "a renewal reads the entry it waited for"
+    assert done.there
 
 
-async def test_a_notice_wakes_who_watches(postgres_url):
-    """An entry that another process commits wakes us long before the next look."""
+async def test_a_notice_wakes_who_watches(postgres_url, monkeypatch):
+    """An entry that another process commits wakes us by itself, before any look."""
+    monkeypatch.setattr(postgres, "_LISTEN_EVERY", 60.0)
     async with opened(postgres_url) as one, opened(postgres_url) as two:
         woken = asyncio.Event()
         unwatch = one.watch(woken.set)
         await asyncio.wait_for(woken.wait(), 10)  # it listens
         for _ in range(5):
-            await asyncio.sleep(0.05)
             woken.clear()
-            await two.commit(Revoke(a_revocation()))
-            begun = time.monotonic()
-            await asyncio.wait_for(woken.wait(), postgres._LISTEN_EVERY)
-        assert time.monotonic() - begun < postgres._LISTEN_EVERY
+            done = await two.commit(Revoke(a_revocation()))
+            while (await one.read_log(1, 0)).head < done.seq or not woken.is_set():
+                await asyncio.wait_for(woken.wait(), 10)
         unwatch()
 
 

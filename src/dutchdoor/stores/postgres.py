@@ -92,7 +92,7 @@ _SLOW, _PROBE_FOR = 0.1, 0.7
 has to say so. Both together are less than the second that callers are promised."""
 _CONNECT_FOR = 0.65
 _CONNECT_PATIENTLY_FOR = 5.0
-"""The same for opening, and for scans."""
+"""The same for what is watched over while it waits, and for opening."""
 _OPEN_FOR = 30.0
 """Seconds to wait for another process's migration."""
 _SCAN_FOR = 300.0
@@ -508,7 +508,21 @@ class _Lane:
     def __init__(self, connect: _Connector, statement_for: float) -> None:
         self._connect, self._statement_for = connect, statement_for
         self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
         self._made_at = 0.0
+
+    async def _reconnect(self) -> Connection:
+        at_most = _CONNECT_FOR if self._statement_for <= _STATEMENT_FOR else _CONNECT_PATIENTLY_FOR
+        connecting = self._connecting = asyncio.ensure_future(self._connect(self._statement_for, within=at_most))
+        try:
+            await asyncio.wait([connecting])  # `drop` may cancel it, and not us
+        finally:
+            connecting.cancel()
+            self._connecting = None
+        if connecting.cancelled():
+            raise Unavailable("postgres: no answer")
+        self._connection = connecting.result()
+        return self._connection
 
     async def fetch(self, sql: str, *values: object, within: float) -> list[Row]:
         """Run one statement, which is one transaction. Raises `Unavailable`, `Conflict` or `InvalidInput`."""
@@ -520,8 +534,7 @@ class _Lane:
             connection = self._connection
             if connection is None or connection.is_closed():
                 self._made_at = loop.time()
-                at_most = _CONNECT_FOR if self._statement_for <= _COMMIT_STATEMENT_FOR else _CONNECT_PATIENTLY_FOR
-                connection = self._connection = await self._connect(self._statement_for, within=at_most)
+                connection = await self._reconnect()
             if not self._connect.by_transaction:
                 return await connection.fetch(sql, *values)
             # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
@@ -550,6 +563,8 @@ class _Lane:
 
     def drop(self) -> None:
         """Cut the connection, whatever state it is in: a new one is in none."""
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
