@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tests.http.test_revocations import Follower, until
@@ -20,7 +20,8 @@ ADA, ROOT = "ada@example.com", "root@example.com"
 
 async def silent(world: World, **more: Any) -> Follower:
     """A verifier that has just got a lease, and will not be heard of again."""
-    follower = Follower(world, await world.add_verifier(), **more)
+    may: Literal["", "accept"] = "accept" if more.get("stale_policy") == "accept" else ""
+    follower = Follower(world, await world.add_verifier(may=may), **more)
     await follower.begin()
     return follower
 
@@ -226,6 +227,23 @@ async def test_a_verifier_that_accepts_when_stale_is_named(world: World) -> None
     answer = await leaving
     assert (answer.status, answer.json["fenced"], answer.json["accepting"]) == (202, False, ["orders"])
     assert answer.json["fenced_in_ms"] > 60_000
+
+
+async def test_a_stolen_key_does_not_accept_in_everybodys_way(world: World) -> None:
+    """Whoever has a key that was not made for it cannot say that he accepts without a lease, for which every log-out
+    would wait until all tokens have expired.
+    """
+    await world.register()
+    key = await world.add_verifier()
+    poll = {"holder": "x" * 22, "stale_policy": "accept"}
+    bearer = [("authorization", f"Bearer {key}")]
+    answer = await world.program().call("POST", "/auth/revocations/poll", json=poll, headers=bearer)
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
+    assert "--may-accept" in answer.json["detail"]
+    program = world.program()
+    await program.login(mode="hybrid")
+    left = await program.call("POST", "/auth/logout")
+    assert (left.status, left.json["fenced"]) == (200, True)
 
 
 async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:

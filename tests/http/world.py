@@ -16,7 +16,7 @@ import json as jsonlib
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tests.standins import MASTER, Clock, Mailbox, endless
 
@@ -339,11 +339,11 @@ class World:
         await self.store.commit(Add(row))
         return row.id, secret.text()
 
-    async def add_verifier(self, name: str = "orders") -> str:
+    async def add_verifier(self, name: str = "orders", *, may: Literal["", "accept"] = "") -> str:
         """Make a verifier key."""
         secret = VerifierSecret.mint(new_id())
         await self.store.commit(
-            Add(VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=self.clock()))
+            Add(VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=self.clock(), may=may))
         )
         return secret.text()
 

@@ -158,7 +158,7 @@ def a_client(id: str = "reports") -> RegisteredClient:
 
 
 def a_verifier(name: str = "orders") -> VerifierKey:
-    return VerifierKey(id=new_id(), name=name, secret_hash=os.urandom(32), created_at=NOW)
+    return VerifierKey(id=new_id(), name=name, secret_hash=os.urandom(32), created_at=NOW, may="accept")
 
 
 def a_revocation(id: str = "", expires_at: float = NOW + 600, subject: str = "") -> Revocation:

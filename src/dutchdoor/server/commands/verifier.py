@@ -34,9 +34,15 @@ def verifier() -> None:
 
 @verifier.command(epilog="Example: dutchdoor verifier add orders")
 @click.argument("name")
+@click.option(
+    "--may-accept",
+    is_flag=True,
+    help="For Verifier(stale='accept'), which is outside the promise: while it follows, no fence holds before every "
+    "token has expired.",
+)
 @as_json
 @with_settings("database", "master_key")
-def add(name: str, *, as_json: bool, **options: Any) -> None:
+def add(name: str, *, may_accept: bool, as_json: bool, **options: Any) -> None:
     """Make a verifier key for a service; all its processes share it. It is printed once and kept nowhere.
 
     The service gives it to Verifier(..., key=...), or finds it in DUTCHDOOR_VERIFIER_KEY.
@@ -44,7 +50,13 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
     if not _NAME.fullmatch(name):
         raise click.UsageError("A verifier's name is 1 to 64 letters, digits, or - _ . : It is shown in metrics.")
     secret = VerifierSecret.mint(new_id())
-    row = VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=time.time())
+    row = VerifierKey(
+        id=secret.id,
+        name=name,
+        secret_hash=secret.hash(),
+        created_at=time.time(),
+        may="accept" if may_accept else "",
+    )
 
     async def work(auth: Auth) -> None:
         now = auth.authority.clock()
@@ -87,7 +99,15 @@ def list_(*, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(
             {
-                "verifiers": [{"name": key.name, "id": key.id, "created_at": instant(key.created_at)} for key in keys],
+                "verifiers": [
+                    {
+                        "name": key.name,
+                        "id": key.id,
+                        "created_at": instant(key.created_at),
+                        "may_accept": key.may == "accept",
+                    }
+                    for key in keys
+                ],
                 "log": {"epoch": head.log_epoch, "seq": head.seq},
                 "nodes": [
                     {"id": row.id, "behind": behind, "lease_s": row.lease_for, "accepting": row.accepting}
@@ -97,8 +117,8 @@ def list_(*, as_json: bool, **options: Any) -> None:
         )
         return
     print_table(
-        ("name", "created", "id"),
-        ((key.name, instant(key.created_at), key.id) for key in keys),
+        ("name", "created", "id", "without a lease"),
+        ((key.name, instant(key.created_at), key.id, "may accept" if key.may else "-") for key in keys),
         empty="There are no verifiers.",
     )
     click.echo()

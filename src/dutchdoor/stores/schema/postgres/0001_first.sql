@@ -110,6 +110,7 @@ CREATE TABLE dutchdoor.verifiers (
     name text COLLATE "C" NOT NULL UNIQUE,
     secret_hash bytea NOT NULL,
     created_at double precision NOT NULL,
+    may text COLLATE "C" NOT NULL,
     revision bigint NOT NULL
 );
 

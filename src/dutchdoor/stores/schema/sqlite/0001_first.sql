@@ -103,6 +103,7 @@ CREATE TABLE verifiers (
     name TEXT NOT NULL UNIQUE,
     secret_hash BLOB NOT NULL,
     created_at REAL NOT NULL,
+    may TEXT NOT NULL,
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 
