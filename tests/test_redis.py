@@ -310,18 +310,70 @@ async def test_a_foreign_value_in_the_place_of_the_limits_is_replaced(valkey_url
 async def test_an_answer_to_another_question_lets_nobody_in(valkey_url, monkeypatch):
     """A verdict that does not name the attempt it is about counts for nothing."""
     async with opened(Far(), valkey_url) as store:
-        ask = store._limits.ask
+        ask = redis.asyncio.Redis.execute_command
 
-        async def another(question):
-            said, *waits = await ask(question)
+        async def another(client, *command, **options):
+            said, *waits = await ask(client, *command, **options)
             return [b"%d" % (int(said) - 1), *waits]
 
-        monkeypatch.setattr(store._limits, "ask", another)
+        monkeypatch.setattr(redis.asyncio.Redis, "execute_command", another)
         with pytest.raises(Unavailable):
             await store.hit([Bucket("slow:x", SLOW)], NOW)
 
 
+@pytest.mark.parametrize("answer", [7, None, b"x", [], [b"0"], [b"0", []], [b"0", None], [b"0", b"x"]])
+async def test_an_answer_of_another_form_lets_nobody_in(answer, valkey_url, monkeypatch):
+    """Whatever stands in Redis's place says: an attempt that was not decided is 503, and is told of soon."""
+    async with opened(Far(), valkey_url) as store:
+
+        async def another(client, *command, **options):
+            return [command[4], *answer[1:]] if isinstance(answer, list) and answer else answer
+
+        monkeypatch.setattr(redis.asyncio.Redis, "execute_command", another)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(store.hit([Bucket("slow:x", SLOW)], NOW), PATIENCE)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("the handler is closed"), EOFError(), AttributeError("write")])
+async def test_a_client_that_breaks_is_an_outage(failure, valkey_url, monkeypatch):
+    """A driver has many ways to fail: each is 503 and no error of ours, and the link comes back by itself."""
+    record = Far()
+    _, session = await a_signed_in(record)
+    async with opened(record, valkey_url) as store:
+
+        async def broken(client, *command, **options):
+            raise failure
+
+        with monkeypatch.context() as patch:
+            patch.setattr(redis.asyncio.Redis, "execute_command", broken)
+            with pytest.raises(Unavailable):
+                await store.hit([Bucket("slow:x", SLOW)], NOW)
+            assert await store.recent_session(session.id, 1) is None
+            assert not store._limits.is_up
+            await asyncio.sleep(0)
+        await until(lambda: store._limits.is_up and store._copies.is_up)
+        assert await store.hit([Bucket("slow:x", SLOW)], NOW) == (0.0, "")
+
+
 # --- copies of sessions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [7, None, b"x", b"xy", [], [None], [None] * 3, [7, 7], [None, [b"x"]], ["x", "y"]])
+async def test_an_answer_of_another_form_is_no_copy(answer, valkey_url, monkeypatch):
+    """Whatever stands in Redis's place says: nobody waits for ever, and nobody gets an error."""
+    record = Far()
+    ada, one = await a_signed_in(record)
+    two = a_session(ada, NOW + 1)
+    async with opened(record, valkey_url) as store:
+
+        async def another(client, *command, **options):
+            return answer
+
+        monkeypatch.setattr(redis.asyncio.Redis, "execute_command", another)
+        found = await asyncio.wait_for(
+            asyncio.gather(store.recent_session(one.id, 1), store.recent_session(two.id, 1)), PATIENCE
+        )
+        assert found == [None, None]
 
 
 async def test_a_copy_is_what_was_read_and_when(valkey_url, emptied):
@@ -936,7 +988,7 @@ def test_urls_are_read(url, expected):
         "redis://", "redis://h/x", "redis://h/0/1", "redis://a,b", "redis://h?timeout=3", "redis://h#x", "redis://h:x",
         "redis+sentinel://a,b", "redis+sentinel://a,b/s/x", "redis+cluster://", "redis+cluster://a/s/0",
         "redis+cluster://a/1", "unix://", "unix://host/path", "unix:///", "http://h", "redis", "", "redis://h?db=1&db=2",
-        "redis://h:99999", "unix:///run/v.sock/?db=x",
+        "redis://h:99999", "unix:///run/v.sock/?db=x", "redis://a..b", "redis://.h", "redis+cluster://a,b..c",
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_read_is_refused_and_not_repeated(url):

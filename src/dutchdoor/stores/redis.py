@@ -32,7 +32,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from itertools import count, islice
 from typing import Any
@@ -236,7 +236,7 @@ class RedisStore:
             return [None] * len(names)
         if not link.is_cluster:
             every = [*map(self._copy_key, names)]
-            return await link.ask(lambda client: client.execute_command("MGET", *every))
+            return await link.ask(lambda client: _values(client.execute_command("MGET", *every), len(every)))
         shards: dict[int, list[bytes]] = {}
         for name in names:
             shards.setdefault(_shard(name), []).append(self._copy_key(name))
@@ -245,8 +245,8 @@ class RedisStore:
             together = client.pipeline()  # one question to each server of the cluster
             for keys in shards.values():
                 together.execute_command("MGET", *keys)
-            answers: list[list[bytes | None]] = await together.execute()
-            return answers
+            answers = await together.execute()
+            return [_checked(answer, len(keys)) for answer, keys in zip(answers, shards.values(), strict=True)]
 
         found = dict(zip(shards, map(iter, await link.ask(ask)), strict=True))
         return [next(found[_shard(name)]) for name in names]
@@ -289,11 +289,14 @@ class RedisStore:
             args += [now, len(buckets)]
             for bucket in buckets:
                 args += [self._bucket(bucket), bucket.limit.interval, bucket.limit.burst]
-        said, *waits = await self._limits.ask(partial(_HIT, keys=[self._limits_key], args=args))
-        if said != number or len(waits) != sum(len(buckets) for _, buckets in attempts):
-            self._limits.lose(RedisError())
-            raise Unavailable("redis: an answer to another question")
-        numbers = map(float, waits)
+
+        async def ask(client: Client) -> list[float]:
+            said, *waits = await _HIT(client, keys=[self._limits_key], args=args)
+            if said != number or len(waits) != sum(len(buckets) for _, buckets in attempts):
+                raise RedisError("an answer to another question")
+            return [*map(float, waits)]
+
+        numbers = iter(await self._limits.ask(ask))
         return [list(islice(numbers, len(buckets))) for _, buckets in attempts]
 
     async def _forgive(self, give_back: Iterable[Bucket], forget: Iterable[Bucket]) -> None:
@@ -545,6 +548,17 @@ class _Sealer:
 
 def _shard(name: bytes) -> int:
     return name[0] % SPREAD
+
+
+async def _values(asked: Awaitable[Any], count: int) -> list[bytes | None]:
+    return _checked(await asked, count)
+
+
+def _checked(answer: Any, count: int) -> list[bytes | None]:
+    """Give an answer to MGET. One of another form is none, and comes from a connection that got out of step."""
+    if type(answer) is not list or len(answer) != count or not {*map(type, answer)} <= {bytes, type(None)}:
+        raise RedisError("an answer to another question")
+    return answer
 
 
 # --- scripts ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
-from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from dutchdoor.errors import Misconfigured, Unavailable
@@ -40,8 +39,10 @@ AT_ONCE = 4
 """Batches in flight of one kind. What is asked meanwhile becomes the next batch."""
 BATCH_AT_MOST = 256
 
-FAILURES = RedisError, OSError, TimeoutError, LookupError
-"""What a client raises that gets no good answer: in a cluster a KeyError where nobody serves a slot."""
+FAILURES = (Exception,)
+"""What a client raises that gets no good answer. A driver has many ways to fail: a KeyError in a cluster where nobody
+serves a slot, a RuntimeError of a transport that is closed, a TypeError where the answer has another form.
+"""
 
 log = logging.getLogger("dutchdoor.redis")
 
@@ -156,6 +157,7 @@ def _host(text: str, default: int) -> tuple[str, int]:
     host, port = parts.hostname, parts.port
     if not host or parts.path or parts.username is not None:
         raise ValueError
+    host.encode("idna")  # or the resolver says so, at each attempt
     return host, default if port is None else port
 
 
@@ -312,7 +314,10 @@ class Together(Generic[Q, A]):
         failure: Exception = Unavailable("redis: the store was closed")
         answers: list[A] | None = None
         try:
-            answers = await self._ask([question for question, _ in batch])
+            found = await self._ask([question for question, _ in batch])
+            if len(found) != len(batch):
+                raise Unavailable("redis: an answer to another question")
+            answers = found
         except Exception as exc:  # noqa: BLE001 - each who asked is told of it
             failure = exc
         finally:
