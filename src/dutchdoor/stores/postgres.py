@@ -1029,7 +1029,9 @@ def _locks(changes: Sequence[Change]) -> dict[str, object]:
                 sessions.append(_hex(_key(id)))
             case _:
                 pass
-    if len(accounts) + len(sessions) + len(sessions_of) <= 1:
+    # What belongs to an account, a token or a credential, is locked after it, in whatever order the changes are.
+    locking = sum(not isinstance(change, Add | Log | Revoke | Forgive) for change in changes)
+    if not (accounts or sessions) or (locking <= 1 and not sessions_of):
         return {}
     return {"accounts": accounts, "sessions": sessions, "sessions_of": sessions_of}
 
