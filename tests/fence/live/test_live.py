@@ -265,13 +265,16 @@ async def test_a_killed_key_is_refused_by_every_verifier(tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", ["one node", "four workers", "three nodes", "three nodes and Valkey"])
 async def test_a_million_checks_under_every_fault(tmp_path: Path, kind: str) -> None:
     """Twenty verifiers, every fault, round after round, until a million checks were made."""
-    with stored({"three nodes": "postgres", "three nodes and Valkey": "valkey"}.get(kind, "sqlite")) as place:
-        made = rounds = 0
-        while made < 1_000_000 or rounds < 5:
-            rounds += 1
-            more = {"nodes": 3 if place else 1, "workers": 4 if kind == "four workers" else 1}
-            with cluster(tmp_path / f"{rounds}", local=True, lease="1s", **more, **place) as ours:
-                live = Live(ours, rounds, lease=1.0)
-                await live.prepare(200)
-                ways = (*every_way(live), live.store_gone) if place else every_way(live)
-                made += await run(live, count=20, ends=180, checks=10_000, ways=ways, at_once=3, pause=0.002, rounds=4)
+    store = {"three nodes": "postgres", "three nodes and Valkey": "valkey"}.get(kind, "sqlite")
+    made = rounds = 0
+    while made < 1_000_000 or rounds < 5:
+        rounds += 1
+        more = {"nodes": 1 if store == "sqlite" else 3, "workers": 4 if kind == "four workers" else 1}
+        with (
+            stored(store) as place,
+            cluster(tmp_path / f"{rounds}", local=True, lease="1s", **more, **place) as ours,
+        ):
+            live = Live(ours, rounds, lease=1.0)
+            await live.prepare(200)
+            ways = (*every_way(live), live.store_gone) if place else every_way(live)
+            made += await run(live, count=20, ends=180, checks=10_000, ways=ways, at_once=3, pause=0.002, rounds=4)
