@@ -193,8 +193,8 @@ SETTINGS: tuple[Setting, ...] = (
         kind="url",
         default="sqlite:///dutchdoor.db",
         fallback="DATABASE_URL",
-        does="Where everything is kept: sqlite:///relative.db, sqlite:////absolute/path.db, or memory: to try "
-        "things out.",
+        does="Where everything is kept: sqlite:///relative.db, sqlite:////absolute/path.db, "
+        "postgresql://user:password@host:5432/database, or memory: to try things out.",
         why="A file beside the working directory needs nothing installed.",
     ),
     Setting(

@@ -44,7 +44,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 import msgspec
 from asyncpg.connect_utils import SessionAttribute
-from asyncpg.exceptions import PostgresError
+from asyncpg.exceptions import ClientConfigurationError, PostgresError
 from msgspec import Struct
 
 from dutchdoor.accounts import Account, Credential
@@ -609,8 +609,14 @@ def _meant(exc: BaseException) -> DutchdoorError:
         return Unavailable(f"postgres: {state} {exc}")
     if isinstance(exc, ssl.SSLError):
         return Unavailable(f"postgres: TLS: {exc.reason}")
+    if isinstance(exc, ClientConfigurationError):
+        # Of the driver's texts only those that hold no more than a path are repeated.
+        text = str(exc.args[0])
+        known = text.startswith(("`sslmode` parameter", "root certificate file"))
+        return _Refusal(f"postgres: {text if known else 'the URL cannot be used as it is'}")
     if isinstance(exc, OSError):
-        return Unavailable(f"postgres: {exc.strerror or type(exc).__name__}")
+        # Without a number it is the driver's own: a server that speaks no TLS.
+        return Unavailable(f"postgres: {exc.strerror or (exc if type(exc) is ConnectionError else type(exc).__name__)}")
     return Unavailable(f"postgres: {type(exc).__name__}")
 
 
