@@ -41,7 +41,8 @@ def read(settings: dict[str, object], **changed: object) -> Settings:
 
 
 def found(settings: dict[str, object], **changed: object) -> dict[str, Finding]:
-    return {each.setting: each for each in findings(read(settings, **changed))}
+    """The worst of each setting."""
+    return {each.setting: each for each in reversed(findings(read(settings, **changed)))}
 
 
 def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> None:
@@ -134,9 +135,38 @@ def test_what_serve_would_not_read_is_refused(safe: dict[str, object]) -> None:
         {"public_url": "http://auth.example.com"},
         {"origin": ("https://*.example.com",)},
         {"proxy": ("x",)},
+        {"database": "postgresql://db.example.com/"},
+        {"database": "postgres://db.example.com/door"},
+        {"redis": "redis://valkey.example.com:99999"},
     ):
         with pytest.raises(Misconfigured):
             found(safe, **changed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "url", "is_open"),
+    [
+        ("database", "postgresql://db.example.com/door", True),
+        ("database", "postgresql://db.example.com/door?sslmode=require", True),
+        ("database", "postgresql://127.0.0.1,db.example.com/door?sslmode=prefer", True),
+        ("database", "postgresql://db.example.com/door?sslmode=verify-full", False),
+        ("database", "postgresql://localhost/door", False),
+        ("database", "postgresql://127.0.0.1:5433,[::1]/door", False),
+        ("database", "postgresql:///door?host=/run/postgresql", False),
+        ("database", "postgresql:///door?host=db.example.com", True),
+        ("redis", "redis://valkey.example.com/0", True),
+        ("redis", "redis+sentinel://10.0.0.1,10.0.0.2/door", True),
+        ("redis", "rediss+cluster://10.0.0.1,10.0.0.2", False),
+        ("redis", "rediss://valkey.example.com/0", False),
+        ("redis", "redis://127.0.0.1/0", False),
+        ("redis", "unix:///run/valkey.sock", False),
+    ],
+)
+def test_a_way_that_others_can_read_is_found(safe: dict[str, object], setting: str, url: str, is_open: bool) -> None:
+    """Connections that leave the machine without TLS that is verified are a choice to know about."""
+    findings_of_it = found(safe, **{setting: url})
+    assert (setting in findings_of_it) == is_open
+    assert not is_open or not findings_of_it[setting].matters
 
 
 def test_j18_the_revocation_window_is_a_number(safe: dict[str, object]) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography import x509
 from msgspec import Struct
@@ -19,6 +19,7 @@ from dutchdoor.server.assemble import sqlite_file
 from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.serve import refuse_unsafe, tls_context
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.stores.urls import make_store
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 
@@ -47,12 +48,14 @@ def findings(settings: Settings) -> list[Finding]:
     """List what is unsafe, the worst first. Raises `Misconfigured` for what `serve` would refuse to read."""
     Edge(public_url=settings.public_url, hosts=settings.other_host, proxies=settings.proxy)
     Cors(settings.origin)
+    make_store(settings.database.reveal(), "" if settings.redis is None else settings.redis.reveal())
     found = [
         *_reach(settings),
         *_tls(settings),
         *_tokens(settings),
         *_people(settings),
         *_keeping(settings),
+        *_ways(settings),
         *_arguments(settings),
         *_files(settings),
     ]
@@ -241,6 +244,41 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
                 why="One copy of that directory, a backup for example, holds both halves of what signs anybody in.",
                 matters=False,
             )
+
+
+def _ways(settings: Settings) -> Iterator[Finding]:
+    url = settings.database.reveal()
+    if url.startswith("postgresql:"):
+        options = dict(parse_qsl(urlsplit(url).query))
+        if options.get("sslmode") != "verify-full" and _leaves_the_machine(url, options.get("host", "")):
+            yield Finding(
+                setting="database",
+                what="Whose certificate the database shows is not looked at, if there is TLS at all.",
+                why="Who is in between reads and changes everything. On a network that is not yours alone add "
+                "?sslmode=verify-full to the URL.",
+                matters=False,
+            )
+    url = "" if settings.redis is None else settings.redis.reveal()
+    if url.startswith("redis") and not url.startswith("rediss") and _leaves_the_machine(url):
+        yield Finding(
+            setting="redis",
+            what="The connection to Redis is not encrypted.",
+            why="Who is in between learns its password and lifts limits, though not those in the database. On a "
+            "network that is not yours alone write rediss://.",
+            matters=False,
+        )
+
+
+def _leaves_the_machine(url: str, instead: str = "") -> bool:
+    hosts = instead or urlsplit(url).netloc.rpartition("@")[2]
+    return not all(_is_here(urlsplit(f"//{host}").hostname or "") for host in hosts.split(",") if host[:1] != "/")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in {"", "localhost"}
 
 
 def _arguments(settings: Settings) -> Iterator[Finding]:
