@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncpg
 import pytest
 
 from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
-from dutchdoor.stores.postgres import PostgresStore, from_url
+from dutchdoor.stores.postgres import PostgresStore, _meant, from_url
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,12 @@ async def test_a_server_without_tls_says_so(postgres_url):
     with pytest.raises(Unavailable) as refused:
         await from_url(f"{postgres_url}?sslmode=require").open()
     assert "rejected SSL upgrade" in refused.value.reason
+
+
+def test_behind_pgbouncer_the_option_is_named():
+    """PgBouncer refuses the settings that a connection of ours begins with, whichever way it pools."""
+    refused = asyncpg.exceptions.ProtocolViolationError("unsupported startup parameter: default_transaction_isolation")
+    assert "pooling=transaction" in _meant(refused).reason
 
 
 async def test_a_number_that_is_too_large_is_the_callers_and_no_outage(postgres_url):

@@ -604,6 +604,8 @@ def _meant(exc: BaseException) -> DutchdoorError:
             return Conflict(f"postgres: {state}")
         if state.startswith(_INVALID):
             return InvalidInput(f"postgres: {state} {exc}")
+        if "unsupported startup parameter" in str(exc):  # PgBouncer, in any mode
+            return _Refusal(f"postgres: {exc}: behind a proxy that pools add ?pooling=transaction to the URL")
         if state in _HOPELESS:
             return _Refusal(f"postgres: {exc}")
         return Unavailable(f"postgres: {state} {exc}")
