@@ -232,6 +232,8 @@ class Proxy:
             connection = Connection(client, None)
             self._connections.add(connection)
             connection.task = asyncio.ensure_future(self._carry(connection))
+            # One that is cancelled before it began closes nothing by itself.
+            connection.task.add_done_callback(lambda _, client=client: client.close())
 
     def _reset(self) -> None:
         for each in list(self._connections):
