@@ -750,6 +750,31 @@ async def test_a_subject_that_a_restore_lost_does_not_get_its_tokens_back(store:
     await over.close()
 
 
+@pytest.mark.parametrize(("older", "upto", "head"), [(0, 1, 1), (1, 4096, 9000)])
+async def test_a_store_that_has_lost_revocations_is_found_out(
+    store: Store, caplog: pytest.LogCaptureFixture, older: int, upto: int, head: int
+) -> None:
+    """A log that is shorter than it was, or an older one, is an error in our log that says what to do, once; and an
+    older one is not read for ever: whoever waits for it is told that the store is out of reach.
+    """
+    headless = Headless(store)
+    async with a_node(headless) as fencing:
+        await ended(fencing, "a")
+        await ended(fencing, "b")
+        await fencing.follow()
+        log_epoch, salt = fencing.node.log_epoch - older, fencing.log.salt
+
+        async def read_log(log_epoch_: int, after: int) -> Renewed:
+            return Renewed(there=True, log_epoch=log_epoch, salt=salt, after=0, entries=(), upto=upto, head=head)
+
+        headless.read_log = read_log  # type: ignore[method-assign]
+        for _ in range(2):
+            async with asyncio.timeout(SOON):
+                with pytest.raises(Unavailable) if older else contextlib.nullcontext():
+                    await fencing._read()
+        assert len([record for record in caplog.records if "dutchdoor restored" in record.getMessage()]) == 1
+
+
 async def test_whoever_hangs_up_leaves_no_fence_behind(store: Store) -> None:
     """A caller that goes away while it waits takes its fence along, however long that would have taken."""
     async with a_node(store) as node:

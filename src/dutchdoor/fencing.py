@@ -123,7 +123,7 @@ class Fencing:
         self._rings_at = math.inf
         self._sweeper: asyncio.TimerHandle | None = None
         self._unwatch: Callable[[], None] | None = None
-        self._out_of_reach = False
+        self._out_of_reach = self._has_lost = False
 
     @property
     def log(self) -> RevocationLog:
@@ -219,6 +219,9 @@ class Fencing:
             answer = await self.store.read_log(node.log_epoch, node.applied_seq)
             now = self.now()
             self._see_time(answer, sent_at, now)
+            self._see_loss(node, answer)
+            if answer.log_epoch < node.log_epoch:
+                raise Unavailable("the store's log is an older one than was read before")
             node.heard(answer, now)
             node.see_time_of_day(self.clock())
             self._carry_out()
@@ -333,6 +336,7 @@ class Fencing:
             now = self.now()
             if isinstance(answer, Renewed):
                 self._see_time(answer, sent_at, now)
+                self._see_loss(node, answer)
             node.answered(ask.number, answer, now)
             if isinstance(answer, Renewed):
                 node.see_time_of_day(self.clock())
@@ -359,6 +363,15 @@ class Fencing:
         elif self._out_of_reach and not out_of_reach:
             _log.warning("the revocation log is in reach again")
         self._out_of_reach = out_of_reach
+
+    def _see_loss(self, node: Node, answer: Renewed) -> None:
+        """Say so when the store knows less than it told before: a replica was promoted that lagged, or a backup put
+        back, and nobody has said so. Numbers are given out again then, and fences may be told too soon.
+        """
+        lost = (answer.log_epoch, answer.head) < (node.log_epoch, node.applied_seq)
+        if lost and not self._has_lost:
+            _log.error("the store has lost revocations that it had acknowledged; run `dutchdoor restored` now")
+        self._has_lost = lost
 
     def _attend(self) -> None:
         """Be told when the log grows, while somebody waits for it."""
