@@ -12,14 +12,16 @@ import hashlib
 import hmac
 import re
 import secrets
+from base64 import urlsafe_b64encode
 from binascii import Error as NotBase64
+from binascii import a2b_base64
 from typing import ClassVar, Self
 
 import pybase64
 
 from dutchdoor.errors import InvalidToken
 
-__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id"]
+__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id", "packed", "unpacked"]
 
 ID_BYTES, ID_CHARS, SECRET_BYTES = 16, 22, 20
 
@@ -56,6 +58,23 @@ def new_id() -> str:
 def new_ordered_id(now: float) -> str:
     """Make an id that sorts by birth: 6 bytes of milliseconds, 10 random bytes."""
     return encode((int(now * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + secrets.token_bytes(ID_BYTES - 6))
+
+
+_is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
+"""Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four bits to spare, all zero."""
+
+
+def packed(id: str) -> bytes | None:
+    """Give the 16 bytes that a store keeps an id as, or None for a text that is no canonical form of 16 bytes.
+
+    Two texts must never meet in one row: the second would be an id that we did not make and yet found.
+    """
+    return a2b_base64(id.replace("-", "+").replace("_", "/") + "==") if _is_16_bytes(id) else None
+
+
+def unpacked(key: bytes) -> str:
+    """Give the text of 16 bytes."""
+    return urlsafe_b64encode(key)[:-2].decode()
 
 
 def is_id(text: str) -> bool:

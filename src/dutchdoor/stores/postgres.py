@@ -28,10 +28,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import re
 import ssl
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -50,6 +47,7 @@ from msgspec import Struct
 from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Misconfigured, Unavailable
 from dutchdoor.events import AuditEvent
+from dutchdoor.ids import packed, unpacked
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket
 from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
@@ -1152,24 +1150,17 @@ def _hex(value: bytes) -> str:
     return "\\x" + value.hex()
 
 
-_is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
-"""Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four bits to spare, all zero."""
 _NOT_OURS = bytes(17)
 
 
 def _key(id: str) -> bytes:
-    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else longer than any of ours.
-
-    Two texts must never meet in one row: the second would be an id that we did not make and yet found.
-    """
-    if _is_16_bytes(id):
-        return a2b_base64(id.replace("-", "+").replace("_", "/") + "==")
-    return _NOT_OURS + id.encode(errors="surrogatepass")
+    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else longer than any of ours."""
+    return packed(id) or _NOT_OURS + id.encode(errors="surrogatepass")
 
 
 def _id(key: bytes) -> str:
     if len(key) == 16:  # noqa: PLR2004
-        return urlsafe_b64encode(key)[:-2].decode()
+        return unpacked(key)
     return key.removeprefix(_NOT_OURS).decode(errors="surrogatepass")
 
 

@@ -26,14 +26,11 @@ import hashlib
 import json
 import mmap
 import os
-import re
 import sqlite3
 import sys
 import threading
 import time
 import weakref
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -48,6 +45,7 @@ from msgspec.structs import replace
 from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailable
 from dutchdoor.events import AuditEvent
+from dutchdoor.ids import packed, unpacked
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, decide_all, give_back
 from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
@@ -1170,20 +1168,13 @@ def _must_be_moving(transaction: _Transaction) -> None:
         raise Conflict("no move into this store was begun")
 
 
-_is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
-"""Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four bits to spare, all zero."""
-
-
 def _key(id: str) -> bytes | str:
-    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else the text itself.
-
-    Two texts must never meet in one row: the second would be an id that we did not make and yet found.
-    """
-    return a2b_base64(id.replace("-", "+").replace("_", "/") + "==") if _is_16_bytes(id) else id
+    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else the text itself."""
+    return packed(id) or id
 
 
 def _id(key: bytes | str) -> str:
-    return key if isinstance(key, str) else urlsafe_b64encode(key)[:-2].decode()
+    return key if isinstance(key, str) else unpacked(key)
 
 
 def _joined(names: tuple[str, ...]) -> str:
