@@ -181,7 +181,7 @@ def test_j03_a_header_that_brings_a_key_is_refused(name: str) -> None:
         {},
         True,
         "é",
-        ES.kid + " ",
+        pytest.param(ES.kid + " ", id="its own and a space"),
     ],
 )
 def test_j04_a_kid_is_looked_up_exactly_or_refused(kid: Any) -> None:
