@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -467,20 +468,20 @@ def polls(server: Running, hang: threading.Event, answers: list[tuple[float, Any
     server is gone.
     """
     place = {"log_epoch": 0, "applied_seq": 0}
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
-    while True:
-        body = json.dumps({"holder": "A" * 22, "wait_ms": 60_000, **place})
-        try:
-            connection.request("POST", POLL, body, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
-        except OSError:
-            return
-        assert answer.status == 200, said
-        answers.append((time.monotonic(), said))
-        place = {"log_epoch": said["log_epoch"], "applied_seq": said["upto_seq"]}
-        if said["lease_ms"]:
-            hang.set()
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=30)) as connection:
+        while True:
+            body = json.dumps({"holder": "A" * 22, "wait_ms": 60_000, **place})
+            try:
+                connection.request("POST", POLL, body, {"content-type": "application/json"})
+                answer = connection.getresponse()
+                said = json.loads(answer.read())
+            except OSError:
+                return
+            assert answer.status == 200, said
+            answers.append((time.monotonic(), said))
+            place = {"log_epoch": said["log_epoch"], "applied_seq": said["upto_seq"]}
+            if said["lease_ms"]:
+                hang.set()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
