@@ -56,7 +56,7 @@ class Far(MemoryStore):
 
     def __init__(self):
         super().__init__()
-        self._log_epoch = FIRST_EPOCH  # as a database that loses nothing
+        self.first_epoch = self._log_epoch = FIRST_EPOCH  # as a database that loses nothing
 
     def head(self):
         return None

@@ -26,7 +26,6 @@ from dutchdoor.revocation.log import RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
 from dutchdoor.revocation.rows import (
-    FIRST_EPOCH,
     Forget,
     LogHead,
     Question,
@@ -139,7 +138,7 @@ class Fencing:
 
     def _new_node(self) -> Node:
         # A store that keeps nothing has a first epoch of its own in each life, and lost nothing since that began.
-        return Node(self.terms, first_epoch=getattr(self.store, "first_epoch", FIRST_EPOCH))
+        return Node(self.terms, first_epoch=self.store.first_epoch)
 
     def dismiss(self) -> None:
         """Answer all who poll, without a lease, and grant nothing more: this process was asked to stop. Requests that

@@ -159,6 +159,11 @@ class Committed(Struct, frozen=True):
 class Store(Protocol):
     """Where records are kept. Every method may raise `Unavailable`; only `commit` raises `Conflict`."""
 
+    @property
+    def first_epoch(self) -> int:
+        """The log epoch that this store begins with. While it has no other, nothing it acknowledged was ever lost."""
+        ...
+
     async def open(self) -> None:
         """Connect, and bring the schema up to date. Safe to kill at any step and to repeat."""
         ...

@@ -109,7 +109,7 @@ class Node:
 
     Args:
         terms: what leases are granted on.
-        first_epoch: the log epoch in which the store has never been restored.
+        first_epoch: the log epoch that the store begins with, in which it was never restored.
         new_id: makes ids and stamps: random, never the same twice.
         draw: gives a number between 0 and 1, for jitter.
     """

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dutchdoor.events import AuditEvent
-from dutchdoor.revocation.rows import FIRST_EPOCH
 from dutchdoor.server.config import Secret
 from dutchdoor.store import Change, Committed, Log, Store
 from dutchdoor.web.api import Route
@@ -39,6 +38,7 @@ class ToldStore:
 
     def __init__(self, store: Store, *told: Commit) -> None:
         self._commit, self._told = store.commit, told
+        self.first_epoch = store.first_epoch
         self.open, self.close = store.open, store.close
         self.session, self.sessions_of = store.session, store.sessions_of
         self.account, self.account_by_email, self.accounts = store.account, store.account_by_email, store.accounts
@@ -50,7 +50,6 @@ class ToldStore:
         self.node_register, self.node_renew = store.node_register, store.node_renew
         self.node_rows, self.node_forget = store.node_rows, store.node_forget
         self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
-        self.first_epoch: int = getattr(store, "first_epoch", FIRST_EPOCH)
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()

@@ -85,6 +85,7 @@ class MemoryStore:
         self._log: list[Revocation] = []
         self._log_of: dict[str, list[Revocation]] = {}
         self._seq = 0
+        # Nothing outlives this process, so that each life begins a log of its own.
         self.first_epoch = self._log_epoch = int(clock() * 1000)
         self._salt = secrets.token_bytes(16)
         self._nodes: dict[str, NodeRow] = {}

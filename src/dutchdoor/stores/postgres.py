@@ -55,7 +55,7 @@ from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Kind as EntryKind
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.revocation.rows import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
 from dutchdoor.store import (
     Add,
@@ -158,6 +158,8 @@ class PostgresStore:
     `by_transaction` is for a proxy that gives each transaction another connection: nothing is kept in one then, and
     nobody listens. A round trip becomes four.
     """
+
+    first_epoch = FIRST_EPOCH
 
     def __init__(self, url: str, *, by_transaction: bool = False) -> None:
         self._make = _Connector(url, by_transaction=by_transaction)

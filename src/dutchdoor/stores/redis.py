@@ -113,6 +113,7 @@ class RedisStore:
 
     def __init__(self, store: Store, address: Address, *, key: bytes = b"") -> None:
         self._record, self._address = store, address
+        self.first_epoch = store.first_epoch
         self._key = key or secrets.token_bytes(32)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: list[Callable[[], None]] = []

@@ -52,7 +52,7 @@ from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.revocation.rows import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
 from dutchdoor.sessions import Session
 from dutchdoor.store import (
     Add,
@@ -115,6 +115,8 @@ def from_url(url: str) -> Store:
 
 class SqliteStore:
     """See `dutchdoor.store.Store`. Make and open one in each process, after forking."""
+
+    first_epoch = FIRST_EPOCH
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # Symbolic links are followed, as SQLite follows them for its own files beside the database. Two processes that
