@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.backing import new_database
 
 from dutchdoor.errors import Conflict
-from dutchdoor.store import Add, Discard, End, EndAll, Expect, Log, Remove, Revoke, Swap, Take
+from dutchdoor.store import Add, Discard, End, EndAll, Expect, Log, Remove, Revoke, Swap, Take, joined, words
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
@@ -69,6 +71,30 @@ def test_shared_law(kind, law, tmp_path):
     """A store that processes share obeys the law over processes, those that are killed included."""
     with ExitStack() as stack:
         law(making(kind, tmp_path, stack))
+
+
+@given(st.lists(st.text("ab \t\N{NO-BREAK SPACE}", max_size=3), max_size=4).map(tuple))
+def test_roles_are_joined_as_they_are_or_not_at_all(names):
+    """No role is read that nobody was given: one with a space in it would be two."""
+    try:
+        text = joined(names)
+    except ValueError:
+        assert "" in names or " " in "".join(names)
+    else:
+        assert words(text) == names
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_role_is_one_word(kind, tmp_path):
+    """A store that joins roles refuses those that it could not take apart again, and writes nothing."""
+    with ExitStack() as stack:
+        store = making(kind, tmp_path, stack)()
+        await store.open()
+        for roles in (("",), ("not admin",)):
+            with pytest.raises(ValueError, match="empty or holds a space"):
+                await store.commit(Add(replace(an_account(), roles=roles)))
+        assert await store.accounts() == []
+        await store.close()
 
 
 MOVES = [

@@ -31,6 +31,7 @@ The laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from msgspec import Struct
@@ -48,7 +49,7 @@ from dutchdoor.verifier_keys import VerifierKey
 
 __all__ = [
     "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "Forgive", "Log", "Record", "Remove",
-    "Revoke", "Store", "Swap", "Take",
+    "Revoke", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
 Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient | VerifierKey
@@ -154,6 +155,24 @@ class Committed(Struct, frozen=True):
     """The log that `seq` counts in."""
     longest_lease: float = 0.0
     """Seconds: the longest in any node's row, read in the commit if it revoked anything."""
+
+
+def joined(names: tuple[str, ...]) -> str:
+    """Join roles or `amr` values by spaces, for stores that keep them so.
+
+    Raises:
+        ValueError: a name is empty or holds a space, and would be read as others than were written.
+    """
+    text = " ".join(names)
+    if words(text) != names:
+        raise ValueError("a role or an amr value is empty or holds a space")
+    return text
+
+
+@lru_cache(1024)
+def words(text: str) -> tuple[str, ...]:
+    """Take apart what `joined` joined."""
+    return tuple(text.split(" ")) if text else ()
 
 
 class Store(Protocol):

@@ -72,6 +72,8 @@ from dutchdoor.store import (
     Store,
     Swap,
     Take,
+    joined,
+    words,
 )
 from dutchdoor.verifier_keys import VerifierKey
 
@@ -95,8 +97,6 @@ _OPEN_FOR = 30.0
 """Seconds to wait for another process's migration."""
 _SCAN_FOR = 300.0
 """Seconds for a look at every row of a kind."""
-_BEGIN_FOR = 3600.0
-"""Seconds for a new log epoch, which writes a row for each account."""
 _LISTEN_EVERY = 1.0
 """Seconds between two looks whether the connection that listens is alive, and at the log itself."""
 _POLL_EVERY = 0.1
@@ -137,6 +137,12 @@ def from_url(url: str) -> Store:
         _ = parts.port if "," not in parts.netloc else None
     except ValueError:
         options, parts = {"": ""}, None
+    if _is_cut_short(url):
+        text = (
+            "In the database's URL a user name or a password holds a character that a URL takes for its own. "
+            "Write / as %2F there, ? as %3F, # as %23, @ as %40, : as %3A, [ as %5B, ] as %5D and % as %25."
+        )
+        raise Misconfigured(text, message=text)
     pooling = options.pop("pooling", "session")
     if (
         parts is None
@@ -150,6 +156,16 @@ def from_url(url: str) -> Store:
         )
         raise Misconfigured(text, message=text)
     return PostgresStore(parts._replace(query=urlencode(options)).geturl(), by_transaction=pooling == "transaction")
+
+
+def _is_cut_short(url: str) -> bool:
+    """Tell whether what stands before the host goes on behind the first / ? or #, where a URL says that the host ends:
+    the rest of a password would be taken for a database, and its beginning for a port.
+    """
+    address = url.partition("://")[2]
+    ends = min((at for mark in "/?#" if (at := address.find(mark)) >= 0), default=len(address))
+    path = address[ends:].partition("?")[0]
+    return "@" in path or "#" in address or ("@" in address[ends:] and "@" not in address[:ends])
 
 
 class PostgresStore:
@@ -237,7 +253,7 @@ class PostgresStore:
         return rows[0] if rows else None
 
     async def _scan(self, sql: str, *values: object) -> list[Row]:
-        """Ask what may take long."""
+        """Ask what may take long, and look meanwhile whether the server is there."""
         self._must_be_open()
         return await self._scans.fetch(sql, *values)
 
@@ -249,17 +265,17 @@ class PostgresStore:
         return [_session_and_account(row)[0] for row in await self._all(_SESSIONS_OF, _text(subject), limit)]
 
     async def account(self, subject: str) -> Account | None:
-        row = await self._one(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a WHERE a.subject = $1", _text(subject))
+        row = await self._one(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.subject = $1", _text(subject))
         return None if row is None else _account(row)
 
     async def account_by_email(self, email: str) -> Account | None:
-        row = await self._one(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a WHERE a.email = $1", _text(email))
+        row = await self._one(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", _text(email))
         return None if row is None else _account(row)
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         # `position` and not LIKE: it has no wildcards to escape.
         sql = (
-            f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a WHERE a.subject > $1 AND position($2 IN a.folded) > 0 "
+            f"SELECT {_ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.subject > $1 AND position($2 IN a.folded) > 0 "
             "ORDER BY a.subject LIMIT $3"
         )
         return [_account(row) for row in await self._scan(sql, _text(after), _text(search.casefold()), limit)]
@@ -331,17 +347,8 @@ class PostgresStore:
         return int(count)
 
     async def begin_log_epoch(self, now: float) -> int:
-        ((begun,),) = await self._patiently("SELECT dutchdoor.begin_log_epoch_1($1)", int(now * 1000))
+        ((begun,),) = await self._scan("SELECT dutchdoor.begin_log_epoch_1($1)", int(now * 1000))
         return int(begun)
-
-    async def _patiently(self, sql: str, *values: object) -> list[Row]:
-        """Run a statement that writes every row of a kind, on a connection of its own."""
-        self._must_be_open()
-        lane = _Lane(self._make, _BEGIN_FOR)
-        try:
-            return await lane.fetch(sql, *values, within=_BEGIN_FOR)
-        finally:
-            await lane.close()
 
     async def node_register(self, row: NodeRow) -> None:
         await self._all("SELECT dutchdoor.node_register_1($1)", _json(_node_values(row)).decode())
@@ -418,15 +425,15 @@ class PostgresStore:
         return {kind: noted[kind] for kind in KINDS if kind in noted} if noted else None
 
     async def begin_move(self, log: LogState) -> None:
-        await self._patiently("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
+        await self._scan("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
 
     async def take_in(self, kind: Kind, page: Page) -> None:
         write = _STORED[kind].write
         rows = _json([write(record) for record in page.records]).decode()
-        await self._patiently("SELECT dutchdoor.take_in_1($1, $2, $3)", kind, rows, page.after)
+        await self._scan("SELECT dutchdoor.take_in_1($1, $2, $3)", kind, rows, page.after)
 
     async def end_move(self, now: float) -> int:
-        ((begun,),) = await self._patiently("SELECT dutchdoor.end_move_1($1)", int(now * 1000))
+        ((begun,),) = await self._scan("SELECT dutchdoor.end_move_1($1)", int(now * 1000))
         return int(begun)
 
 
@@ -475,11 +482,18 @@ class _Connector:
         return connection
 
     async def _check(self, connection: Connection) -> None:
-        """A program of the next version may have migrated while we were away, in a way that leaves us behind."""
+        """See who answers, before anything is asked or told.
+
+        A program of the next version may have migrated while we were away, in a way that leaves us behind. And a server
+        that was promoted may lack what another one acknowledged: then a new log begins here, as after a restore. A
+        server that takes writes keeps its timeline for as long as it keeps a connection.
+        """
         await connection.execute(_begin(_STATEMENT_FOR))
         newer = await connection.fetch(
             "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
         )
+        if not newer:
+            await connection.execute("SELECT dutchdoor.attend_1(true)")
         await connection.execute("COMMIT")
         if newer:
             raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
@@ -538,8 +552,9 @@ class _Lane:
             if not self._connect.by_transaction:
                 return await connection.fetch(sql, *values)
             # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
-            # else's connection, and somebody else's statement with it; inside a transaction it does not.
-            await connection.execute(_begin(self._statement_for))
+            # else's connection, and somebody else's statement with it; inside a transaction it does not. The server
+            # behind it may be another one than a moment ago.
+            await connection.execute(f"{_begin(self._statement_for)}; SELECT dutchdoor.attend_1(false)")
             rows = await connection.fetch(sql, *values)
             await connection.execute("COMMIT")
             return rows
@@ -548,13 +563,13 @@ class _Lane:
                 self._connect.lost_at = loop.time()
             if self._connect.by_transaction or _is_fatal(exc):
                 self.drop()
-            raise _meant(exc) from exc
+            raise _meant(exc) from None
         except DutchdoorError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail
             self.drop()
             self._connect.lost_at = loop.time()
-            raise _meant(exc) from exc
+            raise _meant(exc) from None
         except BaseException:
             self.drop()
             raise
@@ -593,22 +608,24 @@ _HOPELESS = frozenset({"28000", "28P01", "3D000", "42501", "42704"})
 
 
 def _meant(exc: BaseException) -> DutchdoorError:
-    """What an exception of the driver or the network is to those who use a store."""
+    """What an exception of the driver or the network is to those who use a store. It is raised from none: the original
+    holds values of rows, such as an e-mail address that is taken, and a log of it would show them.
+    """
     if isinstance(exc, DutchdoorError):
         return exc
     if isinstance(exc, TimeoutError):
         return Unavailable("postgres: no answer")
     if isinstance(exc, PostgresError):
-        state = exc.sqlstate or ""
+        state, text = exc.sqlstate or "", str(exc.args[0])  # without the lines after it, DETAIL and HINT
         if state in _CONFLICTS:
             return Conflict(f"postgres: {state}")
-        if state.startswith(_INVALID):
-            return InvalidInput(f"postgres: {state} {exc}")
-        if "unsupported startup parameter" in str(exc):  # PgBouncer, in any mode
-            return _Refusal(f"postgres: {exc}: behind a proxy that pools add ?pooling=transaction to the URL")
+        if state.startswith(_INVALID):  # its text repeats the value
+            return InvalidInput(f"postgres: {state} {type(exc).__name__}")
+        if "unsupported startup parameter" in text:  # PgBouncer, in any mode
+            return _Refusal(f"postgres: {text}: behind a proxy that pools add ?pooling=transaction to the URL")
         if state in _HOPELESS:
-            return _Refusal(f"postgres: {exc}")
-        return Unavailable(f"postgres: {state} {exc}")
+            return _Refusal(f"postgres: {text}")
+        return Unavailable(f"postgres: {state} {text}")
     if isinstance(exc, ssl.SSLError):
         return Unavailable(f"postgres: TLS: {exc.reason}")
     if isinstance(exc, ClientConfigurationError):
@@ -1166,19 +1183,6 @@ def _id(key: bytes) -> str:
     return key.removeprefix(_NOT_OURS).decode(errors="surrogatepass")
 
 
-def _joined(names: tuple[str, ...]) -> str:
-    """Join names by spaces. A name that holds one, or is empty, would be read as others than were written."""
-    text = " ".join(names)
-    if _split(text) != names:
-        raise ValueError("a role or an amr value is empty or holds a space")
-    return _text(text)
-
-
-@lru_cache(1024)
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(text.split(" ")) if text else ()
-
-
 _SESSION = ", ".join(
     f"s.{name}"
     for name in (
@@ -1194,7 +1198,9 @@ _ACCOUNT = ", ".join(
         "revision",
     )
 )  # fmt: skip
-_JOINED = f"SELECT {_SESSION}, {_ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.accounts a ON a.number = s.account"
+_JOINED = (
+    f"SELECT {_SESSION}, {_ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.accounts_now a ON a.number = s.account"
+)
 _SESSIONS_WITH_ACCOUNT = f"{_JOINED} WHERE s.id = ANY ($1)"
 _SESSIONS_OF = f"{_JOINED} WHERE a.subject = $1 AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
 """By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
@@ -1210,7 +1216,7 @@ def _session_values(session: Session) -> dict[str, object]:
         "salt": _hex(session.salt),
         "master_key_id": _hex(session.master_key_id),
         "epoch": session.epoch,
-        "amr": _joined(session.amr),
+        "amr": _text(joined(session.amr)),
         "auth_time": str(session.auth_time),
         "created_at": str(session.created_at),
         "last_seen_at": str(session.last_seen_at),
@@ -1250,7 +1256,7 @@ def _session_and_account(row: Row) -> tuple[Session, Account]:
         salt=salt,
         master_key_id=master_key_id,
         epoch=epoch,
-        amr=_split(_plain(amr)),
+        amr=words(_plain(amr)),
         auth_time=auth_time,
         created_at=created_at,
         last_seen_at=last_seen_at,
@@ -1279,7 +1285,7 @@ def _account_values(account: Account) -> dict[str, object]:
         "email": None if account.email is None else _text(account.email),
         "address": None if account.address is None else _text(account.address),
         "name": _text(account.name),
-        "roles": _joined(account.roles),
+        "roles": _text(joined(account.roles)),
         "active": account.active,
         "email_verified_at": None if account.email_verified_at is None else str(account.email_verified_at),
         "epoch": account.epoch,
@@ -1296,7 +1302,7 @@ def _account(row: Row) -> Account:
         email=None if email is None else _plain(email),
         address=None if address is None else _plain(address),
         name=_plain(name),
-        roles=_split(_plain(roles)),
+        roles=words(_plain(roles)),
         status="active" if active else "disabled",
         email_verified_at=email_verified_at,
         epoch=epoch,
@@ -1366,7 +1372,7 @@ def _with_id(kind: type[Any], table: str) -> _Stored:
 
 
 _STORED: dict[Kind, _Stored] = {
-    "accounts": _Stored(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts a", ("a.subject",), _account, _account_values),
+    "accounts": _Stored(f"SELECT {_ACCOUNT} FROM dutchdoor.accounts_now a", ("a.subject",), _account, _account_values),
     "credentials": _as_it_stands(Credential, "credentials", "subject", "method", "handle"),
     "sessions": _Stored(
         _JOINED,
@@ -1421,8 +1427,8 @@ async def _prepare(connect: _Connector, *, to_move: bool) -> None:
                 for migration in migrations:
                     await _migrate(connection, migration, migrations)
                 await _check_whole(connection, to_move=to_move)
-        except Exception as exc:
-            raise _meant(exc) from exc
+        except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail
+            raise _meant(exc) from None
         finally:
             connection.terminate()
     except _Refusal as exc:

@@ -69,6 +69,8 @@ from dutchdoor.store import (
     Store,
     Swap,
     Take,
+    joined,
+    words,
 )
 from dutchdoor.verifier_keys import VerifierKey
 
@@ -978,7 +980,7 @@ _SWAP_ACCOUNT = (
 def _session_values(session: Session) -> Row:
     return (
         session.mode == "hybrid", session.client_id, session.scope, session.secret_hash, session.salt,
-        session.master_key_id, session.epoch, _joined(session.amr), session.auth_time, session.created_at,
+        session.master_key_id, session.epoch, joined(session.amr), session.auth_time, session.created_at,
         session.last_seen_at, session.idle_expires_at, session.expires_at, session.generation, session.sibling,
         session.parent_sibling, session.rotated_at, session.sibling_at, session.fingerprint, session.device,
         session.address, session.country, session.end_reason,
@@ -1004,7 +1006,7 @@ def _session_and_account(id: str, row: Row) -> tuple[Session, Account]:
         salt=salt,
         master_key_id=master_key_id,
         epoch=epoch,
-        amr=_split(amr),
+        amr=words(amr),
         auth_time=auth_time,
         created_at=created_at,
         last_seen_at=last_seen_at,
@@ -1028,7 +1030,7 @@ def _session_and_account(id: str, row: Row) -> tuple[Session, Account]:
         email=email,
         address=address_typed,
         name=name,
-        roles=_split(roles),
+        roles=words(roles),
         status="active" if active else "disabled",
         email_verified_at=email_verified_at,
         epoch=account_epoch,
@@ -1041,7 +1043,7 @@ def _session_and_account(id: str, row: Row) -> tuple[Session, Account]:
 def _account_values(account: Account) -> Row:
     folded = "\n".join((account.email or "", account.address or "", account.name)).casefold()
     return (
-        account.email, account.address, account.name, _joined(account.roles), account.active, account.email_verified_at,
+        account.email, account.address, account.name, joined(account.roles), account.active, account.email_verified_at,
         account.epoch, account.created_at, folded,
     )  # fmt: skip
 
@@ -1053,7 +1055,7 @@ def _account(row: Row) -> Account:
         email=email,
         address=address,
         name=name,
-        roles=_split(roles),
+        roles=words(roles),
         status="active" if active else "disabled",
         email_verified_at=email_verified_at,
         epoch=epoch,
@@ -1177,19 +1179,6 @@ def _key(id: str) -> bytes | str:
 
 def _id(key: bytes | str) -> str:
     return key if isinstance(key, str) else unpacked(key)
-
-
-def _joined(names: tuple[str, ...]) -> str:
-    """Join names by spaces. A name that holds one, or is empty, would be read as others than were written."""
-    text = " ".join(names)
-    if _split(text) != names:
-        raise ValueError("a role or an amr value is empty or holds a space")
-    return text
-
-
-@lru_cache(1024)
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(text.split(" ")) if text else ()
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
