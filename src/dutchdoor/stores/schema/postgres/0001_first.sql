@@ -24,7 +24,8 @@ CREATE TABLE dutchdoor.accounts (
     epoch bigint NOT NULL,
     created_at double precision NOT NULL,
     revision bigint NOT NULL,
-    folded text COLLATE "C" NOT NULL -- e-mail, address and name, case folded, for searching
+    folded text COLLATE "C" NOT NULL, -- e-mail, address and name, case folded, for searching
+    begun bigint NOT NULL -- `lineage.begun` when the row was written
 ) WITH (fillfactor = 90);
 
 CREATE TABLE dutchdoor.credentials (
@@ -139,6 +140,46 @@ CREATE TABLE dutchdoor.revocation_log (
 INSERT INTO dutchdoor.revocation_log
 VALUES (1, 1, substr(sha256(decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')), 1, 16), 0);
 
+-- Which timeline the server writes, and which cluster it is. Every promotion and every recovery to an earlier moment
+-- begins a timeline with a higher number than any that the copy knew; a dump is read into another cluster. NULL where it
+-- cannot be told: some services forbid to ask.
+CREATE FUNCTION dutchdoor.timeline_1() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION dutchdoor.cluster_1() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT c.system_identifier::text FROM pg_control_system() c);
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;
+
+-- Where the log was begun; how many logs have begun since the first, and the epoch of the last. A new log raises the
+-- epoch and the revision of every account without writing any: see `accounts_now`. Whoever writes accounts holds the
+-- advisory lock 1684303727 shared; who begins a log holds it alone.
+CREATE TABLE dutchdoor.lineage (
+    one integer PRIMARY KEY CHECK (one = 1),
+    cluster text COLLATE "C",
+    timeline text COLLATE "C",
+    begun bigint NOT NULL,
+    epoch bigint NOT NULL
+);
+
+INSERT INTO dutchdoor.lineage VALUES (1, dutchdoor.cluster_1(), dutchdoor.timeline_1(), 0, 0);
+
+-- Accounts with the epoch and the revision that they have by now. One that was written under an earlier log has been
+-- raised by each that began since: to one above its own epoch, and to the log's at least.
+CREATE VIEW dutchdoor.accounts_now AS
+SELECT a.number, a.subject, a.email, a.address, a.name, a.roles, a.active, a.email_verified_at,
+    CASE WHEN a.begun = l.begun THEN a.epoch ELSE greatest(a.epoch + l.begun - a.begun, l.epoch) END AS epoch,
+    a.created_at, a.revision + l.begun - a.begun AS revision, a.folded
+FROM dutchdoor.accounts a JOIN dutchdoor.lineage l ON l.one = 1;
+
 -- The processes that follow the log.
 CREATE TABLE dutchdoor.nodes (
     id text COLLATE "C" PRIMARY KEY,
@@ -228,8 +269,10 @@ BEGIN
         INSERT INTO dutchdoor.events SELECT * FROM jsonb_populate_record(NULL::dutchdoor.events, given);
     ELSIF verb = 'expect' THEN
         -- Shared: whoever raises the epoch waits for us, or we for him.
-        PERFORM 1 FROM dutchdoor.accounts a
-        WHERE a.subject = change ->> 'subject' AND a.epoch = (change ->> 'epoch')::bigint AND a.active FOR SHARE;
+        PERFORM 1 FROM dutchdoor.accounts a JOIN dutchdoor.lineage l ON l.one = 1
+        WHERE a.subject = change ->> 'subject' AND a.active AND (change ->> 'epoch')::bigint =
+            CASE WHEN a.begun = l.begun THEN a.epoch ELSE greatest(a.epoch + l.begun - a.begun, l.epoch) END
+        FOR SHARE OF a;
     ELSIF verb = 'end' THEN
         UPDATE dutchdoor.sessions s SET
             ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason', revision = s.revision + 1
@@ -249,18 +292,19 @@ BEGIN
         RETURN 0;
     ELSIF verb = 'add account' THEN
         INSERT INTO dutchdoor.accounts (
-            subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision, folded
+            subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision, folded, begun
         )
         SELECT r.subject, r.email, r.address, r.name, r.roles, r.active, r.email_verified_at, r.epoch, r.created_at, 0,
-            r.folded
-        FROM jsonb_populate_record(NULL::dutchdoor.accounts, given) r;
+            r.folded, l.begun
+        FROM jsonb_populate_record(NULL::dutchdoor.accounts, given) r, dutchdoor.lineage l;
     ELSIF verb = 'swap account' THEN
         account := jsonb_populate_record(NULL::dutchdoor.accounts, given);
         UPDATE dutchdoor.accounts a SET
             email = account.email, address = account.address, name = account.name, roles = account.roles,
             active = account.active, email_verified_at = account.email_verified_at, epoch = account.epoch,
-            created_at = account.created_at, folded = account.folded, revision = a.revision + 1
-        WHERE a.subject = account.subject AND a.revision = account.revision;
+            created_at = account.created_at, folded = account.folded, revision = account.revision + 1, begun = l.begun
+        FROM dutchdoor.lineage l
+        WHERE a.subject = account.subject AND a.revision + l.begun - a.begun = account.revision;
     ELSIF verb = 'remove account' THEN
         DELETE FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject';
         DELETE FROM dutchdoor.credentials c WHERE c.subject = change ->> 'subject';
@@ -370,6 +414,7 @@ DECLARE
     longest double precision := 0;
 BEGIN
     PERFORM dutchdoor.durable_1();
+    PERFORM pg_advisory_xact_lock_shared(1684303727);
     FOR job IN SELECT jsonb_array_elements(jobs) LOOP
         IF job ? 'locks' THEN
             PERFORM dutchdoor.lock_1(job -> 'locks');
@@ -490,17 +535,42 @@ BEGIN
 END
 $$;
 
+-- What a new log costs does not depend on how many accounts there are.
 CREATE FUNCTION dutchdoor.begin_log_epoch_1(milliseconds bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    begun bigint;
+    begun_at bigint;
 BEGIN
     PERFORM dutchdoor.durable_1();
-    PERFORM 1 FROM dutchdoor.accounts a ORDER BY a.subject FOR NO KEY UPDATE;
-    UPDATE dutchdoor.revocation_log l SET epoch = greatest(l.epoch + 1, milliseconds) RETURNING l.epoch INTO begun;
+    PERFORM pg_advisory_xact_lock(1684303727);
+    UPDATE dutchdoor.revocation_log l SET epoch = greatest(l.epoch + 1, milliseconds) RETURNING l.epoch INTO begun_at;
     DELETE FROM dutchdoor.nodes;
-    UPDATE dutchdoor.accounts a SET epoch = greatest(a.epoch + 1, begun), revision = a.revision + 1;
+    UPDATE dutchdoor.lineage l SET
+        cluster = coalesce(dutchdoor.cluster_1(), l.cluster), timeline = coalesce(dutchdoor.timeline_1(), l.timeline),
+        begun = l.begun + 1, epoch = begun_at;
     PERFORM pg_notify('dutchdoor', '');
-    RETURN begun;
+    RETURN begun_at;
+END
+$$;
+
+-- Asked on every connection before anything else, and where a proxy gives each transaction another one, in every
+-- transaction. If the log was not begun here, this server was promoted or restored, and may lack what the other had
+-- acknowledged: another log begins. Of those who find it so at once, one begins it. To ask for the cluster too costs
+-- some ten times as much, and a transaction of its own.
+CREATE FUNCTION dutchdoor.attend_1(whole boolean) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    timeline_now text := dutchdoor.timeline_1();
+    cluster_now text := CASE WHEN whole THEN dutchdoor.cluster_1() END;
+BEGIN
+    FOR attempt IN 1 .. 2 LOOP
+        PERFORM 1 FROM dutchdoor.lineage l
+        WHERE coalesce(timeline_now, l.timeline) IS NOT DISTINCT FROM l.timeline
+            AND coalesce(cluster_now, l.cluster) IS NOT DISTINCT FROM l.cluster;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        PERFORM pg_advisory_xact_lock(1684303727);
+    END LOOP;
+    PERFORM dutchdoor.begin_log_epoch_1(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
 END
 $$;
 
@@ -614,6 +684,9 @@ BEGIN
         IF jsonb_array_length(given) <> jsonb_array_length(records) THEN
             RAISE EXCEPTION 'the account of a session is not there' USING ERRCODE = 'DD001';
         END IF;
+    ELSIF kind = 'accounts' THEN
+        SELECT coalesce(jsonb_agg(r || jsonb_build_object('begun', l.begun)), '[]') INTO given
+        FROM jsonb_array_elements(records) r, dutchdoor.lineage l;
     END IF;
     SELECT string_agg(quote_ident(c.attname), ', '), string_agg(format('%1$I = excluded.%1$I', c.attname), ', ')
     INTO STRICT names, replaced
