@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from tests.standins import HOME, MASTER, T0, Clock, authority, make, opened, proof_of
+from tests.standins import HOME, MASTER, T0, Clock, Gate, Wrapped, authority, make, opened, proof_of
 
 from dutchdoor import keyring
 from dutchdoor.access import jws
 from dutchdoor.authority import Authority
 from dutchdoor.errors import InvalidKey, InvalidToken, Misconfigured, NotFound, Unavailable
 from dutchdoor.fencing import Fencing
+from dutchdoor.issuer import RING_FRESH_FOR
 from dutchdoor.keyring import CLOCK_SLACK, KeyRing, StoredKey, new_key, revoked, state_of
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey, MasterKeys
@@ -149,10 +150,6 @@ async def signed_in(over: Authority) -> str:
     return started.access_token
 
 
-def kid_of(token: str, over: Authority) -> str:
-    return jws.verify(token, over._own_verifier.keys).kid or ""
-
-
 async def test_keys_rotate_by_themselves(over: Authority, clock: Clock) -> None:
     """I-22: in half a year no token is refused in its life, each key is published a day ahead, retired ones go."""
     tokens: list[tuple[float, str]] = []
@@ -272,6 +269,59 @@ async def test_unknown_kids_cost_one_look_a_second(
         with pytest.raises(InvalidToken):
             await over.verify(forged)
     assert looks <= 1
+
+
+@pytest.mark.parametrize("waits", ["for a key it lacks", "for a look that is due"])
+async def test_a_crowd_reads_the_keys_once(over: Authority, clock: Clock, waits: str) -> None:
+    """I-24: however many come while the rows are being read, they are read once; and whoever began it and hung up does
+    not take it from the others.
+    """
+    gate = Gate(over.store, "keys")
+    looks = 0
+
+    class Counted(Wrapped):
+        async def keys(self) -> list[StoredKey]:
+            nonlocal looks
+            looks += 1
+            return await gate.keys()  # type: ignore[no-any-return]
+
+    other = authority(over.store, clock)
+    await other._read_ring(clock(), force=True)
+    clock.forward(2 if waits == "for a key it lacks" else RING_FRESH_FOR)
+    if waits == "for a key it lacks":
+        await over.rotate(client=HOME, actor="cli", at_once=True)
+    token = await signed_in(over)
+    other.store = Counted(over.store)  # type: ignore[assignment]
+    first = asyncio.create_task(other.verify(token))
+    await gate.reached.wait()
+    crowd = [asyncio.create_task(other.verify(token)) for _ in range(50)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    gate.open.set()
+    assert {principal.subject for principal in await asyncio.gather(*crowd)} == {"alice"}
+    assert first.cancelled()
+    assert looks == 1
+
+
+async def test_a_key_that_was_killed_while_the_keys_were_read(over: Authority, clock: Clock) -> None:
+    """I-22: whoever shares a reading that began before a key was killed reads again: it signs with another."""
+    gate = Gate(over.store, "keys", after=True)
+    other = authority(over.store, clock)
+    await other._read_ring(clock(), force=True)
+    clock.forward(RING_FRESH_FOR)
+    other.store = gate  # type: ignore[assignment]
+    slow = asyncio.create_task(signed_in(other))
+    await gate.reached.wait()
+    await over.kill_key(over.ring.signing(clock(), "ES256").kid, client=HOME, actor="cli")
+    await other.fencing.follow()
+    signing = asyncio.create_task(signed_in(other))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gate.open.set()
+    await over.verify(await signing)
+    await slow
 
 
 async def test_racing_rotations_make_one_key(tmp_path: Path, kind: str) -> None:

@@ -6,6 +6,7 @@ sign (RFC 7517), and killed in an emergency through the revocation log. Tokens a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from dutchdoor import keyring
@@ -87,6 +88,7 @@ class Issuer:
         self._claims = claims
         self._ring = KeyRing((), master)
         self._ring_read_at, self._keys_killed = -1.0, 0
+        self._reading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the store, and make the first key if there is none."""
@@ -96,6 +98,8 @@ class Issuer:
 
     async def close(self) -> None:
         await self.fencing.close()
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
         await self.store.close()
 
     @property
@@ -133,7 +137,7 @@ class Issuer:
             # us.
             if now - self._ring_read_at < 1:
                 raise
-            await self._read_ring(now, force=True)
+            await self._read_together(now)
             known = self._verifiers[1].recognise(token, now)
         covering = self.fencing.node.log.covering_token(known[0])
         if covering == "subject":
@@ -277,20 +281,40 @@ class Issuer:
         raise Unavailable("killing the key kept losing races")
 
     async def _read_ring(self, now: float, *, force: bool = False) -> None:
-        """Read the key rows when they may have changed, and make the next key when it is due."""
+        """Read the key rows when they may have changed; with `force`, see every key that was there at this call."""
         killed = self.fencing.node.keys_killed
-        if not force and killed == self._keys_killed and 0 <= now - self._ring_read_at < RING_FRESH_FOR:
-            return
-        try:
-            rows = await self.store.keys()
-        except Unavailable:
-            if force or killed != self._keys_killed or not self._ring.rows:
-                raise
-            # What is known is as good as the lease: a new key is not needed yet, and a killed one is in the log.
-            self._ring_read_at = now - RING_FRESH_FOR + RING_AGAIN_IN
-            return
-        if tuple(rows) != self._ring.rows:
-            self._ring = KeyRing(rows, self.master, now=now)
+        if force:
+            if self._reading is not None:
+                await asyncio.wait([self._reading])
+            await self._read_together(now)
+        elif killed != self._keys_killed or not 0 <= now - self._ring_read_at < RING_FRESH_FOR:
+            try:
+                await self._read_together(now)
+                if killed > self._keys_killed:  # what was under way had begun before
+                    await self._read_together(now)
+            except Unavailable:
+                if killed != self._keys_killed or not self._ring.rows:
+                    raise
+                # What is known is as good as the lease: a new key is not needed yet, and a killed one is in the log.
+                self._ring_read_at = now - RING_FRESH_FOR + RING_AGAIN_IN
+
+    async def _read_together(self, now: float) -> None:
+        """Share the reading that is under way, or begin one: however many ask at once, the rows are read once."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_rows(now))
+            self._reading.add_done_callback(self._was_read)
+        # Whoever hangs up does not take the reading from the others.
+        await asyncio.shield(self._reading)
+
+    def _was_read(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # everybody who waited may have hung up
+
+    async def _read_rows(self, now: float) -> None:
+        """Read the key rows, and make the next key when it is due."""
+        killed = self.fencing.node.keys_killed
+        self._take(await self.store.keys(), now)
         due = self._ring.due(now, self.policy, self.alg)
         if due is not None:
             row = keyring.new_key(
@@ -302,8 +326,12 @@ class Issuer:
                 policy=self.policy,
             )
             await self._add_key(row, Client(), "system", now)
-            self._ring = KeyRing(await self.store.keys(), self.master, now=now)
+            self._take(await self.store.keys(), now)
         self._ring_read_at, self._keys_killed = now, killed
+
+    def _take(self, rows: Sequence[StoredKey], now: float) -> None:
+        if tuple(rows) != self._ring.rows:
+            self._ring = KeyRing(rows, self.master, now=now)
         own = self._ring.own(now, symmetric=self.symmetric)
         kids = tuple(key.kid for key in own)
         if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
