@@ -6,6 +6,7 @@ the second's database is emptied).
     valkey_url      fixture: the run's one server, emptied
     new_database()  the first as a context manager; `shared_valkey()` gives the second's URL without emptying it
     a_postgres()    a server of the test's own, to be stopped, killed and started again; a_valkey() likewise
+    a_standby()     a server that streams from one of those, until it is told to lag, or promoted
 
 A server ends with the process that started it, however that ends: it is the child of a shell that waits for the end of
 its standard input. PostgreSQL refuses to run as root, and then runs as nobody.
@@ -125,6 +126,26 @@ class Postgres(_Server):
         """Run statements with psql, and give what it prints."""
         return _psql(self.url(database), statement)
 
+    def catch_up(self, primary: Postgres) -> None:
+        """Of a standby: wait until it has what the primary has by now."""
+        behind = f"SELECT pg_last_wal_replay_lsn() < '{primary.sql('SELECT pg_current_wal_lsn()')}'"
+        self._wait_while(behind)
+
+    def lag(self) -> None:
+        """Of a standby: hear nothing more. Pausing the replay would not do: a promotion replays what was heard."""
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        self.sql("SELECT pg_reload_conf()")
+        self._wait_while("SELECT count(*) > 0 FROM pg_stat_wal_receiver")
+
+    def promote(self) -> None:
+        assert self.sql("SELECT pg_promote(true, 60)") == "t"
+
+    def _wait_while(self, question: str) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN
+        while self.sql(question) != "f":
+            assert time.monotonic() < deadline, question
+            time.sleep(0.02)
+
     def crash(self) -> None:
         """Kill every process of it at once, as the loss of its machine would."""
         self.send(signal.SIGSTOP)  # it must not start another one meanwhile
@@ -197,6 +218,19 @@ def _tools(folder: Path, user: str | None) -> Path:
 @contextlib.contextmanager
 def a_postgres(*, fsync: bool = False, **settings: object) -> Iterator[Postgres]:
     """A PostgreSQL of one's own, started. Without `fsync` a crash of the machine would harm it, but no kill does."""
+    with _started({"fsync": "on" if fsync else "off", **settings}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def a_standby(primary: Postgres, **settings: object) -> Iterator[Postgres]:
+    """A standby, started, that streams from a server of `a_postgres`, or from another standby. Nobody waits for it."""
+    with _started({"fsync": "off", **settings}, primary) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _started(settings: dict[str, object], primary: Postgres | None = None) -> Iterator[Postgres]:
     user = "nobody" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="dutchdoor-postgres-"))
     server = None
@@ -206,19 +240,25 @@ def a_postgres(*, fsync: bool = False, **settings: object) -> Iterator[Postgres]
             if user is not None:
                 shutil.chown(path, user)
         tools, data = _tools(folder, user), folder / "data"
-        made = subprocess.run(
-            [
+        if primary is None:
+            making = [
                 tools / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password",
                 "--encoding=UTF8", "--locale=C", "--locale-provider=libc", "--no-sync",
-            ],
-            capture_output=True, text=True, timeout=STARTS_WITHIN, check=False, cwd=folder, env={"LC_ALL": "C"},
+            ]  # fmt: skip
+        else:
+            making = [
+                tools / "pg_basebackup", "-D", data, "-d", primary.url(), "--write-recovery-conf", "--checkpoint=fast",
+                "--no-sync", "--no-manifest",
+            ]  # fmt: skip
+        made = subprocess.run(
+            making, capture_output=True, text=True, timeout=STARTS_WITHIN, check=False, cwd=folder, env={"LC_ALL": "C"},
             **as_user(user),
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
         port = free_port()
         everything = {
             "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
-            "shared_buffers": "32MB", "fsync": "on" if fsync else "off", "autovacuum_naptime": 10, **settings,
+            "shared_buffers": "32MB", "autovacuum_naptime": 10, **settings,
         }  # fmt: skip
         chosen = [word for name, value in everything.items() for word in ("-c", f"{name}={value}")]
         server = Postgres([str(tools / "postgres"), "-D", str(data), *chosen], folder, port, user)
