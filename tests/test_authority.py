@@ -569,9 +569,10 @@ async def test_the_limit_is_exact_in_a_race(kind: str, tmp_path: Path, clock: Cl
             assert len(started) == limit
             assert all(isinstance(one, SessionLimitReached) for one in others), others
         else:
-            # A sign-in that lost eight races in a row is told to come again; it has started nothing.
+            # A sign-in that lost eight races in a row is told to come again; it has started nothing. So is one whose
+            # proof was outdated: so many have ended that the next one ends by raising the account's epoch.
             assert len(started) >= 8
-            assert all(isinstance(one, Unavailable) for one in others), others
+            assert {type(one) for one in others} <= {Unavailable, NotAuthenticated}, others
 
 
 @pytest.mark.parametrize("rule", ONE_MORE)
