@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import asyncpg
 import pytest
+from tests.backing import PASSWORD
 
 from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
 from dutchdoor.stores.postgres import PostgresStore, _meant, from_url
+from dutchdoor.stores.urls import make_store, naming
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,60 @@ async def test_options_that_no_waiting_mends_are_named(options, said, postgres_u
         await from_url(f"{postgres_url}?{options}").open()
     assert any(word in refused.value.reason for word in said.split("|")), refused.value.reason
     assert "sslrootcert" in options or isinstance(refused.value, Misconfigured)
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [
+        ("PostgreSQL at 127.0.0.1:1, database door: nobody listens there", "postgresql://door:hush@127.0.0.1:1/door"),
+        ("PostgreSQL at nowhere.invalid, database door: ", "postgresql://door:hush@nowhere.invalid/door"),
+        ("password authentication failed for user", "HERE"),
+    ],
+)
+async def test_where_nobody_answers_is_named_and_no_password(said, url, postgres_url):
+    """Who set a wrong host, port or password reads which server it was, and reads no password."""
+    url = postgres_url.replace(PASSWORD, "hush") if url == "HERE" else url
+    with pytest.raises((Misconfigured, Unavailable)) as refused, naming(url):
+        await from_url(url).open()
+    assert said in refused.value.reason
+    assert "hush" not in refused.value.reason
+
+
+async def test_a_role_that_may_create_nothing_is_told_what_it_needs(postgres_url):
+    """A right that is missing is said, and which one."""
+    role = f"guest_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres_url)
+    try:
+        await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+        with pytest.raises(Misconfigured) as refused:
+            await from_url(postgres_url.replace("//postgres:", f"//{role}:")).open()
+        assert "GRANT CREATE ON DATABASE" in refused.value.reason
+    finally:
+        await admin.execute(f"DROP ROLE {role}")
+        await admin.close()
+
+
+@pytest.mark.parametrize("option", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
+def test_a_file_that_is_not_there_is_named_before_anything_is_called(option):
+    """`dutchdoor check`, which connects to nobody, says it too."""
+    with pytest.raises(Misconfigured, match=f"{option}.*/nowhere/file.pem"):
+        from_url(f"postgresql://door@db/door?sslmode=verify-full&{option}=/nowhere/file.pem")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgres://door:hush@db/door", r"Write postgresql://\.$"),
+        ("postgresql+asyncpg://door:hush@db/door", r"Write postgresql://\.$"),
+        ("door.db", "begins with sqlite:/// or postgresql://"),
+        ("db:5432/door", "begins with sqlite:/// or postgresql://"),
+    ],
+)
+def test_a_url_as_others_write_it_is_refused_with_ours(url, said):
+    """Who copies the URL of another program, or writes no URL, reads how it begins here."""
+    with pytest.raises(Misconfigured, match=said) as refused:
+        make_store(url)
+    assert "hush" not in str(refused.value)
 
 
 async def test_a_server_without_tls_says_so(postgres_url):

@@ -19,6 +19,7 @@ from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
 from dutchdoor.server.assemble import make_auth, sqlite_file
 from dutchdoor.server.config import Settings, read_settings
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
+from dutchdoor.stores.urls import naming
 
 __all__ = ["ACTOR", "NOBODY", "as_json", "find_account", "settings_from", "with_auth", "with_settings"]
 
@@ -106,8 +107,9 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
         )
 
     async def run() -> T:
-        async with make_auth(settings) as auth:
-            return await work(auth)
+        with naming(settings.database.reveal()):
+            async with make_auth(settings) as auth:
+                return await work(auth)
 
     try:
         return asyncio.run(run())

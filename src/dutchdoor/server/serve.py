@@ -38,7 +38,7 @@ from dutchdoor.server.assemble import make_auth
 from dutchdoor.server.config import Settings
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.watching import Commit, ToldStore, Watched, log_transitions
-from dutchdoor.stores.urls import make_store
+from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
@@ -68,7 +68,8 @@ def serve(settings: Settings) -> int:
         settings = replace(settings, port=listener.getsockname()[1])
         if settings.tls_cert is not None:
             tls_context(settings)  # whatever is wrong with the files is said here, once
-        asyncio.run(_prepare(settings))
+        with naming(settings.database.reveal()):
+            asyncio.run(_prepare(settings))
         ready = functools.partial(_announce, settings)
         config = _uvicorn_config(settings)
         if settings.workers == 1:

@@ -28,6 +28,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -155,6 +156,10 @@ def from_url(url: str) -> Store:
             "sslkey, sslcrl as libpq has them, and pooling=transaction behind a proxy that pools by transaction."
         )
         raise Misconfigured(text, message=text)
+    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        if name in options and not os.access(options[name], os.R_OK):
+            text = f"{name} in the database's URL: there is no file {options[name]} that this user may read."
+            raise Misconfigured(text, message=text)
     return PostgresStore(parts._replace(query=urlencode(options)).geturl(), by_transaction=pooling == "transaction")
 
 
@@ -623,6 +628,8 @@ def _meant(exc: BaseException) -> DutchdoorError:
             return InvalidInput(f"postgres: {state} {type(exc).__name__}")
         if "unsupported startup parameter" in text:  # PgBouncer, in any mode
             return _Refusal(f"postgres: {text}: behind a proxy that pools add ?pooling=transaction to the URL")
+        if state == "42501":
+            text += ". The role has to own the schema dutchdoor, or be allowed to create it (GRANT CREATE ON DATABASE)"
         if state in _HOPELESS:
             return _Refusal(f"postgres: {text}")
         return Unavailable(f"postgres: {state} {text}")
@@ -632,7 +639,11 @@ def _meant(exc: BaseException) -> DutchdoorError:
         # Of the driver's texts only those that hold no more than a path are repeated.
         text = str(exc.args[0])
         known = text.startswith(("`sslmode` parameter", "root certificate file"))
+        if text.startswith("root certificate"):
+            text += ": name the authority's certificate with sslrootcert=FILE in the URL"
         return _Refusal(f"postgres: {text if known else 'the URL cannot be used as it is'}")
+    if isinstance(exc, ConnectionRefusedError):
+        return Unavailable("postgres: nobody listens there")
     if isinstance(exc, OSError):
         # Without a number it is the driver's own: a server that speaks no TLS.
         return Unavailable(f"postgres: {exc.strerror or (exc if type(exc) is ConnectionError else type(exc).__name__)}")

@@ -80,6 +80,9 @@ class Address(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Address(kind={self.kind!r}, hosts={self.hosts!r}, path={self.path!r}, service={self.service!r})"
 
+    def __str__(self) -> str:
+        return f"at {','.join(f'{host}:{port}' for host, port in self.hosts) or self.path}"
+
     @classmethod
     def read(cls, url: str) -> Address:
         """Raises `Misconfigured`, in words that hold nothing of the URL but its scheme."""
@@ -237,7 +240,7 @@ class Link:
             await asyncio.sleep(TRY_EVERY)
 
     def _tell(self, failure: Exception) -> bool:
-        log.warning("redis is out of reach (%s) for %s", _name_of(failure), self._purpose)
+        log.warning("redis %s is out of reach (%s) for %s", self._address, _name_of(failure), self._purpose)
         return True
 
     async def _try(self) -> Exception | None:
@@ -269,10 +272,24 @@ _CODES = frozenset({
 })  # fmt: skip
 
 
+_IN_WORDS = {
+    "AuthenticationError": "it wants another user or password",
+    "ConnectionError": "nobody answers there, or hangs up",
+    "MasterNotFoundError": "no Sentinel names a primary of this service",
+    "NoPermissionError": "its user may not do what is needed",
+    "ReadOnlyError": "it is a replica, and the primary is needed",
+    "RedisClusterException": "these are no cluster",
+    "ResponseError": "it refuses; is the number of the database one it has?",
+    "TimeoutError": "no answer in time; does one side speak TLS and the other not?",
+}
+
+
 def _name_of(exc: Exception) -> str:
     """What may be said of an error. Its text may hold what was sent, a password too."""
     code = str(exc).partition(" ")[0]
-    return f"{type(exc).__name__}, {code}" if code in _CODES else type(exc).__name__
+    name = f"{type(exc).__name__}, {code}" if code in _CODES else type(exc).__name__
+    words = _IN_WORDS.get(type(exc).__name__)
+    return f"{name}: {words}" if words else name
 
 
 class Together(Generic[Q, A]):

@@ -10,14 +10,16 @@ Beside any of them may stand Redis or Valkey, as one server, behind Sentinel or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from importlib import import_module
 from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
 
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.store import Copies, Store
 
-__all__ = ["CopyingStore", "make_store", "with_redis"]
+__all__ = ["CopyingStore", "make_store", "naming", "with_redis"]
 
 # By name and not by import: a store whose driver is not installed must cost nothing to those who do not use it.
 _MEMBERS = {
@@ -42,6 +44,10 @@ def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
     if not colon or scheme not in _MEMBERS:
         # The URL itself may hold a password: only what stands before the first colon is repeated, and not all of that.
         text = f"There is no store for the scheme {scheme[:20]!r}; there are {', '.join(sorted(_MEMBERS))}."
+        if scheme.startswith("postgres"):  # postgres://, postgresql+asyncpg://: what others take
+            text += " Write postgresql://."
+        elif "://" not in url:
+            text = "A database is a URL that begins with sqlite:/// or postgresql://."
         raise Misconfigured(text, message=text)
     from_url: Callable[[str], Store] = _member(_MEMBERS[scheme], scheme).from_url
     store = from_url(url)
@@ -59,6 +65,24 @@ def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
     """
     around: Callable[..., CopyingStore] = _member("dutchdoor.stores.redis", "redis").around
     return around(store, url, key=key)
+
+
+@contextlib.contextmanager
+def naming(url: str) -> Generator[None, None, None]:
+    """Say which server it was, where PostgreSQL, its driver or the network said what the matter is with it."""
+    try:
+        yield
+    except (Misconfigured, Unavailable) as exc:
+        if exc.reason.startswith("postgres: "):
+            exc.reason = f"PostgreSQL at {_place(url)}: {exc.reason.removeprefix('postgres: ')}"
+        raise
+
+
+def _place(url: str) -> str:
+    """Where a URL leads, without what proves us there."""
+    parts = urlsplit(url)
+    hosts = parse_qs(parts.query).get("host", [parts.netloc.rpartition("@")[2]])[0]
+    return f"{hosts or 'localhost'}, database {parts.path.strip('/')}"
 
 
 def _member(module: str, extra: str) -> Any:

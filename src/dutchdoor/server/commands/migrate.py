@@ -22,7 +22,7 @@ from dutchdoor.moving import KINDS, Kind, LogState, Movable, Tally
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say
 from dutchdoor.store import Log
-from dutchdoor.stores.urls import make_store
+from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]
 
@@ -50,7 +50,7 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
     if source is not None or target is not None:
         if source is None or target is None or source == target:
             raise _wrong("A move needs --from and --to, two databases. Nothing was done.")
-        _print_moved(asyncio.run(_move(_there(source), _store(target))), as_json=as_json)
+        _print_moved(asyncio.run(_move(source, target)), as_json=as_json)
         return
 
     async def work(auth: Auth) -> dict[str, int]:
@@ -213,11 +213,13 @@ def _there(url: str) -> Movable:
     return _store(url)
 
 
-async def _move(source: Movable, target: Movable) -> Moved:
+async def _move(source_url: str, target_url: str) -> Moved:
+    source, target = _there(source_url), _store(target_url)
     async with contextlib.AsyncExitStack() as stack:
-        for store in (source, target):
+        for store, url in ((source, source_url), (target, target_url)):
             stack.push_async_callback(store.close)
-            await store.open(to_move=True)
+            with naming(url):
+                await store.open(to_move=True)
         return await move(source, target)
 
 
