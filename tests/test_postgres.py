@@ -1013,6 +1013,45 @@ async def test_nothing_is_kept_in_a_connection(postgres_url):
     await store.close()
 
 
+async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside, store):
+    """`?pooling=transaction`: a node that vanishes between its statement and the COMMIT holds nobody up for longer than
+    some seconds, not until a lost connection is found out.
+    """
+    parts = urlsplit(postgres_url)
+    async with (
+        Proxy("127.0.0.1", parts.port) as link,
+        opened(there(postgres_url)(link.port), by_transaction=True) as lost,
+    ):
+        await lost.commit(Revoke(a_revocation()))
+        holding = beside.transaction()
+        await holding.start()
+        await beside.execute("SELECT 1 FROM dutchdoor.revocation_log FOR UPDATE")
+        cut_off = asyncio.create_task(timed(lost.commit(Revoke(a_revocation()))))
+        waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+        await until(lambda: beside.fetchval(waits, parts.path.strip("/")))
+        link.up.hold()  # its statement is there; whatever comes after it is not
+        await holding.rollback()
+        is_left = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = $1"
+        await until(lambda: beside.fetchval(is_left, parts.path.strip("/")))
+
+        async def goes_on():
+            return not isinstance((await timed(store.commit(Revoke(a_revocation()))))[1], Exception)
+
+        await until(goes_on)
+        assert isinstance((await cut_off)[1], Unavailable)
+
+
+@pytest.mark.parametrize("by_transaction", [False, True])
+async def test_nobody_elses_functions_are_called(by_transaction, postgres_url, beside):
+    """What another role of the database put into `public` is not taken for PostgreSQL's own, where it fits better."""
+    async with opened(postgres_url, by_transaction=by_transaction) as store:
+        await beside.execute(
+            "CREATE FUNCTION public.cardinality(bigint[]) RETURNS integer LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'called as %', current_user; END $$"
+        )
+        await store.commit(Revoke(a_revocation()))
+
+
 # --- races ------------------------------------------------------------------------------------------------------------
 
 

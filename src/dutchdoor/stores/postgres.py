@@ -88,6 +88,8 @@ _COMMIT_FOR, _COMMIT_STATEMENT_FOR = 5.5, 5.0
 """The same two for a commit: a slow disk's flush is not an outage."""
 _LOCK_FOR = 1.0
 """Seconds to wait for a row that another transaction holds. Ours hold one for milliseconds."""
+_IDLE_FOR = 2.0
+"""Seconds between two steps of a transaction behind a proxy: whoever vanished there still holds its locks."""
 _SLOW, _PROBE_FOR = 0.1, 0.7
 """Seconds: after which an answer is slow, and the server is asked every so often whether it is there; and in which it
 has to say so. Both together are less than the second that callers are promised."""
@@ -602,8 +604,13 @@ def _timeouts(statement_for: float) -> dict[str, str]:
 
 
 def _begin(statement_for: float) -> str:
-    """Begin a transaction. A standby refuses what says READ WRITE."""
-    chosen = [f"SET LOCAL {name} = {value}" for name, value in _timeouts(statement_for).items()]
+    """Begin a transaction. A standby refuses what says READ WRITE.
+
+    Behind a proxy nothing else is set: what others may put into `public` would be found before our own operators are.
+    """
+    idle_for = f"{_IDLE_FOR * 1000:.0f}"
+    settings = {**_timeouts(statement_for), "idle_in_transaction_session_timeout": idle_for, "search_path": "''"}
+    chosen = [f"SET LOCAL {name} = {value}" for name, value in settings.items()]
     return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", *chosen])
 
 
