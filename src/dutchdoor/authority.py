@@ -51,7 +51,7 @@ from dutchdoor.refresh import (
 from dutchdoor.refresh import Superseded as IsSuperseded
 from dutchdoor.remembered import Remembered, RememberedSessions
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation, coalesced
+from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesced
 from dutchdoor.sessions import Session, SessionToken
 from dutchdoor.store import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
 
@@ -63,6 +63,11 @@ KEPT_FOR = 600.0
 LISTED = 500
 """Sessions of one account that are shown at once. Nobody has more but on purpose, and a list of all of them would keep
 everybody else waiting.
+"""
+
+ENDINGS = 64
+"""Times an ending is decided again after losing a race. A log-out that gave up would leave somebody signed in, and
+fifty of one account at once, of which each has to raise its epoch, are all to end something.
 """
 
 ENDED_ONE_BY_ONE = COALESCE_ABOVE
@@ -488,7 +493,7 @@ class Authority(Issuer):
 
         With `subject`, another's session is `NotFound`, exactly as one that never was.
         """
-        for _ in range(RACES):
+        for _ in range(ENDINGS):
             found = await self.store.session(session_id) if is_id(session_id) else None
             if found is None or (subject is not None and found[0].subject != subject):
                 raise NotFound("no such session")
@@ -517,10 +522,15 @@ class Authority(Issuer):
         """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
         account in the same transaction (disabling it, say), as does `also`. Raises `NotFound`.
         """
-        for _ in range(RACES):
+        epoch: int | None = None
+        for _ in range(ENDINGS):
             account = await self.store.account(subject)
             if account is None:
                 raise NotFound("no such account")
+            if epoch is None:
+                epoch = account.epoch
+            elif change is None and not also and await self._is_over(subject, epoch):
+                return await self.fencing.nothing_left()
             now = self.clock()
             raised = replace(change(account) if change else account, epoch=account.epoch + 1)
             name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
@@ -532,6 +542,15 @@ class Authority(Issuer):
             return ended(done)
         raise Unavailable("ending all sessions kept losing races")
 
+    async def _is_over(self, subject: str, epoch: int) -> bool:
+        """Tell whether somebody else has ended everything that a subject had at an epoch of his account. The epoch's
+        having risen does not say so: after a restore it has, and nothing was ended.
+        """
+        if await self.store.sessions_of(subject, limit=1):
+            return False
+        await self.fencing.follow()
+        return self.log.covers(Named(subject, epoch, None, "", "", ""))
+
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
         """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
         nothing.
@@ -539,7 +558,7 @@ class Authority(Issuer):
         Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
         that is kept are stale then, and its next refresh brings one that is not.
         """
-        for _ in range(RACES):
+        for _ in range(ENDINGS):
             now = self.clock()
             account = await self.store.account(subject)
             if account is None:
@@ -578,9 +597,6 @@ class Authority(Issuer):
         A session whose row was deleted since is as ended as can be: that is success, and counts 0.
         """
         if claims.sid is None:
-            await self.fencing.follow()
-            if self.log.covering_token(claims) is not None:
-                return await self.fencing.nothing_left()
             return await self.end_token(claims, client=client)
         try:
             return await self.end(claims.sid, client=client, actor=claims.sub)
@@ -588,8 +604,11 @@ class Authority(Issuer):
             return await self.fencing.nothing_left()
 
     async def end_token(self, claims: Claims, *, client: Client) -> Ended:
-        """End a stateless token before its time, by its `jti`."""
-        for _ in range(RACES):
+        """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
+        for _ in range(ENDINGS):
+            await self.fencing.follow()
+            if self.log.covering_token(claims) is not None:
+                return await self.fencing.nothing_left()
             now = self.clock()
             record = event(
                 "token_revoked",
