@@ -242,6 +242,17 @@ def test_a_long_log_is_read_to_its_end_first(authority: Standin, following: Make
     assert authority.asked[ASK] == 0
 
 
+def test_an_authority_that_is_not_there_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    """Who set the wrong port reads so in the log, and not a number."""
+    verifier = Verifier(f"http://localhost:{unused_port()}", stale="refuse")
+    try:
+        with pytest.raises(Unavailable):
+            verifier("a.b.c")
+        until(lambda: "Connection refused" in caplog.text)
+    finally:
+        verifier.close()
+
+
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 

@@ -226,8 +226,8 @@ class _Timed(RawIOBase):
 def _name(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate does not hold ({error.verify_message})"
-    number = f" {error.errno}" if isinstance(error, OSError) and error.errno else ""
-    return f"{type(error).__name__}{number}"
+    said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return f"{type(error).__name__}{said}"
 
 
 def _retry_after(answer: HTTPResponse) -> float:
