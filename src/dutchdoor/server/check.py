@@ -255,7 +255,7 @@ def _ways(settings: Settings) -> Iterator[Finding]:
                 setting="database",
                 what="Whose certificate the database shows is not looked at, if there is TLS at all.",
                 why="Who is in between reads and changes everything. On a network that is not yours alone add "
-                "?sslmode=verify-full to the URL.",
+                "?sslmode=verify-full&sslrootcert=FILE to the URL.",
                 matters=False,
             )
     url = "" if settings.redis is None else settings.redis.reveal()
