@@ -656,6 +656,16 @@ async def test_changed_roles_make_tokens_stale_and_nobody_signs_in_again(store: 
         assert (await over.verify(again.access_token)).roles == ("admin",)
 
 
+async def test_a_stateless_token_has_nothing_to_refresh(store: Store, clock: Clock) -> None:
+    """After a log-out everywhere a token without a session says `invalid_token`: its client is to sign in again."""
+    async with an_authority(store, clock) as over:
+        held = await over.start(await proof_of(over), mode="jwt", client=HOME)
+        await over.end_all("alice", client=HOME, actor="alice")
+        with pytest.raises(InvalidToken) as caught:
+            await over.verify(held.access_token)
+        assert caught.value.code == "invalid_token"
+
+
 async def test_a_repeated_log_out_is_fenced_on_the_head(store: Store, clock: Clock) -> None:
     """Whoever asks again because the first answer was lost is not told sooner than the first that all is fenced."""
     async with an_authority(store, clock) as over:

@@ -84,8 +84,8 @@ class UnknownKey(InvalidToken):
 
 
 class StaleClaims(InvalidToken):
-    """A token that is good but for its claims: roles have changed since, or its owner signed out everywhere. A refresh
-    brings a token that is right, or none.
+    """A session's token that is good but for its claims: roles have changed since, or its owner signed out everywhere.
+    A refresh brings a token that is right, or none.
     """
 
     code = "token_stale"

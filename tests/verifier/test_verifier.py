@@ -123,6 +123,9 @@ def test_claims_that_have_changed_are_stale(authority: Standin, following: Make)
         verifier(before)
     assert caught.value.code == "token_stale"
     assert verifier(after).roles == ()
+    with pytest.raises(InvalidToken) as caught:
+        verifier(authority.token(session_id=None, token_id="j" * 22, epoch=3))
+    assert caught.value.code == "invalid_token", "without a session there is nothing to refresh"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ class Follower:
         kind = log.covering_token(token)
         if kind is None:
             return "accepted" if now < until else "stale"
-        return "outdated" if kind == "subject" else "revoked"
+        # Without a session there is nothing to refresh.
+        return "outdated" if kind == "subject" and token.sid is not None else "revoked"
 
     def leased_for(self, now: float) -> float:
         """Seconds left of the lease; 0 when there is none."""

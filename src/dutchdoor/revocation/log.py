@@ -217,7 +217,7 @@ class RevocationLog:
 
     def covering(self, named: Named) -> Kind | None:
         """Give the kind of an entry that covers what these names name, or None. An entry of the subject is given only
-        where there is no other: then the session may live, and a fresh token is to be had.
+        where there is no other: then its session, if it has one, may live, and a fresh token is to be had.
         """
         sessions, subjects, tokens, clients, keys = self._tables
         name_session, name_subject, name_token, name_client, name_key = self._names
