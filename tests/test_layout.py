@@ -40,6 +40,7 @@ ROW_OF = {
     "dutchdoor.directory": VERBS,
     "dutchdoor.verifier": VERBS,
     "dutchdoor.fencing": VERBS,
+    "dutchdoor.retold": VERBS,
     "dutchdoor.issuer": VERBS,
     "dutchdoor.stores": VERBS,
     "dutchdoor.mail": VERBS,

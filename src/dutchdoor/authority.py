@@ -50,6 +50,7 @@ from dutchdoor.refresh import (
 )
 from dutchdoor.refresh import Superseded as IsSuperseded
 from dutchdoor.remembered import Remembered, RememberedSessions
+from dutchdoor.retold import ENDED_AGAIN
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesced
 from dutchdoor.sessions import Session, SessionToken
@@ -220,7 +221,7 @@ class Authority(Issuer):
         raise Unavailable("starting a session kept losing races")
 
     async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
-        found = await self.store.session(session_id)
+        found = await self._session(session_id)
         return found if found is not None and sessions.is_live(*found, now) else None
 
     async def _issue_stateless(
@@ -311,7 +312,7 @@ class Authority(Issuer):
         held = self._remembered.get(session_id, node.log, now) or await self._copied(session_id, log_epoch, now)
         if held is not None:
             return held
-        found = await self.store.session(session_id)
+        found = await self._session(session_id)
         if found is None:
             return None
         session, account = found
@@ -342,10 +343,21 @@ class Authority(Issuer):
         self._remembered.keep(session, account, read_at)
         return self._remembered.get(session_id, node.log, now)
 
+    async def _session(self, session_id: str) -> tuple[Session, Account] | None:
+        """Give a session as the store has it; but as ended if this process has seen it end. A store that was promoted
+        from a copy or restored may have lost that.
+        """
+        found = await self.store.session(session_id)
+        if found is None or found[0].ended_at is not None:
+            return found
+        if not self.fencing.log.covers(Named("", 0, session_id, "", "", "")):
+            return found
+        return replace(found[0], ended_at=found[0].last_seen_at, end_reason=ENDED_AGAIN), found[1]
+
     async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
         """The session a cookie's token belongs to. Raises `InvalidToken`, and `NotAuthenticated` unless it is live."""
         presented = SessionToken.parse(token)
-        found = await self.store.session(presented.id)
+        found = await self._session(presented.id)
         if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
             raise InvalidToken("no session has this token")
         if not even_ended:
@@ -357,7 +369,7 @@ class Authority(Issuer):
         nothing. Raises `InvalidToken`, and `NotAuthenticated` unless it is live.
         """
         token = RefreshToken.parse(text)
-        found = await self.store.session(token.session_id)
+        found = await self._session(token.session_id)
         if found is None or not self._is_ours(token, found[0]):
             raise InvalidToken("R0: no session has this refresh token")
         if not even_ended:
@@ -393,7 +405,7 @@ class Authority(Issuer):
         token = RefreshToken.parse(text)
         for _ in range(RACES):
             read_at = self.clock()
-            found = await self.store.session(token.session_id)
+            found = await self._session(token.session_id)
             now = self.clock()
             if found is None or not self._is_ours(token, found[0]):
                 raise InvalidToken("R0: no session has this refresh token")

@@ -15,14 +15,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Hashable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
-from dutchdoor.errors import Unavailable
+from dutchdoor.errors import Conflict, Unavailable
+from dutchdoor.retold import tell_again
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import RevocationLog
+from dutchdoor.revocation.log import Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
 from dutchdoor.revocation.rows import (
@@ -46,6 +48,13 @@ SWEEP_EVERY: Final = (1.0, 15.0)
 """Seconds between two such looks: with more entries than one look sees, and with fewer. With none there is no look."""
 STOPS_WITHIN: Final = 1.0
 """Seconds that closing waits for the store to hear of it."""
+
+MENDS_FOR: Final = 0.7
+"""Seconds that a request waits while what the store lost is ended again."""
+MENDED_AT_ONCE: Final = 512
+MENDS_AGAIN_IN: Final = 0.1
+MENDS_IN_VAIN: Final = 5
+"""Rounds in which the store answers and as much is missing as before."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -115,6 +124,7 @@ class Fencing:
         self._closed = False
         self._reading: asyncio.Task[None] | None = None
         self._next_read: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._polls: dict[Hashable, asyncio.Future[Answer]] = {}
         self._waiting: dict[Fence, asyncio.Future[None]] = {}
@@ -158,14 +168,14 @@ class Fencing:
         until = loop.time() + STOPS_WITHIN
         while self._tasks and loop.time() < until:
             await asyncio.wait(self._tasks, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-        for task in [*self._tasks, self._reading, self._next_read]:
+        for task in [*self._tasks, self._reading, self._next_read, self._mending]:
             if task is not None:
                 task.cancel()
         for timer in (self._timer, self._sweeper):
             if timer is not None:
                 timer.cancel()
         self._timer, self._rings_at, self._sweeper = None, math.inf, None
-        self._reading = self._next_read = None
+        self._reading = self._next_read = self._mending = None
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
@@ -177,6 +187,8 @@ class Fencing:
 
     def is_current(self) -> bool:
         """Tell whether what is known here is good enough to judge a request that starts now."""
+        if self._mending is not None:
+            return False  # the store would believe a session that this process has seen end
         head = self.store.head()
         node = self.node
         if head is None:
@@ -195,6 +207,10 @@ class Fencing:
             self.node.want_lease(self.now())
             self._carry_out()
         await self._read()
+        if self._mending is not None:
+            done, _ = await asyncio.wait([self._mending], timeout=MENDS_FOR)
+            if not done:
+                raise Unavailable("what the store has lost is being ended again")
 
     async def _read(self) -> None:
         """Read the log to its end, beginning after this call. Those who come while one is under way share the next."""
@@ -223,6 +239,7 @@ class Fencing:
                 raise Unavailable("the store's log is an older one than was read before")
             node.heard(answer, now)
             node.see_time_of_day(self.clock())
+            self._mend()
             self._carry_out()
             if answer.upto >= answer.head:
                 return
@@ -340,6 +357,7 @@ class Fencing:
             if isinstance(answer, Renewed):
                 node.see_time_of_day(self.clock())
         if node is self.node:
+            self._mend()
             self._carry_out()
 
     async def _answer_to(self, question: Question) -> Renewed | Rows | None:
@@ -371,6 +389,55 @@ class Fencing:
         if lost and not self._has_lost:
             _log.error("the store has lost revocations that it had acknowledged; run `dutchdoor restored` now")
         self._has_lost = lost
+        if node.log_epoch and answer.log_epoch > node.log_epoch:
+            _log.warning("revocation log %d begins: the store was restored, promoted or moved", answer.log_epoch)
+
+    def _mend(self) -> None:
+        """Begin to end again what the store has lost, if anything is known here that it has."""
+        if self._mending is None and not self._closed and self._missing(self.node):
+            self._mending = asyncio.create_task(self._end_again(self.node))
+
+    def _missing(self, node: Node) -> list[Revocation]:
+        missing = node.missing()
+        now = self.clock() if missing else 0.0
+        lost = [entry for entry in missing if entry.expires_at > now]  # what has expired was purged
+        if missing and not lost:
+            node.forget_missing()
+        return lost
+
+    async def _end_again(self, node: Node) -> None:
+        """End again what is missing, until the log has it: from here, or from another process that knew it too."""
+        missing = self._missing(node)
+        _log.error("the store has lost %d revocations that are known here; they are made again", len(missing))
+        in_vain = 0
+        try:
+            while missing:
+                tried = [self._try_again(entry) for entry in missing[:MENDED_AT_ONCE]]
+                outcomes = await asyncio.gather(*tried, return_exceptions=True)
+                failed = next((each for each in outcomes if isinstance(each, Exception)), None)
+                before = len(missing)
+                try:
+                    await self._read()
+                    missing = self._missing(node)
+                except Unavailable as exc:
+                    failed = exc
+                if isinstance(failed, Unavailable):
+                    await asyncio.sleep(MENDS_AGAIN_IN)
+                elif len(missing) < before:
+                    in_vain = 0
+                elif in_vain < MENDS_IN_VAIN:
+                    in_vain += 1
+                else:
+                    _log.error("%d of them could not be made again", len(missing), exc_info=failed)
+                    break
+        finally:
+            if self.node is node:
+                node.forget_missing()
+                self._mending = None
+
+    async def _try_again(self, lost: Revocation) -> None:
+        with suppress(Conflict):
+            await tell_again(self.store, lost, self.clock())
 
     def _attend(self) -> None:
         """Be told when the log grows, while somebody waits for it."""

@@ -23,6 +23,7 @@ import math
 import random
 import secrets
 from array import array
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeAlias
 
@@ -32,7 +33,7 @@ from dutchdoor.policy import LONGEST_ACCESS
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.lease import Lease, Terms
-from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Named, RevocationLog
+from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Kind, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.rows import (
     FIRST_EPOCH,
@@ -57,6 +58,8 @@ CATCH_UP_FOR: Final = 0.25
 or got its row."""
 PAGE_KEPT, PAGES_KEPT = 64, 64
 """Short answers that are kept to be given again: most followers are at one of a few places."""
+LATEST: Final = 4096
+"""Entries that are remembered as they were read, the newest: what a store may lose is little, and new."""
 _WATCH: Final = (0.005, 0.25)
 """Seconds between two looks at the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
 
@@ -146,6 +149,9 @@ class Node:
         self._seqs, self._kinds, self._names = array("q"), bytearray(), list[bytes]()
         self._cursor = 0
         self._pages: dict[int, tuple[list[Entry], int]] = {}
+        self._latest: deque[Revocation] = deque(maxlen=LATEST)
+        self._missing: dict[tuple[Kind, str], Revocation] = {}
+        self._is_whole = False
         self._since = math.inf
         self._longest, self._longest_until = self.terms.lease_for, -math.inf
         self._judges = self._wants_row = self._registered = False
@@ -193,6 +199,16 @@ class Node:
         it had, one above any of theirs. A log epoch is the time it began at, and no account's counter was there before.
         """
         return 0 if self.log_epoch == self._first_epoch else self.log_epoch
+
+    def missing(self) -> list[Revocation]:
+        """Give what this log has not and the one before it had, as far as this process knew it: the store has lost it.
+        Nothing until this log has been read to its head. An entry that expired may have been purged instead.
+        """
+        return list(self._missing.values()) if self._is_whole else []
+
+    def forget_missing(self) -> None:
+        """Nobody is going to put back what is missing."""
+        self._missing.clear()
 
     def take_actions(self) -> list[Action]:
         """Give what is to be done now, each once."""
@@ -522,6 +538,7 @@ class Node:
         if answer.log_epoch > self.log_epoch:
             self._begin(answer.log_epoch, answer.salt, now)
         if answer.after > self.applied_seq or answer.upto <= self.applied_seq:
+            self._is_whole |= answer.head <= self.applied_seq
             return
         new = [entry for entry in answer.entries if entry.seq > self.applied_seq]
         for revocation, entry in zip(new, self.log.apply(new), strict=True):
@@ -529,14 +546,25 @@ class Node:
             self._seqs.append(revocation.seq)
             self._kinds.append(entry.kind)
             self._names.append(entry.name)
+            self._latest.append(revocation)
+            lost = self._missing.get((revocation.kind, revocation.id))
+            if lost is not None and lost.min_epoch <= revocation.min_epoch:
+                del self._missing[revocation.kind, revocation.id]
         self._pages.clear()
         self.applied_seq = answer.upto
+        self._is_whole |= answer.head <= self.applied_seq
 
     def _begin(self, log_epoch: int, salt: bytes, now: float) -> None:
         """Another log: begin again. Nothing that was granted, acknowledged or promised in the old one counts."""
         self._lease.drop()
-        if salt != self.log.salt:
+        if salt == self.log.salt:
+            for entry in self._latest:  # the highest epoch of a subject comes last
+                self._missing[entry.kind, entry.id] = entry
+        else:
             self.log = RevocationLog(salt)
+            self._missing.clear()
+        self._latest.clear()
+        self._is_whole = False
         self.log_epoch, self.applied_seq, self.log.applied_seq = log_epoch, 0, 0
         self._since, self._acked_seq, self._told_seq, self._changed = now, 0, -1, True
         self._holders = Holders(self.terms)

@@ -1,0 +1,152 @@
+"""A standby that lagged is promoted under three nodes at work (I-15): it lacks revocations that were acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.backing import PASSWORD, Postgres, a_postgres, a_standby
+from tests.faults.client import Wire
+from tests.faults.cluster import HERE, Cluster, begin, cluster
+from tests.faults.test_nodes import fenced, proof_of
+
+from dutchdoor.authority import SignedIn
+
+BACK_WITHIN = 30.0
+"""Seconds: a node that is not back by then is not coming. How long it takes is told, and not asserted."""
+
+
+@contextlib.contextmanager
+def replicated(folder: Path, **settings: str) -> Iterator[tuple[Cluster, Postgres, Postgres]]:
+    """Three nodes that know two servers, the primary and its standby."""
+    with a_postgres() as primary, a_standby(primary) as standby:
+        hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+        both = f"postgresql://postgres:{PASSWORD}@{hosts}/postgres"
+        with cluster(folder, database=primary.url(), start=False, lease="2s", **settings) as ours:
+            ours.database = both
+            for node in ours.nodes:
+                node.environment["DUTCHDOOR_DATABASE"] = both
+            ours.start()
+            yield ours, primary, standby
+
+
+async def status(wire: Wire, held: SignedIn) -> int:
+    """What a node says of a cookie or an access token; 0 for nothing."""
+    try:
+        return (await wire.send("GET", "/auth/me", **proof_of(held))).status
+    except (OSError, EOFError, TimeoutError):
+        return 0
+
+
+async def refreshing(wire: Wire, held: SignedIn) -> int:
+    try:
+        return (await wire.send("POST", "/auth/refresh", {"refresh_token": held.refresh_token})).status
+    except (OSError, EOFError, TimeoutError):
+        return 0
+
+
+async def promoted(primary: Postgres, standby: Postgres) -> float:
+    """Lose the primary, and let the standby take its place. Gives when it did."""
+    await asyncio.to_thread(primary.kill)
+    await asyncio.to_thread(standby.promote)
+    return time.monotonic()
+
+
+async def all_refuse(ours: Cluster, held: list[SignedIn]) -> None:
+    async with ours.wires(len(ours.nodes)) as wires:
+        for wire in wires:
+            for one in held:
+                assert await status(wire, one) == 401
+
+
+async def in_use(wire: Wire, dead: list[SignedIn], over: asyncio.Event) -> set[int]:
+    """Use what has ended at one node, again and again. Gives what it said."""
+    said = set[int]()
+    while not over.is_set():
+        for one in dead:
+            said.add(await status(wire, one))
+            if one.refresh_token:
+                said.add(await refreshing(wire, one))
+        await asyncio.sleep(0.02)
+    return said
+
+
+async def back(wire: Wire, held: SignedIn) -> float:
+    """When a node serves again what needs the database."""
+    async with asyncio.timeout(BACK_WITHIN):
+        while await refreshing(wire, held) != 200:
+            await asyncio.sleep(0.02)
+    return time.monotonic()
+
+
+async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) -> list[float]:
+    """Sign in, let the standby lag, sign out, promote it: nothing that was refused is accepted. Gives the seconds in
+    which each node was back.
+    """
+    async with ours.beside() as node, ours.wires(3) as wires, ours.wires(3) as others:
+        cookie, stateless = await begin(node, mode="session"), await begin(node, mode="jwt")
+        hybrid, everywhere, *living = [await begin(node) for _ in range(5)]
+        for wire in wires:
+            for one in (cookie, hybrid, everywhere, stateless, *living):
+                assert await status(wire, one) == 200
+        standby.catch_up(primary)
+        standby.lag()
+        await fenced(node, await node.authority.end(cookie.session.id, client=HERE, actor="cli"))
+        answer = await wires[1].send(
+            "POST", "/auth/logout", {"refresh_token": hybrid.refresh_token}, headers=[("Prefer", "wait=20")]
+        )
+        assert answer.json["fenced"]
+        for one in (everywhere, stateless):
+            await fenced(node, await node.authority.end_all(one.account.subject, client=HERE, actor="cli"))
+        unknown = await begin(node, mode="session")
+        dead = [cookie, hybrid, everywhere, stateless]
+        await all_refuse(ours, dead)
+        over = asyncio.Event()
+        using = [asyncio.create_task(in_use(wire, [cookie, hybrid, stateless], over)) for wire in wires]
+        lost_at = await promoted(primary, standby)
+        back_at = await asyncio.gather(*map(back, others, living))
+        ended_again = "SELECT count(*) FROM dutchdoor.sessions WHERE end_reason = 'ended_again'"
+        async with asyncio.timeout(BACK_WITHIN):
+            while await asyncio.to_thread(standby.sql, ended_again) != "3":
+                await asyncio.sleep(0.05)
+            over.set()
+            told = await asyncio.gather(*using)
+        assert all(said <= {401, 429, 503, 0} for said in told), told
+        assert all(401 in said for said in told), "nothing was refused: nothing was tested"
+        # In the database too: what a node that starts anew believes.
+        ours.nodes[0].kill()
+        await asyncio.to_thread(ours.nodes[0].start)
+        await all_refuse(ours, [*dead, unknown])
+        async with ours.wires(3) as fresh:
+            for wire in fresh:
+                for one in (hybrid, everywhere):
+                    assert await refreshing(wire, one) == 401
+            # A new log-out is fenced, and true.
+            later = await begin(node)
+            for wire in fresh:
+                assert await status(wire, later) == 200
+            await fenced(node, await node.authority.end(later.session.id, client=HERE, actor="cli"))
+            for wire in fresh:
+                assert await status(wire, later) == 401
+        return [at - lost_at for at in back_at]
+
+
+def epochs(server: Postgres) -> tuple[int, int]:
+    begun, epoch = server.sql("SELECT begun, epoch FROM dutchdoor.lineage").split("|")
+    return int(begun), int(epoch)
+
+
+async def test_i15_a_standby_that_lagged_is_promoted(tmp_path: Path) -> None:
+    """Log-outs that were acknowledged and fenced, and that the promoted standby lacks, hold at every node meanwhile,
+    and afterwards in the database too: for cookies, access tokens, refresh tokens, and all of somebody. Nodes come back
+    by themselves, one new log begins, and new fences are true.
+    """
+    with replicated(tmp_path / "cluster") as (ours, primary, standby):
+        took = await lose_and_judge(ours, primary, standby)
+        print("served again after", [round(one, 2) for one in took])
+        assert epochs(standby)[0] == 1
+        assert sum(len(re.findall(r"revocation log \d+ begins", node.said)) for node in ours.nodes) >= 3
