@@ -158,6 +158,23 @@ def test_several_processes_serve_one_database(tmp_path: Path) -> None:
         assert server.stop() == (0, "")
 
 
+def test_no_process_outlives_the_one_that_watches_over_it(tmp_path: Path) -> None:
+    """`kill -9` of the first process: its workers end too, and the port is free for whoever is started anew."""
+    with running(tmp_path, "--workers", "2") as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        if not children.exists():
+            pytest.skip("there is no list of a process's children here")
+        watched = [pid for pid in children.read_text().split() if b"spawn_main" in _command_line(pid)]
+        server.process.kill()
+        server.process.wait()
+        try:
+            eventually(lambda: not any(b"spawn_main" in _command_line(pid) for pid in watched), 30)
+        finally:
+            for pid in watched:
+                if b"spawn_main" in _command_line(pid):
+                    os.kill(int(pid), signal.SIGKILL)
+
+
 def _command_line(pid: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
