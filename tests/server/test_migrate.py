@@ -306,6 +306,35 @@ async def log_of(store: Movable) -> Any:
     return LogState(from_store.log_epoch, from_store.salt, from_store.head)
 
 
+async def test_a_move_from_nothing_is_refused(urls: tuple[str, str]) -> None:
+    """A wrong name leads to an empty database: "everything was moved" would be true of it, and nobody could sign in."""
+    async with opened(*urls) as (source, target):
+        with pytest.raises(Misconfigured, match="nothing in the database to move from"):
+            await move(source, target, tell=quiet)
+        assert await target.unfinished() is None
+
+
+async def test_a_move_onto_itself_is_refused() -> None:
+    """A database has many names, such as localhost and 127.0.0.1: under a second one it is still the same."""
+    with new_database() as url:
+        async with opened(url) as (source,), opened_beside(url) as target:
+            await fill(source, people=2)
+            with pytest.raises(Misconfigured, match="one database"):
+                await move(source, target, tell=quiet)
+            assert (await source.counts())["accounts"] == 1
+
+
+@asynccontextmanager
+async def opened_beside(url: str) -> AsyncIterator[Movable]:
+    """A store that does not look whether somebody else has the database open."""
+    store = movable(url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> None:
     """Whatever changes in the source after it was read, the target is not made whole; run again, it is."""
 
@@ -366,6 +395,7 @@ async def test_a_server_that_runs_on_the_source_is_noticed(tmp_path: Path) -> No
     source, target = MemoryStore(clock=lambda: 0.001), MemoryStore(clock=lambda: 0.001)
     row = a_row(lease_for=1.0)
     await source.node_register(row)
+    await source.commit(Add(an_account()))
 
     async def renew() -> None:
         while True:
@@ -377,7 +407,7 @@ async def test_a_server_that_runs_on_the_source_is_noticed(tmp_path: Path) -> No
         await move(source, target, tell=quiet)
     server.cancel()
     assert await target.unfinished() is None
-    assert (await move(source, target, tell=quiet)).rows["accounts"] == 0, "the row of a server that is gone"
+    assert (await move(source, target, tell=quiet)).rows["accounts"] == 1, "the row of a server that is gone"
 
     with running(tmp_path) as server_process:
         assert server_process.url

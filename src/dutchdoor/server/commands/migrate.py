@@ -81,7 +81,8 @@ async def move(
     """Move everything from one open store into another, or go on where an earlier run was interrupted.
 
     Raises:
-        Misconfigured: the target has records of its own, or those of another move; or the source is such a target.
+        Misconfigured: the target has records of its own, or those of another move; the source is such a target, or
+            empty; or both are one.
         Conflict: somebody writes to the source.
     """
     if await source.unfinished() is not None:
@@ -91,6 +92,10 @@ async def move(
     done = await target.unfinished()
     if done is None:
         counts = await target.counts()
+        if there == log:
+            raise _wrong("Both names lead to one database, or to copies of one. Nothing was done.")
+        if not any((await source.counts()).values()):
+            raise _wrong("There is nothing in the database to move from. Is it the right one? Nothing was done.")
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
             tell("This database was moved there before. Nothing was done.")
             return Moved(
