@@ -326,6 +326,31 @@ def test_after_a_restore_a_new_log_begins(run: Run) -> None:
     assert run("audit", "--name", "log_begun", "--json").json[0]["actor"] == "cli"
 
 
+@pytest.mark.parametrize("told", ["by the operator", "by a row in the backup"])
+def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run, told: str) -> None:
+    """Verifiers may hold leases that the lost servers granted. A command waits for them, though it was told another
+    lease itself: what it calls fenced is refused by everybody.
+    """
+    made(run)
+
+    async def register() -> None:
+        async with auth_here() as auth:
+            await auth.store.node_register(
+                NodeRow(id="0" * 22, stamp="A" * 22, log_epoch=1, acked_seq=0, lease_for=60.0, accepting=("orders",))
+            )
+
+    if told == "by a row in the backup":
+        asynchronously(register())
+        assert run("restored", "--yes").code == 0
+    else:
+        assert run("restored", "--yes", "--lease", "60s").code == 0
+    ended = run("session", "end", "--user", "ada@example.com", "--no-wait", "--json").json
+    assert not ended["fenced"]
+    assert ended["fenced_in_ms"] > 60_000
+    (row,) = run("verifier", "list", "--json").json["nodes"]
+    assert (row["lease_s"], row["accepting"]) == (60.0, ["orders"] if told == "by a row in the backup" else [])
+
+
 def test_no_stranger_writes_on_the_terminal(run: Run) -> None:
     """A User-Agent or a name with escape sequences is printed without them."""
     made(run)

@@ -7,11 +7,12 @@ from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from dutchdoor.ids import new_id
 from dutchdoor.revocation.log import Revocation
 
 __all__ = [
     "FIRST_EPOCH", "Forget", "LogHead", "NodeRow", "Question", "ReadLog", "ReadRows", "Register", "Renew", "Renewed",
-    "Rows",
+    "Rows", "row_of_the_gone",
 ]  # fmt: skip
 
 FIRST_EPOCH = 1
@@ -37,6 +38,21 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     lease_for: float
     """The longest lease there may be behind this row."""
     accepting: tuple[str, ...] = ()
+
+
+def row_of_the_gone(rows: Sequence[NodeRow], log_epoch: int, lease_for: float = 0.0) -> NodeRow:
+    """Make the row that stands in a log that has begun for all that were there before: leases granted by them may still
+    run. It says the longest one, theirs or `lease_for`, and is never renewed: after a guarded lease it is taken for
+    dead, and until then every fence waits, whatever lease its own node was told.
+    """
+    return NodeRow(
+        id=new_id(),
+        stamp=new_id(),
+        log_epoch=log_epoch,
+        acked_seq=0,
+        lease_for=max([lease_for, *(row.lease_for for row in rows)]),
+        accepting=tuple(sorted({name for row in rows for name in row.accepting})),
+    )
 
 
 class Register(Struct, frozen=True):

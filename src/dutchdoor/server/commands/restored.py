@@ -9,6 +9,7 @@ import click
 from dutchdoor.auth import Auth
 from dutchdoor.events import event
 from dutchdoor.revocation.lease import GUARD
+from dutchdoor.revocation.rows import row_of_the_gone
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json
 from dutchdoor.store import Log
@@ -23,10 +24,10 @@ __all__ = ["restored"]
 def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     """Say that the database was restored from a backup, or promoted from a copy that may lack its last commits.
 
-    Run it once, before servers are started on the restored database. What was revoked since the backup is not in it:
-    sessions that ended since live again, and passwords and roles are those of then. A new revocation log begins, so
-    that every server and every verifier reads it anew and trusts nothing that it knew by number; and every account's
-    epoch is raised above any that was ever given out.
+    Run it once, before servers are started on the restored database, with the --lease that they had. What was revoked
+    since the backup is not in it: sessions that ended since live again, and passwords and roles are those of then. A
+    new revocation log begins, so that every server and every verifier reads it anew and trusts nothing that it knew by
+    number; and every account's epoch is raised above any that was ever given out.
     """
     settings = settings_from(options)
     if not yes:
@@ -39,7 +40,10 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> int:
         now = auth.authority.clock()
+        # Those of the backup, or of nodes that still run over a copy that was promoted.
+        before = (await auth.store.node_rows()).rows
         epoch = await auth.store.begin_log_epoch(now)
+        await auth.store.node_register(row_of_the_gone(before, epoch, settings.lease))
         await auth.store.commit(Log(event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=f"epoch {epoch}")))
         return epoch
 
