@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -27,6 +28,7 @@ from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, Unavailable
 from dutchdoor.limits import Bucket, Limit, decide_all, give_back
 from dutchdoor.store import Add, End, EndAll, Expect, Forgive, Log, Remove, Revoke, Swap
 from dutchdoor.stores import postgres
+from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore, from_url
 from dutchdoor.stores.urls import make_store
 from dutchdoor.testing.store_laws import (
@@ -169,6 +171,26 @@ async def test_no_password_is_told_to_anybody(postgres_url, caplog):
             assert "wr0ng-pa55" not in f"{error!r} {error} {getattr(error, 'reason', '')}"
             error = error.__cause__
     assert "wr0ng-pa55" not in caplog.text
+
+
+async def test_no_value_of_a_row_is_told_to_a_log(store, monkeypatch):
+    """The server's DETAIL of a refusal repeats the row, and some texts the value: neither is in an error, nor in what a
+    traceback of it shows.
+    """
+    secret = "s3cr3t@example.com"
+    monkeypatch.setattr(postgres, "_CONFLICTS", frozenset())  # so that its text is kept
+    await store.commit(Add(replace(an_account(), email=secret)))
+    for refused in (
+        store.commit(Add(replace(an_account(), email=secret))),
+        store._all(f"SELECT '{secret}'::bigint"),
+        store._all("SELECT $1::bigint", secret),
+        store._scan("SELECT ($1::jsonb) -> 'x'", f'"{secret}'),
+    ):
+        with pytest.raises((InvalidInput, Unavailable)) as raised:
+            await refused
+        told = "".join(traceback.format_exception(raised.value))
+        assert secret not in f"{raised.value!r} {raised.value.reason} {told}"
+        assert "postgres:" in raised.value.reason
 
 
 async def test_what_no_waiting_changes_is_misconfigured(postgres_url):
@@ -352,6 +374,125 @@ async def test_a_standby_is_refused(server):
         server.stop()
         standby.unlink()
         server.start()
+
+
+# --- which server it is -----------------------------------------------------------------------------------------------
+#
+# With a standby that is promoted: tests/faults/test_promotion.py.
+
+ELSEWHERE = {
+    "timeline": "UPDATE dutchdoor.lineage SET timeline = '00000000'",
+    "cluster": "UPDATE dutchdoor.lineage SET cluster = '1'",
+}
+
+
+@pytest.mark.parametrize("by_transaction", [False, True])
+@pytest.mark.parametrize("what", ELSEWHERE)
+async def test_where_the_log_was_not_begun_another_begins(what, by_transaction, postgres_url, beside):
+    """I-15: a server that was promoted or restored begins a new log before it answers anything, once, whoever asks and
+    however many at once.
+    """
+    ada, row = an_account(), replace(a_row(), lease_for=7.5, accepting=("service",))
+    async with (
+        opened(postgres_url, by_transaction=by_transaction) as one,
+        opened(postgres_url, by_transaction=by_transaction) as two,
+    ):
+        await one.commit(Add(ada), Revoke(a_revocation()))
+        await one.node_register(row)
+        before = await one.read_log(1, 0)
+        await beside.execute(ELSEWHERE[what])
+        if what == "cluster" or not by_transaction:
+            await beside.execute(KILL)  # a server takes its connections with it
+            await asyncio.gather(*[timed(store.account("x")) for store in (one, two) for _ in range(20)])
+        answers = await asyncio.gather(
+            *[store.read_log(1, 0) for store in (one, two) for _ in range(9)],
+            *[store.node_renew(replace(row, stamp="x"), 0) for store in (one, two)],
+        )
+        (begun,) = {answer.log_epoch for answer in answers}
+        assert abs(begun / 1000 - time.time()) < 60
+        assert [answer.there for answer in answers[-2:]] == [False, False]
+        (gone,) = (await one.node_rows()).rows
+        assert (gone.log_epoch, gone.acked_seq, gone.lease_for, gone.accepting) == (begun, 0, 7.5, ("service",))
+        assert (answers[0].salt, answers[0].entries) == (before.salt, before.entries)
+        assert (await two.account(ada.subject)).epoch == begun
+        await one.commit(Revoke(a_revocation()))
+    async with opened(postgres_url, by_transaction=by_transaction) as later:
+        assert (await later.commit()).log_epoch == begun
+
+
+async def test_a_server_that_does_not_say_which_it_is(postgres_url, beside):
+    """Where a service forbids to ask for the timeline, nothing is noticed, and nothing else is lost."""
+    name = f"door_{os.getpid()}_{random.randrange(10**9)}"
+    await beside.execute(
+        f"CREATE ROLE {name} LOGIN PASSWORD 'x'; CREATE SCHEMA dutchdoor AUTHORIZATION {name};"
+        "REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn(), pg_control_system() FROM PUBLIC"
+    )
+    try:
+        async with opened(postgres_url.replace(f"postgres:{PASSWORD}@", f"{name}:x@")) as store:
+            assert await beside.fetchval("SELECT timeline FROM dutchdoor.lineage") is None
+            await beside.execute("UPDATE dutchdoor.lineage SET timeline = '00000000', cluster = '1'")
+            for lane in store._lanes:
+                lane.drop()
+            assert (await store.commit(Revoke(a_revocation()))).log_epoch == 1
+            assert await store.begin_log_epoch(NOW) == NOW * 1000 // 1
+    finally:
+        await beside.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+async def test_a_new_log_writes_no_account(store, beside):
+    """However many accounts there are, a new log costs the same: it raises them all without touching one."""
+    await store.commit(*[Add(an_account(str(n))) for n in range(50)])
+    rows = "SELECT subject, xmin::text, xmax::text FROM dutchdoor.accounts ORDER BY subject"
+    before = await beside.fetch(rows)
+    begun = await store.begin_log_epoch(NOW)
+    assert await beside.fetch(rows) == before
+    assert {account.epoch for account in await store.accounts(limit=100)} == {begun}
+
+
+async def test_epochs_and_revisions_are_those_of_a_store_that_writes_them(store):
+    """Whatever follows each other, each account reads as in a store that raises its accounts one by one."""
+    lots, other, at, found = random.Random(15), MemoryStore(clock=lambda: 0.001), 1.0, None
+    await other.open()
+    for n in range(200):
+        subject = f"p{lots.randrange(4)}"
+        account = await other.account(subject)
+        at += lots.choice([0.0, 0.0, 0.001, 5.0])
+        if lots.random() < 0.2:
+            assert await store.begin_log_epoch(at) == await other.begin_log_epoch(at)
+            continue
+        if account is None:
+            change = Add(
+                replace(an_account(), subject=subject, email=None, epoch=lots.choice([0, 3, int(at * 1000) + 2]))
+            )
+        elif lots.random() < 0.2:
+            change = Remove(account)
+        else:
+            change = Swap(replace(account, epoch=account.epoch + lots.randrange(3), name=str(n)))
+        await asyncio.gather(store.commit(change), other.commit(change))
+        found = await store.account(subject)
+        assert found == await other.account(subject)
+        if found is not None:
+            await store.commit(Expect(subject, found.epoch))
+            assert isinstance((await timed(store.commit(Expect(subject, found.epoch - 1))))[1], Conflict)
+            assert isinstance(
+                (await timed(store.commit(Swap(replace(found, revision=found.revision - 1)))))[1], Conflict
+            )
+    assert await store.accounts() == await other.accounts()
+
+
+async def test_a_commit_and_a_new_log_take_turns(store, beside):
+    """A change of an account that has not been committed is waited for: what it raises is not raised a second time."""
+    ada = an_account()
+    await store.commit(Add(ada))
+    async with beside.transaction():
+        await beside.execute("SELECT pg_advisory_xact_lock_shared(1684303727)")  # as a commit holds it
+        begins = asyncio.create_task(store.begin_log_epoch(NOW))
+        await until(
+            lambda: beside.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
+        )
+        assert not begins.done()
+    begun = await begins
+    assert (await store.account(ada.subject)).epoch == begun
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -624,6 +765,7 @@ async def asks(store, session, account):
         timed(store.node_renew(a_row(), 0)),
         timed(store.accounts()),
         timed(store.events()),
+        timed(store.begin_log_epoch(NOW)),
     )
 
 
@@ -893,7 +1035,7 @@ HOT = {
     "look-up": (postgres._SESSIONS_WITH_ACCOUNT, "bytea[]"),
     "sessions of": (postgres._SESSIONS_OF, "text, integer"),
     "log": ("SELECT * FROM dutchdoor.read_log_1($1, $2, $3)", "bigint, bigint, integer"),
-    "account": (f"SELECT {postgres._ACCOUNT} FROM dutchdoor.accounts a WHERE a.email = $1", "text"),
+    "account": (f"SELECT {postgres._ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", "text"),
     "live entries": (
         "SELECT count(*) FROM dutchdoor.revocations WHERE subject = $1 AND expires_at > $2",
         "text, float8",
@@ -916,7 +1058,7 @@ async def test_hot_questions_go_by_an_index(postgres_url, store, rows):
             nulls = ", ".join(["NULL"] * len(types.split(",")))
             plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE {statement} ({nulls})"))
             assert "Index" in plan or name == "log", plan
-            scanned = set(re.findall(r"Seq Scan on (\w+)", plan)) - {"revocation_log"}
+            scanned = set(re.findall(r"Seq Scan on (\w+)", plan)) - {"revocation_log", "lineage"}
             assert not scanned, plan
     finally:
         connection.terminate()

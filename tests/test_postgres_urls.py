@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from uuid import uuid4
 
 import asyncpg
@@ -45,6 +47,13 @@ async def test_where_nobody_answers_is_named_and_no_password(said, url, postgres
     assert "hush" not in refused.value.reason
 
 
+async def test_who_embeds_it_reads_the_reason_in_the_traceback(postgres_url):
+    """An application that opens a database which is not there ends in a traceback that says so."""
+    with pytest.raises(Misconfigured) as refused:
+        await PostgresStore(f"{postgres_url}_absent").open()
+    assert "does not exist" in "".join(traceback.format_exception(refused.value))
+
+
 async def test_a_role_that_may_create_nothing_is_told_what_it_needs(postgres_url):
     """A right that is missing is said, and which one."""
     role = f"guest_{uuid4().hex}"
@@ -80,6 +89,39 @@ def test_a_url_as_others_write_it_is_refused_with_ours(url, said):
     with pytest.raises(Misconfigured, match=said) as refused:
         make_store(url)
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["s3/cr3t", "123/s3cr3t", "s3?cr3t", "s3#cr3t", "s3@cr/3t", "/s3cr3t", "s3cr3t/", "a/s3cr3t?b", "s3#cr3t@/"],
+)
+def test_a_password_that_ends_the_host_is_named(password):
+    """A / in a password, written as it is, would make its rest a database. It is said what to write, and no part of it
+    is told.
+    """
+    for url in (
+        f"postgresql://door:{password}@db/door",
+        f"postgresql://door:{password}@db:5432,db2/door?sslmode=require",
+    ):
+        with pytest.raises(Misconfigured) as refused:
+            from_url(url)
+        assert "%2F" in str(refused.value)
+        assert not {"s3", "cr3t", "123", "db2"} & set(re.findall(r"\w+", f"{refused.value!r} {refused.value.reason}"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://door:a%2Fb%3Fc%23d%40e@db/door",
+        "postgresql://door:p@ss@db/door",
+        "postgresql://door@db/door?sslmode=verify-full&sslrootcert={file}",
+    ],
+)
+def test_an_escaped_password_is_no_trouble(url, tmp_path):
+    """What is written as it should be is read."""
+    file = tmp_path / "a@b.pem"
+    file.touch()
+    from_url(url.format(file=file))
 
 
 async def test_a_server_without_tls_says_so(postgres_url):

@@ -554,12 +554,13 @@ $$;
 
 -- Asked on every connection before anything else, and where a proxy gives each transaction another one, in every
 -- transaction. If the log was not begun here, this server was promoted or restored, and may lack what the other had
--- acknowledged: another log begins. Of those who find it so at once, one begins it. To ask for the cluster too costs
--- some ten times as much, and a transaction of its own.
+-- acknowledged: another log begins. Of those who find it so at once, one begins it. A row that nobody renews stands for
+-- the nodes from before, whose leases may still run. To ask for the cluster too costs some ten times as much.
 CREATE FUNCTION dutchdoor.attend_1(whole boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     timeline_now text := dutchdoor.timeline_1();
     cluster_now text := CASE WHEN whole THEN dutchdoor.cluster_1() END;
+    gone dutchdoor.nodes;
 BEGIN
     FOR attempt IN 1 .. 2 LOOP
         PERFORM 1 FROM dutchdoor.lineage l
@@ -570,7 +571,13 @@ BEGIN
         END IF;
         PERFORM pg_advisory_xact_lock(1684303727);
     END LOOP;
-    PERFORM dutchdoor.begin_log_epoch_1(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    SELECT max(n.lease_for), ARRAY(SELECT DISTINCT unnest(m.accepting) FROM dutchdoor.nodes m)
+    INTO gone.lease_for, gone.accepting FROM dutchdoor.nodes n;
+    gone.log_epoch := dutchdoor.begin_log_epoch_1(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    IF gone.lease_for IS NOT NULL THEN
+        INSERT INTO dutchdoor.nodes (id, stamp, log_epoch, acked_seq, lease_for, accepting)
+        VALUES (gen_random_uuid()::text, 'gone', gone.log_epoch, 0, gone.lease_for, gone.accepting);
+    END IF;
 END
 $$;
 
