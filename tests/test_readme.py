@@ -70,6 +70,11 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         assert client.post("/auth/register", json=ada).status_code == 201
         assert client.post("/auth/login", json={**ada, "mode": "session"}).status_code == 200
         assert client.get("/hello").json() == {"hello": "ada@example.com"}
+        csrf = client.get("/auth/csrf").json()["csrf_token"]
+        cookies = dict(client.cookies)
+        assert client.post("/auth/logout", headers={"x-csrf-token": csrf}).status_code in {200, 202}
+        client.cookies.update(cookies)
+        assert client.get("/hello").status_code == 401
 
 
 def test_the_verifier_of_the_readme_refuses_what_was_logged_out(tmp_path: Path) -> None:

@@ -174,6 +174,11 @@ class Misconfigured(DutchdoorError):
     code = "misconfigured"
     message = "The configuration is not safe to run with."
 
+    def __init__(self, reason: str = "", *, message: str | None = None) -> None:
+        super().__init__(reason, message=message)
+        if self.message != reason:
+            self.add_note(reason)  # who embeds this reads a traceback, and no log
+
 
 class Unavailable(DutchdoorError):
     """A dependency is out of reach. `retry_after` is in seconds and positive."""

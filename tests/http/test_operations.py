@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 from msgspec.structs import replace
+from starlette.testclient import TestClient
 from tests.http.test_browser import BODIES
 from tests.http.world import (
     AWAY,
@@ -26,6 +27,7 @@ from tests.http.world import (
 from tests.running import PROGRAM, free_port, running_server
 from tests.standins import Gate, Wrapped
 
+from dutchdoor.auth import Auth
 from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Unavailable
@@ -235,6 +237,30 @@ async def test_p02_a_store_out_of_reach_is_503_and_signs_nobody_out() -> None:
         assert (await world.call("GET", "/auth/me")).status == 401, "nobody in particular"
         store.down = False
         assert (await browser.me()).status == (await phone.me()).status == 200
+
+
+class Absent(Wrapped):
+    """A store that is out of reach when it is opened for the first time."""
+
+    absent = True
+
+    async def open(self) -> None:
+        if self.absent:
+            raise Unavailable("nobody listens there")
+        await self.inner.open()
+
+
+def test_p02_a_store_that_was_never_there_is_503_and_found_when_it_is(tmp_path: Path) -> None:
+    """An application without a lifespan opens its store at a request: until it can, that is 503 and no traceback."""
+    store = Absent(MemoryStore())
+    client = TestClient(
+        Auth(store, master_key=tmp_path / "keys").asgi(), base_url="http://localhost", client=("127.0.0.1", 50000)
+    )
+    answer = client.get("/auth/me")
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "Retry-After" in answer.headers
+    store.absent = False
+    assert client.get("/auth/me").status_code == 401
 
 
 async def test_p03_i02_a_session_that_ended_meanwhile_is_not_written_back() -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from dutchdoor.errors import DutchdoorError, NotFound
+from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
 from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request, Response
@@ -50,7 +50,11 @@ class AsgiApplication:
         kind = scope["type"]
         if kind == "http":
             if not self._ready:
-                await self._open_once()
+                try:
+                    await self._open_once()
+                except Unavailable as error:  # as it is later: the next request tries again
+                    await self.serve(None, {}, scope, receive, send, refused=error)
+                    return
             route = self._exact.get((scope["method"], scope["path"]))
             if route is not None and not scope.get("root_path"):
                 await self.serve(route, {}, scope, receive, send)
