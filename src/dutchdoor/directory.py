@@ -520,13 +520,13 @@ class Directory:
         raise Unavailable("verifying the address kept losing races")
 
     async def offer_setup(self) -> OneTimeSecret | None:
-        """Make the one-time token for the first administrator, if there is no account yet; links made before are
-        dead.
+        """Make a one-time token for the first administrator, if there is no account yet. Each node that starts makes
+        one, and prints it: those made before stay good until they expire, or one of them is used.
         """
         if await self.store.accounts(limit=1):
             return None
         token, secret = one_time.issue("setup", subject="", email="", now=self.clock(), lives_for=self.policy.setup_for)
-        await self.store.commit(Discard("", "setup"), Add(token))
+        await self.store.commit(Add(token))
         return secret
 
     async def set_up(self, token: str, email: str, password: str, name: str, *, client: Client) -> Account:
@@ -541,8 +541,10 @@ class Directory:
         key = canonical(email)
         encoded = await self.hasher.hash(self._acceptable(password, key, name))
         return await self._add(
-            key, email, name, encoded, client=client, roles=("admin",), verified=True, also=[Take(stored.id)]
-        )
+            key, email, name, encoded, client=client, roles=("admin",), verified=True,
+            # The others too: of two people with two links one finds his gone, and is refused.
+            also=[Take(stored.id), Discard("", "setup")],
+        )  # fmt: skip
 
     # What administrators do
 
