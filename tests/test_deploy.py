@@ -267,6 +267,7 @@ def test_the_unit_is_one_and_is_closed(tmp_path: Path) -> None:
         pytest.skip("needs systemd-analyze")
     # Its program is not installed here, and verify looks for it.
     text = (DEPLOY / "dutchdoor.service").read_text().replace("/opt/dutchdoor/bin/dutchdoor", "/bin/true")
+    assert "\nStartLimitIntervalSec=0\n" in text, "it would be given up after five starts without its database"
     file = tmp_path / "dutchdoor.service"
     file.write_text(text)
     verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 from statistics import quantiles
 
 import pytest
+from tests.backing import new_database
 from tests.faults.client import Answer, History, Operation, Wire, result_of
 from tests.faults.cluster import Cluster, begin, cluster
 from tests.faults.proxy import Proxy
@@ -261,3 +264,32 @@ async def test_anonymous_requests_do_not_touch_the_store(tmp_path: Path, full_pl
             touched = [link.up.passed - was for link, was in zip(links, before, strict=True)]
         # Keeping a lease or a connection alive costs a few hundred bytes now and then, whoever asks.
         assert all(each < 5_000 for each in touched), touched
+
+
+async def test_a_process_that_dies_meanwhile_takes_no_other_with_it(tmp_path: Path) -> None:
+    """One of two processes dies while PostgreSQL is away, and the one in its place cannot begin: the other goes on with
+    what it can, and when the store is back there are two again, without a restart.
+    """
+    with new_database() as url, cluster(tmp_path / "cluster", nodes=1, workers=2, database=url) as ours:
+        (node,) = ours.nodes
+
+        def workers() -> list[int]:
+            children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+            return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+        first, other = workers()
+        ours.to_store()[0].refuse()
+        os.kill(first, signal.SIGKILL)
+        async with ours.wires(1) as (wire,), asyncio.timeout(60):
+            while "could not begin" not in node.said:
+                assert node.process is not None
+                assert node.process.poll() is None, node.said
+                await asyncio.sleep(0.05)
+            assert (await wire.once_more("GET", "/livez")).status == 200
+            ours.heal()
+            wire.close()
+            while (await wire.once_more("GET", "/readyz")).status != 200:
+                await asyncio.sleep(0.05)
+            while len(workers()) < 2:
+                await asyncio.sleep(0.05)
+        assert other in workers()

@@ -565,3 +565,28 @@ def test_metrics_add_up_over_processes(tmp_path: Path) -> None:
         text = ask(server, "/metrics", port=port)[2]
         assert re.search(r'dutchdoor_http_answers_total\{route="/livez",status="200"\} 30\.0', text)
         assert ask(server, "/metrics")[0] == 404
+
+
+def test_metrics_of_a_process_that_died_are_over(tmp_path: Path) -> None:
+    """What a process told of itself (how stale it is, how much it has read) is not told any more once it is gone, or an
+    alarm would never end. What it counted stays counted.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = {"TMPDIR": str(tmp_path)}
+    with running(tmp_path, "--workers", "2", "--metrics-port", str(port), environment=environment) as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        if not children.exists():
+            pytest.skip("there is no list of a process's children here")
+        for _ in range(30):
+            assert ask(server, "/livez")[0] == 200
+        told = {path.stem.rpartition("_")[2] for path in tmp_path.glob("dutchdoor-*/gauge_live*.db")}
+        assert told
+        for pid in told:
+            os.kill(int(pid), signal.SIGKILL)
+        eventually(
+            lambda: not [path for pid in told for path in tmp_path.glob(f"dutchdoor-*/gauge_live*_{pid}.db")], 30
+        )
+        text = ask(server, "/metrics", port=port)[2]
+        assert re.search(r'dutchdoor_http_answers_total\{route="/livez",status="200"\} 30\.0', text)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from dutchdoor.store import Change, Committed, End, EndAll, Log
 from dutchdoor.web.api import Api
 from dutchdoor.web.verifiers import Followed, followed
 
-__all__ = ["Counters", "open_metrics_port"]
+__all__ = ["Counters", "forget", "open_metrics_port"]
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 LOOK_EVERY = 5.0
@@ -152,6 +152,11 @@ def _everybodys(own: CollectorRegistry) -> CollectorRegistry:
     together = CollectorRegistry()
     MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # prometheus-client types only part of itself
     return together
+
+
+def forget(pid: int) -> None:
+    """Take a process that has ended out of what is told of living ones. What it counted stays counted."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def open_metrics_port(port: int, counters: Counters | None) -> None:

@@ -24,6 +24,7 @@ import ssl
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +34,7 @@ import uvicorn
 from msgspec.structs import replace
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.assemble import make_auth
@@ -48,6 +49,8 @@ BACKLOG = 2048
 CERTIFICATE_EVERY = 1.0
 """Seconds between two looks at the certificate's files. A look costs microseconds."""
 WORKERS_READY_FOR = 60.0
+WORKER_AGAIN_AFTER = 5.0
+"""Seconds until a process is looked at again that could not begin. The others are there meanwhile."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which the processes of one server find each other's counters."""
@@ -287,6 +290,8 @@ class _Several(Multiprocess):
         super().__init__(config, [listener])
         self._ready = ready
         self._failed = False
+        self._again_at = 0.0
+        self._pids: set[int] = set()
 
     def run_all(self) -> int:
         self.run()
@@ -311,8 +316,36 @@ class _Several(Multiprocess):
         self.should_exit.set()
 
     def keep_subprocess_alive(self) -> None:
+        if self.should_exit.is_set() or time.monotonic() < self._again_at:
+            return
+        before = self._pids | self._living()
         super().keep_subprocess_alive()
-        self._failed = self._failed or any(process.exitcode == STARTUP_FAILURE for process in self.processes)
+        if self.should_exit.is_set():
+            # One that had to be replaced could not begin. All have begun once: what it lacks, most likely the database,
+            # will be there again, and whoever is left knows how to wait for it. With nobody left this one ends, so that
+            # nobody connects here.
+            self._failed = not any(process.exitcode is None and process.is_ready() for process in self.processes)
+            if self._failed:
+                return
+            self.should_exit.clear()
+            self._again_at = time.monotonic() + WORKER_AGAIN_AFTER
+            log.warning("a process could not begin and is started again; the others go on")
+            self.processes = [
+                self._another() if process.exitcode == STARTUP_FAILURE else process for process in self.processes
+            ]
+        self._pids = self._living()
+        if MULTIPROCESS in os.environ:
+            for pid in before - self._pids:
+                # What it told of itself (how stale it was, who followed there) is over.
+                import_module(COUNTING).forget(pid)
+
+    def _living(self) -> set[int]:
+        return {process.pid for process in self.processes if process.pid is not None}
+
+    def _another(self) -> Process:
+        process = Process(self.config, self.sockets)
+        process.start()
+        return process
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
