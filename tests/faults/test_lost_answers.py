@@ -34,7 +34,7 @@ class Lost:
         wire.close()
         return answer.json["csrf_token"]
 
-    async def one(self, node: Node, then, cut_at: int, how: How) -> None:
+    async def one(self, node: Node, then, cut_at: int, length: int, how: How) -> None:
         """Cut one answer after so many bytes; the client tries again with what it still holds, elsewhere."""
         held = await begin(then)
         token = held.refresh_token
@@ -48,7 +48,11 @@ class Lost:
         finally:
             wire.close()
             node.link.down.heal()
-        assert node.link.down.cuts, "nothing was cut"
+        if not node.link.down.cuts:
+            # Answers differ by the digits of a time: one that was shorter than the first is whole.
+            assert first is not None, "nothing was cut"
+            assert (first.status, length - 8 < first.size < cut_at) == (200, True), (cut_at, first)
+            return
         node.link.down.cuts = 0
         other = self.ours.nodes[(self.ours.nodes.index(node) + 1) % len(self.ours.nodes)]
         wire = other.wire(direct=True)
@@ -81,7 +85,7 @@ class Lost:
             async def some(place: int) -> None:
                 node = self.ours.nodes[place]
                 for cut_at in offsets[place :: len(self.ours.nodes)]:
-                    await self.one(node, then, cut_at, hows[self.tried % len(hows)])
+                    await self.one(node, then, cut_at, length, hows[self.tried % len(hows)])
 
             await asyncio.gather(*(some(place) for place in range(len(self.ours.nodes))))
             bad = {event.name for event in await now.store.events(limit=5000)} & LOGGED_OUT
@@ -107,4 +111,4 @@ async def test_i04_every_offset(tmp_path: Path, place: dict[str, str], transport
     with cluster(tmp_path / "cluster", **place) as ours:
         lost = Lost(ours, transport)
         length = await lost.all(1, [how])
-        assert lost.tried == length
+        assert lost.tried > length - 8
