@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from dutchdoor.auth import Auth, read_or_make_master_key
 from dutchdoor.credentials.hashing import available_cores
 from dutchdoor.credentials.password import PROFILES, PasswordHasher
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.file import FileTransport
@@ -17,7 +17,7 @@ from dutchdoor.master import MasterKeys
 from dutchdoor.server.config import Settings
 from dutchdoor.store import Store
 
-__all__ = ["local_url", "make_auth", "sqlite_file"]
+__all__ = ["another_master_key", "local_url", "make_auth", "sqlite_file"]
 
 
 def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
@@ -47,6 +47,14 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
             workers=max(1, available_cores() // settings.workers),
         ),
         security_contact=settings.security_contact,
+    )
+
+
+def another_master_key(exc: InvalidKey) -> Misconfigured:
+    """What to tell whoever starts a second node, or restores, without the key of the first."""
+    return _wrong(
+        f"The master key is not the one that this database was made with: {exc.reason}. All nodes have the same one: "
+        "name its file with --master-key-file or DUTCHDOOR_MASTER_KEY_FILE."
     )
 
 

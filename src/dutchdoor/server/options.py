@@ -16,7 +16,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.client import Client
 from dutchdoor.email_address import canonical
 from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
-from dutchdoor.server.assemble import make_auth, sqlite_file
+from dutchdoor.server.assemble import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.config import Settings, read_settings
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.stores.urls import naming
@@ -114,7 +114,7 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     try:
         return asyncio.run(run())
     except InvalidKey as exc:
-        raise _wrong(f"The master key is not the one that this database was made with: {exc.reason}.") from None
+        raise another_master_key(exc) from None
 
 
 async def find_account(auth: Auth, who: str) -> Account:

@@ -37,7 +37,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
-from dutchdoor.server.assemble import make_auth
+from dutchdoor.server.assemble import another_master_key, make_auth
 from dutchdoor.server.config import Settings
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.watching import Commit, ToldStore, Watched, log_transitions
@@ -149,7 +149,7 @@ async def _prepare(settings: Settings) -> None:
             if secret is not None:
                 _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
     except InvalidKey as exc:
-        raise _wrong(f"The master key is not the one that this database was made with: {exc.reason}.") from None
+        raise another_master_key(exc) from None
 
 
 def _offer(link: str, settings: Settings) -> None:

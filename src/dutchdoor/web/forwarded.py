@@ -241,6 +241,11 @@ def _public_origin(url: str) -> str:
         raise _wrong(f"--public-url {url!r} is not a public URL. Write https://auth.example.com.")
     if parts.scheme == "http" and not is_loopback(host):
         raise _wrong(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
+    if parts.path.strip("/"):
+        # Cookies, links and the issuer are the host's: under a path half of it would work.
+        raise _wrong(
+            f"--public-url {url!r} has a path, and this is at the root of its host. Write {parts.scheme}://{host}."
+        )
     return f"{parts.scheme}://{host}"
 
 
