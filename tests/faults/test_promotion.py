@@ -9,29 +9,29 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from tests.backing import PASSWORD, Postgres, a_postgres, a_standby
 from tests.faults.client import Wire
 from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.test_nodes import fenced, proof_of
 
-from dutchdoor.authority import SignedIn
+from dutchdoor.authority import Authority, SignedIn
+from dutchdoor.fencing import Fencing
 
 BACK_WITHIN = 30.0
 """Seconds: a node that is not back by then is not coming. How long it takes is told, and not asserted."""
 
 
 @contextlib.contextmanager
-def replicated(folder: Path, **settings: str) -> Iterator[tuple[Cluster, Postgres, Postgres]]:
+def replicated(folder: Path, primary: Postgres, standby: Postgres, **more: str) -> Iterator[Cluster]:
     """Three nodes that know two servers, the primary and its standby."""
-    with a_postgres() as primary, a_standby(primary) as standby:
-        hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
-        both = f"postgresql://postgres:{PASSWORD}@{hosts}/postgres"
-        with cluster(folder, database=primary.url(), start=False, lease="2s", **settings) as ours:
-            ours.database = both
-            for node in ours.nodes:
-                node.environment["DUTCHDOOR_DATABASE"] = both
-            ours.start()
-            yield ours, primary, standby
+    both = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/postgres"
+    with cluster(folder, database=primary.url(), start=False, lease="2s", **more) as ours:
+        ours.database = both
+        for node in ours.nodes:
+            node.environment["DUTCHDOOR_DATABASE"] = both
+        ours.start()
+        yield ours
 
 
 async def status(wire: Wire, held: SignedIn) -> int:
@@ -109,7 +109,11 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
         using = [asyncio.create_task(in_use(wire, [cookie, hybrid, stateless], over)) for wire in wires]
         lost_at = await promoted(primary, standby)
         back_at = await asyncio.gather(*map(back, others, living))
-        ended_again = "SELECT count(*) FROM dutchdoor.sessions WHERE end_reason = 'ended_again'"
+        lost = ", ".join(f"'{one.account.subject}'" for one in dead)
+        ended_again = (
+            "SELECT count(*) FROM dutchdoor.sessions s JOIN dutchdoor.accounts a ON a.number = s.account "
+            f"WHERE s.end_reason = 'ended_again' AND a.subject IN ({lost})"
+        )
         async with asyncio.timeout(BACK_WITHIN):
             while await asyncio.to_thread(standby.sql, ended_again) != "3":
                 await asyncio.sleep(0.05)
@@ -145,8 +149,64 @@ async def test_i15_a_standby_that_lagged_is_promoted(tmp_path: Path) -> None:
     and afterwards in the database too: for cookies, access tokens, refresh tokens, and all of somebody. Nodes come back
     by themselves, one new log begins, and new fences are true.
     """
-    with replicated(tmp_path / "cluster") as (ours, primary, standby):
+    with (
+        a_postgres() as primary,
+        a_standby(primary) as standby,
+        replicated(tmp_path / "cluster", primary, standby) as ours,
+    ):
         took = await lose_and_judge(ours, primary, standby)
         print("served again after", [round(one, 2) for one in took])
         assert epochs(standby)[0] == 1
         assert sum(len(re.findall(r"revocation log \d+ begins", node.said)) for node in ours.nodes) >= 3
+
+
+@pytest.mark.soak
+async def test_i15_one_promotion_after_the_other(tmp_path: Path) -> None:
+    """The same again and again, each time to a standby of the one that was promoted last."""
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(a_postgres())
+        for n in range(4):
+            standby = stack.enter_context(a_standby(primary))
+            with replicated(tmp_path / "cluster", primary, standby) as ours:
+                took = await lose_and_judge(ours, primary, standby)
+            print("served again after", [round(one, 2) for one in took])
+            assert epochs(standby)[0] == n + 1
+            primary = standby
+
+
+BROKEN = {
+    "nothing is ended again": "import dutchdoor.fencing as f; f.Fencing._mend = lambda self: None",
+    "the store is believed": """
+import asyncio, dutchdoor.authority as a, dutchdoor.fencing as f
+a.Authority._session = lambda self, id: self.store.session(id)
+tries = f.Fencing._try_again
+async def later(self, lost):
+    await asyncio.sleep(2)
+    await tries(self, lost)
+f.Fencing._try_again = later
+""",
+    "the timeline is not asked for": "",
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_promotion_that_is_not_met_is_noticed(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judgement can fail: each part is taken out, in every process, and found missing."""
+    monkeypatch.setattr(Fencing, "_mend", Fencing._mend)
+    monkeypatch.setattr(Fencing, "_try_again", Fencing._try_again)
+    monkeypatch.setattr(Authority, "_session", Authority._session)
+    exec(BROKEN[broken], {})  # in this process too; it is undone
+    with (
+        a_postgres() as primary,
+        a_standby(primary) as standby,
+        replicated(tmp_path / "cluster", primary, standby, broken=BROKEN[broken]) as ours,
+    ):
+        if not BROKEN[broken]:
+            nothing = "CREATE OR REPLACE FUNCTION dutchdoor.attend_1(whole boolean) RETURNS void LANGUAGE sql AS ''"
+            primary.sql(nothing)
+        with pytest.raises((AssertionError, TimeoutError)) as noticed:
+            await lose_and_judge(ours, primary, standby)
+        print(broken, "->", repr(noticed.value)[:300])
