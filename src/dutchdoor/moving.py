@@ -9,7 +9,9 @@ writes to either store, and it may be killed at any moment and begun again.
    transaction, so that whoever comes after a kill goes on behind it.
 3. Both are read again, and a `Tally` of each kind compared. If they differ, somebody wrote to the source meanwhile:
    `begin_move` empties the target, and all begins again.
-4. `end_move` makes the target whole, under a log epoch that is higher than the source's.
+4. `leave` shuts the source: it opens for nobody but a move. From here to the end neither opens. A server that was
+   started on it later would believe what has ended in the target.
+5. `end_move` makes the target whole, under a log epoch that is higher than the source's.
 
 Why another log epoch. Nodes' rows are not moved: those processes are gone. But leases that they granted may still run
 in verifiers, and over the target no row tells of them. Within one log epoch a node says "fenced" as soon as all that it
@@ -31,6 +33,7 @@ import msgspec
 from msgspec import Struct
 
 from dutchdoor.accounts import Account, Credential
+from dutchdoor.errors import Misconfigured
 from dutchdoor.events import AuditEvent
 from dutchdoor.keyring import StoredKey
 from dutchdoor.one_time import OneTimeToken
@@ -40,7 +43,7 @@ from dutchdoor.sessions import Session
 from dutchdoor.store import Store
 from dutchdoor.verifier_keys import VerifierKey
 
-__all__ = ["KINDS", "Kind", "Level", "LogState", "Movable", "Page", "Stored", "Tally"]
+__all__ = ["KINDS", "LEFT", "Kind", "Level", "LogState", "Movable", "Page", "Stored", "Tally", "refuse_unless_whole"]
 
 Kind = Literal[
     "accounts", "credentials", "sessions", "one_time_tokens", "keys", "clients", "verifiers", "revocations", "events",
@@ -80,13 +83,32 @@ class LogState(Struct, frozen=True):
     seq: int
 
 
+LEFT: Final = "left"
+"""Stands among the kinds that a move has begun to bring, in a store that was left."""
+
+
+def refuse_unless_whole(noted: Iterable[str], place: str) -> None:
+    """Refuse a store for anybody but a move, by what stands in it of one. Raises `Misconfigured`."""
+    text = ""
+    if LEFT in (noted := set(noted)):
+        text = (
+            f"Everything in {place} was moved to another database: use that one. To come back, move it back: "
+            "`dutchdoor migrate --from THE_OTHER --to THIS`. If the other one is lost: `dutchdoor restored`."
+        )
+    elif noted:
+        text = f"A move into {place} was not finished: run `dutchdoor migrate --from ... --to ...` again."
+    if text:
+        raise Misconfigured(text, message=text)
+
+
 @runtime_checkable
 class Movable(Store, Protocol):
     """A store that can be moved from and into. Every method may raise `Unavailable`."""
 
     async def open(self, *, to_move: bool = False) -> None:
-        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished; with `to_move` that is
-        fine, but `Conflict` is raised if another process has the store open, where the store can tell.
+        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished, and for one that was
+        left; with `to_move` that is fine, but `Conflict` is raised if another process has the store open, where the
+        store can tell.
         """
         ...
 
@@ -104,8 +126,8 @@ class Movable(Store, Protocol):
 
     async def begin_move(self, log: LogState) -> None:
         """Become the empty, unfinished copy of another store: its salt, its numbers, its log epoch; no row of a node.
-        What an unfinished move has brought is deleted. Raises `Conflict` if there is anything else in it, be it only a
-        number that was given.
+        What an unfinished move has brought is deleted, and all of a store that was left, if the salt says that the
+        other one came from it. Raises `Conflict` if there is anything else in it, be it only a number that was given.
         """
         ...
 
@@ -116,10 +138,22 @@ class Movable(Store, Protocol):
         """
         ...
 
-    async def end_move(self, now: float) -> int:
-        """Begin a new log epoch, as `begin_log_epoch` does, and be whole: one step. Gives the log epoch. Raises
-        `Conflict` without an unfinished move.
+    async def end_move(self, now: float, event: AuditEvent) -> int:
+        """Log an event, begin a new log epoch, as `begin_log_epoch` does, and be whole: one step. Gives the log epoch.
+        Raises `Conflict` without an unfinished move.
         """
+        ...
+
+    async def is_left(self) -> bool:
+        """Whether `leave` was called, and nothing has undone it: `take_back`, or a move into this store that began."""
+        ...
+
+    async def leave(self) -> None:
+        """Open for nobody but a move from now on. Idempotent."""
+        ...
+
+    async def take_back(self) -> None:
+        """Open for everybody again. Idempotent."""
         ...
 
 

@@ -164,7 +164,8 @@ async def test_the_log_goes_on_under_another_epoch(urls: tuple[str, str]) -> Non
         assert (after.salt, after.head, after.after) == (before.salt, before.head, 0)
         assert moved.log_epoch == after.log_epoch > max(before.log_epoch, FIRST_EPOCH)
         assert await the_log(target) == log
-        assert (await target.node_rows()).rows == []
+        (row,) = (await target.node_rows()).rows
+        assert (row.lease_for, row.log_epoch) == (0.1, moved.log_epoch), "it stands for those that are gone"
         for account in await source.accounts():
             there = await target.account(account.subject)
             assert there == replace(account, epoch=moved.log_epoch, revision=account.revision + 1)
@@ -191,7 +192,7 @@ class Deadly(Wrapped):
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
-        if name not in {"begin_move", "take_in", "end_move"}:
+        if name not in {"begin_move", "take_in", "end_move", "leave"}:
             return found
 
         async def deadly(*args: Any) -> Any:
@@ -213,7 +214,7 @@ async def opens_for_others(url: str) -> bool:
     try:
         await store.open()
     except Misconfigured as exc:
-        assert "not finished" in str(exc.reason)
+        assert "not finished" in str(exc.reason) or "moved to another database" in str(exc.reason)
         return False
     await store.close()
     return True
@@ -255,7 +256,54 @@ async def test_a_move_interrupted_at_any_step_goes_on(tmp_path: Path) -> None:
         else:
             break
         assert await contents(target) == expected
+        async with opened(source, target) as (left, whole_one):
+            assert len(await whole_one.events(name="log_begun")) == 1, "a move is told of, once"
+            assert await left.is_left()
+            await left.take_back()  # for the next try
     assert step > 2 * (2 + len(KINDS))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+async def test_from_the_source_that_was_left_nobody_serves(urls: tuple[str, str], step: int) -> None:
+    """Killed while it leaves the source, one of the two opens at most; the next run ends the move."""
+
+    def die() -> None:
+        raise _Killed
+
+    async with opened(*urls) as (source, target):
+        await fill(source, people=3)
+        await source.commit(Revoke(a_revocation()))
+        with pytest.raises(_Killed):
+            await move(Deadly(source, die, step), target, tell=quiet)  # type: ignore[arg-type]
+    assert not await opens_for_others(urls[1])
+    assert await opens_for_others(urls[0]) == (step == 1)
+    async with opened(*urls) as (source, target):
+        moved = await move(source, target, tell=quiet)
+        assert not moved.already
+        assert [one.detail for one in await target.events(name="log_begun")] == [f"moved from epoch {FIRST_EPOCH}"]
+        assert (await move(source, target, tell=quiet)).already
+    assert await opens_for_others(urls[1])
+    assert not await opens_for_others(urls[0])
+
+
+async def test_there_and_back(urls: tuple[str, str], tmp_path: Path) -> None:
+    """Going back is a move in the other direction, over what was left; nothing else is moved from it, or over it."""
+    async with opened(*urls, f"sqlite:///{tmp_path / 'third.db'}") as (old, new, third):
+        await fill(old, people=3)
+        await move(old, new, tell=quiet)
+        await new.commit(Add(an_account("late")))
+        with pytest.raises(Misconfigured, match="was moved elsewhere before"):
+            await move(old, third, tell=quiet)
+        assert await third.unfinished() is None
+        await third.commit(Add(an_account()))
+        with pytest.raises(Misconfigured, match="not empty"):
+            await move(third, old, tell=quiet)
+        moved = await move(new, old, tell=quiet)
+        assert moved.rows["accounts"] == 3
+        assert (await old.account_by_email("late@example.com")) is not None
+        again = await move(old, new, tell=quiet)
+        assert again.log_epoch > moved.log_epoch
+    assert await opens_for_others(urls[1])
 
 
 def move_and_die(source: str, target: str, step: int) -> None:
@@ -432,6 +480,11 @@ def test_the_command_moves_and_says_so(tmp_path: Path) -> None:
     again = migrate("--from", old, "--to", new)
     assert again.returncode == 0
     assert "Nothing was done." in again.stderr
+    for refused in (("serve",), ("user", "list")):
+        ran = on_the_old(tmp_path, *refused)
+        assert ran.returncode == 2, refused
+        assert "was moved to another database" in ran.stderr, refused
+        assert "dutchdoor migrate --from" in ran.stderr
     # The variables may still be set where the server is started.
     with running(tmp_path, "--database", new, environment={"DUTCHDOOR_MOVE_FROM": old}) as server:
         assert server.url
@@ -444,3 +497,16 @@ def test_the_command_moves_and_says_so(tmp_path: Path) -> None:
         assert "Traceback" not in ran.stderr
         assert "canary" not in ran.stderr
     assert not (tmp_path / "dutchdoor.db.absent").exists()
+    # The new one is lost, and there is no backup of it.
+    assert on_the_old(tmp_path, "restored", "--yes").returncode == 0
+    assert on_the_old(tmp_path, "user", "list").returncode == 0
+    again = migrate("--from", old, "--to", new)
+    assert again.returncode == 2, "the new one lacks what the old one has had since"
+    assert "not empty" in again.stderr
+
+
+def on_the_old(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, "--database", f"sqlite:///{folder / 'dutchdoor.db'}"), capture_output=True, text=True,
+        env=clean_environment({}), cwd=folder, check=False, timeout=60,
+    )  # fmt: skip

@@ -25,7 +25,7 @@ from dutchdoor.events import AuditEvent
 from dutchdoor.ids import decode, is_id
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, decide_all, give_back
-from dutchdoor.moving import Kind, Level, LogState, Page, Stored
+from dutchdoor.moving import LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
@@ -93,10 +93,11 @@ class MemoryStore:
         self._events: dict[str, AuditEvent] = {}
         self._tats: dict[str, float] = {}
         self._moving: dict[Kind, str | None] | None = None
+        self._left = False
 
     async def open(self, *, to_move: bool = False) -> None:
-        if self._moving is not None and not to_move:
-            raise Misconfigured("a move into this store is not finished")
+        if not to_move:
+            refuse_unless_whole([LEFT] if self._left else [""] if self._moving is not None else [], "this store")
 
     async def close(self) -> None:
         pass
@@ -479,12 +480,13 @@ class MemoryStore:
 
     async def begin_move(self, log: LogState) -> None:
         with self._lock:
-            if self._moving is None and (self._seq or any(self._tables().values())):
+            superseded = self._moving is not None or (self._left and self._salt == log.salt)
+            if not superseded and (self._seq or any(self._tables().values())):
                 raise Conflict("there is something in this store already")
             for table in self._tables().values():
                 table.clear()
             self._log, self._log_of, self._by_email, self._live, self._orphans = [], {}, {}, {}, {}
-            self._nodes, self._moving = {}, {}
+            self._nodes, self._moving, self._left = {}, {}, False
             self._log_epoch, self._salt, self._seq = log.log_epoch, log.salt, log.seq
 
     async def take_in(self, kind: Kind, page: Page) -> None:
@@ -530,14 +532,24 @@ class MemoryStore:
             case _:
                 _put(self._tables()[kind], record.id, record, undo)
 
-    async def end_move(self, now: float) -> int:
+    async def end_move(self, now: float, event: AuditEvent) -> int:
         with self._lock:
             if self._moving is None:
                 raise Conflict("no move into this store was begun")
+            self._events[event.id] = event
             self._moving = None
             log_epoch = self._begin_log_epoch(now)
         self._wake()
         return log_epoch
+
+    async def is_left(self) -> bool:
+        return self._left
+
+    async def leave(self) -> None:
+        self._left = True
+
+    async def take_back(self) -> None:
+        self._left = False
 
 
 V_ = TypeVar("V_", Account, Credential, Session, StoredKey, RegisteredClient)

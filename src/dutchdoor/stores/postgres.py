@@ -51,7 +51,7 @@ from dutchdoor.events import AuditEvent
 from dutchdoor.ids import packed, unpacked
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket
-from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
+from dutchdoor.moving import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Kind as EntryKind
@@ -94,6 +94,8 @@ _SLOW, _PROBE_FOR = 0.1, 0.7
 """Seconds: after which an answer is slow, and the server is asked every so often whether it is there; and in which it
 has to say so. Both together are less than the second that callers are promised."""
 _CONNECT_FOR = 0.65
+_NEXT_HOST_AFTER = 0.15
+"""Seconds in which a host has to answer before the next one is tried beside it: a machine that is gone says nothing."""
 _CONNECT_PATIENTLY_FOR = 5.0
 """The same for what is watched over while it waits, and for opening."""
 _OPEN_FOR = 30.0
@@ -428,7 +430,7 @@ class PostgresStore:
         return Page(records, None if last is None else json.dumps(last))
 
     async def unfinished(self) -> Mapping[Kind, str | None] | None:
-        noted: dict[str, str | None] = {kind: after for kind, after in await self._all(_MOVING)}  # noqa: C416 - records
+        noted: dict[str, str | None] = {kind: after for kind, after in await self._all(_MOVING) if kind != LEFT}
         return {kind: noted[kind] for kind in KINDS if kind in noted} if noted else None
 
     async def begin_move(self, log: LogState) -> None:
@@ -439,9 +441,19 @@ class PostgresStore:
         rows = _json([write(record) for record in page.records]).decode()
         await self._scan("SELECT dutchdoor.take_in_1($1, $2, $3)", kind, rows, page.after)
 
-    async def end_move(self, now: float) -> int:
-        ((begun,),) = await self._scan("SELECT dutchdoor.end_move_1($1)", int(now * 1000))
+    async def end_move(self, now: float, event: AuditEvent) -> int:
+        row = _json([_STORED["events"].write(event)]).decode()
+        ((begun,),) = await self._scan("SELECT dutchdoor.end_move_1($1, $2)", int(now * 1000), row)
         return int(begun)
+
+    async def is_left(self) -> bool:
+        return any(kind == LEFT for kind, _ in await self._all(_MOVING))
+
+    async def leave(self) -> None:
+        await self._scan("SELECT dutchdoor.leave_1(true)")
+
+    async def take_back(self) -> None:
+        await self._scan("SELECT dutchdoor.leave_1(false)")
 
 
 _MOVING = "SELECT kind, after FROM dutchdoor.moving"
@@ -454,7 +466,8 @@ class _Connector:
     """Makes connections to one database. The URL may hold a password, and stays here."""
 
     def __init__(self, url: str, *, by_transaction: bool) -> None:
-        self._url = url
+        self._urls = _hosts(url)
+        self._losing: set[asyncio.Task[Connection]] = set()
         self.by_transaction = by_transaction
         self.known: tuple[str, ...] = ()
         """Names of the migrations that this program has, once they are known to be applied."""
@@ -466,18 +479,9 @@ class _Connector:
     async def __call__(self, statement_for: float, *, within: float = _CONNECT_FOR) -> Connection:
         """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
         connection: Connection
-        # A proxy would not hand settings on, and would have to be told to let them through.
-        settings = {} if self.by_transaction else {**_SETTINGS, **_timeouts(statement_for)}
         try:
             async with asyncio.timeout(within):
-                connection = await asyncpg.connect(
-                    self._url,
-                    timeout=within + 1,
-                    statement_cache_size=0 if self.by_transaction else 100,
-                    server_settings={"application_name": "dutchdoor", **settings},
-                    # A proxy may have a standby behind it at any time: `_begin` looks then.
-                    target_session_attrs=SessionAttribute.any if self.by_transaction else SessionAttribute.primary,
-                )
+                connection = await self._to_any(statement_for, within)
                 try:
                     if self.known:
                         await self._check(connection)
@@ -487,6 +491,51 @@ class _Connector:
         except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail, and its text may hold the URL
             raise _meant(exc) from None
         return connection
+
+    async def _to_any(self, statement_for: float, within: float) -> Connection:
+        """Connect to the first host that can be used, beginning with the last that could be."""
+        tasks: dict[asyncio.Task[Connection], str] = {}
+        used: asyncio.Task[Connection] | None = None
+        try:
+            for url in self._urls:
+                tasks[asyncio.ensure_future(self._to(url, statement_for, within))] = url
+                is_last = len(tasks) == len(self._urls)
+                going = {task for task in tasks if not task.done()}
+                while going and used is None:
+                    ended, going = await asyncio.wait(
+                        going, timeout=None if is_last else _NEXT_HOST_AFTER, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    used = next((task for task in ended if task.exception() is None), None)
+                    if not is_last:
+                        break
+                if used is not None:
+                    self._urls = [url := tasks[used], *(each for each in self._urls if each != url)]
+                    return used.result()
+            raise next(exc for task in tasks if (exc := task.exception()) is not None)
+        finally:
+            for task in tasks:
+                if task is not used:
+                    self._losing.add(task)
+                    task.add_done_callback(self._lost)
+                    task.cancel()
+
+    def _lost(self, task: asyncio.Task[Connection]) -> None:
+        self._losing.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            task.result().terminate()
+
+    async def _to(self, url: str, statement_for: float, within: float) -> Connection:
+        # A proxy would not hand settings on, and would have to be told to let them through.
+        settings = {} if self.by_transaction else {**_SETTINGS, **_timeouts(statement_for)}
+        # A proxy may have a standby behind it at any time: `_begin` looks then.
+        anything = self.by_transaction and len(self._urls) == 1
+        return await asyncpg.connect(
+            url,
+            timeout=within + 1,
+            statement_cache_size=0 if self.by_transaction else 100,
+            server_settings={"application_name": "dutchdoor", **settings},
+            target_session_attrs=SessionAttribute.any if anything else SessionAttribute.primary,
+        )
 
     async def _check(self, connection: Connection) -> None:
         """See who answers, before anything is asked or told.
@@ -504,6 +553,22 @@ class _Connector:
         await connection.execute("COMMIT")
         if newer:
             raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
+
+
+def _hosts(url: str) -> list[str]:
+    """A URL of one host for each that a URL names. The driver would wait for a silent one until there is no time left."""
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "host" in options:
+        names = options.pop("host").split(",")
+        ports = options.pop("port", "").split(",")
+        ports = ports * len(names) if len(ports) == 1 else ports
+        if len(ports) != len(names):
+            return [url]  # the driver says what is wrong
+        own = [{"host": name, **({"port": port} if port else {})} for name, port in zip(names, ports, strict=True)]
+        return [parts._replace(query=urlencode({**options, **each})).geturl() for each in own]
+    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
 
 
 _SETTINGS = {
@@ -1471,9 +1536,8 @@ async def _check_server(connection: Connection) -> None:
 async def _check_whole(connection: Connection, *, to_move: bool) -> None:
     """Half of the records would refuse people, and believe sessions that have ended elsewhere."""
     await connection.execute(_begin(_OPEN_FOR))
-    if not to_move and await connection.fetch(_MOVING):
-        text = "A move into this database was not finished: run `dutchdoor migrate --from ... --to ...` again."
-        raise Misconfigured(text, message=text)
+    if not to_move:
+        refuse_unless_whole([kind for kind, _ in await connection.fetch(_MOVING)], "this database")
     if to_move and await connection.fetch(
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dutchdoor' "
         "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"

@@ -48,7 +48,7 @@ from dutchdoor.events import AuditEvent
 from dutchdoor.ids import packed, unpacked
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, decide_all, give_back
-from dutchdoor.moving import KINDS, Kind, Level, LogState, Page, Stored
+from dutchdoor.moving import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
 from dutchdoor.one_time import OneTimeToken
 from dutchdoor.registered_clients import RegisteredClient
 from dutchdoor.revocation.log import Revocation
@@ -400,7 +400,7 @@ class SqliteStore:
         return Page(records, None if last is None else json.dumps(last))
 
     async def unfinished(self) -> Mapping[Kind, str | None] | None:
-        noted: dict[str, str | None] = dict(self._all("SELECT kind, after FROM moving"))
+        noted: dict[str, str | None] = dict(self._all("SELECT kind, after FROM moving WHERE kind <> ?", LEFT))
         return {kind: noted[kind] for kind in KINDS if kind in noted} if noted else None
 
     async def begin_move(self, log: LogState) -> None:
@@ -409,8 +409,17 @@ class SqliteStore:
     async def take_in(self, kind: Kind, page: Page) -> None:
         await self._write(partial(_take_in, kind, page), atomic=False)
 
-    async def end_move(self, now: float) -> int:
-        return await self._write(partial(_end_move, now), atomic=False, answer_for=_BEGIN_FOR)
+    async def end_move(self, now: float, event: AuditEvent) -> int:
+        return await self._write(partial(_end_move, now, event), atomic=False, answer_for=_BEGIN_FOR)
+
+    async def is_left(self) -> bool:
+        return bool(self._all("SELECT 1 FROM moving WHERE kind = ?", LEFT))
+
+    async def leave(self) -> None:
+        await self._write(partial(_leave, left=True), atomic=False)
+
+    async def take_back(self) -> None:
+        await self._write(partial(_leave, left=False), atomic=False)
 
 
 class _Reader:
@@ -1141,7 +1150,8 @@ _STORED: dict[Kind, _Stored] = {
 
 def _begin_move(log: LogState, transaction: _Transaction) -> None:
     execute = transaction.execute
-    if execute("SELECT 1 FROM moving").fetchone() is None:
+    superseded = "SELECT 1 FROM moving, revocation_log WHERE moving.kind <> ? OR revocation_log.salt = ?"
+    if execute(superseded, (LEFT, log.salt)).fetchone() is None:
         taken = [table for table in KINDS if execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()]
         if taken or transaction.seq:
             raise Conflict(f"there is something in this database already: {', '.join(taken) or 'a log'}")
@@ -1161,14 +1171,20 @@ def _take_in(kind: Kind, page: Page, transaction: _Transaction) -> None:
     transaction.execute("INSERT OR REPLACE INTO moving VALUES (?, ?)", (kind, page.after))
 
 
-def _end_move(now: float, transaction: _Transaction) -> int:
-    _must_be_moving(transaction)
+def _end_move(now: float, event: AuditEvent, transaction: _Transaction) -> int:
+    _take_in("events", Page([event], None), transaction)
     transaction.execute("DELETE FROM moving")
     return _begin_log_epoch(now, transaction)
 
 
+def _leave(transaction: _Transaction, *, left: bool) -> None:
+    transaction.execute(
+        "INSERT OR REPLACE INTO moving VALUES (?, NULL)" if left else "DELETE FROM moving WHERE kind = ?", (LEFT,)
+    )
+
+
 def _must_be_moving(transaction: _Transaction) -> None:
-    if transaction.execute("SELECT 1 FROM moving").fetchone() is None:
+    if transaction.execute("SELECT 1 FROM moving WHERE kind <> ?", (LEFT,)).fetchone() is None:
         raise Conflict("no move into this store was begun")
 
 
@@ -1210,9 +1226,8 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
                 _patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
                 _migrate(connection, _migrations())
                 connection.execute("BEGIN IMMEDIATE")
-                if not to_move and connection.execute("SELECT 1 FROM moving").fetchone():
-                    text = f"A move into {path} was not finished: run `dutchdoor migrate --from ... --to ...` again."
-                    raise Misconfigured(text, message=text)
+                if not to_move:
+                    refuse_unless_whole((kind for (kind,) in connection.execute("SELECT kind FROM moving")), str(path))
                 transaction = _Transaction(connection)
                 return _Head(path, transaction.log_epoch, transaction.seq)
             finally:

@@ -44,7 +44,7 @@ from msgspec.structs import replace
 
 from dutchdoor.accounts import Account, Credential, new_account
 from dutchdoor.client import Client
-from dutchdoor.errors import Conflict, Unavailable
+from dutchdoor.errors import Conflict, Misconfigured, Unavailable
 from dutchdoor.events import AuditEvent, event
 from dutchdoor.ids import new_id, new_ordered_id
 from dutchdoor.keyring import StoredKey
@@ -1258,7 +1258,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
 
     # Whole, it goes on where the source stopped.
     people = await target.accounts(limit=1000)
-    log_epoch = await target.end_move(NOW)
+    log_epoch = await target.end_move(NOW, ended := an_event())
     assert await target.unfinished() is None
     assert log_epoch == max(int(NOW * 1000), state.log_epoch + 1)
     assert await target.accounts(limit=1000) == [
@@ -1267,6 +1267,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
     assert await log_state(target) == replace(state, log_epoch=log_epoch)
     assert await the_log(target) == log
     assert (await target.node_rows()).rows == []
+    assert ended in await target.events(limit=1000)
     assert (await target.hit([spent], NOW)) == (await source.hit([spent], NOW))
     done = await target.commit(Swap(world.live), End(world.other.id, "logout", NOW), Revoke(a_revocation()))
     assert (done.seq, done.log_epoch) == (state.seq + 1, log_epoch)
@@ -1323,7 +1324,7 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
     assert await target.unfinished() == {}
     assert set((await target.counts()).values()) == {0}
     await all_moved(source, target)
-    assert await target.end_move(NOW) > state.log_epoch
+    assert await target.end_move(NOW, an_event()) > state.log_epoch
 
 
 async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
@@ -1342,7 +1343,7 @@ async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
     await refuses(source.begin_move(state))
     for store in (source, target):
         await refuses(store.take_in("accounts", page))
-        await refuses(store.end_move(NOW))
+        await refuses(store.end_move(NOW, an_event()))
     assert await world.seen() == seen
     await target.hit([Bucket("x", SLOW)], NOW)
     await refuses(target.begin_move(state))
@@ -1350,15 +1351,61 @@ async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
     await target.node_register(a_row())
     await target.begin_move(state)
     assert (await target.node_rows()).rows == []
-    await target.end_move(NOW)
+    await target.end_move(NOW, an_event())
     await refuses(target.begin_move(state))
     assert await target.unfinished() is None
+
+
+async def a_store_that_was_left_opens_for_a_move_alone(source: Movable, target: Movable) -> None:
+    """Moving: what was left is refused to everybody, may be taken back, and may be moved back into; not by another."""
+    await World(source).fill()
+    state = await log_state(source)
+    assert not await source.is_left()
+    for _ in range(2):
+        await source.leave()
+    assert await source.is_left()
+    assert await source.unfinished() is None, "left is not unfinished"
+    await source.close()
+    try:
+        await source.open()
+    except Misconfigured as exc:
+        assert "migrate" in str(exc)  # noqa: PT017 - laws know no test runner
+    else:
+        raise AssertionError("it was opened")
+    await source.open(to_move=True)
+    counts = await source.counts()
+    for _ in range(2):
+        await source.take_back()
+    await source.close()
+    await source.open()
+    await source.close()
+    await source.open(to_move=True)
+    assert (await source.is_left(), await source.counts()) == (False, counts)
+
+    await target.begin_move(state)
+    await all_moved(source, target)
+    await source.leave()
+    await target.end_move(NOW, an_event())
+    try:
+        await source.begin_move(replace(state, salt=b"another database"))
+    except Conflict:
+        assert await source.counts() == counts
+    else:
+        raise AssertionError("another database's records were moved over its own")
+    await source.begin_move(await log_state(target))
+    await all_moved(target, source)
+    assert not await source.is_left()
+    await source.end_move(NOW, an_event())
+    assert (await log_state(source)).log_epoch > (await log_state(target)).log_epoch
+    await source.close()
+    await source.open()
 
 
 MOVE_LAWS: tuple[MoveLaw, ...] = (
     everything_moves_as_it_stands,
     a_move_goes_on_where_it_was,
     a_move_needs_an_empty_store,
+    a_store_that_was_left_opens_for_a_move_alone,
 )
 
 

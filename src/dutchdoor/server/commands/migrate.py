@@ -19,9 +19,9 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured
 from dutchdoor.events import event
 from dutchdoor.moving import KINDS, Kind, LogState, Movable, Tally
+from dutchdoor.revocation.rows import row_of_the_gone
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say
-from dutchdoor.store import Log
 from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]
@@ -81,8 +81,8 @@ async def move(
     """Move everything from one open store into another, or go on where an earlier run was interrupted.
 
     Raises:
-        Misconfigured: the target has records of its own, or those of another move; the source is such a target, or
-            empty; or both are one.
+        Misconfigured: the target has records of its own, or those of another move; the source is such a target, was
+            moved elsewhere before, or is empty; or both are one.
         Conflict: somebody writes to the source.
     """
     if await source.unfinished() is not None:
@@ -98,8 +98,14 @@ async def move(
             raise _wrong("There is nothing in the database to move from. Is it the right one? Nothing was done.")
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
             tell("This database was moved there before. Nothing was done.")
+            await _wait_for_the_gone(source, target, there.log_epoch)
             return Moved(
                 log_epoch=there.log_epoch, rows={kind: counts[kind] for kind in KINDS}, digests={}, already=True
+            )
+        if await source.is_left():
+            raise _wrong(
+                "Everything in the database to move from was moved elsewhere before, and went on there. Move from that "
+                "one; or, if it is lost, run `dutchdoor restored` first. Nothing was done."
             )
         try:
             await target.begin_move(log)
@@ -124,9 +130,10 @@ async def move(
         await _begin_again(target, log, "")
     tallies = await _compared(source, target, log, tell)
     now = clock()
-    log_epoch = await target.end_move(now)
-    detail = f"moved: epoch {log_epoch}"
-    await target.commit(Log(event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=detail)))
+    await source.leave()
+    detail = f"moved from epoch {log.log_epoch}"
+    log_epoch = await target.end_move(now, event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=detail))
+    await _wait_for_the_gone(source, target, log_epoch)
     return Moved(
         log_epoch=log_epoch,
         rows={kind: tally.count for kind, tally in tallies.items()},
@@ -148,6 +155,13 @@ async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> None:
         if any(row.stamp not in stamps for row in (await store.node_rows()).rows):
             text = "A server runs on the database to move from. Stop all of them, and run this again."
             raise Conflict(text, message=text)
+
+
+async def _wait_for_the_gone(source: Movable, target: Movable, log_epoch: int) -> None:
+    """Have the target's fences wait for leases that the source's servers granted, if they left any."""
+    rows = (await source.node_rows()).rows
+    if rows:
+        await target.node_register(row_of_the_gone(rows, log_epoch))
 
 
 async def _log_of(store: Movable) -> LogState:

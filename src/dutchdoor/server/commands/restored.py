@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import click
 
 from dutchdoor.auth import Auth
+from dutchdoor.errors import Conflict
 from dutchdoor.events import event
+from dutchdoor.moving import Movable
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.rows import row_of_the_gone
+from dutchdoor.server.assemble import sqlite_file
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json
 from dutchdoor.store import Log
+from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["restored"]
 
@@ -38,6 +44,10 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
             err=True,
         )
 
+    file = sqlite_file(settings)
+    if file is None or file.exists():
+        asyncio.run(_take_back(settings.database.reveal()))
+
     async def work(auth: Auth) -> int:
         now = auth.authority.clock()
         # Those of the backup, or of nodes that still run over a copy that was promoted.
@@ -53,3 +63,22 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     else:
         click.echo(f"A new revocation log begins: epoch {epoch}.")
         click.echo("End again whatever was ended since the backup was made.")
+
+
+async def _take_back(url: str) -> None:
+    """Have a database open again that was moved elsewhere, when what it was moved to is lost. It is a backup then."""
+    store = make_store(url)
+    if not isinstance(store, Movable):
+        return
+    with naming(url):
+        try:
+            await store.open(to_move=True)
+        except Conflict:
+            return  # somebody has it open, so that it was not left
+        try:
+            if await store.is_left():
+                # In this order: killed in between, it still opens for nobody.
+                await store.begin_log_epoch(time.time())
+                await store.take_back()
+        finally:
+            await store.close()

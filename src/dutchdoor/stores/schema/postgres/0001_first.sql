@@ -190,7 +190,8 @@ CREATE TABLE dutchdoor.nodes (
     accepting text[] COLLATE "C" NOT NULL
 ) WITH (fillfactor = 50);
 
--- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. Empty otherwise.
+-- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. One of the kind
+-- 'left' when everything was moved to another database. Empty otherwise.
 CREATE TABLE dutchdoor.moving (
     kind text COLLATE "C" PRIMARY KEY,
     after text COLLATE "C"
@@ -652,7 +653,9 @@ DECLARE
     is_taken boolean;
 BEGIN
     PERFORM dutchdoor.durable_1();
-    IF NOT EXISTS (SELECT FROM dutchdoor.moving) THEN
+    IF NOT EXISTS (
+        SELECT FROM dutchdoor.moving m, dutchdoor.revocation_log l WHERE m.kind <> 'left' OR l.salt = log_salt
+    ) THEN
         SELECT l.seq > 0 OR EXISTS (SELECT FROM dutchdoor.accounts) OR EXISTS (SELECT FROM dutchdoor.credentials)
             OR EXISTS (SELECT FROM dutchdoor.sessions) OR EXISTS (SELECT FROM dutchdoor.one_time_tokens)
             OR EXISTS (SELECT FROM dutchdoor.keys) OR EXISTS (SELECT FROM dutchdoor.clients)
@@ -682,7 +685,7 @@ DECLARE
     given jsonb := records;
 BEGIN
     PERFORM dutchdoor.durable_1();
-    IF NOT EXISTS (SELECT FROM dutchdoor.moving) THEN
+    IF NOT EXISTS (SELECT FROM dutchdoor.moving m WHERE m.kind <> 'left') THEN
         RAISE EXCEPTION 'no move into this store was begun' USING ERRCODE = 'DD001';
     END IF;
     IF kind = 'sessions' THEN
@@ -709,12 +712,21 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION dutchdoor.end_move_1(milliseconds bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION dutchdoor.leave_1(is_left boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM dutchdoor.moving;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'no move into this store was begun' USING ERRCODE = 'DD001';
+    PERFORM dutchdoor.durable_1();
+    IF is_left THEN
+        INSERT INTO dutchdoor.moving VALUES ('left', NULL) ON CONFLICT DO NOTHING;
+    ELSE
+        DELETE FROM dutchdoor.moving m WHERE m.kind = 'left';
     END IF;
+END
+$$;
+
+CREATE FUNCTION dutchdoor.end_move_1(milliseconds bigint, events jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM dutchdoor.take_in_1('events', events, NULL);
+    DELETE FROM dutchdoor.moving;
     RETURN dutchdoor.begin_log_epoch_1(milliseconds);
 END
 $$;

@@ -139,7 +139,8 @@ CREATE TABLE nodes (
     accepting TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. Empty otherwise.
+-- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. One of the kind
+-- 'left' when everything was moved to another database. Empty otherwise.
 CREATE TABLE moving (
     kind TEXT PRIMARY KEY NOT NULL,
     after TEXT
