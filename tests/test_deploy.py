@@ -429,6 +429,7 @@ def site() -> Iterator[Site]:
         yield Site(tls, nodes, environment, seen, folder)
 
 
+POLL = "/auth/revocations/poll"
 ACCOUNT = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
 
 
@@ -502,9 +503,11 @@ def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
     text = as_here((DEPLOY / "nginx.conf").read_text(), folder, [free_port()], tls, free_port(), free_port())
     with nginx(folder, text, tls):
         alone = site._replace(port=tls, folder=folder)
-        status, headers, _ = alone.ask("GET", "/app/x", None, {"authorization": f"Bearer {token}"})
-    assert (status, headers["retry-after"]) == (503, "1")
-    assert headers.get_all("set-cookie") is None
+        for method, path in (("GET", "/app/x"), ("GET", "/auth/me"), ("POST", "/auth/refresh"), ("POST", POLL)):
+            status, headers, body = alone.ask(method, path, None, {"authorization": f"Bearer {token}"})
+            assert (status, headers["retry-after"]) == (503, "1"), path
+            assert json.loads(body)["code"] == "unavailable"
+            assert headers.get_all("set-cookie") is None
 
 
 def test_a_poll_hangs_through_nginx_and_keeps_to_one_node(site: Site, token: str) -> None:
@@ -598,7 +601,7 @@ def test_a_node_that_stops_behind_nginx_loses_no_request(site: Site, token: str)
 
 
 def test_nginx_shows_no_probe_and_logs_no_query(site: Site) -> None:
-    """Probes and metrics stay inside, and a query string is in no log."""
+    """Probes and metrics stay inside, and a query string is not in the log of requests, that of plain HTTP neither."""
     for path in ("/livez", "/readyz", "/metrics"):
         assert site.ask("GET", path)[0] == 404
     site.ask("GET", "/auth/me?token=canary-1f2e")
@@ -607,6 +610,9 @@ def test_nginx_shows_no_probe_and_logs_no_query(site: Site) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert "canary" not in log
+    servers = (DEPLOY / "nginx.conf").read_text().split("\nserver {")[1:]
+    assert len(servers) == 2
+    assert all("\n    access_log " in server for server in servers), "nginx's own form has the query"
 
 
 def test_every_setting_of_the_nodes_fits_what_nginx_expects() -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from tests.backing import PASSWORD
+from tests.backing import PASSWORD, new_database
 
 from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
 from dutchdoor.stores.postgres import PostgresStore, _meant, from_url
@@ -52,6 +52,15 @@ async def test_who_embeds_it_reads_the_reason_in_the_traceback(postgres_url):
     with pytest.raises(Misconfigured) as refused:
         await PostgresStore(f"{postgres_url}_absent").open()
     assert "does not exist" in "".join(traceback.format_exception(refused.value))
+
+
+async def test_a_database_of_another_encoding_is_named():
+    """Of the two databases of a move the one that cannot be used is said."""
+    with new_database("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0") as url:
+        with pytest.raises(Misconfigured) as refused, naming(url):
+            await from_url(url).open()
+        assert url.rpartition("/")[2] in refused.value.reason
+        assert "LATIN1" in refused.value.reason
 
 
 async def test_a_role_that_may_create_nothing_is_told_what_it_needs(postgres_url):

@@ -73,7 +73,10 @@ def naming(url: str) -> Generator[None, None, None]:
     try:
         yield
     except (Misconfigured, Unavailable) as exc:
-        if exc.reason.startswith("postgres: "):
+        found = (
+            isinstance(exc, Misconfigured) and exc.message == Misconfigured.message and url.startswith("postgresql:")
+        )
+        if found or exc.reason.startswith("postgres: "):
             exc.reason = f"PostgreSQL at {_place(url)}: {exc.reason.removeprefix('postgres: ')}"
         raise
 
