@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.test_nodes import fenced, proof_of
 
 from dutchdoor.authority import Authority, SignedIn
+from dutchdoor.errors import NotAuthenticated
 from dutchdoor.fencing import Fencing
 
 BACK_WITHIN = 30.0
@@ -56,11 +57,18 @@ async def promoted(primary: Postgres, standby: Postgres) -> float:
     return time.monotonic()
 
 
-async def all_refuse(ours: Cluster, held: list[SignedIn]) -> None:
-    async with ours.wires(len(ours.nodes)) as wires:
-        for wire in wires:
-            for one in held:
-                assert await status(wire, one) == 401
+async def decided(ask: Callable[[Wire, SignedIn], Awaitable[int]], wire: Wire, held: SignedIn) -> int:
+    """What a node says when it can say anything: a busy machine's database may be out of reach for a moment."""
+    async with asyncio.timeout(BACK_WITHIN):
+        while (said := await ask(wire, held)) in {0, 503}:
+            await asyncio.sleep(0.05)
+    return said
+
+
+async def all_refuse(wires: list[Wire], held: list[SignedIn]) -> None:
+    for wire in wires:
+        for one in held:
+            assert await decided(status, wire, one) == 401
 
 
 async def in_use(wire: Wire, dead: list[SignedIn], over: asyncio.Event) -> set[int]:
@@ -92,7 +100,7 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
         hybrid, everywhere, *living = [await begin(node) for _ in range(5)]
         for wire in wires:
             for one in (cookie, hybrid, everywhere, stateless, *living):
-                assert await status(wire, one) == 200
+                assert await decided(status, wire, one) == 200
         standby.catch_up(primary)
         standby.lag()
         await fenced(node, await node.authority.end(cookie.session.id, client=HERE, actor="cli"))
@@ -104,7 +112,7 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
             await fenced(node, await node.authority.end_all(one.account.subject, client=HERE, actor="cli"))
         unknown = await begin(node, mode="session")
         dead = [cookie, hybrid, everywhere, stateless]
-        await all_refuse(ours, dead)
+        await all_refuse(wires, dead)
         over = asyncio.Event()
         using = [asyncio.create_task(in_use(wire, [cookie, hybrid, stateless], over)) for wire in wires]
         lost_at = await promoted(primary, standby)
@@ -122,20 +130,28 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
         assert all(said <= {401, 429, 503, 0} for said in told), told
         assert all(401 in said for said in told), "nothing was refused: nothing was tested"
         # In the database too: what a node that starts anew believes.
-        ours.nodes[0].kill()
-        await asyncio.to_thread(ours.nodes[0].start)
-        await all_refuse(ours, [*dead, unknown])
+        async with ours.beside() as anew:
+            for one in [*dead, unknown]:
+                with pytest.raises(NotAuthenticated):
+                    await (
+                        anew.authority.verify(one.access_token)
+                        if one.access_token
+                        else anew.authority.resume(one.session_token)
+                    )
+            for one in (hybrid, everywhere):
+                with pytest.raises(NotAuthenticated):
+                    await anew.authority.refresh(one.refresh_token, HERE)
         async with ours.wires(3) as fresh:
+            await all_refuse(fresh, [*dead, unknown])
             for wire in fresh:
                 for one in (hybrid, everywhere):
-                    assert await refreshing(wire, one) == 401
+                    assert await decided(refreshing, wire, one) == 401
             # A new log-out is fenced, and true.
             later = await begin(node)
             for wire in fresh:
-                assert await status(wire, later) == 200
+                assert await decided(status, wire, later) == 200
             await fenced(node, await node.authority.end(later.session.id, client=HERE, actor="cli"))
-            for wire in fresh:
-                assert await status(wire, later) == 401
+            await all_refuse(fresh, [later])
         return [at - lost_at for at in back_at]
 
 
