@@ -207,7 +207,7 @@ async def test_what_no_waiting_changes_is_misconfigured(postgres_url):
 async def test_a_password_that_changed_meanwhile_is_an_outage(store, beside):
     """Once open, a server that refuses us may be repaired: callers are told to try again."""
     await store.account("ada")
-    store._make._url = store._make._url.replace(PASSWORD, "wrong")
+    store._make._urls = [url.replace(PASSWORD, "wrong") for url in store._make._urls]
     for lane in store._lanes:
         lane.drop()
     with pytest.raises(Unavailable):
@@ -1153,6 +1153,31 @@ async def test_nothing_is_kept_in_a_connection(postgres_url):
             assert not lane._connection.is_in_transaction()
             assert await lane._connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
     await store.close()
+
+
+@pytest.mark.parametrize("by_transaction", [False, True])
+async def test_a_host_that_is_silent_is_passed_over(by_transaction, postgres_url):
+    """Of several hosts in the URL one may be gone without a word, as a machine without power is: the next is used, for
+    the connections that were open too, whether the hosts stand in the address or in `host`.
+    """
+    parts = urlsplit(postgres_url)
+    name = f"{parts.username}:{parts.password}@"
+    async with Proxy("127.0.0.1", parts.port) as gone, Proxy("127.0.0.1", parts.port) as there_still:
+        ports = gone.port, there_still.port
+        in_address = f"{name}127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}{parts.path}?sslmode=disable"
+        in_options = f"{name}{parts.path}?host=127.0.0.1,127.0.0.1&port={ports[0]},{ports[1]}&sslmode=disable"
+        async with opened(f"postgresql://{in_address}", by_transaction=by_transaction) as store:
+            await store.commit(Revoke(a_revocation()))
+            assert gone.accepted, "the first host was not used: nothing is tested"
+            gone.hold()
+
+            async def goes_on():
+                return not isinstance((await timed(store.commit(Revoke(a_revocation()))))[1], Exception)
+
+            await until(goes_on, 5.0)
+            assert (await timed(store.keys()))[1] == []
+        async with opened(f"postgresql://{in_options}", by_transaction=by_transaction) as store:
+            assert await store.keys() == []
 
 
 async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside, store):

@@ -475,6 +475,10 @@ class _Connector:
         """When some connection last broke or was silent, by the loop's clock. What took it may have taken others
         with it, and one that is idle does not notice: none from before is used again.
         """
+        self.moved_at = 0.0
+        """When another host of several was found to be the one to use: who still waits for the one before waits in
+        vain.
+        """
 
     async def __call__(self, statement_for: float, *, within: float = _CONNECT_FOR) -> Connection:
         """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
@@ -509,6 +513,8 @@ class _Connector:
                     if not is_last:
                         break
                 if used is not None:
+                    if tasks[used] != self._urls[0]:
+                        self.moved_at = self.lost_at = asyncio.get_running_loop().time()
                     self._urls = [url := tasks[used], *(each for each in self._urls if each != url)]
                     return used.result()
             raise next(exc for task in tasks if (exc := task.exception()) is not None)
@@ -556,7 +562,7 @@ class _Connector:
 
 
 def _hosts(url: str) -> list[str]:
-    """A URL of one host for each that a URL names. The driver would wait for a silent one until there is no time left."""
+    """Give a URL for each host of one. The driver would wait for a silent one until there is no time left."""
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -647,6 +653,11 @@ class _Lane:
             raise
         finally:
             deadline.cancel()
+
+    @property
+    def was_left_behind(self) -> bool:
+        """Whether it is older than the move to another host."""
+        return self._connection is not None and self._made_at <= self._connect.moved_at
 
     def drop(self) -> None:
         """Cut the connection, whatever state it is in: a new one is in none."""
@@ -777,6 +788,10 @@ class _Group:
             for lane in self._lanes:
                 lane.drop()
             _answer(list(self._waiting), exc)
+        else:
+            for lane in self._lanes:
+                if lane.was_left_behind:
+                    lane.drop()
         self._doubt = self._loop.call_later(_SLOW, self._look)
 
     def _soon(self) -> None:
