@@ -343,6 +343,26 @@ async def test_an_impossible_token_ends_the_session(over: Authority, clock: Cloc
     assert len(await over.store.events(name="refresh_impossible")) == 1
 
 
+async def test_after_a_restore_a_newer_token_is_no_alarm(tmp_path: Path, clock: Clock) -> None:
+    """R7: whoever refreshed after the backup holds a newer token than the row. His session ends without an alarm, and
+    whoever did not goes on; for a row that was written since the restore it is an alarm again.
+    """
+    async with opened("sqlite", tmp_path, clock) as over:  # memory is never restored
+        lost, kept = await begin(over), await begin(over)
+        future = mint(MASTER.current, await stored(over, lost), 5, 0)
+        clock.forward(900)
+        await over.store.begin_log_epoch(clock())
+        clock.forward(60)
+        assert await refused(over.refresh(future, HOME))
+        assert (await stored(over, lost)).end_reason == "lost_in_restore"
+        assert await over.store.events(name="refresh_impossible") == []
+        (ended,) = await over.store.events(name="session_ended")
+        assert ended.detail == "lost_in_restore"
+        again = await over.refresh(kept.refresh_token, HOME)
+        assert await refused(over.refresh(mint(MASTER.current, await stored(over, again), 5, 0), HOME))
+        assert len(await over.store.events(name="refresh_impossible")) == 1
+
+
 @pytest.mark.parametrize("all_of_them", [False, True])
 async def test_a_theft_ends_one_session_or_all(kind: str, tmp_path: Path, clock: Clock, all_of_them: bool) -> None:
     """I-08: a proven theft ends its own session, the others of its account by choice, nobody else's ever."""

@@ -465,12 +465,16 @@ class Authority(Issuer):
                 await self._end_stolen(session, account, client, now, rule)
                 raise InvalidToken(f"{rule}: two holders of one refresh token")
             case Impossible():
-                leaving = _Leaving(session, account, "impossible_token")
+                # What was written before the log began may have been refreshed since, and the store has lost it. Only
+                # where it cannot have is somebody to be called: a key has leaked.
+                await self.fencing.follow()
+                lost = max(session.rotated_at, session.sibling_at) < self.fencing.node.epochs_from / 1000
+                leaving = _Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
                 changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
-                await self.store.commit(
-                    *changes,
-                    Log(self._event("refresh_impossible", session, client, now, detail="newer than any issued")),
-                )
+                if not lost:
+                    alarm = self._event("refresh_impossible", session, client, now, detail="newer than any issued")
+                    changes.append(Log(alarm))
+                await self.store.commit(*changes)
                 raise InvalidToken("R7: newer than any issued")
 
     async def _end_stolen(self, session: Session, account: Account, client: Client, now: float, rule: str) -> None:

@@ -145,7 +145,7 @@ class Stolen(Struct, frozen=True):
 
 
 class Impossible(Struct, frozen=True):
-    """R7: newer than any we issued, with a good tag: a restored backup, or a leaked key."""
+    """R7: newer than any we issued, with a good tag: the row is from a backup, or a key has leaked."""
 
 
 Outcome = Rotated | Repeated | Replayed | Superseded | Stolen | Impossible
