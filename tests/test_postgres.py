@@ -115,6 +115,14 @@ async def timed(awaitable):
     return time.monotonic() - begun, outcome
 
 
+async def somebody_waits(connection):
+    """Whether anybody in this database waits for a lock, now and not when this transaction first looked."""
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return await connection.fetchval(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+
 def there(url):
     """The same database through another address. Without TLS: the driver complains to the loop where a connection is
     given up while it asks for it.
@@ -1194,8 +1202,7 @@ async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside
         await holding.start()
         await beside.execute("SELECT 1 FROM dutchdoor.revocation_log FOR UPDATE")
         cut_off = asyncio.create_task(timed(lost.commit(Revoke(a_revocation()))))
-        waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
-        await until(lambda: beside.fetchval(waits, parts.path.strip("/")))
+        await until(lambda: somebody_waits(beside))
         link.up.hold()  # its statement is there; whatever comes after it is not
         await holding.rollback()
         is_left = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = $1"
@@ -1217,6 +1224,17 @@ async def test_nobody_elses_functions_are_called(by_transaction, postgres_url, b
             "$$ BEGIN RAISE EXCEPTION 'called as %', current_user; END $$"
         )
         await store.commit(Revoke(a_revocation()))
+
+
+async def test_closing_waits_for_no_look_at_every_row(store, beside):
+    """A node that is asked to stop while a table is locked stops; whoever waits for the table is told."""
+    async with beside.transaction():
+        await beside.execute("LOCK TABLE dutchdoor.accounts IN ACCESS EXCLUSIVE MODE")
+        looking = [asyncio.create_task(timed(store.accounts())) for _ in range(2)]
+        await until(lambda: somebody_waits(beside))
+        await asyncio.wait_for(store.close(), 30)
+        for _, outcome in await asyncio.gather(*looking):
+            assert isinstance(outcome, Unavailable)
 
 
 # --- races ------------------------------------------------------------------------------------------------------------

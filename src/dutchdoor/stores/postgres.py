@@ -231,11 +231,12 @@ class PostgresStore:
         return lanes
 
     async def close(self) -> None:
-        """Finish what is under way, then let go."""
+        """Finish what is under way, then let go. A look at every row of a kind is given up: it may take minutes."""
         if not self._is_open:
             return
         self._is_open = False
         await self._watch.close()
+        self._scans.give_up(Unavailable("store is not open"))
         for group in (self._lookups, self._commits, self._hits, self._reads, self._scans, self._probe):
             await group.close()
         lanes, self._lanes = self._lanes, []
@@ -785,14 +786,18 @@ class _Group:
         try:
             await self._probe.fetch("SELECT 1")
         except Unavailable as exc:
-            for lane in self._lanes:
-                lane.drop()
-            _answer(list(self._waiting), exc)
+            self.give_up(exc)
         else:
             for lane in self._lanes:
                 if lane.was_left_behind:
                     lane.drop()
         self._doubt = self._loop.call_later(_SLOW, self._look)
+
+    def give_up(self, why: Unavailable) -> None:
+        """Tell all who wait, and wait for nothing."""
+        for lane in self._lanes:
+            lane.drop()
+        _answer(list(self._waiting), why)
 
     def _soon(self) -> None:
         """Begin in the next turn of the loop, with all that this one brings."""
