@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from tests.standins import HOME, T0, Clock, Wrapped, authority, proof_of
 
+from dutchdoor import fencing
 from dutchdoor.authority import Authority, SignedIn
 from dutchdoor.errors import InvalidInput, InvalidToken, NotAuthenticated, Unavailable
 from dutchdoor.policy import LONGEST_ACCESS, Mode
@@ -219,14 +220,15 @@ async def test_what_was_purged_is_not_lost(
 
 
 async def test_what_cannot_be_told_again_is_given_up(
-    store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture
+    store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that the store does not take stops nobody for ever: it is an error in the log, and the process goes on."""
     held = await begin(over, "ann")
     store.lags = True
     await store.commit(Revoke(Revocation(kind="token", id="t", expires_at=T0 + 60)))
     await hear(over)
-    store.failures = [InvalidInput("injected")] * 100
+    store.failures = [InvalidInput("injected")] * 1000
+    monkeypatch.setattr(fencing, "MENDS_IN_VAIN_FOR", 0.3)
     await store.promote()
     await mended(over)
     assert "could not be made again" in caplog.text

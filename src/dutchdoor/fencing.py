@@ -53,8 +53,8 @@ MENDS_FOR: Final = 0.7
 """Seconds that a request waits while what the store lost is ended again."""
 MENDED_AT_ONCE: Final = 512
 MENDS_AGAIN_IN: Final = 0.1
-MENDS_IN_VAIN: Final = 5
-"""Rounds in which the store answers and as much is missing as before."""
+MENDS_IN_VAIN_FOR: Final = 10.0
+"""Seconds in which the store answers and as much is missing as before: then it is given up."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -409,7 +409,7 @@ class Fencing:
         """End again what is missing, until the log has it: from here, or from another process that knew it too."""
         missing = self._missing(node)
         _log.error("the store has lost %d revocations that are known here; they are made again", len(missing))
-        in_vain = 0
+        done_at = self.now()
         try:
             while missing:
                 tried = [self._try_again(entry) for entry in missing[:MENDED_AT_ONCE]]
@@ -420,16 +420,14 @@ class Fencing:
                     await self._read()
                     missing = self._missing(node)
                 except Unavailable as exc:
-                    failed = exc
-                if isinstance(failed, Unavailable):
-                    await asyncio.sleep(MENDS_AGAIN_IN)
-                elif len(missing) < before:
-                    in_vain = 0
-                elif in_vain < MENDS_IN_VAIN:
-                    in_vain += 1
-                else:
+                    failed, done_at = exc, self.now()
+                if len(missing) < before:
+                    done_at = self.now()
+                elif self.now() - done_at > MENDS_IN_VAIN_FOR:
                     _log.error("%d of them could not be made again", len(missing), exc_info=failed)
                     break
+                if failed is not None:
+                    await asyncio.sleep(MENDS_AGAIN_IN)
         finally:
             if self.node is node:
                 node.forget_missing()
