@@ -24,7 +24,7 @@ from dutchdoor.authority import Authority, ClaimsHook
 from dutchdoor.client import CountryReader, DeviceReader
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.directory import Directory
-from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.limits import DEFAULT_LIMITS, Limits
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
@@ -185,8 +185,11 @@ class Auth:
             await asyncio.sleep(TIDY_EVERY)
             try:
                 await self.authority.tidy()
-            except Unavailable as exc:
+            except DutchdoorError as exc:
                 log.warning("tidying up has to wait: %s", exc.reason)
+            except Exception:
+                # Were it to end here, nothing would be deleted for as long as this process lives.
+                log.exception("tidying up failed")
 
     async def __aenter__(self) -> Self:
         await self.open()
