@@ -12,10 +12,11 @@ from tests.backing import new_database
 from tests.standins import HOME, Clock, Gate, Interleaved, authority, make, proof_of
 
 from dutchdoor.authority import Authority, SignedIn
-from dutchdoor.errors import InvalidToken, StaleClaims
+from dutchdoor.errors import InvalidToken
 from dutchdoor.fencing import Ended
-from dutchdoor.revocation.log import COALESCE_ABOVE
+from dutchdoor.revocation.log import COALESCE_ABOVE, RevocationLog
 from dutchdoor.stores.postgres import PostgresStore
+from dutchdoor.testing.store_laws import the_log
 
 AT_ONCE = 50
 
@@ -36,12 +37,16 @@ async def begin(over: Authority, mode: str = "hybrid") -> SignedIn:
     return await over.start(await proof_of(over), mode=mode, client=HOME)  # type: ignore[arg-type]
 
 
-async def is_ended(over: Authority, token: str) -> bool:
+async def are_ended(over: Authority, *tokens: str) -> bool:
+    """Ask a node that begins now: one that is there already may have a lease, for which only a fence waits."""
+    node = authority(over.store, over.clock)  # type: ignore[arg-type]
     try:
-        await over.verify(token)
-    except (InvalidToken, StaleClaims):
-        return True
-    return False
+        for token in tokens:
+            with pytest.raises(InvalidToken):
+                await node.verify(token)
+    finally:
+        await node.fencing.close()
+    return True
 
 
 async def test_logging_out_everywhere(nodes: list[Authority]) -> None:
@@ -50,7 +55,7 @@ async def test_logging_out_everywhere(nodes: list[Authority]) -> None:
     held = [await begin(over, mode) for mode in ("hybrid", "session", "jwt", "hybrid")]
     done = await asyncio.gather(*(others[n % 2].end_all("alice", client=HOME, actor="alice") for n in range(AT_ONCE)))
     assert await over.sessions("alice") == []
-    assert all([await is_ended(over, one.access_token) for one in held if one.access_token])
+    assert await are_ended(over, *(one.access_token for one in held if one.access_token))
     assert sum(one.count for one in done) == 3
     first = min(one.seq for one in done)
     assert all(one.seq >= first >= 1 and one.log_epoch == done[0].log_epoch for one in done)
@@ -66,7 +71,7 @@ async def test_ending_each_session(nodes: list[Authority], ended_before: int) ->
     done = await asyncio.gather(*(end(others[n % 2], one) for n, one in enumerate(held)))
     assert [one.count for one in done] == [1] * AT_ONCE
     assert await over.sessions("alice") == []
-    assert all([await is_ended(over, one.access_token) for one in held])
+    assert await are_ended(over, *(one.access_token for one in held))
 
 
 async def end(over: Authority, one: SignedIn) -> Ended:
@@ -96,8 +101,9 @@ async def test_ending_stateless_tokens(nodes: list[Authority], ended_before: int
         await end(over, await begin(over))
     held = [await over.claims((await begin(over, "jwt")).access_token) for _ in range(AT_ONCE)]
     done = await asyncio.gather(*(others[n % 2].end_named(one, client=HOME) for n, one in enumerate(held)))
-    await over.fencing.follow()
-    assert all(over.log.covering_token(one) for one in held)
+    log = RevocationLog((await over.store.read_log(0, 0)).salt)
+    log.apply(await the_log(over.store))
+    assert all(log.covering_token(one) for one in held)
     assert all(one.seq >= 1 for one in done)
 
 
@@ -113,4 +119,4 @@ async def test_a_log_out_that_a_restore_overtook(nodes: list[Authority]) -> None
     await over.store.begin_log_epoch(over.clock())
     gate.open.set()
     assert (await ending).seq == 1
-    assert await is_ended(over, token)
+    assert await are_ended(over, token)
