@@ -52,6 +52,9 @@ WORKERS_READY_FOR = 60.0
 WORKER_AGAIN_AFTER = 5.0
 """Seconds until a process is looked at again that could not begin. The others are there meanwhile."""
 
+WORKER_SAYS_WITHIN = 15.0
+"""Seconds in which one that is there says so, on a machine that is busy too."""
+
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which the processes of one server find each other's counters."""
 COUNTING = "dutchdoor.server.counting"
@@ -324,7 +327,9 @@ class _Several(Multiprocess):
             # One that had to be replaced could not begin. All have begun once: what it lacks, most likely the database,
             # will be there again, and whoever is left knows how to wait for it. With nobody left this one ends, so that
             # nobody connects here.
-            self._failed = not any(process.exitcode is None and process.is_ready() for process in self.processes)
+            self._failed = not any(
+                process.exitcode is None and process.is_ready(WORKER_SAYS_WITHIN) for process in self.processes
+            )
             if self._failed:
                 return
             self.should_exit.clear()
