@@ -400,11 +400,8 @@ def test_a_clients_secret_is_printed_once(run: Run) -> None:
     assert added["client_secret"].encode() not in Path("dutchdoor.db").read_bytes()
     assert run("client", "add", "app", "--public", "--json").json["client_secret"] is None
     assert run("client", "remove", added["client_id"]).code == 0
-    assert [event["name"] for event in run("audit", "--json").json][:3] == [
-        "client_removed",
-        "client_added",
-        "client_added",
-    ]
+    told = [event["name"] for event in run("audit", "--json").json]
+    assert (told.count("client_added"), told.count("client_removed")) == (2, 1)
 
 
 def test_keys_rotate_and_die(run: Run) -> None:
@@ -415,7 +412,8 @@ def test_keys_rotate_and_die(run: Run) -> None:
     assert (first["state"], second["state"]) == ("signing", "upcoming")
     token = asynchronously(_sign_in("ada@example.com", "jwt"))
     assert run("token", "verify", token).code == 0
-    assert run("key", "revoke", first["kid"]).code == 1  # nobody said yes
+    refused = run("key", "revoke", first["kid"])
+    assert (refused.code, "nothing was done" in refused.err, "--yes" in refused.err) == (1, True, True)
     assert run("key", "revoke", first["kid"], "--yes").code == 0
     assert run("token", "verify", text=token).code == 1
     states = {each["kid"]: each["state"] for each in run("key", "list", "--json").json}

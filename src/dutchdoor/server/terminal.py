@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-__all__ = ["instant", "plain", "print_json", "print_pairs", "print_table", "say"]
+__all__ = ["agree", "instant", "plain", "print_json", "print_pairs", "print_table", "say"]
+
+
+def agree(question: str) -> None:
+    """Go on only after a yes. The command ends otherwise, and says how a program answers."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        raise click.ClickException("nobody said yes, and nothing was done. Programs say it with --yes.") from None
+    if not agreed:
+        raise click.ClickException("nothing was done")
 
 
 def instant(at: float | None) -> str:

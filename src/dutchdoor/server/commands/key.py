@@ -17,7 +17,7 @@ from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_table, say
+from dutchdoor.server.terminal import agree, instant, print_json, print_table, say
 from dutchdoor.store import Log, Swap
 
 __all__ = ["key"]
@@ -107,7 +107,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
     """Kill a key that got out: nothing it signed is accepted any more, and another signs."""
     settings = settings_from(options)
     if not yes:
-        click.confirm("Every access token it signed is refused from now on. Go on?", abort=True, err=True)
+        agree("Every access token it signed is refused from now on. Go on?")
 
     async def work(auth: Auth) -> tuple[int, Fenced]:
         done = await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)

@@ -16,7 +16,7 @@ from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.rows import row_of_the_gone
 from dutchdoor.server.assemble import sqlite_file
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import print_json
+from dutchdoor.server.terminal import agree, print_json
 from dutchdoor.store import Log
 from dutchdoor.stores.urls import make_store, naming
 
@@ -37,11 +37,9 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     """
     settings = settings_from(options)
     if not yes:
-        click.confirm(
+        agree(
             "A new revocation log begins. Fences that are pending answer false, verifiers have no lease until they "
-            f"have read it, and for {settings.lease * GUARD:.0f} s no fence is early. Was this database restored?",
-            abort=True,
-            err=True,
+            f"have read it, and for {settings.lease * GUARD:.0f} s no fence is early. Was this database restored?"
         )
 
     file = sqlite_file(settings)
