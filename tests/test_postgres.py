@@ -464,18 +464,21 @@ async def test_epochs_and_revisions_are_those_of_a_store_that_writes_them(store)
     for n in range(200):
         subject = f"p{lots.randrange(4)}"
         account = await other.account(subject)
-        at += lots.choice([0.0, 0.0, 0.001, 5.0])
-        if lots.random() < 0.2:
+        at += lots.choice([0.0, 0.0, 0.001, 0.001, 5.0])
+        if lots.random() < 0.3:
             assert await store.begin_log_epoch(at) == await other.begin_log_epoch(at)
+            everybody = await other.accounts()
+            assert await store.accounts() == everybody
+            await store.commit(*[Expect(each.subject, each.epoch) for each in everybody])
             continue
         if account is None:
-            change = Add(
-                replace(an_account(), subject=subject, email=None, epoch=lots.choice([0, 3, int(at * 1000) + 2]))
-            )
+            epoch = lots.choice([0, 3, int(at * 1000) + 9])
+            change = Add(replace(an_account(), subject=subject, email=None, epoch=epoch))
         elif lots.random() < 0.2:
             change = Remove(account)
         else:
-            change = Swap(replace(account, epoch=account.epoch + lots.randrange(3), name=str(n)))
+            raised = lots.choice([account.epoch, account.epoch + 1, int(at * 1000) + 9])
+            change = Swap(replace(account, epoch=max(account.epoch, raised), name=str(n)))
         await asyncio.gather(store.commit(change), other.commit(change))
         found = await store.account(subject)
         assert found == await other.account(subject)
@@ -485,22 +488,25 @@ async def test_epochs_and_revisions_are_those_of_a_store_that_writes_them(store)
             assert isinstance(
                 (await timed(store.commit(Swap(replace(found, revision=found.revision - 1)))))[1], Conflict
             )
-    assert await store.accounts() == await other.accounts()
 
 
 async def test_a_commit_and_a_new_log_take_turns(store, beside):
-    """A change of an account that has not been committed is waited for: what it raises is not raised a second time."""
+    """A new log waits for a commit that is under way: what that raises is not raised from a number read before."""
     ada = an_account()
-    await store.commit(Add(ada))
-    async with beside.transaction():
-        await beside.execute("SELECT pg_advisory_xact_lock_shared(1684303727)")  # as a commit holds it
-        begins = asyncio.create_task(store.begin_log_epoch(NOW))
-        await until(
-            lambda: beside.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
-        )
-        assert not begins.done()
-    begun = await begins
-    assert (await store.account(ada.subject)).epoch == begun
+    await beside.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$;"
+        "CREATE TRIGGER slow AFTER INSERT ON dutchdoor.accounts FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    locked = (
+        "SELECT count(*) > 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' "
+        "AND d.datname = current_database() AND l.classid = 0 AND l.objid = 1684303727 AND l.granted"
+    )
+    commits = asyncio.create_task(store.commit(Add(ada)))
+    await until(lambda: beside.fetchval(locked))
+    begins = asyncio.create_task(store.begin_log_epoch(NOW))
+    done, _ = await asyncio.wait([commits, begins], return_when=asyncio.FIRST_COMPLETED)
+    assert commits in done
+    assert (await store.account(ada.subject)).epoch == await begins
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
