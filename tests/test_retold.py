@@ -18,6 +18,7 @@ from dutchdoor.policy import LONGEST_ACCESS, Mode
 from dutchdoor.retold import ENDED_AGAIN
 from dutchdoor.revocation import node
 from dutchdoor.revocation.log import FOR_EVER, Revocation
+from dutchdoor.revocation.rows import NodeRow, Renewed
 from dutchdoor.store import Change, Committed, Revoke
 from dutchdoor.stores.memory import MemoryStore
 
@@ -30,6 +31,7 @@ class Replicated(Wrapped):
         self.primary, self.standby = self.inner, MemoryStore(clock=lambda: T0)
         self.standby._salt = self.primary._salt  # type: ignore[attr-defined]
         self.lags, self.failures = False, list[Exception]()
+        self.page = 4096
 
     def head(self) -> None:
         return None
@@ -41,6 +43,17 @@ class Replicated(Wrapped):
         if self.inner is self.primary and not self.lags:
             await self.standby.commit(*changes)
         return done
+
+    def _paged(self, read: Renewed) -> Renewed:
+        if len(read.entries) <= self.page:
+            return read
+        return replace(read, entries=read.entries[: self.page], upto=read.entries[self.page - 1].seq)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        return self._paged(await self.inner.read_log(log_epoch, after))
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        return self._paged(await self.inner.node_renew(row, after))
 
     async def promote(self) -> None:
         self.inner = self.standby
@@ -202,6 +215,62 @@ async def test_both_at_once(store: Replicated, over: Authority, other: Authority
     await asyncio.gather(mended(over), mended(other))
     for one in held:
         assert (await store.session(one.session.id))[0].end_reason == ENDED_AGAIN
+
+
+async def test_a_log_of_many_pages_is_read_before_anything_is_missing(store: Replicated, over: Authority) -> None:
+    """What stands on a later page of the new log is not lost; and what is lost is not forgotten on the first."""
+    held = [await begin(over, f"p{n}") for n in range(6)]
+    for n, one in enumerate(held):
+        store.lags = n == 5
+        await over.end(one.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.page = 2
+    await store.promote()
+    await mended(over)
+    reasons = [(await store.session(one.session.id))[0].end_reason for one in held]
+    assert reasons == ["logout"] * 5 + [ENDED_AGAIN]
+    assert (await store.inner.read_log(0, 0)).head == 6
+
+
+async def test_the_last_of_several_ends_is_lost(store: Replicated, over: Authority) -> None:
+    """Somebody was ended twice, of which the store knows the first: the second is told again."""
+    await begin(over, "ann")
+    await over.end_all("ann", client=HOME, actor="cli")
+    again = await begin(over, "ann")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.lags = False
+    store.standby._sessions[again.session.id] = again.session  # type: ignore[attr-defined]
+    await store.promote()
+    await mended(over)
+    assert (await store.session(again.session.id))[0].end_reason == ENDED_AGAIN
+
+
+async def test_what_was_signed_meanwhile_is_ended_too(store: Replicated, over: Authority) -> None:
+    """A process that knows nothing serves what the store brought back to life, long after: the tokens that it gives out
+    are refused everywhere once it is ended again, for as long as they live.
+    """
+    one, everywhere = await begin(over, "ann"), await begin(over, "bob")
+    store.lags = True
+    await over.end(one.session.id, client=HOME, actor="cli")
+    await over.end_all("bob", client=HOME, actor="cli")
+    await hear(over)
+    await store.promote()
+    later = Clock(T0 + 1800)
+    over.clock = over.fencing.clock = later
+    fresh = authority(store, later)  # type: ignore[arg-type]
+    await fresh.open()
+    given = [await fresh.refresh(each.refresh_token, HOME) for each in (one, everywhere)]
+    for each in given:
+        assert await fresh.verify(each.access_token)
+    await mended(over)
+    await hear(fresh)
+    for each in given:
+        with pytest.raises(InvalidToken):
+            await fresh.verify(each.access_token)
+    assert {entry.expires_at for entry in (await store.read_log(0, 0)).entries} == {later.now + LONGEST_ACCESS}
+    await fresh.fencing.close()
 
 
 async def test_what_was_purged_is_not_lost(
