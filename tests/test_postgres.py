@@ -1232,6 +1232,36 @@ async def test_nobody_elses_functions_are_called(by_transaction, postgres_url, b
         await store.commit(Revoke(a_revocation()))
 
 
+async def test_a_standby_that_is_gone_does_not_take_all_connections(server):
+    """Commits that wait for a synchronous standby cannot be ended. While it is gone each of ours has an answer, those
+    that wait stay as many as commits have connections, and look-ups go on; when it is back, so do commits.
+    """
+    async with opened(server.own) as store:
+        await store.commit(Log(an_event()))
+        server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        try:
+            server.sql("SELECT pg_reload_conf()")
+
+            async def waits():
+                return isinstance((await timed(store.commit(Log(an_event()))))[1], Unavailable)
+
+            await until(waits, 30.0)  # not before the server has read it
+            for _ in range(5):
+                outcomes = await asyncio.gather(*(timed(store.commit(Log(an_event()))) for _ in range(3)))
+                assert all(isinstance(outcome, Unavailable) for _, outcome in outcomes)
+                assert await store.session("x") is None
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            assert 0 < int(server.sql(waiting)) <= postgres._COMMIT_LANES
+        finally:
+            server.sql("ALTER SYSTEM RESET synchronous_standby_names")
+            server.sql("SELECT pg_reload_conf()")
+
+        async def goes_on():
+            return not isinstance((await timed(store.commit(Log(an_event()))))[1], Exception)
+
+        await until(goes_on)
+
+
 async def test_closing_waits_for_no_look_at_every_row(store, beside):
     """A node that is asked to stop while a table is locked stops; whoever waits for the table is told."""
     async with beside.transaction():

@@ -603,6 +603,8 @@ class _Lane:
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._made_at = 0.0
+        self._silent: int | None = None
+        """The server's process that did not answer in time, and may not be able to end."""
 
     async def _reconnect(self) -> Connection:
         at_most = _CONNECT_FOR if self._statement_for <= _STATEMENT_FOR else _CONNECT_PATIENTLY_FOR
@@ -614,13 +616,20 @@ class _Lane:
             self._connecting = None
         if connecting.cancelled():
             raise Unavailable("postgres: no answer")
-        self._connection = connecting.result()
-        return self._connection
+        connection = self._connection = connecting.result()
+        if self._silent is not None:
+            # Nothing ends one whose commit waits for a standby. With another in its place each time, those would take
+            # all connections there are, and looking up would be out of reach too.
+            if await connection.fetchval(_WAITS_FOR_A_STANDBY, self._silent):
+                self.drop()
+                raise Unavailable("postgres: a commit waits for its standby")
+            self._silent = None
+        return connection
 
     async def fetch(self, sql: str, *values: object, within: float) -> list[Row]:
         """Run one statement, which is one transaction. Raises `Unavailable`, `Conflict` or `InvalidInput`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.call_later(within, self.drop)  # what is awaited fails then
+        deadline = loop.call_later(within, self._too_late)  # what is awaited fails then
         try:
             if self._made_at <= self._connect.lost_at:
                 self.drop()
@@ -655,6 +664,11 @@ class _Lane:
         finally:
             deadline.cancel()
 
+    def _too_late(self) -> None:
+        if self._connection is not None and not self._connect.by_transaction and self._silent is None:
+            self._silent = self._connection.get_server_pid()
+        self.drop()
+
     @property
     def was_left_behind(self) -> bool:
         """Whether it is older than the move to another host."""
@@ -673,6 +687,9 @@ class _Lane:
             with contextlib.suppress(Exception):
                 await self._connection.close(timeout=_CONNECT_FOR)
             self.drop()
+
+
+_WAITS_FOR_A_STANDBY = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep')"
 
 
 def _timeouts(statement_for: float) -> dict[str, str]:
