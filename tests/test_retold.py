@@ -50,6 +50,7 @@ class Replicated(Wrapped):
         return replace(read, entries=read.entries[: self.page], upto=read.entries[self.page - 1].seq)
 
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        await asyncio.sleep(0.01)  # others have their turn
         return self._paged(await self.inner.read_log(log_epoch, after))
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
