@@ -109,8 +109,8 @@ def test_one_line_when_ready(tmp_path: Path) -> None:
 
 
 def test_c12_the_first_start_offers_a_set_up_once(tmp_path: Path) -> None:
-    """C12: no default credentials; a link at each start, one of which works once; none is offered any more when somebody
-    is there.
+    """C12: no default credentials; a link at each start, one of which works once; none is offered any more once there
+    is somebody.
     """
 
     def offered(server: Running) -> str:
