@@ -305,6 +305,24 @@ async def test_what_cannot_be_told_again_is_given_up(
     assert (await over.verify(held.access_token)).subject == "ann"
 
 
+async def test_a_store_that_does_not_answer_is_tried_for_as_long(
+    store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits that hang, for however long, refuse nothing: what was ended is ended again when they go on."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await over.end(held.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 60
+    monkeypatch.setattr(fencing, "MENDS_IN_VAIN_FOR", 0.5)
+    monkeypatch.setattr(fencing, "MENDS_AGAIN_IN", 0.02)
+    await store.promote()
+    await mended(over)
+    assert store.failures == []
+    assert "could not be made again" not in caplog.text
+    assert (await store.session(held.session.id))[0].ended_at is not None
+
+
 async def test_another_deployments_log_is_not_mended(store: Replicated, over: Authority) -> None:
     """A store with another salt is another one: what was ended in the first is no business of its."""
     held = await begin(over, "ann")

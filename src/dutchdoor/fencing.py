@@ -415,6 +415,8 @@ class Fencing:
                 tried = [self._try_again(entry) for entry in missing[:MENDED_AT_ONCE]]
                 outcomes = await asyncio.gather(*tried, return_exceptions=True)
                 failed = next((each for each in outcomes if isinstance(each, Exception)), None)
+                if any(isinstance(each, Unavailable) for each in outcomes):
+                    done_at = self.now()  # a store that does not answer has refused nothing: it is tried for as long
                 before = len(missing)
                 try:
                     await self._read()

@@ -572,6 +572,11 @@ BEGIN
         END IF;
         PERFORM pg_advisory_xact_lock(1684303727);
     END LOOP;
+    IF whole THEN
+        -- Nothing else is in this transaction, and it need not be on a standby: if this server is lost as well, the next
+        -- one finds an older timeline and begins a log again. To wait for one that is away would refuse all reading.
+        PERFORM set_config('synchronous_commit', 'local', true);
+    END IF;
     SELECT max(n.lease_for), ARRAY(SELECT DISTINCT unnest(m.accepting) FROM dutchdoor.nodes m)
     INTO gone.lease_for, gone.accepting FROM dutchdoor.nodes n;
     gone.log_epoch := dutchdoor.begin_log_epoch_1(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
