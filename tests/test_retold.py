@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from msgspec.structs import replace
@@ -66,22 +67,26 @@ def store() -> Replicated:
     return Replicated()
 
 
-@pytest.fixture
-async def over(store: Replicated) -> AsyncIterator[Authority]:
-    """A node that stays up."""
+@asynccontextmanager
+async def a_node(store: Replicated) -> AsyncIterator[Authority]:
     made = authority(store, Clock())  # type: ignore[arg-type]
     await made.open()
     yield made
     await made.fencing.close()
+
+
+@pytest.fixture
+async def over(store: Replicated) -> AsyncIterator[Authority]:
+    """A node that stays up."""
+    async with a_node(store) as made:
+        yield made
 
 
 @pytest.fixture
 async def other(store: Replicated) -> AsyncIterator[Authority]:
     """Another one."""
-    made = authority(store, Clock())  # type: ignore[arg-type]
-    await made.open()
-    yield made
-    await made.fencing.close()
+    async with a_node(store) as made:
+        yield made
 
 
 async def begin(over: Authority, subject: str, mode: Mode = "hybrid") -> SignedIn:

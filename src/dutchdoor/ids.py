@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import ClassVar, Self
@@ -21,9 +20,9 @@ import pybase64
 
 from dutchdoor.errors import InvalidToken
 
-__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id", "packed", "unpacked"]
+__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id", "packed"]
 
-ID_BYTES, ID_CHARS, SECRET_BYTES = 16, 22, 20
+ID_BYTES, SECRET_BYTES = 16, 20
 
 
 def encode(raw: bytes) -> str:
@@ -72,17 +71,9 @@ def packed(id: str) -> bytes | None:
     return a2b_base64(id.replace("-", "+").replace("_", "/") + "==") if _is_16_bytes(id) else None
 
 
-def unpacked(key: bytes) -> str:
-    """Give the text of 16 bytes."""
-    return urlsafe_b64encode(key)[:-2].decode()
-
-
 def is_id(text: str) -> bool:
     """Tell whether a text could be an id of ours. Answers before any store is asked about it."""
-    try:
-        return len(text) == ID_CHARS and len(decode(text)) == ID_BYTES
-    except InvalidToken:
-        return False
+    return _is_16_bytes(text) is not None
 
 
 class Opaque:

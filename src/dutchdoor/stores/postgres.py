@@ -48,7 +48,7 @@ from msgspec import Struct
 from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Misconfigured, Unavailable
 from dutchdoor.events import AuditEvent
-from dutchdoor.ids import packed, unpacked
+from dutchdoor.ids import encode, packed
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket
 from dutchdoor.moving import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
@@ -1299,7 +1299,7 @@ def _key(id: str) -> bytes:
 
 def _id(key: bytes) -> str:
     if len(key) == 16:  # noqa: PLR2004
-        return unpacked(key)
+        return encode(key)
     return key.removeprefix(_NOT_OURS).decode(errors="surrogatepass")
 
 

@@ -45,7 +45,7 @@ from msgspec.structs import replace
 from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailable
 from dutchdoor.events import AuditEvent
-from dutchdoor.ids import packed, unpacked
+from dutchdoor.ids import encode, packed
 from dutchdoor.keyring import StoredKey
 from dutchdoor.limits import Bucket, decide_all, give_back
 from dutchdoor.moving import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
@@ -1194,7 +1194,7 @@ def _key(id: str) -> bytes | str:
 
 
 def _id(key: bytes | str) -> str:
-    return key if isinstance(key, str) else unpacked(key)
+    return key if isinstance(key, str) else encode(key)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
