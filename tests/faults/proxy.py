@@ -101,6 +101,8 @@ class Connection:
         self.pumps: list[asyncio.Task[None]] = []
         self.silent = False
         """The target is gone, and the client is not told."""
+        self.ending = False
+        """It closes what it has. Cancelled now, it would not come to it."""
 
 
 class Proxy:
@@ -113,7 +115,6 @@ class Proxy:
         self.accepted = 0
         self.resetting = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
         self._connections: set[Connection] = set()
 
@@ -131,7 +132,7 @@ class Proxy:
         tasks = [each.task for each in self._connections if each.task]
         self._stop_listening()
         self._reset()
-        for task in [*tasks, *([self._listening] if self._listening else [])]:
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
@@ -208,36 +209,36 @@ class Proxy:
         listening.setblocking(False)
         self.port = listening.getsockname()[1]
         self._socket = listening
-        self._listening = asyncio.ensure_future(self._accept(listening))
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _stop_listening(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
         if self._socket is not None:
             # The loop lets go of it before it is closed, or the next socket with its number would be taken for it.
-            with contextlib.suppress(NotImplementedError):
-                asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(listening)
+    def _accept(self, listening: socket.socket) -> None:
+        """Take what has come. A task that waited for `sock_accept` would lose the one that comes as it is cancelled."""
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            client, _ = listening.accept()
             client.setblocking(False)
             self.accepted += 1
             if self.resetting:
                 _close(client, reset=True)
-                continue
+                return
             connection = Connection(client, None)
             self._connections.add(connection)
             connection.task = asyncio.ensure_future(self._carry(connection))
-            # One that is cancelled before it began closes nothing by itself.
-            connection.task.add_done_callback(lambda _, client=client: client.close())
+            connection.task.add_done_callback(lambda _: self._forget(connection))
+
+    def _forget(self, connection: Connection) -> None:
+        connection.client.close()  # by itself it closes nothing if it was cancelled before it began
+        self._connections.discard(connection)
 
     def _reset(self) -> None:
         for each in list(self._connections):
-            if each.task is not None:
+            if each.task is not None and not each.ending:
                 each.task.cancel()
 
     def _half_open(self) -> None:
@@ -270,13 +271,13 @@ class Proxy:
         except asyncio.CancelledError:
             pass
         finally:
+            connection.ending = True
             for pump in connection.pumps:
                 pump.cancel()
             await asyncio.gather(*connection.pumps, return_exceptions=True)
             _close(client, reset=reset)
             if connection.target is not None:
                 _close(connection.target, reset=reset)
-            self._connections.discard(connection)
 
     async def _connect(self) -> socket.socket:
         targets = self.targets

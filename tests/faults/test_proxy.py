@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 import time
@@ -217,6 +218,26 @@ async def test_refused_to_new_ones_only():
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", link.port)
         assert await says(ends, b"b") == b"b"
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+async def test_closed_at_any_moment_it_leaves_no_socket(turns, leaves, recwarn):
+    """Whatever a connection is about when its proxy ends (it comes, connects, carries or ends), all of it is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        async with Proxy(*target.getsockname()) as link:
+            with socket.create_connection(("127.0.0.1", link.port), SOON) as ours:
+                if leaves:
+                    ours.sendall(b"a")
+                    await until(lambda: link.up.passed)
+                    target.accept()[0].close()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                link.reset()
+                await asyncio.sleep(0)
+        await until(lambda: link.open == 0)
+    gc.collect()
+    assert not [str(one.message) for one in recwarn]
 
 
 async def test_accepted_and_reset():
