@@ -428,6 +428,28 @@ async def test_where_the_log_was_not_begun_another_begins(what, by_transaction, 
         assert (await later.commit()).log_epoch == begun
 
 
+@pytest.mark.parametrize("by_transaction", [False, True])
+async def test_no_answer_comes_before_the_log_it_was_read_on_is_known(by_transaction, postgres_url, beside):
+    """I-15: whoever is told of a session knows, by then, which log the server is on that says so."""
+    session = a_session(an_account())
+    async with (
+        opened(postgres_url, by_transaction=by_transaction) as one,
+        opened(postgres_url, by_transaction=by_transaction) as two,
+    ):
+        first = (await one.read_log(0, 0)).log_epoch
+        for store in (one, two):
+            assert await store.session(session.id) is None
+            assert store.newest_log == first
+        await beside.execute(ELSEWHERE["timeline"])
+        if not by_transaction:
+            await beside.execute(KILL)
+        for store in (one, two):  # one of them begins the log, the other finds it
+            while (await timed(store.session(session.id)))[1] is not None:
+                pass
+            assert store.newest_log > first
+        assert one.newest_log == two.newest_log == (await one.read_log(0, 0)).log_epoch
+
+
 async def test_a_server_that_does_not_say_which_it_is(postgres_url, beside):
     """Where a service forbids to ask for the timeline, nothing is noticed, and nothing else is lost."""
     name = f"door_{os.getpid()}_{random.randrange(10**9)}"

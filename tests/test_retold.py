@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tests.standins import HOME, T0, Clock, Wrapped, authority, proof_of
 
 from dutchdoor import fencing
+from dutchdoor.accounts import Account
 from dutchdoor.authority import Authority, SignedIn
 from dutchdoor.errors import InvalidInput, InvalidToken, NotAuthenticated, Unavailable
 from dutchdoor.policy import LONGEST_ACCESS, Mode
@@ -20,6 +21,7 @@ from dutchdoor.retold import ENDED_AGAIN
 from dutchdoor.revocation import node
 from dutchdoor.revocation.log import FOR_EVER, Revocation
 from dutchdoor.revocation.rows import NodeRow, Renewed
+from dutchdoor.sessions import Session
 from dutchdoor.store import Change, Committed, Revoke
 from dutchdoor.stores.memory import MemoryStore
 
@@ -31,8 +33,9 @@ class Replicated(Wrapped):
         super().__init__(MemoryStore(clock=lambda: T0))
         self.primary, self.standby = self.inner, MemoryStore(clock=lambda: T0)
         self.standby._salt = self.primary._salt  # type: ignore[attr-defined]
-        self.lags, self.failures = False, list[Exception]()
+        self.lags, self.failures, self.unread = False, list[Exception](), list[Exception]()
         self.page = 4096
+        self.newest_log = 0
 
     def head(self) -> None:
         return None
@@ -52,10 +55,17 @@ class Replicated(Wrapped):
 
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
         await asyncio.sleep(0.01)  # others have their turn
+        if self.unread:
+            raise self.unread.pop(0)
         return self._paged(await self.inner.read_log(log_epoch, after))
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
         return self._paged(await self.inner.node_renew(row, after))
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        if self.inner is self.standby:  # whoever connects to it is told which log it is on, and then looks up
+            self.newest_log = self.standby._log_epoch  # type: ignore[attr-defined]
+        return await self.inner.session(session_id)
 
     async def promote(self) -> None:
         self.inner = self.standby
@@ -165,6 +175,35 @@ async def test_what_was_seen_to_end_is_refused_meanwhile(store: Replicated, over
         await over.refresh(hybrid.refresh_token, HOME)
     with pytest.raises(NotAuthenticated):
         await over.holder(hybrid.refresh_token)
+
+
+async def test_a_look_up_that_tells_of_another_log_is_made_again(store: Replicated, over: Authority) -> None:
+    """A node with a lease looks up a session and is told so of another log: what ended by its account, which that log
+    has lost, is refused, for every use that is made of a session. Nobody else notices.
+    """
+    cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
+    living = await begin(over, "cid", "session")
+    async with asyncio.timeout(10):
+        while not over.fencing.is_current():
+            await over.verify(hybrid.access_token)
+            await asyncio.sleep(0.01)
+    uses = [
+        lambda: over.resume(cookie.session_token),
+        lambda: over.bearer_of(cookie.session_token),
+        lambda: over.refresh(hybrid.refresh_token, HOME),
+        lambda: over.holder(hybrid.refresh_token),
+    ]
+    store.lags = True
+    for one in (cookie, hybrid):
+        await over.end_all(one.account.subject, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")]
+    await store.promote()
+    assert over.fencing.is_current()
+    for use in uses:
+        with pytest.raises((NotAuthenticated, InvalidToken)):
+            await use()
+    assert (await over.resume(living.session_token)).account.subject == "cid"
 
 
 async def test_nothing_is_judged_before_it_is_ended_again(store: Replicated, over: Authority) -> None:
@@ -326,6 +365,25 @@ async def test_a_store_that_does_not_answer_is_tried_for_as_long(
     assert store.failures == []
     assert "could not be made again" not in caplog.text
     assert (await store.session(held.session.id))[0].ended_at is not None
+
+
+async def test_a_log_that_cannot_be_read_meanwhile_is_not_taken_for_whole(store: Replicated, over: Authority) -> None:
+    """Whatever goes wrong in reading the log while what was lost is ended again, it is read again."""
+    held = [await begin(over, name) for name in ("ann", "bob")]
+    store.lags = True
+    for one in held:
+        await over.end(one.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 2
+    await store.promote()
+    await hear(over)
+    store.unread = [Unavailable("injected"), ValueError("injected")]
+    async with asyncio.timeout(10):
+        while over.fencing._mending is not None:
+            await asyncio.sleep(0.01)
+    assert store.unread == []
+    for one in held:
+        assert (await store.session(one.session.id))[0].ended_at is not None
 
 
 async def test_another_deployments_log_is_not_mended(store: Replicated, over: Authority) -> None:

@@ -348,6 +348,9 @@ class Authority(Issuer):
         from a copy or restored may have lost that.
         """
         found = await self.store.session(session_id)
+        while found is not None and found[0].ended_at is None and self.fencing.is_behind():
+            await self.fencing.follow()
+            found = await self.store.session(session_id)
         if found is None or found[0].ended_at is not None:
             return found
         if not self.fencing.log.covers(Named("", 0, session_id, "", "", "")):

@@ -187,8 +187,8 @@ class Fencing:
 
     def is_current(self) -> bool:
         """Tell whether what is known here is good enough to judge a request that starts now."""
-        if self._mending is not None:
-            return False  # the store would believe a session that this process has seen end
+        if self.is_behind():
+            return False
         head = self.store.head()
         node = self.node
         if head is None:
@@ -196,6 +196,12 @@ class Fencing:
         # A head that is told too far is a commit under way. It is not taken for read until it has been: the number
         # would be the same when it is there.
         return head[1] <= node.applied_seq and head[0] == node.log_epoch and not self._closed
+
+    def is_behind(self) -> bool:
+        """Tell whether the store has begun another log that was not read here yet, or lacks what is known here: what it
+        says of a session may be from before that ended. Ask it after a look-up, too: it may be told by that.
+        """
+        return self._mending is not None or self.store.newest_log > self.node.log_epoch
 
     async def follow(self) -> None:
         """Make sure that `log` is good enough to judge a request that starts now. Raises `Unavailable`."""
@@ -235,7 +241,7 @@ class Fencing:
             now = self.now()
             self._see_time(answer, sent_at, now)
             self._see_loss(node, answer)
-            if answer.log_epoch < node.log_epoch:
+            if answer.log_epoch < max(node.log_epoch, self.store.newest_log):
                 raise Unavailable("the store's log is an older one than was read before")
             node.heard(answer, now)
             node.see_time_of_day(self.clock())
@@ -402,7 +408,7 @@ class Fencing:
         now = self.clock() if missing else 0.0
         lost = [entry for entry in missing if entry.expires_at > now]  # what has expired was purged
         if missing and not lost:
-            node.forget_missing()
+            node.forget_missing(self.now())
         return lost
 
     async def _end_again(self, node: Node) -> None:
@@ -423,6 +429,8 @@ class Fencing:
                     missing = self._missing(node)
                 except Unavailable as exc:
                     failed, done_at = exc, self.now()
+                except Exception as exc:  # noqa: BLE001 - what cannot be read is not taken for mended
+                    failed = exc
                 if len(missing) < before:
                     done_at = self.now()
                 elif self.now() - done_at > MENDS_IN_VAIN_FOR:
@@ -432,8 +440,9 @@ class Fencing:
                     await asyncio.sleep(MENDS_AGAIN_IN)
         finally:
             if self.node is node:
-                node.forget_missing()
                 self._mending = None
+                node.forget_missing(self.now())
+                self._carry_out()
 
     async def _try_again(self, lost: Revocation) -> None:
         with suppress(Conflict):

@@ -183,6 +183,13 @@ class Store(Protocol):
         """The log epoch that this store begins with. While it has no other, nothing it acknowledged was ever lost."""
         ...
 
+    @property
+    def newest_log(self) -> int:
+        """The newest log epoch that any answer brought along; 0 where only `head` and the reading of the log tell it.
+        Known before the answer is, for every answer that was read where that log had begun.
+        """
+        ...
+
     async def open(self) -> None:
         """Connect, and bring the schema up to date. Safe to kill at any step and to repeat."""
         ...

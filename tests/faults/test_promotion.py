@@ -97,9 +97,10 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
     """
     async with ours.beside() as node, ours.wires(3) as wires, ours.wires(3) as others:
         cookie, stateless = await begin(node, mode="session"), await begin(node, mode="jwt")
-        hybrid, everywhere, *living = [await begin(node) for _ in range(5)]
+        everywhere, hybrid, *living = [await begin(node) for _ in range(5)]
+        all_cookies = await begin(node, mode="session")
         for wire in wires:
-            for one in (cookie, hybrid, everywhere, stateless, *living):
+            for one in (cookie, all_cookies, hybrid, everywhere, stateless, *living):
                 assert await decided(status, wire, one) == 200
         standby.catch_up(primary)
         standby.lag()
@@ -108,13 +109,13 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
             "POST", "/auth/logout", {"refresh_token": hybrid.refresh_token}, headers=[("Prefer", "wait=20")]
         )
         assert answer.json["fenced"]
-        for one in (everywhere, stateless):
+        for one in (all_cookies, everywhere, stateless):
             await fenced(node, await node.authority.end_all(one.account.subject, client=HERE, actor="cli"))
         unknown = await begin(node, mode="session")
-        dead = [cookie, hybrid, everywhere, stateless]
+        dead = [cookie, all_cookies, hybrid, everywhere, stateless]
         await all_refuse(wires, dead)
         over = asyncio.Event()
-        using = [asyncio.create_task(in_use(wire, [cookie, hybrid, stateless], over)) for wire in wires]
+        using = [asyncio.create_task(in_use(wire, dead, over)) for wire in wires]
         lost_at = await promoted(primary, standby)
         back_at = await asyncio.gather(*map(back, others, living))
         lost = ", ".join(f"'{one.account.subject}'" for one in dead)
@@ -123,7 +124,7 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
             f"WHERE s.end_reason = 'ended_again' AND a.subject IN ({lost})"
         )
         async with asyncio.timeout(BACK_WITHIN):
-            while await asyncio.to_thread(standby.sql, ended_again) != "3":
+            while await asyncio.to_thread(standby.sql, ended_again) != "4":
                 await asyncio.sleep(0.05)
             over.set()
             told = await asyncio.gather(*using)
@@ -221,8 +222,8 @@ async def test_a_promotion_that_is_not_met_is_noticed(
         replicated(tmp_path / "cluster", primary, standby, broken=BROKEN[broken]) as ours,
     ):
         if not BROKEN[broken]:
-            nothing = "CREATE OR REPLACE FUNCTION dutchdoor.attend_1(whole boolean) RETURNS void LANGUAGE sql AS ''"
-            primary.sql(nothing)
+            nothing = "(boolean, bigint) RETURNS SETOF bigint LANGUAGE sql AS 'SELECT 0::bigint WHERE false'"
+            primary.sql(f"CREATE OR REPLACE FUNCTION dutchdoor.attend_1{nothing}")
         with pytest.raises((AssertionError, TimeoutError)) as noticed:
             await lose_and_judge(ours, primary, standby)
         print(broken, "->", repr(noticed.value)[:300])

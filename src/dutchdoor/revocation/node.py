@@ -206,9 +206,10 @@ class Node:
         """
         return list(self._missing.values()) if self._is_whole else []
 
-    def forget_missing(self) -> None:
-        """Nobody is going to put back what is missing."""
+    def forget_missing(self, now: float) -> None:
+        """Nobody is going to put back what is missing, and nobody waits for it any longer."""
         self._missing.clear()
+        self._followed(now)
 
     def take_actions(self) -> list[Action]:
         """Give what is to be done now, each once."""
@@ -644,7 +645,8 @@ class Node:
         # Without the whole log it would be a lease on half the truth; a node that is behind knows no more.
         if upto != self.applied_seq or self._is_behind(poll) or self._stopping or not self.log_epoch:
             return 0.0
-        if not self._holders.may_have(hanging.who, now):
+        # Whoever begins to follow while something is missing would accept it: it knows no log but this one.
+        if self._missing or not self._holders.may_have(hanging.who, now):
             return 0.0
         lease = min(self.terms.lease_for, self._clipped(now))
         if poll.wait_ms == 0:

@@ -37,7 +37,7 @@ class ToldStore:
     """A store that tells of each commit once it has happened. Reads are the store's own, at no cost."""
 
     def __init__(self, store: Store, *told: Commit) -> None:
-        self._commit, self._told = store.commit, told
+        self._store, self._commit, self._told = store, store.commit, told
         self.first_epoch = store.first_epoch
         self.open, self.close = store.open, store.close
         self.session, self.sessions_of = store.session, store.sessions_of
@@ -50,6 +50,10 @@ class ToldStore:
         self.node_register, self.node_renew = store.node_register, store.node_renew
         self.node_rows, self.node_forget = store.node_rows, store.node_forget
         self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
+
+    @property
+    def newest_log(self) -> int:
+        return self._store.newest_log
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()

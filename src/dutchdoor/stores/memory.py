@@ -87,6 +87,7 @@ class MemoryStore:
         self._seq = 0
         # Nothing outlives this process, so that each life begins a log of its own.
         self.first_epoch = self._log_epoch = int(clock() * 1000)
+        self.newest_log = 0
         self._salt = secrets.token_bytes(16)
         self._nodes: dict[str, NodeRow] = {}
         self._watchers: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}

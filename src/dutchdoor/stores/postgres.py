@@ -201,6 +201,10 @@ class PostgresStore:
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
+    @property
+    def newest_log(self) -> int:
+        return self._make.newest_log
+
     async def open(self, *, to_move: bool = False) -> None:
         """Connect, and migrate the schema `dutchdoor`.
 
@@ -472,6 +476,8 @@ class _Connector:
         self.by_transaction = by_transaction
         self.known: tuple[str, ...] = ()
         """Names of the migrations that this program has, once they are known to be applied."""
+        self.newest_log = 0
+        """The epoch of the newest log that a connection has been told of, before it was used."""
         self.lost_at = 0.0
         """When some connection last broke or was silent, by the loop's clock. What took it may have taken others
         with it, and one that is idle does not notice: none from before is used again.
@@ -544,6 +550,18 @@ class _Connector:
             target_session_attrs=SessionAttribute.any if anything else SessionAttribute.primary,
         )
 
+    async def attend(self, connection: Connection, begin: str) -> None:
+        """See which log this server is on, in a transaction that began or begins with this.
+
+        Without values a statement is one message, and its answer is no more than how many rows it has: one if the
+        log is not the one that was known.
+        """
+        whole = "false" if begin else "true"
+        attend = f"SELECT FROM dutchdoor.attend_1({whole}, {self.newest_log:d})"
+        if await connection.execute(f"{begin}{attend}") != "SELECT 0":
+            epoch = await connection.fetchval("SELECT epoch FROM dutchdoor.revocation_log")
+            self.newest_log = max(self.newest_log, epoch)
+
     async def _check(self, connection: Connection) -> None:
         """See who answers, before anything is asked or told.
 
@@ -556,7 +574,7 @@ class _Connector:
             "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
         )
         if not newer:
-            await connection.execute("SELECT dutchdoor.attend_1(true)")
+            await self.attend(connection, "")
         await connection.execute("COMMIT")
         if newer:
             raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
@@ -642,7 +660,7 @@ class _Lane:
             # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
             # else's connection, and somebody else's statement with it; inside a transaction it does not. The server
             # behind it may be another one than a moment ago.
-            await connection.execute(f"{_begin(self._statement_for)}; SELECT dutchdoor.attend_1(false)")
+            await self._connect.attend(connection, f"{_begin(self._statement_for)}; ")
             rows = await connection.fetch(sql, *values)
             await connection.execute("COMMIT")
             return rows

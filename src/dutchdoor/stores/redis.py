@@ -337,6 +337,10 @@ class RedisStore:
         await self._forgive(give_back, forget)
         return done
 
+    @property
+    def newest_log(self) -> int:
+        return self._record.newest_log
+
     def head(self) -> LogHead | None:
         return self._record.head()
 

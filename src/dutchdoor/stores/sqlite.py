@@ -119,6 +119,7 @@ class SqliteStore:
     """See `dutchdoor.store.Store`. Make and open one in each process, after forking."""
 
     first_epoch = FIRST_EPOCH
+    newest_log = 0
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # Symbolic links are followed, as SQLite follows them for its own files beside the database. Two processes that

@@ -557,7 +557,10 @@ $$;
 -- transaction. If the log was not begun here, this server was promoted or restored, and may lack what the other had
 -- acknowledged: another log begins. Of those who find it so at once, one begins it. A row that nobody renews stands for
 -- the nodes from before, whose leases may still run. To ask for the cluster too costs some ten times as much.
-CREATE FUNCTION dutchdoor.attend_1(whole boolean) RETURNS void LANGUAGE plpgsql AS $$
+--
+-- Gives the log's epoch if it is not the one that the process knows of: what it looks up here says nothing before it has
+-- read that log.
+CREATE FUNCTION dutchdoor.attend_1(whole boolean, known bigint) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
     timeline_now text := dutchdoor.timeline_1();
     cluster_now text := CASE WHEN whole THEN dutchdoor.cluster_1() END;
@@ -568,6 +571,7 @@ BEGIN
         WHERE coalesce(timeline_now, l.timeline) IS NOT DISTINCT FROM l.timeline
             AND coalesce(cluster_now, l.cluster) IS NOT DISTINCT FROM l.cluster;
         IF FOUND THEN
+            RETURN QUERY SELECT l.epoch FROM dutchdoor.revocation_log l WHERE l.epoch <> known;
             RETURN;
         END IF;
         PERFORM pg_advisory_xact_lock(1684303727);
@@ -584,6 +588,7 @@ BEGIN
         INSERT INTO dutchdoor.nodes (id, stamp, log_epoch, acked_seq, lease_for, accepting)
         VALUES (gen_random_uuid()::text, 'gone', gone.log_epoch, 0, gone.lease_for, gone.accepting);
     END IF;
+    RETURN NEXT gone.log_epoch;
 END
 $$;
 
