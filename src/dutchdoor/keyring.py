@@ -14,7 +14,7 @@ Kids are never reused. Private parts are sealed with a master key that lives out
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -25,7 +25,7 @@ from dutchdoor.keys import Key
 from dutchdoor.master import MasterKeys
 from dutchdoor.policy import LONGEST_ACCESS, Policy
 
-__all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of"]
+__all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "states"]
 
 KeyState = Literal["upcoming", "signing", "verifying", "retired", "revoked"]
 
@@ -66,6 +66,18 @@ def state_of(key: StoredKey, now: float) -> KeyState:
     if now < key.signs_until:
         return "signing"
     return "verifying" if now < key.verifies_until else "retired"
+
+
+def states(keys: Sequence[StoredKey], now: float) -> list[KeyState]:
+    """Tell the state of each key among all of them, the oldest first: of several of one algorithm whose time it is,
+    the newest signs, and the others only verify.
+    """
+    found = [state_of(key, now) for key in keys]
+    signing = {key.alg: key.kid for key, state in zip(keys, found, strict=True) if state == "signing"}
+    return [
+        "verifying" if state == "signing" and signing[key.alg] != key.kid else state
+        for key, state in zip(keys, found, strict=True)
+    ]
 
 
 def new_key(key: Key, master: MasterKeys, *, number: int, signs_at: float, now: float, policy: Policy) -> StoredKey:

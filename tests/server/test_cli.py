@@ -249,9 +249,12 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
     and the log says so.
     """
     ran = run("verifier", "add", "orders", "--json")
+    assert "There was no database dutchdoor.db" in ran.err, "in a wrong directory that is worth knowing"
     key = ran.json["key"]
     assert key.startswith("ddv1_")
-    assert "shown this once" in run("verifier", "add", "billing").err
+    told = run("verifier", "add", "billing").err
+    assert "shown this once" in told
+    assert "no database" not in told
     for path in Path().iterdir():
         assert key.encode() not in path.read_bytes()
     again = run("verifier", "add", "orders")

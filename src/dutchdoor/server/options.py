@@ -19,6 +19,7 @@ from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
 from dutchdoor.server.assemble import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.config import Settings, read_settings
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
+from dutchdoor.server.terminal import say
 from dutchdoor.stores.urls import naming
 
 __all__ = ["ACTOR", "NOBODY", "as_json", "find_account", "settings_from", "with_auth", "with_settings"]
@@ -99,7 +100,8 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     file = sqlite_file(settings)
     if settings.database.reveal().startswith("memory:"):
         raise _wrong("memory: is inside the server's process, where no command can reach it. Use a database file.")
-    if not make and file is not None and not file.exists():
+    is_new = file is not None and not file.exists()
+    if is_new and not make:
         # An empty database in the wrong directory would answer every question with "none".
         raise _wrong(
             f"There is no database {file} ({settings.source('database')}). Name it with --database or "
@@ -112,9 +114,12 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
                 return await work(auth)
 
     try:
-        return asyncio.run(run())
+        done = asyncio.run(run())
     except InvalidKey as exc:
         raise another_master_key(exc) from None
+    if is_new:
+        say(f"There was no database {file} ({settings.source('database')}): it was made.")
+    return done
 
 
 async def find_account(auth: Auth, who: str) -> Account:

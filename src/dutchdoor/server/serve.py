@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -238,22 +239,21 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
 
 
 def _start_application(settings: Settings, plain_from: Any) -> ASGIApp:
-    if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_end_with_parent, name="dutchdoor-parent", daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=[parent], name="dutchdoor-parent", daemon=True).start()
     BoundedProtocol.request_for = settings.request_for
     BoundedProtocol.max_connections = settings.max_connections
     BoundedProtocol.plain_from = plain_from
     return application(settings)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: BaseProcess) -> None:
     """Stop when the process that watches over this one is gone. Left alone it would serve for ever, with nobody to
     replace or stop it, and keep the port from whoever is started anew.
     """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _One(uvicorn.Server):

@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from dutchdoor.errors import InvalidInput, NotFound, Refused
-from dutchdoor.keyring import StoredKey, state_of
+from dutchdoor.keyring import KeyState, StoredKey, state_of, states
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
@@ -213,13 +213,13 @@ async def end_session(call: Call) -> Response:
 
 
 async def list_keys(call: Call) -> Response:
-    now = call.authority.clock()
-    return json_response(200, Keys([key_view(row, now) for row in await call.authority.store.keys()]))
+    rows, now = await call.authority.store.keys(), call.authority.clock()
+    return json_response(200, Keys([key_view(row, state) for row, state in zip(rows, states(rows, now), strict=True)]))
 
 
 async def rotate_key(call: Call) -> Response:
     row = await call.authority.rotate(client=call.observed(), actor=_actor(call))
-    return json_response(201, key_view(row, call.authority.clock()))
+    return json_response(201, key_view(row, state_of(row, call.authority.clock())))
 
 
 async def kill_key(call: Call) -> Response:
@@ -227,11 +227,11 @@ async def kill_key(call: Call) -> Response:
     return await fence(call, done)
 
 
-def key_view(row: StoredKey, now: float) -> KeyView:
+def key_view(row: StoredKey, state: KeyState) -> KeyView:
     return KeyView(
         kid=row.kid,
         alg=row.alg,
-        state=state_of(row, now),
+        state=state,
         created_at=instant(row.created_at),
         signs_at=instant(row.signs_at),
         signs_until=instant(row.signs_until),

@@ -12,7 +12,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, NotFound
 from dutchdoor.events import event
 from dutchdoor.ids import encode
-from dutchdoor.keyring import StoredKey, state_of
+from dutchdoor.keyring import KeyState, StoredKey, state_of, states
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
@@ -28,12 +28,12 @@ def key() -> None:
     """List, rotate and kill signing keys; make a master key."""
 
 
-def view(row: StoredKey, now: float) -> dict[str, object]:
+def view(row: StoredKey, state: KeyState) -> dict[str, object]:
     return {
         "kid": row.kid,
         "number": row.number,
         "alg": row.alg,
-        "state": state_of(row, now),
+        "state": state,
         "created_at": instant(row.created_at),
         "signs_at": instant(row.signs_at),
         "signs_until": instant(row.signs_until),
@@ -54,7 +54,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
 
     rows, now = with_auth(settings_from(options), work), time.time()
     if as_json:
-        print_json([view(row, now) for row in rows])
+        print_json([view(row, state) for row, state in zip(rows, states(rows, now), strict=True)])
         return
     print_table(
         ("no", "kid", "alg", "state", "signs from", "signs until", "exported"),
@@ -63,12 +63,12 @@ def list_(*, as_json: bool, **options: Any) -> None:
                 row.number,
                 row.kid,
                 row.alg,
-                state_of(row, now),
+                state,
                 instant(row.signs_at),
                 instant(row.signs_until),
                 instant(row.exported_at) or "-",
             )
-            for row in rows
+            for row, state in zip(rows, states(rows, now), strict=True)
         ),
         empty="There are no keys yet.",
     )
@@ -88,7 +88,7 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
 
     row, now = with_auth(settings_from(options), work), time.time()
     if as_json:
-        print_json(view(row, now))
+        print_json(view(row, state_of(row, now)))
     else:
         click.echo(f"Made {row.kid} ({row.alg}); it signs from {instant(row.signs_at)}.")
 
@@ -137,7 +137,11 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[StoredKey, bytes]:
         rows, now = await auth.store.keys(), time.time()
-        wanted = [row for row in rows if (row.kid == kid if kid else state_of(row, now) == "signing")]
+        wanted = [
+            row
+            for row, state in zip(rows, states(rows, now), strict=True)
+            if (row.kid == kid if kid else state == "signing")
+        ]
         if not wanted:
             text = f"There is no key {kid[:100]!a}." if kid else "No key signs at this time."
             raise NotFound(text, message=text)

@@ -172,11 +172,17 @@ CREATE TABLE dutchdoor.lineage (
 
 INSERT INTO dutchdoor.lineage VALUES (1, dutchdoor.cluster_1(), dutchdoor.timeline_1(), 0, 0);
 
--- Accounts with the epoch and the revision that they have by now. One that was written under an earlier log has been
--- raised by each that began since: to one above its own epoch, and to the log's at least.
+-- The epoch of an account by now. Each log that began since its row was written has raised it: to one above what it was,
+-- and to the log's at least.
+CREATE FUNCTION dutchdoor.epoch_1(written bigint, logs_since bigint, of_the_log bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN logs_since = 0 THEN written ELSE greatest(written + logs_since, of_the_log) END
+$$;
+
+-- Accounts with the epoch and the revision that they have by now.
 CREATE VIEW dutchdoor.accounts_now AS
 SELECT a.number, a.subject, a.email, a.address, a.name, a.roles, a.active, a.email_verified_at,
-    CASE WHEN a.begun = l.begun THEN a.epoch ELSE greatest(a.epoch + l.begun - a.begun, l.epoch) END AS epoch,
+    dutchdoor.epoch_1(a.epoch, l.begun - a.begun, l.epoch) AS epoch,
     a.created_at, a.revision + l.begun - a.begun AS revision, a.folded
 FROM dutchdoor.accounts a JOIN dutchdoor.lineage l ON l.one = 1;
 
@@ -271,8 +277,8 @@ BEGIN
     ELSIF verb = 'expect' THEN
         -- Shared: whoever raises the epoch waits for us, or we for him.
         PERFORM 1 FROM dutchdoor.accounts a JOIN dutchdoor.lineage l ON l.one = 1
-        WHERE a.subject = change ->> 'subject' AND a.active AND (change ->> 'epoch')::bigint =
-            CASE WHEN a.begun = l.begun THEN a.epoch ELSE greatest(a.epoch + l.begun - a.begun, l.epoch) END
+        WHERE a.subject = change ->> 'subject' AND a.active
+            AND (change ->> 'epoch')::bigint = dutchdoor.epoch_1(a.epoch, l.begun - a.begun, l.epoch)
         FOR SHARE OF a;
     ELSIF verb = 'end' THEN
         UPDATE dutchdoor.sessions s SET
