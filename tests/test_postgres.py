@@ -519,15 +519,19 @@ async def test_a_commit_and_a_new_log_take_turns(store, beside):
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$;"
         "CREATE TRIGGER slow AFTER INSERT ON dutchdoor.accounts FOR EACH ROW EXECUTE FUNCTION slow()"
     )
-    locked = (
+    is_under_way = (
         "SELECT count(*) > 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' "
-        "AND d.datname = current_database() AND l.classid = 0 AND l.objid = 1684303727 AND l.granted"
+        "AND d.datname = current_database() AND l.classid = 0 AND l.objid = 1684303727 AND l.mode = 'ShareLock' "
+        "AND l.granted"
     )
     commits = asyncio.create_task(store.commit(Add(ada)))
-    await until(lambda: beside.fetchval(locked))
+    await until(lambda: beside.fetchval(is_under_way))
     begins = asyncio.create_task(store.begin_log_epoch(NOW))
-    done, _ = await asyncio.wait([commits, begins], return_when=asyncio.FIRST_COMPLETED)
-    assert commits in done
+    has_begun = False
+    while await beside.fetchval(is_under_way):
+        assert not has_begun
+        has_begun = begins.done()
+    await commits
     assert (await store.account(ada.subject)).epoch == await begins
 
 
