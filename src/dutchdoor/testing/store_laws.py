@@ -1515,12 +1515,18 @@ async def _contest(store: Store, pipe: Connection, me: int) -> None:
     won: dict[str, list[int]] = {"swap": [], "end": [], "take": [], "register": [], "hit": []}
 
     async def attempt(contest: str, n: int, *changes: Change) -> None:
-        if not await is_refused(store, *changes):
+        if not await in_turn(lambda: is_refused(store, *changes)):
             won[contest].append(n)
 
     async def hit(n: int) -> None:
-        if await store.hit([Bucket(f"race:{n}", SLOW)], NOW) == (0.0, ""):
+        if await in_turn(lambda: store.hit([Bucket(f"race:{n}", SLOW)], NOW)) == (0.0, ""):
             won["hit"].append(n)
+
+    async def in_turn(ask: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await ask()
+        except Unavailable:  # on a busy machine somebody waits for the others in vain, and writes nothing
+            return await ask()
 
     for n in range(20):
         await asyncio.gather(
