@@ -326,15 +326,32 @@ async def test_a_key_that_was_killed_while_the_keys_were_read(over: Authority, c
     await slow
 
 
+class Together(Wrapped):
+    """Those who read the keys wait until all have: nobody is so fast that there is no race."""
+
+    def gather(self, count: int) -> None:
+        self.barrier, self.coming = asyncio.Event(), count
+
+    async def keys(self) -> list[StoredKey]:
+        rows = await self.inner.keys()
+        self.coming -= 1
+        if not self.coming:
+            self.barrier.set()
+        await self.barrier.wait()
+        return rows
+
+
 async def test_racing_rotations_make_one_key(tmp_path: Path, kind: str) -> None:
     """I-22: whoever finds a key due at the same moment, exactly one is made."""
     store = make(kind, tmp_path)
     await store.open()
-    clock = Clock()
-    crowd = [authority(store, clock) for _ in range(20)]
+    clock, meeting = Clock(), Together(store)
+    crowd = [authority(meeting, clock) for _ in range(20)]  # type: ignore[arg-type]
+    meeting.gather(len(crowd))
     await asyncio.gather(*(one._read_ring(clock(), force=True) for one in crowd))
     assert len(await store.keys()) == 1
     clock.forward(SIGNS - PUBLISHED + 1)
+    meeting.gather(len(crowd))
     await asyncio.gather(*(one._read_ring(clock(), force=True) for one in crowd))
     assert len(await store.keys()) == 2
     events = await store.events(name="key_created")

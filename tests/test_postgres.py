@@ -450,6 +450,32 @@ async def test_no_answer_comes_before_the_log_it_was_read_on_is_known(by_transac
         assert one.newest_log == two.newest_log == (await one.read_log(0, 0)).log_epoch
 
 
+@pytest.mark.parametrize("by_transaction", [False, True])
+async def test_a_server_that_was_replaced_and_still_answers_is_not_asked(by_transaction, postgres_url, beside):
+    """Behind an address that was moved, old connections lead to the old server. Once any has been told of a newer log,
+    nothing more is read there, and nothing committed that no other server would know; until there is a newer one.
+    """
+    ada, session = an_account(), a_session(an_account())
+    async with opened(postgres_url, by_transaction=by_transaction) as store:
+        await store.commit(Add(ada))
+        await asks(store, session, ada)
+        newer = int(NOW * 1000) + 9
+        store._make.hear(newer)
+        revision = await beside.fetchval("SELECT revision FROM dutchdoor.accounts_now WHERE subject = $1", ada.subject)
+        for _ in range(2):
+            answers = await asyncio.gather(
+                timed(store.session(session.id)),
+                timed(store.commit(Swap(ada))),
+                timed(store.read_log(1, 0)),
+                timed(store.node_renew(a_row(), 0)),
+            )
+            assert [type(outcome) for _, outcome in answers] == [Unavailable] * 4
+        await beside.fetchval("SELECT dutchdoor.begin_log_epoch_1($1)", newer + 1)
+        assert (await store.read_log(1, 0)).log_epoch == store.newest_log == newer + 1
+        account = await store.account(ada.subject)
+        assert account.revision == revision + 1, "for the new log, and for no swap"
+
+
 async def test_a_server_that_does_not_say_which_it_is(postgres_url, beside):
     """Where a service forbids to ask for the timeline, nothing is noticed, and nothing else is lost."""
     name = f"door_{os.getpid()}_{random.randrange(10**9)}"

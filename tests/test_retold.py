@@ -16,14 +16,17 @@ from dutchdoor import fencing
 from dutchdoor.accounts import Account
 from dutchdoor.authority import Authority, SignedIn
 from dutchdoor.errors import InvalidInput, InvalidToken, NotAuthenticated, Unavailable
+from dutchdoor.ids import new_id
 from dutchdoor.policy import LONGEST_ACCESS, Mode
 from dutchdoor.retold import ENDED_AGAIN
 from dutchdoor.revocation import node
 from dutchdoor.revocation.log import FOR_EVER, Revocation
 from dutchdoor.revocation.rows import NodeRow, Renewed
 from dutchdoor.sessions import Session
-from dutchdoor.store import Change, Committed, Revoke
+from dutchdoor.store import Add, Change, Committed, Remove, Revoke
 from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.web.verifiers import removal_of
 
 
 class Replicated(Wrapped):
@@ -36,6 +39,11 @@ class Replicated(Wrapped):
         self.lags, self.failures, self.unread = False, list[Exception](), list[Exception]()
         self.page = 4096
         self.newest_log = 0
+        self.slow: asyncio.Event | None = None
+        """Until when the promoted one keeps the answer of the next look-up back."""
+        self.pages = asyncio.Event()
+        """Until when it keeps all pages of its log back but the first."""
+        self.pages.set()
 
     def head(self) -> None:
         return None
@@ -57,15 +65,23 @@ class Replicated(Wrapped):
         await asyncio.sleep(0.01)  # others have their turn
         if self.unread:
             raise self.unread.pop(0)
+        if log_epoch == self.standby._log_epoch:  # type: ignore[attr-defined]
+            await self.pages.wait()
         return self._paged(await self.inner.read_log(log_epoch, after))
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        if not self.pages.is_set():
+            raise Unavailable("injected")
         return self._paged(await self.inner.node_renew(row, after))
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         if self.inner is self.standby:  # whoever connects to it is told which log it is on, and then looks up
             self.newest_log = self.standby._log_epoch  # type: ignore[attr-defined]
-        return await self.inner.session(session_id)
+        found = await self.inner.session(session_id)
+        slow, self.slow = self.slow, None
+        if slow is not None:
+            await slow.wait()
+        return found
 
     async def promote(self) -> None:
         self.inner = self.standby
@@ -77,9 +93,22 @@ def store() -> Replicated:
     return Replicated()
 
 
+class Copies:
+    """Sessions that nodes show to each other, under the log that they were read in."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, int], tuple[Session, Account, float]] = {}
+
+    async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
+        return self.kept.get((session_id, log_epoch))
+
+    def keep_recent(self, session: Session, account: Account, read_at: float, log_epoch: int) -> None:
+        self.kept[session.id, log_epoch] = session, account, read_at
+
+
 @asynccontextmanager
-async def a_node(store: Replicated) -> AsyncIterator[Authority]:
-    made = authority(store, Clock())  # type: ignore[arg-type]
+async def a_node(store: Replicated, copies: Copies | None = None) -> AsyncIterator[Authority]:
+    made = authority(store, Clock(), copies=copies)  # type: ignore[arg-type]
     await made.open()
     yield made
     await made.fencing.close()
@@ -177,16 +206,20 @@ async def test_what_was_seen_to_end_is_refused_meanwhile(store: Replicated, over
         await over.holder(hybrid.refresh_token)
 
 
+async def leased(over: Authority, held: SignedIn) -> None:
+    async with asyncio.timeout(10):
+        while not over.fencing.is_current():
+            await over.verify(held.access_token)
+            await asyncio.sleep(0.01)
+
+
 async def test_a_look_up_that_tells_of_another_log_is_made_again(store: Replicated, over: Authority) -> None:
     """A node with a lease looks up a session and is told so of another log: what ended by its account, which that log
     has lost, is refused, for every use that is made of a session. Nobody else notices.
     """
     cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
     living = await begin(over, "cid", "session")
-    async with asyncio.timeout(10):
-        while not over.fencing.is_current():
-            await over.verify(hybrid.access_token)
-            await asyncio.sleep(0.01)
+    await leased(over, hybrid)
     uses = [
         lambda: over.resume(cookie.session_token),
         lambda: over.bearer_of(cookie.session_token),
@@ -204,6 +237,146 @@ async def test_a_look_up_that_tells_of_another_log_is_made_again(store: Replicat
         with pytest.raises((NotAuthenticated, InvalidToken)):
             await use()
     assert (await over.resume(living.session_token)).account.subject == "cid"
+
+
+@pytest.mark.parametrize("first", ["this one", "another"])
+async def test_an_answer_from_before_the_mend_is_not_believed(
+    first: str, store: Replicated, over: Authority, other: Authority
+) -> None:
+    """A look-up finds a session live on the promoted server, and its answer is late: somebody has read the new log and
+    mended meanwhile. The session is looked up again.
+    """
+    cookie = await begin(over, "ann", "session")
+    await leased(over, await begin(over, "bob"))
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    for each in (over, other):
+        await hear(each)
+    await store.promote()
+    slow = store.slow = asyncio.Event()
+    late = asyncio.create_task(over.resume(cookie.session_token))
+    while store.slow is not None:
+        await asyncio.sleep(0)
+    if first == "another":
+        await mended(other)
+    await mended(over)
+    slow.set()
+    with pytest.raises(NotAuthenticated):
+        await late
+
+
+async def test_half_a_log_is_not_judged_by(store: Replicated, over: Authority) -> None:
+    """The new log has many pages. Before the last one is read nobody knows what is missing, and nothing is believed."""
+    cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
+    for n in range(8):
+        await over.end((await begin(over, f"p{n}")).session.id, client=HOME, actor="cli")
+    await leased(over, hybrid)
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.page = 4
+    store.pages.clear()
+    await store.promote()
+    slow = store.slow = asyncio.Event()
+    waiting = [asyncio.create_task(over.resume(cookie.session_token))]
+    reading = asyncio.create_task(over.verify(hybrid.access_token))
+    async with asyncio.timeout(10):
+        while over.fencing.node.applied_seq != 4:
+            store.newest_log = store.standby._log_epoch  # type: ignore[attr-defined]
+            if reading.done():
+                reading = asyncio.create_task(over.verify(hybrid.access_token))
+            await asyncio.sleep(0.01)
+    assert not over.fencing.is_current()
+    slow.set()
+    waiting += [asyncio.create_task(over.bearer_of(cookie.session_token)), reading]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in waiting)
+    store.pages.set()
+    assert (await waiting.pop()).subject == "bob"
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(outcome, NotAuthenticated)
+
+
+async def test_no_copy_is_kept_under_a_log_that_is_over(store: Replicated) -> None:
+    """A node looks a session up on the promoted server, and does not know that it had ended. What it shows the others
+    is not taken for what was so in the log before: one of them may know.
+    """
+    copies = Copies()
+    async with a_node(store, copies) as over:
+        cookie = await begin(over, "ann", "session")
+        await leased(over, await begin(over, "bob"))
+        before = over.fencing.node.log_epoch
+        await store.promote()
+        await over.resume(cookie.session_token)
+        assert over.fencing.node.log_epoch > before
+        assert before not in {log_epoch for _, log_epoch in copies.kept}
+
+
+@pytest.mark.parametrize("half_read", [False, True])
+async def test_another_log_begins_while_something_is_missing(
+    half_read: bool, store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second promotion, or `dutchdoor restored` in the middle of it: what was missing is not forgotten, neither for
+    an older end of the same subject nor because the next log is not read yet.
+    """
+    await begin(over, "ann")
+    await over.end_all("ann", client=HOME, actor="cli")  # the standby has this one
+    cookie = await begin(over, "ann", "session")
+    for n in range(4):
+        await over.end((await begin(over, f"p{n}")).session.id, client=HOME, actor="cli")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")  # and not this one
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    await hear(over)
+    node, read = over.fencing.node, over.fencing._read
+
+    async def read_and_a_page_of_another() -> None:
+        await read()
+        if node.log_epoch == (T0 + 1) * 1000:
+            await store.standby.begin_log_epoch(T0 + 9)
+            store.page = 2 if half_read else 4096
+            node.heard(await store.read_log(node.log_epoch, node.applied_seq), over.fencing.now())
+            assert node.is_whole != half_read
+
+    monkeypatch.setattr(over.fencing, "_read", read_and_a_page_of_another)
+    async with asyncio.timeout(10):
+        while node.log_epoch == (T0 + 1) * 1000:
+            await asyncio.sleep(0.01)
+    store.failures.clear()
+    await mended(over)
+    with pytest.raises(NotAuthenticated):
+        await over.resume(cookie.session_token)
+    assert node.missing() == []
+
+
+async def test_a_removed_verifier_stays_removed(store: Replicated, over: Authority) -> None:
+    """The row of a verifier's key comes back with a standby, and the entry that tells of its removal would expire."""
+    row = VerifierKey(id=new_id(), name="orders", secret_hash=b"x" * 32, created_at=T0)
+    await store.commit(Add(row))
+    store.lags = True
+    await store.commit(Remove(row), Revoke(removal_of(row, T0)))
+    await hear(over)
+    await store.promote()
+    assert await store.verifier_key(row.id) is not None
+    await mended(over)
+    assert await store.verifier_key(row.id) is None
+    assert [event.detail for event in await store.events(name="verifier_removed")] == ["orders"]
+
+
+async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over: Authority) -> None:
+    """Whoever fetches the key set keeps it for minutes: a key that the promoted server takes for good is not in it."""
+    held = await begin(over, "bob")
+    await leased(over, held)
+    kid = (await store.keys())[0].kid
+    store.lags = True
+    await over.kill_key(kid, client=HOME, actor="cli")
+    await hear(over)
+    store.inner = store.standby  # and nobody has been told
+    await over._read_ring(T0, force=True)
+    assert kid not in [key["kid"] for key in await over.jwks()]
+    assert over.ring.signing(T0, "ES256").kid != kid
 
 
 async def test_nothing_is_judged_before_it_is_ended_again(store: Replicated, over: Authority) -> None:

@@ -325,7 +325,7 @@ class Authority(Issuer):
                 with suppress(Conflict):
                     await self.store.commit(Swap(seen))
                     session = replace(seen, revision=seen.revision + 1)
-            if self._copies is not None:
+            if self._copies is not None and node.log_epoch == log_epoch:
                 self._copies.keep_recent(session, account, now, log_epoch)
         return self._remembered.keep(session, account, now, remember=node.log_epoch == log_epoch)
 
@@ -347,13 +347,18 @@ class Authority(Issuer):
         """Give a session as the store has it; but as ended if this process has seen it end. A store that was promoted
         from a copy or restored may have lost that.
         """
-        found = await self.store.session(session_id)
-        while found is not None and found[0].ended_at is None and self.fencing.is_behind():
-            await self.fencing.follow()
+        fencing = self.fencing
+        while True:
+            if fencing.is_behind():
+                await fencing.follow()
+            log_epoch = fencing.node.log_epoch
             found = await self.store.session(session_id)
-        if found is None or found[0].ended_at is not None:
-            return found
-        if not self.fencing.log.covers(Named("", 0, session_id, "", "", "")):
+            if found is None or found[0].ended_at is not None:
+                return found
+            # Was another log told of or read meanwhile, the answer may be from before that was mended.
+            if log_epoch == fencing.node.log_epoch and not fencing.is_behind():
+                break
+        if not fencing.log.covers(Named("", 0, session_id, "", "", "")):
             return found
         return replace(found[0], ended_at=found[0].last_seen_at, end_reason=ENDED_AGAIN), found[1]
 

@@ -198,10 +198,11 @@ class Fencing:
         return head[1] <= node.applied_seq and head[0] == node.log_epoch and not self._closed
 
     def is_behind(self) -> bool:
-        """Tell whether the store has begun another log that was not read here yet, or lacks what is known here: what it
-        says of a session may be from before that ended. Ask it after a look-up, too: it may be told by that.
+        """Tell whether the store has begun another log that was not read here to its head, or lacks what is known here:
+        what it says of a session may be from before that ended. Ask it after a look-up, too: it may be told by that.
         """
-        return self._mending is not None or self.store.newest_log > self.node.log_epoch
+        node = self.node
+        return self._mending is not None or not node.is_whole or self.store.newest_log > node.log_epoch
 
     async def follow(self) -> None:
         """Make sure that `log` is good enough to judge a request that starts now. Raises `Unavailable`."""
@@ -241,14 +242,18 @@ class Fencing:
             now = self.now()
             self._see_time(answer, sent_at, now)
             self._see_loss(node, answer)
-            if answer.log_epoch < max(node.log_epoch, self.store.newest_log):
-                raise Unavailable("the store's log is an older one than was read before")
+            self._refuse_older(answer.log_epoch)
             node.heard(answer, now)
             node.see_time_of_day(self.clock())
             self._mend()
             self._carry_out()
             if answer.upto >= answer.head:
                 return
+
+    def _refuse_older(self, log_epoch: int) -> None:
+        """Take no lease from a server that was replaced, and judge by nothing that it says. Raises `Unavailable`."""
+        if log_epoch < max(self.node.log_epoch, self.store.newest_log):
+            raise Unavailable("the store's log is an older one than was read or told of before")
 
     # Fences
 
@@ -344,6 +349,10 @@ class Fencing:
         sent_at = self.now()
         try:
             answer = await self._answer_to(ask.question)
+            if isinstance(answer, Renewed):
+                self._see_loss(node, answer)
+            if answer is not None:
+                self._refuse_older(answer.log_epoch)
         except Unavailable as exc:
             self._note(out_of_reach=True, why=exc.reason)
             node.failed(ask.number, self.now())
@@ -358,7 +367,6 @@ class Fencing:
             now = self.now()
             if isinstance(answer, Renewed):
                 self._see_time(answer, sent_at, now)
-                self._see_loss(node, answer)
             node.answered(ask.number, answer, now)
             if isinstance(answer, Renewed):
                 node.see_time_of_day(self.clock())
@@ -435,14 +443,15 @@ class Fencing:
                     done_at = self.now()
                 elif self.now() - done_at > MENDS_IN_VAIN_FOR:
                     _log.error("%d of them could not be made again", len(missing), exc_info=failed)
+                    node.forget_missing(self.now())
                     break
                 if failed is not None:
                     await asyncio.sleep(MENDS_AGAIN_IN)
         finally:
             if self.node is node:
                 self._mending = None
-                node.forget_missing(self.now())
                 self._carry_out()
+        self._mend()  # another log may have begun meanwhile, and lack something else
 
     async def _try_again(self, lost: Revocation) -> None:
         with suppress(Conflict):

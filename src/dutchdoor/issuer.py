@@ -33,7 +33,7 @@ from dutchdoor.master import MasterKeys
 from dutchdoor.policy import Policy
 from dutchdoor.principal import Principal, Verified
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import FOR_EVER, Revocation, RevocationLog
+from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.store import Add, Log, Revoke, Store, Swap
 
 __all__ = ["RACES", "ClaimsHook", "Issuer"]
@@ -330,6 +330,13 @@ class Issuer:
         self._ring_read_at, self._keys_killed = now, killed
 
     def _take(self, rows: Sequence[StoredKey], now: float) -> None:
+        # A store that was promoted from a copy may have lost that a key was killed: it signs nothing, and is not shown.
+        rows = [
+            keyring.revoked(row, now)
+            if row.revoked_at is None and self.fencing.log.covers(Named("", 0, None, "", "", row.kid))
+            else row
+            for row in rows
+        ]
         if tuple(rows) != self._ring.rows:
             self._ring = KeyRing(rows, self.master, now=now)
         own = self._ring.own(now, symmetric=self.symmetric)

@@ -2,7 +2,7 @@
 
 A standby that lagged was promoted, or a backup put back, while processes ran that had read what was revoked since. They
 remember it, and refuse what it names; but whoever starts later, and the store itself, would believe it. So they put it
-back: the end of a session, a key's death, the entry in the log.
+back: the end of a session, a key's death, a verifier's removal, the entry in the log.
 
 What an entry of a subject stood for, it does not say: a log-out everywhere, another password, a ban, other roles. All
 of the subject's sessions end, which is too much for the last of these and not enough for the others: a password, a ban
@@ -18,7 +18,7 @@ from dutchdoor.client import Client
 from dutchdoor.events import event
 from dutchdoor.policy import LONGEST_ACCESS
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.store import Change, End, EndAll, Log, Revoke, Store, Swap
+from dutchdoor.store import Change, End, EndAll, Log, Remove, Revoke, Store, Swap
 
 __all__ = ["ENDED_AGAIN", "tell_again"]
 
@@ -66,4 +66,11 @@ async def tell_again(store: Store, lost: Revocation, now: float) -> None:
         if key is not None and key.revoked_at is None:
             record = event("key_revoked", now=now, client=_NOBODY, actor="system", detail=lost.id)
             changes = [Swap(keyring.revoked(key, now)), Log(record)]
+    elif lost.kind == "client":
+        verifier = await store.verifier_key(lost.id)
+        if verifier is not None:
+            record = event(
+                "verifier_removed", now=now, client=_NOBODY, actor="system", client_id=lost.id, detail=verifier.name
+            )
+            changes = [Remove(verifier), Log(record)]
     await store.commit(*changes, Revoke(entry))

@@ -151,7 +151,8 @@ class Node:
         self._pages: dict[int, tuple[list[Entry], int]] = {}
         self._latest: deque[Revocation] = deque(maxlen=LATEST)
         self._missing: dict[tuple[Kind, str], Revocation] = {}
-        self._is_whole = False
+        self.is_whole = False
+        """Whether this log was read to its head since it began: what is covered by a later page would be accepted."""
         self._since = math.inf
         self._longest, self._longest_until = self.terms.lease_for, -math.inf
         self._judges = self._wants_row = self._registered = False
@@ -204,7 +205,7 @@ class Node:
         """Give what this log has not and the one before it had, as far as this process knew it: the store has lost it.
         Nothing until this log has been read to its head. An entry that expired may have been purged instead.
         """
-        return list(self._missing.values()) if self._is_whole else []
+        return list(self._missing.values()) if self.is_whole else []
 
     def forget_missing(self, now: float) -> None:
         """Nobody is going to put back what is missing, and nobody waits for it any longer."""
@@ -539,7 +540,7 @@ class Node:
         if answer.log_epoch > self.log_epoch:
             self._begin(answer.log_epoch, answer.salt, now)
         if answer.after > self.applied_seq or answer.upto <= self.applied_seq:
-            self._is_whole |= answer.head <= self.applied_seq
+            self.is_whole |= answer.head <= self.applied_seq
             return
         new = [entry for entry in answer.entries if entry.seq > self.applied_seq]
         for revocation, entry in zip(new, self.log.apply(new), strict=True):
@@ -553,19 +554,21 @@ class Node:
                 del self._missing[revocation.kind, revocation.id]
         self._pages.clear()
         self.applied_seq = answer.upto
-        self._is_whole |= answer.head <= self.applied_seq
+        self.is_whole |= answer.head <= self.applied_seq
 
     def _begin(self, log_epoch: int, salt: bytes, now: float) -> None:
         """Another log: begin again. Nothing that was granted, acknowledged or promised in the old one counts."""
         self._lease.drop()
         if salt == self.log.salt:
-            for entry in self._latest:  # the highest epoch of a subject comes last
-                self._missing[entry.kind, entry.id] = entry
+            for entry in self._latest:
+                lost = self._missing.get((entry.kind, entry.id))  # since the log before, which was not mended in time
+                if lost is None or lost.min_epoch <= entry.min_epoch:
+                    self._missing[entry.kind, entry.id] = entry
         else:
             self.log = RevocationLog(salt)
             self._missing.clear()
         self._latest.clear()
-        self._is_whole = False
+        self.is_whole = False
         self.log_epoch, self.applied_seq, self.log.applied_seq = log_epoch, 0, 0
         self._since, self._acked_seq, self._told_seq, self._changed = now, 0, -1, True
         self._holders = Holders(self.terms)

@@ -550,17 +550,26 @@ class _Connector:
             target_session_attrs=SessionAttribute.any if anything else SessionAttribute.primary,
         )
 
-    async def attend(self, connection: Connection, begin: str) -> None:
-        """See which log this server is on, in a transaction that began or begins with this.
+    async def attend(self, connection: Connection, begin: str) -> int:
+        """Tell which log this server is on, in a transaction that began or begins with this, once it is committed.
 
         Without values a statement is one message, and its answer is no more than how many rows it has: one if the
         log is not the one that was known.
         """
-        whole = "false" if begin else "true"
-        attend = f"SELECT FROM dutchdoor.attend_1({whole}, {self.newest_log:d})"
-        if await connection.execute(f"{begin}{attend}") != "SELECT 0":
-            epoch = await connection.fetchval("SELECT epoch FROM dutchdoor.revocation_log")
-            self.newest_log = max(self.newest_log, epoch)
+        whole, log_epoch = "false" if begin else "true", self.newest_log
+        attend = f"{begin}SELECT FROM dutchdoor.attend_1({whole}, {log_epoch:d})"
+        if await connection.execute(attend) != "SELECT 0":
+            log_epoch = await connection.fetchval("SELECT epoch FROM dutchdoor.revocation_log")
+        if log_epoch < self.newest_log:  # it still answers, and may acknowledge what no other server will know
+            raise Unavailable("postgres: this server was replaced by another")
+        return log_epoch
+
+    def hear(self, log_epoch: int) -> None:
+        """Take note of which log is the newest."""
+        if log_epoch > self.newest_log:
+            if self.newest_log:  # the other connections may lead to the server that was replaced
+                self.lost_at = asyncio.get_running_loop().time()
+            self.newest_log = log_epoch
 
     async def _check(self, connection: Connection) -> None:
         """See who answers, before anything is asked or told.
@@ -573,9 +582,9 @@ class _Connector:
         newer = await connection.fetch(
             "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
         )
-        if not newer:
-            await self.attend(connection, "")
+        told = self.newest_log if newer else await self.attend(connection, "")
         await connection.execute("COMMIT")
+        self.hear(told)
         if newer:
             raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
 
@@ -660,9 +669,10 @@ class _Lane:
             # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
             # else's connection, and somebody else's statement with it; inside a transaction it does not. The server
             # behind it may be another one than a moment ago.
-            await self._connect.attend(connection, f"{_begin(self._statement_for)}; ")
+            told = await self._connect.attend(connection, f"{_begin(self._statement_for)}; ")
             rows = await connection.fetch(sql, *values)
             await connection.execute("COMMIT")
+            self._connect.hear(told)
             return rows
         except PostgresError as exc:
             if _is_fatal(exc):  # also what the driver says of a connection that was dropped because it was silent
@@ -671,6 +681,7 @@ class _Lane:
                 self.drop()
             raise _meant(exc) from None
         except DutchdoorError:
+            self.drop()
             raise
         except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail
             self.drop()

@@ -589,7 +589,10 @@ BEGIN
     END IF;
     SELECT max(n.lease_for), ARRAY(SELECT DISTINCT unnest(m.accepting) FROM dutchdoor.nodes m)
     INTO gone.lease_for, gone.accepting FROM dutchdoor.nodes n;
-    gone.log_epoch := dutchdoor.begin_log_epoch_1(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    -- Above any that the process knows, too: this server's clock may be behind that of one which was lost as well.
+    gone.log_epoch := dutchdoor.begin_log_epoch_1(
+        greatest(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, known + 1)
+    );
     IF gone.lease_for IS NOT NULL THEN
         INSERT INTO dutchdoor.nodes (id, stamp, log_epoch, acked_seq, lease_for, accepting)
         VALUES (gen_random_uuid()::text, 'gone', gone.log_epoch, 0, gone.lease_for, gone.accepting);
