@@ -88,6 +88,12 @@ class Replicated(Wrapped):
         await self.standby.begin_log_epoch(T0 + 1)
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer than a request may wait."""
+    monkeypatch.setattr(fencing, "MENDS_FOR", 30.0)
+
+
 @pytest.fixture
 def store() -> Replicated:
     return Replicated()
@@ -255,8 +261,9 @@ async def test_an_answer_from_before_the_mend_is_not_believed(
     await store.promote()
     slow = store.slow = asyncio.Event()
     late = asyncio.create_task(over.resume(cookie.session_token))
-    while store.slow is not None:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while store.slow is not None:
+            await asyncio.sleep(0)
     if first == "another":
         await mended(other)
     await mended(over)
@@ -379,7 +386,9 @@ async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over:
     assert over.ring.signing(T0, "ES256").kid != kid
 
 
-async def test_nothing_is_judged_before_it_is_ended_again(store: Replicated, over: Authority) -> None:
+async def test_nothing_is_judged_before_it_is_ended_again(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of somebody was ended, which the store has lost: no request is judged until it has that again, however often
     it cannot be reached.
     """
@@ -388,6 +397,7 @@ async def test_nothing_is_judged_before_it_is_ended_again(store: Replicated, ove
     await over.end_all("ann", client=HOME, actor="cli")
     await hear(over)
     store.failures = [Unavailable("injected")] * 30
+    monkeypatch.setattr(fencing, "MENDS_FOR", 0.7)
     await store.promote()
     await hear(over)
     for _ in range(3):
@@ -557,6 +567,47 @@ async def test_a_log_that_cannot_be_read_meanwhile_is_not_taken_for_whole(store:
     assert store.unread == []
     for one in held:
         assert (await store.session(one.session.id))[0].ended_at is not None
+
+
+async def test_a_machine_that_slept_in_the_middle_of_it(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time in which nothing could be tried is none in which it was tried in vain."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await over.end(held.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")]
+    read, slept = over.fencing._read, 0.0
+
+    async def sleeping() -> None:
+        nonlocal slept
+        await read()
+        slept += 3600.0
+
+    monkeypatch.setattr(over.fencing, "now", lambda: fencing.elapsed() + slept)
+    await store.promote()
+    await hear(over)
+    monkeypatch.setattr(over.fencing, "_read", sleeping)
+    async with asyncio.timeout(10):
+        while over.fencing._mending is not None:
+            await asyncio.sleep(0.01)
+    assert (await store.session(held.session.id))[0].ended_at is not None
+
+
+async def test_opened_anew_in_the_middle_of_it(store: Replicated, over: Authority) -> None:
+    """An application opens again what it has not closed while something is ended again: nobody waits for that."""
+    await begin(over, "ann")
+    living = await begin(over, "bob", "session")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    await hear(over)
+    await over.fencing.open()
+    async with asyncio.timeout(5):
+        assert (await over.resume(living.session_token)).account.subject == "bob"
 
 
 async def test_another_deployments_log_is_not_mended(store: Replicated, over: Authority) -> None:

@@ -143,6 +143,9 @@ class Fencing:
         """Begin, by reading the log. Raises `Unavailable`."""
         if self._closed or self.node.log_epoch:
             self.node = self._new_node()
+            if self._mending is not None:  # what it knew goes with the node, as with a process
+                self._mending.cancel()
+                self._mending = None
         self._closed = False
         await self._read()
 
@@ -429,17 +432,17 @@ class Fencing:
                 tried = [self._try_again(entry) for entry in missing[:MENDED_AT_ONCE]]
                 outcomes = await asyncio.gather(*tried, return_exceptions=True)
                 failed = next((each for each in outcomes if isinstance(each, Exception)), None)
-                if any(isinstance(each, Unavailable) for each in outcomes):
-                    done_at = self.now()  # a store that does not answer has refused nothing: it is tried for as long
+                answers = not any(isinstance(each, Unavailable) for each in outcomes)
                 before = len(missing)
                 try:
                     await self._read()
                     missing = self._missing(node)
                 except Unavailable as exc:
-                    failed, done_at = exc, self.now()
+                    failed, answers = exc, False
                 except Exception as exc:  # noqa: BLE001 - what cannot be read is not taken for mended
                     failed = exc
-                if len(missing) < before:
+                # A store that does not answer refuses nothing: it is tried for as long.
+                if len(missing) < before or not answers:
                     done_at = self.now()
                 elif self.now() - done_at > MENDS_IN_VAIN_FOR:
                     _log.error("%d of them could not be made again", len(missing), exc_info=failed)
@@ -448,7 +451,7 @@ class Fencing:
                 if failed is not None:
                     await asyncio.sleep(MENDS_AGAIN_IN)
         finally:
-            if self.node is node:
+            if self._mending is asyncio.current_task():
                 self._mending = None
                 self._carry_out()
         self._mend()  # another log may have begun meanwhile, and lack something else

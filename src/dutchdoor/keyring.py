@@ -74,10 +74,10 @@ def states(keys: Sequence[StoredKey], now: float) -> list[KeyState]:
     """
     found = [state_of(key, now) for key in keys]
     signing = {key.alg: key.kid for key, state in zip(keys, found, strict=True) if state == "signing"}
-    return [
-        "verifying" if state == "signing" and signing[key.alg] != key.kid else state
-        for key, state in zip(keys, found, strict=True)
-    ]
+    for n, key in enumerate(keys):
+        if found[n] == "signing" and signing[key.alg] != key.kid:
+            found[n] = "verifying"
+    return found
 
 
 def new_key(key: Key, master: MasterKeys, *, number: int, signs_at: float, now: float, policy: Policy) -> StoredKey:

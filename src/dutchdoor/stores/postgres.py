@@ -440,6 +440,7 @@ class PostgresStore:
 
     async def begin_move(self, log: LogState) -> None:
         await self._scan("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
+        self._make.newest_log = 0  # the log that is brought may be older than the one that was here
 
     async def take_in(self, kind: Kind, page: Page) -> None:
         write = _STORED[kind].write
@@ -493,18 +494,14 @@ class _Connector:
         try:
             async with asyncio.timeout(within):
                 connection = await self._to_any(statement_for, within)
-                try:
-                    if self.known:
-                        await self._check(connection)
-                except BaseException:
-                    connection.terminate()
-                    raise
         except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail, and its text may hold the URL
             raise _meant(exc) from None
         return connection
 
     async def _to_any(self, statement_for: float, within: float) -> Connection:
-        """Connect to the first host that can be used, beginning with the last that could be."""
+        """Connect to the first host that can be used, beginning with the last that could be. One that was replaced
+        cannot be, however fast it answers.
+        """
         tasks: dict[asyncio.Task[Connection], str] = {}
         used: asyncio.Task[Connection] | None = None
         try:
@@ -542,13 +539,20 @@ class _Connector:
         settings = {} if self.by_transaction else {**_SETTINGS, **_timeouts(statement_for)}
         # A proxy may have a standby behind it at any time: `_begin` looks then.
         anything = self.by_transaction and len(self._urls) == 1
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             url,
             timeout=within + 1,
             statement_cache_size=0 if self.by_transaction else 100,
             server_settings={"application_name": "dutchdoor", **settings},
             target_session_attrs=SessionAttribute.any if anything else SessionAttribute.primary,
         )
+        try:
+            if self.known:
+                await self._check(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     async def attend(self, connection: Connection, begin: str) -> int:
         """Tell which log this server is on, in a transaction that began or begins with this, once it is committed.
@@ -1083,12 +1087,13 @@ class _Watch:
 
     async def _listen(self) -> None:
         """Wake at each notice; and look at the log now and then, which tells whether the connection is alive at all."""
+        made_at = asyncio.get_running_loop().time()
         connection = await self._connect(_STATEMENT_FOR)
         try:
             async with asyncio.timeout(_ANSWER_FOR):
                 await connection.add_listener(_CHANNEL, self._wake)
             seen: Row | None = None  # whatever came before we listened was missed
-            while True:
+            while made_at > self._connect.lost_at:
                 async with asyncio.timeout(_ANSWER_FOR):
                     head = await connection.fetchrow(_HEAD)
                 if head != seen:
