@@ -72,7 +72,7 @@ def states(keys: Sequence[StoredKey], now: float) -> list[KeyState]:
     """Tell the state of each key among all of them, the oldest first: of several of one algorithm whose time it is,
     the newest signs, and the others only verify.
     """
-    found = [state_of(key, now) for key in keys]
+    found: list[KeyState] = [state_of(key, now) for key in keys]
     signing = {key.alg: key.kid for key, state in zip(keys, found, strict=True) if state == "signing"}
     for n, key in enumerate(keys):
         if found[n] == "signing" and signing[key.alg] != key.kid:
