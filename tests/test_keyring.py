@@ -18,7 +18,7 @@ from dutchdoor.authority import Authority
 from dutchdoor.errors import InvalidKey, InvalidToken, Misconfigured, NotFound, Unavailable
 from dutchdoor.fencing import Fencing
 from dutchdoor.issuer import RING_FRESH_FOR
-from dutchdoor.keyring import CLOCK_SLACK, KeyRing, StoredKey, new_key, revoked, state_of, states
+from dutchdoor.keyring import CLOCK_SLACK, KeyRing, StoredKey, new_key, revoked, state_of, with_states
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey, MasterKeys
 from dutchdoor.policy import DAY, LONGEST_ACCESS, STANDARD
@@ -73,8 +73,10 @@ def test_the_newest_signs_and_all_verify() -> None:
     assert ring.signing(T0 + 15, "ES256").kid == new.kid
     assert ring.signing(T0 + 25, "ES256").kid == next_.kid
     assert {key.kid for key in ring.published(T0 + 5)} == {old.kid, new.kid, next_.kid}
-    assert states([old, new, next_], T0 + 15) == ["verifying", "signing", "upcoming"]
-    assert states([old, row(2, alg="HS256")], T0) == ["signing", "signing"], "each algorithm has its own"
+    assert [state for _, state in with_states([old, new, next_], T0 + 15)] == ["verifying", "signing", "upcoming"]
+    assert [state for _, state in with_states([old, row(2, alg="HS256")], T0)] == ["signing", "signing"], (
+        "each algorithm has its own"
+    )
 
 
 def test_a_token_is_accepted_for_all_its_life() -> None:

@@ -25,7 +25,7 @@ from dutchdoor.keys import Key
 from dutchdoor.master import MasterKeys
 from dutchdoor.policy import LONGEST_ACCESS, Policy
 
-__all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "states"]
+__all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "with_states"]
 
 KeyState = Literal["upcoming", "signing", "verifying", "retired", "revoked"]
 
@@ -68,16 +68,15 @@ def state_of(key: StoredKey, now: float) -> KeyState:
     return "verifying" if now < key.verifies_until else "retired"
 
 
-def states(keys: Sequence[StoredKey], now: float) -> list[KeyState]:
-    """Tell the state of each key among all of them, the oldest first: of several of one algorithm whose time it is,
-    the newest signs, and the others only verify.
+def with_states(keys: Sequence[StoredKey], now: float) -> list[tuple[StoredKey, KeyState]]:
+    """Give keys, the oldest first, with the state of each among all of them: of several of one algorithm whose time it
+    is, the newest signs, and the others only verify.
     """
-    found: list[KeyState] = [state_of(key, now) for key in keys]
-    signing = {key.alg: key.kid for key, state in zip(keys, found, strict=True) if state == "signing"}
-    for n, key in enumerate(keys):
-        if found[n] == "signing" and signing[key.alg] != key.kid:
-            found[n] = "verifying"
-    return found
+    signing = {key.alg: key.kid for key in keys if state_of(key, now) == "signing"}
+    return [
+        (key, "verifying" if state_of(key, now) == "signing" and signing[key.alg] != key.kid else state_of(key, now))
+        for key in keys
+    ]
 
 
 def new_key(key: Key, master: MasterKeys, *, number: int, signs_at: float, now: float, policy: Policy) -> StoredKey:

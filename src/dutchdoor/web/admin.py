@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from dutchdoor.errors import InvalidInput, NotFound, Refused
-from dutchdoor.keyring import KeyState, StoredKey, state_of, states
+from dutchdoor.keyring import KeyState, StoredKey, state_of, with_states
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
@@ -214,7 +214,7 @@ async def end_session(call: Call) -> Response:
 
 async def list_keys(call: Call) -> Response:
     rows, now = await call.authority.store.keys(), call.authority.clock()
-    return json_response(200, Keys([key_view(row, state) for row, state in zip(rows, states(rows, now), strict=True)]))
+    return json_response(200, Keys([key_view(row, state) for row, state in with_states(rows, now)]))
 
 
 async def rotate_key(call: Call) -> Response:

@@ -12,7 +12,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, NotFound
 from dutchdoor.events import event
 from dutchdoor.ids import encode
-from dutchdoor.keyring import KeyState, StoredKey, state_of, states
+from dutchdoor.keyring import KeyState, StoredKey, state_of, with_states
 from dutchdoor.keys import Key
 from dutchdoor.master import MasterKey
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
@@ -54,7 +54,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
 
     rows, now = with_auth(settings_from(options), work), time.time()
     if as_json:
-        print_json([view(row, state) for row, state in zip(rows, states(rows, now), strict=True)])
+        print_json([view(row, state) for row, state in with_states(rows, now)])
         return
     print_table(
         ("no", "kid", "alg", "state", "signs from", "signs until", "exported"),
@@ -68,7 +68,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
                 instant(row.signs_until),
                 instant(row.exported_at) or "-",
             )
-            for row, state in zip(rows, states(rows, now), strict=True)
+            for row, state in with_states(rows, now)
         ),
         empty="There are no keys yet.",
     )
@@ -137,11 +137,7 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[StoredKey, bytes]:
         rows, now = await auth.store.keys(), time.time()
-        wanted = [
-            row
-            for row, state in zip(rows, states(rows, now), strict=True)
-            if (row.kid == kid if kid else state == "signing")
-        ]
+        wanted = [row for row, state in with_states(rows, now) if (row.kid == kid if kid else state == "signing")]
         if not wanted:
             text = f"There is no key {kid[:100]!a}." if kid else "No key signs at this time."
             raise NotFound(text, message=text)
