@@ -50,8 +50,11 @@ def decode(text: str, limit: int = 512) -> bytes:
 
 
 def new_id() -> str:
-    """Make an id that tells nothing: 16 random bytes."""
-    return encode(secrets.token_bytes(ID_BYTES))
+    """Make an id that tells nothing: 127 random bits. The one left out would let it begin with a dash, and a command
+    would take it for an option.
+    """
+    first, *rest = secrets.token_bytes(ID_BYTES)
+    return encode(bytes([first & 0x7F, *rest]))
 
 
 def new_ordered_id(now: float) -> str:

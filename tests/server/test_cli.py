@@ -21,6 +21,7 @@ from tests.server.running import clean_environment, command
 from dutchdoor.auth import Auth
 from dutchdoor.client import Client
 from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
+from dutchdoor.ids import new_id
 from dutchdoor.master import MasterKey
 from dutchdoor.revocation.rows import NodeRow
 from dutchdoor.server.cli import cli, main
@@ -651,3 +652,8 @@ def test_every_command_has_help(run: Run, name: str) -> None:
 def test_version(run: Run) -> None:
     """`--version` says it."""
     assert run("--version").out.startswith("dutchdoor, version ")
+
+
+def test_no_id_is_taken_for_an_option() -> None:
+    """An id may be an argument of any command, and one in 64 would begin with a dash."""
+    assert {new_id()[0] for _ in range(2000)} == set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef")
