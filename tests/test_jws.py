@@ -211,6 +211,24 @@ def test_j05_unencoded_and_encrypted_payloads_are_refused(extra: dict[str, Any])
     refused(forge({"alg": "ES256", "kid": ES.kid, **extra}))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "dir", "enc": "A256GCM", "cty": "JWT", "kid": ES.kid},
+        {"alg": "dir", "enc": "A256GCM", "zip": "DEF"},
+        {"alg": "ECDH-ES", "enc": "A256GCM", "kid": ES.kid, "epk": {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}},
+        {"alg": "PBES2-HS512+A256KW", "enc": "A256GCM", "p2s": "AA", "p2c": 2**31},
+        {"alg": "RSA-OAEP", "enc": "A256GCM", "typ": "at+jwt", "kid": ES.kid},
+        {"alg": "ES256", "enc": "A256GCM", "kid": ES.kid},
+    ],
+    ids=lambda header: header["alg"] + "+zip" * ("zip" in header),
+)
+def test_j16_an_encrypted_token_is_refused_by_name(header: dict[str, Any]) -> None:
+    """J16: the five parts of a JWE are refused as what they are, before anything is decompressed or derived."""
+    token = f"{b64(json.dumps(header).encode())}.{b64(b'key')}.{b64(b'nonce')}.{b64(b'text' * 999)}.{b64(b'tag' * 5)}"
+    assert refused(token) == refused(token, KeySet([ES, RS])) == "an encrypted token (JWE)"
+
+
 @pytest.mark.parametrize("typ", [None, 1, [], "x" * 65])
 def test_a_malformed_typ_is_refused(typ: Any) -> None:
     """`typ` is a short string or absent."""

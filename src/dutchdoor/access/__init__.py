@@ -2,7 +2,8 @@
 asked.
 
 `jwt.py` is the format we issue, with its parts `jws.py` (the signature), `cache.py` (tokens already verified) and
-`inspect.py` (the findings, in words). `jwe.py` wraps a signed one for operators who must hide claims from the client.
+`inspect.py` (the findings, in words). Encrypted tokens (JWE) are refused: what a client must not read belongs in the
+session.
 """
 
 from __future__ import annotations

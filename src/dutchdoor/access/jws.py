@@ -160,6 +160,8 @@ def parse_header(encoded: bytes, keys: KeySet) -> Header:
         members = strict_json.decode_object(decode_part(encoded))
     except strict_json.MalformedJSON as refusal:
         raise InvalidToken(f"header: {refusal}") from None
+    if "enc" in members:
+        raise InvalidToken("an encrypted token (JWE)")
     if not _REFUSED.isdisjoint(members):
         raise InvalidToken("header: a parameter we refuse")
     alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
