@@ -23,16 +23,16 @@ from time import clock_gettime
 
 import msgspec
 
-from dutchdoor.access.cache import TokenCache
-from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier
-from dutchdoor.ids import new_id
-from dutchdoor.keys import Key
+from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier
+from dutchdoor.jose.jwk import Key
+from dutchdoor.jose.token_cache import TokenCache
+from dutchdoor.model.ids import new_id
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node
-from dutchdoor.revocation.rows import ReadLog, Register, Renew, Renewed
+from dutchdoor.revocation.node_messages import ReadLog, Register, Renew, Renewed
 
 SALT = b"0123456789abcdef"
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -35,9 +35,9 @@ from benchmarks.load import Request, drive, repeating
 from benchmarks.servers import HOST, LOAD_CORE, SERVER_CORE, free_port, pin
 from benchmarks.verifying import BEGAN, CURRENT, DONE, EACH, HEAD, PAUSE, SEEN, SET, STALE, STOP, board
 from dutchdoor.auth import Auth, read_or_make_master_key
-from dutchdoor.client import Client
 from dutchdoor.errors import Unavailable
-from dutchdoor.principal import Verified
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.principal import Verified
 
 VERIFIERS = 20
 EVERY = 0.001

@@ -11,13 +11,13 @@ from typing import Any
 
 import asyncpg
 
-from dutchdoor.accounts import bare_account
-from dutchdoor.client import Client
-from dutchdoor.ids import decode, new_ordered_id
-from dutchdoor.policy import STANDARD
-from dutchdoor.principal import Verified
-from dutchdoor.sessions import Session, start
-from dutchdoor.store import Add, Store
+from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import decode, new_ordered_id
+from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.principal import Verified
+from dutchdoor.model.sessions import Session, start
+from dutchdoor.stores.base import Add, Store
 
 SESSIONS_AN_ACCOUNT = 4
 BATCH = 200

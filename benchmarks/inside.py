@@ -18,14 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from dutchdoor import ids, sessions
-from dutchdoor.accounts import bare_account
-from dutchdoor.authority import Authority
-from dutchdoor.client import Client
-from dutchdoor.master import MasterKey, MasterKeys
-from dutchdoor.policy import STANDARD
-from dutchdoor.principal import Verified
-from dutchdoor.store import Add
+from dutchdoor.model import ids, sessions
+from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.principal import Verified
+from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Add
 from dutchdoor.stores.sqlite import SqliteStore
 
 SAMPLE = 5000

@@ -33,10 +33,10 @@ from cryptography.hazmat.primitives import hashes, hmac  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, padding  # noqa: E402
 from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: E402
 
-from dutchdoor.access.cache import TokenCache  # noqa: E402
-from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier  # noqa: E402
 from dutchdoor.errors import InvalidToken  # noqa: E402
-from dutchdoor.keys import Key  # noqa: E402
+from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier  # noqa: E402
+from dutchdoor.jose.jwk import Key  # noqa: E402
+from dutchdoor.jose.token_cache import TokenCache  # noqa: E402
 
 warnings.simplefilter("ignore")
 

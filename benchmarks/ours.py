@@ -16,8 +16,8 @@ from msgspec.json import encode
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.limits import Limit, Limits
-from dutchdoor.policy import Policy
+from dutchdoor.model.policy import Policy
+from dutchdoor.model.rate_limits import Limit, Limits
 
 
 class NoHash(PasswordHasher):

@@ -33,8 +33,8 @@ from benchmarks.databases import end_in_order
 from benchmarks.fence_live import DUTCHDOOR, logout
 from benchmarks.servers import HOST, LOAD_CORE, PAGE_KIB, SERVER_CORE, TICKS, free_port, pin
 from dutchdoor.auth import Auth, read_or_make_master_key
-from dutchdoor.client import Client
-from dutchdoor.principal import Verified
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.principal import Verified
 
 A_KEY = 2048
 """Verifiers that share one verifier key, as the processes of one service do."""

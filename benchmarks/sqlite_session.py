@@ -22,12 +22,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dutchdoor.accounts import Account, new_account
-from dutchdoor.ids import new_ordered_id
-from dutchdoor.limits import DEFAULT_LIMITS, Bucket
+from dutchdoor.model.accounts import Account, new_account
+from dutchdoor.model.ids import new_ordered_id
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Bucket
+from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.sessions import Session
-from dutchdoor.store import Add, End, Revoke, Swap
+from dutchdoor.stores.base import Add, End, Revoke, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
 BROWSERS = ("Firefox", "Chrome", "Safari", "Edge", "Chrome Mobile", "Mobile Safari", "Samsung Internet")

@@ -24,9 +24,9 @@ from msgspec.structs import replace
 
 from benchmarks.callers import Operation, asked, measured, tell
 from benchmarks.filling import fill, fresh_session
-from dutchdoor.ids import encode
-from dutchdoor.master import MasterKey
-from dutchdoor.store import Add, Store, Swap
+from dutchdoor.model.ids import encode
+from dutchdoor.model.master_key import MasterKey
+from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.redis import RedisStore, around
 from dutchdoor.stores.urls import make_store
 

@@ -17,19 +17,19 @@ from typing import Any
 from hypothesis import settings
 from msgspec.structs import replace
 
-from dutchdoor.accounts import Account
-from dutchdoor.authority import Authority
-from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.directory import Directory
 from dutchdoor.errors import Conflict, Unavailable
-from dutchdoor.limits import Limit, Limits
 from dutchdoor.mail import Mail
 from dutchdoor.mail.letters import Letters
-from dutchdoor.master import MasterKey, MasterKeys
-from dutchdoor.policy import STANDARD, Policy
-from dutchdoor.principal import Verified
-from dutchdoor.store import Change, Committed, Store
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.principal import Verified
+from dutchdoor.model.rate_limits import Limit, Limits
+from dutchdoor.services.accounts import Directory
+from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Change, Committed, Store
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 

@@ -17,21 +17,21 @@ from tests.server.running import running
 from tests.standins import HOME, Clock
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import ENDED_ONE_BY_ONE, LISTED
 from dutchdoor.errors import Forbidden, InvalidInput, InvalidKey, RateLimited
-from dutchdoor.ids import decode, encode
-from dutchdoor.limits import Limits
-from dutchdoor.master import MasterKey, MasterKeys
-from dutchdoor.policy import DAY, HOUR, STANDARD
+from dutchdoor.model.ids import decode, encode
+from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.policy import DAY, HOUR, STANDARD
+from dutchdoor.model.rate_limits import Limits
 from dutchdoor.server.check import findings
 from dutchdoor.server.config import read_settings
 from dutchdoor.server.protocol import HEAD_AT_MOST
-from dutchdoor.store import Revoke
+from dutchdoor.services.sessions import ENDED_ONE_BY_ONE, LISTED
+from dutchdoor.stores.base import Revoke
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.store_laws import a_revocation, the_log
 from dutchdoor.web.oauth import TokenAnswer
-from dutchdoor.web.shapes import Login, PasswordChange, RefreshProof, SignedInView, User
+from dutchdoor.web.schemas import Login, PasswordChange, RefreshProof, SignedInView, User
 
 NEW_PASSWORD = "yet another phrase to remember 3"
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
     from dutchdoor.errors import DutchdoorError
-    from dutchdoor.policy import HIGH, RELAXED, STANDARD, Policy
-    from dutchdoor.principal import Principal, Verified
+    from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
+    from dutchdoor.model.principal import Principal, Verified
     from dutchdoor.verifier import Verifier
 
 __all__ = ["HIGH", "RELAXED", "STANDARD", "Auth", "DutchdoorError", "Policy", "Principal", "Verified", "Verifier"]

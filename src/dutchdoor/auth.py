@@ -20,29 +20,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dutchdoor.authority import Authority, ClaimsHook
-from dutchdoor.client import CountryReader, DeviceReader
 from dutchdoor.credentials.password import PasswordHasher
-from dutchdoor.directory import Directory
 from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.limits import DEFAULT_LIMITS, Limits
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
-from dutchdoor.master import MasterKey, MasterKeys
-from dutchdoor.policy import STANDARD, Policy
-from dutchdoor.principal import Principal
+from dutchdoor.model.http_client import CountryReader, DeviceReader
+from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.principal import Principal
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.store import Store
+from dutchdoor.services.accounts import Directory
+from dutchdoor.services.sessions import Authority, ClaimsHook
+from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import make_store, with_redis
-from dutchdoor.web import admin, oauth, own, revocations, site, wellknown
+from dutchdoor.web import admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cors import Cors
-from dutchdoor.web.country import RegistryCountryReader
-from dutchdoor.web.device import UserAgentReader
 from dutchdoor.web.forwarded import Edge
+from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.http import Header, Request
+from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth", "is_closed_to_others", "read_or_make_master_key"]
 
@@ -87,7 +87,7 @@ class Auth:
         database: str | Store = "sqlite:///dutchdoor.db",
         *,
         redis: str = "",
-        master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.keys",
+        master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.jose.jwk",
         public_url: str | None = None,
         local_url: str = "http://localhost:8000",
         hosts: Iterable[str] = (),
@@ -147,8 +147,8 @@ class Auth:
             product=product,
             security_contact=security_contact,
         )
-        routes = (*own.ROUTES, *revocations.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
-        pages = site.routes(
+        routes = (*auth_routes.ROUTES, *revocations.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
+        pages = page_routes.routes(
             routes, product=product, issuer=issuer, version=_version(), policy=policy, keyless=edge.development
         )
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))

@@ -31,13 +31,13 @@ from tests.faults.shifted import set_clock
 from tests.running import PROGRAM
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import SignedIn
-from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.limits import Limits
-from dutchdoor.master import MasterKey
-from dutchdoor.policy import STANDARD, Policy
-from dutchdoor.principal import Verified
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.master_key import MasterKey
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.principal import Verified
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.urls import make_store
 
 __all__ = ["HERE", "OLD_AGE", "Cluster", "Node", "begin", "cluster", "through"]

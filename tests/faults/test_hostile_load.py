@@ -14,7 +14,7 @@ from tests.faults.client import Wire
 from tests.faults.cluster import Cluster, begin, cluster
 from tests.faults.test_nodes import proof_of
 
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.policy import STANDARD
 
 MEGABYTE = "x" * 1_048_576
 

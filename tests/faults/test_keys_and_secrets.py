@@ -15,7 +15,7 @@ from tests.backing import a_postgres, a_valkey
 from tests.faults.cluster import Cluster, begin, cluster
 from tests.faults.test_nodes import OTHER_PASSWORD, address, mailed
 
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.policy import STANDARD
 
 HOUR = 3600.0
 CANARY = "a canary phrase of 27 letters"

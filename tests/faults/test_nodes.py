@@ -17,9 +17,9 @@ from tests.faults.client import History, Operation, Wire
 from tests.faults.cluster import HERE, Cluster, begin, cluster
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import Ended, SignedIn
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.limits import DEFAULT_LIMITS
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
+from dutchdoor.services.sessions import Ended, SignedIn
 
 PASSWORD = "correct horse battery staple 7"
 OTHER_PASSWORD = "an altogether different phrase 9"
@@ -379,7 +379,7 @@ RevocationLog.covers = lambda self, named: False
 """
 NO_TURN = """
 from dutchdoor import authority
-from dutchdoor.refresh import Rotated, _rotated
+from dutchdoor.model.refresh_tokens import Rotated, _rotated
 def decide(session, token, client, now, policy):
     return Rotated(_rotated(session, token.sibling, client, now, policy))
 authority.decide = decide

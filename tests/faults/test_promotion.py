@@ -15,9 +15,9 @@ from tests.faults.client import Wire
 from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.test_nodes import fenced, proof_of
 
-from dutchdoor.authority import Authority, SignedIn
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.fencing import Fencing
+from dutchdoor.services.fencing import Fencing
+from dutchdoor.services.sessions import Authority, SignedIn
 
 BACK_WITHIN = 30.0
 """Seconds: a node that is not back by then is not coming. How long it takes is told, and not asserted."""
@@ -192,7 +192,7 @@ async def test_i15_one_promotion_after_the_other(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "nothing is ended again": "import dutchdoor.fencing as f; f.Fencing._mend = lambda self: None",
+    "nothing is ended again": "import dutchdoor.services.fencing as f; f.Fencing._mend = lambda self: None",
     "the store is believed": """
 import asyncio, dutchdoor.authority as a, dutchdoor.fencing as f
 a.Authority._session = lambda self, id: self.store.session(id)

@@ -16,8 +16,8 @@ from tests.faults.client import PATIENCE, Answer, History, Operation, Wire, resu
 from tests.faults.cluster import HERE, Cluster, Node, begin, cluster
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import SignedIn
 from dutchdoor.errors import NotAuthenticated
+from dutchdoor.services.sessions import SignedIn
 
 LOGGED_OUT = {"refresh_theft", "refresh_impossible"}
 

@@ -12,7 +12,7 @@ from tests.backing import Valkey, a_valkey, new_database
 from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.test_nodes import address, at_once, ends_hold, guess, judge, proof_of, register
 
-from dutchdoor.limits import DEFAULT_LIMITS
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 
 
 @pytest.fixture(scope="module")

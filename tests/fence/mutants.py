@@ -13,11 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from dutchdoor.revocation.follower import Follower, Verdict
-from dutchdoor.revocation.holders import Holder, Holders
+from dutchdoor.revocation.lease_table import Holder, Holders
 from dutchdoor.revocation.log import Bearer, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Node
-from dutchdoor.revocation.rows import NodeRow, Register, Renewed
+from dutchdoor.revocation.node_messages import NodeRow, Register, Renewed
 
 RULES = {
     "lease": "a verifier goes on when its lease has run out",

@@ -31,16 +31,15 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from dutchdoor import remembered
-from dutchdoor.accounts import bare_account
-from dutchdoor.remembered import RememberedSessions
+from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import DRIFT, GUARD, Terms
 from dutchdoor.revocation.log import Entry, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
-from dutchdoor.revocation.rows import (
+from dutchdoor.revocation.node_messages import (
     FIRST_EPOCH,
     Forget,
     NodeRow,
@@ -53,7 +52,8 @@ from dutchdoor.revocation.rows import (
     Rows,
     row_of_the_gone,
 )
-from dutchdoor.sessions import Session
+from dutchdoor.services import session_cache
+from dutchdoor.services.session_cache import RememberedSessions
 
 from .mutants import FOLLOWERS, NODES
 
@@ -355,12 +355,12 @@ class World:
 @contextmanager
 def short_memory(seconds: float) -> Iterator[None]:
     """Remember sessions for as long as tokens live here: the real minute is to an hour what this is to LIFE."""
-    real = remembered.REMEMBERED_FOR
-    remembered.REMEMBERED_FOR = seconds
+    real = session_cache.REMEMBERED_FOR
+    session_cache.REMEMBERED_FOR = seconds
     try:
         yield
     finally:
-        remembered.REMEMBERED_FOR = real
+        session_cache.REMEMBERED_FOR = real
 
 
 class Process:

@@ -17,20 +17,12 @@ from tests.fence.simulator import Token
 from dutchdoor.errors import Misconfigured
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.follower import Follower
-from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.lease import DRIFT, GUARD, Lease, Terms
-from dutchdoor.revocation.log import (
-    COALESCE_ABOVE,
-    FOR_EVER,
-    Entry,
-    Named,
-    Revocation,
-    RevocationLog,
-    coalesced,
-)
+from dutchdoor.revocation.lease_table import Holder, Holders
+from dutchdoor.revocation.log import COALESCE_ABOVE, FOR_EVER, Entry, Named, Revocation, RevocationLog, coalesced
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node
-from dutchdoor.revocation.rows import Forget, NodeRow, ReadLog, ReadRows, Register, Renew, Renewed, Rows
+from dutchdoor.revocation.node_messages import Forget, NodeRow, ReadLog, ReadRows, Register, Renew, Renewed, Rows
 
 SALT = b"salt"
 SOON = 2_000_000_000.0

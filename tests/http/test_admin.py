@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Program, World
 
-from dutchdoor.client import Client
-from dutchdoor.ids import new_id
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_id
 from dutchdoor.web.admin import ROUTES
 
 

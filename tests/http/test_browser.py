@@ -19,7 +19,7 @@ from tests.http.world import (
     a_world,
 )
 
-from dutchdoor.limits import DEFAULT_LIMITS
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.web.api import Route
 
 ADA, BEN = "ada@example.com", "ben@example.com"

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from tests.http.world import AWAY, HOME, MARK, OTHER_PASSWORD, PASSWORD, Answer, World, a_world
 from tests.standins import endless
 
-from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, OWASP_2024, PasswordHasher
-from dutchdoor.limits import DEFAULT_LIMITS, Limits
-from dutchdoor.policy import DAY, HIGH, STANDARD
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import DAY, HIGH, STANDARD
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.stores.sqlite import SqliteStore
 
 ADA = "ada@example.com"

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from tests.http.world import OTHER_PASSWORD, PASSWORD, REFRESH, SESSION, Answer, Wire, a_world
 from tests.running import running_server
 
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.policy import STANDARD
 
 MODES = ("session", "cookie", "body", "jwt")
 

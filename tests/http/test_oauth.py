@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from tests.http.world import AWAY, OTHER_PASSWORD, PASSWORD, REFRESH, Answer, Program, World, a_world, basic
 
-from dutchdoor.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
+from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.testing.store_laws import the_log
 
 ADA = "ada@example.com"

@@ -19,10 +19,10 @@ from tests.running import free_port
 from tests.standins import MASTER, Mailbox, endless
 
 from dutchdoor.auth import Auth
-from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.limits import Limits
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.rate_limits import Limits
 from dutchdoor.stores.memory import MemoryStore
 
 ROOT = "root@example.com"

@@ -28,12 +28,12 @@ from tests.running import PROGRAM, free_port, running_server
 from tests.standins import Gate, Wrapped
 
 from dutchdoor.auth import Auth
-from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Unavailable
-from dutchdoor.events import EventName
-from dutchdoor.limits import DEFAULT_LIMITS
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.audit_events import EventName
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 

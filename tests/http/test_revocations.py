@@ -12,9 +12,9 @@ from tests.http.world import LISTED, Answer, World, a_world, basic
 from tests.standins import Wrapped
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.limits import DEFAULT_LIMITS, Limit
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limit
 from dutchdoor.revocation import messages
-from dutchdoor.store import Remove, Revoke
+from dutchdoor.stores.base import Remove, Revoke
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.web import verifiers
 from dutchdoor.web.verifiers import removal_of

@@ -24,10 +24,10 @@ from tests.http.world import (
     a_world,
 )
 
-from dutchdoor.client import Client
-from dutchdoor.ids import decode, encode, new_id, new_ordered_id
-from dutchdoor.policy import DAY, HIGH, HOUR, RELAXED, STANDARD
-from dutchdoor.sessions import SessionToken
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import decode, encode, new_id, new_ordered_id
+from dutchdoor.model.policy import DAY, HIGH, HOUR, RELAXED, STANDARD
+from dutchdoor.model.sessions import SessionToken
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 

@@ -1,7 +1,7 @@
 """Bad tokens at the server's own doors: whatever is wrong with one, it is 401 and one answer, and inactive.
 
 Each token here differs from a good one in one thing and is signed by the server's own key where a signature is wanted,
-so that nothing else can be what it was refused for. `tests/test_jws.py` and `tests/test_jwt.py` hold the same laws
+so that nothing else can be what it was refused for. `tests/jose/test_jws.py` and `tests/jose/test_access_token.py` hold the same laws
 inside the verifier; this file holds that no endpoint goes around it.
 """
 
@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from tests.http.world import MARK, REFRESH, SESSION, Answer, World, a_world, basic
 
 from dutchdoor.errors import InvalidKey, Misconfigured
-from dutchdoor.keys import Key
-from dutchdoor.known_leaked import is_known_leaked
-from dutchdoor.policy import DAY, STANDARD
+from dutchdoor.jose.jwk import Key
+from dutchdoor.jose.weak_secrets import is_known_leaked
+from dutchdoor.model.policy import DAY, STANDARD
 
 INACTIVE = b'{"active":false}'
 

@@ -21,19 +21,19 @@ from typing import Any, Literal, NamedTuple
 from tests.standins import MASTER, Clock, Mailbox, endless
 
 from dutchdoor.auth import Auth
-from dutchdoor.client import Client
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.directory import Directory
-from dutchdoor.fencing import elapsed
-from dutchdoor.ids import new_id
-from dutchdoor.limits import Limits
-from dutchdoor.policy import STANDARD, Policy
-from dutchdoor.registered_clients import ClientSecret, RegisteredClient
-from dutchdoor.store import Add, Store
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.services.accounts import Directory
+from dutchdoor.services.fencing import elapsed
+from dutchdoor.stores.base import Add, Store
 from dutchdoor.stores.memory import MemoryStore
-from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
 from dutchdoor.web.asgi import AsgiApplication
-from dutchdoor.web.device import UserAgentReader
+from dutchdoor.web.user_agent import UserAgentReader
 
 HOST = "login.example.com"
 OWN = f"https://{HOST}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.policy import STANDARD
 from dutchdoor.stores.sqlite import SqliteStore
 
 from .simulator import (

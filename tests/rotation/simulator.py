@@ -18,14 +18,14 @@ import statistics
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
-from dutchdoor.authority import Authority
-from dutchdoor.client import Client
 from dutchdoor.errors import InvalidToken, Superseded
-from dutchdoor.ids import new_id
-from dutchdoor.master import MasterKey, MasterKeys
-from dutchdoor.policy import STANDARD, Policy
-from dutchdoor.principal import Verified
-from dutchdoor.store import Store
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.principal import Verified
+from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Store
 
 PERIOD = 900.0
 """Seconds between two refreshes of an honest client."""

@@ -25,9 +25,10 @@ from rotation.simulator import (
     lives,
 )
 
-from dutchdoor import authority, refresh
-from dutchdoor.client import Client
-from dutchdoor.policy import STANDARD, Policy
+from dutchdoor.model import refresh_tokens
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.services import sessions
 from dutchdoor.stores.sqlite import SqliteStore
 
 PLAIN = replace(STANDARD, fingerprint="off")
@@ -148,17 +149,17 @@ async def test_the_simulator_tells_algorithms_apart(store: SqliteStore) -> None:
 
 def without(rule: str) -> object:
     """The decision with one of its rules answered as simpler algorithms do."""
-    real = refresh.decide
+    real = refresh_tokens.decide
 
-    def decide(session: object, token: object, client: Client, now: float, policy: Policy) -> refresh.Outcome:
+    def decide(session: object, token: object, client: Client, now: float, policy: Policy) -> refresh_tokens.Outcome:
         outcome = real(session, token, client, now, policy)  # type: ignore[arg-type]
         match rule, outcome:
-            case "converge", refresh.Repeated():
-                return refresh.Stolen("none is repeated")
-            case "split", refresh.Replayed():
-                return refresh.Stolen("no lost answer is believed")
-            case "losing sibling", refresh.Stolen("R4"):
-                return refresh.Repeated(session.generation, session.sibling)  # type: ignore[attr-defined]
+            case "converge", refresh_tokens.Repeated():
+                return refresh_tokens.Stolen("none is repeated")
+            case "split", refresh_tokens.Replayed():
+                return refresh_tokens.Stolen("no lost answer is believed")
+            case "losing sibling", refresh_tokens.Stolen("R4"):
+                return refresh_tokens.Repeated(session.generation, session.sibling)  # type: ignore[attr-defined]
         return outcome
 
     return decide
@@ -169,11 +170,11 @@ async def test_the_simulator_notices_a_missing_rule(
     store: SqliteStore, rule: str, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables can fail: without convergence or without the split, honest sessions are lost."""
-    monkeypatch.setattr(authority, "decide", without(rule))
+    monkeypatch.setattr(sessions, "decide", without(rule))
     assert await false_logouts(partial(Dutchdoor, store), scenario, 30, 32) > 0
 
 
 async def test_the_simulator_notices_a_forgiven_sibling(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables can fail: without the proof by a losing sibling, a thief in lock-step stays in."""
-    monkeypatch.setattr(authority, "decide", without("losing sibling"))
+    monkeypatch.setattr(sessions, "decide", without("losing sibling"))
     assert (await caught(partial(Dutchdoor, store), "late", VICTIM, 6)).share < ALL

@@ -19,11 +19,11 @@ import pytest
 from tests.server.running import clean_environment, command
 
 from dutchdoor.auth import Auth
-from dutchdoor.client import Client
 from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
-from dutchdoor.ids import new_id
-from dutchdoor.master import MasterKey
-from dutchdoor.revocation.rows import NodeRow
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.master_key import MasterKey
+from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.server.cli import cli, main
 from dutchdoor.server.fences import Fenced, say_fence
 from dutchdoor.server.settings import SETTINGS
@@ -74,7 +74,7 @@ def made(run: Run, email: str = "ada@example.com", *more: str) -> dict[str, Any]
 
 
 def auth_here() -> Auth:
-    return Auth("sqlite:///dutchdoor.db", master_key="dutchdoor.keys")
+    return Auth("sqlite:///dutchdoor.db", master_key="dutchdoor.jose.jwk")
 
 
 def test_c12_the_first_administrator_by_command(run: Run) -> None:
@@ -169,11 +169,11 @@ def test_another_master_key_is_refused_in_words(run: Run) -> None:
 def test_a_database_without_its_master_key_gets_no_new_one(run: Run) -> None:
     """From another directory the key file is not found: that is said, and no useless key is left there."""
     made(run)
-    Path("dutchdoor.keys").rename("elsewhere.keys")
+    Path("dutchdoor.jose.jwk").rename("elsewhere.keys")
     ran = run("user", "list")
     assert ran.code == 2
     assert "--master-key-file" in ran.err
-    assert not Path("dutchdoor.keys").exists()
+    assert not Path("dutchdoor.jose.jwk").exists()
     assert run("user", "list", "--master-key-file", "elsewhere.keys").code == 0
 
 
@@ -431,7 +431,7 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
     assert run("user", "create", "ada@example.com", "--password-stdin", text=PASSWORD, environment=settings).code == 0
 
     async def token() -> str:
-        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.jose.jwk", alg="HS256") as auth:
             signed_in, _ = await auth.directory.sign_in("ada@example.com", PASSWORD, mode="jwt", client=Client())
             await auth.authority.verify(signed_in.access_token)
             return signed_in.access_token
@@ -442,7 +442,7 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
     assert len(exported.json["k"]) >= 43
 
     async def refused() -> None:
-        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.jose.jwk", alg="HS256") as auth:
             await auth.authority.verify(minted)
 
     with pytest.raises(InvalidToken):

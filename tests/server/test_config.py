@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.policy import HIGH, STANDARD
-from dutchdoor.server.assemble import make_auth
+from dutchdoor.model.policy import HIGH, STANDARD
 from dutchdoor.server.config import Secret, Settings, duration, read_settings
-from dutchdoor.server.reference import reference
+from dutchdoor.server.config_docs import reference
+from dutchdoor.server.factory import make_auth
 from dutchdoor.server.settings import SETTINGS
 
 CANARY = "canary-9f2b7c51-e0d4"
@@ -230,7 +230,7 @@ def test_the_reference_is_what_the_code_says() -> None:
     """docs/configuration.md names every setting as it is."""
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
     assert page.read_text() == reference(), (
-        "write it anew: python -m dutchdoor.server.reference > docs/configuration.md"
+        "write it anew: python -m dutchdoor.server.config_docs > docs/configuration.md"
     )
 
 

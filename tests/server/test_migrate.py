@@ -20,12 +20,12 @@ from tests.server.running import clean_environment, command, running
 from tests.standins import HOME, PASSWORD, Clock, Mailbox, Wrapped, authority, directory, proof_of
 
 from dutchdoor.errors import Conflict, Misconfigured, NotAuthenticated
-from dutchdoor.limits import Bucket, Limit
-from dutchdoor.moving import KINDS, LogState, Movable
-from dutchdoor.revocation.rows import FIRST_EPOCH
+from dutchdoor.model.rate_limits import Bucket, Limit
+from dutchdoor.revocation.node_messages import FIRST_EPOCH
 from dutchdoor.server.commands.migrate import Moved, move
-from dutchdoor.store import Add, End, Log, Remove, Revoke, Store, Swap
+from dutchdoor.stores.base import Add, End, Log, Remove, Revoke, Store, Swap
 from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.stores.transfer import KINDS, LogState, Movable
 from dutchdoor.stores.urls import make_store
 from dutchdoor.testing.store_laws import (
     NOW,

@@ -14,11 +14,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["dutchdoor"]):
-    from dutchdoor.access import jws
-    from dutchdoor.access.inspect import explain
-    from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier
     from dutchdoor.errors import InvalidKey, InvalidToken
-    from dutchdoor.keys import Key, KeySet
+    from dutchdoor.jose import jws
+    from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier
+    from dutchdoor.jose.inspect import explain
+    from dutchdoor.jose.jwk import Key, KeySet
 
 ISS, AUD, NOW = "https://auth.example.com", "https://api.example.com", 1_800_000_000.0
 KEY = Key.generate("HS256")  # the quickest, so that the search is of our own code

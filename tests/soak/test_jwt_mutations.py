@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dutchdoor.access.cache import TokenCache
-from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier
 from dutchdoor.errors import InvalidToken
-from dutchdoor.keys import Key
+from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier
+from dutchdoor.jose.jwk import Key
+from dutchdoor.jose.token_cache import TokenCache
 
 ISS, AUD, NOW = "https://auth.example.com", "https://api.example.com", 1_800_000_000.0
 ISSUER = AccessTokenIssuer(issuer=ISS, audience=AUD)

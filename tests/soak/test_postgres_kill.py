@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 from tests.backing import a_postgres, new_database
-from tests.test_postgres import kill_server
+from tests.stores.test_postgres import kill_server
 
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.store_laws import (

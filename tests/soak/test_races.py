@@ -25,10 +25,10 @@ from msgspec.structs import replace
 from tests.running import PROGRAM, free_port
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import SignedIn
-from dutchdoor.client import Client
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.principal import Verified
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.principal import Verified
+from dutchdoor.services.sessions import SignedIn
 
 Mode = Literal["session", "hybrid"]
 
@@ -72,7 +72,7 @@ class Server:
     def beside(self, clock: Callable[[], float] = time.time) -> Auth:
         """One more node over the same file."""
         return Auth(
-            f"sqlite:///{self.folder}/dutchdoor.db", master_key=self.folder / "dutchdoor.keys",
+            f"sqlite:///{self.folder}/dutchdoor.db", master_key=self.folder / "dutchdoor.jose.jwk",
             local_url=f"http://localhost:{self.port}", clock=clock,
         )  # fmt: skip
 
@@ -507,21 +507,21 @@ from dutchdoor.revocation.log import RevocationLog
 RevocationLog.covering = RevocationLog.covering_token = lambda self, named: None
 """
 NO_ENTRY = """
-from dutchdoor.authority import Authority
+from dutchdoor.services.sessions import Authority
 async def unlogged(self, account, entries, now):
     return [], account
 Authority._revoking = unlogged
 """
 NO_TURN = """
 from dutchdoor import authority
-from dutchdoor.refresh import Rotated, _rotated
+from dutchdoor.model.refresh_tokens import Rotated, _rotated
 def decide(session, token, client, now, policy):
     return Rotated(_rotated(session, token.sibling, client, now, policy))
 authority.decide = decide
 """
 SILENT_JAR = """
 from msgspec.structs import replace
-from dutchdoor.authority import Authority
+from dutchdoor.services.sessions import Authority
 real = Authority.refresh
 async def refresh(self, *args, **named):
     return replace(await real(self, *args, **named), rotated=False)
@@ -529,7 +529,7 @@ Authority.refresh = refresh
 """
 TOO_EARLY = """
 import asyncio
-from dutchdoor.store import Committed
+from dutchdoor.stores.base import Committed
 from dutchdoor.stores.sqlite import SqliteStore
 real = SqliteStore.commit
 async def commit(self, *changes):

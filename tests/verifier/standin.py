@@ -19,16 +19,16 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from dutchdoor.access.jwt import AccessTokenIssuer, AccessTokenVerifier
 from dutchdoor.errors import InvalidToken
-from dutchdoor.fencing import Fencing
-from dutchdoor.ids import new_id
-from dutchdoor.keys import Key, KeySet
+from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier
+from dutchdoor.jose.jwk import Key, KeySet
+from dutchdoor.model.ids import new_id
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Kind, Revocation
 from dutchdoor.revocation.messages import Poll
-from dutchdoor.store import Revoke
+from dutchdoor.services.fencing import Fencing
+from dutchdoor.stores.base import Revoke
 from dutchdoor.stores.sqlite import SqliteStore
 
 T = TypeVar("T")

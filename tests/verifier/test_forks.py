@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.verifier.standin import Standin, until
 
-from dutchdoor.ids import new_id
+from dutchdoor.model.ids import new_id
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 

@@ -12,7 +12,7 @@ from tests.verifier.standin import ASK, JWKS, POLL, Standin, hangs, response, sa
 
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
-from dutchdoor.ids import new_id
+from dutchdoor.model.ids import new_id
 
 Make = Callable[..., Verifier]
 

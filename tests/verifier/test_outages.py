@@ -28,10 +28,10 @@ from tests.verifier.standin import (
 
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
-from dutchdoor.ids import new_id
+from dutchdoor.model.ids import new_id
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.store import Revoke
-from dutchdoor.verifier import following as following_module
+from dutchdoor.stores.base import Revoke
+from dutchdoor.verifier import poller as following_module
 
 Make = Callable[..., Verifier]
 

@@ -21,8 +21,8 @@ from tests.verifier.standin import until
 
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, StaleClaims, Unavailable
-from dutchdoor.ids import new_id
-from dutchdoor.verifier_keys import VerifierSecret
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.verifier_keys import VerifierSecret
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}

@@ -11,13 +11,13 @@ import pytest
 from tests.verifier.standin import ASK, JWKS, POLL, Standin, hangs, response, says, says_and_closes, until
 
 from dutchdoor import Verifier
-from dutchdoor.access.jws import sign
 from dutchdoor.errors import InvalidToken, Misconfigured, StaleClaims, Unavailable
-from dutchdoor.ids import new_id
-from dutchdoor.keys import Key
+from dutchdoor.jose.jwk import Key
+from dutchdoor.jose.jws import sign
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.verifier_keys import VerifierSecret
 from dutchdoor.verifier import elapsed
-from dutchdoor.verifier import following as following_module
-from dutchdoor.verifier_keys import VerifierSecret
+from dutchdoor.verifier import poller as following_module
 
 Make = Callable[..., Verifier]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dutchdoor.client import network_of
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.http_client import network_of
 from dutchdoor.web.forwarded import FORWARDING, Edge
 from dutchdoor.web.http import BadRequest, Request, canonical_host, is_loopback
 

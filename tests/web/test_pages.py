@@ -17,7 +17,7 @@ from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH
 from dutchdoor.web.headers import SecurityHeaders
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages import PAGES, STATIC, render
-from dutchdoor.web.pages.outline import outline
+from dutchdoor.web.pages.api_reference import outline
 
 CANARY = "ddo1_canary-canary-canary"
 EVIL = "<img src=x onerror=alert(1)>"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dutchdoor.web.prefer import wait_of
+from dutchdoor.web.prefer_header import wait_of
 
 
 @pytest.mark.parametrize(

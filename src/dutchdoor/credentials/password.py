@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from dutchdoor import errors
 from dutchdoor.credentials import legacy
 from dutchdoor.credentials.hashing import HashingPool
-from dutchdoor.stream_safe import is_stream_safe
+from dutchdoor.model.unicode_text import is_stream_safe
 
 __all__ = [
     "CHEAPEST",

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from dutchdoor.client import Client
 from dutchdoor.errors import Misconfigured
 from dutchdoor.mail import Mail
+from dutchdoor.model.http_client import Client
 
 __all__ = ["RESET_PATH", "VERIFY_PATH", "Letters"]
 

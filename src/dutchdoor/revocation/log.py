@@ -96,7 +96,7 @@ class Named(NamedTuple):
 
 
 class Bearer(Protocol):
-    """What of a verified token's claims an entry may name: `dutchdoor.access.Claims` is one."""
+    """What of a verified token's claims an entry may name: `dutchdoor.jose.claims.Claims` is one."""
 
     @property
     def sub(self) -> str: ...

@@ -29,13 +29,13 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from dutchdoor.policy import LONGEST_ACCESS
+from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.revocation.fence import Fence
-from dutchdoor.revocation.holders import Holder, Holders
 from dutchdoor.revocation.lease import Lease, Terms
+from dutchdoor.revocation.lease_table import Holder, Holders
 from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Kind, Named, Revocation, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
-from dutchdoor.revocation.rows import (
+from dutchdoor.revocation.node_messages import (
     FIRST_EPOCH,
     Forget,
     NodeRow,

@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from dutchdoor.auth import is_closed_to_others
 from dutchdoor.errors import Misconfigured
-from dutchdoor.policy import DAY, MINUTE
+from dutchdoor.model.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD
-from dutchdoor.server.assemble import sqlite_file
 from dutchdoor.server.config import Settings, holds_password
+from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.serve import refuse_unsafe, tls_context
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.stores.urls import make_store

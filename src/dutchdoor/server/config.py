@@ -19,13 +19,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.known_leaked import is_known_leaked
-from dutchdoor.policy import PRESETS, Policy
+from dutchdoor.jose.weak_secrets import is_known_leaked
+from dutchdoor.model.policy import PRESETS, Policy
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, Setting
 
 __all__ = ["DEFAULT_MASTER_KEY_FILE", "Secret", "Settings", "duration", "holds_password", "read_settings"]
 
-DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
+DEFAULT_MASTER_KEY_FILE = "dutchdoor.jose.jwk"
 
 _SECRET_AT_MOST = 64 * 1024
 """Bytes of a file that holds a secret. A wrong path, /dev/zero say, must not fill the memory."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import Ended
+from dutchdoor.services.sessions import Ended
 
 __all__ = ["Fenced", "as_one", "no_wait", "say_fence", "wait_for"]
 

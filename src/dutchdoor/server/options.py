@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from dutchdoor.accounts import Account
 from dutchdoor.auth import Auth
-from dutchdoor.client import Client
-from dutchdoor.email_address import canonical
 from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
-from dutchdoor.server.assemble import another_master_key, make_auth, sqlite_file
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.email_address import canonical
+from dutchdoor.model.http_client import Client
 from dutchdoor.server.config import Settings, read_settings
+from dutchdoor.server.factory import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import say
 from dutchdoor.stores.urls import naming

@@ -38,10 +38,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
-from dutchdoor.server.assemble import another_master_key, make_auth
 from dutchdoor.server.config import Settings
+from dutchdoor.server.factory import another_master_key, make_auth
+from dutchdoor.server.instrumentation import Commit, ToldStore, Watched, log_transitions
 from dutchdoor.server.protocol import BoundedProtocol
-from dutchdoor.server.watching import Commit, ToldStore, Watched, log_transitions
 from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["application", "refuse_unsafe", "serve"]
@@ -58,7 +58,7 @@ WORKER_SAYS_WITHIN = 15.0
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which the processes of one server find each other's counters."""
-COUNTING = "dutchdoor.server.counting"
+COUNTING = "dutchdoor.server.metrics"
 
 log = logging.getLogger("dutchdoor")
 

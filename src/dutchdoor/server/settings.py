@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from dutchdoor.credentials.password import CHEAPEST, PROFILES
-from dutchdoor.policy import STANDARD
+from dutchdoor.model.policy import STANDARD
 
 __all__ = ["BY_NAME", "GROUPS", "PREFIX", "SETTINGS", "Kind", "Setting"]
 

@@ -1,1 +1,1 @@
-"""Where records are kept, one file a place. What every one of them must do is said in `dutchdoor.store`."""
+"""Where records are kept, one file a place. What every one of them must do is said in `dutchdoor.stores.base`."""

@@ -1,7 +1,7 @@
 """Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model for other stores.
 
 One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of
-`dutchdoor.store`, the second and the second half of the eighth are void. Its log epoch is the instant it was made: a
+`dutchdoor.stores.base`, the second and the second half of the eighth are void. Its log epoch is the instant it was made: a
 process that starts again has lost what the last one knew, and is to be taken for a restore that lost everything.
 """
 
@@ -19,19 +19,19 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, Misconfigured
-from dutchdoor.events import AuditEvent
-from dutchdoor.ids import decode, is_id
-from dutchdoor.keyring import StoredKey
-from dutchdoor.limits import Bucket, decide_all, give_back
-from dutchdoor.moving import LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
-from dutchdoor.one_time import OneTimeToken
-from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.ids import decode, is_id
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
-from dutchdoor.sessions import Session
-from dutchdoor.store import (
+from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.base import (
     Add,
     Change,
     Committed,
@@ -48,7 +48,7 @@ from dutchdoor.store import (
     Swap,
     Take,
 )
-from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.stores.transfer import LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
 
 __all__ = ["MemoryStore", "from_url"]
 
@@ -68,7 +68,7 @@ def from_url(url: str) -> Store:
 
 
 class MemoryStore:
-    """See `dutchdoor.store.Store`."""
+    """See `dutchdoor.stores.base.Store`."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._lock = Lock()

@@ -45,20 +45,20 @@ from asyncpg.connect_utils import SessionAttribute
 from asyncpg.exceptions import ClientConfigurationError, PostgresError
 from msgspec import Struct
 
-from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Misconfigured, Unavailable
-from dutchdoor.events import AuditEvent
-from dutchdoor.ids import encode, packed
-from dutchdoor.keyring import StoredKey
-from dutchdoor.limits import Bucket
-from dutchdoor.moving import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
-from dutchdoor.one_time import OneTimeToken
-from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.ids import encode, packed
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.rate_limits import Bucket
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Kind as EntryKind
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.revocation.rows import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.sessions import Session
-from dutchdoor.store import (
+from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.base import (
     Add,
     Change,
     Committed,
@@ -76,7 +76,7 @@ from dutchdoor.store import (
     joined,
     words,
 )
-from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.stores.transfer import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
 
 __all__ = ["PostgresStore", "from_url"]
 
@@ -178,7 +178,7 @@ def _is_cut_short(url: str) -> bool:
 
 
 class PostgresStore:
-    """See `dutchdoor.store.Store`. Make and open one in each process, after forking.
+    """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking.
 
     `by_transaction` is for a proxy that gives each transaction another connection: nothing is kept in one then, and
     nobody listens. A round trip becomes four.

@@ -43,21 +43,21 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
-from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Unavailable
-from dutchdoor.events import AuditEvent
-from dutchdoor.ids import encode
-from dutchdoor.keyring import StoredKey
-from dutchdoor.limits import _GRAIN as GRAIN
-from dutchdoor.limits import Bucket
-from dutchdoor.one_time import OneTimeToken
-from dutchdoor.registered_clients import RegisteredClient
-from dutchdoor.remembered import REMEMBERED_FOR
-from dutchdoor.revocation.rows import LogHead, NodeRow, Renewed, Rows
-from dutchdoor.sessions import Session
-from dutchdoor.store import Change, Committed, Forgive, Revoke, Store
-from dutchdoor.stores.redis_link import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
-from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.ids import encode
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.rate_limits import _GRAIN as GRAIN
+from dutchdoor.model.rate_limits import Bucket
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.services.session_cache import REMEMBERED_FOR
+from dutchdoor.stores.base import Change, Committed, Forgive, Revoke, Store
+from dutchdoor.stores.redis_connection import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
 
 __all__ = ["RedisStore", "around"]
 
@@ -102,7 +102,7 @@ def around(store: Store, url: str, *, key: bytes = b"") -> RedisStore:
 
 
 class RedisStore:
-    """See `dutchdoor.store.Store` and `Copies`. Make and open one in each process, after forking.
+    """See `dutchdoor.stores.base.Store` and `Copies`. Make and open one in each process, after forking.
 
     Args:
         store: the record. Over one that tells the head of its log at once no copies are kept: its file or memory is
@@ -193,7 +193,7 @@ class RedisStore:
     # --- copies of sessions -------------------------------------------------------------------------------------------
 
     async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
-        """See `dutchdoor.store.Copies`. Whatever is wrong with Redis or with what it holds, there is no copy."""
+        """See `dutchdoor.stores.base.Copies`. Whatever is wrong with Redis or with what it holds, there is no copy."""
         link = self._copies
         if link is None or not link.is_up:
             return None
@@ -209,7 +209,7 @@ class RedisStore:
         return session, account, read_at
 
     def keep_recent(self, session: Session, account: Account, read_at: float, log_epoch: int) -> None:
-        """See `dutchdoor.store.Copies`."""
+        """See `dutchdoor.stores.base.Copies`."""
         link = self._copies
         if link is None or not link.is_up or len(self._keeping) >= COPIES_WAITING:
             return

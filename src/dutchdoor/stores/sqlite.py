@@ -42,19 +42,19 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dutchdoor.accounts import Account, Credential
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailable
-from dutchdoor.events import AuditEvent
-from dutchdoor.ids import encode, packed
-from dutchdoor.keyring import StoredKey
-from dutchdoor.limits import Bucket, decide_all, give_back
-from dutchdoor.moving import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
-from dutchdoor.one_time import OneTimeToken
-from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.ids import encode, packed
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.revocation.rows import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.sessions import Session
-from dutchdoor.store import (
+from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.base import (
     Add,
     Change,
     Committed,
@@ -72,7 +72,7 @@ from dutchdoor.store import (
     joined,
     words,
 )
-from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.stores.transfer import KINDS, LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
 
 __all__ = ["SqliteStore", "from_url"]
 
@@ -116,7 +116,7 @@ def from_url(url: str) -> Store:
 
 
 class SqliteStore:
-    """See `dutchdoor.store.Store`. Make and open one in each process, after forking."""
+    """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking."""
 
     first_epoch = FIRST_EPOCH
     newest_log = 0

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from dutchdoor.errors import Misconfigured, Unavailable
-from dutchdoor.store import Copies, Store
+from dutchdoor.stores.base import Copies, Store
 
 __all__ = ["CopyingStore", "make_store", "naming", "with_redis"]
 

@@ -1,4 +1,4 @@
-"""The laws of `dutchdoor.store` as code, for whoever writes a store.
+"""The laws of `dutchdoor.stores.base` as code, for whoever writes a store.
 
 A law takes an open, empty store and fails by an `AssertionError`; its docstring names the law it holds. Those in
 `SHARED_LAWS` are for stores that several processes share, or that outlive theirs: they take what makes the store,
@@ -42,20 +42,20 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from dutchdoor.accounts import Account, Credential, new_account
-from dutchdoor.client import Client
 from dutchdoor.errors import Conflict, Misconfigured, Unavailable
-from dutchdoor.events import AuditEvent, event
-from dutchdoor.ids import new_id, new_ordered_id
-from dutchdoor.keyring import StoredKey
-from dutchdoor.limits import Bucket, Limit
-from dutchdoor.moving import KINDS, Kind, LogState, Movable, Page, Tally
-from dutchdoor.one_time import OneTimeToken, Purpose
-from dutchdoor.registered_clients import RegisteredClient
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.accounts import Account, Credential, new_account
+from dutchdoor.model.audit_events import AuditEvent, event
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_id, new_ordered_id
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
+from dutchdoor.model.rate_limits import Bucket, Limit
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
-from dutchdoor.revocation.rows import NodeRow, Renewed
-from dutchdoor.sessions import Session
-from dutchdoor.store import (
+from dutchdoor.revocation.node_messages import NodeRow, Renewed
+from dutchdoor.stores.base import (
     Add,
     Change,
     Committed,
@@ -72,7 +72,7 @@ from dutchdoor.store import (
     Swap,
     Take,
 )
-from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.stores.transfer import KINDS, Kind, LogState, Movable, Page, Tally
 
 __all__ = [
     "LAWS", "MOVE_LAWS", "SHARED_LAWS", "Law", "MakeStore", "MoveLaw", "SharedLaw",

@@ -23,21 +23,21 @@ from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias
 
-from dutchdoor.access import Claims
-from dutchdoor.access.cache import TokenCache
-from dutchdoor.access.jwt import AccessTokenVerifier
 from dutchdoor.errors import InvalidToken, Misconfigured, StaleClaims, Unavailable, UnknownKey
-from dutchdoor.keys import Key, KeySet
-from dutchdoor.policy import LONGEST_ACCESS
-from dutchdoor.principal import Principal
+from dutchdoor.jose.access_token import AccessTokenVerifier
+from dutchdoor.jose.claims import Claims
+from dutchdoor.jose.jwk import Key, KeySet
+from dutchdoor.jose.token_cache import TokenCache
+from dutchdoor.model.policy import LONGEST_ACCESS
+from dutchdoor.model.principal import Principal
+from dutchdoor.model.verifier_keys import VerifierSecret
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.messages import StalePolicy
 from dutchdoor.verifier.origin import Origin
-from dutchdoor.verifier_keys import VerifierSecret
 
 if TYPE_CHECKING:
-    from dutchdoor.verifier.following import Following
-    from dutchdoor.verifier.waiting import Waiting
+    from dutchdoor.verifier.poller import Following
+    from dutchdoor.verifier.threads import Waiting
 
 __all__ = ["Follow", "State", "Verifier", "elapsed"]
 
@@ -230,7 +230,7 @@ class Verifier:
             return self._following
 
     def _new_following(self) -> Following:
-        module: Any = import_module("dutchdoor.verifier.following")
+        module: Any = import_module("dutchdoor.verifier.poller")
         following: Following = module.Following(
             self._origin, self._key, self._follower,
             replace=self._another_log, on_keys=self._take_keys, elapsed=elapsed, clock=time.time,
@@ -366,7 +366,7 @@ def _misconfigured(message: str) -> Misconfigured:
 
 
 def _waiting() -> Any:
-    return import_module("dutchdoor.verifier.waiting")
+    return import_module("dutchdoor.verifier.threads")
 
 
 # --- forks ------------------------------------------------------------------------------------------------------------

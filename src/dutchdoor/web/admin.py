@@ -11,12 +11,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from dutchdoor.errors import InvalidInput, NotFound, Refused
-from dutchdoor.keyring import KeyState, StoredKey, state_of, with_states
+from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
 from dutchdoor.web.http import Response, json_response
-from dutchdoor.web.shapes import (
+from dutchdoor.web.schemas import (
     Accepted,
     ChangedUser,
     Fence,

@@ -22,15 +22,15 @@ from typing import Any, Literal
 import pybase64
 from msgspec import Struct
 
-from dutchdoor.accounts import Account
-from dutchdoor.authority import Authority
-from dutchdoor.client import Client, CountryReader, DeviceReader, observe
-from dutchdoor.directory import Directory
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired
-from dutchdoor.principal import Principal
-from dutchdoor.registered_clients import ClientSecret, RegisteredClient
-from dutchdoor.sessions import Session, check_live
-from dutchdoor.verifier_keys import VerifierKey
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
+from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
+from dutchdoor.model.principal import Principal
+from dutchdoor.model.sessions import Session, check_live
+from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.services.accounts import Directory
+from dutchdoor.services.sessions import Authority
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
 from dutchdoor.web.cookies import PLAIN, SECURE, Cookies, Presented

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from dutchdoor.accounts import Account
-from dutchdoor.authority import Ended
+from dutchdoor.model.accounts import Account
+from dutchdoor.services.sessions import Ended
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Header, Response, json_response
-from dutchdoor.web.prefer import wait_of
-from dutchdoor.web.shapes import ChangedUser, Fence, user_view
+from dutchdoor.web.prefer_header import wait_of
+from dutchdoor.web.schemas import ChangedUser, Fence, user_view
 
 __all__ = ["Fenced", "fence", "fence_of_user", "wait_for"]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from dutchdoor.authority import Ended
 from dutchdoor.errors import InvalidToken, NotAuthenticated
-from dutchdoor.refresh import RefreshToken
+from dutchdoor.model.refresh_tokens import RefreshToken
+from dutchdoor.services.sessions import Ended
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import wait_for
 from dutchdoor.web.http import BadRequest, OAuthRefused, Response, json_response
-from dutchdoor.web.shapes import Fence
+from dutchdoor.web.schemas import Fence
 
 __all__ = ["ROUTES"]
 

@@ -7,7 +7,7 @@ them. What protects a secret is counted in the store, over all processes.
 from __future__ import annotations
 
 from dutchdoor.errors import RateLimited
-from dutchdoor.limits import Limit, decide
+from dutchdoor.model.rate_limits import Limit, decide
 
 __all__ = ["LocalBuckets"]
 

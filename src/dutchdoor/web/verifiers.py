@@ -17,15 +17,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from dutchdoor.authority import Authority
 from dutchdoor.errors import Forbidden, RateLimited
-from dutchdoor.fencing import Fencing
-from dutchdoor.limits import Limits
-from dutchdoor.policy import LONGEST_ACCESS
-from dutchdoor.revocation.holders import Holder
+from dutchdoor.model.policy import LONGEST_ACCESS
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.revocation.lease_table import Holder
 from dutchdoor.revocation.log import Named, Revocation
 from dutchdoor.revocation.messages import Poll
-from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.services.fencing import Fencing
+from dutchdoor.services.sessions import Authority
 from dutchdoor.web.http import UnknownVerifier
 from dutchdoor.web.rate import LocalBuckets
 

@@ -20,10 +20,10 @@ from tests.faults.stores import stored
 from tests.fence.live.verifying import Process, Seen, verifiers
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import SignedIn
-from dutchdoor.ids import new_id
-from dutchdoor.store import Add
-from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.services.sessions import SignedIn
+from dutchdoor.stores.base import Add
 
 
 async def add_key(node: Auth, name: str = "orders") -> str:

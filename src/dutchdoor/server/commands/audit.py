@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from dutchdoor.auth import Auth
-from dutchdoor.events import AuditEvent, EventName
+from dutchdoor.model.audit_events import AuditEvent, EventName
 from dutchdoor.server.config import duration
 from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table, say

@@ -9,12 +9,12 @@ import click
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotFound
-from dutchdoor.events import event
-from dutchdoor.ids import new_id
-from dutchdoor.registered_clients import ClientSecret, RegisteredClient
+from dutchdoor.model.audit_events import event
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
-from dutchdoor.store import Add, Log, Remove
+from dutchdoor.stores.base import Add, Log, Remove
 
 __all__ = ["client"]
 

@@ -10,15 +10,15 @@ from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, NotFound
-from dutchdoor.events import event
-from dutchdoor.ids import encode
-from dutchdoor.keyring import KeyState, StoredKey, state_of, with_states
-from dutchdoor.keys import Key
-from dutchdoor.master import MasterKey
+from dutchdoor.jose.jwk import Key
+from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
+from dutchdoor.model.audit_events import event
+from dutchdoor.model.ids import encode
+from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import agree, instant, print_json, print_table, say
-from dutchdoor.store import Log, Swap
+from dutchdoor.stores.base import Log, Swap
 
 __all__ = ["key"]
 

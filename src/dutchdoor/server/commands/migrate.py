@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured
-from dutchdoor.events import event
-from dutchdoor.moving import KINDS, Kind, LogState, Movable, Tally
-from dutchdoor.revocation.rows import row_of_the_gone
+from dutchdoor.model.audit_events import event
+from dutchdoor.revocation.node_messages import row_of_the_gone
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say
+from dutchdoor.stores.transfer import KINDS, Kind, LogState, Movable, Tally
 from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]

@@ -10,14 +10,14 @@ import click
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict
-from dutchdoor.events import event
-from dutchdoor.moving import Movable
+from dutchdoor.model.audit_events import event
 from dutchdoor.revocation.lease import GUARD
-from dutchdoor.revocation.rows import row_of_the_gone
-from dutchdoor.server.assemble import sqlite_file
+from dutchdoor.revocation.node_messages import row_of_the_gone
+from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import agree, print_json
-from dutchdoor.store import Log
+from dutchdoor.stores.base import Log
+from dutchdoor.stores.transfer import Movable
 from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["restored"]

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from dutchdoor.auth import Auth
-from dutchdoor.authority import Ended
 from dutchdoor.errors import NotFound
+from dutchdoor.model.sessions import Session
 from dutchdoor.server.fences import Fenced, as_one, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table
-from dutchdoor.sessions import Session
+from dutchdoor.services.sessions import Ended
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from dutchdoor.access import MAX_TOKEN
-from dutchdoor.access.inspect import Finding, explain
 from dutchdoor.auth import Auth
 from dutchdoor.errors import DutchdoorError, InvalidInput
-from dutchdoor.keys import KeySet
+from dutchdoor.jose.claims import MAX_TOKEN
+from dutchdoor.jose.inspect import Finding, explain
+from dutchdoor.jose.jwk import KeySet
 from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import plain, print_json
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from dutchdoor.accounts import Account
 from dutchdoor.auth import Auth
+from dutchdoor.model.accounts import Account
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings

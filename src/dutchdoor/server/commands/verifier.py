@@ -10,16 +10,16 @@ import click
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, NotFound
-from dutchdoor.events import event
-from dutchdoor.fencing import ended
-from dutchdoor.ids import new_id
+from dutchdoor.model.audit_events import event
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
 from dutchdoor.revocation.messages import MAX_SEQ
-from dutchdoor.revocation.rows import LogHead, Rows
+from dutchdoor.revocation.node_messages import LogHead, Rows
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
-from dutchdoor.store import Add, Log, Remove, Revoke
-from dutchdoor.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.services.fencing import ended
+from dutchdoor.stores.base import Add, Log, Remove, Revoke
 from dutchdoor.web.verifiers import removal_of
 
 __all__ = ["verifier"]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from dutchdoor.web.pages.outline import outline
+from dutchdoor.web.pages.api_reference import outline
 
 __all__ = ["PAGES", "STATIC", "StaticFile", "render"]
 

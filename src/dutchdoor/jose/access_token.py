@@ -1,0 +1,299 @@
+"""Access tokens as JWTs (RFC 7519), in the profile of RFC 9068: `typ` is `at+jwt`, and says so on every token.
+
+`AccessTokenIssuer` writes them, `AccessTokenVerifier` reads them, and the two agree on one canonical spelling. A
+token of ours is therefore checked in the quickest way there is: read into the struct, written again, and compared
+byte for byte. No duplicate name, no odd number, no unknown member survives that. A token with other members, or by
+another issuer, takes the general way through `strict_json` to the same answer.
+
+Deliberately left out: nested and unsecured JWTs, ID tokens, any `typ` but the two spellings of the profile, and
+verification without an issuer or without an audience (RFC 8725, 3.8 and 3.9).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.jose import strict_json
+from dutchdoor.jose.claims import MAX_TIME, MAX_TOKEN, Claims
+from dutchdoor.jose.jwk import Key, KeySet
+from dutchdoor.jose.jws import encode_header, sign_encoded, take_apart
+from dutchdoor.model.ids import new_id
+
+__all__ = [
+    "MAX_LEEWAY",
+    "MAX_TIME",
+    "REFUSED_NAMES",
+    "SIZE_BUDGET",
+    "TYPES",
+    "AccessTokenIssuer",
+    "AccessTokenVerifier",
+    "Claims",
+    "read_claims",
+]
+
+TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
+MAX_LEEWAY: Final = 60.0
+SIZE_BUDGET: Final = 2000
+"""Bytes of a whole token. A token rides on every request: the tightest common servers take 8 KiB of headers in all, a
+cookie holds 4 KiB, and so does the table in which HTTP/2 remembers a header. Half of the smaller leaves as much for
+everybody else."""
+
+_FIELDS = Claims.__struct_fields__
+_MEMBERS: Final = frozenset(_FIELDS) - {"kid", "extra"}
+
+_REGISTERED: Final = (
+    *("acr", "act", "may_act", "cnf", "azp", "nonce", "at_hash", "c_hash", "s_hash", "events", "toe", "txn", "sub_jwk"),
+    *("alg", "typ", "cty", "crit", "enc", "zip", "jwk", "jku", "x5c", "x5u", "b64", "active", "token_type"),
+    *("authorization_details", "sub_id", "vot", "vtm", "__proto__", "constructor", "prototype"),
+)
+_SECRET: Final = (
+    *("password", "passwd", "pwd", "password_hash", "hash", "salt", "secret", "client_secret", "api_key", "apikey"),
+    *("access_token", "refresh_token", "id_token", "session_token", "csrf_token", "token", "credential", "credentials"),
+    *("private_key", "otp", "totp", "totp_secret", "recovery_code", "recovery_codes", "pin", "cvv", "card_number"),
+    *("ssn", "iban"),
+)
+REFUSED_NAMES: Final = frozenset(_FIELDS) | frozenset(_REGISTERED) | frozenset(_SECRET)
+"""What the operator's hook must not set, in any case, hyphens counting as underscores. Ours and the registered ones: a
+second `exp`, or a `cnf` that nobody checked, would change what a token means. And what must never be readable by
+whoever holds the token: a JWT is signed, not sealed."""
+_MAX_NAME: Final = 64
+_MAX_HEADERS: Final = 16
+
+_read = msgspec.json.Decoder(Claims).decode
+_write = msgspec.json.Encoder().encode
+
+
+class AccessTokenVerifier:
+    """Takes an access token to its claims. Safe to share between threads; does no I/O.
+
+    Args:
+        keys: the issuer's keys. They are bound to this issuer by being given together with it, here and nowhere else.
+        issuer: what `iss` must equal, character for character.
+        audience: who we are: one name or several, of which `aud` must hold at least one.
+        leeway: seconds by which clocks may differ, at most 60.
+        longest: seconds a token may live from `iat` to `exp`. Whoever relies on the revocation log names what the
+            authority keeps to: entries are kept no longer.
+        clock: what gives the time where the caller does not.
+    """
+
+    __slots__ = ("audience", "clock", "issuer", "keys", "leeway", "longest")
+
+    keys: KeySet
+    """May be replaced at any time, for all threads at once; what was known of the old ones is forgotten with them."""
+
+    def __init__(
+        self,
+        *,
+        keys: Key | KeySet,
+        issuer: str,
+        audience: str | Iterable[str],
+        leeway: float = 10.0,
+        longest: float = MAX_TIME,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises `Misconfigured` for an empty issuer or audience, or a leeway beyond `MAX_LEEWAY`."""
+        names = (audience,) if isinstance(audience, str) else tuple(audience)
+        if type(issuer) is not str or not issuer:
+            raise Misconfigured("a verifier needs an issuer")
+        if not names or not all(type(name) is str and name for name in names):
+            raise Misconfigured("a verifier needs an audience")
+        if not 0 <= leeway <= MAX_LEEWAY:
+            raise Misconfigured("leeway is 0 to 60 seconds")
+        self.issuer, self.leeway, self.longest, self.clock = issuer, leeway, longest, clock
+        self.audience = {name: name for name in names}
+        self.keys = keys if isinstance(keys, KeySet) else keys.alone()
+
+    def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims:
+        """Verify a token and give its claims.
+
+        Raises:
+            InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
+        """
+        return self.verify(token, self.clock() if now is None else now)
+
+    def verify(self, token: str | bytes, now: float) -> Claims:
+        """Do the same where the time is known.
+
+        Raises:
+            InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
+        """
+        keys = self.keys
+        header, head, signed, payload, signature = take_apart(token, keys)
+        if header.typ not in TYPES:
+            # An ID token or a signed e-mail link by the same key must not open the door.
+            raise InvalidToken("typ is not that of an access token")
+        # The form of the claims is judged before the signature, because that bounds work; their meaning only after it.
+        claims = _ours(payload) or read_claims(payload)
+        if not header.check(signature, signed):
+            raise InvalidToken("the signature does not hold")
+        if head not in keys.known_headers:
+            keys.remember(head, header)
+        if claims.iss != self.issuer:
+            raise InvalidToken("iss is another")
+        aud = claims.aud
+        if aud not in self.audience if type(aud) is str else self.audience.keys().isdisjoint(aud):
+            raise InvalidToken("aud is another")
+        exp, iat, nbf, leeway = claims.exp, claims.iat, claims.nbf, self.leeway
+        if not now < exp + leeway:
+            raise InvalidToken("expired")
+        if not iat <= now + leeway:
+            raise InvalidToken("issued in the future")
+        if exp < iat:
+            raise InvalidToken("expired before it was issued")
+        if exp - iat > self.longest:
+            raise InvalidToken("lives longer than any token of this issuer")
+        if nbf is not None and not nbf <= now + leeway:
+            raise InvalidToken("not valid yet")
+        force_setattr(claims, "kid", header.key.kid)
+        return claims
+
+
+def _ours(payload: bytes) -> Claims | None:
+    """Read claims that are spelled as we spell them; None for any others, good or bad."""
+    try:
+        claims = _read(payload)
+        # Compared with what we would have written: equal bytes leave no room for a second reading.
+        if _write(claims) == payload and not claims.kid and not claims.extra:
+            return claims
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        pass
+    return None
+
+
+def read_claims(payload: bytes) -> Claims:
+    """Read claims in whatever order and spelling they come, as strictly.
+
+    Raises:
+        InvalidToken: it is not one strict JSON object, or a claim is missing or of the wrong type.
+    """
+    try:
+        members = strict_json.decode_object(payload)
+        ours = {name: value for name, value in members.items() if name in _MEMBERS}
+        ours.setdefault("epoch", 0)  # the lowest: whatever revokes any epoch of the subject covers it
+        ours.setdefault("amr", ())
+        ours.setdefault("roles", ())
+        extra = {name: value for name, value in members.items() if name not in _MEMBERS}
+        return msgspec.convert({**ours, "extra": extra}, Claims)
+    except strict_json.MalformedJSON as refusal:
+        raise InvalidToken(f"claims: {refusal}") from None
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        raise InvalidToken("claims: one is missing or of the wrong type") from None
+
+
+class AccessTokenIssuer:
+    """Writes access tokens for one issuer and its audience.
+
+    Args:
+        issuer: `iss`, the public URL.
+        audience: `aud`, one name or several.
+        budget: bytes a whole token may have.
+    """
+
+    __slots__ = ("_audience", "_headers", "budget", "issuer")
+
+    def __init__(self, *, issuer: str, audience: str | Iterable[str], budget: int = SIZE_BUDGET) -> None:
+        """Raises `Misconfigured` for an empty issuer or audience, or a budget that no verifier of ours would accept."""
+        names = (audience,) if isinstance(audience, str) else tuple(audience)
+        if not issuer:
+            raise Misconfigured("an issuer needs a name")
+        if not names or not all(type(name) is str and name for name in names) or len(set(names)) != len(names):
+            raise Misconfigured("an audience is at least one name, each once")
+        if not 0 < budget <= MAX_TOKEN:
+            raise Misconfigured("the size budget of a token is at most 8,192 bytes")
+        self.issuer, self.budget = issuer, budget
+        self._audience = names[0] if len(names) == 1 else names
+        self._headers: dict[Key, bytes] = {}
+
+    def __call__(
+        self,
+        *,
+        key: Key,
+        now: float,
+        lifetime: float,
+        subject: str,
+        client_id: str,
+        epoch: int,
+        amr: Iterable[str],
+        roles: Iterable[str],
+        auth_time: float | None = None,
+        session_id: str | None = None,
+        scope: str = "",
+        extra: Mapping[str, Any] | None = None,
+        token_id: str | None = None,
+    ) -> str:
+        """Issue one token.
+
+        Args:
+            key: the private key that signs now.
+            now: when the row it speaks for was read: `exp` counts from it, in whole seconds, rounded down.
+            lifetime: seconds.
+            auth_time: when the subject proved itself; None where nobody did, as for a client of its own.
+            session_id: None for a stateless token.
+            extra: what the operator's hook adds.
+            token_id: `jti`; a new one if not given.
+
+        Raises:
+            Misconfigured: the token is over its budget, a name in `extra` is refused or its value has no form in
+                JSON, the lifetime is not positive, or a symmetric key is shared by more than one audience.
+            InvalidKey: the key has no private part.
+        """
+        if not lifetime > 0 or not 0 <= now <= now + lifetime <= MAX_TIME:
+            raise Misconfigured("a token's lifetime is more than 0 seconds")
+        if key.symmetric and type(self._audience) is not str:
+            # Each audience could mint tokens for all the others.
+            raise Misconfigured("an HMAC key must not be shared by several audiences")
+        payload = _write(
+            Claims(
+                iss=self.issuer,
+                sub=subject,
+                aud=self._audience,
+                exp=int(now + lifetime),
+                iat=int(now),
+                jti=new_id() if token_id is None else token_id,
+                client_id=client_id,
+                sid=session_id,
+                epoch=epoch,
+                auth_time=None if auth_time is None else int(auth_time),
+                amr=tuple(amr),
+                roles=tuple(roles),
+                scope=scope,
+            )
+        )
+        if extra:
+            payload = payload[:-1] + b"," + _write(_checked_extra(extra))[1:]
+        header = self._headers.get(key)
+        if header is None:
+            if len(self._headers) >= _MAX_HEADERS:
+                self._headers.clear()
+            header = self._headers[key] = encode_header(key, "at+jwt")
+        token = sign_encoded(header, payload, key)
+        if len(token) > self.budget:
+            text = (
+                f"An access token has {len(token):,} bytes, over its budget of {self.budget:,}. "
+                "Put less in it: fewer roles, shorter extra claims, one audience, or ES256 instead of RS256."
+            )
+            raise Misconfigured(text, message=text)
+        return token
+
+
+def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    for name in extra:
+        if type(name) is not str or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+            raise Misconfigured("the name of an extra claim is printable text of at most 64 characters")
+        if name.lower().replace("-", "_") in REFUSED_NAMES:
+            text = (
+                f"The claim {name!r} cannot be added to access tokens: it is reserved, or must not be readable in one."
+            )
+            raise Misconfigured(text, message=text)
+    held = dict(extra)
+    try:
+        strict_json.check_value(held)
+    except strict_json.MalformedJSON as refusal:
+        raise Misconfigured(f"extra claims: {refusal}") from None
+    return held

@@ -1,0 +1,76 @@
+"""Audit events: what happened to whom, by whom, from where, and how it ended.
+
+An event is written in the transaction of the change it records: no change without its event, no event without its
+change. No event holds a secret, and none a token: sessions are named by their public id. An ordinary rotation of a
+refresh token is no event (it is in the session's row); everything unusual about one is.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_ordered_id
+
+__all__ = ["AuditEvent", "EventName", "Outcome", "event"]
+
+EventName = Literal[
+    "account_created", "account_disabled", "account_enabled", "account_imported", "roles_changed",
+    "client_added", "client_removed",
+    "email_verification_sent", "email_verified",
+    "key_created", "key_exported", "key_revoked",
+    "log_begun", "login", "logout", "logout_all",
+    "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
+    "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
+    "session_ended", "session_started", "token_issued", "token_revoked",
+    "verifier_added", "verifier_removed",
+]  # fmt: skip
+Outcome = Literal["ok", "refused"]
+
+
+class AuditEvent(Struct, frozen=True, kw_only=True):
+    id: str
+    at: float
+    name: EventName
+    outcome: Outcome
+    subject: str
+    """Whom it concerns; empty where nobody is known."""
+    actor: str
+    """Who did it: a subject, `system`, or `cli`; empty for someone who proved nothing."""
+    session_id: str
+    client_id: str
+    address: str
+    country: str
+    device: str
+    detail: str
+    """One short sentence or word; never a secret."""
+
+
+def event(
+    name: EventName,
+    *,
+    now: float,
+    client: Client,
+    subject: str = "",
+    actor: str = "",
+    session_id: str = "",
+    client_id: str = "",
+    outcome: Outcome = "ok",
+    detail: str = "",
+) -> AuditEvent:
+    return AuditEvent(
+        id=new_ordered_id(now),
+        at=now,
+        name=name,
+        outcome=outcome,
+        subject=subject,
+        actor=actor,
+        session_id=session_id,
+        client_id=client_id,
+        address=client.address,
+        country=client.country,
+        device=client.device,
+        detail=detail[:200],
+    )

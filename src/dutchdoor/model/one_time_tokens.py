@@ -1,0 +1,67 @@
+"""One-time tokens: what a mail link or a set-up link carries. Single-use, bound to one purpose, short-lived.
+
+Only a hash is stored. The purpose is in the row and in the hash, so that a token mailed to verify an address resets no
+password; the address it was mailed to is in the row, so that it dies when the account's address changes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from dutchdoor.errors import InvalidToken
+from dutchdoor.model.ids import Opaque, new_id
+
+__all__ = ["OneTimeSecret", "OneTimeToken", "Purpose", "check", "issue"]
+
+Purpose = Literal["reset_password", "verify_email", "setup"]
+
+
+class OneTimeToken(Struct, frozen=True, kw_only=True):
+    """The stored half. `subject` is empty for the first administrator's set-up, who is nobody yet."""
+
+    id: str
+    purpose: Purpose
+    subject: str
+    email: str
+    secret_hash: bytes
+    created_at: float
+    expires_at: float
+
+    def __repr__(self) -> str:
+        return f"OneTimeToken(id={self.id!r}, purpose={self.purpose!r})"
+
+
+class OneTimeSecret(Opaque):
+    """The half that is mailed."""
+
+    __slots__ = ()
+    prefix = "ddo1_"
+
+
+def issue(
+    purpose: Purpose, *, subject: str, email: str, now: float, lives_for: float
+) -> tuple[OneTimeToken, OneTimeSecret]:
+    secret = OneTimeSecret.mint(new_id())
+    token = OneTimeToken(
+        id=secret.id,
+        purpose=purpose,
+        subject=subject,
+        email=email,
+        secret_hash=secret.hash(),
+        created_at=now,
+        expires_at=now + lives_for,
+    )
+    return token, secret
+
+
+def check(token: OneTimeToken | None, secret: OneTimeSecret, purpose: Purpose, now: float) -> OneTimeToken:
+    """Give the stored half if the presented one is its other half, for this purpose, in time. Raises `InvalidToken`."""
+    if token is None or not secret.matches(token.secret_hash):
+        raise InvalidToken("one-time token is unknown or was used")
+    if token.purpose != purpose:
+        raise InvalidToken(f"one-time token is for {token.purpose}, presented for {purpose}")
+    if now >= token.expires_at:
+        raise InvalidToken("one-time token has expired")
+    return token

@@ -1,0 +1,191 @@
+"""Sessions: one sign-in on one client, the server-side truth behind a cookie and behind a refresh token alike.
+
+Everything here is a decision: it takes what was read and `now`, and gives what to write. Nothing is read or written.
+Identifiers follow the OWASP session management guide: an id is made by us, at every sign-in anew, and one we did not
+make is never adopted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.errors import NotAuthenticated
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import Opaque, new_ordered_id
+from dutchdoor.model.policy import Policy
+from dutchdoor.model.principal import Principal, Verified
+
+__all__ = [
+    "Session",
+    "SessionToken",
+    "check_live",
+    "is_live",
+    "principal_of",
+    "renew",
+    "start",
+    "to_end_for",
+    "touched",
+]
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """One sign-in on one client. Instants are seconds since 1970 UTC; `revision` is the store's."""
+
+    id: str
+    subject: str
+    mode: Literal["session", "hybrid"]
+    client_id: str
+    scope: str
+    secret_hash: bytes
+    """Of the SessionToken; empty in the hybrid mode, whose tokens are derived from `salt`."""
+    salt: bytes
+    master_key_id: bytes
+    epoch: int
+    """The subject's epoch when the proof was read."""
+    amr: tuple[str, ...]
+    auth_time: float
+    created_at: float
+    last_seen_at: float
+    idle_expires_at: float
+    expires_at: float
+    generation: int = 0
+    sibling: int = 0
+    parent_sibling: int = -1
+    rotated_at: float = 0.0
+    sibling_at: float = 0.0
+    fingerprint: str
+    device: str
+    address: str
+    country: str
+    ended_at: float | None = None
+    end_reason: str = ""
+    revision: int = 0
+
+    def __repr__(self) -> str:
+        return f"Session(id={self.id!r}, subject={self.subject!r}, mode={self.mode!r})"
+
+
+class SessionToken(Opaque):
+    """What a browser's cookie holds: session id and secret, 53 characters."""
+
+    __slots__ = ()
+    prefix = "dds1_"
+
+
+def start(
+    verified: Verified,
+    *,
+    mode: Literal["session", "hybrid"],
+    client: Client,
+    client_id: str,
+    scope: str,
+    master_key_id: bytes,
+    now: float,
+    policy: Policy,
+) -> tuple[Session, SessionToken | None]:
+    """Start a session from a proof. In the session mode the token beside it is the only place its secret exists."""
+    session_id = new_ordered_id(now)
+    token = SessionToken.mint(session_id) if mode == "session" else None
+    return (
+        Session(
+            id=session_id,
+            subject=verified.subject,
+            mode=mode,
+            client_id=client_id,
+            scope=scope,
+            secret_hash=token.hash() if token else b"",
+            salt=b"" if token else secrets.token_bytes(16),
+            master_key_id=b"" if token else master_key_id,
+            epoch=verified.epoch,
+            amr=verified.amr,
+            auth_time=verified.at,
+            created_at=now,
+            last_seen_at=now,
+            idle_expires_at=min(now + policy.idle_for, now + policy.absolute_for),
+            expires_at=now + policy.absolute_for,
+            rotated_at=now,
+            sibling_at=now,
+            fingerprint=client.fingerprint,
+            device=client.device,
+            address=client.address,
+            country=client.country,
+        ),
+        token,
+    )
+
+
+def renew(session: Session, verified: Verified, now: float) -> tuple[Session, SessionToken | None]:
+    """Give a session new secrets after a new proof. Its public id stays; every token it had before is dead.
+
+    The salt changes too: were it kept, a thief's copy of the last refresh token would still be the parent of the new
+    one.
+    """
+    token = SessionToken.mint(session.id) if session.mode == "session" else None
+    renewed = replace(
+        session,
+        secret_hash=token.hash() if token else b"",
+        salt=b"" if token else secrets.token_bytes(16),
+        epoch=verified.epoch,
+        amr=verified.amr,
+        auth_time=verified.at,
+        generation=0,
+        sibling=0,
+        parent_sibling=-1,
+        rotated_at=now,
+        sibling_at=now,
+    )
+    return renewed, token
+
+
+def is_live(session: Session, account: Account, now: float) -> bool:
+    return session.ended_at is None and now < session.idle_expires_at and now < session.expires_at and account.active
+
+
+def check_live(session: Session, account: Account, now: float) -> None:
+    """Raises `NotAuthenticated` unless the session is live and its account may sign in; the reason is for the log."""
+    if session.ended_at is not None:
+        raise NotAuthenticated(f"session ended: {session.end_reason}")
+    if now >= session.expires_at:
+        raise NotAuthenticated("session reached its absolute expiry")
+    if now >= session.idle_expires_at:
+        raise NotAuthenticated("session was idle too long")
+    if not account.active:
+        raise NotAuthenticated("account is disabled")
+
+
+def touched(session: Session, now: float, policy: Policy) -> Session | None:
+    """Give the session as seen now, or None while its last sighting is recent enough not to write."""
+    if now - session.last_seen_at < policy.touch_every:
+        return None
+    return replace(session, last_seen_at=now, idle_expires_at=min(now + policy.idle_for, session.expires_at))
+
+
+def to_end_for(live: list[Session], policy: Policy) -> list[Session] | None:
+    """Say which live sessions one more sign-in ends: none, the least recently used, or None when it must be refused."""
+    if policy.max_sessions is None or len(live) < policy.max_sessions:
+        return []
+    if policy.at_limit == "refuse":
+        return None
+    by_use = sorted(live, key=lambda s: (s.last_seen_at, s.id))
+    return by_use[: len(live) - policy.max_sessions + 1]
+
+
+def principal_of(session: Session, account: Account) -> Principal:
+    return Principal(
+        subject=session.subject,
+        method="session",
+        session_id=session.id,
+        client_id=session.client_id,
+        roles=account.roles,
+        scope=session.scope,
+        auth_time=session.auth_time,
+        amr=session.amr,
+        expires_at=min(session.idle_expires_at, session.expires_at),
+        email=account.address,
+        name=account.name,
+    )

@@ -1,0 +1,36 @@
+"""Verifier keys: what a service shows to follow the revocation log and to ask about tokens, and for nothing else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from dutchdoor.model.ids import Opaque
+
+__all__ = ["VerifierKey", "VerifierSecret"]
+
+
+class VerifierSecret(Opaque):
+    """What a verifier presents as a bearer token. Printed once."""
+
+    __slots__ = ()
+    prefix = "ddv1_"
+
+
+class VerifierKey(Struct, frozen=True, kw_only=True):
+    """One credential of verifiers: all processes of one service share it."""
+
+    id: str
+    name: str
+    """Unique, and what a fence, the metrics and the operator call it by."""
+    secret_hash: bytes
+    created_at: float
+    may: Literal["", "accept"] = ""
+    """`accept`: its verifiers may accept tokens without a lease. Every fence waits for those until all tokens have
+    expired, and a key that was stolen must not be worth that.
+    """
+    revision: int = 0
+
+    def __repr__(self) -> str:
+        return f"VerifierKey(id={self.id!r}, name={self.name!r})"

@@ -1,0 +1,113 @@
+"""`docs/configuration.md`, written from the table of settings. Run this file as a module to write it anew."""
+
+from __future__ import annotations
+
+import sys
+
+from dutchdoor.server.config import DEFAULT_MASTER_KEY_FILE
+from dutchdoor.server.options import short_duration
+from dutchdoor.server.settings import GROUPS, SETTINGS, Setting
+
+__all__ = ["reference"]
+
+_HEAD = """\
+# Configuration
+
+This page is written from the code, and a test holds it: `python -m dutchdoor.server.config_docs > docs/configuration.md`.
+
+Nothing has to be set: `dutchdoor serve` serves this machine alone, on a SQLite file in the working directory. Every
+setting can be given in three ways, and the first that is given counts:
+
+1. as an argument: `dutchdoor serve --access-for 5m`
+2. in the environment: `DUTCHDOOR_ACCESS_FOR=5m`
+3. in a file: `access_for = "5m"` in the TOML file that `--config` or `DUTCHDOOR_CONFIG` names
+
+A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, stops the start and names the nearest that
+exists: a setting that is silently skipped is a protection you only believe to have. An empty variable is an unset one.
+Variables that Kubernetes makes for a Service called `dutchdoor` are not taken for settings.
+
+Durations are written `90s`, `10m`, `12h`, `30d`, `1h30m`, or as a plain number of seconds. Lists are repeated options
+(`--proxy 10.0.0.7 --proxy 10.0.0.8`), words separated by commas or spaces in the environment, and arrays in the file.
+
+A setting marked *secret* can also be read from a file: `DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, `--pepper-file`,
+`pepper_file` in the TOML file. Secrets are no arguments themselves, because everybody on the machine can see those; the
+addresses of the database and the mail server are, since most hold no password. `--mail` with one is refused, and
+`--database` or `--redis` with one is a finding of `check`. No value of these is ever printed.
+Placeholders, secrets of fewer than 16 bytes and secrets from public lists are refused.
+
+`dutchdoor check` lists what is unsafe in a configuration, with the reason, and exits with 1 if something matters.
+
+These are not settings, because they follow from others: the names of cookies and their Secure attribute, and HSTS (from
+`public_url`), the issuer of tokens (`public_url`, or `http://localhost:PORT` without one), HttpOnly and SameSite.
+
+## A server behind nginx on the same machine
+
+```toml
+public_url = "https://auth.example.com"
+proxy = ["127.0.0.1", "::1"]
+database = "sqlite:////var/lib/dutchdoor/door.db"
+master_key_file = "/etc/dutchdoor/keys"
+mail_file = "/etc/dutchdoor/mail-url"
+require_verified_email = true
+security_contact = "mailto:security@example.com"
+```
+"""
+
+
+def reference() -> str:
+    """Write the page."""
+    parts = [_HEAD]
+    for group, sentence in GROUPS.items():
+        parts.append(f"## {group}\n\n{sentence}\n")
+        parts += [_entry(setting) for setting in SETTINGS if setting.group == group]
+    return "\n".join(parts)
+
+
+def _entry(setting: Setting) -> str:
+    facts = [f"default: {_default(setting)}"]
+    if setting.choices:
+        facts.append("one of " + ", ".join(f"`{choice}`" for choice in setting.choices))
+        if setting.kind == "list":
+            facts[-1] = facts[-1].replace("one of", "any of")
+    else:
+        facts.append(_UNITS[setting.kind])
+    if setting.least is not None and setting.most is not None:
+        facts.append(f"{_number(setting, setting.least)} to {_number(setting, setting.most)}")
+    if setting.fallback:
+        facts.append(f"also read from `{setting.fallback}`")
+    return f"### {setting.name}\n\n{setting.does}\n\n*{'; '.join(facts)}.* {setting.why}\n"
+
+
+_UNITS = {
+    "text": "text",
+    "url": "URL, secret",
+    "secret": "text, secret",
+    "path": "path of a file",
+    "list": "list",
+    "count": "number",
+    "duration": "duration",
+    "switch": "true or false",
+}
+
+
+def _number(setting: Setting, value: float) -> str:
+    return short_duration(value) if setting.kind == "duration" else f"{value:,.0f}"
+
+
+def _default(setting: Setting) -> str:
+    default = setting.default
+    if setting.name == "master_key":
+        return f"the file `{DEFAULT_MASTER_KEY_FILE}`"
+    if default is None or default == "":
+        return "not set"
+    if default == ():
+        return "empty"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if setting.kind == "duration":
+        return f"`{short_duration(default)}`"
+    return ", ".join(f"`{each}`" for each in (default if isinstance(default, tuple) else (default,)))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

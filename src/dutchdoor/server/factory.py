@@ -1,0 +1,101 @@
+"""From settings to the same `Auth` that an application would have made for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dutchdoor.auth import Auth, read_or_make_master_key
+from dutchdoor.credentials.hashing import available_cores
+from dutchdoor.credentials.password import PROFILES, PasswordHasher
+from dutchdoor.errors import InvalidKey, Misconfigured
+from dutchdoor.mail import Transport
+from dutchdoor.mail.console import ConsoleTransport
+from dutchdoor.mail.file import FileTransport
+from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.model.master_key import MasterKeys
+from dutchdoor.server.config import Settings
+from dutchdoor.stores.base import Store
+
+__all__ = ["another_master_key", "local_url", "make_auth", "sqlite_file"]
+
+
+def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
+    """Put the settings together, over the store they name or one around it; nothing is opened yet. Raises "
+    "`Misconfigured`.
+    """
+    pepper = settings.pepper
+    return Auth(
+        store or settings.database.reveal(),
+        redis="" if settings.redis is None else settings.redis.reveal(),
+        master_key=_master_keys(settings),
+        public_url=settings.public_url,
+        local_url=local_url(settings),
+        hosts=settings.other_host,
+        proxies=settings.proxy,
+        origins=settings.origin,
+        audience=settings.audience,
+        policy=settings.policy,
+        alg=settings.alg,
+        lease=settings.lease,
+        product=settings.product,
+        mail=_mail(settings),
+        hasher=PasswordHasher(
+            PROFILES[settings.password_hash],
+            pepper=None if pepper is None else pepper.reveal().encode(),
+            # The machine's cores are hashed on once, however many processes share them.
+            workers=max(1, available_cores() // settings.workers),
+        ),
+        security_contact=settings.security_contact,
+    )
+
+
+def another_master_key(exc: InvalidKey) -> Misconfigured:
+    """What to tell whoever starts a second node, or restores, without the key of the first."""
+    return _wrong(
+        f"The master key is not the one that this database was made with: {exc.reason}. All nodes have the same one: "
+        "name its file with --master-key-file or DUTCHDOOR_MASTER_KEY_FILE."
+    )
+
+
+def local_url(settings: Settings) -> str:
+    """The issuer where there is no public URL."""
+    return f"http://localhost:{settings.port}"
+
+
+def sqlite_file(settings: Settings) -> Path | None:
+    """The file the database is in, if it is SQLite."""
+    url = settings.database.reveal()
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+
+def _master_keys(settings: Settings) -> MasterKeys:
+    if settings.master_key is not None:
+        return MasterKeys.parse(settings.master_key.reveal())
+    database, file = sqlite_file(settings), Path(settings.master_key_file)
+    if database is not None and database.exists() and not file.exists():
+        # A fresh key would open nothing in there, and its file would stand in the way of the right one.
+        raise _wrong(
+            f"The database {database} is there, and its master key file {file} is not. Name it with --master-key-file "
+            "or DUTCHDOOR_MASTER_KEY_FILE, or give the key in DUTCHDOOR_MASTER_KEY."
+        )
+    return read_or_make_master_key(file)
+
+
+def _mail(settings: Settings) -> Transport:
+    url = settings.mail.reveal()
+    scheme, _, rest = url.partition(":")
+    host = urlsplit(settings.public_url or "").hostname or "localhost"
+    sender = settings.mail_from or f"noreply@{host}"
+    if scheme == "console" and not rest.strip("/"):
+        return ConsoleTransport()
+    if scheme == "file" and rest.strip("/"):
+        return FileTransport(Path("/" + rest.lstrip("/") if rest.startswith("///") else rest), sender=sender)
+    if scheme in {"smtp", "smtps"}:
+        return SmtpTransport(url, sender=sender)
+    # Not repeated: what stands there may be a password.
+    raise _wrong(f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465.")
+
+
+def _wrong(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)

@@ -1,0 +1,170 @@
+"""What the server tells about itself: one line for each transition, one for each request if asked, and counters.
+
+Transitions are told from where all of them pass, the commit: nothing can happen without its line, and no line is
+written for what was not committed. No line and no label holds a token, a query string or a header; a path is
+written as its route, because somebody may have put a token into it.
+
+What is off costs nothing: `serve` wraps the application only if requests are logged or counted.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.server.config import Secret
+from dutchdoor.stores.base import Change, Committed, Log, Store
+from dutchdoor.web.api import Route
+
+__all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_transitions"]
+
+events_log = logging.getLogger("dutchdoor.model.audit_events")
+access_log = logging.getLogger("dutchdoor.jose.claims")
+
+Commit = Callable[[Sequence[Change], Committed, float], None]
+
+
+class ToldStore:
+    """A store that tells of each commit once it has happened. Reads are the store's own, at no cost."""
+
+    def __init__(self, store: Store, *told: Commit) -> None:
+        self._store, self._commit, self._told = store, store.commit, told
+        self.first_epoch = store.first_epoch
+        self.open, self.close = store.open, store.close
+        self.session, self.sessions_of = store.session, store.sessions_of
+        self.account, self.account_by_email, self.accounts = store.account, store.account_by_email, store.accounts
+        self.credential, self.one_time_token = store.credential, store.one_time_token
+        self.keys, self.client, self.clients = store.keys, store.client, store.clients
+        self.verifier_key, self.verifier_keys = store.verifier_key, store.verifier_keys
+        self.head, self.watch, self.read_log = store.head, store.watch, store.read_log
+        self.live_revocations, self.begin_log_epoch = store.live_revocations, store.begin_log_epoch
+        self.node_register, self.node_renew = store.node_register, store.node_renew
+        self.node_rows, self.node_forget = store.node_rows, store.node_forget
+        self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
+
+    @property
+    def newest_log(self) -> int:
+        return self._store.newest_log
+
+    async def commit(self, *changes: Change) -> Committed:
+        started = time.perf_counter()
+        committed = await self._commit(*changes)
+        took = time.perf_counter() - started
+        for told in self._told:
+            told(changes, committed, took)
+        return committed
+
+
+def log_transitions(changes: Sequence[Change], _committed: Committed, _took: float) -> None:
+    """Write one line for each audit event of a commit."""
+    for change in changes:
+        if isinstance(change, Log):
+            events_log.info("%s", event_line(change.event))
+
+
+def event_line(event: AuditEvent) -> str:
+    """Write an event as `name=value` pairs; values that are not plain words as JSON text, so that each stays one."""
+    pairs = [("event", event.name), ("outcome", event.outcome), ("id", event.id)]
+    pairs += [
+        (name, getattr(event, name))
+        for name in ("subject", "actor", "session_id", "client_id", "address", "country", "device", "detail")
+    ]
+    return " ".join(f"{name}={_value(value)}" for name, value in pairs if value)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+-]+")
+
+
+def _value(value: str) -> str:
+    # A line break in a value would be a line of its own that nobody wrote.
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
+
+
+class Counting(Protocol):
+    """Who counts answers: `dutchdoor.server.metrics.Counters`, which is loaded only where somebody counts."""
+
+    def answered(self, route: str, status: int) -> None: ...
+
+    def text(self) -> bytes: ...
+
+
+class Watched:
+    """The application, with a line or a count for each of its answers."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Sequence[Route],
+        *,
+        counters: Counting | None,
+        metrics_token: Secret | None,
+        log: bool,
+    ) -> None:
+        self._app, self._counters, self._log = app, counters, log
+        self._token = None if metrics_token is None else metrics_token.reveal().encode()
+        exact = {route.path for route in routes if "{" not in route.path}
+        patterns = [
+            (re.compile(re.sub(r"\\\{[a-z_]+\\\}", "[^/]+", re.escape(path))), path)
+            for path in sorted({route.path for route in routes} - exact)
+        ]
+
+        @lru_cache(maxsize=1024)
+        def named(path: str) -> str:
+            if path in exact:
+                return path
+            return next((name for pattern, name in patterns if pattern.fullmatch(path)), "(none)")
+
+        self._named = named
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._token is not None and scope["path"] == "/metrics":
+            await self._metrics(scope, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = self._named(scope["path"])
+            if self._counters is not None:
+                self._counters.answered(route, status)
+            if self._log:
+                method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+                peer = (scope.get("client") or ("-",))[0]
+                took = (time.perf_counter() - started) * 1000
+                access_log.info("method=%s route=%s status=%d ms=%.1f peer=%s", method, route, status, took, peer)
+
+    async def _metrics(self, scope: MutableMapping[str, Any], send: Send) -> None:
+        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = sent.partition(b" ")
+        common = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+        if scheme.lower() == b"bearer" and hmac.compare_digest(token, self._token or b"\0") and self._counters:
+            status, body = 200, self._counters.text()
+            common.append((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"))
+        else:
+            status, body = 401, b""
+            common.append((b"www-authenticate", b'Bearer realm="metrics"'))
+        headers = [*common, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})

@@ -1,0 +1,169 @@
+"""The counters behind /metrics, in the text format of Prometheus.
+
+A file of its own because its library takes 2 MB of every process: `serve` loads it by name, and only where /metrics is
+asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from dutchdoor.stores.base import Change, Committed, End, EndAll, Log
+from dutchdoor.web.api import Api
+from dutchdoor.web.verifiers import Followed, followed
+
+__all__ = ["Counters", "forget", "open_metrics_port"]
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+LOOK_EVERY = 5.0
+"""Seconds between two looks at who follows: a look costs a microsecond or two for each of them."""
+
+_Mode = Literal["livesum", "livemax", "livemin"]
+
+
+class Counters:
+    """The server's counters, in one process or, where `PROMETHEUS_MULTIPROC_DIR` is set, over all of them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._events = self._counter("events", "Audit events.", "name", "outcome")
+        self._sign_ins = self._counter("sign_ins", "Sign-ins; refused ones include reauthentication.", "outcome")
+        self._ended = self._counter("sessions_ended", "Sessions ended.", "reason")
+        self._refreshes = self._counter("refreshes", "Answers to refresh requests.", "outcome")
+        self._answers = self._counter("http_answers", "Answers over HTTP.", "route", "status")
+        self._commits = Histogram(
+            "dutchdoor_commit_seconds",
+            "Time from a commit's request to its being on disk.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 6.0),
+            registry=self.registry,
+        )
+        self._hashing = Gauge(
+            "dutchdoor_hashing_queue",
+            "Passwords that are being hashed, or wait to be.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._fences = Histogram(
+            "dutchdoor_fence_seconds",
+            "How long calls that revoke waited for their fence, by how it stood then.",
+            ("state",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0),
+            registry=self.registry,
+        )
+        self._waiting = self._gauge("fences_waiting", "Calls that wait for a fence.", "livesum")
+        self._followers = self._gauge("followers", "Processes that follow the log.", "livesum", "credential")
+        self._behind = self._gauge(
+            "followers_behind", "Entries that the slowest has not acknowledged.", "livemax", "credential"
+        )
+        self._leases = self._gauge("followers_lease_seconds", "The longest lease left.", "livemax", "credential")
+        self._entries = self._gauge("revocation_entries", "Live entries of the revocation log.", "livemax")
+        self._seq = self._gauge("revocation_seq", "The last entry that was applied; the lowest.", "livemin")
+        self._own_lease = self._gauge("lease_seconds", "What is left of the node's own lease; the least.", "livemin")
+        self._stale = self._gauge("stale", "Processes that would have to read the log at the next request.", "livesum")
+        self._children: dict[tuple[str, int], Any] = {}
+        self._refresh_children: dict[int, Any] = {}
+        self._queue: Callable[[], int] | None = None
+        self._api: Api | None = None
+        self._looked_at = -math.inf
+        self._seen: set[str] = set()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"dutchdoor_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, mode: _Mode, *labels: str) -> Gauge:
+        return Gauge(f"dutchdoor_{name}", text, labels, registry=self.registry, multiprocess_mode=mode)
+
+    def watch_hashing(self, length: Callable[[], int]) -> None:
+        """Ask this for the length of the hashing queue whenever something was answered or asked."""
+        self._queue = length
+
+    def watch_fences(self, api: Api) -> None:
+        """Tell of fences, and from time to time of who follows."""
+        self._api = api
+        api.fences.told = lambda state, took: self._fences.labels(state).observe(took)
+
+    def _look(self) -> None:
+        """Write down who follows. Per key, since there is no end to the ids of processes."""
+        now = time.monotonic()
+        if self._api is None or now - self._looked_at < LOOK_EVERY:
+            return
+        self._looked_at = now
+        fencing = self._api.authority.fencing
+        found = {each.credential: each for each in followed(fencing)}
+        for name in self._seen | set(found):
+            each = found.get(name, Followed(name, 0, 0, 0.0))
+            self._followers.labels(name).set(each.processes)
+            self._behind.labels(name).set(each.behind)
+            self._leases.labels(name).set(each.lease_left)
+        self._seen = set(found)
+        self._waiting.set(self._api.fences.waiting)
+        self._entries.set(len(fencing.log))
+        self._seq.set(fencing.node.applied_seq)
+        self._own_lease.set(fencing.node.lease_left(fencing.now()))
+        self._stale.set(not fencing.is_current())
+
+    def committed(self, changes: Sequence[Change], committed: Committed, took: float) -> None:
+        self._commits.observe(took)
+        for change in changes:
+            if isinstance(change, Log):
+                event = change.event
+                self._events.labels(event.name, event.outcome).inc()
+                if event.name in {"session_started", "token_issued"}:
+                    self._sign_ins.labels("ok").inc()
+                elif event.name == "login" and event.outcome == "refused":
+                    self._sign_ins.labels("refused").inc()
+            elif isinstance(change, End):
+                self._ended.labels(change.reason).inc()
+            elif isinstance(change, EndAll):
+                self._ended.labels(change.reason).inc(committed.ended)
+
+    def answered(self, route: str, status: int) -> None:
+        child = self._children.get((route, status))
+        if child is None:
+            child = self._children[route, status] = self._answers.labels(route, str(status))
+        child.inc()
+        if route == "/auth/refresh":
+            outcome = _REFRESH.get(status, "failed")
+            self._refreshes.labels(outcome).inc()
+        if self._queue is not None:
+            self._hashing.set(self._queue())
+        self._look()
+
+    def text(self) -> bytes:
+        self._looked_at = -math.inf
+        self._look()
+        return generate_latest(_everybodys(self.registry))
+
+
+_REFRESH = {200: "ok", 401: "refused", 409: "superseded", 429: "limited", 503: "unavailable"}
+
+
+def _everybodys(own: CollectorRegistry) -> CollectorRegistry:
+    """The counters of all processes of this server; this one's where it is alone."""
+    if MULTIPROCESS not in os.environ:
+        return own
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # prometheus-client types only part of itself
+    return together
+
+
+def forget(pid: int) -> None:
+    """Take a process that has ended out of what is told of living ones. What it counted stays counted."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def open_metrics_port(port: int, counters: Counters | None) -> None:
+    """Answer on a port of its own, on this machine alone. Without `counters`, with those the worker processes keep.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    registry = CollectorRegistry() if counters is None else counters.registry
+    start_http_server(port, addr="127.0.0.1", registry=_everybodys(registry))

@@ -1,0 +1,1 @@
+"""The verbs: what the authority does with records, one file an idea."""

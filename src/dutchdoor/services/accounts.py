@@ -1,0 +1,721 @@
+"""The directory: the bundled accounts and their passwords, for whoever does not bring users of their own.
+
+Every verb here takes the client at the other end, counts the attempt before it does any work, and says the same thing
+in the same time whether an address has an account or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.credentials.legacy import recognise
+from dutchdoor.credentials.password import PasswordHasher
+from dutchdoor.credentials.strength import check_new_password
+from dutchdoor.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    InvalidToken,
+    NotAuthenticated,
+    NotFound,
+    RateLimited,
+    SessionLimitReached,
+    Taken,
+    Unavailable,
+    WrongCredentials,
+)
+from dutchdoor.mail import Transport
+from dutchdoor.mail.letters import Letters
+from dutchdoor.model import one_time_tokens
+from dutchdoor.model import rate_limits as limit_rules
+from dutchdoor.model.accounts import Account, Credential, new_account, with_roles
+from dutchdoor.model.audit_events import AuditEvent, EventName, event
+from dutchdoor.model.email_address import canonical
+from dutchdoor.model.http_client import Client, network_of
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken, Purpose
+from dutchdoor.model.policy import Mode
+from dutchdoor.model.principal import Verified
+from dutchdoor.model.rate_limits import Bucket, Limit, Limits, Standing
+from dutchdoor.model.sessions import Session
+from dutchdoor.services.fencing import Ended, ended
+from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.tokens import RACES
+from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, Forgive, Log, Swap, Take
+
+__all__ = ["Directory", "Welcome"]
+
+PASSWORD = "password"
+RECENT = 4
+"""Sign-ins whose networks count as the owner's."""
+log = logging.getLogger("dutchdoor")
+
+
+class Welcome(Struct, frozen=True, kw_only=True):
+    """A proof that succeeded, and the mark by which this browser is known next time it is asked for this account."""
+
+    verified: Verified
+    account: Account
+    mark: str
+    familiar: bool
+    """Whether the account signed in from here before, or never signed in at all."""
+
+
+class Directory:
+    """Accounts and passwords over one authority and its store."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        hasher: PasswordHasher,
+        mail: Transport,
+        letters: Letters,
+        limits: Limits = limit_rules.DEFAULT_LIMITS,
+        product: str = "dutchdoor",
+        breached: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.authority, self.store, self.policy, self.clock = (
+            authority,
+            authority.store,
+            authority.policy,
+            authority.clock,
+        )
+        self.hasher, self.mail, self.letters = hasher, mail, letters
+        self.limits, self.product, self.breached = limits, product, breached
+        self._mark_key = authority.master.current.derive("device mark")
+        self._digest_key = authority.master.current.derive("account digest")
+        self._posting: set[asyncio.Task[None]] = set()
+        authority.on_theft = self._tell_of_theft  # type: ignore[method-assign]
+
+    async def close(self) -> None:
+        """Wait for mail that is on its way, a few seconds at most."""
+        if self._posting:
+            await asyncio.wait(self._posting, timeout=5)
+        self.hasher.close()
+
+    # Registering
+
+    async def register(self, email: str, password: str, name: str, *, client: Client) -> Account | None:
+        """Make an account. With verified e-mail required gives None always, and the rest goes by mail.
+
+        Raises:
+            InvalidInput, WeakPassword: the address or the password is not acceptable.
+            Taken: the address has an account, where saying so is allowed.
+            RateLimited: too many registrations from there.
+        """
+        key = canonical(email)
+        await self._take([(self.limits.register_by_address, client.network)])
+        password = self._acceptable(password, key, name)
+        if not self.policy.require_verified_email:
+            return await self._add(key, email, name, await self.hasher.hash(password), client=client)
+        await self._take([(self.limits.register_by_mailbox, self._digest(key))])
+        # The hash is made either way, or the time taken would tell whose address is known.
+        encoded = await self.hasher.hash(password)
+        self._post(self._register_quietly(key, email, name, encoded, client))
+        return None
+
+    async def _register_quietly(self, key: str, email: str, name: str, encoded: str, client: Client) -> None:
+        try:
+            account = await self._add(key, email, name, encoded, client=client)
+        except Taken:
+            found = await self.store.account_by_email(key)
+            if found is not None and found.address:
+                await self.mail.send(self.letters.already_registered(found.address))
+            return
+        await self._send_verification(account, client)
+
+    async def _add(
+        self, key: str, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
+        verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
+        how: EventName = "account_created",
+    ) -> Account:  # fmt: skip
+        now = self.clock()
+        account = new_account(email=key, address=email.strip(), name=name, now=now, roles=roles, verified=verified)
+        if disabled:
+            account = replace(account, status="disabled")
+        changes: list[Change] = [Add(account), *also]
+        if encoded is not None:
+            changes.append(
+                Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=encoded, created_at=now))
+            )
+        changes.append(Log(event(how, now=now, client=client, subject=account.subject, actor=actor or account.subject)))
+        try:
+            await self.store.commit(*changes)
+        except Conflict:
+            raise Taken("the address has an account") from None
+        return account
+
+    async def create(
+        self,
+        email: str,
+        *,
+        client: Client,
+        actor: str,
+        name: str = "",
+        roles: tuple[str, ...] = (),
+        password: str | None = None,
+    ) -> Account:
+        """Make an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
+        (by a command on the server's own machine; never over the network). Raises `Taken`, `InvalidInput`,
+        `WeakPassword`.
+        """
+        key = canonical(email)
+        encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
+        account = await self._add(
+            key, email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor
+        )
+        if encoded is None:
+            await self.send_reset(account, client=client, actor=actor)
+        return account
+
+    async def adopt(
+        self,
+        email: str,
+        encoded: str | None,
+        *,
+        name: str = "",
+        roles: tuple[str, ...] = (),
+        verified: bool = False,
+        disabled: bool = False,
+        client: Client,
+    ) -> Account:
+        """Import an account with the password hash it had elsewhere; it is upgraded at its first log-in.
+
+        Raises `Taken`, and `InvalidInput` for a hash of a kind we refuse (plain MD5, SHA-1) or do not know.
+        """
+        key = canonical(email)
+        if encoded is not None:
+            recognise(encoded)
+        return await self._add(
+            key,
+            email,
+            name,
+            encoded,
+            client=client,
+            roles=_roles(roles),
+            verified=verified,
+            disabled=disabled,
+            actor="cli",
+            how="account_imported",
+        )
+
+    # Signing in
+
+    async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
+        """Check an address and a password. Unknown, disabled and wrong are one answer, after the same work.
+
+        Raises:
+            WrongCredentials: that is not an address and its password.
+            RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
+            Forbidden: right, but the address must be verified first; a new mail is on its way.
+        """
+        welcome, forgiving = await self._prove(email, password, client, marks)
+        await self.store.commit(forgiving)
+        return welcome
+
+    async def _prove(self, email: str, password: str, client: Client, marks: str) -> tuple[Welcome, Forgive]:
+        """`prove`, and the forgetting of failures that success brings, to be written with whatever else is."""
+        now = self.clock()
+        try:
+            key = canonical(email)
+        except InvalidInput:
+            key = ""
+        digest = self._digest(key)
+        account = await self.store.account_by_email(key) if key else None
+        device = limit_rules.find_mark(self._mark_key, marks, account=digest, now=now)
+        networks = await self._recent_networks(account, now) if account is not None and not device else set()
+        standing = limit_rules.standing_of(device=device, network=client.network, recent_networks=networks)
+        buckets = limit_rules.sign_in_buckets(
+            self.limits,
+            account=digest,
+            network=client.network,
+            standing=standing,
+            device=device,
+            known=account is not None,
+        )
+        wait, by = await self.store.hit(buckets, now)
+        if wait > 0:
+            raise RateLimited(by, retry_after=wait)
+        credential = await self.store.credential(account.subject, PASSWORD) if account is not None else None
+        if credential is None or account is None:
+            await self.hasher.verify_nothing(password)
+            right = False
+        else:
+            right = await self.hasher.verify(password, credential.proof)
+        if not right or account is None or credential is None or not account.active:
+            await self._refuse(
+                account, client, "unknown address" if account is None else "wrong password" if not right else "disabled"
+            )
+            raise WrongCredentials("sign-in refused")
+        if self.policy.require_verified_email and account.email_verified_at is None:
+            # Whoever registered somebody else's address knows its password, and must not make us a nuisance with it.
+            with suppress(RateLimited):
+                await self._take([(self.limits.register_by_mailbox, digest)])
+                self._post(self._send_verification(account, client))
+            await self._refuse(account, client, "address not verified")
+            raise Forbidden(
+                "address not verified", message="Verify your e-mail address first. A new message is on its way."
+            )
+        if self.hasher.needs_rehash(credential.proof):
+            await self._rehash(credential, password, client)
+        welcome = Welcome(
+            verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
+            account=account,
+            mark=self._marked(marks, digest, device, now),
+            familiar=standing is not Standing.STRANGER or not networks,
+        )
+        ceilings = limit_rules.sign_in_ceilings(self.limits, digest)
+        return welcome, Forgive(give_back=buckets[:1], forget=(*buckets[1:2], *ceilings))
+
+    async def sign_in(
+        self,
+        email: str,
+        password: str,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        marks: str = "",
+        replacing: Sequence[Session] = (),
+    ) -> tuple[SignedIn, str]:
+        """Prove, and start. Gives what starts, and the browser's mark. Raises what `prove` and `Authority.start`
+        raise.
+        """
+        for last in (False, True):
+            welcome, forgiving = await self._prove(email, password, client, marks)
+            try:
+                signed_in = await self.authority.start(
+                    welcome.verified,
+                    mode=mode,
+                    client=client,
+                    client_id=client_id,
+                    replacing=replacing,
+                    also=[forgiving],
+                )
+            except SessionLimitReached:
+                await self.store.commit(forgiving)
+                raise
+            except NotAuthenticated:
+                # The account changed between proof and start: a role was given, or the password changed. Prove again.
+                if last:
+                    raise WrongCredentials("the account kept changing") from None
+            else:
+                if not welcome.familiar and welcome.account.address:
+                    letter = self.letters.new_device(welcome.account.address, client=client, at=self.clock())
+                    self._post(self.mail.send(letter))
+                return signed_in, welcome.mark
+        raise AssertionError
+
+    async def _recent_networks(self, account: Account, now: float) -> set[str]:
+        return {
+            network_of(session.address)
+            for session in await self.store.sessions_of(account.subject, limit=RECENT)
+            if now - session.created_at <= limit_rules.NETWORK_FOR
+        }
+
+    async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
+        # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
+        with suppress(Conflict, Unavailable):
+            fresh = replace(credential, proof=await self.hasher.hash(password))
+            record = event(
+                "password_rehashed", now=self.clock(), client=client, subject=credential.subject, actor="system"
+            )
+            await self.store.commit(Swap(fresh), Log(record))
+
+    async def _refuse(self, account: Account | None, client: Client, why: str) -> None:
+        # The address that was typed is not recorded: people type their password there.
+        record = event(
+            "login",
+            now=self.clock(),
+            client=client,
+            subject=account.subject if account else "",
+            outcome="refused",
+            detail=why,
+        )
+        await self.store.commit(Log(record))
+
+    # Changing and resetting the password
+
+    async def change_password(
+        self, account: Account, session: Session | None, current: str, new: str, *, client: Client, client_id: str
+    ) -> SignedIn:
+        """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this
+        one.
+
+        Raises:
+            WrongCredentials: the current password is not right.
+            WeakPassword, InvalidInput: the new one is not acceptable.
+            RateLimited: too many guesses at the current one.
+        """
+        await self._take(self._guesses_inside(account, session))
+        for _ in range(RACES):
+            credential = await self.store.credential(account.subject, PASSWORD)
+            if credential is None:
+                await self.hasher.verify_nothing(current)
+                raise WrongCredentials("the account has no password")
+            if not await self.hasher.verify(current, credential.proof):
+                await self._refuse(account, client, "wrong current password")
+                raise WrongCredentials("wrong current password")
+            new = self._acceptable(new, account.email or "", account.name, field="new_password")
+            fresh = replace(credential, proof=await self.hasher.hash(new))
+            now = self.clock()
+            raised = replace(account, epoch=account.epoch + 1)
+            changes: list[Change] = [
+                Swap(fresh),
+                Swap(raised),
+                *self.authority.ending_all(raised, "password_changed", now, session.id if session else None),
+                Discard(account.subject, "reset_password"),
+                self._forgiving(account),
+                Log(self._event("password_changed", account, client, now)),
+            ]
+            try:
+                signed_in = await self.authority.renew(
+                    session, account, raised=raised, client_id=client_id, changes=changes, amr=("pwd",), now=now
+                )
+            except Conflict:
+                found = await self.store.session(session.id) if session else None
+                if session and (found is None or found[0].ended_at is not None):
+                    raise NotAuthenticated("the session ended meanwhile") from None
+                session = found[0] if found else None
+                again = await self.store.account(account.subject)
+                if again is None or not again.active:
+                    raise NotAuthenticated("the account ended meanwhile") from None
+                account = again
+                continue
+            if account.address:
+                self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
+            return signed_in
+        raise Unavailable("changing the password kept losing races")
+
+    async def reauthenticate(
+        self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
+    ) -> SignedIn:
+        """Prove the password again inside a session: a fresh `auth_time`, in a new session that replaces the old.
+
+        Raises `WrongCredentials`, `RateLimited`, and `NotAuthenticated` when the account changed meanwhile.
+        """
+        await self._take(self._guesses_inside(account, session))
+        credential = await self.store.credential(account.subject, PASSWORD)
+        if credential is None or not await self.hasher.verify(password, credential.proof):
+            await self._refuse(account, client, "wrong password")
+            raise WrongCredentials("wrong password")
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=self.clock())
+        also = [self._forgiving(account)]
+        if session is None:
+            return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id, also=also)
+        return await self.authority.start(
+            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session,
+            also=also,
+        )  # fmt: skip
+
+    async def forget_password(self, email: str, *, client: Client) -> None:
+        """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
+
+        Raises `InvalidInput` for what is no address, `RateLimited` for too many.
+        """
+        key = canonical(email)
+        await self._take(
+            [(self.limits.reset_by_address, client.network), (self.limits.reset_by_mailbox, self._digest(key))]
+        )
+        self._post(self._forget_quietly(key, client))
+
+    async def _forget_quietly(self, key: str, client: Client) -> None:
+        account = await self.store.account_by_email(key)
+        if account is not None and account.active:
+            await self.send_reset(account, client=client)
+
+    async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
+        """Mail a reset link; links mailed before are dead. Nobody but the mailbox ever sees it."""
+        if not account.address or not account.email:
+            raise NotFound("the account has no address")
+        secret = await self._one_time(
+            "reset_password", account, self.policy.reset_for, client, "password_reset_requested", actor
+        )
+        await self.mail.send(
+            self.letters.reset_password(account.address, token=secret.text(), valid_for=self.policy.reset_for)
+        )
+
+    async def reset_password(
+        self, token: str, new: str, *, client: Client, marks: str = ""
+    ) -> tuple[Account, str, Ended]:
+        """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
+
+        Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
+        and an attacker who keeps the account's bucket for strangers empty must not keep its owner out of it now.
+
+        Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
+        """
+        await self._take([(self.limits.one_time_by_address, client.network)])
+        secret = OneTimeSecret.parse(token)
+        for _ in range(RACES):
+            stored = one_time_tokens.check(
+                await self.store.one_time_token(secret.id), secret, "reset_password", self.clock()
+            )
+            account = await self._owner(stored)
+            proof = await self.hasher.hash(
+                self._acceptable(new, account.email or "", account.name, field="new_password")
+            )
+            now = self.clock()
+            credential = await self.store.credential(account.subject, PASSWORD)
+            raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
+            changed: Change = (
+                Swap(replace(credential, proof=proof))
+                if credential
+                else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
+            )
+            try:
+                done = await self.store.commit(
+                    Take(stored.id),
+                    changed,
+                    Swap(raised),
+                    *self.authority.ending_all(raised, "password_reset", now),
+                    Discard(account.subject, "reset_password"),
+                    self._forgiving(account),
+                    Log(self._event("password_reset", account, client, now)),
+                )
+            except Conflict:
+                continue
+            if account.address:
+                self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
+            return raised, self._marked(marks, self._digest(account.email or ""), "", now), ended(done)
+        raise Unavailable("resetting the password kept losing races")
+
+    # Verifying an address, and the first administrator
+
+    async def _send_verification(self, account: Account, client: Client) -> None:
+        if account.address and account.email:
+            secret = await self._one_time(
+                "verify_email", account, self.policy.verify_email_for, client, "email_verification_sent", ""
+            )
+            await self.mail.send(
+                self.letters.verify_email(account.address, token=secret.text(), valid_for=self.policy.verify_email_for)
+            )
+
+    async def verify_email(self, token: str, *, client: Client) -> Account:
+        """Take a mailed token as proof that its address is read by the account's owner. Raises `InvalidToken`,
+        `RateLimited`.
+        """
+        await self._take([(self.limits.one_time_by_address, client.network)])
+        secret = OneTimeSecret.parse(token)
+        for _ in range(RACES):
+            now = self.clock()
+            stored = one_time_tokens.check(await self.store.one_time_token(secret.id), secret, "verify_email", now)
+            account = await self._owner(stored)
+            verified = replace(account, email_verified_at=now)
+            try:
+                await self.store.commit(
+                    Take(stored.id), Swap(verified), Log(self._event("email_verified", account, client, now))
+                )
+            except Conflict:
+                continue
+            self.authority.forget_remembered()  # no entry of the log tells of this
+            return verified
+        raise Unavailable("verifying the address kept losing races")
+
+    async def offer_setup(self) -> OneTimeSecret | None:
+        """Make a one-time token for the first administrator, if there is no account yet. Each node that starts makes
+        one, and prints it: those made before stay good until they expire, or one of them is used.
+        """
+        if await self.store.accounts(limit=1):
+            return None
+        token, secret = one_time_tokens.issue(
+            "setup", subject="", email="", now=self.clock(), lives_for=self.policy.setup_for
+        )
+        await self.store.commit(Add(token))
+        return secret
+
+    async def set_up(self, token: str, email: str, password: str, name: str, *, client: Client) -> Account:
+        """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`,
+        `RateLimited`.
+        """
+        await self._take([(self.limits.one_time_by_address, client.network)])
+        secret = OneTimeSecret.parse(token)
+        stored = one_time_tokens.check(await self.store.one_time_token(secret.id), secret, "setup", self.clock())
+        if await self.store.accounts(limit=1):
+            raise InvalidToken("there is an account already")
+        key = canonical(email)
+        encoded = await self.hasher.hash(self._acceptable(password, key, name))
+        return await self._add(
+            key, email, name, encoded, client=client, roles=("admin",), verified=True,
+            # The others too: of two people with two links one finds his gone, and is refused.
+            also=[Take(stored.id), Discard("", "setup")],
+        )  # fmt: skip
+
+    # What administrators do
+
+    async def disable(self, subject: str, *, client: Client, actor: str) -> Ended:
+        """Bar an account: it cannot sign in, and everything it holds is dead when this returns. Raises `NotFound`."""
+        now = self.clock()
+        record = Log(event("account_disabled", now=now, client=client, subject=subject, actor=actor))
+        return await self.authority.end_all(
+            subject,
+            client=client,
+            actor=actor,
+            reason="disabled",
+            change=lambda account: replace(account, status="disabled"),
+            also=[record],
+        )
+
+    async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
+        """Let an account sign in again; nothing that was ended comes back. Raises `NotFound`."""
+        changed, _ = await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
+        return changed
+
+    async def set_roles(
+        self, subject: str, roles: Sequence[str], *, client: Client, actor: str
+    ) -> tuple[Account, Ended]:
+        """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
+        tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
+        `InvalidInput`.
+        """
+        wanted = _roles(roles)
+        changed, done = await self._alter(
+            subject,
+            lambda a: with_roles(a, wanted),
+            "roles_changed",
+            client,
+            actor,
+            detail=" ".join(wanted),
+            stale=True,
+        )
+        return changed, ended(done)
+
+    async def _alter(
+        self,
+        subject: str,
+        change: Callable[[Account], Account],
+        name: EventName,
+        client: Client,
+        actor: str,
+        *,
+        detail: str = "",
+        stale: bool = False,
+    ) -> tuple[Account, Committed]:
+        for _ in range(RACES):
+            account = await self.store.account(subject)
+            if account is None:
+                raise NotFound("no such account")
+            now = self.clock()
+            changed = change(account)
+            changes: list[Change] = [
+                Swap(changed),
+                Log(self._event(name, account, client, now, actor=actor, detail=detail)),
+            ]
+            if stale:
+                changes += self.authority.staling(changed, now)
+            try:
+                done = await self.store.commit(*changes)
+            except Conflict:
+                continue
+            return changed, done
+        raise Unavailable("changing the account kept losing races")
+
+    # Shared steps
+
+    def _acceptable(self, password: str, key: str, name: str, *, field: str = "password") -> str:
+        return check_new_password(
+            password,
+            minimum=self.policy.password_minimum,
+            email=key or None,
+            product=self.product,
+            words=(name,),
+            breached=self.breached,
+            field=field,
+        )
+
+    def _guesses_inside(self, account: Account, session: Session | None) -> list[tuple[Limit, str]]:
+        """What a guess at the password takes from that a signed-in caller makes. It counts among the account's failures
+        in a row like one at a marked browser: who copied a session would otherwise go on for as long as it lives.
+        """
+        wanted = [(self.limits.password_by_session, session.id if session else account.subject)]
+        if account.email:
+            wanted.append((self.limits.devices_in_a_row, self._digest(account.email)))
+        return wanted
+
+    async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> None:
+        """Count an attempt before any work is done for it. Raises `RateLimited`."""
+        wait, by = await self.store.hit([Bucket(f"{limit.name}:{key}", limit) for limit, key in wanted], self.clock())
+        if wait > 0:
+            raise RateLimited(by, retry_after=wait)
+
+    async def _one_time(
+        self, purpose: Purpose, account: Account, lives_for: float, client: Client, name: EventName, actor: str
+    ) -> OneTimeSecret:
+        now = self.clock()
+        token, secret = one_time_tokens.issue(
+            purpose, subject=account.subject, email=account.email or "", now=now, lives_for=lives_for
+        )
+        record = event(name, now=now, client=client, subject=account.subject, actor=actor)
+        await self.store.commit(
+            Expect(account.subject, account.epoch), Discard(account.subject, purpose), Add(token), Log(record)
+        )
+        return secret
+
+    async def _owner(self, token: OneTimeToken) -> Account:
+        account = await self.store.account(token.subject)
+        # A token mailed to an address proves nothing about an account that has another one by now.
+        if account is None or not account.active or account.email != token.email:
+            raise InvalidToken("the account of the one-time token changed")
+        return account
+
+    def _marked(self, marks: str, digest: str, device: str, now: float) -> str:
+        """The browser's marks with a fresh one for this account."""
+        fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
+        return limit_rules.with_mark(marks, fresh)
+
+    def _forgiving(self, account: Account) -> Forgive:
+        """What an account's failures so far are worth once its owner has proved something."""
+        ceilings = limit_rules.sign_in_ceilings(self.limits, self._digest(account.email)) if account.email else ()
+        return Forgive(forget=ceilings)
+
+    async def _tell_of_theft(self, account: Account, client: Client) -> None:
+        if account.address:
+            self._post(self.mail.send(self.letters.sign_in_copied(account.address, client=client, at=self.clock())))
+
+    def _digest(self, key: str) -> str:
+        """A name for an address in the limits' keys, which are no place for addresses."""
+        return hashlib.blake2b(key.encode(), key=self._digest_key, digest_size=15).hexdigest()
+
+    def _event(
+        self, name: EventName, account: Account, client: Client, now: float, *, actor: str = "", detail: str = ""
+    ) -> AuditEvent:
+        return event(
+            name, now=now, client=client, subject=account.subject, actor=actor or account.subject, detail=detail
+        )
+
+    def _post(self, work: Awaitable[None]) -> None:
+        """Do something after the answer: mail is slow, and its time would tell which addresses are known."""
+
+        async def carefully() -> None:
+            try:
+                await work
+            except Exception as exc:  # noqa: BLE001 - nobody waits for it; the log is where it is seen
+                log.warning("mail was not sent: %s", type(exc).__name__)
+
+        task = asyncio.ensure_future(carefully())
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+
+_ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def _roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Raises `InvalidInput` for a role that is no plain word: they are written into tokens and headers,
+    space-separated.
+    """
+    for role in roles:
+        if not _ROLE.fullmatch(role):
+            raise InvalidInput("A role is 1 to 64 letters, digits, or - _ . :", field="roles")
+    if len(set(roles)) > 32:  # noqa: PLR2004 - they ride in every token
+        raise InvalidInput("An account has at most 32 roles.", field="roles")
+    return tuple(sorted(set(roles)))

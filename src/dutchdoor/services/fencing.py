@@ -1,0 +1,519 @@
+"""Fencing: what drives this process's node over its store, and tells whether a request may be judged now.
+
+`revocation.node` decides and does nothing; here its questions are put to the store, its timers are set, polls hang, and
+callers wait for their fences. All of it happens in one event loop.
+
+A request may be judged when this process knows the log as it was at some moment since the request came. A store that
+tells the head of its log at once (SQLite, memory) is asked at every request, and the log is read when it has moved. A
+store that is a network away is not: there the node has a lease, and a request without one reads the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Hashable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
+
+from dutchdoor.errors import Conflict, Unavailable
+from dutchdoor.revocation.fence import Fence
+from dutchdoor.revocation.lease import Terms
+from dutchdoor.revocation.log import Revocation, RevocationLog
+from dutchdoor.revocation.messages import Answer, Poll
+from dutchdoor.revocation.node import Answered, Ask, Node, Settled
+from dutchdoor.revocation.node_messages import (
+    Forget,
+    LogHead,
+    Question,
+    ReadLog,
+    ReadRows,
+    Register,
+    Renew,
+    Renewed,
+    Rows,
+)
+from dutchdoor.services.retold import tell_again
+from dutchdoor.stores.base import Committed, Store
+
+__all__ = ["Ended", "Fencing", "Followed", "elapsed", "ended"]
+
+SWEEP: Final = 16_384
+"""Entries looked at for expiry at a time: some milliseconds at most."""
+SWEEP_EVERY: Final = (1.0, 15.0)
+"""Seconds between two such looks: with more entries than one look sees, and with fewer. With none there is no look."""
+STOPS_WITHIN: Final = 1.0
+"""Seconds that closing waits for the store to hear of it."""
+
+MENDS_FOR: Final = 0.7
+"""Seconds that a request waits while what the store lost is ended again."""
+MENDED_AT_ONCE: Final = 512
+MENDS_AGAIN_IN: Final = 0.1
+MENDS_IN_VAIN_FOR: Final = 10.0
+"""Seconds in which the store answers and as much is missing as before: then it is given up."""
+
+_log = logging.getLogger("dutchdoor")
+
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
+
+def elapsed() -> float:
+    """Seconds that have passed since some moment, those included in which this machine slept. Never set by anybody."""
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """What ending did: how many sessions, tokens or keys, and what a fence of it needs to know."""
+
+    count: int
+    seq: int
+    """The place in the log after which nobody may accept them."""
+    log_epoch: int
+    """The log that `seq` counts in."""
+    longest_lease: float
+    """Seconds: the longest of any node that had a row at the commit, or after it; 0 when none had."""
+
+
+def ended(done: Committed, count: int | None = None) -> Ended:
+    """What a commit that revoked something ended. The store looked at the nodes' rows in it."""
+    return Ended(
+        count=done.ended if count is None else count,
+        seq=done.seq,
+        log_epoch=done.log_epoch,
+        longest_lease=done.longest_lease,
+    )
+
+
+class Followed(NamedTuple):
+    """A process that follows the log here."""
+
+    holder: str
+    credential: str
+    acked_seq: int
+    """-1: nothing yet."""
+    leased_for: float
+    """Seconds left of its lease, as this node counts it; 0 for none."""
+
+
+class Fencing:
+    """One process's part in the fence. Open it in the loop that it is used in; it may be opened again after `close`.
+
+    Args:
+        store: what the log is in.
+        clock: the time of day. None: the store's, where it has one for all nodes, else this machine's.
+        terms: what leases are granted on.
+        elapsed: the clock that leases are counted by.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float] | None = None,
+        terms: Terms | None = None,
+        elapsed: Callable[[], float] = elapsed,
+    ) -> None:
+        self.store, self.terms, self.now = store, terms or Terms(), elapsed
+        self.clock = clock or self._time_of_day
+        self.node = self._new_node()
+        self._ahead: float | None = None
+        self._closed = False
+        self._reading: asyncio.Task[None] | None = None
+        self._next_read: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._polls: dict[Hashable, asyncio.Future[Answer]] = {}
+        self._waiting: dict[Fence, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._out_of_reach = self._has_lost = False
+
+    @property
+    def log(self) -> RevocationLog:
+        """What has been revoked, as far as this process knows: ask it after `follow`."""
+        return self.node.log
+
+    async def open(self) -> None:
+        """Begin, by reading the log. Raises `Unavailable`."""
+        if self._closed or self.node.log_epoch:
+            self.node = self._new_node()
+            if self._mending is not None:  # what it knew goes with the node, as with a process
+                self._mending.cancel()
+                self._mending = None
+        self._closed = False
+        await self._read()
+
+    def _new_node(self) -> Node:
+        # A store that keeps nothing has a first epoch of its own in each life, and lost nothing since that began.
+        return Node(self.terms, first_epoch=self.store.first_epoch)
+
+    def dismiss(self) -> None:
+        """Answer all who poll, without a lease, and grant nothing more: this process was asked to stop. Requests that
+        are under way are still judged.
+        """
+        self.node.stop(self.now())
+        self._carry_out()
+
+    async def close(self) -> None:
+        """Answer all who poll, grant nothing more, and forget the row if nobody holds a lease. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.node.stop(self.now())
+        self._carry_out()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + STOPS_WITHIN
+        while self._tasks and loop.time() < until:
+            await asyncio.wait(self._tasks, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        for task in [*self._tasks, self._reading, self._next_read, self._mending]:
+            if task is not None:
+                task.cancel()
+        for timer in (self._timer, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        self._timer, self._rings_at, self._sweeper = None, math.inf, None
+        self._reading = self._next_read = self._mending = None
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # Judging
+
+    def is_current(self) -> bool:
+        """Tell whether what is known here is good enough to judge a request that starts now."""
+        if self.is_behind():
+            return False
+        head = self.store.head()
+        node = self.node
+        if head is None:
+            return node.leased(self.now())
+        # A head that is told too far is a commit under way. It is not taken for read until it has been: the number
+        # would be the same when it is there.
+        return head[1] <= node.applied_seq and head[0] == node.log_epoch and not self._closed
+
+    def is_behind(self) -> bool:
+        """Tell whether the store has begun another log that was not read here to its head, or lacks what is known here:
+        what it says of a session may be from before that ended. Ask it after a look-up, too: it may be told by that.
+        """
+        node = self.node
+        return self._mending is not None or not node.is_whole or self.store.newest_log > node.log_epoch
+
+    async def follow(self) -> None:
+        """Make sure that `log` is good enough to judge a request that starts now. Raises `Unavailable`."""
+        if self.is_current():
+            return
+        if self._closed:
+            raise Unavailable("this process is stopping")
+        if self.store.head() is None:
+            self.node.want_lease(self.now())
+            self._carry_out()
+        await self._read()
+        if self._mending is not None:
+            done, _ = await asyncio.wait([self._mending], timeout=MENDS_FOR)
+            if not done:
+                raise Unavailable("what the store has lost is being ended again")
+
+    async def _read(self) -> None:
+        """Read the log to its end, beginning after this call. Those who come while one is under way share the next."""
+        reading = self._next_read
+        if reading is None:
+            reading = self._next_read = asyncio.create_task(self._read_after(self._reading))
+            reading.add_done_callback(_seen)
+        # Whoever hangs up does not take the reading from the others.
+        await asyncio.shield(reading)
+
+    async def _read_after(self, before: asyncio.Task[None] | None) -> None:
+        try:
+            if before is not None and not before.done():
+                # Were it out of reach for the one before, then it was since this came: nobody waits for that twice.
+                await before
+        finally:
+            self._reading, self._next_read = self._next_read, None
+        node = self.node
+        while True:
+            sent_at = self.now()
+            answer = await self.store.read_log(node.log_epoch, node.applied_seq)
+            now = self.now()
+            self._see_time(answer, sent_at, now)
+            self._see_loss(node, answer)
+            self._refuse_older(answer.log_epoch)
+            node.heard(answer, now)
+            node.see_time_of_day(self.clock())
+            self._mend()
+            self._carry_out()
+            if answer.upto >= answer.head:
+                return
+
+    def _refuse_older(self, log_epoch: int) -> None:
+        """Take no lease from a server that was replaced, and judge by nothing that it says. Raises `Unavailable`."""
+        if log_epoch < max(self.node.log_epoch, self.store.newest_log):
+            raise Unavailable("the store's log is an older one than was read or told of before")
+
+    # Fences
+
+    async def nothing_left(self) -> Ended:
+        """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may have lost the
+        answer, and its fence may not have fallen. Raises `Unavailable`.
+        """
+        head = self.store.head()
+        if head is None:
+            await self._read()
+            head = LogHead(self.node.log_epoch, self.node.applied_seq)
+        rows = await self.store.node_rows()
+        longest = max((row.lease_for for row in rows.rows), default=0.0)
+        return Ended(count=0, seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
+
+    async def fence(self, done: Ended, *, wait: float) -> Fence:
+        """Begin the fence of what a commit revoked, and wait for it so many seconds at most."""
+        fence = self.node.fence(
+            done.seq,
+            done.log_epoch,
+            self.now(),
+            longest_lease=done.longest_lease,
+            # Read in the commit, or after it: no row, no lease.
+            alone=done.longest_lease == 0,
+        )
+        self._carry_out()
+        try:
+            if fence.state == "pending" and wait > 0 and not self._closed:
+                settled = self._waiting[fence] = asyncio.get_running_loop().create_future()
+                try:
+                    await asyncio.wait([settled], timeout=wait)
+                finally:
+                    del self._waiting[fence]
+        finally:
+            # Whoever hung up, too: with a verifier that accepts when stale, a fence would be kept for an hour.
+            self.node.abandon(fence)
+        return fence
+
+    # Those who follow
+
+    async def poll(self, poll: Poll, *, credential: str) -> Answer:
+        """Let a verifier follow: hang until there is an answer for it. Cancelled, it has hung up."""
+        key = object()
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._polls[key] = answered
+        self.node.polled(key, poll, self.now(), credential=credential)
+        self._carry_out()
+        try:
+            return await answered
+        finally:
+            if self._polls.pop(key, None) is not None:
+                self.node.gone(key)
+
+    def followers(self) -> list[Followed]:
+        """Give who follows at this process, for metrics and for people."""
+        return [
+            Followed(who.id, who.credential, acked_seq, left)
+            for who, acked_seq, left in self.node.followers(self.now())
+        ]
+
+    # Carrying out what the node asks for
+
+    def _carry_out(self) -> None:
+        for action in self.node.take_actions():
+            match action:
+                case Ask():
+                    self._do(self._put(self.node, action))
+                case Answered(key, answer):
+                    answered = self._polls.pop(key, None)
+                    if answered is not None and not answered.done():
+                        answered.set_result(answer)
+                case Settled(fence):
+                    waiting = self._waiting.get(fence)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(None)
+        if self._closed:
+            return
+        if self.node.has_row != (self._unwatch is not None):
+            self._attend()
+        at = self.node.next_at
+        if at < self._rings_at:  # one that rings too early does no harm
+            self._ring_at(at)
+        if self._sweeper is None and len(self.node.log):
+            self._sweep_later()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _put(self, node: Node, ask: Ask) -> None:
+        """Put a question to the store."""
+        sent_at = self.now()
+        try:
+            answer = await self._answer_to(ask.question)
+            if isinstance(answer, Renewed):
+                self._see_loss(node, answer)
+            if answer is not None:
+                self._refuse_older(answer.log_epoch)
+        except Unavailable as exc:
+            self._note(out_of_reach=True, why=exc.reason)
+            node.failed(ask.number, self.now())
+        except Exception:  # noqa: BLE001 - it is in the log, and the node goes on
+            # Our own mistake, or the store's. Either way the question has no answer, and nothing is granted without.
+            if not self._out_of_reach:
+                _log.exception("a question to the store failed")
+            self._out_of_reach = True
+            node.failed(ask.number, self.now())
+        else:
+            self._note(out_of_reach=False)
+            now = self.now()
+            if isinstance(answer, Renewed):
+                self._see_time(answer, sent_at, now)
+            node.answered(ask.number, answer, now)
+            if isinstance(answer, Renewed):
+                node.see_time_of_day(self.clock())
+        if node is self.node:
+            self._mend()
+            self._carry_out()
+
+    async def _answer_to(self, question: Question) -> Renewed | Rows | None:
+        match question:
+            case ReadLog(log_epoch, after):
+                return await self.store.read_log(log_epoch, after)
+            case Renew(row, after):
+                return await self.store.node_renew(row, after)
+            case ReadRows():
+                return await self.store.node_rows()
+            case Register(row):
+                await self.store.node_register(row)
+            case Forget(id, stamp):
+                await self.store.node_forget(id, stamp)
+        return None
+
+    def _note(self, *, out_of_reach: bool, why: str = "") -> None:
+        if out_of_reach and not self._out_of_reach:
+            _log.warning("the revocation log is out of reach: %s", why)
+        elif self._out_of_reach and not out_of_reach:
+            _log.warning("the revocation log is in reach again")
+        self._out_of_reach = out_of_reach
+
+    def _see_loss(self, node: Node, answer: Renewed) -> None:
+        """Say so when the store knows less than it told before: a replica was promoted that lagged, or a backup put
+        back, and nobody has said so. Numbers are given out again then, and fences may be told too soon.
+        """
+        lost = (answer.log_epoch, answer.head) < (node.log_epoch, node.applied_seq)
+        if lost and not self._has_lost:
+            _log.error("the store has lost revocations that it had acknowledged; run `dutchdoor restored` now")
+        self._has_lost = lost
+        if node.log_epoch and answer.log_epoch > node.log_epoch:
+            _log.warning("revocation log %d begins: the store was restored, promoted or moved", answer.log_epoch)
+
+    def _mend(self) -> None:
+        """Begin to end again what the store has lost, if anything is known here that it has."""
+        if self._mending is None and not self._closed and self._missing(self.node):
+            self._mending = asyncio.create_task(self._end_again(self.node))
+
+    def _missing(self, node: Node) -> list[Revocation]:
+        missing = node.missing()
+        now = self.clock() if missing else 0.0
+        lost = [entry for entry in missing if entry.expires_at > now]  # what has expired was purged
+        if missing and not lost:
+            node.forget_missing(self.now())
+        return lost
+
+    async def _end_again(self, node: Node) -> None:
+        """End again what is missing, until the log has it: from here, or from another process that knew it too."""
+        missing = self._missing(node)
+        _log.error("the store has lost %d revocations that are known here; they are made again", len(missing))
+        done_at = self.now()
+        try:
+            while missing:
+                tried = [self._try_again(entry) for entry in missing[:MENDED_AT_ONCE]]
+                outcomes = await asyncio.gather(*tried, return_exceptions=True)
+                failed = next((each for each in outcomes if isinstance(each, Exception)), None)
+                answers = not any(isinstance(each, Unavailable) for each in outcomes)
+                before = len(missing)
+                try:
+                    await self._read()
+                    missing = self._missing(node)
+                except Unavailable as exc:
+                    failed, answers = exc, False
+                except Exception as exc:  # noqa: BLE001 - what cannot be read is not taken for mended
+                    failed = exc
+                # A store that does not answer refuses nothing: it is tried for as long.
+                if len(missing) < before or not answers:
+                    done_at = self.now()
+                elif self.now() - done_at > MENDS_IN_VAIN_FOR:
+                    _log.error("%d of them could not be made again", len(missing), exc_info=failed)
+                    node.forget_missing(self.now())
+                    break
+                if failed is not None:
+                    await asyncio.sleep(MENDS_AGAIN_IN)
+        finally:
+            if self._mending is asyncio.current_task():
+                self._mending = None
+                self._carry_out()
+        self._mend()  # another log may have begun meanwhile, and lack something else
+
+    async def _try_again(self, lost: Revocation) -> None:
+        with suppress(Conflict):
+            await tell_again(self.store, lost, self.clock())
+
+    def _attend(self) -> None:
+        """Be told when the log grows, while somebody waits for it."""
+        if self._unwatch is None:
+            self._unwatch = self.store.watch(self._woken)
+        else:
+            self._unwatch()
+            self._unwatch = None
+
+    def _woken(self) -> None:
+        head = self.store.head()
+        if head is None or head != (self.node.log_epoch, self.node.applied_seq):
+            self.node.woken(self.now())
+            self._carry_out()
+
+    def _ring_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # The loop's clock may stand while the machine sleeps. The node looks at its own when it is called.
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self.now()), self._ring)
+        self._rings_at = at
+
+    def _ring(self) -> None:
+        self._timer, self._rings_at = None, math.inf
+        self.node.tick(self.now())
+        self._carry_out()
+
+    def _sweep_later(self) -> None:
+        often, seldom = SWEEP_EVERY
+        every = often if len(self.node.log) > SWEEP else seldom
+        self._sweeper = asyncio.get_running_loop().call_later(every, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self.node.drop_expired(self.clock(), look_at=SWEEP)
+        if len(self.node.log):
+            self._sweep_later()
+
+    # Time
+
+    def _time_of_day(self) -> float:
+        return time.time() if self._ahead is None else self._ahead + self.now()
+
+    def _see_time(self, answer: Renewed, sent_at: float, now: float) -> None:
+        """Follow the store's clock, if it tells it. It was read between sending and answer: what fits in there is kept,
+        so that neither a slow answer nor this machine's own clock moves the time.
+        """
+        if answer.at is None:
+            return
+        least, most = answer.at - now, answer.at - sent_at
+        if self._ahead is None:
+            self._ahead = (least + most) / 2
+        self._ahead = min(max(self._ahead, least), most)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # everybody who waited may have hung up

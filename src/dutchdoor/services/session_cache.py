@@ -1,0 +1,79 @@
+"""Sessions that were looked up a moment ago, so that the next request of one costs a memory hit and still ends at once.
+
+A remembered session is judged like an access token: at every hit, by the clock and by the revocation log, and never
+longer than `REMEMBERED_FOR` after its read began. Everything that ends a session, bars an account or changes its roles
+writes an entry that covers what was read before it. What no entry tells of (another name, a verified address, a later
+expiry) shows after that time at the latest, and a session that seems idle too long is looked up again before it is
+refused.
+
+Two generations, as in `access/cache.py`: what is used moves to the young one, and the old one is dropped as a whole.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.principal import Principal
+from dutchdoor.model.sessions import Session, is_live, principal_of
+from dutchdoor.revocation.log import Named, RevocationLog
+
+__all__ = ["GENERATION", "REMEMBERED_FOR", "Remembered", "RememberedSessions"]
+
+REMEMBERED_FOR = 60.0
+"""Seconds. As long as `last_seen_at` goes unwritten, so that each look-up that is saved would have written nothing."""
+
+GENERATION = 1024
+"""Sessions in a generation, at about 2 kB each."""
+
+
+class Remembered(Struct, frozen=True, kw_only=True):
+    """A session and its account as they were read together."""
+
+    session: Session
+    account: Account
+    principal: Principal
+    named: Named
+    read_at: float
+
+
+class RememberedSessions:
+    """A bounded memory of sessions, for one process."""
+
+    __slots__ = ("_old", "_young")
+
+    def __init__(self) -> None:
+        self._young: dict[str, Remembered] = {}
+        self._old: dict[str, Remembered] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, session_id: str, log: RevocationLog, now: float) -> Remembered | None:
+        """Give a session that is still good by everything known here; None when it has to be looked up."""
+        held = self._young.get(session_id) or self._old.get(session_id)
+        if held is None or not 0 <= now - held.read_at < REMEMBERED_FOR:
+            return None
+        if log.covers(held.named) or not is_live(held.session, held.account, now):
+            return None
+        return held
+
+    def keep(self, session: Session, account: Account, read_at: float, *, remember: bool = True) -> Remembered:
+        """Remember what was read; `read_at` is from before the read began. Unless `remember`, it is for this request
+        alone.
+        """
+        # The account's epoch at this read, not the session's own at its start: a change of roles leaves sessions alive,
+        # and what was read after it needs no second look.
+        named = Named(session.subject, account.epoch, session.id, "", session.client_id, "")
+        held = Remembered(
+            session=session, account=account, principal=principal_of(session, account), named=named, read_at=read_at
+        )
+        if remember:
+            if len(self._young) >= GENERATION:
+                self._young, self._old = {}, self._young
+            self._young[session.id] = held
+        return held
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._young, self._old = {}, {}

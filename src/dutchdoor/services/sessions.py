@@ -1,0 +1,811 @@
+"""The authority: the side that starts, checks, refreshes and ends sign-ins.
+
+Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything
+the decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there
+now, a few times at most; that happens in the verbs and nowhere below. Its keys, and the access tokens under them, are
+in `issuer.py`. `Verifier` is the other side, which only checks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.errors import (
+    Conflict,
+    InvalidToken,
+    NotAuthenticated,
+    NotFound,
+    SessionLimitReached,
+    Superseded,
+    Unavailable,
+)
+from dutchdoor.jose.claims import Claims
+from dutchdoor.model import sessions
+from dutchdoor.model.accounts import Account, bare_account
+from dutchdoor.model.audit_events import AuditEvent, EventName, event
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import is_id
+from dutchdoor.model.master_key import MasterKeys
+from dutchdoor.model.policy import LONGEST_ACCESS, STANDARD, Mode, Policy
+from dutchdoor.model.principal import Verified
+from dutchdoor.model.refresh_tokens import (
+    Impossible,
+    Outcome,
+    RefreshToken,
+    Repeated,
+    Replayed,
+    Rotated,
+    Stolen,
+    decide,
+    mint,
+    time_of,
+)
+from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
+from dutchdoor.model.sessions import Session, SessionToken
+from dutchdoor.revocation.lease import Terms
+from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesced
+from dutchdoor.services.fencing import Ended, ended
+from dutchdoor.services.retold import ENDED_AGAIN
+from dutchdoor.services.session_cache import Remembered, RememberedSessions
+from dutchdoor.services.tokens import RACES, ClaimsHook, Issuer
+from dutchdoor.stores.base import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
+
+__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
+
+KEPT_FOR = 600.0
+"""Seconds for which expired records are kept: twice the largest difference between two wall clocks that we allow."""
+
+LISTED = 500
+"""Sessions of one account that are shown at once. Nobody has more but on purpose, and a list of all of them would keep
+everybody else waiting.
+"""
+
+ENDINGS = 64
+"""Times an ending is decided again after losing a race. A log-out that gave up would leave somebody signed in, and
+fifty of one account at once, of which each has to raise its epoch, are all to end something.
+"""
+
+ENDED_ONE_BY_ONE = COALESCE_ABOVE
+"""Sessions that end with an entry and an event each. Anyone may have made thousands of his own account: as many changes
+in one transaction, and they keep every other writer waiting.
+"""
+
+
+class SignedIn(Struct, frozen=True, kw_only=True):
+    """What a sign-in or a refresh gives out. The tokens exist in readable form here and at the client only."""
+
+    account: Account
+    mode: Mode
+    session: Session | None = None
+    session_token: str = ""
+    refresh_token: str = ""
+    access_token: str = ""
+    expires_in: int = 0
+    """Seconds the access token lives."""
+    rotated: bool = True
+    """False when a refresh handed back what the client already had: no cookie is set then."""
+    ended: Ended | None = None
+    """What ended with it, where that is fenced: everything from before a change of the password."""
+
+    def __repr__(self) -> str:
+        return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
+
+
+class _Leaving(NamedTuple):
+    """A session that is about to end, why, and by whose hand if not the caller's."""
+
+    session: Session
+    account: Account
+    reason: str = "replaced"
+    actor: str = ""
+
+
+class Authority(Issuer):
+    """One node's authority over a store: an issuer that keeps sessions, too. Safe to use from one event loop; several
+    nodes may share a store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        master: MasterKeys,
+        issuer: str,
+        audience: Sequence[str] = (),
+        policy: Policy = STANDARD,
+        alg: str = "ES256",
+        client_id: str = "app",
+        claims: ClaimsHook | None = None,
+        lease: float = Terms().lease_for,
+        copies: Copies | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`clock` is the time of day; without one, the store's where it has one for all nodes, else this machine's.
+        `copies` are those of sessions that other nodes looked up, if there are any.
+
+        Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
+        all.
+        """
+        super().__init__(
+            store,
+            master=master,
+            issuer=issuer,
+            audience=audience,
+            policy=policy,
+            alg=alg,
+            claims=claims,
+            lease=lease,
+            clock=clock,
+        )
+        self.client_id = client_id
+        self._remembered, self._copies, self._forgot_at = RememberedSessions(), copies, -math.inf
+        self._log_epoch = 0
+
+    # Starting
+
+    async def start(
+        self,
+        verified: Verified,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        scope: str = "",
+        replacing: Sequence[Session] = (),
+        inside: Session | None = None,
+        also: Sequence[Change] = (),
+    ) -> SignedIn:
+        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction, and
+        `also` happens in it. Of `replacing` some may have ended; a session that the proof was given `inside` of is
+        replaced too, and must be live.
+
+        Raises:
+            NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again. Or the
+                session that it was given inside of has ended.
+            SessionLimitReached: the policy refuses one more session.
+            Unavailable: the store is out of reach.
+        """
+        client_id = client_id or self.client_id
+        for _ in range(RACES):
+            now = self.clock()
+            account = await self.store.account(verified.subject)
+            if account is None or not account.active or account.epoch != verified.epoch:
+                raise NotAuthenticated("the account changed since the proof")
+            leaving = [_Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
+            if inside is not None:
+                found = await self._live(inside.id, now)
+                if found is None:
+                    raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
+                leaving.append(_Leaving(*found))
+            if mode != "jwt":
+                leaving += await self._over_the_limit(account, leaving, now)
+            changes: list[Change] = [Expect(account.subject, verified.epoch)]
+            raised = account
+            for owner, of_his in _by_owner(leaving):
+                ends, after = await self._ending(owner, of_his, client, actor=account.subject, now=now)
+                changes += ends
+                if owner.subject == account.subject:
+                    raised = after
+            if mode != "jwt" and raised is account:
+                changes += self._in_turn(account)
+            if raised is not account:
+                # Raised in the very transaction that expects the proof's epoch: nothing came in between.
+                account, verified = raised, replace(verified, epoch=raised.epoch)
+            if mode == "jwt":
+                signed_in, record = await self._issue_stateless(account, verified, client, client_id, scope, now)
+            else:
+                session, token = sessions.start(
+                    verified,
+                    mode=mode,
+                    client=client,
+                    client_id=client_id,
+                    scope=scope,
+                    master_key_id=self.master.current.id,
+                    now=now,
+                    policy=self.policy,
+                )
+                changes.append(Add(session))
+                record = self._event("session_started", session, client, now, detail=mode)
+                signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
+            try:
+                await self.store.commit(*changes, *also, Log(record))
+            except Conflict:
+                continue
+            return signed_in
+        raise Unavailable("starting a session kept losing races")
+
+    async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
+        found = await self._session(session_id)
+        return found if found is not None and sessions.is_live(*found, now) else None
+
+    async def _issue_stateless(
+        self, account: Account, verified: Verified, client: Client, client_id: str, scope: str, now: float
+    ) -> tuple[SignedIn, AuditEvent]:
+        access, expires_in, token_id = await self._sign(
+            account, None, verified, client_id, scope, now, self.policy.access_for
+        )
+        record = event(
+            "token_issued",
+            now=now,
+            client=client,
+            subject=account.subject,
+            actor=account.subject,
+            client_id=client_id,
+            detail=token_id,
+        )
+        return SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in), record
+
+    async def _over_the_limit(self, account: Account, leaving: Sequence[_Leaving], now: float) -> list[_Leaving]:
+        """What must end for one more session of an account to start. Raises `SessionLimitReached`."""
+        if self.policy.max_sessions is None:
+            return []
+        gone = {each.session.id for each in leaving}
+        live = [
+            session
+            for session in await self.store.sessions_of(account.subject)
+            if session.id not in gone and sessions.is_live(session, account, now)
+        ]
+        over = sessions.to_end_for(live, self.policy)
+        if over is None:
+            raise SessionLimitReached(f"{len(live)} sessions are live")
+        return [_Leaving(session, account, "limit", "system") for session in over]
+
+    def _in_turn(self, account: Account) -> list[Change]:
+        # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one
+        # counts the first. A count without it would let both through.
+        return [] if self.policy.max_sessions is None else [Swap(account)]
+
+    async def provide(self, subject: str) -> Account:
+        """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in.
+
+        Raises `InvalidInput` for a subject that no token and no header can carry.
+        """
+        account = await self.store.account(subject)
+        if account is None:
+            await self.fencing.follow()
+            made = bare_account(subject, self.clock(), epoch=self.fencing.node.epochs_from)
+            with suppress(Conflict):  # somebody else made it in this moment
+                await self.store.commit(Add(made))
+            account = await self.store.account(subject)
+        if account is None:
+            raise Unavailable("the account vanished while it was made")
+        return account
+
+    # Checking
+
+    async def resume(self, token: str) -> Remembered:
+        """Tell whose session a cookie's token is: a memory hit or one look-up; `last_seen_at` is written at a bounded
+        rate.
+
+        Raises:
+            InvalidToken: not a token we made.
+            NotAuthenticated: the session or its account has ended.
+            Unavailable: the store is out of reach. Never taken for signed out.
+        """
+        presented = SessionToken.parse(token)
+        held = await self.recall(presented.id)
+        # An id we did not mint is unknown here and stays unknown: nothing is ever created from what a client sends.
+        if held is None or held.session.mode != "session" or not presented.matches(held.session.secret_hash):
+            raise InvalidToken("no session has this token")
+        sessions.check_live(held.session, held.account, self.clock())
+        return held
+
+    async def recall(self, session_id: str) -> Remembered | None:
+        """Give a session with its account, from memory if they were read a moment ago and nothing has ended them since.
+
+        What is looked up is given as it is, ended or not; what is remembered is live. Raises `Unavailable`.
+        """
+        if not self.fencing.is_current():
+            await self.fencing.follow()
+        node = self.fencing.node
+        log_epoch = node.log_epoch
+        if log_epoch != self._log_epoch:  # a restore: what was remembered may never have been
+            self._remembered.forget()
+            self._log_epoch = log_epoch
+        now = self.clock()
+        held = self._remembered.get(session_id, node.log, now) or await self._copied(session_id, log_epoch, now)
+        if held is not None:
+            return held
+        found = await self._session(session_id)
+        if found is None:
+            return None
+        session, account = found
+        if sessions.is_live(session, account, now):
+            seen = sessions.touched(session, now, self.policy)
+            # Refreshing is what keeps a hybrid session in use; its access token's use does not prolong it.
+            if seen is not None and session.mode == "session":
+                # Somebody else touched, changed or ended it meanwhile: the sighting is dropped, never forced. A request
+                # that read the session before it ended must not write it back to life.
+                with suppress(Conflict):
+                    await self.store.commit(Swap(seen))
+                    session = replace(seen, revision=seen.revision + 1)
+            if self._copies is not None and node.log_epoch == log_epoch:
+                self._copies.keep_recent(session, account, now, log_epoch)
+        return self._remembered.keep(session, account, now, remember=node.log_epoch == log_epoch)
+
+    async def _copied(self, session_id: str, log_epoch: int, now: float) -> Remembered | None:
+        """Give a session that another node has looked up, if its copy is as good as what is remembered here; None when
+        it has to be looked up.
+        """
+        copy = None if self._copies is None else await self._copies.recent_session(session_id, log_epoch)
+        node = self.fencing.node
+        if copy is None or node.log_epoch != log_epoch:
+            return None
+        session, account, read_at = copy
+        if read_at <= self._forgot_at:
+            return None
+        self._remembered.keep(session, account, read_at)
+        return self._remembered.get(session_id, node.log, now)
+
+    async def _session(self, session_id: str) -> tuple[Session, Account] | None:
+        """Give a session as the store has it; but as ended if this process has seen it end. A store that was promoted
+        from a copy or restored may have lost that.
+        """
+        fencing = self.fencing
+        while True:
+            if fencing.is_behind():
+                await fencing.follow()
+            log_epoch = fencing.node.log_epoch
+            found = await self.store.session(session_id)
+            if found is None or found[0].ended_at is not None:
+                return found
+            # Was another log told of or read meanwhile, the answer may be from before that was mended.
+            if log_epoch == fencing.node.log_epoch and not fencing.is_behind():
+                break
+        if not fencing.log.covers(Named("", 0, session_id, "", "", "")):
+            return found
+        return replace(found[0], ended_at=found[0].last_seen_at, end_reason=ENDED_AGAIN), found[1]
+
+    async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
+        """The session a cookie's token belongs to. Raises `InvalidToken`, and `NotAuthenticated` unless it is live."""
+        presented = SessionToken.parse(token)
+        found = await self._session(presented.id)
+        if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
+            raise InvalidToken("no session has this token")
+        if not even_ended:
+            sessions.check_live(*found, self.clock())
+        return found[0]
+
+    async def holder(self, text: str, *, even_ended: bool = False) -> Session:
+        """The session a refresh token belongs to, of whichever generation: enough to name it or end it, and to issue
+        nothing. Raises `InvalidToken`, and `NotAuthenticated` unless it is live.
+        """
+        token = RefreshToken.parse(text)
+        found = await self._session(token.session_id)
+        if found is None or not self._is_ours(token, found[0]):
+            raise InvalidToken("R0: no session has this refresh token")
+        if not even_ended:
+            sessions.check_live(*found, self.clock())
+        return found[0]
+
+    def _is_ours(self, token: RefreshToken, session: Session) -> bool:
+        """Tell whether we made a refresh token for this session. Asked before it can change any state."""
+        master = self.master.get(session.master_key_id)
+        return (
+            session.mode == "hybrid"
+            and master is not None
+            and token.master_key_id == master.id
+            and token.is_genuine(master, session.salt, session.client_id)
+        )
+
+    # Refreshing
+
+    async def refresh(
+        self, text: str, client: Client, *, client_id: str = "", admit: Callable[[str], None] | None = None
+    ) -> SignedIn:
+        """Exchange a refresh token, by the rules R0 to R7.
+
+        `admit` is asked once, with the session's id, when the token has proved to be ours and nothing is decided yet;
+        what it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id, which
+        is no secret.
+
+        Raises:
+            InvalidToken: not ours (R0), ended or expired (R1), another client's, or proof of theft.
+            Superseded: two generations old, moments ago (R5).
+            Unavailable: the store is out of reach.
+        """
+        token = RefreshToken.parse(text)
+        for _ in range(RACES):
+            read_at = self.clock()
+            found = await self._session(token.session_id)
+            now = self.clock()
+            if found is None or not self._is_ours(token, found[0]):
+                raise InvalidToken("R0: no session has this refresh token")
+            session, account = found
+            if admit is not None:
+                admit(session.id)
+                admit = None
+            try:
+                sessions.check_live(session, account, now)
+            except NotAuthenticated as exc:
+                raise InvalidToken(f"R1: {exc.reason}") from None
+            if (client_id or self.client_id) != session.client_id:
+                # A wrong client learns nothing and ends nothing, or any client could end another's sessions.
+                record = self._event("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
+                await self.store.commit(Log(record))
+                raise InvalidToken("R1: presented by another client")
+            outcome = decide(session, token, client, time_of(session, now), self.policy)
+            try:
+                return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
+            except Conflict:
+                continue
+        raise Unavailable("the refresh kept losing races")
+
+    async def _carry_out(
+        self,
+        outcome: Outcome,
+        token: RefreshToken,
+        session: Session,
+        account: Account,
+        client: Client,
+        *,
+        read_at: float,
+        now: float,
+    ) -> SignedIn:
+        """Commit what a refresh decision asks for, then sign. Failing to sign is a lost answer, which is safe.
+
+        What is signed counts from `read_at`, before the row was read. A repeat writes nothing that could conflict with
+        a log-out: a process that was stopped in between would sign a token that outlives the log-out's entry.
+        """
+        match outcome:
+            case Repeated(generation, sibling):
+                # R2a gives back what the client holds. R3a gives the child of what it holds, and a jar that is not told
+                # so would present the parent again when the window has passed, and be taken for a lost answer.
+                held = (token.generation, token.sibling) == (generation, sibling)
+                return await self._present(account, session, "", generation, sibling, read_at, rotated=not held)
+            case Rotated(new):
+                await self.store.commit(Swap(new))
+                return await self._present(account, new, "", new.generation, new.sibling, read_at)
+            case Replayed(new, sibling):
+                detail = "parent replayed" if new else "parent replayed; no sibling is made any more"
+                record = Log(self._event("refresh_replayed", session, client, now, detail=detail))
+                await self.store.commit(*([Swap(new)] if new else []), record)
+                return await self._present(account, new or session, "", session.generation, sibling, read_at)
+            case IsSuperseded():
+                raise Superseded("R5: two generations old")
+            case Stolen(rule):
+                await self._end_stolen(session, account, client, now, rule)
+                raise InvalidToken(f"{rule}: two holders of one refresh token")
+            case Impossible():
+                # What was written before the log began may have been refreshed since, and the store has lost it. Only
+                # where it cannot have is somebody to be called: a key has leaked.
+                await self.fencing.follow()
+                lost = max(session.rotated_at, session.sibling_at) < self.fencing.node.epochs_from / 1000
+                leaving = _Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
+                changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
+                if not lost:
+                    alarm = self._event("refresh_impossible", session, client, now, detail="newer than any issued")
+                    changes.append(Log(alarm))
+                await self.store.commit(*changes)
+                raise InvalidToken("R7: newer than any issued")
+
+    async def _end_stolen(self, session: Session, account: Account, client: Client, now: float, rule: str) -> None:
+        if self.policy.theft_ends_all:
+            raised = replace(account, epoch=account.epoch + 1)
+            changes = [Swap(raised), *self.ending_all(raised, "theft", now)]
+        else:
+            leaving = _Leaving(session, account, "theft")
+            changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
+        record = self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")
+        await self.store.commit(*changes, Log(record))
+        await self.on_theft(account, client)
+
+    async def on_theft(self, account: Account, client: Client) -> None:
+        """Called after a theft was proven and its session ended: the directory tells the owner."""
+
+    # Ending
+
+    async def sessions(self, subject: str) -> list[Session]:
+        """The live sessions of a subject, newest first; those among the latest `LISTED`."""
+        account = await self.store.account(subject)
+        if account is None:
+            return []
+        now = self.clock()
+        return [s for s in await self.store.sessions_of(subject, limit=LISTED) if sessions.is_live(s, account, now)]
+
+    async def end(
+        self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
+    ) -> Ended:
+        """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
+        head.
+
+        With `subject`, another's session is `NotFound`, exactly as one that never was.
+        """
+        for _ in range(ENDINGS):
+            found = await self.store.session(session_id) if is_id(session_id) else None
+            if found is None or (subject is not None and found[0].subject != subject):
+                raise NotFound("no such session")
+            session, account = found
+            if session.ended_at is not None:
+                return await self.fencing.nothing_left()
+            leaving = _Leaving(session, account, reason)
+            changes, _ = await self._ending(account, [leaving], client, actor=actor, now=self.clock())
+            try:
+                done = await self.store.commit(*changes)
+            except Conflict:
+                continue  # it ended in this moment by someone else's hand, or its account changed
+            return ended(done, 1)
+        raise Unavailable("ending the session kept losing races")
+
+    async def end_all(
+        self,
+        subject: str,
+        *,
+        client: Client,
+        actor: str,
+        reason: str = "logout_all",
+        also: Sequence[Change] = (),
+        change: Callable[[Account], Account] | None = None,
+    ) -> Ended:
+        """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
+        account in the same transaction (disabling it, say), as does `also`. Raises `NotFound`.
+        """
+        epoch: int | None = None
+        for _ in range(ENDINGS):
+            account = await self.store.account(subject)
+            if account is None:
+                raise NotFound("no such account")
+            if epoch is None:
+                epoch = account.epoch
+            elif change is None and not also and await self._is_over(subject, epoch):
+                return await self.fencing.nothing_left()
+            now = self.clock()
+            raised = replace(change(account) if change else account, epoch=account.epoch + 1)
+            name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
+            record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
+            try:
+                done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *also, Log(record))
+            except Conflict:
+                continue
+            return ended(done)
+        raise Unavailable("ending all sessions kept losing races")
+
+    async def _is_over(self, subject: str, epoch: int) -> bool:
+        """Tell whether somebody else has ended everything that a subject had at an epoch of his account. The epoch's
+        having risen does not say so: after a restore it has, and nothing was ended.
+        """
+        if await self.store.sessions_of(subject, limit=1):
+            return False
+        await self.fencing.follow()
+        return self.log.covers(Named(subject, epoch, None, "", "", ""))
+
+    async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
+        """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
+        nothing.
+
+        Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
+        that is kept are stale then, and its next refresh brings one that is not.
+        """
+        for _ in range(ENDINGS):
+            now = self.clock()
+            account = await self.store.account(subject)
+            if account is None:
+                return await self.fencing.nothing_left()
+            found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
+            if len(found) > ENDED_ONE_BY_ONE + 1:
+                raised = replace(account, epoch=account.epoch + 1)
+                record = event(
+                    "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
+                )
+                try:
+                    done = await self.store.commit(
+                        Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
+                    )
+                except Conflict:
+                    continue
+                return ended(done)
+            others = [
+                _Leaving(s, account, "ended_by_owner")
+                for s in found
+                if s.id != keep and sessions.is_live(s, account, now)
+            ]
+            if not others:
+                return await self.fencing.nothing_left()
+            changes, _ = await self._ending(account, others, client, actor=subject, now=now)
+            try:
+                done = await self.store.commit(*changes)
+            except Conflict:
+                continue
+            return ended(done, len(others))
+        raise Unavailable("ending the other sessions kept losing races")
+
+    async def end_named(self, claims: Claims, *, client: Client) -> Ended:
+        """End what an access token names: its session, or itself if it is stateless. Idempotent.
+
+        A session whose row was deleted since is as ended as can be: that is success, and counts 0.
+        """
+        if claims.sid is None:
+            return await self.end_token(claims, client=client)
+        try:
+            return await self.end(claims.sid, client=client, actor=claims.sub)
+        except NotFound:
+            return await self.fencing.nothing_left()
+
+    async def end_token(self, claims: Claims, *, client: Client) -> Ended:
+        """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
+        for _ in range(ENDINGS):
+            await self.fencing.follow()
+            if self.log.covering_token(claims) is not None:
+                return await self.fencing.nothing_left()
+            now = self.clock()
+            record = event(
+                "token_revoked",
+                now=now,
+                client=client,
+                subject=claims.sub,
+                actor=claims.sub,
+                client_id=claims.client_id,
+                detail=claims.jti,
+            )
+            # Not `exp`: what was passed on to a service has the same `jti` and another end.
+            entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
+            account = await self.store.account(claims.sub)
+            changes: list[Change] = [Revoke(entry)]
+            if account is not None:
+                changes, _ = await self._revoking(account, [entry], now)
+            try:
+                done = await self.store.commit(*changes, Log(record))
+            except Conflict:
+                continue
+            return ended(done, 1)
+        raise Unavailable("ending the token kept losing races")
+
+    async def _ending(
+        self, account: Account, leaving: Sequence[_Leaving], client: Client, *, actor: str, now: float
+    ) -> tuple[list[Change], Account]:
+        """The one way sessions end: their rows, their entries in the log, their events. Nothing else may end one. Gives
+        the account as it is after.
+        """
+        entries = [
+            Revocation(
+                kind="session", id=each.session.id, expires_at=now + LONGEST_ACCESS, subject=each.session.subject
+            )
+            for each in leaving
+        ]
+        changes, raised = await self._revoking(account, entries, now)
+        for session, _, reason, who in leaving:
+            name: EventName = "logout" if reason == "logout" else "session_ended"
+            record = self._event(name, session, client, now, detail=reason, actor=who or actor)
+            changes += [End(session.id, reason, now), Log(record)]
+        return changes, raised
+
+    async def _revoking(
+        self, account: Account, entries: Sequence[Revocation], now: float
+    ) -> tuple[list[Change], Account]:
+        """Append entries of a subject's sessions or tokens; or, where many of his live already, one that covers them
+        all, for which his epoch rises: nobody fills every verifier's memory with his own log-outs.
+        """
+        live = await self.store.live_revocations(account.subject, now)
+        folded = [
+            coalesced(
+                entry,
+                subject=account.subject,
+                epoch=account.epoch,
+                live=live + number,
+                expires_at=now + LONGEST_ACCESS,
+            )
+            for number, entry in enumerate(entries)
+        ]
+        whole = next((entry for entry in folded if entry.kind == "subject"), None)
+        if whole is None:
+            return [Revoke(entry) for entry in folded], account
+        raised = replace(account, epoch=whole.min_epoch)
+        return [Swap(raised), Revoke(whole)], raised
+
+    def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
+        """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
+        return [EndAll(raised.subject, reason, now, keep), *self.staling(raised, now)]
+
+    def staling(self, raised: Account, now: float) -> list[Change]:
+        """What makes every token of a subject stale while its sessions live on: after a change of roles."""
+        entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
+        return [Revoke(entry)]
+
+    async def renew(
+        self,
+        session: Session | None,
+        account: Account,
+        *,
+        raised: Account,
+        client_id: str,
+        changes: Sequence[Change],
+        amr: tuple[str, ...],
+        now: float,
+    ) -> SignedIn:
+        """Commit `changes` that raise an account's epoch and end its other sessions, and go on with this one under new
+        secrets: nothing that was copied from the client before is worth anything after. Raises `Conflict`.
+        """
+        verified = Verified(subject=account.subject, epoch=raised.epoch, amr=amr, at=now)
+        if session is None:
+            access, expires_in, _ = await self._sign(raised, None, verified, client_id, "", now, self.policy.access_for)
+            done = await self.store.commit(*changes)
+            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in, ended=ended(done))
+        fresh, token = sessions.renew(session, verified, now)
+        done = await self.store.commit(*changes, Swap(fresh))
+        signed_in = await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
+        return replace(signed_in, ended=ended(done))
+
+    def forget_remembered(self) -> None:
+        """Look every session up again: after a change that no entry of the log tells of."""
+        self._remembered.forget()
+        self._forgot_at = self.clock()
+
+    # Presenting
+
+    async def _present(
+        self,
+        account: Account,
+        session: Session,
+        session_token: str,
+        generation: int,
+        sibling: int,
+        now: float,
+        *,
+        rotated: bool = True,
+    ) -> SignedIn:
+        if session.mode == "session":
+            return SignedIn(account=account, mode="session", session=session, session_token=session_token)
+        master = self.master.get(session.master_key_id)
+        if master is None:
+            raise InvalidToken("R0: sealed by a master key that is not configured")
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=session.amr, at=session.auth_time)
+        lives_for = min(self.policy.access_for, session.expires_at - now)  # no token outlives its session
+        access, expires_in, _ = await self._sign(
+            account, session.id, verified, session.client_id, session.scope, now, lives_for
+        )
+        return SignedIn(
+            account=account,
+            mode="hybrid",
+            session=session,
+            refresh_token=mint(master, session, generation, sibling),
+            access_token=access,
+            expires_in=expires_in,
+            rotated=rotated,
+        )
+
+    async def tidy(self) -> int:
+        """Delete what can concern nobody any more; give the number of rows. Any process may do it, at any time."""
+        now = self.clock()
+        return await self.store.purge(before=now - KEPT_FOR, events_before=now - self.policy.max_audit_for)
+
+    # Events
+
+    def _event(
+        self,
+        name: EventName,
+        session: Session,
+        client: Client,
+        now: float,
+        *,
+        detail: str = "",
+        actor: str = "",
+        outcome: Literal["ok", "refused"] = "ok",
+    ) -> AuditEvent:
+        return event(
+            name,
+            now=now,
+            client=client,
+            subject=session.subject,
+            actor=actor or session.subject,
+            session_id=session.id,
+            client_id=session.client_id,
+            detail=detail,
+            outcome=outcome,
+        )
+
+
+def _by_owner(leaving: Sequence[_Leaving]) -> list[tuple[Account, list[_Leaving]]]:
+    """Sessions by whose they are, with the account as it was read last. A browser that signs in may have been another
+    person's.
+    """
+    owners: dict[str, tuple[Account, list[_Leaving]]] = {}
+    for each in leaving:
+        _, of_his = owners.get(each.account.subject, (each.account, []))
+        owners[each.account.subject] = each.account, [*of_his, each]
+    return list(owners.values())

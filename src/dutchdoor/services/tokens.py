@@ -1,0 +1,357 @@
+"""The issuer: the signing keys over a store, and the access tokens that are signed with them and recognised again.
+
+Keys live as `keyring` decides: made by whichever process finds that the next one is due, published a while before they
+sign (RFC 7517), and killed in an emergency through the revocation log. Tokens are the profile of RFC 9068.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from dutchdoor.errors import (
+    Conflict,
+    InvalidToken,
+    Misconfigured,
+    NotFound,
+    StaleClaims,
+    Unavailable,
+    UnknownKey,
+)
+from dutchdoor.jose import jws, signing_keys
+from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier, read_claims
+from dutchdoor.jose.claims import Claims
+from dutchdoor.jose.jwk import Key, KeySet
+from dutchdoor.jose.signing_keys import KeyRing, StoredKey
+from dutchdoor.jose.token_cache import TokenCache
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_events import event
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.master_key import MasterKeys
+from dutchdoor.model.policy import Policy
+from dutchdoor.model.principal import Principal, Verified
+from dutchdoor.revocation.lease import Terms
+from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
+from dutchdoor.services.fencing import Ended, Fencing, ended
+from dutchdoor.stores.base import Add, Log, Revoke, Store, Swap
+
+__all__ = ["RACES", "ClaimsHook", "Issuer"]
+
+RACES = 8
+"""Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not
+luck.
+"""
+
+RING_FRESH_FOR = 30.0
+"""Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
+
+RING_AGAIN_IN = 10.0
+"""Seconds before they are read again when the store was out of reach."""
+
+PASSED_ON_FOR = 60.0
+"""Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
+
+ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
+"""What an operator adds to access tokens, within the size budget and never under a refused name."""
+
+
+class Issuer:
+    """One node's keys and tokens over a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        master: MasterKeys,
+        issuer: str,
+        audience: Sequence[str],
+        policy: Policy,
+        alg: str,
+        claims: ClaimsHook | None,
+        lease: float,
+        clock: Callable[[], float] | None,
+    ) -> None:
+        self.store, self.master, self.policy = store, master, policy
+        self.fencing = Fencing(store, clock=clock, terms=Terms(lease_for=lease))
+        self.clock = self.fencing.clock
+        self.issuer, self.audience, self.alg = issuer, tuple(audience) or (issuer,), alg
+        self.symmetric = alg.startswith("HS")
+        if self.symmetric and len(self.audience) > 1:
+            raise Misconfigured(
+                "HS256 with more than one audience",
+                message="HS256 serves one audience: each could mint tokens for the others.",
+            )
+        self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
+        self._own_kids: tuple[str, ...] = ()
+        self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
+        self._claims = claims
+        self._ring = KeyRing((), master)
+        self._ring_read_at, self._keys_killed = -1.0, 0
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open the store, and make the first key if there is none."""
+        await self.store.open()
+        await self.fencing.open()
+        await self._read_ring(self.clock(), force=True)
+
+    async def close(self) -> None:
+        await self.fencing.close()
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+        await self.store.close()
+
+    @property
+    def log(self) -> RevocationLog:
+        """What has been revoked, as far as this process knows."""
+        return self.fencing.log
+
+    # Recognising
+
+    async def verify(self, token: str) -> Principal:
+        """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
+
+        Raises:
+            InvalidToken: malformed, forged, expired, for someone else, or revoked.
+            StaleClaims: good, but what it says is out of date: to be refreshed.
+            Unavailable: the log is out of reach.
+        """
+        _, principal = await self._recognised(token)
+        return principal
+
+    async def claims(self, token: str) -> Claims:
+        """`verify`, giving everything the token says."""
+        claims, _ = await self._recognised(token)
+        return claims
+
+    async def _recognised(self, token: str) -> tuple[Claims, Principal]:
+        if not self.fencing.is_current():
+            await self.fencing.follow()
+        now = self.clock()
+        await self._read_ring(now)
+        try:
+            known = self._verifiers[1].recognise(token, now)
+        except UnknownKey:
+            # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
+            # us.
+            if now - self._ring_read_at < 1:
+                raise
+            await self._read_together(now)
+            known = self._verifiers[1].recognise(token, now)
+        covering = self.fencing.node.log.covering_token(known[0])
+        if covering == "subject" and known[0].sid is not None:
+            raise StaleClaims("the subject's epoch has risen")
+        if covering is not None:
+            raise InvalidToken("revoked")
+        return known
+
+    async def claims_of_any_age(self, token: str) -> Claims:
+        """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
+        else. Raises `InvalidToken`, `Unavailable`.
+        """
+        now = self.clock()
+        await self._read_ring(now)
+        # Judged at the time it was issued, which the signature vouches for.
+        verifier, _ = self._verifiers
+        return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
+
+    @property
+    def _verifiers(self) -> tuple[AccessTokenVerifier, TokenCache]:
+        """What checks a token of ours afresh, and what remembers those it checked. Raises `UnknownKey`."""
+        if self._verifier is None:
+            raise UnknownKey("no key of ours is accepted here")
+        return self._verifier
+
+    # Signing
+
+    async def pass_on(self, account: Account, principal: Principal) -> str:
+        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it.
+
+        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither. Raises
+        `InvalidToken` for one that has expired.
+        """
+        now = self.clock()
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
+        lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
+        if lives_for <= 0:
+            # Accepted by the leeway alone. Whatever was passed on would end later, could be passed on again, and never
+            # end at all.
+            raise InvalidToken("expired: nothing is passed on for it")
+        return (
+            await self._sign(
+                account,
+                principal.session_id,
+                verified,
+                principal.client_id,
+                principal.scope,
+                now,
+                lives_for,
+                token_id=principal.token_id if principal.session_id is None else "",
+            )
+        )[0]
+
+    async def _sign(
+        self,
+        account: Account,
+        session_id: str | None,
+        verified: Verified,
+        client_id: str,
+        scope: str,
+        now: float,
+        lives_for: float,
+        *,
+        token_id: str = "",
+    ) -> tuple[str, int, str]:
+        """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
+        it.
+        """
+        await self.fencing.follow()
+        await self._read_ring(now)
+        token_id = token_id or new_id()
+        text = self._issue(
+            key=self._ring.signing(now, self.alg),
+            now=now,
+            lifetime=lives_for,
+            subject=account.subject,
+            client_id=client_id,
+            session_id=session_id,
+            token_id=token_id,
+            epoch=verified.epoch,
+            auth_time=verified.at,
+            amr=verified.amr,
+            roles=account.roles,
+            scope=scope,
+            extra=self._claims(account, session_id) if self._claims else None,
+        )
+        return text, int(lives_for), token_id
+
+    # Keys
+
+    @property
+    def ring(self) -> KeyRing:
+        return self._ring
+
+    async def jwks(self) -> list[dict[str, object]]:
+        """The published keys (RFC 7517). Empty with HS256: a secret is nobody's to publish."""
+        now = self.clock()
+        await self._read_ring(now)
+        return [key.public_jwk() for key in self._ring.published(now) if not key.symmetric]
+
+    async def rotate(self, *, client: Client, actor: str, at_once: bool = False) -> StoredKey:
+        """Make the next signing key now. It signs after it was published long enough, or `at_once`."""
+        await self._read_ring(self.clock(), force=True)
+        for _ in range(RACES):
+            now = self.clock()
+            signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
+            row = signing_keys.new_key(
+                Key.generate(self.alg),
+                self.master,
+                number=self._ring.next_number,
+                signs_at=signs_at,
+                now=now,
+                policy=self.policy,
+            )
+            if await self._add_key(row, client, actor, now):
+                await self._read_ring(now, force=True)
+                return row
+            await self._read_ring(now, force=True)
+        raise Unavailable("making a key kept losing races")
+
+    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Ended:
+        """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
+        `NotFound`.
+        """
+        for _ in range(RACES):
+            now = self.clock()
+            await self._read_ring(now, force=True)
+            row = next((row for row in self._ring.rows if row.kid == kid), None)
+            if row is None:
+                raise NotFound("no such key")
+            if row.revoked_at is not None:
+                return await self.fencing.nothing_left()
+            record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
+            entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
+            try:
+                done = await self.store.commit(Swap(signing_keys.revoked(row, now)), Revoke(entry), Log(record))
+            except Conflict:
+                continue
+            await self._read_ring(now, force=True)
+            return ended(done, 1)
+        raise Unavailable("killing the key kept losing races")
+
+    async def _read_ring(self, now: float, *, force: bool = False) -> None:
+        """Read the key rows when they may have changed; with `force`, see every key that was there at this call."""
+        killed = self.fencing.node.keys_killed
+        if force:
+            if self._reading is not None:
+                await asyncio.wait([self._reading])
+            await self._read_together(now)
+        elif killed != self._keys_killed or not 0 <= now - self._ring_read_at < RING_FRESH_FOR:
+            try:
+                await self._read_together(now)
+                if killed > self._keys_killed:  # what was under way had begun before
+                    await self._read_together(now)
+            except Unavailable:
+                if killed != self._keys_killed or not self._ring.rows:
+                    raise
+                # What is known is as good as the lease: a new key is not needed yet, and a killed one is in the log.
+                self._ring_read_at = now - RING_FRESH_FOR + RING_AGAIN_IN
+
+    async def _read_together(self, now: float) -> None:
+        """Share the reading that is under way, or begin one: however many ask at once, the rows are read once."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_rows(now))
+            self._reading.add_done_callback(self._was_read)
+        # Whoever hangs up does not take the reading from the others.
+        await asyncio.shield(self._reading)
+
+    def _was_read(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # everybody who waited may have hung up
+
+    async def _read_rows(self, now: float) -> None:
+        """Read the key rows, and make the next key when it is due."""
+        killed = self.fencing.node.keys_killed
+        self._take(await self.store.keys(), now)
+        due = self._ring.due(now, self.policy, self.alg)
+        if due is not None:
+            row = signing_keys.new_key(
+                Key.generate(self.alg),
+                self.master,
+                number=self._ring.next_number,
+                signs_at=due,
+                now=now,
+                policy=self.policy,
+            )
+            await self._add_key(row, Client(), "system", now)
+            self._take(await self.store.keys(), now)
+        self._ring_read_at, self._keys_killed = now, killed
+
+    def _take(self, rows: Sequence[StoredKey], now: float) -> None:
+        # A store that was promoted from a copy may have lost that a key was killed: it signs nothing, and is not shown.
+        rows = [
+            signing_keys.revoked(row, now)
+            if row.revoked_at is None and self.fencing.log.covers(Named("", 0, None, "", "", row.kid))
+            else row
+            for row in rows
+        ]
+        if tuple(rows) != self._ring.rows:
+            self._ring = KeyRing(rows, self.master, now=now)
+        own = self._ring.own(now, symmetric=self.symmetric)
+        kids = tuple(key.kid for key in own)
+        if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
+            self._own_kids, self._verifier = kids, None
+            if own:
+                verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
+                self._verifier = verifier, TokenCache(verifier)
+
+    async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
+        try:
+            await self.store.commit(
+                Add(row), Log(event("key_created", now=now, client=client, actor=actor, detail=row.kid))
+            )
+        except Conflict:
+            return False  # another process made this number: one key is enough
+        return True

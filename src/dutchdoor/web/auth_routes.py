@@ -1,0 +1,564 @@
+"""The own API: signing in and out, refreshing, sessions, passwords. JSON in and out."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from msgspec import UNSET, UnsetType
+
+from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.policy import Mode
+from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.model.refresh_tokens import RefreshToken
+from dutchdoor.model.sessions import Session
+from dutchdoor.services.session_cache import GENERATION
+from dutchdoor.services.sessions import Ended, SignedIn
+from dutchdoor.web import origin as origins
+from dutchdoor.web.api import Call, Caller, Route
+from dutchdoor.web.fences import Fenced, fence, fence_of_user, wait_for
+from dutchdoor.web.headers import CLEAR_SITE_DATA
+from dutchdoor.web.http import BadRequest, Header, Response, json_response
+from dutchdoor.web.schemas import (
+    Accepted,
+    ChangedUser,
+    CsrfToken,
+    Fence,
+    FirstAdmin,
+    Forgotten,
+    Login,
+    Me,
+    OneTimeProof,
+    PasswordChange,
+    Reauthentication,
+    RefreshProof,
+    Registration,
+    Reset,
+    Sessions,
+    SignedInView,
+    Transport,
+    UserView,
+    session_view,
+    user_view,
+)
+
+__all__ = ["ROUTES"]
+
+# Signing in
+
+
+async def register(call: Call) -> Response:
+    body: Registration = call.body
+    account = await call.directory.register(body.email, body.password, body.name, client=call.observed())
+    if account is None:
+        return json_response(202, Accepted())
+    return json_response(201, UserView(user_view(account)))
+
+
+async def login(call: Call) -> Response:
+    body: Login = call.body
+    mode: Mode = call.authority.policy.default_mode if body.mode is UNSET else body.mode
+    if mode not in call.authority.policy.modes:
+        raise InvalidInput(f"The mode {mode!r} is not offered here.", field="mode")
+    transport = _transport(call, mode, body.transport)
+    client_id = await _client_for(call, "" if body.client_id is UNSET else body.client_id)
+    signed_in, mark = await call.directory.sign_in(
+        body.email,
+        body.password,
+        mode=mode,
+        client=call.observed(),
+        client_id=client_id,
+        marks=call.cookies.mark(call.request.cookie()),
+        replacing=await _sessions_of_cookies(call),
+    )
+    headers: list[Header] = []
+    if call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie"):
+        headers.append(call.cookies.set_mark(mark, max_age=MARK_FOR))
+    # A cookie of the sign-in that this one replaced would stay beside the new proof, and every request with a dead
+    # proof in it is refused.
+    if call.presented.session is not None and mode != "session":
+        headers.append(call.cookies.clear_session())
+    if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
+        headers.append(call.cookies.clear_refresh())
+    return _signed_in(call, signed_in, transport, headers)
+
+
+async def _client_for(call: Call, client_id: str) -> str:
+    """The client a sign-in is for. One with a secret proves itself by HTTP Basic, or anybody could sign in in its name.
+
+    Raises `InvalidInput`, `NotAuthenticated`.
+    """
+    if not client_id or client_id == call.authority.client_id:
+        return client_id
+    registered = await call.authority.store.client(client_id)
+    if registered is None:
+        raise InvalidInput("There is no such client.", field="client_id")
+    if registered.confidential and (await call.api.service(call)).id != client_id:
+        raise NotAuthenticated("another client authenticated")
+    return client_id
+
+
+def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
+    """Where the refresh token goes. Raises `CrossSite` when a page that is not listed asks for it in the body."""
+    if mode != "hybrid":
+        if asked is not UNSET:
+            raise InvalidInput("Only the hybrid mode has a transport.", field="transport")
+        return "cookie"
+    transport: Transport = ("cookie" if call.from_browser else "body") if asked is UNSET else asked
+    if transport == "body":
+        # A script injected into our own page must not be able to ask for what the cookie hides from it.
+        origins.judge_token_in_body(
+            sec_fetch_site=call.request.header(b"sec-fetch-site"),
+            origin=call.request.header(b"origin"),
+            listed=call.api.site.cors.origins,
+        )
+    return transport
+
+
+async def _sessions_of_cookies(call: Call) -> list[Session]:
+    """The live sessions that the presented cookies prove to be this browser's. They end when it signs in anew: a cookie
+    that was planted before a log-in is worth nothing after it.
+    """
+    held: list[Session] = []
+    if call.presented.session is not None:
+        with suppress(NotAuthenticated):
+            held.append(await call.authority.bearer_of(call.presented.session))
+    if call.presented.refresh is not None:
+        with suppress(NotAuthenticated):
+            held.append(await call.authority.holder(call.presented.refresh))
+    return held
+
+
+def _signed_in(
+    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fenced | None = None
+) -> Response:
+    session = signed_in.session
+    view = SignedInView(user=user_view(signed_in.account))
+    status = 200
+    if fenced is not None:
+        status = fenced.status
+        headers += fenced.headers
+        view.fenced, view.fenced_in_ms = fenced.fenced, fenced.in_ms
+        view.accepting = fenced.accepting or UNSET
+    lives_for = 0.0
+    if session is not None:
+        view.session = session_view(session, session.id)
+        lives_for = session.expires_at - call.authority.clock()
+    if signed_in.mode == "session" and session is not None:
+        headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
+        view.csrf_token = call.csrf_token(session.id)
+        return json_response(status, view, headers)
+    view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
+    if signed_in.mode == "hybrid" and session is not None:
+        if transport == "body":
+            view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(lives_for)
+        else:
+            view.csrf_token = call.csrf_token(session.id)
+            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by
+            # now.
+            if signed_in.rotated:
+                headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
+    return json_response(status, view, headers)
+
+
+async def renew(call: Call) -> Response:
+    """Refresh. Never clears a cookie, whatever happens: the answer may be older than what the jar holds by now."""
+    text, transport = _refresh_token(call)
+    session_id = RefreshToken.parse(text).session_id
+    if transport == "cookie":
+        call.check_csrf(session_id)
+    client_id = call.body.client_id if call.body is not None and call.body.client_id is not UNSET else ""
+    if client_id and client_id != call.authority.client_id:
+        registered = await call.authority.store.client(client_id)
+        if registered is None or registered.confidential:
+            # Here nobody proves to be a client: one that has a secret exchanges at /oauth2/token, or a stolen refresh
+            # token of its would need none.
+            raise InvalidToken("this client must authenticate, at /oauth2/token")
+    limits = call.directory.limits
+    now = call.authority.clock()
+    try:
+        signed_in = await call.authority.refresh(
+            text,
+            call.observed(),
+            client_id=client_id,
+            admit=lambda session: call.api.refresh_rate.take(limits.refresh_by_session, session, now),
+        )
+    except InvalidToken:
+        call.api.refresh_rate.take(limits.bad_refresh_by_address, call.observed().network, now)
+        raise
+    return _signed_in(call, signed_in, transport, [])
+
+
+def _refresh_token(call: Call) -> tuple[str, Transport]:
+    """The refresh token and how it came; the answer goes the same way. Raises `BadRequest` for both at once."""
+    in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
+    in_cookie = call.presented.refresh
+    if in_body is not None and in_cookie is not None:
+        raise BadRequest("Send the refresh token in the cookie or in the body, not in both.", code="two_refresh_tokens")
+    if in_body is not None:
+        origins.judge_token_in_body(
+            sec_fetch_site=call.request.header(b"sec-fetch-site"),
+            origin=call.request.header(b"origin"),
+            listed=call.api.site.cors.origins,
+        )
+        return in_body, "body"
+    if in_cookie is None:
+        raise NotAuthenticated("no refresh token was sent")
+    return in_cookie, "cookie"
+
+
+# Signing out
+
+
+async def logout(call: Call) -> Response:
+    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too."""
+    authority, client = call.authority, call.observed()
+    done: Ended | None = None
+    token = call.bearer()
+    in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
+    if token is not None:
+        done = await authority.end_named(await authority.claims_of_any_age(token), client=client)
+    if in_body is not None:
+        holder = await authority.holder(in_body, even_ended=True)
+        done = await authority.end(holder.id, client=client, actor=holder.subject)
+    for cookie, find in ((call.presented.session, authority.bearer_of), (call.presented.refresh, authority.holder)):
+        if cookie is None:
+            continue
+        session = await find(cookie, even_ended=True)
+        if token is None and in_body is None:
+            call.check_csrf(session.id)
+        done = await authority.end(session.id, client=client, actor=session.subject)
+    if done is None:
+        raise NotAuthenticated("no proof was sent")
+    headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
+    return await fence(call, done, headers)
+
+
+async def logout_all(call: Call) -> Response:
+    caller = call.required
+    done = await call.authority.end_all(
+        caller.principal.subject, client=call.observed(), actor=caller.principal.subject
+    )
+    headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
+    return await fence(call, done, headers)
+
+
+# Who am I, and where else
+
+
+async def me(call: Call) -> Response:
+    caller = call.required
+    account, session = await call.holding()
+    if session is None:
+        return json_response(200, Me(user_view(account), None, caller.principal.method))
+    # The busiest answer there is. It is written once for what was read once; another reading is another object.
+    shown = _shown.get((session.id, caller.by_cookie))
+    if shown is None or shown[0] is not session or shown[1] is not account:
+        view = Me(user_view(account), session_view(session, session.id), caller.principal.method)
+        if len(_shown) >= GENERATION:
+            _shown.clear()
+        shown = _shown[session.id, caller.by_cookie] = session, account, json_response(200, view)
+    return shown[2]
+
+
+_shown: dict[tuple[str, bool], tuple[Session, Account, Response]] = {}
+
+
+async def list_sessions(call: Call) -> Response:
+    principal = call.required.principal
+    live = await call.authority.sessions(principal.subject)
+    return json_response(200, Sessions([session_view(session, principal.session_id) for session in live]))
+
+
+async def end_session(call: Call) -> Response:
+    subject = call.required.principal.subject
+    done = await call.authority.end(
+        call.params["id"], client=call.observed(), actor=subject, reason="ended_by_owner", subject=subject
+    )
+    return await fence(call, done)
+
+
+async def end_others(call: Call) -> Response:
+    principal = call.required.principal
+    if call.query.get("except") != "current":
+        raise BadRequest("Say which to keep: DELETE /auth/sessions?except=current", code="except_missing")
+    done = await call.authority.end_others(principal.subject, principal.session_id or "", client=call.observed())
+    return await fence(call, done)
+
+
+async def csrf(call: Call) -> Response:
+    """The token for the caller's session, proved by its cookie, its access token or its refresh cookie."""
+    if call.presented.refresh is not None and call.presented.session is None and call.bearer() is None:
+        return json_response(200, CsrfToken(call.csrf_token((await call.authority.holder(call.presented.refresh)).id)))
+    caller: Caller | None = await call.identify()
+    if caller is None:
+        raise NotAuthenticated("no proof was sent")
+    if caller.principal.session_id is None:
+        raise NotFound("a stateless token has no session")
+    return json_response(200, CsrfToken(call.csrf_token(caller.principal.session_id)))
+
+
+# Passwords and addresses
+
+
+async def change_password(call: Call) -> Response:
+    body: PasswordChange = call.body
+    account, session = await call.holding()
+    signed_in = await call.directory.change_password(
+        account,
+        session,
+        body.current_password,
+        body.new_password,
+        client=call.observed(),
+        client_id=call.required.principal.client_id,
+    )
+    fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
+    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [], fenced)
+
+
+async def reauthenticate(call: Call) -> Response:
+    body: Reauthentication = call.body
+    account, session = await call.holding()
+    signed_in = await call.directory.reauthenticate(
+        account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
+    )
+    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [])
+
+
+def _answer_transport(call: Call, signed_in: SignedIn) -> Transport:
+    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page of
+    ours. A listed page without the cookie keeps its token itself, and would lose it to a cookie it can never send.
+    """
+    if signed_in.mode != "hybrid" or call.presented.refresh is not None:
+        return "cookie"
+    listed = call.request.header(b"origin") in call.api.site.cors.origins
+    return "cookie" if call.from_browser and not listed else "body"
+
+
+async def forgot(call: Call) -> Response:
+    body: Forgotten = call.body
+    await call.directory.forget_password(body.email, client=call.observed())
+    return json_response(202, Accepted())
+
+
+async def reset(call: Call) -> Response:
+    body: Reset = call.body
+    marks = call.cookies.mark(call.request.cookie())
+    account, mark, done = await call.directory.reset_password(
+        body.token, body.new_password, client=call.observed(), marks=marks
+    )
+    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
+    return await fence_of_user(call, done, account, headers)
+
+
+async def verify_email(call: Call) -> Response:
+    body: OneTimeProof = call.body
+    account = await call.directory.verify_email(body.token, client=call.observed())
+    return json_response(200, UserView(user_view(account)))
+
+
+async def setup(call: Call) -> Response:
+    body: FirstAdmin = call.body
+    account = await call.directory.set_up(body.token, body.email, body.password, body.name, client=call.observed())
+    return json_response(201, UserView(user_view(account)))
+
+
+# For a proxy
+
+
+async def check(call: Call) -> Response:
+    """Answer nginx `auth_request` and the like: 204 with who it is, or 401.
+
+    The request that is asked about is another one than this: its method and origin come in forwarded headers, believed
+    from configured proxies only. A cookie alone never lets a cross-site POST through.
+    """
+    method = _forwarded_method(call)
+    judged = method not in origins.SAFE_METHODS
+    if judged:
+        origins.judge(
+            method,
+            sec_fetch_site=call.request.header(b"sec-fetch-site"),
+            origin=call.request.header(b"origin"),
+            host_origin=call.request.origin,
+            listed=call.api.site.cors.origins,
+        )
+    caller = call.required
+    if judged and caller.by_cookie and not call.from_browser:
+        # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here says which.
+        raise Forbidden("an unsafe request by cookie alone, without Origin")
+    principal = caller.principal
+    account, _ = await call.holding()
+    headers: list[Header] = [
+        (b"x-auth-subject", principal.subject.encode()),
+        (b"x-auth-session", (principal.session_id or "").encode()),
+        (b"x-auth-roles", " ".join(principal.roles).encode()),
+        (b"x-auth-token", (await call.authority.pass_on(account, principal)).encode()),
+    ]
+    return Response(204, headers)
+
+
+def _forwarded_method(call: Call) -> str:
+    """The method of the request a configured proxy asks about. Raises `BadRequest` unless it says exactly one.
+
+    From anyone else the header is a claim, and the check is about this request itself.
+    """
+    if not call.api.site.edge.came_through_proxy(call.request):
+        return call.request.method
+    said = {call.request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
+    if len(said) != 1:
+        raise BadRequest("The proxy must say the method it asks about, in X-Forwarded-Method.", code="forwarded_method")
+    return str(said.pop()).upper()
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/auth/register",
+        handler=register,
+        body=Registration,
+        gives=UserView,
+        status=201,
+        also=(202, 409),
+        summary="Make an account. Where a verified address is required: always 202, and the rest goes by mail.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/login",
+        handler=login,
+        body=Login,
+        gives=SignedInView,
+        summary="Sign in by session cookie, by refresh and access token, or by a stateless access token.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/refresh",
+        handler=renew,
+        body=RefreshProof,
+        optional_body=True,
+        gives=SignedInView,
+        also=(409,),
+        summary="Exchange the refresh token, from the cookie or the body; the answer goes the way it came.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/logout",
+        handler=logout,
+        body=RefreshProof,
+        optional_body=True,
+        gives=Fence,
+        fences=True,
+        summary="End the caller's sign-in, by cookie, access token (an expired one too) or refresh token. Idempotent.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/logout/all",
+        handler=logout_all,
+        demands="caller",
+        gives=Fence,
+        fences=True,
+        summary="End every session and every token of the caller, everywhere.",
+    ),
+    Route(method="GET", path="/auth/me", handler=me, demands="caller", gives=Me, summary="Who the caller is."),
+    Route(
+        method="GET",
+        path="/auth/sessions",
+        handler=list_sessions,
+        demands="caller",
+        gives=Sessions,
+        summary="The caller's live sessions, newest first, 500 at most.",
+    ),
+    Route(
+        method="DELETE",
+        path="/auth/sessions",
+        handler=end_others,
+        demands="caller",
+        gives=Fence,
+        fences=True,
+        query=("except",),
+        summary="End every session of the caller but this one: `?except=current`.",
+    ),
+    Route(
+        method="DELETE",
+        path="/auth/sessions/{id}",
+        handler=end_session,
+        demands="caller",
+        gives=Fence,
+        fences=True,
+        also=(404,),
+        summary="End one session of the caller. Another's is 404.",
+    ),
+    Route(
+        method="GET",
+        path="/auth/csrf",
+        handler=csrf,
+        gives=CsrfToken,
+        also=(401, 404),
+        summary="The token that unsafe requests by cookie carry in X-CSRF-Token.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password",
+        handler=change_password,
+        demands="caller",
+        body=PasswordChange,
+        gives=SignedInView,
+        fences=True,
+        summary="Change the password. Ends every other session; the answer carries fresh tokens for this one.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/reauthenticate",
+        handler=reauthenticate,
+        demands="caller",
+        body=Reauthentication,
+        gives=SignedInView,
+        summary="Prove the password again: a fresh auth_time, and fresh tokens.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/forgot",
+        handler=forgot,
+        body=Forgotten,
+        gives=Accepted,
+        status=202,
+        summary="Mail a reset link, if the address has an account. The answer does not tell.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/reset",
+        handler=reset,
+        body=Reset,
+        gives=ChangedUser,
+        fences=True,
+        also=(401,),
+        summary="Set a new password by a mailed token. Ends every session.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/email/verify",
+        handler=verify_email,
+        body=OneTimeProof,
+        gives=UserView,
+        also=(401,),
+        summary="Verify an e-mail address by a mailed token.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/setup",
+        handler=setup,
+        body=FirstAdmin,
+        gives=UserView,
+        status=201,
+        also=(401, 409),
+        summary="Make the first administrator by the one-time link printed at first start.",
+    ),
+    Route(
+        method="GET",
+        path="/auth/check",
+        handler=check,
+        demands="caller",
+        status=204,
+        also=(403,),
+        summary="For a proxy's forward authentication: 204 with X-Auth-Subject, -Session, -Roles and -Token, or 401.",
+    ),
+)

@@ -1,0 +1,74 @@
+"""What people open in a browser: the pages, the files they need, and the API's own description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from dutchdoor.model.policy import Policy
+from dutchdoor.web.api import Call, Handler, Route
+from dutchdoor.web.http import Response
+from dutchdoor.web.openapi import document
+from dutchdoor.web.pages import PAGES, STATIC, StaticFile, render
+
+__all__ = ["routes"]
+
+_HTML = (b"content-type", b"text/html; charset=utf-8")
+_KEPT = (b"cache-control", b"public, max-age=3600")
+
+
+def routes(
+    api: Sequence[Route], *, product: str, issuer: str, version: str, policy: Policy, keyless: bool
+) -> tuple[Route, ...]:
+    """The routes of the pages, for an API made of these routes."""
+
+    @cache
+    def described() -> dict[str, Any]:
+        return document(api, product=product, issuer=issuer, version=version, keyless=keyless)
+
+    values: dict[str, dict[str, Any]] = {
+        "setup": {"password_minimum": policy.password_minimum},
+        "reset_password": {"password_minimum": policy.password_minimum},
+    }
+
+    def page(name: str) -> Handler:
+        @cache
+        def written() -> bytes:
+            more = {"document": described()} if name == "docs" else values.get(name, {})
+            return render(name, product=product, **more)
+
+        async def show(_call: Call) -> Response:
+            return Response(200, [_HTML], written(), kind="page")
+
+        return show
+
+    async def openapi(_call: Call) -> Response:
+        return Response(
+            200, [(b"content-type", b"application/json"), _KEPT], msgspec.json.encode(described()), kind="public"
+        )
+
+    return (
+        *(
+            Route(method="GET", path=path, handler=page(name), summary=f"The page {name}.")
+            for path, name in PAGES.items()
+        ),
+        *(
+            Route(method="GET", path=path, handler=_file(file), summary="A file of the pages.")
+            for path, file in STATIC.items()
+        ),
+        Route(method="GET", path="/openapi.json", handler=openapi, summary="This description, as OpenAPI 3.1."),
+    )
+
+
+def _file(file: StaticFile) -> Handler:
+    headers = [(b"content-type", file.content_type.encode()), (b"etag", file.etag.encode()), _KEPT]
+
+    async def give(call: Call) -> Response:
+        if call.request.header(b"if-none-match") == file.etag:
+            return Response(304, [(b"etag", file.etag.encode()), _KEPT], kind="public")
+        return Response(200, headers, file.content, kind="public")
+
+    return give

@@ -1,0 +1,204 @@
+"""What goes over the wire in the own API and the administration: bodies that are read, documents that are given.
+
+Bodies refuse fields they do not know (`body.py`). Instants are RFC 3339 in UTC. Nothing here shows a secret in `repr`.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.policy import Mode
+from dutchdoor.model.sessions import Session
+from dutchdoor.web.body import Body
+
+Email = Annotated[
+    str,
+    Meta(
+        max_length=320,
+        description="An e-mail address; every spelling of it is one account.",
+        extra_json_schema={"format": "email"},
+    ),
+]
+Password = Annotated[str, Meta(max_length=1024, description="Any characters; up to 1,024 bytes.")]
+Name = Annotated[str, Meta(max_length=200)]
+OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link behind the #.")]
+Text = Annotated[str, Meta(max_length=200)]
+Transport = Literal["cookie", "body"]
+
+_EPOCH = date(1970, 1, 1)
+
+
+# What is read
+
+
+class Registration(Body, frozen=True):
+    email: Email
+    password: Password
+    name: Name = ""
+
+
+class Login(Body, frozen=True):
+    email: Email
+    password: Password
+    mode: Mode | UnsetType = UNSET
+    transport: Transport | UnsetType = UNSET
+    client_id: Text | UnsetType = UNSET
+
+
+class RefreshProof(Body, frozen=True):
+    refresh_token: Text | UnsetType = UNSET
+    client_id: Text | UnsetType = UNSET
+
+
+class PasswordChange(Body, frozen=True):
+    current_password: Password
+    new_password: Password
+
+
+class Reauthentication(Body, frozen=True):
+    password: Password
+
+
+class Forgotten(Body, frozen=True):
+    email: Email
+
+
+class Reset(Body, frozen=True):
+    token: OneTime
+    new_password: Password
+
+
+class OneTimeProof(Body, frozen=True):
+    token: OneTime
+
+
+class FirstAdmin(Body, frozen=True):
+    token: OneTime
+    email: Email
+    password: Password
+    name: Name = ""
+
+
+# What is given
+
+
+class User(Struct):
+    id: str
+    email: str | None
+    name: str
+    roles: tuple[str, ...]
+    email_verified: bool
+
+
+class SessionView(Struct):
+    id: str
+    current: bool
+    mode: str
+    client_id: str
+    created_at: str
+    last_seen_at: str
+    expires_at: str
+    device: str
+    address: str
+    country: str
+
+
+class SignedInView(Struct, omit_defaults=True):
+    """A sign-in or a refresh. Which members are there follows from the mode and the transport."""
+
+    user: User
+    session: SessionView | UnsetType = UNSET
+    access_token: str | UnsetType = UNSET
+    token_type: str | UnsetType = UNSET
+    expires_in: int | UnsetType = UNSET
+    refresh_token: str | UnsetType = UNSET
+    refresh_expires_in: int | UnsetType = UNSET
+    csrf_token: str | UnsetType = UNSET
+    fenced: bool | UnsetType = UNSET
+    fenced_in_ms: int | UnsetType | None = UNSET
+    accepting: tuple[str, ...] | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return f"<SignedInView of {self.user.id}>"
+
+
+class UserView(Struct):
+    user: User
+
+
+class Me(Struct):
+    """Who the caller is. `session` is null for a stateless token."""
+
+    user: User
+    session: SessionView | None
+    method: str
+
+
+class Sessions(Struct):
+    sessions: list[SessionView]
+
+
+class Fence(Struct, omit_defaults=True):
+    """Whether what was revoked is refused everywhere already; if not, within how many milliseconds it will be at the
+    latest (null: nobody knows, another log began; end it again); and how many sessions ended. `accepting` names the
+    verifiers that accept tokens without a lease, if one of them is what it waits for.
+    """
+
+    fenced: bool
+    fenced_in_ms: int | None
+    ended: int | UnsetType = UNSET
+    accepting: tuple[str, ...] = ()
+
+
+class ChangedUser(Struct, omit_defaults=True):
+    """An account after a change that revoked what was given out before, and the fence of that."""
+
+    user: User
+    fenced: bool
+    fenced_in_ms: int | None
+    accepting: tuple[str, ...] = ()
+
+
+class CsrfToken(Struct):
+    csrf_token: str
+
+
+class Accepted(Struct):
+    accepted: bool = True
+
+
+def instant(at: float) -> str:
+    """An instant as RFC 3339 in UTC, to the second."""
+    days, seconds = divmod(int(at), 86400)
+    minutes, second = divmod(seconds, 60)
+    return f"{_date(days)}T{minutes // 60:02}:{minutes % 60:02}:{second:02}Z"
+
+
+@lru_cache(maxsize=512)
+def _date(days: int) -> str:
+    # Dates repeat and formatting one is slow: an answer to `/auth/me` has three.
+    return (_EPOCH + timedelta(days=days)).isoformat()
+
+
+def user_view(account: Account) -> User:
+    return User(account.subject, account.address, account.name, account.roles, account.email_verified_at is not None)
+
+
+def session_view(session: Session, current: str | None) -> SessionView:
+    return SessionView(
+        id=session.id,
+        current=session.id == current,
+        mode=session.mode,
+        client_id=session.client_id,
+        created_at=instant(session.created_at),
+        last_seen_at=instant(session.last_seen_at),
+        expires_at=instant(min(session.idle_expires_at, session.expires_at)),
+        device=session.device,
+        address=session.address,
+        country=session.country,
+    )

@@ -1,0 +1,50 @@
+"""Reads a User-Agent header with ua-parser, whose tables name some 1,000 browsers and systems.
+
+Reading one costs 0.5 ms, and up to 6 ms for 512 characters made to be slow: the tables are tried one by one. Answers
+are kept by the exact header, so the few hundred headers of a day's clients are read once. The tables cost 11 MiB and
+0.2 s and are loaded at the first header, or when `load` is called. (The resolver in Rust is faster and takes 23 MiB
+more, which a cache makes not worth having.)
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+
+from ua_parser import BasicResolver, Domain, load_builtins
+
+from dutchdoor.model.http_client import USER_AGENT_AT_MOST, Device
+
+__all__ = ["UserAgentReader"]
+
+_KEPT = 2048
+_UNKNOWN = Device()
+
+# Names people know their things by. The parts that are compared stay as the tables have them.
+_BROWSERS = {"Chrome Mobile": "Chrome", "Mobile Safari": "Safari", "Firefox Mobile": "Firefox", "Edge Mobile": "Edge"}
+_PLATFORMS = {"Mac OS X": "macOS", "Chrome OS": "ChromeOS"}
+
+
+class UserAgentReader:
+    """A `DeviceReader`. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        # An attacker who sends a new header with every request only evicts what other clients have not used lately.
+        self._read = lru_cache(maxsize=_KEPT)(self._parse)
+
+    def load(self) -> None:
+        """Load the tables now, so that the first sign-in does not wait for them."""
+        _ = self._resolver
+
+    def read(self, user_agent: str) -> Device:
+        return self._read(user_agent[:USER_AGENT_AT_MOST]) if user_agent else _UNKNOWN
+
+    @cached_property
+    def _resolver(self) -> BasicResolver:
+        return BasicResolver(load_builtins())
+
+    def _parse(self, user_agent: str) -> Device:
+        found = self._resolver(user_agent, Domain.USER_AGENT | Domain.OS)
+        browser = found.user_agent.family if found.user_agent else ""
+        platform = found.os.family if found.os else ""
+        shown = [_BROWSERS.get(browser, browser), _PLATFORMS.get(platform, platform)]
+        return Device(name=" on ".join(part for part in shown if part), browser_family=browser, platform=platform)

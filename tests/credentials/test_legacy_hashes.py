@@ -1,0 +1,191 @@
+"""Hashes other systems made (credentials/legacy.py): C08 and C09, and what an import may not make us do."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from pathlib import Path
+
+import bcrypt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dutchdoor import errors
+from dutchdoor.credentials import legacy
+
+# Written by the libraries that own the formats; `made_by` says which and in what version.
+VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors").joinpath("legacy_password_hashes.json").read_text())
+VERIFIED = [pytest.param(v, id=f"{v['made_by']}, {v['format']}, {len(v['password'])}") for v in VECTORS["verified"]]
+REFUSED = [pytest.param(v["said"], v["encoded"], id=v["encoded"][:24] or "empty") for v in VECTORS["refused"]]
+
+SALT22 = "CCCCCCCCCCCCCCCCCCCCC."
+B64_32 = base64.b64encode(bytes(32)).decode()
+RAW_32 = B64_32.rstrip("=")
+
+
+@pytest.mark.parametrize("vector", VERIFIED)
+def test_c08_a_hash_by_its_own_library_verifies(vector: dict[str, str]) -> None:
+    """C08: what the libraries of these formats wrote is recognised and verifies, and nothing but its password does."""
+    password = vector["password"].encode()
+    assert vector["format"] == legacy.recognise(vector["encoded"])
+    assert legacy.verify(password, vector["encoded"])
+    assert not legacy.verify(password + b" ", vector["encoded"])
+    assert not legacy.verify(b"", vector["encoded"])
+
+
+@pytest.mark.parametrize(("said", "encoded"), REFUSED)
+def test_c08_a_hash_too_fast_to_be_one_is_refused_by_name(said: str, encoded: str) -> None:
+    """C08: MD5, SHA-1 and their like are refused with their name, and the message does not carry the hash along."""
+    with pytest.raises(errors.InvalidInput, match=said) as refusal:
+        legacy.recognise(encoded)
+    assert refusal.value.field == "password_hash"
+    if encoded:
+        assert encoded not in str(refusal.value) + refusal.value.reason
+    with pytest.raises(errors.InvalidInput):
+        legacy.verify(b"x", encoded)
+
+
+def test_c09_bcrypt_never_stands_for_a_longer_password(caplog: pytest.LogCaptureFixture) -> None:
+    """C09: a bcrypt hash of a truncated password opens for no password of more than 72 bytes, and the log says why."""
+    first = b"x" * 72 + b"the first"
+    second = b"x" * 72 + b"the other"
+    encoded = bcrypt.hashpw(first[:72], bcrypt.gensalt(4)).decode()
+    caplog.set_level(logging.INFO, "dutchdoor.credentials")
+    assert legacy.verify(first[:72], encoded)
+    assert caplog.text == ""
+    assert not legacy.verify(first, encoded)
+    assert not legacy.verify(second, encoded)
+    assert "72" in caplog.text
+    assert "x" * 9 not in caplog.text
+
+
+def test_c09_the_72_are_bytes_and_not_characters() -> None:
+    """C09: 24 characters of three bytes fill bcrypt, and a 25th is refused."""
+    encoded = bcrypt.hashpw(("密" * 24).encode(), bcrypt.gensalt(4)).decode()
+    assert legacy.verify(("密" * 24).encode(), encoded)
+    assert not legacy.verify(("密" * 25).encode(), encoded)
+
+
+@pytest.mark.parametrize("typed", [b"abc\0abc", b"abc\0", b"abc\0def", b"\0abc", b"abc"])
+def test_c09_bcrypt_does_not_stop_at_a_nul(typed: bytes) -> None:
+    """C02, C09: bcrypt stops at a NUL or repeats its key after one; `abc`, NUL, `abc` is not `abc` all the same."""
+    encoded = bcrypt.hashpw(b"abc", bcrypt.gensalt(4)).decode()
+    assert (typed == b"abc") == legacy.verify(typed, encoded)
+
+
+def test_c09_bcrypt_over_sha256_has_no_such_limit() -> None:
+    """C09: Django's bcrypt_sha256 tells 80-byte passwords apart that share their first 72, and those with a NUL."""
+    for password in (b"x" * 72 + b"the first", b"abc\0def"):
+        inner = bcrypt.hashpw(hashlib.sha256(password).hexdigest().encode(), bcrypt.gensalt(4)).decode()
+        assert legacy.verify(password, f"bcrypt_sha256${inner}")
+        assert not legacy.verify(password[:-1] + b"!", f"bcrypt_sha256${inner}")
+
+
+def test_a_bcrypt_salt_with_its_spare_bits_set_verifies() -> None:
+    """A salt's last character holds two bits and four spare ones; hashes by hand-made generators have those set."""
+    encoded = bcrypt.hashpw(b"abc", f"$2b$04${SALT22}".encode()).decode()
+    assert legacy.verify(b"abc", encoded.replace(SALT22, SALT22[:-1] + "/"))
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        f"$argon2id$v=19$m=4194304,t=1,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=262144,t=1000,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=9999999999,t=9999999999,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=65536,t=1,p=1000${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=8,t=1,p=4${RAW_32}${RAW_32}",
+        f"$2b$31${SALT22}{'a' * 31}",
+        f"$2b$16${SALT22}{'a' * 31}",
+        f"$2b$03${SALT22}{'a' * 31}",
+        f"bcrypt_sha256$$2b$31${SALT22}{'a' * 31}",
+        f"$bcrypt-sha256$v=2,t=2b,r=31${SALT22}${'a' * 31}",
+        f"pbkdf2_sha256$9999999999$salt${B64_32}",
+        f"pbkdf2_sha256$999$salt${B64_32}",
+        f"pbkdf2:sha512:5000001$salt${'00' * 64}",
+        f"$pbkdf2-sha256$100000000${RAW_32}${RAW_32}",
+        f"pbkdf2:sha1:2000$salt${'00' * 64}",
+        f"pbkdf2:sha512:2000$salt${'00' * 16}",
+        f"scrypt:1073741824:8:1$salt${'00' * 64}",
+        f"scrypt:32768:64:64$salt${'00' * 64}",
+        f"scrypt:2:1:1$salt${'00' * 64}",
+        f"scrypt:32767:8:1$salt${'00' * 64}",
+        f"scrypt:32768:9999999999:1$salt${'00' * 64}",
+        f"scrypt$16384$salt$8$1000${B64_32}",
+        f"$scrypt$ln=99,r=8,p=1${RAW_32}${RAW_32}",
+        f"$scrypt$ln=30,r=8,p=1${RAW_32}${RAW_32}",
+        f"$scrypt$ln=14,r=8,p=1${RAW_32}{'A' * 90}${RAW_32}",
+        "pbkdf2_sha256$20000$" + "s" * 600 + f"${B64_32}",
+    ],
+)
+def test_an_imported_hash_cannot_name_a_ruinous_cost(encoded: str) -> None:
+    """A row in an import asks for neither a terabyte nor an hour nor next to nothing; it is refused unopened."""
+    before = time.process_time()
+    with pytest.raises(errors.InvalidInput):
+        legacy.verify(b"x", encoded)
+    assert time.process_time() - before < 0.05
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        f"$argon2id$v=16$m=1024,t=1,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$m=1024,t=1,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=01024,t=1,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=1024,t=1,p=1${RAW_32}A${RAW_32}AA",
+        f"$argon2id$v=19$m=١٠٢٤,t=1,p=1${RAW_32}${RAW_32}",
+        f"$argon2id$v=19$m=1024,t=1,p=1${RAW_32}${RAW_32}\n",
+        f"\n$2b$05${SALT22}{'a' * 31}",
+        f"$2b$05${SALT22}{'a' * 30}",
+        f"$2b$5${SALT22}{'a' * 31}",
+        f"pbkdf2_sha256$20000$${B64_32}",
+        f"pbkdf2_sha256$20000$a$b${B64_32}",
+        f"pbkdf2_md5$20000$salt${B64_32}",
+        f"pbkdf2_sha256$-20000$salt${B64_32}",
+        f"scrypt:32768:8:1$salt${'0' * 63}",
+        f"scrypt:32768:8:1$salt${'zz' * 64}",
+        "$y$j9T$salt$hash",
+        "$6$rounds=5000$salt$hash",
+    ],
+)
+def test_what_is_not_exactly_a_known_format_is_refused(encoded: str) -> None:
+    """A damaged, older or foreign hash is refused at the import, where somebody can still see to it."""
+    with pytest.raises(errors.InvalidInput):
+        legacy.recognise(encoded)
+
+
+@given(st.text(max_size=600) | st.text(alphabet="$:{}=,./0123456789abcdefmdshargon2pbkvt", max_size=120))
+def test_no_text_makes_recognise_fail_in_another_way(encoded: str) -> None:
+    """Whatever stands in an import's column, the answer is a name or InvalidInput."""
+    with contextlib.suppress(errors.InvalidInput):
+        assert legacy.recognise(encoded)
+
+
+def test_scrypt_verifies_at_the_edges_of_its_bounds() -> None:
+    """What the bounds let through is computed, not refused by the library underneath in its own words."""
+    for n, r, p in [(2**15, 1, 1), (2**14, 1, 1), (2**8, 64, 1), (4, 64, 64), (2**15, 64, 1)]:
+        tag = hashlib.scrypt(b"abc", salt=b"salt", n=n, r=r, p=p, dklen=64, maxmem=2**29)
+        assert legacy.verify(b"abc", f"scrypt:{n}:{r}:{p}$salt${tag.hex()}")
+    with pytest.raises(errors.InvalidInput):
+        legacy.recognise(f"scrypt:65536:1:1$salt${'00' * 64}")
+
+
+CHEAP = [v for v in VECTORS["verified"] if v["format"].startswith(("argon2", "bcrypt")) and "m=1024" in v["encoded"]]
+CHEAP += [v for v in VECTORS["verified"] if "$05$" in v["encoded"]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(CHEAP), st.data())
+def test_no_damage_makes_verify_fail_in_another_way(vector: dict[str, str], data: st.DataObject) -> None:
+    """One character changed anywhere gives a refusal or an answer, never another exception."""
+    encoded = vector["encoded"]
+    place = data.draw(st.integers(0, len(encoded) - 1))
+    # No digit: it would raise the cost to one that is allowed, and slow.
+    damaged = encoded[:place] + data.draw(st.sampled_from("$:=,Az/+. \0é")) + encoded[place + 1 :]
+    with contextlib.suppress(errors.InvalidInput):
+        legacy.verify(vector["password"].encode(), damaged)

@@ -1,0 +1,622 @@
+"""What `deploy/` shows is true of this program: every setting in it exists and is accepted, every probe is answered,
+and a real nginx runs the example in front of real servers. Docker and Kubernetes are not needed, and not tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import click
+import pytest
+import yaml
+from tests.running import free_port
+from tests.server.certificates import write_certificate
+from tests.server.running import Running, clean_environment, command, running
+
+from dutchdoor.auth import is_closed_to_others
+from dutchdoor.model.audit_events import EventName
+from dutchdoor.model.master_key import MasterKey
+from dutchdoor.server.check import findings
+from dutchdoor.server.cli import cli
+from dutchdoor.server.config import duration, read_settings
+from dutchdoor.server.metrics import Counters
+from dutchdoor.server.serve import refuse_unsafe
+from dutchdoor.server.settings import BY_NAME, SETTINGS
+from dutchdoor.web.wellknown import ROUTES
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+FILES = sorted(path for path in DEPLOY.iterdir() if path.is_file() and not path.name.startswith("."))
+HOST = "auth.example.com"
+
+SECRETS = {
+    "master_key": "{key}",
+    "database_url": "postgresql://dutchdoor:3c8f1f0f@postgres:5432/dutchdoor",
+    "redis_url": "redis://:77aa31e5@valkey:6379/0",
+    "mail_url": "smtps://user:password@mail.example.com:465",
+    "metrics_token": "b4f0c3a1d2e94f6f8a7b",
+}
+"""What the heads of the files tell to put into each secret."""
+
+
+def compose() -> dict[str, Any]:
+    text = (DEPLOY / "compose.yaml").read_text()
+    read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{DUTCHDOOR_PUBLIC_URL:\?[^}]*\}", f"https://{HOST}", text))
+    return read
+
+
+def kubernetes() -> dict[str, dict[str, Any]]:
+    return {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+
+
+def unit() -> dict[str, list[str]]:
+    """The systemd unit's lines, by name, over all sections."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / "dutchdoor.service").read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def environments() -> dict[str, dict[str, str]]:
+    """The environment that each example gives to the program."""
+    container = kubernetes()["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    lines = [line.strip('"') for line in unit()["Environment"]]
+    return {
+        **{name: each["environment"] for name, each in compose()["services"].items() if name.startswith("node")},
+        "kubernetes": {each["name"]: each["value"] for each in container["env"]},
+        "systemd": dict(line.split("=", 1) for line in lines),
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_setting_named_in_deploy_exists(path: Path) -> None:
+    """No example names a variable or an option that this program does not have."""
+    text = path.read_text()
+    known = {setting.variable for setting in SETTINGS}
+    known |= {f"{setting.variable}_FILE" for setting in SETTINGS if setting.hidden}
+    assert set(re.findall(r"\bDUTCHDOOR_[A-Z_]*[A-Z]\b", text)) <= known
+    options = {setting.option for setting in SETTINGS}
+    for line in text.splitlines():
+        if re.search(r"\bdutchdoor (serve|check|migrate)\b", line) or "dutchdoor is told" in line:
+            assert set(re.findall(r"(?<!\S)`?(--[a-z-]+)", line)) <= options, line
+    commands = set(re.findall(r"\bdutchdoor (serve|check|migrate|key|user|verifier|restored|client)\b", text))
+    assert commands <= set(cli.list_commands(click.Context(cli)))
+
+
+def files_for(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Give every file that an environment names a place here, with what belongs into it."""
+    write_certificate(folder, HOST)
+    (folder / "key.pem").chmod(0o600)
+    placed = dict(environment)
+    for variable, value in environment.items():
+        if variable.endswith("_FILE"):
+            file = folder / Path(value).name
+            file.write_text(SECRETS[file.name].format(key=MasterKey.generate().text()))
+            file.chmod(0o600)
+            placed[variable] = str(file)
+    if "DUTCHDOOR_TLS_CERT" in placed:
+        placed |= {"DUTCHDOOR_TLS_CERT": str(folder / "cert.pem"), "DUTCHDOOR_TLS_KEY": str(folder / "key.pem")}
+    return placed
+
+
+@pytest.mark.parametrize("name", environments())
+def test_every_example_is_accepted_and_safe(name: str, tmp_path: Path) -> None:
+    """The program reads each example, would serve it, and `dutchdoor check` finds nothing in it that matters."""
+    settings = read_settings({}, files_for(tmp_path, environments()[name]))
+    refuse_unsafe(settings)
+    assert [each.what for each in findings(settings) if each.matters] == []
+
+
+def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
+    """A file of root's that only our group may read is closed, as Kubernetes and systemd make them; one of our own that
+    the group may read is not, and neither is one that the world may.
+    """
+    file = tmp_path / "master_key"
+    file.write_text("x")
+    file.chmod(0o440)
+    assert not is_closed_to_others(file.stat())
+    file.chmod(0o600)
+    assert is_closed_to_others(file.stat())
+    whose = list(file.stat())
+    for mode, closed in ((0o100440, True), (0o100400, True), (0o100444, False), (0o100460, False)):
+        whose[0], whose[4] = mode, os.geteuid() + 1
+        assert is_closed_to_others(os.stat_result(whose)) is closed
+
+
+def test_every_metric_that_operators_are_told_of_exists() -> None:
+    """The page for operators names no metric, event or setting that this program does not have."""
+    page = (ROOT / "docs" / "operating.md").read_text()
+    there = {metric.name for metric in Counters().registry.collect()}
+    named = {name.removesuffix("_total") for name in re.findall(r"`(dutchdoor_[a-z_]+)", page)}
+    assert len(named) > 10
+    assert named <= there
+    assert set(re.findall(r"`((?:refresh|key|log|verifier)_[a-z]+)`", page)) <= set(get_args(EventName))
+    commands = set(re.findall(r"`dutchdoor ([a-z]+)", page)) - {"serve"}
+    assert commands <= set(cli.list_commands(click.Context(cli)))
+
+
+# --- compose ---------------------------------------------------------------------------------------------------------
+
+
+def test_compose_fits_together() -> None:
+    """Nodes trust nginx's address and nobody else's, secrets and networks that are used are declared, and stopping
+    waits for what is being answered.
+    """
+    whole = compose()
+    services = whole["services"]
+    nodes = {name: each for name, each in services.items() if name.startswith("node")}
+    nginx = services["nginx"]
+    hosts = dict(entry.split(":") for entry in nginx["extra_hosts"])
+    assert len(nodes) == 3
+    for name, node in nodes.items():
+        assert node["environment"]["DUTCHDOOR_PROXY"] == nginx["networks"]["inside"]["ipv4_address"]
+        assert hosts[name] == node["networks"]["inside"]["ipv4_address"]
+        assert duration(node["stop_grace_period"]) > float(str(BY_NAME["stop_for"].default))
+        assert f"{name}:{node['environment']['DUTCHDOOR_PORT']}" in (DEPLOY / "nginx.conf").read_text()
+        assert node["user"].split(":")[0] != "0"
+    for service in services.values():
+        assert set(service.get("secrets", ())) <= set(whole["secrets"])
+        assert set(service["networks"]) <= set(whole["networks"])
+        assert "ports" not in service or service is nginx
+    assert (DEPLOY / services["node1"]["build"]["context"] / services["node1"]["build"]["dockerfile"]).is_file()
+
+
+def test_the_image_copies_what_is_there() -> None:
+    """Every file that the Dockerfile copies is in the repository and let through, and what runs in it is not root."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    let_through = [
+        line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
+    ]
+    for copied in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE):
+        for each in copied.split()[:-1]:
+            assert (ROOT / each).exists(), each
+            assert any(Path(each).match(pattern) for pattern in let_through), each
+    assert re.search(r"^USER 10001", text, re.MULTILINE)
+    assert text.count("--require-hashes") == 2
+
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_has_the_form_of_its_kinds() -> None:
+    """Every document is valid against the schemas of Kubernetes, where those are installed."""
+    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate, 108 MB of schemas")
+    for document in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()):
+        for version in ("1.30", "1.34"):
+            validate.validate(document, version, strict=True)
+
+
+def test_the_probes_are_endpoints_that_answer_anybody() -> None:
+    """Each probe asks an endpoint that is there, needs no proof and looks at no host name; alive is not ready."""
+    container = kubernetes()["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    probes = {route.path for route in ROUTES if route.probe}
+    asked = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {each["path"] for each in asked.values()} <= probes
+    assert asked["livenessProbe"]["path"] == "/livez"  # else an outage of the database restarts every node
+    assert asked["readinessProbe"]["path"] == "/readyz"
+    (port,) = container["ports"]
+    assert all(each["port"] == port["name"] and each["scheme"] == "HTTPS" for each in asked.values())
+    assert "127.0.0.1:8000/readyz" in str(compose()["services"]["node1"]["healthcheck"]["test"])
+
+
+def test_a_rolling_update_drops_nothing() -> None:
+    """A new node is ready before an old one is told to go; a node that goes serves until everybody knows, and is killed
+    only after it had the time to answer what it was asked.
+    """
+    spec = kubernetes()["Deployment"]["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    pod = spec["template"]["spec"]
+    drains = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert drains >= 5
+    assert pod["terminationGracePeriodSeconds"] >= drains + float(str(BY_NAME["stop_for"].default)) + 5
+    assert spec["replicas"] > kubernetes()["PodDisruptionBudget"]["spec"]["minAvailable"] > 0
+    assert float(unit()["TimeoutStopSec"][0]) > float(str(BY_NAME["stop_for"].default))
+
+
+def test_a_pod_has_no_privilege_and_no_secret_in_its_environment() -> None:
+    """A pod runs as nobody, can raise itself to nothing, writes nowhere but /tmp, and gets its secrets as files."""
+    pod = kubernetes()["Deployment"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume}
+    hidden = {setting.variable for setting in SETTINGS if setting.hidden}
+    for each in container["env"]:
+        assert set(each) == {"name", "value"}
+        assert each["name"] not in hidden
+        if each["value"].startswith("/run/"):
+            assert mounts[str(Path(each["value"]).parent)] in secrets
+    labels = kubernetes()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert kubernetes()["Service"]["spec"]["selector"].items() <= labels.items()
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        assert kubernetes()[kind]["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+# --- systemd ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_unit_is_one_and_is_closed(tmp_path: Path) -> None:
+    """The unit has nothing that systemd finds wrong, and its exposure is low."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    # Its program is not installed here, and verify looks for it.
+    text = (DEPLOY / "dutchdoor.service").read_text().replace("/opt/dutchdoor/bin/dutchdoor", "/bin/true")
+    assert "\nStartLimitIntervalSec=0\n" in text, "it would be given up after five starts without its database"
+    file = tmp_path / "dutchdoor.service"
+    file.write_text(text)
+    verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr.strip()) == (0, "")
+    judged = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=15", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert judged.returncode == 0, judged.stdout[-200:]
+
+
+# --- nginx -----------------------------------------------------------------------------------------------------------
+
+
+class Site(NamedTuple):
+    """nginx.conf at work: its TLS port, the nodes behind it, and what the application behind it was sent."""
+
+    port: int
+    nodes: list[Running]
+    environment: dict[str, str]
+    seen: list[dict[str, str]]
+    folder: Path
+
+    def ask(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        with contextlib.closing(self.connect()) as connection:
+            return ask_on(connection, method, path, body, headers)
+
+    def connect(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=str(self.folder / "cert.pem"))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        # The certificate is for the public name, as the Host header is.
+        connection.sock = context.wrap_socket(
+            socket.create_connection(("127.0.0.1", self.port), 20), server_hostname=HOST
+        )
+        return connection
+
+
+def ask_on(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    sent = {"host": HOST, **(headers or {})}
+    encoded = None if body is None else json.dumps(body)
+    if encoded is not None:
+        sent["content-type"] = "application/json"
+    connection.request(method, path, encoded, sent)
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+class Application(http.server.BaseHTTPRequestHandler):
+    """Something behind nginx that says what it was sent."""
+
+    seen: list[dict[str, str]]
+
+    def do_GET(self) -> None:
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    do_POST = do_GET  # noqa: N815 - the name that the base class looks for
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextlib.contextmanager
+def application(seen: list[dict[str, str]]) -> Iterator[int]:
+    handler = type("Seeing", (Application,), {"seen": seen})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def as_here(text: str, folder: Path, ports: list[int], tls: int, plain: int, app: int) -> str:
+    """The shipped file with this machine's ports and paths, and nothing else changed."""
+    for number in (1, 2, 3):
+        line = f"    server node{number}:8000 max_fails=1 fail_timeout=1s;\n"
+        assert text.count(line) == 2
+        there = number <= len(ports)
+        text = text.replace(line, line.replace(f"node{number}:8000", f"127.0.0.1:{ports[number - 1]}") if there else "")
+    for old, new in {
+        "listen 443": f"listen 127.0.0.1:{tls}",
+        "listen 80": f"listen 127.0.0.1:{plain}",
+        "/run/secrets/tls_cert.pem": str(folder / "cert.pem"),
+        "/run/secrets/tls_key.pem": str(folder / "key.pem"),
+        "/var/log/nginx/access.log": str(folder / "access.log"),
+        "application:9000": f"127.0.0.1:{app}",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    return re.sub(r"^ *listen \[::\].*\n", "", text, flags=re.MULTILINE)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, text: str, tls: int) -> Iterator[None]:
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log warn;\n"
+        f"events {{ worker_connections 512; }}\nhttp {{\n{temporary}{text}\n}}\n"
+    )
+    log = folder / "nginx.out"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            ["nginx", "-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")], stdout=out, stderr=out
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                assert process.poll() is None, log.read_text() + (folder / "error.log").read_text()
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", tls), 0.2):
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Two nodes over one database, nginx as shipped in front of them, and an application."""
+    if shutil.which("nginx") is None:
+        pytest.skip("needs nginx")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dutchdoor-")))
+        folder.chmod(0o755)  # nginx started by root works as another user
+        write_certificate(folder, HOST)
+        environment = {
+            "DUTCHDOOR_PUBLIC_URL": f"https://{HOST}",
+            "DUTCHDOOR_PROXY": "127.0.0.1",
+            "DUTCHDOOR_DATABASE": f"sqlite:///{folder}/door.db",
+            "DUTCHDOOR_MASTER_KEY_FILE": str(folder / "keys"),
+            "DUTCHDOOR_ACCESS_LOG": "true",
+        }
+        nodes = [stack.enter_context(running(folder, environment=environment)) for _ in range(2)]
+        seen: list[dict[str, str]] = []
+        app, tls, plain = stack.enter_context(application(seen)), free_port(), free_port()
+        shipped = (DEPLOY / "nginx.conf").read_text()
+        text = as_here(shipped, folder, [node.port for node in nodes], tls, plain, app)
+        stack.enter_context(nginx(folder, text, tls))
+        yield Site(tls, nodes, environment, seen, folder)
+
+
+POLL = "/auth/revocations/poll"
+ACCOUNT = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
+
+
+@pytest.fixture(scope="module")
+def token(site: Site) -> str:
+    assert site.ask("POST", "/auth/register", ACCOUNT)[0] in {201, 202}
+    status, _, body = site.ask("POST", "/auth/login", {**ACCOUNT, "mode": "hybrid", "transport": "body"})
+    assert status == 200, body
+    found: str = json.loads(body)["access_token"]
+    return found
+
+
+def test_nginx_names_the_client_and_lets_nobody_name_himself(site: Site) -> None:
+    """Behind nginx.conf the audit log has the connection's address; a client's own forwarding headers change nothing
+    and are no error.
+    """
+    claims = {
+        "x-forwarded-for": "203.0.113.9",
+        "x-real-ip": "203.0.113.9",
+        "forwarded": "for=203.0.113.9;proto=http",
+        "x-forwarded-host": "evil.example",
+        "x-forwarded-proto": "http",
+    }
+    account = {"email": "grace@example.com", "password": "a quiet heron at dawn"}
+    assert site.ask("POST", "/auth/register", account)[0] in {201, 202}
+    status, headers, body = site.ask("POST", "/auth/login", {**account, "mode": "session"}, claims)
+    assert status == 200, body
+    assert "__Host-dd_session=" in str(headers.get_all("set-cookie"))
+    told = "".join(said for node in site.nodes for said in node.err)
+    assert "203.0.113.9" not in told
+    assert "address=127.0.0.1" in told
+
+
+def test_nginx_asks_before_the_application_sees_anything(site: Site, token: str) -> None:
+    """An application behind auth_request sees requests with a proof only, with headers that the client cannot write."""
+    assert site.ask("GET", "/app/x")[0] == 401
+    assert site.seen == []
+    spoofed = {"x-auth-subject": "root", "x-auth-roles": "admin", "x-auth-token": "t", "x-auth-session": "s"}
+    assert site.ask("GET", "/app/x", None, spoofed)[0] == 401
+    assert site.seen == []
+    status, _, _ = site.ask("GET", "/app/x", None, {"authorization": f"Bearer {token}", **spoofed})
+    assert status == 200
+    (sent,) = site.seen
+    assert sent["x-auth-token"].count(".") == 2
+    assert "root" not in sent["x-auth-subject"]
+    assert "admin" not in sent.get("x-auth-roles", "")
+    assert site.ask("GET", "/_check")[0] == 404
+    site.seen.clear()
+
+
+def test_nginx_tells_the_check_the_method(site: Site) -> None:
+    """A cookie alone lets no POST of another site through to the application."""
+    account = {"email": "mary@example.com", "password": "a quiet heron at noon"}
+    assert site.ask("POST", "/auth/register", account)[0] in {201, 202}
+    _, headers, _ = site.ask("POST", "/auth/login", {**account, "mode": "session"})
+    cookie = "; ".join(line.split(";")[0] for line in headers.get_all("set-cookie") or [])
+    site.seen.clear()
+    assert site.ask("GET", "/app/x", None, {"cookie": cookie})[0] == 200
+    assert site.ask("POST", "/app/x", {}, {"cookie": cookie, "sec-fetch-site": "cross-site"})[0] == 403
+    assert site.ask("POST", "/app/x", {}, {"cookie": cookie})[0] == 403
+    assert len(site.seen) == 1
+    assert site.ask("POST", "/app/x", {}, {"cookie": cookie, "sec-fetch-site": "same-origin"})[0] == 200
+    site.seen.clear()
+
+
+def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
+    """With no node up, the application is not asked, and the caller is told to come back and not sent away."""
+    folder, tls = site.folder / "alone", free_port()
+    folder.mkdir()
+    write_certificate(folder, HOST)
+    text = as_here((DEPLOY / "nginx.conf").read_text(), folder, [free_port()], tls, free_port(), free_port())
+    with nginx(folder, text, tls):
+        alone = site._replace(port=tls, folder=folder)
+        for method, path in (("GET", "/app/x"), ("GET", "/auth/me"), ("POST", "/auth/refresh"), ("POST", POLL)):
+            status, headers, body = alone.ask(method, path, None, {"authorization": f"Bearer {token}"})
+            assert (status, headers["retry-after"]) == (503, "1"), path
+            assert json.loads(body)["code"] == "unavailable"
+            assert headers.get_all("set-cookie") is None
+
+
+def test_a_poll_hangs_through_nginx_and_keeps_to_one_node(site: Site, token: str) -> None:
+    """A follower's polls reach one node as long as its connection lives, hang there, and are answered the moment that
+    somebody logs out at any node.
+    """
+    made = subprocess.run(
+        command("verifier", "add", "orders", "--json"),
+        cwd=site.folder,
+        env=clean_environment(site.environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    proof = {"authorization": f"Bearer {json.loads(made.stdout)['key']}"}
+    poll = {"holder": "a" * 22, "log_epoch": 0, "applied_seq": 0, "wait_ms": 0}
+    before = [polls_at(node) for node in site.nodes]
+    with contextlib.closing(site.connect()) as connection:
+        for _ in range(4):
+            status, headers, body = ask_on(connection, "POST", "/auth/revocations/poll", poll, proof)
+            assert status == 200, body
+            assert headers["cache-control"] == "no-store"
+            answer = json.loads(body)
+            poll |= {"log_epoch": answer["log_epoch"], "applied_seq": answer["upto_seq"]}
+        answers: list[tuple[float, dict[str, Any]]] = []
+
+        def hang() -> None:
+            found = json.loads(
+                ask_on(connection, "POST", "/auth/revocations/poll", {**poll, "wait_ms": 2500}, proof)[2]
+            )
+            answers.append((time.monotonic(), found))
+
+        hanging = threading.Thread(target=hang)
+        hanging.start()
+        for _ in range(2):  # at one node and at the other, whichever comes first
+            _, _, body = site.ask("POST", "/auth/login", {**ACCOUNT, "mode": "hybrid", "transport": "body"})
+            ended = {"authorization": f"Bearer {json.loads(body)['access_token']}"}
+            assert site.ask("POST", "/auth/logout", None, {**ended, "prefer": "wait=0"})[0] in {200, 202}
+        hanging.join(20)
+    ((_, told),) = answers
+    assert told["entries"]
+    deadline = time.monotonic() + 5
+    while sum(reached := [polls_at(node) - was for node, was in zip(site.nodes, before, strict=True)]) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert sorted(reached) == [0, 5]
+
+
+def polls_at(node: Running) -> int:
+    return sum("route=/auth/revocations/poll" in line for line in list(node.err))
+
+
+def test_a_node_that_stops_behind_nginx_loses_no_request(site: Site, token: str) -> None:
+    """While a node is told to stop, every request is answered at the first or the second try."""
+    folder, tls = site.folder / "stopping", free_port()
+    folder.mkdir()
+    write_certificate(folder, HOST)
+    proof = {"authorization": f"Bearer {token}"}
+    lost: list[str] = []
+    done = threading.Event()
+    asked = 0
+    with running(site.folder, environment=site.environment) as going:
+        ports = [site.nodes[0].port, going.port]
+        text = as_here((DEPLOY / "nginx.conf").read_text(), folder, ports, tls, free_port(), free_port())
+        with nginx(folder, text, tls):
+            here = site._replace(port=tls, folder=folder)
+
+            def asking() -> None:
+                nonlocal asked
+                while not done.is_set():
+                    tries = [here.ask("GET", "/auth/me", None, proof)[0]]
+                    if tries[0] != 200:
+                        tries.append(here.ask("GET", "/auth/me", None, proof)[0])
+                    if tries[-1] != 200:
+                        lost.append(str(tries))
+                    asked += 1
+
+            threads = [threading.Thread(target=asking) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while asked < 30 and not lost:
+                time.sleep(0.01)
+            assert going.stop()[0] == 0
+            so_far = asked
+            while asked < so_far + 30 and not lost:
+                time.sleep(0.01)
+            done.set()
+            for thread in threads:
+                thread.join(30)
+    assert lost == []
+
+
+def test_nginx_shows_no_probe_and_logs_no_query(site: Site) -> None:
+    """Probes and metrics stay inside, and a query string is not in the log of requests, that of plain HTTP neither."""
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert site.ask("GET", path)[0] == 404
+    site.ask("GET", "/auth/me?token=canary-1f2e")
+    deadline = time.monotonic() + 5
+    while "/auth/me" not in (log := (site.folder / "access.log").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "canary" not in log
+    servers = (DEPLOY / "nginx.conf").read_text().split("\nserver {")[1:]
+    assert len(servers) == 2
+    assert all("\n    access_log " in server for server in servers), "nginx's own form has the query"
+
+
+def test_every_setting_of_the_nodes_fits_what_nginx_expects() -> None:
+    """The proxy gives up its idle connections before the nodes do, and waits for answers as long as they may take."""
+    text = (DEPLOY / "nginx.conf").read_text()
+    kept = float(str(BY_NAME["keep_alive_for"].default))
+    assert all(float(seconds) < kept for seconds in re.findall(r"keepalive_timeout (\d+)s", text))

@@ -1,0 +1,403 @@
+"""Mail: what is refused, what is written, and what travels over which wire, to real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import ssl
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
+from dutchdoor.mail import Mail, as_message
+from dutchdoor.mail.console import ConsoleTransport
+from dutchdoor.mail.file import FileTransport
+from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH, Letters
+from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.model.http_client import Client
+
+NOW = 1_800_000_000.0
+TOKEN = "ddo1_canary-canary-canary"
+SENDER = "Example <login@example.com>"
+MAIL = Mail(to="ann@example.com", subject="Hello", text=f"open {TOKEN}\n.\nQUIT\n", html=f"<p>open {TOKEN}</p>")
+LETTERS = Letters(product="Example & Sons", public_url="https://login.example.com/")
+HERE = Client(address="192.0.2.1", country="NL", device="Firefox on Linux")
+
+
+def parsed(content: bytes) -> email.message.EmailMessage:
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, email.message.EmailMessage)
+    return message
+
+
+# One message.
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "",
+        "ann",
+        "ann@example.com\r\nBcc: everyone@example.com",
+        "ann@example.com\nBcc: everyone@example.com",
+        "ann@example.com, bob@example.com",
+        "Ann <ann@example.com>",
+        "ann@example.com bob@example.com",
+        "ann@bob@example.com",
+        "ann@example.com\0",
+        "ann@example.com\u2028x",
+        "a" * 310 + "@example.com",
+    ],
+)
+def test_an_address_that_would_be_two_is_refused(to):
+    """A line break, a comma or a bracket in the address would send the owner's link to somebody else too."""
+    with pytest.raises(InvalidInput):
+        Mail(to=to, subject="x", text="x", html="x")
+
+
+@pytest.mark.parametrize("subject", ["", "Hello\r\nBcc: everyone@example.com", "Hello\rX: y", "Hello\x0bX: y"])
+def test_a_subject_that_would_be_a_header_is_refused(subject):
+    """A subject is one line."""
+    with pytest.raises(InvalidInput):
+        Mail(to="ann@example.com", subject=subject, text="x", html="x")
+
+
+@given(st.text(min_size=1, max_size=80), st.text(min_size=1, max_size=80))
+def test_what_a_mail_accepts_is_one_header_each(to, subject):
+    """Whatever passes as address and subject comes out as exactly the headers we write."""
+    try:
+        mail = Mail(to=to, subject=subject, text="x", html="x")
+    except InvalidInput:
+        return
+    head = as_message(mail, sender=SENDER, now=NOW).as_bytes().partition(b"\r\n\r\n")[0]
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in {b" ", b"\t"}]
+    assert [name for name in names if name in {b"To", b"Subject", b"Bcc", b"Cc"}] == [b"To", b"Subject"]
+
+
+def test_a_mail_hides_its_link_from_logs():
+    """`repr` of a mail shows whom it is for, never the one-time link in it."""
+    assert TOKEN not in repr(MAIL)
+
+
+def test_a_message_has_both_bodies_and_says_that_a_machine_wrote_it():
+    """Plain text first, then HTML; automatic answers to it are not wanted."""
+    message = parsed(as_message(MAIL, sender=SENDER, now=NOW).as_bytes())
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["Message-ID"].endswith("@example.com>")
+    assert message["Date"].datetime.timestamp() == NOW
+
+
+# The words.
+
+
+def every_letter() -> list[Mail]:
+    to = "ann@example.com"
+    return [
+        LETTERS.verify_email(to, token=TOKEN, valid_for=86400),
+        LETTERS.reset_password(to, token=TOKEN, valid_for=1800),
+        LETTERS.already_registered(to),
+        LETTERS.password_changed(to, client=HERE, at=NOW),
+        LETTERS.new_device(to, client=HERE, at=NOW),
+        LETTERS.sign_in_copied(to, client=HERE, at=NOW),
+    ]
+
+
+@pytest.mark.parametrize("mail", every_letter(), ids=lambda mail: mail.subject)
+def test_c16_every_link_is_ours_and_carries_its_token_behind_the_hash(mail):
+    """Links start with the public URL from the settings; a token never stands where a server or a Referer sees it."""
+    for body in (mail.text, mail.html):
+        assert "https://login.example.com/" in body
+        assert body.count("http") == body.count("https://login.example.com/")
+        before_hash = body.replace(f"#{TOKEN}", "")
+        assert TOKEN not in before_hash
+        assert "None" not in body
+        assert "{{" not in body
+
+
+@pytest.mark.parametrize("mail", every_letter(), ids=lambda mail: mail.subject)
+def test_letters_are_plain_and_escaped(mail):
+    """The product's name is text in the text and escaped in the HTML; lines of the text are short enough to read."""
+    assert "Example & Sons" in mail.text
+    assert "Example &amp; Sons" in mail.html
+    assert "Example & Sons" not in mail.html
+    assert max(map(len, mail.text.splitlines())) <= 80
+
+
+def test_links_lead_to_the_pages():
+    """The verification and the reset link are the addresses of the pages."""
+    verify, reset = every_letter()[:2]
+    assert f"https://login.example.com{VERIFY_PATH}#{TOKEN}\n" in verify.text
+    assert f"https://login.example.com{RESET_PATH}#{TOKEN}\n" in reset.text
+
+
+def test_a_notice_says_when_and_where():
+    """The owner can tell the own sign-in from somebody else's."""
+    text = LETTERS.new_device("ann@example.com", client=HERE, at=NOW).text
+    assert "15 January 2027, 08:00 UTC" in text
+    assert "Firefox on Linux" in text
+    assert "192.0.2.1 (NL)" in text
+
+
+@pytest.mark.parametrize(
+    "device", ["see evil.example", "http://evil", "call 15550100", "<b>x</b>", "a\nb", "x" * 100, "visit evil@x"]
+)
+def test_a_strangers_words_are_not_printed_on_our_letterhead(device):
+    """A User-Agent made to be read is "unknown": nobody mails our users a link through us."""
+    mail = LETTERS.new_device("ann@example.com", client=Client(device=device), at=NOW)
+    assert device not in mail.text
+    assert "Device:  unknown" in mail.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(86400, "1 day"), (1800, "30 minutes"), (7199, "1 hour"), (60, "1 minute"), (30, "less than")],
+)
+def test_a_link_says_how_long_it_works(seconds, words):
+    """Rounded down: a promise kept early."""
+    assert words in LETTERS.reset_password("ann@example.com", token=TOKEN, valid_for=seconds).text
+
+
+@pytest.mark.parametrize("url", ["login.example.com", "javascript:x", "https://", "https://x/?a", "https://x/#a"])
+def test_a_public_url_that_makes_no_link_is_refused(url):
+    """The server does not start with links that lead nowhere."""
+    with pytest.raises(Misconfigured):
+        Letters(product="x", public_url=url)
+
+
+@pytest.mark.parametrize("product", ["", " ", "x\ny", "x" * 61])
+def test_a_product_name_is_one_short_line(product):
+    """The name goes into subjects."""
+    with pytest.raises(Misconfigured):
+        Letters(product=product, public_url="https://x.example")
+
+
+# The console and the directory.
+
+
+async def test_the_console_shows_the_message_and_no_escape_sequence(capsys):
+    """A developer reads the link; a terminal obeys nothing in it."""
+    await ConsoleTransport().send(Mail(to="ann@example.com", subject="Hello", text="open\x1b[2J this\n", html="x"))
+    shown = capsys.readouterr().err
+    assert "To: ann@example.com\nSubject: Hello\n" in shown
+    assert "\x1b" not in shown
+
+
+async def test_a_file_holds_one_whole_message_for_its_owner_alone(tmp_path):
+    """One .eml a message, mode 0600, nothing half-written beside it."""
+    directory = tmp_path / "out"
+    transport = FileTransport(directory, sender=SENDER, clock=lambda: NOW)
+    await transport.send(MAIL)
+    await transport.send(MAIL)
+    files = sorted(directory.iterdir())
+    assert len(files) == 2
+    for file in files:
+        assert file.suffix == ".eml"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert TOKEN in parsed(file.read_bytes()).get_body(("plain",)).get_content()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+async def test_a_directory_that_cannot_be_written_is_unavailable(tmp_path):
+    """A full or missing disk is a 503 and a line in the log, not a traceback."""
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(Unavailable) as caught:
+        await FileTransport(tmp_path / "out", sender=SENDER).send(MAIL)
+    assert TOKEN not in caught.value.reason
+
+
+# SMTP.
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.received: list[Envelope] = []
+        self.encrypted: list[bool] = []
+        self.logins: list[tuple[bytes, bytes]] = []
+
+    async def handle_DATA(self, server: SMTP, session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+        self.received.append(envelope)
+        self.encrypted.append(session.ssl is not None)
+        return "250 taken"
+
+    def check(self, server, session, envelope, mechanism, given) -> AuthResult:
+        assert isinstance(given, LoginPassword)
+        self.logins.append((given.login, given.password))
+        return AuthResult(success=given.password == b"p@ss:word", handled=False)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> tuple[Path, ssl.SSLContext]:
+    """A certificate of our own for 127.0.0.1 and mail.test, as a file to trust and as a server's context."""
+    directory = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.test")])
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    start = datetime.now(UTC) - timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .issuer_name(name)
+        .subject_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=30))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = directory / "cert.pem", directory / "key.pem"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, private)
+    return chain, context
+
+
+@asynccontextmanager
+async def serving(inbox: Inbox, *, implicit: ssl.SSLContext | None = None, **options) -> AsyncIterator[int]:
+    """Run a mail server on a free port of 127.0.0.1. `implicit`: TLS from the first byte."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(inbox, ident="test", loop=loop, **options), "127.0.0.1", 0, ssl=implicit
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def not_loopback(monkeypatch) -> None:
+    """Have the transport take 127.0.0.1 for a host elsewhere."""
+    monkeypatch.setattr("dutchdoor.mail.smtp._is_loopback", lambda host: False)
+
+
+async def test_a_mail_server_on_this_machine_takes_mail_in_the_clear():
+    """On loopback a message arrives whole: lone dots and commands in its text are text."""
+    inbox = Inbox()
+    async with serving(inbox) as port:
+        await SmtpTransport(f"smtp://127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    (envelope,) = inbox.received
+    assert envelope.rcpt_tos == ["ann@example.com"]
+    assert envelope.mail_from == "login@example.com"
+    body = parsed(envelope.content).get_body(("plain",)).get_content()
+    assert body.replace("\r\n", "\n") == MAIL.text
+
+
+async def test_starttls_is_used_with_a_verified_certificate_before_the_password(authority, monkeypatch, not_loopback):
+    """smtp:// to another machine: TLS first, then the credentials, percent-decoded, then the message."""
+    chain, context = authority
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    inbox = Inbox()
+    async with serving(inbox, tls_context=context, authenticator=inbox.check, auth_require_tls=True) as port:
+        await SmtpTransport(f"smtp://ann:p%40ss%3Aword@127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    assert inbox.logins == [(b"ann", b"p@ss:word")]
+    assert inbox.encrypted == [True]
+
+
+async def test_smtps_is_tls_from_the_first_byte(authority, monkeypatch):
+    """smtps:// never speaks a word in the clear."""
+    chain, context = authority
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    inbox = Inbox()
+    async with serving(inbox, implicit=context) as port:
+        await SmtpTransport(f"smtps://127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    assert len(inbox.received) == 1
+
+
+async def test_a_server_that_refuses_tls_gets_no_mail_and_no_password(not_loopback):
+    """Whoever strips STARTTLS from the greeting gets neither the link nor the password: nothing is sent."""
+    inbox = Inbox()
+    async with serving(inbox, authenticator=inbox.check, auth_require_tls=False) as port:
+        with pytest.raises(Unavailable):
+            await SmtpTransport(f"smtp://ann:secret@127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    assert not inbox.received
+    assert not inbox.logins
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+async def test_a_certificate_nobody_vouches_for_gets_no_mail(authority, not_loopback, implicit):
+    """A self-made certificate in the middle is refused, with STARTTLS and without."""
+    _, context = authority
+    scheme = "smtps" if implicit else "smtp"
+    inbox = Inbox()
+    async with serving(inbox, **({"implicit": context} if implicit else {"tls_context": context})) as port:
+        with pytest.raises(Unavailable):
+            await SmtpTransport(f"{scheme}://127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    assert not inbox.received
+
+
+async def test_a_wrong_password_is_unavailable_and_stays_out_of_the_message():
+    """The reason names the error and its code, never what was sent."""
+    inbox = Inbox()
+    async with serving(inbox, authenticator=inbox.check, auth_require_tls=False) as port:
+        with pytest.raises(Unavailable) as caught:
+            await SmtpTransport(f"smtp://ann:hunter2hunter2@127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    assert "535" in caught.value.reason
+    assert "hunter2" not in caught.value.reason + str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_no_server_is_unavailable():
+    """A mail server that is down is a 503 for the caller, at once."""
+    with pytest.raises(Unavailable):
+        await SmtpTransport("smtp://127.0.0.1:1", sender=SENDER).send(MAIL)
+
+
+async def test_an_address_beyond_ascii_is_sent_where_the_server_can(authority):
+    """SMTPUTF8 (RFC 6531)."""
+    inbox = Inbox()
+    async with serving(inbox, enable_SMTPUTF8=True) as port:
+        mail = Mail(to="jürgen@example.com", subject="Grüße", text="x", html="x")
+        await SmtpTransport(f"smtp://127.0.0.1:{port}", sender=SENDER).send(mail)
+    assert inbox.received[0].rcpt_tos == ["jürgen@example.com"]
+
+
+def test_credentials_stay_out_of_repr():
+    """A log line with the transport shows host, port and security."""
+    transport = SmtpTransport("smtps://ann:hunter2@mail.example.com", sender=SENDER)
+    assert repr(transport) == "<SmtpTransport mail.example.com:465 tls>"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtp://mail.example.com", "mail.example.com:587 starttls"),
+        ("smtp://localhost:1025", "localhost:1025 none"),
+        ("smtp://[::1]", "::1:587 none"),
+        ("smtps://localhost", "localhost:465 tls"),
+        ("smtp://localhost.example.com", "localhost.example.com:587 starttls"),
+        ("smtp://127.0.0.1.example.com", "127.0.0.1.example.com:587 starttls"),
+    ],
+)
+def test_only_this_machine_is_spoken_to_in_the_clear(url, expected):
+    """A name that merely looks like loopback is a machine elsewhere."""
+    assert repr(SmtpTransport(url, sender=SENDER)) == f"<SmtpTransport {expected}>"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "mail.example.com", "http://x", "smtp://", "smtp://x:hunter2@h:99999", "smtp://x:hunter2@h/path?q"]
+)
+def test_a_mail_server_address_that_cannot_be_read_is_refused_without_repeating_it(url):
+    """The message says what is expected; the password in the address appears nowhere."""
+    with pytest.raises(Misconfigured) as caught:
+        SmtpTransport(url, sender=SENDER)
+    assert "hunter2" not in str(caught.value) + caught.value.reason
+    assert caught.value.__cause__ is None

@@ -1,0 +1,753 @@
+"""Accounts and passwords: a change is one transaction, a one-time token works once, an address is one account."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.standins import (
+    HOME,
+    OTHER_PASSWORD,
+    PASSWORD,
+    THIEF,
+    Broken,
+    Clock,
+    Gate,
+    Interleaved,
+    Mailbox,
+    authority,
+    directory,
+    opened,
+)
+
+from dutchdoor.errors import (
+    DutchdoorError,
+    InvalidInput,
+    InvalidToken,
+    NotAuthenticated,
+    NotFound,
+    Taken,
+    Unavailable,
+    WeakPassword,
+    WrongCredentials,
+)
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.one_time_tokens import OneTimeSecret
+from dutchdoor.model.policy import STANDARD
+from dutchdoor.services.accounts import Directory
+from dutchdoor.services.sessions import SignedIn
+from dutchdoor.stores.base import Discard, EndAll, Log, Remove, Revoke, Swap, Take
+from dutchdoor.testing.store_laws import the_log
+
+ANN = "ann@example.com"
+THIRD_PASSWORD = "and yet another sentence 11"
+
+
+class House:
+    """A directory with an account, its mail, and the store under it, which a test may exchange for a broken one."""
+
+    def __init__(self, clean: Directory, mailbox: Mailbox) -> None:
+        self.clean, self.mailbox = clean, mailbox
+        self.store, self.clock = clean.store, clean.clock
+        self.spoiled: list[Directory] = []
+
+    def over(self, store: Any) -> Directory:
+        made = directory(authority(store, self.clock, self.clean.policy), self.mailbox)  # type: ignore[arg-type]
+        self.spoiled.append(made)
+        return made
+
+    async def ann(self) -> Account:
+        account = await self.store.account_by_email(ANN)
+        assert account is not None
+        return account
+
+    async def sign_in(
+        self, password: str = PASSWORD, mode: Any = "session", through: Directory | None = None
+    ) -> SignedIn:
+        return (await (through or self.clean).sign_in(ANN, password, mode=mode, client=HOME))[0]
+
+    async def opens(self, password: str) -> bool:
+        """Whether a password is Ann's."""
+        try:
+            await self.clean.prove(ANN, password, client=HOME)
+        except WrongCredentials:
+            return False
+        return True
+
+    async def alive(self, signed_in: SignedIn) -> bool:
+        over = self.clean.authority
+        try:
+            if signed_in.session_token:
+                await over.resume(signed_in.session_token)
+            if signed_in.refresh_token:
+                await over.refresh(signed_in.refresh_token, HOME)
+            if signed_in.access_token:
+                await over.verify(signed_in.access_token)
+        except NotAuthenticated:
+            return False
+        return True
+
+    async def reset_token(self) -> str:
+        await self.clean.send_reset(await self.ann(), client=HOME)
+        return self.mailbox.token()
+
+    async def events(self, name: str) -> int:
+        return len(await self.store.events(name=name, limit=1000))
+
+    async def entries(self) -> int:
+        return len(await the_log(self.store))
+
+    async def holds(self, one_time: str) -> bool:
+        """Whether a one-time token is still there."""
+        return await self.store.one_time_token(_id_of(one_time)) is not None
+
+
+def _id_of(one_time: str) -> str:
+    return OneTimeSecret.parse(one_time).id
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def house(kind: str, tmp_path: Path) -> AsyncIterator[House]:
+    async with opened(kind, tmp_path, Clock()) as over:
+        mailbox = Mailbox()
+        house = House(directory(over, mailbox), mailbox)
+        await house.clean.register(ANN, PASSWORD, "Ann", client=HOME)
+        yield house
+        for made in [*house.spoiled, house.clean]:
+            await made.close()
+
+
+# All or none
+
+Facts = Callable[[], Awaitable[list[bool]]]
+Act = Callable[[Directory], Awaitable[Any]]
+Operation = Callable[[House], Awaitable[tuple[Act, Facts]]]
+
+
+async def registering(house: House) -> tuple[Act, Facts]:
+    async def act(through: Directory) -> None:
+        await through.register("bob@example.com", PASSWORD, "Bob", client=HOME)
+
+    async def facts() -> list[bool]:
+        bob = await house.store.account_by_email("bob@example.com")
+        credential = await house.store.credential(bob.subject, "password") if bob else None
+        return [bob is not None, credential is not None, await house.events("account_created") == 2]
+
+    return act, facts
+
+
+async def changing_the_password(house: House) -> tuple[Act, Facts]:
+    mine, other, hybrid = await house.sign_in(), await house.sign_in(), await house.sign_in(mode="hybrid")
+    reset = await house.reset_token()
+    account, before = await house.ann(), await house.entries()
+    assert mine.session is not None
+    found = await house.store.session(mine.session.id)
+    assert found is not None
+
+    async def act(through: Directory) -> SignedIn:
+        return await through.change_password(account, found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+
+    async def facts() -> list[bool]:
+        return [
+            await house.opens(OTHER_PASSWORD),
+            not await house.opens(PASSWORD),
+            not await house.alive(mine),
+            not await house.alive(other),
+            not await house.alive(hybrid),
+            (await house.ann()).epoch == account.epoch + 1,
+            await house.entries() == before + 1,
+            await house.events("password_changed") == 1,
+            not await house.holds(reset),
+        ]
+
+    return act, facts
+
+
+async def resetting_the_password(house: House) -> tuple[Act, Facts]:
+    one, hybrid = await house.sign_in(), await house.sign_in(mode="hybrid")
+    token = await house.reset_token()
+    account, before = await house.ann(), await house.entries()
+
+    async def act(through: Directory) -> None:
+        await through.reset_password(token, OTHER_PASSWORD, client=HOME)
+
+    async def facts() -> list[bool]:
+        return [
+            await house.opens(OTHER_PASSWORD),
+            not await house.opens(PASSWORD),
+            not await house.alive(one),
+            not await house.alive(hybrid),
+            not await house.holds(token),
+            (await house.ann()).epoch == account.epoch + 1,
+            await house.entries() == before + 1,
+            await house.events("password_reset") == 1,
+        ]
+
+    return act, facts
+
+
+async def verifying_the_address(house: House) -> tuple[Act, Facts]:
+    await house.clean._send_verification(await house.ann(), HOME)
+    token = house.mailbox.token()
+
+    async def act(through: Directory) -> None:
+        await through.verify_email(token, client=HOME)
+
+    async def facts() -> list[bool]:
+        return [
+            (await house.ann()).email_verified_at is not None,
+            not await house.holds(token),
+            await house.events("email_verified") == 1,
+        ]
+
+    return act, facts
+
+
+async def disabling(house: House) -> tuple[Act, Facts]:
+    one, stateless = await house.sign_in(), await house.sign_in(mode="jwt")
+    account, before = await house.ann(), await house.entries()
+
+    async def act(through: Directory) -> None:
+        await through.disable(account.subject, client=HOME, actor="cli")
+
+    async def facts() -> list[bool]:
+        return [
+            not (await house.ann()).active,
+            not await house.alive(one),
+            not await house.alive(stateless),
+            not await house.opens(PASSWORD),
+            await house.entries() == before + 1,
+            await house.events("account_disabled") == 1,
+        ]
+
+    return act, facts
+
+
+async def enabling(house: House) -> tuple[Act, Facts]:
+    account = await house.ann()
+    await house.clean.disable(account.subject, client=HOME, actor="cli")
+
+    async def act(through: Directory) -> None:
+        await through.enable(account.subject, client=HOME, actor="cli")
+
+    async def facts() -> list[bool]:
+        return [(await house.ann()).active, await house.opens(PASSWORD), await house.events("account_enabled") == 1]
+
+    return act, facts
+
+
+async def giving_roles(house: House) -> tuple[Act, Facts]:
+    stateless = await house.sign_in(mode="jwt")
+    account, before = await house.ann(), await house.entries()
+
+    async def act(through: Directory) -> None:
+        await through.set_roles(account.subject, ["admin"], client=HOME, actor="cli")
+
+    async def facts() -> list[bool]:
+        return [
+            (await house.ann()).roles == ("admin",),
+            not await house.alive(stateless),
+            await house.entries() == before + 1,
+            await house.events("roles_changed") == 1,
+        ]
+
+    return act, facts
+
+
+async def asking_for_a_reset(house: House) -> tuple[Act, Facts]:
+    before = await house.reset_token()
+    account = await house.ann()
+    mails = len(house.mailbox.mails)
+
+    async def act(through: Directory) -> None:
+        await through.send_reset(account, client=HOME)
+
+    async def facts() -> list[bool]:
+        counts = await house.store.counts()
+        assert counts["one_time_tokens"] == 1
+        assert len(house.mailbox.mails) <= mails + 1
+        return [not await house.holds(before), await house.events("password_reset_requested") == 2]
+
+    return act, facts
+
+
+OPERATIONS: list[Operation] = [
+    registering, changing_the_password, resetting_the_password, verifying_the_address, disabling, enabling,
+    giving_roles, asking_for_a_reset,
+]  # fmt: skip
+
+
+class Spoiled(Broken):
+    """Puts a change that no store can apply among the others, and counts them."""
+
+    changes = 0
+
+    async def commit(self, *changes: Any) -> Any:
+        if self.failed:
+            return await self.inner.commit(*changes)
+        self.changes, self.failed = len(changes), True
+        bad: Any = Log(None)  # type: ignore[arg-type]
+        await self.inner.commit(*changes[: self.at], bad, *changes[self.at :])
+        raise AssertionError("a store wrote an event that is none")
+
+
+async def all_or_none(facts: Facts) -> bool:
+    """Whether everything happened; that some of it did fails the test."""
+    found = await facts()
+    assert len(set(found)) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_a_failure_in_the_middle_undoes_all(house: House, operation: Operation) -> None:
+    """I-10: whichever step of a change fails, nothing of it happened; and then it can be done."""
+    act, facts = await operation(house)
+    assert not await all_or_none(facts)
+    at = steps = 0
+    while at <= steps:
+        spoiled = Spoiled(house.store, at=at, how="change")
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - of whatever kind, it is not a success
+            await act(house.over(spoiled))
+        assert not isinstance(caught.value, AssertionError), caught.value
+        assert spoiled.failed
+        assert not await all_or_none(facts), f"step {at} of {spoiled.changes}"
+        steps = spoiled.changes
+        at += 1
+    assert steps >= 2
+    await act(house.clean)
+    assert await all_or_none(facts)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("how", "happens"), [("lost", False), ("unknown", True)])
+async def test_an_outage_is_all_or_none(house: House, operation: Operation, how: str, happens: bool) -> None:
+    """I-10: an outage before or after the commit is told as one, and everything happened or nothing did."""
+    act, facts = await operation(house)
+    with pytest.raises(Unavailable):
+        await act(house.over(Broken(house.store, at=0, how=how)))
+    assert await all_or_none(facts) is happens
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o not in {registering, asking_for_a_reset}])
+async def test_a_lost_race_is_decided_again(house: House, operation: Operation) -> None:
+    """I-10: a change that lost a race is made again from what is there now, and happens once."""
+    act, facts = await operation(house)
+    await act(house.over(Broken(house.store, at=0, how="conflict")))
+    assert await all_or_none(facts)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_a_cancelled_request_is_all_or_none(house: House, operation: Operation) -> None:
+    """I-25, I-10: a caller that hangs up while its change is committed leaves all of it or nothing."""
+    act, facts = await operation(house)
+    for after in (False, True):
+        gate = Gate(house.store, "commit", after=after)
+        acting = asyncio.create_task(act(house.over(gate)))
+        await gate.reached.wait()
+        acting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await acting
+        assert await all_or_none(facts) is after
+
+
+async def test_setting_up_is_all_or_none(kind: str, tmp_path: Path) -> None:
+    """I-10, C12: the first administrator and the end of every link that makes one are one change."""
+    clock = Clock()
+    async with opened(kind, tmp_path, clock) as over:
+        store = over.store
+        alice = await store.account("alice")
+        assert alice is not None
+        await store.commit(Remove(alice))
+        clean = directory(over)
+        first = await clean.offer_setup()
+        secret = await clean.offer_setup()
+        assert first is not None
+        assert secret is not None
+        at = steps = 0
+        while at <= steps:
+            spoiled = Spoiled(store, at=at, how="change")
+            with pytest.raises(Exception) as caught:  # noqa: PT011
+                await directory(authority(spoiled, clock)).set_up(secret.text(), ANN, PASSWORD, "Ann", client=HOME)  # type: ignore[arg-type]
+            assert not isinstance(caught.value, AssertionError)
+            assert await store.one_time_token(secret.id) is not None
+            assert await store.accounts() == []
+            steps = spoiled.changes
+            at += 1
+        # Fifty people with the links of two nodes make one administrator.
+        racing = directory(authority(Interleaved(store, seed=5), clock))  # type: ignore[arg-type]
+        results = await asyncio.gather(
+            *(
+                racing.set_up((first, secret)[n % 2].text(), f"p{n}@example.com", PASSWORD, "", client=HOME)
+                for n in range(50)
+            ),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(result, Account) for result in results) == 1
+        assert all(isinstance(result, Account | InvalidToken | Taken) for result in results), results
+        (admin,) = await store.accounts()
+        assert admin.roles == ("admin",)
+        assert await store.one_time_token(first.id) is await store.one_time_token(secret.id) is None
+        assert await clean.offer_setup() is None
+
+
+# One-time tokens
+
+
+async def test_a_reset_link_works_once(house: House) -> None:
+    """I-17, C16: fifty uses of one reset link at once set one password; the rest is refused."""
+    token = await house.reset_token()
+    racing = house.over(Interleaved(house.store, seed=1))
+    results = await asyncio.gather(
+        *(racing.reset_password(token, f"{OTHER_PASSWORD} {n}", client=HOME) for n in range(50)), return_exceptions=True
+    )
+    won = [n for n, result in enumerate(results) if not isinstance(result, BaseException)]
+    assert len(won) == 1
+    assert all(isinstance(result, InvalidToken) for n, result in enumerate(results) if n not in won), results
+    assert await house.opens(f"{OTHER_PASSWORD} {won[0]}")
+    assert await house.events("password_reset") == 1
+
+
+async def test_a_verification_link_works_once(house: House) -> None:
+    """I-17: fifty uses of one verification link at once verify once."""
+    await house.clean._send_verification(await house.ann(), HOME)
+    token = house.mailbox.token()
+    racing = house.over(Interleaved(house.store, seed=2))
+    results = await asyncio.gather(
+        *(racing.verify_email(token, client=HOME) for _ in range(50)), return_exceptions=True
+    )
+    assert sum(isinstance(result, Account) for result in results) == 1
+    assert all(isinstance(result, Account | InvalidToken) for result in results), results
+    assert await house.events("email_verified") == 1
+
+
+async def test_a_link_dies(house: House) -> None:
+    """C16: a link dies in time, by a newer one, by a new password or address, and when the account is barred."""
+    first = await house.reset_token()
+    second = await house.reset_token()
+    with pytest.raises(InvalidToken):
+        await house.clean.reset_password(first, OTHER_PASSWORD, client=HOME)
+    await house.clean.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    with pytest.raises(InvalidToken):
+        await house.clean.reset_password(second, THIRD_PASSWORD, client=HOME)
+    third = await house.reset_token()
+    assert isinstance(house.clock, Clock)
+    house.clock.forward(STANDARD.reset_for)
+    with pytest.raises(InvalidToken):
+        await house.clean.reset_password(third, THIRD_PASSWORD, client=HOME)
+    fourth = await house.reset_token()
+    await house.store.commit(Swap(replace(await house.ann(), email="new@example.com")))
+    with pytest.raises(InvalidToken):
+        await house.clean.reset_password(fourth, THIRD_PASSWORD, client=HOME)
+    account = await house.store.account_by_email("new@example.com")
+    assert account is not None
+    await house.store.commit(Swap(replace(account, email=ANN)))
+    fifth = await house.reset_token()
+    await house.clean.disable(account.subject, client=HOME, actor="cli")
+    with pytest.raises(InvalidToken):
+        await house.clean.reset_password(fifth, THIRD_PASSWORD, client=HOME)
+    assert not await house.opens(THIRD_PASSWORD)
+
+
+async def test_a_weak_password_does_not_use_the_link_up(house: House) -> None:
+    """C16: whoever chose too weak a password may use the same link again."""
+    token = await house.reset_token()
+    with pytest.raises(WeakPassword):
+        await house.clean.reset_password(token, "short", client=HOME)
+    await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME)
+
+
+async def test_every_artefact_has_one_purpose(house: House) -> None:
+    """C20, I-17: what we hand out works where it is meant to and nowhere else; tried elsewhere, it is not spent."""
+    over = house.clean.authority
+    await house.clean._send_verification(await house.ann(), HOME)
+    verify = house.mailbox.token()
+    artefacts = {
+        "verify_email": verify,
+        "resume": (await house.sign_in()).session_token,
+        "refresh": (hybrid := await house.sign_in(mode="hybrid")).refresh_token,
+        "verify": hybrid.access_token,
+        "reset_password": await house.reset_token(),
+    }
+    uses: dict[str, Callable[[str], Awaitable[Any]]] = {
+        "set_up": lambda text: house.clean.set_up(text, "x@example.com", PASSWORD, "", client=HOME),
+        "resume": over.resume,
+        "refresh": lambda text: over.refresh(text, HOME),
+        "verify": over.verify,
+        "holder": over.holder,
+        "bearer": over.bearer_of,
+        "verify_email": lambda text: house.clean.verify_email(text, client=HOME),
+        "reset_password": lambda text: house.clean.reset_password(text, OTHER_PASSWORD, client=HOME),
+    }
+    meant = {("refresh", "holder"), ("resume", "bearer")} | {(name, name) for name in artefacts}
+    for name, text in artefacts.items():
+        for use, call in uses.items():
+            if (name, use) not in meant:
+                with pytest.raises(InvalidToken):
+                    await call(text)
+    for name, use in sorted(meant, key=lambda pair: pair[1] == "reset_password"):
+        await uses[use](artefacts[name])
+
+
+# One account for one address
+
+SPELLINGS = [
+    "Jörg@Bücher.example", "jörg@bücher.example", "JÖRG@BÜCHER.EXAMPLE", " jörg@bücher.example ".strip(),
+    "jörg@xn--bcher-kva.example", "JÖRG@XN--BCHER-KVA.example",
+    *(unicodedata.normalize(form, "Jörg@Bücher.example") for form in ("NFC", "NFD", "NFKC", "NFKD")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verified", [False, True], ids=["open", "by mail"])
+async def test_registrations_at_once_make_one_account(kind: str, tmp_path: Path, verified: bool) -> None:
+    """I-18: fifty registrations of one address in all its spellings, at once, make one account with one password."""
+    async with opened(kind, tmp_path, Clock(), replace(STANDARD, require_verified_email=verified)) as over:
+        mailbox = Mailbox()
+        racing = directory(authority(Interleaved(over.store, seed=9), over.clock, over.policy), mailbox)  # type: ignore[arg-type]
+        results = await asyncio.gather(
+            *(racing.register(SPELLINGS[n % len(SPELLINGS)], f"{PASSWORD} {n}", "", client=HOME) for n in range(50)),
+            return_exceptions=True,
+        )
+        await racing.close()
+        if verified:
+            assert results == [None] * 50
+        else:
+            assert sum(isinstance(result, Account) for result in results) == 1
+            assert all(isinstance(result, Account | Taken) for result in results), results
+        accounts = [account for account in await over.store.accounts() if account.email]
+        assert len(accounts) == 1
+        counts = await over.store.counts()
+        assert counts["credentials"] == 1
+        assert len(await over.store.events(name="account_created", limit=100)) == 1
+        if verified:
+            assert len(mailbox.mails) == 50, "the owner is told of each, and nobody else learns anything"
+
+
+# Races of sign-ins with changes of the password
+
+
+@pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
+@pytest.mark.parametrize("change", ["change", "reset", "disable"])
+@pytest.mark.parametrize("held", ["account_by_email", "credential", "account", "commit"])
+async def test_a_sign_in_that_overlaps_a_change_of_password(house: House, mode: str, change: str, held: str) -> None:
+    """`proof_epoch`, O05: a sign-in with the old password that a change overtakes, anywhere, does not survive it."""
+    token = await house.reset_token()
+    gate = Gate(house.store, held, after=held != "commit")
+    signing_in = asyncio.create_task(house.sign_in(mode=mode, through=house.over(gate)))
+    await gate.reached.wait()
+    account = await house.ann()
+    if change == "change":
+        await house.clean.change_password(account, None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    elif change == "reset":
+        await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME)
+    else:
+        await house.clean.disable(account.subject, client=HOME, actor="cli")
+    gate.open.set()
+    with pytest.raises(WrongCredentials):
+        await signing_in
+    assert await house.clean.authority.sessions(account.subject) == []
+
+
+async def test_two_changes_of_the_password_at_once(house: House) -> None:
+    """I-10: of two changes at once one happens; the other finds that the current password is not right any more."""
+    account = await house.ann()
+    one, other = await house.sign_in(), await house.sign_in()
+    rows = []
+    for signed_in in (one, other):
+        assert signed_in.session is not None
+        found = await house.store.session(signed_in.session.id)
+        assert found is not None
+        rows.append(found[0])
+    racing = house.over(Interleaved(house.store, seed=4))
+    results = await asyncio.gather(
+        racing.change_password(account, rows[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"),
+        racing.change_password(account, rows[1], PASSWORD, THIRD_PASSWORD, client=HOME, client_id="app"),
+        return_exceptions=True,
+    )
+    won = [result for result in results if isinstance(result, SignedIn)]
+    assert len(won) == 1
+    assert all(isinstance(result, SignedIn | NotAuthenticated) for result in results), results
+    assert await house.opens(OTHER_PASSWORD) != await house.opens(THIRD_PASSWORD)
+    assert await house.alive(won[0])
+    assert len(await house.clean.authority.sessions(account.subject)) == 1
+
+
+async def test_a_change_of_password_in_a_session_that_ends(house: House) -> None:
+    """I-02: a change that a log-out of its own session overtakes does not happen and revives nothing."""
+    mine = await house.sign_in()
+    assert mine.session is not None
+    found = await house.store.session(mine.session.id)
+    assert found is not None
+    gate = Gate(house.store, "commit")
+    changing = asyncio.create_task(
+        house.over(gate).change_password(
+            await house.ann(), found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+        )
+    )
+    await gate.reached.wait()
+    await house.clean.authority.end(mine.session.id, client=HOME, actor="ann")
+    gate.open.set()
+    with pytest.raises(NotAuthenticated):
+        await changing
+    assert not await house.alive(mine)
+    assert await house.opens(PASSWORD)
+
+
+async def test_changing_the_password_needs_the_current_one(house: House) -> None:
+    """C07: a wrong current password changes nothing, and is an event."""
+    account, mine = await house.ann(), await house.sign_in()
+    with pytest.raises(WrongCredentials):
+        await house.clean.change_password(account, None, "wrong", OTHER_PASSWORD, client=HOME, client_id="app")
+    with pytest.raises(WeakPassword):
+        await house.clean.change_password(account, None, PASSWORD, "password", client=HOME, client_id="app")
+    assert await house.opens(PASSWORD)
+    assert await house.alive(mine)
+
+
+async def test_a_step_up_is_a_new_session(house: House) -> None:
+    """S02, I-19: after proving the password again there is a new id, and the old session is dead."""
+    for mode in ("session", "hybrid"):
+        before = await house.sign_in(mode=mode)
+        assert before.session is not None
+        assert await house.alive(before)
+        assert isinstance(house.clock, Clock)
+        house.clock.forward(5)
+        found = await house.store.session(before.session.id)
+        assert found is not None
+        with pytest.raises(WrongCredentials):
+            await house.clean.reauthenticate(await house.ann(), found[0], "wrong", client=HOME, client_id="app")
+        assert await house.alive(before)
+        after = await house.clean.reauthenticate(await house.ann(), found[0], PASSWORD, client=HOME, client_id="app")
+        assert after.session is not None
+        assert after.session.id != before.session.id
+        assert after.session.auth_time == house.clock()
+        assert not await house.alive(before)
+        assert await house.alive(after)
+
+
+# What administrators do
+
+
+async def test_what_a_disabled_account_cannot(house: House) -> None:
+    """S07, C10: a disabled account is refused like a wrong password; enabled again, nothing comes back to life."""
+    account, one = await house.ann(), await house.sign_in()
+    await house.clean.disable(account.subject, client=HOME, actor="cli")
+    with pytest.raises(WrongCredentials):
+        await house.sign_in()
+    await house.clean.enable(account.subject, client=HOME, actor="cli")
+    assert not await house.alive(one)
+    assert await house.alive(await house.sign_in())
+    for verb in (house.clean.disable, house.clean.enable):
+        with pytest.raises(NotFound):
+            await verb("nobody", client=HOME, actor="cli")
+
+
+async def test_roles_rise_and_fall(house: House) -> None:
+    """I-20: roles given and taken show at a session's next request and make access tokens stale; no session ends."""
+    account, one, hybrid = await house.ann(), await house.sign_in(), await house.sign_in(mode="hybrid")
+    over = house.clean.authority
+    for roles in (["admin", "auditor"], ["auditor"], []):
+        await house.clean.set_roles(account.subject, roles, client=HOME, actor="cli")
+        found = await over.resume(one.session_token)
+        assert found.principal.roles == tuple(roles)
+        fresh = await over.refresh(hybrid.refresh_token, HOME)
+        assert (await over.verify(fresh.access_token)).roles == tuple(roles)
+        assert not await house.alive(replace(hybrid, refresh_token=""))
+    for bad in (["two words"], [""], ["x" * 65], ["rôle"], [f"r{n}" for n in range(33)]):
+        with pytest.raises(InvalidInput):
+            await house.clean.set_roles(account.subject, bad, client=HOME, actor="cli")
+    assert (await house.ann()).roles == ()
+
+
+async def test_a_proven_theft_is_told_to_the_owner(house: House) -> None:
+    """C18, I-07: when a copied refresh token is found out the owner gets one message, to the address of the account."""
+    hybrid = await house.sign_in(mode="hybrid")
+    assert isinstance(house.clock, Clock)
+    house.clock.forward(900)
+    await house.clean.authority.refresh(hybrid.refresh_token, HOME)
+    house.clock.forward(900)
+    for _ in range(3):
+        with pytest.raises(InvalidToken):
+            await house.clean.authority.refresh(hybrid.refresh_token, THIEF)
+    await asyncio.sleep(0)
+    await asyncio.gather(*house.clean._posting)
+    assert [mail.to for mail in house.mailbox.mails] == [ANN]
+    assert await house.events("refresh_theft") == 1
+
+
+# Broken once, to see these tests fail
+
+
+class Piecemeal:
+    """A store that commits change by change: no transaction at all."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def commit(self, *changes: Any) -> Any:
+        done = None
+        for change in changes:
+            done = await self.inner.commit(change)
+        return done
+
+
+class Without:
+    """A store that leaves out one kind of change."""
+
+    def __init__(self, inner: Any, kind: type) -> None:
+        self.inner, self.kind = inner, kind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def commit(self, *changes: Any) -> Any:
+        return await self.inner.commit(*(change for change in changes if not isinstance(change, self.kind)))
+
+
+async def broken(test: Awaitable[None]) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception, DutchdoorError)):
+        await test
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_half_a_change_is_noticed(house: House, operation: Operation) -> None:
+    """I-10 can fail: over a store without transactions every operation is found half done."""
+    house.store = Piecemeal(house.store)
+    await broken(test_a_failure_in_the_middle_undoes_all(house, operation))
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind_of_change"),
+    [
+        (changing_the_password, Revoke), (changing_the_password, EndAll), (changing_the_password, Discard),
+        (changing_the_password, Log), (resetting_the_password, Revoke), (resetting_the_password, EndAll),
+        (verifying_the_address, Take), (disabling, Revoke), (giving_roles, Revoke), (giving_roles, Log),
+    ],
+)  # fmt: skip
+async def test_a_forgotten_change_is_noticed(house: House, operation: Operation, kind_of_change: type) -> None:
+    """I-10 can fail: an operation that forgets one part of itself is found out."""
+    act, facts = await operation(house)
+
+    async def forgetful() -> None:
+        await act(house.over(Without(house.store, kind_of_change)))
+        await all_or_none(facts)
+
+    await broken(forgetful())
+
+
+async def test_a_link_that_is_not_taken_is_noticed(house: House) -> None:
+    """I-17 can fail: over a store that takes nothing, a link works more than once."""
+    house.store = Without(Without(house.store, Take), Discard)
+    await broken(test_a_reset_link_works_once(house))

@@ -1,0 +1,641 @@
+"""What a store lost and processes still know: found out, refused meanwhile, and ended again. Stores in memory stand for
+a primary and its standby; tests/faults/test_promotion.py has real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+from tests.standins import HOME, T0, Clock, Wrapped, authority, proof_of
+
+from dutchdoor.errors import InvalidInput, InvalidToken, NotAuthenticated, Unavailable
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.policy import LONGEST_ACCESS, Mode
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.revocation import node
+from dutchdoor.revocation.log import FOR_EVER, Revocation
+from dutchdoor.revocation.node_messages import NodeRow, Renewed
+from dutchdoor.services import fencing
+from dutchdoor.services.retold import ENDED_AGAIN
+from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.stores.base import Add, Change, Committed, Remove, Revoke
+from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.web.verifiers import removal_of
+
+
+class Replicated(Wrapped):
+    """A store a network away with a standby, which may stop to follow and take its place."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(clock=lambda: T0))
+        self.primary, self.standby = self.inner, MemoryStore(clock=lambda: T0)
+        self.standby._salt = self.primary._salt  # type: ignore[attr-defined]
+        self.lags, self.failures, self.unread = False, list[Exception](), list[Exception]()
+        self.page = 4096
+        self.newest_log = 0
+        self.slow: asyncio.Event | None = None
+        """Until when the promoted one keeps the answer of the next look-up back."""
+        self.pages = asyncio.Event()
+        """Until when it keeps all pages of its log back but the first."""
+        self.pages.set()
+
+    def head(self) -> None:
+        return None
+
+    async def commit(self, *changes: Change) -> Committed:
+        if self.failures and any(isinstance(change, Revoke) for change in changes):
+            raise self.failures.pop(0)
+        done = await self.inner.commit(*changes)
+        if self.inner is self.primary and not self.lags:
+            await self.standby.commit(*changes)
+        return done
+
+    def _paged(self, read: Renewed) -> Renewed:
+        if len(read.entries) <= self.page:
+            return read
+        return replace(read, entries=read.entries[: self.page], upto=read.entries[self.page - 1].seq)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        await asyncio.sleep(0.01)  # others have their turn
+        if self.unread:
+            raise self.unread.pop(0)
+        if log_epoch == self.standby._log_epoch:  # type: ignore[attr-defined]
+            await self.pages.wait()
+        return self._paged(await self.inner.read_log(log_epoch, after))
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        if not self.pages.is_set():
+            raise Unavailable("injected")
+        return self._paged(await self.inner.node_renew(row, after))
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        if self.inner is self.standby:  # whoever connects to it is told which log it is on, and then looks up
+            self.newest_log = self.standby._log_epoch  # type: ignore[attr-defined]
+        found = await self.inner.session(session_id)
+        slow, self.slow = self.slow, None
+        if slow is not None:
+            await slow.wait()
+        return found
+
+    async def promote(self) -> None:
+        self.inner = self.standby
+        await self.standby.begin_log_epoch(T0 + 1)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer than a request may wait."""
+    monkeypatch.setattr(fencing, "MENDS_FOR", 30.0)
+
+
+@pytest.fixture
+def store() -> Replicated:
+    return Replicated()
+
+
+class Copies:
+    """Sessions that nodes show to each other, under the log that they were read in."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, int], tuple[Session, Account, float]] = {}
+
+    async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
+        return self.kept.get((session_id, log_epoch))
+
+    def keep_recent(self, session: Session, account: Account, read_at: float, log_epoch: int) -> None:
+        self.kept[session.id, log_epoch] = session, account, read_at
+
+
+@asynccontextmanager
+async def a_node(store: Replicated, copies: Copies | None = None) -> AsyncIterator[Authority]:
+    made = authority(store, Clock(), copies=copies)  # type: ignore[arg-type]
+    await made.open()
+    yield made
+    await made.fencing.close()
+
+
+@pytest.fixture
+async def over(store: Replicated) -> AsyncIterator[Authority]:
+    """A node that stays up."""
+    async with a_node(store) as made:
+        yield made
+
+
+@pytest.fixture
+async def other(store: Replicated) -> AsyncIterator[Authority]:
+    """Another one."""
+    async with a_node(store) as made:
+        yield made
+
+
+async def begin(over: Authority, subject: str, mode: Mode = "hybrid") -> SignedIn:
+    await over.provide(subject)
+    return await over.start(await proof_of(over, subject), mode=mode, client=HOME)
+
+
+async def hear(over: Authority) -> None:
+    """Read the log, lease or no lease."""
+    await over.fencing._read()
+
+
+async def mended(over: Authority) -> None:
+    await hear(over)
+    async with asyncio.timeout(10):
+        while over.fencing._mending is not None:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) -> None:
+    """A session, all of somebody, and a key: what the standby lacks is in it once the process has followed the new log,
+    with an event each; and a process that starts then refuses it all.
+    """
+    one, everywhere, living = [await begin(over, name) for name in ("ann", "bob", "cid")]
+    kid = (await store.keys())[0].kid
+    store.lags = True
+    await over.end(one.session.id, client=HOME, actor="ann")
+    await over.end_all("bob", client=HOME, actor="bob")
+    await over.kill_key(kid, client=HOME, actor="cli")
+    await hear(over)
+    await store.promote()
+    assert (await store.session(one.session.id))[0].ended_at is None
+    await mended(over)
+    for each in (one, everywhere):
+        session, _ = await store.session(each.session.id)
+        assert (session.ended_at, session.end_reason) == (T0, ENDED_AGAIN)
+    assert (await store.session(living.session.id))[0].ended_at is None
+    assert next(key for key in await store.keys() if key.kid == kid).revoked_at == T0
+    told = await store.events()
+    assert {(each.name, each.actor) for each in told if each.detail in {ENDED_AGAIN, kid}} - {
+        ("key_created", "system")
+    } == {
+        ("session_ended", "system"),
+        ("key_revoked", "system"),
+    }
+    log = (await store.read_log(0, 0)).entries
+    assert [entry.kind for entry in log] == ["session", "subject", "key"]
+    assert all(entry.expires_at in {T0 + LONGEST_ACCESS, FOR_EVER} for entry in log)
+    fresh = authority(store, Clock())  # type: ignore[arg-type]
+    await fresh.open()
+    for each in (one, everywhere, living):  # the key is dead
+        with pytest.raises(InvalidToken):
+            await fresh.verify(each.access_token)
+    for each in (one, everywhere):
+        with pytest.raises(InvalidToken):
+            await fresh.refresh(each.refresh_token, HOME)
+    assert (await fresh.refresh(living.refresh_token, HOME)).access_token
+    await fresh.fencing.close()
+
+
+async def test_what_was_seen_to_end_is_refused_meanwhile(store: Replicated, over: Authority) -> None:
+    """From the promotion until a process hears of the new log, the store says that a session lives: whoever has seen it
+    end says that it does not.
+    """
+    cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
+    store.lags = True
+    for one in (cookie, hybrid):
+        await over.end(one.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.inner = store.standby  # and nobody has been told
+    with pytest.raises(NotAuthenticated):
+        await over.resume(cookie.session_token)
+    with pytest.raises(NotAuthenticated):
+        await over.bearer_of(cookie.session_token)
+    with pytest.raises(InvalidToken):
+        await over.refresh(hybrid.refresh_token, HOME)
+    with pytest.raises(NotAuthenticated):
+        await over.holder(hybrid.refresh_token)
+
+
+async def leased(over: Authority, held: SignedIn) -> None:
+    async with asyncio.timeout(10):
+        while not over.fencing.is_current():
+            await over.verify(held.access_token)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_look_up_that_tells_of_another_log_is_made_again(store: Replicated, over: Authority) -> None:
+    """A node with a lease looks up a session and is told so of another log: what ended by its account, which that log
+    has lost, is refused, for every use that is made of a session. Nobody else notices.
+    """
+    cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
+    living = await begin(over, "cid", "session")
+    await leased(over, hybrid)
+    uses = [
+        lambda: over.resume(cookie.session_token),
+        lambda: over.bearer_of(cookie.session_token),
+        lambda: over.refresh(hybrid.refresh_token, HOME),
+        lambda: over.holder(hybrid.refresh_token),
+    ]
+    store.lags = True
+    for one in (cookie, hybrid):
+        await over.end_all(one.account.subject, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")]
+    await store.promote()
+    assert over.fencing.is_current()
+    for use in uses:
+        with pytest.raises((NotAuthenticated, InvalidToken)):
+            await use()
+    assert (await over.resume(living.session_token)).account.subject == "cid"
+
+
+@pytest.mark.parametrize("first", ["this one", "another"])
+async def test_an_answer_from_before_the_mend_is_not_believed(
+    first: str, store: Replicated, over: Authority, other: Authority
+) -> None:
+    """A look-up finds a session live on the promoted server, and its answer is late: somebody has read the new log and
+    mended meanwhile. The session is looked up again.
+    """
+    cookie = await begin(over, "ann", "session")
+    await leased(over, await begin(over, "bob"))
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    for each in (over, other):
+        await hear(each)
+    await store.promote()
+    slow = store.slow = asyncio.Event()
+    late = asyncio.create_task(over.resume(cookie.session_token))
+    async with asyncio.timeout(10):
+        while store.slow is not None:
+            await asyncio.sleep(0)
+    if first == "another":
+        await mended(other)
+    await mended(over)
+    slow.set()
+    with pytest.raises(NotAuthenticated):
+        await late
+
+
+async def test_half_a_log_is_not_judged_by(store: Replicated, over: Authority) -> None:
+    """The new log has many pages. Before the last one is read nobody knows what is missing, and nothing is believed."""
+    cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
+    for n in range(8):
+        await over.end((await begin(over, f"p{n}")).session.id, client=HOME, actor="cli")
+    await leased(over, hybrid)
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.page = 4
+    store.pages.clear()
+    await store.promote()
+    slow = store.slow = asyncio.Event()
+    waiting = [asyncio.create_task(over.resume(cookie.session_token))]
+    reading = asyncio.create_task(over.verify(hybrid.access_token))
+    async with asyncio.timeout(10):
+        while over.fencing.node.applied_seq != 4:
+            store.newest_log = store.standby._log_epoch  # type: ignore[attr-defined]
+            if reading.done():
+                reading = asyncio.create_task(over.verify(hybrid.access_token))
+            await asyncio.sleep(0.01)
+    assert not over.fencing.is_current()
+    slow.set()
+    waiting += [asyncio.create_task(over.bearer_of(cookie.session_token)), reading]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in waiting)
+    store.pages.set()
+    assert (await waiting.pop()).subject == "bob"
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(outcome, NotAuthenticated)
+
+
+async def test_no_copy_is_kept_under_a_log_that_is_over(store: Replicated) -> None:
+    """A node looks a session up on the promoted server, and does not know that it had ended. What it shows the others
+    is not taken for what was so in the log before: one of them may know.
+    """
+    copies = Copies()
+    async with a_node(store, copies) as over:
+        cookie = await begin(over, "ann", "session")
+        await leased(over, await begin(over, "bob"))
+        before = over.fencing.node.log_epoch
+        await store.promote()
+        await over.resume(cookie.session_token)
+        assert over.fencing.node.log_epoch > before
+        assert before not in {log_epoch for _, log_epoch in copies.kept}
+
+
+@pytest.mark.parametrize("half_read", [False, True])
+async def test_another_log_begins_while_something_is_missing(
+    half_read: bool, store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second promotion, or `dutchdoor restored` in the middle of it: what was missing is not forgotten, neither for
+    an older end of the same subject nor because the next log is not read yet.
+    """
+    await begin(over, "ann")
+    await over.end_all("ann", client=HOME, actor="cli")  # the standby has this one
+    cookie = await begin(over, "ann", "session")
+    for n in range(4):
+        await over.end((await begin(over, f"p{n}")).session.id, client=HOME, actor="cli")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")  # and not this one
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    await hear(over)
+    node, read = over.fencing.node, over.fencing._read
+
+    async def read_and_a_page_of_another() -> None:
+        await read()
+        if node.log_epoch == (T0 + 1) * 1000:
+            await store.standby.begin_log_epoch(T0 + 9)
+            store.page = 2 if half_read else 4096
+            node.heard(await store.read_log(node.log_epoch, node.applied_seq), over.fencing.now())
+            assert node.is_whole != half_read
+
+    monkeypatch.setattr(over.fencing, "_read", read_and_a_page_of_another)
+    async with asyncio.timeout(10):
+        while node.log_epoch == (T0 + 1) * 1000:
+            await asyncio.sleep(0.01)
+    store.failures.clear()
+    await mended(over)
+    with pytest.raises(NotAuthenticated):
+        await over.resume(cookie.session_token)
+    assert node.missing() == []
+
+
+async def test_a_removed_verifier_stays_removed(store: Replicated, over: Authority) -> None:
+    """The row of a verifier's key comes back with a standby, and the entry that tells of its removal would expire."""
+    row = VerifierKey(id=new_id(), name="orders", secret_hash=b"x" * 32, created_at=T0)
+    await store.commit(Add(row))
+    store.lags = True
+    await store.commit(Remove(row), Revoke(removal_of(row, T0)))
+    await hear(over)
+    await store.promote()
+    assert await store.verifier_key(row.id) is not None
+    await mended(over)
+    assert await store.verifier_key(row.id) is None
+    assert [event.detail for event in await store.events(name="verifier_removed")] == ["orders"]
+
+
+async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over: Authority) -> None:
+    """Whoever fetches the key set keeps it for minutes: a key that the promoted server takes for good is not in it."""
+    held = await begin(over, "bob")
+    await leased(over, held)
+    kid = (await store.keys())[0].kid
+    store.lags = True
+    await over.kill_key(kid, client=HOME, actor="cli")
+    await hear(over)
+    store.inner = store.standby  # and nobody has been told
+    await over._read_ring(T0, force=True)
+    assert kid not in [key["kid"] for key in await over.jwks()]
+    assert over.ring.signing(T0, "ES256").kid != kid
+
+
+async def test_nothing_is_judged_before_it_is_ended_again(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of somebody was ended, which the store has lost: no request is judged until it has that again, however often
+    it cannot be reached.
+    """
+    cookie = await begin(over, "ann", "session")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 30
+    monkeypatch.setattr(fencing, "MENDS_FOR", 0.7)
+    await store.promote()
+    await hear(over)
+    for _ in range(3):
+        with pytest.raises((Unavailable, NotAuthenticated)):
+            await over.resume(cookie.session_token)
+    assert not over.fencing.is_current()
+    store.failures.clear()
+    await mended(over)
+    with pytest.raises(NotAuthenticated):
+        await over.resume(cookie.session_token)
+
+
+async def test_several_processes_end_it_once(store: Replicated, over: Authority, other: Authority) -> None:
+    """Two processes know the same. Who has signed in since the first was done is not signed out by the second."""
+    await begin(over, "ann")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    for each in (over, other):
+        await hear(each)
+    await store.promote()
+    await mended(over)
+    again = await begin(over, "ann")
+    await mended(other)
+    for each in (over, other):
+        assert (await each.verify(again.access_token)).subject == "ann"
+    log = (await store.read_log(0, 0)).entries
+    assert [entry.kind for entry in log] == ["subject"]
+    assert log[0].min_epoch == again.account.epoch
+
+
+async def test_both_at_once(store: Replicated, over: Authority, other: Authority) -> None:
+    """Two processes end it again in one moment: what one of them finds changed is in the log."""
+    held = [await begin(over, f"p{n}") for n in range(20)]
+    store.lags = True
+    for n, one in enumerate(held):
+        if n % 2:
+            await over.end(one.session.id, client=HOME, actor="cli")
+        else:
+            await over.end_all(one.account.subject, client=HOME, actor="cli")
+    for each in (over, other):
+        await hear(each)
+    await store.promote()
+    await asyncio.gather(mended(over), mended(other))
+    for one in held:
+        assert (await store.session(one.session.id))[0].end_reason == ENDED_AGAIN
+
+
+async def test_a_log_of_many_pages_is_read_before_anything_is_missing(store: Replicated, over: Authority) -> None:
+    """What stands on a later page of the new log is not lost; and what is lost is not forgotten on the first."""
+    held = [await begin(over, f"p{n}") for n in range(6)]
+    for n, one in enumerate(held):
+        store.lags = n == 5
+        await over.end(one.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.page = 2
+    await store.promote()
+    await mended(over)
+    reasons = [(await store.session(one.session.id))[0].end_reason for one in held]
+    assert reasons == ["logout"] * 5 + [ENDED_AGAIN]
+    assert (await store.inner.read_log(0, 0)).head == 6
+
+
+async def test_the_last_of_several_ends_is_lost(store: Replicated, over: Authority) -> None:
+    """Somebody was ended twice, of which the store knows the first: the second is told again."""
+    await begin(over, "ann")
+    await over.end_all("ann", client=HOME, actor="cli")
+    again = await begin(over, "ann")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.lags = False
+    store.standby._sessions[again.session.id] = again.session  # type: ignore[attr-defined]
+    await store.promote()
+    await mended(over)
+    assert (await store.session(again.session.id))[0].end_reason == ENDED_AGAIN
+
+
+async def test_what_was_signed_meanwhile_is_ended_too(store: Replicated, over: Authority) -> None:
+    """A process that knows nothing serves what the store brought back to life, long after: the tokens that it gives out
+    are refused everywhere once it is ended again, for as long as they live.
+    """
+    one, everywhere = await begin(over, "ann"), await begin(over, "bob")
+    store.lags = True
+    await over.end(one.session.id, client=HOME, actor="cli")
+    await over.end_all("bob", client=HOME, actor="cli")
+    await hear(over)
+    await store.promote()
+    later = Clock(T0 + 1800)
+    over.clock = over.fencing.clock = later
+    fresh = authority(store, later)  # type: ignore[arg-type]
+    await fresh.open()
+    given = [await fresh.refresh(each.refresh_token, HOME) for each in (one, everywhere)]
+    for each in given:
+        assert await fresh.verify(each.access_token)
+    await mended(over)
+    await hear(fresh)
+    for each in given:
+        with pytest.raises(InvalidToken):
+            await fresh.verify(each.access_token)
+    assert {entry.expires_at for entry in (await store.read_log(0, 0)).entries} == {later.now + LONGEST_ACCESS}
+    await fresh.fencing.close()
+
+
+async def test_what_was_purged_is_not_lost(
+    store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An entry that has expired may be missing for a good reason: nobody is signed out for it."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await store.commit(Revoke(Revocation(kind="subject", id="ann", min_epoch=0, expires_at=T0)))
+    await hear(over)
+    await store.promote()
+    await mended(over)
+    assert (await store.session(held.session.id))[0].ended_at is None
+    assert over.fencing.node.missing() == []
+    assert "has lost" not in caplog.text
+
+
+async def test_what_cannot_be_told_again_is_given_up(
+    store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the store does not take stops nobody for ever: it is an error in the log, and the process goes on."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await store.commit(Revoke(Revocation(kind="token", id="t", expires_at=T0 + 60)))
+    await hear(over)
+    store.failures = [InvalidInput("injected")] * 1000
+    monkeypatch.setattr(fencing, "MENDS_IN_VAIN_FOR", 0.3)
+    await store.promote()
+    await mended(over)
+    assert "could not be made again" in caplog.text
+    assert (await over.verify(held.access_token)).subject == "ann"
+
+
+async def test_a_store_that_does_not_answer_is_tried_for_as_long(
+    store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits that hang, for however long, refuse nothing: what was ended is ended again when they go on."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await over.end(held.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 60
+    monkeypatch.setattr(fencing, "MENDS_IN_VAIN_FOR", 0.5)
+    monkeypatch.setattr(fencing, "MENDS_AGAIN_IN", 0.02)
+    await store.promote()
+    await mended(over)
+    assert store.failures == []
+    assert "could not be made again" not in caplog.text
+    assert (await store.session(held.session.id))[0].ended_at is not None
+
+
+async def test_a_log_that_cannot_be_read_meanwhile_is_not_taken_for_whole(store: Replicated, over: Authority) -> None:
+    """Whatever goes wrong in reading the log while what was lost is ended again, it is read again."""
+    held = [await begin(over, name) for name in ("ann", "bob")]
+    store.lags = True
+    for one in held:
+        await over.end(one.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 2
+    await store.promote()
+    await hear(over)
+    store.unread = [Unavailable("injected"), ValueError("injected")]
+    async with asyncio.timeout(10):
+        while over.fencing._mending is not None:
+            await asyncio.sleep(0.01)
+    assert store.unread == []
+    for one in held:
+        assert (await store.session(one.session.id))[0].ended_at is not None
+
+
+async def test_a_machine_that_slept_in_the_middle_of_it(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time in which nothing could be tried is none in which it was tried in vain."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await over.end(held.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")]
+    read, slept = over.fencing._read, 0.0
+
+    async def sleeping() -> None:
+        nonlocal slept
+        await read()
+        slept += 3600.0
+
+    monkeypatch.setattr(over.fencing, "now", lambda: fencing.elapsed() + slept)
+    await store.promote()
+    await hear(over)
+    monkeypatch.setattr(over.fencing, "_read", sleeping)
+    async with asyncio.timeout(10):
+        while over.fencing._mending is not None:
+            await asyncio.sleep(0.01)
+    assert (await store.session(held.session.id))[0].ended_at is not None
+
+
+async def test_opened_anew_in_the_middle_of_it(store: Replicated, over: Authority) -> None:
+    """An application opens again what it has not closed while something is ended again: nobody waits for that."""
+    await begin(over, "ann")
+    living = await begin(over, "bob", "session")
+    store.lags = True
+    await over.end_all("ann", client=HOME, actor="cli")
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    await hear(over)
+    await over.fencing.open()
+    async with asyncio.timeout(5):
+        assert (await over.resume(living.session_token)).account.subject == "bob"
+
+
+async def test_another_deployments_log_is_not_mended(store: Replicated, over: Authority) -> None:
+    """A store with another salt is another one: what was ended in the first is no business of its."""
+    held = await begin(over, "ann")
+    store.lags = True
+    await over.end(held.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.standby._salt = b"another"  # type: ignore[attr-defined]
+    await store.promote()
+    await mended(over)
+    assert (await store.session(held.session.id))[0].ended_at is None
+
+
+async def test_memory_for_what_may_be_lost_is_bounded(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process remembers so many entries as they were read, and no more."""
+    assert over.fencing.node._latest.maxlen == node.LATEST
+    entries = [Revocation(kind="token", id=f"t{n}", expires_at=T0 + 60) for n in range(node.LATEST + 10)]
+    store.lags = True
+    await store.commit(*map(Revoke, entries))
+    await hear(over)
+    await store.promote()
+    monkeypatch.setattr(over.fencing, "_mend", lambda: None)
+    await hear(over)
+    assert [entry.id for entry in over.fencing.node.missing()] == [entry.id for entry in entries[10:]]
+    monkeypatch.undo()
+    await mended(over)
+    lost = (await store.read_log(0, 0)).entries
+    assert {entry.id for entry in lost} == {replace(entry).id for entry in entries[10:]}
