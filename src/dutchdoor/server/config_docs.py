@@ -13,7 +13,7 @@ __all__ = ["reference"]
 _HEAD = """\
 # Configuration
 
-This page is written from the code, and a test holds it: `python -m dutchdoor.server.config_docs > docs/configuration.md`.
+`python -m dutchdoor.server.config_docs > docs/configuration.md` writes this page from the code, and a test holds it.
 
 Nothing has to be set: `dutchdoor serve` serves this machine alone, on a SQLite file in the working directory. Every
 setting can be given in three ways, and the first that is given counts:

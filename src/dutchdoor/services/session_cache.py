@@ -6,7 +6,7 @@ writes an entry that covers what was read before it. What no entry tells of (ano
 expiry) shows after that time at the latest, and a session that seems idle too long is looked up again before it is
 refused.
 
-Two generations, as in `access/cache.py`: what is used moves to the young one, and the old one is dropped as a whole.
+Two generations, as in `jose/token_cache.py`: what is used moves to the young one; the old one is dropped as a whole.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.sessions import Session, is_live, principal_of
 from dutchdoor.revocation.log import Named, RevocationLog
+from dutchdoor.stores.base import REMEMBERED_FOR
 
-__all__ = ["GENERATION", "REMEMBERED_FOR", "Remembered", "RememberedSessions"]
-
-REMEMBERED_FOR = 60.0
-"""Seconds. As long as `last_seen_at` goes unwritten, so that each look-up that is saved would have written nothing."""
+__all__ = ["GENERATION", "Remembered", "RememberedSessions"]
 
 GENERATION = 1024
 """Sessions in a generation, at about 2 kB each."""

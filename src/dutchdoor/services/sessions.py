@@ -3,7 +3,7 @@
 Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything
 the decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there
 now, a few times at most; that happens in the verbs and nowhere below. Its keys, and the access tokens under them, are
-in `issuer.py`. `Verifier` is the other side, which only checks.
+in `tokens.py`. `Verifier` is the other side, which only checks.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 
 __all__ = [
-    "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "Forgive", "Log", "Record", "Remove",
-    "Revoke", "Store", "Swap", "Take", "joined", "words",
+    "REMEMBERED_FOR", "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "Forgive", "Log",
+    "Record", "Remove", "Revoke", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
 Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient | VerifierKey
@@ -318,6 +318,12 @@ class Store(Protocol):
     async def counts(self) -> dict[str, int]:
         """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""
         ...
+
+
+REMEMBERED_FOR = 60.0
+"""Seconds that a session which was looked up is remembered, in memory or as a copy. As long as `last_seen_at` goes
+unwritten, so that each look-up that is saved would have written nothing.
+"""
 
 
 class Copies(Protocol):

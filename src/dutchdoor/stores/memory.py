@@ -1,8 +1,8 @@
 """Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model for other stores.
 
 One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of
-`dutchdoor.stores.base`, the second and the second half of the eighth are void. Its log epoch is the instant it was made: a
-process that starts again has lost what the last one knew, and is to be taken for a restore that lost everything.
+`dutchdoor.stores.base`, the second and the second half of the eighth are void. Its log epoch is the instant it was
+made: a process that starts again has lost what the last one knew, and counts as a restore that lost everything.
 """
 
 from __future__ import annotations

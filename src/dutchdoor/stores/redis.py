@@ -55,8 +55,7 @@ from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
-from dutchdoor.services.session_cache import REMEMBERED_FOR
-from dutchdoor.stores.base import Change, Committed, Forgive, Revoke, Store
+from dutchdoor.stores.base import REMEMBERED_FOR, Change, Committed, Forgive, Revoke, Store
 from dutchdoor.stores.redis_connection import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
 
 __all__ = ["RedisStore", "around"]

@@ -8,7 +8,7 @@ It follows the authority's revocation log under a lease (docs/revocation-fence.m
 refused though its signature holds, and no request does any I/O for it. It starts at its first use, and survives an
 authority that is down: without a lease it does what it was told to do when stale.
 
-This file holds the check. What waits or calls somebody is in `following.py`, and is loaded when it is needed.
+This file holds the check. What waits or calls somebody is in `poller.py`, and is loaded when it is needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A verifier's side of the network: it follows the revocation log, fetches keys, and asks about single tokens.
 
-`revocation.follower` decides, `wire.py` carries, and here a thread, or the request that is there, brings the two
+`revocation.follower` decides, `connection.py` carries, and here a thread, or the request that is there, brings the two
 together. All of it belongs to one life of one process: the child of a fork drops it whole and makes its own, since a
 lock that somebody held at the fork is never let go there, a thread is not there, and a connection is the parent's.
 """
