@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 STARTS_WITHIN = 60.0
@@ -91,3 +92,11 @@ def running(directory: Path, *arguments: str, environment: dict[str, str] | None
         reader.join(5)
         process.stdout.close()
         process.stderr.close()
+
+
+def eventually(holds: Callable[[], bool], within: float = 15.0) -> None:
+    """Wait until something holds that another process brings about."""
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.02)

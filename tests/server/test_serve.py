@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from certificates import write_certificate
 from cryptography import x509
-from tests.server.running import Running, clean_environment, command, running
+from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.server import serve as serving
 from dutchdoor.server.cli import main
@@ -50,14 +50,6 @@ def ask(
     connection.close()
     is_json = "json" in found.get("content-type", "")
     return answer.status, found, json.loads(raw) if is_json else raw.decode()
-
-
-def eventually(holds: Callable[[], bool], within: float = 15.0) -> None:
-    """Wait until something holds that another process brings about."""
-    end = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < end, "it never came about"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +232,24 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, server: Running) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_metrics_port_that_is_taken_is_named(tmp_path: Path, server: Running, workers: str) -> None:
+    """A taken port for metrics ends the start with 1, and with one sentence that names the port and its setting."""
+    ran = subprocess.run(
+        command("serve", "--port", "0", "--metrics-port", str(server.port), "--workers", workers),
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"port {server.port} for metrics" in ran.stderr
+    assert "--metrics-port" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
@@ -304,23 +314,6 @@ def alive(connection: socket.socket) -> bool:
     return answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_connections_are_bounded(tmp_path: Path) -> None:
-    """Above `max_connections` a request gets 503, above twice as many a connection gets nothing, below all is well."""
-    with running(tmp_path, "--max-connections", "16") as server:
-        held = []
-        try:
-            held += [socket.create_connection((server.host, server.port), timeout=10) for _ in range(20)]
-            answer = raw(server, HEAD + b"\r\n")
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"retry-after: 1" in answer
-            held += [socket.create_connection((server.host, server.port), timeout=10) for _ in range(30)]
-            assert raw(server, HEAD + b"\r\n") == b""
-        finally:
-            for each in held:
-                each.close()
-        eventually(lambda: raw(server, HEAD + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 "))
-
-
 def test_requests_in_progress_are_answered_before_it_stops(tmp_path: Path) -> None:
     """Asked to stop in the middle of a request, the server takes the rest of it, answers, and ends with 0."""
     with running(tmp_path) as server:
@@ -358,7 +351,9 @@ def own_address() -> str:
 
 
 def test_s22_plain_http_from_nobody_but_the_proxy(tmp_path: Path) -> None:
-    """S22: behind a named proxy, whoever reaches the port without it is refused before anything is read."""
+    """S22: behind a named proxy, a client that reaches the port without it is refused before anything is read. Only the
+    probes answer, which say no more than that it is well.
+    """
     address = own_address()
     if not address or address.startswith("127."):
         pytest.skip("this machine has no address besides loopback")
@@ -370,6 +365,10 @@ def test_s22_plain_http_from_nobody_but_the_proxy(tmp_path: Path) -> None:
         status, headers, problem = ask(server, "/auth/login", login, headers=host)
         assert (status, problem["code"]) == (403, "plain_http")
         assert "set-cookie" not in headers
+        for probe in ("/livez", "/readyz"):
+            assert ask(server, probe)[0] == 200, "kubelets probe by address, over plain HTTP, from their own"
+            assert ask(server, probe, method="HEAD")[0] == 200
+            assert ask(server, probe, {}, headers=host)[0] == 403
     with running(tmp_path, *behind, "--proxy", address) as server:
         server.host = address
         forwarded = {**host, "x-forwarded-proto": "https", "x-forwarded-for": "198.51.100.9"}

@@ -154,9 +154,13 @@ class Watched:
 
     async def _metrics(self, scope: MutableMapping[str, Any], send: Send) -> None:
         sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = sent.partition(b" ")
+        scheme, _, token = sent.strip(b" \t").partition(b" ")
         common = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
-        if scheme.lower() == b"bearer" and hmac.compare_digest(token, self._token or b"\0") and self._counters:
+        if (
+            scheme.lower() == b"bearer"
+            and hmac.compare_digest(token.lstrip(b" "), self._token or b"\0")
+            and self._counters
+        ):
             status, body = 200, self._counters.text()
             common.append((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"))
         else:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from dutchdoor.errors import Unavailable
 from dutchdoor.stores.base import Change, Committed, End, EndAll, Log
 from dutchdoor.web.api import Api
 from dutchdoor.web.verifiers import Followed, followed
@@ -163,7 +164,11 @@ def open_metrics_port(port: int, counters: Counters | None) -> None:
     """Answer on a port of its own, on this machine alone. Without `counters`, with those the worker processes keep.
 
     Raises:
-        OSError: the port is taken.
+        Unavailable: the port is taken.
     """
     registry = CollectorRegistry() if counters is None else counters.registry
-    start_http_server(port, addr="127.0.0.1", registry=_everybodys(registry))
+    try:
+        start_http_server(port, addr="127.0.0.1", registry=_everybodys(registry))
+    except OSError as exc:
+        text = f"Cannot listen on 127.0.0.1 port {port} for metrics: {exc.strerror}."
+        raise Unavailable(f"{text} Choose another with --metrics-port.") from None

@@ -1,22 +1,33 @@
-"""One connection, bounded: what uvicorn's httptools protocol leaves open to whoever connects and is in no hurry.
+"""One connection, bounded, and one reading of each request, where uvicorn's httptools protocol leaves both open.
 
 uvicorn bounds neither the size of a request's head nor the time it may take to arrive, and counts connections only when
 a request on them is complete. Here a head has at most `HEAD_AT_MOST` bytes (431), a request must arrive within a time
 (the connection is closed), and connections are counted when they are made. What a chunked body has besides its content
-(chunk sizes, extensions, trailers) is bounded like a head: uvicorn would keep trailers as headers, without end.
+(chunk sizes, extensions, trailers) is bounded like a head.
 
-Requests that arrive in one piece, as nearly all do, cost two comparisons more.
+Connections are places, and a place belongs to a request. When places run out, the connection that has waited longest
+for a request gives its place up. One network (an IPv4 address, an IPv6 /64) holds at most a quarter of them; a
+configured proxy, which speaks for many, may hold them all.
+
+uvicorn appends trailers to the headers: a client behind a proxy would choose its own X-Forwarded-For. Here a field that
+arrives after the head is dropped, whatever its name (RFC 9110, 6.5.1). Of an absolute request target, uvicorn forgets
+the authority, and the Host header would decide alone. RFC 9112, 3.2.2 has it the other way round, and so have the
+proxies in front: the authority of the target takes the place of the Host header.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dutchdoor.model.http_client import network_of
 
 __all__ = ["HEAD_AT_MOST", "BoundedProtocol"]
 
@@ -26,10 +37,38 @@ HEAD_AT_MOST = 32 * 1024
 LINGER_FOR = 1.0
 """Seconds for which what still comes after a refusal is read and thrown away."""
 
+SHARE_AT_LEAST = 8
+"""Connections that one network may have however few there are: a browser opens six."""
+
+_PROBES = frozenset({"/livez", "/readyz"})
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)((?:[/?].*)?)", re.IGNORECASE | re.DOTALL)
+
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 36\r\n"
     b"connection: close\r\n\r\nThe head of the request is too long.\n"
 )
+
+
+class _Places:
+    """The places of one network, or of all connections together."""
+
+    __slots__ = ("open", "share", "taken", "waiting")
+
+    def __init__(self, share: int) -> None:
+        self.share = share
+        self.open = self.taken = 0  # those who found no place and are refused are open, too
+        self.waiting: dict[BoundedProtocol, None] = {}
+        """Who has a place and waits for a complete head, for the longest time first."""
+
+    def find(self) -> bool:
+        """Whether there is a place, or one could be taken from a connection that waits."""
+        if self.taken < self.share:
+            return True
+        oldest = next(iter(self.waiting), None)
+        if oldest is not None:
+            oldest.give_up()
+        return oldest is not None
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -39,9 +78,16 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections: ClassVar[int] = 4096
     stopping: ClassVar[list[Callable[[], None]]] = []
     """Called once, when the server was asked to stop: what hangs is answered, or it would be waited for."""
-    plain_from: ClassVar[Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None] = None
-    """Where plain HTTP may come from besides this machine; None: from anywhere the socket is bound to."""
+    proxies: ClassVar[Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]] = ()
+    """The configured proxies: each speaks for many clients."""
+    plain_from_proxies: ClassVar[bool] = False
+    """Whether plain HTTP may come from this machine and the proxies alone. False: from wherever the socket reaches."""
 
+    places: ClassVar[dict[str, _Places]] = {}
+    """Those of each network, and under "" those of all."""
+
+    _networks: tuple[str, ...] = ()
+    _placed = False
     _arriving = True  # between a request's first byte, or the connection, and the request's last byte
     _in_head = True
     _head_size = 0
@@ -51,18 +97,66 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it the same way
-        if len(self.connections) > 2 * self.max_connections:
-            self.transport.abort()
+        address = _address((self.client or ("",))[0])
+        proxied = address is not None and any(address in proxy for proxy in self.proxies)
+        if address is not None and not proxied:
+            self._enter(network_of(str(address)), max(SHARE_AT_LEAST, self.max_connections // 4))
+        self._enter("", self.max_connections)
+        held = [self.places[network] for network in self._networks]
+        if any(each.open > 2 * each.share for each in held):
+            self.give_up()
             return
-        if self.plain_from is not None and self.scheme == "http" and not self._may_speak_plain():
-            self.app = _refuse_plain
-        elif len(self.connections) > self.max_connections:
+        if self.plain_from_proxies and self.scheme == "http" and not (proxied or (address and address.is_loopback)):
+            self.app = partial(_only_probes, self.app)
+        if all(each.find() for each in held):
+            self._placed = True
+            for each in held:
+                each.taken += 1
+            self._wait()
+        else:
             self.app = _refuse_busy
         self._deadline = self.loop.call_later(self.request_for, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
         self._disarm()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        last = not self.pipeline
+        super().on_response_complete()
+        if last and not self.transport.is_closing():
+            self._wait()
+
+    # --- places ---
+
+    def _enter(self, network: str, share: int) -> None:
+        self._networks += (network,)
+        self.places.setdefault(network, _Places(share)).open += 1
+
+    def _leave(self) -> None:
+        self._go_on()
+        for network in self._networks:
+            places = self.places[network]
+            places.open -= 1
+            places.taken -= self._placed
+            if not places.open:
+                del self.places[network]
+        self._networks = ()
+
+    def _wait(self) -> None:
+        if self._placed:
+            for network in self._networks:
+                self.places[network].waiting[self] = None
+
+    def _go_on(self) -> None:
+        for network in self._networks:
+            self.places[network].waiting.pop(self, None)
+
+    def give_up(self) -> None:
+        """Close this connection at once. Its last answer is with the kernel by now, or the client does not read it."""
+        self._leave()
+        self.transport.abort()
 
     def shutdown(self) -> None:
         super().shutdown()  # first, so that what is answered now is the last on its connection
@@ -90,12 +184,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arriving = self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # After the head a proxy no longer looks at names: a trailer would be the client's own X-Forwarded-For.
+        if self._in_head:
+            super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         # It came in one piece with a body, or with other requests, or is too long: count.
         if self._head_size > HEAD_AT_MOST and self._measured() > HEAD_AT_MOST:
             self._too_large = True
             raise httptools.HttpParserError("the head is too long")
         self._in_head, self._head_size = False, 0
+        self._go_on()
+        if not self.url.startswith(b"/") and self.url != b"*":
+            self._read_absolute_target()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -121,6 +223,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._disarm()
         self._deadline = self.loop.call_later(LINGER_FOR, self._too_slow)
 
+    def _read_absolute_target(self) -> None:
+        """Read `http://host/path` as if the client had sent `/path` and `Host: host`.
+
+        A Host header that is missing stays missing and a repeated one repeated, so both are refused as ever.
+        """
+        found = _ABSOLUTE.fullmatch(self.url)
+        if found is None:
+            raise httptools.HttpParserError("the request target is neither a path nor a URL")
+        authority, target = found.groups()
+        self.url = target if target.startswith(b"/") else b"/" + target
+        self.headers[:] = [(name, authority if name == b"host" else value) for name, value in self.headers]
+
     def _measured(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -134,19 +248,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _may_speak_plain(self) -> bool:
-        try:
-            address = ipaddress.ip_address((self.client or ("",))[0].partition("%")[0])
-        except ValueError:
-            return False
-        plain = getattr(address, "ipv4_mapped", None) or address
-        return plain.is_loopback or any(plain in network for network in self.plain_from or ())
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 _Send = Callable[[dict[str, object]], Awaitable[None]]
 
 
-async def _refuse_plain(_scope: object, _receive: object, send: _Send) -> None:
+async def _only_probes(app: Any, scope: dict[str, Any], receive: object, send: _Send) -> None:
+    """Answer a kubelet, which asks over plain HTTP from its own address, and refuse all else."""
+    if scope["path"] in _PROBES and scope["method"] in {"GET", "HEAD"}:
+        await app(scope, receive, send)
+        return
     await _refuse(
         send,
         403,

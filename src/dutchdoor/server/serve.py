@@ -213,11 +213,8 @@ def _shared_counters(settings: Settings) -> Generator[None, None, None]:
 
 
 def _uvicorn_config(settings: Settings) -> uvicorn.Config:
-    plain_from = None
-    if settings.tls_cert is None and not is_loopback_bind(settings.host):
-        plain_from = tuple(ipaddress.ip_network(proxy) for proxy in settings.proxy)
     return uvicorn.Config(
-        functools.partial(_start_application, settings, plain_from),
+        functools.partial(_start_application, settings),
         factory=True,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=BoundedProtocol,
@@ -238,13 +235,14 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
     )
 
 
-def _start_application(settings: Settings, plain_from: Any) -> ASGIApp:
+def _start_application(settings: Settings) -> ASGIApp:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent], name="dutchdoor-parent", daemon=True).start()
     BoundedProtocol.request_for = settings.request_for
     BoundedProtocol.max_connections = settings.max_connections
-    BoundedProtocol.plain_from = plain_from
+    BoundedProtocol.proxies = tuple(ipaddress.ip_network(proxy) for proxy in settings.proxy)
+    BoundedProtocol.plain_from_proxies = settings.tls_cert is None and not is_loopback_bind(settings.host)
     return application(settings)
 
 

@@ -151,8 +151,9 @@ SETTINGS: tuple[Setting, ...] = (
         default=4096,
         least=16,
         most=1_000_000,
-        does="Connections one process serves at once. Above it requests get 503, above twice as many connections "
-        "are closed.",
+        does="Connections one process serves at once, a quarter of them for one network (an IPv4 address, an IPv6 /64; "
+        "a proxy named with --proxy may have all). Where they run out, the connection that has waited longest for a "
+        "request is closed; where all are busy, requests get 503, and above twice as many connections are closed.",
         why="Bounds memory at some 100 MB. Each connection also takes a file descriptor of the process.",
     ),
     Setting(
