@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 import unicodedata
@@ -18,6 +19,8 @@ from dutchdoor import errors
 from dutchdoor.credentials import legacy, password
 from dutchdoor.credentials.password import (
     CHEAPEST,
+    MAX_BYTES,
+    MAX_TYPED,
     OWASP_2024,
     PROFILES,
     RFC_9106_LOW_MEMORY,
@@ -94,13 +97,40 @@ async def test_c03_no_password_makes_normalising_slow(hasher: PasswordHasher) ->
             await hasher.verify_nothing(marks)
     assert time.process_time() - before < 0.005
     assert normalise("a" + "\u0316" * 30) == "a" + "\u0316" * 30
+    for form in ("NFC", "NFD"):
+        assert len(normalise(unicodedata.normalize(form, "ǖ" + "\u0301" * 28))) == 29
+        with pytest.raises(errors.InvalidInput, match="accents"):
+            normalise(unicodedata.normalize(form, "ǖ" + "\u0301" * 29))
 
 
 def test_c03_the_maximum_is_the_same_in_every_spelling() -> None:
     """C03, C04: a password of 1,024 bytes may be sent decomposed, in half as many characters again."""
-    longest = "\u0390" * 512
-    assert len(unicodedata.normalize("NFD", longest)) == 1_536
-    assert longest == normalise(unicodedata.normalize("NFD", longest))
+    for longest in ("\u0390" * 512, "ǖ" * 512, "ǖ" * 342):
+        assert longest == normalise(unicodedata.normalize("NFD", longest))
+    assert len(unicodedata.normalize("NFD", "\u0390" * 512)) == MAX_TYPED
+    for longer in ("ǖ" * 513, "ǖ" * 512 + "a"):
+        for form in ("NFC", "NFD"):
+            with pytest.raises(errors.InvalidInput, match="too long"):
+                normalise(unicodedata.normalize(form, longer))
+
+
+def test_c03_no_character_decomposes_into_more_than_the_bound_allows() -> None:
+    """C03: `MAX_TYPED` is enough for each character of Unicode, by its bytes composed and its length decomposed."""
+    for number in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
+        composed = unicodedata.normalize("NFC", chr(number))
+        assert len(unicodedata.normalize("NFD", composed)) * MAX_BYTES <= MAX_TYPED * len(composed.encode())
+
+
+@given(
+    st.text(alphabet=st.sampled_from("aǖ\u0390\u0301\u0316\u0344\u0f73각e"), max_size=60),
+    st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]),
+)
+def test_c04_what_is_accepted_in_one_spelling_is_accepted_in_all(text: str, form: str) -> None:
+    """C04: the bound on accents is judged on the decomposed text, so that what registers logs in on every device."""
+    spelled = unicodedata.normalize(form, text)
+    if form in ("NFC", "NFD"):
+        assert is_stream_safe(text) == is_stream_safe(spelled)
+    assert is_stream_safe(spelled) == is_stream_safe(unicodedata.normalize("NFC", spelled))
 
 
 async def test_c03_the_longest_password_counts_to_its_last_byte(hasher: PasswordHasher) -> None:
@@ -186,9 +216,17 @@ async def test_c08_an_imported_hash_verifies_and_is_due(hasher: PasswordHasher) 
 async def test_c08_an_imported_hash_is_of_what_was_typed(hasher: PasswordHasher) -> None:
     """C04, C08: another system hashed the decomposed form as it came; both spellings of it open the door."""
     decomposed = unicodedata.normalize("NFD", "žluťoučký kůň")
-    for made_from in (decomposed, unicodedata.normalize("NFC", decomposed)):
-        encoded = bcrypt.hashpw(made_from.encode(), bcrypt.gensalt(4)).decode()
-        assert await hasher.verify(decomposed, encoded)
+    composed = unicodedata.normalize("NFC", decomposed)
+    for made_from in (decomposed, composed):
+        for encoded in (
+            bcrypt.hashpw(made_from.encode(), bcrypt.gensalt(4)).decode(),
+            argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(made_from),
+        ):
+            stored = legacy.imported(encoded)
+            assert await hasher.verify(decomposed, stored)
+            assert await hasher.verify(composed, stored)
+            assert not await hasher.verify(composed[:-1], stored)
+            assert hasher.needs_rehash(stored)
 
 
 async def test_a_hash_nobody_can_read_is_a_wrong_password(

@@ -1,10 +1,10 @@
 """Password hashes that other systems made: told apart, bounded, and verified once so that they can be replaced.
 
-Formats: the PHC string format for Argon2 and scrypt, the modular crypt format of bcrypt, passlib's PBKDF2 and
-bcrypt-sha256, and what Django and Werkzeug write. PBKDF2 over HMAC-SHA-1 is accepted: its strength is its count, and
-no attack on SHA-1 weakens it. A bare or lightly salted MD5, SHA-1 or SHA-2 is refused by name: a graphics card tries
-tens of thousands of millions of those a second, so the passwords behind a leaked table must be taken as known, and
-the honest import is to have those people choose a new password.
+Formats: the PHC string format for Argon2, scrypt and PBKDF2, the modular crypt format of bcrypt, passlib's PBKDF2 and
+bcrypt-sha256, and what Django, Werkzeug, Spring Security, Better Auth and Ory Kratos write. PBKDF2 over HMAC-SHA-1 is
+accepted: its strength is its count, and no attack on SHA-1 weakens it. A bare or lightly salted MD5, SHA-1 or SHA-2
+is refused by name: a graphics card tries tens of thousands of millions of those a second, so the passwords behind a
+leaked table must be taken as known, and the honest import is to have those people choose a new password.
 
 An imported hash names its own cost. Whoever can put a row into an import could ask for a terabyte of memory or an hour
 of processor at each log-in, so every parameter is bounded before anything is computed.
@@ -12,6 +12,9 @@ of processor at each log-in, so every parameter is bounded before anything is co
 bcrypt sees 72 bytes, and in most implementations nothing after a NUL. Systems that passed it more accepted any ending.
 We accept none: a longer password, or one with a NUL, does not verify against a plain bcrypt hash, and its owner resets
 it. Django's and passlib's bcrypt-sha256 have no such limit.
+
+A hash does not say which Unicode form its password had: most systems hash what the keyboard sends. So each form of the
+password is tried: as typed, composed and decomposed. Better Auth composes by NFKC, and so does its format here.
 
 Left out deliberately: making any of these. They are read, verified, and replaced at the first log-in.
 """
@@ -24,6 +27,7 @@ import hashlib
 import hmac
 import logging
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -32,7 +36,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2d, Argon2i, Argon2id
 
 from dutchdoor import errors
 
-__all__ = ["recognise", "verify"]
+__all__ = ["imported", "recognise", "verify"]
 
 MAX_ENCODED = 512
 """Characters of the longest hash we look at. The longest any format here needs is about 250."""
@@ -43,11 +47,17 @@ MAX_MEMORY_KIB = 256 * 1024
 MAX_ARGON2_WORK = 1024 * 1024
 """KiB times passes: about a second. RFC 9106's second choice (64 MiB, t=3) takes a fifth of it."""
 
+MAX_LANES = 255
+"""Ory Kratos writes two for each processor of the machine it ran on. They divide the memory and add no work."""
+
 MAX_SCRYPT_WORK = 2**22
 """N times r times p: about two seconds. OWASP's rows take 2^20 or less, Django's default 2^19.3."""
 
 PBKDF2_ROUNDS = (1_000, 5_000_000)
 """RFC 8018's least, and about two seconds. Below the least it is a salted hash with a grander name."""
+
+ANY_LENGTH = (16, 64)
+"""Bytes of a derived key in the formats that write keys longer or shorter than their digest."""
 
 BCRYPT_COSTS = (4, 15)
 """The least bcrypt knows, and about two seconds. Each step doubles the time."""
@@ -70,13 +80,31 @@ def recognise(encoded: str) -> str:
     return _read(encoded)[0]
 
 
-def verify(password: bytes, encoded: str) -> bool:
-    """Whether `encoded` was made from `password`, taking as long as the hash says (about two seconds at most).
+def imported(encoded: str) -> str:
+    """Return the text to store for an imported hash.
+
+    Argon2 is stored in Django's spelling, which has `argon2` in front. Our own hashes are Argon2 too, and are of the
+    composed password alone: without the prefix, a password that was hashed decomposed would never match again.
 
     Raises:
         InvalidInput: as for `recognise`.
     """
-    return _read(encoded)[1](password)
+    return encoded if not recognise(encoded).startswith("argon2") else f"argon2${encoded.partition('$')[2]}"
+
+
+def verify(password: str, encoded: str) -> bool:
+    """Whether `encoded` was made from a form of `password`. The caller has bounded the length of `password`.
+
+    It takes as long as the hash says, about two seconds at most, for each form: one in ASCII, three at most. All of
+    them are always tried, so that the time tells nothing about a match.
+
+    Raises:
+        InvalidInput: as for `recognise`.
+    """
+    check = _read(encoded)[1]
+    forms = dict.fromkeys((password, unicodedata.normalize("NFC", password), unicodedata.normalize("NFD", password)))
+    tried = [check(form.encode()) for form in forms]
+    return any(tried)
 
 
 def _read(encoded: str) -> tuple[str, Check]:
@@ -104,7 +132,7 @@ def _argon2(match: re.Match[str]) -> tuple[str, Check]:
     salt, tag = _b64(match["salt"]), _b64(match["tag"])
     _within(name, "memory", memory, 8 * lanes, MAX_MEMORY_KIB)
     _within(name, "passes", passes, 1, MAX_ARGON2_WORK // memory)
-    _within(name, "lanes", lanes, 1, 64)
+    _within(name, "lanes", lanes, 1, MAX_LANES)
     _within(name, "salt", len(salt), 8, 64)
     _within(name, "hash", len(tag), 16, 64)
     kdf = _ARGON2[name]
@@ -125,7 +153,8 @@ def _bcrypt(match: re.Match[str]) -> tuple[str, Check]:
         if len(password) > BCRYPT_SEES or b"\0" in password:
             # C09: the hash cannot tell this password from others that share its beginning. The work above was done
             # all the same, so that the refusal takes no less time than any other.
-            _log.info("refused: bcrypt sees no byte after the 72nd or a NUL, and the password has one; reset it")
+            if same:
+                _log.info("refused: bcrypt sees no byte after the 72nd or a NUL, and the password has one; reset it")
             return False
         return same
 
@@ -153,15 +182,21 @@ def _bcrypt_sha256_passlib(match: re.Match[str]) -> tuple[str, Check]:
     return "bcrypt-sha256", check
 
 
-def _pbkdf2(match: re.Match[str], salt: bytes, tag: bytes) -> tuple[str, Check]:
-    digest = match["digest"] or "sha1"
-    name, rounds = f"pbkdf2-{digest}", int(match["rounds"])
+def _pbkdf2(
+    digest: str, rounds: int, salt: bytes, tag: bytes, *, lengths: tuple[int, int] | None = None
+) -> tuple[str, Check]:
+    name, size = f"pbkdf2-{digest}", hashlib.new(digest).digest_size
     _within(name, "rounds", rounds, *PBKDF2_ROUNDS)
     _within(name, "salt", len(salt), 1, 128)
-    # A longer output would have us compute, and a shorter one compare, something the format never holds.
-    size = hashlib.new(digest).digest_size
-    _within(name, "hash", len(tag), size, size)
-    return name, lambda password: hmac.compare_digest(hashlib.pbkdf2_hmac(digest, password, salt, rounds), tag)
+    # A longer output would have us compute, and a shorter one compare, something most formats never hold.
+    _within(name, "hash", len(tag), *(lengths or (size, size)))
+    # Each further piece of the output takes all rounds again.
+    _within(name, "work", rounds * -(-len(tag) // size), 0, PBKDF2_ROUNDS[1])
+
+    def check(password: bytes) -> bool:
+        return hmac.compare_digest(hashlib.pbkdf2_hmac(digest, password, salt, rounds, len(tag)), tag)
+
+    return name, check
 
 
 def _scrypt(n: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check]:
@@ -185,16 +220,34 @@ def _scrypt(n: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check
     return "scrypt", check
 
 
+def _scrypt_ln(ln: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check]:
+    _within("scrypt", "ln", ln, 1, 24)
+    return _scrypt(2**ln, r, p, salt, tag)
+
+
 def _pbkdf2_django(match: re.Match[str]) -> tuple[str, Check]:
-    return _pbkdf2(match, match["salt"].encode(), _b64(match["tag"]))
+    return _pbkdf2(match["digest"], int(match["rounds"]), match["salt"].encode(), _b64(match["tag"]))
 
 
 def _pbkdf2_werkzeug(match: re.Match[str]) -> tuple[str, Check]:
-    return _pbkdf2(match, match["salt"].encode(), bytes.fromhex(match["tag"]))
+    return _pbkdf2(match["digest"], int(match["rounds"]), match["salt"].encode(), bytes.fromhex(match["tag"]))
 
 
 def _pbkdf2_passlib(match: re.Match[str]) -> tuple[str, Check]:
-    return _pbkdf2(match, _b64(match["salt"].replace(".", "+")), _b64(match["tag"].replace(".", "+")))
+    salt, tag = (_b64(match[part].replace(".", "+")) for part in ("salt", "tag"))
+    return _pbkdf2(match["digest"] or "sha1", int(match["rounds"]), salt, tag)
+
+
+def _pbkdf2_phc(match: re.Match[str]) -> tuple[str, Check]:
+    salt, tag = _b64(match["salt"]), _b64(match["tag"])
+    return _pbkdf2(match["digest"], int(match["rounds"]), salt, tag, lengths=ANY_LENGTH)
+
+
+def _pbkdf2_spring(match: re.Match[str]) -> tuple[str, Check]:
+    # The count is not in the hash: these are the defaults that the two names stand for.
+    digest, rounds, salt = ("sha256", 310_000, 16) if match["v"] else ("sha1", 185_000, 8)
+    raw = bytes.fromhex(match["both"])
+    return _pbkdf2(digest, rounds, raw[:salt], raw[salt:], lengths=(32, 32))
 
 
 def _scrypt_django(match: re.Match[str]) -> tuple[str, Check]:
@@ -207,8 +260,20 @@ def _scrypt_werkzeug(match: re.Match[str]) -> tuple[str, Check]:
 
 
 def _scrypt_phc(match: re.Match[str]) -> tuple[str, Check]:
-    _within("scrypt", "ln", int(match["ln"]), 1, 30)
-    return _scrypt(2 ** int(match["ln"]), int(match["r"]), int(match["p"]), _b64(match["salt"]), _b64(match["tag"]))
+    # `ln` is the logarithm of N. Ory Kratos writes N itself there, which is never as small as a logarithm.
+    ln, r, p, salt, tag = int(match["ln"]), int(match["r"]), int(match["p"]), _b64(match["salt"]), _b64(match["tag"])
+    return _scrypt_ln(ln, r, p, salt, tag) if ln < 100 else _scrypt(ln, r, p, salt, tag)  # noqa: PLR2004
+
+
+def _scrypt_spring(match: re.Match[str]) -> tuple[str, Check]:
+    packed = int(match["packed"], 16)
+    return _scrypt_ln(packed >> 16, packed >> 8 & 255, packed & 255, _b64(match["salt"]), _b64(match["tag"]))
+
+
+def _scrypt_better_auth(match: re.Match[str]) -> tuple[str, Check]:
+    # The salt is the hexadecimal text, not the bytes it stands for, and the password is composed by NFKC.
+    name, check = _scrypt(16_384, 16, 1, match["salt"].encode(), bytes.fromhex(match["tag"]))
+    return name, lambda password: check(unicodedata.normalize("NFKC", password.decode()).encode())
 
 
 def _bcrypt_same(password: bytes, cost: str, salt: str, tag: str) -> bool:
@@ -240,7 +305,7 @@ _BCRYPT64 = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 _ARGON2: dict[str, type[Argon2d | Argon2i | Argon2id]] = {"argon2d": Argon2d, "argon2i": Argon2i, "argon2id": Argon2id}
 
-_B64 = r"[A-Za-z0-9+/]{8,128}"
+_B64 = r"[A-Za-z0-9+/]{8,128}={0,2}"
 _AB64 = r"[A-Za-z0-9./]{4,180}"
 _BCRYPT = r"(?P<salt>[A-Za-z0-9./]{22})(?P<tag>[A-Za-z0-9./]{31})"
 _TEXT_SALT = r"(?P<salt>[!-#%-~]{1,128})"
@@ -251,12 +316,12 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
     for pattern, reader in [
         (
             (
-                rf"(?:argon2)?\$(?P<name>argon2(?:id|i|d))\$v=19\$m=(?P<m>{_NUMBER}),t=(?P<t>{_NUMBER}),p=(?P<p>{_NUMBER})"
+                rf"(?:argon2|\{{argon2(?:@SpringSecurity_v5_8)?\}})?\$(?P<name>argon2(?:id|i|d))\$v=19\$m=(?P<m>{_NUMBER}),t=(?P<t>{_NUMBER}),p=(?P<p>{_NUMBER})"
                 rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})"
             ),
             _argon2,
         ),
-        (rf"(?:bcrypt\$)?\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt),
+        (rf"(?:bcrypt\$|\{{bcrypt\}})?\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt),
         (rf"bcrypt_sha256\$\$2[aby]\$(?P<cost>[0-9]{{2}})\${_BCRYPT}", _bcrypt_sha256_django),
         (
             (
@@ -282,6 +347,14 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
         ),
         (
             (
+                rf"\$pbkdf2-(?P<digest>sha1|sha224|sha256|sha384|sha512)\$i=(?P<rounds>{_NUMBER})(?:,l={_NUMBER})?"
+                rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})"
+            ),
+            _pbkdf2_phc,
+        ),
+        (r"\{pbkdf2(?P<v>@SpringSecurity_v5_8)?\}(?P<both>(?:[0-9a-f]{2}){40,48})", _pbkdf2_spring),
+        (
+            (
                 rf"scrypt\$(?P<n>{_NUMBER})\${_TEXT_SALT}\$(?P<r>{_NUMBER})\$(?P<p>{_NUMBER})"
                 r"\$(?P<tag>[A-Za-z0-9+/]{16,128}={0,2})"
             ),
@@ -296,11 +369,19 @@ _READERS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str, Check
         ),
         (
             (
-                rf"\$scrypt\$ln=(?P<ln>[0-9]{{1,2}}),r=(?P<r>{_NUMBER}),p=(?P<p>{_NUMBER})"
+                rf"\$scrypt\$ln=(?P<ln>{_NUMBER}),r=(?P<r>{_NUMBER}),p=(?P<p>{_NUMBER})"
                 rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})"
             ),
             _scrypt_phc,
         ),
+        (
+            (
+                r"(?:\{scrypt(?:@SpringSecurity_v5_8)?\})?\$(?P<packed>[0-9a-f]{5,6})"
+                rf"\$(?P<salt>{_B64})\$(?P<tag>{_B64})"
+            ),
+            _scrypt_spring,
+        ),
+        (r"(?P<salt>[0-9a-f]{32}):(?P<tag>[0-9a-f]{128})", _scrypt_better_auth),
     ]
 ]
 
@@ -308,16 +389,19 @@ _REFUSED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), name)
     for pattern, name in [
         (r"[0-9a-f]{32}|(?:unsalted_)?md5\$.*|\{s?md5\}.*|pbkdf2:md5.*", "an MD5 or NTLM hash"),
-        (r"\$(?:1|apr1|md5|P|H)\$.*", "an MD5-based crypt or phpass hash"),
-        (r"\*?[0-9a-f]{40}|(?:unsalted_)?sha1\$.*|\{s?sha\}.*", "a SHA-1 hash"),
+        (r"\$(?:1|apr1|md5|md5-crypt|P|H)\$.*", "an MD5-based crypt or phpass hash"),
+        (r"\*?[0-9a-f]{40}|(?:unsalted_)?sha1\$.*|\{(?:ldap|s?sha|sha-1)\}.*", "a SHA-1 hash"),
         (r"\$sha1\$.*", "a SHA-1-based crypt hash"),
         (
-            r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}|(?:sha224|sha256|sha384|sha512)\$.*|\{s?sha(?:256|384|512)\}.*",
+            (
+                r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}|\$?(?:sha224|sha256|sha384|sha512)\$.*"
+                r"|\{s?sha-?(?:256|384|512)\}.*"
+            ),
             "a plain SHA-2 hash",
         ),
-        (r"\$(?:3|NT)\$.*", "an NTLM (MD4) hash"),
+        (r"\$(?:3|NT)\$.*|\{md4\}.*", "an NTLM (MD4) hash"),
         (r"crypt\$.*|[./0-9a-z]{13}|_[./0-9a-z]{19}", "a DES crypt hash"),
         (r"\$2x?\$.*", "a hash of the bcrypt version with a known flaw"),
-        (r"plain(?:text)?\$.*|\{(?:plain|clear)(?:text)?\}.*", "a password in plain text"),
+        (r"plain(?:text)?\$.*|\{(?:noop|(?:plain|clear)(?:text)?)\}.*", "a password in plain text"),
     ]
 ]

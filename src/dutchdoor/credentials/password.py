@@ -32,6 +32,7 @@ from dutchdoor.model.unicode_text import is_stream_safe
 __all__ = [
     "CHEAPEST",
     "MAX_BYTES",
+    "MAX_TYPED",
     "OWASP_2024",
     "PROFILES",
     "RFC_9106_LOW_MEMORY",
@@ -42,6 +43,9 @@ __all__ = [
 
 MAX_BYTES = 1_024
 """Bytes of UTF-8 in the longest password. Far above any person's or generator's, far below what costs us time."""
+
+MAX_TYPED = MAX_BYTES * 3 // 2
+"""Characters in the longest spelling of the longest password: decomposed, two bytes become three characters at most."""
 
 MIN_PEPPER = 16
 SALT_BYTES = 16
@@ -94,9 +98,9 @@ def normalise(password: str, *, field: str = "password") -> str:
         InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry, or text made to be slow. It reports the
             `field` given.
     """
-    # C03: this refuses a megabyte before anything walks over it. Decomposed, as some devices send it, a password has up
-    # to one and a half characters for each byte of its composed form, so the exact bound comes after composing.
-    if len(password) > 2 * MAX_BYTES:
+    # C03: this refuses a megabyte before anything walks over it. The exact bound comes after composing, so that it is
+    # the same for every spelling.
+    if len(password) > MAX_TYPED:
         raise _too_long(field)
     if not is_stream_safe(password):
         raise errors.InvalidInput("The password has too many accents on one letter.", field=field)
@@ -231,11 +235,7 @@ class PasswordHasher:
             tag = _derive(composed, stored.profile, stored.salt, len(stored.tag), secret)
             return hmac.compare_digest(tag, stored.tag)
         try:
-            # Other systems hashed what was typed. The composed form is tried as well, for an owner who now types the
-            # same password on a device that composes differently.
-            return legacy.verify(password.encode(), encoded) or (
-                composed != password and legacy.verify(composed.encode(), encoded)
-            )
+            return legacy.verify(password, encoded)
         except errors.InvalidInput as exc:
             _log.error("a stored password hash cannot be read: %s", exc.reason)
             self._verify(password, composed, self._nobodys)

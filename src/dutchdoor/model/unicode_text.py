@@ -15,12 +15,17 @@ MARKS_IN_A_ROW = 30
 
 
 def is_stream_safe(text: str) -> bool:
-    """Whether no run of combining marks in `text` is longer than thirty. Bound the length of `text` before asking."""
+    """Whether no run of combining marks in `text`, decomposed, is longer than thirty.
+
+    All spellings of one text have the same answer. Each character is decomposed by itself, which takes linear time.
+    Bound the length of `text` before the call.
+    """
     if text.isascii():
         return True
     run = 0
     for character in text:
-        run = run + 1 if unicodedata.combining(character) else 0
-        if run > MARKS_IN_A_ROW:
-            return False
+        for part in unicodedata.normalize("NFD", character):
+            run = run + 1 if unicodedata.combining(part) else 0
+            if run > MARKS_IN_A_ROW:
+                return False
     return True

@@ -16,7 +16,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dutchdoor.credentials.legacy import recognise
+from dutchdoor.credentials.legacy import imported
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import check_new_password
 from dutchdoor.errors import (
@@ -193,8 +193,7 @@ class Directory:
         Raises `Taken`, and `InvalidInput` for a hash of a kind we refuse (plain MD5, SHA-1) or do not know.
         """
         key = canonical(email)
-        if encoded is not None:
-            recognise(encoded)
+        encoded = None if encoded is None else imported(encoded)
         return await self._add(
             key,
             email,

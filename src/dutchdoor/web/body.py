@@ -23,13 +23,10 @@ import msgspec
 from dutchdoor.errors import InvalidInput
 from dutchdoor.web.http import BadRequest, Request, TooLarge, UnsupportedMediaType
 
-__all__ = ["BODY_AT_MOST", "PASSWORD_BODY_AT_MOST", "Body", "BoundedBody", "JsonBody", "read_form", "read_query"]
+__all__ = ["BODY_AT_MOST", "Body", "BoundedBody", "JsonBody", "read_form", "read_query"]
 
 BODY_AT_MOST = 64 * 1024
 """Bytes of a body anywhere."""
-
-PASSWORD_BODY_AT_MOST = 16 * 1024
-"""Bytes of a body with passwords in it: two of 1,024 bytes, every byte escaped as JSON, and room for the rest."""
 
 _PARAMETERS_AT_MOST = 64
 _FORM = "application/x-www-form-urlencoded"

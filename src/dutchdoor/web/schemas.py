@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from dutchdoor.credentials.password import MAX_TYPED
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.sessions import Session
@@ -24,7 +25,9 @@ Email = Annotated[
         extra_json_schema={"format": "email"},
     ),
 ]
-Password = Annotated[str, Meta(max_length=1024, description="Any characters; up to 1,024 bytes.")]
+Password = Annotated[
+    str, Meta(max_length=MAX_TYPED, description="Any characters; up to 1,024 bytes of UTF-8 once composed (NFC).")
+]
 Name = Annotated[str, Meta(max_length=200)]
 OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link behind the #.")]
 Text = Annotated[str, Meta(max_length=200)]
