@@ -702,9 +702,7 @@ class Server(Process):
 
             def begin() -> None:
                 target = seq if fresh else max(head, seq)
-                fence = self.node.fence(
-                    target, log_epoch, since, longest_lease=longest, alone=longest == 0, token_for=LIFE
-                )
+                fence = self.node.fence(target, log_epoch, since, longest_lease=longest, alone=longest == 0)
                 self.fences[fence] = rev, since
 
             self.do(begin)

@@ -192,19 +192,19 @@ def test_a_lease_is_bounded(lease_for: float) -> None:
         Terms(lease_for=lease_for)
 
 
-GOOD = {"holder": "h" * 22, "log_epoch": 1, "applied_seq": 2, "wait_ms": 2500, "stale_policy": "refuse"}
+GOOD = {"holder": "h" * 22, "log_epoch": 1, "applied_seq": 2, "wait_ms": 2500}
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         {"holder": "short"}, {"holder": "h" * 65}, {"holder": "h" * 21 + "\n"}, {"applied_seq": -1},
-        {"applied_seq": 2**53 + 1}, {"log_epoch": 1.5}, {"wait_ms": 600_001}, {"stale_policy": "allow"},
+        {"applied_seq": 2**53 + 1}, {"log_epoch": 1.5}, {"wait_ms": 600_001},
     ],
 )  # fmt: skip
 def test_a_poll_is_bounded_where_it_is_read(bad: dict[str, object]) -> None:
     """No number and no text in a poll is larger than what the node keeps of it."""
-    assert msgspec.json.decode(msgspec.json.encode(GOOD), type=Poll).stale_policy == "refuse"
+    assert msgspec.json.decode(msgspec.json.encode(GOOD), type=Poll).wait_ms == 2500
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(msgspec.json.encode(GOOD | bad), type=Poll)
 
@@ -238,7 +238,7 @@ def test_the_level_is_what_a_list_of_all_leases_says(steps: list[tuple[str, int,
             case "wait":
                 now += span
             case "grant":
-                holders.hear(who, "introspect", now)
+                holders.hear(who, now)
                 if sum(v == number and until > now for v, _, until in grants) < 8:
                     holders.grant(who, head, now + span, now)
                     grants.append((number, head, now + span))
@@ -261,7 +261,7 @@ def test_one_that_never_acknowledges_is_soon_given_nothing() -> None:
     """A verifier that polls for ever and acknowledges nothing loses its leases, and gets them back by catching up."""
     holders, who, now = Holders(TERMS), Holder("c", "rogue"), 0.0
     while now < 3 * TERMS.lease_for:
-        holders.hear(who, "introspect", now)
+        holders.hear(who, now)
         if holders.may_have(who, now):
             holders.grant(who, 7, now + 5, now)
         now += 1.0
@@ -273,9 +273,9 @@ def test_one_that_never_acknowledges_is_soon_given_nothing() -> None:
 def test_a_credential_has_a_bounded_number_of_holders() -> None:
     """A stolen key with a new id in every poll fills no memory but its own share, and that is given back."""
     holders = Holders(Terms(leases=10))
-    heard = [holders.hear(Holder("stolen", str(n)), "introspect", 0.0) for n in range(1000)]
+    heard = [holders.hear(Holder("stolen", str(n)), 0.0) for n in range(1000)]
     assert sum(heard) == len(holders) == 10
-    assert holders.hear(Holder("honest", "h"), "introspect", 0.0)
+    assert holders.hear(Holder("honest", "h"), 0.0)
     assert not holders.may_have(Holder("stolen", "500"), 0.0)
     holders.level(LATE + 1)
     assert len(holders) == 0
@@ -288,7 +288,7 @@ def test_the_heaps_stay_small() -> None:
     for n in range(40_000):
         now += 0.05
         who = Holder("c", str(n % 20))
-        holders.hear(who, "introspect", now)
+        holders.hear(who, now)
         holders.acknowledge(who, n - 20, now)
         holders.grant(who, n, now + 5, now)
         holders.level(now)
@@ -449,33 +449,6 @@ def test_a_store_that_is_down_is_asked_a_few_times_in_a_lease() -> None:
     assert 10 < asked < 70
     rig.wait(2)
     assert rig.node.leased(rig.now)
-
-
-def test_a_verifier_that_accepts_when_stale_is_named_and_waited_for() -> None:
-    """With one present, a fence names it, and holds only when every token has expired."""
-    rig = Rig()
-    rig.wait(LATE + 1)
-    rig.poll(a_poll(epoch=0, stale_policy="accept"), credential="old-service")
-    fence = rig.end("s")
-    rig.poll(a_poll(applied=1, stale_policy="accept"), credential="old-service")
-    rig.wait(LATE + 1)
-    assert not fence.fenced
-    assert fence.accepting == ("old-service",)
-    assert fence.due_in(rig.now) > 3000
-    rig.wait(3600)
-    assert fence.fenced
-
-
-def test_one_that_accepts_at_another_node_is_waited_for_too() -> None:
-    """A row names those that hang on its node."""
-    rig = Rig()
-    rig.wait(LATE + 1)
-    rig.rows["other"] = NodeRow(
-        id="other", stamp="1", log_epoch=1, acked_seq=99, lease_for=10.0, accepting=("old-service",)
-    )
-    fence = rig.end("s")
-    assert not fence.fenced
-    assert fence.accepting == ("old-service",)
 
 
 def test_rows_read_before_the_commit_say_nothing_about_it() -> None:

@@ -1,5 +1,5 @@
-"""Every call that revokes says whether it is fenced, and says it truly: with a verifier that is silent, with one that
-accepts when stale, after a restore, and for as long as the caller would wait.
+"""Every call that revokes says whether it is fenced, and says it truly: with a verifier that is silent,
+after a restore, and for as long as the caller would wait.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
 
 import pytest
 from tests.http.test_revocations import Follower, until
@@ -18,10 +17,9 @@ from dutchdoor.web.api import Api
 ADA, ROOT = "ada@example.com", "root@example.com"
 
 
-async def silent(world: World, **more: Any) -> Follower:
+async def silent(world: World) -> Follower:
     """A verifier that has just got a lease, and will not be heard of again."""
-    may: Literal["", "accept"] = "accept" if more.get("stale_policy") == "accept" else ""
-    follower = Follower(world, await world.add_verifier(may=may), **more)
+    follower = Follower(world, await world.add_verifier())
     await follower.begin()
     return follower
 
@@ -165,7 +163,6 @@ async def test_a_silent_verifier_is_waited_for(people: People, call: Revoking) -
     assert answer.json["fenced"] is False
     assert 1000 < answer.json["fenced_in_ms"] <= 12_223
     assert answer.header("preference-applied") == "wait=0"
-    assert "accepting" not in answer.json
 
 
 async def test_a_repeat_gives_the_state_of_the_fence(world: World) -> None:
@@ -211,39 +208,6 @@ async def test_a_call_waits_for_as_long_as_it_is_asked_to(world: World) -> None:
     assert (answer.status, answer.header("preference-applied")) == (200, "wait=20")
     assert took < 5
     assert world.auth.api.fences.waiting == 0
-
-
-async def test_a_verifier_that_accepts_when_stale_is_named(world: World) -> None:
-    """With a verifier told to accept when stale, no log-out is fenced before every token has expired, and the answer
-    names it.
-    """
-    await world.register()
-    follower = await silent(world, stale_policy="accept")
-    program = world.program()
-    await program.login(mode="hybrid")
-    leaving = asyncio.create_task(program.call("POST", "/auth/logout", headers=[("prefer", "wait=1")]))
-    await follower.poll(wait_ms=1000)
-    await follower.poll()
-    answer = await leaving
-    assert (answer.status, answer.json["fenced"], answer.json["accepting"]) == (202, False, ["orders"])
-    assert answer.json["fenced_in_ms"] > 60_000
-
-
-async def test_a_stolen_key_does_not_accept_in_everybodys_way(world: World) -> None:
-    """Whoever has a key that was not made for it cannot say that he accepts without a lease, for which every log-out
-    would wait until all tokens have expired.
-    """
-    await world.register()
-    key = await world.add_verifier()
-    poll = {"holder": "x" * 22, "stale_policy": "accept"}
-    bearer = [("authorization", f"Bearer {key}")]
-    answer = await world.program().call("POST", "/auth/revocations/poll", json=poll, headers=bearer)
-    assert (answer.status, answer.json["code"]) == (403, "forbidden")
-    assert "--may-accept" in answer.json["detail"]
-    program = world.program()
-    await program.login(mode="hybrid")
-    left = await program.call("POST", "/auth/logout")
-    assert (left.status, left.json["fenced"]) == (200, True)
 
 
 async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:

@@ -191,7 +191,7 @@ async def test_s20_no_page_of_another_origin_polls() -> None:
         (b'{"holder": "%s", "applied_seq": 1e3}' % (b"A" * 22), 422, "invalid_input", "applied_seq"),
         (b'{"holder": "%s", "applied_seq": 9007199254740993}' % (b"A" * 22), 422, "invalid_input", "applied_seq"),
         (b'{"holder": "%s", "wait_ms": 600001}' % (b"A" * 22), 422, "invalid_input", "wait_ms"),
-        (b'{"holder": "%s", "stale_policy": "ignore"}' % (b"A" * 22), 422, "invalid_input", "stale_policy"),
+        (b'{"holder": "%s", "stale_policy": "accept"}' % (b"A" * 22), 422, "invalid_input", "stale_policy"),
         (b"[]", 422, "invalid_input", None),
         (b"", 400, "malformed_json", None),
         (b"{", 400, "malformed_json", None),

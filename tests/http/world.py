@@ -16,7 +16,7 @@ import json as jsonlib
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from tests.standins import MASTER, Clock, Mailbox, endless
 
@@ -339,12 +339,11 @@ class World:
         await self.store.commit(Add(row))
         return row.id, secret.text()
 
-    async def add_verifier(self, name: str = "orders", *, may: Literal["", "accept"] = "") -> str:
+    async def add_verifier(self, name: str = "orders") -> str:
         """Make a verifier key."""
         secret = VerifierSecret.mint(new_id())
-        await self.store.commit(
-            Add(VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=self.clock(), may=may))
-        )
+        row = VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=self.clock())
+        await self.store.commit(Add(row))
         return secret.text()
 
     def api_client(self) -> Client:

@@ -206,7 +206,6 @@ def test_exit_codes(
         "this_server_s": 0,
         "lease_s": 10.0,
         "following_verifier_s": pytest.approx(12.2, abs=0.1),
-        "accepting_verifier_s": 600.0,
         "unfollowed_verifier_s": 600.0,
     }
     assert code(rotation="strict") == 0

@@ -227,12 +227,11 @@ def test_every_revoking_command_says_whether_it_is_fenced(run: Run) -> None:
     ):
         ran = run(*arguments, "--json")
         assert (ran.code, ran.json["fenced"], ran.json["fenced_in_ms"]) == (0, True, 0), arguments
-        assert "accepting" not in ran.json
         assert run(*arguments, "--no-wait").out.splitlines()[-1].startswith("Fenced: "), arguments
 
 
 def test_a_fence_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """Fenced; not yet, with the time; not before tokens expire, with the names; and lost, with what to do."""
+    """Fenced; not yet, with the time; and lost, with what to do."""
 
     def said(**fenced: Any) -> str:
         say_fence(Fenced(**fenced))
@@ -240,8 +239,6 @@ def test_a_fence_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert said(fenced=True, fenced_in_ms=0).startswith("Fenced: no server and no verifier")
     assert said(fenced=False, fenced_in_ms=9871) == "Not fenced yet: in 9.9 s at the latest.\n"
-    accepting = said(fenced=False, fenced_in_ms=3_600_000, accepting=("billing", "orders"))
-    assert "without a lease: billing, orders. The last token has expired in 3600 s." in accepting
     assert "Do it again" in said(fenced=False, fenced_in_ms=None)
 
 
@@ -285,28 +282,22 @@ def test_a_verifiers_name_is_a_word(run: Run, name: str) -> None:
 
 
 def test_nodes_are_listed_with_how_far_they_are(run: Run) -> None:
-    """The rows of the server's processes: how far behind, which lease, and who accepts when stale."""
+    """The rows of the server's processes: how far behind, and which lease."""
     made(run)
     assert run("session", "end", "--user", "ada@example.com").code == 0
 
     async def register() -> None:
         async with auth_here() as auth:
             for number, (epoch, acked) in enumerate(((1, 0), (7, 1))):
-                row = NodeRow(
-                    id=f"{number}" * 22, stamp="A" * 22, log_epoch=epoch, acked_seq=acked, lease_for=10.0,
-                    accepting=("orders",) if number else (),
-                )  # fmt: skip
+                row = NodeRow(id=f"{number}" * 22, stamp="A" * 22, log_epoch=epoch, acked_seq=acked, lease_for=10.0)
                 await auth.store.node_register(row)
 
     asynchronously(register())
     nodes = run("verifier", "list", "--json").json["nodes"]
-    assert [(node["behind"], node["lease_s"], node["accepting"]) for node in nodes] == [
-        (1, 10.0, []),
-        (None, 10.0, ["orders"]),
-    ]
+    assert [(node["behind"], node["lease_s"]) for node in nodes] == [(1, 10.0), (None, 10.0)]
     table = run("verifier", "list").out.splitlines()
-    assert table[-2].split() == ["0" * 22, "1", "10", "s", "-"]
-    assert table[-1].split()[1:] == ["in", "another", "log", "10", "s", "orders"]
+    assert table[-2].split() == ["0" * 22, "1", "10", "s"]
+    assert table[-1].split()[1:] == ["in", "another", "log", "10", "s"]
 
 
 def test_after_a_restore_a_new_log_begins(run: Run) -> None:
@@ -340,7 +331,7 @@ def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run
     async def register() -> None:
         async with auth_here() as auth:
             await auth.store.node_register(
-                NodeRow(id="0" * 22, stamp="A" * 22, log_epoch=1, acked_seq=0, lease_for=60.0, accepting=("orders",))
+                NodeRow(id="0" * 22, stamp="A" * 22, log_epoch=1, acked_seq=0, lease_for=60.0)
             )
 
     if told == "by a row in the backup":
@@ -352,7 +343,7 @@ def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run
     assert not ended["fenced"]
     assert ended["fenced_in_ms"] > 60_000
     (row,) = run("verifier", "list", "--json").json["nodes"]
-    assert (row["lease_s"], row["accepting"]) == (60.0, ["orders"] if told == "by a row in the backup" else [])
+    assert row["lease_s"] == 60.0
 
 
 def test_no_stranger_writes_on_the_terminal(run: Run) -> None:

@@ -20,7 +20,7 @@ from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation
-from dutchdoor.revocation.messages import Poll, StalePolicy
+from dutchdoor.revocation.messages import Poll
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.services.fencing import Ended, Fencing
 from dutchdoor.services.sessions import Authority
@@ -43,9 +43,9 @@ async def until(condition: Callable[[], object], seconds: float = SOON) -> None:
 class Verifying:
     """A verifier's process, as far as the fence sees it: the real follower, polling one node."""
 
-    def __init__(self, fencing: Fencing, *, stale: StalePolicy = "introspect", name: str = "service") -> None:
+    def __init__(self, fencing: Fencing, *, name: str = "service") -> None:
         self.fencing, self.name = fencing, name
-        self.follower = Follower(stale=stale)
+        self.follower = Follower()
         self.task = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
@@ -269,18 +269,6 @@ async def test_a_silent_verifier_is_waited_for_and_no_longer(store: Store) -> No
         elapsed.forward(0.2)
         node._ring()
         assert (await waiting).state in {"elapsed", "acknowledged"}
-
-
-async def test_one_that_accepts_when_stale_is_named(store: Store) -> None:
-    """With such a verifier the fence names it, and holds when every token has expired."""
-    async with a_node(store) as node:
-        verifying = Verifying(node, stale="accept", name="old-service")
-        await until(lambda: verifying.leased)
-        fence = await revoke(node, "s", wait=0.1)
-        assert not fence.fenced
-        assert fence.accepting == ("old-service",)
-        assert 3500 < fence.due_in(node.now()) <= 3600
-        await verifying.silence()
 
 
 async def test_who_follows_is_told_of_other_processes_commits(tmp_path: Path) -> None:
@@ -792,7 +780,7 @@ async def test_a_store_that_has_lost_revocations_is_found_out(
 async def test_whoever_hangs_up_leaves_no_fence_behind(store: Store) -> None:
     """A caller that goes away while it waits takes its fence along, however long that would have taken."""
     async with a_node(store) as node:
-        verifying = Verifying(node, stale="accept")
+        verifying = Verifying(node)
         await until(lambda: verifying.leased)
         await verifying.silence()
         waiting = asyncio.create_task(revoke(node, "s", wait=60))

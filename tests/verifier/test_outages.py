@@ -124,7 +124,7 @@ def is_accepted(verifier: Verifier, token: str) -> bool:
 
 
 @pytest.mark.parametrize("follow", ["background", "on demand"])
-@pytest.mark.parametrize("stale", ["introspect", "refuse", "accept"])
+@pytest.mark.parametrize("stale", ["introspect", "refuse"])
 def test_an_authority_that_is_down_at_the_start(tmp_path: Path, stale: str, follow: str) -> None:
     """A service starts without its authority, says 503, and works as soon as there is one."""
     port = unused_port()

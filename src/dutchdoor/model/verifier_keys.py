@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Struct
 
 from dutchdoor.model.ids import Opaque
@@ -26,10 +24,6 @@ class VerifierKey(Struct, frozen=True, kw_only=True):
     """Unique, and what a fence, the metrics and the operator call it by."""
     secret_hash: bytes
     created_at: float
-    may: Literal["", "accept"] = ""
-    """`accept`: its verifiers may accept tokens without a lease. Every fence waits for those until all tokens have
-    expired, and a key that was stolen must not be worth that.
-    """
     revision: int = 0
 
     def __repr__(self) -> str:

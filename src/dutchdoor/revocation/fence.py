@@ -16,19 +16,10 @@ class Fence:
     """
 
     __slots__ = (
-        "accepting", "accepting_until", "after_question", "alone", "deadline", "log_epoch", "rows_seen", "seq", "state",
+        "after_question", "alone", "deadline", "log_epoch", "rows_seen", "seq", "state",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        seq: int,
-        log_epoch: int,
-        *,
-        deadline: float,
-        accepting_until: float,
-        after_question: int,
-        alone: bool = False,
-    ) -> None:
+    def __init__(self, seq: int, log_epoch: int, *, deadline: float, after_question: int, alone: bool = False) -> None:
         self.seq, self.log_epoch = seq, log_epoch
         self.alone = alone
         """Whether no node had a row at the commit: then nobody had a lease."""
@@ -36,11 +27,6 @@ class Fence:
         """The node's last question to the store when this began: rows that an earlier one read say nothing about it."""
         self.deadline = deadline
         """Elapsed time at which it is true whoever is silent."""
-        self.accepting_until = accepting_until
-        """Elapsed time at which every token there may be has expired."""
-        self.accepting: tuple[str, ...] = ()
-        """Credentials of verifiers that accept without a lease. While there are any, it holds only at
-        `accepting_until`."""
         self.rows_seen = False
         """Whether, after the commit, every other node was seen to have acknowledged it or to be gone."""
         self.state: Literal["pending", "acknowledged", "elapsed", "lost"] = "pending"
@@ -52,5 +38,5 @@ class Fence:
     def due_in(self, now: float) -> float:
         """Seconds until it holds at the latest: what an answer says as `fenced_in_ms`. Infinite when it never will."""
         if self.state == "pending":
-            return max(0.0, (self.accepting_until if self.accepting else self.deadline) - now)
+            return max(0.0, self.deadline - now)
         return math.inf if self.state == "lost" else 0.0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from dutchdoor.revocation.log import Bearer, RevocationLog
-from dutchdoor.revocation.messages import Answer, Poll, StalePolicy
+from dutchdoor.revocation.messages import Answer, Poll
 
 __all__ = ["Follower", "Verdict"]
 
@@ -41,7 +41,6 @@ class Follower:
     """What one process knows. Any number of threads may `judge`; polls and answers are one thread's at a time.
 
     Args:
-        stale: what its owner does when this is stale: the authority is told in each poll.
         on_demand: whether it polls only when a request finds it stale.
         kept_for: seconds an entry outlives its `expires_at`, as at the node.
         new_id: makes the holder's id: random, never the same twice.
@@ -51,14 +50,12 @@ class Follower:
     def __init__(
         self,
         *,
-        stale: StalePolicy = "introspect",
         on_demand: bool = False,
         wait_for: float = 2.5,
         kept_for: float = 600.0,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(16),
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.stale: StalePolicy = stale
         self.on_demand = on_demand
         self.log_epoch = 0
         self.applied_seq = 0
@@ -100,7 +97,6 @@ class Follower:
             log_epoch=self.log_epoch,
             applied_seq=self.applied_seq,
             wait_ms=self._wait_ms,
-            stale_policy=self.stale,
         )
         self._sent = _Sent(poll, now)
         return poll

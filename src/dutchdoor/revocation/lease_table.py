@@ -14,9 +14,7 @@ import heapq
 import math
 from typing import Final, NamedTuple
 
-from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.messages import StalePolicy
 
 __all__ = ["Holder", "Holders"]
 
@@ -33,7 +31,7 @@ class Holder(NamedTuple):
 
 
 class _Held:
-    __slots__ = ("accepts", "acked", "due", "grants", "heard_at", "level", "owes", "owes_since")
+    __slots__ = ("acked", "due", "grants", "heard_at", "level", "owes", "owes_since")
 
     def __init__(self) -> None:
         self.acked = -1
@@ -42,7 +40,6 @@ class _Held:
         self.level: float = math.inf
         self.due = 0.0
         self.heard_at = 0.0
-        self.accepts = False
         self.owes = -1
         """The first `seq` granted that it has not acknowledged, if not -1."""
         self.owes_since = 0.0
@@ -51,7 +48,7 @@ class _Held:
 class Holders:
     """The leases of one node, in one log epoch."""
 
-    __slots__ = ("_accepting", "_by_id", "_ends", "_levels", "_per_credential", "_terms")
+    __slots__ = ("_by_id", "_ends", "_levels", "_per_credential", "_terms")
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -59,12 +56,11 @@ class Holders:
         self._ends: list[tuple[float, Holder]] = []
         self._levels: list[tuple[float, Holder]] = []
         self._per_credential: dict[str, int] = {}
-        self._accepting: set[Holder] = set()
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def hear(self, who: Holder, policy: StalePolicy, now: float) -> bool:
+    def hear(self, who: Holder, now: float) -> bool:
         """Take note of a poll. False when the credential has as many holders as it may: this one gets no lease."""
         held = self._by_id.get(who)
         if held is None:
@@ -76,8 +72,6 @@ class Holders:
             held.due = now + self._forgotten_in
             heapq.heappush(self._ends, (held.due, who))
         held.heard_at = now
-        held.accepts = policy == "accept"
-        (self._accepting.add if held.accepts else self._accepting.discard)(who)
         return True
 
     def acknowledge(self, who: Holder, seq: int, now: float) -> None:
@@ -140,11 +134,6 @@ class Holders:
         """When to look at `level` again though nobody has called."""
         return self._ends[0][0] if self._ends else math.inf
 
-    @property
-    def accepting(self) -> tuple[str, ...]:
-        """The credentials of holders that accept without a lease, until every token they may have seen has expired."""
-        return tuple(sorted({who.credential for who in self._accepting}))
-
     def shown(self, now: float) -> list[tuple[Holder, int, float]]:
         """Give every holder, what it has acknowledged (-1: nothing), and the seconds left of its lease."""
         return [
@@ -170,17 +159,14 @@ class Holders:
         due = min((until for _, until in held.grants), default=held.heard_at + self._forgotten_in)
         if due <= now and not held.grants:
             # What it owes is remembered for as long as it goes on asking.
-            if not held.accepts or now - held.heard_at >= LONGEST_ACCESS:
-                self._forget(who)
-                return
-            due = held.heard_at + LONGEST_ACCESS
+            self._forget(who)
+            return
         if due != held.due:
             held.due = due
             heapq.heappush(self._ends, (due, who))
 
     def _forget(self, who: Holder) -> None:
         del self._by_id[who]
-        self._accepting.discard(who)
         left = self._per_credential[who.credential] - 1
         if left:
             self._per_credential[who.credential] = left

@@ -6,17 +6,13 @@ nothing polls from 0 and gets the log page by page.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from dutchdoor.revocation.log import Entry
 
-__all__ = ["MAX_SEQ", "Answer", "Poll", "StalePolicy"]
-
-StalePolicy = Literal["introspect", "refuse", "accept"]
-"""What a verifier does without a lease: asks the authority about each token (the default), refuses every request, or
-accepts what a plain JWT library would. The last one is outside the promise, and the authority is told."""
+__all__ = ["MAX_SEQ", "Answer", "Poll"]
 
 MAX_SEQ: Final = 2**53
 _Seq = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
@@ -34,7 +30,6 @@ class Poll(Struct, frozen=True, kw_only=True):
     """What every thread of the process already sees. Never what is still being applied."""
     wait_ms: _Milliseconds = 0
     """How long it will wait for news. 0: it follows on demand, and cannot be woken."""
-    stale_policy: StalePolicy = "introspect"
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -29,7 +29,6 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.lease import Lease, Terms
 from dutchdoor.revocation.lease_table import Holder, Holders
@@ -166,7 +165,6 @@ class Node:
         self._watched: _Asked | None = None
         self._watch_at, self._watch_every = math.inf, _WATCH[0]
         self._seen: dict[str, tuple[str, float]] = {}
-        self._others_accepting: tuple[str, ...] = ()
 
     @property
     def _patience(self) -> float:
@@ -294,7 +292,7 @@ class Node:
         before = self._hanging.get(who)
         if before:  # one process polls once at a time: this one has given that one up
             self._answer(before, now, lease=False)
-        if self._stopping or not self._holders.hear(who, poll.stale_policy, now):
+        if self._stopping or not self._holders.hear(who, now):
             self._answer(_Hanging(key, who, poll, now, now), now, lease=False)
             return
         if poll.log_epoch == self.log_epoch:
@@ -369,7 +367,6 @@ class Node:
         *,
         longest_lease: float = 0.0,
         alone: bool = False,
-        token_for: float = LONGEST_ACCESS,
     ) -> Fence:
         """Begin the fence of what was committed: call it when the commit has returned.
 
@@ -379,7 +376,6 @@ class Node:
             log_epoch: the log it was committed to.
             longest_lease: the longest in any row, read in the commit: a node with another setting counts too.
             alone: the commit saw that there was no row at all. Whoever has one since has read the log after it.
-            token_for: the longest a token lives.
         """
         if longest_lease >= self._longest:
             self._longest, self._longest_until = longest_lease, now + self.terms.guarded(longest_lease)
@@ -387,7 +383,6 @@ class Node:
             seq,
             log_epoch,
             deadline=now + self._late(),
-            accepting_until=now + token_for,
             after_question=self._number,
             alone=alone,
         )
@@ -460,8 +455,8 @@ class Node:
         return bool(self._judges or self._hanging or len(self._holders))
 
     def _is_owed(self, now: float) -> bool:
-        """Whether the row of a node that stops stands for anybody: one with a lease, or one that accepts without."""
-        return self._holders.level(now) < math.inf or bool(self._holders.accepting)
+        """Whether the row of a node that stops stands for a holder with a lease."""
+        return self._holders.level(now) < math.inf
 
     def _forget_row(self, now: float) -> None:
         self._question(Forget(self.id, self._stamp), now)
@@ -496,7 +491,6 @@ class Node:
             log_epoch=self.log_epoch,
             acked_seq=self._acked_seq if self._registered else 0,  # a row that begins has acknowledged nothing
             lease_for=self.terms.lease_for,
-            accepting=self._holders.accepting,
         )
 
     def _renewed(self, asked: _Asked, answer: Renewed, now: float) -> None:
@@ -677,22 +671,20 @@ class Node:
         if not self._fences or not (self._changed or now >= self._fence_at):
             return
         self._changed = False
-        accepting = tuple(sorted({*self._holders.accepting, *self._others_accepting}))
         pending = []
         for fence in self._fences:
-            fence.accepting = accepting
             if fence.log_epoch < self.log_epoch:
                 fence.state = "lost"
-            elif now >= (fence.accepting_until if accepting else fence.deadline):
+            elif now >= fence.deadline:
                 fence.state = "elapsed"
-            elif not accepting and self._is_acknowledged(fence, now):
+            elif self._is_acknowledged(fence, now):
                 fence.state = "acknowledged"
             else:
                 pending.append(fence)
                 continue
             self._actions.append(Settled(fence))
         self._fences = pending
-        self._fence_at = min((f.accepting_until if accepting else f.deadline for f in pending), default=math.inf)
+        self._fence_at = min((fence.deadline for fence in pending), default=math.inf)
         if pending and now < self._early_from:
             self._fence_at = min(self._fence_at, self._early_from)
 
@@ -735,7 +727,6 @@ class Node:
                 # Deleted only if it still stands where we saw it. Until it is gone it counts.
                 self._question(Forget(row.id, row.stamp), now)
         self._seen = {row.id: self._seen[row.id] for row in others}
-        self._others_accepting = tuple(name for row in others for name in row.accepting)
         for fence in self._fences:
             if not fence.rows_seen and asked.number > fence.after_question:
                 fence.rows_seen = all(self._has_acknowledged(row, fence) for row in others)

@@ -37,7 +37,6 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     """Counts in `log_epoch` only."""
     lease_for: float
     """The longest lease there may be behind this row."""
-    accepting: tuple[str, ...] = ()
 
 
 def row_of_the_gone(rows: Sequence[NodeRow], log_epoch: int, lease_for: float = 0.0) -> NodeRow:
@@ -51,7 +50,6 @@ def row_of_the_gone(rows: Sequence[NodeRow], log_epoch: int, lease_for: float = 
         log_epoch=log_epoch,
         acked_seq=0,
         lease_for=max([lease_for, *(row.lease_for for row in rows)]),
-        accepting=tuple(sorted({name for row in rows for name in row.accepting})),
     )
 
 

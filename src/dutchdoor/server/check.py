@@ -73,8 +73,7 @@ How long what was ended may still be accepted, after the call that ended it:
   by a verifier that follows the revocation log   0 s once the answer says `fenced`: one exchange when all answer,
                                                   {settings.lease * GUARD:.1f} s at the latest (a lease of \
 {settings.lease:g} s, guarded)
-  by a verifier told to accept when stale,
-  or one that follows no log                      until its token expires: {minutes} at the most
+  by a verifier that follows no log               until its token expires: {minutes} at the most
 While this server is down, verifiers that follow go on for {shortest:.0f} to {longest:.0f} s, and are stale then."""
 
 

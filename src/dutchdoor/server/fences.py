@@ -24,12 +24,10 @@ class Fenced(Struct, frozen=True, kw_only=True):
 
     fenced: bool
     fenced_in_ms: int | None
-    accepting: tuple[str, ...] = ()
 
     def view(self) -> dict[str, object]:
         """As members of what a command prints as JSON."""
-        accepting = {"accepting": self.accepting} if self.accepting else {}
-        return {"fenced": self.fenced, "fenced_in_ms": self.fenced_in_ms, **accepting}
+        return {"fenced": self.fenced, "fenced_in_ms": self.fenced_in_ms}
 
 
 async def wait_for(auth: Auth, done: Ended, *, no_wait: bool) -> Fenced:
@@ -42,7 +40,6 @@ async def wait_for(auth: Auth, done: Ended, *, no_wait: bool) -> Fenced:
     return Fenced(
         fenced=fence.fenced,
         fenced_in_ms=math.ceil(due_in * 1000) if math.isfinite(due_in) else None,
-        accepting=() if fence.fenced else fence.accepting,
     )
 
 
@@ -60,10 +57,5 @@ def say_fence(fenced: Fenced) -> None:
         click.echo("Fenced: no server and no verifier that follows the log accepts it any more.")
     elif fenced.fenced_in_ms is None:
         click.echo("Not fenced: another log began meanwhile (a restore). Do it again.")
-    elif fenced.accepting:
-        click.echo(
-            f"Not fenced: told to accept tokens without a lease: {', '.join(fenced.accepting)}. "
-            f"The last token has expired in {fenced.fenced_in_ms / 1000:.0f} s."
-        )
     else:
         click.echo(f"Not fenced yet: in {fenced.fenced_in_ms / 1000:.1f} s at the latest.")

@@ -291,7 +291,7 @@ class Fencing:
                 finally:
                     del self._waiting[fence]
         finally:
-            # Whoever hung up, too: with a verifier that accepts when stale, a fence would be kept for an hour.
+            # If the client hung up, too: a fence that stays looks at the other nodes' rows, for a guarded lease.
             self.node.abandon(fence)
         return fence
 

@@ -365,11 +365,11 @@ class PostgresStore:
         return int(begun)
 
     async def node_register(self, row: NodeRow) -> None:
-        await self._all("SELECT dutchdoor.node_register_1($1)", _json(_node_values(row)).decode())
+        await self._all("SELECT dutchdoor.node_register_1($1)", _json(_row(row)).decode())
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
         sql = "SELECT * FROM dutchdoor.node_renew_1($1, $2, $3)"
-        rows = await self._all(sql, _json(_node_values(row)).decode(), after, _PAGE + 1)
+        rows = await self._all(sql, _json(_row(row)).decode(), after, _PAGE + 1)
         there, nodes = rows[0][:2]
         return _renewed([found[2:] for found in rows], row.log_epoch, after, there=there, nodes=_nodes(nodes))
 
@@ -1488,10 +1488,6 @@ def _entry(seq: int, kind: EntryKind, id: str, min_epoch: int, expires_at: float
     return Revocation(
         seq=seq, kind=kind, id=_plain(id), min_epoch=min_epoch, expires_at=expires_at, subject=_plain(subject)
     )
-
-
-def _node_values(row: NodeRow) -> dict[str, object]:
-    return {**_row(row), "accepting": [_text(one) for one in row.accepting]}
 
 
 def _nodes(rows: str | None) -> list[NodeRow]:

@@ -348,7 +348,7 @@ class SqliteStore:
 
     async def node_rows(self) -> Rows:
         rows = self._all(f"SELECT l.epoch, {_NODE} FROM revocation_log l LEFT JOIN nodes n")
-        return Rows(log_epoch=rows[0][0], rows=[_node(row[1:]) for row in rows if row[1] is not None])
+        return Rows(log_epoch=rows[0][0], rows=[_record(NodeRow, row[1:]) for row in rows if row[1] is not None])
 
     async def node_forget(self, id: str, stamp: str) -> None:
         await self._write(partial(_node_forget, id, stamp), atomic=True)
@@ -850,30 +850,22 @@ def _begin_log_epoch(now: float, transaction: _Transaction) -> int:
 def _node_register(row: NodeRow, transaction: _Transaction) -> None:
     names = ", ".join(NodeRow.__struct_fields__)
     sql = f"INSERT OR REPLACE INTO nodes ({names}) VALUES ({_marks(len(NodeRow.__struct_fields__))})"
-    transaction.execute(sql, _node_values(row))
+    transaction.execute(sql, _values(row))
 
 
 def _node_renew(row: NodeRow, after: int, transaction: _Transaction) -> Renewed:
-    values = _node_values(row)
+    values = _values(row)
     sql = f"UPDATE nodes SET {_to_marks(NodeRow.__struct_fields__[1:])} WHERE id = ?"
     there = transaction.execute(sql, (*values[1:], row.id)).rowcount == 1
     rows = transaction.execute(_READ_LOG, (row.log_epoch, after, _PAGE + 1)).fetchall()
     # The log's own row is written when the batch is over: it does not tell yet what was appended before this.
     rows = [(epoch, salt, transaction.seq, *entry) for epoch, salt, _, *entry in rows]
-    nodes = [_node(found) for found in transaction.execute(f"SELECT {_NODE} FROM nodes n").fetchall()]
+    nodes = [_record(NodeRow, found) for found in transaction.execute(f"SELECT {_NODE} FROM nodes n").fetchall()]
     return _renewed(rows, row.log_epoch, after, _PAGE, there=there, nodes=nodes)
 
 
 def _node_forget(id: str, stamp: str, transaction: _Transaction) -> None:
     transaction.execute("DELETE FROM nodes WHERE id = ? AND stamp = ?", (id, stamp))
-
-
-def _node_values(row: NodeRow) -> Row:
-    return (*_values(row)[:-1], json.dumps(row.accepting))
-
-
-def _node(row: Row) -> NodeRow:
-    return _record(NodeRow, (*row[:-1], tuple(json.loads(row[-1]))))
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

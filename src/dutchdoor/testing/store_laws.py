@@ -159,7 +159,7 @@ def a_client(id: str = "reports") -> RegisteredClient:
 
 
 def a_verifier(name: str = "orders") -> VerifierKey:
-    return VerifierKey(id=new_id(), name=name, secret_hash=os.urandom(32), created_at=NOW, may="accept")
+    return VerifierKey(id=new_id(), name=name, secret_hash=os.urandom(32), created_at=NOW)
 
 
 def a_revocation(id: str = "", expires_at: float = NOW + 600, subject: str = "") -> Revocation:
@@ -630,7 +630,7 @@ def of(read: Renewed, id: str) -> list[NodeRow]:
 
 async def a_row_is_replaced_only_where_it_is(store: Store) -> None:
     """11. A renewal replaces a row if it is there; whoever forgets it must know its stamp."""
-    row, other = a_row(), a_row(accepting=("Orders service", 'ä,"b'), lease_for=0.1 + 0.2, acked_seq=2**53)
+    row, other = a_row(), a_row(lease_for=0.1 + 0.2, acked_seq=2**53)
     absent = await store.node_renew(row, 0)
     assert not absent.there
     assert (await store.node_rows()).rows == [], "a renewal brings no row"
@@ -639,7 +639,7 @@ async def a_row_is_replaced_only_where_it_is(store: Store) -> None:
     rows = await store.node_rows()
     assert sorted(rows.rows, key=lambda row: row.lease_for) == [other, row]
     assert rows.log_epoch == absent.log_epoch
-    renewed = replace(row, stamp=new_id(), acked_seq=7, log_epoch=3, lease_for=60.0, accepting=("a",))
+    renewed = replace(row, stamp=new_id(), acked_seq=7, log_epoch=3, lease_for=60.0)
     read = await store.node_renew(renewed, 0)
     assert read.there
     assert sorted(read.rows, key=lambda row: row.lease_for) == [other, renewed]

@@ -32,18 +32,20 @@ from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.verifier_keys import VerifierSecret
 from dutchdoor.revocation.follower import Follower
-from dutchdoor.revocation.messages import StalePolicy
 from dutchdoor.verifier.origin import Origin
 
 if TYPE_CHECKING:
     from dutchdoor.verifier.poller import Following
     from dutchdoor.verifier.threads import Waiting
 
-__all__ = ["Follow", "State", "Verifier", "elapsed"]
+__all__ = ["Follow", "Stale", "State", "Verifier", "elapsed"]
 
 Follow: TypeAlias = Literal["background", "on demand"]
 """With a thread that follows all the time; or only while a request is there, in processes that run nothing between two
 requests: the first one after a lease has run out polls, and leases are short."""
+
+Stale: TypeAlias = Literal["introspect", "refuse"]
+"""What to do without a lease: ask the authority about each token, or refuse every request."""
 
 State: TypeAlias = Literal["new", "fresh", "stale", "closed"]
 
@@ -51,7 +53,6 @@ WAITS_FOR: Final = 3.0
 """Seconds that one request waits for the authority at most, all in all, when it has to."""
 _NOBODYS: Final = KeySet([Key.from_secret(os.urandom(32), "HS256")])
 """Stands where keys will be. Its secret is known to nobody, and nothing is verified with it."""
-_POLICIES: Final = ("introspect", "refuse", "accept")
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 elapsed: Callable[[], float] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
@@ -69,8 +70,7 @@ class Verifier:
         key: what `dutchdoor verifier add` printed; else the environment's DUTCHDOOR_VERIFIER_KEY. None is needed where
             the authority is a development server on this machine.
         stale: what to do without a lease. `introspect` asks the authority about each token, within bounds; `refuse`
-            answers `Unavailable`; `accept` takes what a plain JWT library would, which is outside the promise, and
-            makes every log-out's fence name this verifier.
+            answers `Unavailable`.
         follow: in the background, or on demand.
         leeway: seconds by which wall clocks may differ, at most 60.
 
@@ -84,12 +84,12 @@ class Verifier:
         *,
         audience: str | Iterable[str] | None = None,
         key: str | None = None,
-        stale: StalePolicy = "introspect",
+        stale: Stale = "introspect",
         follow: Follow = "background",
         leeway: float = 10.0,
     ) -> None:
-        if stale not in _POLICIES:
-            raise _misconfigured("stale is introspect, refuse or accept.")
+        if stale not in ("introspect", "refuse"):
+            raise _misconfigured('stale is "introspect" or "refuse".')
         if follow not in ("background", "on demand"):
             raise _misconfigured('follow is "background" or "on demand".')
         self.issuer, self._origin = issuer, Origin.of(issuer)
@@ -102,7 +102,7 @@ class Verifier:
         self._cache = TokenCache(self._verify)
         self._has_keys = False
         self._recognise: Callable[[str | bytes, float], tuple[Claims, Principal]] = _without_keys
-        self._stale: StalePolicy = stale
+        self._stale: Stale = stale
         self._on_demand = follow == "on demand"
         self._follower = self._new_follower()
         self._judge = self._follower.judge
@@ -256,7 +256,7 @@ class Verifier:
             following.abandon()
 
     def _new_follower(self) -> Follower:
-        return Follower(stale=self._stale, on_demand=self._on_demand)
+        return Follower(on_demand=self._on_demand)
 
     def _another_log(self) -> Follower:
         self._follower = self._new_follower()
@@ -329,8 +329,6 @@ class Verifier:
         self, following: Following, token: str | bytes, claims: Claims, principal: Principal, until: float
     ) -> Principal:
         """Do what was asked for without a lease."""
-        if self._stale == "accept":
-            return principal
         if self._stale == "refuse":
             raise Unavailable("no lease", retry_after=following.wait_for(elapsed()))
         if not following.ask(token, until):

@@ -393,6 +393,4 @@ class Following:
 def _why(error: Exception, otherwise: str) -> str:
     if isinstance(error, Refusal) and error.status == 401:  # noqa: PLR2004
         return f"{error.reason}. The verifier key is wrong or was removed; see `dutchdoor verifier`"
-    if isinstance(error, Refusal) and error.status == 403:  # noqa: PLR2004
-        return f"{error.reason}. With stale='accept' the key has to be one of `dutchdoor verifier add --may-accept`"
     return error.reason if isinstance(error, DutchdoorError) else otherwise

@@ -139,7 +139,6 @@ def _signed_in(
         status = fenced.status
         headers += fenced.headers
         view.fenced, view.fenced_in_ms = fenced.fenced, fenced.in_ms
-        view.accepting = fenced.accepting or UNSET
     lives_for = 0.0
     if session is not None:
         view.session = session_view(session, session.id)

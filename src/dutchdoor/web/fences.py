@@ -30,7 +30,6 @@ class Fenced(NamedTuple):
     fenced: bool
     in_ms: int | None
     """Milliseconds until it holds at the latest, rounded up; None: nothing bounds it."""
-    accepting: tuple[str, ...]
     headers: tuple[Header, ...]
 
     @property
@@ -53,7 +52,6 @@ async def wait_for(call: Call, done: Ended) -> Fenced:
     return Fenced(
         found.fenced,
         math.ceil(due_in * 1000) if math.isfinite(due_in) else None,
-        () if found.fenced else found.accepting,
         () if preferred is None else ((b"preference-applied", b"wait=%d" % preferred),),
     )
 
@@ -61,12 +59,12 @@ async def wait_for(call: Call, done: Ended) -> Fenced:
 async def fence_of_user(call: Call, done: Ended, account: Account, headers: Sequence[Header] = ()) -> Response:
     """Answer a call that changed an account, and thereby ended something."""
     fenced = await wait_for(call, done)
-    shown = ChangedUser(user_view(account), fenced.fenced, fenced.in_ms, fenced.accepting)
+    shown = ChangedUser(user_view(account), fenced.fenced, fenced.in_ms)
     return json_response(fenced.status, shown, (*headers, *fenced.headers))
 
 
 async def fence(call: Call, done: Ended, headers: Sequence[Header] = ()) -> Response:
     """Answer a call that ended something."""
     fenced = await wait_for(call, done)
-    shown = Fence(fenced.fenced, fenced.in_ms, done.count, fenced.accepting)
+    shown = Fence(fenced.fenced, fenced.in_ms, done.count)
     return json_response(fenced.status, shown, (*headers, *fenced.headers))

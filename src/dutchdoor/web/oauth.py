@@ -168,7 +168,7 @@ async def revoke(call: Call) -> Response:
         call.api.refresh_rate.take(limits.bad_refresh_by_address, client.network, now)
     # What is not there, or not this client's, looks like what ended a moment ago.
     fenced = await wait_for(call, done or await call.authority.fencing.nothing_left())
-    shown = Fence(fenced.fenced, fenced.in_ms, accepting=fenced.accepting)
+    shown = Fence(fenced.fenced, fenced.in_ms)
     return json_response(200, shown, fenced.headers)
 
 

@@ -41,7 +41,7 @@ async def poll(call: Call) -> Response:
     body: PollBody = call.body
     verifiers, key = call.api.verifiers, call.verifier
     credential = "" if key is None else key.name
-    verifiers.admit(body, key)
+    verifiers.admit(body, credential)
     with verifiers.hanging(credential):
         answer = await call.authority.fencing.poll(body, credential=credential)
     if key is not None:
@@ -58,7 +58,6 @@ ROUTES = (
         body=PollBody,
         body_at_most=POLL_AT_MOST,
         hangs=True,
-        also=(403,),
         gives=Answer,
         summary="Follow the revocation log: what is new, and a lease. Waits for news if it may.",
     ),

@@ -124,7 +124,6 @@ class SignedInView(Struct, omit_defaults=True):
     csrf_token: str | UnsetType = UNSET
     fenced: bool | UnsetType = UNSET
     fenced_in_ms: int | UnsetType | None = UNSET
-    accepting: tuple[str, ...] | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"<SignedInView of {self.user.id}>"
@@ -148,14 +147,12 @@ class Sessions(Struct):
 
 class Fence(Struct, omit_defaults=True):
     """Whether what was revoked is refused everywhere already; if not, within how many milliseconds it will be at the
-    latest (null: nobody knows, another log began; end it again); and how many sessions ended. `accepting` names the
-    verifiers that accept tokens without a lease, if one of them is what it waits for.
+    latest (null: nobody knows, another log began; end it again); and how many sessions ended.
     """
 
     fenced: bool
     fenced_in_ms: int | None
     ended: int | UnsetType = UNSET
-    accepting: tuple[str, ...] = ()
 
 
 class ChangedUser(Struct, omit_defaults=True):
@@ -164,7 +161,6 @@ class ChangedUser(Struct, omit_defaults=True):
     user: User
     fenced: bool
     fenced_in_ms: int | None
-    accepting: tuple[str, ...] = ()
 
 
 class CsrfToken(Struct):

@@ -5,9 +5,8 @@ as much as ending a session is, and every node reads the log at every poll; so a
 is followed, and its last lease has run out when the removal is fenced.
 
 What a stolen key is worth: the names of ids that ended, which are hashes; and waiting, since every fence waits for the
-leases it holds, a guarded lease at most. To accept without a lease, for which every fence waits an hour, a key has to
-be made for it. A stolen key can also use up what is bounded here (polls that hang, polls a second,
-leases), and then the service whose key it was has none: remove the key. Nobody else's are touched.
+leases it holds, a guarded lease at most. A stolen key can also use up what is bounded here (polls that hang, polls a
+second, leases), and then the service whose key it was has none: remove the key. Other keys are not touched.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from dutchdoor.errors import Forbidden, RateLimited
+from dutchdoor.errors import RateLimited
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.rate_limits import Limits
 from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
@@ -82,18 +81,12 @@ class Verifiers:
         if self._authority.fencing.log.covers(Named("", 0, None, "", key.id, "")):
             raise UnknownVerifier("the key was removed")
 
-    def admit(self, poll: Poll, key: VerifierKey | None) -> None:
+    def admit(self, poll: Poll, credential: str) -> None:
         """Count a poll that tells nothing new: one that acknowledges more than its holder's last is as rare as entries
         of the log are, and the sooner it comes the sooner a fence holds.
 
-        Raises `RateLimited`, and `Forbidden` for one that accepts without a lease under a key that was not made for it.
+        Raises `RateLimited`.
         """
-        if poll.stale_policy == "accept" and key is not None and key.may != "accept":
-            message = (
-                "This verifier key is not one to accept tokens without a lease. Make one: verifier add --may-accept"
-            )
-            raise Forbidden("a verifier that accepts, with a key that may not", message=message)
-        credential = "" if key is None else key.name
         node = self._authority.fencing.node
         who, place = Holder(credential, poll.holder), (poll.log_epoch, poll.applied_seq)
         before = self._places.pop(who, None)

@@ -31,7 +31,6 @@ def check(*, as_json: bool, **options: Any) -> None:
                     "this_server_s": 0,
                     "lease_s": settings.lease,
                     "following_verifier_s": settings.lease * GUARD,
-                    "accepting_verifier_s": settings.policy.access_for,
                     "unfollowed_verifier_s": settings.policy.access_for,
                 },
             }

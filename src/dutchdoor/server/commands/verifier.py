@@ -34,15 +34,9 @@ def verifier() -> None:
 
 @verifier.command(epilog="Example: dutchdoor verifier add orders")
 @click.argument("name")
-@click.option(
-    "--may-accept",
-    is_flag=True,
-    help="For Verifier(stale='accept'), which is outside the promise: while it follows, no fence holds before every "
-    "token has expired.",
-)
 @as_json
 @with_settings("database", "master_key")
-def add(name: str, *, may_accept: bool, as_json: bool, **options: Any) -> None:
+def add(name: str, *, as_json: bool, **options: Any) -> None:
     """Make a verifier key for a service; all its processes share it. It is printed once and kept nowhere.
 
     The service gives it to Verifier(..., key=...), or finds it in DUTCHDOOR_VERIFIER_KEY.
@@ -50,13 +44,7 @@ def add(name: str, *, may_accept: bool, as_json: bool, **options: Any) -> None:
     if not _NAME.fullmatch(name):
         raise click.UsageError("A verifier's name is 1 to 64 letters, digits, or - _ . : It is shown in metrics.")
     secret = VerifierSecret.mint(new_id())
-    row = VerifierKey(
-        id=secret.id,
-        name=name,
-        secret_hash=secret.hash(),
-        created_at=time.time(),
-        may="accept" if may_accept else "",
-    )
+    row = VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=time.time())
 
     async def work(auth: Auth) -> None:
         now = auth.authority.clock()
@@ -99,40 +87,21 @@ def list_(*, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(
             {
-                "verifiers": [
-                    {
-                        "name": key.name,
-                        "id": key.id,
-                        "created_at": instant(key.created_at),
-                        "may_accept": key.may == "accept",
-                    }
-                    for key in keys
-                ],
+                "verifiers": [{"name": key.name, "id": key.id, "created_at": instant(key.created_at)} for key in keys],
                 "log": {"epoch": head.log_epoch, "seq": head.seq},
-                "nodes": [
-                    {"id": row.id, "behind": behind, "lease_s": row.lease_for, "accepting": row.accepting}
-                    for row, behind in nodes
-                ],
+                "nodes": [{"id": row.id, "behind": behind, "lease_s": row.lease_for} for row, behind in nodes],
             }
         )
         return
     print_table(
-        ("name", "created", "id", "without a lease"),
-        ((key.name, instant(key.created_at), key.id, "may accept" if key.may else "-") for key in keys),
+        ("name", "created", "id"),
+        ((key.name, instant(key.created_at), key.id) for key in keys),
         empty="There are no verifiers.",
     )
     click.echo()
     print_table(
-        ("node", "behind", "lease", "accepting when stale"),
-        (
-            (
-                row.id,
-                "in another log" if behind is None else behind,
-                f"{row.lease_for:g} s",
-                " ".join(row.accepting) or "-",
-            )
-            for row, behind in nodes
-        ),
+        ("node", "behind", "lease"),
+        ((row.id, "in another log" if behind is None else behind, f"{row.lease_for:g} s") for row, behind in nodes),
         empty="No server process has a row: no verifier has polled yet.",
     )
 

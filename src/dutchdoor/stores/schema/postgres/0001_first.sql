@@ -111,7 +111,6 @@ CREATE TABLE dutchdoor.verifiers (
     name text COLLATE "C" NOT NULL UNIQUE,
     secret_hash bytea NOT NULL,
     created_at double precision NOT NULL,
-    may text COLLATE "C" NOT NULL,
     revision bigint NOT NULL
 );
 
@@ -192,8 +191,7 @@ CREATE TABLE dutchdoor.nodes (
     stamp text COLLATE "C" NOT NULL,
     log_epoch bigint NOT NULL,
     acked_seq bigint NOT NULL,
-    lease_for double precision NOT NULL,
-    accepting text[] COLLATE "C" NOT NULL
+    lease_for double precision NOT NULL
 ) WITH (fillfactor = 50);
 
 -- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. One of the kind
@@ -513,7 +511,7 @@ BEGIN
     INSERT INTO dutchdoor.nodes SELECT * FROM jsonb_populate_record(NULL::dutchdoor.nodes, given)
     ON CONFLICT (id) DO UPDATE SET
         stamp = excluded.stamp, log_epoch = excluded.log_epoch, acked_seq = excluded.acked_seq,
-        lease_for = excluded.lease_for, accepting = excluded.accepting;
+        lease_for = excluded.lease_for;
 END
 $$;
 
@@ -531,8 +529,7 @@ BEGIN
     PERFORM dutchdoor.durable_1();
     PERFORM 1 FROM dutchdoor.revocation_log FOR SHARE;
     UPDATE dutchdoor.nodes n SET
-        stamp = given.stamp, log_epoch = given.log_epoch, acked_seq = given.acked_seq, lease_for = given.lease_for,
-        accepting = given.accepting
+        stamp = given.stamp, log_epoch = given.log_epoch, acked_seq = given.acked_seq, lease_for = given.lease_for
     WHERE n.id = given.id;
     was_there := FOUND;
     -- One statement: the rows and the log as they were at one instant.
@@ -587,15 +584,14 @@ BEGIN
         -- one finds an older timeline and begins a log again. To wait for one that is away would refuse all reading.
         PERFORM set_config('synchronous_commit', 'local', true);
     END IF;
-    SELECT max(n.lease_for), ARRAY(SELECT DISTINCT unnest(m.accepting) FROM dutchdoor.nodes m)
-    INTO gone.lease_for, gone.accepting FROM dutchdoor.nodes n;
+    SELECT max(n.lease_for) INTO gone.lease_for FROM dutchdoor.nodes n;
     -- Above any that the process knows, too: this server's clock may be behind that of one which was lost as well.
     gone.log_epoch := dutchdoor.begin_log_epoch_1(
         greatest(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, known + 1)
     );
     IF gone.lease_for IS NOT NULL THEN
-        INSERT INTO dutchdoor.nodes (id, stamp, log_epoch, acked_seq, lease_for, accepting)
-        VALUES (gen_random_uuid()::text, 'gone', gone.log_epoch, 0, gone.lease_for, gone.accepting);
+        INSERT INTO dutchdoor.nodes (id, stamp, log_epoch, acked_seq, lease_for)
+        VALUES (gen_random_uuid()::text, 'gone', gone.log_epoch, 0, gone.lease_for);
     END IF;
     RETURN NEXT gone.log_epoch;
 END

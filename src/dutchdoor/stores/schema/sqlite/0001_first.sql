@@ -103,7 +103,6 @@ CREATE TABLE verifiers (
     name TEXT NOT NULL UNIQUE,
     secret_hash BLOB NOT NULL,
     created_at REAL NOT NULL,
-    may TEXT NOT NULL,
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 
@@ -129,14 +128,13 @@ CREATE TABLE revocation_log (
 
 INSERT INTO revocation_log VALUES (1, 1, randomblob(16), 0);
 
--- The processes that follow the log. `accepting` is a JSON list.
+-- The processes that follow the log.
 CREATE TABLE nodes (
     id TEXT PRIMARY KEY NOT NULL,
     stamp TEXT NOT NULL,
     log_epoch INTEGER NOT NULL,
     acked_seq INTEGER NOT NULL,
-    lease_for REAL NOT NULL,
-    accepting TEXT NOT NULL
+    lease_for REAL NOT NULL
 ) WITHOUT ROWID;
 
 -- A row for each kind of record that an unfinished move has begun to bring, and one of the kind ''. One of the kind
