@@ -91,6 +91,29 @@ class Wrapped:
         return await self.inner.commit(*changes)
 
 
+class Watched(Wrapped):
+    """Keeps the names of the calls made, in order; of a commit, the kinds of its changes."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if not asyncio.iscoroutinefunction(found):
+            return found
+
+        async def watched(*args: Any, **named: Any) -> Any:
+            self.calls.append(name)
+            return await found(*args, **named)
+
+        return watched
+
+    async def commit(self, *changes: Change) -> Committed:
+        self.calls.append(" ".join(["commit", *(type(change).__name__ for change in changes)]))
+        return await self.inner.commit(*changes)
+
+
 class Interleaved(Wrapped):
     """Gives way to others before and after every call, at random: each await becomes a place to be overtaken."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dutchdoor.model.http_client import USER_AGENT_AT_MOST, Client, Device, network_of, observe
+from dutchdoor.model.http_client import USER_AGENT_AT_MOST, Client, Device, network_of, networks_of, observe
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.user_agent import UserAgentReader
 
@@ -89,6 +89,24 @@ def test_all_addresses_of_one_ipv6_customer_are_one_network(address, host):
         return
     assert network_of(str(address)) == network_of(str(other))
     assert network_of(str(address)).endswith("/64")
+
+
+@given(st.ip_addresses(v=6))
+def test_c11_ipv6_is_counted_by_every_size_a_customer_has(address):
+    """An IPv6 address is counted in its /64, its /56 and its /48 (RFC 6177), the narrowest first."""
+    if address.ipv4_mapped:
+        return
+    found = [ipaddress.IPv6Network(network) for network in networks_of(str(address))]
+    assert [network.prefixlen for network in found] == [64, 56, 48]
+    assert all(address in network for network in found)
+    assert networks_of(str(address))[0] == network_of(str(address))
+
+
+def test_c11_ipv4_is_counted_by_the_address():
+    """An IPv4 address is one customer, also inside IPv6; what is no address is one name."""
+    assert networks_of("192.0.2.1") == networks_of("::ffff:192.0.2.1") == ("192.0.2.1",)
+    assert networks_of("example.com") == ("",)
+    assert Client(address="192.0.2.1").networks == ("192.0.2.1",)
 
 
 def test_two_spellings_of_an_address_are_one_network():

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Client", "CountryReader", "Device", "DeviceReader", "network_of", "observe"]
+__all__ = ["Client", "CountryReader", "Device", "DeviceReader", "network_of", "networks_of", "observe"]
 
 USER_AGENT_AT_MOST = 512
 """Characters of the header that are kept. Browsers send 80 to 200; the longest honest ones stay below 400."""
@@ -46,8 +46,13 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def network(self) -> str:
-        """The network that limits count by: see `network_of`."""
+        """The network a person is recognised by: see `network_of`."""
         return network_of(self.address)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that limits count by: see `networks_of`."""
+        return networks_of(self.address)
 
 
 class DeviceReader(Protocol):
@@ -78,16 +83,21 @@ def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: 
     )
 
 
-@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
-    """Give the network an address is counted by: IPv4 itself, IPv6 its /64. "" if it is no address.
+    """Give the narrowest network of an address: IPv4 itself, IPv6 its /64. "" if it is no address."""
+    return networks_of(address)[0]
 
-    One IPv6 customer holds 2^64 addresses and can send every request from another.
+
+@lru_cache(maxsize=4096)
+def networks_of(address: str) -> tuple[str, ...]:
+    """Give the networks an address is counted by, the narrowest first: IPv4 itself; IPv6 its /64, /56 and /48.
+
+    A customer is given one of these (RFC 6177), and can send every request from another address in it.
     """
     plain = _plain(address)
     if ":" not in plain:
-        return plain
-    return str(ipaddress.IPv6Network((plain, 64), strict=False))
+        return (plain,)
+    return tuple(str(ipaddress.IPv6Network((plain, length), strict=False)) for length in (64, 56, 48))
 
 
 @lru_cache(maxsize=4096)

@@ -12,22 +12,26 @@ account: three ceilings, which do not grow back with time, allow 60 + 20 + 20. A
 "consecutive" means. The right password is refused too while a bucket is empty; otherwise the refusal would tell which
 guess was right.
 
-*Locking the owner out.* Whoever can fail for an account can use up its bucket, and that must not be a way to keep the
-owner out. So an account has not one bucket but one for each standing (`Standing`): clients we have never seen, clients
-in a network from which the owner recently signed in, and browsers that carry a mark we signed at an earlier success. An
-attacker on the far side of the world empties only the first. The owner on a new machine, in a new place, in the middle
-of an attack, asks for a reset: its limits are of their own, and whoever is refused a reset mail was sent one less than
-`interval` ago (`reset_by_mailbox`), so a link that lives longer than that is always at hand. A reset that succeeded
-empties the ceilings and marks the browser, which then no longer stands among strangers.
+*Locking the owner out.* An attacker who can fail for an account can use up its bucket, and that must not be a way to
+keep the owner out. So an account has not one bucket but one for each standing (`Standing`): clients we have never seen,
+clients in a network from which the owner recently signed in, and known devices: browsers that carry a mark we signed at
+an earlier success. An attacker on the far side of the world empties only the first; one behind the owner's own address
+empties that address's bucket, which a known device neither takes from nor is refused by. The owner on a new machine, in
+a new place, in the middle of an attack, asks for a reset: its limits are of their own, and an owner who is refused a
+reset mail was sent one less than `interval` ago (`reset_by_mailbox`), so a link that lives longer than that is always
+at hand. A reset that succeeded empties the ceilings and marks the browser, which is a known device from then on. A mark
+names the password it was given for: a former holder of the password has no known device after a reset.
 
 *Learning which accounts exist.* Buckets are keyed by the address that was typed, whether there is an account or not,
-and answer alike. Only how long a ceiling is remembered differs (`sign_in_buckets`, `known`): whoever spends 60 guesses
-on an address, waits a day without another and tries again, can tell.
+and answer alike, after the same reads. The client's address is counted first, before anything is read: a client that it
+refuses cannot measure anything. Only how long a ceiling is remembered differs (`sign_in_buckets`, `known`): an attacker
+who spends 60 guesses on an address, waits a day without another and tries again, can tell.
 
 *Filling the disk with addresses nobody has.* Every bucket is forgotten in time, ceilings of addresses without an
 account after a day without an attempt. Those of accounts are kept for ten years, but are three an account at most.
 
-*Trying one password on every account.* The address's bucket; IPv6 by /64, because one customer has 2^64 addresses.
+*Trying one password on every account.* The address's bucket. One IPv6 customer has anything from a /64 to a /48
+(RFC 6177), so IPv6 is counted by /64, /56 and /48, each of which lets twice through what the one before does.
 
 Deliberately left out: growing delays, CAPTCHAs and blocking by country. Reading and writing buckets as one step is the
 store's part (invariant: K allowed and 200 in parallel gives K).
@@ -40,6 +44,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -56,8 +61,11 @@ __all__ = [
     "Decision",
     "Limit",
     "Limits",
+    "Mark",
     "Standing",
     "Verdict",
+    "bucket_of",
+    "by_address",
     "decide",
     "decide_all",
     "find_mark",
@@ -168,6 +176,23 @@ class Bucket(NamedTuple):
     limit: Limit
 
 
+def bucket_of(limit: Limit, key: str) -> Bucket:
+    """Name the bucket of a limit for one key."""
+    return Bucket(f"{limit.name}:{key}", limit)
+
+
+def by_address(limit: Limit, networks: Sequence[str]) -> tuple[Bucket, ...]:
+    """Name the buckets of the networks a client is in (`Client.networks`), the narrowest first. Each next one lets
+    twice as many through: more people share it, but not as many more as it has addresses.
+    """
+    return tuple(Bucket(f"{limit.name}:{network}", _widened(limit, 2**n)) for n, network in enumerate(networks))
+
+
+@lru_cache(maxsize=256)
+def _widened(limit: Limit, times: int) -> Limit:
+    return limit if times == 1 else replace(limit, count=limit.count * times, burst=limit.burst * times)
+
+
 class Verdict(NamedTuple):
     """What to store for each bucket, in order (None: leave it); seconds to wait (0: let through); what made us wait."""
 
@@ -258,56 +283,72 @@ def standing_of(*, device: str, network: str, recent_networks: Collection[str]) 
 
 def sign_in_buckets(
     limits: Limits, *, account: str, network: str, standing: Standing, device: str = "", known: bool = True
-) -> tuple[Bucket, ...]:
-    """Name the buckets one attempt to sign in takes from: the address's, the account's for this standing, its ceiling.
+) -> tuple[Bucket, Bucket]:
+    """Name the account's buckets that one attempt to sign in takes from: its standing's, and that one's ceiling.
+
+    Unless the client is a known device, the attempt takes from its address too (`by_address`), before these.
 
     `account` is a digest of the normalised address that was typed, made the same way whether there is an account or
-    not; `known` says whether there is. Once the password was right, `give_back` to all but the ceiling and forget the
-    ceilings.
+    not; `known` says whether there is. Once the password was right, forget the first and all ceilings.
     """
     if standing is Standing.DEVICE:
-        own = Bucket(f"{limits.sign_in_by_device.name}:{account}:{device}", limits.sign_in_by_device)
+        own = bucket_of(limits.sign_in_by_device, f"{account}:{device}")
     elif standing is Standing.NETWORK:
-        own = Bucket(f"{limits.sign_in_by_network.name}:{account}:{network}", limits.sign_in_by_network)
+        own = bucket_of(limits.sign_in_by_network, f"{account}:{network}")
     else:
-        own = Bucket(f"{limits.sign_in_by_stranger.name}:{account}", limits.sign_in_by_stranger)
+        own = bucket_of(limits.sign_in_by_stranger, account)
     ceiling = sign_in_ceilings(limits, account)[list(Standing).index(standing)]
     if not known:
         ceiling = Bucket(ceiling.key, replace(ceiling.limit, kept_for=DAY))
-    return (Bucket(f"{limits.sign_in_by_address.name}:{network}", limits.sign_in_by_address), own, ceiling)
+    return own, ceiling
 
 
 def sign_in_ceilings(limits: Limits, account: str) -> tuple[Bucket, Bucket, Bucket]:
     """Name the account's ceilings. Forget all three after a sign-in that succeeded and after a completed reset."""
     return (
-        Bucket(f"{limits.strangers_in_a_row.name}:{account}", limits.strangers_in_a_row),
-        Bucket(f"{limits.networks_in_a_row.name}:{account}", limits.networks_in_a_row),
-        Bucket(f"{limits.devices_in_a_row.name}:{account}", limits.devices_in_a_row),
+        bucket_of(limits.strangers_in_a_row, account),
+        bucket_of(limits.networks_in_a_row, account),
+        bucket_of(limits.devices_in_a_row, account),
     )
 
 
 # Marks. A browser keeps, in one long-lived HttpOnly cookie, a mark for each of the last few accounts that signed in
-# there. A mark proves nothing but "this browser once succeeded for this account": a thief who copies it gains 20
-# guesses.
+# there. A mark proves nothing but "this browser once succeeded for this account, by this password": a thief who copies
+# it gains 20 guesses, until the password changes.
 
-_MARK_BYTES = 4 + 16 + 16
-_MARK_CHARS = 48
+_PASSWORD_BYTES = 12
+_MARK_BYTES = 4 + 16 + _PASSWORD_BYTES + 16
+_MARK_CHARS = 64
 _MARKS_AT_MOST = 4
 
 
-def mint_mark(key: bytes, *, account: str, device: str, now: float) -> str:
-    """Sign that `device` (22 characters, one of our ids) signed in to `account` at `now`.
-
-    Set it after a successful sign-in, registration or reset. `key` is for this purpose alone.
+class Mark(NamedTuple):
+    """What a genuine mark says. It names a known device only while the account's password is the one it was given
+    for.
     """
-    body = int(now).to_bytes(4, "big") + decode(device)
+
+    device: str
+    password: bytes
+
+    def is_of(self, key: bytes, proof: str) -> bool:
+        """Tell whether the mark was given for this stored password."""
+        return hmac.compare_digest(self.password, _password_tag(key, proof))
+
+
+def mint_mark(key: bytes, *, account: str, device: str, proof: str, now: float) -> str:
+    """Sign that `device` (22 characters, one of our ids) signed in to `account` at `now`, by the password whose hash is
+    `proof`.
+
+    Set it after a successful sign-in, change of password or reset. `key` is for this purpose alone.
+    """
+    body = int(now).to_bytes(4, "big") + decode(device) + _password_tag(key, proof)
     return encode(body + _mark_tag(key, body, account))
 
 
-def find_mark(key: bytes, cookie: str, *, account: str, now: float) -> str:
-    """Give the device that a cookie's marks prove for `account`, or "". Never raises, whatever the cookie holds."""
+def find_mark(key: bytes, cookie: str, *, account: str, now: float) -> Mark | None:
+    """Give what a cookie's marks prove for `account`. Reads nothing and never raises, whatever the cookie holds."""
     if len(cookie) > _MARKS_AT_MOST * (_MARK_CHARS + 1):
-        return ""
+        return None
     for mark in cookie.split("."):
         try:
             raw = decode(mark, limit=_MARK_CHARS)
@@ -315,11 +356,11 @@ def find_mark(key: bytes, cookie: str, *, account: str, now: float) -> str:
             continue
         if len(raw) != _MARK_BYTES:
             continue
-        body, tag = raw[:20], raw[20:]
+        body, tag = raw[:-16], raw[-16:]
         made_at = int.from_bytes(body[:4], "big")
         if hmac.compare_digest(tag, _mark_tag(key, body, account)) and 0 <= now - made_at <= MARK_FOR:
-            return encode(body[4:])
-    return ""
+            return Mark(encode(body[4:20]), body[20:])
+    return None
 
 
 def with_mark(cookie: str, mark: str) -> str:
@@ -329,4 +370,9 @@ def with_mark(cookie: str, mark: str) -> str:
 
 
 def _mark_tag(key: bytes, body: bytes, account: str) -> bytes:
-    return hmac.new(key, b"dutchdoor mark 1\0" + body + account.encode(), hashlib.sha256).digest()[:16]
+    return hmac.new(key, b"dutchdoor mark 2\0" + body + account.encode(), hashlib.sha256).digest()[:16]
+
+
+def _password_tag(key: bytes, proof: str) -> bytes:
+    # Of the stored hash and not of a counter: a store that was restored or moved cannot count to one number twice.
+    return hmac.new(key, b"dutchdoor mark password\0" + proof.encode(), hashlib.sha256).digest()[:_PASSWORD_BYTES]

@@ -21,7 +21,6 @@ from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import check_new_password
 from dutchdoor.errors import (
     Conflict,
-    Forbidden,
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
@@ -44,7 +43,7 @@ from dutchdoor.model.ids import new_id
 from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken, Purpose
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
-from dutchdoor.model.rate_limits import Bucket, Limit, Limits, Standing
+from dutchdoor.model.rate_limits import Bucket, Limits, Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.fencing import Ended, ended
 from dutchdoor.services.sessions import Authority, SignedIn
@@ -56,6 +55,10 @@ __all__ = ["Directory", "Welcome"]
 PASSWORD = "password"
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
+_NOT_RIGHT_OR_NOT_VERIFIED = (
+    "The e-mail address or the password is not right, or the address is not verified yet: follow the link in the mail, "
+    "or choose a new password."
+)
 log = logging.getLogger("dutchdoor")
 
 
@@ -113,11 +116,11 @@ class Directory:
             RateLimited: too many registrations from there.
         """
         key = canonical(email)
-        await self._take([(self.limits.register_by_address, client.network)])
+        await self._take(by_address(self.limits.register_by_address, client.networks))
         password = self._acceptable(password, key, name)
         if not self.policy.require_verified_email:
             return await self._add(key, email, name, await self.hasher.hash(password), client=client)
-        await self._take([(self.limits.register_by_mailbox, self._digest(key))])
+        await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(key))])
         # The hash is made either way, or the time taken would tell whose address is known.
         encoded = await self.hasher.hash(password)
         self._post(self._register_quietly(key, email, name, encoded, client))
@@ -210,12 +213,12 @@ class Directory:
     # Signing in
 
     async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
-        """Check an address and a password. Unknown, disabled and wrong are one answer, after the same work.
+        """Check an address and a password. Unknown, disabled, not verified where that is required, and wrong are one
+        answer, after the same work.
 
         Raises:
             WrongCredentials: that is not an address and its password.
             RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
-            Forbidden: right, but the address must be verified first; a new mail is on its way.
         """
         welcome, forgiving = await self._prove(email, password, client, marks)
         await self.store.commit(forgiving)
@@ -229,11 +232,24 @@ class Directory:
         except InvalidInput:
             key = ""
         digest = self._digest(key)
-        account = await self.store.account_by_email(key) if key else None
-        device = limit_rules.find_mark(self._mark_key, marks, account=digest, now=now)
-        networks = await self._recent_networks(account, now) if account is not None and not device else set()
+        charged = by_address(self.limits.sign_in_by_address, client.networks)
+        mark = limit_rules.find_mark(self._mark_key, marks, account=digest, now=now)
+        if mark is None:
+            # Before anything is read: a client that is refused here could otherwise measure, at no cost, what was read.
+            await self._take(charged)
+        # From here on the same reads in the same order, whether there is an account or not: no account has subject "".
+        account = await self.store.account_by_email(key)
+        subject = account.subject if account is not None else ""
+        credential = await self.store.credential(subject, PASSWORD)
+        device = ""
+        if mark is not None:
+            if credential is not None and mark.is_of(self._mark_key, credential.proof):
+                device, charged = mark.device, ()
+            else:
+                await self._take(charged)  # it knew a password that is not the account's any more
+        networks = set() if device else await self._recent_networks(subject, now)
         standing = limit_rules.standing_of(device=device, network=client.network, recent_networks=networks)
-        buckets = limit_rules.sign_in_buckets(
+        own = limit_rules.sign_in_buckets(
             self.limits,
             account=digest,
             network=client.network,
@@ -241,39 +257,29 @@ class Directory:
             device=device,
             known=account is not None,
         )
-        wait, by = await self.store.hit(buckets, now)
-        if wait > 0:
-            raise RateLimited(by, retry_after=wait)
-        credential = await self.store.credential(account.subject, PASSWORD) if account is not None else None
+        await self._take(own)
         if credential is None or account is None:
             await self.hasher.verify_nothing(password)
             right = False
         else:
             right = await self.hasher.verify(password, credential.proof)
-        if not right or account is None or credential is None or not account.active:
-            await self._refuse(
-                account, client, "unknown address" if account is None else "wrong password" if not right else "disabled"
-            )
-            raise WrongCredentials("sign-in refused")
-        if self.policy.require_verified_email and account.email_verified_at is None:
-            # Whoever registered somebody else's address knows its password, and must not make us a nuisance with it.
-            with suppress(RateLimited):
-                await self._take([(self.limits.register_by_mailbox, digest)])
-                self._post(self._send_verification(account, client))
-            await self._refuse(account, client, "address not verified")
-            raise Forbidden(
-                "address not verified", message="Verify your e-mail address first. A new message is on its way."
-            )
+        unverified = self.policy.require_verified_email and (account is None or account.email_verified_at is None)
+        if not right or account is None or credential is None or not account.active or unverified:
+            why = "unknown address" if account is None else "wrong password" if not right else "disabled"
+            await self._refuse(account, client, "address not verified" if right and unverified else why)
+            # One answer: anyone can register an address, with a password of their own, and then try that password.
+            message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
+            raise WrongCredentials("sign-in refused", message=message)
         if self.hasher.needs_rehash(credential.proof):
-            await self._rehash(credential, password, client)
+            credential = await self._rehash(credential, password, client)
         welcome = Welcome(
             verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
             account=account,
-            mark=self._marked(marks, digest, device, now),
+            mark=self._marked(marks, digest, device, credential.proof, now),
             familiar=standing is not Standing.STRANGER or not networks,
         )
         ceilings = limit_rules.sign_in_ceilings(self.limits, digest)
-        return welcome, Forgive(give_back=buckets[:1], forget=(*buckets[1:2], *ceilings))
+        return welcome, Forgive(give_back=charged, forget=(own[0], *ceilings))
 
     async def sign_in(
         self,
@@ -314,14 +320,14 @@ class Directory:
                 return signed_in, welcome.mark
         raise AssertionError
 
-    async def _recent_networks(self, account: Account, now: float) -> set[str]:
+    async def _recent_networks(self, subject: str, now: float) -> set[str]:
         return {
             network_of(session.address)
-            for session in await self.store.sessions_of(account.subject, limit=RECENT)
+            for session in await self.store.sessions_of(subject, limit=RECENT)
             if now - session.created_at <= limit_rules.NETWORK_FOR
         }
 
-    async def _rehash(self, credential: Credential, password: str, client: Client) -> None:
+    async def _rehash(self, credential: Credential, password: str, client: Client) -> Credential:
         # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
         with suppress(Conflict, Unavailable):
             fresh = replace(credential, proof=await self.hasher.hash(password))
@@ -329,6 +335,8 @@ class Directory:
                 "password_rehashed", now=self.clock(), client=client, subject=credential.subject, actor="system"
             )
             await self.store.commit(Swap(fresh), Log(record))
+            return fresh
+        return credential
 
     async def _refuse(self, account: Account | None, client: Client, why: str) -> None:
         # The address that was typed is not recorded: people type their password there.
@@ -345,10 +353,18 @@ class Directory:
     # Changing and resetting the password
 
     async def change_password(
-        self, account: Account, session: Session | None, current: str, new: str, *, client: Client, client_id: str
-    ) -> SignedIn:
+        self,
+        account: Account,
+        session: Session | None,
+        current: str,
+        new: str,
+        *,
+        client: Client,
+        client_id: str,
+        marks: str = "",
+    ) -> tuple[SignedIn, str]:
         """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this
-        one.
+        one. Gives them, and the browser's mark: those of the password before are void.
 
         Raises:
             WrongCredentials: the current password is not right.
@@ -392,7 +408,7 @@ class Directory:
                 continue
             if account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
-            return signed_in
+            return signed_in, self._marked(marks, self._digest(account.email or ""), "", fresh.proof, now)
         raise Unavailable("changing the password kept losing races")
 
     async def reauthenticate(
@@ -416,15 +432,17 @@ class Directory:
             also=also,
         )  # fmt: skip
 
-    async def forget_password(self, email: str, *, client: Client) -> None:
+    async def forget_password(self, email: str, *, client: Client, marks: str = "") -> None:
         """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
 
-        Raises `InvalidInput` for what is no address, `RateLimited` for too many.
+        A browser that the account signed in from before is not counted by its address: others there may have used the
+        address's bucket up. Raises `InvalidInput` for what is no address, `RateLimited` for too many.
         """
         key = canonical(email)
-        await self._take(
-            [(self.limits.reset_by_address, client.network), (self.limits.reset_by_mailbox, self._digest(key))]
-        )
+        digest = self._digest(key)
+        known = limit_rules.find_mark(self._mark_key, marks, account=digest, now=self.clock()) is not None
+        address = () if known else by_address(self.limits.reset_by_address, client.networks)
+        await self._take([*address, bucket_of(self.limits.reset_by_mailbox, digest)])
         self._post(self._forget_quietly(key, client))
 
     async def _forget_quietly(self, key: str, client: Client) -> None:
@@ -453,12 +471,8 @@ class Directory:
 
         Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
         """
-        await self._take([(self.limits.one_time_by_address, client.network)])
-        secret = OneTimeSecret.parse(token)
         for _ in range(RACES):
-            stored = one_time_tokens.check(
-                await self.store.one_time_token(secret.id), secret, "reset_password", self.clock()
-            )
+            stored = await self._redeem(token, "reset_password", client)
             account = await self._owner(stored)
             proof = await self.hasher.hash(
                 self._acceptable(new, account.email or "", account.name, field="new_password")
@@ -485,7 +499,7 @@ class Directory:
                 continue
             if account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
-            return raised, self._marked(marks, self._digest(account.email or ""), "", now), ended(done)
+            return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), ended(done)
         raise Unavailable("resetting the password kept losing races")
 
     # Verifying an address, and the first administrator
@@ -503,11 +517,9 @@ class Directory:
         """Take a mailed token as proof that its address is read by the account's owner. Raises `InvalidToken`,
         `RateLimited`.
         """
-        await self._take([(self.limits.one_time_by_address, client.network)])
-        secret = OneTimeSecret.parse(token)
         for _ in range(RACES):
+            stored = await self._redeem(token, "verify_email", client)
             now = self.clock()
-            stored = one_time_tokens.check(await self.store.one_time_token(secret.id), secret, "verify_email", now)
             account = await self._owner(stored)
             verified = replace(account, email_verified_at=now)
             try:
@@ -536,9 +548,7 @@ class Directory:
         """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`,
         `RateLimited`.
         """
-        await self._take([(self.limits.one_time_by_address, client.network)])
-        secret = OneTimeSecret.parse(token)
-        stored = one_time_tokens.check(await self.store.one_time_token(secret.id), secret, "setup", self.clock())
+        stored = await self._redeem(token, "setup", client)
         if await self.store.accounts(limit=1):
             raise InvalidToken("there is an account already")
         key = canonical(email)
@@ -631,18 +641,30 @@ class Directory:
             field=field,
         )
 
-    def _guesses_inside(self, account: Account, session: Session | None) -> list[tuple[Limit, str]]:
+    def _guesses_inside(self, account: Account, session: Session | None) -> list[Bucket]:
         """What a guess at the password takes from that a signed-in caller makes. It counts among the account's failures
         in a row like one at a marked browser: who copied a session would otherwise go on for as long as it lives.
         """
-        wanted = [(self.limits.password_by_session, session.id if session else account.subject)]
+        wanted = [bucket_of(self.limits.password_by_session, session.id if session else account.subject)]
         if account.email:
-            wanted.append((self.limits.devices_in_a_row, self._digest(account.email)))
+            wanted.append(bucket_of(self.limits.devices_in_a_row, self._digest(account.email)))
         return wanted
 
-    async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> None:
+    async def _redeem(self, text: str, purpose: Purpose, client: Client) -> OneTimeToken:
+        """Give the stored half of a mailed token. The address is counted for those that are refused, and for them
+        alone: the owner's link opens though others at the address have used its bucket up, and guessing is hopeless.
+        Raises `InvalidToken`, `RateLimited`.
+        """
+        try:
+            secret = OneTimeSecret.parse(text)
+            return one_time_tokens.check(await self.store.one_time_token(secret.id), secret, purpose, self.clock())
+        except InvalidToken:
+            await self._take(by_address(self.limits.one_time_by_address, client.networks))
+            raise
+
+    async def _take(self, wanted: Sequence[Bucket]) -> None:
         """Count an attempt before any work is done for it. Raises `RateLimited`."""
-        wait, by = await self.store.hit([Bucket(f"{limit.name}:{key}", limit) for limit, key in wanted], self.clock())
+        wait, by = await self.store.hit(wanted, self.clock())
         if wait > 0:
             raise RateLimited(by, retry_after=wait)
 
@@ -666,9 +688,9 @@ class Directory:
             raise InvalidToken("the account of the one-time token changed")
         return account
 
-    def _marked(self, marks: str, digest: str, device: str, now: float) -> str:
-        """The browser's marks with a fresh one for this account."""
-        fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), now=now)
+    def _marked(self, marks: str, digest: str, device: str, proof: str, now: float) -> str:
+        """The browser's marks with a fresh one for this account and its password."""
+        fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), proof=proof, now=now)
         return limit_rules.with_mark(marks, fresh)
 
     def _forgiving(self, account: Account) -> Forgive:

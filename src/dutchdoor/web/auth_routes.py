@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import Mode
-from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.session_cache import GENERATION
@@ -71,9 +71,7 @@ async def login(call: Call) -> Response:
         marks=call.cookies.mark(call.request.cookie()),
         replacing=await _sessions_of_cookies(call),
     )
-    headers: list[Header] = []
-    if call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie"):
-        headers.append(call.cookies.set_mark(mark, max_age=MARK_FOR))
+    headers = _mark(call, mark, mode, transport)
     # A cookie of the sign-in that this one replaced would stay beside the new proof, and every request with a dead
     # proof in it is refused.
     if call.presented.session is not None and mode != "session":
@@ -81,6 +79,12 @@ async def login(call: Call) -> Response:
     if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
         headers.append(call.cookies.clear_refresh())
     return _signed_in(call, signed_in, transport, headers)
+
+
+def _mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
+    """Set the mark where cookies are kept: in a browser, and with a client that takes its proof as a cookie."""
+    keeps_cookies = call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie")
+    return [call.cookies.set_mark(mark, max_age=MARK_FOR)] if keeps_cookies else []
 
 
 async def _client_for(call: Call, client_id: str) -> str:
@@ -180,10 +184,10 @@ async def renew(call: Call) -> Response:
             text,
             call.observed(),
             client_id=client_id,
-            admit=lambda session: call.api.refresh_rate.take(limits.refresh_by_session, session, now),
+            admit=lambda session: call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, session)], now),
         )
     except InvalidToken:
-        call.api.refresh_rate.take(limits.bad_refresh_by_address, call.observed().network, now)
+        call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
         raise
     return _signed_in(call, signed_in, transport, [])
 
@@ -303,16 +307,18 @@ async def csrf(call: Call) -> Response:
 async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
     account, session = await call.holding()
-    signed_in = await call.directory.change_password(
+    signed_in, mark = await call.directory.change_password(
         account,
         session,
         body.current_password,
         body.new_password,
         client=call.observed(),
         client_id=call.required.principal.client_id,
+        marks=call.cookies.mark(call.request.cookie()),
     )
     fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
-    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [], fenced)
+    transport = _answer_transport(call, signed_in)
+    return _signed_in(call, signed_in, transport, _mark(call, mark, signed_in.mode, transport), fenced)
 
 
 async def reauthenticate(call: Call) -> Response:
@@ -336,7 +342,8 @@ def _answer_transport(call: Call, signed_in: SignedIn) -> Transport:
 
 async def forgot(call: Call) -> Response:
     body: Forgotten = call.body
-    await call.directory.forget_password(body.email, client=call.observed())
+    marks = call.cookies.mark(call.request.cookie())
+    await call.directory.forget_password(body.email, client=call.observed(), marks=marks)
     return json_response(202, Accepted())
 
 
@@ -346,8 +353,8 @@ async def reset(call: Call) -> Response:
     account, mark, done = await call.directory.reset_password(
         body.token, body.new_password, client=call.observed(), marks=marks
     )
-    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
-    return await fence_of_user(call, done, account, headers)
+    # Whatever sent it: the log-in that follows must not be refused for what others at its address did.
+    return await fence_of_user(call, done, account, [call.cookies.set_mark(mark, max_age=MARK_FOR)])
 
 
 async def verify_email(call: Call) -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidToken, NotAuthenticated
+from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.services.sessions import Ended
 from dutchdoor.web.api import Call, Route
@@ -58,12 +59,12 @@ async def token(call: Call) -> Response:
     try:
         # Ended or another client's is for `refresh` to say, as invalid_grant: neither learns about scopes.
         held = await call.authority.holder(text, even_ended=True)
-        call.api.refresh_rate.take(limits.refresh_by_session, held.id, now)
+        call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, held.id)], now)
         if held.client_id == client_id and not set(form.get("scope", "").split()) <= set(held.scope.split()):
             raise OAuthRefused("invalid_scope", "A refresh cannot give more than the sign-in did.")
         signed_in = await call.authority.refresh(text, call.observed(), client_id=client_id)
     except InvalidToken:
-        call.api.refresh_rate.take(limits.bad_refresh_by_address, call.observed().network, now)
+        call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
         raise
     return json_response(
         200, TokenAnswer(signed_in.access_token, "Bearer", signed_in.expires_in, signed_in.refresh_token, held.scope)
@@ -165,7 +166,7 @@ async def revoke(call: Call) -> Response:
             if claims.client_id == client_id:
                 done = await call.authority.end_named(claims, client=client)
     except InvalidToken:
-        call.api.refresh_rate.take(limits.bad_refresh_by_address, client.network, now)
+        call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, client.networks), now)
     # What is not there, or not this client's, looks like what ended a moment ago.
     fenced = await wait_for(call, done or await call.authority.fencing.nothing_left())
     shown = Fence(fenced.fenced, fenced.in_ms)

@@ -6,8 +6,10 @@ them. What protects a secret is counted in the store, over all processes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dutchdoor.errors import RateLimited
-from dutchdoor.model.rate_limits import Limit, decide
+from dutchdoor.model.rate_limits import Bucket, decide_all
 
 __all__ = ["LocalBuckets"]
 
@@ -23,15 +25,17 @@ class LocalBuckets:
     __slots__ = ("_tats",)
 
     def __init__(self) -> None:
-        self._tats: dict[tuple[str, str], float] = {}
+        self._tats: dict[str, float] = {}
 
-    def take(self, limit: Limit, key: str, now: float) -> None:
-        """Count one attempt. Raises `RateLimited` when the bucket is empty."""
-        name = limit.name, key
-        decision = decide(self._tats.pop(name, None), limit, now)
+    def take(self, buckets: Sequence[Bucket], now: float) -> None:
+        """Count one attempt. Raises `RateLimited` when a bucket is empty, and charges none of them then."""
+        verdict = decide_all([self._tats.get(bucket.key) for bucket in buckets], buckets, now)
         if len(self._tats) >= _AT_MOST:
             for old in list(self._tats)[: _AT_MOST // 2]:
                 del self._tats[old]
-        self._tats[name] = decision.tat
-        if decision.retry_after > 0:
-            raise RateLimited(limit.name, retry_after=decision.retry_after)
+        for bucket, tat in zip(buckets, verdict.tats, strict=True):
+            if tat is not None:
+                self._tats.pop(bucket.key, None)  # to the end: the oldest are forgotten first
+                self._tats[bucket.key] = tat
+        if verdict.retry_after > 0:
+            raise RateLimited(verdict.refused_by, retry_after=verdict.retry_after)

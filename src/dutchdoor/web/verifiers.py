@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from dutchdoor.errors import RateLimited
 from dutchdoor.model.policy import LONGEST_ACCESS
-from dutchdoor.model.rate_limits import Limits
+from dutchdoor.model.rate_limits import Limits, bucket_of
 from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
 from dutchdoor.revocation.lease_table import Holder
 from dutchdoor.revocation.log import Named, Revocation
@@ -98,12 +98,12 @@ class Verifiers:
         self._places[who] = reached if before is None else max(before, reached)
         if before is None or reached <= before:
             now = self._authority.clock()
-            self._buckets.take(self._limits.poll_by_holder, f"{credential} {poll.holder}", now)
-            self._buckets.take(self._limits.ask_by_verifier_key, credential, now)
+            self._buckets.take([bucket_of(self._limits.poll_by_holder, f"{credential} {poll.holder}")], now)
+            self._buckets.take([bucket_of(self._limits.ask_by_verifier_key, credential)], now)
 
     def count_question(self, credential: str) -> None:
         """Count a token that a verifier asks about. Raises `RateLimited`."""
-        self._buckets.take(self._limits.ask_by_verifier_key, credential, self._authority.clock())
+        self._buckets.take([bucket_of(self._limits.ask_by_verifier_key, credential)], self._authority.clock())
 
     @contextmanager
     def hanging(self, credential: str) -> Generator[None, None, None]:
