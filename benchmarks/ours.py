@@ -59,7 +59,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 async def me(scope: dict[str, Any], send: Any) -> None:
     try:
-        principal = await auth.principal(scope["headers"], method=scope["method"])
+        principal = await auth.principal(scope)
     except NotAuthenticated:
         principal = None
     status = 401 if principal is None else 200

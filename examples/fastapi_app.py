@@ -33,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 async def current(request: Request) -> Principal:
     """Who this is, by cookie or bearer token."""
     try:
-        principal = await auth.principal(request.headers, method=request.method)
+        principal = await auth.principal(request)
     except NotAuthenticated:
         principal = None
     except Forbidden as refusal:

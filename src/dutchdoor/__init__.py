@@ -4,7 +4,7 @@ Three calls make an application's log-in:
 
     auth = Auth("sqlite:///app.db")                       # accounts, sessions and keys, in one file
     app.mount("/", auth.asgi())                           # /auth/register, /auth/login, /auth/logout ...
-    principal = await auth.principal(request.headers)     # who is this, whichever way they proved it
+    principal = await auth.principal(request)             # who is this, whichever way they proved it
 
 A service that only checks access tokens, wherever it runs, refuses those that were revoked as soon as log-out says so:
 

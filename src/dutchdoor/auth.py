@@ -2,7 +2,7 @@
 
     auth = Auth("sqlite:///app.db", master_key="dutchdoor.keys")
     app.mount("/", auth.asgi())
-    principal = await auth.principal(request.headers)
+    principal = await auth.principal(request)
 
 It puts together what the layers below are made of: a store, the authority over it, the directory of accounts, the web
 API. Nothing is decided here. An application that brings users of its own takes `auth.authority` and starts sessions
@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from dutchdoor.credentials.password import PasswordHasher
-from dutchdoor.errors import DutchdoorError, Misconfigured
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
@@ -37,11 +37,12 @@ from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import make_store, with_redis
 from dutchdoor.web import admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
-from dutchdoor.web.asgi import AsgiApplication
+from dutchdoor.web.asgi import AsgiApplication, request_of
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
-from dutchdoor.web.http import Header, Request
+from dutchdoor.web.http import BadRequest
+from dutchdoor.web.origin import SAFE_METHODS, is_handshake
 from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth", "is_closed_to_others", "read_or_make_master_key"]
@@ -50,6 +51,13 @@ TIDY_EVERY = 3600.0
 """Seconds between two looks for what expired."""
 
 log = logging.getLogger("dutchdoor")
+
+
+class HasScope(Protocol):
+    """A request of a framework over ASGI."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]: ...
 
 
 class Auth:
@@ -204,33 +212,40 @@ class Auth:
         """Give the whole API as an ASGI application, to serve alone or to mount at the root of another."""
         return AsgiApplication(self.api, opened=self.open, closed=self.close)
 
-    async def principal(
-        self, headers: Sequence[tuple[bytes, bytes]] | Mapping[str, str], *, method: str = "GET"
-    ) -> Principal | None:
+    async def principal(self, request: HasScope | MutableMapping[str, Any]) -> Principal | None:
         """Tell who sent a request to your own application, by its cookie or bearer token; None if it carries neither.
 
-        `headers` as ASGI has them in `scope["headers"]`, or any mapping such as Starlette's `request.headers`.
+        `request` is that of Starlette, FastAPI or Litestar, or a WebSocket of theirs, or the scope that ASGI gives.
 
-        An unsafe `method` that a cookie authenticates must carry `X-CSRF-Token`, as it must here.
+        Where a cookie is the proof, no other site may have sent the request: one by an unsafe method must carry the
+        `X-CSRF-Token` of its session, as it must here, and a WebSocket handshake must come from a page of this origin
+        or of a listed one.
 
         Raises:
-            NotAuthenticated: it carries something that does not hold.
-            Forbidden: an unsafe method by cookie without the session's CSRF token.
+            NotAuthenticated: what it carries is not valid, or two things in it contradict each other.
+            Forbidden: another site's page sent it, or it lacks the session's CSRF token.
             Unavailable: the store is out of reach: answer 503, never "signed out".
         """
+        scope = getattr(request, "scope", request)
+        if not isinstance(scope, MutableMapping):
+            raise TypeError("auth.principal takes the request itself, or its ASGI scope")
         if not self._open:
             await self.open()
-        pairs: Sequence[Header] = (
-            [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-            if isinstance(headers, Mapping)
-            else headers
-        )
-        call = Call(self.api, Request(method, "/", b"", pairs, "", "http"), {})
-        caller = await call.identify()
-        if caller is None:
-            return None
-        if method not in {"GET", "HEAD", "OPTIONS"} and caller.by_cookie and caller.session is not None:
-            call.check_csrf(caller.session.id)
+        asked = request_of(scope)
+        call = Call(self.api, asked, {})
+        try:
+            caller = await call.identify()
+            if caller is None:
+                return None
+            handshake = scope["type"] == "websocket" or is_handshake(asked)
+            unsafe = asked.method not in SAFE_METHODS
+            if caller.session is not None and caller.by_cookie and (unsafe or handshake):
+                self.site.edge.admit(asked)  # it knows under which origin a browser reaches us
+                call.judge(asked.method, by_cookie=True, handshake=handshake)
+                if unsafe:
+                    call.check_csrf(caller.session.id)
+        except BadRequest as error:
+            raise NotAuthenticated(error.reason or str(error), message=str(error)) from None
         return caller.principal
 
 

@@ -495,6 +495,23 @@ def test_nginx_tells_the_check_the_method(site: Site) -> None:
     site.seen.clear()
 
 
+def test_nginx_lets_only_our_own_origin_open_a_websocket(site: Site) -> None:
+    """A handshake by cookie reaches the application, with Upgrade and Connection, from our own origin alone."""
+    account = {"email": "joan@example.com", "password": "a quiet heron at three"}
+    assert site.ask("POST", "/auth/register", account)[0] in {201, 202}
+    _, headers, _ = site.ask("POST", "/auth/login", {**account, "mode": "session"})
+    cookie = "; ".join(line.split(";")[0] for line in headers.get_all("set-cookie") or [])
+    site.seen.clear()
+    handshake = {"cookie": cookie, "connection": "Upgrade", "upgrade": "websocket"}
+    for origin in ({"origin": "https://forum.example.com"}, {"origin": "null"}, {}):
+        assert site.ask("GET", "/app/socket", None, {**handshake, **origin})[0] == 403
+    assert site.seen == []
+    assert site.ask("GET", "/app/socket", None, {**handshake, "origin": f"https://{HOST}"})[0] == 200
+    (sent,) = site.seen
+    assert (sent["upgrade"], sent["connection"]) == ("websocket", "upgrade")
+    site.seen.clear()
+
+
 def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
     """With no node up, the application is not asked, and the caller is told to come back and not sent away."""
     folder, tls = site.folder / "alone", free_port()

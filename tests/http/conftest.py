@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.http.world import World, a_world
+from tests.http.world import PROXY, World, a_world
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    """A server reached over TLS, with limits that are never reached, and nobody in it."""
-    async with a_world() as made:
+    """A server reached over TLS, directly or through a proxy, with limits that are never reached, and nobody in it."""
+    async with a_world(proxies=[PROXY]) as made:
         yield made

@@ -12,6 +12,7 @@ from tests.http.world import (
     OTHER_PASSWORD,
     OWN,
     PASSWORD,
+    PROXY,
     RECORDER,
     Browser,
     Recorder,
@@ -23,7 +24,6 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.web.api import Route
 
 ADA, BEN = "ada@example.com", "ben@example.com"
-PROXY = "10.0.0.5"
 
 BODIES: dict[str, Any] = {
     "/auth/register": {"email": "new@example.com", "password": PASSWORD},

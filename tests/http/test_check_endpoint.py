@@ -12,13 +12,17 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.http.test_tokens import unb64
-from tests.http.world import AWAY, LISTED, OWN, PASSWORD, SESSION, Answer, Program, World, a_world
+from tests.http.world import LISTED, OWN, PASSWORD, PROXY, SESSION, Program, World, a_world, basic
 from tests.running import free_port, running_server
 
-PROXY = "10.0.0.5"
+from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.jose.access_token import AccessTokenVerifier
+from dutchdoor.jose.jwk import KeySet
+
 SAID = ("x-auth-subject", "x-auth-session", "x-auth-roles", "x-auth-token")
 
 
@@ -26,11 +30,6 @@ async def signed_in(world: World, mode: str = "hybrid") -> Program:
     program = world.program()
     await program.login(mode=mode)
     return program
-
-
-async def ask(world: World, method: str, *headers: tuple[str, str], **more: object) -> Answer:
-    forwarded = [("x-forwarded-method", method), ("x-forwarded-for", AWAY), ("x-forwarded-proto", "https")]
-    return await world.call("GET", "/auth/check", headers=[*forwarded, *headers], peer=PROXY, **more)
 
 
 @pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
@@ -43,7 +42,7 @@ async def test_a_good_proof_is_204_with_who_it_is(mode: str) -> None:
         browser = world.browser()
         await browser.login(mode=mode)
         proof = {"cookie": browser.cookie()} if mode == "session" else {"bearer": browser.access}
-        answer = await ask(world, "GET", **proof)
+        answer = await world.check("GET", **proof)
         assert (answer.status, answer.body) == (204, b"")
         subject, session, roles, token = (answer.header(name) for name in SAID)
         assert (subject, session, roles) == (user["id"], browser.session_id, "admin")
@@ -81,29 +80,135 @@ async def test_s17_a_cookie_alone_lets_no_other_sites_post_through() -> None:
                 [("origin", "https://evil.example.net")],
                 [("sec-fetch-site", "cross-site"), ("origin", OWN)],
             ):
-                answer = await ask(world, method, *headers, cookie=browser.cookie())
+                answer = await world.check(method, *headers, cookie=browser.cookie())
                 assert answer.status == 403, (method, headers)
                 assert not {name for name, _ in answer.headers} & set(SAID)
             for headers in ([("sec-fetch-site", "same-origin")], [("origin", OWN)], [("origin", LISTED)]):
-                assert (await ask(world, method, *headers, cookie=browser.cookie())).status == 204, (method, headers)
+                assert (await world.check(method, *headers, cookie=browser.cookie())).status == 204, (method, headers)
         for headers in ([], [("sec-fetch-site", "cross-site")]):
-            assert (await ask(world, "GET", *headers, cookie=browser.cookie())).status == 204, "a link from elsewhere"
+            assert (await world.check("GET", *headers, cookie=browser.cookie())).status == 204, "a link from elsewhere"
         program = await signed_in(world)
-        assert (await ask(world, "POST", bearer=program.access)).status == 204, "another site cannot add a token"
+        assert (await world.check("POST", bearer=program.access)).status == 204, "another site cannot add a token"
 
 
-async def test_s22_only_a_configured_proxy_names_the_method() -> None:
-    """From anyone else X-Forwarded-Method is ignored; a proxy that names none, or two that differ, is 400."""
-    async with a_world(proxies=[PROXY]) as world:
+HANDSHAKES = [
+    [("connection", "upgrade"), ("upgrade", "websocket")],
+    [("upgrade", "h2c, WebSocket")],
+    [("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")],
+    [("sec-websocket-protocol", "chat")],
+    [("sec-websocket-extensions", "permessage-deflate")],
+    [("sec-fetch-mode", "websocket"), ("sec-fetch-site", "same-origin")],
+]
+
+
+@pytest.mark.parametrize("handshake", HANDSHAKES, ids=str)
+async def test_s17_another_sites_handshake_is_refused(handshake: list[tuple[str, str]]) -> None:
+    """A WebSocket handshake by cookie passes from our own origin and from a listed one. One from a sibling origin, from
+    a sandboxed frame, or without an origin is 403, whichever trace of a handshake the proxy left. A program with an
+    access token needs no origin.
+    """
+    async with a_world(proxies=[PROXY], origins=[LISTED]) as world:
+        await world.register()
+        browser, program = world.browser(), await signed_in(world)
+        await browser.login(mode="session")
+        sibling = "https://forum.example.com"
+        for method in ("GET", "HEAD"):
+            for origin in (sibling, "https://evil.example.net", "null", "", f"{OWN}:444", OWN.replace("https", "http")):
+                headers = [*handshake, ("origin", origin)]
+                answer = await world.check(method, *headers, cookie=browser.cookie())
+                assert (answer.status, answer.code) == (403, "cross_site"), origin
+                assert not {name for name, _ in answer.headers} & set(SAID)
+                assert (await world.check(method, *headers, bearer=program.access)).status == 403, origin
+            assert (await world.check(method, *handshake, cookie=browser.cookie())).status == 403
+            assert (await world.check(method, *handshake, bearer=program.access)).status == 204
+            for origin in (OWN, LISTED):
+                headers = [*handshake, ("origin", origin)]
+                assert (await world.check(method, *headers, cookie=browser.cookie())).status == 204, origin
+
+
+async def test_an_upgrade_to_something_else_is_no_handshake(world: World) -> None:
+    """A client that offers HTTP/2 by Upgrade, as Java's does, is judged as any other request."""
+    await world.register()
+    browser = world.browser()
+    await browser.login(mode="session")
+    assert (await world.check("GET", ("upgrade", "h2c"), cookie=browser.cookie())).status == 204
+
+
+@pytest.mark.parametrize("options", [{}, {"proxies": ["10.0.0.6"]}, {"public_url": None}], ids=str)
+async def test_s22_only_a_configured_proxy_may_ask(options: dict[str, Any]) -> None:
+    """From any other sender the check is refused with the setting's name, whatever method it names: a proxy that is not
+    configured may pass on what a client wrote, or name no method at all.
+    """
+    async with a_world(**options) as world:
+        await world.register()
+        browser, program = world.browser(), await signed_in(world)
+        await browser.login(mode="session")
+        forged = [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example.net")]
+        named: list[list[tuple[str, str]]] = [[], [("x-original-method", "GET")]]
+        if world.secure:
+            named += [[("x-forwarded-method", method)] for method in ("GET", "POST", "")]
+        for method in named:
+            for proof in ({"cookie": browser.cookie()}, {"bearer": program.access}):
+                for more in ([], forged):
+                    answer = await world.call("GET", "/auth/check", headers=[*method, *more], **proof)
+                    assert (answer.status, answer.code) == (400, "proxy_not_configured")
+                    assert "--proxy" in answer.json["detail"]
+                    assert not {name for name, _ in answer.headers} & set(SAID)
+
+
+async def test_s22_a_proxy_names_the_method_once(world: World) -> None:
+    """A proxy that names no method, or two that differ, is 400."""
+    await world.register()
+    program = await signed_in(world)
+    for headers in ([], [("x-forwarded-method", "GET"), ("x-original-method", "POST")]):
+        answer = await world.call("GET", "/auth/check", headers=headers, bearer=program.access, peer=PROXY)
+        assert (answer.status, answer.code) == (400, "forwarded_method")
+    same = [("x-forwarded-method", "GET"), ("x-original-method", "GET")]
+    assert (await world.call("GET", "/auth/check", headers=same, bearer=program.access, peer=PROXY)).status == 204
+
+
+@pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
+async def test_j11_the_forwarded_token_is_for_services_behind_the_proxy(world: World, mode: str) -> None:
+    """X-Auth-Token has an audience of its own. No endpoint of ours takes it as a bearer, log-out included; a service
+    that expects this audience accepts it, and introspection knows it.
+    """
+    await world.register()
+    browser, service = world.browser(), await world.add_client()
+    await browser.login(mode=mode)
+    proof = {"cookie": browser.cookie()} if mode == "session" else {"bearer": browser.access}
+    token = (await world.check(**proof)).header("x-auth-token") or ""
+    for path in ("/auth/me", "/auth/sessions", "/auth/csrf", "/auth/check"):
+        answer = await world.call("GET", path, bearer=token)
+        assert (answer.status, answer.code) == (401, "invalid_token")
+    assert (await world.check(bearer=token)).status == 401
+    for path in ("/auth/logout", "/auth/logout/all"):
+        assert (await world.call("POST", path, bearer=token)).status == 401
+    assert (await world.check(**proof)).status == 204, "nothing was revoked"
+
+    keys = KeySet.from_jwks((await world.call("GET", "/.well-known/jwks.json")).json)
+    behind = AccessTokenVerifier(keys=keys, issuer=OWN, audience=f"{OWN}/auth/check")
+    assert behind(token, now=world.clock()).sid == (browser.session_id or None)
+    with pytest.raises(InvalidToken):
+        AccessTokenVerifier(keys=keys, issuer=OWN, audience=OWN)(token, now=world.clock())
+    asked = await world.call("POST", "/oauth2/introspect", form={"token": token}, headers=[basic(service)])
+    assert (asked.json["active"], asked.json["aud"]) == (True, f"{OWN}/auth/check")
+
+
+async def test_j02_a_shared_secret_signs_no_forwarded_token() -> None:
+    """With HS256 there is no X-Auth-Token: a service that could verify it could mint tokens for this API."""
+    async with a_world(proxies=[PROXY], alg="HS256") as world:
         await world.register()
         program = await signed_in(world)
-        spoofed = [("x-forwarded-method", "GET"), ("x-original-method", "POST")]
-        assert (await world.call("GET", "/auth/check", headers=spoofed, bearer=program.access)).status == 204
-        for headers in ([], spoofed):
-            answer = await world.call("GET", "/auth/check", headers=headers, bearer=program.access, peer=PROXY)
-            assert (answer.status, answer.code) == (400, "forwarded_method")
-        same = [("x-forwarded-method", "GET"), ("x-original-method", "GET")]
-        assert (await world.call("GET", "/auth/check", headers=same, bearer=program.access, peer=PROXY)).status == 204
+        answer = await world.check(bearer=program.access)
+        assert answer.status == 204
+        assert answer.header("x-auth-subject")
+        assert answer.header("x-auth-token") is None
+
+
+def test_j11_no_setting_makes_the_forwarded_token_a_bearer() -> None:
+    """The audience of forwarded tokens cannot be one of the API's own."""
+    with pytest.raises(Misconfigured, match="Choose another"):
+        World(audience=[OWN, f"{OWN}/auth/check"])
 
 
 # --- behind a real nginx ---------------------------------------------------------------------------------------------
@@ -249,6 +354,13 @@ def test_behind_nginx_as_documented(behind: tuple[int, int]) -> None:
         told = json.loads(seen)["seen"]
         assert told["x-auth-subject"] == subject
         assert "forged" not in told.values(), spelled
+    handshake = {"upgrade": "websocket", "connection": "upgrade", "sec_websocket_version": "13", "cookie": cookie}
+    for other in ({"origin": "https://forum.example.com"}, {"origin": "null"}, {}):
+        assert send(port, "GET", "/", **handshake, **other)[0] == 403, other
+    assert send(port, "GET", "/", **handshake, origin=OWN)[0] == 200
+    bare = {"upgrade": "websocket", "connection": "upgrade", "cookie": cookie, "origin": "https://forum.example.com"}
+    assert send(port, "GET", "/", **bare)[0] == 403, "by Upgrade alone"
+
     forged = {"X-Forwarded-Method": "GET", "X-Original-Method": "GET", "X-Real-IP": "127.0.0.1"}
     assert send(port, "POST", "/", {"x": 1}, cookie=cookie, raw=forged)[0] >= 400
     assert send(port, "POST", "/", {"x": 1}, cookie=cookie, x_forwarded_method="GET")[0] == 403

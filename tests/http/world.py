@@ -42,6 +42,7 @@ PASSWORD = "correct horse battery staple 7"
 OTHER_PASSWORD = "an altogether different phrase 9"
 HOME = "192.0.2.7"
 AWAY = "198.51.100.9"
+PROXY = "10.0.0.5"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 _DEVICES = UserAgentReader()
@@ -319,6 +320,11 @@ class World:
         answer = Answer(told[0]["status"], headers_told, b"".join(part.get("body", b"") for part in told[1:]))
         RECORDER.judge(answer, path, secure=self.secure, listed=self.listed, breaks=self.breaks)
         return answer
+
+    async def check(self, method: str = "GET", *headers: tuple[str, str], **more: Any) -> Answer:
+        """Ask `/auth/check` as a proxy does that was asked for something by this method."""
+        forwarded = [("x-forwarded-method", method), ("x-forwarded-for", AWAY), ("x-forwarded-proto", "https")]
+        return await self.call("GET", "/auth/check", headers=[*forwarded, *headers], peer=PROXY, **more)
 
     async def register(self, email: str = "ada@example.com", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
         answer = await self.call("POST", "/auth/register", json={"email": email, "password": password, **more})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dutchdoor.errors import Forbidden, Misconfigured
 from dutchdoor.web.http import CrossSite, CsrfRefused, listed_origin
-from dutchdoor.web.origin import check_csrf, csrf_token, judge, judge_token_in_body
+from dutchdoor.web.origin import check_csrf, csrf_token, judge, judge_handshake, judge_token_in_body
 
 OWN = "https://auth.example.com"
 APP = "https://app.example.com"
@@ -261,3 +261,31 @@ def test_s20_what_is_not_exactly_an_origin_cannot_be_listed(origin: str) -> None
     """Patterns, null, paths, other spellings and plain HTTP are refused when the server starts."""
     with pytest.raises(Misconfigured):
         listed_origin(origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "by_cookie", "passes"),
+    [
+        (OWN, True, True),
+        (APP, True, True),
+        (EVIL, True, False),
+        ("null", True, False),
+        ("", True, False),
+        (OWN.replace("https", "wss"), True, False),
+        (f"{OWN}.evil.net", True, False),
+        (None, True, False),  # every browser names one
+        (None, False, True),  # a program with a token
+        (EVIL, False, False),
+        (OWN, False, True),
+    ],
+)
+def test_s17_a_handshake_passes_from_our_own_origin(origin: str | None, by_cookie: bool, passes: bool) -> None:
+    """A WebSocket handshake passes from our own origin or a listed one; without an origin only if no cookie is its
+    proof.
+    """
+    try:
+        judge_handshake(by_cookie=by_cookie, origin=origin, host_origin=OWN, listed=LISTED)
+    except CrossSite:
+        assert not passes
+    else:
+        assert passes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from dutchdoor.errors import (
     Conflict,
@@ -56,6 +57,14 @@ ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
 """What an operator adds to access tokens, within the size budget and never under a refused name."""
 
 
+class _Verifiers(NamedTuple):
+    bearer: AccessTokenVerifier
+    bearers: TokenCache
+    """Tokens that prove a caller here."""
+    issued: TokenCache
+    """All tokens that are issued here, those for a service behind a proxy too."""
+
+
 class Issuer:
     """One node's keys and tokens over a store."""
 
@@ -82,9 +91,19 @@ class Issuer:
                 "HS256 with more than one audience",
                 message="HS256 serves one audience: each could mint tokens for the others.",
             )
+        self.proxied_audience = f"{issuer}/auth/check"
+        """Whom tokens are for that a proxy hands to the service behind it. Never an audience of the API itself, or such
+        a service could act for whoever it serves.
+        """
+        if self.proxied_audience in self.audience:
+            raise Misconfigured(
+                "the audience of forward authentication is reserved",
+                message=f"The audience {self.proxied_audience!r} is that of tokens behind a proxy. Choose another.",
+            )
         self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
+        self._issue_proxied = AccessTokenIssuer(issuer=issuer, audience=self.proxied_audience)
         self._own_kids: tuple[str, ...] = ()
-        self._verifier: tuple[AccessTokenVerifier, TokenCache] | None = None  # no keys before the ring was read
+        self._verifiers: _Verifiers | None = None  # no keys before the ring was read
         self._claims = claims
         self._ring = KeyRing((), master)
         self._ring_read_at, self._keys_killed = -1.0, 0
@@ -121,24 +140,26 @@ class Issuer:
         return principal
 
     async def claims(self, token: str) -> Claims:
-        """`verify`, giving everything the token says."""
-        claims, _ = await self._recognised(token)
+        """What an access token says that is valid now, also one for a service behind a proxy: for introspection alone.
+        Raises as `verify` does.
+        """
+        claims, _ = await self._recognised(token, issued=True)
         return claims
 
-    async def _recognised(self, token: str) -> tuple[Claims, Principal]:
+    async def _recognised(self, token: str, *, issued: bool = False) -> tuple[Claims, Principal]:
         if not self.fencing.is_current():
             await self.fencing.follow()
         now = self.clock()
         await self._read_ring(now)
         try:
-            known = self._verifiers[1].recognise(token, now)
+            known = self._cache(issued=issued).recognise(token, now)
         except UnknownKey:
             # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
             # us.
             if now - self._ring_read_at < 1:
                 raise
             await self._read_together(now)
-            known = self._verifiers[1].recognise(token, now)
+            known = self._cache(issued=issued).recognise(token, now)
         covering = self.fencing.node.log.covering_token(known[0])
         if covering == "subject" and known[0].sid is not None:
             raise StaleClaims("the subject's epoch has risen")
@@ -153,30 +174,35 @@ class Issuer:
         now = self.clock()
         await self._read_ring(now)
         # Judged at the time it was issued, which the signature vouches for.
-        verifier, _ = self._verifiers
+        verifier = self._with_keys().bearer
         return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
 
-    @property
-    def _verifiers(self) -> tuple[AccessTokenVerifier, TokenCache]:
-        """What checks a token of ours afresh, and what remembers those it checked. Raises `UnknownKey`."""
-        if self._verifier is None:
+    def _cache(self, *, issued: bool) -> TokenCache:
+        verifiers = self._with_keys()
+        return verifiers.issued if issued else verifiers.bearers
+
+    def _with_keys(self) -> _Verifiers:
+        """What checks tokens of ours, and remembers those it checked. Raises `UnknownKey`."""
+        if self._verifiers is None:
             raise UnknownKey("no key of ours is accepted here")
-        return self._verifier
+        return self._verifiers
 
     # Signing
 
     async def pass_on(self, account: Account, principal: Principal) -> str:
-        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it.
+        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it. "" with HS256:
+        a service that could verify such a token could mint tokens for this API.
 
         One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither. Raises
         `InvalidToken` for one that has expired.
         """
+        if self.symmetric:
+            return ""
         now = self.clock()
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
         lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
         if lives_for <= 0:
-            # Accepted by the leeway alone. Whatever was passed on would end later, could be passed on again, and never
-            # end at all.
+            # Accepted by the leeway alone. What was passed on would end later than the token it stands for.
             raise InvalidToken("expired: nothing is passed on for it")
         return (
             await self._sign(
@@ -188,6 +214,7 @@ class Issuer:
                 now,
                 lives_for,
                 token_id=principal.token_id if principal.session_id is None else "",
+                issue=self._issue_proxied,
             )
         )[0]
 
@@ -202,6 +229,7 @@ class Issuer:
         lives_for: float,
         *,
         token_id: str = "",
+        issue: AccessTokenIssuer | None = None,
     ) -> tuple[str, int, str]:
         """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
         it.
@@ -209,7 +237,7 @@ class Issuer:
         await self.fencing.follow()
         await self._read_ring(now)
         token_id = token_id or new_id()
-        text = self._issue(
+        text = (issue or self._issue)(
             key=self._ring.signing(now, self.alg),
             now=now,
             lifetime=lives_for,
@@ -342,10 +370,12 @@ class Issuer:
         own = self._ring.own(now, symmetric=self.symmetric)
         kids = tuple(key.kid for key in own)
         if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
-            self._own_kids, self._verifier = kids, None
+            self._own_kids, self._verifiers = kids, None
             if own:
-                verifier = AccessTokenVerifier(keys=KeySet(own), issuer=self.issuer, audience=self.audience)
-                self._verifier = verifier, TokenCache(verifier)
+                keys, everyone = KeySet(own), (*self.audience, self.proxied_audience)
+                bearer = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=self.audience)
+                issued = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=everyone)
+                self._verifiers = _Verifiers(bearer, TokenCache(bearer), TokenCache(issued))
 
     async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
         try:

@@ -214,6 +214,19 @@ class Call:
         """Raises `CsrfRefused` unless the page that sent this knows the session's token."""
         origins.check_csrf(self.api.site.csrf_key, session_id, self.request.header(b"x-csrf-token"))
 
+    def judge(self, method: str, *, by_cookie: bool, handshake: bool) -> None:
+        """Judge a request to the application behind or around this API as its own would be. Raises `CrossSite`."""
+        origin, listed = self.request.header(b"origin"), self.api.site.cors.origins
+        if handshake:
+            origins.judge_handshake(by_cookie=by_cookie, origin=origin, host_origin=self.request.origin, listed=listed)
+        origins.judge(
+            method,
+            sec_fetch_site=self.request.header(b"sec-fetch-site"),
+            origin=origin,
+            host_origin=self.request.origin,
+            listed=listed,
+        )
+
     async def identify(self) -> Caller | None:
         """Find out who sent this, by the session cookie or a bearer token.
 
@@ -287,15 +300,9 @@ class Api:
     async def answer(self, route: Route, request: Request, params: Mapping[str, str]) -> Response:
         """Take an admitted request through the phases of its route. Raises what refuses it."""
         unsafe = request.method not in origins.SAFE_METHODS
-        if unsafe and route.own_origin:
-            origins.judge(
-                request.method,
-                sec_fetch_site=request.header(b"sec-fetch-site"),
-                origin=request.header(b"origin"),
-                host_origin=request.origin,
-                listed=self.site.cors.origins,
-            )
         call = Call(self, request, params)
+        if unsafe and route.own_origin:
+            call.judge(request.method, by_cookie=False, handshake=False)
         if request.query and not route.form:
             call.query = read_query(request, known=route.query)
         if route.demands == "client" or (route.demands == "asker" and not self._is_verifiers(call)):

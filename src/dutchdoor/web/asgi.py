@@ -24,6 +24,9 @@ __all__ = ["AsgiApplication"]
 
 log = logging.getLogger("dutchdoor")
 
+_SCHEMES = {"ws": "http", "wss": "https"}
+"""Of a WebSocket: the scheme of the page that may open it."""
+
 
 class AsgiApplication:
     """One API as an ASGI application (version 3)."""
@@ -148,13 +151,14 @@ def request_of(scope: Scope) -> Request:
     if root and path.startswith(root):
         path = path[len(root) :]
     peer = scope.get("client")
+    scheme: str = scope.get("scheme", "http")
     return Request(
-        scope["method"],
+        scope.get("method", "GET"),  # a WebSocket's scope has none
         path,
         scope.get("query_string", b""),
         scope["headers"],
         peer[0] if peer else "",
-        scope.get("scheme", "http"),
+        _SCHEMES.get(scheme, scheme),
     )
 
 

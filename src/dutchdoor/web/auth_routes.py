@@ -375,21 +375,13 @@ async def setup(call: Call) -> Response:
 async def check(call: Call) -> Response:
     """Answer nginx `auth_request` and the like: 204 with who it is, or 401.
 
-    The request that is asked about is another one than this: its method and origin come in forwarded headers, believed
-    from configured proxies only. A cookie alone never lets a cross-site POST through.
+    The request that is asked about is another one than this: its method comes in a forwarded header, its origin and the
+    signs of a WebSocket handshake in the headers of the client. A cookie alone never lets a cross-site POST or a
+    cross-site handshake through.
     """
-    method = _forwarded_method(call)
-    judged = method not in origins.SAFE_METHODS
-    if judged:
-        origins.judge(
-            method,
-            sec_fetch_site=call.request.header(b"sec-fetch-site"),
-            origin=call.request.header(b"origin"),
-            host_origin=call.request.origin,
-            listed=call.api.site.cors.origins,
-        )
-    caller = call.required
-    if judged and caller.by_cookie and not call.from_browser:
+    method, caller = _forwarded_method(call), call.required
+    call.judge(method, by_cookie=caller.by_cookie, handshake=origins.is_handshake(call.request))
+    if method not in origins.SAFE_METHODS and caller.by_cookie and not call.from_browser:
         # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here says which.
         raise Forbidden("an unsafe request by cookie alone, without Origin")
     principal = caller.principal
@@ -398,18 +390,25 @@ async def check(call: Call) -> Response:
         (b"x-auth-subject", principal.subject.encode()),
         (b"x-auth-session", (principal.session_id or "").encode()),
         (b"x-auth-roles", " ".join(principal.roles).encode()),
-        (b"x-auth-token", (await call.authority.pass_on(account, principal)).encode()),
     ]
+    token = await call.authority.pass_on(account, principal)
+    if token:
+        headers.append((b"x-auth-token", token.encode()))
     return Response(204, headers)
 
 
 def _forwarded_method(call: Call) -> str:
     """The method of the request a configured proxy asks about. Raises `BadRequest` unless it says exactly one.
 
-    From anyone else the header is a claim, and the check is about this request itself.
+    Anyone else is refused: a proxy that nobody configured may pass on what a client wrote, or leave the method out, and
+    another site's POST would look like a GET.
     """
     if not call.api.site.edge.came_through_proxy(call.request):
-        return call.request.method
+        raise BadRequest(
+            "Only a proxy may ask this, and the sender of this request is not configured as one. Name its address with "
+            "--proxy (DUTCHDOOR_PROXY), together with --public-url.",
+            code="proxy_not_configured",
+        )
     said = {call.request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
     if len(said) != 1:
         raise BadRequest("The proxy must say the method it asks about, in X-Forwarded-Method.", code="forwarded_method")
@@ -565,6 +564,6 @@ ROUTES = (
         demands="caller",
         status=204,
         also=(403,),
-        summary="For a proxy's forward authentication: 204 with X-Auth-Subject, -Session, -Roles and -Token, or 401.",
+        summary="For a configured proxy: 204 with X-Auth-Subject, -Session, -Roles and -Token, or 401.",
     ),
 )

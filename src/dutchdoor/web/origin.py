@@ -17,11 +17,25 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Set as AbstractSet
 
-from dutchdoor.web.http import CrossSite, CsrfRefused
+from dutchdoor.web.http import CrossSite, CsrfRefused, Request
 
-__all__ = ["SAFE_METHODS", "check_csrf", "csrf_token", "judge", "judge_token_in_body"]
+__all__ = [
+    "SAFE_METHODS",
+    "check_csrf",
+    "csrf_token",
+    "is_handshake",
+    "judge",
+    "judge_handshake",
+    "judge_token_in_body",
+]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_HANDSHAKE = frozenset({
+    b"sec-websocket-key",
+    b"sec-websocket-version",
+    b"sec-websocket-extensions",
+    b"sec-websocket-protocol",
+})  # fmt: skip
 _KEY_AT_LEAST = 32
 _DOMAIN = b"dutchdoor csrf 1\0"
 
@@ -44,6 +58,34 @@ def judge(
     if sec_fetch_site is None and (origin is None or origin == host_origin):
         return
     raise CrossSite(f"sec-fetch-site {_short(sec_fetch_site)}, origin {_short(origin)}")
+
+
+def is_handshake(request: Request) -> bool:
+    """Whether a request opens a WebSocket: a GET that reads and writes, from any site, with this site's cookies.
+
+    A proxy may drop Upgrade on its way, so any trace counts. A page can neither set nor omit the headers that begin
+    with Sec-.
+    """
+    return (
+        not _HANDSHAKE.isdisjoint(request.by_name)
+        or "websocket" in (request.header_list(b"upgrade") or "").lower()
+        or request.header_list(b"sec-fetch-mode") == "websocket"
+    )
+
+
+def judge_handshake(*, by_cookie: bool, origin: str | None, host_origin: str, listed: AbstractSet[str]) -> None:
+    """Let a WebSocket handshake pass unless another site's page opened it (RFC 6455, 10.2).
+
+    No script can add a CSRF token to one and not every browser sends Fetch Metadata with it, but every browser sends
+    Origin. Who sends none is a program, and needs another proof than a cookie.
+
+    Raises:
+        CrossSite: its Origin is not ours and not listed; or it has none, and a cookie is its proof.
+    """
+    if origin is None and not by_cookie:
+        return
+    if origin is None or origin == "null" or (origin != host_origin and origin not in listed):
+        raise CrossSite(f"a WebSocket handshake, origin {_short(origin)}")
 
 
 def judge_token_in_body(*, sec_fetch_site: str | None, origin: str | None, listed: AbstractSet[str]) -> None:
