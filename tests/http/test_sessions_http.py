@@ -255,6 +255,33 @@ async def test_s06_log_out_kills_what_the_server_holds_and_clears_the_cookie(wor
     assert (await copy.call("POST", "/auth/logout")).json["ended"] == 0, "a repeat is success and ends nothing"
 
 
+EMPTY_BODIES = (
+    "application/json; charset=utf-8",
+    "Application/JSON",
+    "application/json;",
+    "text/plain;charset=UTF-8",
+    "application/x-www-form-urlencoded",
+    "",
+)
+
+
+@pytest.mark.parametrize("kind", EMPTY_BODIES)
+async def test_p21_a_log_out_without_a_body_ends_the_session_whatever_its_type(world: World, kind: str) -> None:
+    """P21: libraries declare a type for an empty body. The log-out is heard, and so is a refresh: the session of a
+    person who signed out is dead.
+    """
+    await world.register()
+    browser, other = world.browser(), world.browser()
+    await browser.login(mode="session")
+    await other.login(mode="hybrid")
+    typed = [("content-type", kind)]
+    assert (await other.call("POST", "/auth/refresh", body=b"", headers=typed)).status == 200
+    for each in (browser, other):
+        copy = each.cookie()
+        assert (await each.call("POST", "/auth/logout", body=b"", headers=typed)).json["ended"] == 1
+        assert (await world.call("GET", "/auth/csrf", cookie=copy)).status == 401
+
+
 @pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
 async def test_s07_a_disabled_account_is_out_at_the_next_request(world: World, mode: str) -> None:
     """Disabling ends cookie, access token, refresh token and stateless token alike, and no log-in follows; enabling
@@ -431,12 +458,12 @@ async def ambiguous(value: str) -> list[str]:
         f'$Version=1; {name}="{value}"',
         f"$Version=1; {name}={value}; $Path=/",
         f"{name} ={value}",
-        f" {name}={value}",
+        f"x=y;  {name}={value}",
         f"{name}= {value}",
         f'{name}="{value}"',
         f"{name}={value}, {name}={value}",
         f'x="; {name}={value}; y="',
-        f"\t{name}={value}",
+        f"x=y; \t{name}={value}",
         f"{name}={value}\u00a0",
         f"{name}",
     ]

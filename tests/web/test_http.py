@@ -34,6 +34,34 @@ def test_a_list_may_come_in_several_lines() -> None:
     assert sent.header_list(b"forwarded") is None
 
 
+def test_p21_white_space_around_a_value_is_no_part_of_it() -> None:
+    """P21: a server may leave it on, and then it is taken off here, whatever the header (RFC 9110, 5.5)."""
+    for value in (b"a b", b" a b", b"a b\t", b" \t a b \t "):
+        sent = request((b"host", value), (b"cookie", value), (b"prefer", value))
+        assert (sent.header(b"host"), sent.header_list(b"prefer"), sent.cookie()) == ("a b", "a b", b"a b")
+        twice = request((b"cookie", value), (b"cookie", b" c=d "))
+        assert twice.cookie() == b"a b; c=d"
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (b"Bearer abc", ("bearer", "abc")),
+        (b"BEARER  abc ", ("bearer", "abc")),
+        (b"Basic \x20 YTpi", ("basic", "YTpi")),
+        (b"Bearer", ("bearer", "")),
+        (b"Bearer a b", ("bearer", "a b")),
+        (b"Bearer\tabc", ("bearer\tabc", "")),
+        (b"", ("", "")),
+        (None, ("", "")),
+    ],
+)
+def test_p21_any_number_of_spaces_ends_the_scheme(sent: bytes | None, read: tuple[str, str]) -> None:
+    """P21: the grammar has one space or more between scheme and token (RFC 9110, 11.4)."""
+    asked = request() if sent is None else request((b"authorization", sent))
+    assert asked.credentials() == read
+
+
 def test_any_byte_is_a_character() -> None:
     """No header value makes reading fail; who reads it judges it."""
     assert request((b"x", bytes(range(256)))).header(b"x") == bytes(range(256)).decode("latin-1")

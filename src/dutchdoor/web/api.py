@@ -197,13 +197,10 @@ class Call:
 
     def bearer(self) -> str | None:
         """The token of an Authorization header (RFC 6750), or None. Raises `InvalidToken` for one it cannot be."""
-        header = self.request.header(b"authorization")
-        if header is None:
+        scheme, token = self.request.credentials()
+        if scheme != "bearer":
             return None
-        scheme, space, token = header.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        if not space or not token or " " in token:
+        if not token or " " in token:
             raise InvalidToken("malformed Authorization header")
         return token
 
@@ -347,7 +344,7 @@ class Api:
 
     def _is_verifiers(self, call: Call) -> bool:
         """Whether a verifier asks, and not a registered client: with a key, or without where none is needed."""
-        scheme = (call.request.header(b"authorization") or "").partition(" ")[0].lower()
+        scheme, _ = call.request.credentials()
         return scheme == "bearer" or (not scheme and self.site.edge.development)
 
     async def verifier(self, call: Call) -> VerifierKey | None:
@@ -369,7 +366,7 @@ class Api:
 
     async def service(self, call: Call) -> RegisteredClient:
         """Authenticate a confidential client by HTTP Basic (RFC 6749, section 2.3.1). Raises `NotAuthenticated`."""
-        name, text = _basic(call.request.header(b"authorization"))
+        name, text = _basic(*call.request.credentials())
         try:
             secret = ClientSecret.parse(text)
         except InvalidToken:
@@ -381,10 +378,9 @@ class Api:
         return found
 
 
-def _basic(header: str | None) -> tuple[str, str]:
+def _basic(scheme: str, encoded: str) -> tuple[str, str]:
     """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` for none, and for what is none."""
-    scheme, _, encoded = (header or "").partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > 512:  # noqa: PLR2004 - ours have 120
+    if scheme != "basic" or len(encoded) > 512:  # noqa: PLR2004 - ours have 120
         raise NotAuthenticated("no client credentials")
     try:
         name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")

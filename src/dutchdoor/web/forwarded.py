@@ -195,7 +195,8 @@ class Edge:
             raise _contradiction("names two clients: X-Forwarded-For and Forwarded differ")
         if real is None:
             return clients[0] if clients else peer
-        address = _hop(real.strip(" \t"))
+        named = _split(real)
+        address = _hop(named[0] if len(named) == 1 else real)
         if not clients:
             return address
         # A proxy writes here what it saw, which is the end of the list it wrote, or the client it made out itself.
@@ -292,7 +293,12 @@ def _is_loopback_address(text: str) -> bool:
     return address is not None and address.is_loopback
 
 
-_HOP = re.compile(r"([0-9.]{7,15})(?::[0-9]{1,5})?|\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9A-Fa-f:.]{2,45})")
+# A zone (`fe80::1%eth0`, RFC 4007) is the proxy's name for one of its own links: it is read over.
+_ZONE = r"(?:%[0-9A-Za-z._~-]{1,32})?"
+_HOP = re.compile(
+    rf"([0-9.]{{7,15}})(?::[0-9]{{1,5}})?|\[([0-9A-Fa-f:.]{{2,45}}){_ZONE}\](?::[0-9]{{1,5}})?"
+    rf"|(?=[0-9A-Fa-f]{{0,4}}:)([0-9A-Fa-f:.]{{2,45}}){_ZONE}"
+)
 
 
 @lru_cache(maxsize=4096)
@@ -317,7 +323,8 @@ def _split(line: str | None) -> list[str]:
         return []
     if len(line) > _HEADER_AT_MOST:
         raise _contradiction("sent a forwarding header that is too long")
-    hops = [piece.strip(" \t") for piece in line.split(",")]
+    # RFC 9110, 5.6.1: an empty element is none.
+    hops = [hop for piece in line.split(",") if (hop := piece.strip(" \t"))]
     if len(hops) > _HOPS_AT_MOST:
         raise _contradiction("names too many hops")
     return hops
@@ -325,7 +332,7 @@ def _split(line: str | None) -> list[str]:
 
 def _last(line: str | None) -> str | None:
     """Take the nearest proxy's word of a list."""
-    return _split(line)[-1] if line else None
+    return next(reversed(_split(line)), None)
 
 
 def _agreed(what: str, one: str | None, other: str | None) -> str | None:
@@ -347,7 +354,8 @@ class _Forwarded:
 
 
 _PAIR = re.compile(
-    r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:([!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]+)|\"((?:[^\"\\]|\\.)*)\")[ \t]*([;,]|\Z)"
+    r"[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:([!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]+)|\"((?:[^\"\\]|\\.)*)\"))?"
+    r"[ \t]*([;,]|\Z)"
 )
 
 
@@ -355,7 +363,7 @@ def _last_forwarded(line: str | None) -> _Forwarded:
     """Read a Forwarded header: the hops of all its elements, host and scheme of the last.
 
     A client can open a quote that the proxy's addition closes. Such a line does not read to its end, and is refused
-    whole.
+    whole. An empty pair or element is none (RFC 9110, 5.6.1).
     """
     result = _Forwarded()
     if not line:
@@ -368,17 +376,18 @@ def _last_forwarded(line: str | None) -> _Forwarded:
         found = _PAIR.match(line, at)
         if found is None:
             raise _contradiction("sent a Forwarded header that cannot be read")
-        name = found[1].lower()
-        if name in element:
-            raise _contradiction(f"names {name} twice for one hop")
-        element[name] = found[2] if found[2] is not None else re.sub(r"\\(.)", r"\1", found[3])
+        if found[1]:
+            name = found[1].lower()
+            if name in element:
+                raise _contradiction(f"names {name} twice for one hop")
+            element[name] = found[2] if found[2] is not None else re.sub(r"\\(.)", r"\1", found[3])
         at = found.end()
-        if found[4] != ";":
+        if found[4] != ";" and element:
             result.hops.append(element.get("for", ""))
             result.host, result.proto = element.get("host"), element.get("proto")
-            if found[4] == "":
-                break
             element = {}
+        if found[4] == "":
+            break
     if len(result.hops) > _HOPS_AT_MOST:
         raise _contradiction("names too many hops")
     if not any(result.hops):

@@ -88,7 +88,7 @@ class Request:
         return f"{self.scheme}://{self.host}"
 
     def header(self, name: bytes) -> str | None:
-        """Give the value of a header that may be sent once, or None.
+        """Give the value of a header that may be sent once, without the white space around it (RFC 9110, 5.5), or None.
 
         Two Authorization or Host headers are how a proxy is made to see one caller and the server another.
 
@@ -103,7 +103,7 @@ class Request:
             return None
         if len(by_name) != len(self.headers) and sum(1 for sent, _ in self.headers if sent == name) != 1:
             raise BadRequest(f"The header {name.decode('ascii')} was sent more than once.", code="repeated_header")
-        return value.decode("latin-1")
+        return value.strip(b" \t").decode("latin-1")
 
     def header_list(self, name: bytes) -> str | None:
         """Give a header that is a list and may be sent in several lines: they are one list (RFC 9110, 5.3)."""
@@ -113,7 +113,7 @@ class Request:
             return None
         if len(by_name) != len(self.headers):
             value = b",".join(line for sent, line in self.headers if sent == name)
-        return value.decode("latin-1")
+        return value.strip(b" \t").decode("latin-1")
 
     def cookie(self) -> bytes:
         """Give all that was sent as cookies as one line, b"" if nothing was. HTTP/2 may send several (RFC 9113)."""
@@ -124,8 +124,18 @@ class Request:
         if value is None:
             return b""
         if len(by_name) != len(self.headers):
-            return b"; ".join(line for sent, line in self.headers if sent == b"cookie")
-        return value
+            return b"; ".join(line.strip(b" \t") for sent, line in self.headers if sent == b"cookie")
+        return value.strip(b" \t")
+
+    def credentials(self) -> tuple[str, str]:
+        """Give the scheme of the Authorization header in lower case, and what stands after it (RFC 9110, 11.4); "" for
+        what is missing.
+
+        Raises:
+            BadRequest: it was sent more than once.
+        """
+        scheme, _, rest = (self.header(b"authorization") or "").partition(" ")
+        return scheme.lower(), rest.lstrip(" ")
 
 
 class Response:
