@@ -219,7 +219,7 @@ def test_s05_the_defaults_stay_inside_nist() -> None:
     assert HIGH.absolute_for <= 24 * HOUR
     assert HIGH.idle_for <= HOUR
     assert RELAXED.idle_for <= RELAXED.absolute_for
-    text = (SOURCES / "policy.py").read_text() + (SOURCES / "server" / "settings.py").read_text()
+    text = (SOURCES / "model" / "policy.py").read_text() + (SOURCES / "server" / "settings.py").read_text()
     assert "NIST SP 800-63B allows 30 days" in text
 
 
