@@ -80,10 +80,7 @@ async def fill(path: Path, count: int) -> tuple[SqliteStore, list[str], float]:
     """Give a store with that many sessions, a thousand of their ids, and the bytes each takes, indexes included."""
     store = SqliteStore(path)
     await store.open()
-    people = [
-        new_account(email=f"u{n}@example.com", address=f"u{n}@example.com", name=f"User {n}", now=BEGAN)
-        for n in range(max(1, count // 4))
-    ]
+    people = [new_account(address=f"u{n}@example.com", name=f"User {n}", now=BEGAN) for n in range(max(1, count // 4))]
     for n in range(0, len(people), 1000):
         await store.commit(*map(Add, people[n : n + 1000]))
     before = pages(path)

@@ -705,3 +705,27 @@ async def test_c12_the_first_administrator_comes_by_a_link_used_once(world: Worl
     assert (await world.call("POST", "/auth/setup", json=again)).status == 401
     assert await world.directory.offer_setup() is None
     assert (await world.register())["roles"] == []
+
+
+@pytest.mark.parametrize("door", ["register", "forgot", "admin"])
+async def test_a02_no_door_takes_an_address_that_is_another_mailbox(door: str) -> None:
+    """A02, A01: registering, asking for a reset and an administrator's draft refuse encoded words and source routes."""
+    async with a_world() as world:
+        root = world.browser()
+        await world.make_admin()
+        await root.login("root@example.com")
+        for address in (
+            "=?utf-8?q?x=40evil.example=2c?=@corp.example",
+            "=?utf-8?q??=@corp.example",
+            "a!b@corp.example",
+        ):
+            match door:
+                case "register":
+                    answer = await world.call("POST", "/auth/register", json={"email": address, "password": PASSWORD})
+                case "forgot":
+                    answer = await world.call("POST", "/auth/password/forgot", json={"email": address})
+                case _:
+                    answer = await root.call("POST", "/admin/api/accounts", json={"email": address})
+            assert (answer.status, answer.json["field"]) == (422, "email")
+        await world.posted()
+        assert not world.mailbox.mails

@@ -23,11 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
-from dutchdoor.mail import Mail, as_message
+from dutchdoor.mail import Mail, as_message, sender_of
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.file import FileTransport
 from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH, Letters
 from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.model.email_address import mailbox
 from dutchdoor.model.http_client import Client
 
 NOW = 1_800_000_000.0
@@ -61,15 +62,24 @@ def parsed(content: bytes) -> email.message.EmailMessage:
         "ann@example.com\0",
         "ann@example.com\u2028x",
         "a" * 310 + "@example.com",
+        "=?utf-8?q?bob?=@corp.example",
+        "=?utf-8?q?x=40evil.example=2c?=@corp.example",
+        "=?utf-8?q??=@corp.example",
+        "a%evil.example@corp.example",
+        "a!b@corp.example",
+        "bob@straße.example",
+        "ſam@example.com",
     ],
 )
-def test_an_address_that_would_be_two_is_refused(to):
+def test_a02_an_address_that_would_be_two_is_refused(to):
     """A line break, a comma or a bracket in the address would send the owner's link to somebody else too."""
     with pytest.raises(InvalidInput):
         Mail(to=to, subject="x", text="x", html="x")
 
 
-@pytest.mark.parametrize("subject", ["", "Hello\r\nBcc: everyone@example.com", "Hello\rX: y", "Hello\x0bX: y"])
+@pytest.mark.parametrize(
+    "subject", ["", "=?utf-8?q?x=0d=0ay?=", "Hello\r\nBcc: everyone@example.com", "Hello\rX: y", "Hello\x0bX: y"]
+)
 def test_a_subject_that_would_be_a_header_is_refused(subject):
     """A subject is one line."""
     with pytest.raises(InvalidInput):
@@ -83,9 +93,57 @@ def test_what_a_mail_accepts_is_one_header_each(to, subject):
         mail = Mail(to=to, subject=subject, text="x", html="x")
     except InvalidInput:
         return
-    head = as_message(mail, sender=SENDER, now=NOW).as_bytes().partition(b"\r\n\r\n")[0]
+    head = as_message(mail, sender=sender_of(SENDER), now=NOW).as_bytes().partition(b"\r\n\r\n")[0]
     names = [line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in {b" ", b"\t"}]
     assert [name for name in names if name in {b"To", b"Subject", b"Bcc", b"Cc"}] == [b"To", b"Subject"]
+
+
+@given(st.from_regex(r"[ -~]{1,40}@corp\.example", fullmatch=True))
+def test_a02_the_to_header_is_the_address_alone(to):
+    """Whatever address a mail accepts, its To header is read back as that one mailbox."""
+    try:
+        mail = Mail(to=to, subject="x", text="x", html="x")
+    except InvalidInput:
+        return
+    header = parsed(as_message(mail, sender=sender_of(SENDER), now=NOW).as_bytes())["To"]
+    assert [address.addr_spec for address in header.addresses] == [to]
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "address"),
+    [
+        ("login@example.com", "login@example.com", "login@example.com"),
+        ("login@müller.example", "login@xn--mller-kva.example", "login@xn--mller-kva.example"),
+        ('"Example, Inc." <login@example.com>', '"Example, Inc." <login@example.com>', "login@example.com"),
+        ("Müller <login@MÜLLER.example>", "Müller <login@xn--mller-kva.example>", "login@xn--mller-kva.example"),
+        ("noreply@localhost", "noreply@localhost", "noreply@localhost"),
+    ],
+)
+def test_a02_mail_is_from_one_address_with_an_ascii_domain(text, header, address):
+    """A sender's domain in letters is converted, and its name stays a name."""
+    sender = sender_of(text)
+    assert sender.addr_spec == address
+    assert str(parsed(as_message(MAIL, sender=sender, now=NOW).as_bytes())["From"]) == header
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "login",
+        "a@example.com, b@example.com",
+        "<a@example.com> b@example.com",
+        "x <a@example.com",
+        "a%b@example.com",
+        "=?utf-8?q?bob?=@corp.example",
+        "lögin@example.com",
+        "a@example.com\r\nBcc: b@example.com",
+    ],
+)
+def test_a02_a_sender_that_is_not_one_address_stops_the_start(text):
+    """The server does not start with a sender that mail servers refuse or read as another."""
+    with pytest.raises(Misconfigured):
+        SmtpTransport("smtp://127.0.0.1", sender=text)
 
 
 def test_a_mail_hides_its_link_from_logs():
@@ -95,7 +153,7 @@ def test_a_mail_hides_its_link_from_logs():
 
 def test_a_message_has_both_bodies_and_says_that_a_machine_wrote_it():
     """Plain text first, then HTML; automatic answers to it are not wanted."""
-    message = parsed(as_message(MAIL, sender=SENDER, now=NOW).as_bytes())
+    message = parsed(as_message(MAIL, sender=sender_of(SENDER), now=NOW).as_bytes())
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Message-ID"].endswith("@example.com>")
@@ -361,13 +419,16 @@ async def test_no_server_is_unavailable():
         await SmtpTransport("smtp://127.0.0.1:1", sender=SENDER).send(MAIL)
 
 
-async def test_an_address_beyond_ascii_is_sent_where_the_server_can(authority):
-    """SMTPUTF8 (RFC 6531)."""
+async def test_a02_domains_in_letters_pass_a_relay_without_smtputf8():
+    """An account at a domain in letters gets its mail, from a sender at such a domain, through any mail server."""
     inbox = Inbox()
-    async with serving(inbox, enable_SMTPUTF8=True) as port:
-        mail = Mail(to="jürgen@example.com", subject="Grüße", text="x", html="x")
-        await SmtpTransport(f"smtp://127.0.0.1:{port}", sender=SENDER).send(mail)
-    assert inbox.received[0].rcpt_tos == ["jürgen@example.com"]
+    async with serving(inbox, enable_SMTPUTF8=False) as port:
+        mail = Mail(to=mailbox("Bob@straße.example"), subject="Grüße", text="x", html="x")
+        await SmtpTransport(f"smtp://127.0.0.1:{port}", sender="Müller <login@müller.example>").send(mail)
+    (envelope,) = inbox.received
+    assert envelope.rcpt_tos == ["Bob@xn--strae-oqa.example"]
+    assert envelope.mail_from == "login@xn--mller-kva.example"
+    assert parsed(envelope.content)["Subject"] == "Grüße"
 
 
 def test_credentials_stay_out_of_repr():

@@ -10,45 +10,84 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dutchdoor import errors
-from dutchdoor.model.email_address import canonical
-
-FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+from dutchdoor.model.email_address import canonical, mailbox
 
 SPELLINGS = {
-    "bob@example.org": [
-        "bob@example.org",
-        "Bob@Example.ORG",
-        "BOB@EXAMPLE.ORG",
-        "  bob@example.org ",
-        "\u3000bob@example.org\u00a0",
-        "bob@example.org.",
-        "bob\uff20example.org",
-        "ｂｏｂ＠ｅｘａｍｐｌｅ．ｏｒｇ",
-        "bob@example。org",
-        "bob@example｡org",
-        "𝐛𝐨𝐛@example.org",
-        "ⓑⓞⓑ@example.org",
+    "bob@example.org": ["bob@example.org", "Bob@Example.ORG", "BOB@EXAMPLE.ORG", "  bob@example.org "],
+    "andre@xn--bcher-kva.example": [
+        "andre@bücher.example",
+        "ANDRE@BÜCHER.EXAMPLE",
+        "andre@bu\u0308cher.example",
+        "Andre@XN--BCHER-KVA.example",
     ],
-    "andré@xn--bcher-kva.example": [
-        "andré@bücher.example",
-        "ANDRÉ@BÜCHER.EXAMPLE",
-        "andre\u0301@bu\u0308cher.example",
-        "ANDRE\u0301@xn--bcher-kva.example",
-        "andré@XN--BCHER-KVA.example.",
-    ],
-    "strasse@xn--fa-hia.example": ["straße@faß.example", "STRASSE@FAß.example", "STRAẞE@faß.example"],
-    "σισυφοσ@example.org": ["σίσυφος@example.org".replace("ί", "ι"), "ΣΙΣΥΦΟΣ@example.org", "σισυφοσ@example.org"],
-    "viii.files@example.org": ["Ⅷ.ﬁles@example.org"],
+    "bob@xn--strae-oqa.example": ["bob@straße.example", "BOB@STRAẞE.example", "bob@xn--strae-oqa.example"],
     "o'brien+shop#1@mail.example.co.uk": ["O'Brien+Shop#1@Mail.Example.co.uk"],
-    "मीना@xn--h2brj9c.example": ["मीना@भारत.example"],
-    "иван@xn--e1afmkfd.xn--p1ai": ["Иван@Пример.РФ"],
+    "meena@xn--h2brj9c.example": ["meena@भारत.example"],
+    "ivan@xn--e1afmkfd.xn--p1ai": ["Ivan@Пример.РФ"],
 }
 
 
 @pytest.mark.parametrize(("expected", "typed"), [(key, typed) for key, all_ in SPELLINGS.items() for typed in all_])
 def test_i18_every_spelling_is_the_same_account(expected: str, typed: str) -> None:
-    """I-18: case, normalisation form, width, punycode, spaces around and a final dot make no second account."""
+    """I-18: case, punycode, composed letters in a domain and spaces around make no second account."""
     assert expected == canonical(typed)
+
+
+@pytest.mark.parametrize("typed", [typed for spellings in SPELLINGS.values() for typed in spellings])
+def test_a01_mail_goes_to_the_key_but_for_ascii_case(typed: str) -> None:
+    """The place mail goes is ASCII, keeps the case of the name, and is the key of the account in lower case."""
+    place = mailbox(typed)
+    assert place.isascii()
+    assert place.lower() == canonical(typed)
+    assert place.partition("@")[0] == typed.strip().partition("@")[0]
+    assert place == mailbox(place)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("ſam.victim@example.com", "LATIN SMALL LETTER LONG S (U+017F)"),
+        ("victim＠corp.example", "FULLWIDTH COMMERCIAL AT (U+FF20)"),
+        ("victim@ｃorp.example", "FULLWIDTH LATIN SMALL LETTER C (U+FF43)"),
+        ("victim@corp。example", "IDEOGRAPHIC FULL STOP (U+3002)"),
+        ("victim@corp｡example", "HALFWIDTH IDEOGRAPHIC FULL STOP (U+FF61)"),
+        ("victim@corp．example", "FULLWIDTH FULL STOP (U+FF0E)"),
+        ("Kim@corp.example", "KELVIN SIGN (U+212A)"),
+        ("ﬁles@corp.example", "LATIN SMALL LIGATURE FI (U+FB01)"),
+        ("Ⅷ@corp.example", "ROMAN NUMERAL EIGHT (U+2167)"),
+        ("vi ctim@corp.example", "NO-BREAK SPACE (U+00A0)"),
+        ("　victim@corp.example", "IDEOGRAPHIC SPACE (U+3000)"),
+        ("andé@corp.example", "LATIN SMALL LETTER E WITH ACUTE (U+00E9)"),
+        ("аnn@corp.example", "CYRILLIC SMALL LETTER A (U+0430)"),
+        ("mıke@corp.example", "LATIN SMALL LETTER DOTLESS I (U+0131)"),
+        ("victim@corp.example.", "ends with a dot"),
+    ],
+)
+def test_a01_a_character_that_looks_like_another_is_refused_by_name(typed: str, name: str) -> None:
+    """A spelling that only looks like an address is refused and says which character it is, in ASCII."""
+    with pytest.raises(errors.InvalidInput) as refusal:
+        canonical(typed)
+    assert name in str(refusal.value)
+    assert str(refusal.value).isascii()
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("=?utf-8?q?bob?=@corp.example", "encoded word"),
+        ("=?utf-8?q?x=40evil.example=2c?=@corp.example", "encoded word"),
+        ("=?utf-8?q??=@corp.example", "encoded word"),
+        ("=?utf-8?b?Ym9i?=@corp.example", "encoded word"),
+        ("a%evil.example@corp.example", "route"),
+        ("a!b@corp.example", "route"),
+        ("evil.example!a@corp.example", "route"),
+    ],
+)
+def test_a02_encoded_words_and_source_routes_are_refused(typed: str, why: str) -> None:
+    """An address that mail programs or mail servers read as another mailbox is refused, and says why."""
+    with pytest.raises(errors.InvalidInput) as refusal:
+        canonical(typed)
+    assert why in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -56,16 +95,13 @@ def test_i18_every_spelling_is_the_same_account(expected: str, typed: str) -> No
     [
         ("b.ob@gmail.com", "bob@gmail.com"),
         ("bob+shop@gmail.com", "bob@gmail.com"),
-        ("bob@example.org", "bоb@example.org"),
         ("bob@example.org", "bob@exаmple.org"),
         ("bob@fass.example", "bob@faß.example"),
-        ("andré@example.org", "andre@example.org"),
-        ("mıke@example.org", "mike@example.org"),
         ("bob@example.org", "bob@mail.example.org"),
     ],
 )
 def test_different_mailboxes_stay_different(one: str, other: str) -> None:
-    """Dots, tags, look-alike letters and accents are somebody else's mailbox: folding them gives an account away."""
+    """Dots, tags and look-alike letters are another person's mailbox: folding them gives an account away."""
     assert canonical(one) != canonical(other)
 
 
@@ -123,6 +159,7 @@ def test_different_mailboxes_stay_different(one: str, other: str) -> None:
         "bob@org.",
         "bob@.example.org",
         "bob@example..org",
+        "@relay.example:bob@example.org",
         "bob@example.org..",
         "bob@-example.org",
         "bob@example-.org",
@@ -134,7 +171,6 @@ def test_different_mailboxes_stay_different(one: str, other: str) -> None:
         "bob@xn--zzzzzzzz99999.example",
         "bob@" + "a" * 64 + ".org",
         "a" * 65 + "@example.org",
-        "é" * 33 + "@example.org",
         "a" * 64 + "@" + ".".join(["b" * 63] * 3) + ".org",
         "bob@" + "a." * 127 + "org",
         pytest.param("a" * 1_000_000 + "@example.org", id="a million of a"),
@@ -160,9 +196,7 @@ def test_the_longest_address_passes() -> None:
     assert len(canonical("a" * 64 + "@example.org")) == 76
 
 
-LOCAL = st.text(
-    st.characters(categories=["L", "M", "Nd"]) | st.sampled_from("ßẞİıΣςſKÅﬁǅΐΰͅ῾ºªⅧ'+-_!#"), min_size=1, max_size=12
-)
+LOCAL = st.text(st.sampled_from("abcXYZ019'+-_#="), min_size=1, max_size=12)
 LABEL = st.text(st.sampled_from("abcxyz019äöüßéñøçžσςжщ中日한ไ"), min_size=1, max_size=10)
 ADDRESS = st.builds("{}@{}.{}".format, LOCAL, LABEL, st.sampled_from(["org", "EXAMPLE", "рф", "xn--p1ai"]))
 
@@ -179,30 +213,24 @@ def accepted(typed: str) -> str:
 def test_i18_the_canonical_form_is_its_own(typed: str) -> None:
     """I-18: applied again, nothing changes; so what is stored and what is looked up are one text."""
     once = accepted(typed)
-    assert once == canonical(once)
+    assert once == canonical(once) == canonical(mailbox(typed))
 
 
-@given(
-    ADDRESS,
-    st.lists(st.sampled_from(["NFC", "NFD", "NFKC", "NFKD", "lower", "width", "space", "dot"]), min_size=1, max_size=5),
-)
+@given(ADDRESS, st.lists(st.sampled_from(["NFC", "NFD", "case", "space", "punycode"]), min_size=1, max_size=5))
 def test_i18_respelling_makes_no_second_account(typed: str, respellings: list[str]) -> None:
     """I-18: whatever a keyboard, a file system or an attacker does to the spelling, the key stays the same."""
     expected = accepted(typed)
     spelled = typed
     for respelling in respellings:
         match respelling:
-            case "lower":
-                # The domain's upper case is tried by example: to IDNA, ß and SS are different letters. The dotless i
-                # is another letter than i, though both are I in upper case.
-                local, _, domain = spelled.rpartition("@") if "@" in spelled else spelled.rpartition("＠")
-                spelled = f"{'ı'.join(part.upper() for part in local.split('ı'))}@{domain.lower()}"
-            case "width":
-                spelled = spelled.translate(FULL_WIDTH)
+            case "case":
+                # The domain's upper case is tried by example: to IDNA, ß and SS are different letters.
+                local, _, domain = spelled.rpartition("@")
+                spelled = f"{local.swapcase()}@{domain.lower()}"
             case "space":
-                spelled = f" {spelled}\u00a0"
-            case "dot":
-                spelled = spelled.rstrip() if spelled.rstrip().endswith((".", "．")) else spelled.rstrip() + "."
+                spelled = f" {spelled} "
+            case "punycode":
+                spelled = mailbox(spelled)
             case form:
                 spelled = unicodedata.normalize(form, spelled)
     assert expected == canonical(spelled)
@@ -210,12 +238,12 @@ def test_i18_respelling_makes_no_second_account(typed: str, respellings: list[st
 
 @given(st.text(max_size=80) | st.text(alphabet='ab@.-[]"\\()<>:; \r\n\t\0xn１＠。ßü\u200d', max_size=40))
 def test_whatever_is_accepted_is_safe_in_a_header(typed: str) -> None:
-    """Any text at all gives InvalidInput or an address that is one word, whose domain is plain ASCII."""
+    """Any text at all gives InvalidInput or an address that is one word of plain ASCII."""
     with contextlib.suppress(errors.InvalidInput):
-        address = canonical(typed)
+        address = mailbox(typed)
         local, _, domain = address.partition("@")
-        assert not set(local) & set(' @()<>[]:;,\\"\r\n\t\0')
+        assert not set(local) & set(' @()<>[]:;,%!\\"\r\n\t\0')
         assert address.isprintable()
-        assert domain.isascii()
+        assert address.isascii()
         assert domain == domain.lower()
         assert len(address.encode()) <= 254

@@ -82,10 +82,10 @@ def test_c12_the_first_administrator_by_command(run: Run) -> None:
     account = made(run, "Ada@Example.com", "--role", "admin", "--name", "Ada")
     assert account["roles"] == ["admin"]
     listed = run("user", "list", "--json").json
-    assert [(each["email"], each["name"], each["status"]) for each in listed] == [("Ada@Example.com", "Ada", "active")]
+    assert [(each["email"], each["name"], each["status"]) for each in listed] == [("Ada@example.com", "Ada", "active")]
     table = run("user", "list").out.splitlines()
     assert table[0].split() == ["EMAIL", "NAME", "ROLES", "STATUS", "VERIFIED", "CREATED", "ID"]
-    assert "Ada@Example.com" in table[1]
+    assert "Ada@example.com" in table[1]
     shown = run("user", "show", "ADA@example.com", "--json").json
     assert (shown["id"], shown["password"], shown["sessions"]) == (account["id"], True, [])
     assert "No session is live." in run("user", "show", account["id"]).out
@@ -535,6 +535,45 @@ def test_import_refuses_line_by_line_with_reasons(run: Run, tmp_path: Path) -> N
     assert BCRYPT not in ran.out + ran.err
     assert "\x1b" not in ran.err
     assert "line 3:" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("\u017fam@example.com", "LATIN SMALL LETTER LONG S"),
+        ("sam\uff20example.com", "FULLWIDTH COMMERCIAL AT"),
+        ("=?utf-8?q?sam?=@example.com", "encoded word"),
+        ("a%evil.example@example.com", "route"),
+    ],
+)
+def test_a01_commands_refuse_what_only_looks_like_an_address(run: Run, tmp_path: Path, address: str, says: str) -> None:
+    """No command makes, finds or imports an account by an address that stands for another mailbox."""
+    made(run, "Sam@Example.com")
+    (tmp_path / "users.jsonl").write_text(json.dumps({"email": address}))
+    for arguments in (
+        ("user", "create", address, "--password-stdin"),
+        ("user", "role", address, "admin"),
+        ("user", "show", address),
+        ("import", "users.jsonl"),
+    ):
+        ran = run(*arguments, text=f"{PASSWORD}\n")
+        assert ran.code in {1, 2}, arguments
+        # A full-width @ is no @: `user role` takes it for an id, and finds none.
+        assert says in ran.err or "There is no account" in ran.err
+    (account,) = run("user", "list", "--json").json
+    assert (account["email"], account["roles"]) == ("Sam@example.com", [])
+
+
+def test_a02_a_sender_in_letters_is_converted_and_one_that_is_no_address_stops_the_start(run: Run) -> None:
+    """A sender at a domain in letters sends from the A-label; one that is no address is named with its setting."""
+    made(run)
+    sent = run("user", "reset", "ada@example.com", "--mail", "file:out", "--mail-from", "login@müller.example")
+    assert sent.code == 0, sent.err
+    (mail,) = Path("out").glob("*.eml")
+    assert "From: login@xn--mller-kva.example" in mail.read_text()
+    wrong = run("user", "reset", "ada@example.com", environment={"DUTCHDOOR_MAIL_FROM": "a@example.com, b@example.com"})
+    assert wrong.code != 0
+    assert "DUTCHDOOR_MAIL_FROM" in wrong.err
 
 
 def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ The members of this package each carry mail one way (console, file, SMTP); `temp
 
 from __future__ import annotations
 
+import re
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
@@ -12,18 +14,17 @@ from typing import Protocol
 
 import msgspec
 
-from dutchdoor.errors import InvalidInput
+from dutchdoor.errors import InvalidInput, Misconfigured
+from dutchdoor.model.email_address import mailbox
 
-__all__ = ["Mail", "Transport", "as_message"]
-
-_ADDRESS_AT_MOST = 320  # 64 before the @ and 255 after it, RFC 5321
+__all__ = ["Mail", "Transport", "as_message", "sender_of"]
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
     """One message to one person. `text` and `html` hold a one-time link and stay out of `repr`.
 
     Raises:
-        InvalidInput: `to` or `subject` holds a line break or another control character, or `to` is not one address.
+        InvalidInput: `to` is not one address as `mailbox` writes it, or `subject` is not one line of text.
     """
 
     to: str
@@ -32,12 +33,15 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     html: str
 
     def __post_init__(self) -> None:
-        # A line break in a header is a second header: "victim@example.com\r\nBcc: everyone@example.com".
-        for field, value in (("to", self.to), ("subject", self.subject)):
-            if not value or not value.isprintable():
-                raise InvalidInput("A mail header must be one line of text.", field=field)
-        # A comma, a bracket or a space would make a list, a display name or a second address of it.
-        if len(self.to) > _ADDRESS_AT_MOST or self.to.count("@") != 1 or any(c in self.to for c in ' ,;:<>()[]"\\'):
+        # A line break in a header is a second header: "victim@example.com\r\nBcc: everyone@example.com". An encoded
+        # word is decoded by the library that writes the header, and may hold anything.
+        if not self.subject or not self.subject.isprintable() or "=?" in self.subject:
+            raise InvalidInput("A mail header must be one line of text.", field="subject")
+        try:
+            is_plain = mailbox(self.to) == self.to
+        except InvalidInput:
+            is_plain = False
+        if not is_plain:
             raise InvalidInput("This is not one plain e-mail address.", field="to")
 
     def __repr__(self) -> str:
@@ -56,14 +60,35 @@ class Transport(Protocol):
         ...
 
 
-def as_message(mail: Mail, *, sender: str, now: float) -> EmailMessage:
+def sender_of(text: str) -> Address:
+    """Read whom mail is from: `login@example.com`, or `Example <login@example.com>`. The domain may be in letters.
+
+    Raises:
+        Misconfigured: it is not one address.
+    """
+    found = _SENDER.fullmatch(text.strip())
+    try:
+        if found is None or not text.isprintable():
+            raise InvalidInput("Write one address, or a name and an address in angle brackets.")
+        local, _, domain = mailbox(found[2] or found[3], any_host=True).partition("@")
+    except InvalidInput as exc:
+        raise Misconfigured(message=f"Mail cannot be sent from this address. {exc}") from None
+    return Address(display_name=(found[1] or "").strip().strip('"'), username=local, domain=domain)
+
+
+_SENDER = re.compile(r"(?:([^<>]*)<([^<>]+)>|([^<>]+))")
+
+
+def as_message(mail: Mail, *, sender: Address, now: float) -> EmailMessage:
     """Write a mail as RFC 5322 text with both bodies, the plain one first."""
     message = EmailMessage(policy=SMTP)
+    # Addresses in parts: text would be parsed again, and what a parser finds in it is not what we judged.
     message["From"] = sender
-    message["To"] = mail.to
+    local, _, domain = mail.to.partition("@")
+    message["To"] = Address(username=local, domain=domain)
     message["Subject"] = mail.subject
     message["Date"] = formatdate(now)
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].rstrip(">") or "localhost")
+    message["Message-ID"] = make_msgid(domain=sender.domain)
     # Out-of-office replies to an automatic message would tell the sender's mailbox who is away (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.text)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.mail import Mail, as_message
+from dutchdoor.mail import Mail, as_message, sender_of
 
 __all__ = ["FileTransport"]
 
@@ -19,7 +19,7 @@ class FileTransport:
     """Writes `<milliseconds>-<random>.eml`, readable by the owner alone. Names sort by time."""
 
     def __init__(self, directory: Path, *, sender: str, clock: Callable[[], float] = time.time) -> None:
-        self._directory, self._sender, self._clock = directory, sender, clock
+        self._directory, self._sender, self._clock = directory, sender_of(sender), clock
 
     async def send(self, message: Mail) -> None:
         now = self._clock()

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 
 from dutchdoor.errors import Misconfigured, Unavailable
-from dutchdoor.mail import Mail, as_message
+from dutchdoor.mail import Mail, as_message, sender_of
 
 __all__ = ["SmtpTransport"]
 
@@ -34,12 +34,12 @@ class SmtpTransport:
     """A `Transport` to one mail server. A connection for each message: this server sends few.
 
     Raises:
-        Misconfigured: the address names no host, or another scheme, or has a path.
+        Misconfigured: the address names no host, or another scheme, or has a path; or mail cannot be from `sender`.
     """
 
     def __init__(self, url: str, *, sender: str, clock: Callable[[], float] = time.time) -> None:
         """Take `smtps://user:password@host:port` or `smtp://...`; user and password percent-encoded."""
-        self._sender, self._clock = sender, clock
+        self._sender, self._clock = sender_of(sender), clock
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -75,7 +75,8 @@ class SmtpTransport:
         )
         try:
             async with asyncio.timeout(_SEND_FOR), client:
-                await client.send_message(content)
+                # Named here and not read from the headers: what a parser finds there may be another mailbox.
+                await client.send_message(content, sender=self._sender.addr_spec, recipients=[message.to])
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise Unavailable(_why(error)) from None
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidInput
+from dutchdoor.model.email_address import canonical, mailbox
 from dutchdoor.model.ids import new_id
 
 __all__ = ["Account", "Credential", "bare_account", "new_account", "with_roles"]
@@ -23,9 +24,9 @@ class Account(Struct, frozen=True, kw_only=True):
 
     subject: str
     email: str | None
-    """Canonical spelling, unique. None for an account whose directory is elsewhere."""
+    """What it is found by (`canonical`), unique. None for an account whose directory is elsewhere."""
     address: str | None
-    """As its owner typed it; where mail goes."""
+    """Where mail goes (`mailbox`). It differs from `email` by ASCII case at most."""
     name: str
     roles: tuple[str, ...]
     status: Literal["active", "disabled"]
@@ -55,13 +56,12 @@ class Credential(Struct, frozen=True, kw_only=True):
         return f"Credential(subject={self.subject!r}, method={self.method!r})"
 
 
-def new_account(
-    *, email: str, address: str, name: str, now: float, roles: tuple[str, ...] = (), verified: bool = False
-) -> Account:
+def new_account(*, address: str, name: str, now: float, roles: tuple[str, ...] = (), verified: bool = False) -> Account:
+    """Create an account for a mailbox. Raises `InvalidInput` for what is no address."""
     return Account(
         subject=new_id(),
-        email=email,
-        address=address,
+        email=canonical(address),
+        address=mailbox(address),
         name=name,
         roles=roles,
         status="active",

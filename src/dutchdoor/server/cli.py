@@ -29,7 +29,7 @@ _COMMANDS = {
     "audit": "audit",
     "check": "check",
     "client": "client",
-    "import": "bring",
+    "import": "import_users",
     "key": "key",
     "migrate": "migrate",
     "restored": "restored",

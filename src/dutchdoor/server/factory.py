@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 from dutchdoor.auth import Auth, read_or_make_master_key
 from dutchdoor.credentials.hashing import available_cores
 from dutchdoor.credentials.password import PROFILES, PasswordHasher
-from dutchdoor.errors import InvalidKey, Misconfigured
-from dutchdoor.mail import Transport
+from dutchdoor.errors import InvalidInput, InvalidKey, Misconfigured
+from dutchdoor.mail import Transport, sender_of
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.file import FileTransport
 from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.model.email_address import mailbox
 from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.server.config import Settings
 from dutchdoor.stores.base import Store
@@ -85,8 +86,11 @@ def _master_keys(settings: Settings) -> MasterKeys:
 def _mail(settings: Settings) -> Transport:
     url = settings.mail.reveal()
     scheme, _, rest = url.partition(":")
-    host = urlsplit(settings.public_url or "").hostname or "localhost"
-    sender = settings.mail_from or f"noreply@{host}"
+    sender = settings.mail_from or _noreply(settings.public_url)
+    try:
+        sender_of(sender)
+    except Misconfigured as exc:
+        raise _wrong(f"{settings.source('mail_from')}: {exc}") from None
     if scheme == "console" and not rest.strip("/"):
         return ConsoleTransport()
     if scheme == "file" and rest.strip("/"):
@@ -95,6 +99,14 @@ def _mail(settings: Settings) -> Transport:
         return SmtpTransport(url, sender=sender)
     # Not repeated: what stands there may be a password.
     raise _wrong(f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465.")
+
+
+def _noreply(public_url: str | None) -> str:
+    host = urlsplit(public_url or "").hostname or "localhost"
+    try:
+        return mailbox(f"noreply@{host}", any_host=True)
+    except InvalidInput:  # an address in brackets
+        return "noreply@localhost"
 
 
 def _wrong(text: str) -> Misconfigured:

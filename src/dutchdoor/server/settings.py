@@ -401,7 +401,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="mail_from",
         group="Mail and names",
         kind="text",
-        does="The sender of mail, such as login@example.com.",
+        does="The sender of mail, such as login@example.com or 'Example <login@example.com>'.",
         why="Unset: noreply at the host of the public URL.",
     ),
     Setting(

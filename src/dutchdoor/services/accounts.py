@@ -119,7 +119,7 @@ class Directory:
         await self._take(by_address(self.limits.register_by_address, client.networks))
         password = self._acceptable(password, key, name)
         if not self.policy.require_verified_email:
-            return await self._add(key, email, name, await self.hasher.hash(password), client=client)
+            return await self._add(email, name, await self.hasher.hash(password), client=client)
         await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(key))])
         # The hash is made either way, or the time taken would tell whose address is known.
         encoded = await self.hasher.hash(password)
@@ -128,7 +128,7 @@ class Directory:
 
     async def _register_quietly(self, key: str, email: str, name: str, encoded: str, client: Client) -> None:
         try:
-            account = await self._add(key, email, name, encoded, client=client)
+            account = await self._add(email, name, encoded, client=client)
         except Taken:
             found = await self.store.account_by_email(key)
             if found is not None and found.address:
@@ -137,12 +137,12 @@ class Directory:
         await self._send_verification(account, client)
 
     async def _add(
-        self, key: str, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
+        self, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
         verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
         how: EventName = "account_created",
     ) -> Account:  # fmt: skip
         now = self.clock()
-        account = new_account(email=key, address=email.strip(), name=name, now=now, roles=roles, verified=verified)
+        account = new_account(address=email, name=name, now=now, roles=roles, verified=verified)
         if disabled:
             account = replace(account, status="disabled")
         changes: list[Change] = [Add(account), *also]
@@ -173,9 +173,7 @@ class Directory:
         """
         key = canonical(email)
         encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
-        account = await self._add(
-            key, email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor
-        )
+        account = await self._add(email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor)
         if encoded is None:
             await self.send_reset(account, client=client, actor=actor)
         return account
@@ -195,10 +193,8 @@ class Directory:
 
         Raises `Taken`, and `InvalidInput` for a hash of a kind we refuse (plain MD5, SHA-1) or do not know.
         """
-        key = canonical(email)
         encoded = None if encoded is None else imported(encoded)
         return await self._add(
-            key,
             email,
             name,
             encoded,
@@ -554,7 +550,7 @@ class Directory:
         key = canonical(email)
         encoded = await self.hasher.hash(self._acceptable(password, key, name))
         return await self._add(
-            key, email, name, encoded, client=client, roles=("admin",), verified=True,
+            email, name, encoded, client=client, roles=("admin",), verified=True,
             # The others too: of two people with two links one finds his gone, and is refused.
             also=[Take(stored.id), Discard("", "setup")],
         )  # fmt: skip

@@ -95,7 +95,7 @@ PATIENCE = 60.0
 
 
 def an_account(name: str = "ada") -> Account:
-    return new_account(email=f"{name}@example.com", address=f"{name}@Example.com", name=name.title(), now=NOW)
+    return new_account(address=f"{name}@Example.com", name=name.title(), now=NOW)
 
 
 def a_session(account: Account, now: float = NOW, **changes: Any) -> Session:

@@ -21,7 +21,7 @@ Email = Annotated[
     str,
     Meta(
         max_length=320,
-        description="An e-mail address; every spelling of it is one account.",
+        description="An e-mail address with an ASCII name before the @; in any case of its letters it is one account.",
         extra_json_schema={"format": "email"},
     ),
 ]

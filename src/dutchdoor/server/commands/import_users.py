@@ -23,7 +23,7 @@ from dutchdoor.server.options import NOBODY, as_json, settings_from, with_auth, 
 from dutchdoor.server.terminal import print_json, say
 from dutchdoor.server.user_import import Incoming, Refused, read_lines
 
-__all__ = ["bring"]
+__all__ = ["import_users"]
 
 AT_ONCE = 500
 """Accounts written together: the store commits what waits as one transaction."""
@@ -57,7 +57,9 @@ class Tally(Struct, kw_only=True):
 )
 @as_json
 @with_settings("database", "master_key")
-def bring(file: str, *, dry_run: bool, verified: bool, refused_to: str | None, as_json: bool, **options: Any) -> None:
+def import_users(
+    file: str, *, dry_run: bool, verified: bool, refused_to: str | None, as_json: bool, **options: Any
+) -> None:
     """Import accounts with their password hashes, from FILE or from - (standard input).
 
     CSV with a header or JSON lines, with the columns email, password_hash, name, roles (words with spaces between
