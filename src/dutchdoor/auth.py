@@ -25,6 +25,7 @@ from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
+from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.http_client import CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy
@@ -45,7 +46,7 @@ from dutchdoor.web.http import BadRequest
 from dutchdoor.web.origin import SAFE_METHODS, is_handshake
 from dutchdoor.web.user_agent import UserAgentReader
 
-__all__ = ["Auth", "is_closed_to_others", "read_or_make_master_key"]
+__all__ = ["Auth", "read_or_make_master_key"]
 
 TIDY_EVERY = 3600.0
 """Seconds between two looks for what expired."""
@@ -273,21 +274,17 @@ def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
             made.flush()
             os.fsync(made.fileno())
     try:
-        if not is_closed_to_others(file.stat()):
-            raise _unusable(f"The master key file {file.name} can be read by others. Close it: chmod 600 {file.name}")
-        content = file.read_text()
+        with file.open() as opened:
+            # Of the file that was opened, and not of its name: the name may lead elsewhere a moment later.
+            found = os.fstat(opened.fileno())
+            if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
+                raise _unusable(
+                    f"The master key file {file.name} can be read by others. Close it: chmod 600 {file.name}"
+                )
+            content = opened.read()
     except OSError as exc:
         raise _unusable(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
     return MasterKeys.parse(content)
-
-
-def is_closed_to_others(file: os.stat_result) -> bool:
-    """Whether a secret's file is for whom it was put there alone.
-
-    One of our own must be closed to everybody else. One that is somebody else's was handed to us, and the group is how:
-    Kubernetes gives a pod's secrets to its fsGroup, systemd gives a credential to the service (its ACL shows as group).
-    """
-    return file.st_mode & (0o077 if file.st_uid == os.geteuid() else 0o037) == 0
 
 
 def _unusable(text: str) -> Misconfigured:

@@ -29,8 +29,8 @@ from tests.running import free_port
 from tests.server.certificates import write_certificate
 from tests.server.running import Running, clean_environment, command, running
 
-from dutchdoor.auth import is_closed_to_others
 from dutchdoor.model.audit_events import EventName
+from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.check import findings
 from dutchdoor.server.cli import cli
@@ -132,13 +132,12 @@ def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
     file = tmp_path / "master_key"
     file.write_text("x")
     file.chmod(0o440)
-    assert not is_closed_to_others(file.stat())
+    us = os.geteuid()
+    assert not is_closed_to_others(file.stat().st_mode, us, us)
     file.chmod(0o600)
-    assert is_closed_to_others(file.stat())
-    whose = list(file.stat())
+    assert is_closed_to_others(file.stat().st_mode, us, us)
     for mode, closed in ((0o100440, True), (0o100400, True), (0o100444, False), (0o100460, False)):
-        whose[0], whose[4] = mode, os.geteuid() + 1
-        assert is_closed_to_others(os.stat_result(whose)) is closed
+        assert is_closed_to_others(mode, us + 1, us) is closed
 
 
 def test_every_metric_that_operators_are_told_of_exists() -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import bcrypt
 import click
 import pytest
+from msgspec.structs import replace
 from tests.server.running import clean_environment, command
 
 from dutchdoor.auth import Auth
@@ -24,9 +26,11 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.revocation.node_messages import NodeRow
+from dutchdoor.server import cli as cli_module
 from dutchdoor.server.cli import cli, main
 from dutchdoor.server.fences import Fenced, say_fence
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.stores.base import Swap
 
 PASSWORD = "a quiet heron at dusk"
 
@@ -91,6 +95,50 @@ def test_c12_the_first_administrator_by_command(run: Run) -> None:
     assert "No session is live." in run("user", "show", account["id"]).out
 
 
+STEERS = "Ada\x9b2J\u202egnp.exe\x1b[2J\N{LANGUAGE TAG}\u2028"
+
+
+def test_p12_no_name_steers_a_terminal(run: Run) -> None:
+    """A name with 7-bit or 8-bit control characters, or characters that reverse the text after them, is printed without
+    them: escaped in JSON, so that a program reads the name as it is, and replaced in a table.
+    """
+    account = made(run)
+
+    async def rename() -> None:
+        async with auth_here() as auth:
+            found = await auth.store.account(account["id"])
+            assert found is not None
+            await auth.store.commit(Swap(replace(found, name=STEERS, address=f"{STEERS}@example.com")))
+
+    asyncio.run(rename())
+    for words in (
+        ("list",),
+        ("show", account["id"]),
+        ("disable", account["id"], "--no-wait"),
+        ("enable", account["id"]),
+    ):
+        ran = run("user", *words)
+        assert ran.code == 0, ran.err
+        assert "Ada?2J?gnp.exe?[2J??" in ran.out
+        assert all(line.isprintable() for line in ran.out.split("\n"))
+    for words in (("list",), ("show", account["id"]), ("enable", account["id"])):
+        ran = run("user", *words, "--json")
+        assert all(line.isprintable() for line in ran.out.split("\n"))
+        (row,) = ran.json if words == ("list",) else (ran.json,)
+        assert row["name"] == STEERS
+
+
+def test_p12_every_command_prints_through_one_place() -> None:
+    """No command writes to the terminal but by the functions that take out what steers it."""
+    folder = Path(cli_module.__file__).parent
+    printing = [
+        path.name
+        for path in folder.rglob("*.py")
+        if re.search(r"click\.s?echo|click\.secho|\bprint\(", path.read_text()) and path.name != "terminal.py"
+    ]
+    assert printing == []
+
+
 def test_a_password_is_never_an_argument(run: Run) -> None:
     """No command takes a password or another secret by value: every user of the machine could read it."""
     assert run("user", "create", "a@example.com", "--password", "x" * 20).code == 2
@@ -136,12 +184,15 @@ def test_what_cannot_be_done_is_one_sentence(run: Run, arguments: tuple[str, ...
     [
         (("user", "list"), "There is no database dutchdoor.db"),
         (("user", "list", "--database", "memory:"), "memory:"),
-        (("user", "list", "--database", "postgres://u:canary@h/d"), "no store"),
+        (("user", "list", "--database", "mysql://u@h/d"), "no store"),
+        (("user", "list", "--database", "postgresql://u:canary@h/d"), "DUTCHDOOR_DATABASE"),
         (("user", "role", "ada@example.com"), "--none"),
         (("session", "end"), "--user"),
         (("audit", "--name", "nonsense"), "no event"),
         (("audit", "--since", "yesterday"), "duration"),
-        (("migrate", "--to", "postgres://u:canary@h/d"), "--from"),
+        (("migrate", "--to", "postgresql://u@h/d"), "--from"),
+        (("migrate", "--to", "postgresql://u:canary@h/d"), "DUTCHDOOR_MOVE_TO"),
+        (("migrate", "--from", "postgresql://u:canary@h/d", "--to", "sqlite:///x.db"), "DUTCHDOOR_MOVE_FROM"),
         (("serve", "--config", "none.toml"), "none.toml"),
         (("serve", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),

@@ -185,16 +185,30 @@ def test_p09_placeholders_and_short_secrets_are_refused(text: str) -> None:
     assert text not in str(caught.value)
 
 
-def test_the_mail_servers_password_is_no_argument() -> None:
-    """Everybody on the machine can see arguments: with a password in it, --mail is refused, and what to do instead is
-    said. In the environment it is fine, and so is an address without one.
+@pytest.mark.parametrize(
+    ("name", "url", "without"),
+    [
+        ("mail", "smtps://user:canary@mail.example.com", "smtps://mail.example.com"),
+        ("database", "postgresql://door:canary@db/door", "postgresql://door@db/door"),
+        ("database", "postgresql://door@db/door?password=canary", "postgresql://door@db/door?sslmode=require"),
+        ("redis", "redis://:canary@cache", "redis://cache"),
+        (
+            "redis",
+            "redis+sentinel://one,two/service?sentinel_password=canary",
+            "redis+sentinel://one,two/service",
+        ),
+    ],
+)
+def test_p11_a_password_is_no_argument(name: str, url: str, without: str) -> None:
+    """A URL with a password is refused as an argument, which every user of the machine sees in the list of processes;
+    the message names the variable. The environment may hold it, and a URL without a password may be an argument.
     """
-    url = "smtps://user:canary@mail.example.com"
-    with pytest.raises(Misconfigured, match="DUTCHDOOR_MAIL, or in a file: --mail-file") as refused:
-        read_settings({"mail": url}, {})
+    assert {setting.name for setting in SETTINGS if setting.kind == "url"} == {"mail", "database", "redis"}
+    with pytest.raises(Misconfigured, match=f"--{name} .* DUTCHDOOR_{name.upper()}") as refused:
+        read_settings({name: url}, {})
     assert "canary" not in str(refused.value)
-    assert read_settings({}, {"DUTCHDOOR_MAIL": url}).mail.reveal() == url
-    assert read_settings({"mail": "smtps://mail.example.com"}, {})
+    assert getattr(read_settings({}, {f"DUTCHDOOR_{name.upper()}": url}), name).reveal() == url
+    assert read_settings({name: without}, {})
 
 
 def test_nothing_secret_in_repr_or_messages(tmp_path: Path) -> None:

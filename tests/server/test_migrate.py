@@ -460,7 +460,7 @@ async def test_a_server_that_runs_on_the_source_is_noticed(tmp_path: Path) -> No
     with running(tmp_path) as server_process:
         assert server_process.url
         for pair in (("dutchdoor.db", "new.db"), ("other.db", "dutchdoor.db")):
-            (tmp_path / "other.db").touch()
+            (tmp_path / "other.db").touch(0o600)
             urls = [f"sqlite:///{tmp_path / name}" for name in pair]
             ran = await asyncio.to_thread(migrate, "--from", urls[0], "--to", urls[1])
             assert ran.returncode == 1

@@ -518,6 +518,50 @@ async def test_the_files_are_their_owners_alone(path, store):
     assert modes == dict.fromkeys(["test.db", "test.db-wal", "test.db-shm", "test.db-head"], 0o600)
 
 
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-head"])
+@pytest.mark.parametrize("mode", [0o666, 0o644, 0o620, 0o604])
+async def test_p10_a_file_that_others_can_read_or_change_is_refused(path, end, mode):
+    """A database of which another user of the machine can read or change any file is not opened, by the rule for the
+    file of master keys; the message names the file and what closes it.
+    """
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    file = Path(f"{path}{end}")
+    file.touch()
+    file.chmod(mode)
+    with pytest.raises(Misconfigured) as refused:
+        await store.open()
+    assert f"chmod 600 {file}" in str(refused.value)
+    file.chmod(0o600)
+    await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-head"])
+@pytest.mark.parametrize("lost", [True, False])
+async def test_p10_a_link_beside_the_database_is_not_followed(path, tmp_path, end, lost):
+    """A link that another user of the machine puts where a file of the database belongs makes us neither overwrite nor
+    create what it leads to.
+    """
+    target, link = tmp_path / "target", Path(f"{path}{end}")
+    if not lost:
+        target.write_text("of somebody else")
+        target.chmod(0o600)
+    link.symlink_to(target)
+    with pytest.raises(Misconfigured) as refused:
+        await SqliteStore(path).open()
+    assert str(link) in str(refused.value)
+    assert target.read_text() == "of somebody else" if not lost else not target.exists()
+
+
+async def test_p10_a_pipe_in_place_of_the_head_is_refused(path):
+    """What is no file is refused, and is not waited for."""
+    os.mkfifo(f"{path}-head", 0o600)
+    with pytest.raises(Misconfigured):
+        await SqliteStore(path).open()
+
+
 async def test_a_session_is_found_by_its_key(path, store):
     """Look-ups use indexes: none of the reads of a request scans a table, and live sessions have a small index."""
     plans = {
@@ -567,6 +611,7 @@ async def test_a_file_that_is_not_ours_is_not_touched(path, kind):
         with sqlite3.connect(path) as other:
             other.execute("CREATE TABLE migrations (id)" if kind == "application" else "CREATE TABLE users (id)")
         other.close()
+    path.chmod(0o600)
     before = path.read_bytes()
     with pytest.raises(Misconfigured):
         await SqliteStore(path).open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography import x509
 from msgspec import Struct
 
-from dutchdoor.auth import is_closed_to_others
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.config import Settings, holds_password
@@ -30,6 +31,8 @@ LEASE_AT_MOST = 60.0
 LEFT_FOR_VERIFIERS = 0.6, 0.8
 """What a verifier holds of a lease: a node grants from what is left of its own."""
 PASSWORD_ALONE = 15
+FILES = "", "-wal", "-shm", "-head"
+"""What the names of a SQLite database's files end with."""
 RENEW_BEFORE = 14 * DAY
 WIDE = {4: 16, 6: 48}
 """Prefix lengths below which a network is too many machines to be one's own proxies."""
@@ -56,7 +59,6 @@ def findings(settings: Settings) -> list[Finding]:
         *_people(settings),
         *_keeping(settings),
         *_ways(settings),
-        *_arguments(settings),
         *_files(settings),
     ]
     return sorted(found, key=lambda each: not each.matters)
@@ -280,22 +282,10 @@ def _is_here(host: str) -> bool:
         return host in {"", "localhost"}
 
 
-def _arguments(settings: Settings) -> Iterator[Finding]:
-    for name, url in (("database", settings.database), ("redis", settings.redis)):
-        if settings.source(name) == f"--{name}" and holds_password(url):
-            yield Finding(
-                setting=name,
-                what=f"The password of the {name} is among the arguments.",
-                why="Everybody on this machine can see those. Give it as "
-                f"DUTCHDOOR_{name.upper()}, or in a file: --{name}-file.",
-                matters=_production(settings),
-            )
-
-
 def _files(settings: Settings) -> Iterator[Finding]:
     database = sqlite_file(settings)
     secret_files = [
-        *([("database", database.with_name(database.name + end)) for end in ("", "-wal", "-shm")] if database else []),
+        *([("database", database.with_name(database.name + end)) for end in FILES] if database else []),
         *([("master_key_file", Path(settings.master_key_file))] if settings.master_key is None else []),
         *([("tls_key", Path(settings.tls_key))] if settings.tls_key else []),
         *([("config", Path(settings.config_file))] if settings.config_file else []),
@@ -307,7 +297,8 @@ def _files(settings: Settings) -> Iterator[Finding]:
             continue  # not made yet, or said elsewhere
         # A configuration file is no secret unless one stands in it; but one that others may change decides for us.
         public = setting == "config" and not _holds_a_secret(settings, path)
-        if found.st_mode & 0o022 if public else not is_closed_to_others(found):
+        closed = is_closed_to_others(found.st_mode, found.st_uid, os.geteuid())
+        if found.st_mode & 0o022 if public else not closed:
             yield Finding(
                 setting=setting,
                 what=f"{path.name} can be {'changed' if public else 'read'} by other users of this machine.",

@@ -17,6 +17,7 @@ from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured
 from dutchdoor.server.options import settings_from, with_settings
 from dutchdoor.server.serve import serve as run_server
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.server.terminal import say
 
 __all__ = ["cli", "main"]
 
@@ -91,7 +92,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)
     except OSError as exc:
-        click.echo(f"dutchdoor: {exc.filename or 'the system'}: {exc.strerror}.", err=True)
+        say(f"dutchdoor: {exc.filename or 'the system'}: {exc.strerror}.")
         sys.exit(FAILED)
 
 
@@ -99,5 +100,5 @@ def _end(error: DutchdoorError, code: int) -> None:
     # These say to a stranger over HTTP less than the person at the terminal needs.
     terse = isinstance(error, Conflict | InvalidKey | Misconfigured | NotFound | Unavailable)
     text = error.reason if terse and error.reason and str(error) == type(error).message else str(error)
-    click.echo(f"dutchdoor: {text}", err=True)
+    say(f"dutchdoor: {text}")
     sys.exit(code)

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,7 +23,15 @@ from dutchdoor.jose.weak_secrets import is_known_leaked
 from dutchdoor.model.policy import PRESETS, Policy
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, Setting
 
-__all__ = ["DEFAULT_MASTER_KEY_FILE", "Secret", "Settings", "duration", "holds_password", "read_settings"]
+__all__ = [
+    "DEFAULT_MASTER_KEY_FILE",
+    "Secret",
+    "Settings",
+    "duration",
+    "holds_password",
+    "read_settings",
+    "refuse_argument",
+]
 
 DEFAULT_MASTER_KEY_FILE = "dutchdoor.jose.jwk"
 
@@ -356,15 +364,22 @@ def _policy(read: Mapping[str, object]) -> Policy:
 def _check(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise _wrong("--tls-cert and --tls-key belong together: set both or neither.")
-    if settings.source("mail") == "--mail" and holds_password(settings.mail):
-        raise _wrong(
-            "--mail has a password in it, and everybody on this machine can see the arguments of a program. Give it as "
-            "DUTCHDOOR_MAIL, or in a file: --mail-file."
-        )
+    for setting in SETTINGS:
+        if setting.kind == "url" and settings.source(setting.name) == setting.option:
+            refuse_argument(getattr(settings, setting.name), setting.option, setting.variable)
     for name, least in (("metrics_token", 16), ("pepper", 16)):
         secret: Secret | None = getattr(settings, name)
         if secret is not None:
             refuse_unfit(secret, settings.source(name), least=least)
+
+
+def refuse_argument(url: Secret | None, option: str, variable: str) -> None:
+    """Raises `Misconfigured` for a URL with a password that was given as an argument."""
+    if holds_password(url):
+        raise _wrong(
+            f"{option} has a password in it, and every user of this machine sees the arguments of a program. Give it "
+            f"in the environment as {variable}."
+        )
 
 
 def holds_password(url: Secret | None) -> bool:
@@ -372,9 +387,11 @@ def holds_password(url: Secret | None) -> bool:
     if url is None:
         return False
     try:
-        return urlsplit(url.reveal()).password is not None
+        parts = urlsplit(url.reveal())
+        options = parse_qs(parts.query)
     except ValueError:
         return True
+    return parts.password is not None or any(name.endswith("password") for name in options)
 
 
 def refuse_unfit(secret: Secret, source: str, *, least: int) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
+from dutchdoor.server.terminal import write
 from dutchdoor.services.sessions import Ended
 
 __all__ = ["Fenced", "as_one", "no_wait", "say_fence", "wait_for"]
@@ -54,8 +55,8 @@ def as_one(ended: Sequence[Ended]) -> Ended:
 def say_fence(fenced: Fenced) -> None:
     """Print the state of a fence, for a person."""
     if fenced.fenced:
-        click.echo("Fenced: no server and no verifier that follows the log accepts it any more.")
+        write("Fenced: no server and no verifier that follows the log accepts it any more.")
     elif fenced.fenced_in_ms is None:
-        click.echo("Not fenced: another log began meanwhile (a restore). Do it again.")
+        write("Not fenced: another log began meanwhile (a restore). Do it again.")
     else:
-        click.echo(f"Not fenced yet: in {fenced.fenced_in_ms / 1000:.1f} s at the latest.")
+        write(f"Not fenced yet: in {fenced.fenced_in_ms / 1000:.1f} s at the latest.")

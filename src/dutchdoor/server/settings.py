@@ -18,7 +18,8 @@ __all__ = ["BY_NAME", "GROUPS", "PREFIX", "SETTINGS", "Kind", "Setting"]
 PREFIX = "DUTCHDOOR_"
 
 Kind = Literal["text", "url", "secret", "path", "list", "count", "duration", "switch"]
-"""`url` may hold a password, so it is kept like a secret, but may be given as an argument; a `secret` may not."""
+"""`url` may hold a password, so it is kept like a secret; without one it may be given as an argument. A `secret` may
+not."""
 
 GROUPS = {
     "Serving": "Where it listens, and what stands in front of it.",

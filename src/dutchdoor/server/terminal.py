@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-__all__ = ["agree", "instant", "plain", "print_json", "print_pairs", "print_table", "say"]
+__all__ = ["agree", "instant", "plain", "print_json", "print_pairs", "print_table", "say", "write"]
 
 
 def agree(question: str) -> None:
@@ -30,7 +31,10 @@ def instant(at: float | None) -> str:
 
 
 def print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    # JSON escapes the C0 controls only: 8-bit ones steer a terminal as well, and U+202E reverses what follows it. Such
+    # a character stands in strings alone, where its escape means the same.
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
@@ -41,18 +45,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         return
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for line in ([name.upper() for name in columns], *cells):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
-        click.echo(f"{name.ljust(width)}  {plain(value)}".rstrip())
+        write(f"{name.ljust(width)}  {plain(value)}".rstrip())
+
+
+def write(text: str = "", *, err: bool = False) -> None:
+    """Print lines of text for people, with nothing in them that steers a terminal."""
+    click.echo("\n".join(map(plain, text.split("\n"))), err=err)
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal something that is not the result: on standard error."""
-    click.echo(text, err=True)
+    """Print for the person at the terminal what is not the result: on standard error."""
+    write(text, err=True)
 
 
 def plain(value: object) -> str:

@@ -10,7 +10,8 @@ Attempts counted against limits (`hit`) alone do not wait for the disk: they sur
 may forget the last few.
 
 Beside `x.db` lie `x.db-wal` and `x.db-shm`, which are SQLite's, and `x.db-head`, which is ours (see `_Head`). None of
-them may be moved or deleted while a process has the database open.
+them may be moved or deleted while a process has the database open. All of them are for their owner alone: one that
+other users can read or change is refused.
 
 Left out: databases in memory (`stores/memory.py` is that), and file systems shared over a network, on which the
 write-ahead log does not work.
@@ -22,11 +23,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import mmap
 import os
 import sqlite3
+import stat
 import sys
 import threading
 import time
@@ -46,6 +49,7 @@ from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailabl
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.ids import encode, packed
 from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken
@@ -450,8 +454,16 @@ class _Head:
 
     def __init__(self, path: Path, log_epoch: int, seq: int) -> None:
         """Map the words and set them. The caller holds the write lock."""
-        file = os.open(path.with_name(path.name + "-head"), os.O_RDWR | os.O_CREAT, 0o600)
+        # Never through a link: what it leads to would be overwritten.
+        head = path.with_name(path.name + "-head")
         try:
+            file = os.open(head, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                raise _planted(head) from None
+            raise
+        try:
+            _refuse_open(head, os.fstat(file), path.stat().st_uid)
             # Written and not just lengthened: a page of a sparse file, first touched on a full disk, kills the process.
             words = log_epoch.to_bytes(8, sys.byteorder) + seq.to_bytes(8, sys.byteorder)
             os.pwrite(file, words, 0)
@@ -1212,6 +1224,10 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
             # SQLite's locks on it: so POSIX has it, and so databases are corrupted.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            owner = path.stat().st_uid
+            for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+                with contextlib.suppress(FileNotFoundError):
+                    _refuse_open(file, file.lstat(), owner)
             if to_move:
                 _refuse_company(path)
             connection = _connect(path, wait=_OPEN_FOR)
@@ -1231,6 +1247,22 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
             raise _unavailable(exc) from exc
         except OSError as exc:
             raise Unavailable(f"{path}: {exc.strerror}") from exc
+
+
+def _refuse_open(file: Path, found: os.stat_result, owner: int) -> None:
+    """Refuse what other users of this machine can read or change, by the rule for the file of master keys, and what
+    another user than the database's owner put beside it. Raises `Misconfigured`.
+    """
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
+        raise _planted(file)
+    if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
+        text = f"The database file {file} can be read or changed by others. Close it: chmod 600 {file}"
+        raise Misconfigured(text, message=text)
+
+
+def _planted(file: Path) -> Misconfigured:
+    text = f"{file} is a link or another user's, and is not used as a file of the database. See who made it; remove it."
+    return Misconfigured(text, message=text)
 
 
 def _refuse_company(path: Path) -> None:

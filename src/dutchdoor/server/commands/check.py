@@ -11,7 +11,7 @@ from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.check import findings, revocation_window
 from dutchdoor.server.options import as_json, settings_from, with_settings
 from dutchdoor.server.settings import SETTINGS
-from dutchdoor.server.terminal import print_json
+from dutchdoor.server.terminal import print_json, write
 
 __all__ = ["check"]
 
@@ -37,10 +37,8 @@ def check(*, as_json: bool, **options: Any) -> None:
         )
     else:
         for each in found:
-            click.echo(
-                f"{'UNSAFE ' if each.matters else 'consider'}  {each.setting}: {each.what}\n          {each.why}"
-            )
+            write(f"{'UNSAFE ' if each.matters else 'consider'}  {each.setting}: {each.what}\n          {each.why}")
         if not found:
-            click.echo("Nothing unsafe was found.")
-        click.echo(revocation_window(settings))
+            write("Nothing unsafe was found.")
+        write(revocation_window(settings))
     sys.exit(1 if any(each.matters for each in found) else 0)

@@ -13,7 +13,7 @@ from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
+from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
 from dutchdoor.stores.base import Add, Log, Remove
 
 __all__ = ["client"]
@@ -106,4 +106,4 @@ def remove(client_id: str, *, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"client_id": client_id, "removed": True})
     else:
-        click.echo("Removed.")
+        write("Removed.")

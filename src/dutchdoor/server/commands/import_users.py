@@ -20,7 +20,7 @@ from dutchdoor.credentials.legacy import recognise
 from dutchdoor.errors import InvalidInput, Taken
 from dutchdoor.model.email_address import canonical
 from dutchdoor.server.options import NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import print_json, say
+from dutchdoor.server.terminal import print_json, say, write
 from dutchdoor.server.user_import import Incoming, Refused, read_lines
 
 __all__ = ["import_users"]
@@ -183,15 +183,13 @@ def _report(tally: Tally, *, dry_run: bool, as_json: bool, seconds: float) -> No
     if len(tally.refused) > SHOWN_AT_MOST:
         say(f"... and {len(tally.refused) - SHOWN_AT_MOST} more; --refused FILE writes them all.")
     verb = "would be imported" if dry_run else "imported"
-    click.echo(
+    write(
         f"{tally.imported} {verb}, {tally.already_there} there already, {len(tally.refused)} refused, in "
         f"{seconds:.1f} s."
     )
     if tally.disabled:
-        click.echo(f"{tally.disabled} of them are disabled, as they were.")
+        write(f"{tally.disabled} of them are disabled, as they were.")
     if tally.without_password:
-        click.echo(f"{tally.without_password} of them have no password: their owners choose one by a mailed link.")
+        write(f"{tally.without_password} of them have no password: their owners choose one by a mailed link.")
     if tally.privileged:
-        click.echo(
-            f"{tally.privileged} of them had rights there. None was given here: dutchdoor user role EMAIL admin."
-        )
+        write(f"{tally.privileged} of them had rights there. None was given here: dutchdoor user role EMAIL admin.")

@@ -17,7 +17,7 @@ from dutchdoor.model.ids import encode
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import agree, instant, print_json, print_table, say
+from dutchdoor.server.terminal import agree, instant, print_json, print_table, say, write
 from dutchdoor.stores.base import Log, Swap
 
 __all__ = ["key"]
@@ -90,7 +90,7 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(view(row, state_of(row, now)))
     else:
-        click.echo(f"Made {row.kid} ({row.alg}); it signs from {instant(row.signs_at)}.")
+        write(f"Made {row.kid} ({row.alg}); it signs from {instant(row.signs_at)}.")
 
 
 # One kid in 64 begins with a dash, and an emergency is no time to learn of `--`.
@@ -121,7 +121,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
     if as_json:
         print_json({"kid": kid, "state": "revoked", "seq": seq, **fenced.view()})
     else:
-        click.echo(f"{kid} is dead.")
+        write(f"{kid} is dead.")
         say_fence(fenced)
 
 
@@ -167,7 +167,7 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
         print_json({"kty": "oct", "alg": row.alg, "use": "sig", "kid": row.kid, "k": encode(raw)})
     else:
         say(f"{row.kid} ({row.alg}), base64url. It is shown this once.")
-        click.echo(encode(raw))
+        write(encode(raw))
 
 
 @key.command(epilog="Example: (umask 077; dutchdoor key master > dutchdoor.keys)")
@@ -180,5 +180,5 @@ def master() -> None:
             MasterKey.parse(text)
         except Misconfigured:
             continue
-        click.echo(text)
+        write(text)
         return

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from msgspec import Struct
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured
 from dutchdoor.model.audit_events import event
 from dutchdoor.revocation.node_messages import row_of_the_gone
+from dutchdoor.server.config import Secret, refuse_argument
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import print_json, print_pairs, say
+from dutchdoor.server.terminal import print_json, print_pairs, say, write
 from dutchdoor.stores.transfer import KINDS, Kind, LogState, Movable, Tally
 from dutchdoor.stores.urls import make_store, naming
 
@@ -44,9 +46,15 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
 
     `serve` brings the schema up to date by itself. A move copies everything as it stands, so that people stay signed
     in: stop all servers first, give the new ones the same master key. Both can be interrupted at any moment and run
-    again. A URL with a password is better given in DUTCHDOOR_MOVE_FROM and DUTCHDOOR_MOVE_TO, where nobody else sees
-    it.
+    again. A URL with a password is given in DUTCHDOOR_MOVE_FROM or DUTCHDOOR_MOVE_TO, where no other user sees it.
     """
+    context = click.get_current_context()
+    for name, option, variable in (
+        ("source", "--from", "DUTCHDOOR_MOVE_FROM"),
+        ("target", "--to", "DUTCHDOOR_MOVE_TO"),
+    ):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            refuse_argument(Secret(context.params[name]), option, variable)
     if source is not None or target is not None:
         if source is None or target is None or source == target:
             raise _wrong("A move needs --from and --to, two databases. Nothing was done.")
@@ -60,7 +68,7 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
     if as_json:
         print_json({"up_to_date": True, "rows": counts})
         return
-    click.echo("The schema is up to date.")
+    write("The schema is up to date.")
     print_pairs(sorted(counts.items()))
 
 
@@ -247,9 +255,9 @@ def _print_moved(moved: Moved, *, as_json: bool) -> None:
         print_json({"moved": True, **{name: getattr(moved, name) for name in moved.__struct_fields__}})
         return
     if not moved.already:
-        click.echo(f"Everything was moved and compared. A new revocation log has begun: epoch {moved.log_epoch}.")
+        write(f"Everything was moved and compared. A new revocation log has begun: epoch {moved.log_epoch}.")
     print_pairs(sorted(moved.rows.items()))
-    click.echo("Start the servers on the new database, with the same master key; and never again on the old one.")
+    write("Start the servers on the new database, with the same master key; and never again on the old one.")
 
 
 def _wrong(text: str) -> DutchdoorError:

@@ -15,7 +15,7 @@ from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.node_messages import row_of_the_gone
 from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import agree, print_json
+from dutchdoor.server.terminal import agree, print_json, write
 from dutchdoor.stores.base import Log
 from dutchdoor.stores.transfer import Movable
 from dutchdoor.stores.urls import make_store, naming
@@ -59,8 +59,8 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"log_epoch": epoch})
     else:
-        click.echo(f"A new revocation log begins: epoch {epoch}.")
-        click.echo("End again whatever was ended since the backup was made.")
+        write(f"A new revocation log begins: epoch {epoch}.")
+        write("End again whatever was ended since the backup was made.")
 
 
 async def _take_back(url: str) -> None:

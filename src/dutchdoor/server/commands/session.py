@@ -11,7 +11,7 @@ from dutchdoor.errors import NotFound
 from dutchdoor.model.sessions import Session
 from dutchdoor.server.fences import Fenced, as_one, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_table
+from dutchdoor.server.terminal import instant, print_json, print_table, write
 from dutchdoor.services.sessions import Ended
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
@@ -105,5 +105,5 @@ def end(ids: tuple[str, ...], who: str | None, *, no_wait: bool, as_json: bool, 
     if as_json:
         print_json({"ended": count, **fenced.view()})
     else:
-        click.echo(f"Ended {count} session" + ("." if count == 1 else "s."))
+        write(f"Ended {count} session" + ("." if count == 1 else "s."))
         say_fence(fenced)

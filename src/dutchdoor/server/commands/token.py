@@ -15,7 +15,7 @@ from dutchdoor.jose.claims import MAX_TOKEN
 from dutchdoor.jose.inspect import Finding, explain
 from dutchdoor.jose.jwk import KeySet
 from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import plain, print_json
+from dutchdoor.server.terminal import print_json, write
 
 __all__ = ["token"]
 
@@ -91,5 +91,5 @@ def _show(found: list[Finding], *, as_json: bool) -> None:
         print_json(found)
     else:
         for each in found:
-            click.echo(f"{_MARKS[each.level]} {plain(each.text)}")
+            write(f"{_MARKS[each.level]} {each.text}")
     sys.exit(1 if any(each.level == "wrong" for each in found) else 0)

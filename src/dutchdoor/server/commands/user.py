@@ -12,7 +12,7 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
+from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
 
 __all__ = ["user"]
 
@@ -68,7 +68,7 @@ def create(
     if as_json:
         print_json(view(made))
     else:
-        click.echo(f"Made {made.address} ({made.subject}).")
+        write(f"Made {made.address} ({made.subject}).")
 
 
 def _password(*, from_stdin: bool) -> str:
@@ -148,7 +148,7 @@ def show(user: str, *, as_json: bool, **options: Any) -> None:
             ("password", "yes" if has_password else "none yet"),
         )
     )
-    click.echo()
+    write()
     print_table(session_columns, map(session_row, sessions), empty="No session is live.")
 
 
@@ -169,7 +169,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"id": account.subject, "status": "disabled", "ended": count, **fenced.view()})
     else:
-        click.echo(f"{account.address or account.subject} is disabled; {_sessions(count)} ended.")
+        write(f"{account.address or account.subject} is disabled; {_sessions(count)} ended.")
         say_fence(fenced)
 
 
@@ -188,7 +188,7 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(view(account))
     else:
-        click.echo(f"{account.address or account.subject} may sign in again.")
+        write(f"{account.address or account.subject} may sign in again.")
 
 
 @user.command(
@@ -214,7 +214,7 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
     if as_json:
         print_json({**view(account), **fenced.view()})
     else:
-        click.echo(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
+        write(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
         say_fence(fenced)
 
 
@@ -234,7 +234,7 @@ def reset(user: str, *, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"id": account.subject, "mailed_to": account.address})
     else:
-        click.echo(f"A link is on its way to {account.address}.")
+        write(f"A link is on its way to {account.address}.")
 
 
 def _sessions(count: int) -> str:

@@ -17,7 +17,7 @@ from dutchdoor.revocation.messages import MAX_SEQ
 from dutchdoor.revocation.node_messages import LogHead, Rows
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say
+from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
 from dutchdoor.services.fencing import ended
 from dutchdoor.stores.base import Add, Log, Remove, Revoke
 from dutchdoor.web.verifiers import removal_of
@@ -98,7 +98,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
         ((key.name, instant(key.created_at), key.id) for key in keys),
         empty="There are no verifiers.",
     )
-    click.echo()
+    write()
     print_table(
         ("node", "behind", "lease"),
         ((row.id, "in another log" if behind is None else behind, f"{row.lease_for:g} s") for row, behind in nodes),
@@ -128,5 +128,5 @@ def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"name": name, "removed": True, **fenced.view()})
     else:
-        click.echo("Removed.")
+        write("Removed.")
         say_fence(fenced)
