@@ -134,7 +134,7 @@ def test_what_serve_would_not_read_is_refused(safe: dict[str, object]) -> None:
         {"origin": ("https://*.example.com",)},
         {"proxy": ("x",)},
         {"database": "postgresql://db.example.com/"},
-        {"database": "postgres://db.example.com/door"},
+        {"database": "postgres://db.example.com/door?service=door"},
         {"redis": "redis://valkey.example.com:99999"},
     ):
         with pytest.raises(Misconfigured):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import ssl
 import traceback
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from tests.backing import PASSWORD, new_database
 
-from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
+from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, Unavailable
+from dutchdoor.stores import postgres
 from dutchdoor.stores.postgres import PostgresStore, _meant, from_url
 from dutchdoor.stores.urls import make_store, naming
 
@@ -87,7 +90,6 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_called(option):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgres://door:hush@db/door", r"Write postgresql://\.$"),
         ("postgresql+asyncpg://door:hush@db/door", r"Write postgresql://\.$"),
         ("door.db", "begins with sqlite:/// or postgresql://"),
         ("db:5432/door", "begins with sqlite:/// or postgresql://"),
@@ -98,6 +100,108 @@ def test_a_url_as_others_write_it_is_refused_with_ours(url, said):
     with pytest.raises(Misconfigured, match=said) as refused:
         make_store(url)
     assert "hush" not in str(refused.value)
+
+
+HOSTED = (
+    "?sslmode=prefer&channel_binding=prefer&connect_timeout=10&application_name=shop&gssencmode=disable"
+    "&target_session_attrs=read-write&client_encoding=UTF8&keepalives=1&keepalives_idle=30&tcp_user_timeout=5000"
+    "&options=-c%20work_mem%3D5MB"
+)
+
+
+async def test_p13_a_url_as_hosting_providers_write_it_is_used(postgres_url):
+    """`postgres://` and the options of libpq that providers put into DATABASE_URL have their meaning: a connection has
+    that name and those settings of the server, and our own settings stay.
+    """
+    url = postgres_url.replace("postgresql://", "postgres://") + HOSTED
+    store = make_store(url)
+    await store.open()
+    try:
+        asked = "SELECT current_setting('application_name'), current_setting('work_mem'), current_setting('jit')"
+        assert [tuple(row) for row in await store._all(asked)] == [("dutchdoor shop", "5MB", "off")]
+        with pytest.raises(Conflict, match="Another process has this database open"):
+            await make_store(postgres_url).open(to_move=True)
+    finally:
+        await store.close()
+    with pytest.raises(Misconfigured) as refused, naming(f"{url}_absent"):
+        await make_store(url.replace("?", "_absent?")).open()
+    assert "PostgreSQL at 127.0.0.1" in refused.value.reason
+
+
+async def test_p13_what_stands_in_the_options_counts(postgres_url):
+    """Host, user and password may be options, as libpq has them; a host there counts for more than one before it."""
+    parts = urlsplit(postgres_url)
+    options = f"host={parts.hostname}&port={parts.port}&user={parts.username}&password={parts.password}"
+    store = make_store(f"postgres://nowhere.invalid{parts.path}?{options}")
+    await store.open()
+    await store.close()
+
+
+WAITS = ("", 5.0), ("0", 5.0), ("-1", 5.0), ("1", 2.0), ("3", 3.0), ("60", 5.0)
+
+
+@pytest.mark.parametrize(("given", "within"), WAITS)
+async def test_p13_connect_timeout_bounds_the_wait(given, within, monkeypatch):
+    """A connection is waited for no longer than `connect_timeout` says, as libpq reads it, and not longer than without
+    it.
+    """
+    bounds = []
+
+    def noted(seconds):
+        bounds.append(seconds)
+        raise TimeoutError
+
+    monkeypatch.setattr(postgres.asyncio, "timeout", noted)
+    with pytest.raises(Unavailable):
+        await from_url(f"postgresql://door@127.0.0.1:1/door{given and '?connect_timeout='}{given}").open()
+    assert bounds == [within]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("sslmode=require&channel_binding=require", "channel_binding .*sslmode=verify-full&sslrootcert=system"),
+        ("target_session_attrs=standby", "target_session_attrs .*takes writes"),
+        ("gssencmode=require", "gssencmode .*sslmode"),
+        ("client_encoding=latin1", "client_encoding .*Leave it out"),
+        ("require_auth=scram-sha-256", "require_auth .*Leave it out"),
+        ("service=door", "service .*Leave it out"),
+        ("dbname=other", "dbname .*behind the host"),
+        ("schema=public", "schema .*dutchdoor"),
+        ("connection_limit=1", "connection_limit .*Leave it out"),
+        ("sslmode=require&sslrootcert=system", "sslrootcert=system .*verify-full"),
+        ("connect_timeout=soon", "Write postgresql://"),
+        ("pgbouncer=hush", "Write postgresql://"),
+        ("password=hu&sh=1", "Write postgresql://"),
+    ],
+)
+def test_p13_an_option_that_cannot_be_kept_is_refused_by_name(options, said):
+    """What a provider's URL asks for and cannot have is refused with the option's name and what to write instead; what
+    may be a part of a password is not repeated.
+    """
+    with pytest.raises(Misconfigured, match=said) as refused:
+        make_store(f"postgres://door:hush@db/door?{options}")
+    assert not {"hush", "hu", "sh"} & set(re.findall(r"\w+", str(refused.value)))
+
+
+def test_p13_the_machines_authorities_are_a_file(monkeypatch):
+    """`sslrootcert=system` stands for the certificates that this machine trusts, and has the server's name checked."""
+    trusted = ssl.get_default_verify_paths()._replace(cafile=__file__)
+    monkeypatch.setattr(postgres.ssl, "get_default_verify_paths", lambda: trusted)
+    (url,) = make_store("postgres://door@db/door?sslrootcert=system")._make._urls
+    assert dict(parse_qsl(urlsplit(url).query)) == {"sslmode": "verify-full", "sslrootcert": __file__}
+    monkeypatch.setattr(postgres.ssl, "get_default_verify_paths", lambda: trusted._replace(cafile=None))
+    with pytest.raises(Misconfigured, match="Name one"):
+        make_store("postgres://door@db/door?sslrootcert=system")
+
+
+@pytest.mark.parametrize(
+    ("options", "by_transaction"),
+    [("", False), ("?pgbouncer=true", True), ("?pgbouncer=false", False), ("?pooling=session&pgbouncer=true", False)],
+)
+def test_p13_pgbouncer_is_pooling_by_transaction(options, by_transaction):
+    """`pgbouncer=true`, as providers of pools write it, is our `pooling=transaction`."""
+    assert make_store(f"postgres://door@db/door{options}")._make.by_transaction is by_transaction
 
 
 @pytest.mark.parametrize(

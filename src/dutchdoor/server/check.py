@@ -249,9 +249,10 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
 
 def _ways(settings: Settings) -> Iterator[Finding]:
     url = settings.database.reveal()
-    if url.startswith("postgresql:"):
+    if url.startswith("postgres"):
         options = dict(parse_qsl(urlsplit(url).query))
-        if options.get("sslmode") != "verify-full" and _leaves_the_machine(url, options.get("host", "")):
+        checked = options.get("sslmode") == "verify-full" or options.get("sslrootcert") == "system"
+        if not checked and _leaves_the_machine(url, options.get("host", "")):
             yield Finding(
                 setting="database",
                 what="Whose certificate the database shows is not looked at, if there is TLS at all.",

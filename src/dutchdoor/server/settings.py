@@ -196,7 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="sqlite:///dutchdoor.db",
         fallback="DATABASE_URL",
         does="Where everything is kept: sqlite:///relative.db, sqlite:////absolute/path.db, "
-        "postgresql://user:password@host:5432/database, or memory: to try things out.",
+        "postgresql://user:password@host:5432/database (postgres:// is the same), or memory: to try things out.",
         why="A file beside the working directory needs nothing installed.",
     ),
     Setting(

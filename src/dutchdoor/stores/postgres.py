@@ -10,6 +10,8 @@ of one turn of the event loop become one query.
                                                  offered, and nobody's certificate is looked at
         &pooling=transaction                     behind a proxy that hands out connections by the transaction
 
+What else libpq knows means here what it means there, or is refused by its name.
+
 Several hosts may be named, `host1,host2`: the one that is no standby is used. A standby is never read: leases and
 sessions are read where they are committed.
 
@@ -28,7 +30,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +40,7 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import chain
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -116,6 +121,8 @@ _STEP = 4000
 _PAGE = 2048
 """Entries of the log that one reading gives."""
 
+_NAME = "dutchdoor"
+"""What the names of our connections begin with, in `pg_stat_activity`: a move looks there for others."""
 _LOCK = 0x64646F6F
 """First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks have it too."""
 _CHANNEL = "dutchdoor"
@@ -127,14 +134,53 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _Future: TypeAlias = "asyncio.Future[T]"
 _Found: TypeAlias = "tuple[Session, Account] | None"
 
-_OPTIONS = frozenset({"host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_DRIVERS = frozenset(
+    {"host", "port", "user", "password", "passfile", "sslmode", *_FILES, "sslpassword", "sslnegotiation"}
+    | {"ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"}
+)
+"""What the driver reads out of a URL as libpq does."""
+_OURS = frozenset(
+    {"pooling", "pgbouncer", "connect_timeout", "application_name", "fallback_application_name", "options"}
+)
+_AS_IT_IS: dict[str, frozenset[str]] = {
+    "channel_binding": frozenset({"prefer", "disable"}),
+    "gssencmode": frozenset({"prefer", "disable"}),
+    "target_session_attrs": frozenset({"any", "read-write", "primary"}),
+    "client_encoding": frozenset({"auto", "utf8", "utf-8"}),
+    "load_balance_hosts": frozenset({"disable"}),
+    "sslcompression": frozenset({"0"}),
+    "sslsni": frozenset({"1"}),
+    **dict.fromkeys(("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"), frozenset[str]()),
+    "tcp_user_timeout": frozenset(),
+}
+"""Options of libpq that ask for what is done anyway, with the values that do; any value where none is named: a server
+that vanishes is noticed within a second, sooner than any keep-alive tells.
+"""
+_INSTEAD = {
+    "channel_binding": "The driver cannot bind a log-in to its TLS channel. Leave it out, and have the server's "
+    "certificate checked instead: sslmode=verify-full&sslrootcert=system.",
+    "target_session_attrs": "Only the server that takes writes is used. Leave it out.",
+    "gssencmode": "The driver does not encrypt by GSSAPI. Leave it out, and use TLS: sslmode=verify-full.",
+    "dbname": "Name the database behind the host: postgresql://host/database.",
+    "ssl": "Write sslmode=require, or better sslmode=verify-full.",
+    "schema": "The schema is always dutchdoor. Leave it out.",
+}
+_REFUSED = frozenset(
+    {*_INSTEAD, *_AS_IT_IS, "database", "gssdelegation", "hostaddr", "max_protocol_version", "min_protocol_version"}
+    | {"replication", "require_auth", "requirepeer", "service", "servicefile", "sslcertmode", "sslcrldir"}
+    | {"sslkeylogfile", "connection_limit", "pool_timeout", "socket_timeout", "sslaccept", "statement_cache_size"}
+)
+"""What may be repeated of a URL that is refused: words that others document. An unknown word may be a part of a
+password."""
 
 
 def from_url(url: str) -> Store:
-    """Read `postgresql://user:password@host:port/database`, with the options named above.
+    """Read `postgresql://user:password@host:port/database`, or `postgres://`, with the options named above.
 
     Raises:
-        Misconfigured: it cannot be read. No part of it is repeated: it may hold a password.
+        Misconfigured: it cannot be read, or asks for what cannot be done. Nothing of it is repeated but the names of
+            options: it may hold a password.
     """
     try:
         parts = urlsplit(url)
@@ -148,23 +194,60 @@ def from_url(url: str) -> Store:
             "Write / as %2F there, ? as %3F, # as %23, @ as %40, : as %3A, [ as %5B, ] as %5D and % as %25."
         )
         raise Misconfigured(text, message=text)
-    pooling = options.pop("pooling", "session")
+    for name in sorted(options.keys() & _REFUSED):
+        fitting = _AS_IT_IS.get(name)
+        if fitting is None or (fitting and options[name].lower() not in fitting):
+            raise _wrong(f"{name} in the database's URL: {_INSTEAD.get(name, 'This is not supported. Leave it out.')}")
+    pooling = options.get("pooling", "transaction" if options.get("pgbouncer") == "true" else "session")
+    wait = options.get("connect_timeout", "0")
     if (
         parts is None
         or not parts.path.strip("/")
         or pooling not in {"session", "transaction"}
-        or options.keys() - _OPTIONS
+        or options.get("pgbouncer", "true") not in {"true", "false"}
+        or not _WHOLE_NUMBER.fullmatch(wait)
+        or options.keys() - _DRIVERS - _OURS - _AS_IT_IS.keys()
     ):
-        text = (
+        raise _wrong(
             "Write postgresql://user:password@host:port/database, then ?sslmode=verify-full and sslrootcert, sslcert, "
             "sslkey, sslcrl as libpq has them, and pooling=transaction behind a proxy that pools by transaction."
         )
-        raise Misconfigured(text, message=text)
-    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+    if options.get("sslrootcert") == "system":
+        options["sslrootcert"] = _system_authorities(options.setdefault("sslmode", "verify-full"))
+    for name in _FILES:
         if name in options and not os.access(options[name], os.R_OK):
-            text = f"{name} in the database's URL: there is no file {options[name]} that this user may read."
-            raise Misconfigured(text, message=text)
-    return PostgresStore(parts._replace(query=urlencode(options)).geturl(), by_transaction=pooling == "transaction")
+            raise _wrong(f"{name} in the database's URL: there is no file {options[name]} that this user may read.")
+    shown = options.get("application_name") or options.get("fallback_application_name") or _NAME
+    settings = {"application_name": shown if shown.startswith(_NAME) else f"{_NAME} {shown}"}
+    if "options" in options:
+        settings["options"] = options["options"]
+    query = urlencode({name: value for name, value in options.items() if name in _DRIVERS})
+    return PostgresStore(
+        parts._replace(query=query).geturl(),
+        by_transaction=pooling == "transaction",
+        # Less than two seconds are two, and none is no bound, as libpq has it.
+        connect_for=max(2, int(wait)) if int(wait) > 0 else math.inf,
+        settings=settings,
+    )
+
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
+
+
+def _system_authorities(sslmode: str) -> str:
+    """Give the file of the certificates that this machine trusts. Raises `Misconfigured` as libpq refuses it: whoever
+    can get a certificate from a public authority would pass for the server, were its name not checked.
+    """
+    file = ssl.get_default_verify_paths().cafile
+    if sslmode != "verify-full":
+        raise _wrong("sslrootcert=system in the database's URL: This needs sslmode=verify-full.")
+    if file is None:
+        raise _wrong("sslrootcert=system in the database's URL: This machine has no such file. Name one.")
+    return file
+
+
+def _wrong(text: str) -> Misconfigured:
+    return Misconfigured(text, message=text)
 
 
 def _is_cut_short(url: str) -> bool:
@@ -181,13 +264,21 @@ class PostgresStore:
     """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking.
 
     `by_transaction` is for a proxy that gives each transaction another connection: nothing is kept in one then, and
-    nobody listens. A round trip becomes four.
+    nobody listens. A round trip becomes four. `connect_for` bounds the seconds in which a connection is made, which are
+    few anyway; `settings` are the server's for each connection.
     """
 
     first_epoch = FIRST_EPOCH
 
-    def __init__(self, url: str, *, by_transaction: bool = False) -> None:
-        self._make = _Connector(url, by_transaction=by_transaction)
+    def __init__(
+        self,
+        url: str,
+        *,
+        by_transaction: bool = False,
+        connect_for: float = math.inf,
+        settings: Mapping[str, str] = MappingProxyType({"application_name": _NAME}),
+    ) -> None:
+        self._make = _Connector(url, by_transaction=by_transaction, connect_for=connect_for, settings=settings)
         self._is_open = False
         # Made by `open`.
         self._lanes: list[_Lane] = []
@@ -471,8 +562,9 @@ _MOVING = "SELECT kind, after FROM dutchdoor.moving"
 class _Connector:
     """Makes connections to one database. The URL may hold a password, and stays here."""
 
-    def __init__(self, url: str, *, by_transaction: bool) -> None:
+    def __init__(self, url: str, *, by_transaction: bool, connect_for: float, settings: Mapping[str, str]) -> None:
         self._urls = _hosts(url)
+        self._connect_for, self._settings = connect_for, settings
         self._losing: set[asyncio.Task[Connection]] = set()
         self.by_transaction = by_transaction
         self.known: tuple[str, ...] = ()
@@ -491,6 +583,7 @@ class _Connector:
     async def __call__(self, statement_for: float, *, within: float = _CONNECT_FOR) -> Connection:
         """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
         connection: Connection
+        within = min(within, self._connect_for)
         try:
             async with asyncio.timeout(within):
                 connection = await self._to_any(statement_for, within)
@@ -543,7 +636,7 @@ class _Connector:
             url,
             timeout=within + 1,
             statement_cache_size=0 if self.by_transaction else 100,
-            server_settings={"application_name": "dutchdoor", **settings},
+            server_settings={**self._settings, **settings},
             target_session_attrs=SessionAttribute.any if anything else SessionAttribute.primary,
         )
         try:
@@ -599,6 +692,7 @@ def _hosts(url: str) -> list[str]:
     login, at, hosts = parts.netloc.rpartition("@")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if "host" in options:
+        parts = parts._replace(netloc=login + at)  # the option counts, as it does for libpq
         names = options.pop("host").split(",")
         ports = options.pop("port", "").split(",")
         ports = ports * len(names) if len(ports) == 1 else ports
@@ -1606,7 +1700,7 @@ async def _check_whole(connection: Connection, *, to_move: bool) -> None:
     if not to_move:
         refuse_unless_whole([kind for kind, _ in await connection.fetch(_MOVING)], "this database")
     if to_move and await connection.fetch(
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dutchdoor' "
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'dutchdoor%' "
         "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     ):
         text = "Another process has this database open. Stop all servers and commands that use it, and run this again."

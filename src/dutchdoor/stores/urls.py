@@ -3,7 +3,7 @@
 memory:                           gone when the process ends: for trying out and for tests
 sqlite:///dutchdoor.db            a file beside the working directory
 sqlite:////srv/door.db            a file with an absolute path: four slashes, the spelling other Python libraries use
-postgresql://door:pw@host/door    a server; several nodes may share it
+postgresql://door:pw@host/door    a server; several nodes may share it. postgres:// is the same
 
 Beside any of them may stand Redis or Valkey, as one server, behind Sentinel or as a cluster: see `stores/redis.py`.
 """
@@ -26,6 +26,7 @@ _MEMBERS = {
     "memory": "dutchdoor.stores.memory",
     "sqlite": "dutchdoor.stores.sqlite",
     "postgresql": "dutchdoor.stores.postgres",
+    "postgres": "dutchdoor.stores.postgres",
 }
 
 
@@ -44,7 +45,7 @@ def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
     if not colon or scheme not in _MEMBERS:
         # The URL itself may hold a password: only what stands before the first colon is repeated, and not all of that.
         text = f"There is no store for the scheme {scheme[:20]!r}; there are {', '.join(sorted(_MEMBERS))}."
-        if scheme.startswith("postgres"):  # postgres://, postgresql+asyncpg://: what others take
+        if scheme.startswith("postgres"):  # postgresql+asyncpg://: what others take
             text += " Write postgresql://."
         elif "://" not in url:
             text = "A database is a URL that begins with sqlite:/// or postgresql://."
@@ -73,9 +74,7 @@ def naming(url: str) -> Generator[None, None, None]:
     try:
         yield
     except (Misconfigured, Unavailable) as exc:
-        found = (
-            isinstance(exc, Misconfigured) and exc.message == Misconfigured.message and url.startswith("postgresql:")
-        )
+        found = isinstance(exc, Misconfigured) and exc.message == Misconfigured.message and url.startswith("postgres")
         if found or exc.reason.startswith("postgres: "):
             exc.reason = f"PostgreSQL at {_place(url)}: {exc.reason.removeprefix('postgres: ')}"
         raise
