@@ -8,7 +8,7 @@ import email.policy
 import ssl
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -417,6 +417,88 @@ async def test_no_server_is_unavailable():
     """A mail server that is down is a 503 for the caller, at once."""
     with pytest.raises(Unavailable):
         await SmtpTransport("smtp://127.0.0.1:1", sender=SENDER).send(MAIL)
+
+
+class Curt:
+    """A mail server that answers some commands in its own way, and all others with 250; "" closes the connection."""
+
+    def __init__(self, greeting: str = "220 hello", **answers: str) -> None:
+        self.greeting, self.answers, self.done = greeting, answers, asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{self.greeting}\r\n".encode())
+        with suppress(ConnectionError):
+            async for line in reader:
+                answer = self.answers.get(line.split()[0].decode().upper(), "250 ok")
+                if not answer:
+                    break
+                writer.write(f"{answer}\r\n".encode())
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        self.done.set()
+
+
+SAYS_ALL = "ann@example.com with s3cr3t"
+CAN_LOG_IN = "250-test\r\n250 AUTH PLAIN"
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        (Curt(f"554 5.7.1 {SAYS_ALL}"), "the server refuses us: 554 5.7.1"),
+        (Curt("HTTP/1.1 400 Bad Request"), "what answers there does not speak SMTP"),
+        (Curt(EHLO=""), "the server closed the connection"),
+        (
+            Curt(EHLO=CAN_LOG_IN, AUTH=f"535 5.7.8 {SAYS_ALL}"),
+            "the server refuses the user name or the password: 535 5.7.8",
+        ),
+        (Curt(EHLO=CAN_LOG_IN, AUTH="235 in", MAIL=f"550 {SAYS_ALL}"), "the server refuses the sender: 550"),
+        (
+            Curt(EHLO=CAN_LOG_IN, AUTH="235 in", RCPT=f"550 5.1.1 {SAYS_ALL}"),
+            "the server refuses the recipient: 550 5.1.1",
+        ),
+        (
+            Curt(EHLO=CAN_LOG_IN, AUTH="235 in", DATA=f"452 4.3.1 {SAYS_ALL}"),
+            "the server refuses the message: 452 4.3.1",
+        ),
+        (Curt(EHLO=CAN_LOG_IN, AUTH="235 in", DATA=""), "the server closed the connection"),
+    ],
+)
+async def test_p14_a_mail_failure_names_the_server_and_the_reason(server, reason):
+    """The reason for the log names host, port and what the mail server did, with its codes. It holds neither the
+    password nor the recipient, which the server's own words may repeat.
+    """
+    listening = await asyncio.start_server(server, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        with pytest.raises(Unavailable) as caught:
+            await SmtpTransport(f"smtp://ann:s3cr3t@127.0.0.1:{port}", sender=SENDER).send(MAIL)
+        await server.done.wait()
+    assert caught.value.reason == f"mail not sent: 127.0.0.1 port {port}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("smtp://127.0.0.1:1", "127.0.0.1 port 1: Connection refused"),
+        ("smtps://nowhere.invalid", "nowhere.invalid port 465: "),
+    ],
+)
+async def test_p14_a_mail_server_that_is_not_there_is_named(url, reason):
+    """Where no server answers, the reason has the system's words for why."""
+    with pytest.raises(Unavailable) as caught:
+        await SmtpTransport(url, sender=SENDER).send(MAIL)
+    assert caught.value.reason.startswith(f"mail not sent: {reason}")
+    assert "Error" not in caught.value.reason
+
+
+async def test_p14_a_certificate_that_is_not_trusted_is_said(authority):
+    """What is wrong with the certificate is the reason, and not the name of an exception."""
+    async with serving(Inbox(), implicit=authority[1]) as port:
+        with pytest.raises(Unavailable) as caught:
+            await SmtpTransport(f"smtps://127.0.0.1:{port}", sender=SENDER).send(MAIL)
+    assert caught.value.reason == f"mail not sent: 127.0.0.1 port {port}: TLS: self-signed certificate"
 
 
 async def test_a02_domains_in_letters_pass_a_relay_without_smtputf8():

@@ -36,6 +36,7 @@ from dutchdoor.errors import (
     WeakPassword,
     WrongCredentials,
 )
+from dutchdoor.mail import Mail
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.one_time_tokens import OneTimeSecret
 from dutchdoor.model.policy import STANDARD
@@ -682,6 +683,41 @@ async def test_a_proven_theft_is_told_to_the_owner(house: House) -> None:
     await asyncio.gather(*house.clean._posting)
     assert [mail.to for mail in house.mailbox.mails] == [ANN]
     assert await house.events("refresh_theft") == 1
+
+
+class Undeliverable:
+    """A transport that cannot send."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def send(self, message: Mail) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            Unavailable("mail not sent: mail.test port 465: Connection refused"),
+            "mail.test port 465: Connection refused",
+        ),
+        (AttributeError(f"no {ANN}"), "AttributeError at "),
+    ],
+)
+async def test_p14_a_letter_that_was_not_sent_leaves_its_reason_in_the_log(
+    house: House, caplog: pytest.LogCaptureFixture, error: Exception, said: str
+) -> None:
+    """A letter after an answer that cannot be sent is a line in the log with the transport's reason; a mistake of our
+    own has its place there, and no text that may quote an address.
+    """
+    house.clean.mail = Undeliverable(error)
+    await house.clean.forget_password(ANN, client=HOME)
+    await asyncio.gather(*house.clean._posting)
+    (line,) = caplog.messages
+    assert line.startswith(f"mail was not sent: {said}")
+    assert ("test_account_verbs.py:" in line) is isinstance(error, AttributeError)
+    assert ANN not in line
 
 
 # Broken once, to see these tests fail

@@ -28,7 +28,7 @@ class FileTransport:
         try:
             await asyncio.to_thread(self._write, name, content)
         except OSError as error:
-            raise Unavailable(f"mail file not written: {error.strerror}") from error
+            raise Unavailable(f"mail not written into {self._directory}: {error.strerror}") from error
 
     def _write(self, name: str, content: bytes) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

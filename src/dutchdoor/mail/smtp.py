@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import re
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -77,14 +80,49 @@ class SmtpTransport:
             async with asyncio.timeout(_SEND_FOR), client:
                 # Named here and not read from the headers: what a parser finds there may be another mailbox.
                 await client.send_message(content, sender=self._sender.addr_spec, recipients=[message.to])
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise Unavailable(_why(error)) from None
+        except Exception as error:  # noqa: BLE001 - a driver has many ways to fail
+            raise Unavailable(f"mail not sent: {self._host} port {self._port}: {_why(error)}") from None
 
 
-def _why(error: Exception) -> str:
-    """Say for the log what went wrong, without the message: a server's answer may repeat what it was sent."""
-    code = error.code if isinstance(error, aiosmtplib.SMTPResponseException) else ""
-    return f"mail not sent: {type(error).__name__} {code}".rstrip()
+_REFUSED = {
+    aiosmtplib.SMTPAuthenticationError: "refuses the user name or the password",
+    aiosmtplib.SMTPSenderRefused: "refuses the sender",
+    aiosmtplib.SMTPRecipientRefused: "refuses the recipient",
+    aiosmtplib.SMTPDataError: "refuses the message",
+}
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
+_NO_CODE = -1
+
+
+def _why(error: BaseException) -> str:
+    """Say for the log what went wrong. Of the server's own words only its codes are repeated (RFC 5321, RFC 3463): its
+    text may hold what it was sent, the recipient and the password.
+    """
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused) and error.recipients:
+        error = error.recipients[0]
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        if error.code == _NO_CODE:
+            return "what answers there does not speak SMTP"
+        enhanced = _ENHANCED.match(error.message)
+        code = f"{error.code} {enhanced[0]}" if enhanced else str(error.code)
+        return f"the server {_REFUSED.get(type(error), 'refuses us')}: {code}"
+    below = error.__cause__ or error.__context__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiosmtplib.SMTPServerDisconnected):
+        return "the server closed the connection"
+    if isinstance(below, OSError):  # the library's own exception says less
+        return _why(below)
+    if isinstance(error, aiosmtplib.SMTPException):
+        return error.message
+    if isinstance(error, OSError) and error.errno is not None:
+        # asyncio puts the address where the system's words would be; a resolver has words of its own.
+        return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+    return type(error).__name__
 
 
 def _is_loopback(host: str) -> bool:

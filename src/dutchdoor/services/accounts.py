@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -21,6 +22,7 @@ from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import check_new_password
 from dutchdoor.errors import (
     Conflict,
+    DutchdoorError,
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
@@ -716,7 +718,10 @@ class Directory:
             try:
                 await work
             except Exception as exc:  # noqa: BLE001 - nobody waits for it; the log is where it is seen
-                log.warning("mail was not sent: %s", type(exc).__name__)
+                # The text of what is not ours may quote an address. Its place is enough to find a mistake of our own.
+                place = traceback.extract_tb(exc.__traceback__)[-1]
+                ours = exc.reason.removeprefix("mail not sent: ") if isinstance(exc, DutchdoorError) else ""
+                log.warning("mail was not sent: %s", ours or f"{type(exc).__name__} at {place.filename}:{place.lineno}")
 
         task = asyncio.ensure_future(carefully())
         self._posting.add(task)
