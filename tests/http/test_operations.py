@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 from msgspec.structs import replace
 from starlette.testclient import TestClient
+from tests.backing import a_postgres
 from tests.http.test_browser import BODIES
 from tests.http.world import (
     AWAY,
@@ -36,6 +37,7 @@ from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
+from dutchdoor.stores.urls import make_store
 
 ADA = "ada@example.com"
 CHROME = (
@@ -237,6 +239,32 @@ async def test_p02_a_store_out_of_reach_is_503_and_signs_nobody_out() -> None:
         assert (await world.call("GET", "/auth/me")).status == 401, "nobody in particular"
         store.down = False
         assert (await browser.me()).status == (await phone.me()).status == 200
+
+
+async def test_p15_a_database_that_is_read_only_is_logged_and_not_ready(caplog: pytest.LogCaptureFixture) -> None:
+    """A PostgreSQL that answers and takes no writes: log-ins are 503 with the server's reason in the log, `/readyz`
+    fails, and people who are signed in stay so.
+    """
+    with a_postgres() as server:
+        async with a_world(store=make_store(server.url())) as world:
+            await world.register()
+            browser = world.browser()
+            await browser.login(mode="session")
+            assert (await world.call("GET", "/readyz")).status == 200
+            wanted = {"email": ADA, "password": PASSWORD, "mode": "session"}
+            for setting, status in (("on", 503), ("off", 200)):
+                server.sql(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
+                server.sql("SELECT pg_reload_conf()")
+                world.elapsed.ahead += 60
+                # Each process of the server reads the setting in its own time.
+                async with asyncio.timeout(20):
+                    while (await world.call("POST", "/auth/login", json=wanted)).status != status:
+                        await asyncio.sleep(0.02)
+                world.elapsed.ahead += 60
+                assert (await world.call("GET", "/readyz")).status == status
+                assert (await browser.me()).status == 200
+            said = next(line for line in caplog.messages if line.startswith("requests are refused with 503: "))
+            assert "postgres: 25006 cannot execute INSERT in a read-only transaction" in said
 
 
 class Absent(Wrapped):

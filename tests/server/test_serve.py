@@ -7,8 +7,10 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from typing import Any
 import pytest
 from certificates import write_certificate
 from cryptography import x509
+from tests.running import free_port
 from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.server import serve as serving
@@ -83,6 +86,47 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return written.err
 
     return said
+
+
+ADA = {"email": "ada@example.com", "password": PASSWORD}
+
+
+def log_in(server: Running) -> int:
+    return ask(server, "/auth/login", {**ADA, "mode": "session"})[0]
+
+
+def test_p15_a_disk_that_is_full_is_logged_counted_and_not_ready(tmp_path: Path) -> None:
+    """On a disk where no file can grow log-ins are 503, the log has the reason, a counter counts them, and `/readyz`
+    fails; with room again all is as before, without a restart.
+    """
+    port = free_port()
+    with running(tmp_path, "--metrics-port", str(port)) as server:
+        assert ask(server, "/auth/register", ADA)[0] == 201
+        assert (log_in(server), ask(server, "/readyz")[0]) == (200, 200)
+        full = (tmp_path / "dutchdoor.db-wal").stat().st_size
+        _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        assert [log_in(server) for _ in range(5)] == [503] * 5
+        eventually(lambda: ask(server, "/readyz")[0] == 503)
+        assert ask(server, "/livez")[0] == 200
+        assert "requests are refused with 503: sqlite: " in server.said
+        counted = ask(server, "/metrics", port=port)[2]
+        assert re.search(r'dutchdoor_unavailable_total{source="sqlite"} ([0-9.]+)', counted)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        eventually(lambda: ask(server, "/readyz")[0] == 200)
+        assert log_in(server) == 200
+
+
+def test_p15_a_database_that_another_process_locks_is_logged_and_not_ready(tmp_path: Path) -> None:
+    """While another process holds the write lock `/readyz` fails, a log-in is 503, and the log says why."""
+    with running(tmp_path) as server:
+        assert ask(server, "/auth/register", ADA)[0] == 201
+        with contextlib.closing(sqlite3.connect(tmp_path / "dutchdoor.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            eventually(lambda: ask(server, "/readyz")[0] == 503)
+            assert log_in(server) == 503
+            assert re.search("requests are refused with 503: sqlite: .*lock", server.said)
+        eventually(lambda: ask(server, "/readyz")[0] == 200)
+        assert log_in(server) == 200
 
 
 def test_one_line_when_ready(tmp_path: Path) -> None:

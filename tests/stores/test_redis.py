@@ -333,6 +333,18 @@ async def test_an_answer_of_another_form_lets_nobody_in(answer, valkey_url, monk
             await asyncio.wait_for(store.hit([Bucket("slow:x", SLOW)], NOW), PATIENCE)
 
 
+async def test_p02_without_redis_the_record_is_written():
+    """A node whose Redis is away is ready: only attempts are refused, and all nodes would be taken out at once."""
+    store = around(MemoryStore(), "redis://127.0.0.1:1", key=KEY)
+    await store.open()
+    try:
+        await store.try_writing(NOW)
+        with pytest.raises(Unavailable):
+            await store.hit([Bucket("x", SLOW)], NOW)
+    finally:
+        await store.close()
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("the handler is closed"), EOFError(), AttributeError("write")])
 async def test_a_client_that_breaks_is_an_outage(failure, valkey_url, monkeypatch):
     """A driver has many ways to fail: each is 503 and no error of ours, and the link comes back by itself."""

@@ -49,7 +49,8 @@ class ToldStore:
         self.live_revocations, self.begin_log_epoch = store.live_revocations, store.begin_log_epoch
         self.node_register, self.node_renew = store.node_register, store.node_renew
         self.node_rows, self.node_forget = store.node_rows, store.node_forget
-        self.events, self.hit, self.purge, self.counts = store.events, store.hit, store.purge, store.counts
+        self.events, self.hit, self.try_writing = store.events, store.hit, store.try_writing
+        self.purge, self.counts = store.purge, store.counts
 
     @property
     def newest_log(self) -> int:

@@ -37,6 +37,7 @@ class Counters:
         self._events = self._counter("events", "Audit events.", "name", "outcome")
         self._sign_ins = self._counter("sign_ins", "Sign-ins; refused ones include reauthentication.", "outcome")
         self._ended = self._counter("sessions_ended", "Sessions ended.", "reason")
+        self._unavailable = self._counter("unavailable", "Answers 503, by what was out of reach.", "source")
         self._refreshes = self._counter("refreshes", "Answers to refresh requests.", "outcome")
         self._answers = self._counter("http_answers", "Answers over HTTP.", "route", "status")
         self._commits = Histogram(
@@ -86,9 +87,10 @@ class Counters:
         self._queue = length
 
     def watch_fences(self, api: Api) -> None:
-        """Tell of fences, and from time to time of who follows."""
+        """Count fences and answers 503, and from time to time look who follows."""
         self._api = api
         api.fences.told = lambda state, took: self._fences.labels(state).observe(took)
+        api.outages.counted = lambda source: self._unavailable.labels(source).inc()
 
     def _look(self) -> None:
         """Write down who follows. Per key, since there is no end to the ids of processes."""

@@ -41,7 +41,7 @@ from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
-from dutchdoor.model.rate_limits import Bucket
+from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
@@ -308,6 +308,12 @@ class Store(Protocol):
         """
         ...
 
+    async def try_writing(self, now: float) -> None:
+        """Write a row that no request reads, or raise `Unavailable`: what can be read is not always written, on a disk
+        that is full or a server that is read-only.
+        """
+        ...
+
     async def purge(self, *, before: float, events_before: float) -> int:
         """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token
         of a deleted session could not be told from a forged one; limits that are full again; the log's expired
@@ -319,6 +325,9 @@ class Store(Protocol):
         """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""
         ...
 
+
+WRITING = Bucket("writing", Limit(name="writing", count=1000, per_seconds=1.0, burst=1000))
+"""What `try_writing` writes: a bucket that refuses nothing and is purged as others are."""
 
 REMEMBERED_FOR = 60.0
 """Seconds that a session which was looked up is remembered, in memory or as a copy. As long as `last_seen_at` goes

@@ -32,6 +32,7 @@ from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.base import (
+    WRITING,
     Add,
     Change,
     Committed,
@@ -424,6 +425,9 @@ class MemoryStore:
             verdict = decide_all([self._tats.get(bucket.key) for bucket in buckets], buckets, now)
             self._tats.update((b.key, tat) for b, tat in zip(buckets, verdict.tats, strict=True) if tat is not None)
         return verdict.retry_after, verdict.refused_by
+
+    async def try_writing(self, now: float) -> None:
+        await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
         with self._lock:

@@ -64,6 +64,7 @@ from dutchdoor.revocation.log import Kind as EntryKind
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.base import (
+    WRITING,
     Add,
     Change,
     Committed,
@@ -479,6 +480,9 @@ class PostgresStore:
         if not buckets:
             return 0.0, ""
         return await self._hits.put(_json({"now": str(now), "buckets": [_bucket(one) for one in buckets]}), (0, ""))
+
+    async def try_writing(self, now: float) -> None:
+        await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
         """Look at a few thousand rows at a time, in the order of their keys, so that nothing waits long for it."""
@@ -993,7 +997,7 @@ class _Lookups(_Group):
             self._deadline = self._loop.call_later(self._answer_for, _give_up_all, self._asked)
             self._soon()
         elif len(self._asked) >= _WAITING_AT_MOST:
-            raise Unavailable("too many look-ups wait for the database")
+            raise Unavailable("postgres: too many look-ups wait for the database")
         future: _Future[_Found] = self._loop.create_future()
         self._asked.setdefault(key, []).append(future)
         return await future
@@ -1025,7 +1029,7 @@ class _Reads(_Group):
 
     async def fetch(self, sql: str, *values: object) -> list[Row]:
         if len(self._asked) >= _WAITING_AT_MOST:
-            raise Unavailable("too many queries wait for the database")
+            raise Unavailable("postgres: too many queries wait for the database")
         future: _Future[list[Row]] = self._loop.create_future()
         self._asked.append((future, sql, values))
         self._soon()
@@ -1078,7 +1082,7 @@ class _Batches(_Group, Generic[T]):
 
     async def put(self, payload: bytes, order: _Order | None) -> T:
         if len(self._together) + len(self._alone) >= _WAITING_AT_MOST:
-            raise Unavailable("too many commits wait for the database")
+            raise Unavailable("postgres: too many commits wait for the database")
         future: _Future[T] = self._loop.create_future()
         (self._alone if order is None else self._together).append(_Job(payload, order, future))
         self._soon()

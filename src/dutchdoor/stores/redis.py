@@ -427,6 +427,10 @@ class RedisStore:
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
 
+    async def try_writing(self, now: float) -> None:
+        """Write to the record alone. While Redis is out of reach everything but signing in goes on, at every node."""
+        await self._record.try_writing(now)
+
     async def purge(self, *, before: float, events_before: float) -> int:
         deleted = await self._record.purge(before=before, events_before=events_before)
         with contextlib.suppress(Unavailable):

@@ -59,6 +59,7 @@ from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.base import (
+    WRITING,
     Add,
     Change,
     Committed,
@@ -362,6 +363,9 @@ class SqliteStore:
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
         return await self._write(partial(_hit, buckets, now), atomic=True, durable=False)
 
+    async def try_writing(self, now: float) -> None:
+        await self.hit([WRITING], now)
+
     async def purge(self, *, before: float, events_before: float) -> int:
         """Find rows beside the writer and hand it a few hundred at a time, so that no commit waits long for it."""
         deleted = 0
@@ -563,14 +567,14 @@ class _Writer:
     def put(self, job: _Job[Any]) -> None:
         """Queue a job. Raises `Unavailable` when more wait than the disk can keep up with."""
         if self._queue.qsize() >= _QUEUE_AT_MOST:
-            raise Unavailable("too many commits wait for the disk")
+            raise Unavailable("sqlite: too many commits wait for the disk")
         self._queue.put(job)
 
     def give_up(self, future: asyncio.Future[Any]) -> None:
         """Tell a caller that it need not wait any longer."""
         if not future.done():
             self.answers = False
-            future.set_exception(Unavailable("the disk does not answer, or another process does not let go of it"))
+            future.set_exception(Unavailable("sqlite: the disk does not answer, or another process holds the lock"))
 
     def close(self) -> None:
         """Write what is queued, and end."""

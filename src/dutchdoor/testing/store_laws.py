@@ -1146,7 +1146,16 @@ async def closing_twice_is_fine(store: Store) -> None:
     assert (await store.commit()).seq == 0
 
 
+async def trying_to_write_refuses_nothing_and_is_purged(store: Store) -> None:
+    """Whoever only looks whether the store can be written may look as often as it likes; nothing of it stays."""
+    for _ in range(3):
+        await asyncio.gather(*[store.try_writing(NOW) for _ in range(500)])
+    await store.purge(before=NOW + 60, events_before=0.0)
+    assert await store.purge(before=NOW + 60, events_before=0.0) == 0
+
+
 LAWS: tuple[Law, ...] = (
+    trying_to_write_refuses_nothing_and_is_purged,
     a_commit_is_all_or_none,
     changes_apply_in_order,
     a_commit_of_nothing_says_where_the_log_ends,

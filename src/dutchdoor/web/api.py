@@ -22,7 +22,7 @@ from typing import Any, Literal
 import pybase64
 from msgspec import Struct
 
-from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired
+from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired, Unavailable
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
 from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
@@ -37,6 +37,7 @@ from dutchdoor.web.cookies import PLAIN, SECURE, Cookies, Presented
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import SecurityHeaders
+from dutchdoor.web.health import Outages, Readiness
 from dutchdoor.web.http import BadRequest, Header, Request, Response, UnknownVerifier
 from dutchdoor.web.problems import problem
 from dutchdoor.web.rate import LocalBuckets
@@ -280,6 +281,7 @@ class Api:
         self.refresh_rate = LocalBuckets()
         self.verifiers = Verifiers(authority, directory.limits)
         self.fences = FencesWatched()
+        self.outages, self.readiness = Outages(authority.fencing.now), Readiness(authority)
         self._readers = {
             route.body: JsonBody(route.body, at_most=route.body_at_most)
             for route in self.routes
@@ -323,6 +325,8 @@ class Api:
         return await route.handler(call)
 
     def refusal(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, Unavailable):
+            self.outages.note(error)
         return problem(error, path=request.path)
 
     def finish(self, request: Request, response: Response) -> list[Header]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dutchdoor.errors import NotFound, Unavailable
+from dutchdoor.errors import NotFound
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.http import Header, Response
 
@@ -98,10 +98,8 @@ async def alive(_call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """Ready when the store answers and a key signs."""
-    if not await call.authority.jwks() and not call.authority.symmetric:
-        raise Unavailable("no key")
-    await call.authority.store.clients()
+    """Ready when the store can be read and written and a key signs."""
+    await call.api.readiness.check()
     return Response(200, [(b"content-type", b"text/plain")], b"ready\n")
 
 
@@ -136,5 +134,11 @@ ROUTES = (
         summary="Whom to tell about a weakness (RFC 9116).",
     ),
     Route(method="GET", path="/livez", handler=alive, probe=True, summary="The process answers."),
-    Route(method="GET", path="/readyz", handler=ready, probe=True, summary="The store answers and a key signs."),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=ready,
+        probe=True,
+        summary="The store can be read and written, and a key signs.",
+    ),
 )

@@ -1,0 +1,87 @@
+"""What this server says of its own state: why it answers 503, and whether it is ready.
+
+Both are asked for by anybody, as often as they like. So one reason is one line in the log a second, and one look at the
+store serves every probe of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Final
+
+from dutchdoor.errors import Unavailable
+from dutchdoor.services.sessions import Authority
+
+__all__ = ["Outages", "Readiness"]
+
+LOG_EVERY: Final = 1.0
+"""Seconds between two lines in the log for one reason."""
+REASONS_AT_MOST: Final = 64
+LOOK_EVERY: Final = 1.0
+"""Seconds for which a look at the store serves every probe."""
+LOOK_FOR: Final = 1.5
+"""Seconds in which the store has to answer: less than the 2 or 3 that probes wait."""
+
+_SOURCES: Final = {"sqlite": "sqlite", "postgres": "postgres", "redis": "redis", "mail not sent": "mail"}
+
+_log = logging.getLogger("dutchdoor")
+
+
+class Outages:
+    """What was out of reach when requests were refused with 503. `counted` is called for each of them, with the name of
+    what it was.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.counted: Callable[[str], None] = lambda _source: None
+        self._now = now
+        self._logged: dict[str, tuple[float, int]] = {}
+
+    def note(self, error: Unavailable) -> None:
+        # What a server or a driver says may have several lines, and each line of a log is one event.
+        reason = "".join(c if c.isprintable() else " " for c in error.reason) or type(error).__name__
+        self.counted(_SOURCES.get(reason.partition(":")[0], "other"))
+        now = self._now()
+        at, unlogged = self._logged.get(reason, (-math.inf, 0))
+        if now - at < LOG_EVERY:
+            self._logged[reason] = at, unlogged + 1
+            return
+        if len(self._logged) >= REASONS_AT_MOST:
+            self._logged = {each: kept for each, kept in self._logged.items() if now - kept[0] < LOG_EVERY}
+            if len(self._logged) >= REASONS_AT_MOST:
+                return
+        self._logged[reason] = now, 0
+        more = f" (and {unlogged} more times since it was last logged)" if unlogged else ""
+        _log.error("requests are refused with 503: %s%s", reason, more)
+
+
+class Readiness:
+    """Whether a key signs and the store can be read and written."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._look: asyncio.Task[None] | None = None
+        self._began = -math.inf
+
+    async def check(self) -> None:
+        """Raises `Unavailable`."""
+        now = self._authority.fencing.now()
+        if self._look is None or (self._look.done() and now - self._began >= LOOK_EVERY):
+            self._look, self._began = asyncio.create_task(self._look_at_the_store()), now
+        done, _ = await asyncio.wait([self._look], timeout=max(0.0, self._began + LOOK_FOR - now))
+        if not done:
+            raise Unavailable(f"the store has not answered a readiness probe within {LOOK_FOR} s")
+        error = self._look.exception()
+        if error is not None:
+            # Another exception for each probe: raised again and again, one would grow by a traceback each time.
+            raise Unavailable(error.reason if isinstance(error, Unavailable) else f"readiness: {type(error).__name__}")
+
+    async def _look_at_the_store(self) -> None:
+        authority = self._authority
+        if not await authority.jwks() and not authority.symmetric:
+            raise Unavailable("no key")
+        await authority.store.clients()
+        await authority.store.try_writing(authority.clock())
