@@ -100,6 +100,36 @@ async def test_p06_ending_says_whether_anything_ended(world: World) -> None:
     assert (await admin.call("POST", f"/admin/api/accounts/{unknown}/roles", json={"roles": []})).status == 404
 
 
+async def test_s29_an_administrator_signs_everybody_out(world: World) -> None:
+    """One call of an administrator with a fresh proof ends every session and token, the administrator's too; with an
+    old proof it is 401 `step_up_required`, and for anybody else 403.
+    """
+    admin = await root(world)
+    await world.register()
+    programs = [world.program() for _ in range(3)]
+    for program, mode in zip(programs, ("hybrid", "jwt", "hybrid"), strict=True):
+        await program.login(mode=mode)
+    assert (await programs[0].call("DELETE", "/admin/api/sessions")).status == 403
+    world.clock.forward(world.auth.authority.policy.step_up_for - 60)
+    stale = await admin.call("POST", "/auth/refresh", json={"refresh_token": admin.refresh}, bearer="")
+    assert stale.status == 200
+    world.clock.forward(120)
+    refused = await admin.call("DELETE", "/admin/api/sessions")
+    assert (refused.status, refused.code) == (401, "step_up_required")
+    await admin.login("root@example.com", mode="hybrid")
+    await programs[1].login(mode="jwt")
+    answer = await admin.call("DELETE", "/admin/api/sessions")
+    assert (answer.status, answer.json["fenced"]) == (200, True)
+    assert answer.json["ended"] == 4
+    for person in (admin, *programs):
+        assert (await person.me()).status == 401
+        if person.refresh:
+            again = await person.call("POST", "/auth/refresh", json={"refresh_token": person.refresh}, bearer="")
+            assert again.status == 401
+    await programs[0].login(mode="hybrid")
+    assert (await programs[0].me()).status == 200
+
+
 async def test_an_administrator_who_is_one_no_longer_stops_at_once(world: World) -> None:
     """Losing the role, or the account, ends what the administrator's own token could do, at the next request (I-20)."""
     admin = await root(world)

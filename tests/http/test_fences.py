@@ -118,6 +118,10 @@ async def key(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await people.root.call("DELETE", f"/admin/api/keys/{kid}", headers=prefer)
 
 
+async def everything_by_admin(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    return await people.root.call("DELETE", "/admin/api/sessions", headers=prefer)
+
+
 async def revoke(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await people.world.call("POST", "/oauth2/revoke", form={"token": await people.token()}, headers=prefer)
 
@@ -133,6 +137,7 @@ REVOKING: dict[Revoking, str] = {
     disable: "/admin/api/accounts/{subject}/disable",
     roles: "/admin/api/accounts/{subject}/roles",
     sessions_by_admin: "/admin/api/accounts/{subject}/sessions",
+    everything_by_admin: "/admin/api/sessions",
     session_by_admin: "/admin/api/sessions/{id}",
     key: "/admin/api/keys/{kid}",
     revoke: "/oauth2/revoke",

@@ -188,6 +188,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Run, arguments: tuple[str, ...
         (("user", "list", "--database", "postgresql://u:canary@h/d"), "DUTCHDOOR_DATABASE"),
         (("user", "role", "ada@example.com"), "--none"),
         (("session", "end"), "--user"),
+        (("session", "end", "abc", "--all", "--yes"), "--all"),
         (("audit", "--name", "nonsense"), "no event"),
         (("audit", "--since", "yesterday"), "duration"),
         (("migrate", "--to", "postgresql://u@h/d"), "--from"),
@@ -266,12 +267,26 @@ def test_sessions_are_listed_and_ended(run: Run) -> None:
     assert {event["actor"] for event in events} == {"cli"}
 
 
+def test_s29_everything_is_ended_after_a_yes(run: Run) -> None:
+    """Everything of every account is ended by one command, which asks first: without a yes nothing is."""
+    made(run)
+    tokens = [asynchronously(_sign_in("ada@example.com")) for _ in range(2)]
+    refused = run("session", "end", "--all")
+    assert refused.code == 1
+    assert "--yes" in refused.err
+    assert asynchronously(_is_live(tokens[0]))
+    fenced = "Fenced: no server and no verifier that follows the log accepts it any more.\n"
+    assert run("session", "end", "--all", "--yes").out == "Ended 2 sessions.\n" + fenced
+    assert not any(asynchronously(_is_live(token)) for token in tokens)
+
+
 def test_every_revoking_command_says_whether_it_is_fenced(run: Run) -> None:
     """With nobody who follows, each is fenced when it returns, in words and in JSON; --no-wait does not ask twice."""
     made(run)
     kid = run("key", "list", "--json").json[0]["kid"]
     for arguments in (
         ("session", "end", "--user", "ada@example.com"),
+        ("session", "end", "--all", "--yes"),
         ("user", "role", "ada@example.com", "editor"),
         ("user", "disable", "ada@example.com"),
         ("key", "revoke", kid, "--yes"),

@@ -25,6 +25,7 @@ from tests.standins import (
     Interleaved,
     Wrapped,
     authority,
+    make,
     opened,
     proof_of,
 )
@@ -46,7 +47,7 @@ from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.services import session_cache
 from dutchdoor.services import sessions as authority_file
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Change, Discard, Swap
+from dutchdoor.stores.base import Change, Discard, Remove, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
 W = STANDARD.refresh_window
@@ -931,3 +932,99 @@ async def test_crossed_identities_are_noticed(tmp_path: Path, clock: Clock, monk
 
 async def _counted(work: Awaitable[int]) -> None:
     await work
+
+
+# Ending everything of everybody
+
+
+MODES: tuple[Literal["session", "hybrid", "jwt"], ...] = ("session", "hybrid", "jwt")
+
+
+@pytest.mark.parametrize("alg", ["ES256", "HS256"])
+async def test_s29_one_call_ends_everything_of_every_account(
+    kind: str, tmp_path: Path, clock: Clock, alg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call ends every session and every token of every account, in each mode: for a process that remembers them
+    and for one that starts now. It says how many sessions ended, its fence is that of the last, and a new proof is the
+    way back in.
+    """
+    monkeypatch.setattr(authority_file, "ENDED_AT_ONCE", 3)
+    over = authority(make(kind, tmp_path), clock, alg=alg)
+    await over.open()
+    try:
+        given = []
+        for name in (f"person-{n}" for n in range(8)):
+            await over.provide(name)
+            given += [await begin(over, mode, name) for mode in MODES]
+        for each in given:
+            if each.session_token:
+                await over.resume(each.session_token)
+        done = await over.end_everything(client=HOME, actor="cli")
+        assert done.count == 16
+        assert done.seq == (await over.fencing.nothing_left()).seq
+        assert all([await dead(over, each) for each in given])
+        assert len(await over.store.events(name="session_ended", limit=100)) == 8
+        assert not await dead(over, await begin(over, "session", "person-3"))
+        assert (await over.end_everything(client=HOME, actor="cli")).count == 1
+    finally:
+        await over.close()
+
+
+async def test_s29_with_no_account_there_is_nothing_to_end(kind: str, tmp_path: Path, clock: Clock) -> None:
+    """Ending everything where there is no account counts 0."""
+    over = authority(make(kind, tmp_path), clock)
+    await over.open()
+    assert (await over.end_everything(client=HOME, actor="cli")).count == 0
+    await over.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_s29_a_sign_in_that_everything_overtakes_is_refused(over: Authority, mode: Any) -> None:
+    """A sign-in that was proved before everything ended, and is committed after, does not start."""
+    gate = Gate(over.store, "commit")
+    starting = asyncio.create_task(begin(beside(over, gate), mode))
+    await gate.reached.wait()
+    await over.end_everything(client=HOME, actor="cli")
+    gate.open.set()
+    assert await refused(starting)
+
+
+async def test_s29_sign_ins_at_the_same_time_end_or_start_after(
+    over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sign-ins and refreshes that run while everything ends, what is alive afterwards was proved after its account
+    was done.
+    """
+    monkeypatch.setattr(authority_file, "ENDED_AT_ONCE", 2)
+    names = [f"person-{n}" for n in range(6)]
+    for name in names:
+        await over.provide(name)
+    before = [await begin(over, mode, name) for name in names for mode in MODES]
+    racing = [beside(over, Interleaved(over.store, seed=n)) for n in range(4)]
+    results = await asyncio.gather(
+        racing[0].end_everything(client=HOME, actor="cli"),
+        *(begin(racing[n % 4], MODES[n % 3], names[n % 6]) for n in range(36)),
+        *(racing[n % 4].refresh(each.refresh_token, HOME) for n, each in enumerate(before) if each.refresh_token),
+        return_exceptions=True,
+    )
+    assert not isinstance(results[0], BaseException), results[0]
+    assert all(isinstance(result, SignedIn | NotAuthenticated | Unavailable) for result in results[1:]), results
+    for each in (*before, *results[1:]):
+        if isinstance(each, SignedIn) and not await dead(over, each):
+            assert each.account.epoch == 1
+    assert all([await dead(over, each) for each in before])
+
+
+async def test_s29_one_that_changes_meanwhile_is_ended_too(over: Authority) -> None:
+    """Where accounts change while everything ends, or go, the others and they are ended all the same."""
+    for name in ("bob", "carol"):
+        await over.provide(name)
+    given = [await begin(over, mode, name) for name in ("alice", "bob", "carol") for mode in MODES]
+    gate = Gate(over.store, "commit")
+    ending = asyncio.create_task(beside(over, gate).end_everything(client=HOME, actor="cli"))
+    await gate.reached.wait()
+    found = {name: await over.store.account(name) for name in ("alice", "bob")}
+    await over.store.commit(*(Swap(with_roles(found["alice"], ("editor",))), Remove(found["bob"])))  # type: ignore[arg-type]
+    gate.open.set()
+    await ending
+    assert all([await dead(over, each) for each in given if each.account.subject != "bob"])

@@ -71,6 +71,9 @@ ENDINGS = 64
 fifty of one account at once, of which each has to raise its epoch, are all to end something.
 """
 
+ENDED_AT_ONCE = 100
+"""Accounts of which everything ends in one transaction: more would keep other writers waiting."""
+
 ENDED_ONE_BY_ONE = COALESCE_ABOVE
 """Sessions that end with an entry and an event each. Anyone may have made thousands of his own account: as many changes
 in one transaction, and they keep every other writer waiting.
@@ -565,6 +568,40 @@ class Authority(Issuer):
                 continue
             return ended(done)
         raise Unavailable("ending all sessions kept losing races")
+
+    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Ended:
+        """End every session and every token of every account. The way back in is a new proof, for the caller too.
+
+        It goes from account to account, by their epochs: what started before the call ends, and so does what starts
+        while it runs, unless its account was done by then or was created meanwhile. A call that was cut off has ended
+        what it came to; called again, it ends the rest. The fence of the last covers all. Raises `Unavailable`.
+        """
+        done = await self.fencing.nothing_left()
+        count, after = 0, ""
+        while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
+            now = self.clock()
+            changes: list[Change] = []
+            for account in page:
+                raised = replace(account, epoch=account.epoch + 1)
+                record = event(
+                    "session_ended", now=now, client=client, subject=account.subject, actor=actor, detail=reason
+                )
+                changes += [Swap(raised), *self.ending_all(raised, reason, now), Log(record)]
+            try:
+                found = [ended(await self.store.commit(*changes))]
+            except Conflict:  # one of them changed meanwhile: each by itself, for as often as that takes
+                found = []
+                for account in page:
+                    with suppress(NotFound):
+                        found.append(await self.end_all(account.subject, client=client, actor=actor, reason=reason))
+            for each in found:
+                count += each.count
+                longest = max(done.longest_lease, each.longest_lease)
+                # Where another log began meanwhile, what was done before may be lost, and the fence must say so.
+                last = each if each.log_epoch == done.log_epoch else done
+                done = replace(last, longest_lease=longest)
+            after = page[-1].subject
+        return replace(done, count=count)
 
     async def _is_over(self, subject: str, epoch: int) -> bool:
         """Tell whether somebody else has ended everything that a subject had at an epoch of his account. The epoch's

@@ -205,6 +205,11 @@ async def end_sessions_of(call: Call) -> Response:
     return await fence(call, done)
 
 
+async def end_everything(call: Call) -> Response:
+    done = await call.authority.end_everything(client=call.observed(), actor=_actor(call))
+    return await fence(call, done)
+
+
 async def end_session(call: Call) -> Response:
     done = await call.authority.end(
         call.params["id"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
@@ -360,6 +365,15 @@ ROUTES = (
         fences=True,
         also=(404,),
         summary="End every session and token of an account.",
+    ),
+    Route(
+        method="DELETE",
+        path="/admin/api/sessions",
+        handler=end_everything,
+        demands="admin",
+        gives=Fence,
+        fences=True,
+        summary="End every session and token of every account, the caller's too.",
     ),
     Route(
         method="DELETE",

@@ -11,7 +11,7 @@ from dutchdoor.errors import NotFound
 from dutchdoor.model.sessions import Session
 from dutchdoor.server.fences import Fenced, as_one, no_wait, say_fence, wait_for
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_table, write
+from dutchdoor.server.terminal import agree, instant, print_json, print_table, write
 from dutchdoor.services.sessions import Ended
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
@@ -71,23 +71,39 @@ def list_(user: str, *, as_json: bool, **options: Any) -> None:
 
 
 @session.command(
-    epilog="Examples: dutchdoor session end AZqp0cM0t2iWk1yqj3xF9A; dutchdoor session end --user ada@example.com"
+    epilog="Examples: dutchdoor session end AZqp0cM0t2iWk1yqj3xF9A; dutchdoor session end --user ada@example.com; "
+    "dutchdoor session end --all"
 )
 @click.argument("ids", nargs=-1, metavar="[SESSION]...")
 @click.option("--user", "who", help="End everything of this account, its stateless tokens too.")
+@click.option("--all", "everybody", is_flag=True, help="End everything of every account.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @no_wait
 @as_json
 @with_settings("database", "master_key")
-def end(ids: tuple[str, ...], who: str | None, *, no_wait: bool, as_json: bool, **options: Any) -> None:
+def end(
+    ids: tuple[str, ...],
+    who: str | None,
+    *,
+    everybody: bool,
+    yes: bool,
+    no_wait: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """End sessions: their cookies, refresh tokens and access tokens are dead when this says that it is fenced."""
-    if bool(ids) == bool(who):
-        raise click.UsageError("Name sessions, or an account with --user.")
+    if [bool(ids), bool(who), everybody].count(True) != 1:
+        raise click.UsageError("Name sessions, or an account with --user, or everything with --all.")
+    if everybody and not yes:
+        agree("Every person and every program is signed out, and has to sign in again. Go on?")
 
     async def work(auth: Auth) -> tuple[int, Fenced]:
         done = await ended(auth)
         return done.count, await wait_for(auth, done, no_wait=no_wait)
 
     async def ended(auth: Auth) -> Ended:
+        if everybody:
+            return await auth.authority.end_everything(client=NOBODY, actor=ACTOR)
         if who:
             account = await find_account(auth, who)
             reason = "ended_by_admin"
