@@ -22,7 +22,7 @@ from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.mail import Mail
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.principal import Verified
@@ -43,9 +43,11 @@ PASSWORD = "correct horse battery staple 7"
 OTHER_PASSWORD = "an altogether different phrase 9"
 MASTER = MasterKeys(MasterKey(bytes(range(100, 132))))
 
-HOME = Client(address="192.0.2.7", country="NL", device="Firefox on Linux", browser_family="Firefox", platform="Linux")
+LINUX_FIREFOX = Device(name="Firefox on Linux", browser_family="Firefox", platform="Linux")
+WINDOWS_CHROME = Device(name="Chrome on Windows", browser_family="Chrome", platform="Windows")
+HOME = Client(address="192.0.2.7", country="NL", devices=LINUX_FIREFOX)
 AWAY = replace(HOME, address="198.51.100.9", country="BR")
-OTHER_BROWSER = replace(HOME, browser_family="Chrome", platform="Windows", device="Chrome on Windows")
+OTHER_BROWSER = replace(HOME, devices=WINDOWS_CHROME)
 THIEF = replace(OTHER_BROWSER, address="203.0.113.66", country="BR")
 
 

@@ -32,12 +32,13 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.audit_events import EventName
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.stores.urls import make_store
+from dutchdoor.web.user_agent import UserAgentReader
 
 ADA = "ada@example.com"
 CHROME = (
@@ -474,3 +475,15 @@ def test_limits_of_the_server_are_the_documented_ones() -> None:
     for name in DEFAULT_LIMITS.__struct_fields__:
         # All processes of a service share a key, and come at once when the server was restarted.
         assert getattr(DEFAULT_LIMITS, name).burst <= (8192 if name == "ask_by_verifier_key" else 60)
+
+
+async def test_p22_a_request_that_a_limit_refuses_never_reads_its_user_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P22: the headers of a throttled address cost the server nothing, however slow they were made to be."""
+    read: list[str] = []
+    monkeypatch.setattr(UserAgentReader, "read", lambda _self, header: (read.append(header), Device())[1])
+    async with a_world(limits=DEFAULT_LIMITS) as world:
+        for n in range(DEFAULT_LIMITS.sign_in_by_address.burst + 5):
+            body = {"email": f"{n}@example.com", "password": PASSWORD}
+            answer = await world.call("POST", "/auth/login", json=body, headers=[("user-agent", f"slow {n}")])
+            assert (answer.status == 429) == (f"slow {n}" not in read)
+        assert answer.status == 429

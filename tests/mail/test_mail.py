@@ -29,14 +29,14 @@ from dutchdoor.mail.file import FileTransport
 from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH, Letters
 from dutchdoor.mail.smtp import SmtpTransport
 from dutchdoor.model.email_address import mailbox
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 
 NOW = 1_800_000_000.0
 TOKEN = "ddo1_canary-canary-canary"
 SENDER = "Example <login@example.com>"
 MAIL = Mail(to="ann@example.com", subject="Hello", text=f"open {TOKEN}\n.\nQUIT\n", html=f"<p>open {TOKEN}</p>")
 LETTERS = Letters(product="Example & Sons", public_url="https://login.example.com/")
-HERE = Client(address="192.0.2.1", country="NL", device="Firefox on Linux")
+HERE = Client(address="192.0.2.1", country="NL", devices=Device(name="Firefox on Linux"))
 
 
 def parsed(content: bytes) -> email.message.EmailMessage:
@@ -216,7 +216,7 @@ def test_a_notice_says_when_and_where():
 )
 def test_a_strangers_words_are_not_printed_on_our_letterhead(device):
     """A User-Agent made to be read is "unknown": nobody mails our users a link through us."""
-    mail = LETTERS.new_device("ann@example.com", client=Client(device=device), at=NOW)
+    mail = LETTERS.new_device("ann@example.com", client=Client(devices=Device(name=device)), at=NOW)
     assert device not in mail.text
     assert "Device:  unknown" in mail.text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,7 +138,18 @@ def test_the_cache_of_headers_is_bounded():
     assert UserAgentReader()._read.cache_parameters()["maxsize"] == 2048
 
 
-def test_a_client_is_written_and_read_as_it_was():
-    """A session's row keeps its client whole."""
-    client = seen(CHROME, "193.0.6.139")
-    assert msgspec.json.decode(msgspec.json.encode(client), type=Client) == client
+def test_p22_a_header_is_read_when_its_device_is_stored_or_compared():
+    """P22: a header made to be slow costs milliseconds of the loop. A request that is refused never reads it; one that
+    is stored reads it, and a header that was read before costs a look-up.
+    """
+    read = []
+
+    class Counting(UserAgentReader):
+        def _parse(self, user_agent: str) -> Device:
+            read.append(user_agent)
+            return super()._parse(user_agent)
+
+    client = observe("192.0.2.1", CHROME, devices=Counting(), countries=COUNTRIES)
+    assert (client.networks, client.user_agent, read) == (("192.0.2.1",), CHROME, [])
+    assert (client.device, client.fingerprint) == ("Chrome on Windows", "Chrome|Windows")
+    assert (client.device, read) == ("Chrome on Windows", [CHROME])

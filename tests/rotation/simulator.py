@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
 from dutchdoor.errors import InvalidToken, Superseded
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy
@@ -31,8 +31,8 @@ PERIOD = 900.0
 """Seconds between two refreshes of an honest client."""
 START = 1_750_000_000.0
 
-VICTIM = Client(address="192.0.2.7", country="NL", browser_family="Firefox", platform="Linux")
-STRANGER = Client(address="203.0.113.66", country="BR", browser_family="Chrome", platform="Windows")
+VICTIM = Client(address="192.0.2.7", country="NL", devices=Device(browser_family="Firefox", platform="Linux"))
+STRANGER = Client(address="203.0.113.66", country="BR", devices=Device(browser_family="Chrome", platform="Windows"))
 
 Said = Literal["ok", "superseded", "refused"]
 

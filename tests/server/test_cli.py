@@ -22,7 +22,7 @@ from tests.server.running import clean_environment, command
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.revocation.node_messages import NodeRow
@@ -229,9 +229,12 @@ def test_a_database_without_its_master_key_gets_no_new_one(run: Run) -> None:
     assert run("user", "list", "--master-key-file", "elsewhere.keys").code == 0
 
 
+FOX = Client(devices=Device(name="Fox\x9b2J\r\x07"))
+
+
 async def _sign_in(email: str, mode: Any = "session") -> str:
     async with auth_here() as auth:
-        signed_in, _ = await auth.directory.sign_in(email, PASSWORD, mode=mode, client=Client(device="Fox\x9b2J\r\x07"))
+        signed_in, _ = await auth.directory.sign_in(email, PASSWORD, mode=mode, client=FOX)
         return signed_in.session_token or signed_in.access_token
 
 

@@ -26,7 +26,7 @@ from tests.running import PROGRAM, free_port
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.principal import Verified
 from dutchdoor.services.sessions import SignedIn
 
@@ -483,7 +483,8 @@ async def cuts_lose_nobody(server: Server, offsets: Callable[[int], list[int]], 
 def found_client(found: Any) -> Client:
     """A client that looks like the one in the row."""
     browser, _, platform = found[0].fingerprint.partition("|")
-    return Client(address=found[0].address, country=found[0].country, browser_family=browser, platform=platform)
+    device = Device(browser_family=browser, platform=platform)
+    return Client(address=found[0].address, country=found[0].country, devices=device)
 
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])

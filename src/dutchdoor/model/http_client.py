@@ -5,6 +5,9 @@ audit events, and, as `fingerprint`, tells two holders of one refresh token apar
 
 How a header is read into a device and an address into a country is someone else's: see `DeviceReader`, `CountryReader`.
 What cannot be read is "".
+
+Reading a User-Agent header can take milliseconds, so it is read when its device is first asked for: when it is stored
+or compared. A request that a limit refuses never comes to that.
 """
 
 from __future__ import annotations
@@ -21,12 +24,24 @@ USER_AGENT_AT_MOST = 512
 """Characters of the header that are kept. Browsers send 80 to 200; the longest honest ones stay below 400."""
 
 
+class DeviceReader(Protocol):
+    """Reads a User-Agent header. Gives an empty Device for what it does not know, and never raises. It is asked for the
+    same header again and again.
+    """
+
+    def read(self, user_agent: str, /) -> Device: ...
+
+
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """What a User-Agent header says: `name` for people ("Firefox on Linux"), the parts for comparing. "" is unknown."""
 
     name: str = ""
     browser_family: str = ""
     platform: str = ""
+
+    def read(self, _user_agent: str) -> Device:
+        """Be the `DeviceReader` of a client whose device is known."""
+        return self
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,14 +50,18 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     country: str = ""
     user_agent: str = ""
-    device: str = ""
-    browser_family: str = ""
-    platform: str = ""
+    devices: DeviceReader = Device()
+    """Reads the header, and keeps what it has read."""
+
+    @property
+    def device(self) -> str:
+        return self.devices.read(self.user_agent).name
 
     @property
     def fingerprint(self) -> str:
         """Browser family and platform, without version: what stays the same when a browser updates itself."""
-        return f"{self.browser_family}|{self.platform}"
+        device = self.devices.read(self.user_agent)
+        return f"{device.browser_family}|{device.platform}"
 
     @property
     def network(self) -> str:
@@ -55,12 +74,6 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
         return networks_of(self.address)
 
 
-class DeviceReader(Protocol):
-    """Reads a User-Agent header. Gives an empty Device for what it does not know, and never raises."""
-
-    def read(self, user_agent: str) -> Device: ...
-
-
 class CountryReader(Protocol):
     """Finds the country of an address: two capital letters (ISO 3166-1), or "". Never raises."""
 
@@ -70,17 +83,11 @@ class CountryReader(Protocol):
 def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: CountryReader) -> Client:
     """Describe the client behind a request. `address` is the one we believe, after the configured proxies."""
     # Cut before it is parsed or stored, and freed of control characters: this text reaches terminals and log lines.
-    kept = "".join(c if c.isprintable() else " " for c in user_agent[:USER_AGENT_AT_MOST])
+    kept = user_agent[:USER_AGENT_AT_MOST]
+    if not kept.isprintable():
+        kept = "".join(c if c.isprintable() else " " for c in kept)
     address = _plain(address)
-    device = devices.read(kept)
-    return Client(
-        address=address,
-        country=countries.country(address),
-        user_agent=kept,
-        device=device.name,
-        browser_family=device.browser_family,
-        platform=device.platform,
-    )
+    return Client(address=address, country=countries.country(address), user_agent=kept, devices=devices)
 
 
 def network_of(address: str) -> str:
