@@ -96,7 +96,7 @@ class Auth:
         database: str | Store = "sqlite:///dutchdoor.db",
         *,
         redis: str = "",
-        master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.jose.jwk",
+        master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.keys",
         public_url: str | None = None,
         local_url: str = "http://localhost:8000",
         hosts: Iterable[str] = (),

@@ -69,7 +69,7 @@ def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> No
         ({"fingerprint": "off"}, "fingerprint", False),
         ({"host": "0.0.0.0", "proxy": ()}, "host", True),
         ({"password_minimum": "8"}, "password_minimum", False),
-        ({"master_key_file": "dutchdoor.jose.jwk"}, "master_key_file", False),
+        ({"master_key_file": "dutchdoor.keys"}, "master_key_file", False),
         ({"lease": "61s"}, "lease", False),
     ],
 )

@@ -78,7 +78,7 @@ def made(run: Run, email: str = "ada@example.com", *more: str) -> dict[str, Any]
 
 
 def auth_here() -> Auth:
-    return Auth("sqlite:///dutchdoor.db", master_key="dutchdoor.jose.jwk")
+    return Auth("sqlite:///dutchdoor.db", master_key="dutchdoor.keys")
 
 
 def test_c12_the_first_administrator_by_command(run: Run) -> None:
@@ -221,11 +221,11 @@ def test_another_master_key_is_refused_in_words(run: Run) -> None:
 def test_a_database_without_its_master_key_gets_no_new_one(run: Run) -> None:
     """From another directory the key file is not found: that is said, and no useless key is left there."""
     made(run)
-    Path("dutchdoor.jose.jwk").rename("elsewhere.keys")
+    Path("dutchdoor.keys").rename("elsewhere.keys")
     ran = run("user", "list")
     assert ran.code == 2
     assert "--master-key-file" in ran.err
-    assert not Path("dutchdoor.jose.jwk").exists()
+    assert not Path("dutchdoor.keys").exists()
     assert run("user", "list", "--master-key-file", "elsewhere.keys").code == 0
 
 
@@ -491,7 +491,7 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
     assert run("user", "create", "ada@example.com", "--password-stdin", text=PASSWORD, environment=settings).code == 0
 
     async def token() -> str:
-        async with Auth("sqlite:///hs.db", master_key="dutchdoor.jose.jwk", alg="HS256") as auth:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
             signed_in, _ = await auth.directory.sign_in("ada@example.com", PASSWORD, mode="jwt", client=Client())
             await auth.authority.verify(signed_in.access_token)
             return signed_in.access_token
@@ -502,7 +502,7 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
     assert len(exported.json["k"]) >= 43
 
     async def refused() -> None:
-        async with Auth("sqlite:///hs.db", master_key="dutchdoor.jose.jwk", alg="HS256") as auth:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
             await auth.authority.verify(minted)
 
     with pytest.raises(InvalidToken):

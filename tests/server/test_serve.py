@@ -139,7 +139,7 @@ def test_one_line_when_ready(tmp_path: Path) -> None:
         assert status == 200
         assert "server" not in headers
         assert "strict-transport-security" not in headers
-        for name in ("dutchdoor.db", "dutchdoor.jose.jwk"):
+        for name in ("dutchdoor.db", "dutchdoor.keys"):
             assert (tmp_path / name).stat().st_mode & 0o077 == 0
         assert server.stop() == (0, "")
 

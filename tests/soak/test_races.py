@@ -72,7 +72,7 @@ class Server:
     def beside(self, clock: Callable[[], float] = time.time) -> Auth:
         """One more node over the same file."""
         return Auth(
-            f"sqlite:///{self.folder}/dutchdoor.db", master_key=self.folder / "dutchdoor.jose.jwk",
+            f"sqlite:///{self.folder}/dutchdoor.db", master_key=self.folder / "dutchdoor.keys",
             local_url=f"http://localhost:{self.port}", clock=clock,
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ __all__ = [
     "refuse_argument",
 ]
 
-DEFAULT_MASTER_KEY_FILE = "dutchdoor.jose.jwk"
+DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
 
 _SECRET_AT_MOST = 64 * 1024
 """Bytes of a file that holds a secret. A wrong path, /dev/zero say, must not fill the memory."""

@@ -27,8 +27,8 @@ from dutchdoor.web.api import Route
 
 __all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_transitions"]
 
-events_log = logging.getLogger("dutchdoor.model.audit_events")
-access_log = logging.getLogger("dutchdoor.jose.claims")
+events_log = logging.getLogger("dutchdoor.events")
+access_log = logging.getLogger("dutchdoor.access")
 
 Commit = Callable[[Sequence[Change], Committed, float], None]
 
