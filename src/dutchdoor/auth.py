@@ -82,8 +82,8 @@ class Auth:
         hasher: how passwords are hashed.
         breached: tells whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens.
-        lease: seconds for which a verifier may trust what it knows of the revocation log: both the longest a fence can
-            take (times 1.1 / 0.9) and the longest outage of this that stateless checks survive.
+        lease: seconds for which a verifier may trust what it knows of the revocation log. It decides both the longest a
+            fence can take (times 1.1 / 0.9) and the outage of this that stateless checks survive (`Terms.survives`).
         clock: the time of day, for tests. Without one it is the store's, where that is one for all nodes, else this
             machine's.
 

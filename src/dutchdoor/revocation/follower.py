@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from dutchdoor.revocation.lease import WAITS_FOR
 from dutchdoor.revocation.log import Bearer, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 
@@ -51,7 +52,7 @@ class Follower:
         self,
         *,
         on_demand: bool = False,
-        wait_for: float = 2.5,
+        wait_for: float = WAITS_FOR,
         kept_for: float = 600.0,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(16),
         draw: Callable[[], float] = random.random,

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["CLOCKS_APART", "DRIFT", "GUARD", "Lease", "Terms"]
+__all__ = ["CLOCKS_APART", "DRIFT", "GUARD", "WAITS_FOR", "Lease", "Terms"]
 
 DRIFT: Final = 0.1
 """How far the rate of an elapsed-time clock may be from true. Real ones are a thousand times better; a virtual machine
@@ -26,6 +26,8 @@ under a bad host is not, and the price is a fifth of a lease."""
 GUARD: Final = (1 + DRIFT) / (1 - DRIFT)
 CLOCKS_APART: Final = 300.0
 """Seconds by which any two wall clocks may differ, or one may step. Decides only how long entries are kept."""
+WAITS_FOR: Final = 2.5
+"""Seconds for which a verifier asks a node to hold a poll back until there is news."""
 
 SHORTEST, LONGEST = 1.0, 300.0
 
@@ -34,8 +36,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     """What leases are granted on. Raises `Misconfigured` for a lease that is none."""
 
     lease_for: float = 10.0
-    """Seconds. Both the longest a fence takes (times `GUARD`) and the longest outage of the authority that checks
-    survive before they are stale; a verifier behind a node gets what is left of the node's own, 0.6 to 0.8 of this."""
+    """Seconds. The longest a fence takes (times `GUARD`). Of the outage that checks survive see `survives`."""
     guard: float = GUARD
     kept_for: float = 2 * CLOCKS_APART
     """Seconds an entry outlives its `expires_at`: a clock that is behind, and the step that put it there."""
@@ -56,6 +57,17 @@ class Terms(Struct, frozen=True, kw_only=True):
     @property
     def renew_every(self) -> float:
         return self.lease_for / 6
+
+    @property
+    def survives(self) -> tuple[float, float]:
+        """Seconds for which a verifier goes on when the authority stops while the log is quiet: at least, and at most.
+
+        It is granted what is left of the node's own lease, over `guard`, and the node's is renewed `renew_every`. It
+        counts that from the sending of a poll that hung, and the next answer is due as much later.
+        """
+        hangs = min(WAITS_FOR, self.hang_for)
+        least = (self.lease_for - self.renew_every) / self.guard - 2 * hangs
+        return least, self.lease_for / self.guard - hangs
 
     def guarded(self, lease_for: float) -> float:
         """How long a grantor waits until a lease has run out on any holder's clock."""

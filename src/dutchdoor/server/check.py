@@ -15,7 +15,7 @@ from msgspec import Struct
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.policy import DAY, MINUTE
-from dutchdoor.revocation.lease import GUARD
+from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.serve import refuse_unsafe, tls_context
@@ -28,8 +28,6 @@ __all__ = ["Finding", "findings", "revocation_window"]
 
 ACCESS_AT_MOST = 15 * MINUTE
 LEASE_AT_MOST = 60.0
-LEFT_FOR_VERIFIERS = 0.6, 0.8
-"""What a verifier holds of a lease: a node grants from what is left of its own."""
 PASSWORD_ALONE = 15
 FILES = "", "-wal", "-shm", "-head"
 """What the names of a SQLite database's files end with."""
@@ -68,7 +66,7 @@ def revocation_window(settings: Settings) -> str:
     """How long something that was ended may still be accepted, as numbers people see."""
     lives = settings.policy.access_for
     minutes = f"{lives / MINUTE:g} minute" + ("" if lives == MINUTE else "s")
-    shortest, longest = (settings.lease * share for share in LEFT_FOR_VERIFIERS)
+    shortest, longest = Terms(lease_for=settings.lease).survives
     return f"""\
 How long what was ended may still be accepted, after the call that ended it:
   by this server, every process of it             0 s
@@ -76,7 +74,7 @@ How long what was ended may still be accepted, after the call that ended it:
                                                   {settings.lease * GUARD:.1f} s at the latest (a lease of \
 {settings.lease:g} s, guarded)
   by a verifier that follows no log               until its token expires: {minutes} at the most
-While this server is down, verifiers that follow go on for {shortest:.0f} to {longest:.0f} s, and are stale then."""
+While this server is down, verifiers that follow go on for {shortest:.1f} to {longest:.1f} s, and are stale then."""
 
 
 def _production(settings: Settings) -> bool:
