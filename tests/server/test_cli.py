@@ -655,6 +655,72 @@ def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert run("user", "list", "--json").json == []
 
 
+def test_a_dry_run_refuses_what_the_import_refuses(run: Run, tmp_path: Path) -> None:
+    """Roles, hashes, names and addresses are judged the same with and without `--dry-run`."""
+    rows = [
+        {"email": "a@example.com", "password_hash": BCRYPT},
+        {"email": "b@example.com", "roles": ["admin", "no role"]},
+        {"email": "c@example.com", "roles": [f"role{number}" for number in range(33)]},
+        {"email": "d@example.com", "name": BCRYPT},
+        {"email": BCRYPT, "password_hash": "e@example.com"},
+        {"email": "f@example.com", "password_hash": "{noop}hunter2"},
+        {"email": "a@example.com."},
+    ]
+    (tmp_path / "users.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run("migrate")
+    told = [run("import", "users.jsonl", "--json", *more).json for more in (["--dry-run"], [])]
+    assert told[0].pop("dry_run")
+    assert not told[1].pop("dry_run")
+    assert told[0] == told[1]
+    assert [each["line"] for each in told[0]["refused"]] == [2, 3, 4, 5, 6, 7]
+    assert BCRYPT not in json.dumps(told)
+    assert "hunter2" not in json.dumps(told)
+
+
+def test_an_import_that_stops_says_how_far_it_came(run: Run, tmp_path: Path) -> None:
+    """Where the rest of a file cannot be read, the message has the line and the accounts that are imported."""
+    lines = [f"user{number}@example.com,{BCRYPT}" for number in range(600)]
+    (tmp_path / "users.csv").write_text("\n".join(["email,password_hash", *lines, "x" * 70_000, "last@example.com,"]))
+    ran = run("import", "users.csv")
+    assert ran.code == 1
+    assert "Line 602 " in ran.err
+    assert "500 accounts were imported" in ran.err
+    (tmp_path / "users.csv").write_text("\n".join(["email,password_hash", *lines]))
+    ran = run("import", "users.csv", "--json").json
+    assert (ran["imported"], ran["already_there"]) == (100, 500)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        "{bcrypt}" + BCRYPT,
+        "{pbkdf2}5d923b44a6d129f3ddf3e3c8d29412723dcbde72445e8ef6bf3b508fbf17fa4ed4d6b99ca763d8dc",
+        "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$lMPgVYwd4ZAQkOipZGNRk1H0ZPrbAaRuGKXEIUYK9t8",
+    ],
+)
+def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, encoded: str) -> None:
+    """C08: hashes of other systems are stored in a form that signs in, and become ours at the first log-in."""
+    (tmp_path / "users.jsonl").write_text(json.dumps({"email": "ada@example.com", "password_hash": encoded}))
+    assert run("import", "users.jsonl").code == 0
+    password = PASSWORD if encoded.startswith("{bcrypt}") else "password"
+
+    async def proofs() -> list[str]:
+        async with auth_here() as auth:
+            account = await auth.store.account_by_email("ada@example.com")
+            assert account is not None
+            found = []
+            for _ in range(2):
+                credential = await auth.store.credential(account.subject, "password")
+                assert credential is not None
+                found.append(credential.proof)
+                await auth.directory.prove("ada@example.com", password, client=Client())
+            return found
+
+    before, after = asynchronously(proofs())
+    assert encoded.partition("$")[2] in before or before == encoded
+    assert after.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
 @pytest.mark.parametrize(
     "text", ["", "\n\n", "name,password\nx,y\n", "email,passwordhash\na@example.com,x\n", "[1, 2", 'email\n"unclosed\n']
 )

@@ -1,23 +1,32 @@
 """Lines of an import: what other systems export, read one by one into one kind of record.
 
-Read are: CSV with a header, JSON lines, and one JSON array. The columns are ours (`email`, `password_hash`, `name`,
-`roles`, `verified`, `disabled`), or those of a dump of Django's user table (`manage.py dumpdata auth.user`, or its rows
-as CSV), or those of the user table of fastapi-users. Which of them is told by the names.
+Read are: CSV with a header, JSON lines, one JSON array, and the file of a Keycloak realm. The columns are ours
+(`email`, `password_hash`, `name`, `roles`, `verified`, `disabled`), or those of a dump of Django's user table
+(`manage.py dumpdata auth.user`, or its rows as CSV), of the user table of fastapi-users, or of a Keycloak user. The
+names tell which.
 
-Rights are never guessed: Django's staff and superusers, and fastapi-users' superusers, come without a role and are
-given one by hand. Who is inactive there is disabled here.
+Flask-Security's user table is refused by name: it hashes an HMAC of the password under a key of its own, so that no
+password would match.
+
+Rights are never guessed: whoever has them there comes without a role, and is given one by hand. Who is inactive there
+is disabled here.
+
+A file is not trusted to be what it seems. A line has a bound, a name that stands twice in one row is refused, and what
+a message repeats of a refused line is its address, if it is one: another column may hold a hash by mistake.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidInput
+from dutchdoor.model.email_address import canonical
 
 __all__ = ["Incoming", "Refused", "read_lines"]
 
@@ -45,11 +54,15 @@ class Incoming(Struct, frozen=True, kw_only=True):
 
 
 class Refused(Struct, frozen=True, kw_only=True):
-    """A line that is not imported, and why."""
+    """A line that is not imported, and why. `email` is empty where the line has no address."""
 
     line: int
     email: str
     reason: str
+
+
+Row = Mapping[str, Any]
+Numbered = tuple[int, Row | Refused]
 
 
 def read_lines(file: TextIO) -> Iterator[Incoming | Refused]:
@@ -61,17 +74,28 @@ def read_lines(file: TextIO) -> Iterator[Incoming | Refused]:
         start += 1
         if first == "":
             raise InvalidInput("The file is empty.")
+    if "\0" in first:
+        raise InvalidInput("The file is not text in UTF-8. A spreadsheet or PowerShell may have written UTF-16.")
     if first.lstrip().startswith("["):
         rows = _array(first + file.read())
     elif first.lstrip().startswith("{"):
-        rows = _json_lines(first, file, start)
+        rows = _objects(first, file, start)
     else:
         rows = _csv(first, file, start)
     for line, row in rows:
         yield row if isinstance(row, Refused) else _incoming(line, row)
 
 
-def _csv(first: str, file: TextIO, start: int) -> Iterator[tuple[int, Mapping[str, Any] | Refused]]:
+def refused(line: int, email: str, reason: str) -> Refused:
+    """Refuse a line. What stands in its column for the address is repeated only if it is one."""
+    try:
+        canonical(email)
+    except InvalidInput:
+        email = ""
+    return Refused(line=line, email=email, reason=reason)
+
+
+def _csv(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
     names = [name.strip().lower() for name in next(csv.reader([first]))]
     if "email" not in names:
         raise InvalidInput("The first line must name the columns, and one of them must be email.")
@@ -79,7 +103,10 @@ def _csv(first: str, file: TextIO, start: int) -> Iterator[tuple[int, Mapping[st
     if unknown and not _foreign(set(names)):
         # A misspelt `password-hash` would import everybody without a password.
         raise InvalidInput(f"Unknown column {min(unknown)!a}. The columns are: {', '.join(sorted(OWN))}.")
-    reader = csv.reader(file, strict=True)
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InvalidInput(f"Two columns have the name {min(twice)!a}.")
+    reader = csv.reader(_bounded(file, start), strict=True)
     while True:
         try:
             cells = next(reader)
@@ -91,74 +118,155 @@ def _csv(first: str, file: TextIO, start: int) -> Iterator[tuple[int, Mapping[st
         if not any(cells):
             continue
         if len(cells) != len(names):
-            yield line, Refused(line=line, email="", reason=f"it has {len(cells)} columns and not {len(names)}")
+            yield line, refused(line, "", f"it has {len(cells)} columns and not {len(names)}")
         else:
             yield line, dict(zip(names, cells, strict=True))
 
 
-def _json_lines(first: str, file: TextIO, start: int) -> Iterator[tuple[int, Mapping[str, Any] | Refused]]:
+def _bounded(file: TextIO, line: int) -> Iterator[str]:
+    while text := file.readline(LINE_AT_MOST + 1):
+        line += 1
+        if len(text) > LINE_AT_MOST:
+            # No quotation mark can be trusted after it, so nothing after it is read.
+            raise InvalidInput(f"Line {line} is not CSV: {_TOO_LONG}.")
+        yield text
+
+
+def _objects(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
+    """JSON lines; or one object over many lines, or with users in it, which is how Keycloak writes a realm."""
+    row = _row(start, first)
+    if isinstance(row, Refused) or isinstance(row.get("users"), list):
+        rest = file.read()
+        try:
+            users = _users(first + rest)
+        except InvalidInput:
+            second = (first + rest).partition("\n")[2].lstrip()
+            if not second.startswith("{") and (second or _is_cut(first)):
+                raise
+            # JSON lines, of which the first is damaged.
+            file = io.StringIO(rest, newline="")
+        else:
+            yield from _numbered(users)
+            return
+    yield from _json_lines(first, file, start)
+
+
+def _users(text: str) -> list[Any]:
+    try:
+        users = _object(_parsed(text)).get("users")
+    except InvalidInput as exc:
+        raise InvalidInput(f"The file is neither JSON lines nor one JSON object with users: {exc}.") from None
+    if not isinstance(users, list):
+        raise InvalidInput("The file is neither JSON lines nor one JSON object with users.")
+    return users
+
+
+def _is_cut(text: str) -> bool:
+    return len(text) >= LINE_AT_MOST and not text.endswith(("\n", "\r"))
+
+
+def _json_lines(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
     line, text = start, first
     while text:
-        if text.strip():
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield line, row
-            else:
-                yield line, Refused(line=line, email="", reason="it is no JSON object")
+        if _is_cut(text):
+            # Not read in pieces: a piece of one person's line must not become a row of its own.
+            while text and not text.endswith(("\n", "\r")):
+                text = file.readline(LINE_AT_MOST)
+            yield line, refused(line, "", _TOO_LONG)
+        elif text.strip():
+            yield line, _row(line, text)
         text = file.readline(LINE_AT_MOST)
         line += 1
 
 
-def _array(text: str) -> Iterator[tuple[int, Mapping[str, Any] | Refused]]:
+def _array(text: str) -> Iterator[Numbered]:
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInput("The file begins as a JSON array and is none.") from None
+        rows = _parsed(text)
+    except InvalidInput as exc:
+        raise InvalidInput(f"The file begins as a JSON array and is none: {exc}.") from None
+    return _numbered(rows)
+
+
+def _numbered(rows: list[Any]) -> Iterator[Numbered]:
     for number, row in enumerate(rows, 1):
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            yield number, Refused(line=number, email="", reason="it is no JSON object")
+        yield number, row if isinstance(row, dict) else refused(number, "", _NO_OBJECT)
+
+
+def _row(line: int, text: str) -> Row | Refused:
+    try:
+        return _object(_parsed(text))
+    except InvalidInput as exc:
+        return refused(line, "", str(exc))
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_members)
+    except (ValueError, RecursionError):
+        # Not chained: the original exception carries the text.
+        raise InvalidInput(_NO_JSON) from None
+
+
+def _object(value: object) -> Row:
+    if not isinstance(value, dict):
+        raise InvalidInput(_NO_OBJECT)
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> Row:
+    # Of two members with one name, which one counts is a matter of the reader.
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise InvalidInput(_TWICE)
+    return members
+
+
+_NO_JSON = "it is not JSON"
+_NO_OBJECT = "it is no JSON object"
+_TOO_LONG = f"it has more than {LINE_AT_MOST:,} characters"
+_TWICE = "a name stands in it twice"
 
 
 def _foreign(names: set[str]) -> str:
-    if {"password", "is_superuser"} <= names or {"password", "date_joined"} <= names:
-        return "django"
-    return "fastapi-users" if "hashed_password" in names else ""
+    for system, (marks, _) in _SYSTEMS.items():
+        if any(mark <= names for mark in marks):
+            return system
+    return ""
 
 
-def _incoming(line: int, row: Mapping[str, Any]) -> Incoming | Refused:
+def _incoming(line: int, row: Row) -> Incoming | Refused:
     email = ""
     try:
         if set(row) <= {"model", "pk", "fields"} and isinstance(row.get("fields"), dict):
             row = row["fields"]
-        row = {str(name).strip().lower(): value for name, value in row.items()}
+        named = {str(name).strip().lower(): value for name, value in row.items()}
+        if len(named) < len(row):
+            raise InvalidInput(_TWICE)
+        row = named
         email = _text(row, "email")
-        match _foreign(set(row)):
-            case "django":
-                return _django(line, email, row)
-            case "fastapi-users":
-                return _fastapi_users(line, email, row)
-        unknown = set(row) - OWN
-        if unknown:
-            return Refused(line=line, email=email, reason=f"unknown column {min(unknown)!a}")
-        return Incoming(
-            line=line,
-            email=email,
-            password_hash=_text(row, "password_hash") or None,
-            name=_name(_text(row, "name")),
-            roles=_roles(row.get("roles")),
-            verified=_switch(row, "verified"),
-            disabled=_switch(row, "disabled"),
-        )
+        if system := _foreign(set(row)):
+            return _SYSTEMS[system][1](line, email, row)
+        return _own(line, email, row)
     except InvalidInput as exc:
-        return Refused(line=line, email=email, reason=str(exc))
+        return refused(line, email, str(exc))
 
 
-def _django(line: int, email: str, row: Mapping[str, Any]) -> Incoming:
+def _own(line: int, email: str, row: Row) -> Incoming:
+    unknown = set(row) - OWN
+    if unknown:
+        raise InvalidInput(f"unknown column {min(unknown)!a}")
+    return Incoming(
+        line=line,
+        email=email,
+        password_hash=_text(row, "password_hash") or None,
+        name=_name(_text(row, "name")),
+        roles=_roles(row.get("roles")),
+        verified=_switch(row, "verified"),
+        disabled=_switch(row, "disabled"),
+    )
+
+
+def _django(line: int, email: str, row: Row) -> Incoming:
     encoded = _text(row, "password")
     name = " ".join(filter(None, (_text(row, "first_name"), _text(row, "last_name"))))
     return Incoming(
@@ -174,7 +282,7 @@ def _django(line: int, email: str, row: Mapping[str, Any]) -> Incoming:
     )
 
 
-def _fastapi_users(line: int, email: str, row: Mapping[str, Any]) -> Incoming:
+def _fastapi_users(line: int, email: str, row: Row) -> Incoming:
     return Incoming(
         line=line,
         email=email,
@@ -187,7 +295,68 @@ def _fastapi_users(line: int, email: str, row: Mapping[str, Any]) -> Incoming:
     )
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
+def _keycloak(line: int, email: str, row: Row) -> Incoming:
+    credentials = row.get("credentials") or []
+    if not isinstance(credentials, list) or not all(isinstance(each, dict) for each in credentials):
+        raise InvalidInput("credentials is no list of JSON objects")
+    passwords = [each for each in credentials if each.get("type") == "password"]
+    if len(passwords) > 1:
+        raise InvalidInput("it has more than one password")
+    name = " ".join(filter(None, (_text(row, "firstname"), _text(row, "lastname"))))
+    realm_roles, client_roles = row.get("realmroles"), row.get("clientroles")
+    return Incoming(
+        line=line,
+        email=email,
+        password_hash=_keycloak_hash(passwords[0]) if passwords else None,
+        name=_name(name or _text(row, "username")),
+        roles=(),
+        verified=_switch(row, "emailverified"),
+        disabled=not _switch(row, "enabled", default=True),
+        privileged=(isinstance(realm_roles, list) and "admin" in realm_roles)
+        or (isinstance(client_roles, dict) and "realm-management" in client_roles),
+    )
+
+
+def _keycloak_hash(credential: Row) -> str:
+    """Write a password of Keycloak's, which is JSON in two strings, as the PHC string that says the same."""
+    if "value" in credential:
+        raise InvalidInput("it has a password in plain text")
+    try:
+        secret, data = json.loads(credential["secretData"]), json.loads(credential["credentialData"])
+        salt, tag = (secret[part].rstrip("=") for part in ("salt", "value"))
+        algorithm, rounds = data["algorithm"], int(data["hashIterations"])
+        if algorithm == "argon2":
+            kind, version, memory, lanes = (
+                data["additionalParameters"][name][0] for name in ("type", "version", "memory", "parallelism")
+            )
+            version = {"1.3": 19, "1.0": 16}[version]
+            return f"$argon2{kind}$v={version}$m={int(memory)},t={rounds},p={int(lanes)}${salt}${tag}"
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+        # Not chained: the original exception may carry the hash.
+        raise InvalidInput("its password is not written as Keycloak does since version 8") from None
+    digests = {"pbkdf2": "sha1", "pbkdf2-sha256": "sha256", "pbkdf2-sha512": "sha512"}
+    if not isinstance(algorithm, str) or algorithm not in digests:
+        raise InvalidInput("its password is hashed by an algorithm that is not one of Keycloak's own")
+    return f"$pbkdf2-{digests[algorithm]}$i={rounds}${salt}${tag}"
+
+
+def _flask_security(_line: int, _email: str, _row: Row) -> Incoming:
+    raise InvalidInput(
+        "it is of Flask-Security, which hashes an HMAC of the password under SECURITY_PASSWORD_SALT, so no password "
+        "would match. Import it without the hash; its owner then chooses a password by mail"
+    )
+
+
+_SYSTEMS: dict[str, tuple[tuple[set[str], ...], Callable[[int, str, Row], Incoming]]] = {
+    "flask-security": (({"password", "fs_uniquifier"}, {"password", "active", "confirmed_at"}), _flask_security),
+    "django": (({"password", "is_superuser"}, {"password", "date_joined"}), _django),
+    "fastapi-users": (({"hashed_password"},), _fastapi_users),
+    "keycloak": (({"username", "credentials"}, {"username", "emailverified"}), _keycloak),
+}
+"""How the other systems are recognised, and read."""
+
+
+def _text(row: Row, column: str) -> str:
     value = row.get(column)
     if value is None:
         return ""
@@ -215,7 +384,7 @@ def _roles(value: object) -> tuple[str, ...]:
     raise InvalidInput("roles are words with spaces between them, or a list of texts")
 
 
-def _switch(row: Mapping[str, Any], column: str, *, default: bool = False) -> bool:
+def _switch(row: Row, column: str, *, default: bool = False) -> bool:
     value = row.get(column)
     if value is None or value == "":
         return default

@@ -52,7 +52,7 @@ from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.tokens import RACES
 from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, Forgive, Log, Swap, Take
 
-__all__ = ["Directory", "Welcome"]
+__all__ = ["Directory", "Welcome", "check_roles"]
 
 PASSWORD = "password"
 RECENT = 4
@@ -175,7 +175,9 @@ class Directory:
         """
         key = canonical(email)
         encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
-        account = await self._add(email, name, encoded, client=client, roles=_roles(roles), verified=True, actor=actor)
+        account = await self._add(
+            email, name, encoded, client=client, roles=check_roles(roles), verified=True, actor=actor
+        )
         if encoded is None:
             await self.send_reset(account, client=client, actor=actor)
         return account
@@ -201,7 +203,7 @@ class Directory:
             name,
             encoded,
             client=client,
-            roles=_roles(roles),
+            roles=check_roles(roles),
             verified=verified,
             disabled=disabled,
             actor="cli",
@@ -584,7 +586,7 @@ class Directory:
         tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
         `InvalidInput`.
         """
-        wanted = _roles(roles)
+        wanted = check_roles(roles)
         changed, done = await self._alter(
             subject,
             lambda a: with_roles(a, wanted),
@@ -731,9 +733,9 @@ class Directory:
 _ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
-def _roles(roles: Sequence[str]) -> tuple[str, ...]:
-    """Raises `InvalidInput` for a role that is no plain word: they are written into tokens and headers,
-    space-separated.
+def check_roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Return roles in order, each once. Raises `InvalidInput` for a role that is no plain word: they are written into
+    tokens and headers, with spaces between them.
     """
     for role in roles:
         if not _ROLE.fullmatch(role):

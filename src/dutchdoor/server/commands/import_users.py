@@ -21,7 +21,8 @@ from dutchdoor.errors import InvalidInput, Taken
 from dutchdoor.model.email_address import canonical
 from dutchdoor.server.options import NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
-from dutchdoor.server.user_import import Incoming, Refused, read_lines
+from dutchdoor.server.user_import import Incoming, Refused, read_lines, refused
+from dutchdoor.services.accounts import check_roles
 
 __all__ = ["import_users"]
 
@@ -63,8 +64,9 @@ def import_users(
     """Import accounts with their password hashes, from FILE or from - (standard input).
 
     CSV with a header or JSON lines, with the columns email, password_hash, name, roles (words with spaces between
-    them), verified, disabled; only email is needed. Django's dumpdata and the user table of fastapi-users are read as
-    they are. A hash is replaced by ours at the first log-in; plain MD5, SHA-1 and SHA-2 are refused.
+    them), verified, disabled; only email is needed. Django's dumpdata, the user table of fastapi-users and the export
+    of a Keycloak realm are read as they are. A hash is replaced by ours at the first log-in; plain MD5, SHA-1 and SHA-2
+    are refused.
 
     Accounts that exist are left as they are, so an import that was interrupted is simply run again. Exit code 1 if any
     line was refused.
@@ -106,7 +108,7 @@ def _opened(file: str) -> Iterator[TextIO]:
 async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: bool, verified: bool) -> Tally:
     tally, told = Tally(), time.monotonic()
     seen: set[str] = set()
-    while batch := list(islice(lines, AT_ONCE)):
+    while batch := _next(lines, tally, dry_run=dry_run):
         wanted: list[Incoming] = []
         for each in batch:
             if isinstance(each, Refused):
@@ -116,7 +118,7 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
             if problem is None:
                 wanted.append(each)
             elif problem:
-                tally.refused.append(Refused(line=each.line, email=each.email, reason=problem))
+                tally.refused.append(refused(each.line, each.email, problem))
             else:
                 tally.already_there += 1
         if dry_run:
@@ -130,7 +132,7 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
                 tally.without_password += each.password_hash is None
                 tally.privileged += each.privileged
             elif problem:
-                tally.refused.append(Refused(line=each.line, email=each.email, reason=problem))
+                tally.refused.append(refused(each.line, each.email, problem))
             else:
                 tally.already_there += 1
         if time.monotonic() - told >= TELL_EVERY:
@@ -142,18 +144,41 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
     return tally
 
 
+def _next(lines: Iterator[Incoming | Refused], tally: Tally, *, dry_run: bool) -> list[Incoming | Refused]:
+    try:
+        return list(islice(lines, AT_ONCE))
+    except InvalidInput as exc:
+        if dry_run or not tally.imported:
+            raise
+        raise InvalidInput(
+            f"{exc} Before it, {tally.imported} accounts were imported. Put it right, and run the import again."
+        ) from None
+
+
 async def _judge(auth: Auth, each: Incoming, seen: set[str]) -> str | None:
     """Say why a line is not imported; "" if its account is there already, None if it can be."""
     try:
         key = canonical(each.email)
         if each.password_hash is not None:
             recognise(each.password_hash)
+        check_roles(each.roles)
     except InvalidInput as exc:
         return str(exc)
+    if _is_hash(each.name):
+        # It would be in tokens and on pages.
+        return "its name is a password hash; the columns may be in another order than their names"
     if key in seen:
         return "the address stands in an earlier line as well"
     seen.add(key)
     return "" if await auth.store.account_by_email(key) is not None else None
+
+
+def _is_hash(text: str) -> bool:
+    try:
+        recognise(text)
+    except InvalidInput:
+        return False
+    return True
 
 
 async def _adopt(auth: Auth, each: Incoming, *, verified: bool) -> str | None:
