@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.http.world import MARK, REFRESH, SESSION, Answer, World, a_world, basic
+from tests.jose.pem import public_pem
 
 from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.jose.jwk import Key
@@ -113,7 +114,7 @@ async def test_j01_no_alg_but_the_keys_own(bench: Bench) -> None:
 async def test_j02_our_public_key_is_nobodys_hmac_secret(bench: Bench) -> None:
     """HS256 with our public key as the secret, in PEM, DER, JWK, JWKS and mutated spellings, forges nothing."""
     jwks = (await bench.world.call("GET", "/.well-known/jwks.json")).body
-    pem = bench.key.public_pem()
+    pem = public_pem(bench.key)
     public = serialization.load_pem_public_key(pem)
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     ssh = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)

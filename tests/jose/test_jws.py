@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.jose.pem import public_pem
 
 from dutchdoor.errors import InvalidKey, InvalidToken
 from dutchdoor.jose import jws
@@ -118,7 +119,7 @@ def test_j01_a_header_without_alg_is_refused() -> None:
 def test_j02_a_public_key_as_hmac_secret_forges_nothing(alg: str, form: str) -> None:
     """J02: a token HMAC-signed with the public key in any encoding is refused by that key and by its set."""
     from_jwk = json.dumps(RS.public_jwk()).encode()
-    pem = RS.public_pem()
+    pem = public_pem(RS)
     secret = {
         "PEM": pem,
         "PEM stripped": pem.strip(),

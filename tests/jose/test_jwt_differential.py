@@ -24,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.jose.pem import private_pem, public_pem
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.jose import jws
@@ -59,7 +60,7 @@ def peers(key: Key) -> dict[str, tuple[Read, Write]]:
     """Give each installed library's way to read and to write one compact JWS with this key."""
     alg, header = key.alg, {"alg": key.alg, "kid": key.kid, "typ": "at+jwt"}
     secret = key.private_bytes() if key.symmetric else None
-    pem = b"" if key.symmetric else key.private_pem()
+    pem = b"" if key.symmetric else private_pem(key)
     found: dict[str, tuple[Read, Write]] = {}
     if pyjwt:
         private = secret or load_pem_private_key(pem, None)
@@ -273,17 +274,17 @@ def test_where_we_are_stricter(token: str) -> None:
 
 def claims_accepted_by(token: str, key: Key) -> list[str]:
     """Tell which libraries take a token as a whole, times, issuer and audience checked."""
-    public, own_jwk = load_pem_private_key(key.private_pem(), None).public_key(), module("joserfc.jwk")
-    rfc_jwt, lib_key = module("joserfc.jwt"), authlib.ECKey.import_key(key.public_pem())
+    public, own_jwk = load_pem_private_key(private_pem(key), None).public_key(), module("joserfc.jwk")
+    rfc_jwt, lib_key = module("joserfc.jwt"), authlib.ECKey.import_key(public_pem(key))
     wanted = {
         "iss": {"essential": True, "value": ISS},
         "aud": {"essential": True, "value": AUD},
         "exp": {"essential": True},
     }
-    whole_jwt, crypto_key = module("jwcrypto.jwt"), module("jwcrypto.jwk").JWK.from_pem(key.public_pem())
+    whole_jwt, crypto_key = module("jwcrypto.jwt"), module("jwcrypto.jwk").JWK.from_pem(public_pem(key))
 
     def joserfc_reads() -> None:
-        found = rfc_jwt.decode(token, own_jwk.ECKey.import_key(key.public_pem()), algorithms=["ES256"])
+        found = rfc_jwt.decode(token, own_jwk.ECKey.import_key(public_pem(key)), algorithms=["ES256"])
         rfc_jwt.JWTClaimsRegistry(**wanted).validate(found.claims)
 
     readers: dict[str, Callable[[], object]] = {

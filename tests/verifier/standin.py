@@ -221,7 +221,7 @@ class Standin:
     async def _answer(self, path: str, body: bytes) -> bytes:
         match path:
             case "/.well-known/jwks.json":
-                return msgspec.json.encode(KeySet(self.keys).public_jwks())
+                return msgspec.json.encode({"keys": [key.public_jwk() for key in self.keys]})
             case "/auth/revocations/poll":
                 poll = msgspec.json.decode(body, type=Poll)
                 self.polls.append(poll)

@@ -8,13 +8,13 @@ session.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Protocol, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, Struct
 
 from dutchdoor.model.principal import Principal
 
-__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "TokenVerifier", "principal_of"]
+__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "principal_of"]
 
 MAX_TOKEN: Final = 8192
 """Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
@@ -59,10 +59,6 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     def audiences(self) -> tuple[str, ...]:
         return (self.aud,) if isinstance(self.aud, str) else self.aud
 
-    @property
-    def scopes(self) -> frozenset[str]:
-        return frozenset(self.scope.split())
-
 
 def principal_of(claims: Claims) -> Principal:
     """Give who a request is that brought a token with these claims."""
@@ -78,14 +74,3 @@ def principal_of(claims: Claims) -> Principal:
         expires_at=claims.exp,
         token_id=claims.jti,
     )
-
-
-class TokenVerifier(Protocol):
-    """Takes a token to the claims it proves, or refuses it.
-
-    Law: a verifier does no I/O. It gives claims only for a token whose signature, type, issuer, audience and times hold
-    at `now` (seconds since 1970); without `now` it reads the clock it was made with. For anything else, whatever it is,
-    it raises `InvalidToken` and nothing but it.
-    """
-
-    def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims: ...

@@ -28,7 +28,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_der_private_key,
     load_der_public_key,
     load_pem_private_key,
@@ -252,44 +251,23 @@ class Key:
             raise InvalidKey("a symmetric key has no public form")
         return {**_public_members(self._public), "alg": self.alg, "kid": self.kid, "use": "sig"}
 
-    def thumbprint(self) -> str:
-        """Give the SHA-256 thumbprint (RFC 7638). It is the `kid` of keys that were not given one."""
-        if self._public is None:
-            return _thumbprint({"k": _b64(self._secret), "kty": "oct"})
-        return _thumbprint(_public_members(self._public))
-
     def private_bytes(self) -> bytes:
         """Give the private part for sealing: PKCS#8 in DER, or the secret itself. `from_private_bytes` reads it.
 
         Raises:
             InvalidKey: this key has no private part.
         """
-        return self._secret if self.symmetric else self._serialize(Encoding.DER)
-
-    def private_pem(self) -> bytes:
-        """Give the private part as PKCS#8 in PEM, unencrypted. `from_pem` reads it.
-
-        Raises:
-            InvalidKey: this key has no private part, or is symmetric: PEM has no form for a secret.
-        """
-        return self._serialize(Encoding.PEM)
-
-    def public_pem(self) -> bytes:
-        """Give the public part as SubjectPublicKeyInfo in PEM. Raises `InvalidKey` for a symmetric key."""
-        if self._public is None:
-            raise InvalidKey("a symmetric key has no public form")
-        return self._public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        if self.symmetric:
+            return self._secret
+        if self._private is None:
+            raise InvalidKey("there is no private part to write")
+        return self._private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def alone(self) -> KeySet:
         """Give the set that holds this key only."""
         if self._alone is None:
             self._alone = KeySet((self,))
         return self._alone
-
-    def _serialize(self, encoding: Encoding) -> bytes:
-        if self._private is None:
-            raise InvalidKey("there is no private part to write")
-        return self._private.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption())
 
     def __repr__(self) -> str:
         return f"Key(alg={self.alg!r}, kid={self.kid!r})"
@@ -373,10 +351,6 @@ class KeySet:
     @property
     def symmetric(self) -> bool:
         return next(iter(self)).symmetric
-
-    def public_jwks(self) -> dict[str, list[dict[str, object]]]:
-        """Give the set as published. Raises `InvalidKey` for a symmetric one."""
-        return {"keys": [key.public_jwk() for key in self]}
 
     def remember(self, header: bytes, meaning: Any) -> None:
         """Remember what an encoded header meant. Call it only after the token's signature held."""

@@ -3,7 +3,8 @@ signature.
 
 Only exact tokens that verified are in it: an attacker's garbage finds nothing here and leaves nothing behind. It is
 keyed by SHA-256 of the token, so that equality is exact, and no bearer token lies in memory longer than its request.
-A hit is judged like a first sight: by the time, by revocation, and by whether the keys are still the same.
+A hit is judged like a first sight: by the time, and by whether the keys are still the same. Revocation is judged by
+the caller, at every call.
 
 It has two generations. What is used moves to the young one; when that is full or five minutes old, the old one is
 forgotten and the young one grows old. So what expired or is no longer used leaves by itself, in one step and without a
@@ -16,7 +17,6 @@ by a token's digest (an ECDSA signature can be altered and still hold, so a toke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from threading import Lock
 from typing import Final, TypeAlias
 
@@ -41,52 +41,25 @@ _new_hash = hashlib.sha256().copy  # cheaper than making one
 
 
 class TokenCache:
-    """A verifier with a memory. Called like one, and safe to share between threads.
+    """A verifier with a memory. Safe to share between threads.
 
     Args:
         verify: what verifies a token seen for the first time.
-        covered: tells whether a revocation covers these claims. Asked on every call, hit or not; `recognise` leaves it
-            to its caller.
         entries: how many tokens at most, at about 1 kB each.
     """
 
-    __slots__ = ("_covered", "_grows_old_at", "_half", "_held", "_leeway", "_lock", "_verify")
+    __slots__ = ("_grows_old_at", "_half", "_held", "_leeway", "_lock", "_verify")
 
-    def __init__(
-        self,
-        verify: AccessTokenVerifier,
-        *,
-        covered: Callable[[Claims], bool] = lambda _claims: False,
-        entries: int = 10_000,
-    ) -> None:
+    def __init__(self, verify: AccessTokenVerifier, *, entries: int = 10_000) -> None:
         """Raises `Misconfigured` for a number of entries that is no bound."""
         if not MIN_ENTRIES <= entries <= MAX_ENTRIES:
             raise Misconfigured("a cache of verified tokens has 2 to 10,000,000 entries")
-        self._verify, self._covered, self._leeway, self._half = verify, covered, verify.leeway, entries // 2
+        self._verify, self._leeway, self._half = verify, verify.leeway, entries // 2
         self._lock, self._grows_old_at = Lock(), 0.0
         young: dict[bytes, _Known] = {}
         old: dict[bytes, _Known] = {}
         # Replaced as a whole, so that a reader sees keys and what they verified together.
         self._held = (verify.keys, young, old)
-
-    def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims:
-        """Verify a token, or recognise it, and give its claims.
-
-        Raises:
-            InvalidToken: as the verifier; or a revocation covers it.
-        """
-        return self.verify(token, self._verify.clock() if now is None else now)
-
-    def verify(self, token: str | bytes, now: float) -> Claims:
-        """Do the same where the time is known. A quarter quicker, because calling an object is not free in Python.
-
-        Raises:
-            InvalidToken: as the verifier; or a revocation covers it.
-        """
-        claims, _ = self.recognise(token, now)
-        if self._covered(claims):
-            raise InvalidToken("revoked")
-        return claims
 
     def recognise(self, token: str | bytes, now: float) -> _Known:
         """Verify a token, or recognise it, and give its claims and whom it speaks for. Whether they have been revoked

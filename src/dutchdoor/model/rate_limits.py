@@ -244,8 +244,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reset_by_address: Limit = Limit(name="reset_by_address", count=20, per_seconds=HOUR, burst=10)
     # One-time tokens have 128 bits and more and cannot be guessed; this saves the work of refusing them.
     one_time_by_address: Limit = Limit(name="one_time_by_address", count=60, per_seconds=HOUR, burst=20)
-    # A short code that a person types: five guesses of it, then it is dead (ASVS 6.6.3).
-    code_guesses: Limit = Limit(name="code_guesses", count=5, per_seconds=math.inf, burst=5, kept_for=DAY)
     # Ten tabs wake up at once and refresh; then one a second. An honest client needs one in five minutes.
     refresh_by_session: Limit = Limit(name="refresh_by_session", count=60, per_seconds=60.0, burst=30)
     # Refresh tokens that are not ours. Nobody honest has one, but for those of a database that was restored.
