@@ -265,7 +265,7 @@ def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
     except FileExistsError:
         pass
     except OSError as exc:
-        raise _unusable(f"The master key file {file.name} cannot be made: {exc.strerror}.") from None
+        raise Misconfigured(f"The master key file {file.name} cannot be made: {exc.strerror}.") from None
     else:
         with os.fdopen(handle, "w") as made:
             made.write(
@@ -278,17 +278,13 @@ def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
             # Of the file that was opened, and not of its name: the name may lead elsewhere a moment later.
             found = os.fstat(opened.fileno())
             if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
-                raise _unusable(
+                raise Misconfigured(
                     f"The master key file {file.name} can be read by others. Close it: chmod 600 {file.name}"
                 )
             content = opened.read()
     except OSError as exc:
-        raise _unusable(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
+        raise Misconfigured(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
     return MasterKeys.parse(content)
-
-
-def _unusable(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)
 
 
 def _version() -> str:

@@ -171,13 +171,12 @@ class InvalidKey(DutchdoorError):
 
 
 class Misconfigured(DutchdoorError):
-    code = "misconfigured"
-    message = "The configuration is not safe to run with."
+    """A setting is wrong. The message says which and what to write instead: an operator reads it, and no client."""
 
-    def __init__(self, reason: str = "", *, message: str | None = None) -> None:
-        super().__init__(reason, message=message)
-        if self.message != reason:
-            self.add_note(reason)  # who embeds this reads a traceback, and no log
+    code = "misconfigured"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, message=message)
 
 
 class Unavailable(DutchdoorError):

@@ -278,9 +278,8 @@ async def test_c09_a_lost_pepper_is_said_and_not_taken_for_a_wrong_password(
     other = PasswordHasher(CHEAPEST, pepper=b"another pepper, also long enough", workers=1)
     encoded = await peppered.hash("tuba glow mango")
     for lost in (hasher, other):
-        with pytest.raises(errors.Misconfigured, match="not safe") as said:
+        with pytest.raises(errors.Misconfigured, match="pepper"):
             await lost.verify("tuba glow mango", encoded)
-        assert "pepper" in said.value.reason
         assert lost.needs_rehash(encoded)
     other.close()
 

@@ -215,10 +215,11 @@ async def test_what_no_waiting_changes_is_misconfigured(postgres_url):
     for wrong in (postgres_url.replace(PASSWORD, "wrong"), postgres_url + "x"):
         with pytest.raises(Misconfigured):
             await from_url(wrong).open()
-    with new_database("ENCODING 'SQL_ASCII' TEMPLATE template0") as url:
-        with pytest.raises(Misconfigured, match="not safe") as refused:
-            await from_url(url).open()
-        assert "SQL_ASCII" in refused.value.reason
+    with (
+        new_database("ENCODING 'SQL_ASCII' TEMPLATE template0") as url,
+        pytest.raises(Misconfigured, match="SQL_ASCII"),
+    ):
+        await from_url(url).open()
 
 
 async def test_a_password_that_changed_meanwhile_is_an_outage(store, beside):

@@ -47,7 +47,7 @@ class HashingPool:
         self.workers = available_cores() if workers is None else workers
         self.queue = queue
         if self.workers < 1 or queue < 0:
-            raise errors.Misconfigured(f"a hashing pool of {self.workers} workers and a queue of {queue}")
+            raise errors.Misconfigured(f"A hashing pool cannot have {self.workers} workers and a queue of {queue}.")
         self._changed = threading.Condition()
         # In the order they came. Not a queue.Queue: a caller who hangs up must vanish from the middle of it, or a
         # client that connects and hangs up in a loop would grow it without bound.

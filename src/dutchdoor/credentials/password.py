@@ -134,7 +134,7 @@ class PasswordHasher:
         queue: int = 64,
     ) -> None:
         if pepper is not None and len(pepper) < MIN_PEPPER:
-            raise errors.Misconfigured(f"the pepper has fewer than {MIN_PEPPER} bytes")
+            raise errors.Misconfigured(f"The pepper has fewer than {MIN_PEPPER} bytes.")
         self.profile = profile
         self._pepper = pepper
         self._keyid = "" if pepper is None else _keyid(pepper)
@@ -230,7 +230,7 @@ class PasswordHasher:
         stored = _Stored.parse(encoded)
         if stored is not None:
             if stored.keyid not in ("", self._keyid):
-                raise errors.Misconfigured("a password hash was made with a pepper that is not the one configured")
+                raise errors.Misconfigured("A password hash was made with a pepper that is not the one configured.")
             secret = self._pepper if stored.keyid else None
             tag = _derive(composed, stored.profile, stored.salt, len(stored.tag), secret)
             return hmac.compare_digest(tag, stored.tag)

@@ -94,7 +94,7 @@ class BreachedList:
     def __init__(self, path: Path) -> None:
         self._path = path
         if not path.is_file():
-            raise errors.Misconfigured(f"there is no list of breached passwords at {path}")
+            raise errors.Misconfigured(f"There is no list of breached passwords at {path}.")
 
     def __call__(self, password: str) -> bool:
         # SHA-1 is only how the list is written; nothing is kept under it.

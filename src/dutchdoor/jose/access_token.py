@@ -100,11 +100,11 @@ class AccessTokenVerifier:
         """Raises `Misconfigured` for an empty issuer or audience, or a leeway beyond `MAX_LEEWAY`."""
         names = (audience,) if isinstance(audience, str) else tuple(audience)
         if type(issuer) is not str or not issuer:
-            raise Misconfigured("a verifier needs an issuer")
+            raise Misconfigured("A verifier needs an issuer.")
         if not names or not all(type(name) is str and name for name in names):
-            raise Misconfigured("a verifier needs an audience")
+            raise Misconfigured("A verifier needs an audience.")
         if not 0 <= leeway <= MAX_LEEWAY:
-            raise Misconfigured("leeway is 0 to 60 seconds")
+            raise Misconfigured("The leeway must be 0 to 60 seconds.")
         self.issuer, self.leeway, self.longest, self.clock = issuer, leeway, longest, clock
         self.audience = {name: name for name in names}
         self.keys = keys if isinstance(keys, KeySet) else keys.alone()
@@ -201,11 +201,11 @@ class AccessTokenIssuer:
         """Raises `Misconfigured` for an empty issuer or audience, or a budget that no verifier of ours would accept."""
         names = (audience,) if isinstance(audience, str) else tuple(audience)
         if not issuer:
-            raise Misconfigured("an issuer needs a name")
+            raise Misconfigured("An issuer needs a name.")
         if not names or not all(type(name) is str and name for name in names) or len(set(names)) != len(names):
-            raise Misconfigured("an audience is at least one name, each once")
+            raise Misconfigured("An audience is at least one name, each once.")
         if not 0 < budget <= MAX_TOKEN:
-            raise Misconfigured("the size budget of a token is at most 8,192 bytes")
+            raise Misconfigured("The size budget of a token is at most 8,192 bytes.")
         self.issuer, self.budget = issuer, budget
         self._audience = names[0] if len(names) == 1 else names
         self._headers: dict[Key, bytes] = {}
@@ -244,10 +244,9 @@ class AccessTokenIssuer:
             InvalidKey: the key has no private part.
         """
         if not lifetime > 0 or not 0 <= now <= now + lifetime <= MAX_TIME:
-            raise Misconfigured("a token's lifetime is more than 0 seconds")
+            raise Misconfigured("A token's lifetime must be more than 0 seconds.")
         if key.symmetric and type(self._audience) is not str:
-            # Each audience could mint tokens for all the others.
-            raise Misconfigured("an HMAC key must not be shared by several audiences")
+            raise Misconfigured("HS256 serves one audience: each could mint tokens for the others.")
         payload = _write(
             Claims(
                 iss=self.issuer,
@@ -278,22 +277,22 @@ class AccessTokenIssuer:
                 f"An access token has {len(token):,} bytes, over its budget of {self.budget:,}. "
                 "Put less in it: fewer roles, shorter extra claims, one audience, or ES256 instead of RS256."
             )
-            raise Misconfigured(text, message=text)
+            raise Misconfigured(text)
         return token
 
 
 def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     for name in extra:
         if type(name) is not str or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
-            raise Misconfigured("the name of an extra claim is printable text of at most 64 characters")
+            raise Misconfigured("The name of an extra claim is printable text of at most 64 characters.")
         if name.lower().replace("-", "_") in REFUSED_NAMES:
             text = (
                 f"The claim {name!r} cannot be added to access tokens: it is reserved, or must not be readable in one."
             )
-            raise Misconfigured(text, message=text)
+            raise Misconfigured(text)
     held = dict(extra)
     try:
         strict_json.check_value(held)
     except strict_json.MalformedJSON as refusal:
-        raise Misconfigured(f"extra claims: {refusal}") from None
+        raise Misconfigured(f"The extra claims cannot be written: {refusal}.") from None
     return held

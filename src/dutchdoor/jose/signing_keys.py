@@ -125,7 +125,7 @@ class KeyRing:
         for row in reversed(self.rows):
             if row.alg == alg and state_of(row, now) == "signing" and row.kid in self._keys:
                 return self._keys[row.kid]
-        raise Misconfigured("no key signs at this time; the ring was not rotated")
+        raise Misconfigured("No key signs at this time: the ring was not rotated.")
 
     def published(self, now: float) -> list[Key]:
         """The public face (RFC 7517): every key that signs, will sign or may still verify.

@@ -53,7 +53,7 @@ class TokenCache:
     def __init__(self, verify: AccessTokenVerifier, *, entries: int = 10_000) -> None:
         """Raises `Misconfigured` for a number of entries that is no bound."""
         if not MIN_ENTRIES <= entries <= MAX_ENTRIES:
-            raise Misconfigured("a cache of verified tokens has 2 to 10,000,000 entries")
+            raise Misconfigured("A cache of verified tokens has 2 to 10,000,000 entries.")
         self._verify, self._leeway, self._half = verify, verify.leeway, entries // 2
         self._lock, self._grows_old_at = Lock(), 0.0
         young: dict[bytes, _Known] = {}

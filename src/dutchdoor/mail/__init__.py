@@ -72,7 +72,7 @@ def sender_of(text: str) -> Address:
             raise InvalidInput("Write one address, or a name and an address in angle brackets.")
         local, _, domain = mailbox(found[2] or found[3], any_host=True).partition("@")
     except InvalidInput as exc:
-        raise Misconfigured(message=f"Mail cannot be sent from this address. {exc}") from None
+        raise Misconfigured(f"Mail cannot be sent from this address. {exc}") from None
     return Address(display_name=(found[1] or "").strip().strip('"'), username=local, domain=domain)
 
 

@@ -47,9 +47,9 @@ class Letters:
     def __init__(self, *, product: str, public_url: str) -> None:
         parts = urlsplit(public_url)
         if parts.scheme not in {"https", "http"} or not parts.netloc or parts.query or parts.fragment:
-            raise Misconfigured(message="The public URL must look like https://login.example.com.")
+            raise Misconfigured("The public URL must look like https://login.example.com.")
         if not product.strip() or not product.isprintable() or len(product) > _PRODUCT_AT_MOST:
-            raise Misconfigured(message="The product's name must be one line of at most 60 characters.")
+            raise Misconfigured("The product's name must be one line of at most 60 characters.")
         self._product, self._url = product.strip(), public_url.rstrip("/")
 
     def verify_email(self, to: str, *, token: str, valid_for: float) -> Mail:

@@ -48,9 +48,9 @@ class SmtpTransport:
             port = parts.port
         except ValueError:
             # The address holds a password, and a traceback would show it: not even the cause is kept.
-            raise Misconfigured(message="The mail server's address cannot be read.") from None
+            raise Misconfigured("The mail server's address cannot be read.") from None
         if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-            raise Misconfigured(message="The mail server's address must look like smtps://user:password@host:465.")
+            raise Misconfigured("The mail server's address must look like smtps://user:password@host:465.")
         self._host = parts.hostname
         self._port = port or _PORTS[parts.scheme]
         self._username = unquote(parts.username or "")

@@ -112,4 +112,4 @@ class MasterKeys:
 
 
 def _unfit(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text + " Make one with `dutchdoor key master`.")
+    return Misconfigured(text + " Make one with `dutchdoor key master`.")

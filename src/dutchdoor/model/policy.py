@@ -96,31 +96,27 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "step_up_for",
         ):
             if getattr(self, name) <= 0:
-                raise _contradiction(f"{name} must be more than 0 seconds.")
+                raise Misconfigured(f"{name} must be more than 0 seconds.")
         if not self.modes or len(set(self.modes)) != len(self.modes):
-            raise _contradiction("modes must name at least one pattern, each once.")
+            raise Misconfigured("modes must name at least one pattern, each once.")
         if self.access_for > LONGEST_ACCESS:
-            raise _contradiction("access_for must be at most an hour; 5 to 15 minutes is right for nearly everyone.")
+            raise Misconfigured("access_for must be at most an hour; 5 to 15 minutes is right for nearly everyone.")
         if self.idle_for > self.absolute_for:
-            raise _contradiction("idle_for must not be longer than absolute_for.")
+            raise Misconfigured("idle_for must not be longer than absolute_for.")
         if self.touch_every >= self.idle_for:
-            raise _contradiction("touch_every must be shorter than idle_for, or sessions in use would run out.")
+            raise Misconfigured("touch_every must be shorter than idle_for, or sessions in use would run out.")
         if not 0 <= self.refresh_window <= 5 * MINUTE:
-            raise _contradiction("refresh_window must be between 0 and 300 seconds.")
+            raise Misconfigured("refresh_window must be between 0 and 300 seconds.")
         if not 1 <= self.max_siblings <= 64:  # noqa: PLR2004 - the message says it
-            raise _contradiction("max_siblings must be between 1 and 64.")
+            raise Misconfigured("max_siblings must be between 1 and 64.")
         if self.max_sessions is not None and not 1 <= self.max_sessions <= 1000:  # noqa: PLR2004
-            raise _contradiction("max_sessions must be between 1 and 1,000, or not set.")
+            raise Misconfigured("max_sessions must be between 1 and 1,000, or not set.")
         if not 8 <= self.password_minimum <= 64:  # noqa: PLR2004
-            raise _contradiction("password_minimum must be between 8 and 64 characters.")
+            raise Misconfigured("password_minimum must be between 8 and 64 characters.")
 
     @property
     def default_mode(self) -> Mode:
         return self.modes[0]
-
-
-def _contradiction(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)
 
 
 STANDARD = Policy()

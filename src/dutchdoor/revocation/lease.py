@@ -47,7 +47,7 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not SHORTEST <= self.lease_for <= LONGEST:
-            raise Misconfigured("lease", message="A lease is 1 to 300 seconds; 10 is right for nearly everyone.")
+            raise Misconfigured("A lease is 1 to 300 seconds; 10 is right for nearly everyone.")
 
     @property
     def hang_for(self) -> float:

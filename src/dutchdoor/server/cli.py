@@ -98,7 +98,7 @@ def main() -> None:
 
 def _end(error: DutchdoorError, code: int) -> None:
     # These say to a stranger over HTTP less than the person at the terminal needs.
-    terse = isinstance(error, Conflict | InvalidKey | Misconfigured | NotFound | Unavailable)
+    terse = isinstance(error, Conflict | InvalidKey | NotFound | Unavailable)
     text = error.reason if terse and error.reason and str(error) == type(error).message else str(error)
     say(f"dutchdoor: {text}")
     sys.exit(code)

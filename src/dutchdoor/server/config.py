@@ -194,14 +194,16 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         with path.open("rb") as file:
             text = file.read(_FILE_AT_MOST + 1)
         if len(text) > _FILE_AT_MOST:
-            raise _wrong(f"The configuration file {path} is too large to be one.")
+            raise Misconfigured(f"The configuration file {path} is too large to be one.")
         content = tomllib.loads(text.decode())
     except OSError as exc:
-        raise _wrong(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
+        raise Misconfigured(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         # The parser's message quotes a place, not the value there.
         place = re.search(r"\(at .*\)\Z", str(exc))
-        raise _wrong(f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + ".") from None
+        raise Misconfigured(
+            f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + "."
+        ) from None
     known = _known()
     for key in content:
         if key not in known:
@@ -218,7 +220,7 @@ def _known() -> list[str]:
 
 def _unknown(what: str, name: str, known: list[str]) -> Misconfigured:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return _wrong(f"{what} is no setting of dutchdoor. The nearest is {near[0]}.")
+    return Misconfigured(f"{what} is no setting of dutchdoor. The nearest is {near[0]}.")
 
 
 def _other_spelling(name: str) -> str:
@@ -230,7 +232,7 @@ def _one_spelling(found: Mapping[str, tuple[object, str]]) -> None:
     for name, (_, source) in found.items():
         other = found.get(_other_spelling(name))
         if other is not None:
-            raise _wrong(f"{source} and {other[1]} both set one thing. Keep one of them.")
+            raise Misconfigured(f"{source} and {other[1]} both set one thing. Keep one of them.")
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -243,26 +245,26 @@ def _read(name: str, value: object, source: str) -> object:
     read: object = _READERS[setting.kind](value, source)
     for each in read if isinstance(read, tuple) else (read,):
         if setting.choices and each not in setting.choices:
-            raise _wrong(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
+            raise Misconfigured(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
     if isinstance(read, int | float):
         # Named and not clamped: who asks for 100,000 workers learns that there will not be.
         unit = " seconds" if setting.kind == "duration" else ""
         if setting.least is not None and read < setting.least:
-            raise _wrong(f"{source} must be at least {setting.least:g}{unit}.")
+            raise Misconfigured(f"{source} must be at least {setting.least:g}{unit}.")
         if setting.most is not None and read > setting.most:
-            raise _wrong(f"{source} must be at most {setting.most:g}{unit}.")
+            raise Misconfigured(f"{source} must be at most {setting.most:g}{unit}.")
     return read
 
 
 def _text(value: object, source: str) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise _wrong(f"{source} must be one line of text.")
+        raise Misconfigured(f"{source} must be one line of text.")
     return value.strip()
 
 
 def _secret(value: object, source: str) -> Secret:
     if not isinstance(value, str) or not value.strip():
-        raise _wrong(f"{source} must be text.")
+        raise Misconfigured(f"{source} must be text.")
     return Secret(value.strip())
 
 
@@ -280,7 +282,7 @@ def _list(value: object, source: str) -> tuple[str, ...]:
             for piece in (re.split(r"[,\s]+", each.strip()) if isinstance(each, str) else [each])
         ]
     else:
-        raise _wrong(f"{source} must be a list of texts.")
+        raise Misconfigured(f"{source} must be a list of texts.")
     return tuple(dict.fromkeys(_text(piece, source) for piece in pieces if piece != ""))
 
 
@@ -288,7 +290,7 @@ def _count(value: object, source: str) -> int:
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(f"{source} must be a whole number.")
+        raise Misconfigured(f"{source} must be a whole number.")
     return value
 
 
@@ -300,7 +302,7 @@ def _switch(value: object, source: str) -> bool:
         return True
     if word in {"0", "false", "no", "off"}:
         return False
-    raise _wrong(f"{source} must be true or false.")
+    raise Misconfigured(f"{source} must be true or false.")
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -317,7 +319,7 @@ def duration(value: object, source: str = "A duration") -> float:
             return float(text)
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 10**10:
         return float(value)
-    raise _wrong(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
+    raise Misconfigured(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
 
 
 _READERS: Mapping[str, Callable[[object, str], object]] = {
@@ -341,15 +343,15 @@ def _secret_in(path: str, source: str) -> str:
         with Path(path).open("rb") as file:
             content = file.read(_SECRET_AT_MOST + 1)
     except OSError as exc:
-        raise _wrong(f"{source}: the file {path} cannot be read: {exc.strerror}.") from None
+        raise Misconfigured(f"{source}: the file {path} cannot be read: {exc.strerror}.") from None
     if len(content) > _SECRET_AT_MOST:
-        raise _wrong(f"{source}: the file {path} is too large to hold a secret.")
+        raise Misconfigured(f"{source}: the file {path} is too large to hold a secret.")
     try:
         text = content.decode().strip()
     except UnicodeDecodeError:
         text = ""
     if not text:
-        raise _wrong(f"{source}: the file {path} holds no text.")
+        raise Misconfigured(f"{source}: the file {path} holds no text.")
     return text
 
 
@@ -363,7 +365,7 @@ def _policy(read: Mapping[str, object]) -> Policy:
 
 def _check(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise _wrong("--tls-cert and --tls-key belong together: set both or neither.")
+        raise Misconfigured("--tls-cert and --tls-key belong together: set both or neither.")
     for setting in SETTINGS:
         if setting.kind == "url" and settings.source(setting.name) == setting.option:
             refuse_argument(getattr(settings, setting.name), setting.option, setting.variable)
@@ -376,7 +378,7 @@ def _check(settings: Settings) -> None:
 def refuse_argument(url: Secret | None, option: str, variable: str) -> None:
     """Raises `Misconfigured` for a URL with a password that was given as an argument."""
     if holds_password(url):
-        raise _wrong(
+        raise Misconfigured(
             f"{option} has a password in it, and every user of this machine sees the arguments of a program. Give it "
             f"in the environment as {variable}."
         )
@@ -398,14 +400,10 @@ def refuse_unfit(secret: Secret, source: str, *, least: int) -> None:
     """Raises `Misconfigured` for a secret that is short, a placeholder, or one that everybody knows (P09, J14)."""
     text = secret.reveal()
     if len(text.encode()) < least:
-        raise _wrong(
+        raise Misconfigured(
             f"{source} is too short to be a secret: it needs {least} bytes. Make one with `dutchdoor key master`."
         )
     if any(word in text.lower() for word in _PLACEHOLDERS) or len(set(text)) < 8:  # noqa: PLR2004 - random text has more
-        raise _wrong(f"{source} is a placeholder and not a secret. Make one with `dutchdoor key master`.")
+        raise Misconfigured(f"{source} is a placeholder and not a secret. Make one with `dutchdoor key master`.")
     if is_known_leaked(text.encode()):
-        raise _wrong(f"{source} is a secret that everybody knows. Make one with `dutchdoor key master`.")
-
-
-def _wrong(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)
+        raise Misconfigured(f"{source} is a secret that everybody knows. Make one with `dutchdoor key master`.")

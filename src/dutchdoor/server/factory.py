@@ -53,7 +53,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
 
 def another_master_key(exc: InvalidKey) -> Misconfigured:
     """What to tell whoever starts a second node, or restores, without the key of the first."""
-    return _wrong(
+    return Misconfigured(
         f"The master key is not the one that this database was made with: {exc.reason}. All nodes have the same one: "
         "name its file with --master-key-file or DUTCHDOOR_MASTER_KEY_FILE."
     )
@@ -76,7 +76,7 @@ def _master_keys(settings: Settings) -> MasterKeys:
     database, file = sqlite_file(settings), Path(settings.master_key_file)
     if database is not None and database.exists() and not file.exists():
         # A fresh key would open nothing in there, and its file would stand in the way of the right one.
-        raise _wrong(
+        raise Misconfigured(
             f"The database {database} is there, and its master key file {file} is not. Name it with --master-key-file "
             "or DUTCHDOOR_MASTER_KEY_FILE, or give the key in DUTCHDOOR_MASTER_KEY."
         )
@@ -90,7 +90,7 @@ def _mail(settings: Settings) -> Transport:
     try:
         sender_of(sender)
     except Misconfigured as exc:
-        raise _wrong(f"{settings.source('mail_from')}: {exc}") from None
+        raise Misconfigured(f"{settings.source('mail_from')}: {exc}") from None
     if scheme == "console" and not rest.strip("/"):
         return ConsoleTransport()
     if scheme == "file" and rest.strip("/"):
@@ -98,7 +98,9 @@ def _mail(settings: Settings) -> Transport:
     if scheme in {"smtp", "smtps"}:
         return SmtpTransport(url, sender=sender)
     # Not repeated: what stands there may be a password.
-    raise _wrong(f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465.")
+    raise Misconfigured(
+        f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465."
+    )
 
 
 def _noreply(public_url: str | None) -> str:
@@ -107,7 +109,3 @@ def _noreply(public_url: str | None) -> str:
         return mailbox(f"noreply@{host}", any_host=True)
     except InvalidInput:  # an address in brackets
         return "noreply@localhost"
-
-
-def _wrong(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)

@@ -99,11 +99,13 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     """
     file = sqlite_file(settings)
     if settings.database.reveal().startswith("memory:"):
-        raise _wrong("memory: is inside the server's process, where no command can reach it. Use a database file.")
+        raise Misconfigured(
+            "memory: is inside the server's process, where no command can reach it. Use a database file."
+        )
     is_new = file is not None and not file.exists()
     if is_new and not make:
         # An empty database in the wrong directory would answer every question with "none".
-        raise _wrong(
+        raise Misconfigured(
             f"There is no database {file} ({settings.source('database')}). Name it with --database or "
             f"DUTCHDOOR_DATABASE."
         )
@@ -129,7 +131,3 @@ async def find_account(auth: Auth, who: str) -> Account:
         text = f"There is no account {who[:320]!a}."
         raise NotFound(text, message=text)
     return found
-
-
-def _wrong(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)

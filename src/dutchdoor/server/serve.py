@@ -118,16 +118,20 @@ def refuse_unsafe(settings: Settings) -> None:
     """Raises `Misconfigured` for plain HTTP off this machine, and for what cannot work."""
     secure = (settings.public_url or "").startswith("https://")
     if settings.tls_cert is not None and not secure:
-        raise _wrong("--tls-cert needs the https address that people use: --public-url https://auth.example.com.")
+        raise Misconfigured(
+            "--tls-cert needs the https address that people use: --public-url https://auth.example.com."
+        )
     if not is_loopback_bind(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
-        raise _wrong(
+        raise Misconfigured(
             f"{settings.host} can be reached from other machines, and plain HTTP would show them passwords. "
             f"Either listen on "
             "127.0.0.1, or set --public-url https://... and name the proxy that speaks TLS in front of this (--proxy "
             "10.0.0.7), or speak TLS here (--public-url, --tls-cert and --tls-key)."
         )
     if settings.workers > 1 and settings.database.reveal().startswith("memory:"):
-        raise _wrong("memory: keeps everything inside one process: use --workers 1, or a database that several share.")
+        raise Misconfigured(
+            "memory: keeps everything inside one process: use --workers 1, or a database that several share."
+        )
 
 
 def is_loopback_bind(host: str) -> bool:
@@ -369,12 +373,12 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
         context.load_cert_chain(cert, key, _no_passphrase)
     except OSError as exc:  # ssl.SSLError is one
         if isinstance(exc, ssl.SSLError):
-            raise _wrong(
+            raise Misconfigured(
                 f"--tls-cert {cert} and --tls-key {key} do not make a certificate with its key "
                 f"({exc.reason or 'not PEM'}). "
                 "Both are PEM; the key is not encrypted."
             ) from None
-        raise _wrong(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.") from None
+        raise Misconfigured(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.") from None
 
 
 def _no_passphrase() -> str:
@@ -441,7 +445,3 @@ LOGGING: dict[str, Any] = {
         "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
     },
 }
-
-
-def _wrong(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)

@@ -87,18 +87,14 @@ class Issuer:
         self.issuer, self.audience, self.alg = issuer, tuple(audience) or (issuer,), alg
         self.symmetric = alg.startswith("HS")
         if self.symmetric and len(self.audience) > 1:
-            raise Misconfigured(
-                "HS256 with more than one audience",
-                message="HS256 serves one audience: each could mint tokens for the others.",
-            )
+            raise Misconfigured("HS256 serves one audience: each could mint tokens for the others.")
         self.proxied_audience = f"{issuer}/auth/check"
         """Whom tokens are for that a proxy hands to the service behind it. Never an audience of the API itself, or such
         a service could act for whoever it serves.
         """
         if self.proxied_audience in self.audience:
             raise Misconfigured(
-                "the audience of forward authentication is reserved",
-                message=f"The audience {self.proxied_audience!r} is that of tokens behind a proxy. Choose another.",
+                f"The audience {self.proxied_audience!r} is that of tokens behind a proxy. Choose another."
             )
         self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
         self._issue_proxied = AccessTokenIssuer(issuer=issuer, audience=self.proxied_audience)

@@ -64,7 +64,7 @@ V = TypeVar("V")
 def from_url(url: str) -> Store:
     """Raises `Misconfigured` for anything but `memory:`."""
     if url not in {"memory:", "memory://"}:
-        raise Misconfigured("the memory store has the URL memory: and takes nothing after it")
+        raise Misconfigured("The memory store has the URL memory: and takes nothing after it.")
     return MemoryStore()
 
 

@@ -194,11 +194,13 @@ def from_url(url: str) -> Store:
             "In the database's URL a user name or a password holds a character that a URL takes for its own. "
             "Write / as %2F there, ? as %3F, # as %23, @ as %40, : as %3A, [ as %5B, ] as %5D and % as %25."
         )
-        raise Misconfigured(text, message=text)
+        raise Misconfigured(text)
     for name in sorted(options.keys() & _REFUSED):
         fitting = _AS_IT_IS.get(name)
         if fitting is None or (fitting and options[name].lower() not in fitting):
-            raise _wrong(f"{name} in the database's URL: {_INSTEAD.get(name, 'This is not supported. Leave it out.')}")
+            raise Misconfigured(
+                f"{name} in the database's URL: {_INSTEAD.get(name, 'This is not supported. Leave it out.')}"
+            )
     pooling = options.get("pooling", "transaction" if options.get("pgbouncer") == "true" else "session")
     wait = options.get("connect_timeout", "0")
     if (
@@ -209,7 +211,7 @@ def from_url(url: str) -> Store:
         or not _WHOLE_NUMBER.fullmatch(wait)
         or options.keys() - _DRIVERS - _OURS - _AS_IT_IS.keys()
     ):
-        raise _wrong(
+        raise Misconfigured(
             "Write postgresql://user:password@host:port/database, then ?sslmode=verify-full and sslrootcert, sslcert, "
             "sslkey, sslcrl as libpq has them, and pooling=transaction behind a proxy that pools by transaction."
         )
@@ -217,7 +219,9 @@ def from_url(url: str) -> Store:
         options["sslrootcert"] = _system_authorities(options.setdefault("sslmode", "verify-full"))
     for name in _FILES:
         if name in options and not os.access(options[name], os.R_OK):
-            raise _wrong(f"{name} in the database's URL: there is no file {options[name]} that this user may read.")
+            raise Misconfigured(
+                f"{name} in the database's URL: there is no file {options[name]} that this user may read."
+            )
     shown = options.get("application_name") or options.get("fallback_application_name") or _NAME
     settings = {"application_name": shown if shown.startswith(_NAME) else f"{_NAME} {shown}"}
     if "options" in options:
@@ -241,14 +245,10 @@ def _system_authorities(sslmode: str) -> str:
     """
     file = ssl.get_default_verify_paths().cafile
     if sslmode != "verify-full":
-        raise _wrong("sslrootcert=system in the database's URL: This needs sslmode=verify-full.")
+        raise Misconfigured("sslrootcert=system in the database's URL: This needs sslmode=verify-full.")
     if file is None:
-        raise _wrong("sslrootcert=system in the database's URL: This machine has no such file. Name one.")
+        raise Misconfigured("sslrootcert=system in the database's URL: This machine has no such file. Name one.")
     return file
-
-
-def _wrong(text: str) -> Misconfigured:
-    return Misconfigured(text, message=text)
 
 
 def _is_cut_short(url: str) -> bool:
@@ -1692,9 +1692,11 @@ async def _check_server(connection: Connection) -> None:
     assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
     version, encoding = row
     if version < 140000:  # noqa: PLR2004
-        raise Misconfigured("PostgreSQL 14 or newer is needed")
+        raise Misconfigured("postgres: version 14 or newer is needed")
     if encoding != "UTF8":
-        raise Misconfigured(f"the database's encoding is {encoding}; create it with ENCODING 'UTF8' TEMPLATE template0")
+        raise Misconfigured(
+            f"postgres: the encoding is {encoding}: create the database with ENCODING 'UTF8' TEMPLATE template0"
+        )
     await connection.execute("COMMIT")
 
 
@@ -1742,9 +1744,11 @@ async def _applied(connection: Connection, migrations: Sequence[_Migration]) -> 
     known = {migration.name: migration.sha256 for migration in migrations}
     for name, digest, additive in rows:
         if name not in known and not additive:
-            raise Misconfigured(f"the database is newer than this program: it has had {name}")
+            raise Misconfigured(f"postgres: the database is newer than this program: it has had {name}")
         if known.get(name, digest) != digest:
-            raise Misconfigured(f"{name} is not the migration this database has had: a released one was changed")
+            raise Misconfigured(
+                f"postgres: {name} is not the migration this database has had: a released one was changed"
+            )
     return {name for name, _, _ in rows}
 
 
@@ -1767,7 +1771,7 @@ async def _found(connection: Connection) -> None:
     if not await connection.fetch("SELECT 1 FROM pg_namespace WHERE nspname = 'dutchdoor'"):
         await connection.execute("CREATE SCHEMA dutchdoor")
     elif await _relations(connection):
-        raise Misconfigured("the schema dutchdoor belongs to another application")
+        raise Misconfigured("postgres: the schema dutchdoor belongs to another application")
     await connection.execute(
         'CREATE TABLE dutchdoor.migrations (name text COLLATE "C" PRIMARY KEY, sha256 text COLLATE "C" NOT NULL, '
         "additive boolean NOT NULL)"

@@ -122,7 +122,7 @@ class Address(Struct, frozen=True, kw_only=True):
                 "This is no URL of Redis. Write redis://user:password@host:6379/0, rediss:// for TLS, "
                 "unix:///path.sock, redis+sentinel://host1,host2/service or redis+cluster://host1,host2."
             )
-            raise Misconfigured(text, message=text) from None
+            raise Misconfigured(text) from None
         return found
 
     def client(self) -> Client:

@@ -116,7 +116,7 @@ def from_url(url: str) -> Store:
     path = url.removeprefix("sqlite:///")
     if path == url or not path or "?" in path or path == ":memory:":
         text = "Write sqlite:///file.db, or sqlite:////absolute/path/file.db; there are no options."
-        raise Misconfigured(text, message=text)
+        raise Misconfigured(text)
     return SqliteStore(path)
 
 
@@ -1223,7 +1223,7 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
     with _preparing:
         try:
             if not path.parent.is_dir():
-                raise Misconfigured(f"no such directory: {path.parent}")
+                raise Misconfigured(f"There is no directory {path.parent}.")
             # Only where there is no file. To close a descriptor of one that SQLite has open in this process would drop
             # SQLite's locks on it: so POSIX has it, and so databases are corrupted.
             with contextlib.suppress(FileExistsError):
@@ -1247,7 +1247,7 @@ def _prepare(path: Path, *, to_move: bool) -> _Head:
                 connection.close()
         except sqlite3.DatabaseError as exc:
             if exc.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-                raise Misconfigured(f"{path} is not a database") from exc
+                raise Misconfigured(f"{path} is not a database.") from exc
             raise _unavailable(exc) from exc
         except OSError as exc:
             raise Unavailable(f"{path}: {exc.strerror}") from exc
@@ -1261,12 +1261,12 @@ def _refuse_open(file: Path, found: os.stat_result, owner: int) -> None:
         raise _planted(file)
     if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
         text = f"The database file {file} can be read or changed by others. Close it: chmod 600 {file}"
-        raise Misconfigured(text, message=text)
+        raise Misconfigured(text)
 
 
 def _planted(file: Path) -> Misconfigured:
     text = f"{file} is a link or another user's, and is not used as a file of the database. See who made it; remove it."
-    return Misconfigured(text, message=text)
+    return Misconfigured(text)
 
 
 def _refuse_company(path: Path) -> None:
@@ -1310,13 +1310,13 @@ def _check_ours(connection: sqlite3.Connection, migrations: list[tuple[str, str]
         return
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if "migrations" not in tables or application != _APPLICATION:
-        raise Misconfigured("the database belongs to another application")
+        raise Misconfigured("The database belongs to another application.")
     known = {name: _digest(text) for name, text in migrations}
     for name, digest in connection.execute("SELECT name, sha256 FROM migrations"):
         if name not in known:
-            raise Misconfigured(f"the database is newer than this program: it has had {name}")
+            raise Misconfigured(f"The database is newer than this program: it has had {name}.")
         if known[name] != digest:
-            raise Misconfigured(f"{name} is not the migration this database has had: a released one was changed")
+            raise Misconfigured(f"{name} is not the migration this database has had: a released one was changed.")
 
 
 def _digest(text: str) -> str:

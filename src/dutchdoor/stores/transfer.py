@@ -98,7 +98,7 @@ def refuse_unless_whole(noted: Iterable[str], place: str) -> None:
     elif noted:
         text = f"A move into {place} was not finished: run `dutchdoor migrate --from ... --to ...` again."
     if text:
-        raise Misconfigured(text, message=text)
+        raise Misconfigured(text)
 
 
 @runtime_checkable

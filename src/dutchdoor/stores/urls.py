@@ -49,7 +49,7 @@ def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
             text += " Write postgresql://."
         elif "://" not in url:
             text = "A database is a URL that begins with sqlite:/// or postgresql://."
-        raise Misconfigured(text, message=text)
+        raise Misconfigured(text)
     from_url: Callable[[str], Store] = _member(_MEMBERS[scheme], scheme).from_url
     store = from_url(url)
     return with_redis(store, redis_url, key=key) if redis_url else store
@@ -74,10 +74,9 @@ def naming(url: str) -> Generator[None, None, None]:
     try:
         yield
     except (Misconfigured, Unavailable) as exc:
-        found = isinstance(exc, Misconfigured) and exc.message == Misconfigured.message and url.startswith("postgres")
-        if found or exc.reason.startswith("postgres: "):
-            exc.reason = f"PostgreSQL at {_place(url)}: {exc.reason.removeprefix('postgres: ')}"
-        raise
+        if not exc.reason.startswith("postgres: "):
+            raise
+        raise type(exc)(f"PostgreSQL at {_place(url)}: {exc.reason.removeprefix('postgres: ')}") from exc
 
 
 def _place(url: str) -> str:
@@ -95,4 +94,4 @@ def _member(module: str, extra: str) -> Any:
             raise
         extra = {"postgresql": "postgres"}.get(extra, extra)
         text = f"{exc.name} is not installed, which this store needs: pip install dutchdoor[{extra}]"
-        raise Misconfigured(text, message=text) from exc
+        raise Misconfigured(text) from exc

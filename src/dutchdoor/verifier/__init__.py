@@ -89,9 +89,9 @@ class Verifier:
         leeway: float = 10.0,
     ) -> None:
         if stale not in ("introspect", "refuse"):
-            raise _misconfigured('stale is "introspect" or "refuse".')
+            raise Misconfigured('stale is "introspect" or "refuse".')
         if follow not in ("background", "on demand"):
-            raise _misconfigured('follow is "background" or "on demand".')
+            raise Misconfigured('follow is "background" or "on demand".')
         self.issuer, self._origin = issuer, Origin.of(issuer)
         self._key = _read_key(os.environ.get("DUTCHDOOR_VERIFIER_KEY", "") if key is None else key)
         # The keys come later. What is wrong with the rest is said now.
@@ -354,13 +354,7 @@ def _read_key(text: str) -> VerifierSecret | None:
     try:
         return VerifierSecret.parse(text) if text else None
     except InvalidToken:
-        raise _misconfigured(
-            "A verifier key begins with ddv1_, and is what `dutchdoor verifier add` printed."
-        ) from None
-
-
-def _misconfigured(message: str) -> Misconfigured:
-    return Misconfigured(message, message=message)
+        raise Misconfigured("A verifier key begins with ddv1_, and is what `dutchdoor verifier add` printed.") from None
 
 
 def _waiting() -> Any:

@@ -29,9 +29,10 @@ class Origin(NamedTuple):
         port = int(found[4] or 0) if found else 0
         if found is None or port > 65535 or port == PORTS[found[1]]:  # noqa: PLR2004
             # What was given may hold a password, and is not repeated.
-            message = "An issuer is an origin and nothing more, as its tokens spell it: https://auth.example.com."
-            raise Misconfigured("no origin", message=message)
+            raise Misconfigured(
+                "An issuer is an origin and nothing more, as its tokens spell it: https://auth.example.com."
+            )
         scheme, host = found[1], found[2] or found[3]
         if scheme == "http" and not _THIS_MACHINE.fullmatch(host):
-            raise Misconfigured("plain HTTP", message="Plain HTTP is for this machine alone: an issuer is https://...")
+            raise Misconfigured("Plain HTTP is for this machine alone: an issuer is https://...")
         return cls(scheme == "https", host, port or PORTS[scheme])

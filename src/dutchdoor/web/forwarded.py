@@ -85,7 +85,7 @@ class Edge:
         for host in hosts:
             canonical = canonical_host(host, self._scheme)
             if not canonical:
-                raise _wrong(f"{host!r} is not a host. Write auth.example.com, with a port only if it has one.")
+                raise Misconfigured(f"{host!r} is not a host. Write auth.example.com, with a port only if it has one.")
             names.append(canonical)
         self._hosts = frozenset(names)
         networks = [_network(proxy) for proxy in proxies]
@@ -93,7 +93,7 @@ class Edge:
         self._networks = tuple(n for n in networks if n.num_addresses > 1)
         self._judged = lru_cache(maxsize=2048)(self._judge)
         if self.public_origin is None and (names or networks):
-            raise _wrong("Hosts and proxies mean something only together with --public-url.")
+            raise Misconfigured("Hosts and proxies mean something only together with --public-url.")
 
     @property
     def secure(self) -> bool:
@@ -228,23 +228,19 @@ class Edge:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def _wrong(message: str) -> Misconfigured:
-    return Misconfigured(message, message=message)
-
-
 def _public_origin(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise _wrong(f"--public-url {url!r} is not a URL.") from None
+        raise Misconfigured(f"--public-url {url!r} is not a URL.") from None
     host = canonical_host(parts.netloc, parts.scheme)  # "" also for user:password@host
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
-        raise _wrong(f"--public-url {url!r} is not a public URL. Write https://auth.example.com.")
+        raise Misconfigured(f"--public-url {url!r} is not a public URL. Write https://auth.example.com.")
     if parts.scheme == "http" and not is_loopback(host):
-        raise _wrong(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
+        raise Misconfigured(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
     if parts.path.strip("/"):
         # Cookies, links and the issuer are the host's: under a path half of it would work.
-        raise _wrong(
+        raise Misconfigured(
             f"--public-url {url!r} has a path, and this is at the root of its host. Write {parts.scheme}://{host}."
         )
     return f"{parts.scheme}://{host}"
@@ -254,10 +250,12 @@ def _network(proxy: str) -> _Network:
     try:
         network = ipaddress.ip_network(proxy)
     except ValueError:
-        raise _wrong(f"{proxy!r} is no address of a proxy. Write 10.0.0.7, or a network such as 10.0.0.0/24.") from None
+        raise Misconfigured(
+            f"{proxy!r} is no address of a proxy. Write 10.0.0.7, or a network such as 10.0.0.0/24."
+        ) from None
     # Believing everyone is the opposite of what this list is for.
     if network.prefixlen == 0:
-        raise _wrong(f"{proxy!r} is everyone. Name the addresses of your proxies.")
+        raise Misconfigured(f"{proxy!r} is everyone. Name the addresses of your proxies.")
     return network
 
 

@@ -313,17 +313,14 @@ def listed_origin(origin: str) -> str:
     canonical = f"{scheme}://{canonical_host(host, scheme)}" if known and canonical_host(host, scheme) else ""
     if not canonical:
         raise Misconfigured(
-            f"listed origin {origin!r} is not an origin",
-            message=f"{origin!r} is not an origin. Write it as https://app.example.com: no path, no pattern.",
+            f"{origin!r} is not an origin. Write it as https://app.example.com: no path, no pattern.",
         )
     if canonical != origin:
         raise Misconfigured(
-            f"listed origin {origin!r} is not what a browser sends",
-            message=f"A browser never sends {origin!r} as its origin. Write {canonical!r}.",
+            f"A browser never sends {origin!r} as its origin. Write {canonical!r}.",
         )
     if scheme == "http" and not is_loopback(host):
         raise Misconfigured(
-            f"listed origin {origin!r} is plain HTTP",
-            message=f"{origin!r} is plain HTTP: anyone on the network could act for it. Use https.",
+            f"{origin!r} is plain HTTP: anyone on the network could act for it. Use https.",
         )
     return origin

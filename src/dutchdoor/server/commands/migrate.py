@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from msgspec import Struct
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured
+from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.audit_events import event
 from dutchdoor.revocation.node_messages import row_of_the_gone
 from dutchdoor.server.config import Secret, refuse_argument
@@ -57,7 +57,7 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
             refuse_argument(Secret(context.params[name]), option, variable)
     if source is not None or target is not None:
         if source is None or target is None or source == target:
-            raise _wrong("A move needs --from and --to, two databases. Nothing was done.")
+            raise Misconfigured("A move needs --from and --to, two databases. Nothing was done.")
         _print_moved(asyncio.run(_move(source, target)), as_json=as_json)
         return
 
@@ -94,16 +94,16 @@ async def move(
         Conflict: somebody writes to the source.
     """
     if await source.unfinished() is not None:
-        raise _wrong("The database to move from is itself the target of a move that was not finished.")
+        raise Misconfigured("The database to move from is itself the target of a move that was not finished.")
     await _refuse_servers(source, tell)
     log, there = await _log_of(source), await _log_of(target)
     done = await target.unfinished()
     if done is None:
         counts = await target.counts()
         if there == log:
-            raise _wrong("Both names lead to one database, or to copies of one. Nothing was done.")
+            raise Misconfigured("Both names lead to one database, or to copies of one. Nothing was done.")
         if not any((await source.counts()).values()):
-            raise _wrong("There is nothing in the database to move from. Is it the right one? Nothing was done.")
+            raise Misconfigured("There is nothing in the database to move from. Is it the right one? Nothing was done.")
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
             tell("This database was moved there before. Nothing was done.")
             await _wait_for_the_gone(source, target, there.log_epoch)
@@ -111,7 +111,7 @@ async def move(
                 log_epoch=there.log_epoch, rows={kind: counts[kind] for kind in KINDS}, digests={}, already=True
             )
         if await source.is_left():
-            raise _wrong(
+            raise Misconfigured(
                 "Everything in the database to move from was moved elsewhere before, and went on there. Move from that "
                 "one; or, if it is lost, run `dutchdoor restored` first. Nothing was done."
             )
@@ -119,10 +119,10 @@ async def move(
             await target.begin_move(log)
         except Conflict:
             found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "a log that was written"
-            raise _wrong(f"The database to move to is not empty: {found}. Nothing was done.") from None
+            raise Misconfigured(f"The database to move to is not empty: {found}. Nothing was done.") from None
         done = {}
     elif there.salt != log.salt:
-        raise _wrong("In the database to move to is the unfinished move of another database. Nothing was done.")
+        raise Misconfigured("In the database to move to is the unfinished move of another database. Nothing was done.")
     elif there != log:
         tell("The database to move from has changed since the last run, which begins anew.")
         await target.begin_move(log)
@@ -230,13 +230,13 @@ async def _begin_again(target: Movable, log: LogState, what: str) -> None:
 def _store(url: str) -> Movable:
     store = make_store(url)
     if url.startswith("memory:") or not isinstance(store, Movable):
-        raise _wrong(f"Nothing can be moved from or to {url.partition(':')[0]}.")
+        raise Misconfigured(f"Nothing can be moved from or to {url.partition(':')[0]}.")
     return store
 
 
 def _there(url: str) -> Movable:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        raise _wrong(f"There is no database {url.removeprefix('sqlite:///')} to move from.")
+        raise Misconfigured(f"There is no database {url.removeprefix('sqlite:///')} to move from.")
     return _store(url)
 
 
@@ -258,7 +258,3 @@ def _print_moved(moved: Moved, *, as_json: bool) -> None:
         write(f"Everything was moved and compared. A new revocation log has begun: epoch {moved.log_epoch}.")
     print_pairs(sorted(moved.rows.items()))
     write("Start the servers on the new database, with the same master key; and never again on the old one.")
-
-
-def _wrong(text: str) -> DutchdoorError:
-    return Misconfigured(text, message=text)
