@@ -8,6 +8,8 @@
     │   │   │   └── StaleClaims    good, but what it says of its owner has changed: refresh it           401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
     │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
+    │   ├── AnotherBrowser         a link that verifies needs a password where nobody registered         403
+    │   ├── RegistrationClosed     accounts are not made that way here                                   403
     │   ├── Forbidden              proven, but lacking the right                                         403
     │   └── RateLimited            too many attempts; `retry_after` seconds                              429
     ├── InvalidInput               the input is wrong, and says where                                    422
@@ -28,6 +30,7 @@ it says more, and never holds a secret. The mapping to HTTP is one table in `web
 from __future__ import annotations
 
 __all__ = [
+    "AnotherBrowser",
     "Conflict",
     "DutchdoorError",
     "Forbidden",
@@ -39,6 +42,7 @@ __all__ = [
     "NotFound",
     "RateLimited",
     "Refused",
+    "RegistrationClosed",
     "SessionLimitReached",
     "StaleClaims",
     "StepUpRequired",
@@ -111,6 +115,18 @@ class StepUpRequired(Refused):
 class Forbidden(Refused):
     code = "forbidden"
     message = "You may not do this."
+
+
+class AnotherBrowser(Refused):
+    """The mailbox is proved, and the password is not: a stranger may have registered the address."""
+
+    code = "another_browser"
+    message = "This link was opened in another browser than the one that registered. Choose a password."
+
+
+class RegistrationClosed(Refused):
+    code = "registration_closed"
+    message = "People do not register here by themselves. Ask an administrator for an invitation."
 
 
 class RateLimited(Refused):

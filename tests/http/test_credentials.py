@@ -10,6 +10,7 @@ import statistics
 import time
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
 import bcrypt
 import pytest
@@ -729,3 +730,62 @@ async def test_a02_no_door_takes_an_address_that_is_another_mailbox(door: str) -
             assert (answer.status, answer.json["field"]) == (422, "email")
         await world.posted()
         assert not world.mailbox.mails
+
+
+async def test_a03_a_strangers_registration_gives_way_to_the_mailbox() -> None:
+    """A stranger registers an address first; its owner registers, opens the link, chooses a password and gets in, and
+    the stranger's password is nothing. No answer says that anyone came before.
+    """
+    async with a_world(policy=replace(STANDARD, require_verified_email=True)) as world:
+        mallory, ada = world.browser(), world.browser()
+        answers = [
+            await mallory.call("POST", "/auth/register", json={"email": "ada@example.com", "password": PASSWORD}),
+            await ada.call("POST", "/auth/register", json={"email": "Ada@example.com", "password": OTHER_PASSWORD}),
+        ]
+        await world.posted()
+        assert answers[0].status == answers[1].status == 202
+        assert answers[0].body == answers[1].body
+        shapes = [[line.partition("=")[0] + line[line.index(";") :] for line in each.set_cookies()] for each in answers]
+        assert shapes[0] == shapes[1] != []
+        token = world.mailbox.token()
+        asked = await ada.call("POST", "/auth/email/verify", json={"token": token})
+        assert (asked.status, asked.code) == (403, "another_browser")
+        taken = await ada.call("POST", "/auth/email/verify", json={"token": token, "password": OTHER_PASSWORD})
+        assert taken.json["user"]["email_verified"] is True
+        await ada.login("ada@example.com", OTHER_PASSWORD)
+        refused = await mallory.call("POST", "/auth/login", json={"email": "ada@example.com", "password": PASSWORD})
+        assert refused.status == 401
+        again = await mallory.call("POST", "/auth/email/verify", json={"token": token})
+        assert again.status == 401
+
+
+async def test_a03_an_address_that_is_not_verified_blocks_nobody() -> None:
+    """Where anyone registers without mail, an owner whose address is taken gets a link, and the stranger is out."""
+    async with a_world() as world:
+        mallory, ada = world.browser(), world.browser()
+        await world.register()
+        await mallory.login()
+        answer = await ada.call("POST", "/auth/register", json={"email": "ada@example.com", "password": OTHER_PASSWORD})
+        assert answer.status == 202
+        await world.posted()
+        proof = {"token": world.mailbox.token(), "password": OTHER_PASSWORD}
+        assert (await ada.call("POST", "/auth/email/verify", json=proof)).status == 200
+        assert (await mallory.me()).status == 401
+        await ada.login("ada@example.com", OTHER_PASSWORD)
+        answer = await ada.call("POST", "/auth/register", json={"email": "ada@example.com", "password": PASSWORD})
+        assert (answer.status, answer.code) == (409, "email_taken")
+
+
+@pytest.mark.parametrize("registration", ["invite", "closed"])
+async def test_a06_nobody_registers_where_people_are_invited(registration: Literal["invite", "closed"]) -> None:
+    """A closed registration is 403 with a code of its own, before the address or the password is looked at."""
+    async with a_world(policy=replace(STANDARD, registration=registration)) as world:
+        answer = await world.call("POST", "/auth/register", json={"email": "no address", "password": "x"})
+        assert (answer.status, answer.code) == (403, "registration_closed")
+        made = await world.directory.create(
+            "root@example.com", password=PASSWORD, roles=("admin",), client=Client(), actor="cli"
+        )
+        root = world.browser()
+        await root.login(made.email or "")
+        invited = await root.call("POST", "/admin/api/accounts", json={"email": "ada@example.com"})
+        assert invited.status == (201 if registration == "invite" else 403)

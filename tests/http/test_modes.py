@@ -365,7 +365,7 @@ def test_i18_one_address_in_every_spelling_is_one_account(site: Site) -> None:
     for connection in connections:
         connection.close()
     assert statuses.count(201) == 1, statuses
-    assert set(statuses) <= {201, 409, 422}
+    assert set(statuses) <= {201, 202, 429}, "a letter each, and few of them"
 
 
 async def test_c10_verifying_an_address_end_to_end() -> None:
@@ -374,18 +374,16 @@ async def test_c10_verifying_an_address_end_to_end() -> None:
     """
     async with a_world(policy=replace(STANDARD, require_verified_email=True)) as world:
         person = {"email": "ada@example.com", "password": PASSWORD}
-        assert (await world.call("POST", "/auth/register", json=person)).status == 202
+        ada = world.browser()
+        assert (await ada.call("POST", "/auth/register", json=person)).status == 202
         await world.posted()
         token = world.mailbox.token()
         early = await world.call("POST", "/auth/login", json=person)
-        assert (early.status, early.set_cookies()) == (403, [])
-        await world.posted()
-        assert (await world.call("POST", "/auth/email/verify", json={"token": token})).status == 401, (
-            "a newer was mailed"
-        )
-        token = world.mailbox.token()
-        verified = await world.call("POST", "/auth/email/verify", json={"token": token})
-        assert verified.json["user"]["email_verified"] is True
-        assert (await world.call("POST", "/auth/email/verify", json={"token": token})).status == 401
+        assert (early.status, early.set_cookies()) == (401, [])
+        elsewhere = await world.browser().call("POST", "/auth/email/verify", json={"token": token})
+        assert (elsewhere.status, elsewhere.code) == (403, "another_browser")
+        verified = await ada.call("POST", "/auth/email/verify", json={"token": token})
+        assert (verified.json["user"]["email_verified"], verified.json["fenced"]) == (True, True)
+        assert (await ada.call("POST", "/auth/email/verify", json={"token": token})).status == 401
         for mode in ("session", "hybrid", "jwt"):
             assert (await world.program().login(mode=mode)).json["user"]["email_verified"] is True

@@ -47,6 +47,7 @@ CHROME = (
 
 # Events of commands, of imports and of releases to come; each is tested where it is made.
 ELSEWHERE = {
+    "account_expired",
     *("client_added", "client_removed", "key_exported", "account_imported", "password_rehashed"),
     *("refresh_impossible", "log_begun", "verifier_added", "verifier_removed"),
 }
@@ -109,7 +110,9 @@ class Story:
         assert account is not None
         await world.directory._send_verification(account, Client())
         self.keep(token := self.mailed())
-        assert (await world.call("POST", "/auth/email/verify", json={"token": token})).status == 200
+        assert (
+            await world.call("POST", "/auth/email/verify", json={"token": token, "password": PASSWORD})
+        ).status == 200
         # endings
         admin = world.program()
         await admin.login(mode="hybrid")

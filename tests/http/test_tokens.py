@@ -21,13 +21,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.http.world import MARK, REFRESH, SESSION, Answer, World, a_world, basic
+from tests.http.world import MARK, REFRESH, REGISTRANT, SESSION, Answer, World, a_world, basic
 from tests.jose.pem import public_pem
 
 from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.jose.jwk import Key
 from dutchdoor.jose.weak_secrets import is_known_leaked
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import DAY, STANDARD
+from dutchdoor.services.accounts import _proof_of
+from dutchdoor.stores.base import Add
 
 INACTIVE = b'{"active":false}'
 
@@ -323,6 +326,10 @@ async def test_j12_only_an_access_token_is_one(bench: Bench) -> None:
     await bench.refuse(bench.sign({key: v for key, v in bench.header.items() if key != "typ"}))
 
 
+JAR = "A" * 22
+"""The secret of the browser that registered."""
+
+
 async def artefacts(world: World) -> dict[str, str]:
     """One good artefact of each kind, all of one account."""
     await world.register("kinds@example.com")
@@ -332,6 +339,10 @@ async def artefacts(world: World) -> dict[str, str]:
     await program.login("kinds@example.com", mode="hybrid")
     account = await world.store.account_by_email("kinds@example.com")
     assert account is not None
+    registration = Credential(
+        subject=account.subject, method="registration", handle="", proof=_proof_of(JAR), created_at=world.clock()
+    )
+    await world.store.commit(Add(registration))
     await world.directory._send_verification(account, world.api_client())
     verify = world.mailbox.token()
     await world.call("POST", "/auth/password/forgot", json={"email": "kinds@example.com"})
@@ -348,6 +359,7 @@ async def artefacts(world: World) -> dict[str, str]:
         "session id": browser.session_id,
         "reset": world.mailbox.token(),
         "verify": verify,
+        "registrant": JAR,
         "client secret": (await world.add_client())[1],
     }
 
@@ -379,7 +391,15 @@ async def test_j12_c20_each_artefact_opens_its_own_door_only(world: World) -> No
                 "how": "refresh_token",
             },
         ),
-        "verify": ({"verify"}, {"method": "POST", "path": "/auth/email/verify", "json": "token"}),
+        "verify": (
+            {"verify"},
+            {
+                "method": "POST",
+                "path": "/auth/email/verify",
+                "json": "token",
+                "beside": f"__Host-{REGISTRANT}={JAR}",
+            },
+        ),
         "setup": (
             set(),
             {
@@ -397,6 +417,8 @@ async def test_j12_c20_each_artefact_opens_its_own_door_only(world: World) -> No
     for door, (opens, how) in doors.items():
         for kind, artefact in sorted(kinds.items(), key=lambda item: item[0] in opens):
             more: dict[str, Any] = {}
+            if "beside" in how:
+                more["cookie"] = how["beside"]
             if "json" in how:
                 more["json"] = {how["json"]: artefact, **how.get("more", {})}
             elif "form" in how:

@@ -85,8 +85,8 @@ class Answer(NamedTuple):
 
 # --- the recorder ----------------------------------------------------------------------------------------------------
 
-SESSION, REFRESH, MARK = "dd_session", "dd_refresh", "dd_mark"
-_SAME_SITE = {SESSION: "Lax", REFRESH: "Strict", MARK: "Strict"}
+SESSION, REFRESH, MARK, REGISTRANT = "dd_session", "dd_refresh", "dd_mark", "dd_registrant"
+_SAME_SITE = {SESSION: "Lax", REFRESH: "Strict", MARK: "Strict", REGISTRANT: "Strict"}
 _TOKEN = re.compile(rb"dd[srocv]1_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]+\.")
 _INNARDS = re.compile(
     rb"Traceback|File \"|\.py\b|sqlite|SELECT |INSERT |UPDATE |/usr/|/home/|site-packages|"

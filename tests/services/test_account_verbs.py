@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -26,26 +27,29 @@ from tests.standins import (
 )
 
 from dutchdoor.errors import (
+    AnotherBrowser,
     DutchdoorError,
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
     NotFound,
+    RegistrationClosed,
     Taken,
     Unavailable,
     WeakPassword,
     WrongCredentials,
 )
 from dutchdoor.mail import Mail
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeSecret
-from dutchdoor.model.policy import STANDARD
-from dutchdoor.services.accounts import Directory
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.services.accounts import Directory, _proof_of
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Discard, EndAll, Log, Remove, Revoke, Swap, Take
+from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
 from dutchdoor.testing.store_laws import the_log
 
 ANN = "ann@example.com"
+JAR = "the-cookie-of-the-browser-that-registered"
 THIRD_PASSWORD = "and yet another sentence 11"
 
 
@@ -96,6 +100,22 @@ class House:
     async def reset_token(self) -> str:
         await self.clean.send_reset(await self.ann(), client=HOME)
         return self.mailbox.token()
+
+    async def verification(self) -> str:
+        """Mail a link that verifies Ann's address, whose account the browser `JAR` registered."""
+        ann = await self.ann()
+        if not await self.registered():
+            proof = _proof_of(JAR)
+            made = Credential(
+                subject=ann.subject, method="registration", handle="", proof=proof, created_at=self.clock()
+            )
+            await self.store.commit(Add(made))
+        await self.clean._send_verification(ann, HOME)
+        return self.mailbox.token()
+
+    async def registered(self) -> bool:
+        """Whether Ann's account still waits for its address to be verified."""
+        return await self.store.credential((await self.ann()).subject, "registration") is not None
 
     async def events(self, name: str) -> int:
         return len(await self.store.events(name=name, limit=1000))
@@ -198,16 +218,44 @@ async def resetting_the_password(house: House) -> tuple[Act, Facts]:
 
 
 async def verifying_the_address(house: House) -> tuple[Act, Facts]:
-    await house.clean._send_verification(await house.ann(), HOME)
-    token = house.mailbox.token()
+    other, token = await house.verification(), await house.verification()
 
     async def act(through: Directory) -> None:
-        await through.verify_email(token, client=HOME)
+        await through.verify_email(token, client=HOME, browser=JAR)
 
     async def facts() -> list[bool]:
         return [
             (await house.ann()).email_verified_at is not None,
             not await house.holds(token),
+            not await house.holds(other),
+            not await house.registered(),
+            await house.events("email_verified") == 1,
+        ]
+
+    return act, facts
+
+
+async def proving_the_mailbox_elsewhere(house: House) -> tuple[Act, Facts]:
+    one, hybrid, stateless = await house.sign_in(), await house.sign_in(mode="hybrid"), await house.sign_in(mode="jwt")
+    other, token = await house.verification(), await house.verification()
+    account, before = await house.ann(), await house.entries()
+
+    async def act(through: Directory) -> None:
+        await through.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+
+    async def facts() -> list[bool]:
+        return [
+            (await house.ann()).email_verified_at is not None,
+            await house.opens(OTHER_PASSWORD),
+            not await house.opens(PASSWORD),
+            not await house.alive(one),
+            not await house.alive(hybrid),
+            not await house.alive(stateless),
+            not await house.holds(token),
+            not await house.holds(other),
+            not await house.registered(),
+            (await house.ann()).epoch == account.epoch + 1,
+            await house.entries() == before + 1,
             await house.events("email_verified") == 1,
         ]
 
@@ -283,7 +331,8 @@ async def asking_for_a_reset(house: House) -> tuple[Act, Facts]:
 
 
 OPERATIONS: list[Operation] = [
-    registering, changing_the_password, resetting_the_password, verifying_the_address, disabling, enabling,
+    registering, changing_the_password, resetting_the_password, verifying_the_address, proving_the_mailbox_elsewhere,
+    disabling, enabling,
     giving_roles, asking_for_a_reset,
 ]  # fmt: skip
 
@@ -420,11 +469,10 @@ async def test_a_reset_link_works_once(house: House) -> None:
 
 async def test_a_verification_link_works_once(house: House) -> None:
     """I-17: fifty uses of one verification link at once verify once."""
-    await house.clean._send_verification(await house.ann(), HOME)
-    token = house.mailbox.token()
+    token = await house.verification()
     racing = house.over(Interleaved(house.store, seed=2))
     results = await asyncio.gather(
-        *(racing.verify_email(token, client=HOME) for _ in range(50)), return_exceptions=True
+        *(racing.verify_email(token, client=HOME, browser=JAR) for _ in range(50)), return_exceptions=True
     )
     assert sum(isinstance(result, Account) for result in results) == 1
     assert all(isinstance(result, Account | InvalidToken) for result in results), results
@@ -470,8 +518,7 @@ async def test_a_weak_password_does_not_use_the_link_up(house: House) -> None:
 async def test_every_artefact_has_one_purpose(house: House) -> None:
     """C20, I-17: what we hand out works where it is meant to and nowhere else; tried elsewhere, it is not spent."""
     over = house.clean.authority
-    await house.clean._send_verification(await house.ann(), HOME)
-    verify = house.mailbox.token()
+    verify = await house.verification()
     artefacts = {
         "verify_email": verify,
         "resume": (await house.sign_in()).session_token,
@@ -486,13 +533,17 @@ async def test_every_artefact_has_one_purpose(house: House) -> None:
         "verify": over.verify,
         "holder": over.holder,
         "bearer": over.bearer_of,
-        "verify_email": lambda text: house.clean.verify_email(text, client=HOME),
+        "verify_email": lambda text: house.clean.verify_email(text, client=HOME, browser=JAR),
+        "verify elsewhere": lambda text: house.clean.reset_password(
+            text, OTHER_PASSWORD, client=HOME, purpose="verify_email"
+        ),
         "reset_password": lambda text: house.clean.reset_password(text, OTHER_PASSWORD, client=HOME),
     }
+    elsewhere = {("verify_email", "verify elsewhere")}
     meant = {("refresh", "holder"), ("resume", "bearer")} | {(name, name) for name in artefacts}
     for name, text in artefacts.items():
         for use, call in uses.items():
-            if (name, use) not in meant:
+            if (name, use) not in meant | elsewhere:
                 with pytest.raises(InvalidToken):
                     await call(text)
     for name, use in sorted(meant, key=lambda pair: pair[1] == "reset_password"):
@@ -523,11 +574,11 @@ async def test_registrations_at_once_make_one_account(kind: str, tmp_path: Path,
             assert results == [None] * 50
         else:
             assert sum(isinstance(result, Account) for result in results) == 1
-            assert all(isinstance(result, Account | Taken) for result in results), results
+            assert all(result is None or isinstance(result, Account) for result in results), results
         accounts = [account for account in await over.store.accounts() if account.email]
         assert len(accounts) == 1
         counts = await over.store.counts()
-        assert counts["credentials"] == 1
+        assert counts["credentials"] == (2 if verified else 1)
         assert len(await over.store.events(name="account_created", limit=100)) == 1
         if verified:
             assert len(mailbox.mails) == 50, "the owner is told of each, and nobody else learns anything"
@@ -633,6 +684,235 @@ async def test_a_step_up_is_a_new_session(house: House) -> None:
         assert after.session.auth_time == house.clock()
         assert not await house.alive(before)
         assert await house.alive(after)
+
+
+# Whose address it is
+
+
+BY_MAIL = replace(STANDARD, require_verified_email=True)
+
+
+@contextlib.asynccontextmanager
+async def by_mail(kind: str, folder: Path, policy: Policy = BY_MAIL) -> AsyncIterator[House]:
+    """A directory where a verified address is required, in which Mallory registered Ann's address."""
+    async with opened(kind, folder, Clock(), policy) as over:
+        mailbox = Mailbox()
+        house = House(directory(over, mailbox), mailbox)
+        await register(house, PASSWORD, "the jar of Mallory")
+        try:
+            yield house
+        finally:
+            for made in [*house.spoiled, house.clean]:
+                await made.close()
+
+
+async def register(house: House, password: str, browser: str = "", email: str = ANN) -> str:
+    """Register an address, and give the token in the letter."""
+    assert await house.clean.register(email, password, "", client=HOME, browser=browser) is None
+    await asyncio.gather(*house.clean._posting)
+    return house.mailbox.token()
+
+
+async def test_a03_a_link_opened_elsewhere_asks_for_a_password(kind: str, tmp_path: Path) -> None:
+    """A stranger's password is worth nothing after the owner opened the link: the owner's own is."""
+    async with by_mail(kind, tmp_path) as house:
+        token = house.mailbox.token()
+        for browser in ("", "the jar of Ann", JAR):
+            with pytest.raises(AnotherBrowser):
+                await house.clean.verify_email(token, client=HOME, browser=browser)
+        with pytest.raises(WeakPassword) as weak:
+            await house.clean.reset_password(token, "password", client=HOME, purpose="verify_email")
+        assert weak.value.field == "password"
+        await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        assert await house.opens(OTHER_PASSWORD)
+        assert not await house.opens(PASSWORD)
+        for again in (
+            house.clean.verify_email(token, client=HOME, browser="the jar of Mallory"),
+            house.clean.reset_password(token, PASSWORD, client=HOME, purpose="verify_email"),
+        ):
+            with pytest.raises(InvalidToken):
+                await again
+        assert len(house.mailbox.mails) == 1, "an address that was not verified gets its verification and nothing else"
+
+
+async def test_a03_the_browser_that_registered_needs_no_password(kind: str, tmp_path: Path) -> None:
+    """The link verifies at once where the address was registered, also when it was registered there twice."""
+    async with by_mail(kind, tmp_path) as house:
+        first = house.mailbox.token()
+        second = await register(house, OTHER_PASSWORD, "the jar of Mallory")
+        assert (await house.clean.verify_email(first, client=HOME, browser="the jar of Mallory")).email_verified_at
+        assert await house.opens(PASSWORD)
+        with pytest.raises(InvalidToken):
+            await house.clean.verify_email(second, client=HOME, browser="the jar of Mallory")
+
+
+async def test_a03_a_stranger_cannot_hold_the_link_of_the_owner_back(kind: str, tmp_path: Path) -> None:
+    """Registering an address again kills no link that is on its way, and changes no password."""
+    async with by_mail(kind, tmp_path) as house:
+        mine = await register(house, OTHER_PASSWORD, "the jar of Ann")
+        await register(house, THIRD_PASSWORD, "the jar of Mallory")
+        await house.clean.reset_password(mine, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        assert await house.opens(OTHER_PASSWORD)
+        with pytest.raises(InvalidToken):
+            await house.clean.verify_email(house.mailbox.token(), client=HOME, browser="the jar of Mallory")
+
+
+async def test_a03_of_two_links_at_once_one_counts(kind: str, tmp_path: Path) -> None:
+    """Two links, opened at once here and elsewhere, verify once; the password is that of the one that won."""
+    for seed in range(6):
+        (tmp_path / str(seed)).mkdir()
+        async with by_mail(kind, tmp_path / str(seed)) as house:
+            first = house.mailbox.token()
+            second = await register(house, THIRD_PASSWORD)
+            racing = house.over(Interleaved(house.store, seed=seed))
+            results = await asyncio.gather(
+                racing.verify_email(first, client=HOME, browser="the jar of Mallory"),
+                racing.reset_password(second, OTHER_PASSWORD, client=HOME, purpose="verify_email"),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(result, InvalidToken) for result in results) == 1, results
+            assert await house.events("email_verified") == 1
+            assert await house.opens(PASSWORD if isinstance(results[1], InvalidToken) else OTHER_PASSWORD)
+            assert (await house.ann()).email_verified_at is not None
+
+
+async def test_a03_an_account_in_use_is_given_to_the_owner_of_its_mailbox(house: House) -> None:
+    """Where no verified address is required, the mailed link revokes what a stranger began with the address."""
+    sign_ins = [await house.sign_in(mode=mode) for mode in ("session", "hybrid", "jwt")]
+    token = await register(house, OTHER_PASSWORD)
+    assert [mail.to for mail in house.mailbox.mails] == [ANN]
+    assert all([await house.alive(one) for one in sign_ins]), "nothing changes before the mailbox is proved"
+    with pytest.raises(AnotherBrowser):
+        await house.clean.verify_email(token, client=HOME, browser="any")
+    await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+    assert not any([await house.alive(one) for one in sign_ins])
+    assert not await house.opens(PASSWORD)
+    assert await house.opens(OTHER_PASSWORD)
+    with pytest.raises(Taken):
+        await house.clean.register(ANN, THIRD_PASSWORD, "", client=HOME)
+
+
+async def test_a03_a_reset_proves_the_mailbox(kind: str, tmp_path: Path) -> None:
+    """A reset of an account that was never verified verifies it, and every link and password from before is dead."""
+    async with by_mail(kind, tmp_path) as house:
+        verify = house.mailbox.token()
+        await house.clean.reset_password(await house.reset_token(), OTHER_PASSWORD, client=HOME)
+        account = await house.ann()
+        assert account.email_verified_at is not None
+        assert not await house.registered()
+        assert await house.opens(OTHER_PASSWORD)
+        assert not await house.opens(PASSWORD)
+        with pytest.raises(InvalidToken):
+            await house.clean.verify_email(verify, client=HOME, browser="the jar of Mallory")
+        assert isinstance(house.clock, Clock)
+        house.clock.forward(BY_MAIL.unverified_for + 1)
+        assert await house.clean.tidy() == 0
+
+
+async def test_a03_an_address_that_is_not_verified_in_time_is_forgotten(kind: str, tmp_path: Path) -> None:
+    """A registration expires and its address is free; verified, disabled, privileged and imported accounts stay."""
+    async with by_mail(kind, tmp_path) as house:
+        clean, clock = house.clean, house.clock
+        assert isinstance(clock, Clock)
+        for name in ("verified", "disabled", "privileged", "imported"):
+            email = f"{name}@example.com"
+            if name == "imported":
+                await clean.adopt(email, None, client=HOME)
+                continue
+            token = await register(house, PASSWORD, JAR, email)
+            account = await house.store.account_by_email(email)
+            assert account is not None
+            if name == "verified":
+                await clean.verify_email(token, client=HOME, browser=JAR)
+            elif name == "disabled":
+                await clean.disable(account.subject, client=HOME, actor="cli")
+            else:
+                await clean.set_roles(account.subject, ["editor"], client=HOME, actor="cli")
+        clock.forward(BY_MAIL.unverified_for - 1)
+        assert await clean.tidy() == 0
+        late = await register(house, OTHER_PASSWORD, email="late@example.com")
+        clock.forward(2)
+        subject = (await house.ann()).subject
+        assert await clean.tidy() == 1
+        assert await house.store.account_by_email(ANN) is None
+        assert await house.store.credential(subject, "password") is None
+        assert await clean.tidy() == 0
+        left = {account.email for account in await house.store.accounts() if account.email}
+        assert left == {f"{name}@example.com" for name in ("verified", "disabled", "privileged", "imported", "late")}
+        assert await house.events("account_expired") == 1
+        with pytest.raises(AnotherBrowser):
+            await clean.verify_email(late, client=HOME, browser="")
+        await register(house, THIRD_PASSWORD, JAR)
+        assert (await house.ann()).subject != subject
+
+
+async def test_a03_an_account_that_is_verified_meanwhile_does_not_expire(kind: str, tmp_path: Path) -> None:
+    """Whichever comes first, the link or the end of the week: an address that was proved keeps its account."""
+    async with by_mail(kind, tmp_path) as house:
+        assert isinstance(house.clock, Clock)
+        house.clock.forward(BY_MAIL.unverified_for - 60)
+        token = await register(house, OTHER_PASSWORD)
+        house.clock.forward(120)
+        gate = Gate(house.store, "commit")
+        tidying = asyncio.create_task(house.over(gate).tidy())
+        await gate.reached.wait()
+        await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        gate.open.set()
+        assert await tidying == 0
+        assert await house.opens(OTHER_PASSWORD)
+
+
+async def test_a03_administrators_and_imports_take_an_address_that_was_never_verified(house: House) -> None:
+    """What an administrator, a command or an import makes displaces a registration, and no account that is used."""
+    for taking in ("create", "invite", "adopt"):
+        email = f"{taking}@example.com"
+        registration = await house.clean._add(email, "", None, client=HOME, registration="")
+        assert not await house.clean.is_taken(email)
+        match taking:
+            case "create":
+                made = await house.clean.create(email, password=OTHER_PASSWORD, client=HOME, actor="cli")
+            case "invite":
+                made = await house.clean.create(email, client=HOME, actor="root")
+            case _:
+                made = await house.clean.adopt(email, None, client=HOME)
+        found = await house.store.account_by_email(email)
+        assert found is not None
+        assert found.subject == made.subject != registration.subject
+        assert await house.clean.is_taken(email) is True
+        with pytest.raises(Taken):
+            await house.clean.create(email, password=OTHER_PASSWORD, client=HOME, actor="cli")
+    with pytest.raises(Taken):
+        await house.clean.create(ANN, password=OTHER_PASSWORD, client=HOME, actor="cli")
+
+
+@pytest.mark.parametrize("registration", ["open", "invite", "closed"])
+async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registration: Any) -> None:
+    """Everybody registers, or administrators invite, or commands make accounts alone; the first link always works."""
+    async with opened(kind, tmp_path, Clock(), replace(STANDARD, registration=registration)) as over:
+        mailbox = Mailbox()
+        clean = directory(over, mailbox)
+        setup = await clean.offer_setup() if not await over.store.accounts(limit=1) else None
+        assert setup is None or await clean.set_up(setup.text(), "root@example.com", PASSWORD, "", client=HOME)
+        with contextlib.nullcontext() if registration == "open" else pytest.raises(RegistrationClosed):
+            await clean.register(ANN, PASSWORD, "", client=HOME)
+        with pytest.raises(RegistrationClosed) if registration == "closed" else contextlib.nullcontext():
+            await clean.create("bob@example.com", client=HOME, actor="root")
+            await clean.reset_password(mailbox.token(), OTHER_PASSWORD, client=HOME)
+            await clean.prove("bob@example.com", OTHER_PASSWORD, client=HOME)
+        await clean.create("cleo@example.com", password=PASSWORD, client=HOME, actor="cli")
+        await clean.close()
+
+
+async def test_a06_an_invitation_lives_for_days(house: House) -> None:
+    """The owner of an invited account has a week to choose its password, by a link that works once."""
+    await house.clean.create("bob@example.com", client=HOME, actor="root")
+    assert "within 7 days" in house.mailbox.mails[-1].text
+    token = house.mailbox.token()
+    assert isinstance(house.clock, Clock)
+    house.clock.forward(STANDARD.unverified_for - 1)
+    await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME)
+    with pytest.raises(InvalidToken):
+        await house.clean.reset_password(token, PASSWORD, client=HOME)
 
 
 # What administrators do
@@ -769,7 +1049,9 @@ async def test_half_a_change_is_noticed(house: House, operation: Operation) -> N
     [
         (changing_the_password, Revoke), (changing_the_password, EndAll), (changing_the_password, Discard),
         (changing_the_password, Log), (resetting_the_password, Revoke), (resetting_the_password, EndAll),
-        (verifying_the_address, Take), (disabling, Revoke), (giving_roles, Revoke), (giving_roles, Log),
+        (verifying_the_address, Discard), (verifying_the_address, Remove), (proving_the_mailbox_elsewhere, EndAll),
+        (proving_the_mailbox_elsewhere, Revoke), (proving_the_mailbox_elsewhere, Remove),
+        (disabling, Revoke), (giving_roles, Revoke), (giving_roles, Log),
     ],
 )  # fmt: skip
 async def test_a_forgotten_change_is_noticed(house: House, operation: Operation, kind_of_change: type) -> None:

@@ -75,7 +75,7 @@ DOCUMENT = {
 VALUES = {
     "landing": {},
     "setup": {"password_minimum": 8},
-    "verify_email": {},
+    "verify_email": {"password_minimum": 8},
     "reset_password": {"password_minimum": 8},
     "docs": {"document": DOCUMENT},
 }

@@ -60,6 +60,11 @@ class Letters:
         link = self._link(RESET_PATH, token)
         return self._write("reset_password", to, "Choose a new password", link=link, valid=_duration(valid_for))
 
+    def invitation(self, to: str, *, token: str, valid_for: float) -> Mail:
+        """Tell the owner of an account that an administrator created: the link chooses its first password."""
+        link = self._link(RESET_PATH, token)
+        return self._write("invitation", to, "You have an account", link=link, valid=_duration(valid_for))
+
     def already_registered(self, to: str) -> Mail:
         """Answer who registers an address that has an account: the page must not say so, the mailbox may."""
         return self._write("already_registered", to, "You already have an account", link=self._link(RESET_PATH))

@@ -17,7 +17,7 @@ from dutchdoor.model.ids import new_ordered_id
 __all__ = ["AuditEvent", "EventName", "Outcome", "event"]
 
 EventName = Literal[
-    "account_created", "account_disabled", "account_enabled", "account_imported", "roles_changed",
+    "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported", "roles_changed",
     "client_added", "client_removed",
     "email_verification_sent", "email_verified",
     "key_created", "key_exported", "key_revoked",

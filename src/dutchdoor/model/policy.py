@@ -73,6 +73,10 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Characters. NIST SP 800-63B-4 wants 15 where the password stands alone."""
     reset_for: float = 30 * MINUTE
     verify_email_for: float = DAY
+    unverified_for: float = 7 * DAY
+    """Where a verified address is required: an account whose address was not verified by then is removed."""
+    registration: Literal["open", "invite", "closed"] = "open"
+    """Who makes accounts: everybody; administrators, whose invitation goes by mail; or the command line alone."""
     setup_for: float = HOUR
     require_verified_email: bool = False
     """Sign-in needs a verified address, and registering always answers 202 so that nobody learns which accounts
@@ -97,6 +101,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ):
             if getattr(self, name) <= 0:
                 raise Misconfigured(f"{name} must be more than 0 seconds.")
+        if self.unverified_for < self.verify_email_for:
+            raise Misconfigured("unverified_for must not be shorter than verify_email_for, or links die with accounts.")
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise Misconfigured("modes must name at least one pattern, each once.")
         if self.access_for > LONGEST_ACCESS:

@@ -364,6 +364,22 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _policy("reset_for", "duration", "Life of a link that resets a password.", "Mail takes a while, a thief must not."),
     _policy("verify_email_for", "duration", "Life of a link that verifies an address.", "People read mail once a day."),
+    _policy(
+        "registration",
+        "text",
+        "Who makes accounts. `open`: everybody. `invite`: administrators, and a link in a mail lets the owner choose "
+        "the password. `closed`: commands on the server's machine alone.",
+        "What most applications want. The first administrator's link works in each of them.",
+        "open",
+        "invite",
+        "closed",
+    ),
+    _policy(
+        "unverified_for",
+        "duration",
+        "How long an account waits for its address to be verified, where that is required. Then it is removed.",
+        "A week of absence. Until then it blocks nothing: the person who reads the mailbox takes the address.",
+    ),
     _policy("setup_for", "duration", "Life of the link for the first administrator.", "Each start prints another."),
     _policy(
         "require_verified_email",

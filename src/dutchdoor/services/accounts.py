@@ -13,6 +13,8 @@ import re
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from hmac import compare_digest
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +23,7 @@ from dutchdoor.credentials.legacy import imported
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import check_new_password
 from dutchdoor.errors import (
+    AnotherBrowser,
     Conflict,
     DutchdoorError,
     InvalidInput,
@@ -28,6 +31,7 @@ from dutchdoor.errors import (
     NotAuthenticated,
     NotFound,
     RateLimited,
+    RegistrationClosed,
     SessionLimitReached,
     Taken,
     Unavailable,
@@ -50,11 +54,14 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.services.fencing import Ended, ended
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.tokens import RACES
-from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, Forgive, Log, Swap, Take
+from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, Forgive, Log, Remove, Swap, Take
 
 __all__ = ["Directory", "Welcome", "check_roles"]
 
-PASSWORD = "password"
+PASSWORD, REGISTRATION = "password", "registration"
+"""Methods of credentials. A registration's proof is a hash of the secret that the browser keeps, and the credential is
+there until the address is verified.
+"""
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
 _NOT_RIGHT_OR_NOT_VERIFIED = (
@@ -109,49 +116,79 @@ class Directory:
 
     # Registering
 
-    async def register(self, email: str, password: str, name: str, *, client: Client) -> Account | None:
-        """Make an account. With verified e-mail required gives None always, and the rest goes by mail.
+    async def register(
+        self, email: str, password: str, name: str, *, client: Client, browser: str = ""
+    ) -> Account | None:
+        """Create an account. With verified e-mail required gives None always, and the rest goes by mail. `browser` is
+        a secret that the browser keeps: with it the mailed link verifies the address and asks for nothing.
+
+        An account whose address was never verified is in no one's way: a link is mailed that gives it to the person who
+        reads the mailbox, and the answer is None too.
 
         Raises:
             InvalidInput, WeakPassword: the address or the password is not acceptable.
-            Taken: the address has an account, where saying so is allowed.
+            Taken: the address has a verified account, where saying so is allowed.
+            RegistrationClosed: people are invited here.
             RateLimited: too many registrations from there.
         """
+        if self.policy.registration != "open":
+            raise RegistrationClosed(f"registration is by {self.policy.registration}")
         key = canonical(email)
         await self._take(by_address(self.limits.register_by_address, client.networks))
         password = self._acceptable(password, key, name)
         if not self.policy.require_verified_email:
-            return await self._add(email, name, await self.hasher.hash(password), client=client)
+            encoded = await self.hasher.hash(password)
+            try:
+                return await self._add(email, name, encoded, client=client)
+            except Taken:
+                found = await self.store.account_by_email(key)
+                if found is None or not _is_unproved(found):
+                    raise
+            await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(key))])
+            self._post(self._send_verification(found, client))
+            return None
         await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(key))])
         # The hash is made either way, or the time taken would tell whose address is known.
         encoded = await self.hasher.hash(password)
-        self._post(self._register_quietly(key, email, name, encoded, client))
+        self._post(self._register_quietly(key, email, name, encoded, client, browser))
         return None
 
-    async def _register_quietly(self, key: str, email: str, name: str, encoded: str, client: Client) -> None:
+    async def _register_quietly(
+        self, key: str, email: str, name: str, encoded: str, client: Client, browser: str
+    ) -> None:
         try:
-            account = await self._add(email, name, encoded, client=client)
+            account = await self._add(email, name, encoded, client=client, registration=_proof_of(browser))
         except Taken:
             found = await self.store.account_by_email(key)
-            if found is not None and found.address:
+            if found is None or not found.address:
+                return
+            if not _is_unproved(found):
                 await self.mail.send(self.letters.already_registered(found.address))
-            return
+                return
+            # Whose it is shows at the link: the password stays that of the first, whom nothing has proved either.
+            account = found
         await self._send_verification(account, client)
 
     async def _add(
         self, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
         verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
-        how: EventName = "account_created",
+        how: EventName = "account_created", registration: str | None = None,
     ) -> Account:  # fmt: skip
+        """`registration` is the proof of the browser, for an account that expires unless its address is verified."""
         now = self.clock()
         account = new_account(address=email, name=name, now=now, roles=roles, verified=verified)
         if disabled:
             account = replace(account, status="disabled")
         changes: list[Change] = [Add(account), *also]
-        if encoded is not None:
-            changes.append(
-                Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=encoded, created_at=now))
-            )
+        if actor or verified:  # by an administrator, a command or the set-up link
+            found = await self.store.account_by_email(account.email or "")
+            if found is not None and await self._is_registration(found):
+                changes = [*self._expiring(found, client, actor or account.subject, now), *changes]
+        for method, proof in ((PASSWORD, encoded), (REGISTRATION, registration)):
+            if proof is not None:
+                changes.append(
+                    Add(Credential(subject=account.subject, method=method, handle="", proof=proof, created_at=now))
+                )
         changes.append(Log(event(how, now=now, client=client, subject=account.subject, actor=actor or account.subject)))
         try:
             await self.store.commit(*changes)
@@ -169,17 +206,26 @@ class Directory:
         roles: tuple[str, ...] = (),
         password: str | None = None,
     ) -> Account:
-        """Make an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
-        (by a command on the server's own machine; never over the network). Raises `Taken`, `InvalidInput`,
-        `WeakPassword`.
+        """Create an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
+        (by a command on the server's own machine; never over the network).
+
+        Raises `Taken`, `InvalidInput`, `WeakPassword`, and `RegistrationClosed` for anyone but a command.
         """
+        if self.policy.registration == "closed" and actor != "cli":
+            raise RegistrationClosed(
+                "accounts are made by command", message="Accounts are made by `dutchdoor user create` alone."
+            )
         key = canonical(email)
         encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
         account = await self._add(
             email, name, encoded, client=client, roles=check_roles(roles), verified=True, actor=actor
         )
-        if encoded is None:
-            await self.send_reset(account, client=client, actor=actor)
+        if encoded is None and account.address:
+            lives_for = self.policy.unverified_for
+            secret = await self._one_time(
+                "reset_password", account, lives_for, client, "password_reset_requested", actor
+            )
+            await self.mail.send(self.letters.invitation(account.address, token=secret.text(), valid_for=lives_for))
         return account
 
     async def adopt(
@@ -209,6 +255,41 @@ class Directory:
             actor="cli",
             how="account_imported",
         )
+
+    async def is_taken(self, email: str) -> bool:
+        """Tell whether an address has an account that `create` and `adopt` do not displace. Raises `InvalidInput`."""
+        found = await self.store.account_by_email(canonical(email))
+        return found is not None and not await self._is_registration(found)
+
+    async def _is_registration(self, account: Account) -> bool:
+        """Whether an account is a registration that expires. One that an administrator gave roles to, or disabled, is
+        more than that.
+        """
+        if account.roles or not _is_unproved(account):
+            return False
+        return await self.store.credential(account.subject, REGISTRATION) is not None
+
+    def _expiring(self, account: Account, client: Client, actor: str, now: float) -> list[Change]:
+        raised = replace(account, epoch=account.epoch + 1)
+        return [
+            Swap(raised),  # first: it fails if the address was verified in this moment
+            *self.authority.ending_all(raised, "expired", now),
+            Remove(raised),
+            Log(self._event("account_expired", account, client, now, actor=actor)),
+        ]
+
+    async def tidy(self) -> int:
+        """Remove accounts whose address was not verified in time, and give their number. They block nothing before
+        that; this forgets what a stranger may have typed.
+        """
+        now, last, count = self.clock(), "", 0
+        while found := await self.store.registered_before(now - self.policy.unverified_for, after=last):
+            last = found[-1].subject
+            for account in found:
+                with suppress(Conflict):  # verified in this moment
+                    await self.store.commit(*self._expiring(account, Client(), "system", now))
+                    count += 1
+        return count
 
     # Signing in
 
@@ -462,7 +543,13 @@ class Directory:
         )
 
     async def reset_password(
-        self, token: str, new: str, *, client: Client, marks: str = ""
+        self,
+        token: str,
+        new: str,
+        *,
+        client: Client,
+        marks: str = "",
+        purpose: Literal["reset_password", "verify_email"] = "reset_password",
     ) -> tuple[Account, str, Ended]:
         """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
 
@@ -471,12 +558,12 @@ class Directory:
 
         Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
         """
+        resetting = purpose == "reset_password"
         for _ in range(RACES):
-            stored = await self._redeem(token, "reset_password", client)
+            stored = await self._redeem(token, purpose, client)
             account = await self._owner(stored)
-            proof = await self.hasher.hash(
-                self._acceptable(new, account.email or "", account.name, field="new_password")
-            )
+            field = "new_password" if resetting else "password"
+            proof = await self.hasher.hash(self._acceptable(new, account.email or "", account.name, field=field))
             now = self.clock()
             credential = await self.store.credential(account.subject, PASSWORD)
             raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
@@ -492,12 +579,13 @@ class Directory:
                     Swap(raised),
                     *self.authority.ending_all(raised, "password_reset", now),
                     Discard(account.subject, "reset_password"),
+                    *self._verifying(account),
                     self._forgiving(account),
-                    Log(self._event("password_reset", account, client, now)),
+                    Log(self._event("password_reset" if resetting else "email_verified", account, client, now)),
                 )
             except Conflict:
                 continue
-            if account.address:
+            if resetting and account.address:
                 self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
             return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), ended(done)
         raise Unavailable("resetting the password kept losing races")
@@ -513,24 +601,41 @@ class Directory:
                 self.letters.verify_email(account.address, token=secret.text(), valid_for=self.policy.verify_email_for)
             )
 
-    async def verify_email(self, token: str, *, client: Client) -> Account:
-        """Take a mailed token as proof that its address is read by the account's owner. Raises `InvalidToken`,
-        `RateLimited`.
+    async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:
+        """Take a mailed token as proof that the account's owner reads its address, in the browser that registered.
+
+        Anywhere else the token says who reads the mailbox, and nothing about who chose the password: a stranger may
+        have registered the address. `reset_password` with this purpose sets one, and revokes all that began before.
+
+        Raises `InvalidToken`, `AnotherBrowser`, `RateLimited`.
         """
         for _ in range(RACES):
             stored = await self._redeem(token, "verify_email", client)
             now = self.clock()
             account = await self._owner(stored)
+            registration = await self.store.credential(account.subject, REGISTRATION)
+            if registration is None or not browser or not compare_digest(registration.proof, _proof_of(browser)):
+                await self._redeem(token, "verify_email", client)  # used in this moment, it opens nothing anywhere
+                raise AnotherBrowser("the link was opened in another browser than the one that registered")
             verified = replace(account, email_verified_at=now)
             try:
                 await self.store.commit(
-                    Take(stored.id), Swap(verified), Log(self._event("email_verified", account, client, now))
+                    Take(stored.id),
+                    Swap(verified),
+                    *self._verifying(account),
+                    Log(self._event("email_verified", account, client, now)),
                 )
             except Conflict:
                 continue
             self.authority.forget_remembered()  # no entry of the log tells of this
             return verified
         raise Unavailable("verifying the address kept losing races")
+
+    @staticmethod
+    def _verifying(account: Account) -> list[Change]:
+        """What ends with an address that is proved: its registration, and the other links."""
+        registration = Credential(subject=account.subject, method=REGISTRATION, handle="", proof="", created_at=0.0)
+        return [Remove(registration), Discard(account.subject, "verify_email")]
 
     async def offer_setup(self) -> OneTimeSecret | None:
         """Make a one-time token for the first administrator, if there is no account yet. Each node that starts makes
@@ -676,9 +781,10 @@ class Directory:
             purpose, subject=account.subject, email=account.email or "", now=now, lives_for=lives_for
         )
         record = event(name, now=now, client=client, subject=account.subject, actor=actor)
-        await self.store.commit(
-            Expect(account.subject, account.epoch), Discard(account.subject, purpose), Add(token), Log(record)
-        )
+        # Links that verify live on beside each other: a stranger who registers an address again would otherwise kill
+        # the link that its owner is about to open.
+        older = [] if purpose == "verify_email" else [Discard(account.subject, purpose)]
+        await self.store.commit(Expect(account.subject, account.epoch), *older, Add(token), Log(record))
         return secret
 
     async def _owner(self, token: OneTimeToken) -> Account:
@@ -728,6 +834,16 @@ class Directory:
         task = asyncio.ensure_future(carefully())
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
+
+
+def _is_unproved(account: Account) -> bool:
+    """Whether the person who reads its mailbox may take an account over by the next link."""
+    return account.active and account.email_verified_at is None
+
+
+def _proof_of(browser: str) -> str:
+    """What is stored of the secret that a browser keeps; nothing equals that of none."""
+    return hashlib.sha256(browser.encode()).hexdigest() if browser else ""
 
 
 _ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")

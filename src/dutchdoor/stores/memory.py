@@ -301,6 +301,16 @@ class MemoryStore:
             ]
         return sorted(found, key=lambda account: account.subject)[:limit]
 
+    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
+        with self._lock:
+            accounts = (
+                self._accounts[subject]
+                for (subject, method, _), credential in self._credentials.items()
+                if method == "registration" and credential.created_at < at and subject in self._accounts
+            )
+            found = [a for a in accounts if a.email_verified_at is None and a.active and not a.roles]
+        return sorted((a for a in found if a.subject > after), key=lambda account: account.subject)[:limit]
+
     async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
         with self._lock:
             return self._credentials.get((subject, method, handle))

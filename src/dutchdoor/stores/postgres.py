@@ -386,6 +386,14 @@ class PostgresStore:
         )
         return [_account(row) for row in await self._scan(sql, _text(after), _text(search.casefold()), limit)]
 
+    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
+        sql = (
+            f"SELECT {_ACCOUNT} FROM dutchdoor.credentials c JOIN dutchdoor.accounts_now a ON a.subject = c.subject "
+            "WHERE c.method = 'registration' AND c.created_at < $1 AND c.subject > $2 "
+            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject LIMIT $3"
+        )
+        return [_account(row) for row in await self._scan(sql, at, _text(after), limit)]
+
     async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
         sql = f"{_select(Credential, 'credentials')} WHERE subject = $1 AND method = $2 AND handle = $3"
         row = await self._one(sql, _text(subject), _text(method), _text(handle))

@@ -255,6 +255,14 @@ class SqliteStore:
         sql = f"SELECT {_ACCOUNT} FROM accounts a WHERE a.subject > ? AND instr(a.folded, ?) ORDER BY a.subject LIMIT ?"
         return [_account(row) for row in await self._scan(sql, after, search.casefold(), limit)]
 
+    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
+        sql = (
+            f"SELECT {_ACCOUNT} FROM credentials c JOIN accounts a ON a.subject = c.subject "
+            "WHERE c.method = 'registration' AND c.created_at < ? AND c.subject > ? "
+            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject LIMIT ?"
+        )
+        return [_account(row) for row in await self._scan(sql, at, after, limit)]
+
     async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
         sql = f"{_select(Credential, 'credentials')} WHERE subject = ? AND method = ? AND handle = ?"
         row = self._one(sql, subject, method, handle)

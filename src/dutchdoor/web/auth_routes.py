@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
@@ -28,7 +29,6 @@ from dutchdoor.web.schemas import (
     Forgotten,
     Login,
     Me,
-    OneTimeProof,
     PasswordChange,
     Reauthentication,
     RefreshProof,
@@ -38,6 +38,7 @@ from dutchdoor.web.schemas import (
     SignedInView,
     Transport,
     UserView,
+    Verification,
     session_view,
     user_view,
 )
@@ -49,9 +50,16 @@ __all__ = ["ROUTES"]
 
 async def register(call: Call) -> Response:
     body: Registration = call.body
-    account = await call.directory.register(body.email, body.password, body.name, client=call.observed())
+    # One secret for a browser: it registers again when the mail is late, and either link has to know it.
+    browser = (call.cookies.registrant(call.request.cookie()) or new_id()) if call.from_browser else ""
+    account = await call.directory.register(
+        body.email, body.password, body.name, client=call.observed(), browser=browser
+    )
     if account is None:
-        return json_response(202, Accepted())
+        kept = call.authority.policy.unverified_for
+        # With every such answer, whether there is an account or not: the header must not tell.
+        headers = [call.cookies.set_registrant(browser, max_age=kept)] if browser else []
+        return json_response(202, Accepted(), headers)
     return json_response(201, UserView(user_view(account)))
 
 
@@ -358,9 +366,17 @@ async def reset(call: Call) -> Response:
 
 
 async def verify_email(call: Call) -> Response:
-    body: OneTimeProof = call.body
-    account = await call.directory.verify_email(body.token, client=call.observed())
-    return json_response(200, UserView(user_view(account)))
+    body: Verification = call.body
+    if body.password is UNSET:
+        browser = call.cookies.registrant(call.request.cookie())
+        account = await call.directory.verify_email(body.token, client=call.observed(), browser=browser)
+        return await fence_of_user(call, await call.authority.fencing.nothing_left(), account)
+    marks = call.cookies.mark(call.request.cookie())
+    account, mark, done = await call.directory.reset_password(
+        body.token, body.password, client=call.observed(), marks=marks, purpose="verify_email"
+    )
+    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
+    return await fence_of_user(call, done, account, headers)
 
 
 async def setup(call: Call) -> Response:
@@ -542,10 +558,12 @@ ROUTES = (
         method="POST",
         path="/auth/email/verify",
         handler=verify_email,
-        body=OneTimeProof,
-        gives=UserView,
+        body=Verification,
+        gives=ChangedUser,
+        fences=True,
         also=(401,),
-        summary="Verify an e-mail address by a mailed token.",
+        summary="Verify an e-mail address by a mailed token. In another browser than the one that registered, with a "
+        "password, which becomes the account's; everything that began before is revoked.",
     ),
     Route(
         method="POST",

@@ -45,7 +45,7 @@ class Cookies:
     account signed in from) are needed by our own pages only, and are Strict.
     """
 
-    __slots__ = ("_mark", "_refresh", "_session", "secure")
+    __slots__ = ("_mark", "_refresh", "_registrant", "_session", "secure")
 
     def __init__(self, *, secure: bool) -> None:
         self.secure = secure
@@ -54,6 +54,7 @@ class Cookies:
         self._session = _Kind(prefix + b"dd_session", end + b"; SameSite=Lax")
         self._refresh = _Kind(prefix + b"dd_refresh", end + b"; SameSite=Strict")
         self._mark = _Kind(prefix + b"dd_mark", end + b"; SameSite=Strict")
+        self._registrant = _Kind(prefix + b"dd_registrant", end + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
         """Find the session and the refresh cookie in what `Request.cookie()` gives.
@@ -78,6 +79,13 @@ class Cookies:
         except AmbiguousCookie:
             return ""
 
+    def registrant(self, line: bytes) -> str:
+        """Find the secret of the browser that registered an account. "" if there is none, or in doubt."""
+        try:
+            return self._registrant.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
     def set_session(self, value: str, *, max_age: float) -> Header:
         """Set the session cookie. `max_age`: seconds the browser keeps it; the server decides anyway."""
         return self._session.set(value, max_age)
@@ -87,6 +95,9 @@ class Cookies:
 
     def set_mark(self, value: str, *, max_age: float) -> Header:
         return self._mark.set(value, max_age)
+
+    def set_registrant(self, value: str, *, max_age: float) -> Header:
+        return self._registrant.set(value, max_age)
 
     def clear_session(self) -> Header:
         """Clear it with the attributes it was set with: with others, a browser keeps the old cookie."""

@@ -30,8 +30,7 @@ def routes(
         return document(api, product=product, issuer=issuer, version=version, keyless=keyless)
 
     values: dict[str, dict[str, Any]] = {
-        "setup": {"password_minimum": policy.password_minimum},
-        "reset_password": {"password_minimum": policy.password_minimum},
+        name: {"password_minimum": policy.password_minimum} for name in ("setup", "reset_password", "verify_email")
     }
 
     def page(name: str) -> Handler:

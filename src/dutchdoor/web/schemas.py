@@ -76,8 +76,11 @@ class Reset(Body, frozen=True):
     new_password: Password
 
 
-class OneTimeProof(Body, frozen=True):
+class Verification(Body, frozen=True):
+    """`password` becomes the account's. Only the browser that registered can do without (`another_browser`)."""
+
     token: OneTime
+    password: Password | UnsetType = UNSET
 
 
 class FirstAdmin(Body, frozen=True):

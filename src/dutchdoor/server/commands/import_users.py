@@ -170,7 +170,7 @@ async def _judge(auth: Auth, each: Incoming, seen: set[str]) -> str | None:
     if key in seen:
         return "the address stands in an earlier line as well"
     seen.add(key)
-    return "" if await auth.store.account_by_email(key) is not None else None
+    return "" if await auth.directory.is_taken(key) else None
 
 
 def _is_hash(text: str) -> bool:

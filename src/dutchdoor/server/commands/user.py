@@ -42,7 +42,7 @@ def view(account: Account) -> dict[str, object]:
 @click.option("--name", default="", help="The name people see.")
 @click.option("--role", "roles", multiple=True, help="A role, such as admin; may be repeated.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line.")
-@click.option("--mail-link", is_flag=True, help="Mail a link by which the owner chooses the password.")
+@click.option("--mail-link", is_flag=True, help="Invite: mail a link by which the owner chooses the password.")
 @as_json
 @with_settings("database", "master_key", "mail", "public_url")
 def create(
@@ -215,6 +215,11 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
         print_json({**view(account), **fenced.view()})
     else:
         write(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
+        if account.roles and account.address and account.email_verified_at is None:
+            say(
+                "Its address was never verified: the person who registered it has these roles. To let the owner of the "
+                f"mailbox choose a password: dutchdoor user reset {account.address}"
+            )
         say_fence(fenced)
 
 

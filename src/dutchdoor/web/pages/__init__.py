@@ -78,8 +78,8 @@ _TEMPLATES.filters["prose"] = _prose
 def render(name: str, *, product: str = "dutchdoor", **values: Any) -> bytes:
     """Write one page of `PAGES` as UTF-8.
 
-    Values beside `product`, the name people know this by: `setup` and `reset_password` take `password_minimum`
-    (characters), `docs` takes `document` (the OpenAPI document as a dict), the others take none.
+    Values beside `product`, the name people know this by: `setup`, `reset_password` and `verify_email` take
+    `password_minimum` (characters), `docs` takes `document` (the OpenAPI document as a dict), the others take none.
 
     Raises:
         jinja2.UndefinedError: a value is missing.

@@ -38,6 +38,9 @@ CREATE TABLE dutchdoor.credentials (
     PRIMARY KEY (subject, method, handle)
 );
 
+-- Accounts that wait for their address to be verified.
+CREATE INDEX credentials_of_registrations ON dutchdoor.credentials (subject) WHERE method = 'registration';
+
 -- Ids begin with their time of birth, so that the index grows at its end. A tenth of each page stays free: a swap writes
 -- its new version beside the old one, and touches no index.
 CREATE TABLE dutchdoor.sessions (

@@ -31,6 +31,9 @@ CREATE TABLE credentials (
     PRIMARY KEY (subject, method, handle)
 ) WITHOUT ROWID;
 
+-- Accounts that wait for their address to be verified.
+CREATE INDEX credentials_of_registrations ON credentials (subject) WHERE method = 'registration';
+
 -- Ids begin with their time of birth, so that the table grows at its end.
 CREATE TABLE sessions (
     id BLOB PRIMARY KEY NOT NULL,

@@ -58,6 +58,13 @@ for (const form of all("form[data-call]")) {
     if (form.hasAttribute("data-with-token")) body.token = token;
     const problem = await call(form.dataset.call, body);
     button.removeAttribute("aria-disabled");
+    // A part of the form that is asked for only where the server wants it.
+    const asked = problem && all("[data-when]", form).find((part) => part.dataset.when === problem.code && part.hidden);
+    if (asked) {
+      asked.hidden = asked.disabled = false;
+      one("input", asked).focus();
+      return;
+    }
     if (problem) {
       wrong.textContent = words(problem);
       const input = problem.field && one(`input[name="${CSS.escape(problem.field)}"]`, form);
