@@ -5,6 +5,7 @@
     │   ├── NotAuthenticated       no proof, or none that holds: unknown, expired, ended                 401
     │   │   ├── InvalidToken       a token that is malformed, forged, expired or meant for someone else  401
     │   │   │   ├── UnknownKey     it names a key we do not have: there may be a new one                 401
+    │   │   │   ├── Misdirected    signed by the right key, for another issuer or audience than expected 401
     │   │   │   └── StaleClaims    good, but what it says of its owner has changed: refresh it           401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
     │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidKey",
     "InvalidToken",
     "Misconfigured",
+    "Misdirected",
     "NotAuthenticated",
     "NotFound",
     "RateLimited",
@@ -85,6 +87,16 @@ class InvalidToken(NotAuthenticated):
 
 class UnknownKey(InvalidToken):
     """A token that names a key its verifier does not have. Worth one look for a new key, at a bounded rate."""
+
+
+class Misdirected(InvalidToken):
+    """A token with a good signature whose `iss` or `aud` is not what its verifier was given: often a wrong setting.
+    `claim` is which of them, `found` what the token says and `expected` what it should.
+    """
+
+    def __init__(self, claim: str, *, found: str, expected: str) -> None:
+        super().__init__(f"{claim} is another")
+        self.claim, self.found, self.expected = claim, found, expected
 
 
 class StaleClaims(InvalidToken):

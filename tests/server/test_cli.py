@@ -28,6 +28,7 @@ from dutchdoor.model.master_key import MasterKey
 from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.server import cli as cli_module
 from dutchdoor.server.cli import cli, main
+from dutchdoor.server.commands.audit import audit
 from dutchdoor.server.fences import Fenced, say_fence
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.stores.base import Swap
@@ -93,6 +94,35 @@ def test_c12_the_first_administrator_by_command(run: Run) -> None:
     shown = run("user", "show", "ADA@example.com", "--json").json
     assert (shown["id"], shown["password"], shown["sessions"]) == (account["id"], True, [])
     assert "No session is live." in run("user", "show", account["id"]).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("key", "revoke", "nope"), "There is no key 'nope'."),
+        (("session", "end", "--all", "--database", "sqlite:///none.db"), "There is no database none.db"),
+        (("restored", "--database", "sqlite:///none.db"), "There is no database none.db"),
+        (("restored", "--database", "postgresql://door@127.0.0.1:1/door"), "PostgreSQL at 127.0.0.1:1"),
+        (("session", "end", "--all", "--database", "postgresql://door@127.0.0.1:1/door"), "PostgreSQL at 127.0.0.1:1"),
+    ],
+)
+def test_p16_a_command_looks_before_it_asks(run: Run, arguments: tuple[str, ...], says: str) -> None:
+    """Where there is nothing that a command could do anything to, it says so and asks nothing."""
+    run("migrate")
+    ran = run(*arguments)
+    assert ran.code != 0
+    assert says in ran.err
+    assert "?" not in ran.err
+    assert not Path("none.db").exists()
+
+
+def test_p16_the_examples_of_audit_find_something(run: Run) -> None:
+    """The event that the help of `audit` names as an example is there after somebody has signed in."""
+    made(run)
+    asynchronously(_sign_in("ada@example.com", "session"))
+    (name,) = re.findall(r"--name (\w+)", audit.epilog or "")
+    assert [each["name"] for each in run("audit", "--name", name, "--since", "1d", "--json").json] == [name]
+    assert run("audit", "--user", "ada@example.com", "--json").json
 
 
 STEERS = "Ada\x9b2J\u202egnp.exe\x1b[2J\N{LANGUAGE TAG}\u2028"

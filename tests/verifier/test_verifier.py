@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -60,6 +61,34 @@ def test_what_was_ended_is_refused_when_the_fence_holds(authority: Standin, foll
         assert fence.fenced
     assert authority.asked[ASK] == 0
     assert verifier.entries == 30
+
+
+def test_j21_a_token_of_another_issuer_or_audience_is_named_once(
+    authority: Standin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A verifier that was given another spelling of the issuer, or another audience, refuses every token; its log says
+    once why, with both names, and nothing for a token that nobody of ours signed.
+    """
+    caplog.set_level(logging.WARNING, "dutchdoor.verifier")
+    token, elsewhere = authority.token(), authority.issuer.replace("127.0.0.1", "localhost")
+    assert elsewhere != authority.issuer
+    for issuer, audience, found, expected in (
+        (elsewhere, "api", authority.issuer, elsewhere),
+        (authority.issuer, "shop", "api", "shop"),
+    ):
+        caplog.clear()
+        with Verifier(issuer, audience=audience) as verifier:
+            with pytest.raises(InvalidToken):
+                verifier(f"{token[:-4]}AAAA")
+            assert caplog.messages == []
+            for _ in range(3):
+                with pytest.raises(InvalidToken):
+                    verifier(token)
+                with pytest.raises(InvalidToken):
+                    asyncio.run(verifier.check(token))
+        (line,) = caplog.messages
+        assert repr(found) in line
+        assert repr(expected) in line
 
 
 def test_no_thread_accepts_what_was_fenced(authority: Standin, following: Make) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import force_setattr
 
-from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.errors import InvalidToken, Misconfigured, Misdirected
 from dutchdoor.jose import strict_json
 from dutchdoor.jose.claims import MAX_TIME, MAX_TOKEN, Claims
 from dutchdoor.jose.jwk import Key, KeySet
@@ -135,10 +135,11 @@ class AccessTokenVerifier:
         if head not in keys.known_headers:
             keys.remember(head, header)
         if claims.iss != self.issuer:
-            raise InvalidToken("iss is another")
+            raise Misdirected("iss", found=claims.iss, expected=self.issuer)
         aud = claims.aud
         if aud not in self.audience if type(aud) is str else self.audience.keys().isdisjoint(aud):
-            raise InvalidToken("aud is another")
+            named = aud if type(aud) is str else " ".join(aud)
+            raise Misdirected("aud", found=named, expected=" ".join(self.audience))
         exp, iat, nbf, leeway = claims.exp, claims.iat, claims.nbf, self.leeway
         if not now < exp + leeway:
             raise InvalidToken("expired")

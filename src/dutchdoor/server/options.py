@@ -19,10 +19,20 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.server.config import Settings, read_settings
 from dutchdoor.server.factory import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
-from dutchdoor.server.terminal import say
+from dutchdoor.server.terminal import agree, say
 from dutchdoor.stores.urls import naming
 
-__all__ = ["ACTOR", "NOBODY", "as_json", "find_account", "settings_from", "with_auth", "with_settings"]
+__all__ = [
+    "ACTOR",
+    "NOBODY",
+    "as_json",
+    "ask_first",
+    "find_account",
+    "must_be_there",
+    "settings_from",
+    "with_auth",
+    "with_settings",
+]
 
 ACTOR = "cli"
 """Who did it, in the audit log: somebody with a shell on the server's machine."""
@@ -90,6 +100,21 @@ def settings_from(options: dict[str, Any]) -> Settings:
     return read_settings({name: options.pop(name) for name in list(options) if name in names}, os.environ)
 
 
+def must_be_there(settings: Settings) -> None:
+    """Raises `Misconfigured` for a database that no command can open, or a file that does not exist."""
+    file = sqlite_file(settings)
+    if settings.database.reveal().startswith("memory:"):
+        raise Misconfigured(
+            "memory: is inside the server's process, where no command can reach it. Use a database file."
+        )
+    if file is not None and not file.exists():
+        # An empty database in the wrong directory would answer every question with "none".
+        raise Misconfigured(
+            f"There is no database {file} ({settings.source('database')}). Name it with --database or "
+            f"DUTCHDOOR_DATABASE."
+        )
+
+
 def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make: bool = False) -> T:
     """Open what the settings name, do the work, close it. Without `make` the database has to be there.
 
@@ -98,17 +123,9 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
         DutchdoorError: whatever the work raises.
     """
     file = sqlite_file(settings)
-    if settings.database.reveal().startswith("memory:"):
-        raise Misconfigured(
-            "memory: is inside the server's process, where no command can reach it. Use a database file."
-        )
     is_new = file is not None and not file.exists()
-    if is_new and not make:
-        # An empty database in the wrong directory would answer every question with "none".
-        raise Misconfigured(
-            f"There is no database {file} ({settings.source('database')}). Name it with --database or "
-            f"DUTCHDOOR_DATABASE."
-        )
+    if not (is_new and make):
+        must_be_there(settings)
 
     async def run() -> T:
         with naming(settings.database.reveal()):
@@ -122,6 +139,18 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     if is_new:
         say(f"There was no database {file} ({settings.source('database')}): it was made.")
     return done
+
+
+async def _look(_auth: Auth) -> None:
+    """Open what the settings name, and no more."""
+
+
+def ask_first(settings: Settings, question: str, look: Callable[[Auth], Awaitable[None]] = _look) -> None:
+    """Ask whether to do what cannot be undone. Before that look whether there is what it would be done to: nobody
+    ponders a question about a key or a database that is not there.
+    """
+    with_auth(settings, look)
+    agree(question)
 
 
 async def find_account(auth: Auth, who: str) -> Account:

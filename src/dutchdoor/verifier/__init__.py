@@ -23,7 +23,7 @@ from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias
 
-from dutchdoor.errors import InvalidToken, Misconfigured, StaleClaims, Unavailable, UnknownKey
+from dutchdoor.errors import InvalidToken, Misconfigured, Misdirected, StaleClaims, Unavailable, UnknownKey
 from dutchdoor.jose.access_token import AccessTokenVerifier
 from dutchdoor.jose.claims import Claims
 from dutchdoor.jose.jwk import Key, KeySet
@@ -124,6 +124,17 @@ class Verifier:
             StaleClaims: what it says is out of date, and a refresh may bring a good one. It is an `InvalidToken`.
             Unavailable: it cannot be told now. Answer 503, never 401: nobody is signed out by an outage.
         """
+        try:
+            return self._check_here(token)
+        except Misdirected as error:
+            self._say(error)
+            raise
+
+    def _say(self, error: Misdirected) -> None:
+        if self._following is not None:
+            self._following.say_misdirected(error)
+
+    def _check_here(self, token: str | bytes) -> Principal:
         principal = self._at_once(token)
         if principal is None:
             # Whoever runs a loop has loaded this module; nobody else has to.
@@ -141,9 +152,13 @@ class Verifier:
             StaleClaims: as calling.
             Unavailable: as calling.
         """
-        principal = self._at_once(token)
-        if principal is None:
-            principal = await self._threads().for_(partial(self._waiting_for_it, token))
+        try:
+            principal = self._at_once(token)
+            if principal is None:
+                principal = await self._threads().for_(partial(self._waiting_for_it, token))
+        except Misdirected as error:
+            self._say(error)
+            raise
         return principal
 
     # --- what is seen from outside ------------------------------------------------------------------------------------

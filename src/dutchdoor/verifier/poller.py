@@ -18,7 +18,7 @@ from urllib.parse import quote_plus
 import msgspec
 from msgspec import Struct
 
-from dutchdoor.errors import DutchdoorError, InvalidKey, Unavailable
+from dutchdoor.errors import DutchdoorError, InvalidKey, Misdirected, Unavailable
 from dutchdoor.jose.jwk import MAX_SET_BYTES, KeySet
 from dutchdoor.model.verifier_keys import VerifierSecret
 from dutchdoor.revocation.follower import Follower
@@ -102,6 +102,7 @@ class Following:
         self._not_before, self._failed = 0.0, False
         self._said: str | None = None
         self._saying = Lock()
+        self._misdirected: set[str] = set()
         # The round: polls, and fetches of keys that are due. One thread at a time.
         self._round, self._rounds = Lock(), 0
         self._poller = self._new_wire()
@@ -262,6 +263,21 @@ class Following:
             _log.warning("stale: no lease from %s: %s", self._origin.host, trouble)
         else:
             _log.info("fresh: following the revocation log of %s", self._origin.host)
+
+    def say_misdirected(self, error: Misdirected) -> None:
+        """Log once that good tokens are refused for their issuer or audience: their bearers read no more than that the
+        token is not valid, and most likely a setting is wrong.
+        """
+        with self._saying:
+            if error.claim in self._misdirected:
+                return
+            self._misdirected.add(error.claim)
+        name = {"iss": "issuer", "aud": "audience"}[error.claim]
+        _log.warning(
+            "a token is refused: its %s is %.200r, and this verifier expects %.200r. If all are, correct the %s that "
+            "Verifier(...) is given, or the authority's public URL or audience",
+            name, error.found, error.expected, name,
+        )  # fmt: skip
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,15 @@ __all__ = ["audit"]
 
 
 @click.command(
-    epilog="Examples: dutchdoor audit --user ada@example.com; dutchdoor audit --name login --since 1d --json"
+    epilog="Examples: dutchdoor audit --user ada@example.com; dutchdoor audit --name session_started --since 1d --json"
 )
 @click.option("--user", "who", help="Only what concerns this account.")
-@click.option("--name", default="", metavar="EVENT", help="Only events of this name, such as login or session_ended.")
+@click.option(
+    "--name",
+    default="",
+    metavar="EVENT",
+    help="Only events of this name, such as session_started or session_ended. A refused sign-in is login.",
+)
 @click.option("--since", default="", metavar="DURATION", help="Only what is not older than this, such as 1d.")
 @click.option("--before", default="", metavar="ID", help="Go on before this event.")
 @click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True)

@@ -16,8 +16,8 @@ from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import encode
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import agree, instant, print_json, print_table, say, write
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, ask_first, settings_from, with_auth, with_settings
+from dutchdoor.server.terminal import instant, print_json, print_table, say, write
 from dutchdoor.stores.base import Log, Swap
 
 __all__ = ["key"]
@@ -106,18 +106,20 @@ _A_KID_MAY_BEGIN_WITH_A_DASH = {"ignore_unknown_options": True}
 def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Kill a key that got out: nothing it signed is accepted any more, and another signs."""
     settings = settings_from(options)
-    if not yes:
-        agree("Every access token it signed is refused from now on. Go on?")
+
+    async def look(auth: Auth) -> None:
+        if all(row.kid != kid for row in await auth.store.keys()):
+            text = f"There is no key {kid[:100]!a}."
+            raise NotFound(text, message=text)
 
     async def work(auth: Auth) -> tuple[int, Fenced]:
+        await look(auth)
         done = await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)
         return done.seq, await wait_for(auth, done, no_wait=no_wait)
 
-    try:
-        seq, fenced = with_auth(settings, work)
-    except NotFound:
-        text = f"There is no key {kid[:100]!a}."
-        raise NotFound(text, message=text) from None
+    if not yes:
+        ask_first(settings, "Every access token it signed is refused from now on. Go on?", look)
+    seq, fenced = with_auth(settings, work)
     if as_json:
         print_json({"kid": kid, "state": "revoked", "seq": seq, **fenced.view()})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -13,8 +14,7 @@ from dutchdoor.errors import Conflict
 from dutchdoor.model.audit_events import event
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.node_messages import row_of_the_gone
-from dutchdoor.server.factory import sqlite_file
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import ACTOR, NOBODY, as_json, must_be_there, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import agree, print_json, write
 from dutchdoor.stores.base import Log
 from dutchdoor.stores.transfer import Movable
@@ -36,15 +36,16 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     number; and every account's epoch is raised above any that was ever given out.
     """
     settings = settings_from(options)
+    url = settings.database.reveal()
+    must_be_there(settings)
     if not yes:
+        asyncio.run(_look(url))
         agree(
             "A new revocation log begins. Fences that are pending answer false, verifiers have no lease until they "
             f"have read it, and for {settings.lease * GUARD:.0f} s no fence is early. Was this database restored?"
         )
 
-    file = sqlite_file(settings)
-    if file is None or file.exists():
-        asyncio.run(_take_back(settings.database.reveal()))
+    asyncio.run(_take_back(url))
 
     async def work(auth: Auth) -> int:
         now = auth.authority.clock()
@@ -61,6 +62,15 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     else:
         write(f"A new revocation log begins: epoch {epoch}.")
         write("End again whatever was ended since the backup was made.")
+
+
+async def _look(url: str) -> None:
+    """Open the database before anything is asked, also one that was moved elsewhere."""
+    with naming(url), contextlib.suppress(Conflict):  # somebody has it open: it is there
+        store = make_store(url)
+        if isinstance(store, Movable):
+            await store.open(to_move=True)
+            await store.close()
 
 
 async def _take_back(url: str) -> None:

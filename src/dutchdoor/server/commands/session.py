@@ -10,8 +10,17 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import NotFound
 from dutchdoor.model.sessions import Session
 from dutchdoor.server.fences import Fenced, as_one, no_wait, say_fence, wait_for
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import agree, instant, print_json, print_table, write
+from dutchdoor.server.options import (
+    ACTOR,
+    NOBODY,
+    as_json,
+    ask_first,
+    find_account,
+    settings_from,
+    with_auth,
+    with_settings,
+)
+from dutchdoor.server.terminal import instant, print_json, print_table, write
 from dutchdoor.services.sessions import Ended
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
@@ -94,8 +103,9 @@ def end(
     """End sessions: their cookies, refresh tokens and access tokens are dead when this says that it is fenced."""
     if [bool(ids), bool(who), everybody].count(True) != 1:
         raise click.UsageError("Name sessions, or an account with --user, or everything with --all.")
+    settings = settings_from(options)
     if everybody and not yes:
-        agree("Every person and every program is signed out, and has to sign in again. Go on?")
+        ask_first(settings, "Every person and every program is signed out, and has to sign in again. Go on?")
 
     async def work(auth: Auth) -> tuple[int, Fenced]:
         done = await ended(auth)
@@ -117,7 +127,7 @@ def end(
             [await auth.authority.end(each, client=NOBODY, actor=ACTOR, reason="ended_by_admin") for each in ids]
         )
 
-    count, fenced = with_auth(settings_from(options), work)
+    count, fenced = with_auth(settings, work)
     if as_json:
         print_json({"ended": count, **fenced.view()})
     else:
