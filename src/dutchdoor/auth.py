@@ -74,6 +74,10 @@ class Auth:
         local_url: the issuer where there is no public URL.
         hosts, proxies: further names this answers to, and addresses of proxies whose forwarding headers are believed.
         origins: other origins whose pages may call this API, each exact.
+        origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
+        pass_preflights: whether `/auth/check` lets CORS preflights pass, which carry no credentials.
+        clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
+            of your own pages included.
         audience: who access tokens are for; the issuer itself if empty.
         policy: every duration and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
         alg: what signs access tokens.
@@ -102,6 +106,9 @@ class Auth:
         hosts: Iterable[str] = (),
         proxies: Iterable[str] = (),
         origins: Iterable[str] = (),
+        origin_headers: Iterable[str] = (),
+        pass_preflights: bool = False,
+        clear_site_data: bool = False,
         audience: Sequence[str] = (),
         policy: Policy = STANDARD,
         limits: Limits = DEFAULT_LIMITS,
@@ -148,13 +155,14 @@ class Auth:
         self._user_agents = UserAgentReader()
         self.site = Site(
             edge=edge,
-            cors=Cors(origins),
+            cors=Cors(origins, headers=origin_headers, pass_preflights=pass_preflights),
             secure=edge.secure,
             csrf_key=keys.current.derive("csrf"),
             devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
             product=product,
             security_contact=security_contact,
+            clear_site_data=clear_site_data,
         )
         routes = (*auth_routes.ROUTES, *revocations.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
         pages = page_routes.routes(

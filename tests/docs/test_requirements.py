@@ -19,7 +19,7 @@ def numbered(letter: str, *spans: tuple[int, int]) -> list[str]:
 
 CLAIMED = [
     *numbered("C", (1, 12)),
-    *numbered("S", (1, 22)),
+    *numbered("S", (1, 22), (24, 25)),
     *numbered("J", (1, 17)),
     *numbered("O", (1, 5)),
     *numbered("P", (1, 6), (9, 9), (20, 22)),

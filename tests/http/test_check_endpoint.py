@@ -52,6 +52,34 @@ async def test_a_good_proof_is_204_with_who_it_is(mode: str) -> None:
         assert claims.get("sid", "") == browser.session_id
 
 
+PREFLIGHT = (("origin", "https://app.example.org"), ("access-control-request-method", "PUT"))
+
+
+async def test_s25_a_preflight_passes_on_request_and_says_nothing() -> None:
+    """S25: a browser sends a preflight without a proof, whatever the application behind the proxy. Where the operator
+    asked for it, it passes and names no account, with a proof or without. All else needs a proof, as ever.
+    """
+    async with a_world(proxies=[PROXY], pass_preflights=True) as world:
+        await world.register()
+        program = await signed_in(world)
+        for proof in ({}, {"bearer": "x"}, {"bearer": program.access}):
+            answer = await world.check("OPTIONS", *PREFLIGHT, **proof)
+            assert (answer.status, answer.body) == (204, b"")
+            assert not [name for name, _ in answer.headers if name.startswith(("x-auth", "access-control"))]
+        for method, headers in (("GET", PREFLIGHT), ("PUT", PREFLIGHT), ("OPTIONS", PREFLIGHT[:1]), ("OPTIONS", ())):
+            assert (await world.check(method, *headers)).status == 401, (method, headers)
+        both = (*PREFLIGHT, ("x-original-method", "DELETE"))
+        assert (await world.check("OPTIONS", *both)).code == "forwarded_method"
+        said = [*PREFLIGHT, ("x-forwarded-method", "OPTIONS")]
+        assert (await world.call("GET", "/auth/check", headers=said)).status == 401, "not from a proxy"
+        assert (await world.call("GET", "/auth/me", headers=said, peer=PROXY)).status == 401
+
+
+async def test_s25_no_preflight_passes_unless_it_is_asked_for(world: World) -> None:
+    """S25: by default forward authentication lets nothing pass that carries no proof."""
+    assert (await world.check("OPTIONS", *PREFLIGHT)).status == 401
+
+
 async def test_no_proof_is_401_and_says_nothing(world: World) -> None:
     """Without proof, with a bad one, or with one that ended: 401 and not one X-Auth header."""
     await world.register()

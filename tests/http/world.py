@@ -94,6 +94,7 @@ _INNARDS = re.compile(
     re.IGNORECASE,
 )
 _PUBLIC = re.compile(r"/\.well-known/|/openapi\.json|/assets/")
+_OPEN = re.compile(r"/\.well-known/(jwks\.json|oauth-authorization-server)")
 
 
 class Recorder:
@@ -152,7 +153,10 @@ class Recorder:
             assert f"{directive} 'none'" in policy, f"{path}: {directive} is missing"
         assert answer.header("referrer-policy") in {"no-referrer", "same-origin"}
         allowed = answer.header("access-control-allow-origin")
-        assert allowed is None or allowed in set(listed), "CORS for somebody who is not listed"
+        if allowed == "*":
+            assert _OPEN.fullmatch(path) and answer.header("access-control-allow-credentials") is None
+        else:
+            assert allowed is None or allowed in set(listed), "CORS for somebody who is not listed"
         # S13: the only place a token may be besides bodies and cookies is what /auth/check hands to a proxy.
         for name, value in answer.headers:
             if name not in {"set-cookie", "x-auth-token"}:

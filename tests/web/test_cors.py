@@ -114,3 +114,57 @@ def test_s20_a_pattern_cannot_be_listed() -> None:
     """`*` in the list is a mistake that stops the server, not a wish."""
     with pytest.raises(Misconfigured):
         Cors(["https://*.example.com"])
+
+
+OPEN = ("/.well-known/jwks.json", "/.well-known/oauth-authorization-server")
+PREFLIGHT = {
+    "method": "OPTIONS",
+    "access_control_request_method": "GET",
+    "access_control_request_headers": "traceparent",
+}
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_s24_keys_and_metadata_are_open_to_any_origin(path: str) -> None:
+    """S24: what verifies tokens is public. Any page reads it, without credentials, though nobody is listed."""
+    assert Cors().headers(request("https://any.example", path, "GET")) == [(b"access-control-allow-origin", b"*")]
+    assert Cors().headers(request(None, path, "GET")) == [(b"access-control-allow-origin", b"*")], "a cache keeps it"
+    answer = Cors().preflight(request("https://any.example", path, **PREFLIGHT))
+    assert answer is not None
+    assert (answer.status, dict(answer.headers)) == (
+        204,
+        {
+            b"access-control-allow-origin": b"*",
+            b"access-control-allow-methods": b"GET",
+            b"access-control-allow-headers": b"*",
+            b"access-control-max-age": b"600",
+        },
+    )
+    assert CORS.headers(request("null", path, "GET")) == [(b"vary", b"origin"), (b"access-control-allow-origin", b"*")]
+    assert dict(CORS.headers(request(APP, path, "GET")))[b"access-control-allow-origin"] == APP.encode()
+
+
+@pytest.mark.parametrize("path", ["/.well-known/", "/.well-known/security.txt", "/.well-known/jwks.json/", "/auth/me"])
+def test_s24_nothing_else_is_open_to_any_origin(path: str) -> None:
+    """S24: the two documents are named one by one."""
+    assert Cors().headers(request("https://any.example", path, "GET")) == []
+    assert Cors().preflight(request("https://any.example", path, **PREFLIGHT)) is None
+
+
+def test_s20_further_headers_are_the_operators() -> None:
+    """Pages of listed origins may send the headers that are configured, each once, in lower case; other pages none."""
+    cors = Cors([APP], headers=["traceparent", "TraceState", "prefer"])
+    answer = cors.preflight(request(APP, **PREFLIGHT))
+    assert answer is not None
+    allowed = dict(answer.headers)[b"access-control-allow-headers"]
+    assert allowed == b"authorization, content-type, prefer, x-csrf-token, traceparent, tracestate"
+    refused = cors.preflight(request("https://evil.example", **PREFLIGHT))
+    assert refused is not None
+    assert (refused.status, refused.headers) == (403, [(b"vary", b"origin")])
+
+
+@pytest.mark.parametrize("name", ["*", "", "x y", "x:", "x,y", "x\r\ny", "\u00e4", "x" * 65])
+def test_s20_a_further_header_is_a_name(name: str) -> None:
+    """A pattern stops the server, and so does what would be two headers."""
+    with pytest.raises(Misconfigured, match="header"):
+        Cors([APP], headers=[name])

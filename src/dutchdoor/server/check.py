@@ -48,7 +48,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 def findings(settings: Settings) -> list[Finding]:
     """List what is unsafe, the worst first. Raises `Misconfigured` for what `serve` would refuse to read."""
     Edge(public_url=settings.public_url, hosts=settings.other_host, proxies=settings.proxy)
-    Cors(settings.origin)
+    Cors(settings.origin, headers=settings.origin_header)
     make_store(settings.database.reveal(), "" if settings.redis is None else settings.redis.reveal())
     found = [
         *_reach(settings),

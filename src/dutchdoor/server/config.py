@@ -82,6 +82,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     proxy: tuple[str, ...]
     other_host: tuple[str, ...]
     origin: tuple[str, ...]
+    origin_header: tuple[str, ...]
+    pass_preflights: bool
+    clear_site_data: bool
     tls_cert: str | None
     tls_key: str | None
     workers: int

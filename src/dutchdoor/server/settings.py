@@ -121,6 +121,33 @@ SETTINGS: tuple[Setting, ...] = (
         why="Empty: only pages of the public URL may.",
     ),
     Setting(
+        name="origin_header",
+        group="Serving",
+        kind="list",
+        default=(),
+        does="A request header that pages of those origins may send besides what this API reads, such as traceparent.",
+        why="Empty: a browser lets them send what the API reads, and nothing else.",
+    ),
+    Setting(
+        name="pass_preflights",
+        group="Serving",
+        kind="switch",
+        default=False,
+        does="Answer 204 at /auth/check when a proxy asks about a CORS preflight: OPTIONS, with Origin and "
+        "Access-Control-Request-Method. The answer names no account.",
+        why="Off: without a proof nothing passes. A browser sends preflights without one, so an application behind the "
+        "proxy that serves pages of other origins needs this, and must do nothing else at OPTIONS.",
+    ),
+    Setting(
+        name="clear_site_data",
+        group="Serving",
+        kind="switch",
+        default=False,
+        does="Send Clear-Site-Data with a log-out by cookie: the browser clears its cache and storage of this origin.",
+        why="Off: what other pages of the origin keep in localStorage is theirs. On suits an origin with nothing else, "
+        "read on shared machines.",
+    ),
+    Setting(
         name="tls_cert",
         group="Serving",
         kind="path",

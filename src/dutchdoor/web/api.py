@@ -66,6 +66,8 @@ class Site(Struct, frozen=True, kw_only=True):
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; empty: there is none."""
     metrics_token: str = ""
+    clear_site_data: bool = False
+    """Whether a log-out by cookie has the browser clear its cache and storage of our origin."""
 
     def __repr__(self) -> str:
         return f"Site(product={self.product!r}, secure={self.secure})"
@@ -294,7 +296,10 @@ class Api:
         request.
         """
         self.site.edge.admit(request)
-        return self.site.cors.preflight(request)
+        cors = self.site.cors
+        if cors.passes(request) and self.site.edge.came_through_proxy(request):
+            return Response(204)
+        return cors.preflight(request)
 
     async def answer(self, route: Route, request: Request, params: Mapping[str, str]) -> Response:
         """Take an admitted request through the phases of its route. Raises what refuses it."""

@@ -19,7 +19,7 @@ from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
 from dutchdoor.web.fences import Fenced, fence, fence_of_user, wait_for
 from dutchdoor.web.headers import CLEAR_SITE_DATA
-from dutchdoor.web.http import BadRequest, Header, Response, json_response
+from dutchdoor.web.http import BadRequest, Header, Response, forwarded_method, json_response
 from dutchdoor.web.schemas import (
     Accepted,
     ChangedUser,
@@ -241,8 +241,16 @@ async def logout(call: Call) -> Response:
         done = await authority.end(session.id, client=client, actor=session.subject)
     if done is None:
         raise NotAuthenticated("no proof was sent")
-    headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
-    return await fence(call, done, headers)
+    by_cookie = call.presented.session is not None or call.presented.refresh is not None
+    return await fence(call, done, _signed_out(call, by_cookie=by_cookie))
+
+
+def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
+    headers = [call.cookies.clear_session(), call.cookies.clear_refresh()]
+    # What a program keeps that shows a bearer token is its own.
+    if by_cookie and call.api.site.clear_site_data:
+        headers.append(CLEAR_SITE_DATA)
+    return headers
 
 
 async def logout_all(call: Call) -> Response:
@@ -250,8 +258,7 @@ async def logout_all(call: Call) -> Response:
     done = await call.authority.end_all(
         caller.principal.subject, client=call.observed(), actor=caller.principal.subject
     )
-    headers = [call.cookies.clear_session(), call.cookies.clear_refresh(), CLEAR_SITE_DATA]
-    return await fence(call, done, headers)
+    return await fence(call, done, _signed_out(call, by_cookie=caller.by_cookie))
 
 
 # Who am I, and where else
@@ -425,10 +432,7 @@ def _forwarded_method(call: Call) -> str:
             "--proxy (DUTCHDOOR_PROXY), together with --public-url.",
             code="proxy_not_configured",
         )
-    said = {call.request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
-    if len(said) != 1:
-        raise BadRequest("The proxy must say the method it asks about, in X-Forwarded-Method.", code="forwarded_method")
-    return str(said.pop()).upper()
+    return forwarded_method(call.request)
 
 
 ROUTES = (

@@ -21,8 +21,8 @@ from dutchdoor.web.http import Header, Response
 __all__ = ["CLEAR_SITE_DATA", "SecurityHeaders"]
 
 CLEAR_SITE_DATA: Header = (b"clear-site-data", b'"cache", "storage"')
-"""Goes with a log-out. Not "cookies": that clears every cookie of the registrable domain, other applications' too. Ours
-are cleared by name."""
+"""Goes with a log-out where the operator asked for it: what other pages of this origin keep is cleared, too. Not
+"cookies": that clears every cookie of the registrable domain, other applications' too. Ours are cleared by name."""
 
 _HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")

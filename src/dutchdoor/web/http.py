@@ -34,6 +34,7 @@ __all__ = [
     "UnknownVerifier",
     "UnsupportedMediaType",
     "canonical_host",
+    "forwarded_method",
     "is_loopback",
     "json_response",
     "listed_origin",
@@ -252,6 +253,14 @@ class OAuthRefused(DutchdoorError):
         super().__init__(reason, message=message)
         self.error = error
         self.code = error
+
+
+def forwarded_method(request: Request) -> str:
+    """Give the method of the request that a proxy asks about. Raises `BadRequest` unless it says exactly one."""
+    said = {request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
+    if len(said) != 1:
+        raise BadRequest("The proxy must say the method it asks about, in X-Forwarded-Method.", code="forwarded_method")
+    return str(said.pop()).upper()
 
 
 # --- names of hosts and sites ----------------------------------------------------------------------------------------
