@@ -39,6 +39,7 @@ from dutchdoor.stores.urls import make_store, with_redis
 from dutchdoor.web import admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
 from dutchdoor.web.asgi import AsgiApplication, request_of
+from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
@@ -81,6 +82,8 @@ class Auth:
         audience: who access tokens are for; the issuer itself if empty.
         policy: every duration and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
         alg: what signs access tokens.
+        cookie_prefix: what the names of cookies begin with. Applications on one host name need one each.
+        docs: whether `/docs` and `/openapi.json` are there.
         product: the name people know this by, in mail and on pages.
         mail: how mail is carried; printed to the console if not given.
         hasher: how passwords are hashed.
@@ -113,6 +116,8 @@ class Auth:
         policy: Policy = STANDARD,
         limits: Limits = DEFAULT_LIMITS,
         alg: str = "ES256",
+        cookie_prefix: str = PREFIX,
+        docs: bool = True,
         product: str = "dutchdoor",
         mail: Transport | None = None,
         hasher: PasswordHasher | None = None,
@@ -127,6 +132,7 @@ class Auth:
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
         issuer = edge.public_origin or local_url
+        cookies = Cookies(secure=edge.secure, prefix=cookie_prefix)
         self.store = make_store(database) if isinstance(database, str) else database
         copies = with_redis(self.store, redis, key=keys.current.derive("redis")) if redis else None
         if copies is not None:
@@ -156,7 +162,7 @@ class Auth:
         self.site = Site(
             edge=edge,
             cors=Cors(origins, headers=origin_headers, pass_preflights=pass_preflights),
-            secure=edge.secure,
+            cookies=cookies,
             csrf_key=keys.current.derive("csrf"),
             devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
@@ -166,7 +172,14 @@ class Auth:
         )
         routes = (*auth_routes.ROUTES, *revocations.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
         pages = page_routes.routes(
-            routes, product=product, issuer=issuer, version=_version(), policy=policy, keyless=edge.development
+            routes,
+            product=product,
+            issuer=issuer,
+            version=_version(),
+            policy=policy,
+            keyless=edge.development,
+            cookie=cookies.session_name,
+            docs=docs,
         )
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
         self._open = False

@@ -85,6 +85,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     origin_header: tuple[str, ...]
     pass_preflights: bool
     clear_site_data: bool
+    cookie_prefix: str
+    docs: bool
     tls_cert: str | None
     tls_key: str | None
     workers: int

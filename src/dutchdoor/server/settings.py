@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from dutchdoor.credentials.password import CHEAPEST, PROFILES
 from dutchdoor.model.policy import STANDARD
+from dutchdoor.web.cookies import PREFIX as COOKIE_PREFIX
 
 __all__ = ["BY_NAME", "GROUPS", "PREFIX", "SETTINGS", "Kind", "Setting"]
 
@@ -146,6 +147,23 @@ SETTINGS: tuple[Setting, ...] = (
         does="Send Clear-Site-Data with a log-out by cookie: the browser clears its cache and storage of this origin.",
         why="Off: what other pages of the origin keep in localStorage is theirs. On suits an origin with nothing else, "
         "read on shared machines.",
+    ),
+    Setting(
+        name="cookie_prefix",
+        group="Serving",
+        kind="text",
+        default=COOKIE_PREFIX,
+        does="What the names of cookies begin with: 1 to 32 of a-z, 0-9, _ and -, with a letter first.",
+        why="Two servers on one host name, such as localhost with two ports, need one each: cookies know no ports, and "
+        "each server would sign people out of the other.",
+    ),
+    Setting(
+        name="docs",
+        group="Serving",
+        kind="switch",
+        default=True,
+        does="Serve the description of the API at /docs and /openapi.json.",
+        why="On: it tells nothing that is secret. Off where a rule of yours wants no description in public.",
     ),
     Setting(
         name="tls_cert",

@@ -33,12 +33,12 @@ from dutchdoor.services.accounts import Directory
 from dutchdoor.services.sessions import Authority
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
-from dutchdoor.web.cookies import PLAIN, SECURE, Cookies, Presented
+from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import SecurityHeaders
 from dutchdoor.web.health import Outages, Readiness
-from dutchdoor.web.http import BadRequest, Header, Request, Response, UnknownVerifier
+from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Request, Response, UnknownVerifier
 from dutchdoor.web.problems import problem
 from dutchdoor.web.rate import LocalBuckets
 from dutchdoor.web.verifiers import Verifiers
@@ -57,8 +57,7 @@ class Site(Struct, frozen=True, kw_only=True):
 
     edge: Edge
     cors: Cors
-    secure: bool
-    """Browsers reach us over TLS: cookies are `__Host-` and Secure, HSTS is sent."""
+    cookies: Cookies
     csrf_key: bytes
     devices: DeviceReader
     countries: CountryReader
@@ -70,7 +69,7 @@ class Site(Struct, frozen=True, kw_only=True):
     """Whether a log-out by cookie has the browser clear its cache and storage of our origin."""
 
     def __repr__(self) -> str:
-        return f"Site(product={self.product!r}, secure={self.secure})"
+        return f"Site(product={self.product!r}, secure={self.cookies.secure})"
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -163,12 +162,22 @@ class Call:
 
     @property
     def presented(self) -> Presented:
-        """Our cookies in this request. Raises `AmbiguousCookie`; only where somebody looks, so public documents stay
-        public.
-        """
+        """Our cookies in this request. Read only where a handler asks, so public documents stay public."""
         if self._presented is None:
             self._presented = self.cookies.present(self.request.cookie())
         return self._presented
+
+    def unproven(self) -> NotAuthenticated:
+        """The refusal of a request that proves nobody. It says so if a cookie of ours is in doubt."""
+        return self.presented.doubt or NotAuthenticated("no proof was sent")
+
+    def clearing(self, response: Response) -> Response:
+        """Let the browser forget our cookies that are in doubt, once a request got in without them."""
+        if self._presented is None or not self._presented.clearing:
+            return response
+        anew = {value.partition(b"=")[0] for name, value in response.headers if name == b"set-cookie"}
+        cleared = [each for each in self._presented.clearing if each[1].partition(b"=")[0] not in anew]
+        return Response(response.status, [*response.headers, *cleared], response.body, kind=response.kind)
 
     @property
     def authority(self) -> Authority:
@@ -235,7 +244,13 @@ class Call:
             BadRequest: two proofs that name different sign-ins.
             Unavailable: the store is out of reach.
         """
-        token, cookie = self.bearer(), self.cookies.session(self.request.cookie())
+        token, line = self.bearer(), self.request.cookie()
+        try:
+            cookie = self.cookies.session(line)
+        except AmbiguousCookie:
+            if token is None:
+                raise
+            cookie, self._presented = None, self.cookies.present(line)
         by_token = by_cookie = None
         if token is not None:
             principal = await self.authority.verify(token)
@@ -279,7 +294,7 @@ class Api:
 
     def __init__(self, authority: Authority, directory: Directory, site: Site, routes: Sequence[Route]) -> None:
         self.authority, self.directory, self.site, self.routes = authority, directory, site, tuple(routes)
-        self.cookies: Cookies = SECURE if site.secure else PLAIN
+        self.cookies = site.cookies
         self.refresh_rate = LocalBuckets()
         self.verifiers = Verifiers(authority, directory.limits)
         self.fences = FencesWatched()
@@ -289,7 +304,7 @@ class Api:
             for route in self.routes
             if route.body is not None
         }
-        self._security = SecurityHeaders(hsts=site.secure)
+        self._security = SecurityHeaders(hsts=site.cookies.secure)
 
     def admit(self, request: Request) -> Response | None:
         """The phases before a route is known. Gives a preflight's answer, if it is one; raises what refuses the
@@ -327,7 +342,7 @@ class Api:
         elif route.body is not None:
             reader = self._readers[route.body]
             call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
-        return await route.handler(call)
+        return call.clearing(await route.handler(call))
 
     def refusal(self, request: Request, error: Exception) -> Response:
         if isinstance(error, Unavailable):

@@ -173,7 +173,7 @@ def _signed_in(
 
 
 async def renew(call: Call) -> Response:
-    """Refresh. Never clears a cookie, whatever happens: the answer may be older than what the jar holds by now."""
+    """Refresh. Never clears a cookie that is in order: the answer may be older than what the jar holds by now."""
     text, transport = _refresh_token(call)
     session_id = RefreshToken.parse(text).session_id
     if transport == "cookie":
@@ -214,7 +214,7 @@ def _refresh_token(call: Call) -> tuple[str, Transport]:
         )
         return in_body, "body"
     if in_cookie is None:
-        raise NotAuthenticated("no refresh token was sent")
+        raise call.unproven()
     return in_cookie, "cookie"
 
 
@@ -222,7 +222,9 @@ def _refresh_token(call: Call) -> tuple[str, Transport]:
 
 
 async def logout(call: Call) -> Response:
-    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too."""
+    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too. So is a
+    cookie that names no sign-in because it cannot be read: nothing ends, and the browser forgets it.
+    """
     authority, client = call.authority, call.observed()
     done: Ended | None = None
     token = call.bearer()
@@ -240,7 +242,9 @@ async def logout(call: Call) -> Response:
             call.check_csrf(session.id)
         done = await authority.end(session.id, client=client, actor=session.subject)
     if done is None:
-        raise NotAuthenticated("no proof was sent")
+        if call.presented.doubt is None:
+            raise call.unproven()
+        done = await authority.fencing.nothing_left()
     by_cookie = call.presented.session is not None or call.presented.refresh is not None
     return await fence(call, done, _signed_out(call, by_cookie=by_cookie))
 

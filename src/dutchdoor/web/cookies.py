@@ -1,16 +1,19 @@
 """Our cookies: found without doubt, or not at all.
 
-RFC 6265bis. Names and attributes are derived from one fact, whether browsers reach us over TLS, and are no settings.
-`__Host-` makes the browser promise that the cookie was set by this very host, over TLS, for the whole of it: nothing on
-a sibling domain can plant it. On plain-HTTP loopback there is no such promise and no prefix.
+RFC 6265bis. Attributes are derived from one fact, whether browsers reach us over TLS, and are no settings. `__Host-`
+makes the browser promise that the cookie was set by this very host, over TLS, for the whole of it: nothing on a
+sibling domain can plant it. On plain-HTTP loopback there is no such promise and no prefix.
 
 *Cookie tossing* is getting a server to read an attacker's cookie as its own. Parsers differ in what they forgive
 (white space, quotes, commas, case, a missing name, RFC 2109's `$Version`), and the attacker needs one lenient parser
-between the browser and the decision. So there is no lenient reading here: our name appears in exactly one piece of the
-line, that piece is exactly `name=value`, or the request is refused. Other people's cookies may look as they like as
-long as our name is not in them.
+between the browser and the decision. So there is no lenient reading here: a cookie of ours is exactly `name=value` in
+exactly one piece of the line, and no other parser may find another value under our name in it. Else it is in doubt, and
+proves nobody.
 
-Left out: a general cookie parser. We read three names.
+Cookies of other applications may look as they like: their values may hold our name, and quotes that are not closed. A
+parser that lets a quote reach over `;` may miss our cookie because of them, but does not find another.
+
+Left out: a general cookie parser. We read four names.
 """
 
 from __future__ import annotations
@@ -18,58 +21,84 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from dutchdoor.errors import Misconfigured
 from dutchdoor.web.http import AmbiguousCookie, Header
 
-__all__ = ["PLAIN", "SECURE", "Cookies", "Presented"]
+__all__ = ["PREFIX", "Cookies", "Presented"]
 
-_LINE_AT_MOST = 32 * 1024
+PREFIX = "dd_"
+
+_PREFIX = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VALUE = re.compile(rb"[A-Za-z0-9_.-]{1,512}")  # of 4,096 bytes that browsers promise to keep; ours need 196 at most
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _GONE = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+
+# What some parser takes for the end of a cookie, or strips from a name: controls, white space, quotes, commas, and what
+# is not ASCII, for there is white space among it too.
+_FORGIVEN = bytes([*range(0x21), 0x22, 0x27, 0x2C, *range(0x7F, 0x100)])
+# Names that switch some parsers to reading quotes over `;` (RFC 2109), and that browsers set for nobody.
+_RFC_2109 = frozenset({b"$version", b"$path", b"$domain", b"$port"})
 
 
 class Presented(NamedTuple):
-    """What a request holds of ours. None: not sent."""
+    """What a request holds of ours. None: not sent, or in doubt."""
 
     session: str | None
     refresh: str | None
+    doubt: AmbiguousCookie | None = None
+    """Why one that was sent proves nobody."""
+    clearing: tuple[Header, ...] = ()
+    """What makes the browser forget those that are in doubt."""
 
 
 _NOTHING = Presented(None, None)
 
 
 class Cookies:
-    """The names and attributes of our cookies, for a server that is (`SECURE`) or is not (`PLAIN`) reached over TLS.
+    """The names and attributes of our cookies, for a server that is or is not reached over TLS (`secure`).
 
     `session` is Lax, so that a link from elsewhere finds its reader signed in. `refresh` and `mark` (which browsers an
     account signed in from) are needed by our own pages only, and are Strict.
     """
 
-    __slots__ = ("_mark", "_refresh", "_registrant", "_session", "secure")
+    __slots__ = ("_mark", "_refresh", "_registrant", "_session", "secure", "session_name")
 
-    def __init__(self, *, secure: bool) -> None:
+    def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
+        """Raises `Misconfigured` for a prefix that cannot begin the name of a cookie."""
+        if not _PREFIX.fullmatch(prefix):
+            raise Misconfigured(
+                f"The cookie prefix {prefix!r} is not 1 to 32 of a-z, 0-9, _ and -, with a letter first."
+            )
         self.secure = secure
-        prefix, flag = (b"__Host-", b"; Secure") if secure else (b"", b"")
+        host, flag = ("__Host-", b"; Secure") if secure else ("", b"")
         end = b"; Path=/; HttpOnly" + flag
-        self._session = _Kind(prefix + b"dd_session", end + b"; SameSite=Lax")
-        self._refresh = _Kind(prefix + b"dd_refresh", end + b"; SameSite=Strict")
-        self._mark = _Kind(prefix + b"dd_mark", end + b"; SameSite=Strict")
-        self._registrant = _Kind(prefix + b"dd_registrant", end + b"; SameSite=Strict")
+        self.session_name = f"{host}{prefix}session"
+        self._session = _Kind(self.session_name, end + b"; SameSite=Lax")
+        self._refresh = _Kind(f"{host}{prefix}refresh", end + b"; SameSite=Strict")
+        self._mark = _Kind(f"{host}{prefix}mark", end + b"; SameSite=Strict")
+        self._registrant = _Kind(f"{host}{prefix}registrant", end + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
-        """Find the session and the refresh cookie in what `Request.cookie()` gives.
-
-        Raises:
-            AmbiguousCookie: one of them was sent in any way but exactly once and exactly as we set it.
-        """
+        """Find the session and the refresh cookie in what `Request.cookie()` gives."""
         if not line:
             return _NOTHING
-        session = self._session.find(line)
-        refresh = self._refresh.find(line)
-        return Presented(session, refresh)
+        found: list[str | None] = []
+        doubts: list[AmbiguousCookie] = []
+        clearing: list[Header] = []
+        for kind in (self._session, self._refresh):
+            try:
+                found.append(kind.find(line))
+            except AmbiguousCookie as error:
+                found.append(None)
+                doubts.append(error)
+                clearing.append(kind.cleared)
+        return Presented(found[0], found[1], doubts[0] if doubts else None, tuple(clearing))
 
     def session(self, line: bytes) -> str | None:
-        """Find the session cookie alone: all that an ordinary request needs. Raises as `present` does."""
+        """Find the session cookie alone: all that an ordinary request needs.
+
+        Raises:
+            AmbiguousCookie: it was sent in any way but exactly once and exactly as we set it.
+        """
         return self._session.find(line) if line else None
 
     def mark(self, line: bytes) -> str:
@@ -108,13 +137,18 @@ class Cookies:
 
 
 class _Kind:
-    __slots__ = ("_attributes", "_equals", "_lower", "cleared")
+    __slots__ = ("_attributes", "_elsewhere", "_equals", "_lower", "cleared")
 
-    def __init__(self, name: bytes, attributes: bytes) -> None:
-        self._equals = name + b"="
-        self._lower = name.lower()
+    def __init__(self, name: str, attributes: bytes) -> None:
+        raw = name.encode("ascii")
+        self._equals = raw + b"="
+        self._lower = raw.lower()
+        forgiven = b"[" + re.escape(_FORGIVEN) + b"]"
+        # Where some parser begins a cookie of our name: at the start of a piece, with or without `=` before it
+        # (a cookie without a name), or behind what it takes for the end of another.
+        self._elsewhere = re.compile(b"(?:^=*|%b)%b%b*=" % (forgiven, re.escape(raw), forgiven), re.IGNORECASE)
         self._attributes = attributes
-        self.cleared: Header = (b"set-cookie", name + b"=" + attributes + _GONE)
+        self.cleared: Header = (b"set-cookie", raw + b"=" + attributes + _GONE)
 
     def set(self, value: str, max_age: float) -> Header:
         raw = value.encode("ascii")
@@ -128,7 +162,7 @@ class _Kind:
         if not seen:
             return None
         # The usual case first: our name once, at the start of a piece, and nothing that could change how it is read.
-        if seen == 1 and b'"' not in line and b"$" not in line:
+        if seen == 1 and b"$" not in line:
             start = line.find(self._equals)
             if start == 0 or (start > 0 and line[start - 2 : start] == b"; "):
                 start += len(self._equals)
@@ -137,8 +171,6 @@ class _Kind:
         return self._search(line)
 
     def _search(self, line: bytes) -> str | None:
-        if len(line) > _LINE_AT_MOST:
-            raise AmbiguousCookie("cookies longer than 32 KiB")
         found: bytes | None = None
         for n, part in enumerate(line.split(b";")):
             piece = part[1:] if n and part[:1] == b" " else part
@@ -151,27 +183,16 @@ class _Kind:
         return None if found is None else self._value(found)
 
     def _check_other(self, piece: bytes) -> None:
-        """Refuse a piece that some parser would take for ours, or that changes how ours is read."""
-        name, _, value = piece.partition(b"=")
-        # `$Version=1` makes some parsers read quotes across `;`, and ours may stand between two.
-        if name.strip().startswith(b"$"):
+        """Refuse a piece in which some parser would find a cookie of our name, or that changes how ours is read."""
+        # `my_dd_session=1` is another application's, name and all; so is the prefixed cookie at a server without TLS,
+        # left from a time when localhost had it, and `theme=dd_session`. `__HOST-dd_session=1`, `dd_session =1`,
+        # ` dd_session`, `=dd_session=1` and `x="dd_session=1"` are attempts.
+        if piece.partition(b"=")[0].strip(_FORGIVEN).lower() in _RFC_2109:
             raise AmbiguousCookie("an RFC 2109 cookie header")
-        opened = value.strip()
-        if opened[:1] == b'"' and (len(opened) == 1 or opened[-1:] != b'"'):
-            raise AmbiguousCookie("a quote that is not closed")  # ours might stand inside it
-        if self._lower not in piece.lower():
-            return
-        # `my_dd_session=1` is somebody else's, name and all; so is the prefixed cookie at a server without TLS, left
-        # from a time when localhost had it. `__HOST-dd_session=1`, `dd_session =1`, ` dd_session`, `=dd_session=1` and
-        # `x="dd_session=1"` are attempts.
-        if not _TOKEN.fullmatch(name) or name.lower() == self._lower or self._lower in value.lower():
+        if self._elsewhere.search(piece) or piece.strip(_FORGIVEN + b"=").lower() == self._lower:
             raise AmbiguousCookie("our cookie in another spelling")
 
     def _value(self, raw: bytes) -> str:
         if not _VALUE.fullmatch(raw):
             raise AmbiguousCookie("characters that our cookies never hold")
         return raw.decode("ascii")
-
-
-SECURE = Cookies(secure=True)
-PLAIN = Cookies(secure=False)

@@ -224,10 +224,10 @@ class CsrfRefused(Forbidden):
 
 
 class AmbiguousCookie(InvalidToken):
-    """Our cookie came in a form that two parsers could read in two ways."""
+    """Our cookie came in a form that we never set, or that two parsers could read in two ways."""
 
     code = "ambiguous_cookie"
-    message = "The cookies of this site contradict each other. Delete them and sign in again."
+    message = "The cookies of this site contradict each other or cannot be read. Sign in again."
 
 
 class UnknownVerifier(InvalidToken):

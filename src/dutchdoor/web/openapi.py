@@ -67,17 +67,17 @@ class OAuthError(Struct):
 
 
 def document(
-    routes: Sequence[Route], *, product: str, issuer: str, version: str, keyless: bool = False
+    routes: Sequence[Route], *, product: str, issuer: str, version: str, cookie: str, keyless: bool = False
 ) -> dict[str, Any]:
-    """Write the document for these routes. `keyless`: verifiers need no key, since this machine alone is served."""
+    """Write the document for these routes. `cookie`: the name of the session cookie. `keyless`: verifiers need no key,
+    since this machine alone is served.
+    """
     types: list[Any] = [Problem, OAuthError]
     types += [route.body for route in routes if route.body is not None]
     types += [route.gives for route in routes if route.gives is not None]
     unique = list(dict.fromkeys(types))
     refs, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
     schema = dict(zip(unique, refs, strict=True))
-    # As `cookies.py` names it: browsers keep the prefix to what is reached over TLS.
-    cookie = "__Host-dd_session" if issuer.startswith("https://") else "dd_session"
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema, keyless=keyless)

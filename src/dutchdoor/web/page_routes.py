@@ -21,13 +21,21 @@ _KEPT = (b"cache-control", b"public, max-age=3600")
 
 
 def routes(
-    api: Sequence[Route], *, product: str, issuer: str, version: str, policy: Policy, keyless: bool
+    api: Sequence[Route],
+    *,
+    product: str,
+    issuer: str,
+    version: str,
+    policy: Policy,
+    keyless: bool,
+    cookie: str,
+    docs: bool,
 ) -> tuple[Route, ...]:
-    """The routes of the pages, for an API made of these routes."""
+    """The routes of the pages, for an API made of these routes. Without `docs` nothing describes it to strangers."""
 
     @cache
     def described() -> dict[str, Any]:
-        return document(api, product=product, issuer=issuer, version=version, keyless=keyless)
+        return document(api, product=product, issuer=issuer, version=version, cookie=cookie, keyless=keyless)
 
     values: dict[str, dict[str, Any]] = {
         name: {"password_minimum": policy.password_minimum} for name in ("setup", "reset_password", "verify_email")
@@ -37,7 +45,7 @@ def routes(
         @cache
         def written() -> bytes:
             more = {"document": described()} if name == "docs" else values.get(name, {})
-            return render(name, product=product, **more)
+            return render(name, product=product, docs=docs, **more)
 
         async def show(_call: Call) -> Response:
             return Response(200, [_HTML], written(), kind="page")
@@ -49,16 +57,20 @@ def routes(
             200, [(b"content-type", b"application/json"), _KEPT], msgspec.json.encode(described()), kind="public"
         )
 
+    described_at = (
+        Route(method="GET", path="/openapi.json", handler=openapi, summary="This description, as OpenAPI 3.1."),
+    )
     return (
         *(
             Route(method="GET", path=path, handler=page(name), summary=f"The page {name}.")
             for path, name in PAGES.items()
+            if docs or name != "docs"
         ),
         *(
             Route(method="GET", path=path, handler=_file(file), summary="A file of the pages.")
             for path, file in STATIC.items()
         ),
-        Route(method="GET", path="/openapi.json", handler=openapi, summary="This description, as OpenAPI 3.1."),
+        *(described_at if docs else ()),
     )
 
 

@@ -75,8 +75,8 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters["prose"] = _prose
 
 
-def render(name: str, *, product: str = "dutchdoor", **values: Any) -> bytes:
-    """Write one page of `PAGES` as UTF-8.
+def render(name: str, *, product: str = "dutchdoor", docs: bool = True, **values: Any) -> bytes:
+    """Write one page of `PAGES` as UTF-8. `docs`: whether there is a page that describes the API, to link to.
 
     Values beside `product`, the name people know this by: `setup`, `reset_password` and `verify_email` take
     `password_minimum` (characters), `docs` takes `document` (the OpenAPI document as a dict), the others take none.
@@ -86,4 +86,4 @@ def render(name: str, *, product: str = "dutchdoor", **values: Any) -> bytes:
     """
     if name == "docs":
         values["api"] = outline(values["document"])
-    return _TEMPLATES.get_template(f"{name}.html").render(values, product=product).encode()
+    return _TEMPLATES.get_template(f"{name}.html").render(values, product=product, docs=docs).encode()
