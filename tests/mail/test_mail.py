@@ -7,6 +7,7 @@ import email
 import email.policy
 import ssl
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -357,6 +358,24 @@ async def test_a_mail_server_on_this_machine_takes_mail_in_the_clear():
     assert envelope.mail_from == "login@example.com"
     body = parsed(envelope.content).get_body(("plain",)).get_content()
     assert body.replace("\r\n", "\n") == MAIL.text
+
+
+async def test_c10_mail_is_sent_from_a_thread_of_its_own(authority, monkeypatch):
+    """What sending costs, certificates and handshakes, is not spent in the loop that answers others: an answer that
+    waits for it would tell that a letter went out.
+    """
+    certificates, context = authority
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates))
+    threads = []
+    make = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda: threads.append(threading.current_thread()) or make())
+    inbox = Inbox()
+    async with serving(inbox, implicit=context) as port:
+        transport = SmtpTransport(f"smtps://127.0.0.1:{port}", sender=SENDER)
+        await asyncio.gather(*(transport.send(MAIL) for _ in range(3)))
+    assert len(inbox.received) == 3
+    assert len(set(threads)) == 1
+    assert threading.main_thread() not in threads
 
 
 async def test_starttls_is_used_with_a_verified_certificate_before_the_password(authority, monkeypatch, not_loopback):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from tests.standins import (
     Gate,
     Interleaved,
     Mailbox,
+    Watched,
     authority,
     directory,
+    endless,
     opened,
 )
 
@@ -33,6 +37,7 @@ from dutchdoor.errors import (
     InvalidToken,
     NotAuthenticated,
     NotFound,
+    RateLimited,
     RegistrationClosed,
     Taken,
     Unavailable,
@@ -40,9 +45,11 @@ from dutchdoor.errors import (
     WrongCredentials,
 )
 from dutchdoor.mail import Mail
+from dutchdoor.mail.letters import Letters
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeSecret
 from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.accounts import Directory, _proof_of
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
@@ -61,8 +68,8 @@ class House:
         self.store, self.clock = clean.store, clean.clock
         self.spoiled: list[Directory] = []
 
-    def over(self, store: Any) -> Directory:
-        made = directory(authority(store, self.clock, self.clean.policy), self.mailbox)  # type: ignore[arg-type]
+    def over(self, store: Any, **more: Any) -> Directory:
+        made = directory(authority(store, self.clock, self.clean.policy), self.mailbox, **more)  # type: ignore[arg-type]
         self.spoiled.append(made)
         return made
 
@@ -70,6 +77,15 @@ class House:
         account = await self.store.account_by_email(ANN)
         assert account is not None
         return account
+
+    async def verify(self) -> None:
+        """Have Ann's address verified."""
+        await self.store.commit(Swap(replace(await self.ann(), email_verified_at=self.clock())))
+
+    async def posted(self) -> None:
+        """Wait for the mail that is on its way."""
+        while on_its_way := [task for each in (self.clean, *self.spoiled) for task in each._posting]:
+            await asyncio.wait(on_its_way)
 
     async def sign_in(
         self, password: str = PASSWORD, mode: Any = "session", through: Directory | None = None
@@ -579,7 +595,8 @@ async def test_registrations_at_once_make_one_account(kind: str, tmp_path: Path,
         assert len(accounts) == 1
         counts = await over.store.counts()
         assert counts["credentials"] == (2 if verified else 1)
-        assert len(await over.store.events(name="account_created", limit=100)) == 1
+        created = await over.store.events(name="account_created", limit=100)
+        assert [event.outcome for event in created].count("ok") == 1
         if verified:
             assert len(mailbox.mails) == 50, "the owner is told of each, and nobody else learns anything"
 
@@ -951,6 +968,7 @@ async def test_roles_rise_and_fall(house: House) -> None:
 
 async def test_a_proven_theft_is_told_to_the_owner(house: House) -> None:
     """C18, I-07: when a copied refresh token is found out the owner gets one message, to the address of the account."""
+    await house.verify()
     hybrid = await house.sign_in(mode="hybrid")
     assert isinstance(house.clock, Clock)
     house.clock.forward(900)
@@ -959,10 +977,147 @@ async def test_a_proven_theft_is_told_to_the_owner(house: House) -> None:
     for _ in range(3):
         with pytest.raises(InvalidToken):
             await house.clean.authority.refresh(hybrid.refresh_token, THIEF)
-    await asyncio.sleep(0)
-    await asyncio.gather(*house.clean._posting)
+    await house.posted()
     assert [mail.to for mail in house.mailbox.mails] == [ANN]
     assert await house.events("refresh_theft") == 1
+
+
+# What a mailbox gets
+
+
+async def test_c21_notices_to_one_mailbox_are_few(house: House) -> None:
+    """A thief who has the password provokes thefts and signs in from new places in a loop: of each kind of notice three
+    go out at once, and then one in ten minutes. The notice of a changed password is not used up by the others.
+    """
+    through = house.over(house.store, limits=DEFAULT_LIMITS)
+    await house.verify()
+    assert isinstance(house.clock, Clock)
+    copied = [(await through.sign_in(ANN, PASSWORD, mode="hybrid", client=HOME))[0] for _ in range(12)]
+    for n in range(8):
+        await through.sign_in(ANN, PASSWORD, mode="session", client=replace(HOME, address=f"203.0.113.{n}"))
+    await house.posted()
+    for renewed in range(2):
+        house.clock.forward(900)
+        for signed_in in copied:
+            if not renewed:
+                await through.authority.refresh(signed_in.refresh_token, HOME)
+                continue
+            with pytest.raises(InvalidToken):
+                await through.authority.refresh(signed_in.refresh_token, THIEF)
+    await through.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    await house.posted()
+    assert Counter(mail.subject.partition(" - ")[0] for mail in house.mailbox.mails) == {
+        "New sign-in to your account": 3,
+        "Someone else may have used your sign-in": 3,
+        "Your password was changed": 1,
+    }
+
+
+async def test_c21_an_address_that_nobody_verified_gets_no_notice(house: House) -> None:
+    """A stranger who registers somebody's address cannot make the server write to it: no notice goes out to an address
+    that was never verified, and the link of a reset verifies it.
+    """
+    signed_in = await house.sign_in(mode="hybrid")
+    assert isinstance(house.clock, Clock)
+    house.clock.forward(900)
+    await house.clean.authority.refresh(signed_in.refresh_token, HOME)
+    house.clock.forward(900)
+    with pytest.raises(InvalidToken):
+        await house.clean.authority.refresh(signed_in.refresh_token, THIEF)
+    await house.clean.sign_in(ANN, PASSWORD, mode="session", client=THIEF)
+    await house.clean.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    await house.posted()
+    assert house.mailbox.mails == []
+    await house.clean.reset_password(await house.reset_token(), THIRD_PASSWORD, client=HOME)
+    await house.posted()
+    assert ["password was changed" in mail.subject for mail in house.mailbox.mails] == [False, True]
+
+
+@pytest.mark.parametrize("verified", [False, True], ids=["open", "by mail"])
+async def test_c21_tags_of_a_mailbox_share_its_letters(kind: str, tmp_path: Path, verified: bool) -> None:
+    """Accounts for a hundred tags of one mailbox bring it no more letters than one: of registering and of resets three
+    at once. The plain address, and a tag that its owner has verified, still get their reset.
+    """
+    async with opened(kind, tmp_path, Clock(), replace(STANDARD, require_verified_email=verified)) as over:
+        mailbox = Mailbox()
+        limits = replace(endless(Limits()), register_by_mailbox=DEFAULT_LIMITS.register_by_mailbox)
+        limits = replace(limits, reset_by_mailbox=DEFAULT_LIMITS.reset_by_mailbox)
+        house = House(directory(over, mailbox, limits=limits), mailbox)
+        tags = [f"ann+{n}@example.com" for n in range(100)]
+        for tag in tags:
+            with contextlib.suppress(RateLimited):
+                await house.clean.register(tag, PASSWORD, "", client=HOME)
+        await house.posted()
+        assert len(mailbox.mails) == (3 if verified else 0)
+        for tag in tags:
+            await house.clean.forget_password(tag, client=HOME)
+        await house.posted()
+        assert len(mailbox.mails) == (6 if verified else 3)
+        for address in (ANN, "ann+own@example.com"):
+            await house.clean.create(address, client=HOME, actor="cli", password=PASSWORD)
+            await house.clean.forget_password(address, client=HOME)
+            await house.posted()
+            assert mailbox.mails[-1].to == address
+        await house.clean.close()
+
+
+# What tells whether there is an account
+
+
+class Watching(Letters):
+    """Writes letters, and keeps which and whether they were written in the thread of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__(product="Example", public_url="https://login.example.com")
+        self.written: list[tuple[str, bool]] = []
+
+    def _write(self, name: str, to: str, subject: str, **values: str) -> Mail:
+        self.written.append((name, threading.current_thread() is threading.main_thread()))
+        return super()._write(name, to, subject, **values)
+
+
+@pytest.mark.parametrize("what", ["forgot", "register"])
+async def test_c10_the_work_after_an_answer_is_the_same(kind: str, tmp_path: Path, what: str) -> None:
+    """After a reset was asked for, or an address was registered where addresses are verified, the store gets the same
+    calls and one letter is written, whether there is an account or not; and never in the thread that answers others.
+    """
+    async with opened(kind, tmp_path, Clock(), replace(STANDARD, require_verified_email=True)) as over:
+        watched = Watched(over.store)
+        mailbox, letters = Mailbox(), Watching()
+        house = House(directory(authority(watched, over.clock, over.policy), mailbox), mailbox)  # type: ignore[arg-type]
+        house.clean.letters = letters
+        await house.clean.create("known@example.com", client=HOME, actor="cli", password=PASSWORD)
+        gone = await house.clean.create("disabled@example.com", client=HOME, actor="cli", password=PASSWORD)
+        await house.clean.disable(gone.subject, client=HOME, actor="cli")
+        seen = []
+        for email in ("known@example.com", "disabled@example.com", "nobody@example.com"):
+            watched.calls.clear()
+            letters.written.clear()
+            if what == "forgot":
+                await house.clean.forget_password(email, client=HOME)
+            else:
+                await house.clean.register(email, OTHER_PASSWORD, "", client=HOME)
+            await house.posted()
+            seen.append(([call.partition(" ")[0] for call in watched.calls], [where for _, where in letters.written]))
+        assert seen == seen[:1] * 3
+        assert seen[0][1] == [False]
+        assert "commit" in seen[0][0]
+        await house.clean.close()
+        if what == "forgot":
+            assert [mail.to for mail in mailbox.mails] == ["known@example.com"]
+            assert (await over.store.counts())["one_time_tokens"] == 2, "one of the account, and one of no account"
+
+
+async def test_c10_every_letter_is_written_in_a_thread(house: House) -> None:
+    """Notices too are written where nothing else waits for them."""
+    letters = house.clean.letters = Watching()
+    await house.verify()
+    await house.sign_in()
+    await house.clean.sign_in(ANN, PASSWORD, mode="session", client=THIEF)
+    await house.clean.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    await house.reset_token()
+    await house.posted()
+    assert sorted(letters.written) == [(name, False) for name in ("new_device", "password_changed", "reset_password")]
 
 
 class Undeliverable:

@@ -24,13 +24,13 @@ class FileTransport:
     async def send(self, message: Mail) -> None:
         now = self._clock()
         name = f"{int(now * 1000):015d}-{secrets.token_hex(8)}.eml"
-        content = as_message(message, sender=self._sender, now=now).as_bytes()
         try:
-            await asyncio.to_thread(self._write, name, content)
+            await asyncio.to_thread(self._write, name, message, now)
         except OSError as error:
             raise Unavailable(f"mail not written into {self._directory}: {error.strerror}") from error
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, message: Mail, now: float) -> None:
+        content = as_message(message, sender=self._sender, now=now).as_bytes()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = self._directory / f".{name}.part"
         # Mode 0600 from the first byte, and never through a link somebody put there: the file holds a one-time link.

@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -58,11 +59,20 @@ class SmtpTransport:
         self._security: Literal["tls", "starttls", "none"] = "tls" if parts.scheme == "smtps" else "starttls"
         if self._security == "starttls" and _is_loopback(self._host):
             self._security = "none"
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"<SmtpTransport {self._host}:{self._port} {self._security}>"
 
     async def send(self, message: Mail) -> None:
+        # In a loop of its own thread: certificates and handshakes take milliseconds, and in the loop that serves, the
+        # answers of others would wait for them and tell that a letter was sent.
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="mail", daemon=True).start()
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._send(message), self._loop))
+
+    async def _send(self, message: Mail) -> None:
         content = as_message(message, sender=self._sender, now=self._clock())
         context = None if self._security == "none" else ssl.create_default_context()
         client = aiosmtplib.SMTP(

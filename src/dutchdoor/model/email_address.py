@@ -29,7 +29,7 @@ import idna
 
 from dutchdoor import errors
 
-__all__ = ["canonical", "mailbox"]
+__all__ = ["canonical", "mailbox", "without_tag"]
 
 MAX_LENGTH = 254
 """Octets of an address: RFC 5321's path of 256 without its brackets (erratum 1690)."""
@@ -70,6 +70,15 @@ def mailbox(address: str, *, any_host: bool = False) -> str:
     if len(joined) > MAX_LENGTH:
         raise _refusal(f"An e-mail address has at most {MAX_LENGTH} characters.")
     return joined
+
+
+def without_tag(address: str) -> str:
+    """Return one text for all tagged addresses of a mailbox, for counting letters: `ann+@` for `ann+shop@`. The plain
+    address stays as it is: letters to tags that a stranger makes up must not use up what the owner is sent.
+    """
+    local, _, domain = address.rpartition("@")
+    name, plus, _ = local.partition("+")
+    return f"{name}{plus}@{domain}"
 
 
 def _check_local(local: str) -> None:

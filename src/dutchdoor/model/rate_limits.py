@@ -27,6 +27,10 @@ and answer alike, after the same reads. The client's address is counted first, b
 refuses cannot measure anything. Only how long a ceiling is remembered differs (`sign_in_buckets`, `known`): an attacker
 who spends 60 guesses on an address, waits a day without another and tries again, can tell.
 
+*Flooding a mailbox.* Every letter takes from a bucket of its mailbox before it is written, those that an attacker
+provokes with the account's own password too; an address that nobody has verified gets the letters by which its owner
+proves it, and no notices.
+
 *Filling the disk with addresses nobody has.* Every bucket is forgotten in time, ceilings of addresses without an
 account after a day without an attempt. Those of accounts are kept for ten years, but are three an account at most.
 
@@ -237,9 +241,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # New accounts cost a hash and a mail each. A school class registers in one lesson.
     register_by_address: Limit = Limit(name="register_by_address", count=30, per_seconds=HOUR, burst=30)
     # Mail that a stranger can make us send to someone. Three at once, then one in ten minutes: a nuisance, not a flood.
+    # All tags of a mailbox (`ann+shop@`) are counted as one, as its owner reads them all.
     register_by_mailbox: Limit = Limit(name="register_by_mailbox", count=6, per_seconds=HOUR, burst=3)
     # Its interval, ten minutes, has to stay below the life of a reset link: see the head of this file.
     reset_by_mailbox: Limit = Limit(name="reset_by_mailbox", count=6, per_seconds=HOUR, burst=3)
+    # Notices of one kind (a new device, a copied sign-in, a changed password) to one mailbox. The fourth in a moment
+    # says nothing that the third did not.
+    notice_by_mailbox: Limit = Limit(name="notice_by_mailbox", count=6, per_seconds=HOUR, burst=3)
     # Resets asked for from one address, over all mailboxes: one sender must not make us a source of spam.
     reset_by_address: Limit = Limit(name="reset_by_address", count=20, per_seconds=HOUR, burst=10)
     # One-time tokens have 128 bits and more and cannot be guessed; this saves the work of refusing them.

@@ -37,13 +37,13 @@ from dutchdoor.errors import (
     Unavailable,
     WrongCredentials,
 )
-from dutchdoor.mail import Transport
+from dutchdoor.mail import Mail, Transport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model import rate_limits as limit_rules
 from dutchdoor.model.accounts import Account, Credential, new_account, with_roles
 from dutchdoor.model.audit_events import AuditEvent, EventName, event
-from dutchdoor.model.email_address import canonical
+from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client, network_of
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken, Purpose
@@ -144,10 +144,10 @@ class Directory:
                 found = await self.store.account_by_email(key)
                 if found is None or not _is_unproved(found):
                     raise
-            await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(key))])
+            await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(without_tag(key)))])
             self._post(self._send_verification(found, client))
             return None
-        await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(key))])
+        await self._take([bucket_of(self.limits.register_by_mailbox, self._digest(without_tag(key)))])
         # The hash is made either way, or the time taken would tell whose address is known.
         encoded = await self.hasher.hash(password)
         self._post(self._register_quietly(key, email, name, encoded, client, browser))
@@ -156,18 +156,21 @@ class Directory:
     async def _register_quietly(
         self, key: str, email: str, name: str, encoded: str, client: Client, browser: str
     ) -> None:
-        try:
-            account = await self._add(email, name, encoded, client=client, registration=_proof_of(browser))
-        except Taken:
-            found = await self.store.account_by_email(key)
-            if found is None or not found.address:
-                return
-            if not _is_unproved(found):
-                await self.mail.send(self.letters.already_registered(found.address))
-                return
+        with suppress(Taken):
+            await self._add(email, name, encoded, client=client, registration=_proof_of(browser))
+        # The same work either way, for what it takes shows in what others wait for meanwhile.
+        account = await self.store.account_by_email(key)
+        if account is None or not account.address:
+            return
+        if _is_unproved(account):
             # Whose it is shows at the link: the password stays that of the first, whom nothing has proved either.
-            account = found
-        await self._send_verification(account, client)
+            await self._send_verification(account, client)
+            return
+        record = event(
+            "account_created", now=self.clock(), client=client, outcome="refused", detail="address has an account"
+        )
+        await self.store.commit(Log(record))
+        await self._mail(self.letters.already_registered, account.address)
 
     async def _add(
         self, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
@@ -221,11 +224,12 @@ class Directory:
             email, name, encoded, client=client, roles=check_roles(roles), verified=True, actor=actor
         )
         if encoded is None and account.address:
+            # Not counted: one for an account that is new, and a stranger must not be able to use up what it takes.
             lives_for = self.policy.unverified_for
             secret = await self._one_time(
                 "reset_password", account, lives_for, client, "password_reset_requested", actor
             )
-            await self.mail.send(self.letters.invitation(account.address, token=secret.text(), valid_for=lives_for))
+            await self._mail(self.letters.invitation, account.address, token=secret.text(), valid_for=lives_for)
         return account
 
     async def adopt(
@@ -395,9 +399,8 @@ class Directory:
                 if last:
                     raise WrongCredentials("the account kept changing") from None
             else:
-                if not welcome.familiar and welcome.account.address:
-                    letter = self.letters.new_device(welcome.account.address, client=client, at=self.clock())
-                    self._post(self.mail.send(letter))
+                if not welcome.familiar:
+                    self._notify(self.letters.new_device, welcome.account, client, self.clock())
                 return signed_in, welcome.mark
         raise AssertionError
 
@@ -487,8 +490,7 @@ class Directory:
                     raise NotAuthenticated("the account ended meanwhile") from None
                 account = again
                 continue
-            if account.address:
-                self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
+            self._notify(self.letters.password_changed, account, client, now)
             return signed_in, self._marked(marks, self._digest(account.email or ""), "", fresh.proof, now)
         raise Unavailable("changing the password kept losing races")
 
@@ -528,19 +530,35 @@ class Directory:
 
     async def _forget_quietly(self, key: str, client: Client) -> None:
         account = await self.store.account_by_email(key)
-        if account is not None and account.active:
-            await self.send_reset(account, client=client)
+        shared = without_tag(key)
+        if shared != key and (account is None or account.email_verified_at is None):
+            # A stranger can register any number of tags of one mailbox, each of which has a bucket.
+            await self._take([bucket_of(self.limits.reset_by_mailbox, self._digest(shared))])
+        if account is not None and account.active and account.address:
+            await self._send_reset(account, account.address, client, "")
+            return
+        # The same work for an address without an account, for what it takes shows in what others wait for meanwhile: a
+        # token that is of no account, and a letter that is not sent.
+        now = self.clock()
+        token, secret = one_time_tokens.issue("reset_password", subject="", email="", now=now, lives_for=0.0)
+        record = event("password_reset_requested", now=now, client=client, outcome="refused", detail="no such account")
+        await self.store.commit(Discard("", "reset_password"), Add(token), Log(record))
+        await asyncio.to_thread(self.letters.reset_password, key, token=secret.text(), valid_for=self.policy.reset_for)
 
     async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
-        """Mail a reset link; links mailed before are dead. Nobody but the mailbox ever sees it."""
+        """Mail a reset link; links mailed before are dead. The mailbox alone ever sees it. Raises `NotFound`,
+        `RateLimited`: the latest link is younger than ten minutes.
+        """
         if not account.address or not account.email:
             raise NotFound("the account has no address")
+        await self._take([bucket_of(self.limits.reset_by_mailbox, self._digest(account.email))])
+        await self._send_reset(account, account.address, client, actor)
+
+    async def _send_reset(self, account: Account, address: str, client: Client, actor: str) -> None:
         secret = await self._one_time(
             "reset_password", account, self.policy.reset_for, client, "password_reset_requested", actor
         )
-        await self.mail.send(
-            self.letters.reset_password(account.address, token=secret.text(), valid_for=self.policy.reset_for)
-        )
+        await self._mail(self.letters.reset_password, address, token=secret.text(), valid_for=self.policy.reset_for)
 
     async def reset_password(
         self,
@@ -585,8 +603,8 @@ class Directory:
                 )
             except Conflict:
                 continue
-            if resetting and account.address:
-                self._post(self.mail.send(self.letters.password_changed(account.address, client=client, at=now)))
+            if resetting:
+                self._notify(self.letters.password_changed, raised, client, now)
             return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), ended(done)
         raise Unavailable("resetting the password kept losing races")
 
@@ -597,8 +615,11 @@ class Directory:
             secret = await self._one_time(
                 "verify_email", account, self.policy.verify_email_for, client, "email_verification_sent", ""
             )
-            await self.mail.send(
-                self.letters.verify_email(account.address, token=secret.text(), valid_for=self.policy.verify_email_for)
+            await self._mail(
+                self.letters.verify_email,
+                account.address,
+                token=secret.text(),
+                valid_for=self.policy.verify_email_for,
             )
 
     async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:
@@ -805,8 +826,7 @@ class Directory:
         return Forgive(forget=ceilings)
 
     async def _tell_of_theft(self, account: Account, client: Client) -> None:
-        if account.address:
-            self._post(self.mail.send(self.letters.sign_in_copied(account.address, client=client, at=self.clock())))
+        self._notify(self.letters.sign_in_copied, account, client, self.clock())
 
     def _digest(self, key: str) -> str:
         """A name for an address in the limits' keys, which are no place for addresses."""
@@ -819,12 +839,31 @@ class Directory:
             name, now=now, client=client, subject=account.subject, actor=actor or account.subject, detail=detail
         )
 
+    def _notify(self, write: Callable[..., Mail], account: Account, client: Client, at: float) -> None:
+        """Post a notice to the account's owner, if its address was ever verified: a stranger can register any other."""
+        if account.address and account.email_verified_at is not None:
+            self._post(self._send_notice(write, account.address, client, at))
+
+    async def _send_notice(self, write: Callable[..., Mail], address: str, client: Client, at: float) -> None:
+        key = f"{write.__name__}:{self._digest(canonical(address))}"
+        with suppress(RateLimited):
+            await self._take([bucket_of(self.limits.notice_by_mailbox, key)])
+            await self._mail(write, address, client=client, at=at)
+
+    async def _mail(self, write: Callable[..., Mail], address: str, **more: object) -> None:
+        """Write a letter and hand it over. It is written in a thread: in the loop, the answers of the next callers
+        would wait for it, and tell that there is an account.
+        """
+        await self.mail.send(await asyncio.to_thread(write, address, **more))
+
     def _post(self, work: Awaitable[None]) -> None:
         """Do something after the answer: mail is slow, and its time would tell which addresses are known."""
 
         async def carefully() -> None:
             try:
                 await work
+            except RateLimited as exc:
+                log.info("mail was not sent: %s", exc.reason)
             except Exception as exc:  # noqa: BLE001 - nobody waits for it; the log is where it is seen
                 # The text of what is not ours may quote an address. Its place is enough to find a mistake of our own.
                 place = traceback.extract_tb(exc.__traceback__)[-1]
