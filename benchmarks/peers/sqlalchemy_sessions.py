@@ -28,7 +28,7 @@ async def main() -> None:
     tables = MetaData(schema="dutchdoor")
     async with engine.connect() as connection:
         await connection.run_sync(tables.reflect, only=["sessions", "accounts"])
-    sessions, accounts = tables.tables["dutchdoor.model.sessions"], tables.tables["dutchdoor.model.accounts"]
+    sessions, accounts = tables.tables["dutchdoor.sessions"], tables.tables["dutchdoor.accounts"]
 
     class SessionRow(Base):
         __table__ = sessions
