@@ -9,11 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.model.policy import HIGH, STANDARD
+from dutchdoor.model.policy import HIGH, PRESETS, STANDARD
+from dutchdoor.server.check import findings
 from dutchdoor.server.config import Secret, Settings, duration, read_settings
 from dutchdoor.server.config_docs import reference
 from dutchdoor.server.factory import make_auth
-from dutchdoor.server.settings import SETTINGS
+from dutchdoor.server.settings import SETTINGS, SHORTEST_LIKELY
 
 CANARY = "canary-9f2b7c51-e0d4"
 
@@ -70,6 +71,65 @@ def test_an_unknown_key_in_the_file_is_an_error_that_names_the_nearest(tmp_path:
         message = refused({"config": str(file)})
         assert "door.toml" in message
         assert nearest in message or "nearest" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("access_for", "5", "--access-for has no unit and is taken for 5 seconds"),
+        ("idle_for", "3600", "--idle-for has no unit and is taken for 3600 seconds"),
+        ("access_for", 300, "--access-for has no unit and is taken for 300 seconds"),
+        ("lease", " 20 ", "--lease has no unit and is taken for 20 seconds"),
+        ("access_for", "5s", "--access-for is 5 seconds; less than 60 is rarely intended"),
+        ("reset_for", "30s", "--reset-for is 30 seconds; less than 300 is rarely intended"),
+        ("access_for", "5m", ""),
+        ("stop_for", "0", ""),
+        ("refresh_window", "10s", ""),
+        ("workers", "2", ""),
+    ],
+)
+def test_p17_a_length_that_is_most_likely_a_slip_is_doubted(name: str, value: object, says: str) -> None:
+    """`--access-for 5` is five seconds and no minutes: a duration without a unit, or one that is shorter than anybody
+    wants, is used as it is, and `serve` and `check` say what it is.
+    """
+    settings = read_settings({name: value}, {})
+    assert list(settings.doubts) == [name] * bool(says)
+    assert settings.doubts.get(name, "").startswith(says)
+    assert {*settings.doubts.values()} <= {each.what for each in findings(settings)}
+
+
+def test_p17_every_duration_that_is_likely_has_a_default_that_is() -> None:
+    """No default and no preset is doubted."""
+    for setting in SETTINGS:
+        if setting.kind == "duration" and isinstance(setting.default, float):
+            assert setting.default >= SHORTEST_LIKELY.get(setting.name, 0.0)
+    for preset in PRESETS.values():
+        assert all(getattr(preset, name) >= least for name, least in SHORTEST_LIKELY.items())
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("access_for = 5m", 'Texts and durations stand in quotes: access_for = "10m".'),
+        ("idle_for=14d", 'Texts and durations stand in quotes: idle_for = "10m".'),
+        ("host = localhost", 'Texts and durations stand in quotes: host = "...".'),
+        ("pepper = canary-secret", 'Texts and durations stand in quotes: pepper = "...".'),
+        ('host = "localhost', ""),
+        ("nonsense = 5m", ""),
+        ("access_for", ""),
+    ],
+)
+def test_p17_what_toml_wants_in_quotes_is_said(tmp_path: Path, line: str, says: str) -> None:
+    """Where the configuration file fails at a value without quotes, the message shows how it is written, and does not
+    repeat the value.
+    """
+    file = tmp_path / "door.toml"
+    file.write_text(f'product = "Door"\n{line}\nport = 1\n')
+    message = refused({"config": str(file)})
+    assert "is not TOML" in message
+    assert ("quotes" in message) is bool(says)
+    assert says in message
+    assert "canary" not in message
 
 
 def test_kubernetes_variables_are_nobodys_mistake() -> None:
@@ -255,6 +315,7 @@ def test_every_policy_field_is_a_setting() -> None:
     assert (
         set(Settings.__struct_fields__)
         - {
+            "doubts",
             "policy",
             "sources",
             "config_file",

@@ -129,6 +129,12 @@ def test_p15_a_database_that_another_process_locks_is_logged_and_not_ready(tmp_p
         assert log_in(server) == 200
 
 
+def test_p17_serve_says_what_it_doubts(tmp_path: Path) -> None:
+    """A server that starts with tokens of five seconds says so."""
+    with running(tmp_path, "--access-for", "5") as server:
+        eventually(lambda: "--access-for has no unit and is taken for 5 seconds" in server.said)
+
+
 def test_one_line_when_ready(tmp_path: Path) -> None:
     """With no setting at all it serves this machine, says one line with its address, keeps its files to itself, and
     stops with 0 when asked.

@@ -53,6 +53,7 @@ def findings(settings: Settings) -> list[Finding]:
     found = [
         *_reach(settings),
         *_tls(settings),
+        *_durations(settings),
         *_tokens(settings),
         *_people(settings),
         *_keeping(settings),
@@ -152,6 +153,11 @@ def _tls(settings: Settings) -> Iterator[Finding]:
             why="Browsers refuse it.",
             matters=True,
         )
+
+
+def _durations(settings: Settings) -> Iterator[Finding]:
+    for name, doubt in settings.doubts.items():
+        yield Finding(setting=name, what=doubt, why="Most likely another length was intended.", matters=False)
 
 
 def _tokens(settings: Settings) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import difflib
 import hmac
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,13 +21,14 @@ from msgspec.structs import replace
 from dutchdoor.errors import Misconfigured
 from dutchdoor.jose.weak_secrets import is_known_leaked
 from dutchdoor.model.policy import PRESETS, Policy
-from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, Setting
+from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, SHORTEST_LIKELY, Setting
 
 __all__ = [
     "DEFAULT_MASTER_KEY_FILE",
     "Secret",
     "Settings",
     "duration",
+    "has_no_unit",
     "holds_password",
     "read_settings",
     "refuse_argument",
@@ -114,6 +115,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     config_file: str | None
     sources: Mapping[str, str]
     """Where each setting that is not a default was set, in words: `--port`, `DUTCHDOOR_PORT`, `port in door.toml`."""
+    doubts: Mapping[str, str]
+    """Settings that are allowed and most likely meant otherwise, each with a sentence about it."""
 
     def source(self, name: str) -> str:
         return self.sources.get(name, "the default")
@@ -156,6 +159,7 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
         policy=policy,
         config_file=None if path is None else str(path),
         sources=sources,
+        doubts=dict(_doubts(found, read)),
     )
     _check(settings)
     return settings
@@ -207,7 +211,7 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         # The parser's message quotes a place, not the value there.
         place = re.search(r"\(at .*\)\Z", str(exc))
         raise Misconfigured(
-            f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + "."
+            f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + "." + _quoted(text, exc)
         ) from None
     known = _known()
     for key in content:
@@ -216,6 +220,23 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {key: (value, f"{key} in {path.name}") for key, value in content.items()}
     _one_spelling(found)
     return found
+
+
+_LINE = re.compile(r"at line ([0-9]+)")
+
+
+def _quoted(text: bytes, error: ValueError) -> str:
+    """Say that a value has to stand in quotes, if that is what TOML stumbled over: `access_for = 5m`."""
+    found = _LINE.search(str(error))
+    lines = text.decode(errors="replace").splitlines()
+    line = lines[int(found[1]) - 1] if found and int(found[1]) <= len(lines) else ""
+    key, _, value = (piece.strip() for piece in line.partition("="))
+    if key not in _known() or not value or value[0] in "\"'[{":
+        return ""
+    # The value itself is not repeated: it may be a secret.
+    setting = BY_NAME.get(key)
+    example = "10m" if setting is not None and setting.kind == "duration" else "..."
+    return f' Texts and durations stand in quotes: {key} = "{example}".'
 
 
 def _known() -> list[str]:
@@ -325,6 +346,24 @@ def duration(value: object, source: str = "A duration") -> float:
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 10**10:
         return float(value)
     raise Misconfigured(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
+
+
+def has_no_unit(value: object) -> bool:
+    """Whether a duration is a bare number other than 0, of which one cannot see that it counts seconds."""
+    return str(value).strip()[-1:].isdigit() and duration(value) > 0
+
+
+def _doubts(found: Mapping[str, tuple[object, str]], read: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name, (value, source) in found.items():
+        setting = BY_NAME.get(name)
+        if setting is None or setting.kind != "duration":
+            continue
+        seconds = float(str(read[name]))
+        if has_no_unit(value):
+            yield name, f"{source} has no unit and is taken for {seconds:g} seconds. Write a unit: s, m, h, d or w."
+        elif seconds < SHORTEST_LIKELY.get(name, 0.0):
+            least = SHORTEST_LIKELY[name]
+            yield name, f"{source} is {seconds:g} seconds; less than {least:g} is rarely intended."
 
 
 _READERS: Mapping[str, Callable[[object, str], object]] = {

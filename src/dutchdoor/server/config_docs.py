@@ -26,7 +26,8 @@ A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, sto
 exists: a setting that is silently skipped is a protection you only believe to have. An empty variable is an unset one.
 Variables that Kubernetes makes for a Service called `dutchdoor` are not taken for settings.
 
-Durations are written `90s`, `10m`, `12h`, `30d`, `1h30m`, or as a plain number of seconds. Lists are repeated options
+Durations are written `90s`, `10m`, `12h`, `30d`, `1h30m`, in quotes in the file. A number without a unit is taken for
+seconds, of which `serve` and `check` warn, as of lengths that are rarely intended. Lists are repeated options
 (`--proxy 10.0.0.7 --proxy 10.0.0.8`), words separated by commas or spaces in the environment, and arrays in the file.
 
 A setting marked *secret* can also be read from a file: `DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, `--pepper-file`,

@@ -72,6 +72,8 @@ def serve(settings: Settings) -> int:
     """
     refuse_unsafe(settings)
     logging.config.dictConfig(LOGGING)
+    for doubt in settings.doubts.values():
+        log.warning("%s", doubt)
     _allow_files(settings.max_connections)
     with _bind(settings) as listener:
         settings = replace(settings, port=listener.getsockname()[1])

@@ -11,10 +11,10 @@ from typing import Literal
 from msgspec import Struct
 
 from dutchdoor.credentials.password import CHEAPEST, PROFILES
-from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.policy import DAY, HOUR, MINUTE, STANDARD
 from dutchdoor.web.cookies import PREFIX as COOKIE_PREFIX
 
-__all__ = ["BY_NAME", "GROUPS", "PREFIX", "SETTINGS", "Kind", "Setting"]
+__all__ = ["BY_NAME", "GROUPS", "PREFIX", "SETTINGS", "SHORTEST_LIKELY", "Kind", "Setting"]
 
 PREFIX = "DUTCHDOOR_"
 
@@ -499,5 +499,20 @@ SETTINGS: tuple[Setting, ...] = (
         why="Unset: there is none.",
     ),
 )  # fmt: skip
+
+SHORTEST_LIKELY = {
+    "access_for": MINUTE,
+    "idle_for": 5 * MINUTE,
+    "absolute_for": HOUR,
+    "step_up_for": MINUTE,
+    "reset_for": 5 * MINUTE,
+    "verify_email_for": HOUR,
+    "unverified_for": HOUR,
+    "setup_for": 5 * MINUTE,
+    "key_publish_for": HOUR,
+    "key_sign_for": DAY,
+    "max_audit_for": DAY,
+}
+"""Seconds below which a duration is more likely a slip than a choice. It is served all the same."""
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}

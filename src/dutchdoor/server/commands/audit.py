@@ -10,7 +10,7 @@ import msgspec
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.audit_events import AuditEvent, EventName
-from dutchdoor.server.config import duration
+from dutchdoor.server.config import duration, has_no_unit
 from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table, say
 
@@ -37,6 +37,8 @@ def audit(who: str | None, name: str, since: str, before: str, limit: int, *, as
     if name and name not in get_args(EventName):
         raise click.UsageError(f"There is no event {name[:40]!a}. There are: {', '.join(sorted(get_args(EventName)))}.")
     after = time.time() - duration(since, "--since") if since else 0.0
+    if since and has_no_unit(since):
+        say("--since has no unit and is taken for seconds. Write a unit: s, m, h, d or w.")
 
     async def work(auth: Auth) -> list[AuditEvent]:
         subject = (await find_account(auth, who)).subject if who else ""
