@@ -10,6 +10,7 @@
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
     │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
     │   ├── AnotherBrowser         a link that verifies needs a password where nobody registered         403
+    │   ├── LastAdministrator      it would leave no active administrator                                403
     │   ├── RegistrationClosed     accounts are not made that way here                                   403
     │   ├── Forbidden              proven, but lacking the right                                         403
     │   └── RateLimited            too many attempts; `retry_after` seconds                              429
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidInput",
     "InvalidKey",
     "InvalidToken",
+    "LastAdministrator",
     "Misconfigured",
     "Misdirected",
     "NotAuthenticated",
@@ -134,6 +136,11 @@ class AnotherBrowser(Refused):
 
     code = "another_browser"
     message = "This link was opened in another browser than the one that registered. Choose a password."
+
+
+class LastAdministrator(Refused):
+    code = "last_administrator"
+    message = "This is the last administrator. Give the role `admin` to another account first."
 
 
 class RegistrationClosed(Refused):

@@ -468,8 +468,19 @@ def test_disabling_ends_everything_and_enabling_brings_nothing_back(run: Run) ->
     assert asynchronously(_sign_in("ada@example.com"))
 
 
+def test_a04_no_command_removes_the_last_administrator(run: Run) -> None:
+    """`user role` and `user disable` refuse what would leave no administrator, and name the reason."""
+    made(run, "ada@example.com", "--role", "admin")
+    for arguments in (("user", "role", "ada@example.com", "--none"), ("user", "disable", "ada@example.com")):
+        ran = run(*arguments)
+        assert ran.code != 0
+        assert "last administrator" in ran.err
+    assert run("user", "show", "ada@example.com", "--json").json["roles"] == ["admin"]
+
+
 def test_roles_are_set_and_not_added(run: Run) -> None:
     """`user role` gives exactly the roles it names."""
+    made(run, "root@example.com", "--role", "admin")
     made(run, "ada@example.com", "--role", "admin")
     assert run("user", "role", "ada@example.com", "editor", "author", "--json").json["roles"] == ["author", "editor"]
     assert "none" in run("user", "role", "ada@example.com", "--none").out

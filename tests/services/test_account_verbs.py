@@ -35,6 +35,7 @@ from dutchdoor.errors import (
     DutchdoorError,
     InvalidInput,
     InvalidToken,
+    LastAdministrator,
     NotAuthenticated,
     NotFound,
     RateLimited,
@@ -908,8 +909,9 @@ async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registrati
     async with opened(kind, tmp_path, Clock(), replace(STANDARD, registration=registration)) as over:
         mailbox = Mailbox()
         clean = directory(over, mailbox)
-        setup = await clean.offer_setup() if not await over.store.accounts(limit=1) else None
-        assert setup is None or await clean.set_up(setup.text(), "root@example.com", PASSWORD, "", client=HOME)
+        setup = await clean.offer_setup()
+        assert setup is not None
+        assert await clean.set_up(setup.text(), "root@example.com", PASSWORD, "", client=HOME)
         with contextlib.nullcontext() if registration == "open" else pytest.raises(RegistrationClosed):
             await clean.register(ANN, PASSWORD, "", client=HOME)
         with pytest.raises(RegistrationClosed) if registration == "closed" else contextlib.nullcontext():
@@ -935,6 +937,63 @@ async def test_a06_an_invitation_lives_for_days(house: House) -> None:
 # What administrators do
 
 
+async def take_away(through: Directory, how: str, subject: str) -> None:
+    if how == "roles":
+        await through.set_roles(subject, ["editor"], client=HOME, actor="cli")
+    else:
+        await through.disable(subject, client=HOME, actor="cli")
+
+
+@pytest.mark.parametrize("how", ["roles", "disable"])
+async def test_a04_the_last_administrator_stays(house: House, how: str) -> None:
+    """The last active administrator keeps the role and the account, and nothing of the refused change happened."""
+    root = await house.clean.create("root@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
+    second = await house.clean.create("two@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
+    await house.clean.disable(second.subject, client=HOME, actor="cli")
+    before = await house.entries()
+    with pytest.raises(LastAdministrator):
+        await take_away(house.clean, how, root.subject)
+    assert await house.store.account(root.subject) == root
+    assert await house.entries() == before
+    await house.clean.set_roles((await house.ann()).subject, ["admin"], client=HOME, actor="cli")
+    await take_away(house.clean, how, root.subject)
+
+
+@pytest.mark.parametrize("ways", [("roles", "roles"), ("disable", "disable"), ("roles", "disable")])
+async def test_a04_administrators_who_remove_each_other_leave_one(house: House, ways: tuple[str, str]) -> None:
+    """Two administrators who remove each other at once leave one, in whichever order their steps come."""
+    for seed in range(8):
+        made = [
+            await house.clean.create(
+                f"{seed}-{n}@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli"
+            )
+            for n in range(2)
+        ]
+        for old in await house.store.accounts_with_role("admin", limit=99):
+            if old.subject not in {each.subject for each in made}:
+                await house.clean.set_roles(old.subject, [], client=HOME, actor="cli")
+        racing = house.over(Interleaved(house.store, seed=seed))
+        results = await asyncio.gather(
+            *(take_away(racing, how, each.subject) for how, each in zip(ways, made, strict=True)),
+            return_exceptions=True,
+        )
+        assert sorted(type(result).__name__ for result in results) == ["LastAdministrator", "NoneType"], results
+        assert len(await house.store.accounts_with_role("admin", limit=9)) == 1
+
+
+async def test_c12_the_set_up_link_lives_until_there_is_an_administrator(house: House) -> None:
+    """C12: accounts that people register leave the first administrator's link alone; an administrator ends it."""
+    first, second = await house.clean.offer_setup(), await house.clean.offer_setup()
+    assert first is not None
+    assert second is not None
+    await house.clean.register("bob@example.com", PASSWORD, "", client=HOME)
+    root = await house.clean.set_up(first.text(), "root@example.com", PASSWORD, "", client=HOME)
+    assert root.roles == ("admin",)
+    with pytest.raises(InvalidToken):
+        await house.clean.set_up(second.text(), "eve@example.com", PASSWORD, "", client=HOME)
+    assert await house.clean.offer_setup() is None
+
+
 async def test_what_a_disabled_account_cannot(house: House) -> None:
     """S07, C10: a disabled account is refused like a wrong password; enabled again, nothing comes back to life."""
     account, one = await house.ann(), await house.sign_in()
@@ -953,6 +1012,7 @@ async def test_roles_rise_and_fall(house: House) -> None:
     """I-20: roles given and taken show at a session's next request and make access tokens stale; no session ends."""
     account, one, hybrid = await house.ann(), await house.sign_in(), await house.sign_in(mode="hybrid")
     over = house.clean.authority
+    await house.clean.create("root@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
     for roles in (["admin", "auditor"], ["auditor"], []):
         await house.clean.set_roles(account.subject, roles, client=HOME, actor="cli")
         found = await over.resume(one.session_token)

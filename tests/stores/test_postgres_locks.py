@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict
-from dutchdoor.stores.base import Add, Discard, Expect, Log, Remove, Swap, Take
+from dutchdoor.stores.base import Add, Discard, Expect, ExpectRole, Log, Remove, Swap, Take
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.store_laws import NOW, a_credential, a_token, an_account, an_event
 
@@ -58,6 +58,30 @@ async def test_an_account_is_locked_before_what_belongs_to_it(meeting, postgres_
         outcomes = await asyncio.gather(stores[0].commit(*one), stores[1].commit(*two), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)] in ([], [Conflict]), outcomes
         assert all("40P01" not in str(getattr(outcome, "reason", "")) for outcome in outcomes)
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_a04_two_who_take_a_role_from_the_last_two_wait_for_each_other(postgres_url):
+    """Of two transactions that have each taken a role from one account, the second to look sees what the first did."""
+    one, two = (replace(an_account(name), roles=("admin",)) for name in ("one", "two"))
+    stores = [PostgresStore(postgres_url) for _ in range(2)]
+    try:
+        for store in stores:
+            await store.open()
+        await stores[0].commit(Add(one), Add(two))
+        await stores[1].account("warm")
+        connection = await asyncpg.connect(postgres_url)
+        await connection.execute(SLOW)
+        await connection.close()
+        outcomes = await asyncio.gather(
+            stores[0].commit(Swap(replace(one, roles=())), ExpectRole("admin"), Log(an_event())),
+            stores[1].commit(Swap(replace(two, status="disabled")), ExpectRole("admin"), Log(an_event())),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [Conflict], outcomes
+        assert len(await stores[0].accounts_with_role("admin", limit=2)) == 1
     finally:
         for store in stores:
             await store.close()

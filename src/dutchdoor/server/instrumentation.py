@@ -42,8 +42,8 @@ class ToldStore:
         self.open, self.close = store.open, store.close
         self.session, self.sessions_of = store.session, store.sessions_of
         self.account, self.account_by_email, self.accounts = store.account, store.account_by_email, store.accounts
-        self.registered_before, self.credential = store.registered_before, store.credential
-        self.one_time_token = store.one_time_token
+        self.accounts_with_role, self.registered_before = store.accounts_with_role, store.registered_before
+        self.credential, self.one_time_token = store.credential, store.one_time_token
         self.keys, self.client, self.clients = store.keys, store.client, store.clients
         self.verifier_key, self.verifier_keys = store.verifier_key, store.verifier_keys
         self.head, self.watch, self.read_log = store.head, store.watch, store.read_log

@@ -150,7 +150,7 @@ def is_loopback_bind(host: str) -> bool:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Do once what every process would do: schema, first key; and offer the set-up where there is nobody yet."""
+    """Do once what every process would do: schema, first key; and offer the set-up where there is no administrator."""
     try:
         async with make_auth(settings) as auth:
             if settings.database.reveal().startswith("memory:"):
@@ -166,7 +166,7 @@ def _offer(link: str, settings: Settings) -> None:
     # Standard error, as everything that is for the person at the terminal. Standard output has the one line.
     minutes = int(settings.policy.setup_for // 60)
     sys.stderr.write(
-        f"There is no account yet. Make the first administrator within {minutes} minutes, once:\n  {link}\n"
+        f"There is no administrator yet. Make the first administrator within {minutes} minutes, once:\n  {link}\n"
     )
     sys.stderr.flush()
 

@@ -28,6 +28,7 @@ from dutchdoor.errors import (
     DutchdoorError,
     InvalidInput,
     InvalidToken,
+    LastAdministrator,
     NotAuthenticated,
     NotFound,
     RateLimited,
@@ -54,7 +55,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.services.fencing import Ended, ended
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.tokens import RACES
-from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, Forgive, Log, Remove, Swap, Take
+from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, ExpectRole, Forgive, Log, Remove, Swap, Take
 
 __all__ = ["Directory", "Welcome", "check_roles"]
 
@@ -62,6 +63,8 @@ PASSWORD, REGISTRATION = "password", "registration"
 """Methods of credentials. A registration's proof is a hash of the secret that the browser keeps, and the credential is
 there until the address is verified.
 """
+ADMIN = "admin"
+"""The role of administrators."""
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
 _NOT_RIGHT_OR_NOT_VERIFIED = (
@@ -659,10 +662,10 @@ class Directory:
         return [Remove(registration), Discard(account.subject, "verify_email")]
 
     async def offer_setup(self) -> OneTimeSecret | None:
-        """Make a one-time token for the first administrator, if there is no account yet. Each node that starts makes
-        one, and prints it: those made before stay good until they expire, or one of them is used.
+        """Create a one-time token for the first administrator, if there is none. Each node that starts creates one, and
+        prints it: those from before are valid until they expire, or there is an administrator.
         """
-        if await self.store.accounts(limit=1):
+        if await self.store.accounts_with_role(ADMIN, limit=1):
             return None
         token, secret = one_time_tokens.issue(
             "setup", subject="", email="", now=self.clock(), lives_for=self.policy.setup_for
@@ -675,12 +678,12 @@ class Directory:
         `RateLimited`.
         """
         stored = await self._redeem(token, "setup", client)
-        if await self.store.accounts(limit=1):
-            raise InvalidToken("there is an account already")
+        if await self.store.accounts_with_role(ADMIN, limit=1):
+            raise InvalidToken("there is an administrator already")
         key = canonical(email)
         encoded = await self.hasher.hash(self._acceptable(password, key, name))
         return await self._add(
-            email, name, encoded, client=client, roles=("admin",), verified=True,
+            email, name, encoded, client=client, roles=(ADMIN,), verified=True,
             # The others too: of two people with two links one finds his gone, and is refused.
             also=[Take(stored.id), Discard("", "setup")],
         )  # fmt: skip
@@ -689,15 +692,18 @@ class Directory:
 
     async def disable(self, subject: str, *, client: Client, actor: str) -> Ended:
         """Bar an account: it cannot sign in, and everything it holds is dead when this returns. Raises `NotFound`."""
-        now = self.clock()
-        record = Log(event("account_disabled", now=now, client=client, subject=subject, actor=actor))
+
+        async def also(account: Account) -> list[Change]:
+            record = event("account_disabled", now=self.clock(), client=client, subject=subject, actor=actor)
+            return [Log(record), *await self._keeping_an_administrator(account, without=True)]
+
         return await self.authority.end_all(
             subject,
             client=client,
             actor=actor,
             reason="disabled",
             change=lambda account: replace(account, status="disabled"),
-            also=[record],
+            also=also,
         )
 
     async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
@@ -747,12 +753,24 @@ class Directory:
             ]
             if stale:
                 changes += self.authority.staling(changed, now)
+            changes += await self._keeping_an_administrator(account, without=not _administers(changed))
+            if _administers(changed):
+                changes.append(Discard("", "setup"))
             try:
                 done = await self.store.commit(*changes)
             except Conflict:
                 continue
             return changed, done
         raise Unavailable("changing the account kept losing races")
+
+    async def _keeping_an_administrator(self, account: Account, *, without: bool) -> list[Change]:
+        """What fails in the transaction that takes the last administrator away. Raises `LastAdministrator`."""
+        if not (without and _administers(account)):
+            return []
+        others = await self.store.accounts_with_role(ADMIN, limit=2)
+        if all(other.subject == account.subject for other in others):
+            raise LastAdministrator(f"{account.subject} is the last administrator")
+        return [ExpectRole(ADMIN)]  # the others may be taken away at this moment, too
 
     # Shared steps
 
@@ -873,6 +891,10 @@ class Directory:
         task = asyncio.ensure_future(carefully())
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
+
+
+def _administers(account: Account) -> bool:
+    return account.active and ADMIN in account.roles
 
 
 def _is_unproved(account: Account) -> bool:

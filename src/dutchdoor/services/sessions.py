@@ -9,7 +9,7 @@ in `tokens.py`. `Verifier` is the other side, which only checks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -543,11 +543,12 @@ class Authority(Issuer):
         client: Client,
         actor: str,
         reason: str = "logout_all",
-        also: Sequence[Change] = (),
+        also: Callable[[Account], Awaitable[Sequence[Change]]] | None = None,
         change: Callable[[Account], Account] | None = None,
     ) -> Ended:
         """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
-        account in the same transaction (disabling it, say), as does `also`. Raises `NotFound`.
+        account in the same transaction (disabling it, say), and what `also` gives for the account happens in it. Raises
+        `NotFound`, and what `also` raises.
         """
         epoch: int | None = None
         for _ in range(ENDINGS):
@@ -556,14 +557,15 @@ class Authority(Issuer):
                 raise NotFound("no such account")
             if epoch is None:
                 epoch = account.epoch
-            elif change is None and not also and await self._is_over(subject, epoch):
+            elif change is None and also is None and await self._is_over(subject, epoch):
                 return await self.fencing.nothing_left()
             now = self.clock()
             raised = replace(change(account) if change else account, epoch=account.epoch + 1)
             name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
             record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
+            more = [] if also is None else await also(account)
             try:
-                done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *also, Log(record))
+                done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *more, Log(record))
             except Conflict:
                 continue
             return ended(done)

@@ -48,8 +48,8 @@ from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 
 __all__ = [
-    "REMEMBERED_FOR", "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "Forgive", "Log",
-    "Record", "Remove", "Revoke", "Store", "Swap", "Take", "joined", "words",
+    "REMEMBERED_FOR", "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "ExpectRole",
+    "Forgive", "Log", "Record", "Remove", "Revoke", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
 Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient | VerifierKey
@@ -88,6 +88,14 @@ class Expect(Struct, frozen=True):
 
     subject: str
     epoch: int
+
+
+class ExpectRole(Struct, frozen=True):
+    """Write nothing; conflict unless an active account has the role, as the changes before this one leave them. Of two
+    commits at once that each take the role from one account, the second sees what the first did.
+    """
+
+    role: str
 
 
 class Take(Struct, frozen=True):
@@ -141,7 +149,7 @@ class Forgive(Struct, frozen=True):
     forget: tuple[Bucket, ...] = ()
 
 
-Change = Add | Swap | Remove | Expect | Take | Discard | End | EndAll | Revoke | Forgive | Log
+Change = Add | Swap | Remove | Expect | ExpectRole | Take | Discard | End | EndAll | Revoke | Forgive | Log
 
 
 class Committed(Struct, frozen=True):
@@ -220,6 +228,10 @@ class Store(Protocol):
         """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a
         name, taken literally, case folded.
         """
+        ...
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        """Active accounts that have a role, in the order of their subjects."""
         ...
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:

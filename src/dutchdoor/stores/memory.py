@@ -40,6 +40,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectRole,
     Forgive,
     Log,
     Record,
@@ -137,6 +138,9 @@ class MemoryStore:
                 account = self._accounts.get(subject)
                 if account is None or not account.active or account.epoch != epoch:
                     raise Conflict("account is gone, disabled or of another epoch")
+            case ExpectRole(role):
+                if not any(account.active and role in account.roles for account in self._accounts.values()):
+                    raise Conflict("no active account has the role")
             case Take(id):
                 if id not in self._one_time:
                     raise Conflict("one-time token is not there")
@@ -299,6 +303,11 @@ class MemoryStore:
                 for a in self._accounts.values()
                 if a.subject > after and (not search or _mentions(a, search.casefold()))
             ]
+        return sorted(found, key=lambda account: account.subject)[:limit]
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        with self._lock:
+            found = [account for account in self._accounts.values() if account.active and role in account.roles]
         return sorted(found, key=lambda account: account.subject)[:limit]
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:

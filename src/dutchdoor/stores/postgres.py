@@ -72,6 +72,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectRole,
     Forgive,
     Log,
     Remove,
@@ -385,6 +386,13 @@ class PostgresStore:
             "ORDER BY a.subject LIMIT $3"
         )
         return [_account(row) for row in await self._scan(sql, _text(after), _text(search.casefold()), limit)]
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        sql = (
+            f"SELECT {_ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.roles <> '' AND a.active "
+            "AND position($1 IN ' ' || a.roles || ' ') > 0 ORDER BY a.subject LIMIT $2"
+        )
+        return [_account(row) for row in await self._scan(sql, f" {_text(role)} ", limit)]
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
         sql = (
@@ -1330,6 +1338,8 @@ def _change(change: Change) -> dict[str, Any]:  # noqa: C901, PLR0912 - one bran
             return {"do": "add session", "subject": _text(session.subject), "row": row}
         case Log(event):
             return {"do": "log", "row": {**_row(event), "id": _hex(_key(event.id))}}
+        case ExpectRole(role):
+            return {"do": "expect role", "role": f" {_text(role)} "}
         case Expect(subject, epoch):
             return {"do": "expect", "subject": _text(subject), "epoch": epoch}
         case End(id, reason, at):

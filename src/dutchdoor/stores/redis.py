@@ -461,6 +461,9 @@ class RedisStore:
     async def account_by_email(self, email: str) -> Account | None:
         return await self._record.account_by_email(email)
 
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        return await self._record.accounts_with_role(role, limit=limit)
+
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
         return await self._record.registered_before(at, after=after, limit=limit)
 

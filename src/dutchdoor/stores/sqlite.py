@@ -67,6 +67,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectRole,
     Forgive,
     Log,
     Remove,
@@ -254,6 +255,10 @@ class SqliteStore:
         # `instr` and not LIKE: it has no wildcards to escape.
         sql = f"SELECT {_ACCOUNT} FROM accounts a WHERE a.subject > ? AND instr(a.folded, ?) ORDER BY a.subject LIMIT ?"
         return [_account(row) for row in await self._scan(sql, after, search.casefold(), limit)]
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        sql = f"SELECT {_ACCOUNT} FROM accounts a WHERE {_WITH_ROLE} ORDER BY a.subject LIMIT ?"
+        return [_account(row) for row in await self._scan(sql, f" {role} ", limit)]
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
         sql = (
@@ -734,7 +739,7 @@ def _apply_all(changes: Sequence[Change], transaction: _Transaction) -> Committe
     return Committed(transaction.seq, ended, transaction.log_epoch, longest)
 
 
-def _apply(change: Change, transaction: _Transaction) -> int:
+def _apply(change: Change, transaction: _Transaction) -> int:  # noqa: C901 - one branch for a kind of change
     execute = transaction.execute
     match change:
         case Add(record):
@@ -748,6 +753,9 @@ def _apply(change: Change, transaction: _Transaction) -> int:
             sql = "SELECT 1 FROM accounts WHERE subject = ? AND epoch = ? AND active"
             if execute(sql, (subject, epoch)).fetchone() is None:
                 raise Conflict("account is gone, disabled or of another epoch")
+        case ExpectRole(role):
+            if execute(f"SELECT 1 FROM accounts a WHERE {_WITH_ROLE} LIMIT 1", (f" {role} ",)).fetchone() is None:
+                raise Conflict("no active account has the role")
         case Take(id):
             _must_change(execute("DELETE FROM one_time_tokens WHERE id = ?", (_key(id),)))
         case Discard(subject, purpose):
@@ -766,6 +774,8 @@ def _apply(change: Change, transaction: _Transaction) -> int:
     return 0
 
 
+_WITH_ROLE = "a.roles <> '' AND a.active AND instr(' ' || a.roles || ' ', ?)"
+"""The first part tells that the partial index has them."""
 _END = "UPDATE sessions SET ended_at = ?, end_reason = ?, revision = revision + 1 WHERE ended_at IS NULL AND"
 _END_ALL = f"{_END} account = (SELECT number FROM accounts WHERE subject = ?) AND id IS NOT ?"
 

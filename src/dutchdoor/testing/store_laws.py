@@ -63,6 +63,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectRole,
     Forgive,
     Log,
     Record,
@@ -364,6 +365,49 @@ async def of_simultaneous_registrations_of_one_address_one_succeeds(store: Store
     assert await store.account_by_email(wanted) is not None
     bare = [replace(an_account(f"bare{n}"), email=None) for n in range(2)]
     await store.commit(*map(Add, bare))
+
+
+async def of_two_who_take_a_role_from_the_last_two_one_succeeds(store: Store) -> None:
+    """1. An expected role is there when its commit is, however many take it away; disabled accounts have none."""
+    assert await is_refused(store, ExpectRole("admin"))
+    for n in range(20):
+        role, other = f"role-{n}", f"role-{n}-of-another-name"
+        one, two, out, similar = (an_account(f"{name}{n}") for name in ("one", "two", "out", "similar"))
+        one, two = replace(one, roles=(role,)), replace(two, roles=("a", role, "z"))
+        out, similar = replace(out, roles=(role,), status="disabled"), replace(similar, roles=(other,))
+        await store.commit(Add(one), Add(two), Add(out), Add(similar), ExpectRole(role))
+        holders = [account.subject for account in await store.accounts_with_role(role, limit=9)]
+        assert holders == sorted([one.subject, two.subject])
+        assert [a.subject for a in await store.accounts_with_role(role, limit=1)] == holders[:1]
+        taking = [
+            store.commit(Swap(replace(one, roles=())), ExpectRole(role)),
+            store.commit(Swap(replace(two, status="disabled")), ExpectRole(role)),
+        ]
+        assert await how_many_succeed(taking) == 1
+        assert len(await store.accounts_with_role(role, limit=9)) == 1
+
+
+async def registrations_are_listed_by_their_age(store: Store) -> None:
+    """7. What is given are the accounts that wait for a verified address, in the order of their subjects, in pages."""
+    waiting: list[Account] = []
+    for n in range(7):
+        account = an_account(f"waiting{n}")
+        waiting.append(account)
+        await store.commit(Add(account), Add(replace(a_credential(account), method="registration", created_at=NOW)))
+    for name, changes in (
+        ("verified", {"email_verified_at": NOW}), ("disabled", {"status": "disabled"}), ("admin", {"roles": ("a",)}),
+    ):  # fmt: skip
+        account = replace(an_account(name), **changes)
+        await store.commit(Add(account), Add(replace(a_credential(account), method="registration", created_at=NOW)))
+    await store.commit(Add(young := an_account("young")))
+    await store.commit(Add(replace(a_credential(young), method="registration", created_at=NOW + 1)))
+    await store.commit(Add(other := an_account("other")), Add(replace(a_credential(other), created_at=NOW)))
+    assert await store.registered_before(NOW) == []
+    found, after = list[str](), ""
+    while page := await store.registered_before(NOW + 0.5, after=after, limit=3):
+        after = page[-1].subject
+        found += [account.subject for account in page]
+    assert found == sorted(account.subject for account in waiting)
 
 
 async def an_address_is_free_once_its_account_leaves_it(store: Store) -> None:
@@ -1164,6 +1208,8 @@ LAWS: tuple[Law, ...] = (
     an_added_record_has_revision_0,
     of_simultaneous_swaps_one_succeeds,
     of_simultaneous_registrations_of_one_address_one_succeeds,
+    of_two_who_take_a_role_from_the_last_two_one_succeeds,
+    registrations_are_listed_by_their_age,
     an_address_is_free_once_its_account_leaves_it,
     a_token_is_taken_once,
     discarding_names_subject_and_purpose,

@@ -28,6 +28,8 @@ CREATE TABLE dutchdoor.accounts (
     begun bigint NOT NULL -- `lineage.begun` when the row was written
 ) WITH (fillfactor = 90);
 
+CREATE INDEX accounts_with_roles ON dutchdoor.accounts (subject) WHERE roles <> '';
+
 CREATE TABLE dutchdoor.credentials (
     subject text COLLATE "C" NOT NULL,
     method text COLLATE "C" NOT NULL,
@@ -281,6 +283,13 @@ BEGIN
         WHERE a.subject = change ->> 'subject' AND a.active
             AND (change ->> 'epoch')::bigint = dutchdoor.epoch_1(a.epoch, l.begun - a.begun, l.epoch)
         FOR SHARE OF a;
+    ELSIF verb = 'expect role' THEN
+        -- One after the other: the next statement sees what a transaction before us did. Without the lock two that each
+        -- take the role from one account would both see the other one's.
+        PERFORM pg_advisory_xact_lock(1684303728);
+        PERFORM 1 FROM dutchdoor.accounts a
+        WHERE a.roles <> '' AND a.active AND position(change ->> 'role' IN ' ' || a.roles || ' ') > 0
+        LIMIT 1;
     ELSIF verb = 'end' THEN
         UPDATE dutchdoor.sessions s SET
             ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason', revision = s.revision + 1

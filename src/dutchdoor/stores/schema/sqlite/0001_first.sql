@@ -21,6 +21,8 @@ CREATE TABLE accounts (
     folded TEXT NOT NULL -- e-mail, address and name, case folded, for searching
 );
 
+CREATE INDEX accounts_with_roles ON accounts (subject) WHERE roles <> '';
+
 CREATE TABLE credentials (
     subject TEXT NOT NULL,
     method TEXT NOT NULL,
