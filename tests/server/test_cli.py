@@ -731,6 +731,26 @@ def test_an_import_that_stops_says_how_far_it_came(run: Run, tmp_path: Path) -> 
     assert (ran["imported"], ran["already_there"]) == (100, 500)
 
 
+def test_an_address_that_another_person_registered_is_not_passed_over(run: Run, tmp_path: Path) -> None:
+    """An import of verified addresses refuses the line of one that an unverified account has, and does so again."""
+
+    async def register() -> None:
+        async with auth_here() as auth:
+            await auth.directory.register("ada@example.com", "another person's phrase", "", client=Client())
+
+    asynchronously(register())
+    rows = [{"email": f"{name}@example.com", "password_hash": BCRYPT} for name in ("ada", "bob")]
+    (tmp_path / "users.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for imported in (1, 0):
+        ran = run("import", "users.jsonl", "--verified", "--json")
+        assert (ran.code, ran.json["imported"]) == (1, imported)
+        [refused] = ran.json["refused"]
+        assert (refused["line"], refused["email"]) == (1, "ada@example.com")
+        assert "dutchdoor user reset ada@example.com" in refused["reason"]
+    ran = run("import", "users.jsonl", "--json")
+    assert (ran.code, ran.json["already_there"]) == (0, 2)
+
+
 @pytest.mark.parametrize(
     "encoded",
     [

@@ -922,6 +922,17 @@ async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registrati
         await clean.close()
 
 
+async def test_a03_no_account_expires_where_people_use_it_unverified(kind: str, tmp_path: Path) -> None:
+    """An account that waits for its address is kept once the policy asks for no verified address any more."""
+    async with by_mail(kind, tmp_path) as house:
+        await register(house, PASSWORD)
+        house.clean.policy = STANDARD
+        assert isinstance(house.clock, Clock)
+        house.clock.forward(STANDARD.unverified_for + 1)
+        assert await house.clean.tidy() == 0
+        assert await house.opens(PASSWORD)
+
+
 async def test_a06_an_invitation_lives_for_days(house: House) -> None:
     """The owner of an invited account has a week to choose its password, by a link that works once."""
     await house.clean.create("bob@example.com", client=HOME, actor="root")

@@ -114,7 +114,7 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
             if isinstance(each, Refused):
                 tally.refused.append(each)
                 continue
-            problem = await _judge(auth, each, seen)
+            problem = await _judge(auth, each, seen, verified=verified)
             if problem is None:
                 wanted.append(each)
             elif problem:
@@ -155,7 +155,7 @@ def _next(lines: Iterator[Incoming | Refused], tally: Tally, *, dry_run: bool) -
         ) from None
 
 
-async def _judge(auth: Auth, each: Incoming, seen: set[str]) -> str | None:
+async def _judge(auth: Auth, each: Incoming, seen: set[str], *, verified: bool) -> str | None:
     """Say why a line is not imported; "" if its account is there already, None if it can be."""
     try:
         key = canonical(each.email)
@@ -170,7 +170,16 @@ async def _judge(auth: Auth, each: Incoming, seen: set[str]) -> str | None:
     if key in seen:
         return "the address stands in an earlier line as well"
     seen.add(key)
-    return "" if await auth.directory.is_taken(key) else None
+    if not await auth.directory.is_taken(key):
+        return None
+    there = await auth.store.account_by_email(key)
+    if (verified or each.verified) and there is not None and there.email_verified_at is None:
+        # A stranger who registers the addresses of an import before it would keep them, with a password of their own.
+        return (
+            "its address has an account that never verified it, so another person may have registered it. Give it to "
+            f"its owner first: dutchdoor user reset {key}"
+        )
+    return ""
 
 
 def _is_hash(text: str) -> bool:
