@@ -23,6 +23,8 @@ from dutchdoor.web.prefer_header import wait_of
         ("wait=3; y=1, wait=9", 3),
         ('x="a, wait=3", wait=4', 4),
         ("x; y; z=1, wait=3", 3),
+        (", ,wait=2,", 2),
+        ("x,, ,wait=3", 3),
         ("x;wait=3", None),
         ("wait=", None),
         ("wait", None),

@@ -53,10 +53,10 @@ _TOO_LARGE = (
 class _Places:
     """The places of one network, or of all connections together."""
 
-    __slots__ = ("open", "share", "taken", "waiting")
+    __slots__ = ("name", "open", "share", "taken", "waiting")
 
-    def __init__(self, share: int) -> None:
-        self.share = share
+    def __init__(self, name: str, share: int) -> None:
+        self.name, self.share = name, share
         self.open = self.taken = 0  # those who found no place and are refused are open, too
         self.waiting: dict[BoundedProtocol, None] = {}
         """Who has a place and waits for a complete head, for the longest time first."""
@@ -86,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
     places: ClassVar[dict[str, _Places]] = {}
     """Those of each network, and under "" those of all."""
 
-    _networks: tuple[str, ...] = ()
+    _held: tuple[_Places, ...] = ()
     _placed = False
     _arriving = True  # between a request's first byte, or the connection, and the request's last byte
     _in_head = True
@@ -102,15 +102,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if address is not None and not proxied:
             self._enter(network_of(str(address)), max(SHARE_AT_LEAST, self.max_connections // 4))
         self._enter("", self.max_connections)
-        held = [self.places[network] for network in self._networks]
-        if any(each.open > 2 * each.share for each in held):
+        if any(each.open > 2 * each.share for each in self._held):
             self.give_up()
             return
         if self.plain_from_proxies and self.scheme == "http" and not (proxied or (address and address.is_loopback)):
             self.app = partial(_only_probes, self.app)
-        if all(each.find() for each in held):
+        if all(each.find() for each in self._held):
             self._placed = True
-            for each in held:
+            for each in self._held:
                 each.taken += 1
             self._wait()
         else:
@@ -131,27 +130,27 @@ class BoundedProtocol(HttpToolsProtocol):
     # --- places ---
 
     def _enter(self, network: str, share: int) -> None:
-        self._networks += (network,)
-        self.places.setdefault(network, _Places(share)).open += 1
+        places = self.places.setdefault(network, _Places(network, share))
+        places.open += 1
+        self._held += (places,)
 
     def _leave(self) -> None:
         self._go_on()
-        for network in self._networks:
-            places = self.places[network]
+        for places in self._held:
             places.open -= 1
             places.taken -= self._placed
             if not places.open:
-                del self.places[network]
-        self._networks = ()
+                del self.places[places.name]
+        self._held = ()
 
     def _wait(self) -> None:
         if self._placed:
-            for network in self._networks:
-                self.places[network].waiting[self] = None
+            for places in self._held:
+                places.waiting[self] = None
 
     def _go_on(self) -> None:
-        for network in self._networks:
-            self.places[network].waiting.pop(self, None)
+        for places in self._held:
+            places.waiting.pop(self, None)
 
     def give_up(self) -> None:
         """Close this connection at once. Its last answer is with the kernel by now, or the client does not read it."""
@@ -186,8 +185,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # After the head a proxy no longer looks at names: a trailer would be the client's own X-Forwarded-For.
-        if self._in_head:
-            super().on_header(name, value.rstrip(b" \t"))
+        if not self._in_head:
+            return
+        # As uvicorn's own, which leaves white space on, without a second call for each header.
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         # It came in one piece with a body, or with other requests, or is too long: count.

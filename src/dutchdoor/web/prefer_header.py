@@ -17,7 +17,7 @@ _HEADER_AT_MOST = 512
 # A preference: a name, perhaps a value, perhaps parameters behind it, up to the comma.
 _WORD = r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"(?:[^\"\\]|\\.)*\")"
 _PREFERENCE = re.compile(
-    rf"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]*=[ \t]*({_WORD}))?(?:[ \t]*;[^,\"]*)?[ \t]*(?:,|\Z)"
+    rf"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]*=[ \t]*({_WORD}))?(?:[ \t]*;[^,\"]*)?[ \t]*(?:,|\Z)"
 )
 _SECONDS = re.compile(r"\"?([0-9]{1,9})\"?")
 
