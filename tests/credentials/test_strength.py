@@ -222,12 +222,45 @@ def test_c05_a_breached_password_is_refused(breached: tuple[BreachedList, list[s
         check_new_password(known[7], minimum=8, product="x", breached=is_breached)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"not a list of hashes", b"A" * 39 + b"\n", b"F" * 40])
-def test_c05_a_damaged_list_breaks_nothing(tmp_path: Path, content: bytes) -> None:
-    """An empty or odd file finds nothing rather than failing every registration."""
+HASHES = [hashlib.sha1(str(n).encode()).hexdigest().upper() for n in range(500)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "does not have lines"),
+        ("\n", "does not have lines"),
+        ("correct horse\nbattery staple\n", "does not have lines"),
+        ("A" * 39 + "\n", "does not have lines"),
+        ("".join(f"{sha1[:32]}:1\n" for sha1 in sorted(HASHES)), "does not have lines"),  # the NTLM file
+        ("".join(f"{sha1}:1\n" for sha1 in HASHES), "not sorted"),  # the file by prevalence
+    ],
+)
+def test_c05_a_list_that_would_find_nothing_stops_the_start(tmp_path: Path, content: str, says: str) -> None:
+    """A file that is no list of SHA-1 hashes, or is in another order, would refuse no password: it is not taken."""
     path = tmp_path / "list.txt"
-    path.write_bytes(content)
-    assert not BreachedList(path)("tuba glow mango")
+    path.write_text(content)
+    with pytest.raises(errors.Misconfigured, match=says):
+        BreachedList(path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", ":12\n", ":3\r\n"])
+def test_c05_any_length_of_list_is_taken(tmp_path: Path, count: int, ending: str) -> None:
+    """A list of one line is one, with counts or without, in capitals or not, and with no line end at its end."""
+    path = tmp_path / "list.txt"
+    for hashes in (sorted(HASHES[:count]), sorted(sha1.lower() for sha1 in HASHES[:count])):
+        path.write_text("".join(sha1 + ending for sha1 in hashes).rstrip("\r\n"))
+        is_breached = BreachedList(path)
+        assert all(is_breached(str(n)) for n in range(count))
+        assert not is_breached("500")
+
+
+def test_c05_a_list_that_went_away_takes_no_password(breached: tuple[BreachedList, list[str]], tmp_path: Path) -> None:
+    """When the file cannot be read any more, a new password is not taken unseen."""
+    (tmp_path / "breached.txt").unlink()
+    with pytest.raises(errors.Unavailable):
+        breached[0]("tuba glow mango")
 
 
 def test_c05_a_missing_list_is_said_at_the_start(tmp_path: Path) -> None:

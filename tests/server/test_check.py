@@ -71,6 +71,7 @@ def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> No
         ({"password_minimum": "8"}, "password_minimum", False),
         ({"master_key_file": "dutchdoor.keys"}, "master_key_file", False),
         ({"lease": "61s"}, "lease", False),
+        ({"breached": "none.txt"}, "breached", True),
     ],
 )
 def test_each_unsafe_setting_is_found(

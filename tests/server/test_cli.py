@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import json
 import os
@@ -298,6 +299,25 @@ def test_sessions_are_listed_and_ended(run: Run) -> None:
     assert not asynchronously(_is_live(tokens[2]))
     events = run("audit", "--user", "ada@example.com", "--name", "session_ended", "--json").json
     assert {event["actor"] for event in events} == {"cli"}
+
+
+def test_c05_a_breached_password_is_refused_by_setting(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a list of breached passwords named by a setting, none of them is taken; without one, the same one is. A list
+    that is not there stops the start.
+    """
+    leaked = "tuba glow mango 5"
+    listed = tmp_path / "breached.txt"
+    listed.write_text(hashlib.sha1(leaked.encode()).hexdigest().upper() + ":7\n")
+    monkeypatch.setenv("DUTCHDOOR_BREACHED", str(listed))
+    refused = run("user", "create", "ada@example.com", "--password-stdin", text=leaked)
+    assert (refused.code, "leak" in refused.err) == (1, True)
+    monkeypatch.delenv("DUTCHDOOR_BREACHED")
+    assert run("user", "create", "ada@example.com", "--password-stdin", text=leaked).code == 0
+    monkeypatch.setenv("DUTCHDOOR_BREACHED", str(tmp_path / "none.txt"))
+    stopped = run("user", "list")
+    assert (stopped.code, "breached" in stopped.err) == (2, True)
 
 
 def test_s29_everything_is_ended_after_a_yes(run: Run) -> None:

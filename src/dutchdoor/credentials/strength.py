@@ -22,6 +22,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from zxcvbn_rs_py import Warning as Pattern
 from zxcvbn_rs_py import zxcvbn
@@ -45,6 +46,9 @@ MIN_WORD = 3
 
 MAX_LINE = 128
 """Bytes read for a line of a breached list, which has some fifty: another kind of file is not read whole."""
+
+SAMPLED = 64
+"""Lines of a breached list that are looked at when it is opened: a list in another order is not sorted by chance."""
 
 MAX_SOURCE = 256
 """Characters of an address or name that are looked at: as many as an address can have."""
@@ -88,28 +92,56 @@ def check_new_password(
 class BreachedList:
     """A file of breached passwords, as Have I Been Pwned offers for download: sorted lines of `SHA1:count`.
 
-    Nothing is loaded: a look-up reads some thirty lines of the file, whatever its size.
+    Nothing is loaded: a look-up reads some thirty lines of the file, whatever its size. Call it outside the event loop.
+
+    Raises:
+        Misconfigured: the file cannot be read, or is not such a list. One that is sorted by count, or holds hashes of
+            another kind or passwords themselves, would find nothing and refuse nothing.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if not path.is_file():
-            raise errors.Misconfigured(f"There is no list of breached passwords at {path}.")
+        try:
+            with path.open("rb") as lines:
+                size = lines.seek(0, 2)
+                sample = [_line_after(lines, size * part // SAMPLED) for part in range(SAMPLED)]
+        except OSError as exc:
+            raise errors.Misconfigured(f"the list of breached passwords {path}: {exc.strerror}") from None
+        found = [line for line in sample if line]  # what begins in the last line has none after it
+        if not sample[0] or not all(_LINE.fullmatch(line) for line in found):
+            raise errors.Misconfigured(
+                f"the list of breached passwords {path} does not have lines of a SHA-1 in 40 hexadecimal digits, a "
+                "colon and a count"
+            )
+        if sorted(found, key=_hash_of) != found:
+            raise errors.Misconfigured(f"the list of breached passwords {path} is not sorted by hash")
 
     def __call__(self, password: str) -> bool:
+        """Tell whether a password is on the list. Raises `Unavailable` when the file cannot be read any more."""
         # SHA-1 is only how the list is written; nothing is kept under it.
         wanted = hashlib.sha1(password.encode(), usedforsecurity=False).hexdigest().upper().encode()
-        with self._path.open("rb") as lines:
-            size = lines.seek(0, 2)
+        try:
+            with self._path.open("rb") as lines:
+                size = lines.seek(0, 2)
 
-            def line_after(offset: int) -> bytes:
-                """The hash on the first line that begins after `offset`, or on the first of all for 0."""
-                lines.seek(offset)
-                if offset:
-                    lines.readline(MAX_LINE)
-                return lines.readline(MAX_LINE)[:40].upper() or b"~"
+                def hash_after(offset: int) -> bytes:
+                    return _hash_of(_line_after(lines, offset)) or b"~"
 
-            return line_after(bisect.bisect_left(range(size), wanted, key=line_after)) == wanted
+                return hash_after(bisect.bisect_left(range(size), wanted, key=hash_after)) == wanted
+        except OSError as exc:
+            raise errors.Unavailable(f"the list of breached passwords cannot be read: {exc.strerror}") from exc
+
+
+def _line_after(lines: BinaryIO, offset: int) -> bytes:
+    """The first line that begins after `offset`, or the first of all for 0."""
+    lines.seek(offset)
+    if offset:
+        lines.readline(MAX_LINE)
+    return lines.readline(MAX_LINE)
+
+
+def _hash_of(line: bytes) -> bytes:
+    return line[:40].upper()
 
 
 def _guessable(folded: str, own: list[str]) -> str:
@@ -165,6 +197,7 @@ def _common() -> frozenset[str]:
     return frozenset(gzip.decompress(packed).decode().splitlines())
 
 
+_LINE = re.compile(rb"[0-9A-Fa-f]{40}(?::[0-9]+)?\r?\n?")
 _STAND_FOR_A_LETTER = [set(symbols) for symbols in ("4@", "([{<", "69", "1!|", "17|", "$5", "+7")]
 _NO_DISGUISE = str.maketrans("@([{<!|$+%", "жяэщбюцёдъ")
 

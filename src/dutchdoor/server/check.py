@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography import x509
 from msgspec import Struct
 
+from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.policy import DAY, MINUTE
@@ -215,6 +216,11 @@ def _people(settings: Settings) -> Iterator[Finding]:
             why="Nobody can verify an address or reset a password, and whoever reads the output can do it for them.",
             matters=production,
         )
+    if settings.breached is not None:
+        try:
+            BreachedList(Path(settings.breached))
+        except Misconfigured as exc:
+            yield Finding(setting="breached", what=f"{exc}.", why="`serve` refuses to start so.", matters=True)
     if not settings.security_contact:
         yield Finding(
             setting="security_contact",

@@ -99,6 +99,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     redis: Secret | None
     master_key: Secret | None
     master_key_file: str
+    breached: str | None
     pepper: Secret | None
     alg: str
     audience: tuple[str, ...]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from dutchdoor.auth import Auth, read_or_make_master_key
 from dutchdoor.credentials.hashing import available_cores
 from dutchdoor.credentials.password import PROFILES, PasswordHasher
+from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import InvalidInput, InvalidKey, Misconfigured
 from dutchdoor.mail import Transport, sender_of
 from dutchdoor.mail.console import ConsoleTransport
@@ -52,6 +53,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
             # The machine's cores are hashed on once, however many processes share them.
             workers=max(1, available_cores() // settings.workers),
         ),
+        breached=None if settings.breached is None else BreachedList(Path(settings.breached)),
         security_contact=settings.security_contact,
     )
 

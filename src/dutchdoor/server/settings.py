@@ -264,6 +264,14 @@ SETTINGS: tuple[Setting, ...] = (
         "with mode 0600.",
     ),
     Setting(
+        name="breached",
+        group="Keeping",
+        kind="path",
+        does="A list of breached passwords, none of which is taken as a new one: the SHA-1 file of Have I Been Pwned, "
+        "sorted by hash (`haveibeenpwned-downloader`). Nothing of it is loaded.",
+        why="Unset: the most common passwords are refused, which need no file.",
+    ),
+    Setting(
         name="pepper",
         group="Keeping",
         kind="secret",

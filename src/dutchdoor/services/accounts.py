@@ -138,7 +138,7 @@ class Directory:
             raise RegistrationClosed(f"registration is by {self.policy.registration}")
         key = canonical(email)
         await self._take(by_address(self.limits.register_by_address, client.networks))
-        password = self._acceptable(password, key, name)
+        password = await self._acceptable(password, key, name)
         if not self.policy.require_verified_email:
             encoded = await self.hasher.hash(password)
             try:
@@ -222,7 +222,7 @@ class Directory:
                 "accounts are made by command", message="Accounts are made by `dutchdoor user create` alone."
             )
         key = canonical(email)
-        encoded = await self.hasher.hash(self._acceptable(password, key, name)) if password is not None else None
+        encoded = await self.hasher.hash(await self._acceptable(password, key, name)) if password is not None else None
         account = await self._add(
             email, name, encoded, client=client, roles=check_roles(roles), verified=True, actor=actor
         )
@@ -470,7 +470,7 @@ class Directory:
             if not await self.hasher.verify(current, credential.proof):
                 await self._refuse(account, client, "wrong current password")
                 raise WrongCredentials("wrong current password")
-            new = self._acceptable(new, account.email or "", account.name, field="new_password")
+            new = await self._acceptable(new, account.email or "", account.name, field="new_password")
             fresh = replace(credential, proof=await self.hasher.hash(new))
             now = self.clock()
             raised = replace(account, epoch=account.epoch + 1)
@@ -587,7 +587,7 @@ class Directory:
             stored = await self._redeem(token, purpose, client)
             account = await self._owner(stored)
             field = "new_password" if resetting else "password"
-            proof = await self.hasher.hash(self._acceptable(new, account.email or "", account.name, field=field))
+            proof = await self.hasher.hash(await self._acceptable(new, account.email or "", account.name, field=field))
             now = self.clock()
             credential = await self.store.credential(account.subject, PASSWORD)
             raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
@@ -684,7 +684,7 @@ class Directory:
         if await self.store.accounts_with_role(ADMIN, limit=1):
             raise InvalidToken("there is an administrator already")
         key = canonical(email)
-        encoded = await self.hasher.hash(self._acceptable(password, key, name))
+        encoded = await self.hasher.hash(await self._acceptable(password, key, name))
         return await self._add(
             email, name, encoded, client=client, roles=(ADMIN,), verified=True,
             # The others too: of two people with two links one finds his gone, and is refused.
@@ -777,8 +777,10 @@ class Directory:
 
     # Shared steps
 
-    def _acceptable(self, password: str, key: str, name: str, *, field: str = "password") -> str:
-        return check_new_password(
+    async def _acceptable(self, password: str, key: str, name: str, *, field: str = "password") -> str:
+        # In a thread: it estimates for milliseconds, and may read a list on a slow disk.
+        return await asyncio.to_thread(
+            check_new_password,
             password,
             minimum=self.policy.password_minimum,
             email=key or None,
