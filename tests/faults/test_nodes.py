@@ -19,7 +19,8 @@ from tests.faults.cluster import HERE, Cluster, begin, cluster
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
-from dutchdoor.services.sessions import Ended, SignedIn
+from dutchdoor.services.sessions import SignedIn
+from dutchdoor.stores.base import Committed
 
 PASSWORD = "correct horse battery staple 7"
 OTHER_PASSWORD = "an altogether different phrase 9"
@@ -83,7 +84,7 @@ class Hammer:
         self.history.add(Operation("end", about, began, time.monotonic() + fenced_in, "ok", 200))
 
 
-async def fenced(node: Auth, done: Ended) -> None:
+async def fenced(node: Auth, done: Committed) -> None:
     fence = await node.authority.fencing.fence(done, wait=20.0)
     assert fence.fenced
 

@@ -30,9 +30,10 @@ from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.server import cli as cli_module
 from dutchdoor.server.cli import cli, main
 from dutchdoor.server.commands.audit import audit
-from dutchdoor.server.fences import Fenced, say_fence
+from dutchdoor.server.options import say_fence
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.stores.base import Swap
+from dutchdoor.web.schemas import Fence
 
 PASSWORD = "a quiet heron at dusk"
 
@@ -353,7 +354,7 @@ def test_a_fence_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     """Fenced; not yet, with the time; and lost, with what to do."""
 
     def said(**fenced: Any) -> str:
-        say_fence(Fenced(**fenced))
+        say_fence(Fence(**fenced))
         return capsys.readouterr().out
 
     assert said(fenced=True, fenced_in_ms=0).startswith("Fenced: no server and no verifier")

@@ -22,9 +22,9 @@ from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation
 from dutchdoor.revocation.messages import Poll
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
-from dutchdoor.services.fencing import Ended, Fencing
+from dutchdoor.services.fencing import Fencing, as_one
 from dutchdoor.services.sessions import Authority
-from dutchdoor.stores.base import Revoke, Store, Swap
+from dutchdoor.stores.base import Committed, Revoke, Store, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
 LEASE = 10.0
@@ -106,9 +106,8 @@ async def revoke(fencing: Fencing, id: str, *, wait: float = SOON) -> Fence:
     return await fencing.fence(await ended(fencing, id), wait=wait)
 
 
-async def ended(fencing: Fencing, id: str) -> Ended:
-    done = await fencing.store.commit(entry(id))
-    return Ended(count=1, seq=done.seq, log_epoch=done.log_epoch, longest_lease=done.longest_lease)
+async def ended(fencing: Fencing, id: str) -> Committed:
+    return await fencing.store.commit(entry(id))
 
 
 @contextlib.asynccontextmanager
@@ -280,7 +279,7 @@ async def test_who_follows_is_told_of_other_processes_commits(tmp_path: Path) ->
         await until(lambda: verifying.leased)
         code = f"""
 import asyncio
-from dutchdoor.services.fencing import Ended, Fencing
+from dutchdoor.services.fencing import Fencing
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.base import Revoke
 from dutchdoor.stores.sqlite import SqliteStore
@@ -290,9 +289,7 @@ async def main():
     fencing = Fencing(store)
     await fencing.open()
     done = await store.commit(Revoke(Revocation(kind="session", id="s", expires_at={T0 + 3600})))
-    fence = await fencing.fence(
-        Ended(count=1, seq=done.seq, log_epoch=done.log_epoch, longest_lease=done.longest_lease), wait=5
-    )
+    fence = await fencing.fence(done, wait=5)
     print(fence.state)
     await fencing.close()
     await store.close()
@@ -788,3 +785,12 @@ async def test_whoever_hangs_up_leaves_no_fence_behind(store: Store) -> None:
         waiting.cancel()
         await asyncio.wait([waiting])
         assert node.node._fences == []
+
+
+def test_what_several_commits_revoked_counts_in_the_log_of_the_first() -> None:
+    """The fence of several commits waits for the last entry and the longest lease of any; where another log began in
+    between, it counts in the log that is gone, and so it is lost.
+    """
+    first, second = Committed(5, 1, 1, 60.0), Committed(9, 2, 1, 10.0)
+    assert as_one([first, second]) == as_one([second, first]) == Committed(9, 3, 1, 60.0)
+    assert as_one([first, second, Committed(2, 1, 7, 0.0)]) == Committed(9, 4, 1, 60.0)

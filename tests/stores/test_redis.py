@@ -26,7 +26,6 @@ from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import SessionToken
 from dutchdoor.revocation.node_messages import FIRST_EPOCH
-from dutchdoor.services.fencing import ended
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores import redis as redis_store
 from dutchdoor.stores.base import REMEMBERED_FOR, Add, End, Forgive, Log, Revoke, Swap
@@ -661,7 +660,7 @@ async def test_changed_roles_show_at_once(valkey_url):
         await left(one, begun)
         account = with_roles(await one.store.account("alice"), ("admin",))
         done = await one.store.commit(Swap(account), *one.staling(account, clock()))
-        assert (await one.fencing.fence(ended(done), wait=BACK_WITHIN)).fenced
+        assert (await one.fencing.fence(done, wait=BACK_WITHIN)).fenced
         assert (await other.resume(begun.session_token)).principal.roles == ("admin",)
 
 

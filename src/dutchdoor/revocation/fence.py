@@ -36,7 +36,12 @@ class Fence:
         return self.state in {"acknowledged", "elapsed"}
 
     def due_in(self, now: float) -> float:
-        """Seconds until it holds at the latest: what an answer says as `fenced_in_ms`. Infinite when it never will."""
+        """Seconds until it holds at the latest. Infinite when it never will."""
         if self.state == "pending":
             return max(0.0, self.deadline - now)
         return math.inf if self.state == "lost" else 0.0
+
+    def due_in_ms(self, now: float) -> int | None:
+        """The same in milliseconds, rounded up: what an answer says as `fenced_in_ms`. None when it never will hold."""
+        due_in = self.due_in(now)
+        return math.ceil(due_in * 1000) if math.isfinite(due_in) else None

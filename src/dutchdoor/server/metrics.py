@@ -125,7 +125,7 @@ class Counters:
             elif isinstance(change, End):
                 self._ended.labels(change.reason).inc()
             elif isinstance(change, EndAll):
-                self._ended.labels(change.reason).inc(committed.ended)
+                self._ended.labels(change.reason).inc(committed.count)
 
     def answered(self, route: str, status: int) -> None:
         child = self._children.get((route, status))

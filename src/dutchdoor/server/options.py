@@ -19,8 +19,10 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.server.config import Settings, read_settings
 from dutchdoor.server.factory import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
-from dutchdoor.server.terminal import agree, say
+from dutchdoor.server.terminal import agree, say, write
+from dutchdoor.stores.base import Committed
 from dutchdoor.stores.urls import naming
+from dutchdoor.web.schemas import Fence
 
 __all__ = [
     "ACTOR",
@@ -41,6 +43,7 @@ NOBODY = Client()
 T = TypeVar("T")
 Command = Callable[..., Any]
 
+no_wait = click.option("--no-wait", is_flag=True, help="Do not wait until no verifier accepts it any more.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
 
 
@@ -160,3 +163,20 @@ async def find_account(auth: Auth, who: str) -> Account:
         text = f"There is no account {who[:320]!a}."
         raise NotFound(text, message=text)
     return found
+
+
+async def wait_for(auth: Auth, done: Committed, *, no_wait: bool) -> Fence:
+    """Wait for the fence of what a command revoked, and say how it stands."""
+    fencing = auth.authority.fencing
+    found = await fencing.fence(done, wait=0.0 if no_wait else None)
+    return Fence(found.fenced, found.due_in_ms(fencing.now()))
+
+
+def say_fence(shown: Fence) -> None:
+    """Print the state of a fence, for a person."""
+    if shown.fenced:
+        write("Fenced: no server and no verifier that follows the log accepts it any more.")
+    elif shown.fenced_in_ms is None:
+        write("Not fenced: another log began meanwhile (a restore). Do it again.")
+    else:
+        write(f"Not fenced yet: in {shown.fenced_in_ms / 1000:.1f} s at the latest.")

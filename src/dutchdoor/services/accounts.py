@@ -52,7 +52,6 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Bucket, Limits, Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
-from dutchdoor.services.fencing import Ended, ended
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.tokens import RACES
 from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, ExpectRole, Forgive, Log, Remove, Swap, Take
@@ -574,7 +573,7 @@ class Directory:
         client: Client,
         marks: str = "",
         purpose: Literal["reset_password", "verify_email"] = "reset_password",
-    ) -> tuple[Account, str, Ended]:
+    ) -> tuple[Account, str, Committed]:
         """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
 
         Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
@@ -611,7 +610,7 @@ class Directory:
                 continue
             if resetting:
                 self._notify(self.letters.password_changed, raised, client, now)
-            return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), ended(done)
+            return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), done
         raise Unavailable("resetting the password kept losing races")
 
     # Verifying an address, and the first administrator
@@ -693,7 +692,7 @@ class Directory:
 
     # What administrators do
 
-    async def disable(self, subject: str, *, client: Client, actor: str) -> Ended:
+    async def disable(self, subject: str, *, client: Client, actor: str) -> Committed:
         """Bar an account: it cannot sign in, and everything it holds is dead when this returns. Raises `NotFound`."""
 
         async def also(account: Account) -> list[Change]:
@@ -716,7 +715,7 @@ class Directory:
 
     async def set_roles(
         self, subject: str, roles: Sequence[str], *, client: Client, actor: str
-    ) -> tuple[Account, Ended]:
+    ) -> tuple[Account, Committed]:
         """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
         tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
         `InvalidInput`.
@@ -731,7 +730,7 @@ class Directory:
             detail=" ".join(wanted),
             stale=True,
         )
-        return changed, ended(done)
+        return changed, done
 
     async def _alter(
         self,

@@ -14,11 +14,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
-
-from msgspec import Struct
 
 from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.revocation.fence import Fence
@@ -40,7 +38,7 @@ from dutchdoor.revocation.node_messages import (
 from dutchdoor.services.retold import tell_again
 from dutchdoor.stores.base import Committed, Store
 
-__all__ = ["Ended", "Fencing", "Followed", "elapsed", "ended"]
+__all__ = ["Fencing", "Followed", "as_one", "elapsed"]
 
 SWEEP: Final = 16_384
 """Entries looked at for expiry at a time: some milliseconds at most."""
@@ -66,25 +64,16 @@ def elapsed() -> float:
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
-class Ended(Struct, frozen=True, kw_only=True):
-    """What ending did: how many sessions, tokens or keys, and what a fence of it needs to know."""
-
-    count: int
-    seq: int
-    """The place in the log after which nobody may accept them."""
-    log_epoch: int
-    """The log that `seq` counts in."""
-    longest_lease: float
-    """Seconds: the longest of any node that had a row at the commit, or after it; 0 when none had."""
-
-
-def ended(done: Committed, count: int | None = None) -> Ended:
-    """What a commit that revoked something ended. The store looked at the nodes' rows in it."""
-    return Ended(
-        count=done.ended if count is None else count,
-        seq=done.seq,
-        log_epoch=done.log_epoch,
-        longest_lease=done.longest_lease,
+def as_one(done: Sequence[Committed]) -> Committed:
+    """Take what several commits revoked for what one did. It counts in the log of the first: where another began in
+    between, what was revoked before may be lost, and its fence has to say so.
+    """
+    first = done[0]
+    return Committed(
+        seq=max(each.seq for each in done if each.log_epoch == first.log_epoch),
+        count=sum(each.count for each in done),
+        log_epoch=first.log_epoch,
+        longest_lease=max(each.longest_lease for each in done),
     )
 
 
@@ -260,7 +249,7 @@ class Fencing:
 
     # Fences
 
-    async def nothing_left(self) -> Ended:
+    async def nothing_left(self) -> Committed:
         """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may have lost the
         answer, and its fence may not have fallen. Raises `Unavailable`.
         """
@@ -270,10 +259,16 @@ class Fencing:
             head = LogHead(self.node.log_epoch, self.node.applied_seq)
         rows = await self.store.node_rows()
         longest = max((row.lease_for for row in rows.rows), default=0.0)
-        return Ended(count=0, seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
+        return Committed(seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
 
-    async def fence(self, done: Ended, *, wait: float) -> Fence:
-        """Begin the fence of what a commit revoked, and wait for it so many seconds at most."""
+    async def fence(self, done: Committed, *, wait: float | None) -> Fence:
+        """Begin the fence of what a commit revoked, and wait for it so many seconds at most.
+
+        None waits for as long as it can take, which is a guarded lease.
+        """
+        if wait is None:
+            terms = self.node.terms
+            wait = terms.guarded(max(terms.lease_for, done.longest_lease)) + 1.0
         fence = self.node.fence(
             done.seq,
             done.log_epoch,

@@ -50,13 +50,13 @@ from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesced
-from dutchdoor.services.fencing import Ended, ended
+from dutchdoor.services.fencing import as_one
 from dutchdoor.services.retold import ENDED_AGAIN
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
 from dutchdoor.services.tokens import RACES, ClaimsHook, Issuer
-from dutchdoor.stores.base import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
+from dutchdoor.stores.base import Add, Change, Committed, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
 
-__all__ = ["Authority", "ClaimsHook", "Ended", "SignedIn"]
+__all__ = ["Authority", "ClaimsHook", "SignedIn"]
 
 KEPT_FOR = 600.0
 """Seconds for which expired records are kept: twice the largest difference between two wall clocks that we allow."""
@@ -93,7 +93,7 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     """Seconds the access token lives."""
     rotated: bool = True
     """False when a refresh handed back what the client already had: no cookie is set then."""
-    ended: Ended | None = None
+    ended: Committed | None = None
     """What ended with it, where that is fenced: everything from before a change of the password."""
 
     def __repr__(self) -> str:
@@ -514,7 +514,7 @@ class Authority(Issuer):
 
     async def end(
         self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
-    ) -> Ended:
+    ) -> Committed:
         """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
         head.
 
@@ -533,7 +533,7 @@ class Authority(Issuer):
                 done = await self.store.commit(*changes)
             except Conflict:
                 continue  # it ended in this moment by someone else's hand, or its account changed
-            return ended(done, 1)
+            return replace(done, count=1)
         raise Unavailable("ending the session kept losing races")
 
     async def end_all(
@@ -545,7 +545,7 @@ class Authority(Issuer):
         reason: str = "logout_all",
         also: Callable[[Account], Awaitable[Sequence[Change]]] | None = None,
         change: Callable[[Account], Account] | None = None,
-    ) -> Ended:
+    ) -> Committed:
         """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
         account in the same transaction (disabling it, say), and what `also` gives for the account happens in it. Raises
         `NotFound`, and what `also` raises.
@@ -568,18 +568,17 @@ class Authority(Issuer):
                 done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *more, Log(record))
             except Conflict:
                 continue
-            return ended(done)
+            return done
         raise Unavailable("ending all sessions kept losing races")
 
-    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Ended:
+    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Committed:
         """End every session and every token of every account. The way back in is a new proof, for the caller too.
 
         It goes from account to account, by their epochs: what started before the call ends, and so does what starts
         while it runs, unless its account was done by then or was created meanwhile. A call that was cut off has ended
         what it came to; called again, it ends the rest. The fence of the last covers all. Raises `Unavailable`.
         """
-        done = await self.fencing.nothing_left()
-        count, after = 0, ""
+        done, after = await self.fencing.nothing_left(), ""
         while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
             now = self.clock()
             changes: list[Change] = []
@@ -590,20 +589,15 @@ class Authority(Issuer):
                 )
                 changes += [Swap(raised), *self.ending_all(raised, reason, now), Log(record)]
             try:
-                found = [ended(await self.store.commit(*changes))]
+                found = [await self.store.commit(*changes)]
             except Conflict:  # one of them changed meanwhile: each by itself, for as often as that takes
                 found = []
                 for account in page:
                     with suppress(NotFound):
                         found.append(await self.end_all(account.subject, client=client, actor=actor, reason=reason))
-            for each in found:
-                count += each.count
-                longest = max(done.longest_lease, each.longest_lease)
-                # Where another log began meanwhile, what was done before may be lost, and the fence must say so.
-                last = each if each.log_epoch == done.log_epoch else done
-                done = replace(last, longest_lease=longest)
+            done = as_one([done, *found])
             after = page[-1].subject
-        return replace(done, count=count)
+        return done
 
     async def _is_over(self, subject: str, epoch: int) -> bool:
         """Tell whether somebody else has ended everything that a subject had at an epoch of his account. The epoch's
@@ -614,7 +608,7 @@ class Authority(Issuer):
         await self.fencing.follow()
         return self.log.covers(Named(subject, epoch, None, "", "", ""))
 
-    async def end_others(self, subject: str, keep: str, *, client: Client) -> Ended:
+    async def end_others(self, subject: str, keep: str, *, client: Client) -> Committed:
         """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
         nothing.
 
@@ -638,7 +632,7 @@ class Authority(Issuer):
                     )
                 except Conflict:
                     continue
-                return ended(done)
+                return done
             others = [
                 _Leaving(s, account, "ended_by_owner")
                 for s in found
@@ -651,10 +645,10 @@ class Authority(Issuer):
                 done = await self.store.commit(*changes)
             except Conflict:
                 continue
-            return ended(done, len(others))
+            return replace(done, count=len(others))
         raise Unavailable("ending the other sessions kept losing races")
 
-    async def end_named(self, claims: Claims, *, client: Client) -> Ended:
+    async def end_named(self, claims: Claims, *, client: Client) -> Committed:
         """End what an access token names: its session, or itself if it is stateless. Idempotent.
 
         A session whose row was deleted since is as ended as can be: that is success, and counts 0.
@@ -666,7 +660,7 @@ class Authority(Issuer):
         except NotFound:
             return await self.fencing.nothing_left()
 
-    async def end_token(self, claims: Claims, *, client: Client) -> Ended:
+    async def end_token(self, claims: Claims, *, client: Client) -> Committed:
         """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
         for _ in range(ENDINGS):
             await self.fencing.follow()
@@ -692,7 +686,7 @@ class Authority(Issuer):
                 done = await self.store.commit(*changes, Log(record))
             except Conflict:
                 continue
-            return ended(done, 1)
+            return replace(done, count=1)
         raise Unavailable("ending the token kept losing races")
 
     async def _ending(
@@ -764,11 +758,11 @@ class Authority(Issuer):
         if session is None:
             access, expires_in, _ = await self._sign(raised, None, verified, client_id, "", now, self.policy.access_for)
             done = await self.store.commit(*changes)
-            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in, ended=ended(done))
+            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in, ended=done)
         fresh, token = sessions.renew(session, verified, now)
         done = await self.store.commit(*changes, Swap(fresh))
         signed_in = await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
-        return replace(signed_in, ended=ended(done))
+        return replace(signed_in, ended=done)
 
     def forget_remembered(self) -> None:
         """Look every session up again: after a change that no entry of the log tells of."""

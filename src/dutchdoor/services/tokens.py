@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from dutchdoor.errors import (
     Conflict,
     InvalidToken,
@@ -34,8 +36,8 @@ from dutchdoor.model.policy import Policy
 from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
-from dutchdoor.services.fencing import Ended, Fencing, ended
-from dutchdoor.stores.base import Add, Log, Revoke, Store, Swap
+from dutchdoor.services.fencing import Fencing
+from dutchdoor.stores.base import Add, Committed, Log, Revoke, Store, Swap
 
 __all__ = ["RACES", "ClaimsHook", "Issuer"]
 
@@ -282,7 +284,7 @@ class Issuer:
             await self._read_ring(now, force=True)
         raise Unavailable("making a key kept losing races")
 
-    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Ended:
+    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Committed:
         """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
         `NotFound`.
         """
@@ -301,7 +303,7 @@ class Issuer:
             except Conflict:
                 continue
             await self._read_ring(now, force=True)
-            return ended(done, 1)
+            return replace(done, count=1)
         raise Unavailable("killing the key kept losing races")
 
     async def _read_ring(self, now: float, *, force: bool = False) -> None:

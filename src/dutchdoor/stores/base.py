@@ -120,7 +120,7 @@ class End(Struct, frozen=True):
 
 
 class EndAll(Struct, frozen=True):
-    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Committed.ended` counts
+    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Committed.count` counts
     them.
     """
 
@@ -157,8 +157,8 @@ class Committed(Struct, frozen=True):
 
     seq: int
     """The highest of the log after it; 0 for an empty log."""
-    ended: int = 0
-    """How many sessions `EndAll` ended."""
+    count: int = 0
+    """How many sessions, tokens or keys it revoked: of a store, the sessions that `EndAll` ended."""
     log_epoch: int = 0
     """The log that `seq` counts in."""
     longest_lease: float = 0.0

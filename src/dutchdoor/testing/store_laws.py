@@ -498,14 +498,14 @@ async def ending_all_spares_one_and_counts(store: Store) -> None:
     theirs = a_session(bob)
     await store.commit(Add(ada), Add(bob), *map(Add, mine), Add(theirs), End(mine[0].id, "logout", NOW))
     done = await store.commit(EndAll(ada.subject, "logout_all", NOW + 1, keep=mine[4].id))
-    assert done.ended == 3
+    assert done.count == 3
     assert await store.sessions_of(ada.subject) == [mine[4]]
     assert await store.sessions_of(bob.subject) == [theirs]
     done = await store.commit(EndAll(ada.subject, "logout_all", NOW + 2), EndAll(bob.subject, "disabled", NOW))
-    assert done.ended == 2
+    assert done.count == 2
     assert (
         await store.commit(EndAll(ada.subject, "logout_all", NOW + 3), EndAll(new_id(), "disabled", NOW))
-    ).ended == 0
+    ).count == 0
     found = await store.session(mine[2].id)
     assert found == (replace(mine[2], ended_at=NOW + 1, end_reason="logout_all", revision=1), ada)
 
@@ -972,7 +972,7 @@ async def a_removed_account_leaves_no_session_behind(store: Store) -> None:
         assert await store.sessions_of(ada.subject) == []
         assert await is_refused(store, Swap(session))
         assert await is_refused(store, Add(session)), "its id is still taken"
-        assert (await store.commit(EndAll(ada.subject, "deleted", NOW))).ended == 0
+        assert (await store.commit(EndAll(ada.subject, "deleted", NOW))).count == 0
         await store.commit(*([] if await store.account(ada.subject) else [Add(ada)]))
 
 

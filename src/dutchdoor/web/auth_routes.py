@@ -14,10 +14,11 @@ from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.session_cache import GENERATION
-from dutchdoor.services.sessions import Ended, SignedIn
+from dutchdoor.services.sessions import SignedIn
+from dutchdoor.stores.base import Committed
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
-from dutchdoor.web.fences import Fenced, fence, fence_of_user, wait_for
+from dutchdoor.web.fences import applied, fence, fence_of_user, status_of, wait_for
 from dutchdoor.web.headers import CLEAR_SITE_DATA
 from dutchdoor.web.http import BadRequest, Header, Response, forwarded_method, json_response
 from dutchdoor.web.schemas import (
@@ -142,15 +143,15 @@ async def _sessions_of_cookies(call: Call) -> list[Session]:
 
 
 def _signed_in(
-    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fenced | None = None
+    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fence | None = None
 ) -> Response:
     session = signed_in.session
     view = SignedInView(user=user_view(signed_in.account))
     status = 200
     if fenced is not None:
-        status = fenced.status
-        headers += fenced.headers
-        view.fenced, view.fenced_in_ms = fenced.fenced, fenced.in_ms
+        status = status_of(fenced)
+        headers += applied(call)
+        view.fenced, view.fenced_in_ms = fenced.fenced, fenced.fenced_in_ms
     lives_for = 0.0
     if session is not None:
         view.session = session_view(session, session.id)
@@ -226,7 +227,7 @@ async def logout(call: Call) -> Response:
     cookie that names no sign-in because it cannot be read: nothing ends, and the browser forgets it.
     """
     authority, client = call.authority, call.observed()
-    done: Ended | None = None
+    done: Committed | None = None
     token = call.bearer()
     in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
     if token is not None:

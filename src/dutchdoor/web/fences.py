@@ -6,39 +6,25 @@ within `fenced_in_ms`. Asking for the same again gives the state of the fence. `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from dutchdoor.model.accounts import Account
-from dutchdoor.services.sessions import Ended
+from dutchdoor.stores.base import Committed
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.prefer_header import wait_of
 from dutchdoor.web.schemas import ChangedUser, Fence, user_view
 
-__all__ = ["Fenced", "fence", "fence_of_user", "wait_for"]
+__all__ = ["applied", "fence", "fence_of_user", "status_of", "wait_for"]
 
 WAIT_FOR: Final = 0.25
 """Seconds, unless the caller prefers another time. Verifiers that follow answer in milliseconds; a page that waits for
 a log-out should not wait for one that was stopped."""
 
 
-class Fenced(NamedTuple):
-    """How the fence of a revocation stands when the answer is written."""
-
-    fenced: bool
-    in_ms: int | None
-    """Milliseconds until it holds at the latest, rounded up; None: nothing bounds it."""
-    headers: tuple[Header, ...]
-
-    @property
-    def status(self) -> int:
-        return 200 if self.fenced else 202
-
-
-async def wait_for(call: Call, done: Ended) -> Fenced:
-    """Wait for the fence of what was ended, for as long as the caller would."""
+async def wait_for(call: Call, done: Committed) -> Fence:
+    """Wait for the fence of what was revoked, for as long as the caller would, and say how it stands."""
     preferred = wait_of(call.request.header_list(b"prefer"))
     fencing, watching = call.authority.fencing, call.api.fences
     started = fencing.now()
@@ -48,23 +34,28 @@ async def wait_for(call: Call, done: Ended) -> Fenced:
     finally:
         watching.waiting -= 1
     watching.told(found.state, fencing.now() - started)
-    due_in = found.due_in(fencing.now())
-    return Fenced(
-        found.fenced,
-        math.ceil(due_in * 1000) if math.isfinite(due_in) else None,
-        () if preferred is None else ((b"preference-applied", b"wait=%d" % preferred),),
-    )
+    return Fence(found.fenced, found.due_in_ms(fencing.now()))
 
 
-async def fence_of_user(call: Call, done: Ended, account: Account, headers: Sequence[Header] = ()) -> Response:
-    """Answer a call that changed an account, and thereby ended something."""
-    fenced = await wait_for(call, done)
-    shown = ChangedUser(user_view(account), fenced.fenced, fenced.in_ms)
-    return json_response(fenced.status, shown, (*headers, *fenced.headers))
+def status_of(shown: Fence) -> int:
+    return 200 if shown.fenced else 202
 
 
-async def fence(call: Call, done: Ended, headers: Sequence[Header] = ()) -> Response:
-    """Answer a call that ended something."""
-    fenced = await wait_for(call, done)
-    shown = Fence(fenced.fenced, fenced.in_ms, done.count)
-    return json_response(fenced.status, shown, (*headers, *fenced.headers))
+def applied(call: Call) -> tuple[Header, ...]:
+    """The preference that was kept to, if there was one."""
+    preferred = wait_of(call.request.header_list(b"prefer"))
+    return () if preferred is None else ((b"preference-applied", b"wait=%d" % preferred),)
+
+
+async def fence_of_user(call: Call, done: Committed, account: Account, headers: Sequence[Header] = ()) -> Response:
+    """Answer a call that changed an account, and thereby revoked something."""
+    found = await wait_for(call, done)
+    shown = ChangedUser(user_view(account), found.fenced, found.fenced_in_ms)
+    return json_response(status_of(found), shown, (*headers, *applied(call)))
+
+
+async def fence(call: Call, done: Committed, headers: Sequence[Header] = ()) -> Response:
+    """Answer a call that revoked something."""
+    shown = await wait_for(call, done)
+    shown.ended = done.count
+    return json_response(status_of(shown), shown, (*headers, *applied(call)))

@@ -14,9 +14,9 @@ from msgspec import Struct
 from dutchdoor.errors import InvalidToken, NotAuthenticated
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
-from dutchdoor.services.sessions import Ended
+from dutchdoor.stores.base import Committed
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.fences import wait_for
+from dutchdoor.web.fences import applied, wait_for
 from dutchdoor.web.http import BadRequest, OAuthRefused, Response, json_response
 from dutchdoor.web.schemas import Fence
 
@@ -154,7 +154,7 @@ async def revoke(call: Call) -> Response:
     client_id = await _client_of(call)
     client = call.observed()
     now, limits = call.authority.clock(), call.directory.limits
-    done: Ended | None = None
+    done: Committed | None = None
     try:
         if text.startswith("ddr1_"):
             session = await call.authority.holder(text, even_ended=True)
@@ -168,9 +168,8 @@ async def revoke(call: Call) -> Response:
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, client.networks), now)
     # What is not there, or not this client's, looks like what ended a moment ago.
-    fenced = await wait_for(call, done or await call.authority.fencing.nothing_left())
-    shown = Fence(fenced.fenced, fenced.in_ms)
-    return json_response(200, shown, fenced.headers)
+    shown = await wait_for(call, done or await call.authority.fencing.nothing_left())
+    return json_response(200, shown, applied(call))
 
 
 ROUTES = (

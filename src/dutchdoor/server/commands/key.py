@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import click
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
@@ -15,10 +16,21 @@ from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_stat
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import encode
 from dutchdoor.model.master_key import MasterKey
-from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, ask_first, settings_from, with_auth, with_settings
+from dutchdoor.server.options import (
+    ACTOR,
+    NOBODY,
+    as_json,
+    ask_first,
+    no_wait,
+    say_fence,
+    settings_from,
+    wait_for,
+    with_auth,
+    with_settings,
+)
 from dutchdoor.server.terminal import instant, print_json, print_table, say, write
 from dutchdoor.stores.base import Log, Swap
+from dutchdoor.web.schemas import Fence
 
 __all__ = ["key"]
 
@@ -112,7 +124,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
             text = f"There is no key {kid[:100]!a}."
             raise NotFound(text, message=text)
 
-    async def work(auth: Auth) -> tuple[int, Fenced]:
+    async def work(auth: Auth) -> tuple[int, Fence]:
         await look(auth)
         done = await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)
         return done.seq, await wait_for(auth, done, no_wait=no_wait)
@@ -121,7 +133,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
         ask_first(settings, "Every access token it signed is refused from now on. Go on?", look)
     seq, fenced = with_auth(settings, work)
     if as_json:
-        print_json({"kid": kid, "state": "revoked", "seq": seq, **fenced.view()})
+        print_json({"kid": kid, "state": "revoked", "seq": seq, **to_builtins(fenced)})
     else:
         write(f"{kid} is dead.")
         say_fence(fenced)

@@ -5,23 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotFound
 from dutchdoor.model.sessions import Session
-from dutchdoor.server.fences import Fenced, as_one, no_wait, say_fence, wait_for
 from dutchdoor.server.options import (
     ACTOR,
     NOBODY,
     as_json,
     ask_first,
     find_account,
+    no_wait,
+    say_fence,
     settings_from,
+    wait_for,
     with_auth,
     with_settings,
 )
 from dutchdoor.server.terminal import instant, print_json, print_table, write
-from dutchdoor.services.sessions import Ended
+from dutchdoor.services.fencing import as_one
+from dutchdoor.stores.base import Committed
+from dutchdoor.web.schemas import Fence
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
 
@@ -107,11 +112,11 @@ def end(
     if everybody and not yes:
         ask_first(settings, "Every person and every program is signed out, and has to sign in again. Go on?")
 
-    async def work(auth: Auth) -> tuple[int, Fenced]:
+    async def work(auth: Auth) -> tuple[int, Fence]:
         done = await ended(auth)
         return done.count, await wait_for(auth, done, no_wait=no_wait)
 
-    async def ended(auth: Auth) -> Ended:
+    async def ended(auth: Auth) -> Committed:
         if everybody:
             return await auth.authority.end_everything(client=NOBODY, actor=ACTOR)
         if who:
@@ -129,7 +134,7 @@ def end(
 
     count, fenced = with_auth(settings, work)
     if as_json:
-        print_json({"ended": count, **fenced.view()})
+        print_json({"ended": count, **to_builtins(fenced)})
     else:
         write(f"Ended {count} session" + ("." if count == 1 else "s."))
         say_fence(fenced)

@@ -6,13 +6,25 @@ import sys
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.accounts import Account
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
-from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, find_account, settings_from, with_auth, with_settings
+from dutchdoor.server.options import (
+    ACTOR,
+    NOBODY,
+    as_json,
+    find_account,
+    no_wait,
+    say_fence,
+    settings_from,
+    wait_for,
+    with_auth,
+    with_settings,
+)
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
+from dutchdoor.web.schemas import Fence
 
 __all__ = ["user"]
 
@@ -160,14 +172,22 @@ def show(user: str, *, as_json: bool, **options: Any) -> None:
 def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Bar an account, and end all it holds: sessions, refresh tokens and access tokens."""
 
-    async def work(auth: Auth) -> tuple[Account, int, Fenced]:
+    async def work(auth: Auth) -> tuple[Account, int, Fence]:
         account = await find_account(auth, user)
         done = await auth.directory.disable(account.subject, client=NOBODY, actor=ACTOR)
         return account, done.count, await wait_for(auth, done, no_wait=no_wait)
 
     account, count, fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json({"id": account.subject, "status": "disabled", "ended": count, **fenced.view()})
+        print_json(
+            {
+                "id": account.subject,
+                "status": "disabled",
+                "ended": count,
+                "fenced": fenced.fenced,
+                "fenced_in_ms": fenced.fenced_in_ms,
+            }
+        )
     else:
         write(f"{account.address or account.subject} is disabled; {_sessions(count)} ended.")
         say_fence(fenced)
@@ -205,14 +225,14 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
     if none == bool(roles):
         raise click.UsageError("Name the roles the account shall have, or --none.")
 
-    async def work(auth: Auth) -> tuple[Account, Fenced]:
+    async def work(auth: Auth) -> tuple[Account, Fence]:
         account = await find_account(auth, user)
         changed, done = await auth.directory.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
         return changed, await wait_for(auth, done, no_wait=no_wait)
 
     account, fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json({**view(account), **fenced.view()})
+        print_json({**view(account), **to_builtins(fenced)})
     else:
         write(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
         if account.roles and account.address and account.email_verified_at is None:

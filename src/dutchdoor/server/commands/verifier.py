@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, NotFound
@@ -15,11 +16,20 @@ from dutchdoor.model.ids import new_id
 from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
 from dutchdoor.revocation.messages import MAX_SEQ
 from dutchdoor.revocation.node_messages import LogHead, Rows
-from dutchdoor.server.fences import Fenced, no_wait, say_fence, wait_for
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import (
+    ACTOR,
+    NOBODY,
+    as_json,
+    no_wait,
+    say_fence,
+    settings_from,
+    wait_for,
+    with_auth,
+    with_settings,
+)
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
-from dutchdoor.services.fencing import ended
 from dutchdoor.stores.base import Add, Log, Remove, Revoke
+from dutchdoor.web.schemas import Fence
 from dutchdoor.web.verifiers import removal_of
 
 __all__ = ["verifier"]
@@ -114,7 +124,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
 def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Remove a verifier key: its polls are refused from now on, and its leases have run out when this is fenced."""
 
-    async def work(auth: Auth) -> Fenced:
+    async def work(auth: Auth) -> Fence:
         row = next((key for key in await auth.store.verifier_keys() if key.name == name), None)
         if row is None:
             text = f"There is no verifier {name[:64]!a}."
@@ -122,11 +132,11 @@ def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
         now = auth.authority.clock()
         record = event("verifier_removed", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
         done = await auth.store.commit(Remove(row), Revoke(removal_of(row, now)), Log(record))
-        return await wait_for(auth, ended(done, 0), no_wait=no_wait)
+        return await wait_for(auth, done, no_wait=no_wait)
 
     fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json({"name": name, "removed": True, **fenced.view()})
+        print_json({"name": name, "removed": True, **to_builtins(fenced)})
     else:
         write("Removed.")
         say_fence(fenced)
