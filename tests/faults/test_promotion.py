@@ -194,7 +194,7 @@ async def test_i15_one_promotion_after_the_other(tmp_path: Path) -> None:
 BROKEN = {
     "nothing is ended again": "import dutchdoor.services.fencing as f; f.Fencing._mend = lambda self: None",
     "the store is believed": """
-import asyncio, dutchdoor.authority as a, dutchdoor.fencing as f
+import asyncio, dutchdoor.services.sessions as a, dutchdoor.services.fencing as f
 a.Authority._session = lambda self, id: self.store.session(id)
 tries = f.Fencing._try_again
 async def later(self, lost):

@@ -54,7 +54,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 class Level(Struct, frozen=True, kw_only=True):
-    """How full one bucket of a limit is. What `tat` means is said in `dutchdoor.limits`."""
+    """How full one bucket of a limit is. What `tat` means is said in `dutchdoor.model.rate_limits`."""
 
     key: str
     tat: float
