@@ -380,3 +380,54 @@ async def test_o13_nobody_signs_in_in_the_name_of_a_client_with_a_secret(world: 
         assert (await world.call("POST", "/auth/login", json=body, headers=headers)).status == 401
     assert (await world.call("POST", "/auth/login", json=body, headers=[basic(mine)])).status == 200
     assert (await world.call("POST", "/auth/login", json={**body, "client_id": public[0]})).status == 200
+
+
+async def test_o13_every_door_for_refresh_tokens_asks_for_the_clients_secret(world: World) -> None:
+    """A refresh token of a client with a secret is worth nothing without it: not at refreshing, not at log-out, in the
+    body or in the cookie, and a sign-in beside it ends nothing. With the secret each of them works.
+    """
+    await world.register()
+    mine, other = await world.add_client(), await world.add_client()
+    wrong = ([], [basic(other)], [basic((mine[0], other[1]))])
+    program = await signed_in(world, mine)
+    token, refresh_cookie = {"refresh_token": program.refresh}, f"__Host-dd_refresh={program.refresh}"
+    csrf = ("x-csrf-token", (await world.call("GET", "/auth/csrf", cookie=refresh_cookie)).json["csrf_token"])
+    for proof in wrong:
+        for path, body in (("/auth/logout", token), ("/auth/refresh", {**token, "client_id": mine[0]})):
+            assert (await world.call("POST", path, json=body, headers=proof)).status == 401, path
+        for path in ("/auth/logout", "/auth/refresh"):
+            body = {"client_id": mine[0]}
+            answer = await world.call("POST", path, json=body, cookie=refresh_cookie, headers=[*proof, csrf])
+            assert (answer.status, answer.set_cookies()) == (401, []), path
+    login = {"email": ADA, "password": PASSWORD, "mode": "session"}
+    assert (await world.call("POST", "/auth/login", json=login, cookie=refresh_cookie)).status == 200
+    assert (await program.me()).status == 200, "no door was open"
+
+    named = {**token, "client_id": mine[0]}
+    answer = await world.call("POST", "/auth/refresh", json=named, headers=[basic(mine)])
+    assert answer.status == 200
+    token = {"refresh_token": answer.json["refresh_token"]}
+    done = await world.call("POST", "/auth/logout", json=token, headers=[basic(mine)])
+    assert (done.status, done.json["ended"]) == (200, 1)
+    assert (await program.me()).status == 401
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "jwt"])
+async def test_o13_no_new_tokens_for_a_client_that_did_not_prove_itself(world: World, mode: str) -> None:
+    """A stolen access token of a client with a secret, and even the password with it, give no new tokens of this
+    client: neither proving the password again nor changing it does. The client's own new sign-in gives them.
+    """
+    await world.register()
+    mine, public = await world.add_client(), await world.add_client(public=True)
+    for service, works in ((mine, False), (public, True)):
+        body = {"email": ADA, "password": PASSWORD, "mode": mode, "client_id": service[0]}
+        headers = [basic(service)] if service is mine else []
+        access = (await world.call("POST", "/auth/login", json=body, headers=headers)).json["access_token"]
+        again = await world.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}, bearer=access)
+        change = {"current_password": PASSWORD, "new_password": PASSWORD + " 8"}
+        access = again.json["access_token"] if works else access
+        changed = await world.call("POST", "/auth/password", json=change, bearer=access)
+        assert (again.status, changed.status) == ((200, 200) if works else (401, 401))
+        assert works == ("access_token" in changed.json)
+        if not works:
+            assert (await world.call("GET", "/auth/me", bearer=access)).status == 200, "and nothing ended"

@@ -307,6 +307,11 @@ async def test_j11_the_audience_is_us(bench: Bench) -> None:
     assert (await bench.ask(bench.sign(aud=["https://other.example.com", ours]))).status == 200
 
 
+async def test_j30_a_bound_token_is_refused_at_every_door(bench: Bench) -> None:
+    """A token of ours with `cnf` is refused as a bearer at every endpoint, and inactive for introspection."""
+    await bench.refuse(bench.sign(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}), bench.sign(cnf=None))
+
+
 async def test_j12_only_an_access_token_is_one(bench: Bench) -> None:
     """A token of another type, signed by the very same key, is none: typ is `at+jwt`."""
     types: list[Any] = [

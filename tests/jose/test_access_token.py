@@ -594,3 +594,12 @@ def test_the_limits_are_those_of_the_documentation() -> None:
     assert MAX_TOKEN - 8 < len(token(note=note)) <= MAX_TOKEN
     assert verifier()(token(note=note))
     refused(token(note=note + "x" * 8))
+
+
+@pytest.mark.parametrize(
+    "cnf", [{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}, {"x5t#S256": "x"}, {}, None, ""]
+)
+def test_j30_a_token_bound_to_a_key_is_no_bearer_token(cnf: Any) -> None:
+    """A token with `cnf` is refused, whatever is in it: no proof of its key is checked."""
+    assert "bound to a key" in refused(token(cnf=cnf))
+    assert verifier()(token(extra="cnf")).extra == {"extra": "cnf"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 import threading
 import time
@@ -46,6 +48,16 @@ def test_bytes_are_as_good_as_text(authority: Standin, following: Make) -> None:
     """A header may come as bytes."""
     verifier = following()
     assert verifier(authority.token().encode()).subject == "ada"
+
+
+def test_j30_a_token_bound_to_a_key_is_refused(authority: Standin, following: Make) -> None:
+    """A verifier refuses a token with `cnf` and asks nobody about it: it checks no proof of the key."""
+    verifier = following()
+    members = json.loads(base64.urlsafe_b64decode(authority.token().split(".")[1] + "=="))
+    bound = sign(json.dumps({**members, "cnf": {"jkt": "x"}}).encode(), authority.keys[0], typ="at+jwt")
+    with pytest.raises(InvalidToken):
+        verifier(bound)
+    assert authority.asked[ASK] == 0
 
 
 def test_what_was_ended_is_refused_when_the_fence_holds(authority: Standin, following: Make) -> None:

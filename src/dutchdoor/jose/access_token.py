@@ -147,6 +147,9 @@ class AccessTokenVerifier:
             raise InvalidToken("issued in the future")
         if exp < iat:
             raise InvalidToken("expired before it was issued")
+        if claims.extra and "cnf" in claims.extra:
+            # Bound to a key (RFC 7800): as a mere bearer token it would be worth something to a thief.
+            raise InvalidToken("bound to a key whose proof is not checked here")
         if exp - iat > self.longest:
             raise InvalidToken("lives longer than any token of this issuer")
         if nbf is not None and not nbf <= now + leeway:

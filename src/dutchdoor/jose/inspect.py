@@ -164,6 +164,8 @@ def _claims(claims: dict[str, Any], now: float, leeway: float) -> Iterable[Findi
             yield Finding("wrong", "It expires before it was issued.")
         elif iat is not None and exp - iat > _LONG_LIFE:
             yield Finding("warning", f"It lives for {_span(exp - iat)}: unless revoked, a thief has it that long.")
+    if "cnf" in claims:
+        yield Finding("wrong", "'cnf' binds it to a key (RFC 7800). No proof of such a key is checked here.")
     if "sid" not in claims:
         yield Finding("says", "No 'sid': a stateless token. It can be revoked by its 'jti' or for the whole subject.")
 

@@ -111,6 +111,21 @@ async def _client_for(call: Call, client_id: str) -> str:
     return client_id
 
 
+async def _check_client(call: Call, client_id: str) -> None:
+    """Let a request act for a client: the one of our own pages, one without a secret, or one that proves itself by HTTP
+    Basic. At every endpoint that takes or renews what a client was given, or a token that was stolen from a client with
+    a secret would be worth something without the secret.
+
+    Raises:
+        NotAuthenticated: the client has a secret and did not prove it, or it was removed.
+    """
+    if client_id == call.authority.client_id:
+        return
+    registered = await call.authority.store.client(client_id)
+    if registered is None or (registered.confidential and (await call.api.service(call)).id != client_id):
+        raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
+
+
 def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
     """Where the refresh token goes. Raises `CrossSite` when a page that is not listed asks for it in the body."""
     if mode != "hybrid":
@@ -138,7 +153,9 @@ async def _sessions_of_cookies(call: Call) -> list[Session]:
             held.append(await call.authority.bearer_of(call.presented.session))
     if call.presented.refresh is not None:
         with suppress(NotAuthenticated):
-            held.append(await call.authority.holder(call.presented.refresh))
+            session = await call.authority.holder(call.presented.refresh)
+            await _check_client(call, session.client_id)
+            held.append(session)
     return held
 
 
@@ -180,12 +197,7 @@ async def renew(call: Call) -> Response:
     if transport == "cookie":
         call.check_csrf(session_id)
     client_id = call.body.client_id if call.body is not None and call.body.client_id is not UNSET else ""
-    if client_id and client_id != call.authority.client_id:
-        registered = await call.authority.store.client(client_id)
-        if registered is None or registered.confidential:
-            # Here nobody proves to be a client: one that has a secret exchanges at /oauth2/token, or a stolen refresh
-            # token of its would need none.
-            raise InvalidToken("this client must authenticate, at /oauth2/token")
+    await _check_client(call, client_id or call.authority.client_id)
     limits = call.directory.limits
     now = call.authority.clock()
     try:
@@ -234,6 +246,7 @@ async def logout(call: Call) -> Response:
         done = await authority.end_named(await authority.claims_of_any_age(token), client=client)
     if in_body is not None:
         holder = await authority.holder(in_body, even_ended=True)
+        await _check_client(call, holder.client_id)
         done = await authority.end(holder.id, client=client, actor=holder.subject)
     for cookie, find in ((call.presented.session, authority.bearer_of), (call.presented.refresh, authority.holder)):
         if cookie is None:
@@ -241,6 +254,8 @@ async def logout(call: Call) -> Response:
         session = await find(cookie, even_ended=True)
         if token is None and in_body is None:
             call.check_csrf(session.id)
+        if session.mode == "hybrid":
+            await _check_client(call, session.client_id)
         done = await authority.end(session.id, client=client, actor=session.subject)
     if done is None:
         if call.presented.doubt is None:
@@ -326,6 +341,7 @@ async def csrf(call: Call) -> Response:
 
 async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
+    await _check_client(call, call.required.principal.client_id)
     account, session = await call.holding()
     signed_in, mark = await call.directory.change_password(
         account,
@@ -343,6 +359,7 @@ async def change_password(call: Call) -> Response:
 
 async def reauthenticate(call: Call) -> Response:
     body: Reauthentication = call.body
+    await _check_client(call, call.required.principal.client_id)
     account, session = await call.holding()
     signed_in = await call.directory.reauthenticate(
         account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
