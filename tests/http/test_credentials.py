@@ -789,3 +789,11 @@ async def test_a06_nobody_registers_where_people_are_invited(registration: Liter
         await root.login(made.email or "")
         invited = await root.call("POST", "/admin/api/accounts", json={"email": "ada@example.com"})
         assert invited.status == (201 if registration == "invite" else 403)
+
+
+@pytest.mark.parametrize("name", ["x\0y", "x\x1b[2J", "x\u202ey"])
+async def test_a05_the_api_refuses_the_names_that_an_import_refuses(world: World, name: str) -> None:
+    """Registering with a control or bidirectional character in the name is 422, and names the field."""
+    body = {"email": "ada@example.com", "password": PASSWORD, "name": name}
+    answer = await world.call("POST", "/auth/register", json=body)
+    assert (answer.status, answer.json["field"]) == (422, "name")

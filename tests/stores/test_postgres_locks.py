@@ -71,9 +71,13 @@ async def test_a04_two_who_take_a_role_from_the_last_two_wait_for_each_other(pos
         for store in stores:
             await store.open()
         await stores[0].commit(Add(one), Add(two))
-        await stores[1].account("warm")
+        await asyncio.gather(*(store.commit(Log(an_event())) for store in stores for _ in range(4)))
         connection = await asyncpg.connect(postgres_url)
         await connection.execute(SLOW)
+        # Both have looked before either is committed.
+        await connection.execute(
+            "CREATE TRIGGER slow AFTER INSERT ON dutchdoor.events FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
         await connection.close()
         outcomes = await asyncio.gather(
             stores[0].commit(Swap(replace(one, roles=())), ExpectRole("admin"), Log(an_event())),

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_ordered_id
+from dutchdoor.model.unicode_text import shown
 
 __all__ = ["AuditEvent", "EventName", "Outcome", "event"]
 
@@ -68,9 +69,9 @@ def event(
         subject=subject,
         actor=actor,
         session_id=session_id,
-        client_id=client_id,
+        client_id=shown(client_id),
         address=client.address,
         country=client.country,
         device=client.device,
-        detail=detail[:200],
+        detail=shown(detail[:200]),
     )

@@ -18,6 +18,8 @@ from typing import Protocol
 
 import msgspec
 
+from dutchdoor.model.unicode_text import shown
+
 __all__ = ["Client", "CountryReader", "Device", "DeviceReader", "network_of", "networks_of", "observe"]
 
 USER_AGENT_AT_MOST = 512
@@ -55,7 +57,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def device(self) -> str:
-        return self.devices.read(self.user_agent).name
+        return shown(self.devices.read(self.user_agent).name)
 
     @property
     def fingerprint(self) -> str:
@@ -83,11 +85,9 @@ class CountryReader(Protocol):
 def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: CountryReader) -> Client:
     """Describe the client behind a request. `address` is the one we believe, after the configured proxies."""
     # Cut before it is parsed or stored, and freed of control characters: this text reaches terminals and log lines.
-    kept = user_agent[:USER_AGENT_AT_MOST]
-    if not kept.isprintable():
-        kept = "".join(c if c.isprintable() else " " for c in kept)
+    kept = shown(user_agent[:USER_AGENT_AT_MOST])
     address = _plain(address)
-    return Client(address=address, country=countries.country(address), user_agent=kept, devices=devices)
+    return Client(address=address, country=shown(countries.country(address)), user_agent=kept, devices=devices)
 
 
 def network_of(address: str) -> str:

@@ -27,10 +27,10 @@ from msgspec import Struct
 
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.email_address import canonical
+from dutchdoor.model.unicode_text import check_name
 
 __all__ = ["Incoming", "Refused", "read_lines"]
 
-NAME_AT_MOST = 200
 LINE_AT_MOST = 64 * 1024
 
 OWN = frozenset({"email", "password_hash", "name", "roles", "verified", "disabled"})
@@ -259,7 +259,7 @@ def _own(line: int, email: str, row: Row) -> Incoming:
         line=line,
         email=email,
         password_hash=_text(row, "password_hash") or None,
-        name=_name(_text(row, "name")),
+        name=check_name(_text(row, "name")),
         roles=_roles(row.get("roles")),
         verified=_switch(row, "verified"),
         disabled=_switch(row, "disabled"),
@@ -274,7 +274,7 @@ def _django(line: int, email: str, row: Row) -> Incoming:
         email=email,
         # "!" and random letters is how Django writes that there is no password.
         password_hash=None if not encoded or encoded.startswith("!") else encoded,
-        name=_name(name or _text(row, "username")),
+        name=check_name(name or _text(row, "username")),
         roles=(),
         verified=False,
         disabled=not _switch(row, "is_active", default=True),
@@ -287,7 +287,7 @@ def _fastapi_users(line: int, email: str, row: Row) -> Incoming:
         line=line,
         email=email,
         password_hash=_text(row, "hashed_password") or None,
-        name=_name(_text(row, "name")),
+        name=check_name(_text(row, "name")),
         roles=(),
         verified=_switch(row, "is_verified"),
         disabled=not _switch(row, "is_active", default=True),
@@ -308,7 +308,7 @@ def _keycloak(line: int, email: str, row: Row) -> Incoming:
         line=line,
         email=email,
         password_hash=_keycloak_hash(passwords[0]) if passwords else None,
-        name=_name(name or _text(row, "username")),
+        name=check_name(name or _text(row, "username")),
         roles=(),
         verified=_switch(row, "emailverified"),
         disabled=not _switch(row, "enabled", default=True),
@@ -366,12 +366,6 @@ def _text(row: Row, column: str) -> str:
     if not value.isprintable() or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
         raise InvalidInput(f"{column} holds a line break, a control character, or what is not UTF-8")
     return value
-
-
-def _name(name: str) -> str:
-    if len(name) > NAME_AT_MOST:
-        raise InvalidInput(f"name has more than {NAME_AT_MOST} characters")
-    return name
 
 
 def _roles(value: object) -> tuple[str, ...]:

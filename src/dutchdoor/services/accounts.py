@@ -52,6 +52,7 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Bucket, Limits, Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
+from dutchdoor.model.unicode_text import check_name
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.tokens import RACES
 from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, ExpectRole, Forgive, Log, Remove, Swap, Take
@@ -137,6 +138,7 @@ class Directory:
             raise RegistrationClosed(f"registration is by {self.policy.registration}")
         key = canonical(email)
         await self._take(by_address(self.limits.register_by_address, client.networks))
+        name = check_name(name)
         password = await self._acceptable(password, key, name)
         if not self.policy.require_verified_email:
             encoded = await self.hasher.hash(password)
@@ -181,7 +183,7 @@ class Directory:
     ) -> Account:  # fmt: skip
         """`registration` is the proof of the browser, for an account that expires unless its address is verified."""
         now = self.clock()
-        account = new_account(address=email, name=name, now=now, roles=roles, verified=verified)
+        account = new_account(address=email, name=check_name(name), now=now, roles=roles, verified=verified)
         if disabled:
             account = replace(account, status="disabled")
         changes: list[Change] = [Add(account), *also]

@@ -12,6 +12,7 @@ from dutchdoor.errors import NotFound
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
+from dutchdoor.model.unicode_text import check_name
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
 from dutchdoor.stores.base import Add, Log, Remove
@@ -33,11 +34,12 @@ def client() -> None:
 @with_settings("database", "master_key")
 def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
     """Register a client. Its secret is printed once and kept nowhere."""
-    if not name.strip() or not name.isprintable() or len(name) > NAME_AT_MOST:
-        raise click.UsageError(f"A client's name is one line of at most {NAME_AT_MOST} characters.")
+    name = check_name(name, at_most=NAME_AT_MOST)
+    if not name:
+        raise click.UsageError("A client has a name.")
     secret = ClientSecret.mint(new_id())
     hashed = b"" if public else secret.hash()
-    row = RegisteredClient(id=secret.id, name=name.strip(), secret_hash=hashed, created_at=time.time())
+    row = RegisteredClient(id=secret.id, name=name, secret_hash=hashed, created_at=time.time())
 
     async def work(auth: Auth) -> None:
         now = auth.authority.clock()
