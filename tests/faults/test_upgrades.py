@@ -109,6 +109,7 @@ async def test_i15_a_restored_backup(tmp_path: Path) -> None:
             ours.nodes[0].kill()
             for leftover in ours.folder.glob("dutchdoor.db*"):
                 leftover.unlink()
+            path.touch(0o600)
             path.write_bytes((tmp_path / "backup.db").read_bytes())
             said = await asyncio.to_thread(ours.nodes[0].command, "restored", "--yes", "--json")
             assert json.loads(said)["log_epoch"] > 1

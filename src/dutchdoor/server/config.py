@@ -203,11 +203,12 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     try:
         with path.open("rb") as file:
             text = file.read(_FILE_AT_MOST + 1)
-        if len(text) > _FILE_AT_MOST:
-            raise Misconfigured(f"The configuration file {path} is too large to be one.")
-        content = tomllib.loads(text.decode())
     except OSError as exc:
         raise Misconfigured(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
+    if len(text) > _FILE_AT_MOST:
+        raise Misconfigured(f"The configuration file {path} is too large to be one.")
+    try:
+        content = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         # The parser's message quotes a place, not the value there.
         place = re.search(r"\(at .*\)\Z", str(exc))
