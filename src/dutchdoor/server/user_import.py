@@ -8,8 +8,8 @@ names tell which.
 Flask-Security's user table is refused by name: it hashes an HMAC of the password under a key of its own, so that no
 password would match.
 
-Rights are never guessed: whoever has them there comes without a role, and is given one by hand. Who is inactive there
-is disabled here.
+Rights are never guessed: an administrator of the other system comes without a role, and is given one by command. An
+account that is inactive there is disabled here.
 
 A file is not trusted to be what it seems. A line has a bound, a name that stands twice in one row is refused, and what
 a message repeats of a refused line is its address, if it is one: another column may hold a hash by mistake.
