@@ -392,3 +392,23 @@ def test_the_policy_holds_in_the_browser(server, tab):
     opened.goto(f"{server.origin}/")
     refused = """(source) => { try { document.body.innerHTML = source; return "ran" } catch (e) { return e.name } }"""
     assert opened.evaluate(refused, EVIL) == "TypeError"
+
+
+@pytest.mark.browser
+def test_a03_the_link_asks_for_a_password_in_another_browser(server, tab):
+    """The page of a verification link asks for nothing until the server wants a password, and sends both then."""
+    opened, complaints = tab
+    server.answer = (403, {"title": "Forbidden", "code": "another_browser", "detail": "Choose a password."})
+    opened.goto(f"{server.origin}/verify-email#{CANARY}")
+    assert not opened.is_visible("#password")
+    opened.click("section:visible button[type=submit]")
+    opened.wait_for_selector("#password:visible")
+    assert server.posts == [("/auth/email/verify", {"token": CANARY})]
+    opened.click("section:visible button[type=submit]")
+    assert len(server.posts) == 1, "the browser asks for the password before the server is asked again"
+    opened.fill("#password", "correct horse")
+    server.answer = (200, {})
+    opened.click("section:visible button[type=submit]")
+    opened.wait_for_selector(".good:visible")
+    assert server.posts[1:] == [("/auth/email/verify", {"token": CANARY, "password": "correct horse"})]
+    assert [text for text in complaints if "403" not in text] == []
