@@ -23,27 +23,51 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
     from dutchdoor.errors import DutchdoorError
+    from dutchdoor.model.http_client import Client
     from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
     from dutchdoor.model.principal import Principal, Verified
     from dutchdoor.verifier import Verifier
 
-__all__ = ["HIGH", "RELAXED", "STANDARD", "Auth", "DutchdoorError", "Policy", "Principal", "Verified", "Verifier"]
+__all__ = [
+    "HIGH",
+    "RELAXED",
+    "STANDARD",
+    "Auth",
+    "Client",
+    "DutchdoorError",
+    "Policy",
+    "Principal",
+    "Verified",
+    "Verifier",
+]
 
 _WHERE = {
     "Auth": "auth",
+    "Client": "model.http_client",
     "DutchdoorError": "errors",
-    "HIGH": "policy",
-    "Policy": "policy",
-    "Principal": "principal",
-    "RELAXED": "policy",
-    "STANDARD": "policy",
-    "Verified": "principal",
+    "HIGH": "model.policy",
+    "Policy": "model.policy",
+    "Principal": "model.principal",
+    "RELAXED": "model.policy",
+    "STANDARD": "model.policy",
+    "Verified": "model.principal",
     "Verifier": "verifier",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name when it is first asked for (PEP 562): who only checks tokens pays for nothing else."""
+    """Load a public name when it is first asked for (PEP 562): a service that only checks tokens loads nothing else.
+
+    Raises:
+        ImportError: a package of the extra `app` is not installed.
+    """
     if name not in _WHERE:
         raise AttributeError(f"module 'dutchdoor' has no attribute {name!r}")
-    return getattr(import_module(f"dutchdoor.{_WHERE[name]}"), name)
+    try:
+        module = import_module(f"dutchdoor.{_WHERE[name]}")
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("dutchdoor"):
+            raise
+        text = f"dutchdoor.{name} needs {exc.name}, which is not installed: pip install 'dutchdoor[app]'"
+        raise ImportError(text, name=exc.name) from exc
+    return getattr(module, name)
