@@ -1,6 +1,6 @@
 """A FastAPI application with accounts, log-in and pages of its own, in one file.
 
-    pip install 'dutchdoor[server]' fastapi uvicorn
+    pip install 'dutchdoor[app]' fastapi uvicorn
     python examples/fastapi_app.py
 
 Then: curl -c jar localhost:8000/auth/register --json '{"email": "ada@example.com", "password": "a door in two halves"}'

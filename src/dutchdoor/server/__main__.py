@@ -1,6 +1,6 @@
 """`python -m dutchdoor.server` is `dutchdoor`."""
 
-from dutchdoor.server.cli import main
+from dutchdoor.server import main
 
 if __name__ == "__main__":
     main()

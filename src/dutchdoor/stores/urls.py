@@ -93,5 +93,5 @@ def _member(module: str, extra: str) -> Any:
         if exc.name is None or exc.name.startswith("dutchdoor"):
             raise
         extra = {"postgresql": "postgres"}.get(extra, extra)
-        text = f"{exc.name} is not installed, which this store needs: pip install dutchdoor[{extra}]"
+        text = f"{exc.name} is not installed, which this store needs: pip install 'dutchdoor[{extra}]'"
         raise Misconfigured(text) from exc
