@@ -44,6 +44,7 @@ from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.refresh_tokens import RefreshToken, mint
 from dutchdoor.model.sessions import Session, SessionToken
+from dutchdoor.revocation.log import COALESCE_ABOVE
 from dutchdoor.services import session_cache
 from dutchdoor.services import sessions as authority_file
 from dutchdoor.services.sessions import Authority, SignedIn
@@ -125,6 +126,21 @@ async def test_each_pattern_starts_and_is_checked(over: Authority, mode: Literal
         assert (principal.subject, principal.scope, principal.auth_time) == ("alice", "read", T0)
     assert (started.session is None) is (mode == "jwt")
     assert bool(started.refresh_token) is (mode == "hybrid")
+
+
+async def test_a_sign_in_that_loses_a_race_begins_again_from_its_proof(over: Authority) -> None:
+    """A sign-in that folds the subject's revocations raises the epoch. If it then loses a race, nothing was written,
+    and its second attempt starts from the epoch of the proof.
+    """
+    old = await begin(over)
+    for _ in range(COALESCE_ABOVE):
+        ending = await begin(over)
+        await over.end(ending.session.id, client=HOME, actor="alice")  # type: ignore[union-attr]
+    losing = beside(over, Broken(over.store, at=0, how="conflict"))
+    assert old.session is not None
+    renewed = await begin(losing, replacing=[old.session])
+    assert await dead(over, old)
+    assert not await refused(over.refresh(renewed.refresh_token, HOME))
 
 
 async def test_parallel_sign_ins_share_nothing(over: Authority) -> None:

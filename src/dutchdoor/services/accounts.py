@@ -53,8 +53,8 @@ from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Bucket, Limits, Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.unicode_text import check_name
+from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.services.tokens import RACES
 from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, ExpectRole, Forgive, Log, Remove, Swap, Take
 
 __all__ = ["Directory", "Welcome", "check_roles"]
@@ -463,7 +463,10 @@ class Directory:
             RateLimited: too many guesses at the current one.
         """
         await self._take(self._guesses_inside(account, session))
-        for _ in range(RACES):
+
+        @retried(RACES, "changing the password")
+        async def once() -> tuple[SignedIn, str]:
+            nonlocal account, session
             credential = await self.store.credential(account.subject, PASSWORD)
             if credential is None:
                 await self.hasher.verify_nothing(current)
@@ -471,8 +474,8 @@ class Directory:
             if not await self.hasher.verify(current, credential.proof):
                 await self._refuse(account, client, "wrong current password")
                 raise WrongCredentials("wrong current password")
-            new = await self._acceptable(new, account.email or "", account.name, field="new_password")
-            fresh = replace(credential, proof=await self.hasher.hash(new))
+            accepted = await self._acceptable(new, account.email or "", account.name, field="new_password")
+            fresh = replace(credential, proof=await self.hasher.hash(accepted))
             now = self.clock()
             raised = replace(account, epoch=account.epoch + 1)
             changes: list[Change] = [
@@ -496,10 +499,11 @@ class Directory:
                 if again is None or not again.active:
                     raise NotAuthenticated("the account ended meanwhile") from None
                 account = again
-                continue
+                raise
             self._notify(self.letters.password_changed, account, client, now)
             return signed_in, self._marked(marks, self._digest(account.email or ""), "", fresh.proof, now)
-        raise Unavailable("changing the password kept losing races")
+
+        return await once()
 
     async def reauthenticate(
         self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
@@ -567,6 +571,7 @@ class Directory:
         )
         await self._mail(self.letters.reset_password, address, token=secret.text(), valid_for=self.policy.reset_for)
 
+    @retried(RACES, "resetting the password")
     async def reset_password(
         self,
         token: str,
@@ -584,36 +589,31 @@ class Directory:
         Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
         """
         resetting = purpose == "reset_password"
-        for _ in range(RACES):
-            stored = await self._redeem(token, purpose, client)
-            account = await self._owner(stored)
-            field = "new_password" if resetting else "password"
-            proof = await self.hasher.hash(await self._acceptable(new, account.email or "", account.name, field=field))
-            now = self.clock()
-            credential = await self.store.credential(account.subject, PASSWORD)
-            raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
-            changed: Change = (
-                Swap(replace(credential, proof=proof))
-                if credential
-                else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
-            )
-            try:
-                done = await self.store.commit(
-                    Take(stored.id),
-                    changed,
-                    Swap(raised),
-                    *self.authority.ending_all(raised, "password_reset", now),
-                    Discard(account.subject, "reset_password"),
-                    *self._verifying(account),
-                    self._forgiving(account),
-                    Log(self._event("password_reset" if resetting else "email_verified", account, client, now)),
-                )
-            except Conflict:
-                continue
-            if resetting:
-                self._notify(self.letters.password_changed, raised, client, now)
-            return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), done
-        raise Unavailable("resetting the password kept losing races")
+        stored = await self._redeem(token, purpose, client)
+        account = await self._owner(stored)
+        field = "new_password" if resetting else "password"
+        proof = await self.hasher.hash(await self._acceptable(new, account.email or "", account.name, field=field))
+        now = self.clock()
+        credential = await self.store.credential(account.subject, PASSWORD)
+        raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
+        changed: Change = (
+            Swap(replace(credential, proof=proof))
+            if credential
+            else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
+        )
+        done = await self.store.commit(
+            Take(stored.id),
+            changed,
+            Swap(raised),
+            *self.authority.ending_all(raised, "password_reset", now),
+            Discard(account.subject, "reset_password"),
+            *self._verifying(account),
+            self._forgiving(account),
+            Log(self._event("password_reset" if resetting else "email_verified", account, client, now)),
+        )
+        if resetting:
+            self._notify(self.letters.password_changed, raised, client, now)
+        return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), done
 
     # Verifying an address, and the first administrator
 
@@ -629,6 +629,7 @@ class Directory:
                 valid_for=self.policy.verify_email_for,
             )
 
+    @retried(RACES, "verifying the address")
     async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:
         """Take a mailed token as proof that the account's owner reads its address, in the browser that registered.
 
@@ -637,27 +638,22 @@ class Directory:
 
         Raises `InvalidToken`, `AnotherBrowser`, `RateLimited`.
         """
-        for _ in range(RACES):
-            stored = await self._redeem(token, "verify_email", client)
-            now = self.clock()
-            account = await self._owner(stored)
-            registration = await self.store.credential(account.subject, REGISTRATION)
-            if registration is None or not browser or not compare_digest(registration.proof, _proof_of(browser)):
-                await self._redeem(token, "verify_email", client)  # used in this moment, it opens nothing anywhere
-                raise AnotherBrowser("the link was opened in another browser than the one that registered")
-            verified = replace(account, email_verified_at=now)
-            try:
-                await self.store.commit(
-                    Take(stored.id),
-                    Swap(verified),
-                    *self._verifying(account),
-                    Log(self._event("email_verified", account, client, now)),
-                )
-            except Conflict:
-                continue
-            self.authority.forget_remembered()  # no entry of the log tells of this
-            return verified
-        raise Unavailable("verifying the address kept losing races")
+        stored = await self._redeem(token, "verify_email", client)
+        now = self.clock()
+        account = await self._owner(stored)
+        registration = await self.store.credential(account.subject, REGISTRATION)
+        if registration is None or not browser or not compare_digest(registration.proof, _proof_of(browser)):
+            await self._redeem(token, "verify_email", client)  # used in this moment, it opens nothing anywhere
+            raise AnotherBrowser("the link was opened in another browser than the one that registered")
+        verified = replace(account, email_verified_at=now)
+        await self.store.commit(
+            Take(stored.id),
+            Swap(verified),
+            *self._verifying(account),
+            Log(self._event("email_verified", account, client, now)),
+        )
+        self.authority.forget_remembered()  # no entry of the log tells of this
+        return verified
 
     @staticmethod
     def _verifying(account: Account) -> list[Change]:
@@ -734,6 +730,7 @@ class Directory:
         )
         return changed, done
 
+    @retried(RACES, "changing the account")
     async def _alter(
         self,
         subject: str,
@@ -745,27 +742,22 @@ class Directory:
         detail: str = "",
         stale: bool = False,
     ) -> tuple[Account, Committed]:
-        for _ in range(RACES):
-            account = await self.store.account(subject)
-            if account is None:
-                raise NotFound("no such account")
-            now = self.clock()
-            changed = change(account)
-            changes: list[Change] = [
-                Swap(changed),
-                Log(self._event(name, account, client, now, actor=actor, detail=detail)),
-            ]
-            if stale:
-                changes += self.authority.staling(changed, now)
-            changes += await self._keeping_an_administrator(account, without=not _administers(changed))
-            if _administers(changed):
-                changes.append(Discard("", "setup"))
-            try:
-                done = await self.store.commit(*changes)
-            except Conflict:
-                continue
-            return changed, done
-        raise Unavailable("changing the account kept losing races")
+        account = await self.store.account(subject)
+        if account is None:
+            raise NotFound("no such account")
+        now = self.clock()
+        changed = change(account)
+        changes: list[Change] = [
+            Swap(changed),
+            Log(self._event(name, account, client, now, actor=actor, detail=detail)),
+        ]
+        if stale:
+            changes += self.authority.staling(changed, now)
+        changes += await self._keeping_an_administrator(account, without=not _administers(changed))
+        if _administers(changed):
+            changes.append(Discard("", "setup"))
+        done = await self.store.commit(*changes)
+        return changed, done
 
     async def _keeping_an_administrator(self, account: Account, *, without: bool) -> list[Change]:
         """What fails in the transaction that takes the last administrator away. Raises `LastAdministrator`."""

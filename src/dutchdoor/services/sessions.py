@@ -52,8 +52,9 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesced
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.retold import ENDED_AGAIN
+from dutchdoor.services.retry import ENDINGS, RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
-from dutchdoor.services.tokens import RACES, ClaimsHook, Issuer
+from dutchdoor.services.tokens import ClaimsHook, Issuer
 from dutchdoor.stores.base import Add, Change, Committed, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
 
 __all__ = ["Authority", "ClaimsHook", "SignedIn"]
@@ -66,10 +67,6 @@ LISTED = 500
 everybody else waiting.
 """
 
-ENDINGS = 64
-"""Times an ending is decided again after losing a race. A log-out that gave up would leave somebody signed in, and
-fifty of one account at once, of which each has to raise its epoch, are all to end something.
-"""
 
 ENDED_AT_ONCE = 100
 """Accounts of which everything ends in one transaction: more would keep other writers waiting."""
@@ -152,6 +149,7 @@ class Authority(Issuer):
 
     # Starting
 
+    @retried(RACES, "starting a session")
     async def start(
         self,
         verified: Verified,
@@ -175,53 +173,48 @@ class Authority(Issuer):
             Unavailable: the store is out of reach.
         """
         client_id = client_id or self.client_id
-        for _ in range(RACES):
-            now = self.clock()
-            account = await self.store.account(verified.subject)
-            if account is None or not account.active or account.epoch != verified.epoch:
-                raise NotAuthenticated("the account changed since the proof")
-            leaving = [_Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
-            if inside is not None:
-                found = await self._live(inside.id, now)
-                if found is None:
-                    raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
-                leaving.append(_Leaving(*found))
-            if mode != "jwt":
-                leaving += await self._over_the_limit(account, leaving, now)
-            changes: list[Change] = [Expect(account.subject, verified.epoch)]
-            raised = account
-            for owner, of_his in _by_owner(leaving):
-                ends, after = await self._ending(owner, of_his, client, actor=account.subject, now=now)
-                changes += ends
-                if owner.subject == account.subject:
-                    raised = after
-            if mode != "jwt" and raised is account:
-                changes += self._in_turn(account)
-            if raised is not account:
-                # Raised in the very transaction that expects the proof's epoch: nothing came in between.
-                account, verified = raised, replace(verified, epoch=raised.epoch)
-            if mode == "jwt":
-                signed_in, record = await self._issue_stateless(account, verified, client, client_id, scope, now)
-            else:
-                session, token = sessions.start(
-                    verified,
-                    mode=mode,
-                    client=client,
-                    client_id=client_id,
-                    scope=scope,
-                    master_key_id=self.master.current.id,
-                    now=now,
-                    policy=self.policy,
-                )
-                changes.append(Add(session))
-                record = self._event("session_started", session, client, now, detail=mode)
-                signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
-            try:
-                await self.store.commit(*changes, *also, Log(record))
-            except Conflict:
-                continue
-            return signed_in
-        raise Unavailable("starting a session kept losing races")
+        now = self.clock()
+        account = await self.store.account(verified.subject)
+        if account is None or not account.active or account.epoch != verified.epoch:
+            raise NotAuthenticated("the account changed since the proof")
+        leaving = [_Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
+        if inside is not None:
+            found = await self._live(inside.id, now)
+            if found is None:
+                raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
+            leaving.append(_Leaving(*found))
+        if mode != "jwt":
+            leaving += await self._over_the_limit(account, leaving, now)
+        changes: list[Change] = [Expect(account.subject, verified.epoch)]
+        raised = account
+        for owner, of_his in _by_owner(leaving):
+            ends, after = await self._ending(owner, of_his, client, actor=account.subject, now=now)
+            changes += ends
+            if owner.subject == account.subject:
+                raised = after
+        if mode != "jwt" and raised is account:
+            changes += self._in_turn(account)
+        if raised is not account:
+            # Raised in the very transaction that expects the proof's epoch: nothing came in between.
+            account, verified = raised, replace(verified, epoch=raised.epoch)
+        if mode == "jwt":
+            signed_in, record = await self._issue_stateless(account, verified, client, client_id, scope, now)
+        else:
+            session, token = sessions.start(
+                verified,
+                mode=mode,
+                client=client,
+                client_id=client_id,
+                scope=scope,
+                master_key_id=self.master.current.id,
+                now=now,
+                policy=self.policy,
+            )
+            changes.append(Add(session))
+            record = self._event("session_started", session, client, now, detail=mode)
+            signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
+        await self.store.commit(*changes, *also, Log(record))
+        return signed_in
 
     async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
         found = await self._session(session_id)
@@ -414,7 +407,10 @@ class Authority(Issuer):
             Unavailable: the store is out of reach.
         """
         token = RefreshToken.parse(text)
-        for _ in range(RACES):
+
+        @retried(RACES, "the refresh")
+        async def once() -> SignedIn:
+            nonlocal admit
             read_at = self.clock()
             found = await self._session(token.session_id)
             now = self.clock()
@@ -434,11 +430,9 @@ class Authority(Issuer):
                 await self.store.commit(Log(record))
                 raise InvalidToken("R1: presented by another client")
             outcome = decide(session, token, client, time_of(session, now), self.policy)
-            try:
-                return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
-            except Conflict:
-                continue
-        raise Unavailable("the refresh kept losing races")
+            return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
+
+        return await once()
 
     async def _carry_out(
         self,
@@ -512,6 +506,7 @@ class Authority(Issuer):
         now = self.clock()
         return [s for s in await self.store.sessions_of(subject, limit=LISTED) if sessions.is_live(s, account, now)]
 
+    @retried(ENDINGS, "ending the session")
     async def end(
         self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
     ) -> Committed:
@@ -520,21 +515,16 @@ class Authority(Issuer):
 
         With `subject`, another's session is `NotFound`, exactly as one that never was.
         """
-        for _ in range(ENDINGS):
-            found = await self.store.session(session_id) if is_id(session_id) else None
-            if found is None or (subject is not None and found[0].subject != subject):
-                raise NotFound("no such session")
-            session, account = found
-            if session.ended_at is not None:
-                return await self.fencing.nothing_left()
-            leaving = _Leaving(session, account, reason)
-            changes, _ = await self._ending(account, [leaving], client, actor=actor, now=self.clock())
-            try:
-                done = await self.store.commit(*changes)
-            except Conflict:
-                continue  # it ended in this moment by someone else's hand, or its account changed
-            return replace(done, count=1)
-        raise Unavailable("ending the session kept losing races")
+        found = await self.store.session(session_id) if is_id(session_id) else None
+        if found is None or (subject is not None and found[0].subject != subject):
+            raise NotFound("no such session")
+        session, account = found
+        if session.ended_at is not None:
+            return await self.fencing.nothing_left()
+        leaving = _Leaving(session, account, reason)
+        changes, _ = await self._ending(account, [leaving], client, actor=actor, now=self.clock())
+        done = await self.store.commit(*changes)
+        return replace(done, count=1)
 
     async def end_all(
         self,
@@ -551,7 +541,10 @@ class Authority(Issuer):
         `NotFound`, and what `also` raises.
         """
         epoch: int | None = None
-        for _ in range(ENDINGS):
+
+        @retried(ENDINGS, "ending all sessions")
+        async def once() -> Committed:
+            nonlocal epoch
             account = await self.store.account(subject)
             if account is None:
                 raise NotFound("no such account")
@@ -564,12 +557,9 @@ class Authority(Issuer):
             name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
             record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
             more = [] if also is None else await also(account)
-            try:
-                done = await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *more, Log(record))
-            except Conflict:
-                continue
-            return done
-        raise Unavailable("ending all sessions kept losing races")
+            return await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *more, Log(record))
+
+        return await once()
 
     async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Committed:
         """End every session and every token of every account. The way back in is a new proof, for the caller too.
@@ -608,6 +598,7 @@ class Authority(Issuer):
         await self.fencing.follow()
         return self.log.covers(Named(subject, epoch, None, "", "", ""))
 
+    @retried(ENDINGS, "ending the other sessions")
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Committed:
         """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
         nothing.
@@ -615,38 +606,27 @@ class Authority(Issuer):
         Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
         that is kept are stale then, and its next refresh brings one that is not.
         """
-        for _ in range(ENDINGS):
-            now = self.clock()
-            account = await self.store.account(subject)
-            if account is None:
-                return await self.fencing.nothing_left()
-            found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
-            if len(found) > ENDED_ONE_BY_ONE + 1:
-                raised = replace(account, epoch=account.epoch + 1)
-                record = event(
-                    "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
-                )
-                try:
-                    done = await self.store.commit(
-                        Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
-                    )
-                except Conflict:
-                    continue
-                return done
-            others = [
-                _Leaving(s, account, "ended_by_owner")
-                for s in found
-                if s.id != keep and sessions.is_live(s, account, now)
-            ]
-            if not others:
-                return await self.fencing.nothing_left()
-            changes, _ = await self._ending(account, others, client, actor=subject, now=now)
-            try:
-                done = await self.store.commit(*changes)
-            except Conflict:
-                continue
-            return replace(done, count=len(others))
-        raise Unavailable("ending the other sessions kept losing races")
+        now = self.clock()
+        account = await self.store.account(subject)
+        if account is None:
+            return await self.fencing.nothing_left()
+        found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
+        if len(found) > ENDED_ONE_BY_ONE + 1:
+            raised = replace(account, epoch=account.epoch + 1)
+            record = event(
+                "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
+            )
+            return await self.store.commit(
+                Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
+            )
+        others = [
+            _Leaving(s, account, "ended_by_owner") for s in found if s.id != keep and sessions.is_live(s, account, now)
+        ]
+        if not others:
+            return await self.fencing.nothing_left()
+        changes, _ = await self._ending(account, others, client, actor=subject, now=now)
+        done = await self.store.commit(*changes)
+        return replace(done, count=len(others))
 
     async def end_named(self, claims: Claims, *, client: Client) -> Committed:
         """End what an access token names: its session, or itself if it is stateless. Idempotent.
@@ -660,34 +640,30 @@ class Authority(Issuer):
         except NotFound:
             return await self.fencing.nothing_left()
 
+    @retried(ENDINGS, "ending the token")
     async def end_token(self, claims: Claims, *, client: Client) -> Committed:
         """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
-        for _ in range(ENDINGS):
-            await self.fencing.follow()
-            if self.log.covering_token(claims) is not None:
-                return await self.fencing.nothing_left()
-            now = self.clock()
-            record = event(
-                "token_revoked",
-                now=now,
-                client=client,
-                subject=claims.sub,
-                actor=claims.sub,
-                client_id=claims.client_id,
-                detail=claims.jti,
-            )
-            # Not `exp`: what was passed on to a service has the same `jti` and another end.
-            entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
-            account = await self.store.account(claims.sub)
-            changes: list[Change] = [Revoke(entry)]
-            if account is not None:
-                changes, _ = await self._revoking(account, [entry], now)
-            try:
-                done = await self.store.commit(*changes, Log(record))
-            except Conflict:
-                continue
-            return replace(done, count=1)
-        raise Unavailable("ending the token kept losing races")
+        await self.fencing.follow()
+        if self.log.covering_token(claims) is not None:
+            return await self.fencing.nothing_left()
+        now = self.clock()
+        record = event(
+            "token_revoked",
+            now=now,
+            client=client,
+            subject=claims.sub,
+            actor=claims.sub,
+            client_id=claims.client_id,
+            detail=claims.jti,
+        )
+        # Not `exp`: what was passed on to a service has the same `jti` and another end.
+        entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
+        account = await self.store.account(claims.sub)
+        changes: list[Change] = [Revoke(entry)]
+        if account is not None:
+            changes, _ = await self._revoking(account, [entry], now)
+        done = await self.store.commit(*changes, Log(record))
+        return replace(done, count=1)
 
     async def _ending(
         self, account: Account, leaving: Sequence[_Leaving], client: Client, *, actor: str, now: float

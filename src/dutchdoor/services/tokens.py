@@ -37,14 +37,11 @@ from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.services.fencing import Fencing
+from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Committed, Log, Revoke, Store, Swap
 
-__all__ = ["RACES", "ClaimsHook", "Issuer"]
+__all__ = ["ClaimsHook", "Issuer"]
 
-RACES = 8
-"""Times a decision is made again after losing a race. Each loss is somebody's progress, so more is contention, not
-luck.
-"""
 
 RING_FRESH_FOR = 30.0
 """Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
@@ -264,47 +261,42 @@ class Issuer:
         await self._read_ring(now)
         return [key.public_jwk() for key in self._ring.published(now) if not key.symmetric]
 
+    @retried(RACES, "making a key")
     async def rotate(self, *, client: Client, actor: str, at_once: bool = False) -> StoredKey:
         """Make the next signing key now. It signs after it was published long enough, or `at_once`."""
-        await self._read_ring(self.clock(), force=True)
-        for _ in range(RACES):
-            now = self.clock()
-            signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
-            row = signing_keys.new_key(
-                Key.generate(self.alg),
-                self.master,
-                number=self._ring.next_number,
-                signs_at=signs_at,
-                now=now,
-                policy=self.policy,
-            )
-            if await self._add_key(row, client, actor, now):
-                await self._read_ring(now, force=True)
-                return row
-            await self._read_ring(now, force=True)
-        raise Unavailable("making a key kept losing races")
+        now = self.clock()
+        await self._read_ring(now, force=True)
+        signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
+        row = signing_keys.new_key(
+            Key.generate(self.alg),
+            self.master,
+            number=self._ring.next_number,
+            signs_at=signs_at,
+            now=now,
+            policy=self.policy,
+        )
+        if not await self._add_key(row, client, actor, now):
+            raise Conflict("another process made a key of this number")
+        await self._read_ring(now, force=True)
+        return row
 
+    @retried(RACES, "killing the key")
     async def kill_key(self, kid: str, *, client: Client, actor: str) -> Committed:
         """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
         `NotFound`.
         """
-        for _ in range(RACES):
-            now = self.clock()
-            await self._read_ring(now, force=True)
-            row = next((row for row in self._ring.rows if row.kid == kid), None)
-            if row is None:
-                raise NotFound("no such key")
-            if row.revoked_at is not None:
-                return await self.fencing.nothing_left()
-            record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
-            entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
-            try:
-                done = await self.store.commit(Swap(signing_keys.revoked(row, now)), Revoke(entry), Log(record))
-            except Conflict:
-                continue
-            await self._read_ring(now, force=True)
-            return replace(done, count=1)
-        raise Unavailable("killing the key kept losing races")
+        now = self.clock()
+        await self._read_ring(now, force=True)
+        row = next((row for row in self._ring.rows if row.kid == kid), None)
+        if row is None:
+            raise NotFound("no such key")
+        if row.revoked_at is not None:
+            return await self.fencing.nothing_left()
+        record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
+        entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
+        done = await self.store.commit(Swap(signing_keys.revoked(row, now)), Revoke(entry), Log(record))
+        await self._read_ring(now, force=True)
+        return replace(done, count=1)
 
     async def _read_ring(self, now: float, *, force: bool = False) -> None:
         """Read the key rows when they may have changed; with `force`, see every key that was there at this call."""
