@@ -20,6 +20,7 @@ from tests.standins import Watched, endless
 
 from dutchdoor.credentials import legacy
 from dutchdoor.credentials.password import CHEAPEST, OWASP_2024, PasswordHasher
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HIGH, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limit, Limits
@@ -240,7 +241,7 @@ async def test_c07_a_thief_with_an_open_browser_gets_few_guesses() -> None:
 async def stored(world: World, email: str = ADA) -> str:
     account = await world.store.account_by_email(email)
     assert account is not None
-    credential = await world.store.credential(account.subject, "password")
+    credential = await world.store.get(Credential, account.subject, "password", "")
     assert credential is not None
     return credential.proof
 

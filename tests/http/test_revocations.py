@@ -13,6 +13,7 @@ from tests.standins import Wrapped
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limit
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation import messages
 from dutchdoor.stores.base import Remove, Revoke
 from dutchdoor.stores.memory import MemoryStore
@@ -214,9 +215,9 @@ class Counting(Wrapped):
 
     looked_up = 0
 
-    async def verifier_key(self, id: str) -> Any:
-        self.looked_up += 1
-        return await self.inner.verifier_key(id)
+    async def get(self, kind: Any, *key: str) -> Any:
+        self.looked_up += kind is VerifierKey
+        return await self.inner.get(kind, *key)
 
 
 async def test_a_poll_costs_no_look_up() -> None:
@@ -233,7 +234,7 @@ async def test_a_poll_costs_no_look_up() -> None:
 
 
 async def remove(world: World, name: str) -> None:
-    (row,) = [row for row in await world.store.verifier_keys() if row.name == name]
+    (row,) = [row for row in await world.store.select(VerifierKey) if row.name == name]
     await world.store.commit(Remove(row), Revoke(removal_of(row, world.clock())))
 
 
@@ -371,7 +372,7 @@ async def test_a_store_out_of_reach_is_503_for_a_new_key() -> None:
     """P02: a key that cannot be looked up is not a wrong one."""
 
     class Gone(Wrapped):
-        async def verifier_key(self, id: str) -> Any:
+        async def get(self, kind: Any, *key: str) -> Any:
             raise Unavailable("down")
 
     async with a_world(store=Gone(MemoryStore())) as world:

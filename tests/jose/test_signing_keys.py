@@ -258,14 +258,14 @@ async def test_unknown_kids_cost_one_look_a_second(
 ) -> None:
     """I-24: a flood of tokens that name keys we never had reads the rows once a second, not once a token."""
     looks = 0
-    real = over.store.keys
+    real = over.store.select
 
-    async def counted() -> list[StoredKey]:
+    async def counted(kind: type[StoredKey]) -> list[StoredKey]:
         nonlocal looks
         looks += 1
-        return await real()
+        return await real(kind)
 
-    monkeypatch.setattr(over.store, "keys", counted)
+    monkeypatch.setattr(over.store, "select", counted)
     forged = jws.sign(b"{}", Key.generate("ES256"), typ="at+jwt")
     clock.forward(5)
     for _ in range(200):
@@ -279,14 +279,14 @@ async def test_a_crowd_reads_the_keys_once(over: Authority, clock: Clock, waits:
     """I-24: however many come while the rows are being read, they are read once; and whoever began it and hung up does
     not take it from the others.
     """
-    gate = Gate(over.store, "keys")
+    gate = Gate(over.store, "select")
     looks = 0
 
     class Counted(Wrapped):
-        async def keys(self) -> list[StoredKey]:
+        async def select(self, kind: type[StoredKey]) -> list[StoredKey]:
             nonlocal looks
             looks += 1
-            return await gate.keys()  # type: ignore[no-any-return]
+            return await gate.select(kind)  # type: ignore[no-any-return]
 
     other = authority(over.store, clock)
     await other._read_ring(clock(), force=True)
@@ -310,7 +310,7 @@ async def test_a_crowd_reads_the_keys_once(over: Authority, clock: Clock, waits:
 
 async def test_a_key_that_was_killed_while_the_keys_were_read(over: Authority, clock: Clock) -> None:
     """I-22: whoever shares a reading that began before a key was killed reads again: it signs with another."""
-    gate = Gate(over.store, "keys", after=True)
+    gate = Gate(over.store, "select", after=True)
     other = authority(over.store, clock)
     await other._read_ring(clock(), force=True)
     clock.forward(RING_FRESH_FOR)
@@ -333,8 +333,8 @@ class Together(Wrapped):
     def gather(self, count: int) -> None:
         self.barrier, self.coming = asyncio.Event(), count
 
-    async def keys(self) -> list[StoredKey]:
-        rows = await self.inner.keys()
+    async def select(self, kind: type[StoredKey]) -> list[StoredKey]:
+        rows = await self.inner.select(kind)
         self.coming -= 1
         if not self.coming:
             self.barrier.set()
@@ -350,11 +350,11 @@ async def test_racing_rotations_make_one_key(tmp_path: Path, kind: str) -> None:
     crowd = [authority(meeting, clock) for _ in range(20)]  # type: ignore[arg-type]
     meeting.gather(len(crowd))
     await asyncio.gather(*(one._read_ring(clock(), force=True) for one in crowd))
-    assert len(await store.keys()) == 1
+    assert len(await store.select(StoredKey)) == 1
     clock.forward(SIGNS - PUBLISHED + 1)
     meeting.gather(len(crowd))
     await asyncio.gather(*(one._read_ring(clock(), force=True) for one in crowd))
-    assert len(await store.keys()) == 2
+    assert len(await store.select(StoredKey)) == 2
     events = await store.events(name="key_created")
     assert len(events) == 2
     assert len({one.ring.signing(clock(), "ES256").kid for one in crowd}) == 1
@@ -366,6 +366,7 @@ import asyncio, sys
 sys.path[:0] = {paths!r}
 from dutchdoor.services.sessions import Authority
 from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.stores.sqlite import SqliteStore
 async def main():
     store = SqliteStore({file!r})
@@ -375,7 +376,7 @@ async def main():
         master, now = MasterKeys(MasterKey(bytes(range(100, 132)))), float(line)
         one = Authority(store, master=master, issuer="https://a.example", clock=lambda: now)
         await one._read_ring(now, force=True)
-        print(len(await store.keys()), flush=True)
+        print(len(await store.select(StoredKey)), flush=True)
     await store.close()
 asyncio.run(main())
 """
@@ -400,7 +401,7 @@ async def test_racing_processes_make_one_key(tmp_path: Path) -> None:
         assert await one.wait() == 0
     store = SqliteStore(file)
     await store.open()
-    assert [key.number for key in await store.keys()] == [1, 2]
+    assert [key.number for key in await store.select(StoredKey)] == [1, 2]
     await store.close()
 
 

@@ -23,6 +23,7 @@ from tests.server.running import clean_environment, command
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey
@@ -622,7 +623,7 @@ def test_import_takes_hashes_and_the_first_log_in_upgrades_them(run: Run, tmp_pa
 
     async def proof() -> str:
         async with auth_here() as auth:
-            credential = await auth.store.credential(shown["id"], "password")
+            credential = await auth.store.get(Credential, shown["id"], "password", "")
             assert credential is not None
             return credential.proof
 
@@ -792,7 +793,7 @@ def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, e
             assert account is not None
             found = []
             for _ in range(2):
-                credential = await auth.store.credential(account.subject, "password")
+                credential = await auth.store.get(Credential, account.subject, "password", "")
                 assert credential is not None
                 found.append(credential.proof)
                 await auth.directory.prove("ada@example.com", password, client=Client())

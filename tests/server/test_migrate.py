@@ -24,8 +24,9 @@ from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.revocation.node_messages import FIRST_EPOCH
 from dutchdoor.server.commands.migrate import Moved, move
 from dutchdoor.stores.base import Add, End, Log, Remove, Revoke, Store, Swap
+from dutchdoor.stores.kinds import KINDS
 from dutchdoor.stores.memory import MemoryStore
-from dutchdoor.stores.transfer import KINDS, LogState, Movable
+from dutchdoor.stores.transfer import LogState, Movable
 from dutchdoor.stores.urls import make_store
 from dutchdoor.testing.store_laws import (
     NOW,
@@ -187,8 +188,8 @@ class Deadly(Wrapped):
         if self.left == 0:
             self.die()
 
-    async def page(self, kind: Any, after: str | None = None) -> Any:
-        return await self.inner.page(kind, after, limit=15)  # type: ignore[attr-defined]
+    async def export(self, kind: Any, after: str | None = None) -> Any:
+        return await self.inner.export(kind, after, limit=15)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
@@ -224,7 +225,8 @@ async def contents(url: str) -> dict[str, Any]:
     """Everything that a move leaves as it is."""
     async with opened(url) as (store,):
         found: dict[str, Any] = {
-            kind: [str(record) for record in (await store.page(kind, limit=10_000)).records] for kind in KINDS
+            table: [str(record) for record in (await store.export(table, limit=10_000)).records]
+            for table in KINDS.tables
         }
         people = await store.accounts(limit=10_000)
         events = await store.events(limit=10_000)
@@ -260,7 +262,7 @@ async def test_a_move_interrupted_at_any_step_goes_on(tmp_path: Path) -> None:
             assert len(await whole_one.events(name="log_begun")) == 1, "a move is told of, once"
             assert await left.is_left()
             await left.take_back()  # for the next try
-    assert step > 2 * (2 + len(KINDS))
+    assert step > 2 * (2 + len(KINDS.tables))
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -413,8 +415,8 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
             super().__init__(inner)
             self.at, self.write = at, write
 
-        async def page(self, kind: Any, after: str | None = None) -> Any:
-            page = await self.inner.page(kind, after, limit=3)  # type: ignore[attr-defined]
+        async def export(self, kind: Any, after: str | None = None) -> Any:
+            page = await self.inner.export(kind, after, limit=3)  # type: ignore[attr-defined]
             if self.write and kind == self.at:
                 write, self.write = self.write, None
                 await write(self.inner)
@@ -431,7 +433,7 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
                 await move(spoilt, target, tell=quiet)
             assert await target.unfinished() == {}, "it begins anew"
             assert set((await target.counts()).values()) == {0}
-        await target.take_in("events", await source.page("events"))
+        await target.take_in("events", await source.export("events"))
         await appended(source)
         moved = await move(source, target, tell=quiet)
         assert moved.rows == {**await source.counts(), "sessions": 14}

@@ -49,7 +49,7 @@ from dutchdoor.mail import Mail
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.http_client import Device
-from dutchdoor.model.one_time_tokens import OneTimeSecret
+from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.accounts import Directory, _proof_of
@@ -133,7 +133,7 @@ class House:
 
     async def registered(self) -> bool:
         """Whether Ann's account still waits for its address to be verified."""
-        return await self.store.credential((await self.ann()).subject, "registration") is not None
+        return await self.store.get(Credential, (await self.ann()).subject, "registration", "") is not None
 
     async def events(self, name: str) -> int:
         return len(await self.store.events(name=name, limit=1000))
@@ -143,7 +143,7 @@ class House:
 
     async def holds(self, one_time: str) -> bool:
         """Whether a one-time token is still there."""
-        return await self.store.one_time_token(_id_of(one_time)) is not None
+        return await self.store.get(OneTimeToken, _id_of(one_time)) is not None
 
 
 def _id_of(one_time: str) -> str:
@@ -179,7 +179,7 @@ async def registering(house: House) -> tuple[Act, Facts]:
 
     async def facts() -> list[bool]:
         bob = await house.store.account_by_email("bob@example.com")
-        credential = await house.store.credential(bob.subject, "password") if bob else None
+        credential = await house.store.get(Credential, bob.subject, "password", "") if bob else None
         return [bob is not None, credential is not None, await house.events("account_created") == 2]
 
     return act, facts
@@ -447,7 +447,7 @@ async def test_setting_up_is_all_or_none(kind: str, tmp_path: Path) -> None:
             with pytest.raises(Exception) as caught:  # noqa: PT011
                 await directory(authority(spoiled, clock)).set_up(secret.text(), ANN, PASSWORD, "Ann", client=HOME)  # type: ignore[arg-type]
             assert not isinstance(caught.value, AssertionError)
-            assert await store.one_time_token(secret.id) is not None
+            assert await store.get(OneTimeToken, secret.id) is not None
             assert await store.accounts() == []
             steps = spoiled.changes
             at += 1
@@ -464,7 +464,7 @@ async def test_setting_up_is_all_or_none(kind: str, tmp_path: Path) -> None:
         assert all(isinstance(result, Account | InvalidToken | Taken) for result in results), results
         (admin,) = await store.accounts()
         assert admin.roles == ("admin",)
-        assert await store.one_time_token(first.id) is await store.one_time_token(secret.id) is None
+        assert await store.get(OneTimeToken, first.id) is await store.get(OneTimeToken, secret.id) is None
         assert await clean.offer_setup() is None
 
 
@@ -608,7 +608,7 @@ async def test_registrations_at_once_make_one_account(kind: str, tmp_path: Path,
 
 @pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
 @pytest.mark.parametrize("change", ["change", "reset", "disable"])
-@pytest.mark.parametrize("held", ["account_by_email", "credential", "account", "commit"])
+@pytest.mark.parametrize("held", ["account_by_email", "get", "account", "commit"])
 async def test_a_sign_in_that_overlaps_a_change_of_password(house: House, mode: str, change: str, held: str) -> None:
     """`proof_epoch`, O05: a sign-in with the old password that a change overtakes, anywhere, does not survive it."""
     token = await house.reset_token()
@@ -854,7 +854,7 @@ async def test_a03_an_address_that_is_not_verified_in_time_is_forgotten(kind: st
         subject = (await house.ann()).subject
         assert await clean.tidy() == 1
         assert await house.store.account_by_email(ANN) is None
-        assert await house.store.credential(subject, "password") is None
+        assert await house.store.get(Credential, subject, "password", "") is None
         assert await clean.tidy() == 0
         left = {account.email for account in await house.store.accounts() if account.email}
         assert left == {f"{name}@example.com" for name in ("verified", "disabled", "privileged", "imported", "late")}

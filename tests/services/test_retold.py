@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tests.standins import HOME, T0, Clock, Wrapped, authority, proof_of
 
 from dutchdoor.errors import InvalidInput, InvalidToken, NotAuthenticated, Unavailable
+from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import LONGEST_ACCESS, Mode
@@ -156,7 +157,7 @@ async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) 
     with an event each; and a process that starts then refuses it all.
     """
     one, everywhere, living = [await begin(over, name) for name in ("ann", "bob", "cid")]
-    kid = (await store.keys())[0].kid
+    kid = (await store.select(StoredKey))[0].kid
     store.lags = True
     await over.end(one.session.id, client=HOME, actor="ann")
     await over.end_all("bob", client=HOME, actor="bob")
@@ -169,7 +170,7 @@ async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) 
         session, _ = await store.session(each.session.id)
         assert (session.ended_at, session.end_reason) == (T0, ENDED_AGAIN)
     assert (await store.session(living.session.id))[0].ended_at is None
-    assert next(key for key in await store.keys() if key.kid == kid).revoked_at == T0
+    assert next(key for key in await store.select(StoredKey) if key.kid == kid).revoked_at == T0
     told = await store.events()
     assert {(each.name, each.actor) for each in told if each.detail in {ENDED_AGAIN, kid}} - {
         ("key_created", "system")
@@ -366,9 +367,9 @@ async def test_a_removed_verifier_stays_removed(store: Replicated, over: Authori
     await store.commit(Remove(row), Revoke(removal_of(row, T0)))
     await hear(over)
     await store.promote()
-    assert await store.verifier_key(row.id) is not None
+    assert await store.get(VerifierKey, row.id) is not None
     await mended(over)
-    assert await store.verifier_key(row.id) is None
+    assert await store.get(VerifierKey, row.id) is None
     assert [event.detail for event in await store.events(name="verifier_removed")] == ["orders"]
 
 
@@ -376,7 +377,7 @@ async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over:
     """Whoever fetches the key set keeps it for minutes: a key that the promoted server takes for good is not in it."""
     held = await begin(over, "bob")
     await leased(over, held)
-    kid = (await store.keys())[0].kid
+    kid = (await store.select(StoredKey))[0].kid
     store.lags = True
     await over.kill_key(kid, client=HOME, actor="cli")
     await hear(over)
@@ -469,7 +470,7 @@ async def test_the_last_of_several_ends_is_lost(store: Replicated, over: Authori
     await over.end_all("ann", client=HOME, actor="cli")
     await hear(over)
     store.lags = False
-    store.standby._sessions[again.session.id] = again.session  # type: ignore[attr-defined]
+    store.standby._sessions.rows[again.session.id,] = again.session  # type: ignore[attr-defined]
     await store.promote()
     await mended(over)
     assert (await store.session(again.session.id))[0].end_reason == ENDED_AGAIN

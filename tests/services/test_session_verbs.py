@@ -41,6 +41,7 @@ from dutchdoor.errors import (
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account, with_roles
 from dutchdoor.model.ids import new_id
+from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.refresh_tokens import RefreshToken, mint
 from dutchdoor.model.sessions import Session, SessionToken
@@ -729,7 +730,7 @@ async def test_a_sighting_does_not_revive(over: Authority, clock: Clock, ending:
     assert await dead(over, started)
 
 
-AWAITS = [(method, after) for method in ("session", "commit", "keys", "revocations") for after in (False, True)]
+AWAITS = [(method, after) for method in ("session", "commit", "select", "read_log") for after in (False, True)]
 HELD = {
     "R2a": lambda first, second: (second, 1.0),
     "R2b": lambda first, second: (second, 900.0),
@@ -888,8 +889,8 @@ class Forgetful:
     async def commit(self, *changes: Any) -> Any:
         for change in changes:
             if isinstance(change, Swap) and isinstance(change.record, Session):
-                stored = self.inner._sessions[change.record.id]
-                self.inner._sessions[change.record.id] = replace(change.record, revision=stored.revision + 1)
+                stored = self.inner._sessions.rows[change.record.id,]
+                self.inner._sessions.rows[change.record.id,] = replace(change.record, revision=stored.revision + 1)
                 self.inner._live[change.record.subject][change.record.id] = None
         rest = [c for c in changes if not (isinstance(c, Swap) and isinstance(c.record, Session))]
         return await self.inner.commit(*rest)
@@ -927,7 +928,9 @@ async def test_a_counted_limit_is_noticed(tmp_path: Path, clock: Clock, monkeypa
 
 async def test_a_freshened_proof_is_noticed(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """`proof_epoch` can fail: an authority that starts without expecting the proof's epoch is found out."""
-    monkeypatch.setattr(authority_file, "Expect", lambda subject, epoch: Discard(subject, "setup"))
+    monkeypatch.setattr(
+        authority_file, "Expect", lambda subject, epoch: Discard(OneTimeToken, {"subject": subject, "purpose": "setup"})
+    )
     async with opened("memory", tmp_path, clock) as over:
         await broken(test_a_sign_in_that_overlaps_an_end_of_all(over, "session", "commit"))
 

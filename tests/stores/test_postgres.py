@@ -26,11 +26,13 @@ from tests.faults.proxy import Proxy
 from tests.server.certificates import write_certificate
 
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, Unavailable
+from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.rate_limits import Bucket, Limit, decide_all, give_back
-from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Add, End, EndAll, Expect, Forgive, Log, Remove, Revoke, Swap
+from dutchdoor.stores.kinds import KINDS
 from dutchdoor.stores.memory import MemoryStore
-from dutchdoor.stores.postgres import PostgresStore, from_url
+from dutchdoor.stores.postgres import COMMIT_LANES, PostgresStore, batches, failures, from_url, rows, watch
+from dutchdoor.stores.postgres.changes import COMMIT, write_job
 from dutchdoor.stores.urls import make_store
 from dutchdoor.testing.store_laws import (
     LAWS,
@@ -195,7 +197,7 @@ async def test_no_value_of_a_row_is_told_to_a_log(store, monkeypatch):
     traceback of it shows.
     """
     secret = "s3cr3t@example.com"
-    monkeypatch.setattr(postgres, "_CONFLICTS", frozenset())  # so that its text is kept
+    monkeypatch.setattr(failures, "_CONFLICTS", frozenset())  # so that its text is kept
     await store.commit(Add(replace(an_account(), email=secret)))
     for refused in (
         store.commit(Add(replace(an_account(), email=secret))),
@@ -268,16 +270,16 @@ async def test_every_text_is_kept_apart_and_in_order(store):
 def test_texts_are_written_one_to_one_and_in_order(texts):
     """7. The spelling of U+0000 keeps texts apart, and in the order that Python has them in."""
     one, two = texts
-    written = [postgres._text(one), postgres._text(two)]
-    assert [postgres._plain(text) for text in written] == texts
+    written = [rows.write_text(one), rows.write_text(two)]
+    assert [rows.read_text(text) for text in written] == texts
     assert not any("\0" in text for text in written)
     assert (written[0] < written[1]) == (one < two)
 
 
-@given(st.text(max_size=30) | st.binary(min_size=16, max_size=16).map(postgres._id))
+@given(st.text(max_size=30) | st.binary(min_size=16, max_size=16).map(rows.text_of_id))
 def test_ids_are_written_one_to_one(id):
     """7. Whatever an id is, it is found by its own text only."""
-    assert postgres._id(postgres._key(id)) == id
+    assert rows.text_of_id(rows.stored_id(id)) == id
 
 
 async def test_a_value_that_cannot_be_kept_harms_its_caller_alone(store):
@@ -499,11 +501,11 @@ async def test_a_replaced_host_among_several_is_passed_over(postgres_url, one_se
         login = f"postgresql://{parts.username}:{parts.password}@"
         hosts = f"127.0.0.1:{new.port},127.0.0.1:{old.port}"
         async with opened(f"{login}{hosts}{parts.path}?sslmode=disable") as store:
-            assert await patiently(store.keys) == []
+            assert await patiently(partial(store.select, StoredKey)) == []
             new.down.delay = 0.3
             new.reset()
             while not old.accepted:
-                await timed(store.keys())
+                await timed(store.select(StoredKey))
             new.heal()
             for _ in range(3):
                 assert (await patiently(lambda: store.read_log(1, 0))).log_epoch == begun
@@ -710,7 +712,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(store, beside):
 
 async def test_the_queue_is_bounded(store, monkeypatch):
     """When the database cannot keep up, callers are refused and memory does not grow without end."""
-    monkeypatch.setattr(postgres, "_WAITING_AT_MOST", 20)
+    monkeypatch.setattr(batches, "_WAITING_AT_MOST", 20)
     outcomes = await asyncio.gather(*[store.commit(Log(an_event())) for _ in range(100)], return_exceptions=True)
     refused = sum(isinstance(outcome, Unavailable) for outcome in outcomes)
     assert refused == 80
@@ -776,12 +778,12 @@ async def test_who_revokes_sees_every_lease_or_is_seen(store, beside):
     leases by then, and would not see this one.
     """
     entry = a_revocation()
-    job, _ = postgres._job([Revoke(entry)])
+    job, _ = write_job([Revoke(entry)], rows.Tables(KINDS))
     row = replace(a_row(), log_epoch=1)
     for joining in (lambda: store.node_register(row), lambda: store.node_renew(row, 0)):
         async with beside.transaction():
             await beside.execute("SET LOCAL synchronous_commit = on")
-            await beside.fetch(postgres._COMMIT, f"[{job.decode()}]")
+            await beside.fetch(COMMIT, f"[{job.decode()}]")
             task = asyncio.create_task(joining())
             waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%node_re%'"
 
@@ -797,7 +799,7 @@ async def test_who_revokes_sees_every_lease_or_is_seen(store, beside):
 
 async def test_a_notice_wakes_who_watches(postgres_url, monkeypatch):
     """An entry that another process commits wakes us by itself, before any look."""
-    monkeypatch.setattr(postgres, "_LISTEN_EVERY", 60.0)
+    monkeypatch.setattr(watch, "_LISTEN_EVERY", 60.0)
     async with opened(postgres_url) as one, opened(postgres_url) as two:
         woken = asyncio.Event()
         unwatch = one.watch(woken.set)
@@ -1034,7 +1036,7 @@ async def test_opening_again_changes_nothing(store, beside, postgres_url):
     async with opened(postgres_url):
         pass
     assert await beside.fetch("TABLE dutchdoor.migrations") == before
-    assert [row["name"] for row in before] == [one.name for one in postgres._migrations()]
+    assert [row["name"] for row in before] == [one.name for one in KINDS.migrations("postgres")]
 
 
 async def test_programs_of_two_versions_run_side_by_side(store, beside, postgres_url):
@@ -1132,10 +1134,10 @@ def test_a_migration_that_was_killed_is_done_again(server):
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 HOT = {
-    "look-up": (postgres._SESSIONS_WITH_ACCOUNT, "bytea[]"),
-    "sessions of": (postgres._SESSIONS_OF, "text, integer"),
+    "look-up": (rows.SESSIONS_WITH_ACCOUNT, "bytea[]"),
+    "sessions of": (rows.SESSIONS_OF, "text, integer"),
     "log": ("SELECT * FROM dutchdoor.read_log_1($1, $2, $3)", "bigint, bigint, integer"),
-    "account": (f"SELECT {postgres._ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", "text"),
+    "account": (f"SELECT {rows.ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", "text"),
     "live entries": (
         "SELECT count(*) FROM dutchdoor.revocations WHERE subject = $1 AND expires_at > $2",
         "text, float8",
@@ -1275,9 +1277,9 @@ async def test_a_host_that_is_silent_is_passed_over(by_transaction, postgres_url
                 return not isinstance((await timed(store.commit(Revoke(a_revocation()))))[1], Exception)
 
             await until(goes_on, 5.0)
-            assert (await timed(store.keys()))[1] == []
+            assert (await timed(store.select(StoredKey)))[1] == []
         async with opened(f"postgresql://{in_options}", by_transaction=by_transaction) as store:
-            assert await store.keys() == []
+            assert await store.select(StoredKey) == []
 
 
 async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside, store):
@@ -1337,7 +1339,7 @@ async def test_a_standby_that_is_gone_does_not_take_all_connections(server):
                 assert all(isinstance(outcome, Unavailable) for _, outcome in outcomes)
                 assert await store.session("x") is None
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            assert 0 < int(server.sql(waiting)) <= postgres._COMMIT_LANES
+            assert 0 < int(server.sql(waiting)) <= COMMIT_LANES
         finally:
             server.sql("ALTER SYSTEM RESET synchronous_standby_names")
             server.sql("SELECT pg_reload_conf()")

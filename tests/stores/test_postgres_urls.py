@@ -13,8 +13,9 @@ import pytest
 from tests.backing import PASSWORD, new_database
 
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, Unavailable
-from dutchdoor.stores import postgres
-from dutchdoor.stores.postgres import PostgresStore, _meant, from_url
+from dutchdoor.stores.postgres import PostgresStore, connection, from_url
+from dutchdoor.stores.postgres import url as url_of
+from dutchdoor.stores.postgres.failures import meant
 from dutchdoor.stores.urls import make_store, naming
 
 
@@ -151,7 +152,7 @@ async def test_p13_connect_timeout_bounds_the_wait(given, within, monkeypatch):
         bounds.append(seconds)
         raise TimeoutError
 
-    monkeypatch.setattr(postgres.asyncio, "timeout", noted)
+    monkeypatch.setattr(connection.asyncio, "timeout", noted)
     with pytest.raises(Unavailable):
         await from_url(f"postgresql://door@127.0.0.1:1/door{given and '?connect_timeout='}{given}").open()
     assert bounds == [within]
@@ -187,10 +188,10 @@ def test_p13_an_option_that_cannot_be_kept_is_refused_by_name(options, said):
 def test_p13_the_machines_authorities_are_a_file(monkeypatch):
     """`sslrootcert=system` stands for the certificates that this machine trusts, and has the server's name checked."""
     trusted = ssl.get_default_verify_paths()._replace(cafile=__file__)
-    monkeypatch.setattr(postgres.ssl, "get_default_verify_paths", lambda: trusted)
+    monkeypatch.setattr(url_of.ssl, "get_default_verify_paths", lambda: trusted)
     (url,) = make_store("postgres://door@db/door?sslrootcert=system")._make._urls
     assert dict(parse_qsl(urlsplit(url).query)) == {"sslmode": "verify-full", "sslrootcert": __file__}
-    monkeypatch.setattr(postgres.ssl, "get_default_verify_paths", lambda: trusted._replace(cafile=None))
+    monkeypatch.setattr(url_of.ssl, "get_default_verify_paths", lambda: trusted._replace(cafile=None))
     with pytest.raises(Misconfigured, match="Name one"):
         make_store("postgres://door@db/door?sslrootcert=system")
 
@@ -247,7 +248,7 @@ async def test_a_server_without_tls_says_so(postgres_url):
 def test_behind_pgbouncer_the_option_is_named():
     """PgBouncer refuses the settings that a connection of ours begins with, whichever way it pools."""
     refused = asyncpg.exceptions.ProtocolViolationError("unsupported startup parameter: default_transaction_isolation")
-    assert "pooling=transaction" in _meant(refused).reason
+    assert "pooling=transaction" in meant(refused).reason
 
 
 async def test_a_number_that_is_too_large_is_the_callers_and_no_outage(postgres_url):

@@ -763,7 +763,7 @@ async def test_a_restored_database_knows_no_copies(valkey_url):
     async with nodes(record, valkey_url, [clock, clock]) as (one, other):
         begun = await signed_in(one)
         await left(one, begun)
-        del record._sessions[begun.session.id]
+        del record._sessions.rows[begun.session.id,]
         await other.store.begin_log_epoch(clock())
 
         async def refused_by_all():

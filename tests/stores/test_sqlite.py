@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,8 @@ from dutchdoor.errors import Conflict, Misconfigured, Unavailable
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.stores import sqlite
 from dutchdoor.stores.base import Add, Log, Revoke, Swap
-from dutchdoor.stores.sqlite import SqliteStore
+from dutchdoor.stores.kinds import KINDS
+from dutchdoor.stores.sqlite import SqliteStore, changes, file, head, log, records, writer
 from dutchdoor.stores.urls import make_store
 from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account, an_event, the_log
 
@@ -242,7 +242,7 @@ async def test_another_writer_is_waited_for(path, store):
 
 async def test_a_lock_that_is_never_given_back_is_unavailable(path, store, monkeypatch):
     """A commit that waits too long for another process is Unavailable, nothing of it happened, and the next works."""
-    monkeypatch.setattr(sqlite, "_LOCK_FOR", 0.1)
+    monkeypatch.setattr(writer, "_LOCK_FOR", 0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     outcomes = await asyncio.gather(*[store.commit(Log(an_event())) for _ in range(9)], return_exceptions=True)
@@ -263,7 +263,7 @@ async def test_whoever_comes_into_an_outage_is_told_soon(path, store, monkeypatc
     with pytest.raises(Unavailable):
         await store.commit(Log(an_event()))
     monkeypatch.setattr(sqlite, "_ANSWER_FOR", 3600.0)
-    monkeypatch.setattr(sqlite, "_LOCK_FOR", 3600.0)
+    monkeypatch.setattr(writer, "_LOCK_FOR", 3600.0)
     monkeypatch.setattr(sqlite, "_ANSWER_FOR_AFTER", 0.05)
     outcomes = await asyncio.gather(*[store.commit(Log(an_event())) for _ in range(9)], return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
@@ -296,7 +296,7 @@ async def test_a_disk_that_hangs_is_unavailable(store, monkeypatch):
 
 async def test_a_queue_that_is_full_is_unavailable(store, monkeypatch):
     """What the disk cannot keep up with is refused at once, and not kept in memory without end."""
-    monkeypatch.setattr(sqlite, "_QUEUE_AT_MOST", 10)
+    monkeypatch.setattr(writer, "_QUEUE_AT_MOST", 10)
     hangs = threading.Event()
     stuck = asyncio.create_task(in_writer(store, lambda c: hangs.wait(10)))
     await asyncio.sleep(0.01)
@@ -317,11 +317,22 @@ async def test_a_write_that_fails_is_unavailable_and_leaves_nothing(path, store,
     session = a_session(ada)
     await store.commit(Add(ada), Add(session))
     before = await store.counts()
-    await in_writer(
-        store, lambda c: (c.execute("COMMIT"), c.execute(f"PRAGMA {pragma}").fetchall(), c.execute("BEGIN"))
-    )
+    queued = threading.Event()
+
+    def spoil(connection):
+        connection.execute("COMMIT")
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute("BEGIN")
+        assert queued.wait(10)
+
+    spoiling = asyncio.create_task(in_writer(store, spoil))
+    await asyncio.sleep(0.01)
     large = replace(an_event(), detail="x" * 100_000)
-    commits = [store.commit(Swap(replace(ada, epoch=1)), Revoke(a_revocation()), Log(large)) for _ in range(9)]
+    change = Swap(replace(ada, epoch=1)), Revoke(a_revocation()), Log(large)
+    commits = [asyncio.create_task(store.commit(*change)) for _ in range(9)]
+    await asyncio.sleep(0)
+    queued.set()  # they are one batch now
+    await spoiling
     outcomes = await asyncio.gather(*commits, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
     assert await store.counts() == before
@@ -428,7 +439,7 @@ async def test_a_commit_that_fails_hides_nothing(store):
 
 async def test_a_commit_of_this_process_wakes_at_once(store, monkeypatch):
     """Whoever watches waits for a timer only where another process writes."""
-    monkeypatch.setattr(sqlite, "_LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(head, "LOOK_EVERY", 3600.0)
     woken = asyncio.Event()
     unwatch = store.watch(woken.set)
     await asyncio.wait_for(woken.wait(), 10)  # the first look
@@ -466,11 +477,11 @@ async def test_whoever_is_woken_finds_the_entry(path, store):
     while store.head().seq == 0:
         await asyncio.sleep(0.001)
     for _ in range(10):
-        await asyncio.sleep(sqlite._LOOK_EVERY)
+        await asyncio.sleep(head.LOOK_EVERY)
     slow.set()
     await commit
     while 1 not in found:
-        await asyncio.wait_for(asyncio.sleep(sqlite._LOOK_EVERY), 10)
+        await asyncio.wait_for(asyncio.sleep(head.LOOK_EVERY), 10)
     await asyncio.gather(*tasks)
     assert set(found) <= {0, 1}
     unwatch()
@@ -492,16 +503,16 @@ async def test_one_timer_serves_all_who_watch(store):
 async def test_a_long_log_is_read_beside_the_loop(store, monkeypatch):
     """A few entries are read where they are asked for; a page of them on a thread of its own."""
     threads = set()
-    read = sqlite._renewed
+    read = sqlite.read_renewed
 
     def noted(*args, **named):
         threads.add(threading.current_thread().name)
         return read(*args, **named)
 
-    monkeypatch.setattr(sqlite, "_renewed", noted)
-    await store.commit(*[Revoke(a_revocation()) for _ in range(sqlite._PAGE + 10)])
+    monkeypatch.setattr(sqlite, "read_renewed", noted)
+    await store.commit(*[Revoke(a_revocation()) for _ in range(log.PAGE + 10)])
     first = await store.read_log(1, 0)
-    assert (len(first.entries), first.upto, first.head) == (sqlite._PAGE, sqlite._PAGE, sqlite._PAGE + 10)
+    assert (len(first.entries), first.upto, first.head) == (log.PAGE, log.PAGE, log.PAGE + 10)
     assert all("scanner" in name for name in threads)
     threads.clear()
     assert len((await store.read_log(1, first.upto)).entries) == 10
@@ -565,17 +576,17 @@ async def test_p10_a_pipe_in_place_of_the_head_is_refused(path):
 async def test_a_session_is_found_by_its_key(path, store):
     """Look-ups use indexes: none of the reads of a request scans a table, and live sessions have a small index."""
     plans = {
-        sqlite._SESSION_WITH_ACCOUNT: 1,
-        sqlite._SESSIONS_OF: 2,
+        records.SESSION_WITH_ACCOUNT: 1,
+        records.SESSIONS_OF: 2,
         "SELECT 1 FROM accounts WHERE email = ?": 1,
         "DELETE FROM one_time_tokens WHERE subject = ? AND purpose = ?": 2,
-        sqlite._END_ALL: 4,
+        changes._END_ALL: 4,
     }
     connection = sqlite3.connect(path)
     for sql, values in plans.items():
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", ["x"] * values)]
         assert not [step for step in plan if step.startswith("SCAN")], plan
-    assert "sessions_not_ended" in str(list(connection.execute(f"EXPLAIN QUERY PLAN {sqlite._SESSIONS_OF}", ["x", 1])))
+    assert "sessions_not_ended" in str(list(connection.execute(f"EXPLAIN QUERY PLAN {records.SESSIONS_OF}", ["x", 1])))
     connection.close()
 
 
@@ -644,15 +655,23 @@ async def test_a_newer_database_is_refused(path):
         await store.open()
 
 
-LATER = [
-    ("9998_second.sql", "CREATE TABLE second (x); -- a comment; with a semicolon\nINSERT INTO second VALUES (';');\n"),
-    ("9999_third.sql", "ALTER TABLE second ADD COLUMN y;\nUPDATE second SET y = 1;\nCREATE INDEX i ON second (y);\n"),
-]
+LATER = {
+    "9998_second.sql": "CREATE TABLE second (x); -- a comment; with a semicolon\nINSERT INTO second VALUES (';');\n",
+    "9999_third.sql": "ALTER TABLE second ADD COLUMN y;\nUPDATE second SET y = 1;\nCREATE INDEX i ON second (y);\n",
+}
+
+
+def with_later(folder):
+    """The kinds there are, with migrations of a later version."""
+    (folder / "sqlite").mkdir(parents=True, exist_ok=True)
+    for name, text in LATER.items():
+        (folder / "sqlite" / name).write_text(text)
+    return KINDS.plus(migrations=folder)
 
 
 def open_and_die_at(path, step):
     """Migrate in a process that is killed at its n-th statement."""
-    connect = sqlite._connect
+    connect = file.connect
     steps = 0
 
     def count(sql):
@@ -666,16 +685,15 @@ def open_and_die_at(path, step):
         connection.set_trace_callback(count)
         return connection
 
-    migrations = sqlite._migrations() + LATER
-    sqlite._connect, sqlite._migrations = connect_and_count, lambda: migrations
-    asyncio.run(SqliteStore(path).open())
+    file.connect = connect_and_count
+    asyncio.run(SqliteStore(path, kinds=with_later(path.parent / "later")).open())
 
 
-async def test_a_migration_killed_at_any_statement_resumes(path, monkeypatch):
+async def test_a_migration_killed_at_any_statement_resumes(path):
     """Killed at each statement in turn, over and over on the same file, a migration ends complete and exactly once."""
 
     async def schema_of(path):
-        store = SqliteStore(path)
+        store = SqliteStore(path, kinds=with_later(path.parent / "later"))
         await store.open()
         await store.close()
         connection = sqlite3.connect(path)
@@ -697,7 +715,6 @@ async def test_a_migration_killed_at_any_statement_resumes(path, monkeypatch):
         step += 1
         assert intact(path)
     assert step > len(LATER) + 10
-    monkeypatch.setattr(sqlite, "_migrations", partial(list, sqlite._migrations() + LATER))
     fresh = path.with_name("fresh.db")
     assert await schema_of(path) == await schema_of(fresh)
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.server.config import Secret
-from dutchdoor.stores.base import Change, Committed, Log, Store
+from dutchdoor.stores.base import Around, Change, Committed, Log, Store
 from dutchdoor.web.api import Route
 
 __all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_transitions"]
@@ -33,29 +33,12 @@ access_log = logging.getLogger("dutchdoor.access")
 Commit = Callable[[Sequence[Change], Committed, float], None]
 
 
-class ToldStore:
-    """A store that tells of each commit once it has happened. Reads are the store's own, at no cost."""
+class ToldStore(Around):
+    """A store that tells of each commit once it has happened."""
 
     def __init__(self, store: Store, *told: Commit) -> None:
-        self._store, self._commit, self._told = store, store.commit, told
-        self.first_epoch = store.first_epoch
-        self.open, self.close = store.open, store.close
-        self.session, self.sessions_of = store.session, store.sessions_of
-        self.account, self.account_by_email, self.accounts = store.account, store.account_by_email, store.accounts
-        self.accounts_with_role, self.registered_before = store.accounts_with_role, store.registered_before
-        self.credential, self.one_time_token = store.credential, store.one_time_token
-        self.keys, self.client, self.clients = store.keys, store.client, store.clients
-        self.verifier_key, self.verifier_keys = store.verifier_key, store.verifier_keys
-        self.head, self.watch, self.read_log = store.head, store.watch, store.read_log
-        self.live_revocations, self.begin_log_epoch = store.live_revocations, store.begin_log_epoch
-        self.node_register, self.node_renew = store.node_register, store.node_renew
-        self.node_rows, self.node_forget = store.node_rows, store.node_forget
-        self.events, self.hit, self.try_writing = store.events, store.hit, store.try_writing
-        self.purge, self.counts = store.purge, store.counts
-
-    @property
-    def newest_log(self) -> int:
-        return self._store.newest_log
+        super().__init__(store)
+        self._commit, self._told = store.commit, told
 
     async def commit(self, *changes: Change) -> Committed:
         started = time.perf_counter()

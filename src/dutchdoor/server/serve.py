@@ -94,7 +94,8 @@ def application(settings: Settings) -> ASGIApp:
     counting = import_module(COUNTING) if _is_counted(settings) else None
     counters = counting.Counters() if counting is not None else None
     told: list[Commit] = [log_transitions] if counters is None else [log_transitions, counters.committed]
-    auth = make_auth(settings, store=ToldStore(make_store(settings.database.reveal()), *told))
+    store = ToldStore(make_store(settings.database.reveal()), *told)  # type: ignore[abstract]  # `Around` has the rest
+    auth = make_auth(settings, store=store)
     app = auth.asgi()
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
     if counters is not None and counting is not None:

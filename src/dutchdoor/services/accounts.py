@@ -275,7 +275,7 @@ class Directory:
         """
         if account.roles or not _is_unproved(account):
             return False
-        return await self.store.credential(account.subject, REGISTRATION) is not None
+        return await self.store.get(Credential, account.subject, REGISTRATION, "") is not None
 
     def _expiring(self, account: Account, client: Client, actor: str, now: float) -> list[Change]:
         raised = replace(account, epoch=account.epoch + 1)
@@ -332,7 +332,7 @@ class Directory:
         # From here on the same reads in the same order, whether there is an account or not: no account has subject "".
         account = await self.store.account_by_email(key)
         subject = account.subject if account is not None else ""
-        credential = await self.store.credential(subject, PASSWORD)
+        credential = await self.store.get(Credential, subject, PASSWORD, "")
         device = ""
         if mark is not None:
             if credential is not None and mark.is_of(self._mark_key, credential.proof):
@@ -467,7 +467,7 @@ class Directory:
         @retried(RACES, "changing the password")
         async def once() -> tuple[SignedIn, str]:
             nonlocal account, session
-            credential = await self.store.credential(account.subject, PASSWORD)
+            credential = await self.store.get(Credential, account.subject, PASSWORD, "")
             if credential is None:
                 await self.hasher.verify_nothing(current)
                 raise WrongCredentials("the account has no password")
@@ -482,7 +482,7 @@ class Directory:
                 Swap(fresh),
                 Swap(raised),
                 *self.authority.ending_all(raised, "password_changed", now, session.id if session else None),
-                Discard(account.subject, "reset_password"),
+                _tokens_of(account.subject, "reset_password"),
                 self._forgiving(account),
                 Log(self._event("password_changed", account, client, now)),
             ]
@@ -513,7 +513,7 @@ class Directory:
         Raises `WrongCredentials`, `RateLimited`, and `NotAuthenticated` when the account changed meanwhile.
         """
         await self._take(self._guesses_inside(account, session))
-        credential = await self.store.credential(account.subject, PASSWORD)
+        credential = await self.store.get(Credential, account.subject, PASSWORD, "")
         if credential is None or not await self.hasher.verify(password, credential.proof):
             await self._refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
@@ -553,7 +553,7 @@ class Directory:
         now = self.clock()
         token, secret = one_time_tokens.issue("reset_password", subject="", email="", now=now, lives_for=0.0)
         record = event("password_reset_requested", now=now, client=client, outcome="refused", detail="no such account")
-        await self.store.commit(Discard("", "reset_password"), Add(token), Log(record))
+        await self.store.commit(_tokens_of("", "reset_password"), Add(token), Log(record))
         await asyncio.to_thread(self.letters.reset_password, key, token=secret.text(), valid_for=self.policy.reset_for)
 
     async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
@@ -594,7 +594,7 @@ class Directory:
         field = "new_password" if resetting else "password"
         proof = await self.hasher.hash(await self._acceptable(new, account.email or "", account.name, field=field))
         now = self.clock()
-        credential = await self.store.credential(account.subject, PASSWORD)
+        credential = await self.store.get(Credential, account.subject, PASSWORD, "")
         raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
         changed: Change = (
             Swap(replace(credential, proof=proof))
@@ -602,11 +602,11 @@ class Directory:
             else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
         )
         done = await self.store.commit(
-            Take(stored.id),
+            Take(stored),
             changed,
             Swap(raised),
             *self.authority.ending_all(raised, "password_reset", now),
-            Discard(account.subject, "reset_password"),
+            _tokens_of(account.subject, "reset_password"),
             *self._verifying(account),
             self._forgiving(account),
             Log(self._event("password_reset" if resetting else "email_verified", account, client, now)),
@@ -641,13 +641,13 @@ class Directory:
         stored = await self._redeem(token, "verify_email", client)
         now = self.clock()
         account = await self._owner(stored)
-        registration = await self.store.credential(account.subject, REGISTRATION)
+        registration = await self.store.get(Credential, account.subject, REGISTRATION, "")
         if registration is None or not browser or not compare_digest(registration.proof, _proof_of(browser)):
             await self._redeem(token, "verify_email", client)  # used in this moment, it opens nothing anywhere
             raise AnotherBrowser("the link was opened in another browser than the one that registered")
         verified = replace(account, email_verified_at=now)
         await self.store.commit(
-            Take(stored.id),
+            Take(stored),
             Swap(verified),
             *self._verifying(account),
             Log(self._event("email_verified", account, client, now)),
@@ -659,7 +659,7 @@ class Directory:
     def _verifying(account: Account) -> list[Change]:
         """What ends with an address that is proved: its registration, and the other links."""
         registration = Credential(subject=account.subject, method=REGISTRATION, handle="", proof="", created_at=0.0)
-        return [Remove(registration), Discard(account.subject, "verify_email")]
+        return [Remove(registration), _tokens_of(account.subject, "verify_email")]
 
     async def offer_setup(self) -> OneTimeSecret | None:
         """Create a one-time token for the first administrator, if there is none. Each node that starts creates one, and
@@ -685,7 +685,7 @@ class Directory:
         return await self._add(
             email, name, encoded, client=client, roles=(ADMIN,), verified=True,
             # The others too: of two people with two links one finds his gone, and is refused.
-            also=[Take(stored.id), Discard("", "setup")],
+            also=[Take(stored), _tokens_of("", "setup")],
         )  # fmt: skip
 
     # What administrators do
@@ -755,7 +755,7 @@ class Directory:
             changes += self.authority.staling(changed, now)
         changes += await self._keeping_an_administrator(account, without=not _administers(changed))
         if _administers(changed):
-            changes.append(Discard("", "setup"))
+            changes.append(_tokens_of("", "setup"))
         done = await self.store.commit(*changes)
         return changed, done
 
@@ -799,7 +799,7 @@ class Directory:
         """
         try:
             secret = OneTimeSecret.parse(text)
-            return one_time_tokens.check(await self.store.one_time_token(secret.id), secret, purpose, self.clock())
+            return one_time_tokens.check(await self.store.get(OneTimeToken, secret.id), secret, purpose, self.clock())
         except InvalidToken:
             await self._take(by_address(self.limits.one_time_by_address, client.networks))
             raise
@@ -820,7 +820,7 @@ class Directory:
         record = event(name, now=now, client=client, subject=account.subject, actor=actor)
         # Links that verify live on beside each other: a stranger who registers an address again would otherwise kill
         # the link that its owner is about to open.
-        older = [] if purpose == "verify_email" else [Discard(account.subject, purpose)]
+        older = [] if purpose == "verify_email" else [_tokens_of(account.subject, purpose)]
         await self.store.commit(Expect(account.subject, account.epoch), *older, Add(token), Log(record))
         return secret
 
@@ -906,6 +906,10 @@ def _proof_of(browser: str) -> str:
 
 
 _ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def _tokens_of(subject: str, purpose: Purpose) -> Discard:
+    return Discard(OneTimeToken, {"subject": subject, "purpose": purpose})
 
 
 def check_roles(roles: Sequence[str]) -> tuple[str, ...]:

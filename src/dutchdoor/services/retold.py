@@ -14,9 +14,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from dutchdoor.jose import signing_keys
+from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import LONGEST_ACCESS
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.base import Change, End, EndAll, Log, Remove, Revoke, Store, Swap
 
@@ -62,12 +64,12 @@ async def tell_again(store: Store, lost: Revocation, now: float) -> None:
             )
             changes = [Swap(raised), EndAll(lost.id, ENDED_AGAIN, now), Log(record)]
     elif lost.kind == "key":
-        key = next((key for key in await store.keys() if key.kid == lost.id), None)
+        key = next((key for key in await store.select(StoredKey) if key.kid == lost.id), None)
         if key is not None and key.revoked_at is None:
             record = event("key_revoked", now=now, client=_NOBODY, actor="system", detail=lost.id)
             changes = [Swap(signing_keys.revoked(key, now)), Log(record)]
     elif lost.kind == "client":
-        verifier = await store.verifier_key(lost.id)
+        verifier = await store.get(VerifierKey, lost.id)
         if verifier is not None:
             record = event(
                 "verifier_removed", now=now, client=_NOBODY, actor="system", client_id=lost.id, detail=verifier.name

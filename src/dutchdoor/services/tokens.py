@@ -332,7 +332,7 @@ class Issuer:
     async def _read_rows(self, now: float) -> None:
         """Read the key rows, and make the next key when it is due."""
         killed = self.fencing.node.keys_killed
-        self._take(await self.store.keys(), now)
+        self._take(await self.store.select(StoredKey), now)
         due = self._ring.due(now, self.policy, self.alg)
         if due is not None:
             row = signing_keys.new_key(
@@ -344,7 +344,7 @@ class Issuer:
                 policy=self.policy,
             )
             await self._add_key(row, Client(), "system", now)
-            self._take(await self.store.keys(), now)
+            self._take(await self.store.select(StoredKey), now)
         self._ring_read_at, self._keys_killed = now, killed
 
     def _take(self, rows: Sequence[StoredKey], now: float) -> None:

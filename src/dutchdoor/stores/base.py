@@ -4,6 +4,10 @@ them.
 A store keeps records and knows nothing about them: no clock, no expiry, no policy. It has two verbs. Reads give what is
 there, ended and expired records included. `commit` takes a list of changes and applies all of them or none.
 
+What is kept is said once, in `dutchdoor.stores.kinds`; a store derives its reads and changes from there. Four ports
+have the verbs: `Records`, `RevocationLog`, `RateLimits`, and `Transfer` (in `dutchdoor.stores.transfer`). One `commit`
+covers them all.
+
 The laws:
 
 1. **All or none.** Whatever makes one change impossible undoes the whole commit, and raises `Conflict`.
@@ -11,7 +15,7 @@ The laws:
    against limits survive `kill -9`; the loss of power may forget the last few.)
 3. **Swap.** A `Swap` succeeds if and only if the stored revision is the record's own; it writes the record with that
    revision plus one. Of any number of simultaneous swaps from one revision exactly one succeeds.
-4. **Take.** A one-time token is taken at most once, ever.
+4. **Take.** A record is taken at most once, ever.
 5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that.
 6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears
    later. `head`, where it is not None, and `read_log` are never behind a commit that returned before.
@@ -30,57 +34,54 @@ The laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from dutchdoor.jose.signing_keys import StoredKey
-from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent
-from dutchdoor.model.oauth_clients import RegisteredClient
-from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
-    "REMEMBERED_FOR", "Add", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect", "ExpectRole",
-    "Forgive", "Log", "Record", "Remove", "Revoke", "Store", "Swap", "Take", "joined", "words",
+    "REMEMBERED_FOR", "Add", "Around", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect",
+    "ExpectRole", "Forgive", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke", "Store", "Swap",
+    "Take", "joined", "words",
 ]  # fmt: skip
 
-Record = Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient | VerifierKey
-"""What has a row of its own. Keys: Account subject (and unique email where not None); Credential (subject, method,
-handle); Session, OneTimeToken and RegisteredClient id; StoredKey kid (and unique number); VerifierKey id (and unique
-name)."""
+R = TypeVar("R", bound=Struct)
 
 
 class Add(Struct, frozen=True):
-    """Insert a record, with revision 0. Conflict if its key, or a unique value of it, is there already, and for a
-    session whose account is not there.
+    """Insert an account, a session or a record of a general kind, with revision 0. Conflict if its key, or a unique
+    value of it, is there already, and for a session whose account is not there.
     """
 
-    record: Record
+    record: Struct
 
 
 class Swap(Struct, frozen=True):
-    """Replace a record. Conflict unless the stored revision equals the record's. Not for one-time tokens. A session
-    that has ended is never replaced, whatever its revision, and no session is handed to another subject.
+    """Replace a record that has a revision. Conflict unless the stored one equals the record's, and if another record
+    has a unique value of it. A session that has ended is never replaced, whatever its revision, and no session is
+    handed to another subject.
     """
 
-    record: Account | Credential | Session | StoredKey | RegisteredClient
+    record: Struct
 
 
 class Remove(Struct, frozen=True):
-    """Delete a record by key, if it is there. Removing an account removes its credentials and one-time tokens with it.
-    Its sessions stay until they are purged, ended or not, but no read gives them any more: not to a later account of
-    the same subject either.
+    """Delete an account or a record of a general kind by its key, if it is there. Removing an account removes what it
+    owns with it: records of each kind that has an owner. Its sessions stay until they are purged, ended or not, but no
+    read gives them any more: not to a later account of the same subject either.
     """
 
-    record: Account | Credential | RegisteredClient | VerifierKey
+    record: Struct
 
 
 class Expect(Struct, frozen=True):
@@ -99,16 +100,22 @@ class ExpectRole(Struct, frozen=True):
 
 
 class Take(Struct, frozen=True):
-    """Delete a one-time token; conflict if it is not there."""
+    """Delete a record of a general kind by its key; conflict if it is not there."""
 
-    id: str
+    record: Struct
 
 
 class Discard(Struct, frozen=True):
-    """Delete every one-time token of a subject for a purpose, if there is any."""
+    """Delete every record of a general kind that has these values, if there is any. One of its indexes begins with
+    them.
+    """
 
-    subject: str
-    purpose: Purpose
+    kind: type[Struct]
+    values: Mapping[str, str | int]
+
+    def __post_init__(self) -> None:
+        if not self.values:  # a mistake that would delete all of them
+            raise TypeError("name the values of the records to discard")
 
 
 class End(Struct, frozen=True):
@@ -183,19 +190,12 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split(" ")) if text else ()
 
 
-class Store(Protocol):
-    """Where records are kept. Every method may raise `Unavailable`; only `commit` raises `Conflict`."""
+class Records(Protocol):
+    """Records of each kind, read as the last commit left them."""
 
     @property
-    def first_epoch(self) -> int:
-        """The log epoch that this store begins with. While it has no other, nothing it acknowledged was ever lost."""
-        ...
-
-    @property
-    def newest_log(self) -> int:
-        """The newest log epoch that any answer brought along; 0 where only `head` and the reading of the log tell it.
-        Known before the answer is, for every answer that was read where that log had begun.
-        """
+    def kinds(self) -> Kinds:
+        """What is kept."""
         ...
 
     async def open(self) -> None:
@@ -208,6 +208,24 @@ class Store(Protocol):
 
     async def commit(self, *changes: Change) -> Committed:
         """Apply all changes in this order, or none of them."""
+        ...
+
+    async def get(self, kind: type[R], *key: str | int) -> R | None:
+        """One record of a general kind, by its key."""
+        ...
+
+    async def find(self, kind: type[R], **unique: str | int) -> R | None:
+        """One record of a general kind, by a unique value; none by an empty one, which belongs to no record."""
+        ...
+
+    async def select(
+        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
+    ) -> list[R]:
+        """Records of a general kind that have these values, in the order of the kind's `listing`; all without any.
+
+        One of the kind's indexes begins with the values that are named. `after` has the values of `listing` of the last
+        record seen, and begins the next page behind it.
+        """
         ...
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
@@ -240,25 +258,39 @@ class Store(Protocol):
         """
         ...
 
-    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None: ...
-
-    async def one_time_token(self, id: str) -> OneTimeToken | None: ...
-
-    async def keys(self) -> list[StoredKey]:
-        """All of them, in the order of their numbers."""
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        """Audit events, newest first; `before` is the id of the last one seen."""
         ...
 
-    async def client(self, id: str) -> RegisteredClient | None: ...
-
-    async def clients(self) -> list[RegisteredClient]: ...
-
-    async def verifier_key(self, id: str) -> VerifierKey | None: ...
-
-    async def verifier_keys(self) -> list[VerifierKey]:
-        """All of them, by name."""
+    async def purge(self, *, before: float, events_before: float) -> int:
+        """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token
+        of a deleted session could not be told from a forged one; limits that are full again; the log's expired
+        entries; records whose kind names a field that says so), and audit events older than another. Gives the number
+        of rows deleted.
+        """
         ...
 
-    # The revocation log, and the nodes that follow it
+    async def counts(self) -> dict[str, int]:
+        """Rows per table: accounts, sessions, keys, ..., for people and for verifying a move."""
+        ...
+
+
+class RevocationLog(Protocol):
+    """What was revoked, dense and in commit order, and the nodes that follow it."""
+
+    @property
+    def first_epoch(self) -> int:
+        """The log epoch that this store begins with. While it has no other, nothing it acknowledged was ever lost."""
+        ...
+
+    @property
+    def newest_log(self) -> int:
+        """The newest log epoch that any answer brought along; 0 where only `head` and the reading of the log tell it.
+        Known before the answer is, for every answer that was read where that log had begun.
+        """
+        ...
 
     def head(self) -> LogHead | None:
         """Where the log ends, if that can be told without waiting for anything; else None. It may be told too far,
@@ -314,11 +346,9 @@ class Store(Protocol):
         """Delete a row if it still has this stamp."""
         ...
 
-    async def events(
-        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
-    ) -> list[AuditEvent]:
-        """Audit events, newest first; `before` is the id of the last one seen."""
-        ...
+
+class RateLimits(Protocol):
+    """How often something was tried. `Forgive`, in a commit, gives attempts back."""
 
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
         """Take one attempt from every bucket, in one step over all processes, and give (0.0, ""); or take from none and
@@ -332,16 +362,33 @@ class Store(Protocol):
         """
         ...
 
-    async def purge(self, *, before: float, events_before: float) -> int:
-        """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token
-        of a deleted session could not be told from a forged one; limits that are full again; the log's expired
-        entries), and audit events older than another. Gives the number of rows deleted.
-        """
-        ...
 
-    async def counts(self) -> dict[str, int]:
-        """Rows per kind: accounts, sessions, keys, ..., for people and for verifying a move."""
-        ...
+class Store(Records, RevocationLog, RateLimits, Protocol):
+    """Where records are kept. Every method may raise `Unavailable`; only `commit` raises `Conflict`. One that can be
+    moved is a `dutchdoor.stores.transfer.Movable` too.
+    """
+
+
+class Around(Store):
+    """A store around a store: what a subclass does not do itself, the inner one does, at no cost."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+
+
+def _pass_on(name: str, member: object) -> property | cached_property[Any]:
+    path = attrgetter(f"_inner.{name}")
+    if isinstance(member, property):  # it may change
+        return property(path)
+    method = cached_property(path)
+    method.__set_name__(Around, name)
+    return method
+
+
+for _port in (Records, RevocationLog, RateLimits):
+    for _name, _member in vars(_port).items():
+        if not _name.startswith("_"):
+            setattr(Around, _name, _pass_on(_name, _member))
 
 
 WRITING = Bucket("writing", Limit(name="writing", count=1000, per_seconds=1.0, burst=1000))

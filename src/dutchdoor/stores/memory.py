@@ -15,20 +15,17 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, Misconfigured
-from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.ids import decode, is_id
-from dutchdoor.model.oauth_clients import RegisteredClient
-from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.base import (
@@ -43,14 +40,14 @@ from dutchdoor.stores.base import (
     ExpectRole,
     Forgive,
     Log,
-    Record,
     Remove,
     Revoke,
     Store,
     Swap,
     Take,
 )
-from dutchdoor.stores.transfer import LEFT, Kind, Level, LogState, Page, Stored, refuse_unless_whole
+from dutchdoor.stores.kinds import ACCOUNTS, EVENTS, KINDS, SESSIONS, Kind, Kinds, Level
+from dutchdoor.stores.transfer import LEFT, LogState, Page, refuse_unless_whole
 
 __all__ = ["MemoryStore", "from_url"]
 
@@ -60,6 +57,7 @@ _PAGE = 4096
 Undo = Callable[[], object]
 K = TypeVar("K")
 V = TypeVar("V")
+R = TypeVar("R", bound=Struct)
 
 
 def from_url(url: str) -> Store:
@@ -72,18 +70,13 @@ def from_url(url: str) -> Store:
 class MemoryStore:
     """See `dutchdoor.stores.base.Store`."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, kinds: Kinds = KINDS, clock: Callable[[], float] = time.time) -> None:
+        self.kinds = kinds
         self._lock = Lock()
-        self._accounts: dict[str, Account] = {}
-        self._by_email: dict[str, str] = {}
-        self._credentials: dict[tuple[str, str, str], Credential] = {}
-        self._sessions: dict[str, Session] = {}
+        self._accounts, self._sessions, self._events = _Table(ACCOUNTS), _Table(SESSIONS), _Table(EVENTS)
+        self._general: dict[type[Struct], _Table[Any]] = {kind.record: _Table(kind) for kind in kinds.general}
         self._live: dict[str, dict[str, None]] = {}
         self._orphans: dict[str, None] = {}
-        self._one_time: dict[str, OneTimeToken] = {}
-        self._keys: dict[str, StoredKey] = {}
-        self._clients: dict[str, RegisteredClient] = {}
-        self._verifiers: dict[str, VerifierKey] = {}
         self._log: list[Revocation] = []
         self._log_of: dict[str, list[Revocation]] = {}
         self._seq = 0
@@ -93,10 +86,12 @@ class MemoryStore:
         self._salt = secrets.token_bytes(16)
         self._nodes: dict[str, NodeRow] = {}
         self._watchers: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
-        self._events: dict[str, AuditEvent] = {}
         self._tats: dict[str, float] = {}
-        self._moving: dict[Kind, str | None] | None = None
+        self._moving: dict[str, str | None] | None = None
         self._left = False
+
+    def _table(self, kind: type[R]) -> _Table[R]:
+        return self._general[self.kinds.of(kind).record]
 
     async def open(self, *, to_move: bool = False) -> None:
         if not to_move:
@@ -135,26 +130,26 @@ class MemoryStore:
             case Remove(record):
                 self._remove(record, undo)
             case Expect(subject, epoch):
-                account = self._accounts.get(subject)
+                account = self._accounts.rows.get((subject,))
                 if account is None or not account.active or account.epoch != epoch:
                     raise Conflict("account is gone, disabled or of another epoch")
             case ExpectRole(role):
-                if not any(account.active and role in account.roles for account in self._accounts.values()):
+                if not any(account.active and role in account.roles for account in self._accounts.rows.values()):
                     raise Conflict("no active account has the role")
-            case Take(id):
-                if id not in self._one_time:
-                    raise Conflict("one-time token is not there")
-                _drop(self._one_time, id, undo)
-            case Discard(subject, purpose):
-                for token in [t for t in self._one_time.values() if t.subject == subject and t.purpose == purpose]:
-                    _drop(self._one_time, token.id, undo)
+            case Take(record):
+                if self._table(type(record)).drop(record, undo) is None:
+                    raise Conflict("record is not there")
+            case Discard(kind, values):
+                table = self._table(kind)
+                for record in table.select(values):
+                    table.drop(record, undo)
             case End(session_id, reason, at):
-                session = self._sessions.get(session_id)
+                session = self._sessions.rows.get((session_id,))
                 if session is None or session.ended_at is not None:
                     raise Conflict("session is not there or has ended")
                 self._write_session(_ended(session, reason, at), undo)
             case EndAll(subject, reason, at, keep):
-                live = [self._sessions[session_id] for session_id in self._live.get(subject, ()) if session_id != keep]
+                live = [self._sessions.rows[live_id,] for live_id in self._live.get(subject, ()) if live_id != keep]
                 for session in live:
                     self._write_session(_ended(session, reason, at), undo)
                 return len(live)
@@ -171,93 +166,52 @@ class MemoryStore:
                 for bucket in forgotten:
                     _drop(self._tats, bucket.key, undo)
             case Log(event):
-                if event.id in self._events:
-                    raise Conflict("audit event is there already")
-                _put(self._events, event.id, event, undo)
+                self._events.insert(event, undo)
         return 0
 
-    def _add(self, record: Record, undo: list[Undo]) -> None:
+    def _add(self, record: Struct, undo: list[Undo]) -> None:
         match record:
             case Account():
-                self._claim_email(None, record, undo)
-                _insert(self._accounts, record.subject, replace(record, revision=0), undo)
-            case Credential():
-                key = record.subject, record.method, record.handle
-                _insert(self._credentials, key, replace(record, revision=0), undo)
+                self._accounts.insert(record, undo)
             case Session():
-                if record.id in self._sessions or record.subject not in self._accounts:
+                if (record.id,) in self._sessions.rows or (record.subject,) not in self._accounts.rows:
                     raise Conflict("session is there already, or its account is not")
                 self._write_session(replace(record, revision=0), undo)
-            case OneTimeToken():
-                _insert(self._one_time, record.id, record, undo)
-            case StoredKey():
-                if any(key.number == record.number for key in self._keys.values()):
-                    raise Conflict("key number is taken")
-                _insert(self._keys, record.kid, replace(record, revision=0), undo)
-            case RegisteredClient():
-                _insert(self._clients, record.id, replace(record, revision=0), undo)
-            case VerifierKey():
-                if any(key.name == record.name for key in self._verifiers.values()):
-                    raise Conflict("name is taken")
-                _insert(self._verifiers, record.id, replace(record, revision=0), undo)
+            case _:
+                self._table(type(record)).insert(record, undo)
 
-    def _swap(self, record: Account | Credential | Session | StoredKey | RegisteredClient, undo: list[Undo]) -> None:
+    def _swap(self, record: Struct, undo: list[Undo]) -> None:
         match record:
             case Account():
-                old = _same_revision(self._accounts.get(record.subject), record)
-                self._claim_email(old, record, undo)
-                _put(self._accounts, record.subject, _next(record), undo)
-            case Credential():
-                key = record.subject, record.method, record.handle
-                _same_revision(self._credentials.get(key), record)
-                _put(self._credentials, key, _next(record), undo)
+                self._accounts.swap(record, undo)
             case Session():
-                stored = _same_revision(self._sessions.get(record.id), record)
+                stored = self._sessions.rows.get((record.id,))
+                if stored is None or stored.revision != record.revision:
+                    raise Conflict("session is not there or was written since it was read")
                 if stored.ended_at is not None or stored.subject != record.subject or record.id in self._orphans:
                     raise Conflict("session has ended")
-                self._write_session(_next(record), undo)
-            case StoredKey():
-                _same_revision(self._keys.get(record.kid), record)
-                if any(key.number == record.number and key.kid != record.kid for key in self._keys.values()):
-                    raise Conflict("key number is taken")
-                _put(self._keys, record.kid, _next(record), undo)
-            case RegisteredClient():
-                _same_revision(self._clients.get(record.id), record)
-                _put(self._clients, record.id, _next(record), undo)
+                self._write_session(replace(record, revision=record.revision + 1), undo)
+            case _:
+                self._table(type(record)).swap(record, undo)
 
-    def _remove(self, record: Account | Credential | RegisteredClient | VerifierKey, undo: list[Undo]) -> None:
-        match record:
-            case Account(subject=subject):
-                old = self._accounts.get(subject)
-                _drop(self._accounts, subject, undo)
-                if old is not None and old.email is not None:
-                    _drop(self._by_email, old.email, undo)
-                for key in [key for key in self._credentials if key[0] == subject]:
-                    _drop(self._credentials, key, undo)
-                for token in [token for token in self._one_time.values() if token.subject == subject]:
-                    _drop(self._one_time, token.id, undo)
-                # Another account of the same subject must not inherit them.
-                for session in self._sessions.values():
-                    if session.subject == subject:
-                        _put(self._orphans, session.id, None, undo)
-                _drop(self._live, subject, undo)
-            case Credential():
-                _drop(self._credentials, (record.subject, record.method, record.handle), undo)
-            case RegisteredClient():
-                _drop(self._clients, record.id, undo)
-            case VerifierKey():
-                _drop(self._verifiers, record.id, undo)
-
-    def _claim_email(self, old: Account | None, new: Account, undo: list[Undo]) -> None:
-        if new.email is not None and self._by_email.get(new.email, new.subject) != new.subject:
-            raise Conflict("e-mail address is taken")
-        if old is not None and old.email is not None and old.email != new.email:
-            _drop(self._by_email, old.email, undo)
-        if new.email is not None:
-            _put(self._by_email, new.email, new.subject, undo)
+    def _remove(self, record: Struct, undo: list[Undo]) -> None:
+        if not isinstance(record, Account):
+            self._table(type(record)).drop(record, undo)
+            return
+        subject = record.subject
+        self._accounts.drop(record, undo)
+        for table in self._general.values():
+            if table.kind.owner:
+                for owned in table.select({table.kind.owner: subject}):
+                    table.drop(owned, undo)
+        # Another account of the same subject must not inherit them.
+        for session in self._sessions.rows.values():
+            if session.subject == subject:
+                _put(self._orphans, session.id, None, undo)
+        _drop(self._live, subject, undo)
 
     def _write_session(self, session: Session, undo: list[Undo]) -> None:
-        _put(self._sessions, session.id, session, undo)
+        self._sessions.write(session, undo)
         live = self._live.setdefault(session.subject, {})
         if session.ended_at is None:
             _put(live, session.id, None, undo)
@@ -277,76 +231,71 @@ class MemoryStore:
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         with self._lock:
-            session = self._sessions.get(session_id)
+            session = self._sessions.rows.get((session_id,))
             if session is None or session_id in self._orphans:
                 return None
-            return session, self._accounts[session.subject]
+            return session, self._accounts.rows[session.subject,]
 
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         with self._lock:
-            live = [self._sessions[session_id] for session_id in self._live.get(subject, ())]
+            live = [self._sessions.rows[session_id,] for session_id in self._live.get(subject, ())]
         return sorted(live, key=lambda session: _order(session.id), reverse=True)[:limit]
 
     async def account(self, subject: str) -> Account | None:
         with self._lock:
-            return self._accounts.get(subject)
+            return self._accounts.rows.get((subject,))
 
     async def account_by_email(self, email: str) -> Account | None:
         with self._lock:
-            subject = self._by_email.get(email)
-            return None if subject is None else self._accounts[subject]
+            return self._accounts.find({"email": email})
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         with self._lock:
             found = [
                 a
-                for a in self._accounts.values()
+                for a in self._accounts.rows.values()
                 if a.subject > after and (not search or _mentions(a, search.casefold()))
             ]
         return sorted(found, key=lambda account: account.subject)[:limit]
 
     async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
         with self._lock:
-            found = [account for account in self._accounts.values() if account.active and role in account.roles]
+            found = [account for account in self._accounts.rows.values() if account.active and role in account.roles]
         return sorted(found, key=lambda account: account.subject)[:limit]
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
         with self._lock:
             accounts = (
-                self._accounts[subject]
-                for (subject, method, _), credential in self._credentials.items()
-                if method == "registration" and credential.created_at < at and subject in self._accounts
+                self._accounts.rows[credential.subject,]
+                for credential in self._table(Credential).rows.values()
+                if credential.method == "registration" and credential.created_at < at
+                if (credential.subject,) in self._accounts.rows
             )
             found = [a for a in accounts if a.email_verified_at is None and a.active and not a.roles]
         return sorted((a for a in found if a.subject > after), key=lambda account: account.subject)[:limit]
 
-    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
+    async def get(self, kind: type[R], *key: str | int) -> R | None:
+        table = self._table(kind)
+        table.kind.sought(key)
         with self._lock:
-            return self._credentials.get((subject, method, handle))
+            return table.rows.get(key)
 
-    async def one_time_token(self, id: str) -> OneTimeToken | None:
+    async def find(self, kind: type[R], **unique: str | int) -> R | None:
         with self._lock:
-            return self._one_time.get(id)
+            return self._table(kind).find(unique)
 
-    async def keys(self) -> list[StoredKey]:
+    async def select(
+        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
+    ) -> list[R]:
+        table = self._table(kind)
+        listing = table.kind.listing
         with self._lock:
-            return sorted(self._keys.values(), key=lambda key: key.number)
-
-    async def client(self, id: str) -> RegisteredClient | None:
-        with self._lock:
-            return self._clients.get(id)
-
-    async def clients(self) -> list[RegisteredClient]:
-        with self._lock:
-            return sorted(self._clients.values(), key=lambda client: client.id)
-
-    async def verifier_key(self, id: str) -> VerifierKey | None:
-        with self._lock:
-            return self._verifiers.get(id)
-
-    async def verifier_keys(self) -> list[VerifierKey]:
-        with self._lock:
-            return sorted(self._verifiers.values(), key=lambda key: key.name)
+            found = table.select(values)
+        found.sort(key=lambda record: table.place([getattr(record, name) for name in listing], listing))
+        if after:
+            behind = table.place(after, listing)
+            found = [r for r in found if table.place([getattr(r, name) for name in listing], listing) > behind]
+        return found[:limit]
 
     async def events(
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
@@ -354,7 +303,7 @@ class MemoryStore:
         with self._lock:
             found = [
                 event
-                for event in self._events.values()
+                for event in self._events.rows.values()
                 if (not subject or event.subject == subject) and (not name or event.name == name) and event.at >= since
             ]
         found.sort(key=lambda event: _order(event.id), reverse=True)
@@ -412,9 +361,9 @@ class MemoryStore:
     def _begin_log_epoch(self, now: float) -> int:
         self._log_epoch = max(self._log_epoch + 1, int(now * 1000))
         self._nodes.clear()
-        for account in self._accounts.values():
+        for account in list(self._accounts.rows.values()):
             epoch = max(account.epoch + 1, self._log_epoch)
-            self._accounts[account.subject] = replace(account, epoch=epoch, revision=account.revision + 1)
+            self._accounts.write(replace(account, epoch=epoch, revision=account.revision + 1), [])
         return self._log_epoch
 
     async def node_register(self, row: NodeRow) -> None:
@@ -449,16 +398,20 @@ class MemoryStore:
         await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
+        deleted = 0
         with self._lock:
-            sessions = [s for s in self._sessions.values() if s.expires_at < before]
-            for session in sessions:
-                del self._sessions[session.id]
+            for session in self._sessions.expired(before):
                 self._orphans.pop(session.id, None)
                 self._live.get(session.subject, {}).pop(session.id, None)
-            deleted = len(sessions)
-            deleted += _delete_where(self._one_time, lambda token: token.expires_at < before)
-            deleted += _delete_where(self._tats, lambda tat: tat < before)
-            deleted += _delete_where(self._events, lambda event: event.at < events_before)
+            for table in self._tables().values():
+                over = table.expired(events_before if table is self._events else before)
+                deleted += len(over)
+                for record in over:
+                    table.drop(record, [])
+            full = [key for key, tat in self._tats.items() if tat < before]
+            deleted += len(full)
+            for key in full:
+                del self._tats[key]
             kept = [entry for entry in self._log if entry.expires_at >= before]
             deleted += len(self._log) - len(kept)
             self._replace_log(kept)
@@ -466,101 +419,83 @@ class MemoryStore:
 
     async def counts(self) -> dict[str, int]:
         with self._lock:
-            return {**{kind: len(table) for kind, table in self._tables().items()}, "revocations": len(self._log)}
+            counts = {name: len(table.rows) for name, table in self._tables().items()}
+            return {**counts, "revocations": len(self._log), "limits": len(self._tats)}
 
     # --- moving -------------------------------------------------------------------------------------------------------
 
-    def _tables(self) -> dict[str, dict[Any, Any]]:
-        """Every table by its kind, but the log, which is a list."""
-        return {
-            "accounts": self._accounts,
-            "credentials": self._credentials,
-            "sessions": self._sessions,
-            "one_time_tokens": self._one_time,
-            "keys": self._keys,
-            "clients": self._clients,
-            "verifiers": self._verifiers,
-            "events": self._events,
-            "limits": self._tats,
-        }
+    def _tables(self) -> dict[str, _Table[Any]]:
+        """Every table by its name, but the log, which is a list, and the levels of limits."""
+        tables: list[_Table[Any]] = [self._accounts, self._sessions, *self._general.values(), self._events]
+        return {table.kind.table: table for table in tables}
 
-    async def page(self, kind: Kind, after: str | None = None, *, limit: int = 1000) -> Page:
+    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
+        kind = self.kinds.by_table[table]
         with self._lock:
-            records: dict[Any, Stored]
-            if kind == "revocations":
-                records = {entry.seq: entry for entry in self._log}
-            elif kind == "limits":
-                records = {key: Level(key=key, tat=tat) for key, tat in self._tats.items()}
+            records: list[Any]
+            if table == "revocations":
+                records = list(self._log)
+            elif table == "limits":
+                records = [Level(key=key, tat=tat) for key, tat in self._tats.items()]
             else:
-                records = {key: value for key, value in self._tables()[kind].items() if key not in self._orphans}
-        behind = None if after is None else json.loads(after)
-        keys = sorted(key for key in records if behind is None or _comparable(key) > _comparable(behind))[:limit]
-        last = json.dumps(keys[-1]) if len(keys) == limit else None
-        return Page([records[key] for key in keys], last)
+                records = [
+                    r for r in self._tables()[table].rows.values() if table != "sessions" or r.id not in self._orphans
+                ]
+        behind = None if after is None else tuple(json.loads(after))
+        records = [record for record in records if behind is None or kind.key_of(record) > behind]
+        page = sorted(records, key=kind.key_of)[:limit]
+        return Page(page, json.dumps(kind.key_of(page[-1])) if len(page) == limit else None)
 
-    async def unfinished(self) -> Mapping[Kind, str | None] | None:
+    async def unfinished(self) -> Mapping[str, str | None] | None:
         with self._lock:
             return None if self._moving is None else dict(self._moving)
 
     async def begin_move(self, log: LogState) -> None:
         with self._lock:
             superseded = self._moving is not None or (self._left and self._salt == log.salt)
-            if not superseded and (self._seq or any(self._tables().values())):
+            if not superseded and (self._seq or self._tats or any(table.rows for table in self._tables().values())):
                 raise Conflict("there is something in this store already")
             for table in self._tables().values():
                 table.clear()
-            self._log, self._log_of, self._by_email, self._live, self._orphans = [], {}, {}, {}, {}
+            self._tats, self._log, self._log_of, self._live, self._orphans = {}, [], {}, {}, {}
             self._nodes, self._moving, self._left = {}, {}, False
             self._log_epoch, self._salt, self._seq = log.log_epoch, log.salt, log.seq
 
-    async def take_in(self, kind: Kind, page: Page) -> None:
+    async def take_in(self, table: str, page: Page) -> None:
         undo: list[Undo] = []
         with self._lock:
             if self._moving is None:
                 raise Conflict("no move into this store was begun")
-            if kind == "revocations":
+            if table == "revocations":
                 entries = {entry.seq: entry for entry in (*self._log, *page.records) if isinstance(entry, Revocation)}
                 self._replace_log([entries[seq] for seq in sorted(entries)])
             try:
                 for record in page.records:
-                    self._take_in(kind, record, undo)
+                    self._take_in(table, record, undo)
             except BaseException:
                 for step in reversed(undo):
                     step()
                 raise
-            self._moving[kind] = page.after
+            self._moving[table] = page.after
 
-    def _take_in(self, kind: Kind, record: Stored, undo: list[Undo]) -> None:
+    def _take_in(self, table: str, record: Struct, undo: list[Undo]) -> None:
         match record:
-            case Account():
-                self._claim_email(self._accounts.get(record.subject), record, undo)
-                _put(self._accounts, record.subject, record, undo)
             case Session():
-                if record.subject not in self._accounts:
+                if (record.subject,) not in self._accounts.rows:
                     raise Conflict("a session's account is not there")
                 self._write_session(record, undo)
-            case Credential():
-                _put(self._credentials, (record.subject, record.method, record.handle), record, undo)
-            case StoredKey():
-                if any(key.number == record.number and key.kid != record.kid for key in self._keys.values()):
-                    raise Conflict("key number is taken")
-                _put(self._keys, record.kid, record, undo)
-            case VerifierKey():
-                if any(key.name == record.name and key.id != record.id for key in self._verifiers.values()):
-                    raise Conflict("name is taken")
-                _put(self._verifiers, record.id, record, undo)
             case Revocation():
                 pass  # taken in all at once
             case Level():
                 _put(self._tats, record.key, record.tat, undo)
             case _:
-                _put(self._tables()[kind], record.id, record, undo)
+                self._tables()[table].write(record, undo)
 
     async def end_move(self, now: float, event: AuditEvent) -> int:
         with self._lock:
             if self._moving is None:
                 raise Conflict("no move into this store was begun")
-            self._events[event.id] = event
+            self._events.write(event, [])
             self._moving = None
             log_epoch = self._begin_log_epoch(now)
         self._wake()
@@ -576,27 +511,74 @@ class MemoryStore:
         self._left = False
 
 
-V_ = TypeVar("V_", Account, Credential, Session, StoredKey, RegisteredClient)
+class _Table(Generic[R]):
+    """Records of one kind by their keys, with the unique values that they have."""
 
+    def __init__(self, kind: Kind[R]) -> None:
+        self.kind = kind
+        self.rows: dict[tuple[Any, ...], R] = {}
+        self._claimed: dict[tuple[tuple[str, ...], tuple[Any, ...]], tuple[Any, ...]] = {}
 
-def _next(record: V_) -> V_:
-    return replace(record, revision=record.revision + 1)
+    def clear(self) -> None:
+        self.rows, self._claimed = {}, {}
 
+    def find(self, unique: Mapping[str, str | int]) -> R | None:
+        group = self.kind.group(unique)
+        key = self._claimed.get((group, tuple([unique[name] for name in group])))
+        return None if key is None else self.rows[key]
 
-def _same_revision(stored: V_ | None, record: V_) -> V_:
-    if stored is None or stored.revision != record.revision:
-        raise Conflict("record is not there or was written since it was read")
-    return stored
+    def select(self, values: Mapping[str, str | int]) -> list[R]:
+        self.kind.must_index(values)
+        return [r for r in self.rows.values() if all(getattr(r, name) == value for name, value in values.items())]
+
+    def expired(self, before: float) -> list[R]:
+        field = self.kind.expires
+        return [record for record in self.rows.values() if getattr(record, field) < before] if field else []
+
+    def place(self, values: Sequence[str | int], names: Sequence[str]) -> tuple[Any, ...]:
+        """Where values stand among others: ids by their bytes."""
+        ids = self.kind.ids
+        return tuple([_order(v) if n in ids and isinstance(v, str) else v for n, v in zip(names, values, strict=True)])
+
+    def insert(self, record: R, undo: list[Undo]) -> None:
+        if self.kind.key_of(record) in self.rows:
+            raise Conflict("record is there already")
+        self.write(replace(record, revision=0) if self.kind.has_revision else record, undo)
+
+    def swap(self, record: R, undo: list[Undo]) -> None:
+        if not self.kind.has_revision:
+            raise TypeError(f"{type(record).__name__} is not swapped")
+        revision: int = getattr(record, "revision")  # noqa: B009 - a field of this kind, and not of every record
+        stored = self.rows.get(self.kind.key_of(record))
+        if stored is None or getattr(stored, "revision") != revision:  # noqa: B009
+            raise Conflict("record is not there or was written since it was read")
+        self.write(replace(record, revision=revision + 1), undo)
+
+    def write(self, record: R, undo: list[Undo]) -> None:
+        """Put a record in place of the one of its key. Raises `Conflict` if another has a unique value of it."""
+        key = self.kind.key_of(record)
+        claims = list(self.kind.claims(record))
+        if any(self._claimed.get(claim, key) != key for claim in claims):
+            raise Conflict("another record has a unique value of this one")
+        if (old := self.rows.get(key)) is not None:
+            for claim in self.kind.claims(old):
+                _drop(self._claimed, claim, undo)
+        for claim in claims:
+            _put(self._claimed, claim, key, undo)
+        _put(self.rows, key, record, undo)
+
+    def drop(self, record: R, undo: list[Undo]) -> R | None:
+        """Delete the record of this key, and give it."""
+        key = self.kind.key_of(record)
+        if (old := self.rows.get(key)) is not None:
+            for claim in self.kind.claims(old):
+                _drop(self._claimed, claim, undo)
+            _drop(self.rows, key, undo)
+        return old
 
 
 def _ended(session: Session, reason: str, at: float) -> Session:
     return replace(session, ended_at=at, end_reason=reason, revision=session.revision + 1)
-
-
-def _insert(table: dict[K, V], key: K, value: V, undo: list[Undo]) -> None:
-    if key in table:
-        raise Conflict("record is there already")
-    _put(table, key, value, undo)
 
 
 def _put(table: dict[K, V], key: K, value: V, undo: list[Undo]) -> None:
@@ -612,18 +594,6 @@ def _drop(table: dict[K, V], key: K, undo: list[Undo]) -> None:
     if key in table:
         old = table.pop(key)
         undo.append(lambda: table.__setitem__(key, old))
-
-
-def _delete_where(table: dict[K, V], condition: Callable[[V], bool]) -> int:
-    gone = [key for key, value in table.items() if condition(value)]
-    for key in gone:
-        del table[key]
-    return len(gone)
-
-
-def _comparable(key: Any) -> Any:
-    """A key of several parts is a tuple here, and a list in JSON."""
-    return tuple(key) if isinstance(key, list) else key
 
 
 def _order(id: str) -> tuple[bool, bytes]:

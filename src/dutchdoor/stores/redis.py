@@ -44,18 +44,12 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.jose.signing_keys import StoredKey
-from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.ids import encode
-from dutchdoor.model.oauth_clients import RegisteredClient
-from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.rate_limits import _GRAIN as GRAIN
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
-from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import REMEMBERED_FOR, Change, Committed, Forgive, Revoke, Store
+from dutchdoor.stores.base import REMEMBERED_FOR, Around, Change, Committed, Forgive, Revoke, Store
 from dutchdoor.stores.redis_connection import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
 
 __all__ = ["RedisStore", "around"]
@@ -97,10 +91,10 @@ def around(store: Store, url: str, *, key: bytes = b"") -> RedisStore:
     Raises:
         Misconfigured: a URL it cannot read. The URL, which may hold a password, is not repeated.
     """
-    return RedisStore(store, Address.read(url), key=key)
+    return RedisStore(store, Address.read(url), key=key)  # type: ignore[abstract]  # `Around` has the rest
 
 
-class RedisStore:
+class RedisStore(Around):
     """See `dutchdoor.stores.base.Store` and `Copies`. Make and open one in each process, after forking.
 
     Args:
@@ -111,8 +105,8 @@ class RedisStore:
     """
 
     def __init__(self, store: Store, address: Address, *, key: bytes = b"") -> None:
+        super().__init__(store)
         self._record, self._address = store, address
-        self.first_epoch = store.first_epoch
         self._key = key or secrets.token_bytes(32)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: list[Callable[[], None]] = []
@@ -336,19 +330,6 @@ class RedisStore:
         await self._forgive(give_back, forget)
         return done
 
-    @property
-    def newest_log(self) -> int:
-        return self._record.newest_log
-
-    def head(self) -> LogHead | None:
-        return self._record.head()
-
-    async def read_log(self, log_epoch: int, after: int) -> Renewed:
-        return await self._record.read_log(log_epoch, after)
-
-    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
-        return await self._record.node_renew(row, after)
-
     async def begin_log_epoch(self, now: float) -> int:
         begun = await self._record.begin_log_epoch(now)
         self._publish()
@@ -446,67 +427,6 @@ class RedisStore:
         with contextlib.suppress(Unavailable):
             counts["limits"] += await self._limits.ask(lambda client: client.execute_command("ZCARD", self._limits_key))
         return counts
-
-    # --- the record's own ---------------------------------------------------------------------------------------------
-
-    async def session(self, session_id: str) -> tuple[Session, Account] | None:
-        return await self._record.session(session_id)
-
-    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
-        return await self._record.sessions_of(subject, limit=limit)
-
-    async def account(self, subject: str) -> Account | None:
-        return await self._record.account(subject)
-
-    async def account_by_email(self, email: str) -> Account | None:
-        return await self._record.account_by_email(email)
-
-    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
-        return await self._record.accounts_with_role(role, limit=limit)
-
-    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
-        return await self._record.registered_before(at, after=after, limit=limit)
-
-    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        return await self._record.accounts(search=search, after=after, limit=limit)
-
-    async def credential(self, subject: str, method: str, handle: str = "") -> Credential | None:
-        return await self._record.credential(subject, method, handle)
-
-    async def one_time_token(self, id: str) -> OneTimeToken | None:
-        return await self._record.one_time_token(id)
-
-    async def keys(self) -> list[StoredKey]:
-        return await self._record.keys()
-
-    async def client(self, id: str) -> RegisteredClient | None:
-        return await self._record.client(id)
-
-    async def clients(self) -> list[RegisteredClient]:
-        return await self._record.clients()
-
-    async def verifier_key(self, id: str) -> VerifierKey | None:
-        return await self._record.verifier_key(id)
-
-    async def verifier_keys(self) -> list[VerifierKey]:
-        return await self._record.verifier_keys()
-
-    async def live_revocations(self, subject: str, now: float) -> int:
-        return await self._record.live_revocations(subject, now)
-
-    async def node_register(self, row: NodeRow) -> None:
-        await self._record.node_register(row)
-
-    async def node_rows(self) -> Rows:
-        return await self._record.node_rows()
-
-    async def node_forget(self, id: str, stamp: str) -> None:
-        await self._record.node_forget(id, stamp)
-
-    async def events(
-        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
-    ) -> list[AuditEvent]:
-        return await self._record.events(subject=subject, name=name, since=since, before=before, limit=limit)
 
 
 # --- sealing ----------------------------------------------------------------------------------------------------------

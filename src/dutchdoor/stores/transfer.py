@@ -5,7 +5,7 @@ writes to either store, and it may be killed at any moment and begun again.
 
 1. `begin_move` makes the empty target the unfinished copy of a source. From here on it opens for nobody but a move: a
    server over half of the records would refuse people, and believe sessions that have ended elsewhere.
-2. `page` and `take_in`, kind after kind in the order of `KINDS`. Each page is noted with its records in one
+2. `export` and `take_in`, table after table in the order of `Kinds.all`. Each page is noted with its records in one
    transaction, so that whoever comes after a kill goes on behind it.
 3. Both are read again, and a `Tally` of each kind compared. If they differ, somebody wrote to the source meanwhile:
    `begin_move` empties the target, and all begins again.
@@ -27,50 +27,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.jose.signing_keys import StoredKey
-from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
-from dutchdoor.model.oauth_clients import RegisteredClient
-from dutchdoor.model.one_time_tokens import OneTimeToken
-from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
-from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.base import Store
 
-__all__ = ["KINDS", "LEFT", "Kind", "Level", "LogState", "Movable", "Page", "Stored", "Tally", "refuse_unless_whole"]
-
-Kind = Literal[
-    "accounts", "credentials", "sessions", "one_time_tokens", "keys", "clients", "verifiers", "revocations", "events",
-    "limits",
-]  # fmt: skip
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-"""In the order they are moved in: a session needs its account."""
-
-
-class Level(Struct, frozen=True, kw_only=True):
-    """How full one bucket of a limit is. What `tat` means is said in `dutchdoor.model.rate_limits`."""
-
-    key: str
-    tat: float
-
-
-Stored: TypeAlias = (
-    Account | Credential | Session | OneTimeToken | StoredKey | RegisteredClient | VerifierKey | Revocation | AuditEvent
-    | Level
-)  # fmt: skip
-"""A record of each kind."""
+__all__ = ["LEFT", "LogState", "Movable", "Page", "Tally", "Transfer", "refuse_unless_whole"]
 
 
 class Page(Struct, frozen=True):
     """Some records of one kind, in the order of their keys, which is the store's own."""
 
-    records: Sequence[Stored]
+    records: Sequence[Struct]
     after: str | None
     """What the next page comes after; None when there is none. Only the store that gave it can read it."""
 
@@ -101,24 +73,16 @@ def refuse_unless_whole(noted: Iterable[str], place: str) -> None:
         raise Misconfigured(text)
 
 
-@runtime_checkable
-class Movable(Store, Protocol):
-    """A store that can be moved from and into. Every method may raise `Unavailable`."""
+class Transfer(Protocol):
+    """What a move asks of a store. A kind is named by its table. Every method may raise `Unavailable`."""
 
-    async def open(self, *, to_move: bool = False) -> None:
-        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished, and for one that was
-        left; with `to_move` that is fine, but `Conflict` is raised if another process has the store open, where the
-        store can tell.
-        """
-        ...
-
-    async def page(self, kind: Kind, after: str | None = None, *, limit: int = 1000) -> Page:
+    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
         """Records of a kind after those of an earlier page, as they stand. Whatever does not change between the pages
         is given once.
         """
         ...
 
-    async def unfinished(self) -> Mapping[Kind, str | None] | None:
+    async def unfinished(self) -> Mapping[str, str | None] | None:
         """How far the move into this store is: the `after` last taken in, of each kind that was begun. None if there is
         no move, or it is finished.
         """
@@ -131,7 +95,7 @@ class Movable(Store, Protocol):
         """
         ...
 
-    async def take_in(self, kind: Kind, page: Page) -> None:
+    async def take_in(self, table: str, page: Page) -> None:
         """Write a page's records as they stand, in place of those of the same key, and note `page.after`: all of it or
         nothing. Durable when it returns; a repeat changes nothing. Raises `Conflict` without an unfinished move, for a
         session without its account, and for a unique value that another record has.
@@ -157,6 +121,18 @@ class Movable(Store, Protocol):
         ...
 
 
+@runtime_checkable
+class Movable(Store, Transfer, Protocol):
+    """A store that can be moved from and into."""
+
+    async def open(self, *, to_move: bool = False) -> None:
+        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished, and for one that was
+        left; with `to_move` that is fine, but `Conflict` is raised if another process has the store open, where the
+        store can tell, and `Misconfigured` if it has records of kinds that it was not made with.
+        """
+        ...
+
+
 class Tally:
     """The number of records of one kind, and a digest of them that does not depend on their order: each store has its
     own. It tells of accidents, not of somebody who makes records to fit.
@@ -167,7 +143,7 @@ class Tally:
     def __init__(self) -> None:
         self.count, self._sum = 0, 0
 
-    def add(self, records: Iterable[Stored]) -> None:
+    def add(self, records: Iterable[Struct]) -> None:
         for record in records:
             self.count += 1
             self._sum += int.from_bytes(hashlib.sha256(_encode(record)).digest(), "big")

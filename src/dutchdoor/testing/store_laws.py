@@ -36,10 +36,12 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Self
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, Misconfigured, Unavailable
@@ -66,14 +68,13 @@ from dutchdoor.stores.base import (
     ExpectRole,
     Forgive,
     Log,
-    Record,
     Remove,
     Revoke,
     Store,
     Swap,
     Take,
 )
-from dutchdoor.stores.transfer import KINDS, Kind, LogState, Movable, Page, Tally
+from dutchdoor.stores.transfer import LogState, Movable, Page, Tally
 
 __all__ = [
     "LAWS", "MOVE_LAWS", "SHARED_LAWS", "Law", "MakeStore", "MoveLaw", "SharedLaw",
@@ -176,6 +177,10 @@ def an_event(subject: str = "", now: float = NOW) -> AuditEvent:
     return event("login", now=now, client=Client(address="192.0.2.1"), subject=subject)
 
 
+def tokens_of(subject: str, purpose: Purpose) -> Discard:
+    return Discard(OneTimeToken, {"subject": subject, "purpose": purpose})
+
+
 async def the_log(store: Store, after: int = 0) -> list[Revocation]:
     """Give every entry after a number, however many readings it takes."""
     log_epoch = (await store.node_rows()).log_epoch
@@ -217,7 +222,7 @@ class World:
         self.first = an_event(self.ada.subject)
 
     async def fill(self) -> World:
-        everything: list[Record] = [
+        everything: list[Struct] = [
             self.ada, self.bob, self.out, self.live, self.other, self.ended, self.credential, self.token, self.key,
             self.client, self.verifier,
         ]  # fmt: skip
@@ -233,11 +238,11 @@ class World:
             [await store.account_by_email(person.email or "") for person in people],
             [await store.session(session.id) for session in (self.live, self.other, self.ended)],
             [await store.sessions_of(person.subject) for person in people],
-            [await store.credential(person.subject, "password") for person in people],
-            await store.one_time_token(self.token.id),
-            await store.keys(),
-            await store.clients(),
-            await store.verifier_keys(),
+            [await store.get(Credential, person.subject, "password", "") for person in people],
+            await store.get(OneTimeToken, self.token.id),
+            await store.select(StoredKey),
+            await store.select(RegisteredClient),
+            await store.select(VerifierKey),
             await the_log(store),
             await store.node_rows(),
             await store.events(),
@@ -258,7 +263,7 @@ async def a_commit_is_all_or_none(store: Store) -> None:
         Add(a_client("second")), Add(a_verifier("second")), Swap(replace(ada, email="new@example.com", epoch=1)),
         Swap(replace(live, generation=1)), Swap(replace(world.credential, proof="new")),
         Swap(replace(world.key, revoked_at=NOW)), Swap(replace(world.client, name="new")), Expect(ada.subject, 1),
-        Take(world.token.id), End(world.other.id, "logout", NOW), Discard(bob.subject, "reset_password"),
+        Take(world.token), End(world.other.id, "logout", NOW), tokens_of(bob.subject, "reset_password"),
         EndAll(ada.subject, "logout_all", NOW), Revoke(a_revocation()), Revoke(a_revocation()), Log(an_event()),
         Remove(world.credential), Remove(world.client), Remove(world.verifier), Remove(ada),
     ]  # fmt: skip
@@ -269,7 +274,7 @@ async def a_commit_is_all_or_none(store: Store) -> None:
         Swap(replace(bob, revision=1)), Swap(stranger), Swap(replace(bob, email=world.out.email)), Swap(a_session(bob)),
         Swap(replace(ended, revision=1)), Swap(replace(world.key, revision=7)), Swap(a_key(9)), Swap(a_client("third")),
         Swap(a_credential(stranger)), Expect(bob.subject, 1), Expect(stranger.subject, 0), Expect(world.out.subject, 0),
-        Take(world.token.id), Take(new_id()), End(ended.id, "logout", NOW), End(new_id(), "logout", NOW),
+        Take(world.token), Take(a_token("")), End(ended.id, "logout", NOW), End(new_id(), "logout", NOW),
         Add(a_verifier("second")),
     ]  # fmt: skip
     before = await world.seen()
@@ -290,11 +295,11 @@ async def changes_apply_in_order(store: Store) -> None:
     assert await is_refused(store, Add(session), Add(ada))
     await store.commit(
         Add(ada), Expect(ada.subject, 0), Swap(replace(ada, epoch=1)), Expect(ada.subject, 1), Add(session), Add(token),
-        Take(token.id), Swap(session), Swap(replace(session, revision=1, generation=5)), End(session.id, "logout", NOW),
+        Take(token), Swap(session), Swap(replace(session, revision=1, generation=5)), End(session.id, "logout", NOW),
     )  # fmt: skip
     kept = replace(session, generation=5, ended_at=NOW, end_reason="logout", revision=3)
     assert await store.session(session.id) == (kept, replace(ada, epoch=1, revision=1))
-    assert await store.one_time_token(token.id) is None
+    assert await store.get(OneTimeToken, token.id) is None
 
 
 async def a_commit_of_nothing_says_where_the_log_ends(store: Store) -> None:
@@ -310,9 +315,13 @@ async def a_swap_needs_the_stored_revision(store: Store) -> None:
     ada = world.ada
     written: list[tuple[Any, Any, Callable[[], Awaitable[object]]]] = [
         (ada, replace(ada, name="Countess", roles=("admin",)), lambda: store.account(ada.subject)),
-        (world.credential, replace(world.credential, proof="n"), lambda: store.credential(ada.subject, "password")),
-        (world.key, replace(world.key, revoked_at=NOW, exported_at=NOW), lambda: first(store.keys())),
-        (world.client, replace(world.client, secret_hash=b""), lambda: store.client("reports")),
+        (
+            world.credential,
+            replace(world.credential, proof="n"),
+            lambda: store.get(Credential, ada.subject, "password", ""),
+        ),
+        (world.key, replace(world.key, revoked_at=NOW, exported_at=NOW), lambda: first(store.select(StoredKey))),
+        (world.client, replace(world.client, secret_hash=b""), lambda: store.get(RegisteredClient, "reports")),
         (world.live, replace(world.live, device="Other"), lambda: first(store.session(world.live.id))),
     ]
     for old, new, read in written:
@@ -426,10 +435,10 @@ async def a_token_is_taken_once(store: Store) -> None:
     """4. A one-time token is taken at most once, ever, however many try."""
     token = a_token("")
     await store.commit(Add(token))
-    assert await store.one_time_token(token.id) == token, "reading does not take"
-    assert await how_many_succeed([store.commit(Take(token.id)) for _ in range(AT_ONCE)]) == 1
-    assert await store.one_time_token(token.id) is None
-    assert await is_refused(store, Take(token.id))
+    assert await store.get(OneTimeToken, token.id) == token, "reading does not take"
+    assert await how_many_succeed([store.commit(Take(token)) for _ in range(AT_ONCE)]) == 1
+    assert await store.get(OneTimeToken, token.id) is None
+    assert await is_refused(store, Take(token))
 
 
 async def discarding_names_subject_and_purpose(store: Store) -> None:
@@ -439,11 +448,11 @@ async def discarding_names_subject_and_purpose(store: Store) -> None:
     kept = [a_token(ada.subject, "verify_email"), a_token(bob.subject), a_token("", "setup")]
     await store.commit(*map(Add, gone + kept))
     for _ in range(2):
-        await store.commit(Discard(ada.subject, "reset_password"))
-        assert [await store.one_time_token(token.id) for token in gone] == [None, None]
-        assert [await store.one_time_token(token.id) for token in kept] == kept
-    await store.commit(Discard("", "setup"))
-    assert await store.one_time_token(kept[2].id) is None
+        await store.commit(tokens_of(ada.subject, "reset_password"))
+        assert [await store.get(OneTimeToken, token.id) for token in gone] == [None, None]
+        assert [await store.get(OneTimeToken, token.id) for token in kept] == kept
+    await store.commit(tokens_of("", "setup"))
+    assert await store.get(OneTimeToken, kept[2].id) is None
 
 
 async def a_session_ends_once_and_for_all(store: Store) -> None:
@@ -518,7 +527,7 @@ async def the_log_is_dense_and_in_commit_order(store: Store) -> None:
         for n in range(20):
             entries = [Revoke(a_revocation(f"{name} {n} {m}")) for m in range(n % 3 + 1)]
             if n % 4 == 3:
-                assert await is_refused(store, *entries, Take(new_id()))
+                assert await is_refused(store, *entries, Take(a_token("")))
             else:
                 done = await store.commit(*entries)
                 log = await the_log(store)
@@ -599,7 +608,7 @@ async def the_head_is_never_behind(store: Store) -> None:
 
     for _ in range(4):
         await asyncio.gather(*[append(n) for n in range(AT_ONCE)])
-        assert await is_refused(store, Revoke(a_revocation()), Take(new_id()))
+        assert await is_refused(store, Revoke(a_revocation()), Take(a_token("")))
     done, head = await store.commit(), store.head()
     assert head in (None, (done.log_epoch, done.seq))
 
@@ -641,7 +650,7 @@ async def live_revocations_are_counted(store: Store) -> None:
     entries = [a_revocation(subject=ada, expires_at=NOW + n) for n in range(4)]
     token = Revocation(kind="token", id=new_id(), expires_at=NOW + 9, subject=ada)
     await store.commit(*map(Revoke, [*entries, token, a_revocation(subject=bob), a_revocation()]))
-    assert await is_refused(store, Revoke(a_revocation(subject=ada)), Take(new_id()))
+    assert await is_refused(store, Revoke(a_revocation(subject=ada)), Take(a_token("")))
     assert [await store.live_revocations(ada, NOW + n) for n in range(5)] == [4, 3, 2, 1, 1]
     assert await store.live_revocations(bob, NOW) == 1
     assert await store.live_revocations("ad", NOW) == 0
@@ -654,15 +663,15 @@ async def verifiers_have_names_of_their_own(store: Store) -> None:
     names = ["zeta", "Orders service", "orders"]
     keys = [a_verifier(name) for name in names]
     await store.commit(*map(Add, keys))
-    assert await store.verifier_keys() == sorted(keys, key=lambda key: key.name)
-    assert [await store.verifier_key(key.id) for key in keys] == keys
+    assert await store.select(VerifierKey) == sorted(keys, key=lambda key: key.name)
+    assert [await store.get(VerifierKey, key.id) for key in keys] == keys
     assert await is_refused(store, Add(keys[0]))
     assert await is_refused(store, Add(replace(keys[0], name="another")))
     attempts = [store.commit(Add(a_verifier("wanted"))) for _ in range(AT_ONCE)]
     assert await how_many_succeed(attempts) == 1
     await store.commit(Remove(keys[0]), Add(a_verifier("zeta")))
-    assert await store.verifier_key(keys[0].id) is None
-    assert [key.name for key in await store.verifier_keys()] == ["Orders service", "orders", "wanted", "zeta"]
+    assert await store.get(VerifierKey, keys[0].id) is None
+    assert [key.name for key in await store.select(VerifierKey)] == ["Orders service", "orders", "wanted", "zeta"]
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
@@ -881,18 +890,18 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
             id=new_ordered_id(NOW + n), at=at, name="login", outcome="refused", subject=text, actor=text,
             session_id=text, client_id=text, address=text, country=text, device=text, detail=text,
         )  # fmt: skip
-        records: list[Record] = [person, session, credential, token, key, client, verifier]
+        records: list[Struct] = [person, session, credential, token, key, client, verifier]
         done = await store.commit(*map(Add, records), Revoke(entry), Log(happened))
         assert await store.account(person.subject) == person
         assert await store.account_by_email(person.email or "\0") == (person if person.email else None)
         assert await store.session(session.id) == (session, person)
         assert await store.sessions_of(person.subject) == ([] if n % 3 else [session])
-        assert await store.credential(person.subject, text, text) == credential
-        assert await store.one_time_token(token.id) == token
-        assert key in await store.keys()
-        assert await store.client(client.id) == client
-        assert await store.verifier_key(verifier.id) == verifier
-        assert verifier in await store.verifier_keys()
+        assert await store.get(Credential, person.subject, text, text) == credential
+        assert await store.get(OneTimeToken, token.id) == token
+        assert key in await store.select(StoredKey)
+        assert await store.get(RegisteredClient, client.id) == client
+        assert await store.get(VerifierKey, verifier.id) == verifier
+        assert verifier in await store.select(VerifierKey)
         assert await the_log(store, done.seq - 1) == [replace(entry, seq=done.seq)]
         assert (await store.events(limit=1)) == [happened]
 
@@ -904,18 +913,23 @@ async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
         assert await store.session(stranger) is None
         assert await store.account(stranger) is None
         assert await store.account_by_email(stranger) is None
-        assert await store.credential(stranger, "password") is None
-        assert await store.one_time_token(stranger) is None
-        assert await store.client(stranger) is None
-        assert await store.verifier_key(stranger) is None
+        assert await store.get(Credential, stranger, "password", "") is None
+        assert await store.get(OneTimeToken, stranger) is None
+        assert await store.get(RegisteredClient, stranger) is None
+        assert await store.get(VerifierKey, stranger) is None
         assert await store.live_revocations(stranger, NOW) == 0
         assert not await store.sessions_of(stranger)
         assert not await store.events(subject=stranger or "nobody")
-    assert [await store.keys(), await store.clients(), await store.accounts(), await the_log(store)] == [[]] * 4
-    assert await store.verifier_keys() == []
+    assert [
+        await store.select(StoredKey),
+        await store.select(RegisteredClient),
+        await store.accounts(),
+        await the_log(store),
+    ] == [[]] * 4
+    assert await store.select(VerifierKey) == []
     await store.node_forget(new_id(), new_id())
     await store.commit(Remove(ada), Remove(a_credential(ada)), Remove(a_client()), Remove(a_verifier()))
-    await store.commit(Discard("nobody", "setup"))
+    await store.commit(tokens_of("nobody", "setup"))
     assert set((await store.counts()).values()) == {0}
 
 
@@ -924,7 +938,10 @@ async def two_texts_are_two_ids(store: Store) -> None:
     ada = an_account()
     session, token = a_session(ada), a_token("", "setup")
     await store.commit(Add(ada), Add(session), Add(token))
-    for known, read in ((session.id, store.session), (token.id, store.one_time_token)):
+    reads: list[tuple[str, Callable[[str], Awaitable[object]]]] = [
+        (session.id, store.session), (token.id, partial(store.get, OneTimeToken)),
+    ]  # fmt: skip
+    for known, read in reads:
         assert await read(known) is not None
         last = chr(ord(known[-1]) + 1)
         for other in (
@@ -942,22 +959,22 @@ async def two_texts_are_two_ids(store: Store) -> None:
         found = await store.session(text)
         assert found is not None
         assert found[0].id == text
-        assert await store.one_time_token(text) == replace(token, id=text)
+        assert await store.get(OneTimeToken, text) == replace(token, id=text)
 
 
 async def an_account_takes_what_is_its_own_with_it(store: Store) -> None:
     """7. Removing an account removes its credentials and one-time tokens, and nothing of another's."""
     ada, bob = an_account("ada"), an_account("bob")
     mine, theirs = a_token(ada.subject), a_token(bob.subject)
-    records: list[Record] = [
+    records: list[Struct] = [
         ada, bob, a_credential(ada), a_credential(ada, "second"), a_credential(bob), mine, theirs, a_session(ada),
     ]  # fmt: skip
     await store.commit(*map(Add, records))
     await store.commit(Remove(ada))
     assert await store.account(ada.subject) is None
-    assert [await store.credential(ada.subject, "password", handle) for handle in ("", "second")] == [None, None]
-    assert await store.credential(bob.subject, "password") == a_credential(bob)
-    assert (await store.one_time_token(mine.id), await store.one_time_token(theirs.id)) == (None, theirs)
+    assert [await store.get(Credential, ada.subject, "password", handle) for handle in ("", "second")] == [None, None]
+    assert await store.get(Credential, bob.subject, "password", "") == a_credential(bob)
+    assert (await store.get(OneTimeToken, mine.id), await store.get(OneTimeToken, theirs.id)) == (None, theirs)
     assert (await store.counts())["sessions"] == 1
 
 
@@ -1126,8 +1143,8 @@ async def an_attempt_is_given_back_or_forgotten(store: Store) -> None:
 async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
     """Upkeep: sessions by absolute expiry only, one-time tokens, log entries and full buckets; audit events by age."""
     ada = an_account()
-    gone: list[Record] = [a_session(ada, NOW - 1e6, expires_at=NOW - 1.0), a_token("", "setup", NOW - 1.0)]
-    kept: list[Record] = [
+    gone: list[Struct] = [a_session(ada, NOW - 1e6, expires_at=NOW - 1.0), a_token("", "setup", NOW - 1.0)]
+    kept: list[Struct] = [
         a_session(ada, NOW - 1e6, idle_expires_at=NOW - 9.0, expires_at=NOW),  # idle too long is not absolutely expired
         a_session(ada, NOW - 1e6, ended_at=NOW - 9.0, expires_at=NOW + 1.0),  # nor is ended
         a_token("", "setup", NOW),
@@ -1148,7 +1165,7 @@ async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
         if isinstance(record, Session):
             assert (await store.session(record.id) is None) == (record in gone)
         elif isinstance(record, OneTimeToken):
-            assert (await store.one_time_token(record.id) is None) == (record in gone)
+            assert (await store.get(OneTimeToken, record.id) is None) == (record in gone)
     assert [entry.id for entry in await the_log(store)] == [entry.id for entry in lasting]
     assert await store.events() == [young]
     assert (await store.hit([ceiling], NOW))[0] > 0, "a ceiling does not grow back with time"
@@ -1257,11 +1274,11 @@ async def log_state(store: Store) -> LogState:
     return LogState(read.log_epoch, read.salt, read.head)
 
 
-async def tallied(store: Movable, kind: Kind, *, limit: int = 7) -> tuple[int, str]:
+async def tallied(store: Movable, kind: str, *, limit: int = 7) -> tuple[int, str]:
     """Read a kind page by page. Each page but the last is full, and nothing comes twice."""
     tally, after = Tally(), None
     while True:
-        page = await store.page(kind, after, limit=limit)
+        page = await store.export(kind, after, limit=limit)
         tally.add(page.records)
         if (after := page.after) is None:
             return tally.count, tally.digest
@@ -1272,11 +1289,11 @@ async def all_moved(source: Movable, target: Movable, *, limit: int = 7, times: 
     """Move whatever is not moved yet."""
     noted = await target.unfinished()
     assert noted is not None
-    done: dict[Kind, str | None] = {**noted}
-    for kind in KINDS:
+    done: dict[str, str | None] = {**noted}
+    for kind in source.kinds.tables:
         after = done.get(kind)
         while kind not in done or after is not None:
-            page = await source.page(kind, after, limit=limit)
+            page = await source.export(kind, after, limit=limit)
             for _ in range(times):
                 await target.take_in(kind, page)
             after = done[kind] = page.after
@@ -1302,7 +1319,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
     before, log, state = await source.counts(), await the_log(source), await log_state(source)
     await target.begin_move(state)
     await all_moved(source, target, times=2)
-    for kind in KINDS:
+    for kind in source.kinds.tables:
         assert await tallied(source, kind) == await tallied(target, kind, limit=3), kind
     counts = await target.counts()
     assert counts == {**before, "sessions": before["sessions"] - 1}
@@ -1342,11 +1359,11 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
     assert await target.unfinished() is None
     await target.begin_move(state)
     assert await target.unfinished() == {}
-    first = await source.page("accounts", limit=8)
+    first = await source.export("accounts", limit=8)
     await target.take_in("accounts", first)
     assert await target.unfinished() == {"accounts": first.after}
-    second = await source.page("accounts", first.after, limit=8)
-    third = await source.page("sessions", limit=100)
+    second = await source.export("accounts", first.after, limit=8)
+    third = await source.export("sessions", limit=100)
     assert (await target.counts())["accounts"] == 8
     refused = [target.take_in("sessions", third), target.take_in("accounts", replace(second, after="x"))]
     outcomes = await asyncio.gather(*refused, return_exceptions=True)
@@ -1355,17 +1372,19 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
     assert (await target.counts())["sessions"] == 0, "what failed leaves no record"
     await target.take_in("accounts", second)
     await all_moved(source, target)
-    assert set(await target.unfinished() or ()) == set(KINDS)
-    assert [await tallied(source, kind) for kind in KINDS] == [await tallied(target, kind) for kind in KINDS]
+    assert set(await target.unfinished() or ()) == set(source.kinds.tables)
+    assert [await tallied(source, kind) for kind in source.kinds.tables] == [
+        await tallied(target, kind) for kind in source.kinds.tables
+    ]
     # A record that was taken in before is replaced by the one that comes now, in all its parts.
     session = next(one for one in third.records if isinstance(one, Session))
     ended = replace(session, ended_at=NOW, end_reason="logout", revision=7, generation=3)
     person = replace(people[3], name="another", epoch=9, revision=4)
     await target.take_in("accounts", Page([person], None))
     await target.take_in("sessions", Page([ended], None))
-    assert ended in (await target.page("sessions")).records
+    assert ended in (await target.export("sessions")).records
     assert await target.account(person.subject) == person
-    assert len([one for one in (await target.page("sessions")).records if one == session]) == 0
+    assert len([one for one in (await target.export("sessions")).records if one == session]) == 0
     # Somebody took an address in the source meanwhile.
     taken = replace(people[0], email=people[1].email)
     for records in ([taken], [replace(people[2], name="first"), taken]):
@@ -1385,7 +1404,7 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
 async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
     """Moving: into a store that has anything, or had, nothing is moved; without a beginning there is no end."""
     world = await World(source).fill()
-    state, page = await log_state(source), await source.page("accounts")
+    state, page = await log_state(source), await source.export("accounts")
 
     async def refuses(attempt: Awaitable[object]) -> None:
         try:
@@ -1587,7 +1606,7 @@ async def _contest(store: Store, pipe: Connection, me: int) -> None:
         await asyncio.gather(
             attempt("swap", n, Swap(replace(to_swap[n], generation=me))),
             attempt("end", n, End(to_end[n].id, "logout", NOW), Log(an_event())),
-            attempt("take", n, Take(to_take[n].id)),
+            attempt("take", n, Take(to_take[n])),
             attempt("register", n, Add(replace(an_account(), email=f"{n}@example.com"))),
             *[hit(n) for _ in range(4)],
         )

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from dutchdoor.errors import InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
+from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
@@ -218,7 +219,7 @@ async def end_session(call: Call) -> Response:
 
 
 async def list_keys(call: Call) -> Response:
-    rows, now = await call.authority.store.keys(), call.authority.clock()
+    rows, now = await call.authority.store.select(StoredKey), call.authority.clock()
     return json_response(200, Keys([key_view(row, state) for row, state in with_states(rows, now)]))
 
 
@@ -247,7 +248,7 @@ def key_view(row: StoredKey, state: KeyState) -> KeyView:
 async def list_verifiers(call: Call) -> Response:
     fencing = call.authority.fencing
     node = fencing.node
-    found = {key.name: VerifierView(key.name, 0, 0, 0) for key in await call.authority.store.verifier_keys()}
+    found = {key.name: VerifierView(key.name, 0, 0, 0) for key in await call.authority.store.select(VerifierKey)}
     for each in followed(fencing):
         found[each.credential] = VerifierView(
             each.credential, each.processes, each.behind, math.ceil(each.lease_left * 1000)

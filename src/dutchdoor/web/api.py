@@ -395,7 +395,7 @@ class Api:
             secret = ClientSecret.parse(text)
         except InvalidToken:
             raise NotAuthenticated("malformed client secret") from None
-        found = await self.authority.store.client(name)
+        found = await self.authority.store.get(RegisteredClient, name)
         # The same comparison for an unknown client: its name would otherwise show in the time.
         if not secret.matches(found.secret_hash if found else b"\0" * 32) or found is None:
             raise NotAuthenticated("unknown client or wrong secret")

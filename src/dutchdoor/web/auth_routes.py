@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.ids import new_id
+from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
@@ -103,7 +104,7 @@ async def _client_for(call: Call, client_id: str) -> str:
     """
     if not client_id or client_id == call.authority.client_id:
         return client_id
-    registered = await call.authority.store.client(client_id)
+    registered = await call.authority.store.get(RegisteredClient, client_id)
     if registered is None:
         raise InvalidInput("There is no such client.", field="client_id")
     if registered.confidential and (await call.api.service(call)).id != client_id:
@@ -121,7 +122,7 @@ async def _check_client(call: Call, client_id: str) -> None:
     """
     if client_id == call.authority.client_id:
         return
-    registered = await call.authority.store.client(client_id)
+    registered = await call.authority.store.get(RegisteredClient, client_id)
     if registered is None or (registered.confidential and (await call.api.service(call)).id != client_id):
         raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dutchdoor.errors import Unavailable
+from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.services.sessions import Authority
 
 __all__ = ["Outages", "Readiness"]
@@ -83,5 +84,5 @@ class Readiness:
         authority = self._authority
         if not await authority.jwks() and not authority.symmetric:
             raise Unavailable("no key")
-        await authority.store.clients()
+        await authority.store.select(RegisteredClient, limit=1)
         await authority.store.try_writing(authority.clock())

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidToken, NotAuthenticated
+from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.stores.base import Committed
@@ -82,7 +83,7 @@ async def _client_of(call: Call) -> str:
     name = call.form.get("client_id", call.authority.client_id)
     if name == call.authority.client_id:
         return name
-    client_or_none = await call.authority.store.client(name)
+    client_or_none = await call.authority.store.get(RegisteredClient, name)
     if client_or_none is None or client_or_none.confidential:
         raise NotAuthenticated("this client must authenticate")
     return name

@@ -67,7 +67,7 @@ class Verifiers:
         key, read_at = self._keys.get(secret.id, (None, 0.0))
         if key is None or not 0 <= now - read_at < REMEMBERED_FOR:
             self._keys.pop(secret.id, None)
-            key = await self._authority.store.verifier_key(secret.id)
+            key = await self._authority.store.get(VerifierKey, secret.id)
             if key is None:
                 raise UnknownVerifier("no such key")
             self._keys[key.id] = key, now  # as many as there are keys: an id that is not ours is never kept

@@ -63,7 +63,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
     """List clients."""
 
     async def work(auth: Auth) -> list[RegisteredClient]:
-        return await auth.store.clients()
+        return await auth.store.select(RegisteredClient)
 
     found = with_auth(settings_from(options), work)
     if as_json:
@@ -97,7 +97,7 @@ def remove(client_id: str, *, as_json: bool, **options: Any) -> None:
     """Remove a client: its secret is refused from now on."""
 
     async def work(auth: Auth) -> None:
-        row = await auth.store.client(client_id)
+        row = await auth.store.get(RegisteredClient, client_id)
         if row is None:
             text = f"There is no client {client_id[:64]!a}."
             raise NotFound(text, message=text)

@@ -62,7 +62,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
     """List signing keys, the oldest first."""
 
     async def work(auth: Auth) -> list[StoredKey]:
-        return await auth.store.keys()
+        return await auth.store.select(StoredKey)
 
     rows, now = with_auth(settings_from(options), work), time.time()
     if as_json:
@@ -120,7 +120,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
     settings = settings_from(options)
 
     async def look(auth: Auth) -> None:
-        if all(row.kid != kid for row in await auth.store.keys()):
+        if all(row.kid != kid for row in await auth.store.select(StoredKey)):
             text = f"There is no key {kid[:100]!a}."
             raise NotFound(text, message=text)
 
@@ -150,7 +150,7 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
     """
 
     async def work(auth: Auth) -> tuple[StoredKey, bytes]:
-        rows, now = await auth.store.keys(), time.time()
+        rows, now = await auth.store.select(StoredKey), time.time()
         wanted = [row for row, state in with_states(rows, now) if (row.kid == kid if kid else state == "signing")]
         if not wanted:
             text = f"There is no key {kid[:100]!a}." if kid else "No key signs at this time."

@@ -23,7 +23,7 @@ from dutchdoor.revocation.node_messages import row_of_the_gone
 from dutchdoor.server.config import Secret, refuse_argument
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say, write
-from dutchdoor.stores.transfer import KINDS, Kind, LogState, Movable, Tally
+from dutchdoor.stores.transfer import LogState, Movable, Tally
 from dutchdoor.stores.urls import make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]
@@ -77,8 +77,8 @@ class Moved(Struct, frozen=True, kw_only=True):
 
     log_epoch: int
     """Of the log that has begun in the target."""
-    rows: dict[Kind, int]
-    digests: dict[Kind, str]
+    rows: dict[str, int]
+    digests: dict[str, str]
     already: bool = False
     """Whether it had been done before, by a run whose end nobody saw."""
 
@@ -93,6 +93,8 @@ async def move(
             moved elsewhere before, or is empty; or both are one.
         Conflict: somebody writes to the source.
     """
+    if source.kinds.tables != target.kinds.tables:
+        raise Misconfigured("The two stores were not made with the same kinds of record. Nothing was done.")
     if await source.unfinished() is not None:
         raise Misconfigured("The database to move from is itself the target of a move that was not finished.")
     await _refuse_servers(source, tell)
@@ -107,9 +109,7 @@ async def move(
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
             tell("This database was moved there before. Nothing was done.")
             await _wait_for_the_gone(source, target, there.log_epoch)
-            return Moved(
-                log_epoch=there.log_epoch, rows={kind: counts[kind] for kind in KINDS}, digests={}, already=True
-            )
+            return Moved(log_epoch=there.log_epoch, rows=counts, digests={}, already=True)
         if await source.is_left():
             raise Misconfigured(
                 "Everything in the database to move from was moved elsewhere before, and went on there. Move from that "
@@ -130,7 +130,7 @@ async def move(
     else:
         tell("Going on where the last run was interrupted.")
     try:
-        for kind in KINDS:
+        for kind in source.kinds.tables:
             if kind not in done or done[kind] is not None:
                 await _copy(source, target, kind, done.get(kind), tell)
     except Conflict:
@@ -177,10 +177,10 @@ async def _log_of(store: Movable) -> LogState:
     return LogState(read.log_epoch, read.salt, read.head)
 
 
-async def _copy(source: Movable, target: Movable, kind: Kind, after: str | None, tell: Callable[[str], None]) -> None:
+async def _copy(source: Movable, target: Movable, kind: str, after: str | None, tell: Callable[[str], None]) -> None:
     copied, told_at = 0, time.monotonic()
     while True:
-        page = await source.page(kind, after)
+        page = await source.export(kind, after)
         await target.take_in(kind, page)
         copied += len(page.records)
         if time.monotonic() - told_at > TELL_EVERY:
@@ -192,11 +192,11 @@ async def _copy(source: Movable, target: Movable, kind: Kind, after: str | None,
             return
 
 
-async def _compared(source: Movable, target: Movable, log: LogState, tell: Callable[[str], None]) -> dict[Kind, Tally]:
+async def _compared(source: Movable, target: Movable, log: LogState, tell: Callable[[str], None]) -> dict[str, Tally]:
     """Read both again. Each page waits for nothing but the disk, so that they are compared one after the other."""
-    tallies: dict[Kind, Tally] = {}
+    tallies: dict[str, Tally] = {}
     differ: list[str] = []
-    for kind in KINDS:
+    for kind in source.kinds.tables:
         tell(f"{kind}: comparing")
         ours, theirs = await _tally(source, kind), await _tally(target, kind)
         tallies[kind] = theirs
@@ -209,10 +209,10 @@ async def _compared(source: Movable, target: Movable, log: LogState, tell: Calla
     return tallies
 
 
-async def _tally(store: Movable, kind: Kind) -> Tally:
+async def _tally(store: Movable, kind: str) -> Tally:
     tally, after = Tally(), None
     while True:
-        page = await store.page(kind, after)
+        page = await store.export(kind, after)
         tally.add(page.records)
         if (after := page.after) is None:
             return tally

@@ -9,7 +9,7 @@ import click
 from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.options import (
     ACTOR,
@@ -141,7 +141,7 @@ def show(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[Account, list[Any], bool]:
         account = await find_account(auth, user)
-        credential = await auth.store.credential(account.subject, "password")
+        credential = await auth.store.get(Credential, account.subject, "password", "")
         return account, await auth.authority.sessions(account.subject), credential is not None
 
     account, sessions, has_password = with_auth(settings_from(options), work)

@@ -86,7 +86,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
     async def work(auth: Auth) -> tuple[list[VerifierKey], Rows, LogHead]:
         rows = await auth.store.node_rows()
         read = await auth.store.read_log(rows.log_epoch, MAX_SEQ)  # its head, and no entries
-        return await auth.store.verifier_keys(), rows, LogHead(read.log_epoch, read.head)
+        return await auth.store.select(VerifierKey), rows, LogHead(read.log_epoch, read.head)
 
     keys, found, head = with_auth(settings_from(options), work)
     # What a row has acknowledged counts in its own log only.
@@ -125,7 +125,7 @@ def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Remove a verifier key: its polls are refused from now on, and its leases have run out when this is fenced."""
 
     async def work(auth: Auth) -> Fence:
-        row = next((key for key in await auth.store.verifier_keys() if key.name == name), None)
+        row = await auth.store.find(VerifierKey, name=name)
         if row is None:
             text = f"There is no verifier {name[:64]!a}."
             raise NotFound(text, message=text)

@@ -42,6 +42,7 @@ CREATE TABLE dutchdoor.credentials (
 
 -- Accounts that wait for their address to be verified.
 CREATE INDEX credentials_of_registrations ON dutchdoor.credentials (subject) WHERE method = 'registration';
+CREATE UNIQUE INDEX credentials_by_handle ON dutchdoor.credentials (method, handle) WHERE method <> '' AND handle <> '';
 
 -- Ids begin with their time of birth, so that the index grows at its end. A tenth of each page stays free: a swap writes
 -- its new version beside the old one, and touches no index.
@@ -87,7 +88,7 @@ CREATE TABLE dutchdoor.one_time_tokens (
     expires_at double precision NOT NULL
 );
 
-CREATE INDEX one_time_tokens_by_subject ON dutchdoor.one_time_tokens (subject);
+CREATE INDEX one_time_tokens_by_subject ON dutchdoor.one_time_tokens (subject, purpose);
 
 CREATE TABLE dutchdoor.keys (
     kid text COLLATE "C" PRIMARY KEY,
@@ -113,11 +114,13 @@ CREATE TABLE dutchdoor.clients (
 
 CREATE TABLE dutchdoor.verifiers (
     id text COLLATE "C" PRIMARY KEY,
-    name text COLLATE "C" NOT NULL UNIQUE,
+    name text COLLATE "C" NOT NULL,
     secret_hash bytea NOT NULL,
     created_at double precision NOT NULL,
     revision bigint NOT NULL
 );
+
+CREATE UNIQUE INDEX verifiers_by_name ON dutchdoor.verifiers (name) WHERE name <> '';
 
 CREATE TABLE dutchdoor.revocations (
     seq bigint PRIMARY KEY,
@@ -228,6 +231,20 @@ CREATE TABLE dutchdoor.limits (
     tat double precision NOT NULL
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
+-- Each kind of record: its table, its key, and the column with the subject of the account that takes it along when it is
+-- removed. A migration that brings a kind adds its row here, and no function: those below read this table, so that a
+-- program of the version before, beside a newer schema, removes with an account what it does not know of.
+CREATE TABLE dutchdoor.kinds (
+    name text COLLATE "C" PRIMARY KEY,
+    key text[] COLLATE "C" NOT NULL,
+    owner text COLLATE "C"
+);
+
+INSERT INTO dutchdoor.kinds VALUES
+    ('accounts', '{subject}', NULL), ('sessions', '{id}', NULL), ('credentials', '{subject, method, handle}', 'subject'),
+    ('one_time_tokens', '{id}', 'subject'), ('keys', '{kid}', NULL), ('clients', '{id}', NULL),
+    ('verifiers', '{id}', NULL), ('revocations', '{seq}', NULL), ('events', '{id}', NULL), ('limits', '{key}', NULL);
+
 -- --- changes ----------------------------------------------------------------------------------------------------------
 
 -- What every transaction that is acknowledged begins with. An operator may ask for more than these, never for less.
@@ -243,6 +260,35 @@ BEGIN
 END
 $$;
 
+-- Applies one change to a record of any kind but those that `apply_1` has statements for. `given` has the columns that the
+-- program knows: those of a newer version keep their defaults. Gives what `apply_1` gives.
+CREATE FUNCTION dutchdoor.apply_to_kind_1(verb text, kind text, given jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    keys text[];
+    columns text;
+    same text; -- of the columns that find the row
+    replaced text;
+    written bigint;
+BEGIN
+    SELECT k.key INTO STRICT keys FROM dutchdoor.kinds k WHERE k.name = kind;
+    SELECT string_agg(quote_ident(n), ', '),
+        string_agg(format('t.%1$I = r.%1$I', n), ' AND ') FILTER (WHERE verb <> 'swap' OR n = ANY (keys || ARRAY['revision'])),
+        string_agg(format('%1$I = r.%1$I', n), ', ') FILTER (WHERE n <> ALL (keys || ARRAY['revision']))
+    INTO columns, same, replaced FROM jsonb_object_keys(given) n;
+    EXECUTE CASE
+        WHEN verb = 'add' THEN format('INSERT INTO dutchdoor.%I (%s) SELECT %s FROM', kind, columns, columns)
+        WHEN verb = 'swap' THEN
+            format('UPDATE dutchdoor.%I t SET %s FROM', kind, concat_ws(', ', replaced, 'revision = t.revision + 1'))
+        WHEN verb IN ('take', 'remove') THEN format('DELETE FROM dutchdoor.%I t USING', kind)
+    END
+        || format(' jsonb_populate_record(NULL::dutchdoor.%I, $1) r', kind)
+        || CASE WHEN verb = 'add' THEN '' ELSE ' WHERE ' || same END
+    USING given;
+    GET DIAGNOSTICS written = ROW_COUNT;
+    RETURN CASE WHEN written = 0 AND verb <> 'remove' THEN -1 ELSE 0 END;
+END
+$$;
+
 -- Applies one change, in JSON. Gives how many sessions it ended, or -1 where it was impossible and wrote nothing.
 CREATE FUNCTION dutchdoor.apply_1(change jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -252,6 +298,7 @@ DECLARE
     account dutchdoor.accounts;
     owner bigint;
     written bigint;
+    owned dutchdoor.kinds;
 BEGIN
     IF verb = 'swap session' THEN
         session := jsonb_populate_record(NULL::dutchdoor.sessions, given);
@@ -301,12 +348,6 @@ BEGIN
             AND s.ended_at IS NULL AND s.id IS DISTINCT FROM (change ->> 'keep')::bytea;
         GET DIAGNOSTICS written = ROW_COUNT;
         RETURN written;
-    ELSIF verb = 'take' THEN
-        DELETE FROM dutchdoor.one_time_tokens t WHERE t.id = (change ->> 'id')::bytea;
-    ELSIF verb = 'discard' THEN
-        DELETE FROM dutchdoor.one_time_tokens t
-        WHERE t.subject = change ->> 'subject' AND t.purpose = change ->> 'purpose';
-        RETURN 0;
     ELSIF verb = 'add account' THEN
         INSERT INTO dutchdoor.accounts (
             subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision, folded, begun
@@ -324,48 +365,13 @@ BEGIN
         WHERE a.subject = account.subject AND a.revision + l.begun - a.begun = account.revision;
     ELSIF verb = 'remove account' THEN
         DELETE FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject';
-        DELETE FROM dutchdoor.credentials c WHERE c.subject = change ->> 'subject';
-        DELETE FROM dutchdoor.one_time_tokens t WHERE t.subject = change ->> 'subject';
-        RETURN 0;
-    ELSIF verb = 'add credential' THEN
-        INSERT INTO dutchdoor.credentials SELECT * FROM jsonb_populate_record(NULL::dutchdoor.credentials, given);
-    ELSIF verb = 'swap credential' THEN
-        UPDATE dutchdoor.credentials c SET proof = r.proof, created_at = r.created_at, revision = c.revision + 1
-        FROM jsonb_populate_record(NULL::dutchdoor.credentials, given) r
-        WHERE c.subject = r.subject AND c.method = r.method AND c.handle = r.handle AND c.revision = r.revision;
-    ELSIF verb = 'remove credential' THEN
-        DELETE FROM dutchdoor.credentials c
-        WHERE c.subject = change ->> 'subject' AND c.method = change ->> 'method' AND c.handle = change ->> 'handle';
-        RETURN 0;
-    ELSIF verb = 'add one-time token' THEN
-        INSERT INTO dutchdoor.one_time_tokens
-        SELECT * FROM jsonb_populate_record(NULL::dutchdoor.one_time_tokens, given);
-    ELSIF verb = 'add key' THEN
-        INSERT INTO dutchdoor.keys SELECT * FROM jsonb_populate_record(NULL::dutchdoor.keys, given);
-    ELSIF verb = 'swap key' THEN
-        UPDATE dutchdoor.keys k SET
-            number = r.number, alg = r.alg, sealed = r.sealed, created_at = r.created_at, signs_at = r.signs_at,
-            signs_until = r.signs_until, verifies_until = r.verifies_until, revoked_at = r.revoked_at,
-            exported_at = r.exported_at, revision = k.revision + 1
-        FROM jsonb_populate_record(NULL::dutchdoor.keys, given) r
-        WHERE k.kid = r.kid AND k.revision = r.revision;
-    ELSIF verb = 'add client' THEN
-        INSERT INTO dutchdoor.clients SELECT * FROM jsonb_populate_record(NULL::dutchdoor.clients, given);
-    ELSIF verb = 'swap client' THEN
-        UPDATE dutchdoor.clients c SET
-            name = r.name, secret_hash = r.secret_hash, created_at = r.created_at, revision = c.revision + 1
-        FROM jsonb_populate_record(NULL::dutchdoor.clients, given) r
-        WHERE c.id = r.id AND c.revision = r.revision;
-    ELSIF verb = 'remove client' THEN
-        DELETE FROM dutchdoor.clients c WHERE c.id = change ->> 'id';
-        RETURN 0;
-    ELSIF verb = 'add verifier' THEN
-        INSERT INTO dutchdoor.verifiers SELECT * FROM jsonb_populate_record(NULL::dutchdoor.verifiers, given);
-    ELSIF verb = 'remove verifier' THEN
-        DELETE FROM dutchdoor.verifiers v WHERE v.id = change ->> 'id';
+        FOR owned IN SELECT * FROM dutchdoor.kinds k WHERE k.owner IS NOT NULL ORDER BY k.name LOOP
+            EXECUTE format('DELETE FROM dutchdoor.%I t WHERE t.%I = $1', owned.name, owned.owner)
+            USING change ->> 'subject';
+        END LOOP;
         RETURN 0;
     ELSE
-        RAISE EXCEPTION 'no such change: %', verb;
+        RETURN dutchdoor.apply_to_kind_1(verb, change ->> 'kind', given);
     END IF;
     RETURN CASE WHEN FOUND THEN 0 ELSE -1 END;
 END
@@ -677,25 +683,25 @@ $$;
 CREATE FUNCTION dutchdoor.begin_move_1(log_epoch bigint, log_salt bytea, last_seq bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
+    kind text;
     is_taken boolean;
 BEGIN
     PERFORM dutchdoor.durable_1();
     IF NOT EXISTS (
         SELECT FROM dutchdoor.moving m, dutchdoor.revocation_log l WHERE m.kind <> 'left' OR l.salt = log_salt
     ) THEN
-        SELECT l.seq > 0 OR EXISTS (SELECT FROM dutchdoor.accounts) OR EXISTS (SELECT FROM dutchdoor.credentials)
-            OR EXISTS (SELECT FROM dutchdoor.sessions) OR EXISTS (SELECT FROM dutchdoor.one_time_tokens)
-            OR EXISTS (SELECT FROM dutchdoor.keys) OR EXISTS (SELECT FROM dutchdoor.clients)
-            OR EXISTS (SELECT FROM dutchdoor.verifiers) OR EXISTS (SELECT FROM dutchdoor.revocations)
-            OR EXISTS (SELECT FROM dutchdoor.events) OR EXISTS (SELECT FROM dutchdoor.limits)
-        INTO is_taken FROM dutchdoor.revocation_log l;
+        SELECT l.seq > 0 INTO is_taken FROM dutchdoor.revocation_log l;
+        FOR kind IN SELECT k.name FROM dutchdoor.kinds k LOOP
+            IF NOT is_taken THEN
+                EXECUTE format('SELECT EXISTS (SELECT FROM dutchdoor.%I)', kind) INTO is_taken;
+            END IF;
+        END LOOP;
         IF is_taken THEN
             RAISE EXCEPTION 'there is something in this database already' USING ERRCODE = 'DD001';
         END IF;
     END IF;
-    TRUNCATE dutchdoor.accounts, dutchdoor.credentials, dutchdoor.sessions, dutchdoor.one_time_tokens, dutchdoor.keys,
-        dutchdoor.clients, dutchdoor.verifiers, dutchdoor.revocations, dutchdoor.events, dutchdoor.limits,
-        dutchdoor.nodes, dutchdoor.moving;
+    EXECUTE (SELECT format('TRUNCATE %s', string_agg(format('dutchdoor.%I', k.name), ', ')) FROM dutchdoor.kinds k);
+    TRUNCATE dutchdoor.nodes, dutchdoor.moving;
     INSERT INTO dutchdoor.moving VALUES ('', NULL);
     UPDATE dutchdoor.revocation_log SET epoch = log_epoch, salt = log_salt, seq = last_seq;
 END
@@ -704,9 +710,7 @@ $$;
 -- Writes rows of one table in place of those of the same keys, and notes how far the move is.
 CREATE FUNCTION dutchdoor.take_in_1(kind text, records jsonb, after text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    keys text := '{"accounts": "subject", "credentials": "subject, method, handle", "sessions": "id",
-        "one_time_tokens": "id", "keys": "kid", "clients": "id", "verifiers": "id", "revocations": "seq",
-        "events": "id", "limits": "key"}'::jsonb ->> kind;
+    keys text := (SELECT string_agg(quote_ident(c), ', ') FROM dutchdoor.kinds k, unnest(k.key) c WHERE k.name = kind);
     names text;
     replaced text;
     given jsonb := records;
@@ -725,15 +729,18 @@ BEGIN
         SELECT coalesce(jsonb_agg(r || jsonb_build_object('begun', l.begun)), '[]') INTO given
         FROM jsonb_array_elements(records) r, dutchdoor.lineage l;
     END IF;
-    SELECT string_agg(quote_ident(c.attname), ', '), string_agg(format('%1$I = excluded.%1$I', c.attname), ', ')
-    INTO STRICT names, replaced
-    FROM pg_attribute c JOIN pg_class t ON t.oid = c.attrelid JOIN pg_namespace s ON s.oid = t.relnamespace
-    WHERE s.nspname = 'dutchdoor' AND t.relname = kind AND c.attnum > 0 AND NOT c.attisdropped AND c.attidentity = '';
-    EXECUTE format(
-        'INSERT INTO dutchdoor.%1$I (%2$s) SELECT %2$s FROM jsonb_populate_recordset(NULL::dutchdoor.%1$I, $1) '
-        'ON CONFLICT (%3$s) DO UPDATE SET %4$s',
-        kind, names, keys, replaced
-    ) USING given;
+    IF given <> '[]' THEN
+        -- A column of a newer version keeps its default.
+        SELECT string_agg(quote_ident(c.attname), ', '), string_agg(format('%1$I = excluded.%1$I', c.attname), ', ')
+        INTO STRICT names, replaced
+        FROM pg_attribute c JOIN pg_class t ON t.oid = c.attrelid JOIN pg_namespace s ON s.oid = t.relnamespace
+        WHERE s.nspname = 'dutchdoor' AND t.relname = kind AND c.attnum > 0 AND given -> 0 ? c.attname::text;
+        EXECUTE format(
+            'INSERT INTO dutchdoor.%1$I (%2$s) SELECT %2$s FROM jsonb_populate_recordset(NULL::dutchdoor.%1$I, $1) '
+            'ON CONFLICT (%3$s) DO UPDATE SET %4$s',
+            kind, names, keys, replaced
+        ) USING given;
+    END IF;
     INSERT INTO dutchdoor.moving VALUES (kind, after)
     ON CONFLICT ON CONSTRAINT moving_pkey DO UPDATE SET after = excluded.after;
 END

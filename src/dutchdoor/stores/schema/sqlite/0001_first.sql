@@ -35,6 +35,7 @@ CREATE TABLE credentials (
 
 -- Accounts that wait for their address to be verified.
 CREATE INDEX credentials_of_registrations ON credentials (subject) WHERE method = 'registration';
+CREATE UNIQUE INDEX credentials_by_handle ON credentials (method, handle) WHERE method <> '' AND handle <> '';
 
 -- Ids begin with their time of birth, so that the table grows at its end.
 CREATE TABLE sessions (
@@ -79,7 +80,7 @@ CREATE TABLE one_time_tokens (
     expires_at REAL NOT NULL
 ) WITHOUT ROWID;
 
-CREATE INDEX one_time_tokens_by_subject ON one_time_tokens (subject);
+CREATE INDEX one_time_tokens_by_subject ON one_time_tokens (subject, purpose);
 
 CREATE TABLE keys (
     kid TEXT PRIMARY KEY NOT NULL,
@@ -105,11 +106,13 @@ CREATE TABLE clients (
 
 CREATE TABLE verifiers (
     id TEXT PRIMARY KEY NOT NULL,
-    name TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
     secret_hash BLOB NOT NULL,
     created_at REAL NOT NULL,
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+CREATE UNIQUE INDEX verifiers_by_name ON verifiers (name) WHERE name <> '';
 
 CREATE TABLE revocations (
     seq INTEGER PRIMARY KEY,

@@ -1,0 +1,50 @@
+"""Migrations: numbered files of SQL, which are never changed once released."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from dutchdoor.errors import Misconfigured
+
+__all__ = ["Dialect", "Migration", "read_migrations"]
+
+Dialect: TypeAlias = Literal["sqlite", "postgres"]
+
+
+class Migration(Struct, frozen=True):
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether programs that do not know it can go on."""
+        return self.text.startswith("-- additive: yes\n")
+
+
+def read_migrations(dialect: Dialect, folders: Iterable[Path] = ()) -> list[Migration]:
+    """Read every migration in the order to apply them: the package's own, then those of each folder, by name.
+
+    Raises:
+        Misconfigured: two have one name, and the database would count the second as applied.
+    """
+    places: list[Traversable] = [files("dutchdoor.stores") / "schema", *folders]
+    found = [migration for place in places for migration in _in(place / dialect)]
+    if len({migration.name for migration in found}) < len(found):
+        raise Misconfigured(f"two migrations have one name: {', '.join(migration.name for migration in found)}")
+    return found
+
+
+def _in(folder: Traversable) -> list[Migration]:
+    named = {file.name: file for file in folder.iterdir() if file.name.endswith(".sql")}
+    return [Migration(name, named[name].read_text("utf-8")) for name in sorted(named)]

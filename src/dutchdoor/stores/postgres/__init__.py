@@ -1,0 +1,382 @@
+"""PostgreSQL 14 or newer: the system of record for any number of machines.
+
+Every write is one statement, the call of a function in the schema (`schema/postgres`), and so is one transaction and
+one round trip: a caller who is cancelled, a connection that breaks or a process that is killed leaves no transaction
+open. Commits that wait at the same moment travel together and are flushed together. So do look-ups of sessions: those
+of one turn of the event loop become one query.
+
+    postgresql://user:password@host:port/database
+        ?sslmode=verify-full&sslrootcert=/path   what to use over any network: without it TLS is taken where it is
+                                                 offered, and nobody's certificate is looked at
+        &pooling=transaction                     behind a proxy that hands out connections by the transaction
+
+What else libpq knows means here what it means there, or is refused by its name.
+
+Several hosts may be named, `host1,host2`: the one that is no standby is used. A standby is never read: leases and
+sessions are read where they are committed.
+
+Nobody waits longer than a second for a server that is not there. Look-ups have no more time than that. What may take
+longer for a good reason, a slow disk or a large table, is watched over: as long as it takes, the server is asked beside
+it whether it is there. A statement that takes too long is ended by the server, so that nothing goes on without us.
+
+One event loop, the one that `open` runs in.
+"""
+
+# ruff: noqa: S608 - every statement here is put together from constants and from descriptions; values are bound, always
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeVar
+
+from msgspec import Struct
+
+from dutchdoor.errors import Unavailable
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.rate_limits import Bucket
+from dutchdoor.model.sessions import Session
+from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.base import WRITING, Change, Committed, Store
+from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
+from dutchdoor.stores.postgres.batches import Batches, Lookups, Reads
+from dutchdoor.stores.postgres.changes import COMMIT, HIT, read_committed, to_json, write_bucket, write_job
+from dutchdoor.stores.postgres.connection import ANSWER_FOR, COMMIT_STATEMENT_FOR, STATEMENT_FOR, Connector, Lane, Row
+from dutchdoor.stores.postgres.log import PAGE, read_nodes, read_renewed
+from dutchdoor.stores.postgres.rows import (
+    ACCOUNT,
+    SESSIONS_OF,
+    Tables,
+    read_account,
+    read_session,
+    stored_id,
+    write_record,
+    write_text,
+)
+from dutchdoor.stores.postgres.schema import MOVING, prepare
+from dutchdoor.stores.postgres.url import NAME, read_url
+from dutchdoor.stores.postgres.watch import Watch
+from dutchdoor.stores.transfer import LEFT, LogState, Page
+
+__all__ = ["COMMIT_LANES", "PostgresStore", "from_url"]
+
+COMMIT_FOR = 5.5
+"""Seconds a caller waits for a commit: a slow disk's flush is not an outage."""
+PROBE_FOR = 0.7
+"""Seconds in which the server has to say whether it is there, once an answer is slow."""
+SCAN_FOR = 300.0
+"""Seconds for a look at every row of a kind."""
+LOOKUP_LANES, READ_LANES, COMMIT_LANES = 2, 2, 2
+"""Connections. Behind a proxy, where a transaction takes four times as long, three times as many."""
+_STEP = 4000
+"""Rows that one step of a purge looks at: some ten milliseconds of the server's time."""
+
+R = TypeVar("R", bound=Struct)
+
+
+def from_url(url: str) -> Store:
+    """Read `postgresql://user:password@host:port/database`, or `postgres://`, with the options named above.
+
+    Raises:
+        Misconfigured: it cannot be read. No part of it is repeated: it may hold a password.
+    """
+    return PostgresStore(**read_url(url)._asdict())
+
+
+class PostgresStore:
+    """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking.
+
+    `by_transaction` is for a proxy that gives each transaction another connection: nothing is kept in one then, and
+    nobody listens. A round trip becomes four. `connect_for` bounds the seconds in which a connection is made, which are
+    few anyway; `settings` are the server's for each connection.
+    """
+
+    first_epoch = FIRST_EPOCH
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        kinds: Kinds = KINDS,
+        by_transaction: bool = False,
+        connect_for: float = math.inf,
+        settings: Mapping[str, str] = MappingProxyType({"application_name": NAME}),
+    ) -> None:
+        self.kinds, self._tables = kinds, Tables(kinds)
+        self._make = Connector(url, by_transaction=by_transaction, connect_for=connect_for, settings=settings)
+        self._is_open = False
+        # Made by `open`.
+        self._lanes: list[Lane] = []
+        self._lookups: Lookups
+        self._reads: Reads
+        self._commits: Batches[Committed]
+        self._hits: Batches[tuple[float, str]]
+        self._scans: Reads
+        self._probe: Reads
+        self._watch: Watch
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    @property
+    def newest_log(self) -> int:
+        return self._make.newest_log
+
+    async def open(self, *, to_move: bool = False) -> None:
+        """Connect, and migrate the schema `dutchdoor`.
+
+        Raises:
+            Misconfigured: the role or the database cannot be used, the database was migrated by a newer program, or a
+                move into it is not finished.
+            Conflict: it is opened to be moved, and somebody else is connected to it.
+            Unavailable: no server that is not a standby is to be reached.
+        """
+        if self._is_open:
+            return
+        await prepare(self._make, self.kinds, to_move=to_move)
+        probe = self._probe = Reads(self._some(1), PROBE_FOR)
+        self._lookups = Lookups(self._some(LOOKUP_LANES), ANSWER_FOR)
+        self._reads = Reads(self._some(READ_LANES), ANSWER_FOR)
+        self._scans = Reads(self._some(1, statement_for=SCAN_FOR), SCAN_FOR, probe)
+        committing = self._some(COMMIT_LANES, statement_for=COMMIT_STATEMENT_FOR)
+        self._commits = Batches(committing, COMMIT_FOR, probe, COMMIT, read_committed)
+        self._hits = Batches(self._some(1, statement_for=COMMIT_STATEMENT_FOR), COMMIT_FOR, probe, HIT, tuple)
+        self._watch = Watch(self._make)
+        self._is_open = True
+
+    def _some(self, count: int, *, statement_for: float = STATEMENT_FOR) -> list[Lane]:
+        if self._make.by_transaction and count > 1:
+            count *= 3
+        lanes = [Lane(self._make, statement_for) for _ in range(count)]
+        self._lanes += lanes
+        return lanes
+
+    async def close(self) -> None:
+        """Finish what is under way, then let go. A look at every row of a kind is given up: it may take minutes."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        await self._watch.close()
+        self._scans.give_up(Unavailable("store is not open"))
+        for group in (self._lookups, self._commits, self._hits, self._reads, self._scans, self._probe):
+            await group.close()
+        lanes, self._lanes = self._lanes, []
+        await asyncio.gather(*[lane.close() for lane in lanes])
+
+    def _must_be_open(self) -> None:
+        if not self._is_open:
+            raise Unavailable("store is not open")
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def commit(self, *changes: Change) -> Committed:
+        self._must_be_open()
+        return await self._commits.put(*write_job(changes, self._tables))
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def _all(self, sql: str, *values: object) -> list[Row]:
+        self._must_be_open()
+        return await self._reads.fetch(sql, *values)
+
+    async def _one(self, sql: str, *values: object) -> Row | None:
+        rows = await self._all(sql, *values)
+        return rows[0] if rows else None
+
+    async def _scan(self, sql: str, *values: object) -> list[Row]:
+        """Ask what may take long, and look meanwhile whether the server is there."""
+        self._must_be_open()
+        return await self._scans.fetch(sql, *values)
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        self._must_be_open()
+        return await self._lookups.ask(stored_id(session_id))
+
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
+        return [read_session(row)[0] for row in await self._all(SESSIONS_OF, write_text(subject), limit)]
+
+    async def account(self, subject: str) -> Account | None:
+        row = await self._one(
+            f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.subject = $1", write_text(subject)
+        )
+        return None if row is None else read_account(row)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        row = await self._one(f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", write_text(email))
+        return None if row is None else read_account(row)
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        # `position` and not LIKE: it has no wildcards to escape.
+        sql = (
+            f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.subject > $1 AND position($2 IN a.folded) > 0 "
+            "ORDER BY a.subject LIMIT $3"
+        )
+        return [
+            read_account(row) for row in await self._scan(sql, write_text(after), write_text(search.casefold()), limit)
+        ]
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        sql = (
+            f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.roles <> '' AND a.active "
+            "AND position($1 IN ' ' || a.roles || ' ') > 0 ORDER BY a.subject LIMIT $2"
+        )
+        return [read_account(row) for row in await self._scan(sql, f" {write_text(role)} ", limit)]
+
+    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
+        sql = (
+            f"SELECT {ACCOUNT} FROM dutchdoor.credentials c JOIN dutchdoor.accounts_now a ON a.subject = c.subject "
+            "WHERE c.method = 'registration' AND c.created_at < $1 AND c.subject > $2 "
+            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject LIMIT $3"
+        )
+        return [read_account(row) for row in await self._scan(sql, at, write_text(after), limit)]
+
+    async def get(self, kind: type[R], *key: str | int) -> R | None:
+        table = self._tables.of(kind)
+        sql, values = table.by_key(key)
+        row = await self._one(sql, *values)
+        return None if row is None else table.read(row)
+
+    async def find(self, kind: type[R], **unique: str | int) -> R | None:
+        table = self._tables.of(kind)
+        sql, values = table.by_unique(unique)
+        row = await self._one(sql, *values)
+        return None if row is None else table.read(row)
+
+    async def select(
+        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
+    ) -> list[R]:
+        table = self._tables.of(kind)
+        sql, bound = table.listed(values, after, limit)
+        return [table.read(row) for row in await self._all(sql, *bound)]
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        where: list[str] = ["at >= $1"]
+        values: list[object] = [since]
+        if subject:
+            values.append(write_text(subject))
+            where.append(f"subject <> '' AND subject = ${len(values)}")  # the first half: the partial index has it
+        if name:
+            values.append(write_text(name))
+            where.append(f"name = ${len(values)}")
+        if before:
+            values.append(stored_id(before))
+            where.append(f"id < ${len(values)}")
+        values.append(limit)
+        order = f"ORDER BY id DESC LIMIT ${len(values)}"
+        table = self._tables.by_name["events"]
+        rows = await self._scan(f"{table.rows} WHERE {' AND '.join(where)} {order}", *values)
+        return [table.read(row) for row in rows]
+
+    # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
+
+    def head(self) -> LogHead | None:
+        """None: it takes a question to the server."""
+        return None
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        self._must_be_open()
+        return self._watch.add(woken)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        rows = await self._all("SELECT * FROM dutchdoor.read_log_1($1, $2, $3)", log_epoch, after, PAGE + 1)
+        return read_renewed(rows, log_epoch, after)
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        sql = "SELECT count(*) FROM dutchdoor.revocations WHERE subject = $1 AND expires_at > $2"
+        ((count,),) = await self._all(sql, write_text(subject), now)
+        return int(count)
+
+    async def begin_log_epoch(self, now: float) -> int:
+        ((begun,),) = await self._scan("SELECT dutchdoor.begin_log_epoch_1($1)", int(now * 1000))
+        return int(begun)
+
+    async def node_register(self, row: NodeRow) -> None:
+        await self._all("SELECT dutchdoor.node_register_1($1)", to_json(write_record(row)).decode())
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        sql = "SELECT * FROM dutchdoor.node_renew_1($1, $2, $3)"
+        rows = await self._all(sql, to_json(write_record(row)).decode(), after, PAGE + 1)
+        there, nodes = rows[0][:2]
+        return read_renewed([found[2:] for found in rows], row.log_epoch, after, there=there, nodes=read_nodes(nodes))
+
+    async def node_rows(self) -> Rows:
+        sql = "SELECT l.epoch, (SELECT jsonb_agg(n) FROM dutchdoor.nodes n) FROM dutchdoor.revocation_log l"
+        ((log_epoch, nodes),) = await self._all(sql)
+        return Rows(log_epoch=log_epoch, rows=read_nodes(nodes))
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        await self._all("DELETE FROM dutchdoor.nodes WHERE id = $1 AND stamp = $2", write_text(id), write_text(stamp))
+
+    # --- limits, upkeep -----------------------------------------------------------------------------------------------
+
+    async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
+        self._must_be_open()
+        if not buckets:
+            return 0.0, ""
+        return await self._hits.put(
+            to_json({"now": str(now), "buckets": [write_bucket(one) for one in buckets]}), (0, "")
+        )
+
+    async def try_writing(self, now: float) -> None:
+        await self.hit([WRITING], now)
+
+    async def purge(self, *, before: float, events_before: float) -> int:
+        """Look at a few thousand rows at a time, in the order of their keys, so that nothing waits long for it."""
+        deleted = 0
+        for table in self._tables.by_name.values():
+            if not table.kind.expires:
+                continue
+            until = events_before if table.kind is EVENTS else before
+            last: list[object] | None = []
+            while last is not None:
+                ((count, *seen),) = await self._scan(table.purged(_STEP, begun=bool(last)), until, *last)
+                deleted += count
+                last = None if seen[0] is None else seen
+        return deleted
+
+    async def counts(self) -> dict[str, int]:
+        tables = self.kinds.tables
+        each = ", ".join(f'(SELECT count(*) FROM dutchdoor."{table}")' for table in tables)
+        (row,) = await self._scan(f"SELECT {each}")
+        return dict(zip(tables, row, strict=True))
+
+    # --- moving -------------------------------------------------------------------------------------------------------
+
+    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
+        chosen = self._tables.by_name[table]
+        sql, values = chosen.page([] if after is None else json.loads(after), limit)
+        records = [chosen.read(row) for row in await self._scan(sql, *values)]
+        last = json.dumps(chosen.kind.key_of(records[-1])) if len(records) == limit else None
+        return Page(records, last)
+
+    async def unfinished(self) -> Mapping[str, str | None] | None:
+        noted: dict[str, str | None] = {kind: after for kind, after in await self._all(MOVING) if kind != LEFT}
+        return {table: noted[table] for table in self.kinds.tables if table in noted} if noted else None
+
+    async def begin_move(self, log: LogState) -> None:
+        await self._scan("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
+        self._make.newest_log = 0  # the log that is brought may be older than the one that was here
+
+    async def take_in(self, table: str, page: Page) -> None:
+        write = self._tables.by_name[table].write
+        rows = to_json([write(record) for record in page.records]).decode()
+        await self._scan("SELECT dutchdoor.take_in_1($1, $2, $3)", table, rows, page.after)
+
+    async def end_move(self, now: float, event: AuditEvent) -> int:
+        row = to_json([self._tables.by_name["events"].write(event)]).decode()
+        ((begun,),) = await self._scan("SELECT dutchdoor.end_move_1($1, $2)", int(now * 1000), row)
+        return int(begun)
+
+    async def is_left(self) -> bool:
+        return any(kind == LEFT for kind, _ in await self._all(MOVING))
+
+    async def leave(self) -> None:
+        await self._scan("SELECT dutchdoor.leave_1(true)")
+
+    async def take_back(self) -> None:
+        await self._scan("SELECT dutchdoor.leave_1(false)")

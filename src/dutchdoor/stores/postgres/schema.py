@@ -1,0 +1,141 @@
+"""The schema `dutchdoor`, made and brought up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from dutchdoor.errors import Conflict, Misconfigured
+from dutchdoor.stores.kinds import Kinds
+from dutchdoor.stores.migrations import Migration
+from dutchdoor.stores.postgres.connection import CONNECT_PATIENTLY_FOR, OPEN_FOR, Connection, Connector, begin
+from dutchdoor.stores.postgres.failures import Refusal, meant
+from dutchdoor.stores.transfer import refuse_unless_whole
+
+__all__ = ["MOVING", "prepare"]
+
+MOVING = "SELECT kind, after FROM dutchdoor.moving"
+
+_LOCK = 0x64646F6F
+"""First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks have it too."""
+
+
+async def prepare(connect: Connector, kinds: Kinds, *, to_move: bool) -> None:
+    """Look whether the server can be used, and bring the schema up to date."""
+    migrations = kinds.migrations("postgres")
+    try:
+        connection = await connect(OPEN_FOR, within=CONNECT_PATIENTLY_FOR)
+        try:
+            async with asyncio.timeout(OPEN_FOR):
+                await _check_server(connection)
+                for migration in migrations:
+                    await _migrate(connection, migration, migrations)
+                await _check_whole(connection, kinds, to_move=to_move)
+        except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail
+            raise meant(exc) from None
+        finally:
+            connection.terminate()
+    except Refusal as exc:
+        raise Misconfigured(exc.reason) from exc
+    connect.known = tuple(migration.name for migration in migrations)
+
+
+async def _check_server(connection: Connection) -> None:
+    await connection.execute(begin(OPEN_FOR))
+    row = await connection.fetchrow(
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')"
+    )
+    assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
+    version, encoding = row
+    if version < 140000:  # noqa: PLR2004
+        raise Misconfigured("postgres: version 14 or newer is needed")
+    if encoding != "UTF8":
+        raise Misconfigured(
+            f"postgres: the encoding is {encoding}: create the database with ENCODING 'UTF8' TEMPLATE template0"
+        )
+    await connection.execute("COMMIT")
+
+
+async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -> None:
+    """Half of the records would refuse people, and believe sessions that have ended elsewhere."""
+    await connection.execute(begin(OPEN_FOR))
+    if not to_move:
+        refuse_unless_whole([kind for kind, _ in await connection.fetch(MOVING)], "this database")
+    if to_move and await connection.fetch(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'dutchdoor%' "
+        "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    ):
+        text = "Another process has this database open. Stop all servers and commands that use it, and run this again."
+        raise Conflict(text, message=text)
+    if to_move:  # records of a kind that a newer program brought would stay behind
+        unknown = await connection.fetch("SELECT name FROM dutchdoor.kinds WHERE name <> ALL ($1)", kinds.tables)
+        if unknown:
+            text = (
+                f"The database has records that this program does not know: {', '.join(name for (name,) in unknown)}."
+            )
+            raise Misconfigured(text)
+    await connection.execute("COMMIT")
+
+
+async def _migrate(connection: Connection, migration: Migration, migrations: Sequence[Migration]) -> None:
+    """Apply a file in one transaction with the note that it was: killed anywhere, it was or it was not."""
+    await connection.execute(begin(OPEN_FOR))
+    applied = await _applied(connection, migrations)
+    if migration.name not in applied:
+        # Under the lock once more, since another process may have been here a moment ago. A snapshot is taken by each
+        # statement, and so after the lock.
+        await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK}, 0)")
+        applied = await _applied(connection, migrations)
+    if migration.name not in applied:
+        if not applied:
+            await _found(connection)
+        await connection.execute(migration.text)
+        await connection.execute(
+            "INSERT INTO dutchdoor.migrations VALUES ($1, $2, $3)",
+            migration.name,
+            migration.sha256,
+            migration.is_additive,
+        )
+    await connection.execute("COMMIT")
+
+
+async def _applied(connection: Connection, migrations: Sequence[Migration]) -> set[str]:
+    """Names of what was applied. Raises `Misconfigured` if this program and this database do not fit."""
+    if _MIGRATIONS not in await _relations(connection):
+        return set()
+    rows = await connection.fetch("SELECT name, sha256, additive FROM dutchdoor.migrations")
+    known = {migration.name: migration.sha256 for migration in migrations}
+    for name, digest, additive in rows:
+        if name not in known and not additive:
+            raise Misconfigured(f"postgres: the database is newer than this program: it has had {name}")
+        if known.get(name, digest) != digest:
+            raise Misconfigured(
+                f"postgres: {name} is not the migration this database has had: a released one was changed"
+            )
+    return {name for name, _, _ in rows}
+
+
+_MIGRATIONS = "migrations"
+
+
+async def _relations(connection: Connection) -> set[str]:
+    """What there is in the schema. Read from the tables of the catalogue and not by `to_regclass`, which remembers that
+    there was nothing, though another process has made it while we waited for the lock.
+    """
+    rows = await connection.fetch(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'dutchdoor'"
+    )
+    return {name for (name,) in rows}
+
+
+async def _found(connection: Connection) -> None:
+    """Make the schema, which an operator may have made for us, and the list of what was done to it."""
+    if not await connection.fetch("SELECT 1 FROM pg_namespace WHERE nspname = 'dutchdoor'"):
+        await connection.execute("CREATE SCHEMA dutchdoor")
+    elif await _relations(connection):
+        raise Misconfigured("postgres: the schema dutchdoor belongs to another application")
+    await connection.execute(
+        'CREATE TABLE dutchdoor.migrations (name text COLLATE "C" PRIMARY KEY, sha256 text COLLATE "C" NOT NULL, '
+        "additive boolean NOT NULL)"
+    )

@@ -1,0 +1,421 @@
+"""One SQLite file: the system of record for one machine, shared by as many processes as serve from it.
+
+Reads run where they are asked for, on a connection of the reading thread: a look-up takes less time than handing it to
+another thread would. Scans, which may take long, go to one thread of their own. All writes go through one thread a
+process that commits whatever has queued up as one transaction, each commit in a savepoint of its own: one `fsync`
+serves them all.
+
+Durability is SQLite's: write-ahead log with `synchronous=FULL`, so a commit has been flushed before it is acknowledged.
+Attempts counted against limits (`hit`) alone do not wait for the disk: they survive `kill -9`, and the loss of power
+may forget the last few.
+
+Beside `x.db` lie `x.db-wal` and `x.db-shm`, which are SQLite's, and `x.db-head`, which is ours (see `Head`). None of
+them may be moved or deleted while a process has the database open. All of them are for their owner alone: one that
+other users can read or change is refused.
+
+Left out: databases in memory (`stores/memory.py` is that), and file systems shared over a network, on which the
+write-ahead log does not work.
+"""
+
+# ruff: noqa: S608 - every statement here is put together from constants and from descriptions; values are bound, always
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.rate_limits import Bucket
+from dutchdoor.model.sessions import Session
+from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.base import WRITING, Change, Committed, Forgive, Store
+from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
+from dutchdoor.stores.sqlite.changes import apply_all, begin_move, delete, end_move, hit, leave, take_in
+from dutchdoor.stores.sqlite.file import READ_FOR, connect, prepare, unavailable
+from dutchdoor.stores.sqlite.head import Head, Watch
+from dutchdoor.stores.sqlite.log import (
+    NODE,
+    PAGE,
+    READ_LOG,
+    begin_log_epoch,
+    node_forget,
+    node_register,
+    node_renew,
+    read_node,
+    read_renewed,
+)
+from dutchdoor.stores.sqlite.records import (
+    ACCOUNT,
+    SESSION_WITH_ACCOUNT,
+    SESSIONS_OF,
+    WITH_ROLE,
+    Row,
+    Tables,
+    read_account,
+    read_session,
+    stored_id,
+    text_of_id,
+)
+from dutchdoor.stores.sqlite.writer import Apply, Job, Writer
+from dutchdoor.stores.transfer import LEFT, LogState, Page
+
+__all__ = ["SqliteStore", "from_url"]
+
+_ANSWER_FOR = 6.0
+"""Seconds a caller waits for its commit altogether: a disk that hangs must not hang every request."""
+_ANSWER_FOR_AFTER = 0.8
+"""The same, once somebody waited in vain, until a commit succeeds: whoever comes into an outage is told soon."""
+_STEP = 500
+"""Rows that one step of a purge deletes: a few milliseconds of the writer's time."""
+_PAGE_INLINE = 64
+"""Entries that are read where they are asked for; more on a thread of their own."""
+_BEGIN_FOR = 3600.0
+"""Seconds a caller waits for a new log epoch, which writes a row for each account."""
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Struct)
+
+
+def from_url(url: str) -> Store:
+    """Read `sqlite:///relative/path` or `sqlite:////absolute/path`. Raises `Misconfigured` for anything else."""
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path or "?" in path or path == ":memory:":
+        text = "Write sqlite:///file.db, or sqlite:////absolute/path/file.db; there are no options."
+        raise Misconfigured(text)
+    return SqliteStore(path)
+
+
+class SqliteStore:
+    """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking."""
+
+    first_epoch = FIRST_EPOCH
+    newest_log = 0
+
+    def __init__(self, path: str | os.PathLike[str], *, kinds: Kinds = KINDS) -> None:
+        self.kinds, self._tables = kinds, Tables(kinds)
+        # Symbolic links are followed, as SQLite follows them for its own files beside the database. Two processes that
+        # came by two names would otherwise have two heads, and neither would see what the other one revoked.
+        self._path = Path(path).resolve()
+        self._local = threading.local()
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._is_open = False
+        # Made by `open`.
+        self._head: Head
+        self._writer: Writer
+        self._scanner: ThreadPoolExecutor
+        self._watches: dict[asyncio.AbstractEventLoop, Watch] = {}
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    async def open(self, *, to_move: bool = False) -> None:
+        """Create the file where there is none, for its owner's eyes only, and migrate it.
+
+        Raises:
+            Misconfigured: the file is not ours, was migrated by a newer program, or a move into it is not finished.
+            Conflict: it is opened to be moved, and another process has it open.
+            Unavailable: it cannot be reached, read or written.
+        """
+        if self._is_open:
+            return
+        self._head = await asyncio.to_thread(prepare, self._path, self.kinds, to_move=to_move)
+        self._writer = Writer(self._path, self._tables, self._head, self._grown)
+        self._scanner = ThreadPoolExecutor(1, "dutchdoor-sqlite-scanner")
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Write what is queued, then let go."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        # Not joined here: those whose commits are still queued are told of them through this loop.
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._scanner.shutdown)
+        for watch in list(self._watches.values()):
+            watch.stop()
+        self._watches = {}
+        for reader in list(self._readers):
+            reader.connection.close()
+        self._local = threading.local()
+        self._head.close()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def commit(self, *changes: Change) -> Committed:
+        # One change is one statement, but for this one.
+        atomic = len(changes) <= 1 and not any(isinstance(change, Forgive) for change in changes)
+        return await self._write(partial(apply_all, changes), atomic=atomic)
+
+    async def _write(
+        self, apply: Apply[T], *, atomic: bool, durable: bool = True, answer_for: float | None = None
+    ) -> T:
+        if not self._is_open:
+            raise Unavailable("store is not open")
+        job = Job(apply, atomic=atomic, durable=durable)
+        self._writer.put(job)
+        # Cancelled or timed out, a caller leaves; its job is skipped or finished, and harms nobody.
+        patience = answer_for or (_ANSWER_FOR if self._writer.answers else _ANSWER_FOR_AFTER)
+        deadline = job.loop.call_later(patience, self._writer.give_up, job.future)
+        try:
+            return await job.future
+        finally:
+            deadline.cancel()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            connection: sqlite3.Connection = self._local.reader.connection
+        except AttributeError:
+            connection = self._connect_reader()
+        return connection
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        if not self._is_open:
+            raise Unavailable("store is not open")
+        reader = Reader(connect(self._path, wait=READ_FOR))
+        reader.connection.execute("PRAGMA query_only = ON")
+        self._local.reader = reader
+        self._readers.add(reader)
+        return reader.connection
+
+    def _one(self, sql: str, *values: object) -> Row | None:
+        try:
+            row: Row | None = self._reader().execute(sql, values).fetchone()
+        except sqlite3.Error as exc:
+            raise unavailable(exc) from exc
+        return row
+
+    def _all(self, sql: str, *values: object) -> list[Row]:
+        try:
+            return self._reader().execute(sql, values).fetchall()
+        except sqlite3.Error as exc:
+            raise unavailable(exc) from exc
+
+    async def _scan(self, sql: str, *values: object) -> list[Row]:
+        """Read what may take long, on a thread of its own."""
+        return await self._beside(self._all, sql, *values)
+
+    async def _beside(self, read: Callable[..., T], *args: object) -> T:
+        if not self._is_open:
+            raise Unavailable("store is not open")
+        return await asyncio.get_running_loop().run_in_executor(self._scanner, partial(read, *args))
+
+    async def session(self, session_id: str) -> tuple[Session, Account] | None:
+        row = self._one(SESSION_WITH_ACCOUNT, stored_id(session_id))
+        return None if row is None else read_session(session_id, row)
+
+    async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
+        rows = self._all(SESSIONS_OF, subject, -1 if limit is None else limit)
+        return [read_session(text_of_id(row[0]), row)[0] for row in rows]
+
+    async def account(self, subject: str) -> Account | None:
+        row = self._one(f"SELECT {ACCOUNT} FROM accounts a WHERE a.subject = ?", subject)
+        return None if row is None else read_account(row)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        row = self._one(f"SELECT {ACCOUNT} FROM accounts a WHERE a.email = ?", email)
+        return None if row is None else read_account(row)
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        # `instr` and not LIKE: it has no wildcards to escape.
+        sql = f"SELECT {ACCOUNT} FROM accounts a WHERE a.subject > ? AND instr(a.folded, ?) ORDER BY a.subject LIMIT ?"
+        return [read_account(row) for row in await self._scan(sql, after, search.casefold(), limit)]
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        sql = f"SELECT {ACCOUNT} FROM accounts a WHERE {WITH_ROLE} ORDER BY a.subject LIMIT ?"
+        return [read_account(row) for row in await self._scan(sql, f" {role} ", limit)]
+
+    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
+        sql = (
+            f"SELECT {ACCOUNT} FROM credentials c JOIN accounts a ON a.subject = c.subject "
+            "WHERE c.method = 'registration' AND c.created_at < ? AND c.subject > ? "
+            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject LIMIT ?"
+        )
+        return [read_account(row) for row in await self._scan(sql, at, after, limit)]
+
+    async def get(self, kind: type[R], *key: str | int) -> R | None:
+        table = self._tables.of(kind)
+        sql, values = table.by_key(key)
+        row = self._one(sql, *values)
+        return None if row is None else table.read(row)
+
+    async def find(self, kind: type[R], **unique: str | int) -> R | None:
+        table = self._tables.of(kind)
+        sql, values = table.by_unique(unique)
+        row = self._one(sql, *values)
+        return None if row is None else table.read(row)
+
+    async def select(
+        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
+    ) -> list[R]:
+        table = self._tables.of(kind)
+        sql, bound = table.listed(values, after, limit)
+        return [table.read(row) for row in self._all(sql, *bound)]
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        where: list[str] = ["at >= ?"]
+        values: list[object] = [since]
+        if subject:
+            where.append("subject <> '' AND subject = ?")  # the first half tells that the partial index has it
+            values.append(subject)
+        if name:
+            where.append("name = ?")
+            values.append(name)
+        if before:
+            where.append("id < ?")
+            values.append(stored_id(before))
+        table = self._tables.by_name["events"]
+        sql = f"{table.rows} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        return [table.read(row) for row in await self._scan(sql, *values, limit)]
+
+    # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
+
+    def head(self) -> LogHead | None:
+        """See `Head`. None only while the store is not open."""
+        return LogHead(*self._head.words) if self._is_open else None
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._watches:
+            self._watches[loop] = Watch(loop, self.head, self._committed_head)
+        watch, watcher = self._watches[loop], object()
+        watch.woken[watcher] = woken
+
+        def unwatch() -> None:
+            watch.woken.pop(watcher, None)
+            if not watch.woken and self._watches.get(loop) is watch:
+                watch.stop()
+                del self._watches[loop]
+
+        return unwatch
+
+    def _grown(self) -> None:
+        """The writer has committed an entry, or another log."""
+        for loop, watch in list(self._watches.items()):
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to wake
+                loop.call_soon_threadsafe(watch.look)
+
+    def _committed_head(self) -> LogHead | None:
+        row = self._one("SELECT epoch, seq FROM revocation_log")
+        return None if row is None else LogHead(*row)
+
+    async def read_log(self, log_epoch: int, after: int) -> Renewed:
+        values = log_epoch, after
+        rows = self._all(READ_LOG, *values, _PAGE_INLINE + 1)
+        if len(rows) <= _PAGE_INLINE:
+            return read_renewed(rows, log_epoch, after, _PAGE_INLINE)
+        return await self._beside(lambda: read_renewed(self._all(READ_LOG, *values, PAGE + 1), log_epoch, after, PAGE))
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        ((count,),) = self._all("SELECT count(*) FROM revocations WHERE subject = ? AND expires_at > ?", subject, now)
+        return int(count)
+
+    async def begin_log_epoch(self, now: float) -> int:
+        return await self._write(partial(begin_log_epoch, now), atomic=False, answer_for=_BEGIN_FOR)
+
+    async def node_register(self, row: NodeRow) -> None:
+        await self._write(partial(node_register, row), atomic=True)
+
+    async def node_renew(self, row: NodeRow, after: int) -> Renewed:
+        # What a lost renewal leaves is the row before it, which acknowledges less: fences wait longer.
+        return await self._write(partial(node_renew, row, after), atomic=False, durable=False)
+
+    async def node_rows(self) -> Rows:
+        rows = self._all(f"SELECT l.epoch, {NODE} FROM revocation_log l LEFT JOIN nodes n")
+        return Rows(log_epoch=rows[0][0], rows=[read_node(row[1:]) for row in rows if row[1] is not None])
+
+    async def node_forget(self, id: str, stamp: str) -> None:
+        await self._write(partial(node_forget, id, stamp), atomic=True)
+
+    # --- limits, upkeep -----------------------------------------------------------------------------------------------
+
+    async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
+        return await self._write(partial(hit, buckets, now), atomic=True, durable=False)
+
+    async def try_writing(self, now: float) -> None:
+        await self.hit([WRITING], now)
+
+    async def purge(self, *, before: float, events_before: float) -> int:
+        """Find rows beside the writer and hand it a few hundred at a time, so that no commit waits long for it."""
+        deleted = 0
+        for kind in self.kinds.all:
+            if not kind.expires:
+                continue
+            until = events_before if kind is EVENTS else before
+            table, instant, keys = f'"{kind.table}"', f'"{kind.expires}"', [f'"{name}"' for name in kind.key]
+            names, marks = ", ".join(keys), ", ".join("?" * len(keys))
+            find = f"SELECT {names} FROM {table} WHERE ({names}) > ({marks}) AND {instant} < ? ORDER BY {names} LIMIT ?"
+            # Asked again of each row: it may have been written since it was found.
+            drop = f"DELETE FROM {table} WHERE ({names}) = ({marks}) AND {instant} < ?"
+            last: Row = (-math.inf,) * len(keys)  # numbers sort before all texts, and texts before all blobs
+            while rows := await self._scan(find, *last, until, _STEP):
+                last = rows[-1]
+                step = partial(delete, drop, [(*row, until) for row in rows])
+                deleted += await self._write(step, atomic=False, durable=False)
+        return deleted
+
+    async def counts(self) -> dict[str, int]:
+        tables = self.kinds.tables
+        each = ", ".join(f'(SELECT count(*) FROM "{table}")' for table in tables)
+        ((*rows,),) = await self._scan(f"SELECT {each}")
+        return dict(zip(tables, rows, strict=True))
+
+    # --- moving -------------------------------------------------------------------------------------------------------
+
+    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
+        chosen = self._tables.by_name[table]
+        sql, values = chosen.page(None if after is None else json.loads(after), limit)
+        records = [chosen.read(row) for row in await self._scan(sql, *values)]
+        last = json.dumps(chosen.kind.key_of(records[-1])) if len(records) == limit else None
+        return Page(records, last)
+
+    async def unfinished(self) -> Mapping[str, str | None] | None:
+        noted: dict[str, str | None] = dict(self._all("SELECT kind, after FROM moving WHERE kind <> ?", LEFT))
+        return {table: noted[table] for table in self.kinds.tables if table in noted} if noted else None
+
+    async def begin_move(self, log: LogState) -> None:
+        await self._write(partial(begin_move, log), atomic=False, answer_for=_BEGIN_FOR)
+
+    async def take_in(self, table: str, page: Page) -> None:
+        await self._write(partial(take_in, table, page), atomic=False)
+
+    async def end_move(self, now: float, event: AuditEvent) -> int:
+        return await self._write(partial(end_move, now, event), atomic=False, answer_for=_BEGIN_FOR)
+
+    async def is_left(self) -> bool:
+        return bool(self._all("SELECT 1 FROM moving WHERE kind = ?", LEFT))
+
+    async def leave(self) -> None:
+        await self._write(partial(leave, left=True), atomic=False)
+
+    async def take_back(self) -> None:
+        await self._write(partial(leave, left=False), atomic=False)
+
+
+class Reader:
+    """A thread's connection, closed with its thread."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()

@@ -1,0 +1,146 @@
+"""The database's file: made, opened, and its schema brought up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailable
+from dutchdoor.stores.kinds import Kinds
+from dutchdoor.stores.migrations import Migration
+from dutchdoor.stores.sqlite.head import Head
+from dutchdoor.stores.sqlite.permissions import refuse_open
+from dutchdoor.stores.transfer import refuse_unless_whole
+
+__all__ = ["READ_FOR", "connect", "patiently", "prepare", "unavailable"]
+
+READ_FOR = 0.5
+"""Seconds a read waits: only for another process that opens, recovers or closes the file, which takes milliseconds."""
+_OPEN_FOR = 30.0
+"""Seconds to wait for another process's migration."""
+_APPLICATION = 0x64646F6F
+
+_preparing = threading.Lock()
+
+
+def connect(path: Path, *, wait: float) -> sqlite3.Connection:
+    # Connections are closed by whoever closes the store, which may be another thread than the one that reads.
+    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def prepare(path: Path, kinds: Kinds, *, to_move: bool) -> Head:
+    """Create the file where there is none, and bring its schema up to date. One at a time in a process: see below."""
+    with _preparing:
+        try:
+            if not path.parent.is_dir():
+                raise Misconfigured(f"There is no directory {path.parent}.")
+            # Only where there is no file. To close a descriptor of one that SQLite has open in this process would drop
+            # SQLite's locks on it: so POSIX has it, and so databases are corrupted.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            owner = path.stat().st_uid
+            for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+                with contextlib.suppress(FileNotFoundError):
+                    refuse_open(file, file.lstat(), owner)
+            if to_move:
+                _refuse_company(path)
+            connection = connect(path, wait=_OPEN_FOR)
+            try:
+                patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
+                _migrate(connection, kinds.migrations("sqlite"))
+                connection.execute("BEGIN IMMEDIATE")
+                if not to_move:
+                    refuse_unless_whole((kind for (kind,) in connection.execute("SELECT kind FROM moving")), str(path))
+                log_epoch, seq = connection.execute("SELECT epoch, seq FROM revocation_log").fetchone()
+                return Head(path, log_epoch, seq)
+            finally:
+                connection.close()
+        except sqlite3.DatabaseError as exc:
+            if exc.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise Misconfigured(f"{path} is not a database.") from exc
+            raise unavailable(exc) from exc
+        except OSError as exc:
+            raise Unavailable(f"{path}: {exc.strerror}") from exc
+
+
+def _refuse_company(path: Path) -> None:
+    """Raise `Conflict` if anybody has the database open: nobody else may while one connection has it exclusively."""
+    connection = connect(path, wait=0)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        patiently(connection, "BEGIN IMMEDIATE", READ_FOR)
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        text = f"Another process has {path} open. Stop all servers and commands that use it, and run this again."
+        raise Conflict(text, message=text) from None
+    finally:
+        connection.close()
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Apply what is missing, each file in one transaction with the note that it was: killed anywhere, it resumes."""
+    for migration in migrations:
+        connection.execute("BEGIN IMMEDIATE")
+        # Under the lock, since another process may have been here a moment ago.
+        _check_ours(connection, migrations)
+        if connection.execute("SELECT 1 FROM migrations WHERE name = ?", (migration.name,)).fetchone() is None:
+            for statement in _statements(migration.text):
+                connection.execute(statement)
+            connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.name, migration.sha256))
+        connection.execute("COMMIT")
+
+
+def _check_ours(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        connection.execute("CREATE TABLE migrations (name TEXT PRIMARY KEY NOT NULL, sha256 TEXT NOT NULL)")
+        return
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if "migrations" not in tables or application != _APPLICATION:
+        raise Misconfigured("The database belongs to another application.")
+    known = {migration.name: migration.sha256 for migration in migrations}
+    for name, digest in connection.execute("SELECT name, sha256 FROM migrations"):
+        if name not in known:
+            raise Misconfigured(f"The database is newer than this program: it has had {name}.")
+        if known[name] != digest:
+            raise Misconfigured(f"{name} is not the migration this database has had: a released one was changed.")
+
+
+def _statements(text: str) -> list[str]:
+    statements, gathered = [], ""
+    for line in text.splitlines(keepends=True):
+        gathered += line
+        if sqlite3.complete_statement(gathered):
+            statements.append(gathered)
+            gathered = ""
+    return statements
+
+
+def patiently(connection: sqlite3.Connection, statement: str, wait: float) -> None:
+    """Execute a statement that others may be in the way of, for so many seconds at most.
+
+    SQLite does not wait at all where it might wait for itself: two processes that open a new file at once, and both
+    turn its write-ahead log on.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.0005)
+        else:
+            return
+
+
+def unavailable(exc: BaseException) -> DutchdoorError:
+    return exc if isinstance(exc, DutchdoorError) else Unavailable(f"sqlite: {exc}")

@@ -1,0 +1,28 @@
+"""Who may read and change the files of a database."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.model.file_access import is_closed_to_others
+
+__all__ = ["planted", "refuse_open"]
+
+
+def refuse_open(file: Path, found: os.stat_result, owner: int) -> None:
+    """Refuse what other users of this machine can read or change, by the rule for the file of master keys, and what
+    another user than the database's owner put beside it. Raises `Misconfigured`.
+    """
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
+        raise planted(file)
+    if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
+        text = f"The database file {file} can be read or changed by others. Close it: chmod 600 {file}"
+        raise Misconfigured(text)
+
+
+def planted(file: Path) -> Misconfigured:
+    text = f"{file} is a link or another user's, and is not used as a file of the database. See who made it; remove it."
+    return Misconfigured(text)
