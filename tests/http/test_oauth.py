@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 from tests.http.world import AWAY, OTHER_PASSWORD, PASSWORD, REFRESH, Answer, Program, World, a_world, basic
 
+from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.testing.store_laws import the_log
 
@@ -51,7 +52,7 @@ async def test_o01_rotation_and_reuse_ends_the_family(world: World) -> None:
     """Each refresh gives a new token; a thief and its victim who both use one end with every descendant dead, and one
     event of theft, and the access tokens are dead with them.
     """
-    await world.register()
+    await world.directory.create(ADA, client=Client(), actor="cli", password=PASSWORD)
     victim = await signed_in(world)
     tokens, current = [victim.refresh], victim.refresh
     for _ in range(4):
