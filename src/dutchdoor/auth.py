@@ -43,7 +43,7 @@ from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
-from dutchdoor.web.http import BadRequest
+from dutchdoor.web.http import BadRequest, is_loopback
 from dutchdoor.web.origin import SAFE_METHODS, is_handshake
 from dutchdoor.web.user_agent import UserAgentReader
 
@@ -72,7 +72,7 @@ class Auth:
         master_key: the keys themselves, or the file they are kept in, made with mode 0600 if it is not there. Keep it
             apart from the database's backups: together they are worth something, alone neither is.
         public_url: the https address that people use. Without it, this machine alone is served, over plain HTTP.
-        local_url: the issuer where there is no public URL.
+        local_url: the issuer where there is no public URL: http://localhost:8000 or another address of this machine.
         hosts, proxies: further names this answers to, and addresses of proxies whose forwarding headers are believed.
         origins: other origins whose pages may call this API, each exact.
         origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
@@ -131,7 +131,7 @@ class Auth:
     ) -> None:
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
-        issuer = edge.public_origin or local_url
+        issuer = edge.public_origin or _local_origin(local_url)
         cookies = Cookies(secure=edge.secure, prefix=cookie_prefix)
         self.store = make_store(database) if isinstance(database, str) else database
         copies = with_redis(self.store, redis, key=keys.current.derive("redis")) if redis else None
@@ -307,6 +307,15 @@ def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
     except OSError as exc:
         raise Misconfigured(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
     return MasterKeys.parse(content)
+
+
+def _local_origin(url: str) -> str:
+    scheme, _, host = url.partition("://")
+    if scheme != "http" or not is_loopback(host):
+        raise Misconfigured(
+            f"local_url {url!r} is not an address of this machine. Write http://localhost:5000, without a path."
+        )
+    return url
 
 
 def _version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 
 import pytest
 from msgspec.structs import replace
@@ -127,6 +128,26 @@ async def test_o03_refreshing_never_extends_the_end(world: World) -> None:
     world.clock.forward(5 * MINUTE)
     assert (await refresh(world, last["refresh_token"])).status == 401
     assert (await world.call("GET", "/auth/me", bearer=last["access_token"])).status == 401
+
+
+async def test_o03_one_answer_names_one_moment(world: World) -> None:
+    """`refresh_expires_in` and `session.expires_at` of an answer name the same moment, and the refresh token is valid
+    until then: after a sign-in, and when the absolute age is nearer than the idle one.
+    """
+    await world.register()
+    program = await signed_in(world)
+    for wait in (0.0, STANDARD.idle_for - HOUR, STANDARD.idle_for - HOUR, HOUR):
+        world.clock.forward(wait)
+        said = (await refresh(world, program.refresh)).json
+        program.refresh = said["refresh_token"]
+        ends = datetime.fromisoformat(said["session"]["expires_at"]).timestamp()
+        assert abs(world.clock() + said["refresh_expires_in"] - ends) < 2
+    assert said["refresh_expires_in"] < STANDARD.idle_for, "the absolute age has come into sight"
+    service = await world.add_client()
+    world.clock.forward(said["refresh_expires_in"] - 2)
+    assert b'"active":true' in await introspect(world, program.refresh, service)
+    world.clock.forward(3)
+    assert (await refresh(world, program.refresh)).status == 401
 
 
 async def test_o04_a_refresh_token_is_its_clients(world: World) -> None:

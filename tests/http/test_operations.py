@@ -30,7 +30,7 @@ from tests.standins import Gate, Wrapped
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.errors import Unavailable
+from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import STANDARD
@@ -490,3 +490,12 @@ async def test_p22_a_request_that_a_limit_refuses_never_reads_its_user_agent(mon
             answer = await world.call("POST", "/auth/login", json=body, headers=[("user-agent", f"slow {n}")])
             assert (answer.status == 429) == (f"slow {n}" not in read)
         assert answer.status == 429
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:5000", "http://localhost:5000/", "https://localhost:5000", "http://example.com"]
+)
+def test_p09_a_local_url_is_named_as_what_it_is(url: str) -> None:
+    """An address without a public URL that cannot be this machine's is refused by its own name."""
+    with pytest.raises(Misconfigured, match=r"^local_url .* Write http://localhost:5000"):
+        World(public_url=None, local_url=url)

@@ -69,7 +69,8 @@ async def login(call: Call) -> Response:
     body: Login = call.body
     mode: Mode = call.authority.policy.default_mode if body.mode is UNSET else body.mode
     if mode not in call.authority.policy.modes:
-        raise InvalidInput(f"The mode {mode!r} is not offered here.", field="mode")
+        offered = ", ".join(call.authority.policy.modes)
+        raise InvalidInput(f"The mode {mode!r} is not offered here. Offered: {offered}.", field="mode")
     transport = _transport(call, mode, body.transport)
     client_id = await _client_for(call, "" if body.client_id is UNSET else body.client_id)
     signed_in, mark = await call.directory.sign_in(
@@ -181,7 +182,8 @@ def _signed_in(
     view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
     if signed_in.mode == "hybrid" and session is not None:
         if transport == "body":
-            view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(lives_for)
+            unused = min(session.idle_expires_at, session.expires_at) - call.authority.clock()
+            view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(unused)
         else:
             view.csrf_token = call.csrf_token(session.id)
             # What the client has already is not set again: this answer may be older than the sign-in its jar holds by

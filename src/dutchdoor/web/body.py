@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -106,13 +107,13 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class JsonBody(Generic[T]):
     """Reads bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""
 
-    __slots__ = ("_at_most", "_decode")
+    __slots__ = ("_at_most", "_choices", "_decode")
 
     def __init__(self, body: type[T], *, at_most: int = BODY_AT_MOST) -> None:
         if not issubclass(body, Body):
             raise TypeError(f"{body.__name__} does not derive from Body")
         self._decode = msgspec.json.Decoder(body).decode
-        self._at_most = at_most
+        self._at_most, self._choices = at_most, _choices(body)
 
     def read(self, request: Request) -> T:
         """Read the body.
@@ -130,7 +131,7 @@ class JsonBody(Generic[T]):
         try:
             value = self._decode(body)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error)) from None
+            raise _invalid(str(error), self._choices) from None
         # UnicodeDecodeError is a ValueError that msgspec lets through.
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
@@ -182,10 +183,23 @@ _WORDS = {
 }
 
 
-def _invalid(told: str) -> InvalidInput:
+def _choices(body: type) -> dict[str, str]:
+    """Fields of which some values alone are accepted, with these in words."""
+    found: dict[str, str] = {}
+    for field in msgspec.structs.fields(body):
+        kinds = get_args(field.type) if get_origin(field.type) in {Union, UnionType} else (field.type,)
+        values = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+        if values:
+            found[field.encode_name] = " or ".join(filter(None, [", ".join(values[:-1]), values[-1]]))
+    return found
+
+
+def _invalid(told: str, choices: Mapping[str, str]) -> InvalidInput:
     """Turn msgspec's sentence into ours. Its sentences may quote what was sent; ours are made of what we know."""
     at = _PATH.search(told)
     path = at[1] if at else ""
+    if path in choices:
+        return InvalidInput(f"This must be {choices[path]}.", field=path)
     missing = _MISSING.match(told)
     if missing:
         return InvalidInput("This field is required.", field=_below(path, missing[1]))

@@ -32,6 +32,17 @@ Name = Annotated[str, Meta(max_length=200)]
 OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link behind the #.")]
 Text = Annotated[str, Meta(max_length=200)]
 Transport = Literal["cookie", "body"]
+UntilUnused = Annotated[
+    str,
+    Meta(
+        description="When the session ends unless it is used before. Each use, in the mode hybrid each refresh, moves "
+        "this moment, up to the absolute age that the policy sets."
+    ),
+]
+SecondsUnused = Annotated[
+    int,
+    Meta(description="Seconds until `session.expires_at`: the refresh token is valid until then unless it is used."),
+]
 
 _EPOCH = date(1970, 1, 1)
 
@@ -108,7 +119,7 @@ class SessionView(Struct):
     client_id: str
     created_at: str
     last_seen_at: str
-    expires_at: str
+    expires_at: UntilUnused
     device: str
     address: str
     country: str
@@ -121,9 +132,9 @@ class SignedInView(Struct, omit_defaults=True):
     session: SessionView | UnsetType = UNSET
     access_token: str | UnsetType = UNSET
     token_type: str | UnsetType = UNSET
-    expires_in: int | UnsetType = UNSET
+    expires_in: Annotated[int, Meta(description="Seconds the access token lives.")] | UnsetType = UNSET
     refresh_token: str | UnsetType = UNSET
-    refresh_expires_in: int | UnsetType = UNSET
+    refresh_expires_in: SecondsUnused | UnsetType = UNSET
     csrf_token: str | UnsetType = UNSET
     fenced: bool | UnsetType = UNSET
     fenced_in_ms: int | UnsetType | None = UNSET
