@@ -1,7 +1,8 @@
 """Reckon a tree of relays from measured figures: `python -m benchmarks.tree --poll-us 450 --verifier-kib 20`.
 
-Prints the tables of docs/revocation-tree.md, which says what the symbols mean. Nothing is measured here: the defaults
-are what `benchmarks.polls`, `benchmarks/fence.py` and `benchmarks.stores` measured, and relays do not exist.
+Prints the tables of docs/contributing/revocation-tree.md, which says what the symbols mean. Nothing is measured here:
+the defaults are what `benchmarks.polls`, `benchmarks/fence.py` and `benchmarks.stores` measured, and relays do not
+exist.
 """
 
 from __future__ import annotations

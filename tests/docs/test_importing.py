@@ -1,4 +1,4 @@
-"""`docs/importing.md` is true: each of its examples is imported, and signs in with the password of the examples."""
+"""`docs/guides/importing.md` is true: each example is imported, and signs in with the password of the examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from dutchdoor.credentials import legacy
 from dutchdoor.server.user_import import Incoming, read_lines
 
-PAGE = (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "importing.md").read_text()
 EXAMPLES = re.findall(r"^```(?:csv|json)\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 PASSWORD = "tuba glow mango"
 

@@ -100,10 +100,3 @@ def test_the_verifier_of_the_readme_refuses_what_was_logged_out(tmp_path: Path) 
         with pytest.raises(InvalidToken):
             names["greet"](token)
         names["verify"].close()
-
-
-def test_every_page_the_readme_links_to_is_there() -> None:
-    """No link of the README leads nowhere."""
-    here = Path(__file__).parents[2]
-    targets = re.findall(r"\]\(((?!https?:)[^)#]+)", README)
-    assert [target for target in targets if not (here / target).exists()] == []

@@ -1,4 +1,4 @@
-"""`docs/requirements.md` is true: every promise has a test, and every test it names is there."""
+"""`docs/contributing/requirements.md` is true: every promise has a test, and every test it names is there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "requirements.md").read_text()
+PAGE = (ROOT / "docs" / "contributing" / "requirements.md").read_text()
 
 
 def numbered(letter: str, *spans: tuple[int, int]) -> list[str]:
@@ -63,7 +63,7 @@ ROWS = rows()
 @pytest.mark.parametrize("promise", CLAIMED)
 def test_every_claimed_promise_has_a_test(promise: str) -> None:
     """Each id that this release claims is on the page with a sentence, and some test defends it."""
-    assert promise in ROWS, f"docs/requirements.md lacks {promise}"
+    assert promise in ROWS, f"docs/contributing/requirements.md lacks {promise}"
     text, named = ROWS[promise]
     assert len(text) > 20
     assert named, f"no test defends {promise}"

@@ -1,4 +1,4 @@
-"""`docs/invariants.md` is true: each invariant is there, with tests that are."""
+"""`docs/contributing/invariants.md` is true: each invariant is there, with tests that are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "invariants.md").read_text()
+PAGE = (ROOT / "docs" / "contributing" / "invariants.md").read_text()
 ROWS = {name: (text, cell) for name, text, cell in re.findall(r"^\| (I-\d\d) \| (.+?) \| (.*) \|$", PAGE, re.MULTILINE)}
 NAMED = sorted(set(re.findall(r"`(tests/[^`]+?\.py)(?:::(\w+))?`", PAGE)))
 

@@ -301,10 +301,10 @@ def replace_master(settings: Settings) -> Settings:
 
 
 def test_the_reference_is_what_the_code_says() -> None:
-    """docs/configuration.md names every setting as it is."""
-    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    """docs/reference/configuration.md names every setting as it is."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
     assert page.read_text() == reference(), (
-        "write it anew: python -m dutchdoor.server.config_docs > docs/configuration.md"
+        "write it anew: python -m dutchdoor.server.config_docs > docs/reference/configuration.md"
     )
 
 

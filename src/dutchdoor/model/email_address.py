@@ -16,7 +16,7 @@ Refused because it has a history in attacks: quoted local parts, comments, addre
 a dot at the end, encoded words (`=?utf-8?q?...?=`, which mail libraries decode into another address), source routes
 (`a%other.example@relay`, `a!b@relay`), and every control, space or invisible character.
 
-Local parts are ASCII: docs/decisions/0019.
+Local parts are ASCII: docs/contributing/decisions/0019.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Single-use tokens log people out whenever an answer is lost, four tabs refresh at once, or a phone dies before it stores
 what it received. Here every re-presentation within a short window converges on one token; after it, a replayed parent
 is taken for a lost answer and gets a distinct sibling, and the first sibling used wins: a losing sibling is proof of
-two holders. `docs/refresh-rotation.md` tells the whole story, with what it does not catch.
+two holders. `docs/contributing/refresh-rotation.md` tells the whole story, with what it does not catch.
 
 Tokens are derived, not stored: HMAC (RFC 2104) under a key made of the master key outside the database and the salt in
 the row. Every ancestor is recognised for ever, and a session is one row however often it is refreshed.

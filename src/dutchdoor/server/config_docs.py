@@ -1,4 +1,4 @@
-"""`docs/configuration.md`, written from the table of settings. Run this file as a module to write it anew."""
+"""`docs/reference/configuration.md`, written from the table of settings. Run this file as a module to write it anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["reference"]
 _HEAD = """\
 # Configuration
 
-`python -m dutchdoor.server.config_docs > docs/configuration.md` writes this page from the code, and a test holds it.
+`python -m dutchdoor.server.config_docs > docs/reference/configuration.md` writes this page from the code, and a test
+holds it.
 
 Nothing has to be set: `dutchdoor serve` serves this machine alone, on a SQLite file in the working directory. Every
 setting can be given in three ways, and the first that is given counts:

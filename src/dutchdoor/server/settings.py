@@ -1,7 +1,7 @@
 """Every setting of the server, in one table: what it is called, what it does, what it is unless set, and why.
 
 The command line's options, the variables of the environment, the keys of the configuration file and
-`docs/configuration.md` all come from here, so they cannot drift apart.
+`docs/reference/configuration.md` all come from here, so they cannot drift apart.
 """
 
 from __future__ import annotations

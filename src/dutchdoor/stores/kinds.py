@@ -9,9 +9,9 @@ to another store. A new kind is one description and one migration for each diale
     kinds = KINDS.plus(BADGE, migrations=Path(__file__).parent / "migrations")
     store = SqliteStore("door.db", kinds=kinds)
 
-`docs/stores.md` shows the migrations. Accounts, sessions, audit events, the revocation log and the levels of limits are
-described here too, for moving and purging. They have statements of their own, because they are read at every request or
-obey laws of their own.
+`docs/contributing/stores.md` shows the migrations. Accounts, sessions, audit events, the revocation log and the levels
+of limits are described here too, for moving and purging. They have statements of their own, because they are read at
+every request or obey laws of their own.
 """
 
 from __future__ import annotations

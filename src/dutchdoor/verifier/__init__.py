@@ -4,9 +4,9 @@
     principal = verify(token)                   # in a thread of its own, as under WSGI
     principal = await verify.check(token)       # in asyncio
 
-It follows the authority's revocation log under a lease (docs/revocation-fence.md), so that a token that was revoked is
-refused though its signature holds, and no request does any I/O for it. It starts at its first use, and survives an
-authority that is down: without a lease it does what it was told to do when stale.
+It follows the authority's revocation log under a lease (docs/contributing/revocation-fence.md), so that it refuses a
+revoked token whose signature is right, and no request does any I/O for it. It starts at its first use, and survives an
+authority that is down: without a lease it does what `stale` says.
 
 This file holds the check. What waits or calls somebody is in `poller.py`, and is loaded when it is needed.
 """

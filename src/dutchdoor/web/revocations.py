@@ -1,5 +1,5 @@
-"""The poll: how verifiers follow the revocation log (docs/revocation-fence.md). One call, which is also the
-acknowledgement of the answer before it, and asks for a lease.
+"""The poll: how verifiers follow the revocation log (docs/contributing/revocation-fence.md). One call, which is also
+the acknowledgement of the answer before it, and asks for a lease.
 
 By a verifier key alone, never by a cookie, and no other origin's page ever reads it. A poll that waits for news ends
 when whoever sent it hangs up, and at once, without a lease, when this server is asked to stop.
