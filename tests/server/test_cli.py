@@ -780,6 +780,7 @@ def test_an_address_that_another_person_registered_is_not_passed_over(run: Run, 
         "{pbkdf2}5d923b44a6d129f3ddf3e3c8d29412723dcbde72445e8ef6bf3b508fbf17fa4ed4d6b99ca763d8dc",
         "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$lMPgVYwd4ZAQkOipZGNRk1H0ZPrbAaRuGKXEIUYK9t8",
     ],
+    ids=["bcrypt", "pbkdf2", "argon2id"],  # the first has another salt in each process that collects the tests
 )
 def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, encoded: str) -> None:
     """C08: hashes of other systems are stored in a form that signs in, and become ours at the first log-in."""
