@@ -29,7 +29,7 @@ from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Limit, Limits
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.sessions import Authority
-from dutchdoor.stores.base import Change, Committed, Store
+from dutchdoor.stores.base import Change, Revoked, Store
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 
@@ -89,7 +89,7 @@ class Wrapped:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         return await self.inner.commit(*changes)
 
 
@@ -111,7 +111,7 @@ class Watched(Wrapped):
 
         return watched
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         self.calls.append(" ".join(["commit", *(type(change).__name__ for change in changes)]))
         return await self.inner.commit(*changes)
 
@@ -140,7 +140,7 @@ class Interleaved(Wrapped):
 
         return overtaken
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         await self._give_way()
         done = await self.inner.commit(*changes)
         await self._give_way()
@@ -179,7 +179,7 @@ class Gate(Wrapped):
 
         return held
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         if self.method != "commit":
             return await self.inner.commit(*changes)
         return await self._pass(self.inner.commit, changes, {})
@@ -193,7 +193,7 @@ class Broken(Wrapped):
         self.at, self.how, self.only = at, how, only
         self.failed = False
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         if self.failed or (self.only is not None and not self.only(*changes)):
             return await self.inner.commit(*changes)
         self.failed = True

@@ -20,7 +20,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 
 PASSWORD = "correct horse battery staple 7"
 OTHER_PASSWORD = "an altogether different phrase 9"
@@ -84,7 +84,7 @@ class Hammer:
         self.history.add(Operation("end", about, began, time.monotonic() + fenced_in, "ok", 200))
 
 
-async def fenced(node: Auth, done: Committed) -> None:
+async def fenced(node: Auth, done: Revoked) -> None:
     fence = await node.authority.fencing.fence(done, wait=20.0)
     assert fence.fenced
 

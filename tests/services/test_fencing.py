@@ -24,7 +24,7 @@ from dutchdoor.revocation.messages import Poll
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.services.fencing import Fencing, as_one
 from dutchdoor.services.sessions import Authority
-from dutchdoor.stores.base import Committed, Revoke, Store, Swap
+from dutchdoor.stores.base import Revoke, Revoked, Store, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
 LEASE = 10.0
@@ -106,7 +106,7 @@ async def revoke(fencing: Fencing, id: str, *, wait: float = SOON) -> Fence:
     return await fencing.fence(await ended(fencing, id), wait=wait)
 
 
-async def ended(fencing: Fencing, id: str) -> Committed:
+async def ended(fencing: Fencing, id: str) -> Revoked:
     return await fencing.store.commit(entry(id))
 
 
@@ -791,6 +791,6 @@ def test_what_several_commits_revoked_counts_in_the_log_of_the_first() -> None:
     """The fence of several commits waits for the last entry and the longest lease of any; where another log began in
     between, it counts in the log that is gone, and so it is lost.
     """
-    first, second = Committed(5, 1, 1, 60.0), Committed(9, 2, 1, 10.0)
-    assert as_one([first, second]) == as_one([second, first]) == Committed(9, 3, 1, 60.0)
-    assert as_one([first, second, Committed(2, 1, 7, 0.0)]) == Committed(9, 4, 1, 60.0)
+    first, second = Revoked(5, 1, 1, 60.0), Revoked(9, 2, 1, 10.0)
+    assert as_one([first, second]) == as_one([second, first]) == Revoked(9, 3, 1, 60.0)
+    assert as_one([first, second, Revoked(2, 1, 7, 0.0)]) == Revoked(9, 4, 1, 60.0)

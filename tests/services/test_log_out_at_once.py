@@ -14,7 +14,7 @@ from tests.standins import HOME, Clock, Gate, Interleaved, authority, make, proo
 from dutchdoor.errors import InvalidToken
 from dutchdoor.revocation.log import COALESCE_ABOVE, RevocationLog
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.store_laws import the_log
 
@@ -74,7 +74,7 @@ async def test_ending_each_session(nodes: list[Authority], ended_before: int) ->
     assert await are_ended(over, *(one.access_token for one in held))
 
 
-async def end(over: Authority, one: SignedIn) -> Committed:
+async def end(over: Authority, one: SignedIn) -> Revoked:
     assert one.session is not None
     return await over.end(one.session.id, client=HOME, actor="alice")
 

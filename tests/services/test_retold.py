@@ -25,7 +25,7 @@ from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.services import fencing
 from dutchdoor.services.retold import ENDED_AGAIN
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Add, Change, Committed, Remove, Revoke
+from dutchdoor.stores.base import Add, Change, Remove, Revoke, Revoked
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.web.verifiers import removal_of
 
@@ -49,7 +49,7 @@ class Replicated(Wrapped):
     def head(self) -> None:
         return None
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         if self.failures and any(isinstance(change, Revoke) for change in changes):
             raise self.failures.pop(0)
         done = await self.inner.commit(*changes)

@@ -530,12 +530,12 @@ Authority.refresh = refresh
 """
 TOO_EARLY = """
 import asyncio
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.sqlite import SqliteStore
 real = SqliteStore.commit
 async def commit(self, *changes):
     asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(real(self, *changes)))
-    return Committed(1)
+    return Revoked(1)
 SqliteStore.commit = commit
 """
 

@@ -680,7 +680,7 @@ async def test_commits_that_meet_from_two_sides_do_not_wait_for_each_other(postg
             outcomes = await asyncio.gather(
                 store.commit(*changes), other.commit(*changes[::-1]), return_exceptions=True
             )
-            assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Committed", "Conflict"]
+            assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Revoked"]
 
 
 async def test_a_cancelled_caller_leaves_no_transaction_open(store, beside):

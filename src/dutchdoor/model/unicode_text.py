@@ -59,5 +59,5 @@ def shown(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-_JOINERS = dict.fromkeys((0x200C, 0x200D))
+_JOINERS: dict[int, None] = dict.fromkeys((0x200C, 0x200D))
 """Invisible, and part of how names are written in Persian and in Indian scripts."""

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.server.config import Secret
-from dutchdoor.stores.base import Around, Change, Committed, Log, Store
+from dutchdoor.stores.base import Around, Change, Log, Revoked, Store
 from dutchdoor.web.api import Route
 
 __all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_transitions"]
@@ -30,7 +30,7 @@ __all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_tran
 events_log = logging.getLogger("dutchdoor.events")
 access_log = logging.getLogger("dutchdoor.access")
 
-Commit = Callable[[Sequence[Change], Committed, float], None]
+Commit = Callable[[Sequence[Change], Revoked, float], None]
 
 
 class ToldStore(Around):
@@ -40,7 +40,7 @@ class ToldStore(Around):
         super().__init__(store)
         self._commit, self._told = store.commit, told
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         started = time.perf_counter()
         committed = await self._commit(*changes)
         took = time.perf_counter() - started
@@ -49,7 +49,7 @@ class ToldStore(Around):
         return committed
 
 
-def log_transitions(changes: Sequence[Change], _committed: Committed, _took: float) -> None:
+def log_transitions(changes: Sequence[Change], _committed: Revoked, _took: float) -> None:
     """Write one line for each audit event of a commit."""
     for change in changes:
         if isinstance(change, Log):

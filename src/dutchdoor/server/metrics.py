@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.stores.base import Change, Committed, End, EndAll, Log
+from dutchdoor.stores.base import Change, End, EndAll, Log, Revoked
 from dutchdoor.web.api import Api
 from dutchdoor.web.verifiers import Followed, followed
 
@@ -112,7 +112,7 @@ class Counters:
         self._own_lease.set(fencing.node.lease_left(fencing.now()))
         self._stale.set(not fencing.is_current())
 
-    def committed(self, changes: Sequence[Change], committed: Committed, took: float) -> None:
+    def committed(self, changes: Sequence[Change], committed: Revoked, took: float) -> None:
         self._commits.observe(took)
         for change in changes:
             if isinstance(change, Log):

@@ -20,7 +20,7 @@ from dutchdoor.server.config import Settings, read_settings
 from dutchdoor.server.factory import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import agree, say, write
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.urls import naming
 from dutchdoor.web.schemas import Fence
 
@@ -165,7 +165,7 @@ async def find_account(auth: Auth, who: str) -> Account:
     return found
 
 
-async def wait_for(auth: Auth, done: Committed, *, no_wait: bool) -> Fence:
+async def wait_for(auth: Auth, done: Revoked, *, no_wait: bool) -> Fence:
     """Wait for the fence of what a command revoked, and say how it stands."""
     fencing = auth.authority.fencing
     found = await fencing.fence(done, wait=0.0 if no_wait else None)

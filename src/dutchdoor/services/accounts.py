@@ -55,7 +55,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.model.unicode_text import check_name
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Add, Change, Committed, Discard, Expect, ExpectRole, Forgive, Log, Remove, Swap, Take
+from dutchdoor.stores.base import Add, Change, Discard, Expect, ExpectRole, Forgive, Log, Remove, Revoked, Swap, Take
 
 __all__ = ["Directory", "Welcome", "check_roles"]
 
@@ -580,7 +580,7 @@ class Directory:
         client: Client,
         marks: str = "",
         purpose: Literal["reset_password", "verify_email"] = "reset_password",
-    ) -> tuple[Account, str, Committed]:
+    ) -> tuple[Account, str, Revoked]:
         """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
 
         Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
@@ -690,7 +690,7 @@ class Directory:
 
     # What administrators do
 
-    async def disable(self, subject: str, *, client: Client, actor: str) -> Committed:
+    async def disable(self, subject: str, *, client: Client, actor: str) -> Revoked:
         """Bar an account: it cannot sign in, and everything it holds is dead when this returns. Raises `NotFound`."""
 
         async def also(account: Account) -> list[Change]:
@@ -713,7 +713,7 @@ class Directory:
 
     async def set_roles(
         self, subject: str, roles: Sequence[str], *, client: Client, actor: str
-    ) -> tuple[Account, Committed]:
+    ) -> tuple[Account, Revoked]:
         """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
         tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
         `InvalidInput`.
@@ -741,7 +741,7 @@ class Directory:
         *,
         detail: str = "",
         stale: bool = False,
-    ) -> tuple[Account, Committed]:
+    ) -> tuple[Account, Revoked]:
         account = await self.store.account(subject)
         if account is None:
             raise NotFound("no such account")

@@ -36,7 +36,7 @@ from dutchdoor.revocation.node_messages import (
     Rows,
 )
 from dutchdoor.services.retold import tell_again
-from dutchdoor.stores.base import Committed, Store
+from dutchdoor.stores.base import Revoked, Store
 
 __all__ = ["Fencing", "Followed", "as_one", "elapsed"]
 
@@ -64,12 +64,12 @@ def elapsed() -> float:
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
-def as_one(done: Sequence[Committed]) -> Committed:
+def as_one(done: Sequence[Revoked]) -> Revoked:
     """Take what several commits revoked for what one did. It counts in the log of the first: where another began in
     between, what was revoked before may be lost, and its fence has to say so.
     """
     first = done[0]
-    return Committed(
+    return Revoked(
         seq=max(each.seq for each in done if each.log_epoch == first.log_epoch),
         count=sum(each.count for each in done),
         log_epoch=first.log_epoch,
@@ -249,7 +249,7 @@ class Fencing:
 
     # Fences
 
-    async def nothing_left(self) -> Committed:
+    async def nothing_left(self) -> Revoked:
         """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may have lost the
         answer, and its fence may not have fallen. Raises `Unavailable`.
         """
@@ -259,9 +259,9 @@ class Fencing:
             head = LogHead(self.node.log_epoch, self.node.applied_seq)
         rows = await self.store.node_rows()
         longest = max((row.lease_for for row in rows.rows), default=0.0)
-        return Committed(seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
+        return Revoked(seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
 
-    async def fence(self, done: Committed, *, wait: float | None) -> Fence:
+    async def fence(self, done: Revoked, *, wait: float | None) -> Fence:
         """Begin the fence of what a commit revoked, and wait for it so many seconds at most.
 
         None waits for as long as it can take, which is a guarded lease.

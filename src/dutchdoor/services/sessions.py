@@ -55,7 +55,7 @@ from dutchdoor.services.retold import ENDED_AGAIN
 from dutchdoor.services.retry import ENDINGS, RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
 from dutchdoor.services.tokens import ClaimsHook, Issuer
-from dutchdoor.stores.base import Add, Change, Committed, Copies, End, EndAll, Expect, Log, Revoke, Store, Swap
+from dutchdoor.stores.base import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Revoked, Store, Swap
 
 __all__ = ["Authority", "ClaimsHook", "SignedIn"]
 
@@ -90,7 +90,7 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     """Seconds the access token lives."""
     rotated: bool = True
     """False when a refresh handed back what the client already had: no cookie is set then."""
-    ended: Committed | None = None
+    ended: Revoked | None = None
     """What ended with it, where that is fenced: everything from before a change of the password."""
 
     def __repr__(self) -> str:
@@ -509,7 +509,7 @@ class Authority(Issuer):
     @retried(ENDINGS, "ending the session")
     async def end(
         self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
-    ) -> Committed:
+    ) -> Revoked:
         """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
         head.
 
@@ -535,7 +535,7 @@ class Authority(Issuer):
         reason: str = "logout_all",
         also: Callable[[Account], Awaitable[Sequence[Change]]] | None = None,
         change: Callable[[Account], Account] | None = None,
-    ) -> Committed:
+    ) -> Revoked:
         """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
         account in the same transaction (disabling it, say), and what `also` gives for the account happens in it. Raises
         `NotFound`, and what `also` raises.
@@ -543,7 +543,7 @@ class Authority(Issuer):
         epoch: int | None = None
 
         @retried(ENDINGS, "ending all sessions")
-        async def once() -> Committed:
+        async def once() -> Revoked:
             nonlocal epoch
             account = await self.store.account(subject)
             if account is None:
@@ -561,7 +561,7 @@ class Authority(Issuer):
 
         return await once()
 
-    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Committed:
+    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Revoked:
         """End every session and every token of every account. The way back in is a new proof, for the caller too.
 
         It goes from account to account, by their epochs: what started before the call ends, and so does what starts
@@ -599,7 +599,7 @@ class Authority(Issuer):
         return self.log.covers(Named(subject, epoch, None, "", "", ""))
 
     @retried(ENDINGS, "ending the other sessions")
-    async def end_others(self, subject: str, keep: str, *, client: Client) -> Committed:
+    async def end_others(self, subject: str, keep: str, *, client: Client) -> Revoked:
         """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
         nothing.
 
@@ -628,7 +628,7 @@ class Authority(Issuer):
         done = await self.store.commit(*changes)
         return replace(done, count=len(others))
 
-    async def end_named(self, claims: Claims, *, client: Client) -> Committed:
+    async def end_named(self, claims: Claims, *, client: Client) -> Revoked:
         """End what an access token names: its session, or itself if it is stateless. Idempotent.
 
         A session whose row was deleted since is as ended as can be: that is success, and counts 0.
@@ -641,7 +641,7 @@ class Authority(Issuer):
             return await self.fencing.nothing_left()
 
     @retried(ENDINGS, "ending the token")
-    async def end_token(self, claims: Claims, *, client: Client) -> Committed:
+    async def end_token(self, claims: Claims, *, client: Client) -> Revoked:
         """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
         await self.fencing.follow()
         if self.log.covering_token(claims) is not None:

@@ -38,7 +38,7 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.services.fencing import Fencing
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.stores.base import Add, Committed, Log, Revoke, Store, Swap
+from dutchdoor.stores.base import Add, Log, Revoke, Revoked, Store, Swap
 
 __all__ = ["ClaimsHook", "Issuer"]
 
@@ -281,7 +281,7 @@ class Issuer:
         return row
 
     @retried(RACES, "killing the key")
-    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Committed:
+    async def kill_key(self, kid: str, *, client: Client, actor: str) -> Revoked:
         """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
         `NotFound`.
         """

@@ -50,9 +50,9 @@ from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
-    "REMEMBERED_FOR", "Add", "Around", "Change", "Committed", "Copies", "Discard", "End", "EndAll", "Expect",
-    "ExpectRole", "Forgive", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke", "Store", "Swap",
-    "Take", "joined", "words",
+    "REMEMBERED_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect", "ExpectRole",
+    "Forgive", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke", "Revoked", "Store", "Swap", "Take",
+    "joined", "words",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -127,7 +127,7 @@ class End(Struct, frozen=True):
 
 
 class EndAll(Struct, frozen=True):
-    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Committed.count` counts
+    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Revoked.count` counts
     them.
     """
 
@@ -159,7 +159,7 @@ class Forgive(Struct, frozen=True):
 Change = Add | Swap | Remove | Expect | ExpectRole | Take | Discard | End | EndAll | Revoke | Forgive | Log
 
 
-class Committed(Struct, frozen=True):
+class Revoked(Struct, frozen=True):
     """What a commit did, and what a fence of it needs to know."""
 
     seq: int
@@ -206,7 +206,7 @@ class Records(Protocol):
         """Let go of everything: threads, sockets, files. Idempotent."""
         ...
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         """Apply all changes in this order, or none of them."""
         ...
 

@@ -32,7 +32,6 @@ from dutchdoor.stores.base import (
     WRITING,
     Add,
     Change,
-    Committed,
     Discard,
     End,
     EndAll,
@@ -42,6 +41,7 @@ from dutchdoor.stores.base import (
     Log,
     Remove,
     Revoke,
+    Revoked,
     Store,
     Swap,
     Take,
@@ -102,7 +102,7 @@ class MemoryStore:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         undo: list[Undo] = []
         ended = 0
         with self._lock:
@@ -116,7 +116,7 @@ class MemoryStore:
                 raise
             grown = self._seq != seq
             longest = max((row.lease_for for row in self._nodes.values()), default=0.0) if grown else 0.0
-            done = Committed(self._seq, ended, self._log_epoch, longest)
+            done = Revoked(self._seq, ended, self._log_epoch, longest)
         if grown:
             self._wake()
         return done

@@ -49,7 +49,7 @@ from dutchdoor.model.ids import encode
 from dutchdoor.model.rate_limits import _GRAIN as GRAIN
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
-from dutchdoor.stores.base import REMEMBERED_FOR, Around, Change, Committed, Forgive, Revoke, Store
+from dutchdoor.stores.base import REMEMBERED_FOR, Around, Change, Forgive, Revoke, Revoked, Store
 from dutchdoor.stores.redis_connection import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
 
 __all__ = ["RedisStore", "around"]
@@ -307,7 +307,7 @@ class RedisStore(Around):
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         """Commit to the record; then forgive in Redis what is counted there, and wake whoever follows the log."""
         there: list[Change] = []
         give_back: list[Bucket] = []

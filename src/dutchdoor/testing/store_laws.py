@@ -60,7 +60,6 @@ from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.stores.base import (
     Add,
     Change,
-    Committed,
     Discard,
     End,
     EndAll,
@@ -70,6 +69,7 @@ from dutchdoor.stores.base import (
     Log,
     Remove,
     Revoke,
+    Revoked,
     Store,
     Swap,
     Take,
@@ -814,7 +814,7 @@ async def commits_and_a_new_log_epoch_are_in_one_order(store: Store) -> None:
         *[store.begin_log_epoch(NOW) for _ in range(3)],
         *[store.commit(Revoke(a_revocation())) for _ in range(AT_ONCE)],
     )
-    committed = sorted((one.seq, one.log_epoch) for one in done if isinstance(one, Committed))
+    committed = sorted((one.seq, one.log_epoch) for one in done if isinstance(one, Revoked))
     assert [seq for seq, _ in committed] == list(range(1, 2 * AT_ONCE + 1))
     assert [log_epoch for _, log_epoch in committed] == sorted(log_epoch for _, log_epoch in committed)
     assert (await store.commit()).log_epoch == max(one for one in done if isinstance(one, int))

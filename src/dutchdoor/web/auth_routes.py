@@ -16,7 +16,7 @@ from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.session_cache import GENERATION
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
 from dutchdoor.web.fences import applied, fence, fence_of_user, status_of, wait_for
@@ -242,7 +242,7 @@ async def logout(call: Call) -> Response:
     cookie that names no sign-in because it cannot be read: nothing ends, and the browser forgets it.
     """
     authority, client = call.authority, call.observed()
-    done: Committed | None = None
+    done: Revoked | None = None
     token = call.bearer()
     in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
     if token is not None:

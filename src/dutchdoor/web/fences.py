@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dutchdoor.model.accounts import Account
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.prefer_header import wait_of
@@ -23,7 +23,7 @@ WAIT_FOR: Final = 0.25
 a log-out should not wait for one that was stopped."""
 
 
-async def wait_for(call: Call, done: Committed) -> Fence:
+async def wait_for(call: Call, done: Revoked) -> Fence:
     """Wait for the fence of what was revoked, for as long as the caller would, and say how it stands."""
     preferred = wait_of(call.request.header_list(b"prefer"))
     fencing, watching = call.authority.fencing, call.api.fences
@@ -47,14 +47,14 @@ def applied(call: Call) -> tuple[Header, ...]:
     return () if preferred is None else ((b"preference-applied", b"wait=%d" % preferred),)
 
 
-async def fence_of_user(call: Call, done: Committed, account: Account, headers: Sequence[Header] = ()) -> Response:
+async def fence_of_user(call: Call, done: Revoked, account: Account, headers: Sequence[Header] = ()) -> Response:
     """Answer a call that changed an account, and thereby revoked something."""
     found = await wait_for(call, done)
     shown = ChangedUser(user_view(account), found.fenced, found.fenced_in_ms)
     return json_response(status_of(found), shown, (*headers, *applied(call)))
 
 
-async def fence(call: Call, done: Committed, headers: Sequence[Header] = ()) -> Response:
+async def fence(call: Call, done: Revoked, headers: Sequence[Header] = ()) -> Response:
     """Answer a call that revoked something."""
     shown = await wait_for(call, done)
     shown.ended = done.count

@@ -15,7 +15,7 @@ from dutchdoor.errors import InvalidToken, NotAuthenticated
 from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import applied, wait_for
 from dutchdoor.web.http import BadRequest, OAuthRefused, Response, json_response
@@ -155,7 +155,7 @@ async def revoke(call: Call) -> Response:
     client_id = await _client_of(call)
     client = call.observed()
     now, limits = call.authority.clock(), call.directory.limits
-    done: Committed | None = None
+    done: Revoked | None = None
     try:
         if text.startswith("ddr1_"):
             session = await call.authority.holder(text, even_ended=True)

@@ -25,7 +25,7 @@ from dutchdoor.server.options import (
 )
 from dutchdoor.server.terminal import instant, print_json, print_table, write
 from dutchdoor.services.fencing import as_one
-from dutchdoor.stores.base import Committed
+from dutchdoor.stores.base import Revoked
 from dutchdoor.web.schemas import Fence
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
@@ -116,7 +116,7 @@ def end(
         done = await ended(auth)
         return done.count, await wait_for(auth, done, no_wait=no_wait)
 
-    async def ended(auth: Auth) -> Committed:
+    async def ended(auth: Auth) -> Revoked:
         if everybody:
             return await auth.authority.end_everything(client=NOBODY, actor=ACTOR)
         if who:

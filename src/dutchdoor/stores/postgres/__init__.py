@@ -41,7 +41,7 @@ from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import WRITING, Change, Committed, Store
+from dutchdoor.stores.base import WRITING, Change, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.postgres.batches import Batches, Lookups, Reads
 from dutchdoor.stores.postgres.changes import COMMIT, HIT, read_committed, to_json, write_bucket, write_job
@@ -113,7 +113,7 @@ class PostgresStore:
         self._lanes: list[Lane] = []
         self._lookups: Lookups
         self._reads: Reads
-        self._commits: Batches[Committed]
+        self._commits: Batches[Revoked]
         self._hits: Batches[tuple[float, str]]
         self._scans: Reads
         self._probe: Reads
@@ -172,7 +172,7 @@ class PostgresStore:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         self._must_be_open()
         return await self._commits.put(*write_job(changes, self._tables))
 

@@ -18,7 +18,6 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import (
     Add,
     Change,
-    Committed,
     Discard,
     End,
     EndAll,
@@ -28,6 +27,7 @@ from dutchdoor.stores.base import (
     Log,
     Remove,
     Revoke,
+    Revoked,
     Swap,
     Take,
 )
@@ -51,11 +51,11 @@ HIT = "SELECT retry_after, refused_by FROM dutchdoor.hit_1($1)"
 to_json = msgspec.json.encode
 
 
-def read_committed(row: Row) -> Committed | Conflict:
+def read_committed(row: Row) -> Revoked | Conflict:
     possible, ended, seq, log_epoch, longest = row
     if not possible:
         return Conflict("row is not there, or was written since it was read")
-    return Committed(seq, ended, log_epoch, longest)
+    return Revoked(seq, ended, log_epoch, longest)
 
 
 def write_job(changes: Sequence[Change], tables: Tables) -> tuple[bytes, Order | None]:

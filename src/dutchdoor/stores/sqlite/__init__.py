@@ -43,7 +43,7 @@ from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import WRITING, Change, Committed, Forgive, Store
+from dutchdoor.stores.base import WRITING, Change, Forgive, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.sqlite.changes import apply_all, begin_move, delete, end_move, hit, leave, take_in
 from dutchdoor.stores.sqlite.file import READ_FOR, connect, prepare, unavailable
@@ -155,7 +155,7 @@ class SqliteStore:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def commit(self, *changes: Change) -> Committed:
+    async def commit(self, *changes: Change) -> Revoked:
         # One change is one statement, but for this one.
         atomic = len(changes) <= 1 and not any(isinstance(change, Forgive) for change in changes)
         return await self._write(partial(apply_all, changes), atomic=atomic)

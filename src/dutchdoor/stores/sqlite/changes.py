@@ -18,7 +18,6 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import (
     Add,
     Change,
-    Committed,
     Discard,
     End,
     EndAll,
@@ -28,6 +27,7 @@ from dutchdoor.stores.base import (
     Log,
     Remove,
     Revoke,
+    Revoked,
     Swap,
     Take,
 )
@@ -51,13 +51,13 @@ from dutchdoor.stores.transfer import LEFT, LogState, Page
 __all__ = ["apply_all", "begin_move", "delete", "end_move", "hit", "leave", "take_in"]
 
 
-def apply_all(changes: Sequence[Change], transaction: Transaction) -> Committed:
+def apply_all(changes: Sequence[Change], transaction: Transaction) -> Revoked:
     ended, before, longest = 0, transaction.seq, 0.0
     for change in changes:
         ended += _apply(change, transaction)
     if transaction.seq != before:
         longest = transaction.execute("SELECT ifnull(max(lease_for), 0.0) FROM nodes").fetchone()[0]
-    return Committed(transaction.seq, ended, transaction.log_epoch, longest)
+    return Revoked(transaction.seq, ended, transaction.log_epoch, longest)
 
 
 def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0912 - one branch for a kind of change
