@@ -94,6 +94,15 @@ async def reset(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await people.world.call("POST", "/auth/password/reset", json=body, headers=prefer)
 
 
+async def verified_elsewhere(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    other = {"email": "bob@example.com", "password": PASSWORD}
+    for _ in range(2):  # the second time there is an account, and its owner gets a link
+        await people.world.browser().call("POST", "/auth/register", json=other)
+    await people.world.posted()
+    body = {"token": people.world.mailbox.token(), "password": OTHER_PASSWORD}
+    return await people.world.call("POST", "/auth/email/verify", json=body, headers=prefer)
+
+
 async def disable(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await people.root.call("POST", f"/admin/api/accounts/{people.ada}/disable", headers=prefer)
 
@@ -134,6 +143,7 @@ REVOKING: dict[Revoking, str] = {
     other_sessions: "/auth/sessions",
     password: "/auth/password",
     reset: "/auth/password/reset",
+    verified_elsewhere: "/auth/email/verify",
     disable: "/admin/api/accounts/{subject}/disable",
     roles: "/admin/api/accounts/{subject}/roles",
     sessions_by_admin: "/admin/api/accounts/{subject}/sessions",

@@ -125,6 +125,7 @@ class Story:
             await leaving.login(mode="session")
             self.keep(*leaving.jar.values(), leaving.csrf)
             assert (await leaving.call("POST", path)).status == 200
+        await world.make_admin()  # the last administrator cannot be disabled
         await world.directory.disable(user["id"], client=Client(), actor="cli")
         await world.directory.enable(user["id"], client=Client(), actor="cli")
         await world.posted()

@@ -176,7 +176,9 @@ async def test_j05_crit_and_b64_are_refused(bench: Bench) -> None:
 
 
 async def test_j06_one_token_has_one_text(bench: Bench) -> None:
-    """JSON serialisations, more or fewer parts, padding, `+` and `/`, spaces and spare bits are refused."""
+    """JSON serialisations, more or fewer parts, padding, `+` and `/`, spaces and spare bits are refused. (White space
+    at the end of a field is no part of its value: RFC 9110, 5.5.)
+    """
     head, body, tag = bench.good.split(".")
     flat = {"payload": body, "protected": head, "signature": tag}
     spare = tag[:-1] + chr(ord(tag[-1]) + 1)
@@ -190,7 +192,6 @@ async def test_j06_one_token_has_one_text(bench: Bench) -> None:
             f"{head}.{body}.{spare}",
             f"{head}\n.{body}.{tag}",
             f"{head}.{body} .{tag}",
-            f"{bench.good} ",
             f"{bench.good}\0",
         ),
         *(f'"{bench.good}"', f"{head}.{body}.{tag}%3D", f"{head},{body},{tag}", bench.good + bench.good),
