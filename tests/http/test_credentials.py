@@ -661,6 +661,28 @@ async def test_c11_roles_and_an_upgraded_hash_leave_the_browser_known() -> None:
         await owner.login(mode="jwt")
 
 
+async def test_c11_a_raised_profile_leaves_the_owners_other_browsers_known() -> None:
+    """A log-in in one browser hashes the same password anew, under a raised profile. The owner's other browser is still
+    a known one; after a change of the password it is not.
+    """
+    async with a_world(limits=DEFAULT_LIMITS) as world:
+        await world.register()
+        first, second = world.browser(peer=HOME), world.browser(peer=HOME)
+        await second.login(mode="session")
+        before = await stored(world)
+        world.directory.hasher = PasswordHasher(OWASP_2024)
+        await first.login(mode="session")
+        assert await stored(world) != before
+        second.jar = {name: value for name, value in second.jar.items() if name.endswith(MARK)}
+        await junk(world, peer=HOME)
+        await second.login(mode="session")
+        body = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+        assert (await first.call("POST", "/auth/password", json=body)).status == 200
+        second.jar = {name: value for name, value in second.jar.items() if name.endswith(MARK)}
+        refused = await second.call("POST", "/auth/login", json={"email": ADA, "password": OTHER_PASSWORD})
+        assert refused.status == 429
+
+
 async def test_c11_200_guesses_at_once_count_one_by_one(tmp_path) -> None:
     """200 guesses in parallel are no more than 200 in a row: what is evaluated never exceeds the burst (I-16)."""
     limits = replace(endless(Limits()), **_by_account(DEFAULT_LIMITS))

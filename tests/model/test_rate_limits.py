@@ -334,7 +334,7 @@ def test_an_unreadable_address_is_nobodys_neighbour():
 def test_a_mark_proves_its_browser_for_its_account_alone():
     """A mark is found for the account it was made for, and for no other."""
     device = new_id()
-    mark = mint_mark(KEY, account="ann", device=device, proof="hash", now=NOW)
+    mark = mint_mark(KEY, account="ann", device=device, chosen_at=NOW, now=NOW)
     found = find_mark(KEY, mark, account="ann", now=NOW + 60)
     assert found is not None
     assert found.device == device
@@ -343,17 +343,20 @@ def test_a_mark_proves_its_browser_for_its_account_alone():
 
 
 def test_c11_a_mark_is_of_one_password():
-    """A mark names the stored password it was given for: with any other, an earlier one too, it names no device."""
-    mark = find_mark(KEY, mint_mark(KEY, account="ann", device=new_id(), proof="old", now=NOW), account="ann", now=NOW)
+    """A mark names the password it was given for by the instant it was chosen at: with any other, an earlier one too,
+    and by another key it names no device.
+    """
+    signed = mint_mark(KEY, account="ann", device=new_id(), chosen_at=NOW, now=NOW)
+    mark = find_mark(KEY, signed, account="ann", now=NOW)
     assert mark is not None
-    assert mark.is_of(KEY, "old")
-    assert not mark.is_of(KEY, "new")
-    assert not mark.is_of(b"o" * 32, "old")
+    assert mark.is_of(KEY, NOW)
+    assert not any(mark.is_of(KEY, math.nextafter(NOW, towards)) for towards in (0.0, math.inf))
+    assert not mark.is_of(b"o" * 32, NOW)
 
 
 def test_a_mark_ends():
     """A mark counts for MARK_FOR seconds, and not before it was made."""
-    mark = mint_mark(KEY, account="ann", device=new_id(), proof="hash", now=NOW)
+    mark = mint_mark(KEY, account="ann", device=new_id(), chosen_at=NOW, now=NOW)
     assert find_mark(KEY, mark, account="ann", now=NOW + MARK_FOR)
     assert not find_mark(KEY, mark, account="ann", now=NOW + MARK_FOR + 1)
     assert not find_mark(KEY, mark, account="ann", now=NOW - 1)
@@ -363,7 +366,7 @@ def test_a_mark_ends():
 @given(st.integers(0, 63), st.sampled_from("ABab01-_=+/ .é"))
 def test_an_altered_mark_proves_nothing(place, character):
     """Whichever character is changed, the mark is none."""
-    mark = mint_mark(KEY, account="ann", device=new_id(), proof="hash", now=NOW)
+    mark = mint_mark(KEY, account="ann", device=new_id(), chosen_at=NOW, now=NOW)
     altered = mark[:place] + character + mark[place + 1 :]
     assert altered == mark or not find_mark(KEY, altered, account="ann", now=NOW)
 
@@ -372,14 +375,14 @@ def test_an_altered_mark_proves_nothing(place, character):
 def test_no_cookie_makes_reading_marks_fail(cookie):
     """Whatever a client sends as its marks, the answer is "none"."""
     assert not find_mark(KEY, cookie, account="ann", now=NOW)
-    assert len(with_mark(cookie, mint_mark(KEY, account="ann", device=new_id(), proof="hash", now=NOW))) < 300
+    assert len(with_mark(cookie, mint_mark(KEY, account="ann", device=new_id(), chosen_at=NOW, now=NOW))) < 300
 
 
 def test_a_browser_keeps_the_marks_of_its_last_four_accounts():
     """A fifth account pushes out the oldest, and a cookie stays below 300 bytes."""
     cookie = ""
     for name in ("a", "b", "c", "d", "e"):
-        cookie = with_mark(cookie, mint_mark(KEY, account=name, device=new_id(), proof="hash", now=NOW))
+        cookie = with_mark(cookie, mint_mark(KEY, account=name, device=new_id(), chosen_at=NOW, now=NOW))
     found = [bool(find_mark(KEY, cookie, account=name, now=NOW)) for name in ("a", "b", "c", "d", "e")]
     assert found == [False, True, True, True, True]
     assert len(cookie) < 300

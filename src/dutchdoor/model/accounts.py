@@ -6,6 +6,7 @@ e-mail address. They are what a session's end and a ban hang on.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -16,7 +17,7 @@ from dutchdoor.errors import InvalidInput
 from dutchdoor.model.email_address import canonical, mailbox
 from dutchdoor.model.ids import new_id
 
-__all__ = ["Account", "Credential", "bare_account", "new_account", "with_roles"]
+__all__ = ["Account", "Credential", "bare_account", "new_account", "renewed", "with_roles"]
 
 
 class Account(Struct, frozen=True, kw_only=True):
@@ -50,10 +51,18 @@ class Credential(Struct, frozen=True, kw_only=True):
     """Tells two of one method apart: a passkey's id; empty for the one password."""
     proof: str
     created_at: float
+    """When its owner chose it (`renewed`). A proof that is only hashed anew keeps it."""
     revision: int = 0
 
     def __repr__(self) -> str:
         return f"Credential(subject={self.subject!r}, method={self.method!r})"
+
+
+def renewed(credential: Credential, proof: str, now: float) -> Credential:
+    """Give a credential the proof that its owner chooses now. `created_at` rises whatever the clock says: it is what
+    makes known-device cookies of the password before void.
+    """
+    return replace(credential, proof=proof, created_at=max(now, math.nextafter(credential.created_at, math.inf)))
 
 
 def new_account(*, address: str, name: str, now: float, roles: tuple[str, ...] = (), verified: bool = False) -> Account:

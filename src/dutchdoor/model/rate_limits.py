@@ -336,18 +336,18 @@ class Mark(NamedTuple):
     device: str
     password: bytes
 
-    def is_of(self, key: bytes, proof: str) -> bool:
-        """Tell whether the mark was given for this stored password."""
-        return hmac.compare_digest(self.password, _password_tag(key, proof))
+    def is_of(self, key: bytes, chosen_at: float) -> bool:
+        """Tell whether the mark was given for the password that was chosen at this instant."""
+        return hmac.compare_digest(self.password, _password_tag(key, chosen_at))
 
 
-def mint_mark(key: bytes, *, account: str, device: str, proof: str, now: float) -> str:
-    """Sign that `device` (22 characters, one of our ids) signed in to `account` at `now`, by the password whose hash is
-    `proof`.
+def mint_mark(key: bytes, *, account: str, device: str, chosen_at: float, now: float) -> str:
+    """Sign that `device` (22 characters, one of our ids) signed in to `account` at `now`, by the password that was
+    chosen at `chosen_at` (`Credential.created_at`).
 
     Set it after a successful sign-in, change of password or reset. `key` is for this purpose alone.
     """
-    body = int(now).to_bytes(4, "big") + decode(device) + _password_tag(key, proof)
+    body = int(now).to_bytes(4, "big") + decode(device) + _password_tag(key, chosen_at)
     return encode(body + _mark_tag(key, body, account))
 
 
@@ -379,6 +379,8 @@ def _mark_tag(key: bytes, body: bytes, account: str) -> bytes:
     return hmac.new(key, b"dutchdoor mark 2\0" + body + account.encode(), hashlib.sha256).digest()[:16]
 
 
-def _password_tag(key: bytes, proof: str) -> bytes:
-    # Of the stored hash and not of a counter: a store that was restored or moved cannot count to one number twice.
-    return hmac.new(key, b"dutchdoor mark password\0" + proof.encode(), hashlib.sha256).digest()[:_PASSWORD_BYTES]
+def _password_tag(key: bytes, chosen_at: float) -> bytes:
+    # Of the instant the password was chosen at. The stored hash changes when a log-in upgrades it, and would make the
+    # owner's other browsers strangers. A counter in a store that was restored could count to one number twice.
+    named = b"dutchdoor mark password\0" + chosen_at.hex().encode()
+    return hmac.new(key, named, hashlib.sha256).digest()[:_PASSWORD_BYTES]

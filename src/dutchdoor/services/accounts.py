@@ -42,7 +42,7 @@ from dutchdoor.mail import Mail, Transport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model import rate_limits as limit_rules
-from dutchdoor.model.accounts import Account, Credential, new_account, with_roles
+from dutchdoor.model.accounts import Account, Credential, new_account, renewed, with_roles
 from dutchdoor.model.audit_events import AuditEvent, EventName, event
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client, network_of
@@ -335,7 +335,7 @@ class Directory:
         credential = await self.store.get(Credential, subject, PASSWORD, "")
         device = ""
         if mark is not None:
-            if credential is not None and mark.is_of(self._mark_key, credential.proof):
+            if credential is not None and mark.is_of(self._mark_key, credential.created_at):
                 device, charged = mark.device, ()
             else:
                 await self._take(charged)  # it knew a password that is not the account's any more
@@ -367,7 +367,7 @@ class Directory:
         welcome = Welcome(
             verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
             account=account,
-            mark=self._marked(marks, digest, device, credential.proof, now),
+            mark=self._marked(marks, digest, device, credential.created_at, now),
             familiar=standing is not Standing.STRANGER or not networks,
         )
         ceilings = limit_rules.sign_in_ceilings(self.limits, digest)
@@ -475,8 +475,8 @@ class Directory:
                 await self._refuse(account, client, "wrong current password")
                 raise WrongCredentials("wrong current password")
             accepted = await self._acceptable(new, account.email or "", account.name, field="new_password")
-            fresh = replace(credential, proof=await self.hasher.hash(accepted))
-            now = self.clock()
+            proof, now = await self.hasher.hash(accepted), self.clock()
+            fresh = renewed(credential, proof, now)
             raised = replace(account, epoch=account.epoch + 1)
             changes: list[Change] = [
                 Swap(fresh),
@@ -501,7 +501,7 @@ class Directory:
                 account = again
                 raise
             self._notify(self.letters.password_changed, account, client, now)
-            return signed_in, self._marked(marks, self._digest(account.email or ""), "", fresh.proof, now)
+            return signed_in, self._marked(marks, self._digest(account.email or ""), "", fresh.created_at, now)
 
         return await once()
 
@@ -596,14 +596,14 @@ class Directory:
         now = self.clock()
         credential = await self.store.get(Credential, account.subject, PASSWORD, "")
         raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
-        changed: Change = (
-            Swap(replace(credential, proof=proof))
+        fresh = (
+            renewed(credential, proof, now)
             if credential
-            else Add(Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now))
+            else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
         )
         done = await self.store.commit(
             Take(stored),
-            changed,
+            Swap(fresh) if credential else Add(fresh),
             Swap(raised),
             *self.authority.ending_all(raised, "password_reset", now),
             _tokens_of(account.subject, "reset_password"),
@@ -613,7 +613,7 @@ class Directory:
         )
         if resetting:
             self._notify(self.letters.password_changed, raised, client, now)
-        return raised, self._marked(marks, self._digest(account.email or ""), "", proof, now), done
+        return raised, self._marked(marks, self._digest(account.email or ""), "", fresh.created_at, now), done
 
     # Verifying an address, and the first administrator
 
@@ -831,9 +831,10 @@ class Directory:
             raise InvalidToken("the account of the one-time token changed")
         return account
 
-    def _marked(self, marks: str, digest: str, device: str, proof: str, now: float) -> str:
+    def _marked(self, marks: str, digest: str, device: str, chosen_at: float, now: float) -> str:
         """The browser's marks with a fresh one for this account and its password."""
-        fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device or new_id(), proof=proof, now=now)
+        device = device or new_id()
+        fresh = limit_rules.mint_mark(self._mark_key, account=digest, device=device, chosen_at=chosen_at, now=now)
         return limit_rules.with_mark(marks, fresh)
 
     def _forgiving(self, account: Account) -> Forgive:
