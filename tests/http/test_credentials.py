@@ -387,15 +387,16 @@ async def test_c10_a_log_in_asks_the_store_the_same_for_every_address() -> None:
 
         wrong = await calls_of(world, watched, attempt)
         assert wrong == wrong[:1] * 4
-        assert wrong[0] == ["hit", "account_by_email", "credential", "sessions_of", "hit", "commit Log"]
+        assert wrong[0] == ["hit", "account_by_email", "get", "sessions_of", "hit", "commit Log"]
         for email in ADDRESSES:
             for _ in range(9):
                 assert await attempt(email) == 401
             assert await attempt(email) == 429
         throttled = await calls_of(world, watched, attempt)
-        assert throttled == [["hit", "account_by_email", "credential", "sessions_of", "hit"]] * 4
-        for n in range(60):
-            await attempt(f"more{n}@example.com")
+        given_back = ["hit", "commit Forgive"]
+        assert throttled == [["hit", "account_by_email", "get", "sessions_of", "hit", *given_back]] * 4
+        for _ in range(60 + limits.refused_by_address.burst):
+            assert await attempt("known@example.com") == 429
         assert await calls_of(world, watched, attempt) == [["hit"]] * 4
 
 
@@ -603,6 +604,20 @@ async def test_c11_a_known_browser_is_not_refused_for_its_address() -> None:
         for _ in range(5):
             await owner.login(password=OTHER_PASSWORD)
         assert (await login(world, "password", "y@example.com", peer=HOME)).status == 401
+
+
+async def test_c11_what_an_accounts_bucket_refuses_takes_nothing_from_the_address() -> None:
+    """An owner under attack tries again and again on a new machine. The attempts are refused by the account's bucket,
+    and other people at the same address have as many attempts as before.
+    """
+    async with a_world(limits=DEFAULT_LIMITS) as world:
+        await world.register()
+        for guess in range(DEFAULT_LIMITS.sign_in_by_stranger.burst):
+            assert (await login(world, f"guess {guess}", peer=AWAY)).status == 401
+        for _ in range(20):
+            assert (await login(world, PASSWORD, peer=HOME)).status == 429
+        others = [(await login(world, "password", f"user{n}@example.com", peer=HOME)).status for n in range(40)]
+        assert others.count(401) == DEFAULT_LIMITS.sign_in_by_address.burst
 
 
 async def test_c11_a_log_in_after_a_reset_is_not_refused_for_its_address() -> None:

@@ -235,6 +235,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Failures from one address over all accounts; successes are given back. An office or a carrier's NAT with 2,000
     # people mistypes some 200 times a day; a single machine that stuffs credentials gets 1,440.
     sign_in_by_address: Limit = Limit(name="sign_in_by_address", count=60, per_seconds=HOUR, burst=30)
+    # Attempts that an account's own bucket refused, which are given back to the address: they are no guesses, and an
+    # owner who tries again under attack must not use up what others at the address need. Not without end, as whether
+    # there is an account might show in the time such a refusal takes.
+    refused_by_address: Limit = Limit(name="refused_by_address", count=60, per_seconds=HOUR, burst=30)
     # A signed-in caller who proves the current password again: a thief with an open browser gets five guesses at once,
     # and no more in a row than a marked browser, whose ceiling they share.
     password_by_session: Limit = Limit(name="password_by_session", count=10, per_seconds=HOUR, burst=5)

@@ -349,7 +349,11 @@ class Directory:
             device=device,
             known=account is not None,
         )
-        await self._take(own)
+        try:
+            await self._take(own)
+        except RateLimited:
+            await self._give_back(charged, client)
+            raise
         if credential is None or account is None:
             await self.hasher.verify_nothing(password)
             right = False
@@ -410,6 +414,13 @@ class Directory:
                     self._notify(self.letters.new_device, welcome.account, client, self.clock())
                 return signed_in, welcome.mark
         raise AssertionError
+
+    async def _give_back(self, charged: Sequence[Bucket], client: Client) -> None:
+        """Give back to an address what a sign-in took that the account's bucket refused, a bounded number of times."""
+        if charged:
+            wait, _ = await self.store.hit(by_address(self.limits.refused_by_address, client.networks), self.clock())
+            if wait <= 0:
+                await self.store.commit(Forgive(give_back=tuple(charged)))
 
     async def _recent_networks(self, subject: str, now: float) -> set[str]:
         return {
