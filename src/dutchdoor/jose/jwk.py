@@ -11,19 +11,16 @@ key as the secret: CVE-2017-11424, CVE-2022-29217, CVE-2024-33663) are one mista
 from __future__ import annotations
 
 import hashlib
-import hmac
 import math
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pybase64
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -36,6 +33,21 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dutchdoor.errors import InvalidKey
 from dutchdoor.jose import strict_json
+from dutchdoor.jose.signatures import (
+    CURVE_OF,
+    CURVES,
+    Check,
+    PrivateKey,
+    PublicKey,
+    Sign,
+    cannot_sign,
+    ec_check,
+    ed25519_check,
+    hmac_check,
+    hmac_signer,
+    rsa_check,
+    signer,
+)
 from dutchdoor.jose.weak_secrets import is_known_leaked
 
 __all__ = ["ALGORITHMS", "MAX_KEYS", "MAX_KID", "MAX_SET_BYTES", "Key", "KeySet", "is_known_leaked"]
@@ -52,37 +64,18 @@ _MIN_DIFFERENT: Final = 8
 """Different bytes in a secret. 32 random ones have thirty on average, and never as few as this."""
 _MIN_EXPONENT: Final = 3
 _MAX_EXPONENT_BITS: Final = 64
-_LONG: Final = 0x80
-"""From here on DER writes a length in two bytes."""
-
-_HASH: Final[Mapping[str, hashes.HashAlgorithm]] = {
-    "256": hashes.SHA256(),
-    "384": hashes.SHA384(),
-    "512": hashes.SHA512(),
-}
-_CURVES: Final[Mapping[str, tuple[str, type[ec.EllipticCurve], int]]] = {
-    "P-256": ("ES256", ec.SECP256R1, 32),
-    "P-384": ("ES384", ec.SECP384R1, 48),
-    "P-521": ("ES512", ec.SECP521R1, 66),
-}
-_CURVE_OF = {alg: (crv, curve, size) for crv, (alg, curve, size) in _CURVES.items()}
 _RSA_ALGS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _HMAC_BYTES: Final[Mapping[str, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
 _ED25519_NAMES: Final = frozenset({"EdDSA", "Ed25519"})
-ALGORITHMS: Final = frozenset({*_RSA_ALGS, *_CURVE_OF, *_HMAC_BYTES, *_ED25519_NAMES})
+ALGORITHMS: Final = frozenset({*_RSA_ALGS, *CURVE_OF, *_HMAC_BYTES, *_ED25519_NAMES})
 
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _NAMES_OF: Final[Mapping[str, frozenset[str]]] = {
-    "EC": frozenset(_CURVE_OF),
+    "EC": frozenset(CURVE_OF),
     "OKP": _ED25519_NAMES,
     "RSA": _RSA_ALGS,
     "oct": frozenset(_HMAC_BYTES),
 }
-
-_PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-_PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-_Check: TypeAlias = Callable[[bytes, bytes], bool]
-_Sign: TypeAlias = Callable[[bytes], bytes]
 
 
 class Key:
@@ -103,9 +96,9 @@ class Key:
     kid: str
     symmetric: bool
     can_sign: bool
-    check: _Check
+    check: Check
     """`check(signature, data)` tells whether the signature is this key's. It raises nothing."""
-    sign: _Sign
+    sign: Sign
     """`sign(data)` gives a signature in the form JWS wants (for ECDSA the two numbers side by side, RFC 7518).
 
     Raises `InvalidKey` if this key has no private part.
@@ -127,11 +120,11 @@ class Key:
         """
         if alg in _HMAC_BYTES:
             return cls.from_secret(secrets.token_bytes(_HMAC_BYTES[alg]), alg, kid=kid)
-        private: _PrivateKey
+        private: PrivateKey
         if alg in _RSA_ALGS:
             private = rsa.generate_private_key(65537, rsa_bits)
-        elif alg in _CURVE_OF:
-            private = ec.generate_private_key(_CURVE_OF[alg][1]())
+        elif alg in CURVE_OF:
+            private = ec.generate_private_key(CURVE_OF[alg][1]())
         elif alg in _ED25519_NAMES:
             private = ed25519.Ed25519PrivateKey.generate()
         else:
@@ -164,7 +157,7 @@ class Key:
             if not _PRIVATE_MEMBERS.isdisjoint(jwk.keys() - {"k"}):
                 raise InvalidKey("a private member of another kind")
             return cls.from_secret(_bytes(jwk, "k", limit=MAX_SECRET), name, kid=kid)
-        public: _PublicKey
+        public: PublicKey
         if kty == "RSA":
             public = _rsa_public(jwk)
         elif kty == "EC":
@@ -214,8 +207,8 @@ class Key:
         self.kid = _thumbprint({"k": _b64(secret), "kty": "oct"}) if kid is None else _kid(kid)
         self._secret, self._private, self._public = secret, None, None
         self.can_sign = True
-        self.sign = _hmac(secret, alg)
-        self.check = _hmac_check(self.sign)
+        self.sign = hmac_signer(secret, alg)
+        self.check = hmac_check(self.sign)
         self.signature_chars = _chars(_HMAC_BYTES[alg])
         return self
 
@@ -273,8 +266,8 @@ class Key:
         return f"Key(alg={self.alg!r}, kid={self.kid!r})"
 
     _alone: KeySet | None
-    _private: _PrivateKey | None
-    _public: _PublicKey | None
+    _private: PrivateKey | None
+    _public: PublicKey | None
     _secret: bytes
 
 
@@ -377,9 +370,9 @@ def _algorithm(jwk: Mapping[str, Any], kty: str, wanted: str | None) -> tuple[st
     fits = _NAMES_OF[kty]
     if kty == "EC":
         crv = jwk.get("crv")
-        if type(crv) is not str or crv not in _CURVES:
+        if type(crv) is not str or crv not in CURVES:
             raise InvalidKey("unknown curve")
-        fits = frozenset({_CURVES[crv][0]})
+        fits = frozenset({CURVES[crv][0]})
     elif kty == "OKP" and jwk.get("crv") != "Ed25519":
         raise InvalidKey("unknown curve")
     if "alg" in jwk:
@@ -427,7 +420,7 @@ def _passed_over(entry: object) -> bool:
         # A signature algorithm on a key for encryption is a contradiction, and refused as such.
         return entry.get("alg") not in ALGORITHMS and entry.get("key_ops") is None
     if kty in {"EC", "OKP"}:
-        return type(crv) is str and crv not in _CURVES and crv != "Ed25519"
+        return type(crv) is str and crv not in CURVES and crv != "Ed25519"
     return kty not in _NAMES_OF
 
 
@@ -517,7 +510,7 @@ _ROCA: Final = tuple((p, _powers(p)) for p in range(3, 168, 2) if all(p % q for 
 
 
 def _ec_public(jwk: Mapping[str, Any], alg: str) -> ec.EllipticCurvePublicKey:
-    _, curve, size = _CURVE_OF[alg]
+    _, curve, size = CURVE_OF[alg]
     x, y = (int.from_bytes(_bytes(jwk, member, exactly=size), "big") for member in ("x", "y"))
     try:
         return ec.EllipticCurvePublicNumbers(x, y, curve()).public_key()  # refuses points off the curve
@@ -571,33 +564,6 @@ def _is_key_text(secret: bytes) -> bool:
     return False
 
 
-def _hmac(secret: bytes, alg: str) -> _Sign:
-    """Give HMAC (RFC 2104) with its two key blocks hashed once. Half the price of `hmac.digest`, which hashes them
-    per call.
-    """
-    new = getattr(hashlib, "sha" + alg[2:])
-    block = new().block_size
-    padded = (new(secret).digest() if len(secret) > block else secret).ljust(block, b"\0")
-    inner_copy = new(bytes(byte ^ 0x36 for byte in padded)).copy
-    outer_copy = new(bytes(byte ^ 0x5C for byte in padded)).copy
-
-    def sign(data: bytes) -> bytes:
-        inner = inner_copy()
-        inner.update(data)
-        outer = outer_copy()
-        outer.update(inner.digest())
-        return outer.digest()  # type: ignore[no-any-return]
-
-    return sign
-
-
-def _hmac_check(sign: _Sign, equal: Callable[[bytes, bytes], bool] = hmac.compare_digest) -> _Check:
-    def check(signature: bytes, data: bytes) -> bool:
-        return equal(sign(data), signature)
-
-    return check
-
-
 # --- putting a key together -------------------------------------------------------------------------------------------
 
 
@@ -614,12 +580,12 @@ def _from_private(private: object, alg: str, kid: str | None) -> Key:
     return _from_public(private.public_key(), alg, kid, private)
 
 
-def _from_public(public: object, alg: str, kid: str | None, private: _PrivateKey | None = None) -> Key:
+def _from_public(public: object, alg: str, kid: str | None, private: PrivateKey | None = None) -> Key:
     if isinstance(public, rsa.RSAPublicKey) and alg in _RSA_ALGS:
         numbers = public.public_numbers()
         _check_rsa(numbers.n, numbers.e)
-    elif isinstance(public, ec.EllipticCurvePublicKey) and alg in _CURVE_OF:
-        if not isinstance(public.curve, _CURVE_OF[alg][1]):
+    elif isinstance(public, ec.EllipticCurvePublicKey) and alg in CURVE_OF:
+        if not isinstance(public.curve, CURVE_OF[alg][1]):
             raise InvalidKey("alg does not fit the curve")
     elif isinstance(public, ed25519.Ed25519PublicKey) and alg in _ED25519_NAMES:
         public = _ed25519_public(public.public_bytes_raw())
@@ -629,122 +595,33 @@ def _from_public(public: object, alg: str, kid: str | None, private: _PrivateKey
 
 
 def _asymmetric(
-    public: _PublicKey, private: _PrivateKey | None, alg: str, accepts: frozenset[str], kid: str | None
+    public: PublicKey, private: PrivateKey | None, alg: str, accepts: frozenset[str], kid: str | None
 ) -> Key:
     self = _blank(alg, accepts, symmetric=False)
     self._public, self._private, self._secret = public, private, b""
     self.can_sign = private is not None
     if isinstance(public, rsa.RSAPublicKey):
         size = (public.key_size + 7) // 8
-        self.check = _rsa_check(public, alg)
+        self.check = rsa_check(public, alg)
     elif isinstance(public, ec.EllipticCurvePublicKey):
-        size = 2 * _CURVE_OF[alg][2]
-        self.check = _ec_check(public, alg)
+        size = 2 * CURVE_OF[alg][2]
+        self.check = ec_check(public, alg)
     else:
         size = 64
-        self.check = _ed25519_check(public)
+        self.check = ed25519_check(public)
     self.signature_chars = _chars(size)
     self.kid = _thumbprint(_public_members(public)) if kid is None else _kid(kid)
-    self.sign = _cannot_sign if private is None else _signer(private, alg)
+    self.sign = cannot_sign if private is None else signer(private, alg)
     return self
 
 
-def _rsa_padding(alg: str) -> padding.AsymmetricPadding:
-    if alg[0] == "P":
-        digest = _HASH[alg[2:]]
-        return padding.PSS(padding.MGF1(digest), digest.digest_size)  # RFC 7518, 3.5: the salt is as long as the hash
-    return padding.PKCS1v15()
-
-
-def _rsa_check(public: rsa.RSAPublicKey, alg: str) -> _Check:
-    verify, scheme, digest = public.verify, _rsa_padding(alg), _HASH[alg[2:]]
-
-    def check(signature: bytes, data: bytes) -> bool:
-        try:
-            verify(signature, data, scheme, digest)
-        except InvalidSignature:
-            return False
-        return True
-
-    return check
-
-
-def _ec_check(public: ec.EllipticCurvePublicKey, alg: str) -> _Check:
-    verify, scheme, half = public.verify, ec.ECDSA(_HASH[alg[2:]]), _CURVE_OF[alg][2]
-    frames, join = tuple(_frame(half, high_r, high_s) for high_r in (0, 1) for high_s in (0, 1)), b"".join
-
-    def check(signature: bytes, data: bytes) -> bool:
-        # OpenSSL reads DER. Going there through Python's integers costs three times as much as this.
-        first_r, first_s = signature[0], signature[half]
-        if first_r and first_s:
-            before_r, before_s = frames[(first_r >> 6) & 2 | first_s >> 7]
-            der = join((before_r, signature[:half], before_s, signature[half:]))
-        else:
-            der = encode_dss_signature(int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))
-        try:
-            verify(der, data, scheme)
-        except InvalidSignature:
-            return False
-        return True
-
-    return check
-
-
-def _frame(half: int, high_r: int, high_s: int) -> tuple[bytes, bytes]:
-    """Give what DER writes before r and before s, where neither begins with a zero byte.
-
-    A number whose first bit is set gets a zero in front, or it would read as negative.
-    """
-    size = 4 + 2 * half + high_r + high_s
-    sequence = bytes((0x30, size)) if size < _LONG else bytes((0x30, 0x81, size))
-    r, s = (bytes((2, half + high)) + bytes(high) for high in (high_r, high_s))
-    return sequence + r, s
-
-
-def _ed25519_check(public: ed25519.Ed25519PublicKey) -> _Check:
-    verify = public.verify
-
-    def check(signature: bytes, data: bytes) -> bool:
-        try:
-            verify(signature, data)
-        except InvalidSignature:
-            return False
-        return True
-
-    return check
-
-
-def _cannot_sign(data: bytes) -> bytes:  # noqa: ARG001
-    raise InvalidKey("a public key cannot sign")
-
-
-def _signer(private: _PrivateKey, alg: str) -> _Sign:
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        return private.sign
-    digest = _HASH[alg[2:]]
-    if isinstance(private, rsa.RSAPrivateKey):
-        rsa_sign, rsa_scheme = private.sign, _rsa_padding(alg)
-        return lambda data: rsa_sign(data, rsa_scheme, digest)
-    ec_sign, ec_scheme, half = private.sign, ec.ECDSA(digest), _CURVE_OF[alg][2]
-
-    def sign(data: bytes) -> bytes:
-        # SEQUENCE of two INTEGERs, as OpenSSL wrote it: its length takes one byte, or two for P-521.
-        der = ec_sign(data, ec_scheme)
-        start = 4 if der[1] < _LONG else 5
-        end = start + der[start - 1]
-        # The last bytes of each: what DER puts before them is a zero for the sign. Shorter ones it wrote without zeros.
-        return der[start:end][-half:].rjust(half, b"\0") + der[end + 2 :][-half:].rjust(half, b"\0")
-
-    return sign
-
-
-def _public_members(public: _PublicKey) -> dict[str, object]:
+def _public_members(public: PublicKey) -> dict[str, object]:
     if isinstance(public, rsa.RSAPublicKey):
         rsa_numbers = public.public_numbers()
         return {"e": _b64_number(rsa_numbers.e), "kty": "RSA", "n": _b64_number(rsa_numbers.n)}
     if isinstance(public, ec.EllipticCurvePublicKey):
         numbers = public.public_numbers()
-        crv, size = next((crv, size) for crv, (_, curve, size) in _CURVES.items() if isinstance(public.curve, curve))
+        crv, size = next((crv, size) for crv, (_, curve, size) in CURVES.items() if isinstance(public.curve, curve))
         x, y = (_b64(value.to_bytes(size, "big")) for value in (numbers.x, numbers.y))
         return {"crv": crv, "kty": "EC", "x": x, "y": y}
     return {"crv": "Ed25519", "kty": "OKP", "x": _b64(public.public_bytes_raw())}
