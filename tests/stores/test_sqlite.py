@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pwd
 import resource
 import shutil
 import signal
@@ -571,6 +572,24 @@ async def test_p10_a_pipe_in_place_of_the_head_is_refused(path):
     os.mkfifo(f"{path}-head", 0o600)
     with pytest.raises(Misconfigured):
         await SqliteStore(path).open()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+async def test_p10_a_command_of_root_leaves_the_files_to_the_databases_owner(path):
+    """Root runs a command on the database of a service: every file beside it belongs to the service's user after, who
+    could not open it otherwise.
+    """
+    await (store := SqliteStore(path)).open()
+    await store.close()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    for file in Path(path).parent.glob(f"{Path(path).name}-*"):
+        file.unlink()
+    await store.open()
+    owners = {file.name: file.stat().st_uid for file in Path(path).parent.glob(f"{Path(path).name}*")}
+    await store.close()
+    assert set(owners.values()) == {nobody.pw_uid}
+    assert f"{Path(path).name}-head" in owners
 
 
 async def test_a_session_is_found_by_its_key(path, store):

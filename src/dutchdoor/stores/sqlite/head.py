@@ -44,7 +44,10 @@ class Head:
                 raise planted(head) from None
             raise
         try:
-            refuse_open(head, os.fstat(file), path.stat().st_uid)
+            database = path.stat()
+            refuse_open(head, os.fstat(file), database.st_uid)
+            if os.geteuid() == 0:  # or a command that root ran would leave the server a file that it may not open
+                os.fchown(file, database.st_uid, database.st_gid)
             # Written and not just lengthened: a page of a sparse file, first touched on a full disk, kills the process.
             words = log_epoch.to_bytes(8, sys.byteorder) + seq.to_bytes(8, sys.byteorder)
             os.pwrite(file, words, 0)
