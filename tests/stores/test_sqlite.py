@@ -583,10 +583,10 @@ async def test_p10_a_command_of_root_leaves_the_files_to_the_databases_owner(pat
     await store.close()
     nobody = pwd.getpwnam("nobody")
     os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    for file in Path(path).parent.glob(f"{Path(path).name}-*"):
-        file.unlink()
+    for beside in Path(path).parent.glob(f"{Path(path).name}-*"):
+        beside.unlink()
     await store.open()
-    owners = {file.name: file.stat().st_uid for file in Path(path).parent.glob(f"{Path(path).name}*")}
+    owners = {each.name: each.stat().st_uid for each in Path(path).parent.glob(f"{Path(path).name}*")}
     await store.close()
     assert set(owners.values()) == {nobody.pw_uid}
     assert f"{Path(path).name}-head" in owners
