@@ -904,6 +904,26 @@ async def test_a03_administrators_and_imports_take_an_address_that_was_never_ver
         await house.clean.create(ANN, password=OTHER_PASSWORD, client=HOME, actor="cli")
 
 
+async def test_a03_a_refused_address_that_was_never_verified_is_named(house: House) -> None:
+    """Where accounts are used without a verified address, one that a stranger may have registered is not displaced. The
+    administrator reads that its address was never verified and what to do, which gives it to the owner of the mailbox;
+    a person who registers reads nothing of it.
+    """
+    for actor in ("cli", "root"):
+        with pytest.raises(Taken, match=r"never verified.*dutchdoor user reset"):
+            await house.clean.create(ANN, client=HOME, actor=actor)
+    assert await house.clean.register(ANN, OTHER_PASSWORD, "", client=HOME) is None
+    await house.clean.reset_password(await house.reset_token(), OTHER_PASSWORD, client=HOME)
+    assert not await house.opens(PASSWORD)
+    for attempt in (
+        house.clean.create(ANN, client=HOME, actor="cli"),
+        house.clean.register(ANN, PASSWORD, "", client=HOME),
+    ):
+        with pytest.raises(Taken) as refused:
+            await attempt
+        assert "verified" not in str(refused.value)
+
+
 @pytest.mark.parametrize("registration", ["open", "invite", "closed"])
 async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registration: Any) -> None:
     """Everybody registers, or administrators invite, or commands make accounts alone; the first link always works."""

@@ -71,6 +71,11 @@ _NOT_RIGHT_OR_NOT_VERIFIED = (
     "The e-mail address or the password is not right, or the address is not verified yet: follow the link in the mail, "
     "or choose a new password."
 )
+_NEVER_VERIFIED = (
+    "There is an account with this e-mail address, and the address was never verified: another person may have "
+    "registered it. Mail a link by which the owner of the mailbox takes the account over (`dutchdoor user reset "
+    "ADDRESS`), and give it roles only after that."
+)
 log = logging.getLogger("dutchdoor")
 
 
@@ -187,6 +192,7 @@ class Directory:
         if disabled:
             account = replace(account, status="disabled")
         changes: list[Change] = [Add(account), *also]
+        found: Account | None = None
         if actor or verified:  # by an administrator, a command or the set-up link
             found = await self.store.account_by_email(account.email or "")
             if found is not None and await self._is_registration(found):
@@ -200,7 +206,8 @@ class Directory:
         try:
             await self.store.commit(*changes)
         except Conflict:
-            raise Taken("the address has an account") from None
+            message = _NEVER_VERIFIED if found is not None and _is_unproved(found) else None
+            raise Taken("the address has an account", message=message) from None
         return account
 
     async def create(
