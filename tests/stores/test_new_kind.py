@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.backing import new_database, shared_valkey
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.accounts import Credential
-from dutchdoor.stores.base import Add, Expect, Remove, Swap
+from dutchdoor.stores.base import Add, Expect, Remove, Swap, Take
 from dutchdoor.stores.kinds import KINDS, Kind, Kinds
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore
@@ -184,3 +185,33 @@ def test_two_kinds_share_no_table():
     ):
         with pytest.raises(TypeError, match="one table, or one record"):
             WITH_BADGES.plus(kind, migrations=Path())
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "stores.md"
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgres"])
+async def test_the_page_about_stores_is_true(place, tmp_path, monkeypatch):
+    """The example of the page works as it stands: its description, both its migrations, and its reads and changes."""
+    declared, used = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[:2]
+    scripts = dict(
+        zip(("sqlite", "postgres"), re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL), strict=True)
+    )
+    for dialect, text in scripts.items():
+        (tmp_path / "migrations" / dialect).mkdir(parents=True)
+        (tmp_path / "migrations" / dialect / "badges_0001.sql").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    names = {"Add": Add, "Swap": Swap, "Take": Take, "replace": replace}
+    exec(declared, names)
+    account = an_account()
+    names |= {"account": account, "badge": names["Badge"](id="b", subject=account.subject, number=7)}
+    expected = [None, names["badge"], names["badge"], [names["badge"]], None, None]
+    with ExitStack() as stack:
+        store = names["store"] if place == "sqlite" else making(place, tmp_path, stack, names["kinds"])()
+        async with opened(store):
+            names["store"] = store
+            for line, value in zip(used.splitlines(), expected, strict=True):
+                done = await eval(line.removeprefix("await "), names)
+                assert value is None or done == value, line
+                if "Swap" in line:  # the page takes what it has read last
+                    assert (await store.get(names["Badge"], "b")).number == 8

@@ -6,16 +6,19 @@ password; the address it was mailed to is in the row, so that it dies when the a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.model.ids import Opaque, new_id
 
-__all__ = ["OneTimeSecret", "OneTimeToken", "Purpose", "check", "issue"]
+__all__ = ["PAYLOAD_AT_MOST", "OneTimeSecret", "OneTimeToken", "Purpose", "check", "issue"]
 
 Purpose = Literal["reset_password", "verify_email", "setup"]
+
+
+PAYLOAD_AT_MOST: Final = 4096
 
 
 class OneTimeToken(Struct, frozen=True, kw_only=True):
@@ -28,6 +31,14 @@ class OneTimeToken(Struct, frozen=True, kw_only=True):
     secret_hash: bytes
     created_at: float
     expires_at: float
+    payload: bytes = b""
+    """What its maker needs when it comes back: a challenge, a sign-in that waits for its second step. At most
+    `PAYLOAD_AT_MOST` bytes; sealed by its maker where it is secret, because a store keeps it as it is.
+    """
+
+    def __post_init__(self) -> None:
+        if len(self.payload) > PAYLOAD_AT_MOST:  # a stranger who can begin a sign-in must not fill the disk
+            raise ValueError(f"a payload has at most {PAYLOAD_AT_MOST} bytes")
 
     def __repr__(self) -> str:
         return f"OneTimeToken(id={self.id!r}, purpose={self.purpose!r})"
@@ -41,7 +52,7 @@ class OneTimeSecret(Opaque):
 
 
 def issue(
-    purpose: Purpose, *, subject: str, email: str, now: float, lives_for: float
+    purpose: Purpose, *, subject: str, email: str, now: float, lives_for: float, payload: bytes = b""
 ) -> tuple[OneTimeToken, OneTimeSecret]:
     secret = OneTimeSecret.mint(new_id())
     token = OneTimeToken(
@@ -52,6 +63,7 @@ def issue(
         secret_hash=secret.hash(),
         created_at=now,
         expires_at=now + lives_for,
+        payload=payload,
     )
     return token, secret
 

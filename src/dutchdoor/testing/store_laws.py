@@ -881,7 +881,11 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
         )
         credential = replace(a_credential(person, handle=text), method=text, proof=text, created_at=at)
         token = replace(
-            a_token(person.subject, "verify_email", at), email=text, secret_hash=text.encode(), created_at=at
+            a_token(person.subject, "verify_email", at),
+            email=text,
+            secret_hash=text.encode(),
+            created_at=at,
+            payload=bytes(range(256)) * n,
         )
         key = replace(a_key(n), alg=text, sealed=text.encode(), created_at=at, revoked_at=at, exported_at=at)
         client = replace(a_client(f"{text}{n}"), name=text, secret_hash=b"", created_at=at)

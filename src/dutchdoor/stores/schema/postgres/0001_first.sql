@@ -85,7 +85,8 @@ CREATE TABLE dutchdoor.one_time_tokens (
     email text COLLATE "C" NOT NULL,
     secret_hash bytea NOT NULL,
     created_at double precision NOT NULL,
-    expires_at double precision NOT NULL
+    expires_at double precision NOT NULL,
+    payload bytea NOT NULL
 );
 
 CREATE INDEX one_time_tokens_by_subject ON dutchdoor.one_time_tokens (subject, purpose);

@@ -77,7 +77,8 @@ CREATE TABLE one_time_tokens (
     email TEXT NOT NULL,
     secret_hash BLOB NOT NULL,
     created_at REAL NOT NULL,
-    expires_at REAL NOT NULL
+    expires_at REAL NOT NULL,
+    payload BLOB NOT NULL
 ) WITHOUT ROWID;
 
 CREATE INDEX one_time_tokens_by_subject ON one_time_tokens (subject, purpose);
