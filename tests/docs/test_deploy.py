@@ -141,8 +141,8 @@ def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
 
 
 def test_every_metric_that_operators_are_told_of_exists() -> None:
-    """The page for operators names no metric, event or setting that this program does not have."""
-    page = (ROOT / "docs" / "operating" / "operating.md").read_text()
+    """The pages for operators name no metric, event or setting that this program does not have."""
+    page = "\n".join(file.read_text() for file in sorted((ROOT / "docs" / "operating").glob("*.md")))
     there = {metric.name for metric in Counters().registry.collect()}
     named = {name.removesuffix("_total") for name in re.findall(r"`(dutchdoor_[a-z_]+)", page)}
     assert len(named) > 10

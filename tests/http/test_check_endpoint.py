@@ -284,8 +284,8 @@ http {{
 
 
 def documented(application: int, check: int) -> str:
-    """The locations of docs/reference/http-api.md, but for the ports and the scheme of this test."""
-    text = (Path(__file__).parents[2] / "docs" / "reference" / "http-api.md").read_text()
+    """The locations of docs/guides/nginx.md, but for the ports and the scheme of this test."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "nginx.md").read_text()
     block = text.split("```nginx\n")[1].split("```")[0]
     block = block.replace("http://application", f"http://127.0.0.1:{application}")
     block = block.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{check}")

@@ -1,0 +1,86 @@
+"""The Python in the pages for users and for agents runs as it stands, each page from its first block to its last."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dutchdoor
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    page
+    for page in (ROOT / "docs").rglob("*.md")
+    if "decisions" not in page.parts and "```python\n" in page.read_text()
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+async def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block runs after those before it, in a folder with nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        code = compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        done = eval(code, names)
+        if inspect.iscoroutine(done):
+            await done
+
+
+def test_pages_that_must_have_code_have_it() -> None:
+    """Each way to start, and the skill for agents, shows code that runs."""
+    assert {"embedding", "verifying", "own-users", "SKILL"} <= {page.stem for page in PAGES}
+
+
+def test_llms_txt_names_what_is_public_and_where_it_is_described() -> None:
+    """llms.txt lists the public names as they are, and links each page for users."""
+    text = (ROOT / "llms.txt").read_text()
+    (listed,) = re.findall(r"from dutchdoor import ([\w, ]+)`", text)
+    assert sorted(listed.split(", ")) == sorted(dutchdoor.__all__)
+    rooms = ("start", "guides", "reference", "operating", "skills")
+    pages = {str(page.relative_to(ROOT)) for room in rooms for page in (ROOT / "docs" / room).rglob("*.md")}
+    assert pages <= set(re.findall(r"\]\(([^)]+)\)", text))
+
+
+def test_the_index_links_each_page() -> None:
+    """docs/README.md leads to every page but single decisions and the skill, and fits on one screen."""
+    text = (ROOT / "docs" / "README.md").read_text()
+    linked = set(re.findall(r"\]\(([^)]+)\)", text))
+    pages = {
+        str(page.relative_to(ROOT / "docs"))
+        for page in (ROOT / "docs").rglob("*.md")
+        if page.parent.name not in {"decisions", "add-dutchdoor", "docs"}
+    }
+    assert pages <= linked
+    assert len(text.splitlines()) < 50
+
+
+async def test_users_of_an_application_of_their_own_sign_in_and_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guide's functions start a session for a right password alone, and end it when the password changes."""
+
+    async def is_right(_user: str, password: str) -> bool:
+        return password == "right"
+
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"is_right": is_right}
+    page = (ROOT / "docs" / "guides" / "own-users.md").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "own-users.md", "exec"), names)
+    async with names["auth"] as auth:
+        assert await names["sign_in"]("user-42", "wrong", "127.0.0.1", "test") is None
+        signed_in = await names["sign_in"]("user-42", "right", "127.0.0.1", "test")
+        scope = {
+            "type": "http", "method": "GET", "path": "/hello", "query_string": b"", "client": ("127.0.0.1", 50000),
+            "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {signed_in.access_token}".encode())],
+        }  # fmt: skip
+        assert (await auth.principal(scope)).subject == "user-42"
+        assert await names["password_changed"]("user-42", dutchdoor.Client()) is True
+        with pytest.raises(dutchdoor.DutchdoorError):
+            await auth.principal(scope)

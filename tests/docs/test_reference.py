@@ -1,0 +1,52 @@
+"""The reference is complete: each command and each error of the program stands in its table, as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dutchdoor import errors
+from dutchdoor.errors import DutchdoorError
+from dutchdoor.server.cli import cli
+from dutchdoor.web.problems import problem
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def commands(group: click.Group, *path: str) -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from commands(found, *path, name)
+        else:
+            yield " ".join([*path, name])
+
+
+def test_the_page_of_commands_has_each_command() -> None:
+    """docs/reference/commands.md has a row for each command, and for no other."""
+    rows = re.findall(r"^\| `dutchdoor ([a-z ]+)", (REFERENCE / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(row.strip() for row in rows) == sorted(commands(cli))
+
+
+def make(kind: type[DutchdoorError]) -> DutchdoorError:
+    needed = {"StepUpRequired": {"max_age": 1.0}, "RateLimited": {"retry_after": 1.0}}
+    if kind is errors.Misdirected:
+        return kind("aud", found="a", expected="b")
+    return kind("reason", **needed.get(kind.__name__, {}))
+
+
+def test_the_page_of_errors_has_each_error() -> None:
+    """docs/reference/errors.md has each exception with its code, and with the status that it has over HTTP."""
+    page = (REFERENCE / "errors.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`\w+` \| \d*) ?\|", page, re.MULTILINE))
+    expected = {}
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        if kind is not DutchdoorError:
+            status = str(problem(make(kind)).status) if kind not in {errors.InvalidKey, errors.Misconfigured} else ""
+            expected[name] = f"`{kind.code}` | {status}"
+    assert rows == expected
