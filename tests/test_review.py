@@ -24,7 +24,8 @@ from dutchdoor.model.rate_limits import Limits
 from dutchdoor.server.check import findings
 from dutchdoor.server.config import read_settings
 from dutchdoor.server.protocol import HEAD_AT_MOST
-from dutchdoor.services.sessions import ENDED_ONE_BY_ONE, LISTED
+from dutchdoor.services.endings import ENDED_ONE_BY_ONE
+from dutchdoor.services.sessions import LISTED
 from dutchdoor.stores.base import Revoke
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
@@ -226,11 +227,11 @@ async def test_an_address_that_was_not_verified_is_not_flooded() -> None:
     """A stranger who registered an address can sign in as often as the limits allow: no mail goes out for it."""
     policy = replace(STANDARD, require_verified_email=True)
     async with a_world(limits=Limits(), policy=policy) as world:
-        await world.directory.register("ada@example.com", PASSWORD, "", client=HOME)
+        await world.directory.registration.register("ada@example.com", PASSWORD, "", client=HOME)
         await world.posted()
         for _ in range(Limits().sign_in_by_stranger.burst):
             with pytest.raises(WrongCredentials):
-                await world.directory.prove("ada@example.com", PASSWORD, client=HOME)
+                await world.directory.sign_in.prove("ada@example.com", PASSWORD, client=HOME)
         await world.posted()
         assert len(world.mailbox.mails) == 1
 
@@ -306,7 +307,7 @@ async def test_a_copied_session_guesses_no_longer_than_a_marked_browser(door: st
         assert await guesses() == Limits().devices_in_a_row.burst
         thieves[0].learn(await refresh(world, thieves[0].refresh))
         assert await guess(thieves[0], OTHER_PASSWORD if door == "password" else PASSWORD) == 429
-        await world.directory.forget_password("ada@example.com", client=HOME)
+        await world.directory.recovery.forget_password("ada@example.com", client=HOME)
         await world.posted()
         token = world.mailbox.mails[-1].text.partition("#")[2].split()[0]
         reset = await world.call("POST", "/auth/password/reset", json={"token": token, "new_password": NEW_PASSWORD})

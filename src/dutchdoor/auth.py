@@ -214,7 +214,7 @@ class Auth:
         while True:
             await asyncio.sleep(TIDY_EVERY)
             try:
-                await self.directory.tidy()
+                await self.directory.registration.tidy()
                 await self.authority.tidy()
             except DutchdoorError as exc:
                 log.warning("tidying up has to wait: %s", exc.reason)

@@ -76,7 +76,7 @@ class Hammer:
             assert answer.json["fenced"] is (answer.status == 200)
             fenced_in = answer.json["fenced_in_ms"] / 1000
         elif way == "disable":
-            await fenced(node, await node.directory.disable(subject, client=HERE, actor="cli"))
+            await fenced(node, await node.directory.admin.disable(subject, client=HERE, actor="cli"))
         elif way == "one":
             await fenced(node, await node.authority.end(about, client=HERE, actor="cli"))
         else:
@@ -152,12 +152,12 @@ async def test_i20_rights_follow_on_every_node(shared: Cluster) -> None:
     async with shared.wires(3) as wires, shared.beside() as node:
         by_cookie = await begin(node, mode="session")
         subject = by_cookie.account.subject
-        await node.directory.set_roles(subject, ["editor"], client=HERE, actor="cli")
+        await node.directory.admin.set_roles(subject, ["editor"], client=HERE, actor="cli")
         by_token = await begin(node, subject)
         for wire in wires:
             for held in (by_cookie, by_token):
                 assert (await wire.send("GET", "/auth/me", **proof_of(held))).json["user"]["roles"] == ["editor"]
-        _, done = await node.directory.set_roles(subject, [], client=HERE, actor="cli")
+        _, done = await node.directory.admin.set_roles(subject, [], client=HERE, actor="cli")
         await fenced(node, done)
         for wire in wires:
             assert (await wire.send("GET", "/auth/me", **proof_of(by_token))).status == 401

@@ -136,7 +136,7 @@ async def test_an_administrator_who_is_one_no_longer_stops_at_once(world: World)
     account = await world.store.account_by_email("root@example.com")
     assert account is not None
     await world.make_admin("second@example.com")
-    await world.directory.set_roles(account.subject, [], client=Client(), actor="cli")
+    await world.directory.admin.set_roles(account.subject, [], client=Client(), actor="cli")
     assert (await admin.call("GET", "/admin/api/accounts")).status == 401, "the token is stale"
     await admin.call("POST", "/auth/refresh", json={"refresh_token": admin.refresh}, bearer="")
     assert (await admin.call("GET", "/admin/api/accounts")).status == 403

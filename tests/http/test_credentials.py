@@ -260,7 +260,7 @@ async def test_c08_the_hash_is_argon2id_and_is_upgraded_at_log_in() -> None:
         old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
         for n, imported in enumerate((cheap, old)):
             email = f"imported{n}@example.com"
-            await world.directory.adopt(email, imported, client=Client())
+            await world.directory.admin.adopt(email, imported, client=Client())
             assert (await login(world, OTHER_PASSWORD, email)).status == 401
             assert await stored(world, email) == legacy.imported(imported), "a wrong password upgrades nothing"
             assert (await login(world, PASSWORD, email)).status == 200
@@ -273,7 +273,7 @@ async def test_c09_bcrypt_does_not_stop_at_72_bytes(world: World) -> None:
     """An imported bcrypt hash never lets a password in that shares only its first 72 bytes."""
     one, other = "x" * 72 + "-and-one", "x" * 72 + "-or-other"
     imported = bcrypt.hashpw(one.encode()[:72], bcrypt.gensalt(4)).decode()
-    await world.directory.adopt(ADA, imported, client=Client())
+    await world.directory.admin.adopt(ADA, imported, client=Client())
     assert (await login(world, other)).status == 401
 
 
@@ -285,7 +285,7 @@ async def test_c09_with_a_pepper_a_stolen_database_verifies_nothing() -> None:
         stolen = await stored(world)
     async with a_world(hasher=PasswordHasher(CHEAPEST)) as thief:
         try:
-            await thief.directory.adopt(ADA, stolen, client=Client())
+            await thief.directory.admin.adopt(ADA, stolen, client=Client())
         except Exception:  # noqa: BLE001 - refused at the import is as good
             return
         thief.breaks = True
@@ -299,8 +299,8 @@ async def peopled(world: World) -> None:
     """A known, a disabled and an imported account; `nobody@` is nobody."""
     await world.register("known@example.com")
     disabled = await world.register("disabled@example.com")
-    await world.directory.disable(disabled["id"], client=Client(), actor="cli")
-    await world.directory.create("fresh@example.com", client=Client(), actor="cli")
+    await world.directory.admin.disable(disabled["id"], client=Client(), actor="cli")
+    await world.directory.admin.create("fresh@example.com", client=Client(), actor="cli")
 
 
 ADDRESSES = ("known@example.com", "disabled@example.com", "fresh@example.com", "nobody@example.com")
@@ -340,7 +340,7 @@ async def test_c10_where_addresses_are_verified_registering_tells_nothing() -> N
     with a wrong password to a verified, an unverified and an unknown one; the rest goes by mail.
     """
     async with a_world(policy=replace(STANDARD, require_verified_email=True)) as world:
-        await world.directory.create("known@example.com", client=Client(), actor="cli", password=PASSWORD)
+        await world.directory.admin.create("known@example.com", client=Client(), actor="cli", password=PASSWORD)
         seen = [(await register(world, OTHER_PASSWORD, email)).sees() for email in ("known@example.com", ADA)]
         assert seen[0] == seen[1]
         assert seen[0][0] == 202
@@ -667,11 +667,11 @@ async def test_c11_roles_and_an_upgraded_hash_leave_the_browser_known() -> None:
     """A change of roles, or a log-in that upgrades the stored hash, leaves the browser that signs in a known one."""
     async with a_world(limits=DEFAULT_LIMITS) as world:
         imported = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-        account = await world.directory.adopt(ADA, imported, client=Client())
+        account = await world.directory.admin.adopt(ADA, imported, client=Client())
         owner = world.browser(peer=HOME)
         await owner.login(mode="jwt")
         assert not (await stored(world)).startswith("$2")
-        await world.directory.set_roles(account.subject, ["editor"], client=Client(), actor="cli")
+        await world.directory.admin.set_roles(account.subject, ["editor"], client=Client(), actor="cli")
         await junk(world, peer=HOME)
         await owner.login(mode="jwt")
 
@@ -685,7 +685,7 @@ async def test_c11_a_raised_profile_leaves_the_owners_other_browsers_known() -> 
         first, second = world.browser(peer=HOME), world.browser(peer=HOME)
         await second.login(mode="session")
         before = await stored(world)
-        world.directory.hasher = PasswordHasher(OWASP_2024)
+        world.directory.hasher.profile = OWASP_2024
         await first.login(mode="session")
         assert await stored(world) != before
         second.jar = {name: value for name, value in second.jar.items() if name.endswith(MARK)}
@@ -731,18 +731,18 @@ async def test_c12_the_first_administrator_comes_by_a_link_used_once(world: Worl
     admin = {"email": "root@example.com", "password": PASSWORD}
     for token in ("", "ddo1_" + "A" * 48, "admin"):
         assert (await world.call("POST", "/auth/setup", json={"token": token, **admin})).status in {401, 422}
-    late = await world.directory.offer_setup()
+    late = await world.directory.admin.offer_setup()
     assert late is not None
     world.clock.forward(STANDARD.setup_for)
     assert (await world.call("POST", "/auth/setup", json={"token": late.text(), **admin})).status == 401
-    secret = await world.directory.offer_setup()
+    secret = await world.directory.admin.offer_setup()
     assert secret is not None
     assert (await world.call("POST", "/auth/setup", json={"token": late.text(), **admin})).status == 401
     made = await world.call("POST", "/auth/setup", json={"token": secret.text(), **admin})
     assert (made.status, made.json["user"]["roles"]) == (201, ["admin"])
     again = {"token": secret.text(), **admin, "email": "second@example.com"}
     assert (await world.call("POST", "/auth/setup", json=again)).status == 401
-    assert await world.directory.offer_setup() is None
+    assert await world.directory.admin.offer_setup() is None
     assert (await world.register())["roles"] == []
 
 
@@ -820,7 +820,7 @@ async def test_a06_nobody_registers_where_people_are_invited(registration: Liter
     async with a_world(policy=replace(STANDARD, registration=registration)) as world:
         answer = await world.call("POST", "/auth/register", json={"email": "no address", "password": "x"})
         assert (answer.status, answer.code) == (403, "registration_closed")
-        made = await world.directory.create(
+        made = await world.directory.admin.create(
             "root@example.com", password=PASSWORD, roles=("admin",), client=Client(), actor="cli"
         )
         root = world.browser()

@@ -53,7 +53,7 @@ async def test_o01_rotation_and_reuse_ends_the_family(world: World) -> None:
     """Each refresh gives a new token; a thief and its victim who both use one end with every descendant dead, and one
     event of theft, and the access tokens are dead with them.
     """
-    await world.directory.create(ADA, client=Client(), actor="cli", password=PASSWORD)
+    await world.directory.admin.create(ADA, client=Client(), actor="cli", password=PASSWORD)
     victim = await signed_in(world)
     tokens, current = [victim.refresh], victim.refresh
     for _ in range(4):
@@ -213,7 +213,7 @@ async def test_o05_a_refresh_token_dies_with_its_sign_in(world: World, how: str)
             body = {"token": world.mailbox.token(), "new_password": OTHER_PASSWORD}
             assert (await world.call("POST", "/auth/password/reset", json=body)).status == 200
         case "disable":
-            await world.directory.disable(user["id"], client=world.api_client(), actor="cli")
+            await world.directory.admin.disable(user["id"], client=world.api_client(), actor="cli")
         case "ended":
             assert (await other.call("DELETE", f"/auth/sessions/{program.session_id}")).status == 200
     assert (await refresh(world, program.refresh)).status == 401

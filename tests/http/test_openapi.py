@@ -66,7 +66,7 @@ def running() -> Iterator[Running]:
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            await auth.directory.create(ROOT, client=Client(), actor="cli", roles=("admin",), password=PASSWORD)
+            await auth.directory.admin.create(ROOT, client=Client(), actor="cli", roles=("admin",), password=PASSWORD)
             ready.set()
 
     server = Server(uvicorn.Config(auth.asgi(), port=port, log_level="error", lifespan="on", server_header=False))

@@ -67,7 +67,7 @@ class Story:
         world = self.world
         world.directory.limits = replace(world.directory.limits)
         user = await world.register()
-        await world.directory.set_roles(user["id"], ["admin"], client=Client(), actor="cli")
+        await world.directory.admin.set_roles(user["id"], ["admin"], client=Client(), actor="cli")
         browser, phone, stateless = world.browser(), world.program(), world.program()
         await browser.login(mode="session")
         await phone.login(mode="hybrid")
@@ -108,7 +108,7 @@ class Story:
         await world.call("POST", "/auth/password/reset", json={"token": token, "new_password": PASSWORD})
         account = await world.store.account(user["id"])
         assert account is not None
-        await world.directory._send_verification(account, Client())
+        await world.directory.registration.send_verification(account, Client())
         self.keep(token := self.mailed())
         assert (
             await world.call("POST", "/auth/email/verify", json={"token": token, "password": PASSWORD})
@@ -126,8 +126,8 @@ class Story:
             self.keep(*leaving.jar.values(), leaving.csrf)
             assert (await leaving.call("POST", path)).status == 200
         await world.make_admin()  # the last administrator cannot be disabled
-        await world.directory.disable(user["id"], client=Client(), actor="cli")
-        await world.directory.enable(user["id"], client=Client(), actor="cli")
+        await world.directory.admin.disable(user["id"], client=Client(), actor="cli")
+        await world.directory.admin.enable(user["id"], client=Client(), actor="cli")
         await world.posted()
 
     def mailed(self) -> str:

@@ -311,7 +311,7 @@ async def test_s07_a_disabled_account_is_out_at_the_next_request(world: World, m
     browser, program = await signed_in(world, mode), world.program()
     if mode == "hybrid":
         await program.login(mode=mode)
-    await world.directory.disable(user["id"], client=Client(), actor="cli")
+    await world.directory.admin.disable(user["id"], client=Client(), actor="cli")
     for _ in range(2):
         assert (await browser.call("GET", "/auth/me", by_token=mode != "session")).status == 401
         if mode == "hybrid":
@@ -322,7 +322,7 @@ async def test_s07_a_disabled_account_is_out_at_the_next_request(world: World, m
         tried = await world.call("POST", "/auth/login", json={"email": ADA, "password": PASSWORD})
         if (await world.store.account(user["id"])).status == "disabled":  # type: ignore[union-attr]
             assert tried.status == 401
-        await world.directory.enable(user["id"], client=Client(), actor="cli")
+        await world.directory.admin.enable(user["id"], client=Client(), actor="cli")
 
 
 async def test_s08_a_changed_password_ends_the_other_sessions(world: World) -> None:

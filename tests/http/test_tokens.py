@@ -29,7 +29,7 @@ from dutchdoor.jose.jwk import Key
 from dutchdoor.jose.weak_secrets import is_known_leaked
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import DAY, STANDARD
-from dutchdoor.services.accounts import _proof_of
+from dutchdoor.services.registration import proof_of
 from dutchdoor.stores.base import Add
 
 INACTIVE = b'{"active":false}'
@@ -346,10 +346,10 @@ async def artefacts(world: World) -> dict[str, str]:
     account = await world.store.account_by_email("kinds@example.com")
     assert account is not None
     registration = Credential(
-        subject=account.subject, method="registration", handle="", proof=_proof_of(JAR), created_at=world.clock()
+        subject=account.subject, method="registration", handle="", proof=proof_of(JAR), created_at=world.clock()
     )
     await world.store.commit(Add(registration))
-    await world.directory._send_verification(account, world.api_client())
+    await world.directory.registration.send_verification(account, world.api_client())
     verify = world.mailbox.token()
     await world.call("POST", "/auth/password/forgot", json={"email": "kinds@example.com"})
     await world.posted()

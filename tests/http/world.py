@@ -339,7 +339,7 @@ class World:
 
     async def make_admin(self, email: str = "root@example.com") -> dict[str, Any]:
         user = await self.register(email)
-        await self.directory.set_roles(user["id"], ["admin"], client=Client(), actor="cli")
+        await self.directory.admin.set_roles(user["id"], ["admin"], client=Client(), actor="cli")
         return user
 
     async def add_client(self, *, public: bool = False) -> tuple[str, str]:
@@ -362,8 +362,8 @@ class World:
 
     async def posted(self) -> None:
         """Wait for the mail that is on its way."""
-        while self.directory._posting:
-            await asyncio.wait(set(self.directory._posting), timeout=5)
+        while self.directory.post._posting:
+            await asyncio.wait(set(self.directory.post._posting), timeout=5)
             await asyncio.sleep(0)
 
     def browser(self, **more: Any) -> Browser:

@@ -267,7 +267,7 @@ FOX = Client(devices=Device(name="Fox\x9b2J\r\x07"))
 
 async def _sign_in(email: str, mode: Any = "session") -> str:
     async with auth_here() as auth:
-        signed_in, _ = await auth.directory.sign_in(email, PASSWORD, mode=mode, client=FOX)
+        signed_in, _ = await auth.directory.sign_in.by_password(email, PASSWORD, mode=mode, client=FOX)
         return signed_in.session_token or signed_in.access_token
 
 
@@ -555,7 +555,9 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
 
     async def token() -> str:
         async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
-            signed_in, _ = await auth.directory.sign_in("ada@example.com", PASSWORD, mode="jwt", client=Client())
+            signed_in, _ = await auth.directory.sign_in.by_password(
+                "ada@example.com", PASSWORD, mode="jwt", client=Client()
+            )
             await auth.authority.verify(signed_in.access_token)
             return signed_in.access_token
 
@@ -758,7 +760,9 @@ def test_an_address_that_another_person_registered_is_not_passed_over(run: Run, 
 
     async def register() -> None:
         async with auth_here() as auth:
-            await auth.directory.register("ada@example.com", "another person's phrase", "", client=Client())
+            await auth.directory.registration.register(
+                "ada@example.com", "another person's phrase", "", client=Client()
+            )
 
     asynchronously(register())
     rows = [{"email": f"{name}@example.com", "password_hash": BCRYPT} for name in ("ada", "bob")]
@@ -797,7 +801,7 @@ def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, e
                 credential = await auth.store.get(Credential, account.subject, "password", "")
                 assert credential is not None
                 found.append(credential.proof)
-                await auth.directory.prove("ada@example.com", password, client=Client())
+                await auth.directory.sign_in.prove("ada@example.com", password, client=Client())
             return found
 
     before, after = asynchronously(proofs())

@@ -114,7 +114,7 @@ async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
     old = authority(source, clock)
     await old.open()
     people = directory(old, mailbox)
-    await people.register("ann@example.com", PASSWORD, name="Ann", client=HOME)
+    await people.registration.register("ann@example.com", PASSWORD, name="Ann", client=HOME)
     subject = (await old.store.account_by_email("ann@example.com")).subject  # type: ignore[union-attr]
     session = await old.start(await proof_of(old, subject), mode="session", client=HOME)
     hybrid = await old.start(await proof_of(old, subject), mode="hybrid", client=HOME)
@@ -139,7 +139,9 @@ async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
     assert (await new.verify(refreshed.access_token)).subject == subject
     assert await is_dead(new.verify, gone.access_token)
     assert await is_dead(new.refresh, gone.refresh_token, HOME)
-    again, _ = await directory(new, mailbox).sign_in("ann@example.com", PASSWORD, mode="session", client=HOME)
+    again, _ = await directory(new, mailbox).sign_in.by_password(
+        "ann@example.com", PASSWORD, mode="session", client=HOME
+    )
     assert (await new.resume(again.session_token)).principal.subject == subject
     # Whoever ends everything ends what was given out before the move.
     ended = await new.end_all(subject, client=HOME, actor=subject)

@@ -52,7 +52,8 @@ from dutchdoor.model.http_client import Device
 from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
-from dutchdoor.services.accounts import Directory, _proof_of
+from dutchdoor.services.accounts import Directory
+from dutchdoor.services.registration import proof_of
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
 from dutchdoor.testing.store_laws import the_log
@@ -86,18 +87,18 @@ class House:
 
     async def posted(self) -> None:
         """Wait for the mail that is on its way."""
-        while on_its_way := [task for each in (self.clean, *self.spoiled) for task in each._posting]:
+        while on_its_way := [task for each in (self.clean, *self.spoiled) for task in each.post._posting]:
             await asyncio.wait(on_its_way)
 
     async def sign_in(
         self, password: str = PASSWORD, mode: Any = "session", through: Directory | None = None
     ) -> SignedIn:
-        return (await (through or self.clean).sign_in(ANN, password, mode=mode, client=HOME))[0]
+        return (await (through or self.clean).sign_in.by_password(ANN, password, mode=mode, client=HOME))[0]
 
     async def opens(self, password: str) -> bool:
         """Whether a password is Ann's."""
         try:
-            await self.clean.prove(ANN, password, client=HOME)
+            await self.clean.sign_in.prove(ANN, password, client=HOME)
         except WrongCredentials:
             return False
         return True
@@ -116,19 +117,19 @@ class House:
         return True
 
     async def reset_token(self) -> str:
-        await self.clean.send_reset(await self.ann(), client=HOME)
+        await self.clean.recovery.send_reset(await self.ann(), client=HOME)
         return self.mailbox.token()
 
     async def verification(self) -> str:
         """Mail a link that verifies Ann's address, whose account the browser `JAR` registered."""
         ann = await self.ann()
         if not await self.registered():
-            proof = _proof_of(JAR)
+            proof = proof_of(JAR)
             made = Credential(
                 subject=ann.subject, method="registration", handle="", proof=proof, created_at=self.clock()
             )
             await self.store.commit(Add(made))
-        await self.clean._send_verification(ann, HOME)
+        await self.clean.registration.send_verification(ann, HOME)
         return self.mailbox.token()
 
     async def registered(self) -> bool:
@@ -160,7 +161,7 @@ async def house(kind: str, tmp_path: Path) -> AsyncIterator[House]:
     async with opened(kind, tmp_path, Clock()) as over:
         mailbox = Mailbox()
         house = House(directory(over, mailbox), mailbox)
-        await house.clean.register(ANN, PASSWORD, "Ann", client=HOME)
+        await house.clean.registration.register(ANN, PASSWORD, "Ann", client=HOME)
         yield house
         for made in [*house.spoiled, house.clean]:
             await made.close()
@@ -175,7 +176,7 @@ Operation = Callable[[House], Awaitable[tuple[Act, Facts]]]
 
 async def registering(house: House) -> tuple[Act, Facts]:
     async def act(through: Directory) -> None:
-        await through.register("bob@example.com", PASSWORD, "Bob", client=HOME)
+        await through.registration.register("bob@example.com", PASSWORD, "Bob", client=HOME)
 
     async def facts() -> list[bool]:
         bob = await house.store.account_by_email("bob@example.com")
@@ -194,7 +195,9 @@ async def changing_the_password(house: House) -> tuple[Act, Facts]:
     assert found is not None
 
     async def act(through: Directory) -> None:
-        await through.change_password(account, found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+        await through.recovery.change_password(
+            account, found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+        )
 
     async def facts() -> list[bool]:
         return [
@@ -218,7 +221,7 @@ async def resetting_the_password(house: House) -> tuple[Act, Facts]:
     account, before = await house.ann(), await house.entries()
 
     async def act(through: Directory) -> None:
-        await through.reset_password(token, OTHER_PASSWORD, client=HOME)
+        await through.recovery.reset_password(token, OTHER_PASSWORD, client=HOME)
 
     async def facts() -> list[bool]:
         return [
@@ -239,7 +242,7 @@ async def verifying_the_address(house: House) -> tuple[Act, Facts]:
     other, token = await house.verification(), await house.verification()
 
     async def act(through: Directory) -> None:
-        await through.verify_email(token, client=HOME, browser=JAR)
+        await through.recovery.verify_email(token, client=HOME, browser=JAR)
 
     async def facts() -> list[bool]:
         return [
@@ -259,7 +262,7 @@ async def proving_the_mailbox_elsewhere(house: House) -> tuple[Act, Facts]:
     account, before = await house.ann(), await house.entries()
 
     async def act(through: Directory) -> None:
-        await through.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        await through.recovery.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
 
     async def facts() -> list[bool]:
         return [
@@ -285,7 +288,7 @@ async def disabling(house: House) -> tuple[Act, Facts]:
     account, before = await house.ann(), await house.entries()
 
     async def act(through: Directory) -> None:
-        await through.disable(account.subject, client=HOME, actor="cli")
+        await through.admin.disable(account.subject, client=HOME, actor="cli")
 
     async def facts() -> list[bool]:
         return [
@@ -302,10 +305,10 @@ async def disabling(house: House) -> tuple[Act, Facts]:
 
 async def enabling(house: House) -> tuple[Act, Facts]:
     account = await house.ann()
-    await house.clean.disable(account.subject, client=HOME, actor="cli")
+    await house.clean.admin.disable(account.subject, client=HOME, actor="cli")
 
     async def act(through: Directory) -> None:
-        await through.enable(account.subject, client=HOME, actor="cli")
+        await through.admin.enable(account.subject, client=HOME, actor="cli")
 
     async def facts() -> list[bool]:
         return [(await house.ann()).active, await house.opens(PASSWORD), await house.events("account_enabled") == 1]
@@ -318,7 +321,7 @@ async def giving_roles(house: House) -> tuple[Act, Facts]:
     account, before = await house.ann(), await house.entries()
 
     async def act(through: Directory) -> None:
-        await through.set_roles(account.subject, ["admin"], client=HOME, actor="cli")
+        await through.admin.set_roles(account.subject, ["admin"], client=HOME, actor="cli")
 
     async def facts() -> list[bool]:
         return [
@@ -337,7 +340,7 @@ async def asking_for_a_reset(house: House) -> tuple[Act, Facts]:
     mails = len(house.mailbox.mails)
 
     async def act(through: Directory) -> None:
-        await through.send_reset(account, client=HOME)
+        await through.recovery.send_reset(account, client=HOME)
 
     async def facts() -> list[bool]:
         counts = await house.store.counts()
@@ -437,15 +440,17 @@ async def test_setting_up_is_all_or_none(kind: str, tmp_path: Path) -> None:
         assert alice is not None
         await store.commit(Remove(alice))
         clean = directory(over)
-        first = await clean.offer_setup()
-        secret = await clean.offer_setup()
+        first = await clean.admin.offer_setup()
+        secret = await clean.admin.offer_setup()
         assert first is not None
         assert secret is not None
         at = steps = 0
         while at <= steps:
             spoiled = Spoiled(store, at=at, how="change")
             with pytest.raises(Exception) as caught:  # noqa: PT011
-                await directory(authority(spoiled, clock)).set_up(secret.text(), ANN, PASSWORD, "Ann", client=HOME)  # type: ignore[arg-type]
+                await directory(authority(spoiled, clock)).admin.set_up(
+                    secret.text(), ANN, PASSWORD, "Ann", client=HOME
+                )  # type: ignore[arg-type]
             assert not isinstance(caught.value, AssertionError)
             assert await store.get(OneTimeToken, secret.id) is not None
             assert await store.accounts() == []
@@ -455,7 +460,7 @@ async def test_setting_up_is_all_or_none(kind: str, tmp_path: Path) -> None:
         racing = directory(authority(Interleaved(store, seed=5), clock))  # type: ignore[arg-type]
         results = await asyncio.gather(
             *(
-                racing.set_up((first, secret)[n % 2].text(), f"p{n}@example.com", PASSWORD, "", client=HOME)
+                racing.admin.set_up((first, secret)[n % 2].text(), f"p{n}@example.com", PASSWORD, "", client=HOME)
                 for n in range(50)
             ),
             return_exceptions=True,
@@ -465,7 +470,7 @@ async def test_setting_up_is_all_or_none(kind: str, tmp_path: Path) -> None:
         (admin,) = await store.accounts()
         assert admin.roles == ("admin",)
         assert await store.get(OneTimeToken, first.id) is await store.get(OneTimeToken, secret.id) is None
-        assert await clean.offer_setup() is None
+        assert await clean.admin.offer_setup() is None
 
 
 # One-time tokens
@@ -476,7 +481,8 @@ async def test_a_reset_link_works_once(house: House) -> None:
     token = await house.reset_token()
     racing = house.over(Interleaved(house.store, seed=1))
     results = await asyncio.gather(
-        *(racing.reset_password(token, f"{OTHER_PASSWORD} {n}", client=HOME) for n in range(50)), return_exceptions=True
+        *(racing.recovery.reset_password(token, f"{OTHER_PASSWORD} {n}", client=HOME) for n in range(50)),
+        return_exceptions=True,
     )
     won = [n for n, result in enumerate(results) if not isinstance(result, BaseException)]
     assert len(won) == 1
@@ -490,7 +496,7 @@ async def test_a_verification_link_works_once(house: House) -> None:
     token = await house.verification()
     racing = house.over(Interleaved(house.store, seed=2))
     results = await asyncio.gather(
-        *(racing.verify_email(token, client=HOME, browser=JAR) for _ in range(50)), return_exceptions=True
+        *(racing.recovery.verify_email(token, client=HOME, browser=JAR) for _ in range(50)), return_exceptions=True
     )
     assert sum(isinstance(result, Account) for result in results) == 1
     assert all(isinstance(result, Account | InvalidToken) for result in results), results
@@ -502,26 +508,28 @@ async def test_a_link_dies(house: House) -> None:
     first = await house.reset_token()
     second = await house.reset_token()
     with pytest.raises(InvalidToken):
-        await house.clean.reset_password(first, OTHER_PASSWORD, client=HOME)
-    await house.clean.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+        await house.clean.recovery.reset_password(first, OTHER_PASSWORD, client=HOME)
+    await house.clean.recovery.change_password(
+        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+    )
     with pytest.raises(InvalidToken):
-        await house.clean.reset_password(second, THIRD_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(second, THIRD_PASSWORD, client=HOME)
     third = await house.reset_token()
     assert isinstance(house.clock, Clock)
     house.clock.forward(STANDARD.reset_for)
     with pytest.raises(InvalidToken):
-        await house.clean.reset_password(third, THIRD_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(third, THIRD_PASSWORD, client=HOME)
     fourth = await house.reset_token()
     await house.store.commit(Swap(replace(await house.ann(), email="new@example.com")))
     with pytest.raises(InvalidToken):
-        await house.clean.reset_password(fourth, THIRD_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(fourth, THIRD_PASSWORD, client=HOME)
     account = await house.store.account_by_email("new@example.com")
     assert account is not None
     await house.store.commit(Swap(replace(account, email=ANN)))
     fifth = await house.reset_token()
-    await house.clean.disable(account.subject, client=HOME, actor="cli")
+    await house.clean.admin.disable(account.subject, client=HOME, actor="cli")
     with pytest.raises(InvalidToken):
-        await house.clean.reset_password(fifth, THIRD_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(fifth, THIRD_PASSWORD, client=HOME)
     assert not await house.opens(THIRD_PASSWORD)
 
 
@@ -529,8 +537,8 @@ async def test_a_weak_password_does_not_use_the_link_up(house: House) -> None:
     """C16: whoever chose too weak a password may use the same link again."""
     token = await house.reset_token()
     with pytest.raises(WeakPassword):
-        await house.clean.reset_password(token, "short", client=HOME)
-    await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(token, "short", client=HOME)
+    await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME)
 
 
 async def test_every_artefact_has_one_purpose(house: House) -> None:
@@ -545,17 +553,17 @@ async def test_every_artefact_has_one_purpose(house: House) -> None:
         "reset_password": await house.reset_token(),
     }
     uses: dict[str, Callable[[str], Awaitable[Any]]] = {
-        "set_up": lambda text: house.clean.set_up(text, "x@example.com", PASSWORD, "", client=HOME),
+        "set_up": lambda text: house.clean.admin.set_up(text, "x@example.com", PASSWORD, "", client=HOME),
         "resume": over.resume,
         "refresh": lambda text: over.refresh(text, HOME),
         "verify": over.verify,
         "holder": over.holder,
         "bearer": over.bearer_of,
-        "verify_email": lambda text: house.clean.verify_email(text, client=HOME, browser=JAR),
-        "verify elsewhere": lambda text: house.clean.reset_password(
+        "verify_email": lambda text: house.clean.recovery.verify_email(text, client=HOME, browser=JAR),
+        "verify elsewhere": lambda text: house.clean.recovery.reset_password(
             text, OTHER_PASSWORD, client=HOME, purpose="verify_email"
         ),
-        "reset_password": lambda text: house.clean.reset_password(text, OTHER_PASSWORD, client=HOME),
+        "reset_password": lambda text: house.clean.recovery.reset_password(text, OTHER_PASSWORD, client=HOME),
     }
     elsewhere = {("verify_email", "verify elsewhere")}
     meant = {("refresh", "holder"), ("resume", "bearer")} | {(name, name) for name in artefacts}
@@ -584,7 +592,10 @@ async def test_registrations_at_once_make_one_account(kind: str, tmp_path: Path,
         mailbox = Mailbox()
         racing = directory(authority(Interleaved(over.store, seed=9), over.clock, over.policy), mailbox)  # type: ignore[arg-type]
         results = await asyncio.gather(
-            *(racing.register(SPELLINGS[n % len(SPELLINGS)], f"{PASSWORD} {n}", "", client=HOME) for n in range(50)),
+            *(
+                racing.registration.register(SPELLINGS[n % len(SPELLINGS)], f"{PASSWORD} {n}", "", client=HOME)
+                for n in range(50)
+            ),
             return_exceptions=True,
         )
         await racing.close()
@@ -617,11 +628,13 @@ async def test_a_sign_in_that_overlaps_a_change_of_password(house: House, mode: 
     await gate.reached.wait()
     account = await house.ann()
     if change == "change":
-        await house.clean.change_password(account, None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+        await house.clean.recovery.change_password(
+            account, None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+        )
     elif change == "reset":
-        await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME)
     else:
-        await house.clean.disable(account.subject, client=HOME, actor="cli")
+        await house.clean.admin.disable(account.subject, client=HOME, actor="cli")
     gate.open.set()
     with pytest.raises(WrongCredentials):
         await signing_in
@@ -640,8 +653,8 @@ async def test_two_changes_of_the_password_at_once(house: House) -> None:
         rows.append(found[0])
     racing = house.over(Interleaved(house.store, seed=4))
     results = await asyncio.gather(
-        racing.change_password(account, rows[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"),
-        racing.change_password(account, rows[1], PASSWORD, THIRD_PASSWORD, client=HOME, client_id="app"),
+        racing.recovery.change_password(account, rows[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"),
+        racing.recovery.change_password(account, rows[1], PASSWORD, THIRD_PASSWORD, client=HOME, client_id="app"),
         return_exceptions=True,
     )
     won = [result for result in results if not isinstance(result, BaseException)]
@@ -660,7 +673,7 @@ async def test_a_change_of_password_in_a_session_that_ends(house: House) -> None
     assert found is not None
     gate = Gate(house.store, "commit")
     changing = asyncio.create_task(
-        house.over(gate).change_password(
+        house.over(gate).recovery.change_password(
             await house.ann(), found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
         )
     )
@@ -677,9 +690,9 @@ async def test_changing_the_password_needs_the_current_one(house: House) -> None
     """C07: a wrong current password changes nothing, and is an event."""
     account, mine = await house.ann(), await house.sign_in()
     with pytest.raises(WrongCredentials):
-        await house.clean.change_password(account, None, "wrong", OTHER_PASSWORD, client=HOME, client_id="app")
+        await house.clean.recovery.change_password(account, None, "wrong", OTHER_PASSWORD, client=HOME, client_id="app")
     with pytest.raises(WeakPassword):
-        await house.clean.change_password(account, None, PASSWORD, "password", client=HOME, client_id="app")
+        await house.clean.recovery.change_password(account, None, PASSWORD, "password", client=HOME, client_id="app")
     assert await house.opens(PASSWORD)
     assert await house.alive(mine)
 
@@ -695,9 +708,11 @@ async def test_a_step_up_is_a_new_session(house: House) -> None:
         found = await house.store.session(before.session.id)
         assert found is not None
         with pytest.raises(WrongCredentials):
-            await house.clean.reauthenticate(await house.ann(), found[0], "wrong", client=HOME, client_id="app")
+            await house.clean.sign_in.reauthenticate(await house.ann(), found[0], "wrong", client=HOME, client_id="app")
         assert await house.alive(before)
-        after = await house.clean.reauthenticate(await house.ann(), found[0], PASSWORD, client=HOME, client_id="app")
+        after = await house.clean.sign_in.reauthenticate(
+            await house.ann(), found[0], PASSWORD, client=HOME, client_id="app"
+        )
         assert after.session is not None
         assert after.session.id != before.session.id
         assert after.session.auth_time == house.clock()
@@ -727,8 +742,8 @@ async def by_mail(kind: str, folder: Path, policy: Policy = BY_MAIL) -> AsyncIte
 
 async def register(house: House, password: str, browser: str = "", email: str = ANN) -> str:
     """Register an address, and give the token in the letter."""
-    assert await house.clean.register(email, password, "", client=HOME, browser=browser) is None
-    await asyncio.gather(*house.clean._posting)
+    assert await house.clean.registration.register(email, password, "", client=HOME, browser=browser) is None
+    await asyncio.gather(*house.clean.post._posting)
     return house.mailbox.token()
 
 
@@ -738,16 +753,16 @@ async def test_a03_a_link_opened_elsewhere_asks_for_a_password(kind: str, tmp_pa
         token = house.mailbox.token()
         for browser in ("", "the jar of Ann", JAR):
             with pytest.raises(AnotherBrowser):
-                await house.clean.verify_email(token, client=HOME, browser=browser)
+                await house.clean.recovery.verify_email(token, client=HOME, browser=browser)
         with pytest.raises(WeakPassword) as weak:
-            await house.clean.reset_password(token, "password", client=HOME, purpose="verify_email")
+            await house.clean.recovery.reset_password(token, "password", client=HOME, purpose="verify_email")
         assert weak.value.field == "password"
-        await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
         assert await house.opens(OTHER_PASSWORD)
         assert not await house.opens(PASSWORD)
         for again in (
-            house.clean.verify_email(token, client=HOME, browser="the jar of Mallory"),
-            house.clean.reset_password(token, PASSWORD, client=HOME, purpose="verify_email"),
+            house.clean.recovery.verify_email(token, client=HOME, browser="the jar of Mallory"),
+            house.clean.recovery.reset_password(token, PASSWORD, client=HOME, purpose="verify_email"),
         ):
             with pytest.raises(InvalidToken):
                 await again
@@ -759,10 +774,12 @@ async def test_a03_the_browser_that_registered_needs_no_password(kind: str, tmp_
     async with by_mail(kind, tmp_path) as house:
         first = house.mailbox.token()
         second = await register(house, OTHER_PASSWORD, "the jar of Mallory")
-        assert (await house.clean.verify_email(first, client=HOME, browser="the jar of Mallory")).email_verified_at
+        assert (
+            await house.clean.recovery.verify_email(first, client=HOME, browser="the jar of Mallory")
+        ).email_verified_at
         assert await house.opens(PASSWORD)
         with pytest.raises(InvalidToken):
-            await house.clean.verify_email(second, client=HOME, browser="the jar of Mallory")
+            await house.clean.recovery.verify_email(second, client=HOME, browser="the jar of Mallory")
 
 
 async def test_a03_a_stranger_cannot_hold_the_link_of_the_owner_back(kind: str, tmp_path: Path) -> None:
@@ -770,10 +787,10 @@ async def test_a03_a_stranger_cannot_hold_the_link_of_the_owner_back(kind: str, 
     async with by_mail(kind, tmp_path) as house:
         mine = await register(house, OTHER_PASSWORD, "the jar of Ann")
         await register(house, THIRD_PASSWORD, "the jar of Mallory")
-        await house.clean.reset_password(mine, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        await house.clean.recovery.reset_password(mine, OTHER_PASSWORD, client=HOME, purpose="verify_email")
         assert await house.opens(OTHER_PASSWORD)
         with pytest.raises(InvalidToken):
-            await house.clean.verify_email(house.mailbox.token(), client=HOME, browser="the jar of Mallory")
+            await house.clean.recovery.verify_email(house.mailbox.token(), client=HOME, browser="the jar of Mallory")
 
 
 async def test_a03_of_two_links_at_once_one_counts(kind: str, tmp_path: Path) -> None:
@@ -785,8 +802,8 @@ async def test_a03_of_two_links_at_once_one_counts(kind: str, tmp_path: Path) ->
             second = await register(house, THIRD_PASSWORD)
             racing = house.over(Interleaved(house.store, seed=seed))
             results = await asyncio.gather(
-                racing.verify_email(first, client=HOME, browser="the jar of Mallory"),
-                racing.reset_password(second, OTHER_PASSWORD, client=HOME, purpose="verify_email"),
+                racing.recovery.verify_email(first, client=HOME, browser="the jar of Mallory"),
+                racing.recovery.reset_password(second, OTHER_PASSWORD, client=HOME, purpose="verify_email"),
                 return_exceptions=True,
             )
             assert sum(isinstance(result, InvalidToken) for result in results) == 1, results
@@ -802,30 +819,30 @@ async def test_a03_an_account_in_use_is_given_to_the_owner_of_its_mailbox(house:
     assert [mail.to for mail in house.mailbox.mails] == [ANN]
     assert all([await house.alive(one) for one in sign_ins]), "nothing changes before the mailbox is proved"
     with pytest.raises(AnotherBrowser):
-        await house.clean.verify_email(token, client=HOME, browser="any")
-    await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        await house.clean.recovery.verify_email(token, client=HOME, browser="any")
+    await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
     assert not any([await house.alive(one) for one in sign_ins])
     assert not await house.opens(PASSWORD)
     assert await house.opens(OTHER_PASSWORD)
     with pytest.raises(Taken):
-        await house.clean.register(ANN, THIRD_PASSWORD, "", client=HOME)
+        await house.clean.registration.register(ANN, THIRD_PASSWORD, "", client=HOME)
 
 
 async def test_a03_a_reset_proves_the_mailbox(kind: str, tmp_path: Path) -> None:
     """A reset of an account that was never verified verifies it, and every link and password from before is dead."""
     async with by_mail(kind, tmp_path) as house:
         verify = house.mailbox.token()
-        await house.clean.reset_password(await house.reset_token(), OTHER_PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(await house.reset_token(), OTHER_PASSWORD, client=HOME)
         account = await house.ann()
         assert account.email_verified_at is not None
         assert not await house.registered()
         assert await house.opens(OTHER_PASSWORD)
         assert not await house.opens(PASSWORD)
         with pytest.raises(InvalidToken):
-            await house.clean.verify_email(verify, client=HOME, browser="the jar of Mallory")
+            await house.clean.recovery.verify_email(verify, client=HOME, browser="the jar of Mallory")
         assert isinstance(house.clock, Clock)
         house.clock.forward(BY_MAIL.unverified_for + 1)
-        assert await house.clean.tidy() == 0
+        assert await house.clean.registration.tidy() == 0
 
 
 async def test_a03_an_address_that_is_not_verified_in_time_is_forgotten(kind: str, tmp_path: Path) -> None:
@@ -836,31 +853,31 @@ async def test_a03_an_address_that_is_not_verified_in_time_is_forgotten(kind: st
         for name in ("verified", "disabled", "privileged", "imported"):
             email = f"{name}@example.com"
             if name == "imported":
-                await clean.adopt(email, None, client=HOME)
+                await clean.admin.adopt(email, None, client=HOME)
                 continue
             token = await register(house, PASSWORD, JAR, email)
             account = await house.store.account_by_email(email)
             assert account is not None
             if name == "verified":
-                await clean.verify_email(token, client=HOME, browser=JAR)
+                await clean.recovery.verify_email(token, client=HOME, browser=JAR)
             elif name == "disabled":
-                await clean.disable(account.subject, client=HOME, actor="cli")
+                await clean.admin.disable(account.subject, client=HOME, actor="cli")
             else:
-                await clean.set_roles(account.subject, ["editor"], client=HOME, actor="cli")
+                await clean.admin.set_roles(account.subject, ["editor"], client=HOME, actor="cli")
         clock.forward(BY_MAIL.unverified_for - 1)
-        assert await clean.tidy() == 0
+        assert await clean.registration.tidy() == 0
         late = await register(house, OTHER_PASSWORD, email="late@example.com")
         clock.forward(2)
         subject = (await house.ann()).subject
-        assert await clean.tidy() == 1
+        assert await clean.registration.tidy() == 1
         assert await house.store.account_by_email(ANN) is None
         assert await house.store.get(Credential, subject, "password", "") is None
-        assert await clean.tidy() == 0
+        assert await clean.registration.tidy() == 0
         left = {account.email for account in await house.store.accounts() if account.email}
         assert left == {f"{name}@example.com" for name in ("verified", "disabled", "privileged", "imported", "late")}
         assert await house.events("account_expired") == 1
         with pytest.raises(AnotherBrowser):
-            await clean.verify_email(late, client=HOME, browser="")
+            await clean.recovery.verify_email(late, client=HOME, browser="")
         await register(house, THIRD_PASSWORD, JAR)
         assert (await house.ann()).subject != subject
 
@@ -873,9 +890,9 @@ async def test_a03_an_account_that_is_verified_meanwhile_does_not_expire(kind: s
         token = await register(house, OTHER_PASSWORD)
         house.clock.forward(120)
         gate = Gate(house.store, "commit")
-        tidying = asyncio.create_task(house.over(gate).tidy())
+        tidying = asyncio.create_task(house.over(gate).registration.tidy())
         await gate.reached.wait()
-        await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
+        await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME, purpose="verify_email")
         gate.open.set()
         assert await tidying == 0
         assert await house.opens(OTHER_PASSWORD)
@@ -885,23 +902,23 @@ async def test_a03_administrators_and_imports_take_an_address_that_was_never_ver
     """What an administrator, a command or an import makes displaces a registration, and no account that is used."""
     for taking in ("create", "invite", "adopt"):
         email = f"{taking}@example.com"
-        registration = await house.clean._add(email, "", None, client=HOME, registration="")
-        assert not await house.clean.is_taken(email)
+        registration = await house.clean.registration.add(email, "", None, client=HOME, registration="")
+        assert not await house.clean.admin.is_taken(email)
         match taking:
             case "create":
-                made = await house.clean.create(email, password=OTHER_PASSWORD, client=HOME, actor="cli")
+                made = await house.clean.admin.create(email, password=OTHER_PASSWORD, client=HOME, actor="cli")
             case "invite":
-                made = await house.clean.create(email, client=HOME, actor="root")
+                made = await house.clean.admin.create(email, client=HOME, actor="root")
             case _:
-                made = await house.clean.adopt(email, None, client=HOME)
+                made = await house.clean.admin.adopt(email, None, client=HOME)
         found = await house.store.account_by_email(email)
         assert found is not None
         assert found.subject == made.subject != registration.subject
-        assert await house.clean.is_taken(email) is True
+        assert await house.clean.admin.is_taken(email) is True
         with pytest.raises(Taken):
-            await house.clean.create(email, password=OTHER_PASSWORD, client=HOME, actor="cli")
+            await house.clean.admin.create(email, password=OTHER_PASSWORD, client=HOME, actor="cli")
     with pytest.raises(Taken):
-        await house.clean.create(ANN, password=OTHER_PASSWORD, client=HOME, actor="cli")
+        await house.clean.admin.create(ANN, password=OTHER_PASSWORD, client=HOME, actor="cli")
 
 
 async def test_a03_a_refused_address_that_was_never_verified_is_named(house: House) -> None:
@@ -911,13 +928,13 @@ async def test_a03_a_refused_address_that_was_never_verified_is_named(house: Hou
     """
     for actor in ("cli", "root"):
         with pytest.raises(Taken, match=r"never verified.*dutchdoor user reset"):
-            await house.clean.create(ANN, client=HOME, actor=actor)
-    assert await house.clean.register(ANN, OTHER_PASSWORD, "", client=HOME) is None
-    await house.clean.reset_password(await house.reset_token(), OTHER_PASSWORD, client=HOME)
+            await house.clean.admin.create(ANN, client=HOME, actor=actor)
+    assert await house.clean.registration.register(ANN, OTHER_PASSWORD, "", client=HOME) is None
+    await house.clean.recovery.reset_password(await house.reset_token(), OTHER_PASSWORD, client=HOME)
     assert not await house.opens(PASSWORD)
     for attempt in (
-        house.clean.create(ANN, client=HOME, actor="cli"),
-        house.clean.register(ANN, PASSWORD, "", client=HOME),
+        house.clean.admin.create(ANN, client=HOME, actor="cli"),
+        house.clean.registration.register(ANN, PASSWORD, "", client=HOME),
     ):
         with pytest.raises(Taken) as refused:
             await attempt
@@ -930,16 +947,16 @@ async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registrati
     async with opened(kind, tmp_path, Clock(), replace(STANDARD, registration=registration)) as over:
         mailbox = Mailbox()
         clean = directory(over, mailbox)
-        setup = await clean.offer_setup()
+        setup = await clean.admin.offer_setup()
         assert setup is not None
-        assert await clean.set_up(setup.text(), "root@example.com", PASSWORD, "", client=HOME)
+        assert await clean.admin.set_up(setup.text(), "root@example.com", PASSWORD, "", client=HOME)
         with contextlib.nullcontext() if registration == "open" else pytest.raises(RegistrationClosed):
-            await clean.register(ANN, PASSWORD, "", client=HOME)
+            await clean.registration.register(ANN, PASSWORD, "", client=HOME)
         with pytest.raises(RegistrationClosed) if registration == "closed" else contextlib.nullcontext():
-            await clean.create("bob@example.com", client=HOME, actor="root")
-            await clean.reset_password(mailbox.token(), OTHER_PASSWORD, client=HOME)
-            await clean.prove("bob@example.com", OTHER_PASSWORD, client=HOME)
-        await clean.create("cleo@example.com", password=PASSWORD, client=HOME, actor="cli")
+            await clean.admin.create("bob@example.com", client=HOME, actor="root")
+            await clean.recovery.reset_password(mailbox.token(), OTHER_PASSWORD, client=HOME)
+            await clean.sign_in.prove("bob@example.com", OTHER_PASSWORD, client=HOME)
+        await clean.admin.create("cleo@example.com", password=PASSWORD, client=HOME, actor="cli")
         await clean.close()
 
 
@@ -947,23 +964,23 @@ async def test_a03_no_account_expires_where_people_use_it_unverified(kind: str, 
     """An account that waits for its address is kept once the policy asks for no verified address any more."""
     async with by_mail(kind, tmp_path) as house:
         await register(house, PASSWORD)
-        house.clean.policy = STANDARD
+        house.clean.registration.policy = house.clean.sign_in.policy = STANDARD
         assert isinstance(house.clock, Clock)
         house.clock.forward(STANDARD.unverified_for + 1)
-        assert await house.clean.tidy() == 0
+        assert await house.clean.registration.tidy() == 0
         assert await house.opens(PASSWORD)
 
 
 async def test_a06_an_invitation_lives_for_days(house: House) -> None:
     """The owner of an invited account has a week to choose its password, by a link that works once."""
-    await house.clean.create("bob@example.com", client=HOME, actor="root")
+    await house.clean.admin.create("bob@example.com", client=HOME, actor="root")
     assert "within 7 days" in house.mailbox.mails[-1].text
     token = house.mailbox.token()
     assert isinstance(house.clock, Clock)
     house.clock.forward(STANDARD.unverified_for - 1)
-    await house.clean.reset_password(token, OTHER_PASSWORD, client=HOME)
+    await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME)
     with pytest.raises(InvalidToken):
-        await house.clean.reset_password(token, PASSWORD, client=HOME)
+        await house.clean.recovery.reset_password(token, PASSWORD, client=HOME)
 
 
 # Names
@@ -972,13 +989,13 @@ async def test_a06_an_invitation_lives_for_days(house: House) -> None:
 @pytest.mark.parametrize("name", ["x\0y", "x\x1b[2J", "x\u202ey", "x\ny", "x\x85", "x\u200by", "x\ud800", "x" * 201])
 async def test_a05_a_name_is_one_line_of_text_by_every_way(house: House, name: str) -> None:
     """NUL, ESC, bidirectional controls and what is invisible are refused in a name, by whichever way it comes."""
-    setup = await house.clean.offer_setup()
+    setup = await house.clean.admin.offer_setup()
     assert setup is not None
     for make in (
-        house.clean.register("bob@example.com", PASSWORD, name, client=HOME),
-        house.clean.create("bob@example.com", name=name, client=HOME, actor="root"),
-        house.clean.adopt("bob@example.com", None, name=name, client=HOME),
-        house.clean.set_up(setup.text(), "bob@example.com", PASSWORD, name, client=HOME),
+        house.clean.registration.register("bob@example.com", PASSWORD, name, client=HOME),
+        house.clean.admin.create("bob@example.com", name=name, client=HOME, actor="root"),
+        house.clean.admin.adopt("bob@example.com", None, name=name, client=HOME),
+        house.clean.admin.set_up(setup.text(), "bob@example.com", PASSWORD, name, client=HOME),
     ):
         with pytest.raises(InvalidInput) as refused:
             await make
@@ -992,14 +1009,14 @@ async def test_a05_a_name_is_one_line_of_text_by_every_way(house: House, name: s
 )
 async def test_a05_names_of_people_pass(house: House, name: str) -> None:
     """Names in any script are kept as they are, joiners included, without spaces around."""
-    made = await house.clean.create("bob@example.com", name=name, client=HOME, actor="root")
+    made = await house.clean.admin.create("bob@example.com", name=name, client=HOME, actor="root")
     assert made.name == name.strip()
 
 
 async def test_a05_what_a_client_says_of_itself_is_shown_in_plain_text(house: House) -> None:
     """A device reader or a client id cannot bring control characters into sessions and events."""
     odd = replace(HOME, devices=Device(name="Fire\x1b[2Jfox\u202e"), user_agent="x")
-    signed_in, _ = await house.clean.sign_in(ANN, PASSWORD, mode="hybrid", client=odd)
+    signed_in, _ = await house.clean.sign_in.by_password(ANN, PASSWORD, mode="hybrid", client=odd)
     assert signed_in.session is not None
     assert signed_in.session.device == "Fire [2Jfox "
     with pytest.raises(InvalidToken):
@@ -1014,23 +1031,27 @@ async def test_a05_what_a_client_says_of_itself_is_shown_in_plain_text(house: Ho
 
 async def take_away(through: Directory, how: str, subject: str) -> None:
     if how == "roles":
-        await through.set_roles(subject, ["editor"], client=HOME, actor="cli")
+        await through.admin.set_roles(subject, ["editor"], client=HOME, actor="cli")
     else:
-        await through.disable(subject, client=HOME, actor="cli")
+        await through.admin.disable(subject, client=HOME, actor="cli")
 
 
 @pytest.mark.parametrize("how", ["roles", "disable"])
 async def test_a04_the_last_administrator_stays(house: House, how: str) -> None:
     """The last active administrator keeps the role and the account, and nothing of the refused change happened."""
-    root = await house.clean.create("root@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
-    second = await house.clean.create("two@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
-    await house.clean.disable(second.subject, client=HOME, actor="cli")
+    root = await house.clean.admin.create(
+        "root@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli"
+    )
+    second = await house.clean.admin.create(
+        "two@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli"
+    )
+    await house.clean.admin.disable(second.subject, client=HOME, actor="cli")
     before = await house.entries()
     with pytest.raises(LastAdministrator):
         await take_away(house.clean, how, root.subject)
     assert await house.store.account(root.subject) == root
     assert await house.entries() == before
-    await house.clean.set_roles((await house.ann()).subject, ["admin"], client=HOME, actor="cli")
+    await house.clean.admin.set_roles((await house.ann()).subject, ["admin"], client=HOME, actor="cli")
     await take_away(house.clean, how, root.subject)
 
 
@@ -1039,14 +1060,14 @@ async def test_a04_administrators_who_remove_each_other_leave_one(house: House, 
     """Two administrators who remove each other at once leave one, in whichever order their steps come."""
     for seed in range(8):
         made = [
-            await house.clean.create(
+            await house.clean.admin.create(
                 f"{seed}-{n}@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli"
             )
             for n in range(2)
         ]
         for old in await house.store.accounts_with_role("admin", limit=99):
             if old.subject not in {each.subject for each in made}:
-                await house.clean.set_roles(old.subject, [], client=HOME, actor="cli")
+                await house.clean.admin.set_roles(old.subject, [], client=HOME, actor="cli")
         racing = house.over(Interleaved(house.store, seed=seed))
         results = await asyncio.gather(
             *(take_away(racing, how, each.subject) for how, each in zip(ways, made, strict=True)),
@@ -1058,27 +1079,27 @@ async def test_a04_administrators_who_remove_each_other_leave_one(house: House, 
 
 async def test_c12_the_set_up_link_lives_until_there_is_an_administrator(house: House) -> None:
     """C12: accounts that people register leave the first administrator's link alone; an administrator ends it."""
-    first, second = await house.clean.offer_setup(), await house.clean.offer_setup()
+    first, second = await house.clean.admin.offer_setup(), await house.clean.admin.offer_setup()
     assert first is not None
     assert second is not None
-    await house.clean.register("bob@example.com", PASSWORD, "", client=HOME)
-    root = await house.clean.set_up(first.text(), "root@example.com", PASSWORD, "", client=HOME)
+    await house.clean.registration.register("bob@example.com", PASSWORD, "", client=HOME)
+    root = await house.clean.admin.set_up(first.text(), "root@example.com", PASSWORD, "", client=HOME)
     assert root.roles == ("admin",)
     with pytest.raises(InvalidToken):
-        await house.clean.set_up(second.text(), "eve@example.com", PASSWORD, "", client=HOME)
-    assert await house.clean.offer_setup() is None
+        await house.clean.admin.set_up(second.text(), "eve@example.com", PASSWORD, "", client=HOME)
+    assert await house.clean.admin.offer_setup() is None
 
 
 async def test_what_a_disabled_account_cannot(house: House) -> None:
     """S07, C10: a disabled account is refused like a wrong password; enabled again, nothing comes back to life."""
     account, one = await house.ann(), await house.sign_in()
-    await house.clean.disable(account.subject, client=HOME, actor="cli")
+    await house.clean.admin.disable(account.subject, client=HOME, actor="cli")
     with pytest.raises(WrongCredentials):
         await house.sign_in()
-    await house.clean.enable(account.subject, client=HOME, actor="cli")
+    await house.clean.admin.enable(account.subject, client=HOME, actor="cli")
     assert not await house.alive(one)
     assert await house.alive(await house.sign_in())
-    for verb in (house.clean.disable, house.clean.enable):
+    for verb in (house.clean.admin.disable, house.clean.admin.enable):
         with pytest.raises(NotFound):
             await verb("nobody", client=HOME, actor="cli")
 
@@ -1087,9 +1108,9 @@ async def test_roles_rise_and_fall(house: House) -> None:
     """I-20: roles given and taken show at a session's next request and make access tokens stale; no session ends."""
     account, one, hybrid = await house.ann(), await house.sign_in(), await house.sign_in(mode="hybrid")
     over = house.clean.authority
-    await house.clean.create("root@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
+    await house.clean.admin.create("root@example.com", password=PASSWORD, roles=("admin",), client=HOME, actor="cli")
     for roles in (["admin", "auditor"], ["auditor"], []):
-        await house.clean.set_roles(account.subject, roles, client=HOME, actor="cli")
+        await house.clean.admin.set_roles(account.subject, roles, client=HOME, actor="cli")
         found = await over.resume(one.session_token)
         assert found.principal.roles == tuple(roles)
         fresh = await over.refresh(hybrid.refresh_token, HOME)
@@ -1097,7 +1118,7 @@ async def test_roles_rise_and_fall(house: House) -> None:
         assert not await house.alive(replace(hybrid, refresh_token=""))
     for bad in (["two words"], [""], ["x" * 65], ["rôle"], [f"r{n}" for n in range(33)]):
         with pytest.raises(InvalidInput):
-            await house.clean.set_roles(account.subject, bad, client=HOME, actor="cli")
+            await house.clean.admin.set_roles(account.subject, bad, client=HOME, actor="cli")
     assert (await house.ann()).roles == ()
 
 
@@ -1127,9 +1148,9 @@ async def test_c21_notices_to_one_mailbox_are_few(house: House) -> None:
     through = house.over(house.store, limits=DEFAULT_LIMITS)
     await house.verify()
     assert isinstance(house.clock, Clock)
-    copied = [(await through.sign_in(ANN, PASSWORD, mode="hybrid", client=HOME))[0] for _ in range(12)]
+    copied = [(await through.sign_in.by_password(ANN, PASSWORD, mode="hybrid", client=HOME))[0] for _ in range(12)]
     for n in range(8):
-        await through.sign_in(ANN, PASSWORD, mode="session", client=replace(HOME, address=f"203.0.113.{n}"))
+        await through.sign_in.by_password(ANN, PASSWORD, mode="session", client=replace(HOME, address=f"203.0.113.{n}"))
     await house.posted()
     for renewed in range(2):
         house.clock.forward(900)
@@ -1139,7 +1160,9 @@ async def test_c21_notices_to_one_mailbox_are_few(house: House) -> None:
                 continue
             with pytest.raises(InvalidToken):
                 await through.authority.refresh(signed_in.refresh_token, THIEF)
-    await through.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    await through.recovery.change_password(
+        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+    )
     await house.posted()
     assert Counter(mail.subject.partition(" - ")[0] for mail in house.mailbox.mails) == {
         "New sign-in to your account": 3,
@@ -1159,11 +1182,13 @@ async def test_c21_an_address_that_nobody_verified_gets_no_notice(house: House) 
     house.clock.forward(900)
     with pytest.raises(InvalidToken):
         await house.clean.authority.refresh(signed_in.refresh_token, THIEF)
-    await house.clean.sign_in(ANN, PASSWORD, mode="session", client=THIEF)
-    await house.clean.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    await house.clean.sign_in.by_password(ANN, PASSWORD, mode="session", client=THIEF)
+    await house.clean.recovery.change_password(
+        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+    )
     await house.posted()
     assert house.mailbox.mails == []
-    await house.clean.reset_password(await house.reset_token(), THIRD_PASSWORD, client=HOME)
+    await house.clean.recovery.reset_password(await house.reset_token(), THIRD_PASSWORD, client=HOME)
     await house.posted()
     assert ["password was changed" in mail.subject for mail in house.mailbox.mails] == [False, True]
 
@@ -1181,16 +1206,16 @@ async def test_c21_tags_of_a_mailbox_share_its_letters(kind: str, tmp_path: Path
         tags = [f"ann+{n}@example.com" for n in range(100)]
         for tag in tags:
             with contextlib.suppress(RateLimited):
-                await house.clean.register(tag, PASSWORD, "", client=HOME)
+                await house.clean.registration.register(tag, PASSWORD, "", client=HOME)
         await house.posted()
         assert len(mailbox.mails) == (3 if verified else 0)
         for tag in tags:
-            await house.clean.forget_password(tag, client=HOME)
+            await house.clean.recovery.forget_password(tag, client=HOME)
         await house.posted()
         assert len(mailbox.mails) == (6 if verified else 3)
         for address in (ANN, "ann+own@example.com"):
-            await house.clean.create(address, client=HOME, actor="cli", password=PASSWORD)
-            await house.clean.forget_password(address, client=HOME)
+            await house.clean.admin.create(address, client=HOME, actor="cli", password=PASSWORD)
+            await house.clean.recovery.forget_password(address, client=HOME)
             await house.posted()
             assert mailbox.mails[-1].to == address
         await house.clean.close()
@@ -1220,18 +1245,18 @@ async def test_c10_the_work_after_an_answer_is_the_same(kind: str, tmp_path: Pat
         watched = Watched(over.store)
         mailbox, letters = Mailbox(), Watching()
         house = House(directory(authority(watched, over.clock, over.policy), mailbox), mailbox)  # type: ignore[arg-type]
-        house.clean.letters = letters
-        await house.clean.create("known@example.com", client=HOME, actor="cli", password=PASSWORD)
-        gone = await house.clean.create("disabled@example.com", client=HOME, actor="cli", password=PASSWORD)
-        await house.clean.disable(gone.subject, client=HOME, actor="cli")
+        house.clean.post.letters = letters
+        await house.clean.admin.create("known@example.com", client=HOME, actor="cli", password=PASSWORD)
+        gone = await house.clean.admin.create("disabled@example.com", client=HOME, actor="cli", password=PASSWORD)
+        await house.clean.admin.disable(gone.subject, client=HOME, actor="cli")
         seen = []
         for email in ("known@example.com", "disabled@example.com", "nobody@example.com"):
             watched.calls.clear()
             letters.written.clear()
             if what == "forgot":
-                await house.clean.forget_password(email, client=HOME)
+                await house.clean.recovery.forget_password(email, client=HOME)
             else:
-                await house.clean.register(email, OTHER_PASSWORD, "", client=HOME)
+                await house.clean.registration.register(email, OTHER_PASSWORD, "", client=HOME)
             await house.posted()
             seen.append(([call.partition(" ")[0] for call in watched.calls], [where for _, where in letters.written]))
         assert seen == seen[:1] * 3
@@ -1245,11 +1270,13 @@ async def test_c10_the_work_after_an_answer_is_the_same(kind: str, tmp_path: Pat
 
 async def test_c10_every_letter_is_written_in_a_thread(house: House) -> None:
     """Notices too are written where nothing else waits for them."""
-    letters = house.clean.letters = Watching()
+    letters = house.clean.post.letters = Watching()
     await house.verify()
     await house.sign_in()
-    await house.clean.sign_in(ANN, PASSWORD, mode="session", client=THIEF)
-    await house.clean.change_password(await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app")
+    await house.clean.sign_in.by_password(ANN, PASSWORD, mode="session", client=THIEF)
+    await house.clean.recovery.change_password(
+        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+    )
     await house.reset_token()
     await house.posted()
     assert sorted(letters.written) == [(name, False) for name in ("new_device", "password_changed", "reset_password")]
@@ -1281,9 +1308,9 @@ async def test_p14_a_letter_that_was_not_sent_leaves_its_reason_in_the_log(
     """A letter after an answer that cannot be sent is a line in the log with the transport's reason; a mistake of our
     own has its place there, and no text that may quote an address.
     """
-    house.clean.mail = Undeliverable(error)
-    await house.clean.forget_password(ANN, client=HOME)
-    await asyncio.gather(*house.clean._posting)
+    house.clean.post.transport = Undeliverable(error)
+    await house.clean.recovery.forget_password(ANN, client=HOME)
+    await asyncio.gather(*house.clean.post._posting)
     (line,) = caplog.messages
     assert line.startswith(f"mail was not sent: {said}")
     assert ("test_account_verbs.py:" in line) is isinstance(error, AttributeError)

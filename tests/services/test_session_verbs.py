@@ -46,7 +46,7 @@ from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.refresh_tokens import RefreshToken, mint
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.log import COALESCE_ABOVE
-from dutchdoor.services import session_cache
+from dutchdoor.services import endings, session_cache
 from dutchdoor.services import sessions as authority_file
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Change, Discard, Remove, Swap
@@ -967,7 +967,7 @@ async def test_s29_one_call_ends_everything_of_every_account(
     and for one that starts now. It says how many sessions ended, its fence is that of the last, and a new proof is the
     way back in.
     """
-    monkeypatch.setattr(authority_file, "ENDED_AT_ONCE", 3)
+    monkeypatch.setattr(endings, "ENDED_AT_ONCE", 3)
     over = authority(make(kind, tmp_path), clock, alg=alg)
     await over.open()
     try:
@@ -1014,7 +1014,7 @@ async def test_s29_sign_ins_at_the_same_time_end_or_start_after(
     """Of sign-ins and refreshes that run while everything ends, what is alive afterwards was proved after its account
     was done.
     """
-    monkeypatch.setattr(authority_file, "ENDED_AT_ONCE", 2)
+    monkeypatch.setattr(endings, "ENDED_AT_ONCE", 2)
     names = [f"person-{n}" for n in range(6)]
     for name in names:
         await over.provide(name)

@@ -208,7 +208,7 @@ async def ends_hold(server: Server, rounds: int, connections: int = 8) -> int:
                 case "node":
                     await node.authority.end(held.session.id, client=HERE, actor="cli")
                 case "disable":
-                    await node.directory.disable(subject, client=HERE, actor="cli")
+                    await node.directory.admin.disable(subject, client=HERE, actor="cli")
             asked = [me(line, held) for line in lines[: connections // 2]]
             if mode == "hybrid":
                 asked += [refresh(line, held.refresh_token) for line in lines[connections // 2 :]]

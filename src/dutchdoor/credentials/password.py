@@ -34,6 +34,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_TYPED",
     "OWASP_2024",
+    "PASSWORD",
     "PROFILES",
     "RFC_9106_LOW_MEMORY",
     "PasswordHasher",
@@ -46,6 +47,9 @@ MAX_BYTES = 1_024
 
 MAX_TYPED = MAX_BYTES * 3 // 2
 """Characters in the longest spelling of the longest password: decomposed, two bytes become three characters at most."""
+
+PASSWORD = "password"
+"""The method of the credential that is a password."""
 
 MIN_PEPPER = 16
 SALT_BYTES = 16

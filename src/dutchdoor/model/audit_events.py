@@ -11,11 +11,12 @@ from typing import Literal
 
 from msgspec import Struct
 
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_ordered_id
 from dutchdoor.model.unicode_text import shown
 
-__all__ = ["AuditEvent", "EventName", "Outcome", "event"]
+__all__ = ["AuditEvent", "EventName", "Outcome", "account_event", "event"]
 
 EventName = Literal[
     "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported", "roles_changed",
@@ -75,3 +76,10 @@ def event(
         device=client.device,
         detail=shown(detail[:200]),
     )
+
+
+def account_event(
+    name: EventName, account: Account, client: Client, now: float, *, actor: str = "", detail: str = ""
+) -> AuditEvent:
+    """Describe what happened to an account, by its owner if there is no other `actor`."""
+    return event(name, now=now, client=client, subject=account.subject, actor=actor or account.subject, detail=detail)

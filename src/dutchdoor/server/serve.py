@@ -156,7 +156,7 @@ async def _prepare(settings: Settings) -> None:
         async with make_auth(settings) as auth:
             if settings.database.reveal().startswith("memory:"):
                 return  # what is offered here would be gone before anyone is served
-            secret = await auth.directory.offer_setup()
+            secret = await auth.directory.admin.offer_setup()
             if secret is not None:
                 _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
     except InvalidKey as exc:

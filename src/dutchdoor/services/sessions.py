@@ -1,17 +1,16 @@
-"""The authority: the side that starts, checks, refreshes and ends sign-ins.
+"""The authority: the side that starts, checks and refreshes sign-ins. `Verifier` is the other side, which only checks.
 
 Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything
-the decision asks for as one transaction, and answer. A commit that lost a race is decided again from what is there
-now, a few times at most; that happens in the verbs and nowhere below. Its keys, and the access tokens under them, are
-in `tokens.py`. `Verifier` is the other side, which only checks.
+the decision asks for as one transaction, and answer. A verb that lost a race is tried again from its first line
+(`retry`). An authority is made in three steps, a file each: `tokens` has its keys and access tokens, `endings` what
+revokes, and this file what starts and keeps sessions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,19 +19,16 @@ from dutchdoor.errors import (
     Conflict,
     InvalidToken,
     NotAuthenticated,
-    NotFound,
     SessionLimitReached,
     Superseded,
     Unavailable,
 )
-from dutchdoor.jose.claims import Claims
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account, bare_account
-from dutchdoor.model.audit_events import AuditEvent, EventName, event
+from dutchdoor.model.audit_events import AuditEvent, event
 from dutchdoor.model.http_client import Client
-from dutchdoor.model.ids import is_id
 from dutchdoor.model.master_key import MasterKeys
-from dutchdoor.model.policy import LONGEST_ACCESS, STANDARD, Mode, Policy
+from dutchdoor.model.policy import STANDARD, Mode, Policy
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.refresh_tokens import (
     Impossible,
@@ -49,13 +45,13 @@ from dutchdoor.model.refresh_tokens import (
 from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesced
-from dutchdoor.services.fencing import as_one
+from dutchdoor.revocation.log import Named
+from dutchdoor.services.endings import Endings, Leaving, by_owner
 from dutchdoor.services.retold import ENDED_AGAIN
-from dutchdoor.services.retry import ENDINGS, RACES, retried
+from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
-from dutchdoor.services.tokens import ClaimsHook, Issuer
-from dutchdoor.stores.base import Add, Change, Copies, End, EndAll, Expect, Log, Revoke, Revoked, Store, Swap
+from dutchdoor.services.tokens import ClaimsHook
+from dutchdoor.stores.base import Add, Change, Copies, Expect, Log, Revoked, Store, Swap
 
 __all__ = ["Authority", "ClaimsHook", "SignedIn"]
 
@@ -65,15 +61,6 @@ KEPT_FOR = 600.0
 LISTED = 500
 """Sessions of one account that are shown at once. Nobody has more but on purpose, and a list of all of them would keep
 everybody else waiting.
-"""
-
-
-ENDED_AT_ONCE = 100
-"""Accounts of which everything ends in one transaction: more would keep other writers waiting."""
-
-ENDED_ONE_BY_ONE = COALESCE_ABOVE
-"""Sessions that end with an entry and an event each. Anyone may have made thousands of his own account: as many changes
-in one transaction, and they keep every other writer waiting.
 """
 
 
@@ -97,16 +84,7 @@ class SignedIn(Struct, frozen=True, kw_only=True):
         return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
 
 
-class _Leaving(NamedTuple):
-    """A session that is about to end, why, and by whose hand if not the caller's."""
-
-    session: Session
-    account: Account
-    reason: str = "replaced"
-    actor: str = ""
-
-
-class Authority(Issuer):
+class Authority(Endings):
     """One node's authority over a store: an issuer that keeps sessions, too. Safe to use from one event loop; several
     nodes may share a store.
     """
@@ -177,18 +155,18 @@ class Authority(Issuer):
         account = await self.store.account(verified.subject)
         if account is None or not account.active or account.epoch != verified.epoch:
             raise NotAuthenticated("the account changed since the proof")
-        leaving = [_Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
+        leaving = [Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
         if inside is not None:
             found = await self._live(inside.id, now)
             if found is None:
                 raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
-            leaving.append(_Leaving(*found))
+            leaving.append(Leaving(*found))
         if mode != "jwt":
             leaving += await self._over_the_limit(account, leaving, now)
         changes: list[Change] = [Expect(account.subject, verified.epoch)]
         raised = account
-        for owner, of_his in _by_owner(leaving):
-            ends, after = await self._ending(owner, of_his, client, actor=account.subject, now=now)
+        for owner, theirs in by_owner(leaving):
+            ends, after = await self._ending(owner, theirs, client, actor=account.subject, now=now)
             changes += ends
             if owner.subject == account.subject:
                 raised = after
@@ -237,7 +215,7 @@ class Authority(Issuer):
         )
         return SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in), record
 
-    async def _over_the_limit(self, account: Account, leaving: Sequence[_Leaving], now: float) -> list[_Leaving]:
+    async def _over_the_limit(self, account: Account, leaving: Sequence[Leaving], now: float) -> list[Leaving]:
         """What must end for one more session of an account to start. Raises `SessionLimitReached`."""
         if self.policy.max_sessions is None:
             return []
@@ -250,7 +228,7 @@ class Authority(Issuer):
         over = sessions.to_end_for(live, self.policy)
         if over is None:
             raise SessionLimitReached(f"{len(live)} sessions are live")
-        return [_Leaving(session, account, "limit", "system") for session in over]
+        return [Leaving(session, account, "limit", "system") for session in over]
 
     def _in_turn(self, account: Account) -> list[Change]:
         # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one
@@ -474,7 +452,7 @@ class Authority(Issuer):
                 # where it cannot have is somebody to be called: a key has leaked.
                 await self.fencing.follow()
                 lost = max(session.rotated_at, session.sibling_at) < self.fencing.node.epochs_from / 1000
-                leaving = _Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
+                leaving = Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
                 changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
                 if not lost:
                     alarm = self._event("refresh_impossible", session, client, now, detail="newer than any issued")
@@ -487,7 +465,7 @@ class Authority(Issuer):
             raised = replace(account, epoch=account.epoch + 1)
             changes = [Swap(raised), *self.ending_all(raised, "theft", now)]
         else:
-            leaving = _Leaving(session, account, "theft")
+            leaving = Leaving(session, account, "theft")
             changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
         record = self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")
         await self.store.commit(*changes, Log(record))
@@ -496,7 +474,7 @@ class Authority(Issuer):
     async def on_theft(self, account: Account, client: Client) -> None:
         """Called after a theft was proven and its session ended: the directory tells the owner."""
 
-    # Ending
+    # Listing
 
     async def sessions(self, subject: str) -> list[Session]:
         """The live sessions of a subject, newest first; those among the latest `LISTED`."""
@@ -505,216 +483,6 @@ class Authority(Issuer):
             return []
         now = self.clock()
         return [s for s in await self.store.sessions_of(subject, limit=LISTED) if sessions.is_live(s, account, now)]
-
-    @retried(ENDINGS, "ending the session")
-    async def end(
-        self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
-    ) -> Revoked:
-        """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
-        head.
-
-        With `subject`, another's session is `NotFound`, exactly as one that never was.
-        """
-        found = await self.store.session(session_id) if is_id(session_id) else None
-        if found is None or (subject is not None and found[0].subject != subject):
-            raise NotFound("no such session")
-        session, account = found
-        if session.ended_at is not None:
-            return await self.fencing.nothing_left()
-        leaving = _Leaving(session, account, reason)
-        changes, _ = await self._ending(account, [leaving], client, actor=actor, now=self.clock())
-        done = await self.store.commit(*changes)
-        return replace(done, count=1)
-
-    async def end_all(
-        self,
-        subject: str,
-        *,
-        client: Client,
-        actor: str,
-        reason: str = "logout_all",
-        also: Callable[[Account], Awaitable[Sequence[Change]]] | None = None,
-        change: Callable[[Account], Account] | None = None,
-    ) -> Revoked:
-        """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
-        account in the same transaction (disabling it, say), and what `also` gives for the account happens in it. Raises
-        `NotFound`, and what `also` raises.
-        """
-        epoch: int | None = None
-
-        @retried(ENDINGS, "ending all sessions")
-        async def once() -> Revoked:
-            nonlocal epoch
-            account = await self.store.account(subject)
-            if account is None:
-                raise NotFound("no such account")
-            if epoch is None:
-                epoch = account.epoch
-            elif change is None and also is None and await self._is_over(subject, epoch):
-                return await self.fencing.nothing_left()
-            now = self.clock()
-            raised = replace(change(account) if change else account, epoch=account.epoch + 1)
-            name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
-            record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
-            more = [] if also is None else await also(account)
-            return await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *more, Log(record))
-
-        return await once()
-
-    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Revoked:
-        """End every session and every token of every account. The way back in is a new proof, for the caller too.
-
-        It goes from account to account, by their epochs: what started before the call ends, and so does what starts
-        while it runs, unless its account was done by then or was created meanwhile. A call that was cut off has ended
-        what it came to; called again, it ends the rest. The fence of the last covers all. Raises `Unavailable`.
-        """
-        done, after = await self.fencing.nothing_left(), ""
-        while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
-            now = self.clock()
-            changes: list[Change] = []
-            for account in page:
-                raised = replace(account, epoch=account.epoch + 1)
-                record = event(
-                    "session_ended", now=now, client=client, subject=account.subject, actor=actor, detail=reason
-                )
-                changes += [Swap(raised), *self.ending_all(raised, reason, now), Log(record)]
-            try:
-                found = [await self.store.commit(*changes)]
-            except Conflict:  # one of them changed meanwhile: each by itself, for as often as that takes
-                found = []
-                for account in page:
-                    with suppress(NotFound):
-                        found.append(await self.end_all(account.subject, client=client, actor=actor, reason=reason))
-            done = as_one([done, *found])
-            after = page[-1].subject
-        return done
-
-    async def _is_over(self, subject: str, epoch: int) -> bool:
-        """Tell whether somebody else has ended everything that a subject had at an epoch of his account. The epoch's
-        having risen does not say so: after a restore it has, and nothing was ended.
-        """
-        if await self.store.sessions_of(subject, limit=1):
-            return False
-        await self.fencing.follow()
-        return self.log.covers(Named(subject, epoch, None, "", "", ""))
-
-    @retried(ENDINGS, "ending the other sessions")
-    async def end_others(self, subject: str, keep: str, *, client: Client) -> Revoked:
-        """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
-        nothing.
-
-        Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
-        that is kept are stale then, and its next refresh brings one that is not.
-        """
-        now = self.clock()
-        account = await self.store.account(subject)
-        if account is None:
-            return await self.fencing.nothing_left()
-        found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
-        if len(found) > ENDED_ONE_BY_ONE + 1:
-            raised = replace(account, epoch=account.epoch + 1)
-            record = event(
-                "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
-            )
-            return await self.store.commit(
-                Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
-            )
-        others = [
-            _Leaving(s, account, "ended_by_owner") for s in found if s.id != keep and sessions.is_live(s, account, now)
-        ]
-        if not others:
-            return await self.fencing.nothing_left()
-        changes, _ = await self._ending(account, others, client, actor=subject, now=now)
-        done = await self.store.commit(*changes)
-        return replace(done, count=len(others))
-
-    async def end_named(self, claims: Claims, *, client: Client) -> Revoked:
-        """End what an access token names: its session, or itself if it is stateless. Idempotent.
-
-        A session whose row was deleted since is as ended as can be: that is success, and counts 0.
-        """
-        if claims.sid is None:
-            return await self.end_token(claims, client=client)
-        try:
-            return await self.end(claims.sid, client=client, actor=claims.sub)
-        except NotFound:
-            return await self.fencing.nothing_left()
-
-    @retried(ENDINGS, "ending the token")
-    async def end_token(self, claims: Claims, *, client: Client) -> Revoked:
-        """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
-        await self.fencing.follow()
-        if self.log.covering_token(claims) is not None:
-            return await self.fencing.nothing_left()
-        now = self.clock()
-        record = event(
-            "token_revoked",
-            now=now,
-            client=client,
-            subject=claims.sub,
-            actor=claims.sub,
-            client_id=claims.client_id,
-            detail=claims.jti,
-        )
-        # Not `exp`: what was passed on to a service has the same `jti` and another end.
-        entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
-        account = await self.store.account(claims.sub)
-        changes: list[Change] = [Revoke(entry)]
-        if account is not None:
-            changes, _ = await self._revoking(account, [entry], now)
-        done = await self.store.commit(*changes, Log(record))
-        return replace(done, count=1)
-
-    async def _ending(
-        self, account: Account, leaving: Sequence[_Leaving], client: Client, *, actor: str, now: float
-    ) -> tuple[list[Change], Account]:
-        """The one way sessions end: their rows, their entries in the log, their events. Nothing else may end one. Gives
-        the account as it is after.
-        """
-        entries = [
-            Revocation(
-                kind="session", id=each.session.id, expires_at=now + LONGEST_ACCESS, subject=each.session.subject
-            )
-            for each in leaving
-        ]
-        changes, raised = await self._revoking(account, entries, now)
-        for session, _, reason, who in leaving:
-            name: EventName = "logout" if reason == "logout" else "session_ended"
-            record = self._event(name, session, client, now, detail=reason, actor=who or actor)
-            changes += [End(session.id, reason, now), Log(record)]
-        return changes, raised
-
-    async def _revoking(
-        self, account: Account, entries: Sequence[Revocation], now: float
-    ) -> tuple[list[Change], Account]:
-        """Append entries of a subject's sessions or tokens; or, where many of his live already, one that covers them
-        all, for which his epoch rises: nobody fills every verifier's memory with his own log-outs.
-        """
-        live = await self.store.live_revocations(account.subject, now)
-        folded = [
-            coalesced(
-                entry,
-                subject=account.subject,
-                epoch=account.epoch,
-                live=live + number,
-                expires_at=now + LONGEST_ACCESS,
-            )
-            for number, entry in enumerate(entries)
-        ]
-        whole = next((entry for entry in folded if entry.kind == "subject"), None)
-        if whole is None:
-            return [Revoke(entry) for entry in folded], account
-        raised = replace(account, epoch=whole.min_epoch)
-        return [Swap(raised), Revoke(whole)], raised
-
-    def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
-        """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
-        return [EndAll(raised.subject, reason, now, keep), *self.staling(raised, now)]
-
-    def staling(self, raised: Account, now: float) -> list[Change]:
-        """What makes every token of a subject stale while its sessions live on: after a change of roles."""
-        entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
-        return [Revoke(entry)]
 
     async def renew(
         self,
@@ -782,39 +550,3 @@ class Authority(Issuer):
         """Delete what can concern nobody any more; give the number of rows. Any process may do it, at any time."""
         now = self.clock()
         return await self.store.purge(before=now - KEPT_FOR, events_before=now - self.policy.max_audit_for)
-
-    # Events
-
-    def _event(
-        self,
-        name: EventName,
-        session: Session,
-        client: Client,
-        now: float,
-        *,
-        detail: str = "",
-        actor: str = "",
-        outcome: Literal["ok", "refused"] = "ok",
-    ) -> AuditEvent:
-        return event(
-            name,
-            now=now,
-            client=client,
-            subject=session.subject,
-            actor=actor or session.subject,
-            session_id=session.id,
-            client_id=session.client_id,
-            detail=detail,
-            outcome=outcome,
-        )
-
-
-def _by_owner(leaving: Sequence[_Leaving]) -> list[tuple[Account, list[_Leaving]]]:
-    """Sessions by whose they are, with the account as it was read last. A browser that signs in may have been another
-    person's.
-    """
-    owners: dict[str, tuple[Account, list[_Leaving]]] = {}
-    for each in leaving:
-        _, of_his = owners.get(each.account.subject, (each.account, []))
-        owners[each.account.subject] = each.account, [*of_his, each]
-    return list(owners.values())

@@ -140,7 +140,7 @@ async def list_accounts(call: Call) -> Response:
 
 async def create_account(call: Call) -> Response:
     draft: AccountDraft = call.body
-    account = await call.directory.create(
+    account = await call.directory.admin.create(
         draft.email, name=draft.name, roles=draft.roles, client=call.observed(), actor=_actor(call)
     )
     return json_response(201, UserView(user_view(account)))
@@ -168,19 +168,19 @@ def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
 
 async def disable(call: Call) -> Response:
     _check_not_oneself(call)
-    done = await call.directory.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
+    done = await call.directory.admin.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
     return await fence(call, done)
 
 
 async def enable(call: Call) -> Response:
-    account = await call.directory.enable(call.params["subject"], client=call.observed(), actor=_actor(call))
+    account = await call.directory.admin.enable(call.params["subject"], client=call.observed(), actor=_actor(call))
     return json_response(200, UserView(user_view(account)))
 
 
 async def set_roles(call: Call) -> Response:
     wanted: Roles = call.body
     _check_not_oneself(call, wanted.roles)
-    account, done = await call.directory.set_roles(
+    account, done = await call.directory.admin.set_roles(
         call.params["subject"], wanted.roles, client=call.observed(), actor=_actor(call)
     )
     return await fence_of_user(call, done, account)
@@ -190,7 +190,7 @@ async def force_reset(call: Call) -> Response:
     account = await call.authority.store.account(call.params["subject"])
     if account is None:
         raise NotFound("no such account")
-    await call.directory.send_reset(account, client=call.observed(), actor=_actor(call))
+    await call.directory.recovery.send_reset(account, client=call.observed(), actor=_actor(call))
     return json_response(202, Accepted())
 
 

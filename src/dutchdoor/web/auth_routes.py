@@ -54,7 +54,7 @@ async def register(call: Call) -> Response:
     body: Registration = call.body
     # One secret for a browser: it registers again when the mail is late, and either link has to know it.
     browser = (call.cookies.registrant(call.request.cookie()) or new_id()) if call.from_browser else ""
-    account = await call.directory.register(
+    account = await call.directory.registration.register(
         body.email, body.password, body.name, client=call.observed(), browser=browser
     )
     if account is None:
@@ -73,7 +73,7 @@ async def login(call: Call) -> Response:
         raise InvalidInput(f"The mode {mode!r} is not offered here. Offered: {offered}.", field="mode")
     transport = _transport(call, mode, body.transport)
     client_id = await _client_for(call, "" if body.client_id is UNSET else body.client_id)
-    signed_in, mark = await call.directory.sign_in(
+    signed_in, mark = await call.directory.sign_in.by_password(
         body.email,
         body.password,
         mode=mode,
@@ -346,7 +346,7 @@ async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
     await _check_client(call, call.required.principal.client_id)
     account, session = await call.holding()
-    signed_in, mark = await call.directory.change_password(
+    signed_in, mark = await call.directory.recovery.change_password(
         account,
         session,
         body.current_password,
@@ -364,7 +364,7 @@ async def reauthenticate(call: Call) -> Response:
     body: Reauthentication = call.body
     await _check_client(call, call.required.principal.client_id)
     account, session = await call.holding()
-    signed_in = await call.directory.reauthenticate(
+    signed_in = await call.directory.sign_in.reauthenticate(
         account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
     )
     return _signed_in(call, signed_in, _answer_transport(call, signed_in), [])
@@ -383,14 +383,14 @@ def _answer_transport(call: Call, signed_in: SignedIn) -> Transport:
 async def forgot(call: Call) -> Response:
     body: Forgotten = call.body
     marks = call.cookies.mark(call.request.cookie())
-    await call.directory.forget_password(body.email, client=call.observed(), marks=marks)
+    await call.directory.recovery.forget_password(body.email, client=call.observed(), marks=marks)
     return json_response(202, Accepted())
 
 
 async def reset(call: Call) -> Response:
     body: Reset = call.body
     marks = call.cookies.mark(call.request.cookie())
-    account, mark, done = await call.directory.reset_password(
+    account, mark, done = await call.directory.recovery.reset_password(
         body.token, body.new_password, client=call.observed(), marks=marks
     )
     # Whatever sent it: the log-in that follows must not be refused for what others at its address did.
@@ -401,10 +401,10 @@ async def verify_email(call: Call) -> Response:
     body: Verification = call.body
     if body.password is UNSET:
         browser = call.cookies.registrant(call.request.cookie())
-        account = await call.directory.verify_email(body.token, client=call.observed(), browser=browser)
+        account = await call.directory.recovery.verify_email(body.token, client=call.observed(), browser=browser)
         return await fence_of_user(call, await call.authority.fencing.nothing_left(), account)
     marks = call.cookies.mark(call.request.cookie())
-    account, mark, done = await call.directory.reset_password(
+    account, mark, done = await call.directory.recovery.reset_password(
         body.token, body.password, client=call.observed(), marks=marks, purpose="verify_email"
     )
     headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
@@ -413,7 +413,9 @@ async def verify_email(call: Call) -> Response:
 
 async def setup(call: Call) -> Response:
     body: FirstAdmin = call.body
-    account = await call.directory.set_up(body.token, body.email, body.password, body.name, client=call.observed())
+    account = await call.directory.admin.set_up(
+        body.token, body.email, body.password, body.name, client=call.observed()
+    )
     return json_response(201, UserView(user_view(account)))
 
 

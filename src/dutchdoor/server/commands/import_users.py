@@ -22,7 +22,7 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.server.options import NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
 from dutchdoor.server.user_import import Incoming, Refused, read_lines, refused
-from dutchdoor.services.accounts import check_roles
+from dutchdoor.services.administration import check_roles
 
 __all__ = ["import_users"]
 
@@ -170,7 +170,7 @@ async def _judge(auth: Auth, each: Incoming, seen: set[str], *, verified: bool) 
     if key in seen:
         return "the address stands in an earlier line as well"
     seen.add(key)
-    if not await auth.directory.is_taken(key):
+    if not await auth.directory.admin.is_taken(key):
         return None
     there = await auth.store.account_by_email(key)
     if (verified or each.verified) and there is not None and there.email_verified_at is None:
@@ -192,7 +192,7 @@ def _is_hash(text: str) -> bool:
 
 async def _adopt(auth: Auth, each: Incoming, *, verified: bool) -> str | None:
     try:
-        await auth.directory.adopt(
+        await auth.directory.admin.adopt(
             each.email,
             each.password_hash,
             name=each.name,

@@ -74,7 +74,9 @@ def create(
     password = None if mail_link else _password(from_stdin=password_stdin)
 
     async def work(auth: Auth) -> Account:
-        return await auth.directory.create(email, name=name, roles=roles, password=password, client=NOBODY, actor=ACTOR)
+        return await auth.directory.admin.create(
+            email, name=name, roles=roles, password=password, client=NOBODY, actor=ACTOR
+        )
 
     made = with_auth(settings, work, make=True)
     if as_json:
@@ -174,7 +176,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[Account, int, Fence]:
         account = await find_account(auth, user)
-        done = await auth.directory.disable(account.subject, client=NOBODY, actor=ACTOR)
+        done = await auth.directory.admin.disable(account.subject, client=NOBODY, actor=ACTOR)
         return account, done.count, await wait_for(auth, done, no_wait=no_wait)
 
     account, count, fenced = with_auth(settings_from(options), work)
@@ -202,7 +204,7 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        return await auth.directory.enable(account.subject, client=NOBODY, actor=ACTOR)
+        return await auth.directory.admin.enable(account.subject, client=NOBODY, actor=ACTOR)
 
     account = with_auth(settings_from(options), work)
     if as_json:
@@ -227,7 +229,7 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
 
     async def work(auth: Auth) -> tuple[Account, Fence]:
         account = await find_account(auth, user)
-        changed, done = await auth.directory.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
+        changed, done = await auth.directory.admin.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
         return changed, await wait_for(auth, done, no_wait=no_wait)
 
     account, fenced = with_auth(settings_from(options), work)
@@ -252,7 +254,7 @@ def reset(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        await auth.directory.send_reset(account, client=NOBODY, actor=ACTOR)
+        await auth.directory.recovery.send_reset(account, client=NOBODY, actor=ACTOR)
         return account
 
     account = with_auth(settings_from(options), work)

@@ -1,0 +1,243 @@
+"""Administration: what administrators and commands do to accounts, and how the first administrator comes to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from dutchdoor.credentials.legacy import imported
+from dutchdoor.errors import InvalidInput, InvalidToken, LastAdministrator, NotFound, RegistrationClosed
+from dutchdoor.model import one_time_tokens
+from dutchdoor.model.accounts import Account, with_roles
+from dutchdoor.model.audit_events import EventName, account_event, event
+from dutchdoor.model.email_address import canonical
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.one_time_tokens import OneTimeSecret
+from dutchdoor.services.one_time import OneTimeTokens, tokens_of
+from dutchdoor.services.passwords import Passwords
+from dutchdoor.services.post import Post
+from dutchdoor.services.registration import Registration
+from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Add, Change, ExpectRole, Log, Revoked, Swap, Take
+
+__all__ = ["ADMIN", "Administration", "check_roles"]
+
+ADMIN = "admin"
+"""The role of administrators."""
+
+
+class Administration:
+    """Administers the accounts of one authority."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        registration: Registration,
+        post: Post,
+        one_time: OneTimeTokens,
+        passwords: Passwords,
+    ) -> None:
+        self.authority, self.store, self.policy, self.clock = (
+            authority,
+            authority.store,
+            authority.policy,
+            authority.clock,
+        )
+        self.registration, self.post, self.one_time, self.passwords = registration, post, one_time, passwords
+
+    async def create(
+        self,
+        email: str,
+        *,
+        client: Client,
+        actor: str,
+        name: str = "",
+        roles: tuple[str, ...] = (),
+        password: str | None = None,
+    ) -> Account:
+        """Create an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
+        (by a command on the server's own machine; never over the network).
+
+        Raises `Taken`, `InvalidInput`, `WeakPassword`, and `RegistrationClosed` for anyone but a command.
+        """
+        if self.policy.registration == "closed" and actor != "cli":
+            raise RegistrationClosed(
+                "accounts are made by command", message="Accounts are made by `dutchdoor user create` alone."
+            )
+        key = canonical(email)
+        encoded = None
+        if password is not None:
+            encoded = await self.passwords.encoded(password, key, name)
+        account = await self.registration.add(
+            email, name, encoded, client=client, roles=check_roles(roles), verified=True, actor=actor
+        )
+        if encoded is None and account.address:
+            # Not counted: one for an account that is new, and a stranger must not be able to use up what it takes.
+            lives_for = self.policy.unverified_for
+            secret = await self.one_time.issue(
+                "reset_password", account, lives_for, client, "password_reset_requested", actor
+            )
+            await self.post.send(
+                self.post.letters.invitation, account.address, token=secret.text(), valid_for=lives_for
+            )
+        return account
+
+    async def adopt(
+        self,
+        email: str,
+        encoded: str | None,
+        *,
+        name: str = "",
+        roles: tuple[str, ...] = (),
+        verified: bool = False,
+        disabled: bool = False,
+        client: Client,
+    ) -> Account:
+        """Import an account with the password hash it had elsewhere; it is upgraded at its first log-in.
+
+        Raises `Taken`, and `InvalidInput` for a hash of a kind we refuse (plain MD5, SHA-1) or do not know.
+        """
+        encoded = None if encoded is None else imported(encoded)
+        return await self.registration.add(
+            email,
+            name,
+            encoded,
+            client=client,
+            roles=check_roles(roles),
+            verified=verified,
+            disabled=disabled,
+            actor="cli",
+            how="account_imported",
+        )
+
+    async def is_taken(self, email: str) -> bool:
+        """Tell whether an address has an account that `create` and `adopt` do not displace. Raises `InvalidInput`."""
+        found = await self.store.account_by_email(canonical(email))
+        return found is not None and not await self.registration.is_registration(found)
+
+    async def disable(self, subject: str, *, client: Client, actor: str) -> Revoked:
+        """Disable an account: it cannot sign in, and all its sessions and tokens are revoked. Raises `NotFound`."""
+
+        async def also(account: Account) -> list[Change]:
+            record = event("account_disabled", now=self.clock(), client=client, subject=subject, actor=actor)
+            return [Log(record), *await self._keeping_an_administrator(account, without=True)]
+
+        return await self.authority.end_all(
+            subject,
+            client=client,
+            actor=actor,
+            reason="disabled",
+            change=lambda account: replace(account, status="disabled"),
+            also=also,
+        )
+
+    async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
+        """Let an account sign in again; nothing that was revoked comes back. Raises `NotFound`."""
+        changed, _ = await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
+        return changed
+
+    async def set_roles(
+        self, subject: str, roles: Sequence[str], *, client: Client, actor: str
+    ) -> tuple[Account, Revoked]:
+        """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
+        tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
+        `InvalidInput`.
+        """
+        wanted = check_roles(roles)
+        changed, done = await self._alter(
+            subject,
+            lambda a: with_roles(a, wanted),
+            "roles_changed",
+            client,
+            actor,
+            detail=" ".join(wanted),
+            stale=True,
+        )
+        return changed, done
+
+    @retried(RACES, "changing the account")
+    async def _alter(
+        self,
+        subject: str,
+        change: Callable[[Account], Account],
+        name: EventName,
+        client: Client,
+        actor: str,
+        *,
+        detail: str = "",
+        stale: bool = False,
+    ) -> tuple[Account, Revoked]:
+        account = await self.store.account(subject)
+        if account is None:
+            raise NotFound("no such account")
+        now = self.clock()
+        changed = change(account)
+        changes: list[Change] = [
+            Swap(changed),
+            Log(account_event(name, account, client, now, actor=actor, detail=detail)),
+        ]
+        if stale:
+            changes += self.authority.staling(changed, now)
+        changes += await self._keeping_an_administrator(account, without=not _administers(changed))
+        if _administers(changed):
+            changes.append(tokens_of("", "setup"))
+        done = await self.store.commit(*changes)
+        return changed, done
+
+    async def _keeping_an_administrator(self, account: Account, *, without: bool) -> list[Change]:
+        """What fails in the transaction that takes the last administrator away. Raises `LastAdministrator`."""
+        if not (without and _administers(account)):
+            return []
+        others = await self.store.accounts_with_role(ADMIN, limit=2)
+        if all(other.subject == account.subject for other in others):
+            raise LastAdministrator(f"{account.subject} is the last administrator")
+        return [ExpectRole(ADMIN)]  # the others may be taken away at this moment, too
+
+    async def offer_setup(self) -> OneTimeSecret | None:
+        """Create a one-time token for the first administrator, if there is none. Each node that starts creates one, and
+        prints it: those from before are valid until they expire, or there is an administrator.
+        """
+        if await self.store.accounts_with_role(ADMIN, limit=1):
+            return None
+        token, secret = one_time_tokens.issue(
+            "setup", subject="", email="", now=self.clock(), lives_for=self.policy.setup_for
+        )
+        await self.store.commit(Add(token))
+        return secret
+
+    async def set_up(self, token: str, email: str, password: str, name: str, *, client: Client) -> Account:
+        """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`,
+        `RateLimited`.
+        """
+        stored = await self.one_time.redeem(token, "setup", client)
+        if await self.store.accounts_with_role(ADMIN, limit=1):
+            raise InvalidToken("there is an administrator already")
+        key = canonical(email)
+        encoded = await self.passwords.encoded(password, key, name)
+        return await self.registration.add(
+            email, name, encoded, client=client, roles=(ADMIN,), verified=True,
+            # The other links too: of two people with two links, the second one finds theirs gone.
+            also=[Take(stored), tokens_of("", "setup")],
+        )  # fmt: skip
+
+
+def _administers(account: Account) -> bool:
+    return account.active and ADMIN in account.roles
+
+
+_ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def check_roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Return roles in order, each once. Raises `InvalidInput` for a role that is no plain word: they are written into
+    tokens and headers, with spaces between them.
+    """
+    for role in roles:
+        if not _ROLE.fullmatch(role):
+            raise InvalidInput("A role is 1 to 64 letters, digits, or - _ . :", field="roles")
+    if len(set(roles)) > 32:  # noqa: PLR2004 - they ride in every token
+        raise InvalidInput("An account has at most 32 roles.", field="roles")
+    return tuple(sorted(set(roles)))

@@ -1,0 +1,242 @@
+"""Recovery: what an owner does to get in again or to keep others out, by another password or a mailed link."""
+
+from __future__ import annotations
+
+import asyncio
+from hmac import compare_digest
+from typing import Literal
+
+from msgspec.structs import replace
+
+from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.errors import AnotherBrowser, Conflict, NotAuthenticated, NotFound, WrongCredentials
+from dutchdoor.model import one_time_tokens
+from dutchdoor.model.accounts import Account, Credential, renewed
+from dutchdoor.model.audit_events import account_event, event
+from dutchdoor.model.email_address import canonical, without_tag
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
+from dutchdoor.model.sessions import Session
+from dutchdoor.services.attempts import Attempts
+from dutchdoor.services.one_time import OneTimeTokens, tokens_of
+from dutchdoor.services.passwords import Passwords
+from dutchdoor.services.post import Post
+from dutchdoor.services.registration import REGISTRATION, proof_of
+from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
+
+__all__ = ["Recovery"]
+
+
+class Recovery:
+    """Changes and resets passwords and verifies addresses over one authority."""
+
+    def __init__(
+        self, authority: Authority, attempts: Attempts, post: Post, one_time: OneTimeTokens, passwords: Passwords
+    ) -> None:
+        self.authority, self.store, self.policy, self.clock = (
+            authority,
+            authority.store,
+            authority.policy,
+            authority.clock,
+        )
+        self.attempts, self.post, self.one_time, self.passwords = attempts, post, one_time, passwords
+
+    async def change_password(
+        self,
+        account: Account,
+        session: Session | None,
+        current: str,
+        new: str,
+        *,
+        client: Client,
+        client_id: str,
+        marks: str = "",
+    ) -> tuple[SignedIn, str]:
+        """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this
+        one. Gives them, and the browser's mark: those of the password before are void.
+
+        Raises:
+            WrongCredentials: the current password is not right.
+            WeakPassword, InvalidInput: the new one is not acceptable.
+            RateLimited: too many guesses at the current one.
+        """
+        await self.attempts.take(self.attempts.inside(account, session))
+
+        @retried(RACES, "changing the password")
+        async def once() -> tuple[SignedIn, str]:
+            nonlocal account, session
+            credential = await self.store.get(Credential, account.subject, PASSWORD, "")
+            if credential is None:
+                await self.passwords.hasher.verify_nothing(current)
+                raise WrongCredentials("the account has no password")
+            if not await self.passwords.hasher.verify(current, credential.proof):
+                await self.attempts.refuse(account, client, "wrong current password")
+                raise WrongCredentials("wrong current password")
+            proof = await self.passwords.encoded(new, account.email or "", account.name, field="new_password")
+            now = self.clock()
+            fresh = renewed(credential, proof, now)
+            raised = replace(account, epoch=account.epoch + 1)
+            changes: list[Change] = [
+                Swap(fresh),
+                Swap(raised),
+                *self.authority.ending_all(raised, "password_changed", now, session.id if session else None),
+                tokens_of(account.subject, "reset_password"),
+                self.attempts.forgiving(account),
+                Log(account_event("password_changed", account, client, now)),
+            ]
+            try:
+                signed_in = await self.authority.renew(
+                    session, account, raised=raised, client_id=client_id, changes=changes, amr=("pwd",), now=now
+                )
+            except Conflict:
+                found = await self.store.session(session.id) if session else None
+                if session and (found is None or found[0].ended_at is not None):
+                    raise NotAuthenticated("the session ended meanwhile") from None
+                session = found[0] if found else None
+                again = await self.store.account(account.subject)
+                if again is None or not again.active:
+                    raise NotAuthenticated("the account ended meanwhile") from None
+                account = again
+                raise
+            self.post.notify(self.post.letters.password_changed, account, client, now)
+            return signed_in, self.attempts.marked(
+                marks, self.attempts.digest(account.email or ""), "", fresh.created_at, now
+            )
+
+        return await once()
+
+    async def forget_password(self, email: str, *, client: Client, marks: str = "") -> None:
+        """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
+
+        A browser that the account signed in from before is not counted by its address: others there may have used the
+        address's bucket up. Raises `InvalidInput` for what is no address, `RateLimited` for too many.
+        """
+        key = canonical(email)
+        digest = self.attempts.digest(key)
+        known = self.attempts.find_mark(marks, digest, self.clock()) is not None
+        address = () if known else by_address(self.attempts.limits.reset_by_address, client.networks)
+        await self.attempts.take([*address, self._mailbox(key)])
+        self.post.later(self._forget_quietly(key, client))
+
+    async def _forget_quietly(self, key: str, client: Client) -> None:
+        account = await self.store.account_by_email(key)
+        shared = without_tag(key)
+        if shared != key and (account is None or account.email_verified_at is None):
+            # A stranger can register any number of tags of one mailbox, each of which has a bucket.
+            await self.attempts.take([self._mailbox(shared)])
+        if account is not None and account.active and account.address:
+            await self._send_reset(account, account.address, client, "")
+            return
+        # The same work for an address without an account, for what it takes shows in what others wait for meanwhile: a
+        # token that is of no account, and a letter that is not sent.
+        now = self.clock()
+        token, secret = one_time_tokens.issue("reset_password", subject="", email="", now=now, lives_for=0.0)
+        record = event("password_reset_requested", now=now, client=client, outcome="refused", detail="no such account")
+        await self.store.commit(tokens_of("", "reset_password"), Add(token), Log(record))
+        await asyncio.to_thread(
+            self.post.letters.reset_password, key, token=secret.text(), valid_for=self.policy.reset_for
+        )
+
+    async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
+        """Mail a reset link; links mailed before are dead. The mailbox alone ever sees it. Raises `NotFound`,
+        `RateLimited`: the latest link is younger than ten minutes.
+        """
+        if not account.address or not account.email:
+            raise NotFound("the account has no address")
+        await self.attempts.take([self._mailbox(account.email)])
+        await self._send_reset(account, account.address, client, actor)
+
+    async def _send_reset(self, account: Account, address: str, client: Client, actor: str) -> None:
+        secret = await self.one_time.issue(
+            "reset_password", account, self.policy.reset_for, client, "password_reset_requested", actor
+        )
+        await self.post.send(
+            self.post.letters.reset_password, address, token=secret.text(), valid_for=self.policy.reset_for
+        )
+
+    def _mailbox(self, key: str) -> Bucket:
+        return bucket_of(self.attempts.limits.reset_by_mailbox, self.attempts.digest(key))
+
+    @retried(RACES, "resetting the password")
+    async def reset_password(
+        self,
+        token: str,
+        new: str,
+        *,
+        client: Client,
+        marks: str = "",
+        purpose: Literal["reset_password", "verify_email"] = "reset_password",
+    ) -> tuple[Account, str, Revoked]:
+        """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
+
+        Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
+        and an attacker who keeps the account's bucket for strangers empty must not keep its owner out of it now.
+
+        Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
+        """
+        resetting = purpose == "reset_password"
+        stored = await self.one_time.redeem(token, purpose, client)
+        account = await self.one_time.owner_of(stored)
+        field = "new_password" if resetting else "password"
+        proof = await self.passwords.hasher.hash(
+            await self.passwords.accepted(new, account.email or "", account.name, field=field)
+        )
+        now = self.clock()
+        credential = await self.store.get(Credential, account.subject, PASSWORD, "")
+        raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
+        fresh = (
+            renewed(credential, proof, now)
+            if credential
+            else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
+        )
+        done = await self.store.commit(
+            Take(stored),
+            Swap(fresh) if credential else Add(fresh),
+            Swap(raised),
+            *self.authority.ending_all(raised, "password_reset", now),
+            tokens_of(account.subject, "reset_password"),
+            *self._verifying(account),
+            self.attempts.forgiving(account),
+            Log(account_event("password_reset" if resetting else "email_verified", account, client, now)),
+        )
+        if resetting:
+            self.post.notify(self.post.letters.password_changed, raised, client, now)
+        return (
+            raised,
+            self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", fresh.created_at, now),
+            done,
+        )
+
+    @retried(RACES, "verifying the address")
+    async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:
+        """Take a mailed token as proof that the account's owner reads its address, in the browser that registered.
+
+        Anywhere else the token says who reads the mailbox, and nothing about who chose the password: a stranger may
+        have registered the address. `reset_password` with this purpose sets one, and revokes all that began before.
+
+        Raises `InvalidToken`, `AnotherBrowser`, `RateLimited`.
+        """
+        stored = await self.one_time.redeem(token, "verify_email", client)
+        now = self.clock()
+        account = await self.one_time.owner_of(stored)
+        registration = await self.store.get(Credential, account.subject, REGISTRATION, "")
+        if registration is None or not browser or not compare_digest(registration.proof, proof_of(browser)):
+            await self.one_time.redeem(token, "verify_email", client)  # used in this moment, it opens nothing anywhere
+            raise AnotherBrowser("the link was opened in another browser than the one that registered")
+        verified = replace(account, email_verified_at=now)
+        await self.store.commit(
+            Take(stored),
+            Swap(verified),
+            *self._verifying(account),
+            Log(account_event("email_verified", account, client, now)),
+        )
+        self.authority.forget_remembered()  # no entry of the log tells of this
+        return verified
+
+    @staticmethod
+    def _verifying(account: Account) -> list[Change]:
+        """What ends with an address that is proved: its registration, and the other links."""
+        registration = Credential(subject=account.subject, method=REGISTRATION, handle="", proof="", created_at=0.0)
+        return [Remove(registration), tokens_of(account.subject, "verify_email")]
