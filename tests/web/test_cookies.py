@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http.cookies import CookieError, SimpleCookie
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,23 +116,6 @@ def test_s12_a_nameless_cookie_that_spells_ours_is_refused(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        f"$Version=1; {S}={GOOD}",
-        f'$Version=1; a="; {S}={GOOD}; b="',
-        f"{S}={GOOD}; $Path=/",
-        f"{S}={GOOD}; $Domain=example.com",
-        f"{S}={GOOD}; $version=1",
-        f" $Version=1; {S}={GOOD}",
-    ],
-)
-def test_s12_rfc_2109_is_refused(line: str) -> None:
-    """`$Version` switches some parsers to reading quotes across semicolons (the cookie sandwich)."""
-    with pytest.raises(AmbiguousCookie):
-        read(line)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
         f" {S}={GOOD}",
         f"a=1;  {S}={GOOD}",
         f"a=1;\t{S}={GOOD}",
@@ -143,7 +124,6 @@ def test_s12_rfc_2109_is_refused(line: str) -> None:
         f"{S}={GOOD} ",
         f"{S}={GOOD} ; a=1",
         f"a=1; {S}\t={GOOD}",
-        f"a=1;\xa0{S}={GOOD}",
     ],
 )
 def test_s12_white_space_around_ours_is_refused(line: str) -> None:
@@ -153,21 +133,23 @@ def test_s12_white_space_around_ours_is_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
+    "other",
     [
-        f'{S}="{GOOD}"',
-        f'{S}="{GOOD}',
-        f'a="{S}={GOOD}"',
-        f'a="b, {S}={GOOD}"',
-        f'a="b" {S}=evil; {S}={GOOD}',
-        f"{S}={GOOD}; a=b {S}=evil",
-        f"{S}={GOOD}; a=b,{S} =evil",
+        *("$Version=1", '$Version="1"', "$version=1", "$Path=/", "$Domain=example.com", "$Port"),
+        *(f"x=a {S}=evil", f"x=a,{S}=evil", f"x=a, {S} =evil", f'x="{S}=evil"', f'x="a, {S}=evil"', f"x='{S}=evil"),
+        *(f'x="b" {S}=evil', f"x\x00{S}=evil", f"x={S}=evil", f"a {S}=evil", f"\xa0{S}=evil", f'"{S}=evil'),
+        *(f"\xe2\x80\x80{S}=evil", f"x=\t{S}=evil", f"x=a\x85{S}=evil"),
     ],
 )
-def test_s12_a_value_in_which_some_parser_finds_ours_is_refused(line: str) -> None:
-    """Quotes around our value, and our name in another's value, behind what some parser takes for its end."""
-    with pytest.raises(AmbiguousCookie):
-        read(line)
+def test_s12_what_a_sibling_domain_can_set_is_another_cookie(other: str) -> None:
+    """A cookie that browsers let every sibling domain set neither becomes ours nor brings ours into doubt: a name of
+    RFC 2109, and our name inside another cookie's name or value.
+    """
+    for line in (f"{other}; {S}={GOOD}", f"{S}={GOOD}; {other}", f"$Version=1; {other}; {S}={GOOD}; $Path=/"):
+        assert read(line) == Presented(GOOD, None)
+    assert read(other) == Presented(None, None)
+    sandwich = f'$Version=1; a="; {S}={GOOD}; b="'
+    assert read(sandwich) == Presented(GOOD, None)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +168,13 @@ def test_s12_a_value_in_which_some_parser_finds_ours_is_refused(line: str) -> No
         f"{S}=a\rb",
         f"{S}=\xe4",
         f"{S}={'a' * 513}",
-        f"a=1, {S}={GOOD}",
-        f"a=1,{S}={GOOD}",
         f"{S}={GOOD}, {S}={GOOD}",
-        f"a\x00{S}={GOOD}",
+        f'{S}="{GOOD}"',
+        f'{S}="{GOOD}',
     ],
 )
 def test_s12_what_we_never_set_is_refused(line: str) -> None:
-    """Control characters, commas, escapes, emptiness and length: our cookies hold none of it."""
+    """Control characters, commas, quotes, escapes, emptiness and length: our cookies hold none of it."""
     with pytest.raises(AmbiguousCookie):
         read(line)
 
@@ -273,7 +254,7 @@ lines = st.lists(pieces, max_size=16).map("".join).map(lambda s: s.encode("latin
 
 @given(lines)
 def test_s12_any_line_gives_a_cookie_or_our_refusal(line: bytes) -> None:
-    """Whatever is sent: no exception but ours, and a value only where strict and lenient readings agree."""
+    """Whatever is sent: no exception but ours, and a value only where strict and lenient readings of RFC 6265 agree."""
     presented = SECURE.present(line)
     if presented.doubt is not None:
         return
@@ -289,12 +270,6 @@ def test_s12_any_line_gives_a_cookie_or_our_refusal(line: bytes) -> None:
         if p.partition("=")[0].strip(" \t").lower() == S.lower()
     ]
     assert (len(exact), lenient) == (1, [found])
-    try:
-        theirs = SimpleCookie(text)
-    except CookieError:
-        return
-    if S in theirs:
-        assert theirs[S].value == found
 
 
 @given(lines)

@@ -158,13 +158,13 @@ def test_s17_the_token_is_of_its_own_kind() -> None:
 
     plain = base64.urlsafe_b64encode(hmac.digest(KEY, b"a", "sha256")).rstrip(b"=").decode()
     with pytest.raises(CsrfRefused):
-        check_csrf(KEY, "a", plain)
+        check_csrf(KEY, plain, "a")
 
 
 def test_s17_the_right_token_passes_and_no_other() -> None:
     """Missing, empty, cut, lengthened, in other case, of another session, or no text at all: refused as csrf_token."""
     right = csrf_token(KEY, "session-a")
-    check_csrf(KEY, "session-a", right)
+    check_csrf(KEY, right, "session-a")
     wrong = [
         None,
         "",
@@ -181,7 +181,7 @@ def test_s17_the_right_token_passes_and_no_other() -> None:
     ]
     for presented in wrong:
         with pytest.raises(CsrfRefused) as refused:
-            check_csrf(KEY, "session-a", presented)
+            check_csrf(KEY, presented, "session-a")
         assert refused.value.code == "csrf_token"
 
 
@@ -189,7 +189,7 @@ def test_s17_the_right_token_passes_and_no_other() -> None:
 def test_s17_any_text_is_refused_as_a_token(text: str) -> None:
     """No text makes the check fail in another way than its own."""
     with pytest.raises(CsrfRefused):
-        check_csrf(KEY, "session-a", text)
+        check_csrf(KEY, text, "session-a")
 
 
 def test_s17_a_short_key_is_a_mistake() -> None:

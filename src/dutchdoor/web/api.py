@@ -219,9 +219,9 @@ class Call:
     def csrf_token(self, session_id: str) -> str:
         return origins.csrf_token(self.api.site.csrf_key, session_id)
 
-    def check_csrf(self, session_id: str) -> None:
-        """Raises `CsrfRefused` unless the page that sent this knows the session's token."""
-        origins.check_csrf(self.api.site.csrf_key, session_id, self.request.header(b"x-csrf-token"))
+    def check_csrf(self, *session_ids: str) -> None:
+        """Raises `CsrfRefused` unless the page that sent this knows the token of one of these sessions."""
+        origins.check_csrf(self.api.site.csrf_key, self.request.header(b"x-csrf-token"), *session_ids)
 
     def judge(self, method: str, *, by_cookie: bool, handshake: bool) -> None:
         """Judge a request to the application behind or around this API as its own would be. Raises `CrossSite`."""

@@ -14,6 +14,7 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.fencing import as_one
 from dutchdoor.services.session_cache import GENERATION
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Revoked
@@ -21,7 +22,7 @@ from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
 from dutchdoor.web.fences import applied, fence, fence_of_user, status_of, wait_for
 from dutchdoor.web.headers import CLEAR_SITE_DATA
-from dutchdoor.web.http import BadRequest, Header, Response, forwarded_method, json_response
+from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Response, forwarded_method, json_response
 from dutchdoor.web.schemas import (
     Accepted,
     ChangedUser,
@@ -146,19 +147,37 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
 
 
 async def _sessions_of_cookies(call: Call) -> list[Session]:
-    """The live sessions that the presented cookies prove to be this browser's. They end when it signs in anew: a cookie
-    that was planted before a log-in is worth nothing after it.
+    """The live sessions that the cookies of this request prove. They end when the browser signs in anew: a cookie that
+    was planted before a log-in is worth nothing after it.
     """
-    held: list[Session] = []
-    if call.presented.session is not None:
-        with suppress(NotAuthenticated):
-            held.append(await call.authority.bearer_of(call.presented.session))
-    if call.presented.refresh is not None:
-        with suppress(NotAuthenticated):
-            session = await call.authority.holder(call.presented.refresh)
-            await _check_client(call, session.client_id)
-            held.append(session)
-    return held
+    live: list[Session] = []
+    with suppress(AmbiguousCookie):  # too many to look up: the password proves this sign-in
+        for session in await _held(call, even_ended=False):
+            with suppress(NotAuthenticated):
+                await _check_holder(call, session)
+                live.append(session)
+    return live
+
+
+async def _held(call: Call, *, even_ended: bool) -> list[Session]:
+    """The sessions of every cookie of ours in the request, those beside another of its name included. None of those
+    proves who sent this, and the browser gives all of them up: they are cleared, or set anew.
+
+    Raises `AmbiguousCookie` for more of them than any browser has.
+    """
+    found: list[Session] = []
+    in_session, in_refresh = call.cookies.standing(call.request.cookie())
+    for tokens, find in ((in_session, call.authority.bearer_of), (in_refresh, call.authority.holder)):
+        for token in tokens:
+            with suppress(NotAuthenticated):
+                found.append(await find(token, even_ended=even_ended))
+    return found
+
+
+async def _check_holder(call: Call, session: Session) -> None:
+    """Let a request revoke a session by its proof. Raises `NotAuthenticated` for a client that has to prove itself."""
+    if session.mode == "hybrid":
+        await _check_client(call, session.client_id)
 
 
 def _signed_in(
@@ -238,34 +257,34 @@ def _refresh_token(call: Call) -> tuple[str, Transport]:
 
 
 async def logout(call: Call) -> Response:
-    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too. So is a
-    cookie that names no sign-in because it cannot be read: nothing ends, and the browser forgets it.
+    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too. Cookies
+    that are in doubt prove nobody, but the browser forgets them: each session that one of them names ends, and where
+    none can be read, nothing does.
     """
     authority, client = call.authority, call.observed()
-    done: Revoked | None = None
     token = call.bearer()
     in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
-    if token is not None:
-        done = await authority.end_named(await authority.claims_of_any_age(token), client=client)
+    claims = None if token is None else await authority.claims_of_any_age(token)
+    held = await _held(call, even_ended=True)
+    if held and token is None and in_body is None:
+        call.check_csrf(*(session.id for session in held))
     if in_body is not None:
-        holder = await authority.holder(in_body, even_ended=True)
-        await _check_client(call, holder.client_id)
-        done = await authority.end(holder.id, client=client, actor=holder.subject)
-    for cookie, find in ((call.presented.session, authority.bearer_of), (call.presented.refresh, authority.holder)):
-        if cookie is None:
-            continue
-        session = await find(cookie, even_ended=True)
-        if token is None and in_body is None:
-            call.check_csrf(session.id)
-        if session.mode == "hybrid":
-            await _check_client(call, session.client_id)
-        done = await authority.end(session.id, client=client, actor=session.subject)
-    if done is None:
+        held.append(await authority.holder(in_body, even_ended=True))
+    for session in held:
+        await _check_holder(call, session)
+    done = [] if claims is None else [await authority.end_named(claims, client=client)]
+    done += await _end_each(call, held)
+    if not done:
         if call.presented.doubt is None:
             raise call.unproven()
-        done = await authority.fencing.nothing_left()
+        done.append(await authority.fencing.nothing_left())
     by_cookie = call.presented.session is not None or call.presented.refresh is not None
-    return await fence(call, done, _signed_out(call, by_cookie=by_cookie))
+    return await fence(call, as_one(done), _signed_out(call, by_cookie=by_cookie))
+
+
+async def _end_each(call: Call, held: list[Session]) -> list[Revoked]:
+    client = call.observed()
+    return [await call.authority.end(session.id, client=client, actor=session.subject) for session in held]
 
 
 def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
@@ -278,10 +297,14 @@ def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
 
 async def logout_all(call: Call) -> Response:
     caller = call.required
-    done = await call.authority.end_all(
-        caller.principal.subject, client=call.observed(), actor=caller.principal.subject
-    )
-    return await fence(call, done, _signed_out(call, by_cookie=caller.by_cookie))
+    subject = caller.principal.subject
+    # The answer clears the cookies of another account, too: beside a bearer token one may be there.
+    others = [session for session in await _held(call, even_ended=False) if session.subject != subject]
+    for session in others:
+        await _check_holder(call, session)
+    done = [await call.authority.end_all(subject, client=call.observed(), actor=subject)]
+    done += await _end_each(call, others)
+    return await fence(call, as_one(done), _signed_out(call, by_cookie=caller.by_cookie))
 
 
 # Who am I, and where else

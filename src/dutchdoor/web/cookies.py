@@ -4,14 +4,17 @@ RFC 6265bis. Attributes are derived from one fact, whether browsers reach us ove
 makes the browser promise that the cookie was set by this very host, over TLS, for the whole of it: nothing on a
 sibling domain can plant it. On plain-HTTP loopback there is no such promise and no prefix.
 
-*Cookie tossing* is getting a server to read an attacker's cookie as its own. Parsers differ in what they forgive
-(white space, quotes, commas, case, a missing name, RFC 2109's `$Version`), and the attacker needs one lenient parser
-between the browser and the decision. So there is no lenient reading here: a cookie of ours is exactly `name=value` in
-exactly one piece of the line, and no other parser may find another value under our name in it. Else it is in doubt, and
-proves nobody.
+*Cookie tossing* is getting a server to read an attacker's cookie as its own. There is one reading here, that of RFC
+6265: `;` alone ends a cookie, and the first `=` in it ends its name. A cookie of ours is exactly `name=value` in
+exactly one piece of the line. If another piece has our name as well, or our name in another case, with spaces around
+it or as the value of a cookie without a name, then our cookie is in doubt and proves nobody: parsers of RFC 6265 differ
+in those. Browsers let none but this very host set a cookie of such a name, for they compare `__Host-` without regard
+to case and spaces (RFC 6265bis, 5.7). So no sibling domain can bring our cookie into doubt.
 
-Cookies of other applications may look as they like: their values may hold our name, and quotes that are not closed. A
-parser that lets a quote reach over `;` may miss our cookie because of them, but does not find another.
+Cookies of other applications may look as they like, for any sibling domain can set them. Their names and values may
+hold our name, quotes that are not closed, and commas; their name may be `$Version`. RFC 2109 gave such characters a
+meaning, and a parser of it may find a cookie of our name inside another one. Browsers never spoke RFC 2109, and nothing
+here reads it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
 Left out: a general cookie parser. We read four names.
 """
@@ -30,13 +33,8 @@ PREFIX = "dd_"
 
 _PREFIX = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VALUE = re.compile(rb"[A-Za-z0-9_.-]{1,512}")  # of 4,096 bytes that browsers promise to keep; ours need 196 at most
+_STANDING_AT_MOST = 8
 _GONE = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-
-# What some parser takes for the end of a cookie, or strips from a name: controls, white space, quotes, commas, and what
-# is not ASCII, for there is white space among it too.
-_FORGIVEN = bytes([*range(0x21), 0x22, 0x27, 0x2C, *range(0x7F, 0x100)])
-# Names that switch some parsers to reading quotes over `;` (RFC 2109), and that browsers set for nobody.
-_RFC_2109 = frozenset({b"$version", b"$path", b"$domain", b"$port"})
 
 
 class Presented(NamedTuple):
@@ -93,6 +91,18 @@ class Cookies:
                 clearing.append(kind.cleared)
         return Presented(found[0], found[1], doubts[0] if doubts else None, tuple(clearing))
 
+    def standing(self, line: bytes) -> tuple[list[str], list[str]]:
+        """Give every session and every refresh token that stands in the line as `name=value`, each once. Beside another
+        they are in doubt and prove nobody; but a browser that signs out, or signs in anew, gives all of them up.
+
+        Raises:
+            AmbiguousCookie: more than any browser has, each of which would be a look-up.
+        """
+        found = self._session.every(line), self._refresh.every(line)
+        if sum(map(len, found)) > _STANDING_AT_MOST:
+            raise AmbiguousCookie("more cookies of ours than a browser has")
+        return found
+
     def session(self, line: bytes) -> str | None:
         """Find the session cookie alone: all that an ordinary request needs.
 
@@ -137,16 +147,12 @@ class Cookies:
 
 
 class _Kind:
-    __slots__ = ("_attributes", "_elsewhere", "_equals", "_lower", "cleared")
+    __slots__ = ("_attributes", "_equals", "_lower", "cleared")
 
     def __init__(self, name: str, attributes: bytes) -> None:
         raw = name.encode("ascii")
         self._equals = raw + b"="
         self._lower = raw.lower()
-        forgiven = b"[" + re.escape(_FORGIVEN) + b"]"
-        # Where some parser begins a cookie of our name: at the start of a piece, with or without `=` before it
-        # (a cookie without a name), or behind what it takes for the end of another.
-        self._elsewhere = re.compile(b"(?:^=*|%b)%b%b*=" % (forgiven, re.escape(raw), forgiven), re.IGNORECASE)
         self._attributes = attributes
         self.cleared: Header = (b"set-cookie", raw + b"=" + attributes + _GONE)
 
@@ -161,8 +167,8 @@ class _Kind:
         seen = lower.count(self._lower)
         if not seen:
             return None
-        # The usual case first: our name once, at the start of a piece, and nothing that could change how it is read.
-        if seen == 1 and b"$" not in line:
+        # The usual case first: our name once, at the start of a piece.
+        if seen == 1:
             start = line.find(self._equals)
             if start == 0 or (start > 0 and line[start - 2 : start] == b"; "):
                 start += len(self._equals)
@@ -172,27 +178,29 @@ class _Kind:
 
     def _search(self, line: bytes) -> str | None:
         found: bytes | None = None
-        for n, part in enumerate(line.split(b";")):
-            piece = part[1:] if n and part[:1] == b" " else part
+        for piece in _pieces(line):
             if piece.startswith(self._equals):
                 if found is not None:
                     raise AmbiguousCookie("two cookies of one name")
                 found = piece[len(self._equals) :]
-            else:
-                self._check_other(piece)
+            elif piece.lstrip(b" \t=").partition(b"=")[0].rstrip(b" \t").lower() == self._lower:
+                # `__HOST-dd_session=1`, `dd_session =1`, ` dd_session`, `=dd_session=1`. No others: `my_dd_session=1`
+                # is another application's, and so is the prefixed cookie at a server without TLS, left from a time when
+                # localhost had it.
+                raise AmbiguousCookie("our cookie in another spelling")
         return None if found is None else self._value(found)
 
-    def _check_other(self, piece: bytes) -> None:
-        """Refuse a piece in which some parser would find a cookie of our name, or that changes how ours is read."""
-        # `my_dd_session=1` is another application's, name and all; so is the prefixed cookie at a server without TLS,
-        # left from a time when localhost had it, and `theme=dd_session`. `__HOST-dd_session=1`, `dd_session =1`,
-        # ` dd_session`, `=dd_session=1` and `x="dd_session=1"` are attempts.
-        if piece.partition(b"=")[0].strip(_FORGIVEN).lower() in _RFC_2109:
-            raise AmbiguousCookie("an RFC 2109 cookie header")
-        if self._elsewhere.search(piece) or piece.strip(_FORGIVEN + b"=").lower() == self._lower:
-            raise AmbiguousCookie("our cookie in another spelling")
+    def every(self, line: bytes) -> list[str]:
+        size = len(self._equals)
+        values = [piece[size:] for piece in _pieces(line) if piece.startswith(self._equals)]
+        return [value.decode("ascii") for value in dict.fromkeys(values) if _VALUE.fullmatch(value)]
 
     def _value(self, raw: bytes) -> str:
         if not _VALUE.fullmatch(raw):
             raise AmbiguousCookie("characters that our cookies never hold")
         return raw.decode("ascii")
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    first, *others = line.split(b";")
+    return [first, *(part[1:] if part[:1] == b" " else part for part in others)]

@@ -113,16 +113,18 @@ def csrf_token(key: bytes, session_id: str) -> str:
     return urlsafe_b64encode(hmac.digest(key, _DOMAIN + session_id.encode("utf-8"), "sha256")).rstrip(b"=").decode()
 
 
-def check_csrf(key: bytes, session_id: str, presented: str | None) -> None:
-    """Check the X-CSRF-Token of a request that the session's cookie authenticates.
+def check_csrf(key: bytes, presented: str | None, *session_ids: str) -> None:
+    """Check the X-CSRF-Token of a request that cookies of these sessions authenticate: one, save at a log-out.
 
     Raises:
-        CsrfRefused: there is none, or it is not this session's.
+        CsrfRefused: there is none, or it is none of theirs.
     """
+    if presented is None:
+        raise CsrfRefused("no token")
     # Bytes, because compare_digest refuses text that is not ASCII with a TypeError, which would be a 500.
-    expected = csrf_token(key, session_id).encode("ascii")
-    if presented is None or not hmac.compare_digest(expected, presented.encode("utf-8", "replace")):
-        raise CsrfRefused("no token" if presented is None else "a token that is not this session's")
+    sent = presented.encode("utf-8", "replace")
+    if not any(hmac.compare_digest(csrf_token(key, each).encode("ascii"), sent) for each in session_ids):
+        raise CsrfRefused("a token that is not this session's")
 
 
 def _short(value: str | None) -> str:
