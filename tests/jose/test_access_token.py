@@ -501,7 +501,7 @@ def test_j07_form_is_judged_before_any_cryptography(monkeypatch: pytest.MonkeyPa
     ):
         refused(text, read)
     assert asked == []
-    assert refused(f"{head}.{body}.{tail}", read) == "the signature does not hold"
+    assert refused(f"{head}.{body}.{tail}", read) == "the signature is not valid"
     assert len(asked) == 1
 
 

@@ -40,13 +40,13 @@ def wrong(found: list[Finding]) -> str:
 
 
 def test_a_good_token_is_accepted_in_words() -> None:
-    """For a good token it says what is in it, when it expires, that its signature holds and that it is accepted."""
+    """For a valid token it says what is in it, when it expires, that its signature is valid and that it is accepted."""
     found = explain(GOOD, KEY.public(), now=NOW + 60, issuer=ISS, audience=AUD)
     text = "\n".join(finding.text for finding in found)
     assert wrong(found) == ""
     for part in (
         *("somebody", "Issued 60 seconds ago", "Expires in 9 minutes", "2027-01-15"),
-        *("signature holds", "It is accepted"),
+        *("signature is valid", "It is accepted"),
     ):
         assert part in text
     assert TAIL not in text
@@ -89,7 +89,7 @@ def test_without_keys_it_says_that_nothing_was_proved() -> None:
         (claims(exp=NOW - 100), NOW, "before it was issued"),
         (claims(iss=ISS + "/"), NOW, "A slash counts"),
         (claims(aud="other"), NOW, "not for"),
-        (claims(sub="admin"), NOW, "signature does not hold"),
+        (claims(sub="admin"), NOW, "signature is not valid"),
         (GOOD[:-5] + "AAAAA", NOW, "signature"),
     ],
 )

@@ -1,9 +1,9 @@
-"""Access tokens as JWTs (RFC 7519), in the profile of RFC 9068: `typ` is `at+jwt`, and says so on every token.
+"""Access tokens as JWTs (RFC 7519), in the profile of RFC 9068: every token has the `typ` `at+jwt`.
 
-`AccessTokenIssuer` writes them, `AccessTokenVerifier` reads them, and the two agree on one canonical spelling. A
-token of ours is therefore checked in the quickest way there is: read into the struct, written again, and compared
-byte for byte. No duplicate name, no odd number, no unknown member survives that. A token with other members, or by
-another issuer, takes the general way through `strict_json` to the same answer.
+`AccessTokenIssuer` writes them, `AccessTokenVerifier` reads them, and both use one canonical spelling. The verifier
+therefore has a fast path for a token of ours: it decodes the claims into the struct, encodes them again, and compares
+the bytes. A duplicate name, an odd number or an unknown member fails that comparison. A token with other members, or
+from another issuer, is parsed by `strict_json`, with the same result.
 
 Deliberately left out: nested and unsecured JWTs, ID tokens, any `typ` but the two spellings of the profile, and
 verification without an issuer or without an audience (RFC 8725, 3.8 and 3.9).
@@ -40,9 +40,8 @@ __all__ = [
 TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 MAX_LEEWAY: Final = 60.0
 SIZE_BUDGET: Final = 2000
-"""Bytes of a whole token. A token rides on every request: the tightest common servers take 8 KiB of headers in all, a
-cookie holds 4 KiB, and so does the table in which HTTP/2 remembers a header. Half of the smaller leaves as much for
-everybody else."""
+"""Bytes of a whole token. Every request carries the token. The strictest common servers accept 8 KiB of headers in all;
+a cookie and HTTP/2's header table hold 4 KiB each. Half of 4 KiB leaves as much for all other headers."""
 
 _FIELDS = Claims.__struct_fields__
 _MEMBERS: Final = frozenset(_FIELDS) - {"kid", "extra"}
@@ -59,9 +58,9 @@ _SECRET: Final = (
     *("ssn", "iban"),
 )
 REFUSED_NAMES: Final = frozenset(_FIELDS) | frozenset(_REGISTERED) | frozenset(_SECRET)
-"""What the operator's hook must not set, in any case, hyphens counting as underscores. Ours and the registered ones: a
-second `exp`, or a `cnf` that nobody checked, would change what a token means. And what must never be readable by
-whoever holds the token: a JWT is signed, not sealed."""
+"""Names the operator's hook must not set; case is ignored, and a hyphen counts as an underscore. Our own and the
+registered claims: a second `exp`, or a `cnf` that no verifier checked, would change what a token means. And names of
+secrets: a JWT is signed, not encrypted, so its bearer can read it."""
 _MAX_NAME: Final = 64
 _MAX_HEADERS: Final = 16
 
@@ -70,22 +69,22 @@ _write = msgspec.json.Encoder().encode
 
 
 class AccessTokenVerifier:
-    """Takes an access token to its claims. Safe to share between threads; does no I/O.
+    """Verifies an access token and returns its claims. Safe to share between threads; does no I/O.
 
     Args:
-        keys: the issuer's keys. They are bound to this issuer by being given together with it, here and nowhere else.
+        keys: the issuer's keys. Only this constructor binds keys to an issuer.
         issuer: what `iss` must equal, character for character.
-        audience: who we are: one name or several, of which `aud` must hold at least one.
+        audience: our own name, or several; `aud` must contain at least one of them.
         leeway: seconds by which clocks may differ, at most 60.
-        longest: seconds a token may live from `iat` to `exp`. Whoever relies on the revocation log names what the
-            authority keeps to: entries are kept no longer.
-        clock: what gives the time where the caller does not.
+        longest: seconds a token may live from `iat` to `exp`. A verifier that relies on the revocation log passes the
+            authority's own limit, because the log drops an entry after that time.
+        clock: returns the time when the caller does not pass it.
     """
 
     __slots__ = ("audience", "clock", "issuer", "keys", "leeway", "longest")
 
     keys: KeySet
-    """May be replaced at any time, for all threads at once; what was known of the old ones is forgotten with them."""
+    """May be replaced at any time, for all threads at once. What was cached about the old keys is dropped with them."""
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class AccessTokenVerifier:
         self.keys = keys if isinstance(keys, KeySet) else keys.alone()
 
     def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims:
-        """Verify a token and give its claims.
+        """Verify a token and return its claims.
 
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
@@ -118,7 +117,7 @@ class AccessTokenVerifier:
         return self.verify(token, self.clock() if now is None else now)
 
     def verify(self, token: str | bytes, now: float) -> Claims:
-        """Do the same where the time is known.
+        """Verify a token at a given time.
 
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
@@ -126,12 +125,12 @@ class AccessTokenVerifier:
         keys = self.keys
         header, head, signed, payload, signature = take_apart(token, keys)
         if header.typ not in TYPES:
-            # An ID token or a signed e-mail link by the same key must not open the door.
+            # An ID token or an e-mail link signed by the same key must not pass as an access token.
             raise InvalidToken("typ is not that of an access token")
-        # The form of the claims is judged before the signature, because that bounds work; their meaning only after it.
+        # The form of the claims is checked before the signature, to bound the work; their meaning only after it.
         claims = _ours(payload) or read_claims(payload)
         if not header.check(signature, signed):
-            raise InvalidToken("the signature does not hold")
+            raise InvalidToken("the signature is not valid")
         if head not in keys.known_headers:
             keys.remember(head, header)
         if claims.iss != self.issuer:
@@ -148,7 +147,7 @@ class AccessTokenVerifier:
         if exp < iat:
             raise InvalidToken("expired before it was issued")
         if claims.extra and "cnf" in claims.extra:
-            # Bound to a key (RFC 7800): as a mere bearer token it would be worth something to a thief.
+            # Bound to a key (RFC 7800): accepted as a plain bearer token, it would be of use to a thief.
             raise InvalidToken("bound to a key whose proof is not checked here")
         if exp - iat > self.longest:
             raise InvalidToken("lives longer than any token of this issuer")
@@ -159,10 +158,10 @@ class AccessTokenVerifier:
 
 
 def _ours(payload: bytes) -> Claims | None:
-    """Read claims that are spelled as we spell them; None for any others, good or bad."""
+    """Read claims in our canonical spelling; return None for any other spelling, valid or not."""
     try:
         claims = _read(payload)
-        # Compared with what we would have written: equal bytes leave no room for a second reading.
+        # Compared with the bytes we would have written: equal bytes cannot be read in a second way.
         if _write(claims) == payload and not claims.kid and not claims.extra:
             return claims
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
@@ -171,7 +170,7 @@ def _ours(payload: bytes) -> Claims | None:
 
 
 def read_claims(payload: bytes) -> Claims:
-    """Read claims in whatever order and spelling they come, as strictly.
+    """Read claims in any order and spelling, just as strictly.
 
     Raises:
         InvalidToken: it is not one strict JSON object, or a claim is missing or of the wrong type.
@@ -179,7 +178,7 @@ def read_claims(payload: bytes) -> Claims:
     try:
         members = strict_json.decode_object(payload)
         ours = {name: value for name, value in members.items() if name in _MEMBERS}
-        ours.setdefault("epoch", 0)  # the lowest: whatever revokes any epoch of the subject covers it
+        ours.setdefault("epoch", 0)  # the lowest: any revocation by epoch of the subject covers it
         ours.setdefault("amr", ())
         ours.setdefault("roles", ())
         extra = {name: value for name, value in members.items() if name not in _MEMBERS}
@@ -202,7 +201,7 @@ class AccessTokenIssuer:
     __slots__ = ("_audience", "_headers", "budget", "issuer")
 
     def __init__(self, *, issuer: str, audience: str | Iterable[str], budget: int = SIZE_BUDGET) -> None:
-        """Raises `Misconfigured` for an empty issuer or audience, or a budget that no verifier of ours would accept."""
+        """Raises `Misconfigured` for an empty issuer or audience, or a budget above what our verifiers accept."""
         names = (audience,) if isinstance(audience, str) else tuple(audience)
         if not issuer:
             raise Misconfigured("An issuer needs a name.")
@@ -235,9 +234,10 @@ class AccessTokenIssuer:
 
         Args:
             key: the private key that signs now.
-            now: when the row it speaks for was read: `exp` counts from it, in whole seconds, rounded down.
+            now: when the session's or client's row was read; `exp` counts from it, in whole seconds, rounded down.
             lifetime: seconds.
-            auth_time: when the subject proved itself; None where nobody did, as for a client of its own.
+            auth_time: when the subject proved who it is; None if no person signed in, as for a client acting for
+                itself.
             session_id: None for a stateless token.
             extra: what the operator's hook adds.
             token_id: `jti`; a new one if not given.

@@ -1,9 +1,8 @@
-"""Access tokens, one file a format. This file holds what all formats have in common: what a token says, and how it is
-asked.
+"""What an access token says, whatever its format.
 
-`jwt.py` is the format we issue, with its parts `jws.py` (the signature), `cache.py` (tokens already verified) and
-`inspect.py` (the findings, in words). Encrypted tokens (JWE) are refused: what a client must not read belongs in the
-session.
+`access_token.py` is the format we issue, `jws.py` its signature, `token_cache.py` remembers verified tokens, and
+`inspect.py` explains a token in words. Encrypted tokens (JWE) are refused: data that a client must not read belongs in
+the session.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from dutchdoor.model.principal import Principal
 __all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "principal_of"]
 
 MAX_TOKEN: Final = 8192
-"""Characters. Common servers take 8 KiB of headers in all; what is longer never came through one."""
+"""Characters. Common servers accept 8 KiB of headers in all, so a longer token cannot have come through one."""
 MAX_TIME: Final = 253402300799
-"""The last second of the year 9999. What lies beyond is no date, and overflows somewhere."""
+"""The last second of the year 9999. A later time is not a date for many libraries, and overflows in some."""
 
-# As written: 1800000000 must not become 1800000000.0 when it is written again. Bounded where it is read, because an
-# integer in JSON may have thousands of digits.
+# Kept as int or float: 1800000000 must not be written again as 1800000000.0. The reader bounds it, because an integer
+# in JSON may have thousands of digits.
 _IN_RANGE: Final = Meta(ge=0, le=MAX_TIME)
 Time: TypeAlias = Annotated[int, _IN_RANGE] | Annotated[float, _IN_RANGE]
 Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What a verified access token says (RFC 9068, and what revocation needs). Times are seconds since 1970.
+    """The claims of a verified access token (RFC 9068, plus what revocation needs). Times are seconds since 1970.
 
-    The order of the fields is the order in which they are written. Fields without a default are in every token of ours.
+    The fields are written in this order. Every token of ours has the fields without a default.
     """
 
     iss: str
@@ -42,18 +41,18 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     jti: str
     client_id: str
     sid: str | None = None
-    """The session it speaks for; None for a stateless token."""
+    """The id of the token's session; None for a stateless token."""
     epoch: Epoch
-    """The subject's epoch when it was issued: a revocation of the subject covers every lower one."""
+    """The subject's epoch when the token was issued: a revocation of the subject covers every lower epoch."""
     auth_time: Time | None = None
     amr: tuple[str, ...]
     roles: tuple[str, ...]
     scope: str = ""
     nbf: Time | None = None
     kid: str = ""
-    """The key that signed it, from its header. A key can be revoked as a whole."""
+    """The id of the key that signed the token, from its header. A key can be revoked, and all its tokens with it."""
     extra: dict[str, Any] = {}
-    """What else is in it, as the operator's hook or another issuer wrote it."""
+    """All other claims, as the operator's hook or another issuer wrote them."""
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 def principal_of(claims: Claims) -> Principal:
-    """Give who a request is that brought a token with these claims."""
+    """Return the principal of a request whose token has these claims."""
     return Principal(
         subject=claims.sub,
         method="access_token",

@@ -1,10 +1,10 @@
-"""What is in a token, and why it would be refused, in words for the person who asked.
+"""Explains what a token contains and why a verifier would refuse it.
 
-`explain` is what `dutchdoor token inspect` and `verify` print. It looks at each thing by itself and goes on after the
-first that is wrong, because whoever debugs wants to hear all of it. The last word is the verifier's own, so that what
-is said here and what is done there cannot differ.
+`explain` is what `dutchdoor token inspect` and `verify` print. It checks each point separately and continues after the
+first fault, because a developer who debugs a token needs all faults at once. The last finding is the verifier's own
+answer, so the explanation and the verifier cannot differ.
 
-Nothing here is proof of anything. A finding quotes claims, never the signature or the whole token.
+A finding proves nothing. It quotes claims, never the signature or the whole token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 class Finding(Struct, frozen=True):
-    """One thing about a token. `level`: `says` (what is in it), `fine`, `warning`, or `wrong` (a reason to refuse
+    """One statement about a token. `level` is `says` (its content), `fine`, `warning`, or `wrong` (a reason to refuse
     it).
     """
 
@@ -51,11 +51,11 @@ def explain(
     audience: str | Iterable[str] | None = None,
     leeway: float = 10.0,
 ) -> list[Finding]:
-    """Say what a token contains and what a verifier would make of it. Raises nothing about the token.
+    """Explain what a token contains and what a verifier would answer. Raises no exception, whatever the token holds.
 
     Args:
-        token: as somebody copied it.
-        keys: the issuer's; without them the signature is not checked, and that is said.
+        token: as the user pasted it.
+        keys: the issuer's; without them the signature is not checked, and a finding says so.
         now: the time to judge `exp`, `iat` and `nbf` by.
         issuer: what `iss` must be; not compared if not given.
         audience: what `aud` must name; not compared if not given.
@@ -105,7 +105,7 @@ def _form(text: str) -> Iterable[Finding]:
 
 
 def _members(part: str, name: str, found: list[Finding]) -> dict[str, Any] | None:
-    """Read a part strictly; where that fails, say why, and read what can be read."""
+    """Read a part strictly. If that fails, report why, and read what can be read."""
     try:
         return strict_json.decode_object(decode_part(part.encode("ascii", "replace")))
     except (InvalidToken, strict_json.MalformedJSON) as refusal:
@@ -204,9 +204,9 @@ def _signature(text: str, keys: Key | KeySet | None) -> Iterable[Finding]:
         yield Finding("wrong", f"The signature was not checked: {refusal.reason}.")
         return
     if header.check(signature, signed):
-        yield Finding("fine", f"The signature holds ({header.alg}, key {_quoted(header.key.kid)}).")
+        yield Finding("fine", f"The signature is valid ({header.alg}, key {_quoted(header.key.kid)}).")
     else:
-        yield Finding("wrong", "The signature does not hold: the token was altered, or another key signed it.")
+        yield Finding("wrong", "The signature is not valid: the token was altered, or another key signed it.")
 
 
 def _verdict(text: str, verify: AccessTokenVerifier, now: float) -> Finding:
@@ -218,7 +218,7 @@ def _verdict(text: str, verify: AccessTokenVerifier, now: float) -> Finding:
 
 
 def _quoted(value: object) -> str:
-    """Show a value on one line, printable and short: what a stranger wrote must not steer a terminal."""
+    """Show a value on one line, printable and short: a stranger's text must not send escape sequences to a terminal."""
     text = json.dumps(value, ensure_ascii=True, default=str)
     limit = _SHOWN if not isinstance(value, dict) else 20 * _SHOWN
     return text if len(text) <= limit else text[:limit] + "..."

@@ -1,11 +1,12 @@
-"""Keys: each works with exactly one algorithm, is parsed and judged once, and is cheap to use ever after.
+"""Keys: each has exactly one algorithm, is parsed and checked once, and is cheap to use afterwards.
 
 Follows RFC 7517 (JWK), 7518 (the algorithms), 7638 (thumbprints as `kid`), 8037 and 9864 (Ed25519 under both its
-names). Deliberately left out: RSA-OAEP and the other encrypting algorithms, `none`, secp256k1, Ed448, X.509 chains,
-and any way to fetch a key: what a token or a URL names is never followed here.
+names). Deliberately left out: RSA-OAEP and the other encrypting algorithms, `none`, secp256k1, Ed448, X.509 chains, and
+any way to fetch a key: this module never follows an address that a token names.
 
 The algorithm is a property of the key, never of the token. Most of the famous JWT forgeries (HS256 with the RSA public
-key as the secret: CVE-2017-11424, CVE-2022-29217, CVE-2024-33663) are one mistake: asking the token how to check it.
+key as the secret: CVE-2017-11424, CVE-2022-29217, CVE-2024-33663) are one mistake: the verifier asks the token how to
+check it.
 """
 
 from __future__ import annotations
@@ -54,14 +55,15 @@ __all__ = ["ALGORITHMS", "MAX_KEYS", "MAX_KID", "MAX_SET_BYTES", "Key", "KeySet"
 
 MAX_KEYS: Final = 100
 MAX_SET_BYTES: Final = 256 * 1024
-"""A set beyond these is refused before it is parsed: it comes over the network, and each key costs a curve check."""
+"""A larger set is refused before it is parsed: it comes over the network, and each key costs a curve check."""
 MAX_KID: Final = 255
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
-"""The cost of a check grows with the square of the modulus: 16,384 bits would be a way to keep us busy."""
+"""The cost of a check grows with the square of the modulus: an attacker could use 16,384 bits to exhaust the processor.
+"""
 MAX_SECRET: Final = 4096
 _MIN_DIFFERENT: Final = 8
-"""Different bytes in a secret. 32 random ones have thirty on average, and never as few as this."""
+"""Different bytes in a secret. 32 random bytes have thirty on average, and never as few as this."""
 _MIN_EXPONENT: Final = 3
 _MAX_EXPONENT_BITS: Final = 64
 _RSA_ALGS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -79,9 +81,9 @@ _NAMES_OF: Final[Mapping[str, frozenset[str]]] = {
 
 
 class Key:
-    """One key for one algorithm. Made only by the constructors below, each of which refuses what must not be used.
+    """One key for one algorithm. Only the constructors below create one, and each refuses a key that must not be used.
 
-    Holds a private part if it was made with one, and says so in `can_sign`. Nothing secret is in its `repr`.
+    `can_sign` says whether the key has a private part. Its `repr` shows nothing secret.
     """
 
     __slots__ = (
@@ -90,16 +92,16 @@ class Key:
     )  # fmt: skip
 
     alg: str
-    """The one algorithm it signs with."""
+    """The one algorithm the key signs with."""
     accepts: frozenset[str]
-    """The `alg` names it accepts in a token: one; both names of Ed25519 only where the key did not say which."""
+    """The `alg` names the key accepts in a token: one, or both names of Ed25519 if the key did not name one."""
     kid: str
     symmetric: bool
     can_sign: bool
     check: Check
-    """`check(signature, data)` tells whether the signature is this key's. It raises nothing."""
+    """`check(signature, data)` returns whether this key made the signature. It raises nothing."""
     sign: Sign
-    """`sign(data)` gives a signature in the form JWS wants (for ECDSA the two numbers side by side, RFC 7518).
+    """`sign(data)` returns a signature in the form of JWS (for ECDSA the two numbers side by side, RFC 7518).
 
     Raises `InvalidKey` if this key has no private part.
     """
@@ -113,7 +115,7 @@ class Key:
 
     @classmethod
     def generate(cls, alg: str, *, kid: str | None = None, rsa_bits: int = MIN_RSA_BITS) -> Key:
-        """Make a new private key, named by its thumbprint (RFC 7638) unless `kid` says otherwise.
+        """Generate a private key, named by its thumbprint (RFC 7638) unless `kid` is given.
 
         Raises:
             InvalidKey: `alg` is not one of `ALGORITHMS`.
@@ -136,8 +138,8 @@ class Key:
         """Read a public JWK, or a symmetric one (`kty` `oct`).
 
         Args:
-            jwk: the members, as a strict JSON reader gave them.
-            alg: the algorithm, for keys that do not name theirs where the kind does not decide it (RSA and `oct`).
+            jwk: the members, as a strict JSON reader returned them.
+            alg: the algorithm of an RSA or `oct` key that does not name one. Other kinds of key decide it themselves.
 
         Raises:
             InvalidKey: it is malformed, weak, private, contradicts itself, or leaves its algorithm open.
@@ -148,7 +150,7 @@ class Key:
         if type(kty) is not str or kty not in _NAMES_OF:
             raise InvalidKey("unknown kty")
         if kty != "oct" and not _PRIVATE_MEMBERS.isdisjoint(jwk):
-            # Whoever publishes this has published a private key. Using its public half would hide that.
+            # The publisher of this JWK has published a private key. Accepting its public half would hide that.
             raise InvalidKey("a private member in a public key")
         name, accepts = _algorithm(jwk, kty, alg)
         _check_purpose(jwk, kty)
@@ -184,10 +186,11 @@ class Key:
 
     @classmethod
     def from_secret(cls, secret: bytes, alg: str = "HS256", *, kid: str | None = None) -> Key:
-        """Take a symmetric key. Whoever verifies with it can sign with it.
+        """Take a symmetric key. Every verifier that holds it can also sign with it.
 
         Raises:
-            InvalidKey: it is shorter than the hash, known to attackers, repeats a few bytes, or is really a public key.
+            InvalidKey: it is shorter than the hash, known to attackers, repeats a few bytes, or is in fact a public
+                key.
         """
         if alg not in _HMAC_BYTES:
             raise InvalidKey("not an HMAC algorithm")
@@ -196,12 +199,12 @@ class Key:
         if is_known_leaked(secret):
             raise InvalidKey("the secret is known to attackers")
         if len(secret) < _HMAC_BYTES[alg]:
-            # RFC 7518, 3.2. Shorter ones are guessed offline from a single token.
+            # RFC 7518, 3.2. An attacker can guess a shorter secret offline from a single token.
             raise InvalidKey("the secret is shorter than the hash")
         if len(set(secret)) < _MIN_DIFFERENT:
             raise InvalidKey("the secret has almost no entropy")
         if _is_key_text(secret):
-            # The classic confusion: a public key, known to all, taken for a secret.
+            # The classic algorithm confusion: a public key, known to everyone, used as a secret.
             raise InvalidKey("the secret is an asymmetric key in some encoding")
         self = _blank(alg, frozenset({alg}), symmetric=True)
         self.kid = _thumbprint({"k": _b64(secret), "kty": "oct"}) if kid is None else _kid(kid)
@@ -229,13 +232,13 @@ class Key:
     # --- using it -----------------------------------------------------------------------------------------------------
 
     def public(self) -> Key:
-        """Give the key without its private part. A symmetric key has no public half and is given as it is."""
+        """Return the key without its private part. A symmetric key has no public half and is returned as it is."""
         if self._public is None:
             return self
         return _asymmetric(self._public, None, self.alg, self.accepts, self.kid)
 
     def public_jwk(self) -> dict[str, object]:
-        """Give the public JWK, fit for a published set.
+        """Return the public JWK, fit for a published set.
 
         Raises:
             InvalidKey: the key is symmetric. It must never be published.
@@ -245,7 +248,7 @@ class Key:
         return {**_public_members(self._public), "alg": self.alg, "kid": self.kid, "use": "sig"}
 
     def private_bytes(self) -> bytes:
-        """Give the private part for sealing: PKCS#8 in DER, or the secret itself. `from_private_bytes` reads it.
+        """Return the private part for sealing: PKCS#8 in DER, or the secret itself. `from_private_bytes` reads it.
 
         Raises:
             InvalidKey: this key has no private part.
@@ -257,7 +260,7 @@ class Key:
         return self._private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def alone(self) -> KeySet:
-        """Give the set that holds this key only."""
+        """Return the set that holds this key only."""
         if self._alone is None:
             self._alone = KeySet((self,))
         return self._alone
@@ -272,10 +275,10 @@ class Key:
 
 
 class KeySet:
-    """Keys that may verify, found by `kid` and nothing else. Immutable: a rotated set is a new set.
+    """Keys that may verify, found by `kid` only. Immutable: a rotation creates a new set.
 
-    `known_headers` remembers what an encoded header meant, so that a header is parsed once in the life of a set. Only
-    headers of tokens whose signature held are ever put there, and at most `MAX_HEADERS`: garbage cannot fill it.
+    `known_headers` maps an encoded header to its parsed form, so that a set parses each header once. It holds only
+    headers of tokens whose signature was valid, and at most `MAX_HEADERS`: an attacker's garbage cannot fill it.
     """
 
     __slots__ = ("_by_kid", "known_headers", "only")
@@ -293,7 +296,8 @@ class KeySet:
         if len(self._by_kid) != len(held):
             raise InvalidKey("a kid is used twice")
         if len({key.symmetric for key in held}) != 1:
-            # A secret beside public keys is how a public set comes to hold one, and the first half of every confusion.
+            # With a secret beside public keys, a published set can leak the secret, and algorithm confusion becomes
+            # possible.
             raise InvalidKey("symmetric and asymmetric keys in one set")
         self.only: Key | None = held[0] if len(held) == 1 else None
         self.known_headers: dict[bytes, Any] = {}
@@ -333,7 +337,7 @@ class KeySet:
             raise InvalidKey("too many keys in one set")
         named = [entry["kid"] for entry in entries if isinstance(entry, Mapping) and "kid" in entry]
         if len({_kid(kid) for kid in named}) != len(named):
-            # Also among keys that are passed over: whoever looks a kid up elsewhere would find another key than we do.
+            # Skipped keys count too: another reader of the set that looks up the kid would find another key than we do.
             raise InvalidKey("a kid is used twice")
         return cls(Key.from_jwk(entry, alg=alg) for entry in entries if not _passed_over(entry))
 
@@ -346,7 +350,7 @@ class KeySet:
         return next(iter(self)).symmetric
 
     def remember(self, header: bytes, meaning: Any) -> None:
-        """Remember what an encoded header meant. Call it only after the token's signature held."""
+        """Remember an encoded header's parsed form. Call it only after the token's signature was valid."""
         if header not in self.known_headers:
             if len(self.known_headers) >= self.MAX_HEADERS:
                 self.known_headers.clear()
@@ -408,7 +412,7 @@ def _check_purpose(jwk: Mapping[str, Any], kty: str) -> None:
 
 
 def _passed_over(entry: object) -> bool:
-    """Tell whether a set's entry is well-formed but no business of ours."""
+    """Return whether a set's entry is well-formed but of no use here."""
     if not isinstance(entry, Mapping):
         raise InvalidKey("a JWK is not an object")
     kty, crv, use = entry.get("kty"), entry.get("crv"), entry.get("use")
@@ -435,7 +439,7 @@ def _bytes(jwk: Mapping[str, Any], member: str, *, exactly: int | None = None, l
     text = jwk.get(member)
     if type(text) is not str or not text.isascii() or not 0 < len(text) <= limit * 4 // 3 + 4:
         raise InvalidKey(f"{member} is malformed")
-    if "+" in text or "/" in text:  # the decoder would take them, with a warning
+    if "+" in text or "/" in text:  # the decoder would accept them, with a warning
         raise InvalidKey(f"{member} is not base64url")
     try:
         raw = pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -483,7 +487,7 @@ def _check_rsa(n: int, e: int) -> None:
     if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
         raise InvalidKey("an RSA modulus has 2,048 to 8,192 bits")
     if e % 2 == 0 or e < _MIN_EXPONENT or e.bit_length() > _MAX_EXPONENT_BITS:
-        # 1 makes every message its own signature; an even one has no inverse; a huge one is slow to check with.
+        # With 1 every message is its own signature; an even exponent has no inverse; a huge one makes checks slow.
         raise InvalidKey("the RSA exponent is even, 1 or too large")
     if n % 2 == 0 or any(n % prime == 0 for prime, _ in _ROCA):
         raise InvalidKey("the RSA modulus has a small factor")
@@ -503,7 +507,8 @@ def _powers(prime: int) -> frozenset[int]:
 
 
 _ROCA: Final = tuple((p, _powers(p)) for p in range(3, 168, 2) if all(p % q for q in range(3, math.isqrt(p) + 1, 2)))
-"""The small primes and their residues. A sound modulus passes all of them by chance once in 2^27; see `_check_rsa`."""
+"""The small primes and their residues. A sound modulus has this fingerprint by chance once in 2^27; see `_check_rsa`.
+"""
 
 
 # --- elliptic curves --------------------------------------------------------------------------------------------------
@@ -525,12 +530,12 @@ _SMALL_ORDER_Y: Final = frozenset({0, 1, _P - 1, _ORDER_8_Y, _P - _ORDER_8_Y})
 
 
 def _ed25519_public(raw: bytes) -> ed25519.Ed25519PublicKey:
-    """Read a point. OpenSSL looks at it only when it verifies, and accepts points of small order even then."""
+    """Read a point. OpenSSL checks it only when it verifies, and accepts points of small order even then."""
     y = int.from_bytes(raw, "little") & (2**255 - 1)
     if y >= _P:
         raise InvalidKey("not a canonical point")
     if y in _SMALL_ORDER_Y:
-        # Under such a key one signature holds for every message.
+        # Under such a key one signature is valid for every message.
         raise InvalidKey("a point of small order")
     x_squared = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
     if pow(x_squared, (_P - 1) // 2, _P) != 1:
@@ -544,9 +549,7 @@ _KEY_MARKS = (b"-----BEGIN", b"PUBLICKEY", b"PRIVATEKEY", b"ssh-rsa", b"ssh-ed25
 
 
 def _is_key_text(secret: bytes) -> bool:
-    """Recognise an asymmetric key in PEM, DER, JWK, JWKS or SSH form, whatever whitespace someone put in or took
-    out.
-    """
+    """Recognise an asymmetric key in PEM, DER, JWK, JWKS or SSH form, with whitespace added or removed."""
     packed = re.sub(rb"\s+|\\n|\\r", b"", secret)
     if any(mark in packed for mark in _KEY_MARKS):
         return True

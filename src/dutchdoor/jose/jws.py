@@ -1,8 +1,8 @@
 """Compact JWS (RFC 7515), read strictly and written plainly.
 
-Three parts of canonical base64url, a strict JSON header, one signature by a key that was chosen before the token
-came. Deliberately left out: the two JSON serialisations, detached and unencoded payloads (`b64`, RFC 7797), every
-extension that `crit` could name, and every header parameter that brings or names a key by value or by address.
+Three parts of canonical base64url, a strict JSON header, one signature by a key chosen in advance, not by the token.
+Deliberately left out: the two JSON serialisations, detached and unencoded payloads (`b64`, RFC 7797), every extension
+that `crit` could name, and every header parameter that carries a key or the address of one.
 
 Everything that bounds work comes before the cryptography: length, alphabet, header, nesting, length of the signature.
 """
@@ -33,15 +33,15 @@ __all__ = [
 
 
 _BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-# By length modulo 4: what padding was left out, and which last characters leave no spare bits set. 1 is no length at
-# all.
+# By length modulo 4: the padding that was left out, and the last characters that leave no spare bits set. No text has
+# remainder 1.
 _PADS: Final = (b"", b"", b"==", b"=")
 _TAILS: Final = (_BASE64URL, b"", b"AQgw", b"AEIMQUYcgkosw048")
 _MAX_TYP: Final = 64
 
-# `jwk`, `x5c` bring a key, `jku`, `x5u` an address to fetch one from: CVE-2018-0114, CVE-2026-27962. `b64` changes
-# what is signed (CVE-2025-59420 among others), `zip`, `enc`, `epk`, `p2s`, `p2c`, `apu`, `apv`, `iv`, `tag` belong to
-# encryption.
+# `jwk` and `x5c` carry a key, `jku` and `x5u` an address to fetch one from: CVE-2018-0114, CVE-2026-27962. `b64`
+# changes what is signed (CVE-2025-59420 among others), `zip`, `enc`, `epk`, `p2s`, `p2c`, `apu`, `apv`, `iv`, `tag`
+# belong to encryption.
 _REFUSED: Final = frozenset(
     {"crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "epk", "p2s", "p2c", "apu", "apv", "iv", "tag"}
 )
@@ -52,21 +52,21 @@ _b64decode, _b64encode = pybase64.b64decode, pybase64.b64encode
 
 
 class Header(Struct, frozen=True):
-    """What a header said, and the key that it comes down to."""
+    """A parsed header, and the key it selects."""
 
     alg: str
     kid: str | None
     typ: str | None
     key: Key
     chars: int
-    """Length that its signatures have in base64url."""
+    """Length of the key's signatures in base64url."""
     tails: bytes
     pad: bytes
     check: Callable[[bytes, bytes], bool]
 
 
 def verify(token: str | bytes, key: Key | KeySet) -> bytes:
-    """Check one compact JWS and give its payload, which may be anything: types and claims are the caller's to judge.
+    """Check one compact JWS and return its payload, which may be anything: the caller checks types and claims.
 
     Raises:
         InvalidToken: it is malformed, or not signed by this key (or by the one of this set that its `kid` names).
@@ -74,14 +74,14 @@ def verify(token: str | bytes, key: Key | KeySet) -> bytes:
     keys = key if isinstance(key, KeySet) else key.alone()
     header, head, signed, payload, signature = take_apart(token, keys)
     if not header.check(signature, signed):
-        raise InvalidToken("the signature does not hold")
+        raise InvalidToken("the signature is not valid")
     if head not in keys.known_headers:
         keys.remember(head, header)
     return payload
 
 
 def sign(payload: bytes, key: Key, *, typ: str | None = None) -> str:
-    """Sign a payload as compact JWS, with `alg`, `kid` and, where given, `typ` in its header.
+    """Sign a payload as compact JWS, with `alg`, `kid` and, if given, `typ` in its header.
 
     Raises:
         InvalidKey: the key has no private part.
@@ -90,7 +90,7 @@ def sign(payload: bytes, key: Key, *, typ: str | None = None) -> str:
 
 
 def encode_header(key: Key, typ: str | None) -> bytes:
-    """Give the encoded header of every token that this key signs, with the dot behind it."""
+    """Return the encoded header of every token that this key signs, with the dot behind it."""
     members = {"alg": key.alg, "kid": key.kid}
     if typ is not None:
         members["typ"] = typ
@@ -98,20 +98,20 @@ def encode_header(key: Key, typ: str | None) -> bytes:
 
 
 def sign_encoded(header: bytes, payload: bytes, key: Key) -> str:
-    """Sign under a header that `encode_header` gave."""
+    """Sign under a header that `encode_header` returned."""
     data = header + _b64encode(payload, b"-_").rstrip(b"=")
     return (data + b"." + _b64encode(key.sign(data), b"-_").rstrip(b"=")).decode("ascii")
 
 
 def take_apart(token: str | bytes, keys: KeySet) -> tuple[Header, bytes, bytes, bytes, bytes]:
-    """Do everything that comes before the cryptography, which is everything that bounds work.
+    """Do all checks that come before the cryptography, which are those that bound work.
 
     Returns:
-        What the header says, the header as it was encoded, what was signed, the payload, the signature. None of it is
-        to be believed before `header.check(signature, signed)` is true; after that, `keys.remember(head, header)`.
+        The parsed header, the encoded header, the signed bytes, the payload, the signature. Trust none of it before
+            `header.check(signature, signed)` is true; after that, call `keys.remember(head, header)`.
 
     Raises:
-        InvalidToken: for everything that is not a compact JWS some key of the set could have signed.
+        InvalidToken: it is not a compact JWS that a key of the set could have signed.
     """
     if isinstance(token, str):
         try:
@@ -125,7 +125,8 @@ def take_apart(token: str | bytes, keys: KeySet) -> tuple[Header, bytes, bytes, 
     if len(raw) > MAX_TOKEN:
         raise InvalidToken("longer than any token")
     if _PLUS in raw or _SLASH in raw:
-        # The decoder takes both alphabets. A second spelling of one token is a second token to whoever compares texts.
+        # The decoder accepts both alphabets. A second spelling of a token would be another token to code that compares
+        # texts.
         raise InvalidToken("not base64url")
     signed, _, tail = raw.rpartition(b".")
     head, _, body = signed.partition(b".")
@@ -151,10 +152,11 @@ def take_apart(token: str | bytes, keys: KeySet) -> tuple[Header, bytes, bytes, 
 
 
 def parse_header(encoded: bytes, keys: KeySet) -> Header:
-    """Read an encoded header and find the key it comes down to.
+    """Read an encoded header and find the key it selects.
 
     Raises:
-        InvalidToken: it is malformed, says what we refuse, names no key of ours, or an algorithm that is not the key's.
+        InvalidToken: it is malformed, has a refused parameter, names no key of the set, or an algorithm that is not the
+            key's.
     """
     try:
         members = strict_json.decode_object(decode_part(encoded))
@@ -174,7 +176,7 @@ def parse_header(encoded: bytes, keys: KeySet) -> Header:
             raise InvalidToken("header: kid is malformed")
         key = keys.get(kid)
     else:
-        key = keys.only  # with one key there is nothing to choose; among several, guessing would be trying them all
+        key = keys.only  # one key needs no choice; with several, a token without a kid would make us try them all
     if key is None:
         raise UnknownKey("no key of this kid")
     if alg not in key.accepts:

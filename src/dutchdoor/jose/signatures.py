@@ -1,7 +1,7 @@
-"""Making and checking one signature, for each family of algorithms (RFC 7518, 3; RFC 8037).
+"""Makes and checks one signature, for each family of algorithms (RFC 7518, 3; RFC 8037).
 
-A key makes these functions once, and calls them ever after: what does not depend on the message is done before the
-first. Signatures are in the form of JWS; a check is given the length that `jws` has compared already.
+A key builds these functions once: work that does not depend on the message is done then. Signatures are in the form of
+JWS. `jws` has compared a signature's length before a check sees it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LONG: Final = 0x80
-"""From here on DER writes a length in two bytes."""
+"""From this length on, DER writes a length in two bytes."""
 
 _HASH: Final[Mapping[str, hashes.HashAlgorithm]] = {
     "256": hashes.SHA256(),
@@ -45,8 +45,8 @@ Sign: TypeAlias = Callable[[bytes], bytes]
 
 
 def hmac_signer(secret: bytes, alg: str) -> Sign:
-    """Give HMAC (RFC 2104) with its two key blocks hashed once. Half the price of `hmac.digest`, which hashes them
-    per call.
+    """Return HMAC (RFC 2104) with its two key blocks hashed once: half the cost of `hmac.digest`, which hashes them per
+    call.
     """
     new = getattr(hashlib, "sha" + alg[2:])
     block = new().block_size
@@ -96,7 +96,7 @@ def ec_check(public: ec.EllipticCurvePublicKey, alg: str) -> Check:
     frames, join = tuple(_frame(half, high_r, high_s) for high_r in (0, 1) for high_s in (0, 1)), b"".join
 
     def check(signature: bytes, data: bytes) -> bool:
-        # OpenSSL reads DER. Going there through Python's integers costs three times as much as this.
+        # OpenSSL reads DER. A conversion through Python's integers costs three times as much as this.
         first_r, first_s = signature[0], signature[half]
         if first_r and first_s:
             before_r, before_s = frames[(first_r >> 6) & 2 | first_s >> 7]
@@ -113,7 +113,7 @@ def ec_check(public: ec.EllipticCurvePublicKey, alg: str) -> Check:
 
 
 def _frame(half: int, high_r: int, high_s: int) -> tuple[bytes, bytes]:
-    """Give what DER writes before r and before s, where neither begins with a zero byte.
+    """Return what DER writes before r and before s, if neither begins with a zero byte.
 
     A number whose first bit is set gets a zero in front, or it would read as negative.
     """
@@ -154,7 +154,8 @@ def signer(private: PrivateKey, alg: str) -> Sign:
         der = ec_sign(data, ec_scheme)
         start = 4 if der[1] < _LONG else 5
         end = start + der[start - 1]
-        # The last bytes of each: what DER puts before them is a zero for the sign. Shorter ones it wrote without zeros.
+        # Take the last bytes of each number: DER puts a zero before them for the sign, and omits leading zeros of a
+        # shorter number.
         return der[start:end][-half:].rjust(half, b"\0") + der[end + 2 :][-half:].rjust(half, b"\0")
 
     return sign

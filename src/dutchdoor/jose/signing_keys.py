@@ -1,6 +1,6 @@
-"""The key ring: which of our keys signs, which still verify, and when the next one is due.
+"""The key ring: which of our keys signs, which keys still verify, and when the next key is due.
 
-A key's state follows from its times and from nothing else, so that every process that reads the same rows agrees:
+A key's state follows only from its times, so that all processes that read the same rows agree:
 
     upcoming   published, so that every cached key set learns it, but signs nothing yet
     signing    signs; the newest one where two could
@@ -30,11 +30,11 @@ __all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoke
 KeyState = Literal["upcoming", "signing", "verifying", "retired", "revoked"]
 
 CLOCK_SLACK = 300.0
-"""Seconds by which verifiers' clocks may be off: a key verifies this much longer than its last token lives."""
+"""Seconds by which verifiers' clocks may be wrong: a key verifies this much longer than its last token lives."""
 
 
 class StoredKey(Struct, frozen=True, kw_only=True):
-    """A key as stored. `number` counts up from 1 and is unique, so that of two processes that rotate at once one
+    """A key as stored. `number` counts up from 1 and is unique, so that only one of two processes that rotate at once
     wins.
     """
 
@@ -49,8 +49,8 @@ class StoredKey(Struct, frozen=True, kw_only=True):
     verifies_until: float
     revoked_at: float | None = None
     exported_at: float | None = None
-    """When a symmetric key was handed to a verifier: whoever holds it can mint anyone, so our own API accepts it no
-    more.
+    """When a symmetric key was given to a verifier. The holder can issue tokens for any account, so our own API no
+    longer accepts the key.
     """
     revision: int = 0
 
@@ -69,8 +69,8 @@ def state_of(key: StoredKey, now: float) -> KeyState:
 
 
 def with_states(keys: Sequence[StoredKey], now: float) -> list[tuple[StoredKey, KeyState]]:
-    """Give keys, the oldest first, with the state of each among all of them: of several of one algorithm whose time it
-    is, the newest signs, and the others only verify.
+    """Return the keys, oldest first, each with its state. If several keys of one algorithm may sign, the newest signs
+    and the others only verify.
     """
     signing = {key.alg: key.kid for key in keys if state_of(key, now) == "signing"}
     return [
@@ -99,12 +99,12 @@ def revoked(key: StoredKey, now: float) -> StoredKey:
 
 
 class KeyRing:
-    """Our keys at one moment: private parts opened once, at loading. Immutable; a change is a new ring."""
+    """Our keys at one moment, private parts opened once, when they are loaded. Immutable: a change is a new ring."""
 
     def __init__(self, rows: Iterable[StoredKey], master: MasterKeys, *, now: float = -math.inf) -> None:
         """Raises `InvalidKey` when a row that is of use from `now` on does not open with the configured master keys.
 
-        Others may stay closed: a master key that leaked is dropped once everything it sealed is dead.
+        Other rows may stay sealed: a leaked master key is removed once everything it sealed has retired.
         """
         self.rows = tuple(sorted(rows, key=lambda row: row.number))
         self._keys: dict[str, Key] = {}
@@ -119,8 +119,8 @@ class KeyRing:
         self._public = {kid: key.public() for kid, key in self._keys.items()}
 
     def signing(self, now: float, alg: str) -> Key:
-        """Give the key of an algorithm that signs now: the newest of those whose time it is. Raises `Misconfigured` if
-        there is none.
+        """Return the key of an algorithm that signs now: the newest that may sign. Raises `Misconfigured` if there is
+        none.
         """
         for row in reversed(self.rows):
             if row.alg == alg and state_of(row, now) == "signing" and row.kid in self._keys:
@@ -128,27 +128,29 @@ class KeyRing:
         raise Misconfigured("No key signs at this time: the ring was not rotated.")
 
     def published(self, now: float) -> list[Key]:
-        """The public face (RFC 7517): every key that signs, will sign or may still verify.
+        """The public key set (RFC 7517): every key that signs, will sign or may still verify.
 
-        Upcoming ones too, and for our own checks as well: a process that read the rows before a key's time has it then.
+        Upcoming keys are included, also for our own checks: a process that read the rows early then already has the
+        key.
         """
         shown = {"upcoming", "signing", "verifying"}
-        # One that was too old to be opened, and is young again because the clock stepped back, stays closed.
+        # A key that had retired when the ring was loaded stays sealed, even if the clock steps back.
         return [self._public[row.kid] for row in self.rows if state_of(row, now) in shown and row.kid in self._public]
 
     def own(self, now: float, *, symmetric: bool) -> list[Key]:
-        """The keys that our own API accepts, of one kind.
+        """The keys of one kind that our own API accepts.
 
-        A secret that was handed to a verifier is not among them: whoever verifies with it could mint an administrator.
+        A secret that was given to a verifier is not among them: that verifier could issue an administrator's token.
         """
         handed_out = {row.kid for row in self.rows if row.exported_at is not None}
         return [key for key in self.published(now) if key.symmetric == symmetric and key.kid not in handed_out]
 
     def due(self, now: float, policy: Policy, alg: str) -> float | None:
-        """Tell when the next key of an algorithm must begin to sign, if it is time to make it; None while it is not.
+        """Return when the next key of an algorithm must begin to sign, or None while it is too early to create that
+        key.
 
-        A first key, and one that follows a revoked one, begins at once, by every clock there is: nobody can sign in
-        before it does, and a key that is only upcoming is of no use until then.
+        A first key, and the successor of a revoked key, signs at once by every node's clock: no user can sign in before
+        it does.
         """
         able = [row for row in self.rows if row.alg == alg and state_of(row, now) in {"upcoming", "signing"}]
         if not any(state_of(row, now) == "signing" for row in able):

@@ -1,12 +1,12 @@
-"""JSON as a security decision may read it: RFC 8259 narrowed the way RFC 7493 (I-JSON) narrows it, and bounded.
+"""JSON for security decisions: RFC 8259 as restricted by RFC 7493 (I-JSON), and bounded.
 
 One object, in UTF-8 without a byte order mark, no member name twice at any depth, no NaN or Infinity, no number beyond
-64 bits, no nesting deeper than 32. Two readers of such a text cannot understand it differently, and that is the attack
-this file stops: a gateway that takes the first `exp` in front of a server that takes the last.
+64 bits, no nesting deeper than 32. Two readers cannot understand such a text differently. This stops an attack in which
+a gateway reads the first `exp` and the server behind it reads the last.
 
-msgspec reads the text; what it lets through is counted. The number of members *written* is the number of colons outside
-strings, the number of members *understood* is the size of the dicts. They differ exactly when a name came twice.
-Left out: errors with a position. Who sends malformed JSON here is told that it is malformed, and no more.
+msgspec parses the text, and this module counts members. The number of members *written* is the number of colons outside
+strings; the number *understood* is the size of the dicts. They differ exactly when a name occurs twice. Left out:
+errors with a position. A client that sends malformed JSON learns only that it is malformed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MalformedJSON(ValueError):
 
 
 def is_too_deep(raw: bytes) -> bool:
-    """Tell whether a text nests deeper than `MAX_DEPTH`, without parsing it. Brackets inside strings do not count."""
+    """Return whether a text nests deeper than `MAX_DEPTH`, without parsing it. Brackets inside strings do not count."""
     if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return False
     depth = 0
@@ -48,7 +48,7 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     """Read one strict JSON object. The caller has bounded the length of `raw`.
 
     Raises:
-        MalformedJSON: for everything else, whatever it is.
+        MalformedJSON: the text is anything else.
     """
     if is_too_deep(raw):
         raise MalformedJSON("JSON is nested too deep")
@@ -59,7 +59,7 @@ def decode_object(raw: bytes) -> dict[str, Any]:
         raise MalformedJSON("not valid JSON") from None
     if type(value) is not dict:
         raise MalformedJSON("JSON is not an object")
-    # The text is valid JSON by now, so what the pattern takes out is exactly its strings.
+    # The text is valid JSON here, so the pattern removes exactly its strings.
     if check_value(value) != _STRINGS.sub(b"", raw).count(b":"):
         raise MalformedJSON("a member name is used twice")
     return value
@@ -75,7 +75,7 @@ def check_value(value: object, depth: int = 0) -> int:
     if kind is str or kind is bool or value is None:
         return 0
     if kind is int:
-        # A 4,000-digit integer is legal JSON; every comparison and every log line with it costs more than the last.
+        # A 4,000-digit integer is legal JSON; every comparison and every log line with it is expensive.
         if not -(2**63) <= value < 2**64:  # type: ignore[operator]
             raise MalformedJSON("a number is out of range")
         return 0

@@ -1,9 +1,9 @@
-"""HMAC secrets that everybody knows, as digests: the placeholders of tutorials, frameworks and token debuggers.
+"""Well-known HMAC secrets, as digests: the placeholders of tutorials, frameworks and token debuggers.
 
-A token signed with one of them can be forged by anyone who tries the lists every attacker has. Not the secrets but 8
-bytes of the SHA-256 of each stand here, enough to recognise one. Case and surrounding whitespace do not make it
-another secret; neither does writing it several times over to reach the length a check asks for, nor filling it up with
-zero bytes, which HMAC does itself. Long ones are known decoded from base64 or hexadecimal as well.
+An attacker who tries public lists of secrets can forge a token signed with one of them. The module holds 8 bytes of the
+SHA-256 of each secret, enough to recognise it. A secret is also recognised in another case, with whitespace around it,
+repeated to reach a required length, or filled up with zero bytes, which HMAC does itself. Long secrets are recognised
+decoded from base64 or hexadecimal as well.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ _DIGESTS: Final = frozenset(_PACKED[start : start + _DIGEST] for start in range(
 
 
 def is_known_leaked(secret: bytes) -> bool:
-    """Tell whether a secret is one that attackers try first."""
+    """Return whether a secret is one that attackers try first."""
     bare = secret.rstrip(b"\0").strip().lower()
     return any(hashlib.sha256(form).digest()[:_DIGEST] in _DIGESTS for form in (bare, _unit(bare[:_LONGEST])))
 
 
 def _unit(text: bytes) -> bytes:
-    """Give the shortest piece that, written over and over and perhaps cut short at the end, makes the text."""
+    """Return the shortest piece that makes the text when repeated, with the last repetition perhaps cut short."""
     for size in range(1, len(text) // 2 + 1):
         if text[size:] == text[:-size]:
             return text[:size]

@@ -225,7 +225,7 @@ class _Timed(RawIOBase):
 
 def _name(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate does not hold ({error.verify_message})"
+        return f"the certificate is not valid ({error.verify_message})"
     said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return f"{type(error).__name__}{said}"
 
