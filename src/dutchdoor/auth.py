@@ -66,36 +66,44 @@ class Auth:
     """Authentication for one application. Use it as an async context manager, or `open` and `close` it.
 
     Args:
-        database: a URL (`sqlite:///app.db`, `memory:`) or a store of your own that obeys the laws.
+        database: a URL (`sqlite:///app.db`, `postgresql://...`, `memory:`) or a store of your own that obeys the laws.
         redis: the URL of a Redis or Valkey to stand beside it, for several nodes over one database. It may be emptied
-            at any moment. While it is out of reach, whoever wants to sign in gets 503.
+            at any moment. While it is out of reach, sign-ins are answered 503.
         master_key: the keys themselves, or the file they are kept in, made with mode 0600 if it is not there. Keep it
             apart from the database's backups: together they are worth something, alone neither is.
         public_url: the https address that people use. Without it, this machine alone is served, over plain HTTP.
-        local_url: the issuer where there is no public URL: http://localhost:8000 or another address of this machine.
-        hosts, proxies: further names this answers to, and addresses of proxies whose forwarding headers are believed.
+        local_url: the issuer where there is no public URL.
+        hosts: further host names that this answers to.
+        proxies: addresses or networks of proxies whose forwarding headers are believed.
         origins: other origins whose pages may call this API, each exact.
         origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
         pass_preflights: whether `/auth/check` lets CORS preflights pass, which carry no credentials.
         clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
             of your own pages included.
-        audience: who access tokens are for; the issuer itself if empty.
-        policy: every duration and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
-        alg: what signs access tokens.
+        audience: who access tokens are for (`aud`, RFC 9068); the issuer itself if empty.
+        policy: every duration (seconds) and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
+        limits: how many attempts at passwords, registrations, resets and links are looked at, by name.
+        alg: what signs access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
         cookie_prefix: what the names of cookies begin with. Applications on one host name need one each.
         docs: whether `/docs` and `/openapi.json` are there.
         product: the name people know this by, in mail and on pages.
         mail: how mail is carried; printed to the console if not given.
-        hasher: how passwords are hashed.
+        hasher: how passwords are hashed; Argon2id with 19 MiB and two passes if not given.
         breached: tells whether a password is known from a leak, such as `BreachedList`.
-        claims: adds claims to access tokens.
+        claims: adds claims to access tokens, by account and session id (None for a stateless token), within 2,000
+            bytes.
         lease: seconds for which a verifier may trust what it knows of the revocation log. It decides both the longest a
             fence can take (times 1.1 / 0.9) and the outage of this that stateless checks survive (`Terms.survives`).
-        clock: the time of day, for tests. Without one it is the store's, where that is one for all nodes, else this
-            machine's.
+        security_contact: a mailto: or https: address for reports of weaknesses, published as
+            `/.well-known/security.txt` (RFC 9116); "" publishes none.
+        devices: reads a User-Agent header into a device, for the list of sessions; a table of known ones if not given.
+        countries: finds the country of an address, for the list of sessions and against theft; a table of the
+            registries if not given.
+        clock: the time of day in seconds since 1970, for tests. Without one it is the store's, where that is one for
+            all nodes, else this machine's.
 
     Raises:
-        Misconfigured: two settings contradict each other, or one is not safe.
+        Misconfigured: two settings contradict each other, one is not safe, or a driver is not installed.
     """
 
     def __init__(
@@ -187,8 +195,11 @@ class Auth:
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Open the store, bring its schema up to date, and make the first signing key. Raises `Unavailable`,
-        `Misconfigured`.
+        """Open the store, bring its schema up to date, and make the first signing key. Idempotent.
+
+        Raises:
+            Unavailable: the store is out of reach.
+            Misconfigured: the store cannot be used as it is: another version's schema, or files that others can read.
         """
         # The first requests come at once, and each of them asks: one opens, and the others wait for it.
         async with self._opening:
@@ -201,7 +212,7 @@ class Auth:
             self._housekeeping = asyncio.create_task(self._keep_house())
 
     async def close(self) -> None:
-        """Let go of everything. Idempotent."""
+        """Let go of everything, and send the mail that waits, for a few seconds at most. Idempotent."""
         if self._open:
             self._open = False
             if self._housekeeping is not None:
@@ -246,8 +257,11 @@ class Auth:
 
         Raises:
             NotAuthenticated: what it carries is not valid, or two things in it contradict each other.
+            StaleClaims: its access token is valid, and its owner's roles have changed: the client refreshes. It is a
+                `NotAuthenticated`.
             Forbidden: another site's page sent it, or it lacks the session's CSRF token.
             Unavailable: the store is out of reach: answer 503, never "signed out".
+            TypeError: this is no request.
         """
         scope = getattr(request, "scope", request)
         if not isinstance(scope, MutableMapping):

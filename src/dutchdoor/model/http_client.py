@@ -52,11 +52,13 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     country: str = ""
     user_agent: str = ""
+    """The User-Agent header, 512 characters at most."""
     devices: DeviceReader = Device()
     """Reads the header, and keeps what it has read."""
 
     @property
     def device(self) -> str:
+        """The device for people, such as "Firefox on Linux"; "" is unknown."""
         return shown(self.devices.read(self.user_agent).name)
 
     @property

@@ -72,12 +72,15 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     password_minimum: int = 8
     """Characters. NIST SP 800-63B-4 wants 15 where the password stands alone."""
     reset_for: float = 30 * MINUTE
+    """Life of a link that resets a password."""
     verify_email_for: float = DAY
+    """Life of a link that verifies an address."""
     unverified_for: float = 7 * DAY
     """Where a verified address is required: an account whose address was not verified by then is removed."""
     registration: Literal["open", "invite", "closed"] = "open"
     """Who makes accounts: everybody; administrators, whose invitation goes by mail; or the command line alone."""
     setup_for: float = HOUR
+    """Life of the link for the first administrator."""
     require_verified_email: bool = False
     """Sign-in needs a verified address, and registering always answers 202 so that nobody learns which accounts
     exist.
@@ -86,6 +89,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_publish_for: float = DAY
     """A new signing key is published this long before it signs, so that every cached key set knows it in time."""
     key_sign_for: float = 30 * DAY
+    """How long a signing key signs before the next one does."""
     max_audit_for: float = 365 * DAY
     """Audit events are purged after this."""
 
@@ -122,6 +126,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def default_mode(self) -> Mode:
+        """The mode of a client that names none."""
         return self.modes[0]
 
 

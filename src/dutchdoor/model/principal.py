@@ -17,30 +17,43 @@ class Verified(Struct, frozen=True, kw_only=True):
     """
 
     subject: str
+    """Whose account it is."""
     epoch: int
+    """Of the account, as it was read together with the credential."""
     amr: tuple[str, ...]
     """How (RFC 8176): `pwd`, `otp`, ..."""
     at: float
+    """The instant of the proof, in seconds since 1970."""
 
 
 class Principal(Struct, frozen=True, kw_only=True):
     """Who this request is, whichever way it was proved. The one type application code sees."""
 
     subject: str
+    """The opaque name of the account (`sub`): what an application stores."""
     method: Literal["session", "access_token"]
+    """Whether a session cookie or an access token proved it."""
     session_id: str | None
     """None for a stateless token."""
     client_id: str
+    """The registered client that the sign-in belongs to."""
     roles: tuple[str, ...]
+    """Of the account: of now for a session, of the last refresh for a token."""
     scope: str
+    """The scope of the sign-in, words with spaces between them (RFC 6749); "" for none."""
     auth_time: float
+    """The instant of that proof, in seconds since 1970."""
     amr: tuple[str, ...]
+    """How the owner proved themselves at sign-in (RFC 8176): `pwd`, `otp`, ..."""
     expires_at: float
     """When this proof ends by itself: the session's next expiry, or the token's `exp`."""
     email: str | None = None
+    """The address, where a session proved it; else None."""
     name: str = ""
+    """The name people see, where a session proved it; else ""."""
     token_id: str = ""
     """Of an access token (`jti`)."""
 
     def has_role(self, role: str) -> bool:
+        """Tell whether the account has a `role`."""
         return role in self.roles

@@ -30,7 +30,9 @@ ADMIN = "admin"
 
 
 class Administration:
-    """Administers the accounts of one authority."""
+    """Administers the accounts of one authority. `client` is the client that asks, and `actor` the subject that does it
+    (or `cli`, or `system`), for audit events. Every verb raises `Unavailable` when the store is out of reach.
+    """
 
     def __init__(
         self,
@@ -61,7 +63,16 @@ class Administration:
         """Create an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
         (by a command on the server's own machine; never over the network).
 
-        Raises `Taken`, `InvalidInput`, `WeakPassword`, and `RegistrationClosed` for anyone but a command.
+        Args:
+            email: the address, which counts as verified.
+            name: the name people see; "" for none.
+            roles: its roles, each a plain word.
+            password: the password; None to mail the link.
+
+        Raises:
+            Taken: the address has an account.
+            InvalidInput, WeakPassword: the address, a role or the password is not acceptable.
+            RegistrationClosed: only commands create accounts here.
         """
         if self.policy.registration == "closed" and actor != "cli":
             raise RegistrationClosed(
@@ -98,7 +109,18 @@ class Administration:
     ) -> Account:
         """Import an account with the password hash it had elsewhere; it is upgraded at its first log-in.
 
-        Raises `Taken`, and `InvalidInput` for a hash of a kind we refuse (plain MD5, SHA-1) or do not know.
+        Args:
+            email: the address as the other system has it.
+            encoded: the hash; None for an account whose owner chooses a password by a mailed link.
+            name: the name people see; "" for none.
+            roles: its roles, each a plain word.
+            verified: whether the owner proved the address.
+            disabled: whether the account may not sign in.
+
+        Raises:
+            Taken: the address has an account.
+            InvalidInput: the address or a role is not acceptable, or the hash is of a kind that is refused (plain MD5,
+                SHA-1) or unknown.
         """
         encoded = None if encoded is None else imported(encoded)
         return await self.registration.add(
@@ -114,12 +136,21 @@ class Administration:
         )
 
     async def is_taken(self, email: str) -> bool:
-        """Tell whether an address has an account that `create` and `adopt` do not displace. Raises `InvalidInput`."""
+        """Tell whether an address, `email`, has an account that `create` and `adopt` do not displace.
+
+        Raises:
+            InvalidInput: this is no address.
+        """
         found = await self.store.account_by_email(canonical(email))
         return found is not None and not await self.registration.is_registration(found)
 
     async def disable(self, subject: str, *, client: Client, actor: str) -> Revoked:
-        """Disable an account: it cannot sign in, and all its sessions and tokens are revoked. Raises `NotFound`."""
+        """Disable the account of a `subject`: it cannot sign in, and all its sessions and tokens are revoked.
+
+        Raises:
+            NotFound: there is no such account.
+            LastAdministrator: it is the last active administrator.
+        """
 
         async def also(account: Account) -> list[Change]:
             record = event("account_disabled", now=self.clock(), client=client, subject=subject, actor=actor)
@@ -135,16 +166,24 @@ class Administration:
         )
 
     async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
-        """Let an account sign in again; nothing that was revoked comes back. Raises `NotFound`."""
+        """Let the account of a `subject` sign in again; nothing that was revoked comes back.
+
+        Raises:
+            NotFound: there is no such account.
+        """
         changed, _ = await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
         return changed
 
     async def set_roles(
         self, subject: str, roles: Sequence[str], *, client: Client, actor: str
     ) -> tuple[Account, Revoked]:
-        """Give an account these roles and no others. Sessions live on, with the new roles at their next request; access
-        tokens are stale at once: what is given beside the account is for their fence. Raises `NotFound`,
-        `InvalidInput`.
+        """Give the account of a `subject` these `roles` and no others. Sessions live on, with the new roles at their
+        next request; access tokens are stale at once: what is given beside the account is for their fence.
+
+        Raises:
+            NotFound: there is no such account.
+            InvalidInput: a role is no plain word, or there are more than 32.
+            LastAdministrator: it would take the role `admin` from the last active administrator.
         """
         wanted = check_roles(roles)
         changed, done = await self._alter(
@@ -209,8 +248,19 @@ class Administration:
         return secret
 
     async def set_up(self, token: str, email: str, password: str, name: str, *, client: Client) -> Account:
-        """Make the first administrator. Raises `InvalidToken`, `Taken`, `InvalidInput`, `WeakPassword`,
-        `RateLimited`.
+        """Create the first administrator, by the one-time token of the set-up link.
+
+        Args:
+            token: what the link carries.
+            email: the address, which counts as verified.
+            password: the password that the account gets.
+            name: the name people see; "" for none.
+
+        Raises:
+            InvalidToken: the token is not valid, or there is an administrator already.
+            Taken: the address has an account.
+            InvalidInput, WeakPassword: the address or the password is not acceptable.
+            RateLimited: too many attempts from there.
         """
         stored = await self.one_time.redeem(token, "setup", client)
         if await self.store.accounts_with_role(ADMIN, limit=1):

@@ -51,7 +51,10 @@ class Leaving(NamedTuple):
 
 
 class Endings(Issuer):
-    """An issuer that revokes what it issued, and the sessions behind it."""
+    """An issuer that revokes what it issued, and the sessions behind it. Every verb raises `Unavailable` when the store
+    is out of reach, or when it lost too many races. `reason` is one word, kept with the session and in the audit
+    event.
+    """
 
     @retried(ENDINGS, "ending the session")
     async def end(
@@ -60,7 +63,12 @@ class Endings(Issuer):
         """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
         head.
 
-        With `subject`, another's session is `NotFound`, exactly as one that never was.
+        Args:
+            session_id: the session's public id (`sid`), not a secret.
+            subject: whose it must be; None for anyone's.
+
+        Raises:
+            NotFound: there is no such session, or, with `subject`, it is another's: exactly as one that never was.
         """
         found = await self.store.session(session_id) if is_id(session_id) else None
         if found is None or (subject is not None and found[0].subject != subject):
@@ -83,9 +91,15 @@ class Endings(Issuer):
         also: Callable[[Account], Awaitable[Sequence[Change]]] | None = None,
         change: Callable[[Account], Account] | None = None,
     ) -> Revoked:
-        """End everything of a subject: its sessions, and by its epoch every token there is. `change` alters the
-        account in the same transaction (disabling it, say), and what `also` gives for the account happens in it. Raises
-        `NotFound`, and what `also` raises.
+        """End everything of a subject: its sessions, and by its epoch every token there is.
+
+        Args:
+            subject: whose sessions end.
+            also: gives further changes of the same transaction for the account as it was read.
+            change: alters the account in the same transaction (disabling it, say).
+
+        Raises:
+            NotFound: there is no such account. Further, what `also` raises.
         """
         epoch: int | None = None
 
@@ -113,7 +127,7 @@ class Endings(Issuer):
 
         It goes from account to account, by their epochs: what started before the call ends, and so does what starts
         while it runs, unless its account was done by then or was created meanwhile. A call that was cut off has ended
-        what it came to; called again, it ends the rest. The fence of the last covers all. Raises `Unavailable`.
+        what it came to; called again, it ends the rest. The fence of the last covers all.
         """
         done, after = await self.fencing.nothing_left(), ""
         while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
@@ -147,8 +161,8 @@ class Endings(Issuer):
 
     @retried(ENDINGS, "ending the other sessions")
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Revoked:
-        """End every session of a subject but one, all in one transaction. `keep` itself may have ended; that changes
-        nothing.
+        """End every session of a `subject` but one, all in one transaction. The one with the id `keep` may itself have
+        ended; that changes nothing. An unknown subject has nothing to end: that counts 0 and raises nothing.
 
         Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
         that is kept are stale then, and its next refresh brings one that is not.
@@ -176,7 +190,8 @@ class Endings(Issuer):
         return replace(done, count=len(others))
 
     async def end_named(self, claims: Claims, *, client: Client) -> Revoked:
-        """End what an access token names: its session, or itself if it is stateless. Idempotent.
+        """End what the `claims` of an access token name (RFC 7009): its session, or itself if it is stateless.
+        Idempotent.
 
         A session whose row was deleted since is as ended as can be: that is success, and counts 0.
         """
@@ -189,7 +204,7 @@ class Endings(Issuer):
 
     @retried(ENDINGS, "ending the token")
     async def end_token(self, claims: Claims, *, client: Client) -> Revoked:
-        """End a stateless token before its time, by its `jti`. Idempotent: one that has ended counts 0."""
+        """End a stateless token before its time, by the `jti` of its `claims`. Idempotent: an ended one counts 0."""
         await self.fencing.follow()
         if self.log.covering_token(claims) is not None:
             return await self.fencing.nothing_left()
@@ -255,11 +270,15 @@ class Endings(Issuer):
         return [Swap(raised), Revoke(whole)], raised
 
     def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
-        """The one way all of a subject's sessions end. `raised` carries the new epoch: every token below it is dead."""
+        """The one way all of a subject's sessions end, but that with the id `keep`, at the instant `now`. `raised`
+        carries the new epoch: every token below it is dead.
+        """
         return [EndAll(raised.subject, reason, now, keep), *self.staling(raised, now)]
 
     def staling(self, raised: Account, now: float) -> list[Change]:
-        """What makes every token of a subject stale while its sessions live on: after a change of roles."""
+        """What makes every token of a subject stale while its sessions live on: after a change of roles, at the instant
+        `now`. `raised` carries the new epoch.
+        """
         entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
         return [Revoke(entry)]
 

@@ -106,6 +106,7 @@ class Fencing:
         terms: Terms | None = None,
         elapsed: Callable[[], float] = elapsed,
     ) -> None:
+        """Take a store that is opened later."""
         self.store, self.terms, self.now = store, terms or Terms(), elapsed
         self.clock = clock or self._time_of_day
         self.node = self._new_node()
@@ -262,9 +263,13 @@ class Fencing:
         return Revoked(seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
 
     async def fence(self, done: Revoked, *, wait: float | None) -> Fence:
-        """Begin the fence of what a commit revoked, and wait for it so many seconds at most.
+        """Begin the fence of what a commit revoked, and wait for it. Returns it pending where the time was not enough:
+        ask `fenced`, and `due_in` for the seconds that are left at most. Raises nothing for a store that is out of
+        reach: the fence then falls when its time is over.
 
-        None waits for as long as it can take, which is a guarded lease.
+        Args:
+            done: what the verb that revoked something gave.
+            wait: seconds to wait at most. None waits for as long as it can take, which is a guarded lease.
         """
         if wait is None:
             terms = self.node.terms
@@ -293,7 +298,16 @@ class Fencing:
     # Those who follow
 
     async def poll(self, poll: Poll, *, credential: str) -> Answer:
-        """Let a verifier follow: hang until there is an answer for it. Cancelled, it has hung up."""
+        """Let a verifier follow: hang until there is an answer for it, for the `wait_ms` of its `poll` at most.
+        Cancelled, it has hung up. An answer without a lease says that this process cannot grant one now.
+
+        Args:
+            poll: what the verifier sent; it acknowledges the answer before it.
+            credential: the name of the verifier key that it proved, for metrics and people.
+
+        Raises:
+            Nothing but `CancelledError`: while the store is out of reach, the answer has no lease.
+        """
         key = object()
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._polls[key] = answered

@@ -30,7 +30,10 @@ __all__ = ["Recovery"]
 
 
 class Recovery:
-    """Changes and resets passwords and verifies addresses over one authority."""
+    """Changes and resets passwords and verifies addresses over one authority. `client` is the client that asks, and
+    `marks` is what its known-device cookie holds ("" for none). Every verb raises `Unavailable` when the store is
+    out of reach, or too many passwords are being hashed.
+    """
 
     def __init__(
         self, authority: Authority, attempts: Attempts, post: Post, one_time: OneTimeTokens, passwords: Passwords
@@ -57,10 +60,18 @@ class Recovery:
         """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this
         one. Gives them, and the browser's mark: those of the password before are void.
 
+        Args:
+            account: whose password it is.
+            session: the session that goes on; None for a stateless sign-in.
+            current: the password so far.
+            new: the password from now on.
+            client_id: the registered client that the sign-in belongs to.
+
         Raises:
             WrongCredentials: the current password is not right.
             WeakPassword, InvalidInput: the new one is not acceptable.
             RateLimited: too many guesses at the current one.
+            NotAuthenticated: the session or the account ended meanwhile.
         """
         await self.attempts.take(self.attempts.inside(account, session))
 
@@ -108,10 +119,15 @@ class Recovery:
         return await once()
 
     async def forget_password(self, email: str, *, client: Client, marks: str = "") -> None:
-        """Mail a reset link, if the address has an account. The caller learns nothing, not even by the time it takes.
+        """Mail a reset link to `email`, if the address has an account. The caller learns nothing, not even by the time
+        it takes.
 
         A browser that the account signed in from before is not counted by its address: others there may have used the
-        address's bucket up. Raises `InvalidInput` for what is no address, `RateLimited` for too many.
+        address's bucket up.
+
+        Raises:
+            InvalidInput: this is no address.
+            RateLimited: too many requests from there, or for this mailbox.
         """
         key = canonical(email)
         digest = self.attempts.digest(key)
@@ -140,8 +156,12 @@ class Recovery:
         )
 
     async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
-        """Mail a reset link; links mailed before are dead. The mailbox alone ever sees it. Raises `NotFound`,
-        `RateLimited`: the latest link is younger than ten minutes.
+        """Mail a reset link to the owner of an `account`; links mailed before are dead. The mailbox alone ever sees it.
+        `actor` is who asked for it, for audit events; "" for the owner.
+
+        Raises:
+            NotFound: the account has no address.
+            RateLimited: the latest link is younger than ten minutes.
         """
         if not account.address or not account.email:
             raise NotFound("the account has no address")
@@ -174,7 +194,15 @@ class Recovery:
         Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
         and an attacker who keeps the account's bucket for strangers empty must not keep its owner out of it now.
 
-        Raises `InvalidToken`, `WeakPassword`, `InvalidInput`, `RateLimited`.
+        Args:
+            token: what the link carries.
+            new: the password from now on.
+            purpose: of the link: to reset the password, or to verify the address in another browser.
+
+        Raises:
+            InvalidToken: the token is not valid, or was used.
+            WeakPassword, InvalidInput: the new password is not acceptable.
+            RateLimited: too many attempts from there.
         """
         resetting = purpose == "reset_password"
         stored = await self.one_time.redeem(token, purpose, client)
@@ -211,12 +239,16 @@ class Recovery:
 
     @retried(RACES, "verifying the address")
     async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:
-        """Take a mailed token as proof that the account's owner reads its address, in the browser that registered.
+        """Take a mailed `token` as proof that the account's owner reads its address, in the browser that registered.
+        `browser` is the secret that this browser keeps.
 
         Anywhere else the token says who reads the mailbox, and nothing about who chose the password: a stranger may
         have registered the address. `reset_password` with this purpose sets one, and revokes all that began before.
 
-        Raises `InvalidToken`, `AnotherBrowser`, `RateLimited`.
+        Raises:
+            InvalidToken: the token is not valid, or was used.
+            AnotherBrowser: this is not the browser that registered: choose a password.
+            RateLimited: too many attempts from there.
         """
         stored = await self.one_time.redeem(token, "verify_email", client)
         now = self.clock()

@@ -57,17 +57,25 @@ class Registration:
     async def register(
         self, email: str, password: str, name: str, *, client: Client, browser: str = ""
     ) -> Account | None:
-        """Create an account. With verified e-mail required gives None always, and the rest goes by mail. `browser` is
-        a secret that the browser keeps: with it the mailed link verifies the address and asks for nothing.
+        """Create an account, and mail a link that verifies its address.
 
-        An account whose address was never verified is in no one's way: a link is mailed that gives it to the person who
-        reads the mailbox, and the answer is None too.
+        With verified e-mail required it gives None always, and the rest goes by mail. An account whose address was
+        never verified is in no one's way: a link is mailed that gives it to the person who reads the mailbox, and the
+        answer is None too.
+
+        Args:
+            email: the address as it was typed.
+            password: the password that the account gets.
+            name: the name people see; "" for none.
+            client: the client that asks.
+            browser: a secret that the browser keeps: with it the mailed link verifies the address and asks for nothing.
 
         Raises:
             InvalidInput, WeakPassword: the address or the password is not acceptable.
             Taken: the address has a verified account, where saying so is allowed.
             RegistrationClosed: people are invited here.
             RateLimited: too many registrations from there.
+            Unavailable: the store is out of reach, or too many passwords are being hashed.
         """
         if self.policy.registration != "open":
             raise RegistrationClosed(f"registration is by {self.policy.registration}")
@@ -116,7 +124,26 @@ class Registration:
         verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
         how: EventName = "account_created", registration: str | None = None,
     ) -> Account:  # fmt: skip
-        """`registration` is the proof of the browser, for an account that expires unless its address is verified."""
+        """Create an account, for the parts that have checked what it is made of.
+
+        Args:
+            email: the address as it was typed.
+            name: the name people see.
+            encoded: the hash of its password; None for none.
+            client: the client that asks.
+            roles: its roles, checked.
+            verified: whether the address counts as verified.
+            disabled: whether the account may not sign in.
+            actor: who does it, for audit events; "" for the owner.
+            also: further changes of the same transaction.
+            how: the name of the audit event.
+            registration: the proof of the browser, for an account that expires unless its address is verified.
+
+        Raises:
+            InvalidInput: the address or the name is not acceptable.
+            Taken: the address has an account.
+            Unavailable: the store is out of reach.
+        """
         now = self.clock()
         account = new_account(address=email, name=check_name(name), now=now, roles=roles, verified=verified)
         if disabled:
@@ -141,8 +168,8 @@ class Registration:
         return account
 
     async def is_registration(self, account: Account) -> bool:
-        """Whether an account is a registration that expires. One that an administrator gave roles to, or disabled, is
-        more than that.
+        """Tell whether an `account` is a registration that expires. One that an administrator gave roles to, or
+        disabled, is more than that.
         """
         if account.roles or not is_unproved(account):
             return False
@@ -174,6 +201,9 @@ class Registration:
         return count
 
     async def send_verification(self, account: Account, client: Client) -> None:
+        """Mail the owner of an `account` a link that verifies its address, for the `client` that asks. Links that were
+        mailed before stay valid.
+        """
         if account.address and account.email:
             secret = await self.one_time.issue(
                 "verify_email", account, self.policy.verify_email_for, client, "email_verification_sent", ""

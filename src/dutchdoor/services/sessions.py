@@ -68,11 +68,17 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     """What a sign-in or a refresh gives out. The tokens exist in readable form here and at the client only."""
 
     account: Account
+    """Who signed in."""
     mode: Mode
+    """How the sign-in is presented."""
     session: Session | None = None
+    """The row behind it; None in the mode `jwt`."""
     session_token: str = ""
+    """What the session cookie holds, in the mode `session`, else ""."""
     refresh_token: str = ""
+    """In the mode `hybrid`, else ""."""
     access_token: str = ""
+    """The signed JWT (RFC 9068); "" in the mode `session`."""
     expires_in: int = 0
     """Seconds the access token lives."""
     rotated: bool = True
@@ -87,6 +93,12 @@ class SignedIn(Struct, frozen=True, kw_only=True):
 class Authority(Endings):
     """One node's authority over a store: an issuer that keeps sessions, too. Safe to use from one event loop; several
     nodes may share a store.
+
+    Every verb raises `Unavailable` when the store is out of reach, or when a decision lost too many races. Verbs have
+    these parameters in common:
+
+        client: the client that asks, for audit events and for the list of sessions.
+        client_id: the registered client that the sign-in belongs to; "" for the application itself.
     """
 
     def __init__(
@@ -104,11 +116,24 @@ class Authority(Endings):
         copies: Copies | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`clock` is the time of day; without one, the store's where it has one for all nodes, else this machine's.
-        `copies` are those of sessions that other nodes looked up, if there are any.
+        """Take a store that is opened later.
 
-        Raises `Misconfigured` when HS256 is asked for with more than one audience: whoever verifies can mint for
-        all.
+        Args:
+            store: where everything is kept.
+            master: the keys that seal signing keys and make refresh tokens.
+            issuer: the `iss` of tokens, an origin.
+            audience: the `aud` of tokens; the issuer itself if empty.
+            policy: every duration (seconds) and limit.
+            alg: what signs access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
+            client_id: the name of the application itself among clients.
+            claims: adds claims to access tokens, by account and session id (None for a stateless token).
+            lease: seconds for which a verifier may trust what it knows of the revocation log.
+            copies: those of sessions that other nodes looked up, if there are any.
+            clock: the time of day; without one, the store's where it has one for all nodes, else this machine's.
+
+        Raises:
+            Misconfigured: HS256 is asked for with more than one audience (a service that verifies can mint for all), or
+                `lease` is out of bounds.
         """
         super().__init__(
             store,
@@ -140,15 +165,21 @@ class Authority(Endings):
         inside: Session | None = None,
         also: Sequence[Change] = (),
     ) -> SignedIn:
-        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction, and
-        `also` happens in it. Of `replacing` some may have ended; a session that the proof was given `inside` of is
-        replaced too, and must be live.
+        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction.
+
+        Args:
+            verified: the proof. Its epoch was read together with the credential.
+            mode: `session`, `hybrid` or `jwt`.
+            scope: the `scope` of access tokens (RFC 6749, section 3.3); "" for none.
+            replacing: sessions that end with it, such as the one this browser held. Some may have ended.
+            inside: the session that the proof was given in. It is replaced, too, and must be live.
+            also: further changes of the same transaction.
 
         Raises:
             NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again. Or the
                 session that it was given inside of has ended.
             SessionLimitReached: the policy refuses one more session.
-            Unavailable: the store is out of reach.
+            Misconfigured: the `claims` hook gives what no token may carry.
         """
         client_id = client_id or self.client_id
         now = self.clock()
@@ -236,9 +267,11 @@ class Authority(Endings):
         return [] if self.policy.max_sessions is None else [Swap(account)]
 
     async def provide(self, subject: str) -> Account:
-        """Give the account of a subject whose directory is elsewhere, making a bare one at its first sign-in.
+        """Give the account of a `subject` whose directory is elsewhere, making one without an address at its first
+        sign-in.
 
-        Raises `InvalidInput` for a subject that no token and no header can carry.
+        Raises:
+            InvalidInput: no token and no header can carry this subject.
         """
         account = await self.store.account(subject)
         if account is None:
@@ -254,7 +287,7 @@ class Authority(Endings):
     # Checking
 
     async def resume(self, token: str) -> Remembered:
-        """Tell whose session a cookie's token is: a memory hit or one look-up; `last_seen_at` is written at a bounded
+        """Tell whose session a cookie's `token` is: a memory hit or one look-up; `last_seen_at` is written at a bounded
         rate.
 
         Raises:
@@ -271,9 +304,10 @@ class Authority(Endings):
         return held
 
     async def recall(self, session_id: str) -> Remembered | None:
-        """Give a session with its account, from memory if they were read a moment ago and nothing has ended them since.
+        """Give the session of a `session_id` with its account, from memory if they were read a moment ago and nothing
+        has ended them since. None if there is none.
 
-        What is looked up is given as it is, ended or not; what is remembered is live. Raises `Unavailable`.
+        What is looked up is given as it is, ended or not; what is remembered is live.
         """
         if not self.fencing.is_current():
             await self.fencing.follow()
@@ -337,7 +371,12 @@ class Authority(Endings):
         return replace(found[0], ended_at=found[0].last_seen_at, end_reason=ENDED_AGAIN), found[1]
 
     async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
-        """The session a cookie's token belongs to. Raises `InvalidToken`, and `NotAuthenticated` unless it is live."""
+        """Give the session that a cookie's `token` belongs to; with `even_ended` one that has ended, too.
+
+        Raises:
+            InvalidToken: no session has this token.
+            NotAuthenticated: the session has ended or expired.
+        """
         presented = SessionToken.parse(token)
         found = await self._session(presented.id)
         if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
@@ -347,8 +386,12 @@ class Authority(Endings):
         return found[0]
 
     async def holder(self, text: str, *, even_ended: bool = False) -> Session:
-        """The session a refresh token belongs to, of whichever generation: enough to name it or end it, and to issue
-        nothing. Raises `InvalidToken`, and `NotAuthenticated` unless it is live.
+        """Give the session that a refresh token, `text`, belongs to, of whichever generation: enough to name it or end
+        it, and to issue nothing. With `even_ended` one that has ended, too.
+
+        Raises:
+            InvalidToken: no session has this refresh token.
+            NotAuthenticated: the session has ended or expired.
         """
         token = RefreshToken.parse(text)
         found = await self._session(token.session_id)
@@ -373,16 +416,18 @@ class Authority(Endings):
     async def refresh(
         self, text: str, client: Client, *, client_id: str = "", admit: Callable[[str], None] | None = None
     ) -> SignedIn:
-        """Exchange a refresh token, by the rules R0 to R7.
+        """Exchange a refresh token (RFC 6749, section 6), by the rules R0 to R7.
 
-        `admit` is asked once, with the session's id, when the token has proved to be ours and nothing is decided yet;
-        what it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id, which
-        is no secret.
+        Args:
+            text: the refresh token.
+            admit: asked once, with the session's id, when the token has proved to be ours and nothing is decided yet;
+                what it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id,
+                which is no secret.
 
         Raises:
             InvalidToken: not ours (R0), ended or expired (R1), another client's, or proof of theft.
             Superseded: two generations old, moments ago (R5).
-            Unavailable: the store is out of reach.
+            Misconfigured: the `claims` hook gives what no token may carry.
         """
         token = RefreshToken.parse(text)
 
@@ -472,12 +517,14 @@ class Authority(Endings):
         await self.on_theft(account, client)
 
     async def on_theft(self, account: Account, client: Client) -> None:
-        """Called after a theft was proven and its session ended: the directory tells the owner."""
+        """Called after a theft was proven and the session of `account` ended: the directory notifies the owner."""
 
     # Listing
 
     async def sessions(self, subject: str) -> list[Session]:
-        """The live sessions of a subject, newest first; those among the latest `LISTED`."""
+        """Give the live sessions of a `subject`, newest first; those among the latest `LISTED`. An unknown subject has
+        none.
+        """
         account = await self.store.account(subject)
         if account is None:
             return []
@@ -495,8 +542,19 @@ class Authority(Endings):
         amr: tuple[str, ...],
         now: float,
     ) -> SignedIn:
-        """Commit `changes` that raise an account's epoch and end its other sessions, and go on with this one under new
-        secrets: nothing that was copied from the client before is worth anything after. Raises `Conflict`.
+        """Commit changes that raise an account's epoch and end its other sessions, and go on with this one under new
+        secrets: nothing that was copied from the client before is worth anything after.
+
+        Args:
+            session: the session that goes on; None for a stateless sign-in, which gets a new access token.
+            account: the account as it was read.
+            raised: the account with its new epoch.
+            changes: what is committed with it.
+            amr: how the owner proved themselves (RFC 8176).
+            now: the instant of the proof.
+
+        Raises:
+            Conflict: the account or the session changed meanwhile. Nothing was written.
         """
         verified = Verified(subject=account.subject, epoch=raised.epoch, amr=amr, at=now)
         if session is None:

@@ -58,7 +58,10 @@ class Welcome(Struct, frozen=True, kw_only=True):
 
 
 class SignIn:
-    """Signs people in over one authority."""
+    """Signs people in over one authority. `client` is the client that asks, and `marks` is what its known-device cookie
+    holds ("" for none). Every verb raises `Unavailable` when the store is out of reach, or too many passwords are
+    being hashed.
+    """
 
     def __init__(self, authority: Authority, attempts: Attempts, post: Post, passwords: Passwords) -> None:
         self.authority, self.store, self.policy, self.clock = (
@@ -70,8 +73,8 @@ class SignIn:
         self.attempts, self.post, self.passwords = attempts, post, passwords
 
     async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
-        """Check an address and a password. Unknown, disabled, not verified where that is required, and wrong are one
-        answer, after the same work.
+        """Check an address, `email`, and its `password`. Unknown, disabled, not verified where that is required, and
+        wrong are one answer, after the same work.
 
         Raises:
             WrongCredentials: that is not an address and its password.
@@ -153,8 +156,20 @@ class SignIn:
         marks: str = "",
         replacing: Sequence[Session] = (),
     ) -> tuple[SignedIn, str]:
-        """Prove, and start. Gives what starts, and the browser's mark. Raises what `prove` and `Authority.start`
-        raise.
+        """Prove, and start. Gives what starts, and the browser's mark.
+
+        Args:
+            email: the address as it was typed.
+            password: the password as it was typed.
+            mode: `session`, `hybrid` or `jwt`.
+            client_id: the registered client that the sign-in belongs to; "" for the application itself.
+            replacing: sessions that end with it, such as the one this browser held.
+
+        Raises:
+            WrongCredentials: that is not an address and its password.
+            RateLimited: too many attempts.
+            SessionLimitReached: the policy refuses one more session.
+            Misconfigured: the `claims` hook gives what no token may carry.
         """
         for last in (False, True):
             welcome, forgiving = await self._prove(email, password, client, marks)
@@ -201,9 +216,19 @@ class SignIn:
     async def reauthenticate(
         self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
     ) -> SignedIn:
-        """Prove the password again inside a session: a fresh `auth_time`, in a new session that replaces the old.
+        """Prove the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
+        old.
 
-        Raises `WrongCredentials`, `RateLimited`, and `NotAuthenticated` when the account changed meanwhile.
+        Args:
+            account: whose password it is.
+            session: the session that this happens in; None for a stateless sign-in.
+            password: the password as it was typed.
+            client_id: the registered client that the sign-in belongs to.
+
+        Raises:
+            WrongCredentials: the password is not right.
+            RateLimited: too many attempts.
+            NotAuthenticated: the account changed, or the session ended, meanwhile.
         """
         await self.attempts.take(self.attempts.inside(account, session))
         credential = await self.store.get(Credential, account.subject, PASSWORD, "")

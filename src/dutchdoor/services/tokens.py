@@ -65,7 +65,9 @@ class _Verifiers(NamedTuple):
 
 
 class Issuer:
-    """One node's keys and tokens over a store."""
+    """One node's keys and tokens over a store. `client` and `actor`, where a verb takes them, are the client that asks
+    and the subject that does it (or `cli`, or `system`), for audit events.
+    """
 
     def __init__(
         self,
@@ -80,6 +82,9 @@ class Issuer:
         lease: float,
         clock: Callable[[], float] | None,
     ) -> None:
+        """Take the store and the rest: see `Authority`, which adds sessions (`master`, `issuer`, `audience`, `policy`,
+        `alg`, `claims`, `lease`, `clock`).
+        """
         self.store, self.master, self.policy = store, master, policy
         self.fencing = Fencing(store, clock=clock, terms=Terms(lease_for=lease))
         self.clock = self.fencing.clock
@@ -105,12 +110,18 @@ class Issuer:
         self._reading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Open the store, and make the first key if there is none."""
+        """Open the store, and make the first key if there is none.
+
+        Raises:
+            Unavailable: the store is out of reach.
+            Misconfigured: the store cannot be used as it is: another version's schema, or files that others can read.
+        """
         await self.store.open()
         await self.fencing.open()
         await self._read_ring(self.clock(), force=True)
 
     async def close(self) -> None:
+        """Stop following the log, and close the store."""
         await self.fencing.close()
         if self._reading is not None:
             await asyncio.wait([self._reading])
@@ -124,7 +135,7 @@ class Issuer:
     # Recognising
 
     async def verify(self, token: str) -> Principal:
-        """Tell whose access token this is, by signature, claims and the revocation log up to this moment.
+        """Tell whose access token `token` is, by signature, claims and the revocation log up to this moment.
 
         Raises:
             InvalidToken: malformed, forged, expired, for someone else, or revoked.
@@ -135,8 +146,8 @@ class Issuer:
         return principal
 
     async def claims(self, token: str) -> Claims:
-        """What an access token says that is valid now, also one for a service behind a proxy: for introspection alone.
-        Raises as `verify` does.
+        """What the access token `token` says that is valid now, also one for a service behind a proxy: for
+        introspection alone (RFC 7662). Raises what `verify` raises.
         """
         claims, _ = await self._recognised(token, issued=True)
         return claims
@@ -163,8 +174,8 @@ class Issuer:
         return known
 
     async def claims_of_any_age(self, token: str) -> Claims:
-        """What an access token says, its expiry and revocation aside: enough to end what it names, and for nothing
-        else. Raises `InvalidToken`, `Unavailable`.
+        """What the access token `token` says, its expiry and revocation aside: enough to end what it names, and for
+        nothing else. Raises `InvalidToken`, `Unavailable`.
         """
         now = self.clock()
         await self._read_ring(now)
@@ -185,11 +196,14 @@ class Issuer:
     # Signing
 
     async def pass_on(self, account: Account, principal: Principal) -> str:
-        """Sign a minute's worth of what a principal is, for the service behind a proxy that checked it. "" with HS256:
-        a service that could verify such a token could mint tokens for this API.
+        """Sign a minute's worth of what a `principal` of an `account` is, for the service behind a proxy that checked
+        it. "" with HS256: a service that could verify such a token could mint tokens for this API.
 
-        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither. Raises
-        `InvalidToken` for one that has expired.
+        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither.
+
+        Raises:
+            InvalidToken: the principal has expired.
+            Unavailable: the store is out of reach.
         """
         if self.symmetric:
             return ""
@@ -253,6 +267,7 @@ class Issuer:
 
     @property
     def ring(self) -> KeyRing:
+        """The signing keys as they were read last."""
         return self._ring
 
     async def jwks(self) -> list[dict[str, object]]:
@@ -263,7 +278,12 @@ class Issuer:
 
     @retried(RACES, "making a key")
     async def rotate(self, *, client: Client, actor: str, at_once: bool = False) -> StoredKey:
-        """Make the next signing key now. It signs after it was published long enough, or `at_once`."""
+        """Make the next signing key now. It signs after it was published for `key_publish_for` seconds of the policy,
+        or, with `at_once`, now, though verifiers that cache the key set do not know it yet.
+
+        Raises:
+            Unavailable: the store is out of reach, or other processes kept making keys at the same moment.
+        """
         now = self.clock()
         await self._read_ring(now, force=True)
         signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
@@ -282,8 +302,12 @@ class Issuer:
 
     @retried(RACES, "killing the key")
     async def kill_key(self, kid: str, *, client: Client, actor: str) -> Revoked:
-        """Kill a key in an emergency: nothing it signed is accepted from now on, and another signs. Raises
-        `NotFound`.
+        """Kill the key with the id `kid` in an emergency: nothing it signed is accepted from now on, and another signs.
+        Idempotent: a key that was killed before counts 0.
+
+        Raises:
+            NotFound: there is no such key.
+            Unavailable: the store is out of reach.
         """
         now = self.clock()
         await self._read_ring(now, force=True)

@@ -114,7 +114,7 @@ class Verifier:
         _alive.add(self)
 
     def __call__(self, token: str | bytes) -> Principal:
-        """Check a token, and give who its bearer is. In the ordinary case it does no I/O and takes no lock.
+        """Check a `token`, and give who its bearer is. In the ordinary case it does no I/O and takes no lock.
 
         Without a lease or keys it may wait for the authority, some seconds at most; never in a thread that runs an
         event loop, where it raises `Unavailable` instead: there, use `check`.
@@ -145,7 +145,7 @@ class Verifier:
         return principal
 
     async def check(self, token: str | bytes) -> Principal:
-        """Check a token, as calling does. What has to wait does so in a thread of its own, and keeps no loop waiting.
+        """Check a `token`, as calling does. What has to wait does so in a thread of its own, and blocks no loop.
 
         Raises:
             InvalidToken: as calling.
