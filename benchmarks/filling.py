@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from msgspec.structs import replace
 
 from dutchdoor.model.accounts import bare_account
 from dutchdoor.model.http_client import Client
@@ -28,17 +29,12 @@ DRAW = random.Random(7)
 def fresh_session(subject: str, now: float) -> Session:
     """A session of the hybrid mode, as a sign-in makes it."""
     browser, platform = DRAW.choice(DEVICES)
-    client = Client(
-        address=".".join(str(DRAW.randrange(1, 255)) for _ in range(4)),
-        country="NL",
-        device=f"{browser} on {platform}",
-        browser_family=browser,
-        platform=platform,
-    )
+    client = Client(address=".".join(str(DRAW.randrange(1, 255)) for _ in range(4)), country="NL")
     proof = Verified(subject=subject, epoch=0, amr=("pwd",), at=now)
-    return start(
+    session, _ = start(
         proof, mode="hybrid", client=client, client_id="app", scope="", master_key_id=b"mkid", now=now, policy=STANDARD
-    )[0]
+    )
+    return replace(session, device=f"{browser} on {platform}", fingerprint=f"{browser}|{platform}")
 
 
 async def fill(store: Store, rows: int) -> list[bytes]:

@@ -12,7 +12,7 @@ from tests.backing import postgres_url, valkey_url
 
 __all__ = ["postgres_url", "valkey_url"]  # fixtures for every test
 
-pytest.register_assert_rewrite("dutchdoor.testing.store_laws")  # so that a broken law says what it saw
+pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw
 
 ROOM = 4 * 2**30
 """Bytes. All temporary files of a run need some 0.3 GiB at once."""

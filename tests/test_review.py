@@ -29,7 +29,7 @@ from dutchdoor.services.sessions import LISTED
 from dutchdoor.stores.base import Revoke
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
-from dutchdoor.testing.store_laws import a_revocation, the_log
+from dutchdoor.testing.conformance import a_revocation, the_log
 from dutchdoor.web.oauth import TokenAnswer
 from dutchdoor.web.schemas import Login, PasswordChange, RefreshProof, SignedInView, User
 

@@ -12,7 +12,7 @@ from tests.http.world import AWAY, OTHER_PASSWORD, PASSWORD, REFRESH, Answer, Pr
 
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
-from dutchdoor.testing.store_laws import the_log
+from dutchdoor.testing.conformance import the_log
 
 ADA = "ada@example.com"
 INACTIVE = b'{"active":false}'

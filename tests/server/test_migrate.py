@@ -28,7 +28,7 @@ from dutchdoor.stores.kinds import KINDS
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.transfer import LogState, Movable
 from dutchdoor.stores.urls import make_store
-from dutchdoor.testing.store_laws import (
+from dutchdoor.testing.conformance import (
     NOW,
     a_credential,
     a_revocation,

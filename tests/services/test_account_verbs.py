@@ -56,7 +56,7 @@ from dutchdoor.services.accounts import Directory
 from dutchdoor.services.registration import proof_of
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
-from dutchdoor.testing.store_laws import the_log
+from dutchdoor.testing.conformance import the_log
 
 ANN = "ann@example.com"
 JAR = "the-cookie-of-the-browser-that-registered"

@@ -16,7 +16,7 @@ from dutchdoor.revocation.log import COALESCE_ABOVE, RevocationLog
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.postgres import PostgresStore
-from dutchdoor.testing.store_laws import the_log
+from dutchdoor.testing.conformance import the_log
 
 AT_ONCE = 50
 

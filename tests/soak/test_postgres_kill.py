@@ -13,14 +13,14 @@ from tests.backing import a_postgres, new_database
 from tests.stores.test_postgres import kill_server
 
 from dutchdoor.stores.postgres import PostgresStore
-from dutchdoor.testing.store_laws import (
+from dutchdoor.testing.conformance import (
     a_commit_is_seen_by_every_process,
     an_acknowledged_commit_survives_kill,
     contests_have_one_winner_over_processes,
 )
 
 # Processes that have imported this much start in a hundredth of a second.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 @pytest.mark.soak

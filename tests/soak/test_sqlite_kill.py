@@ -9,14 +9,14 @@ from functools import partial
 import pytest
 
 from dutchdoor.stores.sqlite import SqliteStore
-from dutchdoor.testing.store_laws import (
+from dutchdoor.testing.conformance import (
     a_commit_is_seen_by_every_process,
     an_acknowledged_commit_survives_kill,
     contests_have_one_winner_over_processes,
 )
 
 # Processes that have imported this much start in a hundredth of a second.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 def assert_intact(path):

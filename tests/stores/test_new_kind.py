@@ -21,10 +21,10 @@ from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.redis import around
 from dutchdoor.stores.sqlite import SqliteStore
-from dutchdoor.testing.kinds import a_record
-from dutchdoor.testing.store_laws import LAWS, MOVE_LAWS, NOW, SHARED_LAWS, a_credential, an_account
+from dutchdoor.testing.conformance import LAWS, MOVE_LAWS, NOW, SHARED_LAWS, a_credential, an_account
+from dutchdoor.testing.conformance.kinds import a_record
 
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 class Badge(Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import COMMIT_LANES, PostgresStore, batches, failures, from_url, rows, watch
 from dutchdoor.stores.postgres.changes import COMMIT, write_job
 from dutchdoor.stores.urls import make_store
-from dutchdoor.testing.store_laws import (
+from dutchdoor.testing.conformance import (
     LAWS,
     NOW,
     World,

@@ -12,7 +12,7 @@ from dutchdoor.errors import Conflict
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.stores.base import Add, Discard, Expect, ExpectRole, Log, Remove, Swap, Take
 from dutchdoor.stores.postgres import PostgresStore
-from dutchdoor.testing.store_laws import NOW, a_credential, a_token, an_account, an_event
+from dutchdoor.testing.conformance import NOW, a_credential, a_token, an_account, an_event
 
 SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$;

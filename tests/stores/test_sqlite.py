@@ -27,10 +27,10 @@ from dutchdoor.stores.base import Add, Log, Revoke, Swap
 from dutchdoor.stores.kinds import KINDS
 from dutchdoor.stores.sqlite import SqliteStore, changes, file, head, log, records, writer
 from dutchdoor.stores.urls import make_store
-from dutchdoor.testing.store_laws import NOW, a_revocation, a_session, an_account, an_event, the_log
+from dutchdoor.testing.conformance import NOW, a_revocation, a_session, an_account, an_event, the_log
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws", "dutchdoor.stores.sqlite"])
+FORK.set_forkserver_preload(["pytest", "dutchdoor.testing.conformance", "dutchdoor.stores.sqlite"])
 BUCKET = Bucket("b", Limit(name="b", count=1, per_seconds=60.0, burst=100))
 
 
@@ -75,7 +75,7 @@ def test_a_flush_comes_before_every_acknowledgement(path):
 import asyncio, os
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.stores.base import Add
-from dutchdoor.testing.store_laws import an_account
+from dutchdoor.testing.conformance import an_account
 async def main():
     store = SqliteStore({str(path)!r})
     await store.open()

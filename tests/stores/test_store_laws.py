@@ -25,7 +25,7 @@ from dutchdoor.stores.base import Add, End, EndAll, Expect, Log, Remove, Revoke,
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
-from dutchdoor.testing.store_laws import (
+from dutchdoor.testing.conformance import (
     LAWS,
     MOVE_LAWS,
     NOW,
@@ -44,7 +44,7 @@ from dutchdoor.testing.store_laws import (
 )
 
 # Processes that have imported this much start in a hundredth of a second.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.store_laws"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 def making(kind: str, folder: Path, stack: ExitStack) -> Callable[[], MemoryStore | SqliteStore | PostgresStore]:

@@ -1,4 +1,4 @@
-"""What a store must do, in words. The same laws as code are in `dutchdoor.testing.store_laws`, and every store passes
+"""What a store must do, in words. The same laws as code are in `dutchdoor.testing.conformance`, and every store passes
 them.
 
 A store keeps records and knows nothing about them: no clock, no expiry, no policy. It has two verbs. Reads give what is

@@ -10,15 +10,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dutchdoor.errors import Conflict
 from dutchdoor.model.accounts import new_account
 from dutchdoor.model.ids import new_id
-from dutchdoor.stores.base import Add, Change, Discard, Remove, Store, Swap, Take
+from dutchdoor.stores.base import Add, Discard, Remove, Store, Swap, Take
 from dutchdoor.stores.kinds import Column, Kind
+from dutchdoor.testing.conformance.samples import NOW, Law, is_refused
 
-__all__ = ["KIND_LAWS", "a_record", "records_of_every_kind"]
+__all__ = ["LAWS", "a_record", "records_of_every_kind"]
 
-NOW = 1_800_000_000.123456
 HARD_TEXTS = (" ", "Zoë", "' OR 1=1 --", "%_\\", "a\nb\tc\0d\1e", "😀" * 50, "x" * 10_000)
 
 
@@ -53,14 +52,6 @@ def records_of_every_kind(store: Store, count: int = 3) -> Iterator[Struct]:
     for kind in store.kinds.general:
         for n in range(count):
             yield a_record(kind, n + 1000)
-
-
-async def is_refused(store: Store, *changes: Change) -> bool:
-    try:
-        await store.commit(*changes)
-    except Conflict:
-        return True
-    return False
 
 
 async def is_a_mistake(attempt: Callable[[], Awaitable[object]]) -> bool:
@@ -201,7 +192,7 @@ async def what_expires_is_purged(store: Store) -> None:
         assert await read(store, lasting) == lasting
 
 
-KIND_LAWS: tuple[Callable[[Store], Awaitable[None]], ...] = (
+LAWS: tuple[Law, ...] = (
     every_kind_is_written_as_it_is_read,
     a_key_and_a_unique_value_are_given_once,
     every_kind_is_swapped_from_its_revision,

@@ -1,0 +1,341 @@
+"""Laws of reads: what is written is what is read, in order and in pages."""
+
+# ruff: noqa: PLR2004 - laws count
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.ids import new_id, new_ordered_id
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.sessions import Session
+from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.revocation.log import Revocation
+from dutchdoor.stores.base import (
+    Add,
+    End,
+    EndAll,
+    Log,
+    Remove,
+    Revoke,
+    Store,
+    Swap,
+)
+from dutchdoor.testing.conformance.samples import (
+    NOW,
+    Law,
+    a_client,
+    a_credential,
+    a_key,
+    a_revocation,
+    a_session,
+    a_token,
+    a_verifier,
+    an_account,
+    an_event,
+    is_refused,
+    the_log,
+    tokens_of,
+)
+
+__all__ = ["LAWS", "what_is_written_is_what_is_read"]
+
+
+async def registrations_are_listed_by_their_age(store: Store) -> None:
+    """7. What is given are the accounts that wait for a verified address, in the order of their subjects, in pages."""
+    waiting: list[Account] = []
+    for n in range(7):
+        account = an_account(f"waiting{n}")
+        waiting.append(account)
+        await store.commit(Add(account), Add(replace(a_credential(account), method="registration", created_at=NOW)))
+    for name, changes in (
+        ("verified", {"email_verified_at": NOW}), ("disabled", {"status": "disabled"}), ("admin", {"roles": ("a",)}),
+    ):  # fmt: skip
+        account = replace(an_account(name), **changes)
+        await store.commit(Add(account), Add(replace(a_credential(account), method="registration", created_at=NOW)))
+    await store.commit(Add(young := an_account("young")))
+    await store.commit(Add(replace(a_credential(young), method="registration", created_at=NOW + 1)))
+    await store.commit(Add(other := an_account("other")), Add(replace(a_credential(other), created_at=NOW)))
+    assert await store.registered_before(NOW) == []
+    found, after = list[str](), ""
+    while page := await store.registered_before(NOW + 0.5, after=after, limit=3):
+        after = page[-1].subject
+        found += [account.subject for account in page]
+    assert found == sorted(account.subject for account in waiting)
+
+
+HARD_TEXTS = (
+    "",
+    " ",
+    "Zoë",
+    "\N{ZERO WIDTH JOINER}",
+    "日本語",
+    "' OR 1=1 --",
+    "%_\\",
+    "a\nb\tc",
+    "😀" * 50,
+    "x" * 10_000,
+)
+HARD_INSTANTS = (0.0, 0.1 + 0.2, NOW, math.nextafter(NOW, math.inf), 1e15, 5e-324)
+
+
+async def what_is_written_is_what_is_read(store: Store) -> None:
+    """7. To the bit: texts, bytes, instants, counters, missing values, ids that are not ours."""
+    for n, text in enumerate(HARD_TEXTS):
+        at = HARD_INSTANTS[n % len(HARD_INSTANTS)]
+        person = replace(
+            an_account(),
+            subject=f"app|{text}|{n}",
+            email=text or None,
+            address=text or None,
+            name=text,
+            roles=("admin", "häß")[: n % 3],
+            status="disabled" if n % 2 else "active",
+            email_verified_at=at if n % 2 else None,
+            epoch=n,
+            created_at=at,
+        )
+        session = a_session(
+            person,
+            mode="hybrid" if n % 2 else "session",
+            client_id=text,
+            scope=text,
+            secret_hash=b"" if n % 2 else bytes(range(256)),
+            salt=b"\0" * n,
+            master_key_id=text.encode(),
+            epoch=n,
+            amr=("pwd", "otp", "mfa")[: n % 4],
+            auth_time=at,
+            created_at=at + 1,
+            last_seen_at=at + 2,
+            idle_expires_at=at + 3,
+            expires_at=at + 4,
+            generation=2**42 - 1,
+            sibling=n,
+            parent_sibling=n - 1,
+            rotated_at=at + 5,
+            sibling_at=at + 6,
+            fingerprint=text,
+            device=text,
+            address=text,
+            country=text,
+            ended_at=at if n % 3 else None,
+            end_reason=text,
+        )
+        credential = replace(a_credential(person, handle=text), method=text, proof=text, created_at=at)
+        token = replace(
+            a_token(person.subject, "verify_email", at),
+            email=text,
+            secret_hash=text.encode(),
+            created_at=at,
+            payload=bytes(range(256)) * n,
+        )
+        key = replace(a_key(n), alg=text, sealed=text.encode(), created_at=at, revoked_at=at, exported_at=at)
+        client = replace(a_client(f"{text}{n}"), name=text, secret_hash=b"", created_at=at)
+        verifier = replace(a_verifier(text), secret_hash=b"\0" * n, created_at=at)
+        entry = Revocation(kind="key", id=text, min_epoch=n, expires_at=math.inf if n % 2 else at, subject=text)
+        happened = AuditEvent(
+            id=new_ordered_id(NOW + n), at=at, name="login", outcome="refused", subject=text, actor=text,
+            session_id=text, client_id=text, address=text, country=text, device=text, detail=text,
+        )  # fmt: skip
+        records: list[Struct] = [person, session, credential, token, key, client, verifier]
+        done = await store.commit(*map(Add, records), Revoke(entry), Log(happened))
+        assert await store.account(person.subject) == person
+        assert await store.account_by_email(person.email or "\0") == (person if person.email else None)
+        assert await store.session(session.id) == (session, person)
+        assert await store.sessions_of(person.subject) == ([] if n % 3 else [session])
+        assert await store.get(Credential, person.subject, text, text) == credential
+        assert await store.get(OneTimeToken, token.id) == token
+        assert key in await store.select(StoredKey)
+        assert await store.get(RegisteredClient, client.id) == client
+        assert await store.get(VerifierKey, verifier.id) == verifier
+        assert verifier in await store.select(VerifierKey)
+        assert await the_log(store, done.seq - 1) == [replace(entry, seq=done.seq)]
+        assert (await store.events(limit=1)) == [happened]
+
+
+async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
+    """7. Unknown ids give None, or nothing. Removing what is absent changes nothing and fails nothing."""
+    ada = an_account()
+    for stranger in ("", "nobody", new_id(), "x" * 5000, "' OR 1=1 --", "\N{SNOWMAN}"):
+        assert await store.session(stranger) is None
+        assert await store.account(stranger) is None
+        assert await store.account_by_email(stranger) is None
+        assert await store.get(Credential, stranger, "password", "") is None
+        assert await store.get(OneTimeToken, stranger) is None
+        assert await store.get(RegisteredClient, stranger) is None
+        assert await store.get(VerifierKey, stranger) is None
+        assert await store.live_revocations(stranger, NOW) == 0
+        assert not await store.sessions_of(stranger)
+        assert not await store.events(subject=stranger or "nobody")
+    assert [
+        await store.select(StoredKey),
+        await store.select(RegisteredClient),
+        await store.accounts(),
+        await the_log(store),
+    ] == [[]] * 4
+    assert await store.select(VerifierKey) == []
+    await store.node_forget(new_id(), new_id())
+    await store.commit(Remove(ada), Remove(a_credential(ada)), Remove(a_client()), Remove(a_verifier()))
+    await store.commit(tokens_of("nobody", "setup"))
+    assert set((await store.counts()).values()) == {0}
+
+
+async def two_texts_are_two_ids(store: Store) -> None:
+    """7. An id is found by its own text only: not by one that differs in spare bits, case, padding or alphabet."""
+    ada = an_account()
+    session, token = a_session(ada), a_token("", "setup")
+    await store.commit(Add(ada), Add(session), Add(token))
+    reads: list[tuple[str, Callable[[str], Awaitable[object]]]] = [
+        (session.id, store.session), (token.id, partial(store.get, OneTimeToken)),
+    ]  # fmt: skip
+    for known, read in reads:
+        assert await read(known) is not None
+        last = chr(ord(known[-1]) + 1)
+        for other in (
+            known[:-1] + last,
+            known + "==",
+            known + "=",
+            known.swapcase(),
+            known[:-1],
+            known + "A",
+            f" {known}",
+        ):
+            assert await read(other) is None
+    for text in ("-" * 21 + "A", "_" * 21 + "A", "+" * 21 + "A", "/" * 21 + "A", "A" * 21 + "B", "A" * 22, "A" * 23):
+        await store.commit(Add(replace(session, id=text)), Add(replace(token, id=text)))
+        found = await store.session(text)
+        assert found is not None
+        assert found[0].id == text
+        assert await store.get(OneTimeToken, text) == replace(token, id=text)
+
+
+async def an_account_takes_what_is_its_own_with_it(store: Store) -> None:
+    """7. Removing an account removes its credentials and one-time tokens, and nothing of another's."""
+    ada, bob = an_account("ada"), an_account("bob")
+    mine, theirs = a_token(ada.subject), a_token(bob.subject)
+    records: list[Struct] = [
+        ada, bob, a_credential(ada), a_credential(ada, "second"), a_credential(bob), mine, theirs, a_session(ada),
+    ]  # fmt: skip
+    await store.commit(*map(Add, records))
+    await store.commit(Remove(ada))
+    assert await store.account(ada.subject) is None
+    assert [await store.get(Credential, ada.subject, "password", handle) for handle in ("", "second")] == [None, None]
+    assert await store.get(Credential, bob.subject, "password", "") == a_credential(bob)
+    assert (await store.get(OneTimeToken, mine.id), await store.get(OneTimeToken, theirs.id)) == (None, theirs)
+    assert (await store.counts())["sessions"] == 1
+
+
+async def a_removed_account_leaves_no_session_behind(store: Store) -> None:
+    """7. A session whose account was removed gives None, and a later account of its subject does not inherit it."""
+    ada = an_account()
+    session = a_session(ada)
+    await store.commit(Add(ada), Add(session))
+    await store.commit(Remove(ada))
+    for _ in range(2):
+        assert await store.session(session.id) is None
+        assert await store.sessions_of(ada.subject) == []
+        assert await is_refused(store, Swap(session))
+        assert await is_refused(store, Add(session)), "its id is still taken"
+        assert (await store.commit(EndAll(ada.subject, "deleted", NOW))).count == 0
+        await store.commit(*([] if await store.account(ada.subject) else [Add(ada)]))
+
+
+async def a_read_follows_every_commit(store: Store) -> None:
+    """8. A read that begins after a commit returned sees it, whoever else writes meanwhile."""
+    ada = an_account()
+    sessions = [a_session(ada, NOW + n) for n in range(20)]
+    await store.commit(Add(ada), *map(Add, sessions))
+
+    async def end(session: Session) -> None:
+        done = await store.commit(End(session.id, "logout", NOW), Revoke(a_revocation(session.id)))
+        found = await store.session(session.id)
+        assert found is not None
+        assert found[0].ended_at == NOW
+        assert session not in await store.sessions_of(ada.subject)
+        assert session.id in [entry.id for entry in await the_log(store, done.seq - 1)]
+
+    await asyncio.gather(*map(end, sessions))
+
+
+async def sessions_are_listed_newest_first(store: Store) -> None:
+    """Reads: sessions of a subject that were not ended, expired ones included, newest first, no more than asked for."""
+    ada, bob = an_account("ada"), an_account("bob")
+    sessions = [a_session(ada, NOW + n) for n in range(4)]
+    expired = a_session(ada, NOW - 1e6)
+    mixed = [sessions[2], sessions[0], expired, sessions[3], sessions[1]]
+    await store.commit(Add(ada), Add(bob), *map(Add, mixed), Add(a_session(bob)), End(sessions[1].id, "logout", NOW))
+    assert await store.sessions_of(ada.subject) == [sessions[3], sessions[2], sessions[0], expired]
+    assert await store.sessions_of(ada.subject, limit=2) == [sessions[3], sessions[2]]
+    assert await store.sessions_of(ada.subject, limit=9) == await store.sessions_of(ada.subject)
+
+
+async def accounts_are_paged_and_searched(store: Store) -> None:
+    """Reads: accounts in the order of their subjects; a search is literal, folds case, looks at addresses and names."""
+    names = ["Zoë", "STRAßE", "100%", "under_score", "back\\slash", "plain"]
+    people = sorted(
+        (replace(an_account(f"user{n}"), name=name) for n, name in enumerate(names)), key=lambda person: person.subject
+    )
+    await store.commit(*map(Add, people))
+    assert await store.accounts() == people
+    paged: list[Account] = []
+    while page := await store.accounts(after=paged[-1].subject if paged else "", limit=2):
+        assert len(page) <= 2
+        paged += page
+    assert paged == people
+    for part, name in (
+        ("zoË", "Zoë"),
+        ("strasse", "STRAßE"),
+        ("%", "100%"),
+        ("_", "under_score"),
+        ("\\", "back\\slash"),
+    ):
+        assert [person.name for person in await store.accounts(search=part)] == [name]
+    assert [person.name for person in await store.accounts(search="USER5@exam")] == ["plain"]
+    assert await store.accounts(search="%user%") == await store.accounts(search="'") == []
+
+
+async def events_are_paged_and_filtered(store: Store) -> None:
+    """Reads: audit events, newest first, by subject, name and time, from the last one seen."""
+    events = [an_event("ada" if n % 3 else "bob", NOW + n * 0.25) for n in range(20)]
+    events = [replace(happened, name="logout") if n % 2 else happened for n, happened in enumerate(events)]
+    for happened in random.Random(1).sample(events, len(events)):
+        await store.commit(Log(happened))
+    newest = events[::-1]
+    assert await store.events() == newest
+    assert await store.events(limit=3) == newest[:3]
+    paged: list[AuditEvent] = []
+    while page := await store.events(subject="ada", before=paged[-1].id if paged else "", limit=4):
+        paged += page
+    assert paged == [happened for happened in newest if happened.subject == "ada"]
+    assert await store.events(name="logout") == [happened for happened in newest if happened.name == "logout"]
+    assert await store.events(since=NOW + 2) == [happened for happened in newest if happened.at >= NOW + 2]
+    assert await store.events(subject="bob", name="login", since=NOW + 1, before=newest[2].id) == [
+        happened for happened in newest[3:]
+        if (happened.subject, happened.name) == ("bob", "login") and happened.at >= NOW + 1
+    ]  # fmt: skip
+
+
+LAWS: tuple[Law, ...] = (
+    registrations_are_listed_by_their_age,
+    what_is_written_is_what_is_read,
+    unknown_is_none_and_removing_the_absent_is_fine,
+    two_texts_are_two_ids,
+    an_account_takes_what_is_its_own_with_it,
+    a_removed_account_leaves_no_session_behind,
+    a_read_follows_every_commit,
+    sessions_are_listed_newest_first,
+    accounts_are_paged_and_searched,
+    events_are_paged_and_filtered,
+)
