@@ -23,23 +23,23 @@ setting can be given in three ways, and the first that is given counts:
 2. in the environment: `DUTCHDOOR_ACCESS_FOR=5m`
 3. in a file: `access_for = "5m"` in the TOML file that `--config` or `DUTCHDOOR_CONFIG` names
 
-A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, stops the start and names the nearest that
-exists: a setting that is silently skipped is a protection you only believe to have. An empty variable is an unset one.
-Variables that Kubernetes makes for a Service called `dutchdoor` are not taken for settings.
+A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, stops the start, and the message names the
+nearest that exists. An empty variable is an unset one. Variables that Kubernetes creates for a Service called
+`dutchdoor` are no settings.
 
-Durations are written `90s`, `10m`, `12h`, `30d`, `1h30m`, in quotes in the file. A number without a unit is taken for
-seconds, of which `serve` and `check` warn, as of lengths that are rarely intended. Lists are repeated options
+Durations are `90s`, `10m`, `12h`, `30d`, `1h30m`, in quotes in the file. A number without a unit means seconds; `serve`
+and `check` warn of it, as of lengths that are rarely intended. Lists are repeated options
 (`--proxy 10.0.0.7 --proxy 10.0.0.8`), words separated by commas or spaces in the environment, and arrays in the file.
 
 A setting marked *secret* can also be read from a file: `DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, `--pepper-file`,
-`pepper_file` in the TOML file. Secrets are no arguments themselves, because everybody on the machine can see those; the
-addresses of the database and the mail server are, since most hold no password. `--mail` with one is refused, and
-`--database` or `--redis` with one is a finding of `check`. No value of these is ever printed.
-Placeholders, secrets of fewer than 16 bytes and secrets from public lists are refused.
+`pepper_file` in the TOML file. A secret is never an argument, because all users of the machine can
+see arguments. The addresses of the database and of the mail server may be arguments, since most hold no password:
+`--mail` with a password is refused, and `--database` or `--redis` with one is a finding of `check`. dutchdoor prints
+none of them. Placeholders, secrets of fewer than 16 bytes and secrets from public lists are refused.
 
 `dutchdoor check` lists what is unsafe in a configuration, with the reason, and exits with 1 if something matters.
 
-These are not settings, because they follow from others: the names of cookies and their Secure attribute, and HSTS (from
+These follow from others, and are no settings: the names of cookies, their Secure attribute and HSTS (from
 `public_url`), the issuer of tokens (`public_url`, or `http://localhost:PORT` without one), HttpOnly and SameSite.
 
 ## A server behind nginx on the same machine
