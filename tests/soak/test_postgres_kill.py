@@ -13,7 +13,7 @@ from tests.backing import a_postgres, new_database
 from tests.stores.test_postgres import kill_server
 
 from dutchdoor.stores.postgres import PostgresStore
-from dutchdoor.testing.conformance import (
+from dutchdoor.testing.conformance.processes import (
     a_commit_is_seen_by_every_process,
     an_acknowledged_commit_survives_kill,
     contests_have_one_winner_over_processes,

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from dutchdoor.stores.sqlite import SqliteStore
-from dutchdoor.testing.conformance import (
+from dutchdoor.testing.conformance.processes import (
     a_commit_is_seen_by_every_process,
     an_acknowledged_commit_survives_kill,
     contests_have_one_winner_over_processes,
