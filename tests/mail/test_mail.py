@@ -213,13 +213,19 @@ def test_a_notice_says_when_and_where():
 
 
 @pytest.mark.parametrize(
-    "device", ["see evil.example", "http://evil", "call 15550100", "<b>x</b>", "a\nb", "x" * 100, "visit evil@x"]
+    "device", ["see evil.example", "http://evil", "call 15550100", "<b>x</b>", "x" * 100, "visit evil@x"]
 )
 def test_a_strangers_words_are_not_printed_on_our_letterhead(device):
     """A User-Agent made to be read is "unknown": nobody mails our users a link through us."""
     mail = LETTERS.new_device("ann@example.com", client=Client(devices=Device(name=device)), at=NOW)
     assert device not in mail.text
     assert "Device:  unknown" in mail.text
+
+
+def test_a_line_break_in_a_device_name_starts_no_line_of_a_mail():
+    """A User-Agent with a line break cannot add a line to a mail: the break is a space."""
+    mail = LETTERS.new_device("ann@example.com", client=Client(devices=Device(name="a\nb")), at=NOW)
+    assert "Device:  a b" in mail.text
 
 
 @pytest.mark.parametrize(
@@ -466,7 +472,7 @@ CAN_LOG_IN = "250-test\r\n250 AUTH PLAIN"
     ("server", "reason"),
     [
         (Curt(f"554 5.7.1 {SAYS_ALL}"), "the server refuses us: 554 5.7.1"),
-        (Curt("HTTP/1.1 400 Bad Request"), "what answers there does not speak SMTP"),
+        (Curt("HTTP/1.1 400 Bad Request"), "the server there does not speak SMTP"),
         (Curt(EHLO=""), "the server closed the connection"),
         (
             Curt(EHLO=CAN_LOG_IN, AUTH=f"535 5.7.8 {SAYS_ALL}"),

@@ -1,6 +1,6 @@
-"""Mail the server sends: one message, and what carries it.
+"""Mail the server sends: one message, and the transport that carries it.
 
-The members of this package each carry mail one way (console, file, SMTP); `templates` writes the words.
+Each transport is a module (console, file, SMTP); `letters` writes the messages from `templates`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     html: str
 
     def __post_init__(self) -> None:
-        # A line break in a header is a second header: "victim@example.com\r\nBcc: everyone@example.com". An encoded
-        # word is decoded by the library that writes the header, and may hold anything.
+        # A line break in a header is a second header: "victim@example.com\r\nBcc: everyone@example.com". The library
+        # that writes the header decodes an encoded word, which may contain anything.
         if not self.subject or not self.subject.isprintable() or "=?" in self.subject:
             raise InvalidInput("A mail header must be one line of text.", field="subject")
         try:
@@ -49,19 +49,19 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transport(Protocol):
-    """Carries mail. `send` returns once the next hop has taken the message; it never retries."""
+    """Carries mail. `send` returns once the next hop has accepted the message; it never retries."""
 
     async def send(self, message: Mail) -> None:
         """Send one message.
 
         Raises:
-            Unavailable: it could not be handed over now; nothing is known to have been sent.
+            Unavailable: the message could not be handed over now, and is not known to have been sent.
         """
         ...
 
 
 def sender_of(text: str) -> Address:
-    """Read whom mail is from: `login@example.com`, or `Example <login@example.com>`. The domain may be in letters.
+    """Read the sender of mail: `login@example.com`, or `Example <login@example.com>`. The domain may be in Unicode.
 
     Raises:
         Misconfigured: it is not one address.
@@ -82,14 +82,15 @@ _SENDER = re.compile(r"(?:([^<>]*)<([^<>]+)>|([^<>]+))")
 def as_message(mail: Mail, *, sender: Address, now: float) -> EmailMessage:
     """Write a mail as RFC 5322 text with both bodies, the plain one first."""
     message = EmailMessage(policy=SMTP)
-    # Addresses in parts: text would be parsed again, and what a parser finds in it is not what we judged.
+    # The address is passed in parts. Text would be parsed again, and that parser may find another address than we
+    # checked.
     message["From"] = sender
     local, _, domain = mail.to.partition("@")
     message["To"] = Address(username=local, domain=domain)
     message["Subject"] = mail.subject
     message["Date"] = formatdate(now)
     message["Message-ID"] = make_msgid(domain=sender.domain)
-    # Out-of-office replies to an automatic message would tell the sender's mailbox who is away (RFC 3834).
+    # Suppresses out-of-office replies, which would show the sender's mailbox who is away (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")

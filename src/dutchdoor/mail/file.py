@@ -1,4 +1,4 @@
-"""Puts each message into a directory as one .eml file: for tests, for staging, for a program that picks them up."""
+"""Writes each message into a directory as one .eml file: for tests, for staging, or for a program that sends them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FileTransport"]
 
 
 class FileTransport:
-    """Writes `<milliseconds>-<random>.eml`, readable by the owner alone. Names sort by time."""
+    """Writes `<milliseconds>-<random>.eml`, readable only by the file's owner. Names sort by time."""
 
     def __init__(self, directory: Path, *, sender: str, clock: Callable[[], float] = time.time) -> None:
         self._directory, self._sender, self._clock = directory, sender_of(sender), clock
@@ -33,14 +33,15 @@ class FileTransport:
         content = as_message(message, sender=self._sender, now=now).as_bytes()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = self._directory / f".{name}.part"
-        # Mode 0600 from the first byte, and never through a link somebody put there: the file holds a one-time link.
+        # The file holds a one-time link: it has mode 0600 from the first byte, and an attacker's symbolic link is not
+        # followed.
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as out:
                 out.write(content)
                 out.flush()
                 os.fsync(out.fileno())
-            # Whoever watches the directory sees a whole message or none.
+            # A program that watches the directory sees a whole message or none.
             unfinished.rename(self._directory / name)
         except BaseException:
             unfinished.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""The words of every mail, and the links in them.
+"""The text of every mail, and the links in it.
 
-Three rules. A link starts with the configured public URL and with nothing a request said: a forged Host header must not
-send the owner's token to somebody else. The token stands behind the `#`, which no browser sends to a server and no
-Referer repeats. Nothing a stranger chose is printed as they chose it: a display name or a User-Agent such as
-"call +1 555 0100" would be our letterhead on their words.
+Three rules. A link starts with the configured public URL, never with a value from a request: a forged Host header must
+not send the owner's token to an attacker. The token comes after the `#`: a browser sends that part neither to a server
+nor in a Referer header. A mail never repeats text that a stranger chose: a display name or a User-Agent such as "call
++1 555 0100" would appear as our own words.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-# No dot, slash, colon, @ or row of digits: mail programs turn those into links and telephone numbers.
+# No dot, slash, colon, @ or row of digits: mail programs turn these into links and telephone numbers.
 _DEVICE = re.compile(r"(?!.*[0-9]{4})[A-Za-z0-9 +()-]{1,60}")
 _PRODUCT_AT_MOST = 60
 
@@ -61,12 +61,16 @@ class Letters:
         return self._write("reset_password", to, "Choose a new password", link=link, valid=_duration(valid_for))
 
     def invitation(self, to: str, *, token: str, valid_for: float) -> Mail:
-        """Tell the owner of an account that an administrator created: the link chooses its first password."""
+        """Write to the owner of an account that an administrator created: the link leads to the choice of a first
+        password.
+        """
         link = self._link(RESET_PATH, token)
         return self._write("invitation", to, "You have an account", link=link, valid=_duration(valid_for))
 
     def already_registered(self, to: str) -> Mail:
-        """Answer who registers an address that has an account: the page must not say so, the mailbox may."""
+        """Write to an address that is registered a second time: only its mailbox may learn that the account exists, not
+        the page.
+        """
         return self._write("already_registered", to, "You already have an account", link=self._link(RESET_PATH))
 
     def password_changed(self, to: str, *, client: Client, at: float) -> Mail:
@@ -76,7 +80,7 @@ class Letters:
         return self._notice("new_device", to, "New sign-in to your account", client, at)
 
     def sign_in_copied(self, to: str, *, client: Client, at: float) -> Mail:
-        """Tell the owner of a session whose refresh token was used twice. `client` is who presented it last."""
+        """Warn the owner of a session whose refresh token was used twice. `client` presented it last."""
         return self._notice("sign_in_copied", to, "Someone else may have used your sign-in", client, at)
 
     def _notice(self, name: str, to: str, subject: str, client: Client, at: float) -> Mail:
@@ -105,7 +109,7 @@ class Letters:
 
 
 def _duration(seconds: float) -> str:
-    """Say a duration in one unit, rounded down: a promise kept early is better than one broken."""
+    """Write a duration in one unit, rounded down: the mail must not promise a longer time than the link is valid."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             count = int(seconds // length)

@@ -1,11 +1,11 @@
 """Sends mail by SMTP (RFC 5321) through aiosmtplib, over TLS (RFC 8314).
 
-The connection is TLS with a verified certificate, or there is none: from the first byte (`smtps`, port 465) or by
-STARTTLS that has to succeed (`smtp`, port 587). Only a mail server on this very machine is spoken to in the clear. A
-private authority's certificates are trusted by naming their file in `SSL_CERT_FILE`, as for all programs with OpenSSL.
+A connection always has TLS with a verified certificate: from the first byte (`smtps`, port 465) or by STARTTLS, which
+must succeed (`smtp`, port 587). Plain SMTP is used only to a mail server on the same machine. To trust a private
+certificate authority, set `SSL_CERT_FILE`, as for all programs that use OpenSSL.
 
-Deliberately left out: retries and queues. The next hop is a mail server, and queueing is what it is good at; a person
-who waits for a link asks again.
+Deliberately left out: retries and queues. The next hop is a mail server, which has a queue; a person who waits for a
+link asks again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from dutchdoor.mail import Mail, as_message, sender_of
 __all__ = ["SmtpTransport"]
 
 _STEP_FOR = 10.0  # one command and its answer, in seconds
-_SEND_FOR = 30.0  # a whole message, in seconds: a server that answers each step at the last moment must not hold us
+_SEND_FOR = 30.0  # a whole message, in seconds: a server that delays each answer must not block us
 _PORTS = {"smtps": 465, "smtp": 587}
 
 
 class SmtpTransport:
-    """A `Transport` to one mail server. A connection for each message: this server sends few.
+    """A `Transport` to one mail server. Each message has its own connection, because dutchdoor sends few.
 
     Raises:
-        Misconfigured: the address names no host, or another scheme, or has a path; or mail cannot be from `sender`.
+        Misconfigured: the address has no host, another scheme or a path, or `sender` is not valid.
     """
 
     def __init__(self, url: str, *, sender: str, clock: Callable[[], float] = time.time) -> None:
@@ -48,7 +48,7 @@ class SmtpTransport:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            # The address holds a password, and a traceback would show it: not even the cause is kept.
+            # The address holds a password, and a traceback would show it: the cause is dropped too.
             raise Misconfigured("The mail server's address cannot be read.") from None
         if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
             raise Misconfigured("The mail server's address must look like smtps://user:password@host:465.")
@@ -65,8 +65,8 @@ class SmtpTransport:
         return f"<SmtpTransport {self._host}:{self._port} {self._security}>"
 
     async def send(self, message: Mail) -> None:
-        # In a loop of its own thread: certificates and handshakes take milliseconds, and in the loop that serves, the
-        # answers of others would wait for them and tell that a letter was sent.
+        # Mail has an event loop in its own thread. Certificates and handshakes take milliseconds: in the serving loop
+        # they would delay other answers, and this delay would reveal that a mail was sent.
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="mail", daemon=True).start()
@@ -81,14 +81,14 @@ class SmtpTransport:
             username=self._username or None,
             password=self._password or None,
             use_tls=self._security == "tls",
-            # True and not "if offered": whoever sits between can strip the offer, and would read every link.
+            # True and not "if offered": an attacker on the path can strip the offer, and would read every link.
             start_tls=self._security == "starttls",
             tls_context=context,
             timeout=_STEP_FOR,
         )
         try:
             async with asyncio.timeout(_SEND_FOR), client:
-                # Named here and not read from the headers: what a parser finds there may be another mailbox.
+                # Passed here and not read from the headers: a header parser may find another mailbox.
                 await client.send_message(content, sender=self._sender.addr_spec, recipients=[message.to])
         except Exception as error:  # noqa: BLE001 - a driver has many ways to fail
             raise Unavailable(f"mail not sent: {self._host} port {self._port}: {_why(error)}") from None
@@ -105,14 +105,14 @@ _NO_CODE = -1
 
 
 def _why(error: BaseException) -> str:
-    """Say for the log what went wrong. Of the server's own words only its codes are repeated (RFC 5321, RFC 3463): its
-    text may hold what it was sent, the recipient and the password.
+    """Describe the failure for the log. Only the codes of the server's answer are logged (RFC 5321, RFC 3463): its text
+    may repeat the recipient and the password.
     """
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused) and error.recipients:
         error = error.recipients[0]
     if isinstance(error, aiosmtplib.SMTPResponseException):
         if error.code == _NO_CODE:
-            return "what answers there does not speak SMTP"
+            return "the server there does not speak SMTP"
         enhanced = _ENHANCED.match(error.message)
         code = f"{error.code} {enhanced[0]}" if enhanced else str(error.code)
         return f"the server {_REFUSED.get(type(error), 'refuses us')}: {code}"
@@ -130,7 +130,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, aiosmtplib.SMTPException):
         return error.message
     if isinstance(error, OSError) and error.errno is not None:
-        # asyncio puts the address where the system's words would be; a resolver has words of its own.
+        # asyncio replaces the system's message by the address; a resolver has its own message.
         return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno)
     return type(error).__name__
 
