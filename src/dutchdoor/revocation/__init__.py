@@ -1,1 +1,1 @@
-"""Revocation: the log of what has ended before its time, and who follows it."""
+"""Revocation: the log of what was revoked, and its followers."""

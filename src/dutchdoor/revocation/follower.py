@@ -1,8 +1,8 @@
-"""A follower: what a verifier knows of the log, and whether that is good enough to accept a token by.
+"""A follower: what a verifier knows of the log, and whether that is enough to accept a token.
 
-It does no I/O, reads no clock and starts no thread. Its owner sends the polls it makes, hands it the answers, and asks
-it about every token that has verified. `now` is always a reading of one elapsed-time clock that counts sleep; read it
-*before* asking, at any time since the request came.
+It does no I/O, reads no clock and starts no thread. Its owner sends its polls, passes it the answers, and asks it about
+every token whose signature and claims are valid. `now` is always a reading of one elapsed-time clock that counts sleep.
+Read that clock *before* asking, at any time since the request came.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["Follower", "Verdict"]
 Verdict: TypeAlias = Literal["accepted", "revoked", "outdated", "stale"]
 
 _AGAIN: Final = (0.1, 2.0)
-"""Seconds before asking again when an answer brought nothing or none came: at first, and doubled up to this."""
+"""Seconds before the next poll after an answer without news or none: at first the one, doubled up to the other."""
 _SWEEP: Final = 16_384
-"""Entries looked at for expiry with each answer: some milliseconds at most."""
+"""Entries checked for expiry with each answer: some milliseconds of work at most."""
 
 
 class _Known(NamedTuple):
-    """A lease and the entries it is about, read in one step: never a lease with the entries of another moment."""
+    """A lease and the entries that belong to it, read in one step: never a lease with the entries of another moment."""
 
     until: float
     log: RevocationLog
@@ -39,13 +39,13 @@ class _Sent(NamedTuple):
 
 
 class Follower:
-    """What one process knows. Any number of threads may `judge`; polls and answers are one thread's at a time.
+    """What one process knows. Any number of threads may `judge`; one thread at a time may poll and take answers.
 
     Args:
         on_demand: whether it polls only when a request finds it stale.
-        kept_for: seconds an entry outlives its `expires_at`, as at the node.
-        new_id: makes the holder's id: random, never the same twice.
-        draw: gives a number between 0 and 1, for jitter.
+        kept_for: seconds an entry is kept after its `expires_at`, the same as at the node.
+        new_id: creates the holder's id: random, never the same twice.
+        draw: returns a number between 0 and 1, for jitter.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class Follower:
         self._sent: _Sent | None = None
         self._again_in = _AGAIN[0]
         self.poll_at = 0.0
-        """Elapsed time before which no poll is to be sent: somebody does not answer, or has nothing to give."""
+        """Elapsed time before which no poll is sent: the node does not answer, or grants no lease."""
 
     def judge(self, token: Bearer, now: float) -> Verdict:
-        """Say whether a token that has verified may be accepted.
+        """Return whether a token with a valid signature may be accepted.
 
-        `revoked` and `outdated` are certain, lease or no lease; `outdated` means that claims have changed, and that a
-        refresh may bring a good one. `stale` is for the policy to decide.
+        `revoked` and `outdated` are certain, with or without a lease. `outdated` means that the claims have changed: a
+        refresh may bring a valid token. For `stale`, the verifier's policy decides.
         """
-        # Together and once. Were the entries read first, then the lease could run out, the revocation be fenced, and a
-        # new lease come before it is looked at.
+        # Read together and once. If the entries were read first, the lease could run out, the revocation be fenced, and
+        # a new lease arrive before the lease is checked: a revoked token would pass.
         until, log = self._known
         kind = log.covering_token(token)
         if kind is None:
             return "accepted" if now < until else "stale"
-        # Without a session there is nothing to refresh.
+        # A token without a session cannot be refreshed.
         return "outdated" if kind == "subject" and token.sid is not None else "revoked"
 
     def leased_for(self, now: float) -> float:
@@ -92,7 +92,7 @@ class Follower:
         return len(self._known.log)
 
     def poll(self, now: float) -> Poll:
-        """Make the next poll; call it right before sending. The answer to an earlier one is no longer wanted."""
+        """Return the next poll; call this right before sending it. Answers to earlier polls are dropped from now on."""
         poll = Poll(
             holder=self.holder,
             log_epoch=self.log_epoch,
@@ -103,12 +103,12 @@ class Follower:
         return poll
 
     def take(self, poll: Poll, answer: Answer, now: float, wall_now: float) -> bool:
-        """Take an answer to the last poll; any other is dropped. True when a key was killed: the key set is to be
-        fetched again, and what a cache of verified tokens holds is to be judged again.
+        """Apply an answer to the last poll; drop any other. Returns True when a key was revoked: the caller must then
+        fetch the key set again and check cached tokens again.
 
         Args:
-            poll: what it answers.
-            answer: read from the wire, and so of the right types.
+            poll: the poll it answers.
+            answer: decoded from the wire, so its types are right.
             now: elapsed time.
             wall_now: the time of day, by which entries expire.
         """
@@ -122,34 +122,36 @@ class Follower:
         return any(entry.of_a_key for entry in answer.entries)
 
     def failed(self, poll: Poll, now: float) -> None:
-        """No answer came to a poll, or none that could be read."""
+        """Note that a poll had no answer, or an unreadable one."""
         if self._sent is not None and self._sent.poll is poll:
             self._sent = None
             self._pace(now, useful=False)
 
     def forked(self) -> None:
-        """Begin a life of its own, in the child of a fork, before any other code of it runs. What the parent
-        acknowledges from now on, the child has not seen.
+        """Start anew in the child of a fork, before any other code runs there: the child does not see what the parent
+        acknowledges from now on.
         """
         self.holder = self._new_id()
         self._sent, self.poll_at = None, 0.0
         self._known = _Known(-1.0, self._known.log)
 
     def _apply(self, answer: Answer, sent_at: float) -> bool:
-        """Apply entries first, then say that they are, then take the lease. False when nothing came of it."""
+        """Apply the entries first, then record them as applied, then take the lease. Returns False if the answer was of
+        no use.
+        """
         if answer.log_epoch < self.log_epoch or not answer.log_epoch:
-            return False  # a node that has not heard of a restore, or of anything
+            return False  # a node that does not know of a restore yet, or has read nothing
         until, log = self._known
         progress = answer.log_epoch > self.log_epoch
         if progress:
-            # Another log: what was known as ended stays so, and nothing is trusted until the new one has been read.
+            # Another log: known revocations stay, and no token is accepted until the new log has been read.
             until = -1.0
             if answer.salt != log.salt:
                 log = RevocationLog(answer.salt)
             self._known = _Known(until, log)
             self.log_epoch, self.applied_seq = answer.log_epoch, 0
         if answer.after_seq > self.applied_seq:
-            return False  # there is a gap
+            return False  # entries are missing in between
         self._take_in(log, answer)
         progress |= answer.upto_seq > self.applied_seq
         self.applied_seq = max(self.applied_seq, answer.upto_seq)
@@ -162,7 +164,9 @@ class Follower:
         log.take(answer.entries)
 
     def _runs_from(self, sent_at: float) -> float:
-        """When a lease begins: the moment the poll was sent. The grantor counts from later, and so never shorter."""
+        """When a lease begins: the moment the poll was sent. The grantor's count starts later, so it never ends
+        first.
+        """
         return sent_at
 
     def _pace(self, now: float, *, useful: bool) -> None:

@@ -1,11 +1,11 @@
-"""Who holds a lease from this node, and what each of them is known to have seen.
+"""Which holders have a lease from this node, and which entries each holder has acknowledged.
 
-The question a fence asks is one number: up to which `seq` can no lease be without an entry? A lease granted after an
-entry was applied carries it, so only the leases that are older count against it, and each counts until it has run out
-or its holder has acknowledged. Hence a silent holder delays a fence by one guarded lease at most, however often it
-asks, and one that asks for ever and acknowledges never is soon given nothing.
+A fence needs one number: up to which `seq` does no lease lack an entry? A lease granted after an entry was applied
+includes the entry. So only older leases delay a fence, each until it runs out or its holder acknowledges the entry.
+Hence a silent holder delays a fence by one lease plus clock margin at most, however often it polls. A holder that polls
+for ever and never acknowledges soon gets no lease.
 
-Two heaps with stale items in them keep every call at O(log n) in the number of holders.
+Two heaps, which may contain stale items, keep every call at O(log n) in the number of holders.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Holder", "Holders"]
 
 _GRANTS_APART: Final = 8
 _OWED_FOR: Final = 2
-"""Leases a verifier may lose with entries unacknowledged before it gets none."""
+"""Leases a verifier may let run out with unacknowledged entries before it gets no more."""
 
 
 class Holder(NamedTuple):
-    """A process that polls. Its id is bound to its credential: nobody acknowledges in another's name."""
+    """A process that polls. Its id is bound to its credential: no client can acknowledge in another's name."""
 
     credential: str
     id: str
@@ -36,12 +36,12 @@ class _Held:
     def __init__(self) -> None:
         self.acked = -1
         self.grants: list[tuple[int, float]] = []
-        """What each lease carried, and when it is over."""
+        """What each lease included, and when it runs out."""
         self.level: float = math.inf
         self.due = 0.0
         self.heard_at = 0.0
         self.owes = -1
-        """The first `seq` granted that it has not acknowledged, if not -1."""
+        """The first granted `seq` that the holder has not acknowledged, or -1."""
         self.owes_since = 0.0
 
 
@@ -61,7 +61,7 @@ class Holders:
         return len(self._by_id)
 
     def hear(self, who: Holder, now: float) -> bool:
-        """Take note of a poll. False when the credential has as many holders as it may: this one gets no lease."""
+        """Record a poll. Returns False when the credential has its maximum of holders: this holder gets no lease."""
         held = self._by_id.get(who)
         if held is None:
             count = self._per_credential.get(who.credential, 0)
@@ -75,7 +75,7 @@ class Holders:
         return True
 
     def acknowledge(self, who: Holder, seq: int, now: float) -> None:
-        """Take note that every thread of a holder sees all entries up to `seq`."""
+        """Record that every thread of a holder sees all entries up to `seq`."""
         held = self._by_id.get(who)
         if held is None or seq <= held.acked:
             return
@@ -88,14 +88,14 @@ class Holders:
         self._weigh(who, held, now)
 
     def may_have(self, who: Holder, now: float) -> bool:
-        """Whether a holder may get a lease: it is known, and has not lost two with entries unacknowledged."""
+        """Whether a holder may get a lease: it is known, and has not let two run out with unacknowledged entries."""
         held = self._by_id.get(who)
         if held is None:
             return False
         return held.owes == -1 or now - held.owes_since <= _OWED_FOR * self._terms.lease_for
 
     def grant(self, who: Holder, head: int, until: float, now: float) -> None:
-        """Record a lease that carries every entry up to `head`, before the answer leaves."""
+        """Record a lease that includes every entry up to `head`, before the answer is sent."""
         held = self._by_id[who]
         grants = held.grants
         if grants and grants[-1][0] == head:
@@ -103,19 +103,20 @@ class Holders:
         else:
             grants.append((head, until))
         if len(grants) > _GRANTS_APART:
-            # Taken for one lease that carries the lesser and lasts the longer: early answers come later, none too soon.
+            # Treated as one lease with the lower `seq` and the later end: a fence may then take longer, but is never
+            # early.
             grants[:2] = [(grants[0][0], max(grants[0][1], grants[1][1]))]
         if held.acked < head and held.owes == -1:
             held.owes, held.owes_since = head, now
         self._weigh(who, held, now)
 
     def leased(self, who: Holder, now: float) -> bool:
-        """Whether a holder has a lease from here that has not run out."""
+        """Whether a holder has a lease from this node that has not run out."""
         held = self._by_id.get(who)
         return held is not None and any(until > now for _, until in held.grants)
 
     def level(self, now: float) -> float:
-        """Give the highest `seq` up to which no lease lacks an entry; infinity when there is no lease."""
+        """Return the highest `seq` up to which no lease lacks an entry; infinity when there is no lease."""
         while self._ends and self._ends[0][0] <= now:
             due, who = heapq.heappop(self._ends)
             held = self._by_id.get(who)
@@ -131,11 +132,11 @@ class Holders:
 
     @property
     def next_end(self) -> float:
-        """When to look at `level` again though nobody has called."""
+        """When to check `level` again although no holder has polled."""
         return self._ends[0][0] if self._ends else math.inf
 
     def shown(self, now: float) -> list[tuple[Holder, int, float]]:
-        """Give every holder, what it has acknowledged (-1: nothing), and the seconds left of its lease."""
+        """Return every holder, what it has acknowledged (-1: nothing), and the seconds left of its lease."""
         return [
             (who, held.acked, max(0.0, max((until for _, until in held.grants), default=0.0) - now))
             for who, held in self._by_id.items()
@@ -146,7 +147,7 @@ class Holders:
         return self._terms.guarded(self._terms.lease_for)
 
     def _weigh(self, who: Holder, held: _Held, now: float) -> None:
-        """Find what a holder's living leases let pass, and when that changes by itself."""
+        """Find the `seq` up to which a holder's live leases lack no entry, and when that changes by itself."""
         held.grants = [grant for grant in held.grants if grant[1] > now]
         level: float = max(held.acked, min(head for head, _ in held.grants)) if held.grants else math.inf
         if level != held.level:
@@ -158,7 +159,7 @@ class Holders:
                     heapq.heapify(self._levels)
         due = min((until for _, until in held.grants), default=held.heard_at + self._forgotten_in)
         if due <= now and not held.grants:
-            # What it owes is remembered for as long as it goes on asking.
+            # Its unacknowledged entries are remembered for as long as it polls.
             self._forget(who)
             return
         if due != held.due:

@@ -1,12 +1,12 @@
-"""The revocation log: what has ended before its time, in the order it was committed.
+"""The revocation log: what was revoked, in the order of the commits.
 
-Whoever holds the entries needs no look-up to refuse a token that was revoked. Epochs are counters, not clocks: a token
-that carries a lower epoch than an entry asks for was issued before the change, a token that does not was issued after,
-however close together the two were.
+A process that has the entries refuses a revoked token without a look-up. Epochs are counters, not clocks. A token with
+a lower epoch than an entry requires was issued before the change; any other token was issued after it, however close in
+time.
 
-In memory and on the wire an id is its name: 16 bytes of SHA-256 over a salt of the deployment's own, the kind and the
-id. A verifier learns from the log that somebody signed out, and who it was only if it has seen the token. Names cost a
-hash, so those of ids that come again and again are remembered.
+In memory and on the wire, an id is replaced by its name: 16 bytes of SHA-256 over the deployment's own salt, the kind
+and the id. A verifier learns from the log that a user signed out, but which user only if it has seen the token. A name
+costs a hash, so the names of frequent ids are cached.
 """
 
 from __future__ import annotations
@@ -40,33 +40,35 @@ _CODES: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(_KINDS)
 
 NAME_BYTES: Final = 16
 NAMES_REMEMBERED: Final = 4096
-"""Ids of one kind in each of two generations, at about 250 bytes each."""
+"""Cached ids of one kind in each of two generations, at about 250 bytes each."""
 TOKENS_REMEMBERED: Final = 5000
-"""Tokens in each of two generations: as many as a `TokenCache` holds by itself, and they are the same."""
+"""Tokens in each of two generations: as many as a `TokenCache` holds by default, and the same tokens."""
 MARKS_SHARED: Final = 16_384
 ROOM_KEPT: Final = 1024
-"""Entries for which a table keeps room though they have gone."""
+"""Dropped entries for which a table keeps its memory."""
 
 COALESCE_ABOVE: Final = 16
-"""Live entries of one subject. One more becomes an entry of the subject, or anybody could fill the memory of every
-verifier by ending his own sessions."""
+"""Live entries of one subject. One more becomes an entry of the subject: otherwise a user could fill the memory of
+every verifier by revoking their own sessions."""
 
 FOR_EVER = math.inf
 
 
 class Revocation(Struct, frozen=True, kw_only=True):
-    """One entry. `seq` is given by the store: dense and in the order of commits; 0 before that."""
+    """One entry. The store assigns `seq`: dense and in the order of commits; 0 before that."""
 
     kind: Kind
     id: str
     """A session id, a subject, a `jti`, a client id, or a `kid`."""
     min_epoch: int = 0
-    """For subjects and clients: tokens with a lower epoch are covered."""
+    """For subjects and clients: the entry covers tokens with a lower epoch."""
     expires_at: float
-    """When the last token it covers has expired. For a key, infinity: its thief chooses `exp`."""
+    """When the last token the entry covers has expired. For a key, infinity: the key's thief chooses `exp`."""
     seq: int = 0
     subject: str = ""
-    """Whose session or token it is, so that the store can count them. It is told to nobody."""
+    """The subject of the session or token, so that the store can count a subject's entries. It is never sent to a
+    verifier.
+    """
 
 
 class Entry(Struct, frozen=True, array_like=True, gc=False):
@@ -80,12 +82,12 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def of_a_key(self) -> bool:
-        """Whether whoever holds a key set should look which keys are left."""
+        """Whether a holder of the key set must fetch it again."""
         return self.kind == _KEY
 
 
 class Named(NamedTuple):
-    """What a token or a session names, and an entry may cover."""
+    """The ids in a token or a session that an entry may cover."""
 
     subject: str
     epoch: int
@@ -96,7 +98,7 @@ class Named(NamedTuple):
 
 
 class Bearer(Protocol):
-    """What of a verified token's claims an entry may name: `dutchdoor.jose.claims.Claims` is one."""
+    """The claims of a verified token that an entry may name: `dutchdoor.jose.claims.Claims` is one."""
 
     @property
     def sub(self) -> str: ...
@@ -113,14 +115,14 @@ class Bearer(Protocol):
 
 
 _Marked: TypeAlias = tuple[Bearer, bytes | None, bytes, bytes, bytes]
-"""A token seen before, with the names of its session, subject, client and key. The token itself is compared: whoever
-made two with one `jti` gains nothing."""
+"""A token seen before, with the names of its session, subject, client and key. The token itself is compared, so an
+issuer of two tokens with one `jti` gains nothing."""
 
 
 class _Names:
-    """The names of ids of one kind. Those that are in use are remembered: two generations, as in `jose/token_cache.py`.
+    """The names of ids of one kind. Names in use are cached in two generations, as in `jose/token_cache.py`.
 
-    Only what a good signature vouched for, or our own store, is ever named, so a stranger's garbage fills nothing.
+    Only ids from a token with a valid signature or from our own store are cached: an attacker's garbage fills nothing.
     """
 
     __slots__ = ("_new_hash", "_old", "_young")
@@ -131,7 +133,7 @@ class _Names:
         self._old: dict[str, bytes] = {}
 
     def fresh(self, id: str) -> bytes:
-        """Name an id without remembering it: for entries, each of which is named once."""
+        """Name an id without caching it: for entries, each of which is named once."""
         digest = self._new_hash()
         digest.update(id.encode())
         return digest.digest()[:NAME_BYTES]
@@ -147,11 +149,11 @@ class _Names:
 
 
 _Mark: TypeAlias = tuple[int, float]
-"""The epoch an entry asks for and when it expires. Few differ, and equal ones are one object in memory."""
+"""The epoch an entry requires and when the entry expires. Few differ, and equal pairs are one object in memory."""
 
 
 class _Tables(NamedTuple):
-    """By name, one table a kind. Read once by each look-up, since it is replaced when memory is given back."""
+    """By name, one table per kind. A look-up reads this attribute once, because it is replaced to free memory."""
 
     sessions: dict[bytes, _Mark]
     subjects: dict[bytes, _Mark]
@@ -161,10 +163,10 @@ class _Tables(NamedTuple):
 
 
 class RevocationLog:
-    """The live entries, in memory: at 10^6 of them some 110 bytes each. One per process; entries are only ever added,
-    and dropped when they can concern no token.
+    """The live entries, in memory: at 10^6 entries some 110 bytes each. One per process. Entries are only added, and
+    dropped when every token they cover has expired.
 
-    One thread at a time may add and drop, while any number look up.
+    One thread at a time may add and drop entries while any number of threads look up.
     """
 
     __slots__ = ("_cursors", "_marks", "_names", "_old", "_peaks", "_tables", "_young", "applied_seq", "salt")
@@ -172,7 +174,9 @@ class RevocationLog:
     def __init__(self, salt: bytes | None = None) -> None:
         self.applied_seq = 0
         self.salt = secrets.token_bytes(16) if salt is None else salt
-        """What goes into every name. A deployment has one, so that a node and its verifiers mean the same."""
+        """The salt of every name. A deployment has one salt, so that a node and its verifiers compute the same
+        names.
+        """
         self._names = tuple(_Names(self.salt, code) for code in range(len(_KINDS)))
         self._tables = _Tables({}, {}, {}, {}, {})
         self._marks: dict[_Mark, _Mark] = {}
@@ -185,8 +189,8 @@ class RevocationLog:
         return sum(len(table) for table in self._tables)
 
     def apply(self, entries: Iterable[Revocation]) -> list[Entry]:
-        """Take entries in, and give them as they travel. Applying one twice changes nothing; nothing is ever
-        un-revoked.
+        """Apply entries, and return them in wire form. Applying an entry twice changes nothing; no call undoes a
+        revocation.
         """
         taken: list[Entry] = []
         seq = self.applied_seq
@@ -196,11 +200,11 @@ class RevocationLog:
             taken.append(Entry(code, self._names[code].fresh(entry.id), entry.min_epoch, expires))
             seq = max(seq, entry.seq)
         self.take(taken)
-        self.applied_seq = seq  # after the entries: who reads it finds what it promises
+        self.applied_seq = seq  # after the entries: a thread that reads this number finds the entries up to it
         return taken
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Take in entries that travelled."""
+        """Apply entries in wire form."""
         for entry in entries:
             if entry.kind == _CLIENT and not entry.min_epoch:
                 continue
@@ -212,17 +216,18 @@ class RevocationLog:
             self._marks = {}
 
     def covers(self, named: Named) -> bool:
-        """Tell whether any entry covers what these names name."""
+        """Return whether any entry covers one of these names."""
         return self.covering(named) is not None
 
     def covering(self, named: Named) -> Kind | None:
-        """Give the kind of an entry that covers what these names name, or None. An entry of the subject is given only
-        where there is no other: then its session, if it has one, may live, and a fresh token is to be had.
+        """Return the kind of an entry that covers one of these names, or None. An entry of the subject is returned only
+        if no other entry matches: then the session, if there is one, may be live, and a refresh may bring a valid
+        token.
         """
         sessions, subjects, tokens, clients, keys = self._tables
         name_session, name_subject, name_token, name_client, name_key = self._names
         subject, epoch, session_id, token_id, client_id, key_id = named
-        # A kind of which there is no entry costs no hash.
+        # A kind without entries costs no hash.
         if sessions and session_id and name_session(session_id) in sessions:
             return "session"
         if tokens and token_id and name_token(token_id) in tokens:
@@ -238,7 +243,7 @@ class RevocationLog:
         return None
 
     def covering_token(self, token: Bearer) -> Kind | None:
-        """`covering`, for a token that is asked about again and again: the second time costs no hash."""
+        """`covering`, for a token that is checked repeatedly: the second time costs no hash."""
         marked = self._young.get(token.jti)
         if marked is None or marked[0] is not token:
             marked = self._mark(token)
@@ -268,15 +273,15 @@ class RevocationLog:
         return marked
 
     def entry(self, kind: int, name: bytes) -> Entry | None:
-        """Give an entry as it stands now, or None when it was dropped."""
+        """Return an entry as it is now, or None if it was dropped."""
         mark = self._tables[kind].get(name)
         return None if mark is None else Entry(kind, name, mark[0], 0 if mark[1] == FOR_EVER else int(mark[1]))
 
     def drop_expired(self, now: float, keep_for: float, *, look_at: int | None = None) -> None:
-        """Forget entries that expired more than `keep_for` seconds ago: wall clocks differ, and one entry more costs
-        nothing.
+        """Drop entries that expired more than `keep_for` seconds ago. They are kept that long because wall clocks
+        differ.
 
-        `look_at` bounds the work of one call: so many entries of each kind, going on where the last call stopped.
+        `look_at` bounds the work of one call: so many entries of each kind, from where the last call stopped.
         """
         before = now - keep_for
         shrunk = False
@@ -296,26 +301,25 @@ class RevocationLog:
             at += seen - len(gone)
             self._cursors[kind] = 0 if at >= len(table) else at
             shrunk |= len(table) < self._peaks[kind] // 4 and self._peaks[kind] > ROOM_KEPT
-        # A dictionary keeps the room it once had. New ones are made, and put in place as a whole: a look-up that began
-        # in the old ones finds there everything it has to.
+        # A dictionary never gives memory back. So new ones replace the old ones as a whole: a look-up that began in the
+        # old ones still finds every live entry there.
         if shrunk:
             self._tables = _Tables(*(dict(table) for table in self._tables))
             self._peaks = [len(table) for table in self._tables]
 
 
 def coalesced(entry: Revocation, *, subject: str, epoch: int, live: int, expires_at: float) -> Revocation:
-    """Give the entry to write for one more session or token of a subject: itself, or above `COALESCE_ABOVE` live ones
-    an entry of the subject, which needs its epoch raised in the same transaction.
+    """Return the entry to write for one more session or token of a subject: `entry` itself, or, above `COALESCE_ABOVE`
+    live entries, an entry of the subject. The latter needs the account's epoch raised in the same transaction.
 
-    The subject's other sessions live on: their access tokens are stale, and the next refresh brings one that is not. It
-    is decided where entries are written, and not where they are read, because only there are sessions known to be
-    somebody's.
+    The subject's other sessions stay live: their access tokens become stale, and the next refresh brings a valid one.
+    The writer of entries decides this, not a reader, because only the writer knows the subject of a session.
 
     Args:
-        subject: whose session or token `entry` ends.
+        subject: the subject whose session or token `entry` revokes.
         epoch: the account's epoch as it was read.
-        live: entries of this subject that have not expired, of whatever kind.
-        expires_at: when the last token has expired that may have been issued to the subject by now.
+        live: unexpired entries of this subject, of any kind.
+        expires_at: when the last token that may have been issued to the subject by now has expired.
     """
     if live < COALESCE_ABOVE or entry.kind not in {"session", "token"}:
         return entry

@@ -1,7 +1,7 @@
-"""What travels between a verifier and a node: one question, one answer, both JSON.
+"""The messages between a verifier and a node: a poll and its answer, both JSON.
 
-A poll is also the acknowledgement of the answer before it, and asks for a lease. There is no other call: whoever knows
-nothing polls from 0 and gets the log page by page.
+A poll is also the acknowledgement of the answer before it, and asks for a lease. There is no other call: a verifier
+that knows nothing polls from 0 and gets the log page by page.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ _Milliseconds = Annotated[int, Meta(ge=0, le=600_000)]
 
 
 class Poll(Struct, frozen=True, kw_only=True):
-    """A verifier asks for what is new. Everything in it is bounded where it is read."""
+    """A verifier asks for new entries. The code that reads a poll bounds every field."""
 
     holder: Annotated[str, Meta(min_length=16, max_length=64, pattern=r"\A[A-Za-z0-9_-]+\Z")]
-    """Random, made by this process in this life; bound to the credential it polls with."""
+    """Random, created by this process since its start or fork; bound to the credential it polls with."""
     log_epoch: _Seq = 0
-    """The log that `applied_seq` counts in; 0 before the first answer."""
+    """The log that `applied_seq` belongs to; 0 before the first answer."""
     applied_seq: _Seq = 0
-    """What every thread of the process already sees. Never what is still being applied."""
+    """The `seq` up to which every thread of the process sees the entries. Never that of entries still being applied."""
     wait_ms: _Milliseconds = 0
-    """How long it will wait for news. 0: it follows on demand, and cannot be woken."""
+    """How long the verifier waits for news. 0: it follows on demand, and cannot be woken."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A node tells what is new since a poll."""
+    """A node's answer: what is new since the poll."""
 
     log_epoch: int
     """0: this node knows nothing yet."""
     salt: bytes
-    """What goes into every name of an entry."""
+    """The salt of every name in an entry."""
     after_seq: _Seq
-    """Entries are those after this number; whoever has applied less cannot use the answer."""
+    """The entries follow this number; a verifier that has applied less cannot use the answer."""
     upto_seq: _Seq
-    """What has been applied once these have."""
+    """The `seq` applied once the verifier has applied the entries."""
     entries: list[Entry]
     reaches_head: bool
-    """Whether there was no more when it was written."""
+    """Whether the log had no further entries when the answer was written."""
     lease_ms: _Milliseconds
-    """From the moment the poll was sent; 0 is none. Never with a page that does not reach the head."""
+    """Counted from the moment the poll was sent; 0 is no lease. A page that does not reach the head never has a
+    lease.
+    """

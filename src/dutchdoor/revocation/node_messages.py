@@ -1,4 +1,4 @@
-"""What a node and its store say to each other: the rows by which nodes know of one another, and reads of the log."""
+"""The messages between a node and its store: the rows by which nodes know each other, and reads of the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 FIRST_EPOCH = 1
-"""The log epoch of a deployment that was never restored. No row that was ever committed in it has been lost."""
+"""The log epoch of a deployment that was never restored. No row committed in it was ever lost."""
 
 
 class LogHead(NamedTuple):
@@ -27,22 +27,22 @@ class LogHead(NamedTuple):
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):
-    """What a node lets the others know. A row says nothing about time: no lease is judged by anybody's wall clock."""
+    """What a node publishes to the other nodes. A row has no time of day: no node judges a lease by a wall clock."""
 
     id: str
     stamp: str
-    """Random, at every write another. A row is alive as long as this changes."""
+    """Random, and new at every write. A node is alive as long as its stamp changes."""
     log_epoch: int
     acked_seq: int
-    """Counts in `log_epoch` only."""
+    """Valid in `log_epoch` only."""
     lease_for: float
-    """The longest lease there may be behind this row."""
+    """The longest lease this row's node may have granted."""
 
 
 def row_of_the_gone(rows: Sequence[NodeRow], log_epoch: int, lease_for: float = 0.0) -> NodeRow:
-    """Make the row that stands in a log that has begun for all that were there before: leases granted by them may still
-    run. It says the longest one, theirs or `lease_for`, and is never renewed: after a guarded lease it is taken for
-    dead, and until then every fence waits, whatever lease its own node was told.
+    """Return a row that represents, in a new log, all nodes of the old log: leases they granted may still run. Its
+    lease is the longest of theirs and `lease_for`, and no node renews the row. After that lease plus clock margin the
+    row counts as dead; until then every fence waits, whatever lease a node is configured with.
     """
     return NodeRow(
         id=new_id(),
@@ -60,7 +60,7 @@ class Register(Struct, frozen=True):
 
 
 class Renew(Struct, frozen=True):
-    """In one transaction, where commits go: replace a row if it is there, and read what is new in the log."""
+    """In one transaction, on the primary: replace a row if it exists, and read what is new in the log."""
 
     row: NodeRow
     after: int
@@ -68,14 +68,14 @@ class Renew(Struct, frozen=True):
 
 
 class ReadLog(Struct, frozen=True):
-    """Read what is new in the log, where commits go. What a node without a row asks in place of `Renew`."""
+    """Read what is new in the log, on the primary. A node without a row sends this instead of `Renew`."""
 
     log_epoch: int
     after: int
 
 
 class ReadRows(Struct, frozen=True):
-    """Read all rows, where commits go."""
+    """Read all rows, on the primary."""
 
 
 class Forget(Struct, frozen=True):
@@ -96,19 +96,19 @@ class Rows(Struct, frozen=True, kw_only=True):
 
 
 class Renewed(Struct, frozen=True, kw_only=True):
-    """Answer to `Renew`, and to `ReadLog`, in which the row counts as there and no rows are given."""
+    """Answer to `Renew`, and to `ReadLog`, which always reports the row as existing and returns no rows."""
 
     there: bool
-    """Whether the row was."""
+    """Whether the row existed."""
     log_epoch: int
     salt: bytes
     after: int
-    """What the entries come after: what was asked for, or 0 in another log."""
+    """The number the entries follow: the one asked for, or 0 in another log."""
     entries: Sequence[Revocation]
     upto: int
-    """What has been applied once the entries have."""
+    """The `seq` applied once the node has applied the entries."""
     head: int
     """The last `seq` committed."""
     rows: Sequence[NodeRow] = ()
     at: float | None = None
-    """The store's time of day at the reading, if it has a clock of its own: one for all nodes."""
+    """The store's time of day at the read, if the store has its own clock, which is one for all nodes."""
