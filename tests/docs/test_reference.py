@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from tests.test_layout import FLOORS, PACKAGE
 
 from dutchdoor import errors
 from dutchdoor.errors import DutchdoorError
@@ -50,3 +51,14 @@ def test_the_page_of_errors_has_each_error() -> None:
             status = str(problem(make(kind)).status) if kind not in {errors.InvalidKey, errors.Misconfigured} else ""
             expected[name] = f"`{kind.code}` | {status}"
     assert rows == expected
+
+
+def test_the_page_of_the_architecture_draws_the_rooms_as_they_are() -> None:
+    """docs/contributing/architecture.md lists every room of the package, and the floors that the layout test holds."""
+    page = (REFERENCE.parent / "contributing" / "architecture.md").read_text()
+    assert "\n".join(", ".join(rooms) for rooms in FLOORS) in page
+    listed = {name.rstrip("/") for name in re.findall(r"^  ([a-z_]+(?:/|\.py)) ", page, re.MULTILINE)}
+    there = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("_") and path.name != "py.typed"}
+    assert listed - {"__init__.py"} == there
+    named = set(re.findall(r"`((?:web|services|model|stores)/\w+\.py)`", page))
+    assert [name for name in named if not (PACKAGE / name).is_file()] == []
