@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -11,10 +12,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
 from tests.running import free_port
 from tests.server.running import Running, eventually, running
+from uvicorn.server import ServerState
+
+from dutchdoor.server.protocol import BoundedProtocol
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 LOGIN = json.dumps({"email": "ada@example.com", "password": "a wrong password of mine"}).encode()
@@ -248,6 +255,41 @@ def test_p20_one_network_has_a_share_of_the_places(tmp_path: Path) -> None:
         more.enter_context(held(server, "127.0.0.2", 10))
         assert status(server, "127.0.0.2") == 0
         assert status(server, "127.0.0.3") == 200
+
+
+async def test_p20_an_ipv6_customer_has_a_share_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P20: an IPv6 /64 holds a quarter of the places, a /56 three eighths and a /48 half, busy as they may be."""
+    monkeypatch.setattr(BoundedProtocol, "places", {})
+    monkeypatch.setattr(BoundedProtocol, "max_connections", 64)
+    never = asyncio.Event()
+
+    async def app(_scope: object, _receive: object, send: Any) -> None:
+        await never.wait()
+
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    connections: list[BoundedProtocol] = []
+
+    def place(address: str) -> bool:
+        transport = Mock(asyncio.Transport)
+        peer = Mock(socket.socket, **{"getpeername.return_value": (address, 4000, 0, 0)})
+        transport.get_extra_info.side_effect = {"socket": peer}.get
+        transport.is_closing.return_value = False
+        connection = BoundedProtocol(config, ServerState(), {})
+        connection.connection_made(transport)
+        connection.data_received(BUSY)
+        connections.append(connection)
+        return connection._placed
+
+    taken = [sum(place(f"2001:db8:0:{subnet}::{n:x}") for n in range(64)) for subnet in ("1", "2", "100", "200")]
+    assert taken == [16, 8, 8, 0]
+    assert place("2001:db8:1::1")
+    for connection in connections:
+        connection.connection_lost(None)
+    assert BoundedProtocol.places == {}
+    for connection in connections:
+        for task in connection.tasks:
+            task.cancel()
 
 
 def test_p20_connections_are_bounded(tmp_path: Path) -> None:

@@ -447,6 +447,17 @@ def serial(server: Running, context: ssl.SSLContext) -> int:
         return x509.load_der_x509_certificate(held).serial_number
 
 
+def test_p20_an_unfinished_handshake_is_closed(tmp_path: Path) -> None:
+    """P20: a connection that sends no TLS handshake, or half of one, is closed as one that sends no request is."""
+    write_certificate(tmp_path, "auth.example.com")
+    arguments = ("--public-url", "https://auth.example.com", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    with running(tmp_path, *arguments, "--request-for", "1s") as server, contextlib.ExitStack() as stack:
+        for sent in (b"", b"\x16\x03\x01\x02\x00\x01"):
+            connection = socket.create_connection((server.host, server.port), timeout=40)
+            stack.enter_context(connection).sendall(sent)
+            assert connection.recv(1) == b"", "within 40 seconds, where uvloop's own time is 60"
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_tls_is_renewed_without_dropping_anyone(tmp_path: Path, workers: str) -> None:
     """It speaks TLS itself with HSTS and Secure cookies; a new certificate is served as soon as its files are there,

@@ -6,8 +6,9 @@ a request on them is complete. Here a head has at most `HEAD_AT_MOST` bytes (431
 (chunk sizes, extensions, trailers) is bounded like a head.
 
 Connections are places, and a place belongs to a request. When places run out, the connection that has waited longest
-for a request gives its place up. One network (an IPv4 address, an IPv6 /64) holds at most a quarter of them; a
-configured proxy, which speaks for many, may hold them all.
+for a request gives its place up. One network (an IPv4 address, an IPv6 /64) holds at most a quarter of them. An IPv6
+customer may have as much as a /48 (RFC 6177), so a /56 holds at most three eighths and a /48 half of them. A configured
+proxy, which speaks for many, may hold them all.
 
 uvicorn appends trailers to the headers: a client behind a proxy would choose its own X-Forwarded-For. Here a field that
 arrives after the head is dropped, whatever its name (RFC 9110, 6.5.1). Of an absolute request target, uvicorn forgets
@@ -27,7 +28,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from dutchdoor.model.http_client import network_of
+from dutchdoor.model.http_client import networks_of
 
 __all__ = ["HEAD_AT_MOST", "BoundedProtocol"]
 
@@ -39,6 +40,9 @@ LINGER_FOR = 1.0
 
 SHARE_AT_LEAST = 8
 """Connections that one network may have however few there are: a browser opens six."""
+
+_EIGHTHS = (2, 3, 4)
+"""Shares of the networks that an address is in (`networks_of`), the narrowest first."""
 
 _PROBES = frozenset({"/livez", "/readyz"})
 
@@ -100,7 +104,8 @@ class BoundedProtocol(HttpToolsProtocol):
         address = _address((self.client or ("",))[0])
         proxied = address is not None and any(address in proxy for proxy in self.proxies)
         if address is not None and not proxied:
-            self._enter(network_of(str(address)), max(SHARE_AT_LEAST, self.max_connections // 4))
+            for network, eighths in zip(networks_of(str(address)), _EIGHTHS, strict=False):
+                self._enter(network, max(SHARE_AT_LEAST, self.max_connections * eighths // 8))
         self._enter("", self.max_connections)
         if any(each.open > 2 * each.share for each in self._held):
             self.give_up()

@@ -223,7 +223,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         functools.partial(_start_application, settings),
         factory=True,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        loop="dutchdoor.server.event_loop:Loop" if sys.platform != "win32" else "asyncio",
         http=BoundedProtocol,
         ws="none",
         lifespan="on",

@@ -197,9 +197,10 @@ SETTINGS: tuple[Setting, ...] = (
         default=4096,
         least=16,
         most=1_000_000,
-        does="Connections one process serves at once, a quarter of them for one network (an IPv4 address, an IPv6 /64; "
-        "a proxy named with --proxy may have all). Where they run out, the connection that has waited longest for a "
-        "request is closed; where all are busy, requests get 503, and above twice as many connections are closed.",
+        does="Connections one process serves at once: a quarter of them for an IPv4 address or an IPv6 /64, three "
+        "eighths for a /56, half for a /48, all for a proxy named with --proxy. Where they run out, the connection "
+        "that has waited longest for a request is closed; where all are busy, requests get 503, and above twice as "
+        "many connections are closed.",
         why="Bounds memory at some 100 MB. Each connection also takes a file descriptor of the process.",
     ),
     Setting(
@@ -220,7 +221,7 @@ SETTINGS: tuple[Setting, ...] = (
         default=20.0,
         least=1,
         most=3600,
-        does="How long a client may take to send one request, TLS handshake excluded.",
+        does="How long a client may take to send one request. A TLS handshake before it may take as long again.",
         why="Requests are at most a few kilobytes. A client that sends a byte a second holds its place no longer "
         "than this.",
     ),
