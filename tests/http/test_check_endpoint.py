@@ -75,6 +75,20 @@ async def test_s25_a_preflight_passes_on_request_and_says_nothing() -> None:
         assert (await world.call("GET", "/auth/me", headers=said, peer=PROXY)).status == 401
 
 
+async def test_s25_a_stranger_reads_the_same_refusal_with_and_without_preflights() -> None:
+    """S25: what does not come from a configured proxy gets the same answer whether preflights pass or not, whatever it
+    says of a method.
+    """
+    answers = []
+    for passing in (True, False):
+        async with a_world(proxies=[PROXY], pass_preflights=passing) as world:
+            for said in ((), (("x-forwarded-method", "OPTIONS"),), (("x-original-method", "PUT"), PREFLIGHT[0])):
+                for method in ("GET", "OPTIONS"):
+                    answer = await world.call(method, "/auth/check", headers=[*PREFLIGHT, *said])
+                    answers.append((passing, method, said, answer.sees()))
+    assert [each[1:] for each in answers if each[0]] == [each[1:] for each in answers if not each[0]]
+
+
 async def test_s25_no_preflight_passes_unless_it_is_asked_for(world: World) -> None:
     """S25: by default forward authentication lets nothing pass that carries no proof."""
     assert (await world.check("OPTIONS", *PREFLIGHT)).status == 401

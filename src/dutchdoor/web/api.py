@@ -312,7 +312,8 @@ class Api:
         """
         self.site.edge.admit(request)
         cors = self.site.cors
-        if cors.passes(request) and self.site.edge.came_through_proxy(request):
+        # The proxy first: what `passes` refuses is for a configured one to read.
+        if self.site.edge.came_through_proxy(request) and cors.passes(request):
             return Response(204)
         return cors.preflight(request)
 
