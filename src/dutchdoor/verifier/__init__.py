@@ -1,14 +1,14 @@
-"""The verifier: who a request is, by its access token alone, and whether that has been revoked.
+"""The verifier: finds the principal of a request from its access token, and refuses revoked tokens.
 
     verify = Verifier("https://auth.example.com", audience="api")
-    principal = verify(token)                   # in a thread of its own, as under WSGI
+    principal = verify(token)                   # in a worker thread, as under WSGI
     principal = await verify.check(token)       # in asyncio
 
-It follows the authority's revocation log under a lease (docs/contributing/revocation-fence.md), so that it refuses a
-revoked token whose signature is right, and no request does any I/O for it. It starts at its first use, and survives an
-authority that is down: without a lease it does what `stale` says.
+It follows the authority's revocation log under a lease (docs/contributing/revocation-fence.md). So it refuses a revoked
+token with a valid signature, without I/O in the request. It starts at its first use, and goes on while the authority is
+down: without a lease it does what `stale` says.
 
-This file holds the check. What waits or calls somebody is in `poller.py`, and is loaded when it is needed.
+This file holds the check. Code that waits or calls the authority is in `poller.py`, which is loaded when needed.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 __all__ = ["Follow", "Stale", "State", "Verifier", "elapsed"]
 
 Follow: TypeAlias = Literal["background", "on demand"]
-"""With a thread that follows all the time; or only while a request is there, in processes that run nothing between two
-requests: the first one after a lease has run out polls, and leases are short."""
+"""`background`: a thread follows all the time. `on demand`: for processes that run nothing between two requests; the
+first request after the lease has run out polls, and leases are short."""
 
 Stale: TypeAlias = Literal["introspect", "refuse"]
-"""What to do without a lease: ask the authority about each token, or refuse every request."""
+"""What the verifier does without a lease: ask the authority about each token, or refuse every request."""
 
 State: TypeAlias = Literal["new", "fresh", "stale", "closed"]
 
 WAITS_FOR: Final = 3.0
-"""Seconds that one request waits for the authority at most, all in all, when it has to."""
+"""The most seconds that one request waits for the authority, in all."""
 _NOBODYS: Final = KeySet([Key.from_secret(os.urandom(32), "HS256")])
-"""Stands where keys will be. Its secret is known to nobody, and nothing is verified with it."""
+"""A placeholder until keys are fetched. Its secret is random and discarded, and no token is verified with it."""
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 elapsed: Callable[[], float] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
-"""Seconds since some moment, those included in which the process was stopped or the machine slept: a clock that stood
-still meanwhile would find an old lease still good."""
+"""Elapsed seconds, including those in which the process was stopped or the machine slept: by a clock that stood still
+meanwhile, an old lease would still be valid."""
 
 
 class Verifier:
@@ -65,17 +65,17 @@ class Verifier:
 
     Args:
         issuer: the authority's public URL, as its tokens spell it. Plain HTTP only on this machine.
-        audience: who we are: one name or several, of which a token must be for at least one. The issuer itself if not
-            given, as is the authority's default.
-        key: what `dutchdoor verifier add` printed; else the environment's DUTCHDOOR_VERIFIER_KEY. None is needed where
-            the authority is a development server on this machine.
+        audience: this service's name, or several; a token must be for at least one. If not given, the issuer, which is
+            the authority's default too.
+        key: the key that `dutchdoor verifier add` printed; else the environment's DUTCHDOOR_VERIFIER_KEY. A development
+            server on this machine needs no key.
         stale: what to do without a lease. `introspect` asks the authority about each token, within bounds; `refuse`
-            answers `Unavailable`.
+            raises `Unavailable`.
         follow: in the background, or on demand.
         leeway: seconds by which wall clocks may differ, at most 60.
 
     Raises:
-        Misconfigured: one of these is not what it should be.
+        Misconfigured: one of the arguments is not valid.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Verifier:
             raise Misconfigured('follow is "background" or "on demand".')
         self.issuer, self._origin = issuer, Origin.of(issuer)
         self._key = _read_key(os.environ.get("DUTCHDOOR_VERIFIER_KEY", "") if key is None else key)
-        # The keys come later. What is wrong with the rest is said now.
+        # The keys are fetched later. This reports faults in the other arguments now.
         self._verify = AccessTokenVerifier(
             keys=_NOBODYS, issuer=issuer, audience=issuer if audience is None else audience, leeway=leeway,
             longest=LONGEST_ACCESS,
@@ -107,22 +107,22 @@ class Verifier:
         self._follower = self._new_follower()
         self._judge = self._follower.judge
         self._closed = False
-        # What belongs to this process alone: see `_forked`.
+        # State of this process only: see `_forked`.
         self._lock = Lock()
         self._following: Following | None = None
         self._threads_held: Waiting | None = None
         _alive.add(self)
 
     def __call__(self, token: str | bytes) -> Principal:
-        """Check a `token`, and give who its bearer is. In the ordinary case it does no I/O and takes no lock.
+        """Check a `token`, and return its bearer's principal. In the ordinary case it does no I/O and takes no lock.
 
-        Without a lease or keys it may wait for the authority, some seconds at most; never in a thread that runs an
-        event loop, where it raises `Unavailable` instead: there, use `check`.
+        Without a lease or keys it may wait for the authority, some seconds at most. In a thread that runs an event loop
+        it never waits, but raises `Unavailable`: use `check` there.
 
         Raises:
-            InvalidToken: it is malformed, forged, expired, for somebody else, or revoked.
-            StaleClaims: what it says is out of date, and a refresh may bring a good one. It is an `InvalidToken`.
-            Unavailable: it cannot be told now. Answer 503, never 401: nobody is signed out by an outage.
+            InvalidToken: the token is malformed, forged, expired, for another audience, or revoked.
+            StaleClaims: its claims are out of date, and a refresh may bring a valid token. It is an `InvalidToken`.
+            Unavailable: the token cannot be checked now. Answer 503, never 401: an outage must not sign users out.
         """
         try:
             return self._check_here(token)
@@ -137,7 +137,7 @@ class Verifier:
     def _check_here(self, token: str | bytes) -> Principal:
         principal = self._at_once(token)
         if principal is None:
-            # Whoever runs a loop has loaded this module; nobody else has to.
+            # A process that runs a loop has loaded this module; others need not load it.
             if "asyncio" in sys.modules and _waiting().in_event_loop():
                 self._begin()
                 raise Unavailable("not in an event loop: use `await verifier.check(token)`")
@@ -145,12 +145,12 @@ class Verifier:
         return principal
 
     async def check(self, token: str | bytes) -> Principal:
-        """Check a `token`, as calling does. What has to wait does so in a thread of its own, and blocks no loop.
+        """Check a `token`, as a call does. A check that must wait runs in a worker thread and blocks no event loop.
 
         Raises:
-            InvalidToken: as calling.
-            StaleClaims: as calling.
-            Unavailable: as calling.
+            InvalidToken: as for a call.
+            StaleClaims: as for a call.
+            Unavailable: as for a call.
         """
         try:
             principal = self._at_once(token)
@@ -179,12 +179,12 @@ class Verifier:
 
     @property
     def applied_seq(self) -> int:
-        """How far the revocation log has been read."""
+        """The `seq` up to which the revocation log has been read."""
         return self._follower.applied_seq
 
     @property
     def entries(self) -> int:
-        """How many live entries of the log are in memory."""
+        """The number of live log entries in memory."""
         return len(self._follower)
 
     def __repr__(self) -> str:
@@ -193,8 +193,8 @@ class Verifier:
     # --- beginning and end --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to follow, and wait a moment until there are keys and a lease, or it is known that there are none yet.
-        Not needed: the first check does the same.
+        """Begin to follow. Wait a moment until there are keys and a lease, or a first attempt to get them has failed.
+        This call is optional: the first check does the same.
         """
         following = self._begin()
         until = elapsed() + WAITS_FOR
@@ -204,7 +204,7 @@ class Verifier:
             following.wait_until_begun(until)
 
     def close(self) -> None:
-        """End following, and leave no thread and no connection behind. What is checked after is `Unavailable`."""
+        """Stop following, and leave no thread and no connection behind. Later checks raise `Unavailable`."""
         with self._lock:
             self._closed = True
             following, threads = self._following, self._threads_held
@@ -212,7 +212,7 @@ class Verifier:
             following.close()
         if threads is not None:
             threads.close()
-        self._follower.forked()  # no lease: what is checked from now on has nobody to hear of revocations from
+        self._follower.forked()  # no lease: nothing reports revocations to later checks
         self._following = self._threads_held = None
 
     def __enter__(self) -> Self:
@@ -230,11 +230,11 @@ class Verifier:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Do what `close` does, without keeping the event loop waiting."""
+        """Do what `close` does, without blocking the event loop."""
         await _waiting().in_a_thread(self.close)
 
     def _begin(self) -> Following:
-        """Give what follows, begun at first use. Raises `Unavailable` when closed."""
+        """Return the poller, started at first use. Raises `Unavailable` when closed."""
         if self._following is not None:
             return self._following
         with self._lock:
@@ -262,7 +262,9 @@ class Verifier:
             return threads
 
     def _forked(self) -> None:
-        """In the child, before any other code runs there. Takes no lock: whoever held it is not here."""
+        """Runs in the child of a fork, before any other code there. Takes no lock: the thread that held it does not
+        exist here.
+        """
         following = self._following
         self._lock, self._following, self._threads_held = Lock(), None, None
         self._cache.renew_lock()
@@ -285,7 +287,7 @@ class Verifier:
     # --- judging ------------------------------------------------------------------------------------------------------
 
     def _at_once(self, token: str | bytes) -> Principal | None:
-        """Check a token by what is known here; None if that takes waiting for somebody."""
+        """Check a token by what this process knows; None if the check must wait for the authority."""
         now = elapsed()  # before the lease is looked at, not after
         try:
             claims, principal = self._recognise(token, time.time())
@@ -305,7 +307,7 @@ class Verifier:
         return self._without_lease(following, token, claims, principal, 0.0)
 
     def _waiting_for_it(self, token: str | bytes) -> Principal:
-        """Check a token, waiting for keys, a lease, or the authority's word about it."""
+        """Check a token, waiting for keys, a lease, or the authority's answer about it."""
         following = self._begin()
         until = elapsed() + WAITS_FOR
         following.wait_until_begun(until)
@@ -336,19 +338,19 @@ class Verifier:
 
     def _refuse_unknown(self, following: Following) -> NoReturn:
         if following.could_not_look:
-            # It may be good: nobody is to be signed out because keys could not be fetched.
-            raise Unavailable("an unknown key, and no new ones to be had", retry_after=following.wait_for(elapsed()))
+            # The token may be valid: a failure to fetch keys must not sign a user out.
+            raise Unavailable("an unknown key; fetching new keys failed", retry_after=following.wait_for(elapsed()))
         raise UnknownKey("no key of this kid")
 
     def _without_lease(
         self, following: Following, token: str | bytes, claims: Claims, principal: Principal, until: float
     ) -> Principal:
-        """Do what was asked for without a lease."""
+        """Do what `stale` says."""
         if self._stale == "refuse":
             raise Unavailable("no lease", retry_after=following.wait_for(elapsed()))
         if not following.ask(token, until):
-            raise InvalidToken("the authority says that it is not good")
-        # Heard of meanwhile, perhaps, by the log.
+            raise InvalidToken("the authority says that it is not valid")
+        # The log may have reported it meanwhile.
         verdict = self._judge(claims, elapsed())
         if verdict in ("revoked", "outdated"):
             _refuse(verdict)
@@ -369,7 +371,7 @@ def _read_key(text: str) -> VerifierSecret | None:
     try:
         return VerifierSecret.parse(text) if text else None
     except InvalidToken:
-        raise Misconfigured("A verifier key begins with ddv1_, and is what `dutchdoor verifier add` printed.") from None
+        raise Misconfigured("A verifier key begins with ddv1_; `dutchdoor verifier add` prints it.") from None
 
 
 def _waiting() -> Any:

@@ -1,8 +1,8 @@
 """One connection to the authority, kept alive: HTTP/1.1 (RFC 9112) by the standard library, over TLS or on loopback.
 
-Whoever answers may be slow, broken, or somebody else. So every exchange has one deadline for all of it, every answer a
+The other end may be slow, broken, or an attacker. So every exchange has one deadline for all of it, every answer has a
 bound, and anything but a 200 with a length is an error. Deliberately left out: redirects (a key must not follow one),
-proxies from the environment, cookies, compression, HTTP/2, and any way to turn off the check of certificates.
+proxies from the environment, cookies, compression, HTTP/2, and any way to turn off certificate checks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OK: Final = 200
 
 
 class Refusal(Unavailable):
-    """The authority answered, and not with what was asked for. `status` is what it said."""
+    """An answer that is not the one asked for. `status` is its HTTP status."""
 
     def __init__(self, reason: str, *, status: int, retry_after: float = 1.0) -> None:
         super().__init__(reason, retry_after=retry_after)
@@ -36,11 +36,11 @@ class Refusal(Unavailable):
 
 
 class Wire:
-    """A connection. One thread at a time exchanges; any may `cut` it.
+    """A connection. One thread at a time may use it; any thread may `cut` it.
 
     Args:
-        origin: whom to call.
-        key: what to show there, if anything.
+        origin: the authority to call.
+        key: the bearer token to send, or None.
         tls: how certificates are checked; shared by all connections.
         elapsed: the clock of deadlines.
     """
@@ -59,31 +59,33 @@ class Wire:
         self._is_cut = False
 
     def get(self, path: str, *, limit: int, until: float) -> bytes:
-        """Fetch. Raises `Unavailable`."""
+        """Send a GET and return the answer. Raises `Unavailable`."""
         return self._exchange("GET", path, None, "", limit, until)
 
     def post(self, path: str, body: bytes, content_type: str, *, limit: int, until: float) -> bytes:
-        """Send and be answered; sent twice at most, when the connection had been closed meanwhile. Raises
+        """Send a request and return the answer; send it again once if the idle connection was closed meanwhile. Raises
         `Unavailable`.
         """
         return self._exchange("POST", path, body, content_type, limit, until)
 
     def cut(self) -> None:
-        """Break off what is under way, from another thread, and everything after. Whoever waits is told at once."""
+        """Abort the exchange under way, from another thread, and refuse later ones. A waiting thread gets an error at
+        once.
+        """
         with self._lock:
             self._is_cut = True
             if self._http is not None:
                 self._http.cut()
 
     def close(self) -> None:
-        """Let go of the connection. The next exchange makes another."""
+        """Close the connection. The next exchange opens another."""
         if self._http is not None:
             self._http.hang_up()
             self._http = None
 
     def abandon(self) -> None:
-        """In the child of a fork: close this process's end. Takes no lock, since who held it is not here, and says
-        nothing to the other side, for whom the connection is the parent's.
+        """In the child of a fork: close this process's end. Takes no lock, since the thread that held it does not exist
+        here. Sends nothing, since the connection belongs to the parent.
         """
         if self._http is not None:
             self._http.abandon()
@@ -92,13 +94,13 @@ class Wire:
     def _exchange(
         self, method: str, path: str, body: bytes | None, content_type: str, limit: int, until: float
     ) -> bytes:
-        """One request, one answer."""
+        """Send one request and read its answer."""
         reused = self._http is not None
         try:
             try:
                 return self._once(method, path, body, content_type, limit, until)
             except (ConnectionResetError, BrokenPipeError):  # RemoteDisconnected is one
-                # It had been idle, and was closed at the other end. Nobody has answered, so nothing came of it.
+                # The connection was idle, and the other end has closed it without an answer: the request had no effect.
                 if not reused:
                     raise
                 self.close()
@@ -108,7 +110,7 @@ class Wire:
             raise
         except (OSError, HTTPException, ValueError) as error:
             self.close()
-            # The type says enough. The text of a library may quote what was sent.
+            # The type says enough. A library's text may quote the request, and with it the key.
             raise Unavailable(f"{method} {path}: {_name(error)}") from None
         except BaseException:  # interrupted: half an answer must not be taken for the next one
             self.close()
@@ -127,13 +129,13 @@ class Wire:
         http.endheaders(body)
         answer = http.getresponse()
         text = answer.read(limit + 1)
-        # Read to its own end, and not to ours or to where the connection broke.
+        # The body is complete only if it ends at its own length, not at our bound or where the connection broke.
         if len(text) > limit or not answer.isclosed():
             raise Refusal(f"{method} {path}: too long, cut short, or without a length", status=answer.status)
         if answer.will_close:
             self.close()
         if answer.status != _OK:
-            # A redirect too: it would take the key, or the trust, to somewhere else.
+            # A redirect is refused too: it would send the key, or our trust, to another server.
             raise Refusal(f"{method} {path}: {answer.status}", status=answer.status, retry_after=_retry_after(answer))
         return text
 
@@ -152,17 +154,17 @@ class Wire:
 
 
 class _Connection(HTTPConnection):
-    """What the standard library does, with one deadline over all its reads and writes."""
+    """The standard library's connection, with one deadline over all its reads and writes."""
 
     def __init__(self, origin: Origin, tls: ssl.SSLContext | None, elapsed: Callable[[], float]) -> None:
         super().__init__(origin.host, origin.port)
-        self.default_port = PORTS["https" if origin.secure else "http"]  # so that Host has no port that goes unsaid
+        self.default_port = PORTS["https" if origin.secure else "http"]  # so that the Host header omits a default port
         self._tls, self._elapsed = tls, elapsed
         self.until = 0.0
         self._raw: socket.socket | None = None
 
     def left(self) -> float:
-        """Seconds until the deadline. Raises `TimeoutError` when there are none."""
+        """Seconds until the deadline. Raises `TimeoutError` when it has passed."""
         left = self.until - self._elapsed()
         if left <= 0:
             raise TimeoutError
@@ -184,11 +186,13 @@ class _Connection(HTTPConnection):
     def cut(self) -> None:
         if self._raw is not None:
             with suppress(OSError):
-                # That of the plain socket: it wakes whoever waits in `recv`, which closing does not.
+                # The plain socket's shutdown: it wakes a thread that waits in `recv`, which closing does not.
                 socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
 
     def hang_up(self) -> None:
-        """Close the socket; `close` is what `http.client` does before it has read the last answer."""
+        """Close the socket. `http.client` calls `close` itself before it has read the last answer, so `close` cannot do
+        it.
+        """
         self.close()
         self.abandon()
 
@@ -198,9 +202,9 @@ class _Connection(HTTPConnection):
 
 
 class _Timed(RawIOBase):
-    """A socket as `http.client` uses it, with one deadline for an exchange: whoever sends a byte every second must not
-    have us for ever. A request leaves in one piece when its answer is waited for. Each call into the system lets other
-    threads have the interpreter, and in a busy process it takes a while to get it back.
+    """A socket as `http.client` uses it, with one deadline for an exchange: a server that sends a byte every second
+    must not block us for ever. A request is sent in one piece when `http.client` begins to read the answer. Each system
+    call releases the interpreter to other threads, and in a busy process it takes a while to get it back.
     """
 
     def __init__(self, raw: socket.socket, left: Callable[[], float]) -> None:
@@ -210,7 +214,7 @@ class _Timed(RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        self._left()  # or each read would have the time that was there at the first
+        self._left()  # or each read would get the time left at the first read
         return self._raw.recv_into(cast("bytearray", buffer))
 
     def sendall(self, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Where an authority is, read from its URL by its exact spelling."""
+"""An authority's address, read from its URL by its exact spelling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _THIS_MACHINE: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port of an authority, and nothing else: it has no path."""
+    """Scheme, host and port of an authority. An origin has no path."""
 
     secure: bool
     host: str
@@ -23,16 +23,16 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, issuer: str) -> Origin:
-        """Read an issuer's URL. Raises `Misconfigured` for anything but https, or http to this very machine."""
-        # Tokens carry the issuer as the authority spells it, and it is compared character for character.
+        """Read an issuer's URL. Raises `Misconfigured` for anything but https, or http to this machine."""
+        # Tokens carry the issuer as the authority spells it, and verifiers compare it character for character.
         found = _ORIGIN.fullmatch(issuer) if isinstance(issuer, str) else None
         port = int(found[4] or 0) if found else 0
         if found is None or port > 65535 or port == PORTS[found[1]]:  # noqa: PLR2004
-            # What was given may hold a password, and is not repeated.
+            # The given URL may hold a password, so the message does not repeat it.
             raise Misconfigured(
-                "An issuer is an origin and nothing more, as its tokens spell it: https://auth.example.com."
+                "An issuer is an origin without a path, as its tokens spell it: https://auth.example.com."
             )
         scheme, host = found[1], found[2] or found[3]
         if scheme == "http" and not _THIS_MACHINE.fullmatch(host):
-            raise Misconfigured("Plain HTTP is for this machine alone: an issuer is https://...")
+            raise Misconfigured("Plain HTTP is only for an authority on this machine. Use https://...")
         return cls(scheme == "https", host, port or PORTS[scheme])

@@ -1,8 +1,8 @@
-"""A verifier's side of the network: it follows the revocation log, fetches keys, and asks about single tokens.
+"""The network side of a verifier: follows the revocation log, fetches keys, and asks about single tokens.
 
-`revocation.follower` decides, `connection.py` carries, and here a thread, or the request that is there, brings the two
-together. All of it belongs to one life of one process: the child of a fork drops it whole and makes its own, since a
-lock that somebody held at the fork is never let go there, a thread is not there, and a connection is the parent's.
+`revocation.follower` decides, `connection.py` sends, and here a thread, or a request on demand, connects the two. The
+child of a fork drops all of it and creates its own. In the child a lock held at the fork is never released, the thread
+does not exist, and the connection belongs to the parent.
 """
 
 from __future__ import annotations
@@ -31,30 +31,32 @@ __all__ = ["Following"]
 POLL_PATH, KEYS_PATH, ASK_PATH = "/auth/revocations/poll", "/.well-known/jwks.json", "/oauth2/introspect"
 
 ANSWERED_WITHIN: Final = 2.5
-"""Seconds an answer may take beyond what a poll waits for news. A node that is stopped costs this, and then another
-connection, which may reach another node, is tried while the lease still holds."""
+"""Seconds an answer may take beyond the wait for news. A stopped node costs this much time. Then the poller tries
+another connection, which may reach another node, while the lease is still valid."""
 ANSWER_AT_MOST: Final = 4 * 1024 * 1024
 """Bytes. A page of 4,096 entries has some 250,000."""
 ASKED_AT_MOST: Final = 64 * 1024
 
 KEYS_EVERY: Final = 3600.0
-"""Seconds after which keys are fetched again though nothing has happened: one that was withdrawn without being killed
-must not be good until this process ends."""
+"""Seconds after which keys are fetched again without a cause: a key that was withdrawn but not revoked must not stay
+valid until this process stops."""
 KEYS_AGAIN: Final = (0.25, 30.0)
-"""Seconds until the next try when they could not be fetched: at first, and doubled up to this."""
+"""Seconds until the next try after a failed fetch of keys: at first the one, doubled up to the other."""
 UNKNOWN_EVERY: Final = 60.0
-"""Seconds between two fetches for the sake of a `kid` that nobody knows, which anybody can make up."""
+"""Seconds between two fetches caused by an unknown `kid`, which an attacker can make up."""
 
 SETTLES_WITHIN: Final = 1.0
-"""Seconds in which an authority that answers gives a lease: until then a request waits for it, and it is no news that
-there is none.
+"""Seconds in which an authority that answers grants a lease. Until then a request waits for the lease, and its absence
+is not logged.
 """
 
 ASK_AT_ONCE: Final = 8
-"""Questions about single tokens under way at a time, each on a connection of its own."""
+"""Questions about single tokens under way at a time, each on its own connection."""
 ASK_A_SECOND, ASK_BURST = 100.0, 100.0
 ASK_AGAIN: Final = 1.0
-"""Seconds without a question after one that was not answered: those who wait must not all wait for their time-out."""
+"""Seconds without questions after one that had no answer: not every waiting request should wait for its own
+time-out.
+"""
 CLOSES_WITHIN: Final = 5.0
 
 _log = logging.getLogger("dutchdoor.verifier")
@@ -63,7 +65,7 @@ _read_answer = msgspec.json.Decoder(Answer).decode
 
 
 class _Asked(Struct, frozen=True):
-    """What of an introspection counts (RFC 7662). What the token says is known here already."""
+    """The fields of an introspection we use (RFC 7662). The token's claims are already known here."""
 
     active: bool
 
@@ -72,13 +74,13 @@ _read_asked = msgspec.json.Decoder(_Asked).decode
 
 
 class Following:
-    """One life of a verifier's process.
+    """A verifier's network side in one process, from its start, or fork, to its end.
 
     Args:
-        origin: whom to follow.
-        key: what to show there, if anything.
-        follower: what this process knows.
-        replace: takes a new follower when another log has begun under the same name; `on_keys` takes a key set.
+        origin: the authority to follow.
+        key: the verifier key to send, or None.
+        follower: what this process knows of the log.
+        replace: called with a new follower when another log begins at the same address; `on_keys`, with a key set.
         elapsed: the clock of leases, which counts sleep; `clock` gives the time of day, by which entries expire.
     """
 
@@ -125,13 +127,13 @@ class Following:
     # --- its life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Follow in the background from now on, if this is what it was made for."""
+        """Start to follow in the background, if it was created to do so."""
         if self._in_background and self._thread is None:
             self._thread = Thread(target=self._run, name="dutchdoor-verifier", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """End everything under way, and let go of every connection. Whoever waits is told that it is unavailable."""
+        """Abort everything under way, and close every connection. Waiting requests get `Unavailable`."""
         self._closing.set()
         self._begun.set()
         self._poller.cut()
@@ -139,30 +141,30 @@ class Following:
             wire.cut()
         if self._thread is not None:
             self._thread.join(CLOSES_WITHIN)
-        if self._round.acquire(timeout=CLOSES_WITHIN):  # a request that polls has been told, and lets go
+        if self._round.acquire(timeout=CLOSES_WITHIN):  # a request that polls has its error, and releases the lock
             self._round.release()
         self._poller.close()
         while self._idle:
             self._idle.pop().close()
 
     def abandon(self) -> None:
-        """In the child of a fork: close this process's ends of the connections, and nothing more."""
+        """In the child of a fork: only close this process's ends of the connections."""
         for wire in [self._poller, *self._busy, *self._idle]:
             wire.abandon()
 
     def has_begun(self) -> bool:
-        """Whether there has been a lease, or a first failure to get one: before that it is worth waiting for."""
+        """Whether there has been a lease, or a first failure to get one. Before that, a request waits for it."""
         return self._begun.is_set()
 
     def wait_until_begun(self, until: float) -> None:
-        """Wait for that."""
+        """Wait until there has been a lease, or a first failure to get one."""
         if self._in_background:
             self._begun.wait(max(0.0, until - self._elapsed()))
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
     def catch_up(self, until: float) -> None:
-        """Poll for a request that found no lease. Those that come meanwhile wait for the same."""
+        """Poll for a request that found no lease. Requests that arrive meanwhile wait for the same poll."""
         before = self._rounds
         if not self._round.acquire(timeout=max(0.0, until - self._elapsed())):
             return
@@ -170,7 +172,8 @@ class Following:
             until = min(until, self._elapsed() + SETTLES_WITHIN)
             if self._rounds == before and self._elapsed() >= self._next_at():
                 self._go_round(until)
-                # Again while it is answered: a long log has pages, and a node may need a moment before it can grant.
+                # Poll again while the node answers: a long log has pages, and a node may need a moment before it can
+                # grant.
                 while not self._is_settled() and self._next_at() < until and not self._rest():
                     self._go_round(until)
         finally:
@@ -179,15 +182,15 @@ class Following:
             self._begun.set()
 
     def _rest(self) -> bool:
-        """Wait until it is time for the next poll. True if this is being closed."""
+        """Wait until it is time for the next poll. Returns True if the poller is being closed."""
         return self._closing.wait(max(0.0, self._next_at() - self._elapsed()))
 
     def _is_settled(self) -> bool:
-        """Whether there is a lease, or nobody there to give one."""
+        """Whether there is a lease, or no node that could grant one."""
         return self._closing.is_set() or self._failed or self._follower.leased_for(self._elapsed()) > 0
 
     def wait_for(self, now: float) -> float:
-        """Seconds after which it may be worth asking again."""
+        """Seconds after which the client may retry."""
         return max(1.0, self._next_at() - now)
 
     def _next_at(self) -> float:
@@ -198,7 +201,7 @@ class Following:
             try:
                 self._go_round(None)
             except Exception:  # noqa: BLE001 - whatever it is
-                # A mistake of ours. A follower that ends silently would leave every request to the policy for good.
+                # A bug of ours. If the thread stopped silently, the verifier would have no lease for good.
                 _log.exception("following failed, and goes on")
                 self._failed, self._not_before = True, self._elapsed() + 1.0
             if self._is_settled() or self._elapsed() - self._born > SETTLES_WITHIN:
@@ -208,7 +211,7 @@ class Following:
         """Fetch keys if it is time, then poll once."""
         now = self._elapsed()
         if now >= self._keys_at:
-            # Short: a fence may be waiting for the poll that comes after.
+            # Short, because a fence may be waiting for the next poll.
             self._fetch_keys(self._poller, min(now + ANSWERED_WITHIN, until or now + ANSWERED_WITHIN))
         follower = self._follower
         poll = follower.poll(self._elapsed())
@@ -236,9 +239,9 @@ class Following:
     def _take(self, follower: Follower, poll: Poll, answer: Answer) -> None:
         if answer.log_epoch and answer.salt != self._salt:
             if self._salt and answer.log_epoch <= follower.log_epoch:
-                # Not a restore, which begins a higher epoch: another database. Numbers of the old log mean nothing in
-                # it, and names made with the old salt would cover nothing.
-                _log.warning("the authority has another log: beginning anew")
+                # Another database. (A restore begins a higher epoch.) The old log's numbers mean nothing in the new
+                # one, and names made with the old salt would cover no token.
+                _log.warning("the authority has another log: starting over")
                 self._follower = self._replace()
                 self._salt, self._keys_at = b"", 0.0
                 return
@@ -249,12 +252,12 @@ class Following:
         if follower.leased_for(now):
             self._say("")
         elif now - self._born > SETTLES_WITHIN:
-            self._say("the authority gives none")
+            self._say("the authority grants none")
 
     def _say(self, trouble: str) -> None:
-        """Log that the lease is lost, or there again: once each time, and not at every poll."""
+        """Log that the lease is lost, or back: once each time, and not at every poll."""
         if trouble and self._follower.leased_for(self._elapsed()):
-            return  # it has not come to that yet
+            return  # too early to log
         with self._saying:
             if self._said is not None and bool(self._said) == bool(trouble):
                 return
@@ -265,8 +268,8 @@ class Following:
             _log.info("fresh: following the revocation log of %s", self._origin.host)
 
     def say_misdirected(self, error: Misdirected) -> None:
-        """Log once that good tokens are refused for their issuer or audience: their bearers read no more than that the
-        token is not valid, and most likely a setting is wrong.
+        """Log once that a correctly signed token is refused for its issuer or audience. Most likely a setting is wrong,
+        and the bearer learns only that the token is not valid.
         """
         with self._saying:
             if error.claim in self._misdirected:
@@ -282,17 +285,17 @@ class Following:
     # --- keys ---------------------------------------------------------------------------------------------------------
 
     def may_find_keys(self) -> bool:
-        """Whether a token with an unknown `kid` is worth waiting for: keys are being fetched, or may be."""
+        """Whether a token with an unknown `kid` should wait: keys are being fetched, or may be fetched now."""
         return self._elapsed() >= self._unknown_at or self._fetching.locked()
 
     @property
     def could_not_look(self) -> bool:
-        """Whether keys could not be fetched the last time: what is unknown may be good."""
+        """Whether the last fetch of keys failed: then a token of an unknown key may be valid."""
         return self._keys_failed
 
     def find_keys(self, until: float) -> None:
-        """Fetch keys because a token named one that nobody knows: once a minute, whatever is thrown at us; or because
-        there are none yet, when it is time. Those that come meanwhile wait for the same fetch.
+        """Fetch keys for a token that names an unknown key, at most once a minute even under attack; or, when it is
+        time, because there are no keys yet. Requests that arrive meanwhile wait for the same fetch.
         """
         before = self._jwks
         if not self._fetching.acquire(timeout=max(0.0, until - self._elapsed())):
@@ -313,7 +316,7 @@ class Following:
             self._fetching.release()
 
     def _fetch_keys(self, wire: Wire, until: float) -> None:
-        """Fetch keys because it is time. A fetch for a request that is under way will do."""
+        """Fetch keys because it is time, unless a request is already fetching them."""
         if self._fetching.acquire(blocking=False):
             try:
                 self._fetch(wire, until)
@@ -326,7 +329,7 @@ class Following:
             if text != self._jwks:
                 keys = KeySet.from_jwks(text)
                 if keys.symmetric:
-                    # Published, a secret is everybody's: whoever read it could mint an administrator.
+                    # A published secret is public: any reader could issue an administrator's token.
                     raise InvalidKey("the published key set holds a secret")
                 self._on_keys(keys)
                 self._jwks = text
@@ -334,7 +337,7 @@ class Following:
             if not self._keys_failed or not self._jwks:
                 _log.warning("no keys from %s: %s", self._origin.host, error.reason)
             self._keys_failed = True
-            # The old ones stay: what was killed of them is in the log.
+            # The old keys stay: the log reports the revoked ones.
             self._keys_at = self._elapsed() + self._keys_again * (0.5 + random())  # noqa: S311 - jitter
             self._keys_again = min(2 * self._keys_again, KEYS_AGAIN[1] if self._jwks else 2.0)
             return
@@ -344,10 +347,10 @@ class Following:
     # --- one token ----------------------------------------------------------------------------------------------------
 
     def ask(self, token: str | bytes, until: float) -> bool:
-        """Ask the authority whether a token is good now. Nothing is remembered of the answer.
+        """Ask the authority whether a token is valid now. The answer is not cached.
 
         Raises:
-            Unavailable: it did not answer, or too much is being asked already.
+            Unavailable: the authority did not answer, or too many questions are under way.
         """
         now = self._elapsed()
         self._count(now)
@@ -395,7 +398,7 @@ class Following:
         except IndexError:
             wire = self._new_wire()
         self._busy.add(wire)
-        if self._closing.is_set():  # after adding it: whoever closes has seen it, or we see that
+        if self._closing.is_set():  # after adding it: either `close` sees the connection, or we see that it closed
             wire.cut()
         return wire
 
