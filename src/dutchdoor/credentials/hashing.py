@@ -1,9 +1,9 @@
-"""The threads passwords are hashed on: few, last in line for the processor, and never behind an endless queue.
+"""The threads that hash passwords: few, at a low priority, and with a bounded queue.
 
-A password hash is made to be expensive, so whoever can ask for one can spend our processor. Three bounds keep a flood
-of log-ins from reaching anything else: one thread for each core, so that hashing never has more than the cores; a
-lower scheduling priority, so that the event loop runs first when both want the same core; and a queue that refuses
-when full, so that memory and waiting stay bounded and an honest client learns at once when to come back.
+A password hash is expensive by design, so a client that can request one can spend our processor. Three bounds keep a
+flood of log-ins from slowing all else. One thread for each core: hashing never runs on more than the cores. A lower
+scheduling priority: the event loop runs first when both need the same core. A queue that refuses when full: memory and
+waiting stay bounded, and an honest client learns at once when to retry.
 
 Left out deliberately: processes instead of threads. Argon2id, scrypt, PBKDF2 and bcrypt all release the GIL.
 """
@@ -25,19 +25,21 @@ __all__ = ["HashingPool", "available_cores"]
 T = TypeVar("T")
 
 NICENESS = 5
-"""How far the hashing threads stand back, in the steps of nice(2): against a busy event loop they keep a quarter of the
-core. At 19 they would keep a seventieth, and a thread that is hardly ever scheduled may hold the GIL when it is set
-aside for another process: then the event loop waits for the very thread it was meant to overtake."""
+"""How much lower the priority of hashing threads is, in steps of nice(2): beside a busy event loop they get a quarter
+of the core. At 19 they would get a seventieth. The kernel may then preempt such a rarely scheduled thread for another
+process while it holds the GIL, and the event loop waits for the very thread it should run before."""
 
 RETRY_AFTER = 2.0
-"""Seconds a refused caller is told to wait: about what a full queue of the default length takes to drain."""
+"""The `retry_after` of a refused caller, in seconds: about the time a full queue of the default length takes to
+drain.
+"""
 
 
 class HashingPool:
-    """A bounded number of threads with a bounded queue in front.
+    """A bounded number of threads with a bounded queue.
 
-    `workers` defaults to the cores this process may use. `queue` is how many pieces of work may wait besides those
-    being done; the one after that is refused. Threads start at the first use, so that a process may fork before it.
+    `workers` defaults to the cores this process may use. `queue` is how many pieces of work may wait besides those in
+    progress; one more is refused. Threads start at the first use, so that a process may fork before it.
 
     Raises:
         Misconfigured: fewer than one worker, or a queue of negative length.
@@ -49,8 +51,8 @@ class HashingPool:
         if self.workers < 1 or queue < 0:
             raise errors.Misconfigured(f"A hashing pool cannot have {self.workers} workers and a queue of {queue}.")
         self._changed = threading.Condition()
-        # In the order they came. Not a queue.Queue: a caller who hangs up must vanish from the middle of it, or a
-        # client that connects and hangs up in a loop would grow it without bound.
+        # In order of arrival. Not a queue.Queue: the work of a caller who hangs up must be removed from the middle, or
+        # a client that connects and hangs up in a loop would grow the queue without bound.
         self._waiting: dict[Future[Any], Callable[[], Any]] = {}
         self._busy = 0
         self._started = False
@@ -59,8 +61,8 @@ class HashingPool:
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` on a hashing thread and return what it returns, or raise what it raises.
 
-        When the caller is cancelled, work that still waits is dropped. Work that has begun goes on to its end and keeps
-        its place until then, so that hanging up early buys nobody more than their share.
+        When the caller is cancelled, work that still waits is dropped. Work that has begun runs to its end and counts
+        against the bound until then: a client that hangs up early gains no larger share.
 
         Raises:
             Unavailable: the queue is full, or the pool is closed; nothing was done.
@@ -69,11 +71,11 @@ class HashingPool:
 
     @property
     def length(self) -> int:
-        """Pieces of work being done or waiting, at this moment: a figure to watch, and nothing to decide by."""
+        """Pieces of work in progress or waiting at this moment. A figure for metrics; do not base decisions on it."""
         return self._busy + len(self._waiting)
 
     def close(self) -> None:
-        """Let the threads go. What waits is refused, what has begun ends. Closing again changes nothing."""
+        """Stop the threads. Waiting work is refused, and begun work runs to its end. Closing again changes nothing."""
         with self._changed:
             self._closed = True
             refused = list(self._waiting)
@@ -100,7 +102,7 @@ class HashingPool:
         if not self._started:
             self._started = True
             for number in range(self.workers):
-                # Daemons: leaving the process waits for nobody's password.
+                # Daemons: the process exits without waiting for a hash.
                 threading.Thread(target=self._serve, name=f"dutchdoor-hashing-{number}", daemon=True).start()
 
     def _forget(self, future: Future[Any]) -> None:
@@ -120,7 +122,7 @@ class HashingPool:
                     continue
                 self._busy += 1
             _carry_out(work, future, self._leave)
-            # A thread that waits for its next work must not hold the last one's password.
+            # A thread that waits for work must not keep the last password in memory.
             del work, future
 
     def _leave(self) -> None:
@@ -129,12 +131,12 @@ class HashingPool:
 
 
 def available_cores() -> int:
-    """The cores this process may use, which in a container or under taskset(1) are fewer than the machine has."""
+    """The number of cores this process may use: in a container or under taskset(1), fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _carry_out(work: Callable[[], T], future: Future[T], leave: Callable[[], None]) -> None:
-    # The place is freed before the caller is told: one who comes back at once finds it free.
+    # The place is freed before the caller gets the result, so that a caller who retries at once finds it free.
     try:
         result = work()
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the caller is the one to know

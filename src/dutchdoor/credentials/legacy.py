@@ -1,22 +1,22 @@
-"""Password hashes that other systems made: told apart, bounded, and verified once so that they can be replaced.
+"""Password hashes from other systems: recognised, bounded, and verified once so that they can be replaced.
 
 Formats: the PHC string format for Argon2, scrypt and PBKDF2, the modular crypt format of bcrypt, passlib's PBKDF2 and
 bcrypt-sha256, and what Django, Werkzeug, Spring Security, Better Auth and Ory Kratos write. PBKDF2 over HMAC-SHA-1 is
-accepted: its strength is its count, and no attack on SHA-1 weakens it. A bare or lightly salted MD5, SHA-1 or SHA-2
-is refused by name: a graphics card tries tens of thousands of millions of those a second, so the passwords behind a
-leaked table must be taken as known, and the honest import is to have those people choose a new password.
+accepted: its strength is its count, and no attack on SHA-1 weakens it. A plain or salted single MD5, SHA-1 or SHA-2 is
+refused by name: a graphics card tries tens of thousands of millions of these a second. The passwords of a leaked table
+must be assumed known, so their owners must choose new passwords.
 
-An imported hash names its own cost. Whoever can put a row into an import could ask for a terabyte of memory or an hour
-of processor at each log-in, so every parameter is bounded before anything is computed.
+An imported hash names its own cost. An attacker who can add a row to an import could demand a terabyte of memory or an
+hour of processor time at each log-in. So every parameter is bounded before any computation.
 
-bcrypt sees 72 bytes, and in most implementations nothing after a NUL. Systems that passed it more accepted any ending.
-We accept none: a longer password, or one with a NUL, does not verify against a plain bcrypt hash, and its owner resets
-it. Django's and passlib's bcrypt-sha256 have no such limit.
+bcrypt reads 72 bytes, and in most implementations nothing after a NUL. Systems that passed it a longer password
+accepted any ending. We do not: a longer password, or one with a NUL, never verifies against a plain bcrypt hash, and
+its owner must reset it. Django's and passlib's bcrypt-sha256 have no such limit.
 
-A hash does not say which Unicode form its password had: most systems hash what the keyboard sends. So each form of the
-password is tried: as typed, composed and decomposed. Better Auth composes by NFKC, and so does its format here.
+A hash does not say which Unicode form its password had: most systems hash what the keyboard sends. So `verify` tries
+each form of the password: as typed, composed and decomposed. Better Auth composes by NFKC, and so does its format here.
 
-Left out deliberately: making any of these. They are read, verified, and replaced at the first log-in.
+Left out deliberately: creating such hashes. They are read, verified, and replaced at the first log-in.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dutchdoor import errors
 __all__ = ["imported", "recognise", "verify"]
 
 MAX_ENCODED = 512
-"""Characters of the longest hash we look at. The longest any format here needs is about 250."""
+"""Characters of the longest hash we read. The longest that a format here needs is about 250."""
 
 MAX_MEMORY_KIB = 256 * 1024
 """KiB one verification may take: twice what OWASP's strongest scrypt row (N=2^17, r=8) needs."""
@@ -48,22 +48,22 @@ MAX_ARGON2_WORK = 1024 * 1024
 """KiB times passes: about a second. RFC 9106's second choice (64 MiB, t=3) takes a fifth of it."""
 
 MAX_LANES = 255
-"""Ory Kratos writes two for each processor of the machine it ran on. They divide the memory and add no work."""
+"""Ory Kratos writes two lanes for each processor of its machine. Lanes divide the memory and add no work."""
 
 MAX_SCRYPT_WORK = 2**22
 """N times r times p: about two seconds. OWASP's rows take 2^20 or less, Django's default 2^19.3."""
 
 PBKDF2_ROUNDS = (1_000, 5_000_000)
-"""RFC 8018's least, and about two seconds. Below the least it is a salted hash with a grander name."""
+"""RFC 8018's minimum, and about two seconds. With fewer rounds PBKDF2 is no better than a salted hash."""
 
 ANY_LENGTH = (16, 64)
 """Bytes of a derived key in the formats that write keys longer or shorter than their digest."""
 
 BCRYPT_COSTS = (4, 15)
-"""The least bcrypt knows, and about two seconds. Each step doubles the time."""
+"""bcrypt's minimum, and about two seconds. Each step doubles the time."""
 
 BCRYPT_SEES = 72
-"""Bytes of a password that bcrypt looks at."""
+"""Bytes of a password that bcrypt reads."""
 
 Check: TypeAlias = Callable[[bytes], bool]
 
@@ -74,8 +74,8 @@ def recognise(encoded: str) -> str:
     """Name the format of a password hash: `argon2id`, `bcrypt`, `bcrypt-sha256`, `pbkdf2-sha256`, `scrypt`, ...
 
     Raises:
-        InvalidInput: a format we refuse (said by name), one we do not know, or parameters out of bounds. The message
-            never contains the hash.
+        InvalidInput: a format we refuse (the message names it), an unknown format, or parameters out of bounds. The
+            message never contains the hash.
     """
     return _read(encoded)[0]
 
@@ -83,8 +83,8 @@ def recognise(encoded: str) -> str:
 def imported(encoded: str) -> str:
     """Return the text to store for an imported hash.
 
-    Argon2 is stored in Django's spelling, which has `argon2` in front. Our own hashes are Argon2 too, and are of the
-    composed password alone: without the prefix, a password that was hashed decomposed would never match again.
+    Argon2 is stored in Django's spelling, which has `argon2` in front. Our own hashes are Argon2 too, but always of the
+    composed password. Without the prefix, a password that was hashed decomposed would never match again.
 
     Raises:
         InvalidInput: as for `recognise`.
@@ -93,10 +93,10 @@ def imported(encoded: str) -> str:
 
 
 def verify(password: str, encoded: str) -> bool:
-    """Whether `encoded` was made from a form of `password`. The caller has bounded the length of `password`.
+    """Whether `encoded` is the hash of a form of `password`. The caller has bounded the length of `password`.
 
-    It takes as long as the hash says, about two seconds at most, for each form: one in ASCII, three at most. All of
-    them are always tried, so that the time tells nothing about a match.
+    The time depends on the hash's parameters: about two seconds at most for each form. An ASCII password has one form,
+    others at most three. All forms are always tried, so that the time reveals nothing about a match.
 
     Raises:
         InvalidInput: as for `recognise`.
@@ -116,14 +116,14 @@ def _read(encoded: str) -> tuple[str, Check]:
     for pattern, name in _REFUSED:
         if pattern.fullmatch(encoded):
             raise _refusal(
-                f"This is {name}. It can be guessed too fast to be a password hash and is refused; "
-                "have its owner choose a new password."
+                f"This is {name}. It can be guessed too fast to be a password hash and is refused. "
+                "Its owner must choose a new password."
             )
     if ",keyid=" in encoded:
-        raise _refusal("This hash was made with a pepper, and opens only where that pepper is.")
+        raise _refusal("This hash needs a pepper that dutchdoor does not have.")
     if encoded.startswith(("!", "*")) or not encoded:
         raise _refusal("This account has no usable password.")
-    raise _refusal("This is not a password hash in any format known here.")
+    raise _refusal("This is not a password hash in a known format.")
 
 
 def _argon2(match: re.Match[str]) -> tuple[str, Check]:
@@ -151,8 +151,8 @@ def _bcrypt(match: re.Match[str]) -> tuple[str, Check]:
     def check(password: bytes) -> bool:
         same = _bcrypt_same(password[:BCRYPT_SEES], cost, salt, tag)
         if len(password) > BCRYPT_SEES or b"\0" in password:
-            # C09: the hash cannot tell this password from others that share its beginning. The work above was done
-            # all the same, so that the refusal takes no less time than any other.
+            # C09: the hash cannot tell this password from others with the same beginning. The work above was done all
+            # the same, so that this refusal takes as much time as any other.
             if same:
                 _log.info("refused: bcrypt sees no byte after the 72nd or a NUL, and the password has one; reset it")
             return False
@@ -174,8 +174,8 @@ def _bcrypt_sha256_passlib(match: re.Match[str]) -> tuple[str, Check]:
     _within("bcrypt-sha256", "cost", int(cost), *BCRYPT_COSTS)
 
     def check(password: bytes) -> bool:
-        # Version 2 keys the inner hash with the salt, so that a table of bare SHA-256 hashes found elsewhere cannot be
-        # tried against bcrypt directly ("password shucking").
+        # Version 2 keys the inner hash with the salt, so that an attacker cannot try a leaked table of plain SHA-256
+        # hashes against bcrypt directly ("password shucking").
         inner = hmac.digest(salt.encode(), password, "sha256") if match["v"] else hashlib.sha256(password).digest()
         return _bcrypt_same(base64.b64encode(inner), cost, salt, tag)
 
@@ -188,9 +188,9 @@ def _pbkdf2(
     name, size = f"pbkdf2-{digest}", hashlib.new(digest).digest_size
     _within(name, "rounds", rounds, *PBKDF2_ROUNDS)
     _within(name, "salt", len(salt), 1, 128)
-    # A longer output would have us compute, and a shorter one compare, something most formats never hold.
+    # Most formats never have a longer output, which costs work, or a shorter one, which is easier to match.
     _within(name, "hash", len(tag), *(lengths or (size, size)))
-    # Each further piece of the output takes all rounds again.
+    # Each further block of the output costs all rounds again.
     _within(name, "work", rounds * -(-len(tag) // size), 0, PBKDF2_ROUNDS[1])
 
     def check(password: bytes) -> bool:
@@ -210,7 +210,7 @@ def _scrypt(n: int, r: int, p: int, salt: bytes, tag: bytes) -> tuple[str, Check
     _within("scrypt", "work", n * r * p, 2**14, MAX_SCRYPT_WORK)
     _within("scrypt", "salt", len(salt), 1, 128)
     _within("scrypt", "hash", len(tag), 16, 64)
-    # OpenSSL refuses to go over 32 MiB unless told how much: 128 * r * (N + p + 2) bytes, and a little for itself.
+    # OpenSSL refuses more than 32 MiB unless it gets a limit: 128 * r * (N + p + 2) bytes, and a little for itself.
     allowance = 128 * r * (n + p + 2) + 65_536
 
     def check(password: bytes) -> bool:
@@ -244,7 +244,7 @@ def _pbkdf2_phc(match: re.Match[str]) -> tuple[str, Check]:
 
 
 def _pbkdf2_spring(match: re.Match[str]) -> tuple[str, Check]:
-    # The count is not in the hash: these are the defaults that the two names stand for.
+    # The hash does not contain the count: these are the defaults that the two names stand for.
     digest, rounds, salt = ("sha256", 310_000, 16) if match["v"] else ("sha1", 185_000, 8)
     raw = bytes.fromhex(match["both"])
     return _pbkdf2(digest, rounds, raw[:salt], raw[salt:], lengths=(32, 32))
@@ -260,7 +260,7 @@ def _scrypt_werkzeug(match: re.Match[str]) -> tuple[str, Check]:
 
 
 def _scrypt_phc(match: re.Match[str]) -> tuple[str, Check]:
-    # `ln` is the logarithm of N. Ory Kratos writes N itself there, which is never as small as a logarithm.
+    # `ln` is the logarithm of N. Ory Kratos writes N itself there, which is always larger than a logarithm.
     ln, r, p, salt, tag = int(match["ln"]), int(match["r"]), int(match["p"]), _b64(match["salt"]), _b64(match["tag"])
     return _scrypt_ln(ln, r, p, salt, tag) if ln < 100 else _scrypt(ln, r, p, salt, tag)  # noqa: PLR2004
 
@@ -277,9 +277,9 @@ def _scrypt_better_auth(match: re.Match[str]) -> tuple[str, Check]:
 
 
 def _bcrypt_same(password: bytes, cost: str, salt: str, tag: str) -> bool:
-    # The salt's last character holds two bits and four spare ones. Some generators left those set; the library takes
-    # none of it, and the hash is the same. $2a$, $2b$ and $2y$ differ in bugs long mended and mean the same in every
-    # sound implementation; $2x$ is the unsound one and is not read.
+    # The salt's last character holds two bits and four spare ones. Some generators left those set; the library refuses
+    # them, although the hash is the same. $2a$, $2b$ and $2y$ differ in bugs fixed long ago and mean the same in every
+    # correct implementation; $2x$ marks the faulty one and is not read.
     clean = salt[:-1] + _BCRYPT64[_BCRYPT64.index(salt[-1]) & 0b110000]
     made = bcrypt.hashpw(password, f"$2b${cost}${clean}".encode())
     return hmac.compare_digest(made[-31:], tag.encode())

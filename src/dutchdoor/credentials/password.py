@@ -1,14 +1,14 @@
 """Passwords: Argon2id (RFC 9106) on a bounded pool of threads, older hashes verified once and replaced.
 
-Hashes are PHC strings, so they say themselves how they were made and any other Argon2 library can read them:
+Hashes are PHC strings: they contain their parameters, and any other Argon2 library can read them:
 
     $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
 
-A pepper goes into Argon2's own secret input, and `keyid=` says which pepper it was, so that hashes from before there
-was one still verify and are replaced at the next log-in.
+A pepper goes into Argon2's own secret input, and `keyid=` names the pepper. Hashes without a pepper, from before there
+was one, still verify and are replaced at the next log-in.
 
-Left out deliberately: choosing parameters by measuring the machine. A profile has a name and a source one can look up,
-and a fleet of unequal machines agrees on it.
+Left out deliberately: choosing parameters by measuring the machine. A profile has a name and a published source, and is
+the same on all machines of a fleet.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ __all__ = [
 ]
 
 MAX_BYTES = 1_024
-"""Bytes of UTF-8 in the longest password. Far above any person's or generator's, far below what costs us time."""
+"""Bytes of UTF-8 in the longest password: far more than people or generators use, far less than costs
+noticeable time.
+"""
 
 MAX_TYPED = MAX_BYTES * 3 // 2
-"""Characters in the longest spelling of the longest password: decomposed, two bytes become three characters at most."""
+"""Characters in the longest spelling of the longest password: two bytes decompose into at most three characters."""
 
 PASSWORD = "password"
 """The method of the credential that is a password."""
@@ -84,7 +86,7 @@ RFC_9106_LOW_MEMORY = Profile(
     lanes=4,
     source="RFC 9106 section 4, second recommended option",
 )
-"""For machines with processor to spare: some five times the default."""
+"""For machines with spare processor time: about five times the default."""
 
 CHEAPEST = Profile(name="cheapest", memory=8, passes=1, lanes=1, source="the least Argon2 allows; for tests only")
 """For tests. A server must refuse it."""
@@ -93,17 +95,16 @@ PROFILES = {profile.name: profile for profile in (OWASP_2024, RFC_9106_LOW_MEMOR
 
 
 def normalise(password: str, *, field: str = "password") -> str:
-    """Bring a password into the one form that is hashed, so that the same keys on another device give the same bytes.
+    """Return the one form of a password that is hashed, so that the same keys on another device give the same bytes.
 
-    The form is NFC, as RFC 8265 (OpaqueString) has it. NFKC would also merge characters that people can tell apart and
-    type on purpose. Nothing is trimmed, folded or cut (C02).
+    The form is NFC, as RFC 8265 (OpaqueString) has it. NFKC would also merge characters that look different and that
+    people type on purpose. Nothing is trimmed, folded or cut (C02).
 
     Raises:
-        InvalidInput: longer than `MAX_BYTES`, or not text that UTF-8 can carry, or text made to be slow. It reports the
-            `field` given.
+        InvalidInput: longer than `MAX_BYTES`, not valid Unicode, or crafted to be slow. It reports the given `field`.
     """
-    # C03: this refuses a megabyte before anything walks over it. The exact bound comes after composing, so that it is
-    # the same for every spelling.
+    # C03: this refuses a megabyte before any code reads all of it. The exact bound is checked after composing, so that
+    # it is the same for every spelling.
     if len(password) > MAX_TYPED:
         raise _too_long(field)
     if not is_stream_safe(password):
@@ -120,11 +121,11 @@ def normalise(password: str, *, field: str = "password") -> str:
 
 
 class PasswordHasher:
-    """Makes and verifies password hashes. One for a process; `close` it at the end.
+    """Creates and verifies password hashes. Create one per process, and `close` it at the end.
 
-    `pepper` is a secret of at least 16 bytes kept outside the database: with it, a stolen database alone gives nothing
-    to guess against. Whoever loses it loses every password, so it is backed up apart from the database.
-    `workers` and `queue` are those of `HashingPool`.
+    `pepper` is a secret of at least 16 bytes kept outside the database: with it, a thief of the database alone cannot
+    guess passwords offline. Without it no password verifies, so back it up apart from the database. `workers` and
+    `queue` are those of `HashingPool`.
     """
 
     amr = "pwd"
@@ -143,13 +144,13 @@ class PasswordHasher:
         self._pepper = pepper
         self._keyid = "" if pepper is None else _keyid(pepper)
         self._pool = HashingPool(workers=workers, queue=queue)
-        # Nobody's password: the tag is random, so nothing derives to it, and finding that out takes a whole derivation.
+        # A hash of no password: its tag is random, so no password matches it, and a check costs a whole derivation.
         self._nobodys = _Stored(
             profile=profile, keyid=self._keyid, salt=secrets.token_bytes(SALT_BYTES), tag=secrets.token_bytes(TAG_BYTES)
         ).encode()
 
     async def hash(self, password: str) -> str:
-        """Hash a password the rule for new ones has accepted (`strength.check_new_password`).
+        """Hash a password that `strength.check_new_password` has accepted.
 
         Raises:
             InvalidInput: as for `normalise`.
@@ -159,24 +160,25 @@ class PasswordHasher:
         return await self._pool.run(lambda: self._hash(composed))
 
     async def verify(self, password: str, encoded: str) -> bool:
-        """Whether `password` is the one `encoded` was made from, in our format or any that `legacy` reads.
+        """Whether `encoded` is the hash of `password`, in our format or any that `legacy` reads.
 
-        A stored hash we cannot read counts as a wrong password, after the same work, and is logged: the row is damaged
-        or was written around the import.
+        An unreadable stored hash counts as a wrong password, after the same work, and is logged: the row is damaged or
+        was not written by the import.
 
         Raises:
-            InvalidInput: as for `normalise`; it depends on the password alone, so it tells nothing about the account.
-            Misconfigured: the hash was made with a pepper that is not the one configured.
-            Unavailable: too much is waiting already; nothing was checked.
+            InvalidInput: as for `normalise`; it depends only on the password, so it reveals nothing about the account.
+            Misconfigured: the hash needs another pepper than the configured one. Unavailable: too much is waiting
+                already; nothing was checked.
         """
         composed = normalise(password)
         return await self._pool.run(lambda: self._verify(password, composed, encoded))
 
     async def verify_nothing(self, password: str) -> None:
-        """Do the work of a `verify` for an address that has no account, so that time does not tell which have (C10).
+        """Do the work of a `verify` for an address without an account, so that time does not reveal which addresses
+        have one (C10).
 
-        It costs what verifying a hash of the present profile costs. A hash with other parameters, or an imported one,
-        takes its own time until its owner signs in and it is replaced.
+        It costs as much as verifying a hash of the current profile. A hash with other parameters, or an imported one,
+        takes its own time until its owner's next log-in replaces it.
 
         Raises:
             InvalidInput: as for `normalise`.
@@ -185,7 +187,7 @@ class PasswordHasher:
         await self.verify(password, self._nobodys)
 
     def hash_now(self, password: str) -> str:
-        """`hash` on the calling thread, for the command line.
+        """Do what `hash` does, on the calling thread, for the command line.
 
         Raises:
             InvalidInput: as for `normalise`.
@@ -193,7 +195,7 @@ class PasswordHasher:
         return self._hash(normalise(password))
 
     def verify_now(self, password: str, encoded: str) -> bool:
-        """`verify` on the calling thread, for the command line.
+        """Do what `verify` does, on the calling thread, for the command line.
 
         Raises:
             InvalidInput: as for `normalise`.
@@ -202,9 +204,10 @@ class PasswordHasher:
         return self._verify(password, normalise(password), encoded)
 
     def needs_rehash(self, encoded: str) -> bool:
-        """Whether the owner's next log-in should replace this hash: another format, another pepper, or cheaper.
+        """Whether the owner's next log-in should replace this hash: it has another format, another pepper, or a lower
+        cost.
 
-        A hash more expensive than the profile is left alone; nothing here weakens what is stored.
+        A hash more expensive than the profile is kept: no stored hash becomes weaker.
         """
         stored = _Stored.parse(encoded)
         return (
@@ -218,11 +221,11 @@ class PasswordHasher:
 
     @property
     def waiting(self) -> int:
-        """Passwords being hashed or waiting to be: `HashingPool.length`."""
+        """Passwords in hashing or waiting for it: `HashingPool.length`."""
         return self._pool.length
 
     def close(self) -> None:
-        """Let the threads go. What waits is refused as `Unavailable`."""
+        """Stop the threads. Waiting work is refused with `Unavailable`."""
         self._pool.close()
 
     def _hash(self, composed: str) -> str:
@@ -261,7 +264,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, encoded: str) -> _Stored | None:
-        """None when this is not Argon2id, or not within the bounds `legacy` sets: it then says what is wrong."""
+        """None if the hash is not Argon2id or exceeds the bounds of `legacy`, which then reports the fault."""
         match = _PHC.fullmatch(encoded) if len(encoded) <= legacy.MAX_ENCODED else None
         if match is None:
             return None
@@ -294,7 +297,7 @@ def _derive(composed: str, profile: Profile, salt: bytes, length: int, pepper: b
 
 
 def _keyid(pepper: bytes) -> str:
-    # Six bytes tell peppers apart and say nothing about them: a pepper is random and far longer.
+    # Six bytes distinguish peppers and reveal nothing about them: a pepper is random and far longer.
     return _b64(hmac.digest(pepper, b"dutchdoor pepper id", "sha256")[:6])
 
 

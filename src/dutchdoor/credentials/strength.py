@@ -1,11 +1,12 @@
-"""The rule for new passwords (NIST SP 800-63B-4 section 3.1.1, ASVS 5.0 V6.2): long, and not one everybody tries first.
+"""The rule for new passwords (NIST SP 800-63B-4 section 3.1.1, ASVS 5.0 V6.2): long, and not one that attackers try
+first.
 
-Refused are passwords that are too short, on the list of common ones, on a list of breached ones the operator hooks in,
-made of the person's address or the product's name, or found by zxcvbn to be guessed within a million tries. Each
-refusal is a sentence that says what to do instead. There is no composition rule: no digit, capital or symbol is asked
-for, and no spelling of `P@ssw0rd1` passes for having them.
+The rule refuses a password that is too short, is on the list of common passwords or on the operator's list of breached
+ones, or consists of the person's address or the product's name. It also refuses one that takes at most a million tries
+by zxcvbn's estimate. Each refusal is a sentence that says what to do instead. There is no composition rule: a password
+needs no digit, capital or symbol, and `P@ssw0rd1` does not pass because it has them.
 
-The rule is for choosing. Nothing here runs at log-in, so a stricter rule locks nobody out.
+The rule applies when a password is chosen, never at log-in. So a stricter rule locks no user out.
 
 NOTICE: `common_passwords.txt.gz` joins the list Django ships (BSD-3-Clause; collected by Royce Williams) with that of
 zxcvbn (MIT; Dropbox, Daniel Wolf), folded, and without those under eight characters: they are too short anyway.
@@ -33,25 +34,31 @@ from dutchdoor.credentials.password import normalise
 __all__ = ["BreachedList", "check_new_password"]
 
 MIN_GUESSES_LOG10 = 6.0
-"""A million tries. The throttle on log-ins keeps a guesser far below it, so what it stops is a list, not a search."""
+"""A million tries. Rate limits at log-in keep a guesser far below it, so this stops guesses from lists, not a
+search.
+"""
 
 LOOKED_AT = 40
-"""Characters zxcvbn is shown. Its work grows with the square of the length; what is not weak by then is not weak."""
+"""Characters that zxcvbn gets. Its work grows with the square of the length; a password not weak by then is not
+weak.
+"""
 
 MAX_DISGUISES = 8
-"""Ways of reading symbols as letters that zxcvbn may try. `P@$$w0rd1!` has two; one made for it has hundreds."""
+"""Ways of reading symbols as letters that zxcvbn may try. `P@$$w0rd1!` has two; a password crafted as an attack has
+hundreds.
+"""
 
 MIN_WORD = 3
-"""Characters of the shortest word of an address or name that counts as one."""
+"""Characters of the shortest part of an address or name that counts as a word."""
 
 MAX_LINE = 128
-"""Bytes read for a line of a breached list, which has some fifty: another kind of file is not read whole."""
+"""Bytes read for a line of a breached list, which has about fifty: a file of another kind is not read whole."""
 
 SAMPLED = 64
-"""Lines of a breached list that are looked at when it is opened: a list in another order is not sorted by chance."""
+"""Lines of a breached list that are checked when it is opened: enough that an unsorted list does not pass by chance."""
 
 MAX_SOURCE = 256
-"""Characters of an address or name that are looked at: as many as an address can have."""
+"""Characters of an address or name that are checked: as many as an address can have."""
 
 
 def check_new_password(
@@ -64,10 +71,11 @@ def check_new_password(
     breached: Callable[[str], bool] | None = None,
     field: str = "password",
 ) -> str:
-    """Return the password in its normal form, ready to be hashed, or say why it is not accepted.
+    """Return the password in its normal form, ready to be hashed, or raise with the reason for refusing it.
 
-    `minimum` is in characters, counted after normalisation. `words` are more that others would try for this person or
-    place: a name, a company. `breached` says whether a password is known from a breach, such as `BreachedList`.
+    `minimum` is in characters, counted after normalisation. `words` are further words that an attacker would try for
+    this person or site: a name, a company. `breached` returns whether a password is known from a breach, as
+    `BreachedList` does.
 
     Raises:
         InvalidInput: longer than 1,024 bytes, or not text.
@@ -90,13 +98,13 @@ def check_new_password(
 
 
 class BreachedList:
-    """A file of breached passwords, as Have I Been Pwned offers for download: sorted lines of `SHA1:count`.
+    """A file of breached passwords, as Have I Been Pwned publishes it: sorted lines of `SHA1:count`.
 
-    Nothing is loaded: a look-up reads some thirty lines of the file, whatever its size. Call it outside the event loop.
+    The file is not loaded: a look-up reads about thirty lines of it, whatever its size. Call it outside the event loop.
 
     Raises:
-        Misconfigured: the file cannot be read, or is not such a list. One that is sorted by count, or holds hashes of
-            another kind or passwords themselves, would find nothing and refuse nothing.
+        Misconfigured: the file cannot be read, or is not such a list. A list sorted by count, or of other hashes or
+            plain passwords, would match no password and so refuse none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +115,7 @@ class BreachedList:
                 sample = [_line_after(lines, size * part // SAMPLED) for part in range(SAMPLED)]
         except OSError as exc:
             raise errors.Misconfigured(f"the list of breached passwords {path}: {exc.strerror}") from None
-        found = [line for line in sample if line]  # what begins in the last line has none after it
+        found = [line for line in sample if line]  # the last line has no line after it
         if not sample[0] or not all(_LINE.fullmatch(line) for line in found):
             raise errors.Misconfigured(
                 f"the list of breached passwords {path} does not have lines of a SHA-1 in 40 hexadecimal digits, a "
@@ -117,8 +125,8 @@ class BreachedList:
             raise errors.Misconfigured(f"the list of breached passwords {path} is not sorted by hash")
 
     def __call__(self, password: str) -> bool:
-        """Tell whether a password is on the list. Raises `Unavailable` when the file cannot be read any more."""
-        # SHA-1 is only how the list is written; nothing is kept under it.
+        """Return whether a password is on the list. Raises `Unavailable` when the file can no longer be read."""
+        # SHA-1 is only the format of the list; nothing of ours relies on it.
         wanted = hashlib.sha1(password.encode(), usedforsecurity=False).hexdigest().upper().encode()
         try:
             with self._path.open("rb") as lines:
@@ -133,7 +141,7 @@ class BreachedList:
 
 
 def _line_after(lines: BinaryIO, offset: int) -> bytes:
-    """The first line that begins after `offset`, or the first of all for 0."""
+    """The first line that begins after `offset`, or the file's first line for 0."""
     lines.seek(offset)
     if offset:
         lines.readline(MAX_LINE)
@@ -145,11 +153,11 @@ def _hash_of(line: bytes) -> bytes:
 
 
 def _guessable(folded: str, own: list[str]) -> str:
-    """Why the password would be guessed early, or an empty string."""
+    """Return why an attacker would guess the password early, or an empty string."""
     rest = folded
     for word in sorted(own, key=len, reverse=True):
         rest = rest.replace(word, "")
-    # What others read off the address or the page counts for nothing; what is left must be strong by itself, so that
+    # Words that an attacker reads from the address or the page do not count; the rest must be strong by itself. So
     # `bob2026!!` is refused for bob@example.com and `bobcat tractor lemon` is not.
     if rest != folded and _estimate(rest.lstrip(" ._+-"), [])[0] < MIN_GUESSES_LOG10:
         return "This password is made of your e-mail address or a name others know. Choose one they would not think of."
@@ -160,13 +168,13 @@ def _guessable(folded: str, own: list[str]) -> str:
 
 
 def _estimate(text: str, own: list[str]) -> tuple[float, Pattern | None]:
-    """The tries a guesser needs, as a power of ten, and the pattern that made it so few."""
+    """Return the tries an attacker needs, as a power of ten, and the pattern that makes them so few."""
     if not text:
         return 0.0, None
     shown = text[:LOOKED_AT]
-    # For each letter that symbols may stand for, zxcvbn tries each of the symbols that occur, in every combination: a
-    # password chosen for it, `(4@{[<6!1|0$5+7%2`, takes it half a second. Such a mixture is nobody's common password in
-    # disguise, so its symbols are shown as letters that stand for nothing.
+    # For each letter that symbols may stand for, zxcvbn tries each of the symbols that occur, in every combination: an
+    # attacker's `(4@{[<6!1|0$5+7%2` takes it half a second. Such a mixture is no common password in disguise, so its
+    # symbols are passed as letters that stand for nothing.
     if math.prod(max(1, len(symbols & set(shown))) for symbols in _STAND_FOR_A_LETTER) > MAX_DISGUISES:
         shown = shown.translate(_NO_DISGUISE)
     entropy = zxcvbn(shown, own)
@@ -177,7 +185,7 @@ def _own_words(product: str, email: str | None, words: Iterable[str]) -> Iterato
     sources = [product, *words]
     if email is not None:
         local, _, domain = email.rpartition("@")
-        # The last label (com, org) is nobody's own.
+        # The last label (com, org) belongs to no person or company.
         sources += [local, domain.rpartition(".")[0]]
     for source in sources:
         folded = _fold(source[:MAX_SOURCE])
@@ -192,7 +200,7 @@ def _fold(text: str) -> str:
 
 @cache
 def _common() -> frozenset[str]:
-    # Read at first use: a program that only verifies never pays for it.
+    # Read at first use: a program that only verifies passwords need not load it.
     packed = Path(__file__).with_name("common_passwords.txt.gz").read_bytes()
     return frozenset(gzip.decompress(packed).decode().splitlines())
 
