@@ -85,6 +85,8 @@ def imports_of(module: str) -> Iterator[Import]:
 
     def visit(node: ast.AST, *, nested: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):  # no import stands in one
+                continue
             if isinstance(child, ast.Import):
                 for alias in child.names:
                     yield Import(module, alias.name, child.lineno, nested)
@@ -96,7 +98,7 @@ def imports_of(module: str) -> Iterator[Import]:
                 for alias in child.names:
                     inner = f"{origin}.{alias.name}"
                     yield Import(module, inner if inner in SOURCES else origin, child.lineno, nested)
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             yield from visit(child, nested=nested or inside)
 
     yield from visit(ast.parse(SOURCES[module].read_text()), nested=False)

@@ -35,9 +35,15 @@ class Running:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path, None)
+
     def post(self, path: str, body: Any) -> Any:
+        return self._ask("POST", path, json.dumps(body))
+
+    def _ask(self, method: str, path: str, body: str | None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        connection.request(method, path, body, {"content-type": "application/json"})
         answer = connection.getresponse()
         said = json.loads(answer.read())
         connection.close()
@@ -78,24 +84,26 @@ def running() -> Iterator[Running]:
     thread.join(20)
 
 
-def document() -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def description(running: Running) -> Any:
     """The document as a server without a public URL gives it."""
-
-    async def read() -> Any:
-        async with a_world(public_url=None) as world:
-            return (await world.call("GET", "/openapi.json")).json
-
-    found: dict[str, Any] = asyncio.run(read())
-    return found
+    return schemathesis.openapi.from_dict(running.get("/openapi.json"))
 
 
-described = schemathesis.openapi.from_dict(document())
+# Read when the tests run: building their cases takes seconds, and each process that collects tests would do it.
+described = schemathesis.pytest.from_fixture("description")
 
 
-def test_the_document_is_valid_openapi() -> None:
+@pytest.fixture(autouse=True)
+def name_of_the_test(request: pytest.FixtureRequest) -> None:
+    """Schemathesis reads a test's name where pytest before 9.1 had it."""
+    request.node._nodeid = request.node.nodeid
+
+
+def test_the_document_is_valid_openapi(description: Any) -> None:
     """The document is OpenAPI 3.1 by the standard's own schema."""
-    assert described.raw_schema["openapi"].startswith("3.1")
-    described.validate()
+    assert description.raw_schema["openapi"].startswith("3.1")
+    description.validate()
 
 
 async def test_the_description_can_be_turned_off() -> None:
@@ -146,6 +154,7 @@ MEANING = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
 CALM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 
 
+@pytest.mark.timeout(600)
 @described.parametrize()
 @CALM
 def test_schemathesis_finds_nothing_as_administrator(case: Any, running: Running) -> None:
@@ -156,6 +165,8 @@ def test_schemathesis_finds_nothing_as_administrator(case: Any, running: Running
     case.call_and_validate(headers=headers, base_url=running.url, excluded_checks=excluded)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 @described.parametrize()
 @CALM
 def test_schemathesis_finds_nothing_as_nobody(case: Any, running: Running) -> None:
