@@ -23,9 +23,9 @@ READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
 
 help:
 	@echo "make serve    run the server (ARGS='--port 9000')"
-	@echo "make test     run the tests (ARGS='tests/test_policy.py -x')"
-	@echo "make soak     run the long races and kills as well"
-	@echo "make check    lint, types, import rule and tests: what must pass before a change lands"
+	@echo "make test     run the tests in their short form (ARGS='tests/test_layout.py -x')"
+	@echo "make check    lint, types and all tests but the soak: what must pass before a change lands"
+	@echo "make soak     run the longest races and kills"
 	@echo "make format   rewrite the code the way lint wants it"
 	@echo "make bench    measure against peers, one table (QUICK=1 for a short one)"
 	@echo "make lock     choose versions anew and pin them (at least a week old)"
@@ -36,13 +36,16 @@ serve: $(READY_TO_SERVE)
 	$(VENV)/bin/dutchdoor serve $(ARGS)
 
 # Two processes, a file at a time each: half of the time a test waits. In the order of the folders, the long ones first.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 soak: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -m soak --timeout 3600 $(ARGS)
 
-check: lint types test
+check: lint types
+	$(PYTEST) -m "not soak" $(ARGS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

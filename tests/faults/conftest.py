@@ -6,6 +6,9 @@ import pytest
 from tests.faults.cluster import cluster
 from tests.faults.stores import SERVERS, STORES, stored
 
+EACH = [*(pytest.param(kind, marks=pytest.mark.long) for kind in STORES[:-1]), STORES[-1]]
+"""Each kind of store. A short run has the one that has most parts."""
+
 
 def running(kind, factory):
     with stored(kind) as place, cluster(factory.mktemp(kind), **place) as ours:
@@ -22,14 +25,17 @@ def whole(ours):
             node.start()
 
 
-@pytest.fixture(scope="session", params=STORES)
-def each_kind(request, tmp_path_factory):
-    yield from running(request.param, tmp_path_factory)
-
-
 @pytest.fixture(scope="session")
 def one_kind(tmp_path_factory):
     yield from running(STORES[-1], tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=EACH)
+def each_kind(request, tmp_path_factory):
+    if request.param == STORES[-1]:
+        yield request.getfixturevalue("one_kind")
+    else:
+        yield from running(request.param, tmp_path_factory)
 
 
 @pytest.fixture

@@ -60,7 +60,14 @@ async def test_i21_clocks_of_nodes_that_differ(tmp_path: Path, full_place: dict[
         await nobody_stole(ours)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres", pytest.param("valkey", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.long),
+        pytest.param("valkey", marks=pytest.mark.soak),
+    ],
+)
 async def test_i21_clocks_that_step(tmp_path: Path, kind: str) -> None:
     """The clock of all nodes goes an hour back, an hour ahead, stands still and goes on, under sessions in use: access
     tokens may have to be fetched anew, limits may ask for a second's wait, and nobody is logged out or called a thief.

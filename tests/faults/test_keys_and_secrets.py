@@ -130,6 +130,7 @@ def files_under(*folders: Path, but: str = "") -> dict[str, bytes]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.soak), "valkey"])
 async def test_i23_no_secret_is_kept_by_anyone(tmp_path: Path, kind: str) -> None:
     """After a story with every kind of secret none is in a file of the database, its write-ahead log, what nodes wrote,

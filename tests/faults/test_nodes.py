@@ -270,6 +270,7 @@ def guess(email: str):
     return ask
 
 
+@pytest.mark.long
 async def test_i16_limits_are_exact_over_nodes(tmp_path: Path, full_place: dict[str, str]) -> None:
     """A hundred guesses in one moment over three nodes, each from an address of its own: exactly as many are looked
     at as one node would, and after all three started anew not one more.

@@ -161,6 +161,7 @@ def epochs(server: Postgres) -> tuple[int, int]:
     return int(begun), int(epoch)
 
 
+@pytest.mark.long
 async def test_i15_a_standby_that_lagged_is_promoted(tmp_path: Path) -> None:
     """Log-outs that were acknowledged and fenced, and that the promoted standby lacks, hold at every node meanwhile,
     and afterwards in the database too: for cookies, access tokens, refresh tokens, and all of somebody. Nodes come back

@@ -147,6 +147,7 @@ def judge_restarts(history: History) -> None:
     print(f"{sum(statuses.values())} requests, the slowest took {longest:.3f} s, a second try included")
 
 
+@pytest.mark.long
 async def test_a_rolling_restart_drops_nothing(several: Cluster) -> None:
     """One node after the other is asked to stop and started anew. No request that is tried twice goes unanswered, and
     nobody is logged out.

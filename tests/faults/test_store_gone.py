@@ -216,7 +216,7 @@ async def goes_and_comes_back(folder: Path, place: dict[str, str], fault) -> Non
             assert 1 <= len(said) <= 6, said
 
 
-@pytest.mark.parametrize("fault", [refused, black_hole])
+@pytest.mark.parametrize("fault", [refused, pytest.param(black_hole, marks=pytest.mark.long)])
 async def test_i12_a_store_that_is_gone(tmp_path: Path, full_place: dict[str, str], fault) -> None:
     """Whoever needs the store gets 503 with Retry-After within a second, and never a cleared cookie; who proves nothing
     is served as before; tokens are accepted for the length of a lease and then are 503. When it is back everybody is

@@ -85,6 +85,7 @@ async def test_i26_a_first_start_that_is_killed_goes_on(tmp_path: Path) -> None:
 # --- I-15 -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_i15_a_restored_backup(tmp_path: Path) -> None:
     """After a restore and `dutchdoor restored` people go on with what the backup knows. What verifiers were told has
     ended stays ended there; and ending everything of somebody ends the tokens of sign-ins that the backup lacks, since

@@ -66,7 +66,7 @@ def ask(port: int, token: str, times: int) -> list[tuple[int, str, str]]:
     return answers
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
+@pytest.mark.parametrize("worker", ["sync", pytest.param("gthread", marks=pytest.mark.long)])
 async def test_gunicorn_with_preload(tmp_path: Path, worker: str) -> None:
     """Three children of a parent that used the verifier: each accepts, and after a fenced log-out none does, in threads
     as well as without; a fence waits for none that is not there, so it takes far less than a lease.

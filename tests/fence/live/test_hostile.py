@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
 from tests.faults.client import Wire
 from tests.faults.cluster import Cluster, begin, cluster
 from tests.fence.live.test_live import add_key
@@ -112,6 +113,7 @@ async def test_one_that_never_acknowledges(tmp_path: Path) -> None:
         assert all(one.answers["accepted"] and one.answers["refused"] for one in seen)
 
 
+@pytest.mark.long
 async def test_a_stolen_key(tmp_path: Path) -> None:
     """Whoever stole a verifier's key polls under a thousand names, hangs and never acknowledges. Others' fences take a
     guarded lease at most, the verifier of another key goes on undisturbed, memory is bounded; and once the key is
@@ -148,6 +150,7 @@ async def test_a_stolen_key(tmp_path: Path) -> None:
         assert seen.answers["unavailable"] == 0, "another's key was disturbed"
 
 
+@pytest.mark.long
 async def test_a_flood_of_polls(tmp_path: Path) -> None:
     """Polls without a key, with a wrong one, malformed and over-long ones, as fast as they go: no fence is held up by
     more than a guarded lease, and memory is bounded.
@@ -181,6 +184,7 @@ async def test_a_flood_of_polls(tmp_path: Path) -> None:
         assert all(one.answers["refused"] for one in seen)
 
 
+@pytest.mark.long
 async def test_a_flood_of_ones_own_log_outs(tmp_path: Path) -> None:
     """Somebody who signs in and out again as fast as he can fills nobody's memory: above sixteen live entries of one
     subject they become one. Others' fences are not delayed.

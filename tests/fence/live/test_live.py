@@ -205,6 +205,7 @@ def every_way(live: Live):
     return live.cut, live.black_hole, live.stop_some, live.kill_authority, live.both_at_once
 
 
+@pytest.mark.long
 async def test_twenty_verifiers_and_no_fault(tmp_path: Path) -> None:
     """Twenty verifiers check without pause while sessions end: no check that began after a fenced answer accepts."""
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease="2s") as ours:
@@ -222,6 +223,7 @@ async def test_one_that_does_not_listen_is_noticed(tmp_path: Path) -> None:
             await run(live, count=2, ends=8, checks=100, deaf=True)
 
 
+@pytest.mark.long
 async def test_twenty_verifiers_and_every_fault(tmp_path: Path) -> None:
     """The same while connections are cut and held, verifiers are stopped and go on, the authority is killed with -9 and
     started again, and both at once.
