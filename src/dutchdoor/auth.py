@@ -33,7 +33,8 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
-from dutchdoor.services.sessions import Authority, ClaimsHook
+from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
+from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import make_store, with_redis
 from dutchdoor.web import admin, auth_routes, oauth, page_routes, revocations, wellknown
@@ -129,7 +130,7 @@ class Auth:
         product: str = "dutchdoor",
         mail: Transport | None = None,
         hasher: PasswordHasher | None = None,
-        breached: Callable[[str], bool] | None = None,
+        breached: BreachedHook | None = None,
         claims: ClaimsHook | None = None,
         lease: float = Terms().lease_for,
         security_contact: str = "",
@@ -152,7 +153,7 @@ class Auth:
             audience=audience,
             policy=policy,
             alg=alg,
-            claims=claims,
+            hooks=Hooks(claims=claims, breached=breached),
             lease=lease,
             copies=copies,
             clock=clock,
@@ -164,7 +165,6 @@ class Auth:
             letters=Letters(product=product, public_url=issuer),
             limits=limits,
             product=product,
-            breached=breached,
         )
         self._user_agents = UserAgentReader()
         self.site = Site(

@@ -67,7 +67,7 @@ class Dutchdoor:
         self._authority = Authority(
             store, master=self.master, issuer="https://a.example", policy=policy, clock=lambda: self._now
         )
-        self._authority.on_theft = self._noticed  # type: ignore[method-assign]
+        self._authority.hooks.refresh_theft.append(self._noticed)
 
     async def _noticed(self, *_: object) -> None:
         self.thefts += 1

@@ -20,8 +20,7 @@ def test_p15_a_reason_is_logged_once_a_second_and_counted_always(caplog: pytest.
     Another reason has a line of its own.
     """
     clock, counted = Clock(), list[str]()
-    outages = Outages(clock)
-    outages.counted = counted.append
+    outages = Outages(clock, [counted.append])
     for _ in range(100):
         outages.note(Unavailable(FULL))
     outages.note(Unavailable("postgres: no answer"))
@@ -39,8 +38,7 @@ def test_p15_a_reason_is_logged_once_a_second_and_counted_always(caplog: pytest.
 def test_p15_reasons_without_end_are_no_lines_without_end(caplog: pytest.LogCaptureFixture) -> None:
     """However many reasons there are, memory and the lines of one second are bounded, and so is what counts them."""
     clock, counted = Clock(), set[str]()
-    outages = Outages(clock)
-    outages.counted = counted.add
+    outages = Outages(clock, [counted.add])
     for turn in range(3):
         for number in range(1000):
             outages.note(Unavailable(f"reason {turn} {number}"))
@@ -51,7 +49,7 @@ def test_p15_reasons_without_end_are_no_lines_without_end(caplog: pytest.LogCapt
 
 def test_p15_a_reason_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """What a server says in several lines cannot be taken for several lines of ours."""
-    Outages(Clock()).note(Unavailable("postgres: 57P03 starting\nup\x1b[2J"))
+    Outages(Clock(), []).note(Unavailable("postgres: 57P03 starting\nup\x1b[2J"))
     (line,) = caplog.messages
     assert line.isprintable()
 

@@ -89,8 +89,9 @@ class Counters:
     def watch_fences(self, api: Api) -> None:
         """Count fences and answers 503, and from time to time look who follows."""
         self._api = api
-        api.fences.told = lambda state, took: self._fences.labels(state).observe(took)
-        api.outages.counted = lambda source: self._unavailable.labels(source).inc()
+        hooks = api.authority.hooks
+        hooks.fence_waited.append(lambda state, took: self._fences.labels(state).observe(took))
+        hooks.unavailable.append(lambda source: self._unavailable.labels(source).inc())
 
     def _look(self) -> None:
         """Write down who follows. Per key, since there is no end to the ids of processes."""
@@ -106,7 +107,7 @@ class Counters:
             self._behind.labels(name).set(each.behind)
             self._leases.labels(name).set(each.lease_left)
         self._seen = set(found)
-        self._waiting.set(self._api.fences.waiting)
+        self._waiting.set(self._api.waiting_for_fences)
         self._entries.set(len(fencing.log))
         self._seq.set(fencing.node.applied_seq)
         self._own_lease.set(fencing.node.lease_left(fencing.now()))

@@ -8,8 +8,6 @@ by links of `one_time`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.mail import Transport
 from dutchdoor.mail.letters import Letters
@@ -41,7 +39,6 @@ class Directory:
         letters: Letters,
         limits: Limits = DEFAULT_LIMITS,
         product: str = "dutchdoor",
-        breached: Callable[[str], bool] | None = None,
     ) -> None:
         self.authority, self.store, self.policy, self.clock = (
             authority,
@@ -51,14 +48,14 @@ class Directory:
         )
         self.hasher, self.limits = hasher, limits
         attempts = Attempts(authority, limits)
-        passwords = Passwords(hasher, policy=authority.policy, product=product, breached=breached)
+        passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
         one_time = OneTimeTokens(attempts)
         self.post = Post(mail, letters, attempts)
         self.registration = Registration(authority, attempts, self.post, one_time, passwords)
         self.sign_in = SignIn(authority, attempts, self.post, passwords)
         self.recovery = Recovery(authority, attempts, self.post, one_time, passwords)
         self.admin = Administration(authority, self.registration, self.post, one_time, passwords)
-        authority.on_theft = self._notify_of_theft  # type: ignore[method-assign]
+        authority.hooks.refresh_theft.append(self._notify_of_theft)
 
     async def close(self) -> None:
         """Wait for mail that is on its way, a few seconds at most."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import check_new_password
 from dutchdoor.model.policy import Policy
+from dutchdoor.services.hooks import Hooks
 
 __all__ = ["Passwords"]
 
@@ -15,10 +15,8 @@ __all__ = ["Passwords"]
 class Passwords:
     """The rule for new passwords, and the hasher."""
 
-    def __init__(
-        self, hasher: PasswordHasher, *, policy: Policy, product: str, breached: Callable[[str], bool] | None
-    ) -> None:
-        self.hasher, self.policy, self.product, self.breached = hasher, policy, product, breached
+    def __init__(self, hasher: PasswordHasher, *, policy: Policy, product: str, hooks: Hooks) -> None:
+        self.hasher, self.policy, self.product, self.hooks = hasher, policy, product, hooks
 
     async def encoded(self, password: str, key: str, name: str, *, field: str = "password") -> str:
         """Give the hash of a new password. Raises `WeakPassword`, `InvalidInput`, `Unavailable`."""
@@ -34,6 +32,6 @@ class Passwords:
             email=key or None,
             product=self.product,
             words=(name,),
-            breached=self.breached,
+            breached=self.hooks.breached,
             field=field,
         )

@@ -47,13 +47,13 @@ from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import Named
 from dutchdoor.services.endings import Endings, Leaving, by_owner
+from dutchdoor.services.hooks import Hooks, announce
 from dutchdoor.services.retold import ENDED_AGAIN
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
-from dutchdoor.services.tokens import ClaimsHook
 from dutchdoor.stores.base import Add, Change, Copies, Expect, Log, Revoked, Store, Swap
 
-__all__ = ["Authority", "ClaimsHook", "SignedIn"]
+__all__ = ["Authority", "SignedIn"]
 
 KEPT_FOR = 600.0
 """Seconds for which expired records are kept: twice the largest difference between two wall clocks that we allow."""
@@ -111,7 +111,7 @@ class Authority(Endings):
         policy: Policy = STANDARD,
         alg: str = "ES256",
         client_id: str = "app",
-        claims: ClaimsHook | None = None,
+        hooks: Hooks | None = None,
         lease: float = Terms().lease_for,
         copies: Copies | None = None,
         clock: Callable[[], float] | None = None,
@@ -142,7 +142,7 @@ class Authority(Endings):
             audience=audience,
             policy=policy,
             alg=alg,
-            claims=claims,
+            hooks=hooks,
             lease=lease,
             clock=clock,
         )
@@ -514,10 +514,7 @@ class Authority(Endings):
             changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
         record = self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")
         await self.store.commit(*changes, Log(record))
-        await self.on_theft(account, client)
-
-    async def on_theft(self, account: Account, client: Client) -> None:
-        """Called after a theft was proven and the session of `account` ended: the directory notifies the owner."""
+        await announce(self.hooks.refresh_theft, account, client)
 
     # Listing
 

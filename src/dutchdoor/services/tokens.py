@@ -7,7 +7,7 @@ sign (RFC 7517), and killed in an emergency through the revocation log. Tokens a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -37,10 +37,11 @@ from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.services.fencing import Fencing
+from dutchdoor.services.hooks import Hooks
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Log, Revoke, Revoked, Store, Swap
 
-__all__ = ["ClaimsHook", "Issuer"]
+__all__ = ["Issuer"]
 
 
 RING_FRESH_FOR = 30.0
@@ -51,9 +52,6 @@ RING_AGAIN_IN = 10.0
 
 PASSED_ON_FOR = 60.0
 """Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
-
-ClaimsHook = Callable[[Account, str | None], Mapping[str, object]]
-"""What an operator adds to access tokens, within the size budget and never under a refused name."""
 
 
 class _Verifiers(NamedTuple):
@@ -78,7 +76,7 @@ class Issuer:
         audience: Sequence[str],
         policy: Policy,
         alg: str,
-        claims: ClaimsHook | None,
+        hooks: Hooks | None,
         lease: float,
         clock: Callable[[], float] | None,
     ) -> None:
@@ -86,6 +84,7 @@ class Issuer:
         `alg`, `claims`, `lease`, `clock`).
         """
         self.store, self.master, self.policy = store, master, policy
+        self.hooks = hooks or Hooks()
         self.fencing = Fencing(store, clock=clock, terms=Terms(lease_for=lease))
         self.clock = self.fencing.clock
         self.issuer, self.audience, self.alg = issuer, tuple(audience) or (issuer,), alg
@@ -104,7 +103,6 @@ class Issuer:
         self._issue_proxied = AccessTokenIssuer(issuer=issuer, audience=self.proxied_audience)
         self._own_kids: tuple[str, ...] = ()
         self._verifiers: _Verifiers | None = None  # no keys before the ring was read
-        self._claims = claims
         self._ring = KeyRing((), master)
         self._ring_read_at, self._keys_killed = -1.0, 0
         self._reading: asyncio.Task[None] | None = None
@@ -259,7 +257,7 @@ class Issuer:
             amr=verified.amr,
             roles=account.roles,
             scope=scope,
-            extra=self._claims(account, session_id) if self._claims else None,
+            extra=self.hooks.claims(account, session_id) if self.hooks.claims else None,
         )
         return text, int(lives_for), token_id
 

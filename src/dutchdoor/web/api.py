@@ -82,18 +82,6 @@ class Caller(Struct, frozen=True, kw_only=True):
     by_cookie: bool
 
 
-class FencesWatched:
-    """What is to be seen of the fences that calls wait for. `told` is called at the end of each wait, with the fence's
-    state and the seconds it took.
-    """
-
-    __slots__ = ("told", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self.told: Callable[[str, float], None] = lambda _state, _took: None
-
-
 Handler = Callable[["Call"], Awaitable[Response]]
 
 
@@ -297,8 +285,8 @@ class Api:
         self.cookies = site.cookies
         self.refresh_rate = LocalBuckets()
         self.verifiers = Verifiers(authority, directory.limits)
-        self.fences = FencesWatched()
-        self.outages, self.readiness = Outages(authority.fencing.now), Readiness(authority)
+        self.waiting_for_fences = 0
+        self.outages, self.readiness = Outages(authority.fencing.now, authority.hooks.unavailable), Readiness(authority)
         self._readers = {
             route.body: JsonBody(route.body, at_most=route.body_at_most)
             for route in self.routes

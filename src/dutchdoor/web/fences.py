@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dutchdoor.model.accounts import Account
+from dutchdoor.services.hooks import notify
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Header, Response, json_response
@@ -26,14 +27,14 @@ a log-out should not wait for one that was stopped."""
 async def wait_for(call: Call, done: Revoked) -> Fence:
     """Wait for the fence of what was revoked, for as long as the caller would, and say how it stands."""
     preferred = wait_of(call.request.header_list(b"prefer"))
-    fencing, watching = call.authority.fencing, call.api.fences
+    fencing, hooks = call.authority.fencing, call.authority.hooks
     started = fencing.now()
-    watching.waiting += 1
+    call.api.waiting_for_fences += 1
     try:
         found = await fencing.fence(done, wait=WAIT_FOR if preferred is None else preferred)
     finally:
-        watching.waiting -= 1
-    watching.told(found.state, fencing.now() - started)
+        call.api.waiting_for_fences -= 1
+    notify(hooks.fence_waited, found.state, fencing.now() - started)
     return Fence(found.fenced, found.due_in_ms(fencing.now()))
 
 

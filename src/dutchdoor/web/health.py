@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.services.hooks import notify
 from dutchdoor.services.sessions import Authority
 
 __all__ = ["Outages", "Readiness"]
@@ -32,19 +33,16 @@ _log = logging.getLogger("dutchdoor")
 
 
 class Outages:
-    """What was out of reach when requests were refused with 503. `counted` is called for each of them, with the name of
-    what it was.
-    """
+    """What was out of reach when requests were refused with 503."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self.counted: Callable[[str], None] = lambda _source: None
-        self._now = now
+    def __init__(self, now: Callable[[], float], listeners: Sequence[Callable[[str], None]]) -> None:
+        self._now, self._listeners = now, listeners
         self._logged: dict[str, tuple[float, int]] = {}
 
     def note(self, error: Unavailable) -> None:
         # What a server or a driver says may have several lines, and each line of a log is one event.
         reason = "".join(c if c.isprintable() else " " for c in error.reason) or type(error).__name__
-        self.counted(_SOURCES.get(reason.partition(":")[0], "other"))
+        notify(self._listeners, _SOURCES.get(reason.partition(":")[0], "other"))
         now = self._now()
         at, unlogged = self._logged.get(reason, (-math.inf, 0))
         if now - at < LOG_EVERY:
