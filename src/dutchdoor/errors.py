@@ -7,6 +7,7 @@
     │   │   │   ├── UnknownKey     it names a key we do not have: there may be a new one                 401
     │   │   │   ├── Misdirected    signed by the right key, for another issuer or audience than expected 401
     │   │   │   └── StaleClaims    good, but what it says of its owner has changed: refresh it           401
+    │   │   ├── SignInUnfinished   the proof is right, and another one is needed: `methods` says which       401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
     │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
     │   ├── AnotherBrowser         a link that verifies needs a password where nobody registered         403
@@ -48,6 +49,7 @@ __all__ = [
     "Refused",
     "RegistrationClosed",
     "SessionLimitReached",
+    "SignInUnfinished",
     "StaleClaims",
     "StepUpRequired",
     "Superseded",
@@ -113,6 +115,19 @@ class StaleClaims(InvalidToken):
 class WrongCredentials(NotAuthenticated):
     code = "wrong_credentials"
     message = "The e-mail address or the password is not right."
+
+
+class SignInUnfinished(NotAuthenticated):
+    """What was proved is right, and not enough. `token` goes on with the sign-in, by one of `methods`; it is a secret
+    for the client that gave the first proof.
+    """
+
+    code = "sign_in_unfinished"
+    message = "Signing in takes another step."
+
+    def __init__(self, reason: str = "", *, token: str, methods: tuple[str, ...]) -> None:
+        super().__init__(reason)
+        self.token, self.methods = token, methods
 
 
 class StepUpRequired(Refused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from tests.test_layout import FLOORS, PACKAGE
@@ -34,7 +35,11 @@ def test_the_page_of_commands_has_each_command() -> None:
 
 
 def make(kind: type[DutchdoorError]) -> DutchdoorError:
-    needed = {"StepUpRequired": {"max_age": 1.0}, "RateLimited": {"retry_after": 1.0}}
+    needed: dict[str, dict[str, Any]] = {
+        "StepUpRequired": {"max_age": 1.0},
+        "RateLimited": {"retry_after": 1.0},
+        "SignInUnfinished": {"token": "t", "methods": ("code",)},
+    }
     if kind is errors.Misdirected:
         return kind("aud", found="a", expected="b")
     return kind("reason", **needed.get(kind.__name__, {}))

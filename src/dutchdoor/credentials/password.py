@@ -23,10 +23,13 @@ import unicodedata
 
 import msgspec
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from msgspec.structs import replace
 
 from dutchdoor import errors
 from dutchdoor.credentials import legacy
+from dutchdoor.credentials.base import Checked
 from dutchdoor.credentials.hashing import HashingPool
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.unicode_text import is_stream_safe
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "PASSWORD",
     "PROFILES",
     "RFC_9106_LOW_MEMORY",
+    "Password",
     "PasswordHasher",
     "Profile",
     "normalise",
@@ -127,8 +131,6 @@ class PasswordHasher:
     guess passwords offline. Without it no password verifies, so back it up apart from the database. `workers` and
     `queue` are those of `HashingPool`.
     """
-
-    amr = "pwd"
 
     def __init__(
         self,
@@ -247,6 +249,29 @@ class PasswordHasher:
             _log.error("a stored password hash cannot be read: %s", exc.reason)
             self._verify(password, composed, self._nobodys)
             return False
+
+
+class Password:
+    """Passwords as a way to prove who one is (`dutchdoor.credentials.base.Method`)."""
+
+    name, amr, second = PASSWORD, "pwd", False
+
+    def __init__(self, hasher: PasswordHasher) -> None:
+        self.hasher = hasher
+
+    def handle_of(self, response: str) -> str:  # noqa: ARG002 - an account has one password
+        return ""
+
+    async def check(self, record: Credential | None, response: str, now: float) -> Checked | None:  # noqa: ARG002
+        if record is None:
+            await self.hasher.verify_nothing(response)
+            return None
+        return Checked() if await self.hasher.verify(response, record.proof) else None
+
+    async def upgraded(self, record: Credential, response: str) -> Credential | None:
+        if not self.hasher.needs_rehash(record.proof):
+            return None
+        return replace(record, proof=await self.hasher.hash(response))
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -239,6 +239,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # owner who tries again under attack must not use up what others at the address need. Not without end, as whether
     # there is an account might show in the time such a refusal takes.
     refused_by_address: Limit = Limit(name="refused_by_address", count=60, per_seconds=HOUR, burst=30)
+    # Wrong second factors of one account, of each method apart, after a right password. A million codes, of which three
+    # are right at a time, take a thief who knows the password years.
+    second_factor: Limit = Limit(name="second_factor", count=10, per_seconds=HOUR, burst=5)
     # A signed-in caller who proves the current password again: a thief with an open browser gets five guesses at once,
     # and no more in a row than a marked browser, whose ceiling they share.
     password_by_session: Limit = Limit(name="password_by_session", count=10, per_seconds=HOUR, burst=5)

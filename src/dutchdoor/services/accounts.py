@@ -8,7 +8,10 @@ by links of `one_time`.
 
 from __future__ import annotations
 
-from dutchdoor.credentials.password import PasswordHasher
+from collections.abc import Sequence
+
+from dutchdoor.credentials.base import Method
+from dutchdoor.credentials.password import Password, PasswordHasher
 from dutchdoor.mail import Transport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.accounts import Account
@@ -39,7 +42,9 @@ class Directory:
         letters: Letters,
         limits: Limits = DEFAULT_LIMITS,
         product: str = "dutchdoor",
+        methods: Sequence[Method] = (),
     ) -> None:
+        """`methods` are ways to prove who one is besides the password."""
         self.authority, self.store, self.policy, self.clock = (
             authority,
             authority.store,
@@ -52,7 +57,8 @@ class Directory:
         one_time = OneTimeTokens(attempts)
         self.post = Post(mail, letters, attempts)
         self.registration = Registration(authority, attempts, self.post, one_time, passwords)
-        self.sign_in = SignIn(authority, attempts, self.post, passwords)
+        known = {each.name: each for each in (Password(hasher), *methods)}
+        self.sign_in = SignIn(authority, attempts, self.post, one_time, known)
         self.recovery = Recovery(authority, attempts, self.post, one_time, passwords)
         self.admin = Administration(authority, self.registration, self.post, one_time, passwords)
         authority.hooks.refresh_theft.append(self._notify_of_theft)

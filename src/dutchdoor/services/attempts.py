@@ -71,6 +71,10 @@ class Attempts:
             wanted.append(bucket_of(self.limits.devices_in_a_row, self.digest(account.email)))
         return wanted
 
+    def second(self, account: Account, method: str) -> Bucket:
+        """Give the bucket that a guess at a second factor takes from."""
+        return bucket_of(self.limits.second_factor, f"{method}:{self.digest(account.subject)}")
+
     def find_mark(self, marks: str, digest: str, now: float) -> Mark | None:
         """Give what the browser's marks prove for the account of a digest."""
         return rate_limits.find_mark(self._mark_key, marks, account=digest, now=now)

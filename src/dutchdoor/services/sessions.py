@@ -126,7 +126,7 @@ class Authority(Endings):
             policy: every duration (seconds) and limit.
             alg: what signs access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
             client_id: the name of the application itself among clients.
-            claims: adds claims to access tokens, by account and session id (None for a stateless token).
+            hooks: what is added to the verbs (`services.hooks`).
             lease: seconds for which a verifier may trust what it knows of the revocation log.
             copies: those of sessions that other nodes looked up, if there are any.
             clock: the time of day; without one, the store's where it has one for all nodes, else this machine's.
@@ -152,8 +152,7 @@ class Authority(Endings):
 
     # Starting
 
-    @retried(RACES, "starting a session")
-    async def start(
+    async def start_once(
         self,
         verified: Verified,
         *,
@@ -178,6 +177,7 @@ class Authority(Endings):
         Raises:
             NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again. Or the
                 session that it was given inside of has ended.
+            Conflict: it lost a race, and `start` tries again.
             SessionLimitReached: the policy refuses one more session.
             Misconfigured: the `claims` hook gives what no token may carry.
         """
@@ -224,6 +224,9 @@ class Authority(Endings):
             signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
         await self.store.commit(*changes, *also, Log(record))
         return signed_in
+
+    start = retried(RACES, "starting a session")(start_once)
+    """`start_once`, tried again while it loses races."""
 
     async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
         found = await self._session(session_id)

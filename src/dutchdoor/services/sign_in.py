@@ -1,4 +1,7 @@
-"""Signing in: proof of an address and a password, then a session.
+"""Signing in: proofs, then what the policy still demands, then a session.
+
+`by_password` takes the first proof and `proceed` each that follows; `next_step` (in `model/sign_in.py`) says after each
+of them whether a session starts. Until it does, the client has a one-time token and nothing else.
 
 Unknown, disabled, not verified and wrong are one answer after the same work: the same calls to the store in the same
 order, and one hash.
@@ -6,23 +9,27 @@ order, and one hash.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple, NoReturn
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.errors import (
     Conflict,
     InvalidInput,
+    InvalidToken,
     NotAuthenticated,
     RateLimited,
     SessionLimitReached,
+    SignInUnfinished,
     Unavailable,
     WrongCredentials,
 )
-from dutchdoor.model import rate_limits
+from dutchdoor.model import one_time_tokens, rate_limits
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.email_address import canonical
@@ -31,11 +38,13 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Standing, by_address
 from dutchdoor.model.sessions import Session
+from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, next_step
 from dutchdoor.services.attempts import Attempts
-from dutchdoor.services.passwords import Passwords
+from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.post import Post
+from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Forgive, Log, Swap
+from dutchdoor.stores.base import Add, Change, Expect, Forgive, Log, Swap, Take
 
 __all__ = ["SignIn", "Welcome"]
 
@@ -48,7 +57,7 @@ _NOT_RIGHT_OR_NOT_VERIFIED = (
 
 
 class Welcome(Struct, frozen=True, kw_only=True):
-    """A proof that succeeded, and the mark by which this browser is known next time it is asked for this account."""
+    """A proof that is enough to start a session, and the mark by which this browser is known next time."""
 
     verified: Verified
     account: Account
@@ -57,36 +66,118 @@ class Welcome(Struct, frozen=True, kw_only=True):
     """Whether the account signed in from here before, or never signed in at all."""
 
 
+class _Proved(NamedTuple):
+    """A first proof that was right."""
+
+    account: Account
+    step: Start | Ask
+    proof: Proof
+    chosen_at: float
+    device: str
+    familiar: bool
+    forgiving: Forgive
+    """What is forgotten of the failures before it, to be written with whatever else is."""
+
+
 class SignIn:
     """Signs people in over one authority. `client` is the client that asks, and `marks` is what its known-device cookie
     holds ("" for none). Every verb raises `Unavailable` when the store is out of reach, or too many passwords are
     being hashed.
     """
 
-    def __init__(self, authority: Authority, attempts: Attempts, post: Post, passwords: Passwords) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        attempts: Attempts,
+        post: Post,
+        one_time: OneTimeTokens,
+        methods: Mapping[str, Method],
+    ) -> None:
+        """`methods` are the ways to prove who one is, by their names."""
         self.authority, self.store, self.policy, self.clock = (
             authority,
             authority.store,
             authority.policy,
             authority.clock,
         )
-        self.attempts, self.post, self.passwords = attempts, post, passwords
+        self.attempts, self.post, self.one_time, self.methods = attempts, post, one_time, methods
+        self._second = frozenset(name for name, method in methods.items() if method.second)
+
+    # The first step
 
     async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
-        """Check an address, `email`, and its `password`. Unknown, disabled, not verified where that is required, and
-        wrong are one answer, after the same work.
+        """Check an address, `email`, and its `password`, and start nothing.
+
+        Raises:
+            WrongCredentials: that is not an address and its password. Unknown, disabled and not verified are the same.
+            SignInUnfinished: it is, and a session takes another proof. The token is empty.
+            RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
+        """
+        proved = await self._prove(email, password, client, marks)
+        await self.store.commit(proved.forgiving)
+        if isinstance(proved.step, Ask):
+            raise SignInUnfinished("proved, not started", token="", methods=proved.step.methods)
+        return Welcome(
+            verified=proved.step.verified,
+            account=proved.account,
+            mark=self._mark(marks, proved.account, proved.device, proved.chosen_at),
+            familiar=proved.familiar,
+        )
+
+    async def by_password(
+        self,
+        email: str,
+        password: str,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        marks: str = "",
+        replacing: Sequence[Session] = (),
+    ) -> tuple[SignedIn, str]:
+        """Prove an address and a password, and start a session. Gives what starts, and the browser's mark.
+
+        Args:
+            email: the address as it was typed.
+            password: the password as it was typed.
+            mode: `session`, `hybrid` or `jwt`.
+            client_id: the registered client that the sign-in belongs to; "" for the application itself.
+            replacing: sessions that end with it, such as the one this browser held.
 
         Raises:
             WrongCredentials: that is not an address and its password.
-            RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
+            SignInUnfinished: it is, and another proof is needed. Nothing started; `proceed` goes on.
+            RateLimited: too many attempts.
+            SessionLimitReached: the policy refuses one more session.
+            Misconfigured: the `claims` hook gives what no token may carry.
         """
-        welcome, forgiving = await self._prove(email, password, client, marks)
-        await self.store.commit(forgiving)
-        return welcome
+        for _ in range(2):
+            proved = await self._prove(email, password, client, marks)
+            if isinstance(proved.step, Ask):
+                await self._wait(proved, proved.step, mode, client_id)
+                continue
+            try:
+                signed_in = await self.authority.start(
+                    proved.step.verified,
+                    mode=mode,
+                    client=client,
+                    client_id=client_id,
+                    replacing=replacing,
+                    also=[proved.forgiving],
+                )
+            except SessionLimitReached:
+                await self.store.commit(proved.forgiving)
+                raise
+            except NotAuthenticated:
+                # The account changed between proof and start: a role was given, or the password changed. Prove again.
+                continue
+            if not proved.familiar:
+                self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
+            return signed_in, self._mark(marks, proved.account, proved.device, proved.chosen_at)
+        raise WrongCredentials("the account kept changing")
 
-    async def _prove(self, email: str, password: str, client: Client, marks: str) -> tuple[Welcome, Forgive]:
-        """`prove`, and the forgetting of failures that success brings, to be written with whatever else is."""
-        now = self.clock()
+    async def _prove(self, email: str, password: str, client: Client, marks: str) -> _Proved:
+        now, method = self.clock(), self.methods[PASSWORD]
         try:
             key = canonical(email)
         except InvalidInput:
@@ -100,10 +191,10 @@ class SignIn:
         # From here on the same reads in the same order, whether there is an account or not: no account has subject "".
         account = await self.store.account_by_email(key)
         subject = account.subject if account is not None else ""
-        credential = await self.store.get(Credential, subject, PASSWORD, "")
+        record = await self.store.get(Credential, subject, method.name, method.handle_of(password))
         device = ""
         if mark is not None:
-            if credential is not None and self.attempts.is_of(mark, credential.created_at):
+            if record is not None and self.attempts.is_of(mark, record.created_at):
                 device, charged = mark.device, ()
             else:
                 await self.attempts.take(charged)  # it knew a password that is not the account's any more
@@ -122,78 +213,31 @@ class SignIn:
         except RateLimited:
             await self.attempts.give_back(charged, client)
             raise
-        if credential is None or account is None:
-            await self.passwords.hasher.verify_nothing(password)
-            right = False
-        else:
-            right = await self.passwords.hasher.verify(password, credential.proof)
-        unverified = self.policy.require_verified_email and (account is None or account.email_verified_at is None)
-        if not right or account is None or credential is None or not account.active or unverified:
-            why = "unknown address" if account is None else "wrong password" if not right else "disabled"
-            await self.attempts.refuse(account, client, "address not verified" if right and unverified else why)
-            # One answer: anyone can register an address, with a password of their own, and then try that password.
-            message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
-            raise WrongCredentials("sign-in refused", message=message)
-        if self.passwords.hasher.needs_rehash(credential.proof):
-            credential = await self._rehash(credential, password, client)
-        welcome = Welcome(
-            verified=Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=now),
-            account=account,
-            mark=self.attempts.marked(marks, digest, device, credential.created_at, now),
-            familiar=standing is not Standing.STRANGER or not networks,
-        )
+        right = await method.check(record if account is not None else None, password, now)
+        if account is None or record is None or right is None:
+            await self._refuse(account, client, "unknown address" if account is None else "wrong password")
+        proof = Proof(method=method.name, amr=method.amr, at=now)
+        # What else the account has shows after its first proof, and never before.
+        step = next_step(account, (proof,), self.policy, factors=await self._factors_of(account))
+        if isinstance(step, Refuse):
+            await self._refuse(account, client, step.why)
+        record = await self._upgraded(method, record, password, client)
         ceilings = rate_limits.sign_in_ceilings(self.attempts.limits, digest)
-        return welcome, Forgive(give_back=charged, forget=(own[0], *ceilings))
+        return _Proved(
+            account=account,
+            step=step,
+            proof=proof,
+            chosen_at=record.created_at,
+            device=device,
+            familiar=standing is not Standing.STRANGER or not networks,
+            forgiving=Forgive(give_back=charged, forget=(own[0], *ceilings)),
+        )
 
-    async def by_password(
-        self,
-        email: str,
-        password: str,
-        *,
-        mode: Mode,
-        client: Client,
-        client_id: str = "",
-        marks: str = "",
-        replacing: Sequence[Session] = (),
-    ) -> tuple[SignedIn, str]:
-        """Prove, and start. Gives what starts, and the browser's mark.
-
-        Args:
-            email: the address as it was typed.
-            password: the password as it was typed.
-            mode: `session`, `hybrid` or `jwt`.
-            client_id: the registered client that the sign-in belongs to; "" for the application itself.
-            replacing: sessions that end with it, such as the one this browser held.
-
-        Raises:
-            WrongCredentials: that is not an address and its password.
-            RateLimited: too many attempts.
-            SessionLimitReached: the policy refuses one more session.
-            Misconfigured: the `claims` hook gives what no token may carry.
-        """
-        for last in (False, True):
-            welcome, forgiving = await self._prove(email, password, client, marks)
-            try:
-                signed_in = await self.authority.start(
-                    welcome.verified,
-                    mode=mode,
-                    client=client,
-                    client_id=client_id,
-                    replacing=replacing,
-                    also=[forgiving],
-                )
-            except SessionLimitReached:
-                await self.store.commit(forgiving)
-                raise
-            except NotAuthenticated:
-                # The account changed between proof and start: a role was given, or the password changed. Prove again.
-                if last:
-                    raise WrongCredentials("the account kept changing") from None
-            else:
-                if not welcome.familiar:
-                    self.post.notify(self.post.letters.new_device, welcome.account, client, self.clock())
-                return signed_in, welcome.mark
-        raise AssertionError
+    async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
+        await self.attempts.refuse(account, client, why)
+        # One answer: anyone can register an address, with a password of their own, and then try that password.
+        message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
+        raise WrongCredentials("sign-in refused", message=message)
 
     async def _recent_networks(self, subject: str, now: float) -> set[str]:
         return {
@@ -202,16 +246,122 @@ class SignIn:
             if now - session.created_at <= rate_limits.NETWORK_FOR
         }
 
-    async def _rehash(self, credential: Credential, password: str, client: Client) -> Credential:
+    async def _factors_of(self, account: Account) -> frozenset[str]:
+        if not self._second:
+            return self._second
+        return self._second & {each.method for each in await self.store.select(Credential, subject=account.subject)}
+
+    async def _upgraded(self, method: Method, record: Credential, response: str, client: Client) -> Credential:
         # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
         with suppress(Conflict, Unavailable):
-            fresh = replace(credential, proof=await self.passwords.hasher.hash(password))
-            record = event(
-                "password_rehashed", now=self.clock(), client=client, subject=credential.subject, actor="system"
+            better = await method.upgraded(record, response)
+            if better is None:
+                return record
+            upgrade = event(
+                "password_rehashed", now=self.clock(), client=client, subject=record.subject, actor="system"
             )
-            await self.store.commit(Swap(fresh), Log(record))
-            return fresh
-        return credential
+            await self.store.commit(Swap(better), Log(upgrade))
+            return better
+        return record
+
+    # The steps after it
+
+    async def _wait(self, proved: _Proved, step: Ask, mode: Mode, client_id: str) -> None:
+        """Keep what was proved for the next step. Raises `SignInUnfinished`, always, unless the account changed."""
+        account = proved.account
+        pending = Pending(
+            proofs=(proved.proof,),
+            epoch=account.epoch,
+            mode=mode,
+            client_id=client_id,
+            familiar=proved.familiar,
+            chosen_at=proved.chosen_at,
+            device=proved.device,
+        )
+        with suppress(Conflict):  # the account changed between proof and start: prove again
+            await self._ask(account, pending, step, Expect(account.subject, account.epoch), proved.forgiving)
+
+    async def _ask(self, account: Account, pending: Pending, step: Ask, *also: Change) -> NoReturn:
+        """Commit a pending sign-in, with other changes. Raises `SignInUnfinished`; or `Conflict`."""
+        token, secret = one_time_tokens.issue(
+            "sign_in",
+            subject=account.subject,
+            email=account.email or "",
+            now=self.clock(),
+            lives_for=PENDING_FOR,
+            payload=pending.encode(),
+        )
+        await self.store.commit(*also, Add(token))
+        raise SignInUnfinished("another proof is needed", token=secret.text(), methods=step.methods)
+
+    @retried(RACES, "finishing the sign-in")
+    async def proceed(
+        self,
+        token: str,
+        method: str,
+        response: str,
+        *,
+        client: Client,
+        marks: str = "",
+        replacing: Sequence[Session] = (),
+    ) -> tuple[SignedIn, str]:
+        """Go on with a sign-in that is not finished, by the next proof. A wrong one may be tried again, within limits.
+        Gives what starts, and the browser's mark.
+
+        Args:
+            token: that of the `SignInUnfinished`.
+            method: the name of the method, one of those that were asked for.
+            response: what its owner typed, or their device answered.
+            replacing: sessions that end with it, such as the one this browser held.
+
+        Raises:
+            SignInUnfinished: it was right, and another proof is needed.
+            WrongCredentials: it was wrong, or by a method that was not asked for.
+            InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
+            RateLimited: too many guesses.
+            SessionLimitReached: the policy refuses one more session.
+        """
+        stored = await self.one_time.redeem(token, "sign_in", client)
+        account = await self.one_time.owner_of(stored)
+        pending = Pending.decode(stored.payload)
+        if account.epoch != pending.epoch:
+            raise InvalidToken("the account changed since the first proof")
+        way = self.methods.get(method)
+        if way is None or not way.second:
+            raise WrongCredentials("not a method that was asked for")
+        now, guesses = self.clock(), self.attempts.second(account, method)
+        await self.attempts.take([guesses])
+        record = await self.store.get(Credential, account.subject, method, way.handle_of(response))
+        right = await way.check(record, response, now)
+        if right is None:
+            await self.attempts.refuse(account, client, f"wrong {method}")
+            raise WrongCredentials("wrong second factor")
+        # Whoever loses the race for the token or for the response finds it gone at the next try.
+        spent: list[Change] = [Take(stored), Forgive(forget=(guesses,))]
+        if right.spent is not None:
+            spent.append(Swap(right.spent))
+        proofs = (*pending.proofs, Proof(method=method, amr=way.amr, at=now))
+        match next_step(account, proofs, self.policy, factors=await self._factors_of(account)):
+            case Start(verified):
+                signed_in = await self.authority.start_once(
+                    verified,
+                    mode=pending.mode,
+                    client=client,
+                    client_id=pending.client_id,
+                    replacing=replacing,
+                    also=spent,
+                )
+            case Ask() as step:
+                changed = replace(pending, proofs=proofs)
+                await self._ask(account, changed, step, Expect(account.subject, account.epoch), *spent)
+            case Refuse(why):
+                await self.attempts.refuse(account, client, why)
+                raise InvalidToken("the account changed since the first proof")
+        if not pending.familiar:
+            self.post.notify(self.post.letters.new_device, account, client, now)
+        return signed_in, self._mark(marks, account, pending.device, pending.chosen_at)
+
+    # Inside a session
 
     async def reauthenticate(
         self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
@@ -231,11 +381,12 @@ class SignIn:
             NotAuthenticated: the account changed, or the session ended, meanwhile.
         """
         await self.attempts.take(self.attempts.inside(account, session))
-        credential = await self.store.get(Credential, account.subject, PASSWORD, "")
-        if credential is None or not await self.passwords.hasher.verify(password, credential.proof):
+        method = self.methods[PASSWORD]
+        record = await self.store.get(Credential, account.subject, method.name, method.handle_of(password))
+        if await method.check(record, password, self.clock()) is None:
             await self.attempts.refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
-        verified = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=self.clock())
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=(method.amr,), at=self.clock())
         also = [self.attempts.forgiving(account)]
         if session is None:
             return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id, also=also)
@@ -243,3 +394,6 @@ class SignIn:
             verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session,
             also=also,
         )  # fmt: skip
+
+    def _mark(self, marks: str, account: Account, device: str, chosen_at: float) -> str:
+        return self.attempts.marked(marks, self.attempts.digest(account.email or ""), device, chosen_at, self.clock())

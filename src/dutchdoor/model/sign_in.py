@@ -1,0 +1,111 @@
+"""Signing in, step by step: what has been proved, and what is still demanded before a session starts.
+
+One pure function, `next_step`, takes the account, the proofs and the policy. A sign-in that is not finished is a
+one-time token (purpose `sign_in`) that carries `Pending`: no session exists before the last step, so none can be used
+half made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from dutchdoor.errors import InvalidToken
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.policy import MINUTE, Mode, Policy
+from dutchdoor.model.principal import Verified
+
+__all__ = ["PENDING_FOR", "Ask", "Pending", "Proof", "Refuse", "Start", "Step", "next_step"]
+
+PENDING_FOR: Final = 10 * MINUTE
+"""Seconds in which the next step has to be taken."""
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """One credential that was right."""
+
+    method: str
+    amr: str
+    """Its authentication method reference (RFC 8176)."""
+    at: float
+
+
+class Start(Struct, frozen=True):
+    """Nothing is missing: a session may start from this."""
+
+    verified: Verified
+
+
+class Ask(Struct, frozen=True):
+    """One more proof is needed, by any of these methods."""
+
+    methods: tuple[str, ...]
+
+
+class Refuse(Struct, frozen=True):
+    """No proof helps. The reason is for the log: to the client, this is a wrong password."""
+
+    why: str
+
+
+Step: TypeAlias = Start | Ask | Refuse
+
+
+def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, factors: Collection[str]) -> Step:
+    """Say what comes after these proofs of one account, of which there is one at least.
+
+    Args:
+        account: as it was read before the first proof.
+        proofs: what was right so far, the first one first.
+        policy: what it demands of everyone.
+        factors: the methods of the second factors that the account has.
+    """
+    if not account.active:
+        return Refuse("disabled")
+    if policy.require_verified_email and account.email_verified_at is None:
+        return Refuse("address not verified")
+    proved = {proof.method for proof in proofs}
+    if factors and not proved & set(factors):
+        return Ask(tuple(sorted(factors)))
+    return Start(
+        Verified(
+            subject=account.subject,
+            epoch=account.epoch,
+            amr=tuple(dict.fromkeys(proof.amr for proof in proofs)),
+            # The oldest: a session is as fresh as the proof that was given first.
+            at=min(proof.at for proof in proofs),
+        )
+    )
+
+
+class Pending(Struct, frozen=True, kw_only=True):
+    """What a sign-in that is not finished remembers of its steps so far. Nothing in it is secret."""
+
+    proofs: tuple[Proof, ...]
+    epoch: int
+    """Of the account at the first proof: a change of password or roles since then ends the sign-in."""
+    mode: Mode
+    client_id: str
+    familiar: bool
+    """Whether the account signed in from here before."""
+    chosen_at: float
+    """When the password was chosen: the browser is known by it later."""
+    device: str
+    """What the browser was known as before; empty if it was not."""
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Pending:
+        """Read what `encode` wrote. Raises `InvalidToken` for what another version wrote."""
+        try:
+            return _decode(payload)
+        except msgspec.MsgspecError:
+            raise InvalidToken("the pending sign-in cannot be read") from None
+
+
+_decode = msgspec.json.Decoder(Pending).decode
