@@ -84,3 +84,13 @@ async def test_users_of_an_application_of_their_own_sign_in_and_out(
         assert await names["password_changed"]("user-42", dutchdoor.Client()) is True
         with pytest.raises(dutchdoor.DutchdoorError):
             await auth.principal(scope)
+
+
+def test_the_skill_says_when_to_use_it() -> None:
+    """The skill has the name of its folder, and a description in one line, by which an agent finds it."""
+    for skill in (ROOT / "docs" / "skills").glob("*/SKILL.md"):
+        head = re.match(r"---\nname: (.+)\ndescription: (.+)\n---\n", skill.read_text())
+        assert head is not None
+        assert head[1] == skill.parent.name
+        assert "Use it when" in head[2]
+        assert len(head[2]) <= 1024

@@ -186,7 +186,10 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
 
 @key.command(epilog="Example: (umask 077; dutchdoor key master > dutchdoor.keys)")
 def master() -> None:
-    """Print a fresh master key. Put it first in the file of master keys, and keep the older ones below it."""
+    """Print a fresh master key. One server: put it first in its file, and keep the older ones below it.
+
+    Several nodes: put it last in the file of each, and first only when all nodes have it.
+    """
     while True:
         text = MasterKey.generate().text()
         try:
