@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dutchdoor.model import ids, sessions
 from dutchdoor.model.accounts import bare_account
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.principal import Verified
@@ -53,9 +53,7 @@ async def fill(store: SqliteStore, rows: int, now: float, *, keep: int) -> tuple
             client = Client(
                 address=f"{draw.randrange(1, 224)}.{draw.randrange(256)}.{draw.randrange(256)}.{draw.randrange(256)}",
                 country="NL",
-                device=f"{browser} on {platform}",
-                browser_family=browser,
-                platform=platform,
+                devices=Device(name=f"{browser} on {platform}", browser_family=browser, platform=platform),
             )
             session, token = sessions.start(
                 Verified(subject=subjects[number % len(subjects)], epoch=0, amr=("pwd",), at=now),
