@@ -39,7 +39,7 @@ async def current(request: Request) -> Principal:
     except Forbidden as refusal:
         raise HTTPException(403, str(refusal)) from None
     except Unavailable as trouble:
-        # Never a 401: the store being out of reach must not sign anybody out.
+        # Never a 401: an outage of the store must not sign people out.
         raise HTTPException(503, str(trouble), {"Retry-After": "1"}) from None
     if principal is None:
         raise HTTPException(401, "Sign in to continue.")
@@ -61,7 +61,7 @@ async def order(principal: Current) -> dict[str, str]:
     return {"ordered_by": principal.subject}
 
 
-app.mount("/", auth.asgi())  # last: it answers for every path that nobody else took
+app.mount("/", auth.asgi())  # last: it answers each path that no route above takes
 
 if __name__ == "__main__":
     uvicorn.run(app, host="127.0.0.1", port=8000)

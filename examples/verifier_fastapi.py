@@ -4,7 +4,7 @@
     dutchdoor serve --audience api                      # elsewhere: the authority, at http://localhost:8000
     python examples/verifier_fastapi.py                 # this service, at http://localhost:8100
 
-Log-out at the authority is log-out here when its answer says `fenced`, and no request asks anybody.
+Log-out at the authority is log-out here when its answer says `fenced`, and no request waits for the authority.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ async def current(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(b
         challenge = f'Bearer error="invalid_token", error_description="{refusal.code}"'
         raise HTTPException(401, {"code": refusal.code}, {"WWW-Authenticate": challenge}) from None
     except Unavailable as trouble:
-        # Never a 401: an outage of the authority must not sign anybody out.
+        # Never a 401: an outage of the authority must not sign people out.
         raise HTTPException(503, str(trouble), {"Retry-After": str(round(trouble.retry_after))}) from None
 
 

@@ -18,15 +18,15 @@ from wsgiref.simple_server import make_server
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
 
-# It calls nobody before the first request. Where nothing runs between two requests (functions, uWSGI without threads),
-# add follow="on demand".
+# It connects at the first request, not before. Where nothing runs between two requests (functions, uWSGI without
+# threads), add follow="on demand".
 verifier = Verifier(os.environ.get("AUTHORITY", "http://localhost:8000"), audience="api")
 
 Start = Callable[[str, list[tuple[str, str]]], object]
 
 
 def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-    """Say hello to whoever proves who they are."""
+    """Greet the client that proves who it is."""
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer":
         return answer(start, "401 Unauthorized", {"code": "not_authenticated"}, ("WWW-Authenticate", "Bearer"))
@@ -36,7 +36,7 @@ def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         challenge = f'Bearer error="invalid_token", error_description="{refusal.code}"'
         return answer(start, "401 Unauthorized", {"code": refusal.code}, ("WWW-Authenticate", challenge))
     except Unavailable as trouble:
-        # Never a 401: an outage of the authority must not sign anybody out.
+        # Never a 401: an outage of the authority must not sign people out.
         again = str(round(trouble.retry_after))
         return answer(start, "503 Service Unavailable", {"code": trouble.code}, ("Retry-After", again))
     return answer(start, "200 OK", {"hello": principal.subject, "roles": principal.roles})

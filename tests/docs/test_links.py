@@ -61,7 +61,7 @@ HOUSE_WORDS = re.compile(r"(?<![\w-])(whoever|nobody|somebody|anybody|mended|tol
 
 def test_pages_are_in_plain_words() -> None:
     """Pages name who acts: no page says `nobody` or `whoever` where it can name the client or the verifier."""
-    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "llms.txt")]
+    pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "llms.txt")]
     pages += [page for page in (ROOT / "docs").rglob("*.md") if "decisions" not in page.parts]
     wrong = [
         f"{page.relative_to(ROOT)}: {found}"
