@@ -1,7 +1,7 @@
-"""The bundled directory of accounts: who can sign in, and what proves it.
+"""The bundled directory of accounts: who can sign in, and with which credentials.
 
-An application that brings its own users has accounts too, bare ones: a subject, an epoch and a status, without an
-e-mail address. They are what a session's end and a ban hang on.
+An application with its own user directory has external accounts: a subject, an epoch and a status, without an e-mail
+address. Sessions are revoked and subjects disabled through them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["Account", "Credential", "bare_account", "new_account", "renewed", "w
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """A directory entry. `revision` is the store's: it rises by one at every write."""
+    """A directory entry. The store raises `revision` by one at every write."""
 
     subject: str
     email: str | None
-    """What it is found by (`canonical`), unique. None for an account whose directory is elsewhere."""
+    """The unique address the account is found by (`canonical`). None for an external account."""
     address: str | None
-    """Where mail goes (`mailbox`). It differs from `email` by ASCII case at most."""
+    """The address for mail (`mailbox`). It differs from `email` by ASCII case at most."""
     name: str
     roles: tuple[str, ...]
     status: Literal["active", "disabled"]
     email_verified_at: float | None
     epoch: int
-    """Copied into every token; raising it kills all that carry a lower one."""
+    """Copied into every token. Raising it revokes all tokens with a lower epoch."""
     created_at: float
     revision: int = 0
 
@@ -43,15 +43,15 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 class Credential(Struct, frozen=True, kw_only=True):
-    """An enrolled means of proof. `proof` is opaque to stores, so that a new kind needs no migration."""
+    """An enrolled credential. `proof` is opaque to stores, so that a new kind needs no migration."""
 
     subject: str
     method: str
     handle: str
-    """Tells two of one method apart: a passkey's id; empty for the one password."""
+    """Distinguishes two credentials of one method: a passkey's id; empty for the password."""
     proof: str
     created_at: float
-    """When its owner chose it (`renewed`). A proof that is only hashed anew keeps it."""
+    """When the owner chose the proof (`renewed`). A new hash of the same proof keeps this time."""
     revision: int = 0
 
     def __repr__(self) -> str:
@@ -59,14 +59,14 @@ class Credential(Struct, frozen=True, kw_only=True):
 
 
 def renewed(credential: Credential, proof: str, now: float) -> Credential:
-    """Give a credential the proof that its owner chooses now. `created_at` rises whatever the clock says: it is what
-    makes known-device cookies of the password before void.
+    """Return a credential with the proof that its owner chooses now. `created_at` always rises, even if the clock steps
+    back: this makes known-device cookies of the previous password void.
     """
     return replace(credential, proof=proof, created_at=max(now, math.nextafter(credential.created_at, math.inf)))
 
 
 def new_account(*, address: str, name: str, now: float, roles: tuple[str, ...] = (), verified: bool = False) -> Account:
-    """Create an account for a mailbox. Raises `InvalidInput` for what is no address."""
+    """Create an account for a mailbox. Raises `InvalidInput` for text that is not an address."""
     return Account(
         subject=new_id(),
         email=canonical(address),
@@ -80,19 +80,20 @@ def new_account(*, address: str, name: str, now: float, roles: tuple[str, ...] =
     )
 
 
-# As OpenID Connect bounds a `sub`, and without spaces around it. Subjects are sent in a header: a line break in one
-# would be a header of its own, of roles perhaps, and "admin " would arrive as "admin".
+# The bounds of OpenID Connect for a `sub`, and no spaces around it. Subjects are sent in a header: a line break would
+# add another header, perhaps of roles, and "admin " would arrive as "admin".
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 def bare_account(subject: str, now: float, *, epoch: int = 0) -> Account:
-    """Make an account for a subject that somebody else named. Raises `InvalidInput` for what no header can carry.
+    """Create an external account for the application's subject. Raises `InvalidInput` for text that a header cannot
+    carry.
 
-    `epoch` is above any that was ever given out: the subject may have had an account before, which a restore lost.
+    `epoch` must be above any issued before: the subject may have had an account that a restore lost.
     """
     if not _SUBJECT.fullmatch(subject):
         raise InvalidInput(
-            "A subject is 1 to 255 printable ASCII characters, none at its ends a space.", field="subject"
+            "A subject is 1 to 255 printable ASCII characters, without spaces around them.", field="subject"
         )
     return Account(
         subject=subject,
@@ -108,5 +109,7 @@ def bare_account(subject: str, now: float, *, epoch: int = 0) -> Account:
 
 
 def with_roles(account: Account, roles: tuple[str, ...]) -> Account:
-    """Give an account other roles. Its epoch rises: tokens that carry the old roles are stale, its sessions live on."""
+    """Return an account with other roles. Its epoch rises: tokens with the old roles are stale, its sessions
+    stay live.
+    """
     return replace(account, roles=tuple(sorted(set(roles))), epoch=account.epoch + 1)

@@ -1,8 +1,8 @@
-"""Audit events: what happened to whom, by whom, from where, and how it ended.
+"""Audit events: what happened to which account, who did it, from where, and with which outcome.
 
-An event is written in the transaction of the change it records: no change without its event, no event without its
-change. No event holds a secret, and none a token: sessions are named by their public id. An ordinary rotation of a
-refresh token is no event (it is in the session's row); everything unusual about one is.
+An event is written in the transaction of the change it records: no change without its event, and no event without its
+change. No event holds a secret or a token: a session is named by its public id. An ordinary rotation of a refresh token
+is no event (the session's row records it); an unusual one is an event.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
     name: EventName
     outcome: Outcome
     subject: str
-    """Whom it concerns; empty where nobody is known."""
+    """The account it concerns; empty if there is none."""
     actor: str
-    """Who did it: a subject, `system`, or `cli`; empty for someone who proved nothing."""
+    """Who did it: a subject, `system`, or `cli`; empty for a client that is not authenticated."""
     session_id: str
     client_id: str
     address: str

@@ -1,19 +1,20 @@
-"""One e-mail address, one text: accounts are found by it, and mail goes to it (I-18, A01).
+"""One text for each e-mail address: accounts are found by it, and mail goes to it (I-18, A01).
 
-`mailbox` gives the place mail goes: the local part as it was typed, the domain as A-labels. `canonical` is the same in
-lower case, and accounts are kept under it. So the two differ by ASCII case at most, and no spelling can be found under
-one mailbox and get its mail in another. RFC 5321 lets a mail host tell `Bob` from `bob`; none does.
+`mailbox` returns the address for mail: the local part as typed, the domain as A-labels. `canonical` is the same in
+lower case, and accounts are stored under it. So the two differ by ASCII case at most: no spelling finds the account of
+one mailbox and gets its mail in another. RFC 5321 lets a mail host distinguish `Bob` from `bob`; none does.
 
 What is merged: ASCII case, spaces around, and a domain in letters or in punycode (UTS #46 non-transitional, IDNA 2008).
 
 What is deliberately not merged: dots and `+tag` in the part before the @. They belong to the mail host. Gmail ignores
 dots, most do not, so folding them would hand one person's account to another.
 
-Refused by name: characters that another one stands for (RFC 8264, section 9.17, HasCompat): the long s, a full-width
-`@`, ligatures, ideographic dots. To fold them means that the account of one mailbox is found by the name of another.
+Refused by name: characters with a compatibility equivalent (RFC 8264, section 9.17, HasCompat): the long s, a
+full-width `@`, ligatures, ideographic dots. If they were folded, the name of one mailbox would find the account of
+another.
 
-Refused because it has a history in attacks: quoted local parts, comments, address literals, host names without a dot,
-a dot at the end, encoded words (`=?utf-8?q?...?=`, which mail libraries decode into another address), source routes
+Refused because attacks have used them: quoted local parts, comments, address literals, host names without a dot, a dot
+at the end, encoded words (`=?utf-8?q?...?=`, which mail libraries decode into another address), source routes
 (`a%other.example@relay`, `a!b@relay`), and every control, space or invisible character.
 
 Local parts are ASCII: docs/contributing/decisions/0019.
@@ -38,24 +39,24 @@ MAX_LOCAL = 64
 """Octets before the @ (RFC 5321 section 4.5.3.1.1)."""
 
 MAX_TYPED = 512
-"""Characters looked at. A domain in letters, or padded, is longer than what it becomes, but not by this much."""
+"""Characters that are read. A domain in Unicode, or a padded one, is longer than its result, but not by this much."""
 
 
 def canonical(address: str) -> str:
-    """Return the text that accounts are kept under. Applying it again changes nothing. Raises as `mailbox` does."""
+    """Return the text that accounts are stored under. Applying it again changes nothing. Raises as `mailbox` does."""
     return mailbox(address).lower()
 
 
 @lru_cache(maxsize=1024)
 def mailbox(address: str, *, any_host: bool = False) -> str:
-    """Return the one spelling by which mail reaches an address. `any_host`: a sender's may be `localhost`.
+    """Return the one spelling by which mail reaches an address. `any_host` allows `localhost`, for senders.
 
     Raises:
         InvalidInput: not an address, or of a form that is refused; `field` is `email`.
     """
     if len(address) > MAX_TYPED:
         raise _refusal("This is too long for an e-mail address.")
-    # Before anything is trimmed: a line end is a second header to whatever sends the mail.
+    # Checked before any trimming: the program that sends the mail would read a line end as a second header.
     if _FORBIDDEN.search(address):
         raise _refusal("An e-mail address has no line breaks or invisible characters.")
     text = address.strip(" ")
@@ -73,8 +74,8 @@ def mailbox(address: str, *, any_host: bool = False) -> str:
 
 
 def without_tag(address: str) -> str:
-    """Return one text for all tagged addresses of a mailbox, for counting letters: `ann+@` for `ann+shop@`. The plain
-    address stays as it is: letters to tags that a stranger makes up must not use up what the owner is sent.
+    """Return one text for all tagged addresses of a mailbox, for rate limits on mail: `ann+@` for `ann+shop@`. The
+    plain address stays as it is: mail to tags that an attacker makes up must not use up the owner's limit.
     """
     local, _, domain = address.rpartition("@")
     name, plus, _ = local.partition("+")
@@ -89,9 +90,9 @@ def _check_local(local: str) -> None:
             "ASCII address."
         )
     if "%" in local or "!" in local:
-        raise _refusal("The part before the @ has % or !, which mail servers take for a route to another mailbox.")
+        raise _refusal("The part before the @ has % or !, which mail servers read as a route to another mailbox.")
     if "=?" in local:
-        raise _refusal("The part before the @ is an encoded word, which mail programs take for another address.")
+        raise _refusal("The part before the @ is an encoded word, which mail programs decode to another address.")
     if not _LOCAL.fullmatch(local):
         raise _refusal("The part before the @ has a character, or a dot in a place, that is not accepted.")
     if len(local) > MAX_LOCAL:
@@ -114,7 +115,7 @@ def _domain(domain: str, *, any_host: bool) -> str:
 
 
 def _stands_for_another(character: str) -> bool:
-    """RFC 8264, section 9.17 (HasCompat), and the ideographic full stop, which UTS #46 takes for a dot."""
+    """RFC 8264, section 9.17 (HasCompat), and the ideographic full stop, which UTS #46 reads as a dot."""
     return not character.isascii() and (character == "\u3002" or unicodedata.normalize("NFKC", character) != character)
 
 
@@ -129,8 +130,8 @@ def _refusal(message: str) -> errors.InvalidInput:
 # RFC 5322's dot-atom, without % and !.
 _LOCAL = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*")
 
-# Controls and line ends; what is invisible or reorders text (default-ignorable code points, bidirectional controls,
-# variation selectors); surrogates and private use. A space in the middle fails in either part.
+# Controls and line ends; characters that are invisible or reorder text (default-ignorable code points, bidirectional
+# controls, variation selectors); surrogates and private use. A space in the middle fails in either part.
 _FORBIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ud800-\udfff\ue000-\uf8ff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"

@@ -1,13 +1,12 @@
-"""The client at the other end: where it calls from and what it says it is.
+"""The client of a request: where it calls from and what it says it is.
 
-None of this is proof. It is shown to the owner in the list of sessions ("Firefox on Linux, Netherlands"), written into
-audit events, and, as `fingerprint`, tells two holders of one refresh token apart when a token comes back late.
+None of this is proof. The list of sessions shows it to the owner ("Firefox on Linux, Netherlands"), and audit events
+record it. The `fingerprint` distinguishes two holders of one refresh token when a token is replayed late.
 
-How a header is read into a device and an address into a country is someone else's: see `DeviceReader`, `CountryReader`.
-What cannot be read is "".
+`DeviceReader` and `CountryReader` read a header into a device and an address into a country. An unreadable value is "".
 
-Reading a User-Agent header can take milliseconds, so it is read when its device is first asked for: when it is stored
-or compared. A request that a limit refuses never comes to that.
+Reading a User-Agent header can take milliseconds, so it is read at the first use of its device: when it is stored or
+compared. A request that a rate limit refuses never costs this time.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ USER_AGENT_AT_MOST = 512
 
 
 class DeviceReader(Protocol):
-    """Reads a User-Agent header. Gives an empty Device for what it does not know, and never raises. It is asked for the
-    same header again and again.
+    """Reads a User-Agent header. Returns an empty Device for an unknown header, and never raises. It is called with the
+    same header repeatedly.
     """
 
     def read(self, user_agent: str, /) -> Device: ...
@@ -42,19 +41,19 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     platform: str = ""
 
     def read(self, _user_agent: str) -> Device:
-        """Be the `DeviceReader` of a client whose device is known."""
+        """Act as the `DeviceReader` of a client whose device is known."""
         return self
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request came from. `address` is its text form, `country` two capital letters; "" is unknown."""
+    """Where a request came from. `address` is the IP address as text, `country` two capital letters; "" is unknown."""
 
     address: str = ""
     country: str = ""
     user_agent: str = ""
     """The User-Agent header, 512 characters at most."""
     devices: DeviceReader = Device()
-    """Reads the header, and keeps what it has read."""
+    """Reads the header, and caches the result."""
 
     @property
     def device(self) -> str:
@@ -69,12 +68,12 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def network(self) -> str:
-        """The network a person is recognised by: see `network_of`."""
+        """The network by which an owner is recognised: see `network_of`."""
         return network_of(self.address)
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """The networks that limits count by: see `networks_of`."""
+        """The networks that rate limits count by: see `networks_of`."""
         return networks_of(self.address)
 
 
@@ -85,23 +84,26 @@ class CountryReader(Protocol):
 
 
 def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: CountryReader) -> Client:
-    """Describe the client behind a request. `address` is the one we believe, after the configured proxies."""
-    # Cut before it is parsed or stored, and freed of control characters: this text reaches terminals and log lines.
+    """Describe the client of a request. `address` is the trusted one, after the configured proxies."""
+    # Cut before it is parsed or stored, and without control characters: this text reaches terminals and log lines.
     kept = shown(user_agent[:USER_AGENT_AT_MOST])
     address = _plain(address)
     return Client(address=address, country=shown(countries.country(address)), user_agent=kept, devices=devices)
 
 
 def network_of(address: str) -> str:
-    """Give the narrowest network of an address: IPv4 itself, IPv6 its /64. "" if it is no address."""
+    """Return the narrowest network of an address: an IPv4 address itself, the /64 of an IPv6 address. "" if it is no
+    address.
+    """
     return networks_of(address)[0]
 
 
 @lru_cache(maxsize=4096)
 def networks_of(address: str) -> tuple[str, ...]:
-    """Give the networks an address is counted by, the narrowest first: IPv4 itself; IPv6 its /64, /56 and /48.
+    """Return the networks that rate limits count an address by, narrowest first: IPv4 itself; the /64, /56 and /48 of
+    IPv6.
 
-    A customer is given one of these (RFC 6177), and can send every request from another address in it.
+    An IPv6 customer has one of these networks (RFC 6177), and can send every request from another address in it.
     """
     plain = _plain(address)
     if ":" not in plain:
@@ -111,7 +113,7 @@ def networks_of(address: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _plain(address: str) -> str:
-    """The one spelling of an address: no zone, no IPv4 inside IPv6. Two spellings would be two buckets."""
+    """Return the one spelling of an address: no zone, no IPv4 inside IPv6. Two spellings would have two buckets."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,9 +1,8 @@
-"""Ids and opaque tokens: a name that may be seen, and a secret that may not.
+"""Ids and opaque tokens: a public name, and a secret.
 
-Every id of ours is 16 bytes written as 22 characters of canonical base64url. A session id begins with its time of
-birth, so that an index grows at its end instead of everywhere; it proves nothing and is no secret. What proves
-something is a `Secret` beside it: 20 random bytes, of which only a hash is stored, so that a copy of the database
-signs nobody in.
+Every id of ours is 16 bytes written as 22 characters of canonical base64url. A session id begins with its creation
+time, so that an index grows at its end instead of everywhere; it proves nothing and is no secret. The proof is a
+`Secret` beside it: 20 random bytes, of which only a hash is stored, so that a thief of the database cannot sign in.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ def decode(text: str, limit: int = 512) -> bytes:
 
     Raises:
         InvalidToken: not base64url, padded, longer than `limit` characters, or with spare bits set. Two texts for one
-            value would let a token be altered and still pass, which breaks whatever is keyed by the text.
+            value would let an altered token pass, which breaks everything keyed by the text.
     """
-    # pybase64 takes "+" for "-" and "/" for "_" and only warns: a second spelling.
+    # pybase64 accepts "+" for "-" and "/" for "_" and only warns: a second spelling.
     if len(text) > limit or not text.isascii() or "+" in text or "/" in text:
         raise InvalidToken("not base64url, or too long")
     try:
@@ -50,41 +49,41 @@ def decode(text: str, limit: int = 512) -> bytes:
 
 
 def new_id() -> str:
-    """Make an id that tells nothing: 127 random bits. The one left out would let it begin with a dash, and a command
-    would take it for an option.
+    """Create an id that reveals nothing: 127 random bits. With one bit more it could begin with a dash, and a command
+    would read it as an option.
     """
     first, *rest = secrets.token_bytes(ID_BYTES)
     return encode(bytes([first & 0x7F, *rest]))
 
 
 def new_ordered_id(now: float) -> str:
-    """Make an id that sorts by birth: 6 bytes of milliseconds, 10 random bytes."""
+    """Create an id that sorts by creation time: 6 bytes of milliseconds, 10 random bytes."""
     return encode((int(now * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + secrets.token_bytes(ID_BYTES - 6))
 
 
 _is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
-"""Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four bits to spare, all zero."""
+"""Whether a text is canonical base64url of 16 bytes: the last of 22 characters has four spare bits, all zero."""
 
 
 def packed(id: str) -> bytes | None:
-    """Give the 16 bytes that a store keeps an id as, or None for a text that is no canonical form of 16 bytes.
+    """Return the 16 bytes by which a store keeps an id, or None for a text that is not their canonical form.
 
-    Two texts must never meet in one row: the second would be an id that we did not make and yet found.
+    Two texts must never lead to one row: the second would be an id that we did not create and yet find.
     """
     return a2b_base64(id.replace("-", "+").replace("_", "/") + "==") if _is_16_bytes(id) else None
 
 
 def is_id(text: str) -> bool:
-    """Tell whether a text could be an id of ours. Answers before any store is asked about it."""
+    """Return whether a text could be an id of ours. A caller checks this before it asks a store."""
     return _is_16_bytes(text) is not None
 
 
 class Opaque:
-    """An id and its secret in the text form a client holds: `prefix` + base64url(id | secret).
+    """An id and its secret in the text form that a client holds: `prefix` + base64url(id | secret).
 
-    36 bytes are 48 characters exactly: no padding, and no spare bits in which two texts could differ.
-    The secret appears in no `repr`; the text is given out once, by `text()`. A subclass is one kind of token, and names
-    its prefix, so that one kind is never taken for another.
+    36 bytes are 48 characters exactly: no padding, and no spare bits in which two texts could differ. No `repr` shows
+    the secret; only `text()` returns it. A subclass is one kind of token with its own prefix, so that one kind is never
+    accepted as another.
     """
 
     __slots__ = ("_text", "id")
@@ -92,10 +91,11 @@ class Opaque:
     prefix: ClassVar[str]
 
     def __init__(self, text: str) -> None:
-        """Take a text that `mint` wrote or `parse` has looked at."""
+        """Take a text that `mint` wrote or `parse` has checked."""
         at = len(self.prefix)
         self._text = text
-        # 16 bytes are 21 characters and two bits of the next, which the id's own last character holds alone.
+        # 16 bytes are 21 characters and two bits of the next. In the id's own text, the last character holds only these
+        # bits.
         self.id = text[at : at + 21] + _TWO_BITS[text[at + 21]]
 
     @classmethod
@@ -104,7 +104,9 @@ class Opaque:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a text form. Raises `InvalidToken` for anything this class did not write, before any look-up."""
+        """Read a text form. Raises `InvalidToken` before any look-up for a text that this class could not have
+        written.
+        """
         if not text.startswith(cls.prefix) or not _BODY.fullmatch(text, len(cls.prefix)):
             raise InvalidToken("not an opaque token of this kind")
         return cls(text)
@@ -113,13 +115,13 @@ class Opaque:
         return self._text
 
     def hash(self) -> bytes:
-        """What is stored: SHA-256 is enough for 160 random bits, and the id in it keeps one row's hash from serving
-        another.
+        """The hash that is stored. SHA-256 is enough for 160 random bits, and includes the id, so that one row's hash
+        is of no use in another row.
         """
         return hashlib.sha256(self._text.encode()).digest()
 
     def matches(self, stored: bytes) -> bool:
-        """Compare in constant time: a timing difference would let the hash be guessed byte by byte."""
+        """Compare in constant time: from a timing difference an attacker could guess the hash byte by byte."""
         return hmac.compare_digest(self.hash(), stored)
 
     def __repr__(self) -> str:

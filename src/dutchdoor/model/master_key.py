@@ -1,8 +1,8 @@
-"""The master key: the one secret that lives outside the database, and everything derived from it.
+"""The master key: the one secret outside the database, and what is derived from it.
 
-A leaked database without it forges nothing and opens nothing; a leaked master key without the database neither, since
-what it derives is salted by rows. Purposes are kept apart by HKDF (RFC 5869); sealing is AES-256-GCM with the record's
-name as associated data, so that one sealed value cannot be put in another's place.
+With a leaked database alone, an attacker cannot forge or decrypt anything. Nor with a leaked master key alone, since
+rows salt what is derived from it. HKDF (RFC 5869) separates purposes. Sealing is AES-256-GCM with the record's name as
+associated data, so that an attacker cannot put one sealed value in another's place.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from dutchdoor.errors import InvalidKey, Misconfigured
 __all__ = ["MasterKey", "MasterKeys"]
 
 KEY_BYTES, ID_BYTES, NONCE_BYTES = 32, 4, 12
-# Long enough that a key made at random holds none of them: one in some ten million does.
+# Long enough that about one random key in ten million contains one of them.
 _PLACEHOLDERS = ("changeme", "change-me", "secret", "placeholder", "example", "your-")
 
 
 class MasterKey:
-    """32 secret bytes and the 4-byte id by which rows and tokens say which master key made them."""
+    """32 secret bytes, and the 4-byte id that rows and tokens carry to name their master key."""
 
     __slots__ = ("_key", "id")
 
     def __init__(self, key: bytes) -> None:
-        """Raises `Misconfigured` for a key that is not 32 bytes, or that nobody made at random."""
+        """Raises `Misconfigured` for a key that is not 32 bytes, or not random."""
         if len(key) != KEY_BYTES:
             raise _unfit(f"The master key must be {KEY_BYTES} bytes, it has {len(key)}.")
         if len(set(key)) < 12:  # noqa: PLR2004 - 32 random bytes have fewer distinct values once in 10^15
@@ -59,7 +59,7 @@ class MasterKey:
             raise _unfit("The master key is neither base64 nor hexadecimal.") from None
 
     def text(self) -> str:
-        """The form to keep in a file of mode 0600. Given to nothing that logs."""
+        """The text form, for a file of mode 0600. Never pass it to code that logs."""
         return pybase64.urlsafe_b64encode(self._key).rstrip(b"=").decode()
 
     def derive(self, purpose: str, salt: bytes = b"") -> bytes:
@@ -68,12 +68,14 @@ class MasterKey:
         return hmac.digest(extracted, b"dutchdoor " + purpose.encode() + b"\x01", "sha256")
 
     def seal(self, plain: bytes, name: str) -> bytes:
-        """Encrypt so that only this master key opens it, and only under this name."""
+        """Encrypt a value so that only this master key decrypts it, and only under this name."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return self.id + nonce + AESGCM(self.derive("seal")).encrypt(nonce, plain, name.encode())
 
     def open(self, sealed: bytes, name: str) -> bytes:
-        """Raises `InvalidKey` if it was sealed by another master key, under another name, or altered."""
+        """Decrypt a sealed value. Raises `InvalidKey` if it was sealed by another master key, under another name, or
+        altered.
+        """
         nonce, box = sealed[ID_BYTES : ID_BYTES + NONCE_BYTES], sealed[ID_BYTES + NONCE_BYTES :]
         try:
             return AESGCM(self.derive("seal")).decrypt(nonce, box, name.encode())
@@ -85,7 +87,7 @@ class MasterKey:
 
 
 class MasterKeys:
-    """The current master key first, and older ones that still open what they sealed."""
+    """The current master key first, then older keys that still decrypt what they sealed."""
 
     def __init__(self, current: MasterKey, *older: MasterKey) -> None:
         self.current = current
@@ -93,7 +95,9 @@ class MasterKeys:
 
     @classmethod
     def parse(cls, text: str) -> MasterKeys:
-        """Read one key a line, the current one first; lines that begin with # are comments. Raises `Misconfigured`."""
+        """Read one key per line, the current one first; lines that begin with # are comments. Raises
+        `Misconfigured`.
+        """
         lines = [line.strip() for line in text.splitlines()]
         keys = [MasterKey.parse(line) for line in lines if line and not line.startswith("#")]
         if not keys:
@@ -104,7 +108,7 @@ class MasterKeys:
         return self._by_id.get(id)
 
     def open(self, sealed: bytes, name: str) -> bytes:
-        """Raises `InvalidKey` if no key here opens it."""
+        """Decrypt a sealed value. Raises `InvalidKey` if no key here sealed it."""
         key = self._by_id.get(sealed[:ID_BYTES])
         if key is None:
             raise InvalidKey(f"sealed by master key {sealed[:ID_BYTES].hex()}, which is not configured")

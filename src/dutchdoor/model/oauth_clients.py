@@ -1,8 +1,7 @@
-"""Registered clients: the applications and services that may ask about tokens or sign people in under a name of their
-own.
+"""Registered clients: the applications and services that may introspect tokens or sign people in under their own name.
 
-A client with a secret is confidential (a service that introspects); one without is public (a mobile or command-line
-application). A refresh token belongs to the client it was issued to, and to no other (RFC 6749, section 6).
+A client with a secret is confidential (a service that introspects); a client without one is public (a mobile or
+command-line application). Only the client that a refresh token was issued to may use it (RFC 6749, section 6).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["ClientSecret", "RegisteredClient"]
 
 
 class ClientSecret(Opaque):
-    """What a confidential client presents. Printed once."""
+    """The secret of a confidential client. Printed once."""
 
     __slots__ = ()
     prefix = "ddc1_"

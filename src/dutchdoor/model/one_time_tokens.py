@@ -1,7 +1,8 @@
-"""One-time tokens: what a mail link or a set-up link carries. Single-use, bound to one purpose, short-lived.
+"""One-time tokens, for links in mail and for set-up. Single-use, bound to one purpose, short-lived.
 
-Only a hash is stored. The purpose is in the row and in the hash, so that a token mailed to verify an address resets no
-password; the address it was mailed to is in the row, so that it dies when the account's address changes.
+Only a hash is stored. The purpose is in the row and in the hash, so that a token mailed to verify an address cannot
+reset a password. The mailed address is in the row, so that the token becomes invalid when the account's address
+changes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PAYLOAD_AT_MOST: Final = 4096
 
 
 class OneTimeToken(Struct, frozen=True, kw_only=True):
-    """The stored half. `subject` is empty for the first administrator's set-up, who is nobody yet."""
+    """The stored half. `subject` is empty for the set-up of the first administrator, who has no account yet."""
 
     id: str
     purpose: Purpose
@@ -32,12 +33,12 @@ class OneTimeToken(Struct, frozen=True, kw_only=True):
     created_at: float
     expires_at: float
     payload: bytes = b""
-    """What its maker needs when it comes back: a challenge, a sign-in that waits for its second step. At most
-    `PAYLOAD_AT_MOST` bytes; sealed by its maker where it is secret, because a store keeps it as it is.
+    """Data that its issuer needs when the token is presented: a challenge, or a sign-in that waits for its second step.
+    At most `PAYLOAD_AT_MOST` bytes. The issuer must seal secret data, because a store keeps it as it is.
     """
 
     def __post_init__(self) -> None:
-        if len(self.payload) > PAYLOAD_AT_MOST:  # a stranger who can begin a sign-in must not fill the disk
+        if len(self.payload) > PAYLOAD_AT_MOST:  # a client that begins sign-ins must not fill the disk
             raise ValueError(f"a payload has at most {PAYLOAD_AT_MOST} bytes")
 
     def __repr__(self) -> str:
@@ -45,7 +46,7 @@ class OneTimeToken(Struct, frozen=True, kw_only=True):
 
 
 class OneTimeSecret(Opaque):
-    """The half that is mailed."""
+    """The mailed half."""
 
     __slots__ = ()
     prefix = "ddo1_"
@@ -69,7 +70,7 @@ def issue(
 
 
 def check(token: OneTimeToken | None, secret: OneTimeSecret, purpose: Purpose, now: float) -> OneTimeToken:
-    """Give the stored half if the presented one is its other half, for this purpose, in time. Raises `InvalidToken`."""
+    """Return the stored half if the presented one matches it, for this purpose and in time. Raises `InvalidToken`."""
     if token is None or not secret.matches(token.secret_hash):
         raise InvalidToken("one-time token is unknown or was used")
     if token.purpose != purpose:

@@ -1,13 +1,12 @@
-"""Every duration and limit dutchdoor decides by, frozen and checked once.
+"""Every duration and limit of dutchdoor, frozen and checked once.
 
-Durations are seconds. Presets have names, and each number its reason:
+Durations are seconds. Presets have names, and each number has a reason:
 
 - `STANDARD`: ordinary web applications. NIST SP 800-63B allows 30 days without a new sign-in at its first assurance
-  level; tokens live 10 minutes, the middle of what keeps an unfollowed verifier's window short and refreshes rare.
-- `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1 hour),
-  passwords have 15 characters because they stand alone (63B-4), tokens live 5 minutes.
-- `RELAXED`: low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a
-  warning.
+level; tokens live 10 minutes, a compromise between few refreshes and a short window for verifiers that do not follow
+the log. - `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1
+hour), passwords have 15 characters because they are the only factor (63B-4), tokens live 5 minutes. - `RELAXED`:
+low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a warning.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ __all__ = ["DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXE
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 LONGEST_ACCESS = HOUR
-"""No configuration lets an access token live longer. What must outlive every token (an entry of the revocation log, a
-key that verifies) is kept by this and not by the policy of the day: shortening `access_for` must not let go of tokens
-that were issued before."""
+"""No configuration lets an access token live longer. Log entries and verifying keys, which must outlive every token,
+are kept by this limit and not by the current policy: a shorter `access_for` must not drop the revocation of a token
+that was issued before."""
 
 Mode = Literal["session", "hybrid", "jwt"]
 """How a sign-in is presented: a session cookie, refresh + access token, or a stateless access token."""
@@ -39,57 +38,57 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which patterns a client may ask for; the first is the default."""
 
     access_for: float = 10 * MINUTE
-    """Life of an access token: the longest a verifier that follows no log accepts what was ended."""
+    """Lifetime of an access token: the longest time that a verifier without the log accepts a revoked token."""
     idle_for: float = 14 * DAY
-    """A session unused for this long has ended."""
+    """A session that was not used for this long has expired."""
     absolute_for: float = 30 * DAY
-    """A session this old has ended, however busy: rotation and use never extend it."""
+    """A session this old has expired: rotation and use never extend it."""
     touch_every: float = MINUTE
-    """`last_seen_at` is written at most this often, so that reading a session is not a write."""
+    """`last_seen_at` is written at most this often, so that not every request writes."""
     step_up_for: float = 10 * MINUTE
-    """How fresh an administrator's proof must be to change anything (RFC 9470); `/auth/reauthenticate` renews it."""
+    """The maximum age of an administrator's proof for any change (RFC 9470); `/auth/reauthenticate` renews it."""
 
     max_sessions: int | None = None
     """Live sessions an account may have; 1 is single device. None: no limit."""
     at_limit: Literal["end_oldest", "refuse"] = "end_oldest"
-    """What one more sign-in does: ends the least recently used session, or is refused."""
+    """What one more sign-in does: revoke the least recently used session, or be refused."""
 
     rotation: Literal["convergent", "strict"] = "convergent"
-    """`strict` takes every second use of a refresh token for theft: to the letter of ASVS 10.4.5, and lost answers log
-    people out.
+    """`strict` treats every second use of a refresh token as theft, as ASVS 10.4.5 says: then a lost answer signs a
+    user out.
     """
     refresh_window: float = 30.0
-    """W: inside it every re-presentation of a refresh token converges on one token."""
+    """W: within this time, every re-presentation of a refresh token converges on one token."""
     max_siblings: int = 16
     """Tokens that one parent may split into when answers keep getting lost."""
     fingerprint: Literal["revoke", "observe", "off"] = "revoke"
-    """A parent replayed late from another browser or country: theft, a note in the audit log, or not looked at."""
+    """A parent token replayed late from another browser or country: theft, an audit event, or ignored."""
     theft_ends_all: bool = False
-    """Whether a proven theft ends the account's other sessions too. Off: an old token must not log its owner out
-    everywhere.
+    """Whether a proven theft revokes the account's other sessions too. Off by default: one old token must not be enough
+    to sign its owner out everywhere.
     """
 
     password_minimum: int = 8
-    """Characters. NIST SP 800-63B-4 wants 15 where the password stands alone."""
+    """Characters. NIST SP 800-63B-4 requires 15 if the password is the only factor."""
     reset_for: float = 30 * MINUTE
-    """Life of a link that resets a password."""
+    """Lifetime of a link that resets a password."""
     verify_email_for: float = DAY
-    """Life of a link that verifies an address."""
+    """Lifetime of a link that verifies an address."""
     unverified_for: float = 7 * DAY
-    """Where a verified address is required: an account whose address was not verified by then is removed."""
+    """If a verified address is required: an account whose address is not verified by then is removed."""
     registration: Literal["open", "invite", "closed"] = "open"
-    """Who makes accounts: everybody; administrators, whose invitation goes by mail; or the command line alone."""
+    """Who creates accounts: anyone; administrators, who invite by mail; or only the command line."""
     setup_for: float = HOUR
-    """Life of the link for the first administrator."""
+    """Lifetime of the link for the first administrator."""
     require_verified_email: bool = False
-    """Sign-in needs a verified address, and registering always answers 202 so that nobody learns which accounts
-    exist.
+    """Sign-in needs a verified address, and registration always answers 202, so that a client cannot learn which
+    accounts exist.
     """
 
     key_publish_for: float = DAY
-    """A new signing key is published this long before it signs, so that every cached key set knows it in time."""
+    """A new signing key is published this long before it signs, so that every cached key set has it in time."""
     key_sign_for: float = 30 * DAY
-    """How long a signing key signs before the next one does."""
+    """How long a signing key signs before the next key does."""
     max_audit_for: float = 365 * DAY
     """Audit events are purged after this."""
 
@@ -106,7 +105,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if getattr(self, name) <= 0:
                 raise Misconfigured(f"{name} must be more than 0 seconds.")
         if self.unverified_for < self.verify_email_for:
-            raise Misconfigured("unverified_for must not be shorter than verify_email_for, or links die with accounts.")
+            raise Misconfigured("unverified_for must not be shorter than verify_email_for, or links outlive accounts.")
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise Misconfigured("modes must name at least one pattern, each once.")
         if self.access_for > LONGEST_ACCESS:

@@ -10,24 +10,24 @@ __all__ = ["Principal", "Verified"]
 
 
 class Verified(Struct, frozen=True, kw_only=True):
-    """Outcome of a proof. Only a credential verifier makes one, and only a Verified can start a session.
+    """Outcome of a proof. Only the check of a credential creates a Verified, and only a Verified can start a session.
 
-    `epoch` was read together with the credential and is never read again: a session started from it is refused if the
-    account's epoch has risen since, so that a log-in that overlaps a password change does not survive it.
+    `epoch` was read together with the credential and is never read again. A session start is refused if the account's
+    epoch has risen since: a log-in that overlaps a password change must not survive the change.
     """
 
     subject: str
-    """Whose account it is."""
+    """The subject of the account."""
     epoch: int
-    """Of the account, as it was read together with the credential."""
+    """The account's epoch, as it was read together with the credential."""
     amr: tuple[str, ...]
-    """How (RFC 8176): `pwd`, `otp`, ..."""
+    """The methods (RFC 8176): `pwd`, `otp`, ..."""
     at: float
     """The instant of the proof, in seconds since 1970."""
 
 
 class Principal(Struct, frozen=True, kw_only=True):
-    """Who this request is, whichever way it was proved. The one type application code sees."""
+    """Who makes this request, in every mode. The one type that application code sees."""
 
     subject: str
     """The opaque name of the account (`sub`): what an application stores."""
@@ -38,7 +38,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     client_id: str
     """The registered client that the sign-in belongs to."""
     roles: tuple[str, ...]
-    """Of the account: of now for a session, of the last refresh for a token."""
+    """The account's roles: current for a session, those of the last refresh for a token."""
     scope: str
     """The scope of the sign-in, words with spaces between them (RFC 6749); "" for none."""
     auth_time: float
@@ -46,14 +46,14 @@ class Principal(Struct, frozen=True, kw_only=True):
     amr: tuple[str, ...]
     """How the owner proved themselves at sign-in (RFC 8176): `pwd`, `otp`, ..."""
     expires_at: float
-    """When this proof ends by itself: the session's next expiry, or the token's `exp`."""
+    """When this proof expires: the session's next expiry, or the token's `exp`."""
     email: str | None = None
     """The address, where a session proved it; else None."""
     name: str = ""
     """The name people see, where a session proved it; else ""."""
     token_id: str = ""
-    """Of an access token (`jti`)."""
+    """The id of an access token (`jti`)."""
 
     def has_role(self, role: str) -> bool:
-        """Tell whether the account has a `role`."""
+        """Return whether the account has a `role`."""
         return role in self.roles

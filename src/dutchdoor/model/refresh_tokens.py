@@ -1,12 +1,12 @@
 """Refresh tokens: convergent rotation with sibling split.
 
-Single-use tokens log people out whenever an answer is lost, four tabs refresh at once, or a phone dies before it stores
-what it received. Here every re-presentation within a short window converges on one token; after it, a replayed parent
-is taken for a lost answer and gets a distinct sibling, and the first sibling used wins: a losing sibling is proof of
-two holders. `docs/contributing/refresh-rotation.md` tells the whole story, with what it does not catch.
+Single-use tokens sign people out when an answer is lost, when four tabs refresh at once, or when a phone stops before
+it stores what it received. Here every re-presentation within a short window converges on one token. After the window, a
+replayed parent counts as a lost answer and gets a distinct sibling. The first sibling used wins: a losing sibling is
+proof of two holders. `docs/contributing/refresh-rotation.md` explains this, and what it does not catch.
 
-Tokens are derived, not stored: HMAC (RFC 2104) under a key made of the master key outside the database and the salt in
-the row. Every ancestor is recognised for ever, and a session is one row however often it is refreshed.
+Tokens are derived, not stored: HMAC (RFC 2104) under a key derived from the master key outside the database and the
+salt in the row. Every ancestor is recognised for ever, and a session stays one row however often it is refreshed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = [
 PREFIX = "ddr1_"
 _TAG, _HEAD = 16, 4 + 16
 READINGS_APART = 1.0
-"""Seconds by which two nodes may read one clock apart: what a question to it takes, there and back."""
+"""Seconds by which two nodes' readings of one clock may differ: the round trip of a query to it."""
 _MAX_GENERATION = 1 << 42
-"""Far above what a session can reach; bounds the varint before any arithmetic with it."""
+"""Far above what a session can reach; bounds the varint before any arithmetic."""
 
 
 class RefreshToken(Struct, frozen=True):
-    """A refresh token as read from its text: not yet known to be ours, until `is_genuine` says so."""
+    """A refresh token as read from its text. It may be forged until `is_genuine` returns true."""
 
     master_key_id: bytes
     session_id: str
@@ -47,7 +47,7 @@ class RefreshToken(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> RefreshToken:
-        """Read the text form. Raises `InvalidToken` for anything `mint` could not have written."""
+        """Read the text form. Raises `InvalidToken` for a text that `mint` could not have written."""
         if len(text) > 80 or not text.startswith(PREFIX):  # noqa: PLR2004 - the longest we write has 77 characters
             raise InvalidToken("not a refresh token")
         raw = decode(text[len(PREFIX) :])
@@ -61,8 +61,8 @@ class RefreshToken(Struct, frozen=True):
         return cls(raw[:4], encode(raw[4:_HEAD]), generation, sibling, tag)
 
     def is_genuine(self, master: MasterKey, salt: bytes, client_id: str) -> bool:
-        """Tell in constant time whether we made it for this session and client: asked before it can change any
-        state.
+        """Return, in constant time, whether we issued the token for this session and client. Call it before the token
+        changes any state.
         """
         return hmac.compare_digest(
             self.tag, _tag(master, salt, self.session_id, self.generation, self.sibling, client_id)
@@ -73,13 +73,13 @@ class RefreshToken(Struct, frozen=True):
 
 
 def mint(master: MasterKey, session: Session, generation: int, sibling: int) -> str:
-    """Write the token of one generation and sibling. The same place gives the same text, always."""
+    """Write the token of one generation and sibling. The same place always gives the same text."""
     tag = _tag(master, session.salt, session.id, generation, sibling, session.client_id)
     return PREFIX + encode(master.id + decode(session.id) + _varint(generation) + _varint(sibling) + tag)
 
 
 def _tag(master: MasterKey, salt: bytes, session_id: str, generation: int, sibling: int, client_id: str) -> bytes:
-    # Fixed lengths before the one field of free length: no two inputs run together into the same bytes.
+    # Fixed lengths before the one field of variable length: no two inputs join into the same bytes.
     message = (
         b"ddr1" + decode(session_id) + generation.to_bytes(8, "big") + sibling.to_bytes(8, "big") + client_id.encode()
     )
@@ -112,22 +112,23 @@ def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 class Rotated(Struct, frozen=True):
-    """R2b: a new generation. `session` is to be written, conditional on the revision it was read with."""
+    """R2b: a new generation. The caller writes `session`, conditional on the revision it was read with."""
 
     session: Session
 
 
 class Repeated(Struct, frozen=True):
-    """R2a, R3a, R4: nothing is written; the caller gets the token of this place."""
+    """R2a, R3a, R4: nothing is written; the client gets the token of this place."""
 
     generation: int
     sibling: int
 
 
 class Replayed(Struct, frozen=True):
-    """R3c: the parent came back late, its answer was lost. `session` with one more sibling is to be written.
+    """R3c: the client presents the parent late, because its answer was lost. The caller writes `session` with one more
+    sibling.
 
-    At the most siblings `session` is None: the latest is handed back and none is made any more.
+    At the maximum of siblings `session` is None: the client gets the latest sibling, and no new one is created.
     """
 
     session: Session | None
@@ -135,44 +136,41 @@ class Replayed(Struct, frozen=True):
 
 
 class Superseded(Struct, frozen=True):
-    """R5: two generations old, moments ago. The client reads its jar again."""
+    """R5: two generations old, within the window. The client must read its cookie jar again."""
 
 
 class Stolen(Struct, frozen=True):
-    """Proof of two holders, by the rule named."""
+    """Proof of two holders, by the named rule."""
 
     rule: str
 
 
 class Impossible(Struct, frozen=True):
-    """R7: newer than any we issued, with a good tag: the row is from a backup, or a key has leaked."""
+    """R7: newer than any we issued, with a valid tag: the row is from a backup, or a key has leaked."""
 
 
 Outcome = Rotated | Repeated | Replayed | Superseded | Stolen | Impossible
 
 
 def time_of(session: Session, now: float) -> float:
-    """Give the time to decide by: `now`, or when the row was written, if that is ahead by what two nodes may read one
-    clock apart.
+    """Return the time to decide by: `now`, or when the row was written, if that is ahead by at most `READINGS_APART`.
 
-    A retry that reaches another node a moment later would otherwise seem to come before the answer that was lost, and
-    be outside of every window.
+    A retry that reaches another node a moment later would otherwise seem to precede the lost answer, and fall outside
+    every window.
     """
     written_at = max(session.rotated_at, session.sibling_at)
     return written_at if 0 < written_at - now <= READINGS_APART else now
 
 
 def decide(session: Session, token: RefreshToken, client: Client, now: float, policy: Policy) -> Outcome:
-    """Decide what a genuine token of a live session gets. Touches nothing; the rules' names are those of the
-    document.
-    """
+    """Decide what a genuine token of a live session gets. Writes nothing; the document explains the rules by name."""
     strict = policy.rotation == "strict"
     window = policy.refresh_window
-    # A clock that stepped back makes both windows false: time we cannot trust grants no leniency.
+    # After a clock stepped back, both windows are false: an untrusted time grants no leniency.
     w = not strict and 0 <= now - session.rotated_at <= window
     s = not strict and 0 <= now - session.sibling_at <= window
-    # The raw address and the country never decide inside the window: dual stack, VPNs and server-side rendering change
-    # them.
+    # Inside the window, the raw address and the country decide nothing: dual stack, VPNs and server-side rendering
+    # change them.
     same = policy.fingerprint == "off" or client.fingerprint == session.fingerprint
     g, j, gen = token.generation, token.sibling, session.generation
 

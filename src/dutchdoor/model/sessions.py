@@ -1,8 +1,8 @@
-"""Sessions: one sign-in on one client, the server-side truth behind a cookie and behind a refresh token alike.
+"""Sessions: one sign-in on one client, the server-side record behind a cookie or a refresh token.
 
-Everything here is a decision: it takes what was read and `now`, and gives what to write. Nothing is read or written.
-Identifiers follow the OWASP session management guide: an id is made by us, at every sign-in anew, and one we did not
-make is never adopted.
+Everything here is a decision: it takes the records read and `now`, and returns what to write. Nothing is read or
+written here. Identifiers follow the OWASP session management guide: we create a new id at every sign-in, and never
+adopt an id we did not create.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """One sign-in on one client. Instants are seconds since 1970 UTC; `revision` is the store's."""
+    """One sign-in on one client. Instants are seconds since 1970 UTC; the store assigns `revision`."""
 
     id: str
     subject: str
@@ -42,7 +42,7 @@ class Session(Struct, frozen=True, kw_only=True):
     client_id: str
     scope: str
     secret_hash: bytes
-    """Of the SessionToken; empty in the hybrid mode, whose tokens are derived from `salt`."""
+    """The SessionToken's hash; empty in the hybrid mode, whose tokens are derived from `salt`."""
     salt: bytes
     master_key_id: bytes
     epoch: int
@@ -71,7 +71,7 @@ class Session(Struct, frozen=True, kw_only=True):
 
 
 class SessionToken(Opaque):
-    """What a browser's cookie holds: session id and secret, 53 characters."""
+    """The content of a browser's cookie: session id and secret, 53 characters."""
 
     __slots__ = ()
     prefix = "dds1_"
@@ -88,7 +88,7 @@ def start(
     now: float,
     policy: Policy,
 ) -> tuple[Session, SessionToken | None]:
-    """Start a session from a proof. In the session mode the token beside it is the only place its secret exists."""
+    """Start a session from a proof. In the session mode, only the returned token holds the secret."""
     session_id = new_ordered_id(now)
     token = SessionToken.mint(session_id) if mode == "session" else None
     return (
@@ -120,10 +120,9 @@ def start(
 
 
 def renew(session: Session, verified: Verified, now: float) -> tuple[Session, SessionToken | None]:
-    """Give a session new secrets after a new proof. Its public id stays; every token it had before is dead.
+    """Return a session with new secrets after a new proof. Its public id stays; every earlier token is invalid.
 
-    The salt changes too: were it kept, a thief's copy of the last refresh token would still be the parent of the new
-    one.
+    The salt changes too: otherwise a thief's copy of the last refresh token would be the parent of the new one.
     """
     token = SessionToken.mint(session.id) if session.mode == "session" else None
     renewed = replace(
@@ -159,14 +158,16 @@ def check_live(session: Session, account: Account, now: float) -> None:
 
 
 def touched(session: Session, now: float, policy: Policy) -> Session | None:
-    """Give the session as seen now, or None while its last sighting is recent enough not to write."""
+    """Return the session as seen now, or None if `last_seen_at` is recent enough."""
     if now - session.last_seen_at < policy.touch_every:
         return None
     return replace(session, last_seen_at=now, idle_expires_at=min(now + policy.idle_for, session.expires_at))
 
 
 def to_end_for(live: list[Session], policy: Policy) -> list[Session] | None:
-    """Say which live sessions one more sign-in ends: none, the least recently used, or None when it must be refused."""
+    """Return the live sessions that one more sign-in revokes: none or the least recently used; None refuses the
+    sign-in.
+    """
     if policy.max_sessions is None or len(live) < policy.max_sessions:
         return []
     if policy.at_limit == "refuse":

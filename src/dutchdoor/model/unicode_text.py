@@ -1,9 +1,9 @@
-"""Names that are one line of text; and text that can be normalised in linear time, which is Unicode's Stream-Safe Text
-Format (UAX #15, section 13).
+"""Names that are one line of text, and text that can be normalised in linear time: Unicode's Stream-Safe Text Format
+(UAX #15, section 13).
 
 Normalising sorts each run of combining marks, and in CPython the sort is quadratic: a thousand marks in a row, two
-kilobytes of somebody's request, keep the event loop for some ten milliseconds. No language stacks more than a few, so
-Unicode sets the bound at thirty. What exceeds it is refused rather than repaired: nobody typed it.
+kilobytes of an attacker's request, block the event loop for about ten milliseconds. No language stacks more than a few,
+so Unicode sets the bound at thirty. A longer run is refused, not repaired: no person typed it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MARKS_IN_A_ROW = 30
 def is_stream_safe(text: str) -> bool:
     """Whether no run of combining marks in `text`, decomposed, is longer than thirty.
 
-    All spellings of one text have the same answer. Each character is decomposed by itself, which takes linear time.
-    Bound the length of `text` before the call.
+    All spellings of one text give the same answer. Each character is decomposed separately, which takes linear time.
+    The caller must bound the length of `text`.
     """
     if text.isascii():
         return True
@@ -38,10 +38,10 @@ def is_stream_safe(text: str) -> bool:
 
 
 def check_name(text: str, *, at_most: int = NAME_AT_MOST, field: str = "name") -> str:
-    """Return a name as it is kept, without spaces around it. It may be empty.
+    """Return a name as it is stored, without spaces around it. It may be empty.
 
-    A name reaches terminals, logs and other people's pages: an escape sequence would move a cursor, a bidirectional
-    control would show an administrator another name than the one that is there.
+    A name reaches terminals, logs and other people's pages: an escape sequence would move a cursor, and a bidirectional
+    control would show an administrator another name than the stored one.
 
     Raises:
         InvalidInput: it is too long, or has a line break, a control or an invisible character.
@@ -55,9 +55,9 @@ def check_name(text: str, *, at_most: int = NAME_AT_MOST, field: str = "name") -
 
 
 def shown(text: str) -> str:
-    """Return a text that a client or a header chose, with a space for each character that is not printed."""
+    """Return a client's text with a space for each character that is not printable."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 _JOINERS: dict[int, None] = dict.fromkeys((0x200C, 0x200D))
-"""Invisible, and part of how names are written in Persian and in Indian scripts."""
+"""Invisible, but needed to write names in Persian and in Indian scripts."""

@@ -1,4 +1,4 @@
-"""Verifier keys: what a service shows to follow the revocation log and to ask about tokens, and for nothing else."""
+"""Verifier keys: a service presents one to follow the revocation log and to introspect tokens, and for nothing else."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["VerifierKey", "VerifierSecret"]
 
 
 class VerifierSecret(Opaque):
-    """What a verifier presents as a bearer token. Printed once."""
+    """The secret that a verifier presents as a bearer token. Printed once."""
 
     __slots__ = ()
     prefix = "ddv1_"
 
 
 class VerifierKey(Struct, frozen=True, kw_only=True):
-    """One credential of verifiers: all processes of one service share it."""
+    """One credential for verifiers: all processes of one service share it."""
 
     id: str
     name: str
-    """Unique, and what a fence, the metrics and the operator call it by."""
+    """The unique name of the key in a fence, in the metrics and for the operator."""
     secret_hash: bytes
     created_at: float
     revision: int = 0
