@@ -1,33 +1,33 @@
 """Everything dutchdoor raises on purpose, drawn as a tree.
 
     DutchdoorError
-    ├── Refused                    the caller did not prove who it is, or may not do this
-    │   ├── NotAuthenticated       no proof, or none that holds: unknown, expired, ended                 401
-    │   │   ├── InvalidToken       a token that is malformed, forged, expired or meant for someone else  401
-    │   │   │   ├── UnknownKey     it names a key we do not have: there may be a new one                 401
-    │   │   │   ├── Misdirected    signed by the right key, for another issuer or audience than expected 401
-    │   │   │   └── StaleClaims    good, but what it says of its owner has changed: refresh it           401
-    │   │   ├── SignInUnfinished   the proof is right, and another one is needed: `methods` says which       401
-    │   │   └── WrongCredentials   unknown address or wrong password: deliberately one and the same      401
-    │   ├── StepUpRequired         proven, but too long ago or too weakly for this (RFC 9470)            401
-    │   ├── AnotherBrowser         a link that verifies needs a password where nobody registered         403
-    │   ├── LastAdministrator      it would leave no active administrator                                403
-    │   ├── RegistrationClosed     accounts are not made that way here                                   403
-    │   ├── Forbidden              proven, but lacking the right                                         403
+    ├── Refused                    the client did not prove who it is, or may not do this
+    │   ├── NotAuthenticated       no proof, or one that is unknown, expired or revoked                  401
+    │   │   ├── InvalidToken       malformed, forged, expired, revoked, or for another audience          401
+    │   │   │   ├── UnknownKey     its key is unknown: there may be a new one                            401
+    │   │   │   ├── Misdirected    correctly signed, but for another issuer or audience                  401
+    │   │   │   └── StaleClaims    valid, but the account has changed: refresh it                        401
+    │   │   ├── SignInUnfinished   the proof is right; one more of `methods` is needed                   401
+    │   │   └── WrongCredentials   unknown address or wrong password: deliberately one error             401
+    │   ├── StepUpRequired         the proof is too old or too weak for this (RFC 9470)                  401
+    │   ├── AnotherBrowser         a verification link in another browser needs a password               403
+    │   ├── LastAdministrator      no active administrator would be left                                 403
+    │   ├── RegistrationClosed     this server does not create accounts this way                         403
+    │   ├── Forbidden              authenticated, but not allowed to do this                             403
     │   └── RateLimited            too many attempts; `retry_after` seconds                              429
-    ├── InvalidInput               the input is wrong, and says where                                    422
-    │   └── WeakPassword           a new password we do not accept, with a reason for people             422
+    ├── InvalidInput               the input is wrong; `field` says where                                422
+    │   └── WeakPassword           a refused new password, with a reason for people                      422
     ├── Taken                      the e-mail address already has an account                             409
     ├── Superseded                 an older refresh token: read the cookie jar again (R5)                409
     ├── SessionLimitReached        the account has as many sessions as policy allows                     409
-    ├── NotFound                   no such thing, or not yours: deliberately one and the same            404
-    ├── Conflict                   a conditional write lost its race; nothing was written       tried again inside
+    ├── NotFound                   it does not exist or is not yours: deliberately one error             404
+    ├── Conflict                   a conditional write lost its race; dutchdoor retries it
     ├── InvalidKey                 a key or key set that must not be used
     ├── Misconfigured              a setting that is unsafe or contradicts another
     └── Unavailable                a dependency is out of reach; `retry_after` seconds                   503
 
-An exception carries two texts. `str(exc)` is one sentence that may be shown to the caller. `reason` is for the log:
-it says more, and never holds a secret. The mapping to HTTP is one table in `web/problems.py`.
+An exception carries two texts. `str(exc)` is one sentence that is safe to show to the client. `reason` is for the
+log: it says more, and never holds a secret. The mapping to HTTP is one table in `web/problems.py`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ __all__ = [
 
 
 class DutchdoorError(Exception):
-    """Root of the tree. `code` is stable and machine-readable; `message` is for the caller, `reason` for the log."""
+    """Root of the tree. `code` is stable and machine-readable; `message` is for the client, `reason` for the log."""
 
     code = "error"
     message = "The request could not be carried out."
@@ -90,26 +90,26 @@ class InvalidToken(NotAuthenticated):
 
 
 class UnknownKey(InvalidToken):
-    """A token that names a key its verifier does not have. Worth one look for a new key, at a bounded rate."""
+    """A token that names a key its verifier does not have. The verifier may fetch new keys, at a bounded rate."""
 
 
 class Misdirected(InvalidToken):
-    """A token with a good signature whose `iss` or `aud` is not what its verifier was given: often a wrong setting.
-    `claim` is which of them, `found` what the token says and `expected` what it should.
+    """A correctly signed token whose `iss` or `aud` is not the one its verifier expects: often a wrong setting. `claim`
+    names the claim, `found` is the token's value and `expected` the verifier's.
     """
 
     def __init__(self, claim: str, *, found: str, expected: str) -> None:
-        super().__init__(f"{claim} is another")
+        super().__init__(f"{claim} is not the expected one")
         self.claim, self.found, self.expected = claim, found, expected
 
 
 class StaleClaims(InvalidToken):
-    """A session's token that is good but for its claims: roles have changed since, or its owner signed out everywhere.
-    A refresh brings a token that is right, or none.
+    """A session's token whose claims are out of date: roles have changed, or its owner signed out everywhere. A refresh
+    brings a current token, or is refused.
     """
 
     code = "token_stale"
-    message = "What this token says is out of date. Refresh it, and try again."
+    message = "The token's claims are out of date. Refresh it and try again."
 
 
 class WrongCredentials(NotAuthenticated):
@@ -118,7 +118,7 @@ class WrongCredentials(NotAuthenticated):
 
 
 class SignInUnfinished(NotAuthenticated):
-    """What was proved is right, and not enough. `token` goes on with the sign-in, by one of `methods`; it is a secret
+    """The proof is right, but one more is needed. `token` goes on with the sign-in, by one of `methods`; it is a secret
     for the client that gave the first proof.
     """
 
@@ -131,7 +131,7 @@ class SignInUnfinished(NotAuthenticated):
 
 
 class StepUpRequired(Refused):
-    """Signed in, but the proof is too old for what was asked. `max_age` is in seconds."""
+    """The client is signed in, but the proof is too old for this request. `max_age` is in seconds."""
 
     code = "step_up_required"
     message = "Confirm who you are to continue."
@@ -147,7 +147,7 @@ class Forbidden(Refused):
 
 
 class AnotherBrowser(Refused):
-    """The mailbox is proved, and the password is not: a stranger may have registered the address."""
+    """The client has proved the mailbox, but not the password: an attacker may have registered the address."""
 
     code = "another_browser"
     message = "This link was opened in another browser than the one that registered. Choose a password."
@@ -160,14 +160,14 @@ class LastAdministrator(Refused):
 
 class RegistrationClosed(Refused):
     code = "registration_closed"
-    message = "People do not register here by themselves. Ask an administrator for an invitation."
+    message = "You cannot register here yourself. Ask an administrator for an invitation."
 
 
 class RateLimited(Refused):
     """Too many attempts. `retry_after` is in seconds and positive."""
 
     code = "rate_limited"
-    message = "Too many attempts. Wait a little and try again."
+    message = "Too many attempts. Wait and try again."
 
     def __init__(self, reason: str = "", *, retry_after: float) -> None:
         super().__init__(reason)
@@ -175,7 +175,7 @@ class RateLimited(Refused):
 
 
 class InvalidInput(DutchdoorError):
-    """The input is wrong. `field` names where (empty for the whole), `message` says what, in words for the caller."""
+    """The input is wrong. `field` names the field (empty for the whole), `message` tells the client what is wrong."""
 
     code = "invalid_input"
     message = "The input is not valid."
@@ -202,17 +202,17 @@ class Superseded(DutchdoorError):
 
 class SessionLimitReached(DutchdoorError):
     code = "session_limit_reached"
-    message = "This account is signed in on as many devices as it may be. Sign out on one of them first."
+    message = "This account is signed in on the maximum number of devices. Sign out on one of them first."
 
 
 class NotFound(DutchdoorError):
     code = "not_found"
-    message = "There is no such thing."
+    message = "This does not exist, or is not yours."
 
 
 class Conflict(DutchdoorError):
     code = "conflict"
-    message = "Something changed meanwhile. Try again."
+    message = "Another request changed this at the same time. Try again."
 
 
 class InvalidKey(DutchdoorError):
@@ -221,7 +221,9 @@ class InvalidKey(DutchdoorError):
 
 
 class Misconfigured(DutchdoorError):
-    """A setting is wrong. The message says which and what to write instead: an operator reads it, and no client."""
+    """A setting is wrong. The message names it and says what to write instead. It is for an operator, never for a
+    client.
+    """
 
     code = "misconfigured"
 

@@ -6,7 +6,7 @@ A key's state follows only from its times, so that all processes that read the s
     signing    signs; the newest one where two could
     verifying  signs no more; tokens it signed are still accepted
     retired    neither; its tokens have all expired
-    revoked    killed by hand: nothing it signed is accepted, whatever its `exp` says
+    revoked    by an administrator: no token it signed is accepted, whatever its `exp` says
 
 Kids are never reused. Private parts are sealed with a master key that lives outside the database.
 """
