@@ -30,9 +30,11 @@ from dutchdoor.model.master_key import MasterKey
 from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.server import cli as cli_module
 from dutchdoor.server.cli import cli, main
+from dutchdoor.server.commands import session as session_commands
 from dutchdoor.server.commands.audit import audit
 from dutchdoor.server.options import say_fence
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.services import endings
 from dutchdoor.stores.base import Swap
 from dutchdoor.web.schemas import Fence
 
@@ -333,6 +335,16 @@ def test_s29_everything_is_ended_after_a_yes(run: Run) -> None:
     fenced = "Fenced: no server and no verifier that follows the log accepts it any more.\n"
     assert run("session", "end", "--all", "--yes").out == "Ended 2 sessions.\n" + fenced
     assert not any(asynchronously(_is_live(token)) for token in tokens)
+
+
+def test_s29_ending_everything_says_how_far_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that ends everything of many accounts says on standard error how many are done, while it runs."""
+    for name in ("ada", "bob", "cleo"):
+        made(run, f"{name}@example.com")
+    monkeypatch.setattr(endings, "ENDED_AT_ONCE", 2)
+    assert "so far" not in run("session", "end", "--all", "--yes").err
+    monkeypatch.setattr(session_commands, "TELL_EVERY", 0.0)
+    assert run("session", "end", "--all", "--yes").err == "2 accounts so far\n3 accounts so far\n"
 
 
 def test_every_revoking_command_says_whether_it_is_fenced(run: Run) -> None:

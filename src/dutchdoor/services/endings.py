@@ -122,14 +122,25 @@ class Endings(Issuer):
 
         return await once()
 
-    async def end_everything(self, *, client: Client, actor: str, reason: str = "ended_by_admin") -> Revoked:
+    async def end_everything(
+        self,
+        *,
+        client: Client,
+        actor: str,
+        reason: str = "ended_by_admin",
+        progress: Callable[[int], None] = lambda _accounts: None,
+    ) -> Revoked:
         """End every session and every token of every account. The way back in is a new proof, for the caller too.
 
         It goes from account to account, by their epochs: what started before the call ends, and so does what starts
         while it runs, unless its account was done by then or was created meanwhile. A call that was cut off has ended
-        what it came to; called again, it ends the rest. The fence of the last covers all.
+        what it came to; called again, it ends the rest. The fence of the last covers all. `progress` is called with the
+        number of accounts after each transaction.
         """
-        done, after = await self.fencing.nothing_left(), ""
+        # One entry of the log for each account: an entry covers a token, a remembered session or a copy of one by what
+        # these name, and they name the epoch of one account. To kill the signing keys instead would end no session, and
+        # take the secret from every service that checks HS256.
+        done, after, accounts = await self.fencing.nothing_left(), "", 0
         while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
             now = self.clock()
             changes: list[Change] = []
@@ -147,7 +158,8 @@ class Endings(Issuer):
                     with suppress(NotFound):
                         found.append(await self.end_all(account.subject, client=client, actor=actor, reason=reason))
             done = as_one([done, *found])
-            after = page[-1].subject
+            after, accounts = page[-1].subject, accounts + len(page)
+            progress(accounts)
         return done
 
     async def _is_over(self, subject: str, epoch: int) -> bool:

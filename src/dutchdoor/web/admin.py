@@ -374,7 +374,8 @@ ROUTES = (
         demands="admin",
         gives=Fence,
         fences=True,
-        summary="End every session and token of every account, the caller's too.",
+        summary="End every session and token of every account, the caller's too. It takes a minute or two for 100,000 "
+        "accounts, and goes on when the client hangs up.",
     ),
     Route(
         method="DELETE",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -23,12 +25,14 @@ from dutchdoor.server.options import (
     with_auth,
     with_settings,
 )
-from dutchdoor.server.terminal import instant, print_json, print_table, write
+from dutchdoor.server.terminal import instant, print_json, print_table, say, write
 from dutchdoor.services.fencing import as_one
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web.schemas import Fence
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
+
+TELL_EVERY = 2.0
 
 session_columns = ("session", "mode", "last seen", "created", "expires", "device", "address", "country")
 
@@ -118,7 +122,7 @@ def end(
 
     async def ended(auth: Auth) -> Revoked:
         if everybody:
-            return await auth.authority.end_everything(client=NOBODY, actor=ACTOR)
+            return await auth.authority.end_everything(client=NOBODY, actor=ACTOR, progress=_telling())
         if who:
             account = await find_account(auth, who)
             reason = "ended_by_admin"
@@ -138,3 +142,16 @@ def end(
     else:
         write(f"Ended {count} session" + ("." if count == 1 else "s."))
         say_fence(fenced)
+
+
+def _telling() -> Callable[[int], None]:
+    """Say now and then how far it is: a database of 100,000 accounts takes a minute or two."""
+    told = time.monotonic()
+
+    def tell(accounts: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY:
+            told = time.monotonic()
+            say(f"{accounts:,} accounts so far")
+
+    return tell
