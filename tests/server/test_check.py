@@ -174,10 +174,10 @@ def test_j18_the_revocation_window_is_a_number(safe: dict[str, object]) -> None:
     """
     said = revocation_window(read(safe, access_for="5m", lease="20s"))
     lines = said.splitlines()
-    assert lines[1].endswith("every process of it             0 s")
-    assert "24.4 s at the latest (a lease of 20 s, guarded)" in said
-    assert "until its token expires: 5 minutes at the most" in said
-    assert lines[-1].endswith("go on for 8.6 to 13.9 s, and are stale then.")
+    assert lines[1].endswith("in each of its processes        0 s")
+    assert "24.4 s at most (a lease of 20 s plus the clock margin)" in said
+    assert "until the access token expires: 5 minutes at most" in said
+    assert lines[-1].endswith("accept tokens for 8.6 to 13.9 s, then refuse.")
 
 
 def test_exit_codes(

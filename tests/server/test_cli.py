@@ -297,9 +297,9 @@ def test_sessions_are_listed_and_ended(run: Run) -> None:
     assert asynchronously(_is_live(tokens[0]))
     assert run("session", "end", first, "--json").json == {"ended": 1, "fenced": True, "fenced_in_ms": 0}
     assert not asynchronously(_is_live(tokens[0]))
-    fenced = "Fenced: no server and no verifier that follows the log accepts it any more.\n"
-    assert run("session", "end", first).out == "Ended 0 sessions.\n" + fenced
-    assert run("session", "end", "--user", "ada@example.com").out == "Ended 2 sessions.\n" + fenced
+    fenced = "Fenced: every server, and every verifier that follows the revocation log, refuses it now.\n"
+    assert run("session", "end", first).out == "Revoked 0 sessions.\n" + fenced
+    assert run("session", "end", "--user", "ada@example.com").out == "Revoked 2 sessions.\n" + fenced
     assert not asynchronously(_is_live(tokens[2]))
     events = run("audit", "--user", "ada@example.com", "--name", "session_ended", "--json").json
     assert {event["actor"] for event in events} == {"cli"}
@@ -332,8 +332,8 @@ def test_s29_everything_is_ended_after_a_yes(run: Run) -> None:
     assert refused.code == 1
     assert "--yes" in refused.err
     assert asynchronously(_is_live(tokens[0]))
-    fenced = "Fenced: no server and no verifier that follows the log accepts it any more.\n"
-    assert run("session", "end", "--all", "--yes").out == "Ended 2 sessions.\n" + fenced
+    fenced = "Fenced: every server, and every verifier that follows the revocation log, refuses it now.\n"
+    assert run("session", "end", "--all", "--yes").out == "Revoked 2 sessions.\n" + fenced
     assert not any(asynchronously(_is_live(token)) for token in tokens)
 
 
@@ -370,9 +370,9 @@ def test_a_fence_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         say_fence(Fence(**fenced))
         return capsys.readouterr().out
 
-    assert said(fenced=True, fenced_in_ms=0).startswith("Fenced: no server and no verifier")
-    assert said(fenced=False, fenced_in_ms=9871) == "Not fenced yet: in 9.9 s at the latest.\n"
-    assert "Do it again" in said(fenced=False, fenced_in_ms=None)
+    assert said(fenced=True, fenced_in_ms=0).startswith("Fenced: every server, and every verifier")
+    assert said(fenced=False, fenced_in_ms=9871) == "Not fenced yet: it takes at most 9.9 s.\n"
+    assert "Run the command again" in said(fenced=False, fenced_in_ms=None)
 
 
 def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
@@ -380,11 +380,11 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
     and the log says so.
     """
     ran = run("verifier", "add", "orders", "--json")
-    assert "There was no database dutchdoor.db" in ran.err, "in a wrong directory that is worth knowing"
+    assert "Created the database dutchdoor.db" in ran.err, "in a wrong directory that is worth knowing"
     key = ran.json["key"]
     assert key.startswith("ddv1_")
     told = run("verifier", "add", "billing").err
-    assert "shown this once" in told
+    assert "shown only once" in told
     assert "no database" not in told
     for path in Path().iterdir():
         assert key.encode() not in path.read_bytes()
@@ -395,7 +395,7 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
     assert (listed["log"], listed["nodes"]) == ({"epoch": 1, "seq": 0}, [])
     table = run("verifier", "list").out
     assert table.split()[:3] == ["NAME", "CREATED", "ID"]
-    assert "No server process has a row" in table
+    assert "There are no server processes with rows" in table
     removed = run("verifier", "remove", "orders", "--json").json
     assert removed == {"name": "orders", "removed": True, "fenced": True, "fenced_in_ms": 0}
     assert [each["name"] for each in run("verifier", "list", "--json").json["verifiers"]] == ["billing"]
@@ -444,7 +444,7 @@ def test_after_a_restore_a_new_log_begins(run: Run) -> None:
     epoch = run("restored", "--yes", "--json").json["log_epoch"]
     assert epoch > 1_700_000_000_000
     assert run("verifier", "list", "--json").json["log"]["epoch"] == epoch
-    assert "End again whatever was ended" in run("restored", "--yes").out
+    assert "Revoke again everything that was revoked" in run("restored", "--yes").out
 
     async def epochs() -> list[int]:
         async with auth_here() as auth:
@@ -493,7 +493,7 @@ def test_disabling_ends_everything_and_enabling_brings_nothing_back(run: Run) ->
     """S07: a disabled account is out at once; enabled again, it has to sign in again."""
     made(run)
     token = asynchronously(_sign_in("ada@example.com"))
-    assert "1 session ended" in run("user", "disable", "ada@example.com").out
+    assert "1 session revoked" in run("user", "disable", "ada@example.com").out
     assert not asynchronously(_is_live(token))
     with pytest.raises(WrongCredentials):
         asynchronously(_sign_in("ada@example.com"))
@@ -586,7 +586,7 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
         asynchronously(refused())
     again = run("key", "export", environment=settings)
     assert again.code == 1
-    assert "handed out" in again.err
+    assert "was exported" in again.err
     assert run("audit", "--name", "key_exported", "--json", environment=settings).json[0]["actor"] == "cli"
 
 
@@ -674,7 +674,7 @@ def test_import_refuses_line_by_line_with_reasons(run: Run, tmp_path: Path) -> N
     (tmp_path / "users.jsonl").write_text(text)
     ran = run("import", "users.jsonl", "--refused", "refused.jsonl")
     assert ran.code == 1
-    assert ran.out.startswith("1 imported, 0 there already, 11 refused")
+    assert ran.out.startswith("1 imported, 0 already existed, 11 refused")
     refused = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
     assert sorted(each["line"] for each in refused) == list(range(2, 13))
     assert all(each["reason"] for each in refused)
@@ -761,7 +761,7 @@ def test_an_import_that_stops_says_how_far_it_came(run: Run, tmp_path: Path) -> 
     ran = run("import", "users.csv")
     assert ran.code == 1
     assert "Line 602 " in ran.err
-    assert "500 accounts were imported" in ran.err
+    assert "500 accounts before it were imported" in ran.err
     (tmp_path / "users.csv").write_text("\n".join(["email,password_hash", *lines]))
     ran = run("import", "users.csv", "--json").json
     assert (ran["imported"], ran["already_there"]) == (100, 500)

@@ -296,7 +296,7 @@ async def test_there_and_back(urls: tuple[str, str], tmp_path: Path) -> None:
         await fill(old, people=3)
         await move(old, new, tell=quiet)
         await new.commit(Add(an_account("late")))
-        with pytest.raises(Misconfigured, match="was moved elsewhere before"):
+        with pytest.raises(Misconfigured, match="was moved to another database before"):
             await move(old, third, tell=quiet)
         assert await third.unfinished() is None
         await third.commit(Add(an_account()))
@@ -347,9 +347,9 @@ async def test_a_target_of_its_own_is_left_alone(urls: tuple[str, str], tmp_path
         source, half, third = stores
         await third.begin_move(replace(await log_of(source), salt=b"another database"))
         await half.begin_move(await log_of(source))
-        with pytest.raises(Misconfigured, match="another database"):
+        with pytest.raises(Misconfigured, match="from another source"):
             await move(source, third, tell=quiet)
-        with pytest.raises(Misconfigured, match="itself the target"):
+        with pytest.raises(Misconfigured, match="the target of another move"):
             await move(half, third, tell=quiet)
 
 
@@ -361,7 +361,7 @@ async def log_of(store: Movable) -> Any:
 async def test_a_move_from_nothing_is_refused(urls: tuple[str, str]) -> None:
     """A wrong name leads to an empty database: "everything was moved" would be true of it, and nobody could sign in."""
     async with opened(*urls) as (source, target):
-        with pytest.raises(Misconfigured, match="nothing in the database to move from"):
+        with pytest.raises(Misconfigured, match="source database is empty"):
             await move(source, target, tell=quiet)
         assert await target.unfinished() is None
 
@@ -371,7 +371,7 @@ async def test_a_move_onto_itself_is_refused() -> None:
     with new_database() as url:
         async with opened(url) as (source,), opened_beside(url) as target:
             await fill(source, people=2)
-            with pytest.raises(Misconfigured, match="one database"):
+            with pytest.raises(Misconfigured, match="the same database"):
                 await move(source, target, tell=quiet)
             assert (await source.counts())["accounts"] == 1
 
@@ -431,7 +431,7 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
             ("limits", numbered),
         ):  # fmt: skip
             spoilt: Any = Written(source, at, write)
-            with pytest.raises(Conflict, match="has changed"):
+            with pytest.raises(Conflict, match="changed during the move"):
                 await move(spoilt, target, tell=quiet)
             assert await target.unfinished() == {}, "it begins anew"
             assert set((await target.counts()).values()) == {0}
@@ -483,7 +483,7 @@ def test_the_command_moves_and_says_so(tmp_path: Path) -> None:
     assert '"keys": 1' in ran.stdout
     again = migrate("--from", old, "--to", new)
     assert again.returncode == 0
-    assert "Nothing was done." in again.stderr
+    assert "Nothing was changed." in again.stderr
     for refused in (("serve",), ("user", "list")):
         ran = on_the_old(tmp_path, *refused)
         assert ran.returncode == 2, refused

@@ -1,4 +1,4 @@
-"""The standalone server and its command line, made of nothing but what an embedding application would use."""
+"""The standalone server and its command line, built only from what an embedding application can use too."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line, or say what has to be installed for it."""
+    """Run the command line, or say which package is missing."""
     try:
         cli = import_module("dutchdoor.server.cli")
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith("dutchdoor"):
             raise
-        sys.exit(f"dutchdoor: {exc.name} is not installed, which commands need: pip install 'dutchdoor[server]'")
+        sys.exit(f"dutchdoor: the commands need {exc.name}, which is not installed: pip install 'dutchdoor[server]'")
     cli.main()

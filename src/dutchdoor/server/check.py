@@ -1,4 +1,4 @@
-"""What is unsafe in a configuration, each with its setting and its reason. Nothing is opened, made or changed."""
+"""Find unsafe settings, each with its reason. Nothing is opened, created or changed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ACCESS_AT_MOST = 15 * MINUTE
 LEASE_AT_MOST = 60.0
 PASSWORD_ALONE = 15
 FILES = "", "-wal", "-shm", "-head"
-"""What the names of a SQLite database's files end with."""
+"""Suffixes of the files of a SQLite database."""
 RENEW_BEFORE = 14 * DAY
 WIDE = {4: 16, 6: 48}
-"""Prefix lengths below which a network is too many machines to be one's own proxies."""
+"""A network with a shorter prefix than this, by IP version, holds more machines than an operator has proxies."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """`matters`: it should not be served so. Otherwise it is a choice to know about."""
+    """`matters`: do not serve with this setting. Otherwise it is a choice to be aware of."""
 
     setting: str
     what: str
@@ -47,7 +47,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def findings(settings: Settings) -> list[Finding]:
-    """List what is unsafe, the worst first. Raises `Misconfigured` for what `serve` would refuse to read."""
+    """List the unsafe settings, the worst first. Raises `Misconfigured` for settings that `serve` refuses to read."""
     Edge(public_url=settings.public_url, hosts=settings.other_host, proxies=settings.proxy)
     Cors(settings.origin, headers=settings.origin_header)
     make_store(settings.database.reveal(), "" if settings.redis is None else settings.redis.reveal())
@@ -65,18 +65,19 @@ def findings(settings: Settings) -> list[Finding]:
 
 
 def revocation_window(settings: Settings) -> str:
-    """How long something that was ended may still be accepted, as numbers people see."""
+    """Say how long a revoked session or token may still be accepted, as text with numbers."""
     lives = settings.policy.access_for
     minutes = f"{lives / MINUTE:g} minute" + ("" if lives == MINUTE else "s")
     shortest, longest = Terms(lease_for=settings.lease).survives
     return f"""\
-How long what was ended may still be accepted, after the call that ended it:
-  by this server, every process of it             0 s
-  by a verifier that follows the revocation log   0 s once the answer says `fenced`: one exchange when all answer,
-                                                  {settings.lease * GUARD:.1f} s at the latest (a lease of \
-{settings.lease:g} s, guarded)
-  by a verifier that follows no log               until its token expires: {minutes} at the most
-While this server is down, verifiers that follow go on for {shortest:.1f} to {longest:.1f} s, and are stale then."""
+How long a revoked session or token may still be accepted after the call that revoked it:
+  by this server, in each of its processes        0 s
+  by a verifier that follows the revocation log   0 s once the answer says `fenced`: one round trip if all answer,
+                                                  {settings.lease * GUARD:.1f} s at most (a lease of \
+{settings.lease:g} s plus the clock margin)
+  by a verifier that does not follow the log      until the access token expires: {minutes} at most
+While this server is down, verifiers that follow the log accept tokens for {shortest:.1f} to {longest:.1f} s, then \
+refuse."""
 
 
 def _production(settings: Settings) -> bool:
@@ -87,21 +88,20 @@ def _reach(settings: Settings) -> Iterator[Finding]:
     try:
         refuse_unsafe(settings)
     except Misconfigured as exc:
-        yield Finding(setting="host", what=str(exc), why="`serve` refuses to start so.", matters=True)
+        yield Finding(setting="host", what=str(exc), why="`serve` refuses to start with this.", matters=True)
     if not _production(settings):
         yield Finding(
             setting="public_url",
             what="There is no https public URL.",
-            why="The server is for this machine alone then: no Secure cookies, no HSTS, no links that work in mail.",
+            why="Without it the server is for this machine only: no Secure cookies, no HSTS, no working links in mail.",
             matters=True,
         )
     elif not settings.proxy and settings.tls_cert is None:
         yield Finding(
             setting="proxy",
-            what="Something in front speaks TLS, and it is not named.",
-            why="Every request seems to come from it, so one attacker uses up the limits of everybody, and the "
-            "audit log "
-            "knows no addresses.",
+            what="A proxy in front terminates TLS, and its address is not set.",
+            why="Every request seems to come from the proxy: one attacker uses up the rate limits of all clients, "
+            "and the audit log records no client addresses.",
             matters=True,
         )
     for proxy in settings.proxy:
@@ -110,7 +110,7 @@ def _reach(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 setting="proxy",
                 what=f"{proxy} is {network.num_addresses:,} addresses.",
-                why="Each of them may say who its client is. Name the proxies' own.",
+                why="Each of these addresses can claim any client address. List only the addresses of your proxies.",
                 matters=False,
             )
     for origin in settings.origin:
@@ -118,7 +118,7 @@ def _reach(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 setting="origin",
                 what=f"{origin} is plain HTTP.",
-                why="Whoever is on the way to it, or runs a program on the same machine, has its rights.",
+                why="An attacker on the network path, or a program on the same machine, can act as this origin.",
                 matters=_production(settings),
             )
 
@@ -130,14 +130,14 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         tls_context(settings)
         certificate = x509.load_pem_x509_certificate(Path(settings.tls_cert).read_bytes())
     except Misconfigured as exc:
-        yield Finding(setting="tls_cert", what=str(exc), why="`serve` refuses to start so.", matters=True)
+        yield Finding(setting="tls_cert", what=str(exc), why="`serve` refuses to start with this.", matters=True)
         return
     left = certificate.not_valid_after_utc.timestamp() - time.time()
     if left < RENEW_BEFORE:
         yield Finding(
             setting="tls_cert",
             what="The certificate has expired." if left < 0 else f"The certificate expires in {left / DAY:.0f} days.",
-            why="Browsers refuse it then, and with HSTS nobody can click past that.",
+            why="Browsers refuse an expired certificate, and with HSTS the user cannot skip the warning.",
             matters=left < 0,
         )
     host = urlsplit(settings.public_url or "").hostname or ""
@@ -151,14 +151,14 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             setting="tls_cert",
             what=f"The certificate is not for {host}.",
-            why="Browsers refuse it.",
+            why="Browsers refuse this certificate.",
             matters=True,
         )
 
 
 def _durations(settings: Settings) -> Iterator[Finding]:
     for name, doubt in settings.doubts.items():
-        yield Finding(setting=name, what=doubt, why="Most likely another length was intended.", matters=False)
+        yield Finding(setting=name, what=doubt, why="Another duration was probably intended.", matters=False)
 
 
 def _tokens(settings: Settings) -> Iterator[Finding]:
@@ -166,36 +166,36 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             setting="access_for",
             what=f"Access tokens live {settings.policy.access_for / MINUTE:g} minutes.",
-            why="That is how long a verifier that follows no log accepts what was ended. 5 to 15 minutes is right for "
-            "nearly everyone.",
+            why="A verifier that does not follow the revocation log accepts a revoked token for this long. 5 to 15 "
+            "minutes suits almost every application.",
             matters=False,
         )
     if settings.lease > LEASE_AT_MOST:
         yield Finding(
             setting="lease",
-            what=f"A lease is {settings.lease:g} seconds.",
-            why=f"A log-out waits up to {settings.lease * GUARD:.0f} seconds for one verifier that does not answer.",
+            what=f"A lease lasts {settings.lease:g} seconds.",
+            why=f"A log-out waits up to {settings.lease * GUARD:.0f} seconds if one verifier does not answer.",
             matters=False,
         )
     if settings.alg.startswith("HS"):
         yield Finding(
             setting="alg",
-            what=f"{settings.alg} signs and verifies with one secret.",
-            why="Whoever can check a token with it can make one for an administrator. ES256 has no such secret.",
+            what=f"{settings.alg} signs and verifies with the same secret.",
+            why="A service that can verify a token can also forge one of an administrator. ES256 shares no secret.",
             matters=False,
         )
     if settings.policy.rotation == "strict":
         yield Finding(
             setting="rotation",
-            what="Every second use of a refresh token is taken for theft.",
-            why="An answer that is lost on the way, which happens every day, logs its owner out.",
+            what="A second use of a refresh token always counts as theft.",
+            why="A response that is lost on the network, which happens every day, signs the user out.",
             matters=False,
         )
     elif settings.policy.fingerprint == "off":
         yield Finding(
             setting="fingerprint",
-            what="A refresh token that comes back late from another browser is not looked at.",
-            why="It is the one sign of a copied token that is visible at that moment.",
+            what="A refresh token that is reused late from another browser raises no alarm.",
+            why="Another browser is the only visible sign of a copied token at that moment.",
             matters=False,
         )
 
@@ -205,34 +205,34 @@ def _people(settings: Settings) -> Iterator[Finding]:
     if not settings.policy.require_verified_email:
         yield Finding(
             setting="require_verified_email",
-            what="Signing in needs no verified address.",
-            why="Registering tells anybody which addresses have accounts, and people register other people's.",
+            what="Users can sign in without a verified address.",
+            why="Registration reveals which addresses have accounts, and people can register addresses of others.",
             matters=production,
         )
     if settings.mail.reveal().partition(":")[0] in {"console", "file"}:
         yield Finding(
             setting="mail",
-            what="Mail is printed or put into files, and sent to nobody.",
-            why="Nobody can verify an address or reset a password, and whoever reads the output can do it for them.",
+            what="Mail is printed or written to files, and not sent.",
+            why="Users cannot verify an address or reset a password, and a reader of the output can do it for them.",
             matters=production,
         )
     if settings.breached is not None:
         try:
             BreachedList(Path(settings.breached))
         except Misconfigured as exc:
-            yield Finding(setting="breached", what=f"{exc}.", why="`serve` refuses to start so.", matters=True)
+            yield Finding(setting="breached", what=f"{exc}.", why="`serve` refuses to start with this.", matters=True)
     if not settings.security_contact:
         yield Finding(
             setting="security_contact",
             what="There is no security contact.",
-            why="Who finds a weakness has nobody to tell (RFC 9116).",
+            why="A researcher who finds a vulnerability cannot report it (RFC 9116).",
             matters=False,
         )
     if settings.policy.password_minimum < PASSWORD_ALONE:
         yield Finding(
             setting="password_minimum",
-            what=f"Passwords have {settings.policy.password_minimum} characters at least.",
-            why="NIST SP 800-63B-4 asks for 15 where the password is the only proof.",
+            what=f"Passwords may be as short as {settings.policy.password_minimum} characters.",
+            why="NIST SP 800-63B-4 requires 15 where the password is the only factor.",
             matters=False,
         )
 
@@ -241,8 +241,8 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
     if settings.database.reveal().startswith("memory:"):
         yield Finding(
             setting="database",
-            what="Everything is kept in memory.",
-            why="It is gone when the process ends: accounts, and the record of what was revoked.",
+            what="All data is kept in memory.",
+            why="Accounts and revocations are lost when the process exits.",
             matters=True,
         )
     file = sqlite_file(settings)
@@ -252,7 +252,7 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 setting="master_key_file",
                 what=f"The master key is in the directory of the database ({Path(settings.master_key_file).name}).",
-                why="One copy of that directory, a backup for example, holds both halves of what signs anybody in.",
+                why="A copy of that directory, such as a backup, contains the signing keys and the key to open them.",
                 matters=False,
             )
 
@@ -265,8 +265,8 @@ def _ways(settings: Settings) -> Iterator[Finding]:
         if not checked and _leaves_the_machine(url, options.get("host", "")):
             yield Finding(
                 setting="database",
-                what="Whose certificate the database shows is not looked at, if there is TLS at all.",
-                why="Who is in between reads and changes everything. On a network that is not yours alone add "
+                what="The certificate of the database is not verified, and the connection may not use TLS.",
+                why="An attacker on the network path can read and change all data. On a shared network, add "
                 "?sslmode=verify-full&sslrootcert=FILE to the URL.",
                 matters=False,
             )
@@ -275,8 +275,8 @@ def _ways(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             setting="redis",
             what="The connection to Redis is not encrypted.",
-            why="Who is in between learns its password and lifts limits, though not those in the database. On a "
-            "network that is not yours alone write rediss://.",
+            why="An attacker on the network path learns the password and can reset rate limits, except those in the "
+            "database. On a shared network, use rediss://.",
             matters=False,
         )
 
@@ -305,15 +305,15 @@ def _files(settings: Settings) -> Iterator[Finding]:
         try:
             found = path.stat()
         except OSError:
-            continue  # not made yet, or said elsewhere
-        # A configuration file is no secret unless one stands in it; but one that others may change decides for us.
+            continue  # not created yet, or reported elsewhere
+        # A configuration file without secrets may be readable. If others can change it, they choose the settings.
         public = setting == "config" and not _holds_a_secret(settings, path)
         closed = is_closed_to_others(found.st_mode, found.st_uid, os.geteuid())
         if found.st_mode & 0o022 if public else not closed:
             yield Finding(
                 setting=setting,
                 what=f"{path.name} can be {'changed' if public else 'read'} by other users of this machine.",
-                why=f"Close it: chmod {'go-w' if public else '600'} {path.name}",
+                why=f"Restrict it: chmod {'go-w' if public else '600'} {path.name}",
                 matters=True,
             )
     if database is not None and database.parent.is_dir():
@@ -321,14 +321,14 @@ def _files(settings: Settings) -> Iterator[Finding]:
         if mode & 0o002 and not mode & 0o1000:
             yield Finding(
                 setting="database",
-                what="Everybody on this machine may replace files in the directory of the database.",
-                why=f"Close it: chmod o-w {database.resolve().parent.name}",
+                what="Every user of this machine can replace files in the directory of the database.",
+                why=f"Restrict it: chmod o-w {database.resolve().parent.name}",
                 matters=True,
             )
 
 
 def _holds_a_secret(settings: Settings, file: Path) -> bool:
-    """Whether the configuration file itself, and not a file it names, holds a secret."""
+    """Whether the configuration file itself contains a secret, rather than the name of a file with one."""
     secrets = {setting.name for setting in SETTINGS if setting.kind == "secret"}
     urls = (("mail", settings.mail), ("database", settings.database), ("redis", settings.redis))
     secrets |= {name for name, url in urls if holds_password(url)}

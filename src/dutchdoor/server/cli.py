@@ -1,7 +1,7 @@
 """The command line.
 
-Exit codes: 0, it was done and nothing is wrong; 1, it failed, or a check found something that matters; 2, it was asked
-wrongly, or the configuration is refused.
+Exit codes: 0, success; 1, the command failed or a check found a problem; 2, the arguments or the configuration are
+invalid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DONE, FAILED, REFUSED = 0, 1, 2
 EVERY = tuple(setting.name for setting in SETTINGS)
 
 
-# By name and not by import: `serve` keeps in memory what it imports, in each of its processes.
+# By name and not by import: an import would cost memory in every process of `serve`.
 _COMMANDS = {
     "audit": "audit",
     "check": "check",
@@ -42,7 +42,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """A group whose members' files are loaded when they are called or listed."""
+    """A group that imports the module of a command when the command is called or listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *_COMMANDS])
@@ -58,14 +58,14 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done; 1 failed, or something was found; 2 asked wrongly, or the configuration is refused.",
+    epilog="Exit codes: 0 success; 1 failure, or a check found a problem; 2 invalid arguments or configuration.",
 )
 @click.version_option(package_name="dutchdoor", prog_name="dutchdoor")
 def cli() -> None:
-    """Sessions, JWTs, or the hybrid of both, over one model.
+    """Authentication with sessions, JWTs, or a hybrid of both.
 
-    Every setting is an option of `serve` (--access-for 5m), a variable (DUTCHDOOR_ACCESS_FOR=5m) and a key of the file
-    that --config names (access_for = "5m"), and counts in this order.
+    Set every setting as an option of `serve` (--access-for 5m), as an environment variable (DUTCHDOOR_ACCESS_FOR=5m)
+    or in the file that --config names (access_for = "5m"). The first of these three that is set takes effect.
     """
 
 
@@ -75,12 +75,12 @@ def cli() -> None:
 )
 @with_settings(*EVERY)
 def serve(**options: Any) -> None:
-    """Serve until stopped. With no setting at all: this machine alone, on a SQLite file in this directory."""
+    """Run the server. Without any settings, it serves this machine only, with a SQLite file in this directory."""
     sys.exit(run_server(settings_from(options)))
 
 
 def main() -> None:
-    """Run the command line. What goes wrong on purpose ends in one sentence, never in a traceback."""
+    """Run the command line. An expected error prints one sentence, never a traceback."""
     try:
         cli(prog_name="dutchdoor")
     except Misconfigured as exc:
@@ -88,7 +88,7 @@ def main() -> None:
     except DutchdoorError as exc:
         _end(exc, FAILED)
     except BrokenPipeError:
-        # `dutchdoor audit | head`: the reader has what it wanted. Python would complain about it once more at its end.
+        # `dutchdoor audit | head`: the reader closed the pipe. Without /dev/null, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)
     except OSError as exc:
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def _end(error: DutchdoorError, code: int) -> None:
-    # These say to a stranger over HTTP less than the person at the terminal needs.
+    # The messages of these errors are terse for HTTP clients. The administrator at the terminal needs the reason.
     terse = isinstance(error, Conflict | InvalidKey | NotFound | Unavailable)
     text = error.reason if terse and error.reason and str(error) == type(error).message else str(error)
     say(f"dutchdoor: {text}")

@@ -1,6 +1,4 @@
-"""What commands share: settings as options, the store opened and closed around them, accounts found by what "
-"people type.
-"""
+"""Code that the commands share: settings as options, opening and closing the store, and finding accounts."""
 
 from __future__ import annotations
 
@@ -37,20 +35,18 @@ __all__ = [
 ]
 
 ACTOR = "cli"
-"""Who did it, in the audit log: somebody with a shell on the server's machine."""
+"""The actor in the audit log: a person with a shell on the server's machine."""
 NOBODY = Client()
 
 T = TypeVar("T")
 Command = Callable[..., Any]
 
-no_wait = click.option("--no-wait", is_flag=True, help="Do not wait until no verifier accepts it any more.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
+no_wait = click.option("--no-wait", is_flag=True, help="Do not wait until every verifier refuses what was revoked.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def with_settings(*shown: str) -> Callable[[Command], Command]:
-    """Give a command every setting as an option. Only those named are in its help; the others are `serve`'s to "
-    "explain.
-    """
+    """Give a command every setting as an option. Its help shows only `shown`; the help of `serve` shows all."""
 
     def decorate(command: Command) -> Command:
         for setting in reversed(SETTINGS):
@@ -65,9 +61,9 @@ def _option(setting: Setting, *, shown: bool) -> Callable[[Command], Command]:
     if setting.default not in {None, (), ""} and setting.kind != "switch":
         text += f"  [default: {_default_of(setting)}]"
     if setting.kind == "secret":
-        # Not by value: arguments are seen by every user of the machine.
+        # Not by value: every user of the machine can see the arguments of a process.
         return click.option(
-            f"{setting.option}-file", f"{name}_file", metavar="FILE", hidden=not shown, help=f"File with this: {text}"
+            f"{setting.option}-file", f"{name}_file", metavar="FILE", hidden=not shown, help=f"File with: {text}"
         )
     if setting.kind == "switch":
         return click.option(
@@ -90,7 +86,7 @@ def _default_of(setting: Setting) -> str:
 
 
 def short_duration(seconds: Any) -> str:
-    """Write seconds the way a setting is written: 10m, 30d."""
+    """Format seconds in the notation of settings: 10m, 30d."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds and seconds % length == 0:
             return f"{seconds / length:g}{unit}"
@@ -98,7 +94,7 @@ def short_duration(seconds: Any) -> str:
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
-    """Take the settings out of a command's options, and read the rest of the configuration. Raises `Misconfigured`."""
+    """Remove the settings from a command's options, and read the whole configuration. Raises `Misconfigured`."""
     names = {"config", *BY_NAME, *(f"{name}_file" for name in BY_NAME)}
     return read_settings({name: options.pop(name) for name in list(options) if name in names}, os.environ)
 
@@ -108,22 +104,22 @@ def must_be_there(settings: Settings) -> None:
     file = sqlite_file(settings)
     if settings.database.reveal().startswith("memory:"):
         raise Misconfigured(
-            "memory: is inside the server's process, where no command can reach it. Use a database file."
+            "A command cannot reach a memory: database, which is inside the server process. Use a database file."
         )
     if file is not None and not file.exists():
-        # An empty database in the wrong directory would answer every question with "none".
+        # A new, empty database in the wrong directory would answer every question with "none".
         raise Misconfigured(
-            f"There is no database {file} ({settings.source('database')}). Name it with --database or "
+            f"There is no database {file} ({settings.source('database')}). Set it with --database or "
             f"DUTCHDOOR_DATABASE."
         )
 
 
 def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make: bool = False) -> T:
-    """Open what the settings name, do the work, close it. Without `make` the database has to be there.
+    """Open the database of the settings, do the work, and close it. Without `make`, the database must exist.
 
     Raises:
-        Misconfigured: there is no such database, or its master key is another.
-        DutchdoorError: whatever the work raises.
+        Misconfigured: the database does not exist, or belongs to another master key.
+        DutchdoorError: any error that the work raises.
     """
     file = sqlite_file(settings)
     is_new = file is not None and not file.exists()
@@ -140,18 +136,16 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     except InvalidKey as exc:
         raise another_master_key(exc) from None
     if is_new:
-        say(f"There was no database {file} ({settings.source('database')}): it was made.")
+        say(f"Created the database {file} ({settings.source('database')}).")
     return done
 
 
 async def _look(_auth: Auth) -> None:
-    """Open what the settings name, and no more."""
+    """Do nothing: opening the database is the check."""
 
 
 def ask_first(settings: Settings, question: str, look: Callable[[Auth], Awaitable[None]] = _look) -> None:
-    """Ask whether to do what cannot be undone. Before that look whether there is what it would be done to: nobody
-    ponders a question about a key or a database that is not there.
-    """
+    """Ask before an action that cannot be undone. Before the question, check that the database and the key exist."""
     with_auth(settings, look)
     agree(question)
 
@@ -166,17 +160,17 @@ async def find_account(auth: Auth, who: str) -> Account:
 
 
 async def wait_for(auth: Auth, done: Revoked, *, no_wait: bool) -> Fence:
-    """Wait for the fence of what a command revoked, and say how it stands."""
+    """Wait for the fence of a command's revocations, and return its state."""
     fencing = auth.authority.fencing
     found = await fencing.fence(done, wait=0.0 if no_wait else None)
     return Fence(found.fenced, found.due_in_ms(fencing.now()))
 
 
 def say_fence(shown: Fence) -> None:
-    """Print the state of a fence, for a person."""
+    """Print the state of a fence as a sentence."""
     if shown.fenced:
-        write("Fenced: no server and no verifier that follows the log accepts it any more.")
+        write("Fenced: every server, and every verifier that follows the revocation log, refuses it now.")
     elif shown.fenced_in_ms is None:
-        write("Not fenced: another log began meanwhile (a restore). Do it again.")
+        write("Not fenced: a new revocation log began in the meantime (after a restore). Run the command again.")
     else:
-        write(f"Not fenced yet: in {shown.fenced_in_ms / 1000:.1f} s at the latest.")
+        write(f"Not fenced yet: it takes at most {shown.fenced_in_ms / 1000:.1f} s.")

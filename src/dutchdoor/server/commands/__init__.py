@@ -1,1 +1,1 @@
-"""One file a group of commands."""
+"""The commands, one file for each group."""

@@ -1,4 +1,4 @@
-"""`dutchdoor audit`: what happened."""
+"""`dutchdoor audit`: list audit events."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["audit"]
 @click.command(
     epilog="Examples: dutchdoor audit --user ada@example.com; dutchdoor audit --name session_started --since 1d --json"
 )
-@click.option("--user", "who", help="Only what concerns this account.")
+@click.option("--user", "who", help="Only events of this account.")
 @click.option(
     "--name",
     default="",
     metavar="EVENT",
-    help="Only events of this name, such as session_started or session_ended. A refused sign-in is login.",
+    help="Only events with this name, such as session_started or session_ended. A refused sign-in is named login.",
 )
-@click.option("--since", default="", metavar="DURATION", help="Only what is not older than this, such as 1d.")
-@click.option("--before", default="", metavar="ID", help="Go on before this event.")
-@click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True)
+@click.option("--since", default="", metavar="DURATION", help="Only events of the last DURATION, such as 1d.")
+@click.option("--before", default="", metavar="ID", help="Only events older than this one, for the next page.")
+@click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True, help="Events to list.")
 @as_json
 @with_settings("database", "master_key")
 def audit(who: str | None, name: str, since: str, before: str, limit: int, *, as_json: bool, **options: Any) -> None:
     """List audit events, newest first."""
     if name and name not in get_args(EventName):
-        raise click.UsageError(f"There is no event {name[:40]!a}. There are: {', '.join(sorted(get_args(EventName)))}.")
+        raise click.UsageError(f"There is no event {name[:40]!a}. Events: {', '.join(sorted(get_args(EventName)))}.")
     after = time.time() - duration(since, "--since") if since else 0.0
     if since and has_no_unit(since):
-        say("--since has no unit and is taken for seconds. Write a unit: s, m, h, d or w.")
+        say("--since has no unit, so it counts seconds. Add a unit: s, m, h, d or w.")
 
     async def work(auth: Auth) -> list[AuditEvent]:
         subject = (await find_account(auth, who)).subject if who else ""
@@ -63,7 +63,7 @@ def audit(who: str | None, name: str, since: str, before: str, limit: int, *, as
             )
             for each in found
         ),
-        empty="Nothing happened.",
+        empty="There are no events.",
     )
     if len(found) == limit:
-        say(f"There may be more: --before {found[-1].id}")
+        say(f"There may be more events: add --before {found[-1].id}")

@@ -1,4 +1,4 @@
-"""`dutchdoor check`: unsafe settings, each with its reason."""
+"""`dutchdoor check`: list unsafe settings, each with its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["check"]
 @as_json
 @with_settings(*(setting.name for setting in SETTINGS))
 def check(*, as_json: bool, **options: Any) -> None:
-    """List unsafe settings, each with its reason. Exit code 1 if one of them matters."""
+    """List unsafe settings, each with its reason. Exits with 1 if one of them is marked UNSAFE."""
     settings = settings_from(options)
     found = findings(settings)
     if as_json:

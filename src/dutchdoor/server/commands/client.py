@@ -1,4 +1,4 @@
-"""`dutchdoor client`: the services that may ask about tokens, and the applications that sign people in under a name."""
+"""`dutchdoor client`: services that may introspect tokens, and applications that sign users in under a client id."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def client() -> None:
 
 @client.command(epilog="Example: dutchdoor client add 'orders service'")
 @click.argument("name")
-@click.option("--public", is_flag=True, help="Without a secret: for applications on other people's machines.")
+@click.option("--public", is_flag=True, help="No secret: for applications that run on users' machines.")
 @as_json
 @with_settings("database", "master_key")
 def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
-    """Register a client. Its secret is printed once and kept nowhere."""
+    """Register a client. The secret is printed once and not stored."""
     name = check_name(name, at_most=NAME_AT_MOST)
     if not name:
-        raise click.UsageError("A client has a name.")
+        raise click.UsageError("The name of the client is empty.")
     secret = ClientSecret.mint(new_id())
     hashed = b"" if public else secret.hash()
     row = RegisteredClient(id=secret.id, name=name, secret_hash=hashed, created_at=time.time())
@@ -53,7 +53,7 @@ def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
         return
     print_pairs([("client_id", row.id), *([("client_secret", shown)] if shown else [])])
     if shown:
-        say("The secret is shown this once.")
+        say("The secret is shown only once.")
 
 
 @client.command("list")
@@ -94,7 +94,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
 @as_json
 @with_settings("database", "master_key")
 def remove(client_id: str, *, as_json: bool, **options: Any) -> None:
-    """Remove a client: its secret is refused from now on."""
+    """Remove a client. The server refuses its secret from then on."""
 
     async def work(auth: Auth) -> None:
         row = await auth.store.get(RegisteredClient, client_id)

@@ -1,4 +1,4 @@
-"""`dutchdoor import`: accounts from elsewhere, with the password hashes they had there."""
+"""`dutchdoor import`: accounts from another system, with their password hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dutchdoor.services.administration import check_roles
 __all__ = ["import_users"]
 
 AT_ONCE = 500
-"""Accounts written together: the store commits what waits as one transaction."""
+"""Accounts written together: the store commits all waiting writes as one transaction."""
 TELL_EVERY = 2.0
 SHOWN_AT_MOST = 20
 
@@ -51,10 +51,10 @@ class Tally(Struct, kw_only=True):
     "dutchdoor import users.jsonl --refused refused.jsonl",
 )
 @click.argument("file")
-@click.option("--dry-run", is_flag=True, help="Read and judge everything, write nothing.")
-@click.option("--verified", is_flag=True, help="Take every address as verified: the other system verified them.")
+@click.option("--dry-run", is_flag=True, help="Check every line, and write nothing.")
+@click.option("--verified", is_flag=True, help="Mark every address as verified: the other system verified them.")
 @click.option(
-    "--refused", "refused_to", metavar="FILE", help="Write refused lines with their reasons there, as JSON lines."
+    "--refused", "refused_to", metavar="FILE", help="Write the refused lines and the reasons to FILE, as JSON lines."
 )
 @as_json
 @with_settings("database", "master_key")
@@ -63,13 +63,12 @@ def import_users(
 ) -> None:
     """Import accounts with their password hashes, from FILE or from - (standard input).
 
-    CSV with a header or JSON lines, with the columns email, password_hash, name, roles (words with spaces between
-    them), verified, disabled; only email is needed. Django's dumpdata, the user table of fastapi-users and the export
-    of a Keycloak realm are read as they are. A hash is replaced by ours at the first log-in; plain MD5, SHA-1 and SHA-2
-    are refused.
+    FILE is CSV with a header, or JSON lines. The columns are email, password_hash, name, roles (separated by spaces),
+    verified and disabled; only email is required. Django's dumpdata, the user table of fastapi-users and the export of
+    a Keycloak realm are read unchanged. The first log-in replaces an imported hash by Argon2id. Plain MD5, SHA-1 and
+    SHA-2 hashes are refused.
 
-    Accounts that exist are left as they are, so an import that was interrupted is simply run again. Exit code 1 if any
-    line was refused.
+    Existing accounts are not changed, so an interrupted import can be run again. Exits with 1 if a line was refused.
     """
     settings = settings_from(options)
 
@@ -92,7 +91,7 @@ def import_users(
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     try:
-        # What is not UTF-8 is kept as it is and refused line by line, with its number.
+        # Invalid UTF-8 is passed on, so that each faulty line is refused with its number.
         with open(
             sys.stdin.fileno() if file == "-" else file,
             encoding="utf-8-sig",
@@ -138,7 +137,7 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
         if time.monotonic() - told >= TELL_EVERY:
             told = time.monotonic()
             say(
-                f"{tally.seen} lines: {tally.imported} imported, {tally.already_there} there already, "
+                f"{tally.seen} lines: {tally.imported} imported, {tally.already_there} already existed, "
                 f"{len(tally.refused)} refused"
             )
     return tally
@@ -151,12 +150,12 @@ def _next(lines: Iterator[Incoming | Refused], tally: Tally, *, dry_run: bool) -
         if dry_run or not tally.imported:
             raise
         raise InvalidInput(
-            f"{exc} Before it, {tally.imported} accounts were imported. Put it right, and run the import again."
+            f"{exc} {tally.imported} accounts before it were imported. Correct the file and run the import again."
         ) from None
 
 
 async def _judge(auth: Auth, each: Incoming, seen: set[str], *, verified: bool) -> str | None:
-    """Say why a line is not imported; "" if its account is there already, None if it can be."""
+    """Return why a line is not imported: "" if the account exists already, None if the line can be imported."""
     try:
         key = canonical(each.email)
         if each.password_hash is not None:
@@ -165,19 +164,19 @@ async def _judge(auth: Auth, each: Incoming, seen: set[str], *, verified: bool) 
     except InvalidInput as exc:
         return str(exc)
     if _is_hash(each.name):
-        # It would be in tokens and on pages.
-        return "its name is a password hash; the columns may be in another order than their names"
+        # A name is shown in tokens and on pages: the hash would leak.
+        return "the name is a password hash; the columns may not be in the order of the header"
     if key in seen:
-        return "the address stands in an earlier line as well"
+        return "the address is in an earlier line too"
     seen.add(key)
     if not await auth.directory.admin.is_taken(key):
         return None
     there = await auth.store.account_by_email(key)
     if (verified or each.verified) and there is not None and there.email_verified_at is None:
-        # A stranger who registers the addresses of an import before it would keep them, with a password of their own.
+        # An attacker who registers an address before the import would keep the account, with their own password.
         return (
-            "its address has an account that never verified it, so another person may have registered it. Give it to "
-            f"its owner first: dutchdoor user reset {key}"
+            "an account with this address exists but never verified it, so another person may have registered it. "
+            f"Let the owner of the mailbox choose a password first: dutchdoor user reset {key}"
         )
     return ""
 
@@ -215,15 +214,18 @@ def _report(tally: Tally, *, dry_run: bool, as_json: bool, seconds: float) -> No
     for each in tally.refused[:SHOWN_AT_MOST]:
         say(f"line {each.line}: {each.email!a}: {each.reason}" if each.email else f"line {each.line}: {each.reason}")
     if len(tally.refused) > SHOWN_AT_MOST:
-        say(f"... and {len(tally.refused) - SHOWN_AT_MOST} more; --refused FILE writes them all.")
+        say(f"... and {len(tally.refused) - SHOWN_AT_MOST} more; --refused FILE writes all of them.")
     verb = "would be imported" if dry_run else "imported"
     write(
-        f"{tally.imported} {verb}, {tally.already_there} there already, {len(tally.refused)} refused, in "
+        f"{tally.imported} {verb}, {tally.already_there} already existed, {len(tally.refused)} refused, in "
         f"{seconds:.1f} s."
     )
     if tally.disabled:
-        write(f"{tally.disabled} of them are disabled, as they were.")
+        write(f"{tally.disabled} of them are disabled, as in the other system.")
     if tally.without_password:
-        write(f"{tally.without_password} of them have no password: their owners choose one by a mailed link.")
+        write(f"{tally.without_password} of them have no password: their owners can choose one with a reset link.")
     if tally.privileged:
-        write(f"{tally.privileged} of them had rights there. None was given here: dutchdoor user role EMAIL admin.")
+        write(
+            f"{tally.privileged} of them were administrators in the other system, and are not here. "
+            "To make one an administrator: dutchdoor user role EMAIL admin"
+        )

@@ -1,4 +1,4 @@
-"""`dutchdoor key`: what signs access tokens, and the master key that seals it."""
+"""`dutchdoor key`: the keys that sign access tokens, and the master key that seals them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["key"]
 
 @click.group()
 def key() -> None:
-    """List, rotate and kill signing keys; make a master key."""
+    """List, rotate, revoke and export signing keys; generate a master key."""
 
 
 def view(row: StoredKey, state: KeyState) -> dict[str, object]:
@@ -88,12 +88,12 @@ def list_(*, as_json: bool, **options: Any) -> None:
 
 @key.command(epilog="Examples: dutchdoor key rotate; dutchdoor key rotate --alg EdDSA")
 @click.option(
-    "--at-once", is_flag=True, help="Sign with it now, though verifiers that cache the key set do not know it yet."
+    "--at-once", is_flag=True, help="Sign with the new key now, although verifiers may not have fetched it yet."
 )
 @as_json
 @with_settings("database", "master_key", "alg")
 def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
-    """Make the next signing key. It is published first, and signs when every cached key set knows it."""
+    """Create the next signing key. The server publishes it first, and signs with it when every cache has it."""
 
     async def work(auth: Auth) -> StoredKey:
         return await auth.authority.rotate(client=NOBODY, actor=ACTOR, at_once=at_once)
@@ -102,10 +102,10 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(view(row, state_of(row, now)))
     else:
-        write(f"Made {row.kid} ({row.alg}); it signs from {instant(row.signs_at)}.")
+        write(f"Created key {row.kid} ({row.alg}). It signs from {instant(row.signs_at)}.")
 
 
-# One kid in 64 begins with a dash, and an emergency is no time to learn of `--`.
+# One kid in 64 begins with a dash. In an emergency, an administrator must not have to know about `--`.
 _A_KID_MAY_BEGIN_WITH_A_DASH = {"ignore_unknown_options": True}
 
 
@@ -116,7 +116,7 @@ _A_KID_MAY_BEGIN_WITH_A_DASH = {"ignore_unknown_options": True}
 @as_json
 @with_settings("database", "master_key")
 def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
-    """Kill a key that got out: nothing it signed is accepted any more, and another signs."""
+    """Revoke a leaked key. Tokens that it signed are refused, and another key signs."""
     settings = settings_from(options)
 
     async def look(auth: Auth) -> None:
@@ -130,12 +130,12 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
         return done.seq, await wait_for(auth, done, no_wait=no_wait)
 
     if not yes:
-        ask_first(settings, "Every access token it signed is refused from now on. Go on?", look)
+        ask_first(settings, "Every access token that this key signed will be refused. Continue?", look)
     seq, fenced = with_auth(settings, work)
     if as_json:
         print_json({"kid": kid, "state": "revoked", "seq": seq, **to_builtins(fenced)})
     else:
-        write(f"{kid} is dead.")
+        write(f"Revoked key {kid}.")
         say_fence(fenced)
 
 
@@ -144,9 +144,9 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
 @as_json
 @with_settings("database", "master_key")
 def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
-    """Hand the HS256 secret to a verifier, once. This server's own API accepts nothing signed with it from then on.
+    """Print the HS256 secret for a verifier, once. From then on, this server's own API refuses tokens that it signed.
 
-    Whoever can verify with it can also mint: give it to one service, and prefer ES256.
+    A service that can verify with this secret can also issue tokens. Give it to one service only, or use ES256.
     """
 
     async def work(auth: Auth) -> tuple[StoredKey, bytes]:
@@ -162,38 +162,38 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
                 f"part at {auth.authority.issuer}/.well-known/jwks.json."
             )
         if state_of(row, now) == "revoked":
-            raise InvalidInput(f"{row.kid} was killed: no verifier may accept it.")
+            raise InvalidInput(f"{row.kid} is revoked: no verifier may accept it.")
         if row.exported_at is not None:
             raise InvalidInput(
-                f"{row.kid} was handed out at {instant(row.exported_at)}. Make another with `dutchdoor key rotate`."
+                f"{row.kid} was exported at {instant(row.exported_at)}. Create another with `dutchdoor key rotate`."
             )
         secret = Key.from_private_bytes(row.alg, auth.authority.master.open(row.sealed, row.kid), kid=row.kid)
         record = event("key_exported", now=now, client=NOBODY, actor=ACTOR, detail=row.kid)
         try:
-            # Marked before it is shown: a secret that got out unmarked would be accepted here as our own.
+            # Marked before it is shown: otherwise the holder of an unmarked secret could forge tokens for this API.
             await auth.store.commit(Swap(replace(row, exported_at=now)), Log(record))
         except Conflict:
-            raise Conflict(message="The key changed in this moment. Try again.") from None
+            raise Conflict(message="Another process changed the key. Try again.") from None
         return row, secret.private_bytes()
 
     row, raw = with_auth(settings_from(options), work)
     if as_json:
         print_json({"kty": "oct", "alg": row.alg, "use": "sig", "kid": row.kid, "k": encode(raw)})
     else:
-        say(f"{row.kid} ({row.alg}), base64url. It is shown this once.")
+        say(f"{row.kid} ({row.alg}), base64url. The secret is shown only once.")
         write(encode(raw))
 
 
 @key.command(epilog="Example: (umask 077; dutchdoor key master > dutchdoor.keys)")
 def master() -> None:
-    """Print a fresh master key. One server: put it first in its file, and keep the older ones below it.
+    """Print a new master key. With one server, put it on the first line of the master key file, above the older keys.
 
-    Several nodes: put it last in the file of each, and first only when all nodes have it.
+    With several nodes, add it as the last line of the file of each node. Move it to the first line when all have it.
     """
     while True:
         text = MasterKey.generate().text()
         try:
-            # By chance it may look like a placeholder, and would be refused.
+            # A random key may contain the text of a placeholder, which the server refuses.
             MasterKey.parse(text)
         except Misconfigured:
             continue

@@ -1,6 +1,6 @@
-"""`dutchdoor migrate`: the database's schema, brought up to date; or all that is in it, moved to another database.
+"""`dutchdoor migrate`: update the schema of the database, or move all data to another database.
 
-How a move works, and why it ends with another log epoch, is in `dutchdoor.moving`.
+`dutchdoor.stores.transfer` explains how a move works, and why it begins a new log epoch.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ __all__ = ["Moved", "migrate", "move"]
 
 TELL_EVERY = 1.0
 LOOK_AT_MOST = 30.0
-"""Seconds that a look for servers takes at most: nodes renew their rows every sixth of a lease."""
+"""Longest wait for a sign of a running server, in seconds: nodes renew their rows every sixth of a lease."""
 
 
 @click.command(
     epilog="Examples: dutchdoor migrate --database sqlite:////srv/door.db; "
     "dutchdoor migrate --from sqlite:////srv/door.db --to postgresql://door@db/door"
 )
-@click.option("--from", "source", metavar="URL", envvar="DUTCHDOOR_MOVE_FROM", help="Move everything from here,")
-@click.option("--to", "target", metavar="URL", envvar="DUTCHDOOR_MOVE_TO", help="to this empty database.")
+@click.option("--from", "source", metavar="URL", envvar="DUTCHDOOR_MOVE_FROM", help="Move all data from this database.")
+@click.option("--to", "target", metavar="URL", envvar="DUTCHDOOR_MOVE_TO", help="Move it to this empty database.")
 @as_json
 @with_settings("database", "master_key")
 def migrate(source: str | None, target: str | None, *, as_json: bool, **options: Any) -> None:
-    """Bring the schema up to date, and say what is in the database; or, with --from and --to, move to another database.
+    """Update the schema and count the records; or, with --from and --to, move all data to another database.
 
-    `serve` brings the schema up to date by itself. A move copies everything as it stands, so that people stay signed
-    in: stop all servers first, give the new ones the same master key. Both can be interrupted at any moment and run
-    again. A URL with a password is given in DUTCHDOOR_MOVE_FROM or DUTCHDOOR_MOVE_TO, where no other user sees it.
+    `serve` updates the schema by itself. A move copies all records, so users stay signed in. Before a move, stop all
+    servers; after it, start servers on the new database with the same master key. Both can be interrupted and run
+    again. Pass a URL with a password in DUTCHDOOR_MOVE_FROM or DUTCHDOOR_MOVE_TO, so that other users do not see it.
     """
     context = click.get_current_context()
     for name, option, variable in (
@@ -57,7 +57,7 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
             refuse_argument(Secret(context.params[name]), option, variable)
     if source is not None or target is not None:
         if source is None or target is None or source == target:
-            raise Misconfigured("A move needs --from and --to, two databases. Nothing was done.")
+            raise Misconfigured("A move needs both --from and --to, and two different databases. Nothing was changed.")
         _print_moved(asyncio.run(_move(source, target)), as_json=as_json)
         return
 
@@ -76,65 +76,65 @@ class Moved(Struct, frozen=True, kw_only=True):
     """What a move did."""
 
     log_epoch: int
-    """Of the log that has begun in the target."""
+    """Epoch of the new log in the target."""
     rows: dict[str, int]
     digests: dict[str, str]
     already: bool = False
-    """Whether it had been done before, by a run whose end nobody saw."""
+    """Whether an earlier run had finished the move already."""
 
 
 async def move(
     source: Movable, target: Movable, *, clock: Callable[[], float] = time.time, tell: Callable[[str], None] = say
 ) -> Moved:
-    """Move everything from one open store into another, or go on where an earlier run was interrupted.
+    """Move all records from one open store to another, or continue an interrupted move.
 
     Raises:
-        Misconfigured: the target has records of its own, or those of another move; the source is such a target, was
-            moved elsewhere before, or is empty; or both are one.
-        Conflict: somebody writes to the source.
+        Misconfigured: the target has its own records, or those of another move; the source is an unfinished target,
+            was moved elsewhere before, or is empty; or source and target are the same database.
+        Conflict: another process writes to the source.
     """
     if source.kinds.tables != target.kinds.tables:
-        raise Misconfigured("The two stores were not made with the same kinds of record. Nothing was done.")
+        raise Misconfigured("The two stores do not have the same kinds of record. Nothing was changed.")
     if await source.unfinished() is not None:
-        raise Misconfigured("The database to move from is itself the target of a move that was not finished.")
+        raise Misconfigured("The source database is the target of another move that is not finished.")
     await _refuse_servers(source, tell)
     log, there = await _log_of(source), await _log_of(target)
     done = await target.unfinished()
     if done is None:
         counts = await target.counts()
         if there == log:
-            raise Misconfigured("Both names lead to one database, or to copies of one. Nothing was done.")
+            raise Misconfigured("Source and target are the same database, or copies of it. Nothing was changed.")
         if not any((await source.counts()).values()):
-            raise Misconfigured("There is nothing in the database to move from. Is it the right one? Nothing was done.")
+            raise Misconfigured("The source database is empty. Check that --from is right. Nothing was changed.")
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
-            tell("This database was moved there before. Nothing was done.")
+            tell("This database was moved to the target before. Nothing was changed.")
             await _wait_for_the_gone(source, target, there.log_epoch)
             return Moved(log_epoch=there.log_epoch, rows=counts, digests={}, already=True)
         if await source.is_left():
             raise Misconfigured(
-                "Everything in the database to move from was moved elsewhere before, and went on there. Move from that "
-                "one; or, if it is lost, run `dutchdoor restored` first. Nothing was done."
+                "The source database was moved to another database before. Move from that database instead. If it is "
+                "lost, run `dutchdoor restored` first. Nothing was changed."
             )
         try:
             await target.begin_move(log)
         except Conflict:
-            found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "a log that was written"
-            raise Misconfigured(f"The database to move to is not empty: {found}. Nothing was done.") from None
+            found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "a log with entries"
+            raise Misconfigured(f"The target database is not empty: {found}. Nothing was changed.") from None
         done = {}
     elif there.salt != log.salt:
-        raise Misconfigured("In the database to move to is the unfinished move of another database. Nothing was done.")
+        raise Misconfigured("The target database has an unfinished move from another source. Nothing was changed.")
     elif there != log:
-        tell("The database to move from has changed since the last run, which begins anew.")
+        tell("The source database has changed since the last run. The move starts again.")
         await target.begin_move(log)
         done = {}
     else:
-        tell("Going on where the last run was interrupted.")
+        tell("Continuing the interrupted move.")
     try:
         for kind in source.kinds.tables:
             if kind not in done or done[kind] is not None:
                 await _copy(source, target, kind, done.get(kind), tell)
     except Conflict:
-        # A record stands in another's way, which it did not at one moment.
+        # Two records conflict in the target, so they were not read at the same moment.
         await _begin_again(target, log, "")
     tallies = await _compared(source, target, log, tell)
     now = clock()
@@ -150,23 +150,23 @@ async def move(
 
 
 async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> None:
-    """Refuse if a row of a node changes: it is renewed by a process that runs."""
+    """Refuse if the row of a node changes: a running process renews it."""
     rows = (await store.node_rows()).rows
     if not rows:
         return
     wait = min(LOOK_AT_MOST, max(row.lease_for for row in rows) / 6 * 1.5 + 1.0)
-    tell(f"Looking for {wait:.0f} s whether a server still runs on the database to move from.")
+    tell(f"Waiting {wait:.0f} s to see whether a server still runs on the source database.")
     stamps = {row.stamp for row in rows}
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
         await asyncio.sleep(0.25)
         if any(row.stamp not in stamps for row in (await store.node_rows()).rows):
-            text = "A server runs on the database to move from. Stop all of them, and run this again."
+            text = "A server runs on the source database. Stop all servers, and run this again."
             raise Conflict(text, message=text)
 
 
 async def _wait_for_the_gone(source: Movable, target: Movable, log_epoch: int) -> None:
-    """Have the target's fences wait for leases that the source's servers granted, if they left any."""
+    """Make the fences of the target wait for leases that servers of the source granted."""
     rows = (await source.node_rows()).rows
     if rows:
         await target.node_register(row_of_the_gone(rows, log_epoch))
@@ -188,12 +188,12 @@ async def _copy(source: Movable, target: Movable, kind: str, after: str | None, 
             tell(f"{kind}: {copied} copied")
         after = page.after
         if after is None:
-            tell(f"{kind}: {copied} copied, that is all")
+            tell(f"{kind}: {copied} copied, done")
             return
 
 
 async def _compared(source: Movable, target: Movable, log: LogState, tell: Callable[[str], None]) -> dict[str, Tally]:
-    """Read both again. Each page waits for nothing but the disk, so that they are compared one after the other."""
+    """Read both stores again and compare them, one after the other: reading is limited by the disk."""
     tallies: dict[str, Tally] = {}
     differ: list[str] = []
     for kind in source.kinds.tables:
@@ -221,8 +221,8 @@ async def _tally(store: Movable, kind: str) -> Tally:
 async def _begin_again(target: Movable, log: LogState, what: str) -> None:
     await target.begin_move(log)
     text = (
-        f"The database to move from has changed since it was read{what}. Stop all servers and commands that use it, "
-        "and run this again; it begins anew."
+        f"The source database changed during the move{what}. Stop all servers and commands that use it, and run this "
+        "again. The move starts again."
     )
     raise Conflict(text, message=text)
 
@@ -230,13 +230,13 @@ async def _begin_again(target: Movable, log: LogState, what: str) -> None:
 def _store(url: str) -> Movable:
     store = make_store(url)
     if url.startswith("memory:") or not isinstance(store, Movable):
-        raise Misconfigured(f"Nothing can be moved from or to {url.partition(':')[0]}.")
+        raise Misconfigured(f"A move from or to a {url.partition(':')[0]} store is not possible.")
     return store
 
 
 def _there(url: str) -> Movable:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        raise Misconfigured(f"There is no database {url.removeprefix('sqlite:///')} to move from.")
+        raise Misconfigured(f"The source database {url.removeprefix('sqlite:///')} does not exist.")
     return _store(url)
 
 
@@ -255,6 +255,6 @@ def _print_moved(moved: Moved, *, as_json: bool) -> None:
         print_json({"moved": True, **{name: getattr(moved, name) for name in moved.__struct_fields__}})
         return
     if not moved.already:
-        write(f"Everything was moved and compared. A new revocation log has begun: epoch {moved.log_epoch}.")
+        write(f"All data was moved and compared. A new revocation log begins: epoch {moved.log_epoch}.")
     print_pairs(sorted(moved.rows.items()))
-    write("Start the servers on the new database, with the same master key; and never again on the old one.")
+    write("Start the servers on the new database, with the same master key. Never start them on the old one again.")

@@ -1,4 +1,4 @@
-"""`dutchdoor restored`: a new revocation log, after the database was restored or promoted."""
+"""`dutchdoor restored`: begin a new revocation log after the database was restored or promoted."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["restored"]
 @as_json
 @with_settings("database", "master_key", "lease")
 def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
-    """Say that the database was restored from a backup, or promoted from a copy that may lack its last commits.
+    """Record that the database was restored from a backup, or promoted from a replica that may lack the last commits.
 
-    Run it once, before servers are started on the restored database, with the --lease that they had. What was revoked
-    since the backup is not in it: sessions that ended since live again, and passwords and roles are those of then. A
-    new revocation log begins, so that every server and every verifier reads it anew and trusts nothing that it knew by
-    number; and every account's epoch is raised above any that was ever given out.
+    Run this once, before you start servers on the restored database, with the --lease that they had. Revocations
+    since the backup are lost: sessions that were revoked since are live again, and passwords and roles are those of
+    the backup. A new revocation log begins, so every server and every verifier reads the log again from the start.
+    The epoch of every account is raised above every epoch that was ever issued.
     """
     settings = settings_from(options)
     url = settings.database.reveal()
@@ -41,15 +41,16 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     if not yes:
         asyncio.run(_look(url))
         agree(
-            "A new revocation log begins. Fences that are pending answer false, verifiers have no lease until they "
-            f"have read it, and for {settings.lease * GUARD:.0f} s no fence is early. Was this database restored?"
+            "This begins a new revocation log. Pending fences answer false, verifiers have no lease until they have "
+            f"read the new log, and for {settings.lease * GUARD:.0f} s every fence takes the maximum wait. "
+            "Was this database restored?"
         )
 
     asyncio.run(_take_back(url))
 
     async def work(auth: Auth) -> int:
         now = auth.authority.clock()
-        # Those of the backup, or of nodes that still run over a copy that was promoted.
+        # Rows from the backup, or of nodes that still run on a promoted replica.
         before = (await auth.store.node_rows()).rows
         epoch = await auth.store.begin_log_epoch(now)
         await auth.store.node_register(row_of_the_gone(before, epoch, settings.lease))
@@ -61,12 +62,12 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
         print_json({"log_epoch": epoch})
     else:
         write(f"A new revocation log begins: epoch {epoch}.")
-        write("End again whatever was ended since the backup was made.")
+        write("Revoke again everything that was revoked since the backup.")
 
 
 async def _look(url: str) -> None:
-    """Open the database before anything is asked, also one that was moved elsewhere."""
-    with naming(url), contextlib.suppress(Conflict):  # somebody has it open: it is there
+    """Open the database before the question, even if it was moved elsewhere."""
+    with naming(url), contextlib.suppress(Conflict):  # another process has it open, so it exists
         store = make_store(url)
         if isinstance(store, Movable):
             await store.open(to_move=True)
@@ -74,7 +75,7 @@ async def _look(url: str) -> None:
 
 
 async def _take_back(url: str) -> None:
-    """Have a database open again that was moved elsewhere, when what it was moved to is lost. It is a backup then."""
+    """Reopen a database that was moved elsewhere, if the new database is lost. The old one then serves as a backup."""
     store = make_store(url)
     if not isinstance(store, Movable):
         return
@@ -82,10 +83,10 @@ async def _take_back(url: str) -> None:
         try:
             await store.open(to_move=True)
         except Conflict:
-            return  # somebody has it open, so that it was not left
+            return  # another process has it open, so it was not moved elsewhere
         try:
             if await store.is_left():
-                # In this order: killed in between, it still opens for nobody.
+                # In this order: if the process is killed in between, no server can open the database.
                 await store.begin_log_epoch(time.time())
                 await store.take_back()
         finally:

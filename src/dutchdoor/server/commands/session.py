@@ -1,4 +1,4 @@
-"""`dutchdoor session`: who is signed in where, and ending it."""
+"""`dutchdoor session`: list and revoke sessions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def session_view(session: Session) -> dict[str, object]:
 
 @click.group()
 def session() -> None:
-    """List and end sessions."""
+    """List and revoke sessions."""
 
 
 @session.command("list", epilog="Example: dutchdoor session list ada@example.com")
@@ -93,8 +93,8 @@ def list_(user: str, *, as_json: bool, **options: Any) -> None:
     "dutchdoor session end --all"
 )
 @click.argument("ids", nargs=-1, metavar="[SESSION]...")
-@click.option("--user", "who", help="End everything of this account, its stateless tokens too.")
-@click.option("--all", "everybody", is_flag=True, help="End everything of every account.")
+@click.option("--user", "who", help="Revoke all sessions and tokens of this account, stateless tokens too.")
+@click.option("--all", "everybody", is_flag=True, help="Revoke all sessions and tokens of every account.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @no_wait
 @as_json
@@ -109,12 +109,12 @@ def end(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """End sessions: their cookies, refresh tokens and access tokens are dead when this says that it is fenced."""
+    """Revoke sessions. When this prints "Fenced", their cookies, refresh tokens and access tokens are refused."""
     if [bool(ids), bool(who), everybody].count(True) != 1:
-        raise click.UsageError("Name sessions, or an account with --user, or everything with --all.")
+        raise click.UsageError("Pass session ids, or an account with --user, or --all.")
     settings = settings_from(options)
     if everybody and not yes:
-        ask_first(settings, "Every person and every program is signed out, and has to sign in again. Go on?")
+        ask_first(settings, "Every user and every program will be signed out and must sign in again. Continue?")
 
     async def work(auth: Auth) -> tuple[int, Fence]:
         done = await ended(auth)
@@ -127,7 +127,7 @@ def end(
             account = await find_account(auth, who)
             reason = "ended_by_admin"
             return await auth.authority.end_all(account.subject, client=NOBODY, actor=ACTOR, reason=reason)
-        # All are looked up before the first is ended: a mistyped one ends none.
+        # All ids are looked up before the first session is revoked: with one wrong id, nothing is revoked.
         for each in ids:
             if await auth.store.session(each) is None:
                 text = f"There is no session {each[:64]!a}."
@@ -140,7 +140,7 @@ def end(
     if as_json:
         print_json({"ended": count, **to_builtins(fenced)})
     else:
-        write(f"Ended {count} session" + ("." if count == 1 else "s."))
+        write(f"Revoked {count} session" + ("." if count == 1 else "s."))
         say_fence(fenced)
 
 

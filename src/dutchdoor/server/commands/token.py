@@ -1,4 +1,4 @@
-"""`dutchdoor token`: what is in an access token, and whether it would be accepted here."""
+"""`dutchdoor token`: show what an access token contains, and whether this server accepts it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _MARKS = {"says": " ", "fine": "+", "warning": "?", "wrong": "!"}
 
 @click.group()
 def token() -> None:
-    """Look into access tokens. Without TOKEN it is read from standard input, where no list of processes shows it."""
+    """Inspect access tokens. Without TOKEN, the token is read from standard input, which no process list shows."""
 
 
 @token.command(epilog="Example: dutchdoor token inspect < token.txt")
 @click.argument("token", required=False)
 @click.option("--jwks", metavar="FILE", help="Check the signature with these public keys (a JWKS document).")
-@click.option("--issuer", help="What iss must be.")
-@click.option("--audience", multiple=True, help="What aud must name; may be repeated.")
+@click.option("--issuer", help="Required value of iss.")
+@click.option("--audience", multiple=True, help="Accepted value of aud; may be repeated.")
 @as_json
 def inspect(
     token: str | None, *, jwks: str | None, issuer: str | None, audience: tuple[str, ...], as_json: bool
 ) -> None:
-    """Say what is in a token and what is wrong with it. Exit code 1 if it must be refused."""
+    """Show what a token contains and what is wrong with it. Exits with 1 if the token must be refused."""
     text = _read(token)
     _show(explain(text, _keys(jwks), now=time.time(), issuer=issuer, audience=audience or None), as_json=as_json)
 
@@ -47,7 +47,7 @@ def inspect(
 @as_json
 @with_settings("database", "master_key", "public_url", "port", "audience")
 def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
-    """Judge a token as this server would: with its keys, its issuer and its log of what was ended."""
+    """Verify a token as this server does: with its keys, its issuer and its revocation log."""
     settings, text = settings_from(options), _read(token)
 
     async def work(auth: Auth) -> list[Finding]:
@@ -60,7 +60,7 @@ def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
             except DutchdoorError as exc:
                 found.append(Finding("wrong", f"this server refuses it: {exc.reason}"))
             else:
-                found.append(Finding("fine", "nothing it names was ended"))
+                found.append(Finding("fine", "not revoked"))
         return found
 
     _show(with_auth(settings, work), as_json=as_json)
@@ -69,10 +69,10 @@ def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
 def _read(token: str | None) -> str:
     if token is None and sys.stdin.isatty():
         token = click.prompt("Token", hide_input=True, err=True)
-    # One character more than any token has, so that a longer one is seen to be too long.
+    # More characters than a token may have, so that a longer token is recognised as too long.
     text = (token if token is not None else sys.stdin.read(MAX_TOKEN + 64)).strip()
     if not text:
-        raise click.UsageError("There is no token on standard input.")
+        raise click.UsageError("Standard input contains no token.")
     return text
 
 

@@ -1,4 +1,4 @@
-"""`dutchdoor user`: accounts, by someone with a shell on the server's machine."""
+"""`dutchdoor user`: manage accounts from a shell on the server's machine."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dutchdoor.web.schemas import Fence
 __all__ = ["user"]
 
 PASSWORD_AT_MOST = 4096
-"""Characters read from standard input. What is too long for a password is refused by the rule for passwords."""
+"""Characters read from standard input. The password policy refuses a password that is too long."""
 
 
 @click.group()
 def user() -> None:
-    """Make, list, bar and change accounts. USER is an e-mail address or an id."""
+    """Create, list, change and disable accounts. USER is an e-mail address or an id."""
 
 
 def view(account: Account) -> dict[str, object]:
@@ -51,10 +51,10 @@ def view(account: Account) -> dict[str, object]:
 
 @user.command(epilog="Example: dutchdoor user create --role admin me@example.com")
 @click.argument("email")
-@click.option("--name", default="", help="The name people see.")
+@click.option("--name", default="", help="The display name.")
 @click.option("--role", "roles", multiple=True, help="A role, such as admin; may be repeated.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line.")
-@click.option("--mail-link", is_flag=True, help="Invite: mail a link by which the owner chooses the password.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@click.option("--mail-link", is_flag=True, help="Invite the owner: mail a link to choose the password.")
 @as_json
 @with_settings("database", "master_key", "mail", "public_url")
 def create(
@@ -67,10 +67,10 @@ def create(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make an account. Asks for its password, hidden and twice; the address counts as verified."""
+    """Create an account. Asks for the password twice, without showing it. The address counts as verified."""
     settings = settings_from(options)
     if password_stdin and mail_link:
-        raise click.UsageError("--password-stdin and --mail-link exclude each other.")
+        raise click.UsageError("Use either --password-stdin or --mail-link, not both.")
     password = None if mail_link else _password(from_stdin=password_stdin)
 
     async def work(auth: Auth) -> Account:
@@ -82,7 +82,7 @@ def create(
     if as_json:
         print_json(view(made))
     else:
-        write(f"Made {made.address} ({made.subject}).")
+        write(f"Created {made.address} ({made.subject}).")
 
 
 def _password(*, from_stdin: bool) -> str:
@@ -90,18 +90,18 @@ def _password(*, from_stdin: bool) -> str:
         line = sys.stdin.readline(PASSWORD_AT_MOST + 2)
         password = line.removesuffix("\n").removesuffix("\r")
         if not password:
-            raise click.UsageError("There is no password on standard input.")
+            raise click.UsageError("Standard input contains no password.")
         return password
     if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask for the password at: use --password-stdin or --mail-link.")
-    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+        raise click.UsageError("No terminal to ask for the password: use --password-stdin or --mail-link.")
+    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
     return answer
 
 
 @user.command("list", epilog="Example: dutchdoor user list --search example.com --json")
-@click.option("--search", default="", help="Part of an address or a name.")
-@click.option("--after", default="", metavar="ID", help="Go on after this account.")
-@click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True)
+@click.option("--search", default="", help="Only accounts with this text in the address or the name.")
+@click.option("--after", default="", metavar="ID", help="Only accounts after this one, for the next page.")
+@click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True, help="Accounts to list.")
 @as_json
 @with_settings("database", "master_key")
 def list_(search: str, after: str, limit: int, *, as_json: bool, **options: Any) -> None:
@@ -131,7 +131,7 @@ def list_(search: str, after: str, limit: int, *, as_json: bool, **options: Any)
         empty="There are no accounts.",
     )
     if len(found) == limit:
-        say(f"There may be more: --after {found[-1].subject}")
+        say(f"There may be more accounts: add --after {found[-1].subject}")
 
 
 @user.command(epilog="Example: dutchdoor user show ada@example.com")
@@ -172,7 +172,7 @@ def show(user: str, *, as_json: bool, **options: Any) -> None:
 @as_json
 @with_settings("database", "master_key")
 def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
-    """Bar an account, and end all it holds: sessions, refresh tokens and access tokens."""
+    """Disable an account, and revoke its sessions, refresh tokens and access tokens."""
 
     async def work(auth: Auth) -> tuple[Account, int, Fence]:
         account = await find_account(auth, user)
@@ -191,7 +191,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
             }
         )
     else:
-        write(f"{account.address or account.subject} is disabled; {_sessions(count)} ended.")
+        write(f"{account.address or account.subject} is disabled; {_sessions(count)} revoked.")
         say_fence(fenced)
 
 
@@ -200,7 +200,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
 @as_json
 @with_settings("database", "master_key")
 def enable(user: str, *, as_json: bool, **options: Any) -> None:
-    """Let an account sign in again. Nothing that was ended comes back."""
+    """Enable an account, so that its owner can sign in again. Revoked sessions stay revoked."""
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
@@ -210,7 +210,7 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(view(account))
     else:
-        write(f"{account.address or account.subject} may sign in again.")
+        write(f"{account.address or account.subject} is enabled.")
 
 
 @user.command(
@@ -218,14 +218,14 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
 )
 @click.argument("user")
 @click.argument("roles", nargs=-1)
-@click.option("--none", "none", is_flag=True, help="Take all roles away.")
+@click.option("--none", "none", is_flag=True, help="Remove all roles.")
 @no_wait
 @as_json
 @with_settings("database", "master_key")
 def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
-    """Give an account these roles and no others. Its access tokens are stale at once, its sessions live on."""
+    """Set the roles of an account. Its access tokens become stale at once; its sessions stay live."""
     if none == bool(roles):
-        raise click.UsageError("Name the roles the account shall have, or --none.")
+        raise click.UsageError("Pass one or more roles, or --none.")
 
     async def work(auth: Auth) -> tuple[Account, Fence]:
         account = await find_account(auth, user)
@@ -239,8 +239,8 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
         write(f"{account.address or account.subject} has the roles: {' '.join(account.roles) or 'none'}.")
         if account.roles and account.address and account.email_verified_at is None:
             say(
-                "Its address was never verified: the person who registered it has these roles. To let the owner of the "
-                f"mailbox choose a password: dutchdoor user reset {account.address}"
+                "The address was never verified. The person who registered it may not own the mailbox, and has these "
+                f"roles now. To let the owner choose a password: dutchdoor user reset {account.address}"
             )
         say_fence(fenced)
 
@@ -250,7 +250,7 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
 @as_json
 @with_settings("database", "master_key", "mail", "public_url")
 def reset(user: str, *, as_json: bool, **options: Any) -> None:
-    """Mail a link by which the owner chooses a new password. Nobody else learns or chooses it."""
+    """Mail the owner a link to choose a new password. Only the owner chooses and knows the password."""
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
@@ -261,7 +261,7 @@ def reset(user: str, *, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"id": account.subject, "mailed_to": account.address})
     else:
-        write(f"A link is on its way to {account.address}.")
+        write(f"Mailed a link to {account.address}.")
 
 
 def _sessions(count: int) -> str:

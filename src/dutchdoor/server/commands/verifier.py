@@ -1,4 +1,4 @@
-"""`dutchdoor verifier`: the keys by which services follow the revocation log."""
+"""`dutchdoor verifier`: the keys of services that follow the revocation log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 @click.group()
 def verifier() -> None:
-    """Make, list and remove the keys of services that follow the revocation log."""
+    """Create, list and remove the keys of services that follow the revocation log."""
 
 
 @verifier.command(epilog="Example: dutchdoor verifier add orders")
@@ -47,12 +47,12 @@ def verifier() -> None:
 @as_json
 @with_settings("database", "master_key")
 def add(name: str, *, as_json: bool, **options: Any) -> None:
-    """Make a verifier key for a service; all its processes share it. It is printed once and kept nowhere.
+    """Create a verifier key for a service. All processes of the service share the key. It is printed once, not stored.
 
-    The service gives it to Verifier(..., key=...), or finds it in DUTCHDOOR_VERIFIER_KEY.
+    The service passes the key to Verifier(..., key=...), or reads it from DUTCHDOOR_VERIFIER_KEY.
     """
     if not _NAME.fullmatch(name):
-        raise click.UsageError("A verifier's name is 1 to 64 letters, digits, or - _ . : It is shown in metrics.")
+        raise click.UsageError("The name of a verifier has 1 to 64 letters, digits or characters of - _ . :")
     secret = VerifierSecret.mint(new_id())
     row = VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=time.time())
 
@@ -62,7 +62,7 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
         try:
             await auth.store.commit(Add(row), Log(record))
         except Conflict:
-            text = f"There is a verifier {name!r} already. Remove it first, or choose another name."
+            text = f"Verifier {name!r} already exists. Remove it first, or choose another name."
             raise Conflict(text, message=text) from None
 
     with_auth(settings_from(options), work, make=True)
@@ -70,7 +70,7 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
         print_json({"name": name, "id": row.id, "key": secret.text()})
         return
     print_pairs([("name", name), ("key", secret.text())])
-    say("The key is shown this once.")
+    say("The key is shown only once.")
 
 
 @verifier.command("list", epilog="Example: dutchdoor verifier list --json")
@@ -79,17 +79,17 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
 def list_(*, as_json: bool, **options: Any) -> None:
     """List verifier keys, and the server processes that have rows in the store.
 
-    Which verifiers hang on a process, how far behind they are and what leases they hold is known to that process alone:
-    its /admin/api/verifiers and its metrics tell.
+    Only the server process that a verifier polls knows the position and the lease of that verifier. Read them from
+    the /admin/api/verifiers and the metrics of that process.
     """
 
     async def work(auth: Auth) -> tuple[list[VerifierKey], Rows, LogHead]:
         rows = await auth.store.node_rows()
-        read = await auth.store.read_log(rows.log_epoch, MAX_SEQ)  # its head, and no entries
+        read = await auth.store.read_log(rows.log_epoch, MAX_SEQ)  # the head, without entries
         return await auth.store.select(VerifierKey), rows, LogHead(read.log_epoch, read.head)
 
     keys, found, head = with_auth(settings_from(options), work)
-    # What a row has acknowledged counts in its own log only.
+    # The acknowledged sequence of a row is valid only in the log of that row.
     nodes = [
         (row, head.seq - row.acked_seq if row.log_epoch == head.log_epoch else None)
         for row in sorted(found.rows, key=lambda row: row.id)
@@ -112,7 +112,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
     print_table(
         ("node", "behind", "lease"),
         ((row.id, "in another log" if behind is None else behind, f"{row.lease_for:g} s") for row, behind in nodes),
-        empty="No server process has a row: no verifier has polled yet.",
+        empty="There are no server processes with rows: no verifier has polled yet.",
     )
 
 
@@ -122,7 +122,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
 @as_json
 @with_settings("database", "master_key")
 def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
-    """Remove a verifier key: its polls are refused from now on, and its leases have run out when this is fenced."""
+    """Remove a verifier key. Its polls are refused from then on. When this prints "Fenced", its leases have expired."""
 
     async def work(auth: Auth) -> Fence:
         row = await auth.store.find(VerifierKey, name=name)
