@@ -288,7 +288,7 @@ async def test_a_process_that_dies_meanwhile_takes_no_other_with_it(tmp_path: Pa
         ours.to_store()[0].refuse()
         os.kill(first, signal.SIGKILL)
         async with ours.wires(1) as (wire,), asyncio.timeout(60):
-            while "could not begin" not in node.said:
+            while "could not start" not in node.said:
                 assert node.process is not None
                 assert node.process.poll() is None, node.said
                 await asyncio.sleep(0.05)

@@ -249,7 +249,7 @@ def test_another_master_key_is_refused_in_words(run: Run) -> None:
     other = MasterKey.generate().text()
     ran = run("key", "list", environment={"DUTCHDOOR_MASTER_KEY": other})
     assert ran.code == 2
-    assert "All nodes have the same one" in ran.err
+    assert "All nodes need the same master key" in ran.err
     assert other not in ran.err
 
 
@@ -552,7 +552,7 @@ def test_keys_rotate_and_die(run: Run) -> None:
     token = asynchronously(_sign_in("ada@example.com", "jwt"))
     assert run("token", "verify", token).code == 0
     refused = run("key", "revoke", first["kid"])
-    assert (refused.code, "nothing was done" in refused.err, "--yes" in refused.err) == (1, True, True)
+    assert (refused.code, "nothing was changed" in refused.err, "--yes" in refused.err) == (1, True, True)
     assert run("key", "revoke", first["kid"], "--yes").code == 0
     assert run("token", "verify", text=token).code == 1
     states = {each["kid"]: each["state"] for each in run("key", "list", "--json").json}

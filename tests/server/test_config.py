@@ -70,18 +70,18 @@ def test_an_unknown_key_in_the_file_is_an_error_that_names_the_nearest(tmp_path:
         file.write_text(text)
         message = refused({"config": str(file)})
         assert "door.toml" in message
-        assert nearest in message or "nearest" in message
+        assert nearest in message or "most similar" in message
 
 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("access_for", "5", "--access-for has no unit and is taken for 5 seconds"),
-        ("idle_for", "3600", "--idle-for has no unit and is taken for 3600 seconds"),
-        ("access_for", 300, "--access-for has no unit and is taken for 300 seconds"),
-        ("lease", " 20 ", "--lease has no unit and is taken for 20 seconds"),
-        ("access_for", "5s", "--access-for is 5 seconds; less than 60 is rarely intended"),
-        ("reset_for", "30s", "--reset-for is 30 seconds; less than 300 is rarely intended"),
+        ("access_for", "5", "--access-for has no unit, so it counts 5 seconds"),
+        ("idle_for", "3600", "--idle-for has no unit, so it counts 3600 seconds"),
+        ("access_for", 300, "--access-for has no unit, so it counts 300 seconds"),
+        ("lease", " 20 ", "--lease has no unit, so it counts 20 seconds"),
+        ("access_for", "5s", "--access-for is 5 seconds; a value below 60 is probably a mistake"),
+        ("reset_for", "30s", "--reset-for is 30 seconds; a value below 300 is probably a mistake"),
         ("access_for", "5m", ""),
         ("stop_for", "0", ""),
         ("refresh_window", "10s", ""),
@@ -110,10 +110,10 @@ def test_p17_every_duration_that_is_likely_has_a_default_that_is() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("access_for = 5m", 'Texts and durations stand in quotes: access_for = "10m".'),
-        ("idle_for=14d", 'Texts and durations stand in quotes: idle_for = "10m".'),
-        ("host = localhost", 'Texts and durations stand in quotes: host = "...".'),
-        ("pepper = canary-secret", 'Texts and durations stand in quotes: pepper = "...".'),
+        ("access_for = 5m", 'Write texts and durations in quotes: access_for = "10m".'),
+        ("idle_for=14d", 'Write texts and durations in quotes: idle_for = "10m".'),
+        ("host = localhost", 'Write texts and durations in quotes: host = "...".'),
+        ("pepper = canary-secret", 'Write texts and durations in quotes: pepper = "...".'),
         ('host = "localhost', ""),
         ("nonsense = 5m", ""),
         ("access_for", ""),
@@ -126,7 +126,7 @@ def test_p17_what_toml_wants_in_quotes_is_said(tmp_path: Path, line: str, says: 
     file = tmp_path / "door.toml"
     file.write_text(f'product = "Door"\n{line}\nport = 1\n')
     message = refused({"config": str(file)})
-    assert "is not TOML" in message
+    assert "is not valid TOML" in message
     assert ("quotes" in message) is bool(says)
     assert says in message
     assert "canary" not in message

@@ -132,7 +132,7 @@ def test_p15_a_database_that_another_process_locks_is_logged_and_not_ready(tmp_p
 def test_p17_serve_says_what_it_doubts(tmp_path: Path) -> None:
     """A server that starts with tokens of five seconds says so."""
     with running(tmp_path, "--access-for", "5") as server:
-        eventually(lambda: "--access-for has no unit and is taken for 5 seconds" in server.said)
+        eventually(lambda: "--access-for has no unit, so it counts 5 seconds" in server.said)
 
 
 def test_one_line_when_ready(tmp_path: Path) -> None:

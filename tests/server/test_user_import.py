@@ -125,7 +125,7 @@ def test_a_refused_line_repeats_only_an_address() -> None:
 )
 def test_a_name_that_stands_twice_is_refused(row: str) -> None:
     """Which of the two counts is a matter of the reader, so neither does: in JSON lines, in an array, in CSV."""
-    assert [reason for _, reason in reasons(row)] == ["a name stands in it twice"]
+    assert [reason for _, reason in reasons(row)] == ["a name occurs in it twice"]
     if "EMAIL" not in row and "email " not in row:
         with pytest.raises(InvalidInput, match="twice"):
             read(f"[{row}]")

@@ -1,7 +1,7 @@
-"""Reading the configuration, once: arguments, then the environment, then a file, then defaults, into one frozen struct.
+"""Read the configuration once: arguments, then the environment, then a file, then defaults, into one frozen struct.
 
-Whatever is wrong is said with the name of the setting and where it was set, and stops the start: a misspelt name that
-is skipped is a protection somebody believes to have. What may be a secret is in no message and no `repr`.
+An error stops the start, with the name of the setting and where it was set. A misspelt name that was skipped would be a
+protection that an administrator only believes to have. Values that may be secret are in no message and no `repr`.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ __all__ = [
 DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
 
 _SECRET_AT_MOST = 64 * 1024
-"""Bytes of a file that holds a secret. A wrong path, /dev/zero say, must not fill the memory."""
+"""Largest size of a file with a secret, in bytes. A wrong path, such as /dev/zero, must not fill the memory."""
 
 _FILE_AT_MOST = 1024 * 1024
-"""Bytes of a configuration file, for the same reason."""
+"""Largest size of a configuration file, in bytes, for the same reason."""
 
 _OTHERS_VARIABLES = frozenset(
     {"DUTCHDOOR_CONFIG", "DUTCHDOOR_VERIFIER_KEY", "DUTCHDOOR_MOVE_FROM", "DUTCHDOOR_MOVE_TO"}
 )
-"""Ours, but no settings of the server: the file itself, and what a verifier proves itself with."""
+"""Variables with the prefix that are not settings: the configuration file, the key of a verifier, URLs of a move."""
 
 _KUBERNETES = re.compile(r"DUTCHDOOR_(SERVICE_(HOST|PORT\w*)|PORT_[0-9]+_(TCP|UDP)\w*)")
-"""What Kubernetes puts into every container beside a Service called dutchdoor. Nobody misspelt anything there."""
+"""Variables that Kubernetes adds to containers beside a Service named dutchdoor. They are not misspelt settings."""
 
 _PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "example", "your-", "your_", "xxxxxxxx")
 
 
 class Secret:
-    """A text that is shown to nobody: not by `repr`, not by `str`, not by a traceback that prints its owner."""
+    """A text that `repr`, `str` and tracebacks never show."""
 
     __slots__ = ("_text",)
 
@@ -75,7 +75,7 @@ class Secret:
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """The server's configuration, read and checked. What each field means stands in `dutchdoor.server.settings`."""
+    """The checked configuration of the server. `dutchdoor.server.settings` documents each field."""
 
     host: str
     port: int
@@ -115,19 +115,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     policy: Policy
     config_file: str | None
     sources: Mapping[str, str]
-    """Where each setting that is not a default was set, in words: `--port`, `DUTCHDOOR_PORT`, `port in door.toml`."""
+    """Where each setting without its default was set: `--port`, `DUTCHDOOR_PORT`, `port in door.toml`."""
     doubts: Mapping[str, str]
-    """Settings that are allowed and most likely meant otherwise, each with a sentence about it."""
+    """Settings with an allowed value that is probably a mistake, each with a sentence about it."""
 
     def source(self, name: str) -> str:
         return self.sources.get(name, "the default")
 
 
 def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
-    """Put the configuration together. `arguments` holds what was given on the command line, by setting name.
+    """Read the configuration. `arguments` contains the values from the command line, by setting name.
 
     Raises:
-        Misconfigured: an unknown name, a value that cannot be, or two settings that contradict each other.
+        Misconfigured: an unknown name, an invalid value, or two settings that contradict each other.
     """
     path = arguments.get("config") or environment.get("DUTCHDOOR_CONFIG") or None
     layers = [
@@ -138,7 +138,7 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
     found: dict[str, tuple[object, str]] = {}
     for layer in reversed(layers):
         for name in layer:
-            # A secret and the file that holds it are two spellings of one setting: the nearer layer's counts.
+            # A secret and its file are two spellings of one setting: the layer with the higher priority wins.
             found.pop(_other_spelling(name), None)
         found.update(layer)
     read = {name: _read(name, value, source) for name, (value, source) in found.items()}
@@ -189,7 +189,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
         if name not in known or variable != PREFIX + name.upper():
             raise _unknown(f"The variable {variable}", variable.upper(), [PREFIX + each.upper() for each in known])
         if value != "":
-            # Empty is unset: that is how a compose file passes on what its own environment lacks.
+            # Empty means unset: a compose file passes on missing variables as empty ones.
             found[name] = (value, variable)
     for setting in SETTINGS:
         taken = setting.name in found or f"{setting.name}_file" in found
@@ -206,14 +206,16 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     except OSError as exc:
         raise Misconfigured(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
     if len(text) > _FILE_AT_MOST:
-        raise Misconfigured(f"The configuration file {path} is too large to be one.")
+        raise Misconfigured(f"The configuration file {path} is too large: the limit is 1 MiB.")
     try:
         content = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        # The parser's message quotes a place, not the value there.
+        # Only the place is taken from the parser's message, never a value: it may be a secret.
         place = re.search(r"\(at .*\)\Z", str(exc))
         raise Misconfigured(
-            f"The configuration file {path} is not TOML {place[0] if place else ''}".rstrip() + "." + _quoted(text, exc)
+            f"The configuration file {path} is not valid TOML {place[0] if place else ''}".rstrip()
+            + "."
+            + _quoted(text, exc)
         ) from None
     known = _known()
     for key in content:
@@ -228,7 +230,7 @@ _LINE = re.compile(r"at line ([0-9]+)")
 
 
 def _quoted(text: bytes, error: ValueError) -> str:
-    """Say that a value has to stand in quotes, if that is what TOML stumbled over: `access_for = 5m`."""
+    """Explain that a value needs quotes, if their absence is the TOML error: `access_for = 5m`."""
     found = _LINE.search(str(error))
     lines = text.decode(errors="replace").splitlines()
     line = lines[int(found[1]) - 1] if found and int(found[1]) <= len(lines) else ""
@@ -238,7 +240,7 @@ def _quoted(text: bytes, error: ValueError) -> str:
     # The value itself is not repeated: it may be a secret.
     setting = BY_NAME.get(key)
     example = "10m" if setting is not None and setting.kind == "duration" else "..."
-    return f' Texts and durations stand in quotes: {key} = "{example}".'
+    return f' Write texts and durations in quotes: {key} = "{example}".'
 
 
 def _known() -> list[str]:
@@ -248,7 +250,7 @@ def _known() -> list[str]:
 
 def _unknown(what: str, name: str, known: list[str]) -> Misconfigured:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return Misconfigured(f"{what} is no setting of dutchdoor. The nearest is {near[0]}.")
+    return Misconfigured(f"{what} is not a setting of dutchdoor. The most similar is {near[0]}.")
 
 
 def _other_spelling(name: str) -> str:
@@ -260,7 +262,7 @@ def _one_spelling(found: Mapping[str, tuple[object, str]]) -> None:
     for name, (_, source) in found.items():
         other = found.get(_other_spelling(name))
         if other is not None:
-            raise Misconfigured(f"{source} and {other[1]} both set one thing. Keep one of them.")
+            raise Misconfigured(f"{source} and {other[1]} set the same secret. Keep one of them.")
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ def _read(name: str, value: object, source: str) -> object:
         if setting.choices and each not in setting.choices:
             raise Misconfigured(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
     if isinstance(read, int | float):
-        # Named and not clamped: who asks for 100,000 workers learns that there will not be.
+        # Refused and not clamped: an administrator who asks for 100,000 workers must see that this is not possible.
         unit = " seconds" if setting.kind == "duration" else ""
         if setting.least is not None and read < setting.least:
             raise Misconfigured(f"{source} must be at least {setting.least:g}{unit}.")
@@ -310,7 +312,7 @@ def _list(value: object, source: str) -> tuple[str, ...]:
             for piece in (re.split(r"[,\s]+", each.strip()) if isinstance(each, str) else [each])
         ]
     else:
-        raise Misconfigured(f"{source} must be a list of texts.")
+        raise Misconfigured(f"{source} must be a list of strings.")
     return tuple(dict.fromkeys(_text(piece, source) for piece in pieces if piece != ""))
 
 
@@ -351,7 +353,7 @@ def duration(value: object, source: str = "A duration") -> float:
 
 
 def has_no_unit(value: object) -> bool:
-    """Whether a duration is a bare number other than 0, of which one cannot see that it counts seconds."""
+    """Whether a duration is a number other than 0 without a unit. A reader cannot see that it counts seconds."""
     return str(value).strip()[-1:].isdigit() and duration(value) > 0
 
 
@@ -362,10 +364,10 @@ def _doubts(found: Mapping[str, tuple[object, str]], read: Mapping[str, object])
             continue
         seconds = float(str(read[name]))
         if has_no_unit(value):
-            yield name, f"{source} has no unit and is taken for {seconds:g} seconds. Write a unit: s, m, h, d or w."
+            yield name, f"{source} has no unit, so it counts {seconds:g} seconds. Add a unit: s, m, h, d or w."
         elif seconds < SHORTEST_LIKELY.get(name, 0.0):
             least = SHORTEST_LIKELY[name]
-            yield name, f"{source} is {seconds:g} seconds; less than {least:g} is rarely intended."
+            yield name, f"{source} is {seconds:g} seconds; a value below {least:g} is probably a mistake."
 
 
 _READERS: Mapping[str, Callable[[object, str], object]] = {
@@ -397,7 +399,7 @@ def _secret_in(path: str, source: str) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text:
-        raise Misconfigured(f"{source}: the file {path} holds no text.")
+        raise Misconfigured(f"{source}: the file {path} contains no text.")
     return text
 
 
@@ -422,16 +424,16 @@ def _check(settings: Settings) -> None:
 
 
 def refuse_argument(url: Secret | None, option: str, variable: str) -> None:
-    """Raises `Misconfigured` for a URL with a password that was given as an argument."""
+    """Raise `Misconfigured` for a URL with a password that was given as an argument."""
     if holds_password(url):
         raise Misconfigured(
-            f"{option} has a password in it, and every user of this machine sees the arguments of a program. Give it "
-            f"in the environment as {variable}."
+            f"{option} contains a password, and every user of this machine can see the arguments of a program. Set the "
+            f"URL in the environment variable {variable} instead."
         )
 
 
 def holds_password(url: Secret | None) -> bool:
-    """Whether there is a password in a URL. What cannot be read might hold one."""
+    """Whether a URL contains a password. An invalid URL may contain one, so the answer is True."""
     if url is None:
         return False
     try:
@@ -443,13 +445,13 @@ def holds_password(url: Secret | None) -> bool:
 
 
 def refuse_unfit(secret: Secret, source: str, *, least: int) -> None:
-    """Raises `Misconfigured` for a secret that is short, a placeholder, or one that everybody knows (P09, J14)."""
+    """Raise `Misconfigured` for a secret that is too short, a placeholder, or publicly known (P09, J14)."""
     text = secret.reveal()
     if len(text.encode()) < least:
         raise Misconfigured(
-            f"{source} is too short to be a secret: it needs {least} bytes. Make one with `dutchdoor key master`."
+            f"{source} is too short for a secret: it needs {least} bytes. Create one with `dutchdoor key master`."
         )
     if any(word in text.lower() for word in _PLACEHOLDERS) or len(set(text)) < 8:  # noqa: PLR2004 - random text has more
-        raise Misconfigured(f"{source} is a placeholder and not a secret. Make one with `dutchdoor key master`.")
+        raise Misconfigured(f"{source} is a placeholder, not a secret. Create one with `dutchdoor key master`.")
     if is_known_leaked(text.encode()):
-        raise Misconfigured(f"{source} is a secret that everybody knows. Make one with `dutchdoor key master`.")
+        raise Misconfigured(f"{source} is a publicly known secret. Create one with `dutchdoor key master`.")

@@ -1,4 +1,4 @@
-"""`docs/reference/configuration.md`, written from the table of settings. Run this file as a module to write it anew."""
+"""Write `docs/reference/configuration.md` from the table of settings, when this file is run as a module."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ _HEAD = """\
 # Configuration
 
 `python -m dutchdoor.server.config_docs > docs/reference/configuration.md` writes this page from the code, and a test
-holds it.
+checks that the page is current.
 
-Nothing has to be set: `dutchdoor serve` serves this machine alone, on a SQLite file in the working directory. Every
-setting can be given in three ways, and the first that is given counts:
+All settings have defaults: `dutchdoor serve` serves this machine only, with a SQLite file in the working directory.
+Every setting can be set in three ways. The first of these that is set takes effect:
 
 1. as an argument: `dutchdoor serve --access-for 5m`
 2. in the environment: `DUTCHDOOR_ACCESS_FOR=5m`
 3. in a file: `access_for = "5m"` in the TOML file that `--config` or `DUTCHDOOR_CONFIG` names
 
-A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, stops the start, and the message names the
-nearest that exists. An empty variable is an unset one. Variables that Kubernetes creates for a Service called
-`dutchdoor` are no settings.
+A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, stops the start, and the message gives the
+most similar name. An empty variable counts as unset. Variables that Kubernetes creates for a Service named `dutchdoor`
+are ignored.
 
 Durations are `90s`, `10m`, `12h`, `30d`, `1h30m`, in quotes in the file. A number without a unit means seconds; `serve`
-and `check` warn of it, as of lengths that are rarely intended. Lists are repeated options
+and `check` warn about it, and about durations that are probably a mistake. Lists are repeated options
 (`--proxy 10.0.0.7 --proxy 10.0.0.8`), words separated by commas or spaces in the environment, and arrays in the file.
 
 A setting marked *secret* can also be read from a file: `DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, `--pepper-file`,
-`pepper_file` in the TOML file. A secret is never an argument, because all users of the machine can
-see arguments. The addresses of the database and of the mail server may be arguments, since most hold no password:
-`--mail` with a password is refused, and `--database` or `--redis` with one is a finding of `check`. dutchdoor prints
-none of them. Placeholders, secrets of fewer than 16 bytes and secrets from public lists are refused.
+`pepper_file` in the TOML file. A secret is never an argument, because all users of the machine can see arguments.
+`--database`, `--redis` and `--mail` are arguments, and are refused if the URL contains a password. dutchdoor never
+prints the values of these settings. Placeholders, secrets of fewer than 16 bytes and secrets from public lists are
+refused.
 
-`dutchdoor check` lists what is unsafe in a configuration, with the reason, and exits with 1 if something matters.
+`dutchdoor check` lists unsafe settings, each with its reason, and exits with 1 if one of them is marked UNSAFE.
 
-These follow from others, and are no settings: the names of cookies, their Secure attribute and HSTS (from
-`public_url`), the issuer of tokens (`public_url`, or `http://localhost:PORT` without one), HttpOnly and SameSite.
+Some values are not settings. `public_url` decides the prefix and the Secure attribute of cookies, HSTS, and the issuer
+of tokens (without it, the issuer is `http://localhost:PORT`). HttpOnly and SameSite cannot be changed.
 
-## A server behind nginx on the same machine
+## Example: a server behind nginx on the same machine
 
 ```toml
 public_url = "https://auth.example.com"
@@ -84,7 +84,7 @@ _UNITS = {
     "text": "text",
     "url": "URL, secret",
     "secret": "text, secret",
-    "path": "path of a file",
+    "path": "file path",
     "list": "list",
     "count": "number",
     "duration": "duration",

@@ -1,4 +1,4 @@
-"""From settings to the same `Auth` that an application would have made for itself."""
+"""Build from settings the same `Auth` that an embedding application builds."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ __all__ = ["another_master_key", "local_url", "make_auth", "sqlite_file"]
 
 
 def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
-    """Put the settings together, over the store they name or one around it; nothing is opened yet. Raises "
-    "`Misconfigured`.
-    """
+    """Build an `Auth` over the store of the settings, or over `store`, without opening it. Raises `Misconfigured`."""
     pepper = settings.pepper
     return Auth(
         store or settings.database.reveal(),
@@ -50,7 +48,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         hasher=PasswordHasher(
             PROFILES[settings.password_hash],
             pepper=None if pepper is None else pepper.reveal().encode(),
-            # The machine's cores are hashed on once, however many processes share them.
+            # The processes share the cores of the machine for hashing.
             workers=max(1, available_cores() // settings.workers),
         ),
         breached=None if settings.breached is None else BreachedList(Path(settings.breached)),
@@ -59,20 +57,20 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
 
 
 def another_master_key(exc: InvalidKey) -> Misconfigured:
-    """What to tell whoever starts a second node, or restores, without the key of the first."""
+    """Explain the error of a second node, or of a restored database, without the master key of the first node."""
     return Misconfigured(
-        f"The master key is not the one that this database was made with: {exc.reason}. All nodes have the same one: "
-        "name its file with --master-key-file or DUTCHDOOR_MASTER_KEY_FILE."
+        f"The master key does not belong to this database: {exc.reason}. All nodes need the same master key: set its "
+        "file with --master-key-file or DUTCHDOOR_MASTER_KEY_FILE."
     )
 
 
 def local_url(settings: Settings) -> str:
-    """The issuer where there is no public URL."""
+    """The issuer if no public URL is set."""
     return f"http://localhost:{settings.port}"
 
 
 def sqlite_file(settings: Settings) -> Path | None:
-    """The file the database is in, if it is SQLite."""
+    """The file of the database, if it is SQLite."""
     url = settings.database.reveal()
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
@@ -82,10 +80,10 @@ def _master_keys(settings: Settings) -> MasterKeys:
         return MasterKeys.parse(settings.master_key.reveal())
     database, file = sqlite_file(settings), Path(settings.master_key_file)
     if database is not None and database.exists() and not file.exists():
-        # A fresh key would open nothing in there, and its file would stand in the way of the right one.
+        # A new key could not open this database, and its file would take the name of the right key's file.
         raise Misconfigured(
-            f"The database {database} is there, and its master key file {file} is not. Name it with --master-key-file "
-            "or DUTCHDOOR_MASTER_KEY_FILE, or give the key in DUTCHDOOR_MASTER_KEY."
+            f"The database {database} exists, but its master key file {file} does not. Set the file with "
+            "--master-key-file or DUTCHDOOR_MASTER_KEY_FILE, or the key in DUTCHDOOR_MASTER_KEY."
         )
     return read_or_make_master_key(file)
 
@@ -104,9 +102,9 @@ def _mail(settings: Settings) -> Transport:
         return FileTransport(Path("/" + rest.lstrip("/") if rest.startswith("///") else rest), sender=sender)
     if scheme in {"smtp", "smtps"}:
         return SmtpTransport(url, sender=sender)
-    # Not repeated: what stands there may be a password.
+    # The value is not repeated: it may contain a password.
     raise Misconfigured(
-        f"{settings.source('mail')}: write console:, file:DIRECTORY, or smtps://user:password@host:465."
+        f"{settings.source('mail')} must be console:, file:DIRECTORY, or smtps://user:password@host:465."
     )
 
 

@@ -1,10 +1,10 @@
-"""What the server tells about itself: one line for each transition, one for each request if asked, and counters.
+"""Logs and counters of the server: one line for each transition, one for each request if configured, and metrics.
 
-Transitions are told from where all of them pass, the commit: nothing can happen without its line, and no line is
-written for what was not committed. No line and no label holds a token, a query string or a header; a path is
-written as its route, because somebody may have put a token into it.
+Transitions are logged at the commit, which all of them pass. Every committed transition has its line, and no line is
+written without a commit. Lines and labels contain no token, query string or header. A path is logged as its route,
+because a client may put a token into a path.
 
-What is off costs nothing: `serve` wraps the application only if requests are logged or counted.
+`serve` wraps the application only if requests are logged or counted, so disabled logging costs nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Commit = Callable[[Sequence[Change], Revoked, float], None]
 
 
 class ToldStore(Around):
-    """A store that tells of each commit once it has happened."""
+    """A store that calls its listeners after each commit."""
 
     def __init__(self, store: Store, *told: Commit) -> None:
         super().__init__(store)
@@ -57,7 +57,7 @@ def log_transitions(changes: Sequence[Change], _committed: Revoked, _took: float
 
 
 def event_line(event: AuditEvent) -> str:
-    """Write an event as `name=value` pairs; values that are not plain words as JSON text, so that each stays one."""
+    """Write an event as `name=value` pairs. A value with special characters is written as JSON, to keep pairs apart."""
     pairs = [("event", event.name), ("outcome", event.outcome), ("id", event.id)]
     pairs += [
         (name, getattr(event, name))
@@ -70,12 +70,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+-]+")
 
 
 def _value(value: str) -> str:
-    # A line break in a value would be a line of its own that nobody wrote.
+    # Log injection: a line break in a value would look like a log line of its own.
     return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 class Counting(Protocol):
-    """Who counts answers: `dutchdoor.server.metrics.Counters`, which is loaded only where somebody counts."""
+    """Interface of `dutchdoor.server.metrics.Counters`, which is imported only if metrics are enabled."""
 
     def answered(self, route: str, status: int) -> None: ...
 
@@ -83,7 +83,7 @@ class Counting(Protocol):
 
 
 class Watched:
-    """The application, with a line or a count for each of its answers."""
+    """The application, with a log line or a count for each response."""
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
-"""The counters behind /metrics, in the text format of Prometheus.
+"""The counters of /metrics, in the text format of Prometheus.
 
-A file of its own because its library takes 2 MB of every process: `serve` loads it by name, and only where /metrics is
-asked for.
+`serve` imports this module by name, and only if /metrics is enabled: the library takes 2 MB in every process.
 """
 
 from __future__ import annotations
@@ -24,51 +23,57 @@ __all__ = ["Counters", "forget", "open_metrics_port"]
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 LOOK_EVERY = 5.0
-"""Seconds between two looks at who follows: a look costs a microsecond or two for each of them."""
+"""Seconds between two readings of the followers. A reading costs one or two microseconds for each follower."""
 
 _Mode = Literal["livesum", "livemax", "livemin"]
 
 
 class Counters:
-    """The server's counters, in one process or, where `PROMETHEUS_MULTIPROC_DIR` is set, over all of them."""
+    """The counters of one process or, if `PROMETHEUS_MULTIPROC_DIR` is set, of all processes of the server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._events = self._counter("events", "Audit events.", "name", "outcome")
         self._sign_ins = self._counter("sign_ins", "Sign-ins; refused ones include reauthentication.", "outcome")
-        self._ended = self._counter("sessions_ended", "Sessions ended.", "reason")
-        self._unavailable = self._counter("unavailable", "Answers 503, by what was out of reach.", "source")
-        self._refreshes = self._counter("refreshes", "Answers to refresh requests.", "outcome")
-        self._answers = self._counter("http_answers", "Answers over HTTP.", "route", "status")
+        self._ended = self._counter("sessions_ended", "Sessions that were revoked or signed out.", "reason")
+        self._unavailable = self._counter(
+            "unavailable", "Responses with 503, by the part that was unavailable.", "source"
+        )
+        self._refreshes = self._counter("refreshes", "Responses to refresh requests.", "outcome")
+        self._answers = self._counter("http_answers", "HTTP responses.", "route", "status")
         self._commits = Histogram(
             "dutchdoor_commit_seconds",
-            "Time from a commit's request to its being on disk.",
+            "Duration of a commit, until it is on disk.",
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 6.0),
             registry=self.registry,
         )
         self._hashing = Gauge(
             "dutchdoor_hashing_queue",
-            "Passwords that are being hashed, or wait to be.",
+            "Passwords that are being hashed or wait for it.",
             registry=self.registry,
             multiprocess_mode="livesum",
         )
         self._fences = Histogram(
             "dutchdoor_fence_seconds",
-            "How long calls that revoke waited for their fence, by how it stood then.",
+            "How long revoking calls waited for their fence, by the state of the fence after the wait.",
             ("state",),
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0),
             registry=self.registry,
         )
         self._waiting = self._gauge("fences_waiting", "Calls that wait for a fence.", "livesum")
-        self._followers = self._gauge("followers", "Processes that follow the log.", "livesum", "credential")
+        self._followers = self._gauge("followers", "Processes that follow the revocation log.", "livesum", "credential")
         self._behind = self._gauge(
-            "followers_behind", "Entries that the slowest has not acknowledged.", "livemax", "credential"
+            "followers_behind", "Entries that the slowest follower has not acknowledged.", "livemax", "credential"
         )
-        self._leases = self._gauge("followers_lease_seconds", "The longest lease left.", "livemax", "credential")
+        self._leases = self._gauge(
+            "followers_lease_seconds", "Longest remaining lease of a follower.", "livemax", "credential"
+        )
         self._entries = self._gauge("revocation_entries", "Live entries of the revocation log.", "livemax")
-        self._seq = self._gauge("revocation_seq", "The last entry that was applied; the lowest.", "livemin")
-        self._own_lease = self._gauge("lease_seconds", "What is left of the node's own lease; the least.", "livemin")
-        self._stale = self._gauge("stale", "Processes that would have to read the log at the next request.", "livesum")
+        self._seq = self._gauge("revocation_seq", "Last applied entry of the log; lowest of all processes.", "livemin")
+        self._own_lease = self._gauge(
+            "lease_seconds", "Remaining lease of the node itself; shortest of all.", "livemin"
+        )
+        self._stale = self._gauge("stale", "Processes that must read the log before the next answer.", "livesum")
         self._children: dict[tuple[str, int], Any] = {}
         self._refresh_children: dict[int, Any] = {}
         self._queue: Callable[[], int] | None = None
@@ -83,18 +88,18 @@ class Counters:
         return Gauge(f"dutchdoor_{name}", text, labels, registry=self.registry, multiprocess_mode=mode)
 
     def watch_hashing(self, length: Callable[[], int]) -> None:
-        """Ask this for the length of the hashing queue whenever something was answered or asked."""
+        """Read the length of the hashing queue from this function after each response and for each scrape."""
         self._queue = length
 
     def watch_fences(self, api: Api) -> None:
-        """Count fences and answers 503, and from time to time look who follows."""
+        """Count fences and responses with 503, and read the followers at intervals."""
         self._api = api
         hooks = api.authority.hooks
         hooks.fence_waited.append(lambda state, took: self._fences.labels(state).observe(took))
         hooks.unavailable.append(lambda source: self._unavailable.labels(source).inc())
 
     def _look(self) -> None:
-        """Write down who follows. Per key, since there is no end to the ids of processes."""
+        """Record the followers. Labels are the keys: process ids would grow without limit."""
         now = time.monotonic()
         if self._api is None or now - self._looked_at < LOOK_EVERY:
             return
@@ -150,7 +155,7 @@ _REFRESH = {200: "ok", 401: "refused", 409: "superseded", 429: "limited", 503: "
 
 
 def _everybodys(own: CollectorRegistry) -> CollectorRegistry:
-    """The counters of all processes of this server; this one's where it is alone."""
+    """The counters of all processes of this server, or of this process if it is the only one."""
     if MULTIPROCESS not in os.environ:
         return own
     together = CollectorRegistry()
@@ -159,19 +164,19 @@ def _everybodys(own: CollectorRegistry) -> CollectorRegistry:
 
 
 def forget(pid: int) -> None:
-    """Take a process that has ended out of what is told of living ones. What it counted stays counted."""
+    """Remove the gauges of a process that has exited. Its counts stay in the totals."""
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def open_metrics_port(port: int, counters: Counters | None) -> None:
-    """Answer on a port of its own, on this machine alone. Without `counters`, with those the worker processes keep.
+    """Serve metrics on a separate port of the loopback address. Without `counters`, serve those of the workers.
 
     Raises:
-        Unavailable: the port is taken.
+        Unavailable: the port is in use.
     """
     registry = CollectorRegistry() if counters is None else counters.registry
     try:
         start_http_server(port, addr="127.0.0.1", registry=_everybodys(registry))
     except OSError as exc:
         text = f"Cannot listen on 127.0.0.1 port {port} for metrics: {exc.strerror}."
-        raise Unavailable(f"{text} Choose another with --metrics-port.") from None
+        raise Unavailable(f"{text} Choose another port with --metrics-port.") from None

@@ -1,19 +1,19 @@
-"""One connection, bounded, and one reading of each request, where uvicorn's httptools protocol leaves both open.
+"""Limits for connections, and one unambiguous reading of each request: uvicorn's httptools protocol has neither.
 
-uvicorn bounds neither the size of a request's head nor the time it may take to arrive, and counts connections only when
-a request on them is complete. Here a head has at most `HEAD_AT_MOST` bytes (431), a request must arrive within a time
-(the connection is closed), and connections are counted when they are made. What a chunked body has besides its content
-(chunk sizes, extensions, trailers) is bounded like a head.
+uvicorn limits neither the size of a request head nor the time until it is complete, and counts a connection only when
+a request is complete. Here a head has at most `HEAD_AT_MOST` bytes (431). A request must arrive within a time limit, or
+the connection is closed. A connection counts as soon as it is open. Chunk sizes, extensions and trailers of a chunked
+body are limited like a head.
 
-Connections are places, and a place belongs to a request. When places run out, the connection that has waited longest
-for a request gives its place up. One network (an IPv4 address, an IPv6 /64) holds at most a quarter of them. An IPv6
-customer may have as much as a /48 (RFC 6177), so a /56 holds at most three eighths and a /48 half of them. A configured
-proxy, which speaks for many, may hold them all.
+Each open connection takes a place. When places run out, the connection that has been idle longest is closed. One
+network (an IPv4 address or an IPv6 /64) has at most a quarter of the places. An IPv6 customer may have as much as a /48
+(RFC 6177), so a /56 has at most three eighths and a /48 half of the places. A configured proxy carries the requests of
+many clients and may have all places.
 
-uvicorn appends trailers to the headers: a client behind a proxy would choose its own X-Forwarded-For. Here a field that
-arrives after the head is dropped, whatever its name (RFC 9110, 6.5.1). Of an absolute request target, uvicorn forgets
-the authority, and the Host header would decide alone. RFC 9112, 3.2.2 has it the other way round, and so have the
-proxies in front: the authority of the target takes the place of the Host header.
+uvicorn appends trailers to the headers, so a client behind a proxy could set its own X-Forwarded-For. Here every field
+after the head is dropped (RFC 9110, 6.5.1). uvicorn also ignores the authority of an absolute request target, so the
+Host header alone would count. RFC 9112, 3.2.2 and the proxies in front use the authority of the target instead. Here
+this authority replaces the Host header.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from dutchdoor.model.http_client import networks_of
 __all__ = ["HEAD_AT_MOST", "BoundedProtocol"]
 
 HEAD_AT_MOST = 32 * 1024
-"""Bytes of request line and headers. Browsers stay below 8 KiB, their cookies of all applications included."""
+"""Limit for request line and headers, in bytes. Browsers stay below 8 KiB, even with cookies of other applications."""
 
 LINGER_FOR = 1.0
-"""Seconds for which what still comes after a refusal is read and thrown away."""
+"""Seconds after a refusal in which further bytes are read and discarded."""
 
 SHARE_AT_LEAST = 8
-"""Connections that one network may have however few there are: a browser opens six."""
+"""Connections that one network may always have, even with a low limit: a browser opens six."""
 
 _EIGHTHS = (2, 3, 4)
 """Shares of the networks that an address is in (`networks_of`), the narrowest first."""
@@ -61,12 +61,12 @@ class _Places:
 
     def __init__(self, name: str, share: int) -> None:
         self.name, self.share = name, share
-        self.open = self.taken = 0  # those who found no place and are refused are open, too
+        self.open = self.taken = 0  # a connection that is refused for lack of a place is open too
         self.waiting: dict[BoundedProtocol, None] = {}
-        """Who has a place and waits for a complete head, for the longest time first."""
+        """Connections with a place that wait for a complete head, the longest wait first."""
 
     def find(self) -> bool:
-        """Whether there is a place, or one could be taken from a connection that waits."""
+        """Whether there is a free place. If there is none, close the connection that has been idle longest."""
         if self.taken < self.share:
             return True
         oldest = next(iter(self.waiting), None)
@@ -76,19 +76,19 @@ class _Places:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol within bounds. `serve` sets the numbers."""
+    """uvicorn's protocol with limits. `serve` sets the numbers."""
 
     request_for: ClassVar[float] = 20.0
     max_connections: ClassVar[int] = 4096
     stopping: ClassVar[list[Callable[[], None]]] = []
-    """Called once, when the server was asked to stop: what hangs is answered, or it would be waited for."""
+    """Called once when the server is asked to stop, to answer long polls that would delay the stop."""
     proxies: ClassVar[Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]] = ()
-    """The configured proxies: each speaks for many clients."""
+    """The configured proxies, each of which carries the requests of many clients."""
     plain_from_proxies: ClassVar[bool] = False
-    """Whether plain HTTP may come from this machine and the proxies alone. False: from wherever the socket reaches."""
+    """Whether plain HTTP is accepted only from this machine and the proxies. False: from every address."""
 
     places: ClassVar[dict[str, _Places]] = {}
-    """Those of each network, and under "" those of all."""
+    """The places of each network, and under "" those of all connections."""
 
     _held: tuple[_Places, ...] = ()
     _placed = False
@@ -158,12 +158,12 @@ class BoundedProtocol(HttpToolsProtocol):
             places.waiting.pop(self, None)
 
     def give_up(self) -> None:
-        """Close this connection at once. Its last answer is with the kernel by now, or the client does not read it."""
+        """Close this connection at once. The kernel has its last response by now, or the client does not read it."""
         self._leave()
         self.transport.abort()
 
     def shutdown(self) -> None:
-        super().shutdown()  # first, so that what is answered now is the last on its connection
+        super().shutdown()  # first, so that a long poll that is answered now is the last request on its connection
         while BoundedProtocol.stopping:
             BoundedProtocol.stopping.pop()()
 
@@ -177,7 +177,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_size > HEAD_AT_MOST and self._in_head:
             self._refuse_head()
         elif self._head_size > HEAD_AT_MOST and self._arriving:
-            self.transport.abort()  # an answer to this request may have begun: there is no other to give
+            self.transport.abort()  # the response may have begun, so no error response is possible
         elif self._arriving:
             if self._deadline is None:
                 self._deadline = self.loop.call_later(self.request_for, self._too_slow)
@@ -189,17 +189,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # After the head a proxy no longer looks at names: a trailer would be the client's own X-Forwarded-For.
+        # A proxy does not check names after the head: a client could set its own X-Forwarded-For in a trailer.
         if not self._in_head:
             return
-        # As uvicorn's own, which leaves white space on, without a second call for each header.
+        # As in uvicorn, but without trailing white space. Not `super()`, to save a call for each header.
         name, value = name.lower(), value.rstrip(b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        # It came in one piece with a body, or with other requests, or is too long: count.
+        # The bytes may include a body or other requests, so measure the head itself.
         if self._head_size > HEAD_AT_MOST and self._measured() > HEAD_AT_MOST:
             self._too_large = True
             raise httptools.HttpParserError("the head is too long")
@@ -210,7 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._head_size -= len(body)  # what is left is what stands around the content
+        self._head_size -= len(body)  # the rest is chunk sizes, extensions and trailers
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -228,14 +228,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(_TOO_LARGE)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        # Closed at once with bytes unread, the connection would be reset, and the answer lost before it is seen.
+        # If the server closed now with unread bytes, the kernel would reset the connection and lose the response.
         self._disarm()
         self._deadline = self.loop.call_later(LINGER_FOR, self._too_slow)
 
     def _read_absolute_target(self) -> None:
         """Read `http://host/path` as if the client had sent `/path` and `Host: host`.
 
-        A Host header that is missing stays missing and a repeated one repeated, so both are refused as ever.
+        A missing Host header stays missing, and a repeated one stays repeated. Both are refused later, as always.
         """
         found = _ABSOLUTE.fullmatch(self.url)
         if found is None:
@@ -270,15 +270,15 @@ _Send = Callable[[dict[str, object]], Awaitable[None]]
 
 
 async def _only_probes(app: Any, scope: dict[str, Any], receive: object, send: _Send) -> None:
-    """Answer a kubelet, which asks over plain HTTP from its own address, and refuse all else."""
+    """Answer the probes of a kubelet, which uses plain HTTP from its own address. Refuse all other requests."""
     if scope["path"] in _PROBES and scope["method"] in {"GET", "HEAD"}:
         await app(scope, receive, send)
         return
     await _refuse(
         send,
         403,
-        b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server takes plain '
-        b'HTTP only from this machine and from the proxies it was told of (--proxy). Use its https address."}',
+        b'{"type":"about:blank","title":"Forbidden","status":403,"code":"plain_http","detail":"This server accepts '
+        b'plain HTTP only from this machine and from its configured proxies (--proxy). Use its https address."}',
     )
 
 

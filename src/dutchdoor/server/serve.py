@@ -1,10 +1,9 @@
-"""Serving: uvicorn on uvloop and httptools, bounded on every side, over TLS of its own or behind a proxy with a name.
+"""Run the server: uvicorn on uvloop and httptools, with limits, with its own TLS or behind a configured proxy.
 
-What must not run is refused before a socket is bound, in words that say what to do. Where several processes serve, the
-one that started them binds the socket, brings the schema up to date, makes the first key, and says once that all are
-ready.
+Unsafe settings are refused before a socket is bound, with a message that says what to do. With several processes, the
+parent process binds the socket, updates the schema, creates the first key, and prints once that all are ready.
 
-Left out: HTTP/2 and HTTP/3 (the proxy in front has them), Unix sockets, WebSockets.
+Not included: HTTP/2 and HTTP/3 (a proxy in front has them), Unix sockets, WebSockets.
 """
 
 from __future__ import annotations
@@ -48,27 +47,27 @@ __all__ = ["application", "refuse_unsafe", "serve"]
 
 BACKLOG = 2048
 CERTIFICATE_EVERY = 1.0
-"""Seconds between two looks at the certificate's files. A look costs microseconds."""
+"""Seconds between two checks of the certificate files. A check costs microseconds."""
 WORKERS_READY_FOR = 60.0
 WORKER_AGAIN_AFTER = 5.0
-"""Seconds until a process is looked at again that could not begin. The others are there meanwhile."""
+"""Seconds until a worker that could not start is replaced. The other workers serve in the meantime."""
 
 WORKER_SAYS_WITHIN = 15.0
-"""Seconds in which one that is there says so, on a machine that is busy too."""
+"""Seconds in which a running worker answers that it is ready, even on a busy machine."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which the processes of one server find each other's counters."""
+"""The environment variable with the directory in which the processes of one server share their counters."""
 COUNTING = "dutchdoor.server.metrics"
 
 log = logging.getLogger("dutchdoor")
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; give the exit code.
+    """Run the server until it is asked to stop, and return the exit code.
 
     Raises:
-        Misconfigured: these settings must not be served, or cannot be.
-        Unavailable: the store is out of reach.
+        Misconfigured: the settings are unsafe or cannot work.
+        Unavailable: the store is unavailable.
     """
     refuse_unsafe(settings)
     logging.config.dictConfig(LOGGING)
@@ -78,7 +77,7 @@ def serve(settings: Settings) -> int:
     with _bind(settings) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
         if settings.tls_cert is not None:
-            tls_context(settings)  # whatever is wrong with the files is said here, once
+            tls_context(settings)  # reports an error in the files once, before the workers start
         with naming(settings.database.reveal()):
             asyncio.run(_prepare(settings))
         ready = functools.partial(_announce, settings)
@@ -90,7 +89,7 @@ def serve(settings: Settings) -> int:
 
 
 def application(settings: Settings) -> ASGIApp:
-    """What each process serves."""
+    """Build the application that each process serves."""
     counting = import_module(COUNTING) if _is_counted(settings) else None
     counters = counting.Counters() if counting is not None else None
     told: list[Commit] = [log_transitions] if counters is None else [log_transitions, counters.committed]
@@ -118,27 +117,25 @@ def _is_counted(settings: Settings) -> bool:
 
 
 def refuse_unsafe(settings: Settings) -> None:
-    """Raises `Misconfigured` for plain HTTP off this machine, and for what cannot work."""
+    """Raise `Misconfigured` for plain HTTP to other machines, and for settings that cannot work."""
     secure = (settings.public_url or "").startswith("https://")
     if settings.tls_cert is not None and not secure:
-        raise Misconfigured(
-            "--tls-cert needs the https address that people use: --public-url https://auth.example.com."
-        )
+        raise Misconfigured("--tls-cert needs the https URL that users open: --public-url https://auth.example.com.")
     if not is_loopback_bind(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
         raise Misconfigured(
-            f"{settings.host} can be reached from other machines, and plain HTTP would show them passwords. "
-            f"Either listen on "
-            "127.0.0.1, or set --public-url https://... and name the proxy that speaks TLS in front of this (--proxy "
-            "10.0.0.7), or speak TLS here (--public-url, --tls-cert and --tls-key)."
+            f"Other machines can reach {settings.host}, and plain HTTP would send passwords unencrypted. "
+            f"Do one of these: listen on "
+            "127.0.0.1; set --public-url https://... and the proxy that terminates TLS (--proxy 10.0.0.7); or serve "
+            "TLS here (--public-url, --tls-cert and --tls-key)."
         )
     if settings.workers > 1 and settings.database.reveal().startswith("memory:"):
         raise Misconfigured(
-            "memory: keeps everything inside one process: use --workers 1, or a database that several share."
+            "A memory: database exists in one process only. Use --workers 1, or a database that processes can share."
         )
 
 
 def is_loopback_bind(host: str) -> bool:
-    """Whether only this machine reaches a socket bound to this."""
+    """Whether only this machine can reach a socket bound to this host."""
     if host == "localhost":
         return True
     try:
@@ -151,11 +148,11 @@ def is_loopback_bind(host: str) -> bool:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Do once what every process would do: schema, first key; and offer the set-up where there is no administrator."""
+    """Update the schema and create the first key, once for all workers. Print the set-up link if there is no admin."""
     try:
         async with make_auth(settings) as auth:
             if settings.database.reveal().startswith("memory:"):
-                return  # what is offered here would be gone before anyone is served
+                return  # this store is lost when `_prepare` returns, and the link with it
             secret = await auth.directory.admin.offer_setup()
             if secret is not None:
                 _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
@@ -164,10 +161,10 @@ async def _prepare(settings: Settings) -> None:
 
 
 def _offer(link: str, settings: Settings) -> None:
-    # Standard error, as everything that is for the person at the terminal. Standard output has the one line.
+    # Standard error, like every message for the administrator. Standard output has only the line "is ready".
     minutes = int(settings.policy.setup_for // 60)
     sys.stderr.write(
-        f"There is no administrator yet. Make the first administrator within {minutes} minutes, once:\n  {link}\n"
+        f"There is no administrator yet. Create one with this link. It works once, for {minutes} minutes:\n  {link}\n"
     )
     sys.stderr.flush()
 
@@ -191,13 +188,13 @@ def _bind(settings: Settings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as exc:
         text = f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}."
-        raise Unavailable(f"{text} Choose another with --host and --port.") from None
+        raise Unavailable(f"{text} Choose another address with --host and --port.") from None
     listener.set_inheritable(True)
     return listener
 
 
 def _allow_files(connections: int) -> None:
-    """Raise the soft limit of open files to what the connections need, as far as the hard one lets us."""
+    """Raise the soft limit of open files to the number that the connections need, within the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * connections + 256
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -208,12 +205,12 @@ def _allow_files(connections: int) -> None:
 
 @contextlib.contextmanager
 def _shared_counters(settings: Settings) -> Generator[None, None, None]:
-    """Give the processes a directory in which their counters add up, and answer for all of them if there is a port."""
+    """Create a directory where the processes share their counters, and serve the totals on the metrics port."""
     if not _is_counted(settings):
         yield
         return
     with tempfile.TemporaryDirectory(prefix="dutchdoor-") as directory:
-        os.environ[MULTIPROCESS] = directory  # read by the processes, when they import prometheus_client
+        os.environ[MULTIPROCESS] = directory  # prometheus_client reads it at import, in each process
         if settings.metrics_port is not None:
             import_module(COUNTING).open_metrics_port(settings.metrics_port, None)
         yield
@@ -229,7 +226,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         lifespan="on",
         interface="asgi3",
         workers=settings.workers,
-        # Forwarding headers are judged by web/forwarded.py, and by nobody before it.
+        # Only web/forwarded.py reads forwarding headers: uvicorn must not trust them first.
         proxy_headers=False,
         forwarded_allow_ips="",
         server_header=False,
@@ -254,9 +251,7 @@ def _start_application(settings: Settings) -> ASGIApp:
 
 
 def _end_with(parent: BaseProcess) -> None:
-    """Stop when the process that watches over this one is gone. Left alone it would serve for ever, with nobody to
-    replace or stop it, and keep the port from whoever is started anew.
-    """
+    """Stop when the parent process is gone. An orphan would serve for ever, and block the port of a new server."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -282,7 +277,7 @@ class _One(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        # As uvicorn's, without raising the signal again at the end: who asked us to stop and was obeyed gets a 0.
+        # As in uvicorn, but the signal is not raised again at the end: a requested stop exits with 0.
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -292,7 +287,7 @@ class _One(uvicorn.Server):
 
 
 class _Several(Multiprocess):
-    """Several processes, and this one that watches them."""
+    """The parent of several server processes."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None]) -> None:
         super().__init__(config, [listener])
@@ -319,7 +314,7 @@ class _Several(Multiprocess):
             if any(process.exitcode is not None for process in waiting):
                 break
             self.should_exit.wait(0.05)
-        log.error("not every process got ready; stopping")
+        log.error("stopping: not every worker process became ready")
         self._failed = True
         self.should_exit.set()
 
@@ -329,9 +324,9 @@ class _Several(Multiprocess):
         before = self._pids | self._living()
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
-            # One that had to be replaced could not begin. All have begun once: what it lacks, most likely the database,
-            # will be there again, and whoever is left knows how to wait for it. With nobody left this one ends, so that
-            # nobody connects here.
+            # A replacement worker could not start. All workers started once, so the missing part, most likely the
+            # database, will come back; the running workers can wait for it. Without a running worker, the parent exits,
+            # so that clients do not connect to a dead port.
             self._failed = not any(
                 process.exitcode is None and process.is_ready(WORKER_SAYS_WITHIN) for process in self.processes
             )
@@ -339,14 +334,14 @@ class _Several(Multiprocess):
                 return
             self.should_exit.clear()
             self._again_at = time.monotonic() + WORKER_AGAIN_AFTER
-            log.warning("a process could not begin and is started again; the others go on")
+            log.warning("a worker process could not start; starting it again, the others keep serving")
             self.processes = [
                 self._another() if process.exitcode == STARTUP_FAILURE else process for process in self.processes
             ]
         self._pids = self._living()
         if MULTIPROCESS in os.environ:
             for pid in before - self._pids:
-                # What it told of itself (how stale it was, who followed there) is over.
+                # The gauges of a dead worker, such as its followers, are no longer true.
                 import_module(COUNTING).forget(pid)
 
     def _living(self) -> set[int]:
@@ -362,7 +357,7 @@ class _Several(Multiprocess):
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Make the context for the configured certificate. Raises `Misconfigured` with what is wrong with it."""
+    """Create the TLS context for the configured certificate. Raises `Misconfigured` with the error."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -377,20 +372,20 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
     except OSError as exc:  # ssl.SSLError is one
         if isinstance(exc, ssl.SSLError):
             raise Misconfigured(
-                f"--tls-cert {cert} and --tls-key {key} do not make a certificate with its key "
+                f"--tls-cert {cert} and --tls-key {key} are not a certificate and its key "
                 f"({exc.reason or 'not PEM'}). "
-                "Both are PEM; the key is not encrypted."
+                "Both must be PEM, and the key must not be encrypted."
             ) from None
         raise Misconfigured(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.") from None
 
 
 def _no_passphrase() -> str:
-    # OpenSSL would ask the terminal, and a server that waits for someone to type is a server that is down.
+    # Without this, OpenSSL asks on the terminal, and the server hangs until a person types a passphrase.
     return ""
 
 
 def _context_for(settings: Settings, _config: uvicorn.Config, _default: object) -> ssl.SSLContext:
-    """Make the context and watch its files. Called by uvicorn in the loop that serves."""
+    """Create the TLS context and watch its files. uvicorn calls this in the serving loop."""
     context = tls_context(settings)
     watching = asyncio.get_running_loop().create_task(_watch(settings, context))
     _WATCHING.add(watching)  # a loop alone does not keep its tasks alive
@@ -402,10 +397,10 @@ _WATCHING: set[asyncio.Task[None]] = set()
 
 
 async def _watch(settings: Settings, context: ssl.SSLContext) -> None:
-    """Load the certificate again whenever its files change. Connections that are open stay as they are.
+    """Load the certificate again when its files change. Open connections keep the old certificate.
 
-    In the serving loop and not in a thread: while a certificate is being loaded the context has no key for a moment,
-    and a handshake that began just then would fail.
+    This runs in the serving loop and not in a thread: while a certificate is being loaded, the context has no key, and
+    a handshake at that moment would fail.
     """
     loaded = _stamp(settings)
     while True:
@@ -414,14 +409,14 @@ async def _watch(settings: Settings, context: ssl.SSLContext) -> None:
         if found == loaded or found is None:
             continue
         try:
-            # First into a context of its own: files that do not belong together, because one of them is not written
-            # yet, must not replace a pair that works.
+            # First into a separate context: if only one file is written yet, the pair does not match, and must not
+            # replace a working pair.
             tls_context(settings)
             _load(context, settings)
         except Misconfigured as exc:
-            log.warning("the certificate changed and cannot be used yet: %s", exc)
+            log.warning("certificate files changed but cannot be used yet: %s", exc)
         else:
-            log.info("the certificate was read again")
+            log.info("certificate reloaded")
         loaded = found
 
 

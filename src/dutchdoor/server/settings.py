@@ -1,7 +1,7 @@
-"""Every setting of the server, in one table: what it is called, what it does, what it is unless set, and why.
+"""Every setting of the server, in one table: its name, its effect, its default, and the reason for the default.
 
-The command line's options, the variables of the environment, the keys of the configuration file and
-`docs/reference/configuration.md` all come from here, so they cannot drift apart.
+The options of the command line, the environment variables, the keys of the configuration file and
+`docs/reference/configuration.md` are all generated from this table, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["BY_NAME", "GROUPS", "PREFIX", "SETTINGS", "SHORTEST_LIKELY", "Kind",
 PREFIX = "DUTCHDOOR_"
 
 Kind = Literal["text", "url", "secret", "path", "list", "count", "duration", "switch"]
-"""`url` may hold a password, so it is kept like a secret; without one it may be given as an argument. A `secret` may
-not."""
+"""A `url` may contain a password, so its value is never shown. Without a password, a `url` may be an argument. A
+`secret` may not."""
 
 GROUPS = {
-    "Serving": "Where it listens, and what stands in front of it.",
-    "Keeping": "Where accounts and sessions are kept, and the secrets that are kept apart from them.",
-    "Tokens": "What access tokens say and how they are signed.",
-    "Signing in": "How long things live, and what is asked of passwords and sessions.",
-    "Mail and names": "What people see.",
-    "Watching": "What the server tells about itself.",
+    "Serving": "The address that the server listens on, and the proxies in front of it.",
+    "Keeping": "The database, and the secrets that are stored outside it.",
+    "Tokens": "The content and the signature of access tokens.",
+    "Signing in": "Lifetimes, and the rules for passwords and sessions.",
+    "Mail and names": "The names, addresses and mail that users see.",
+    "Watching": "Logs and metrics of the server.",
 }
 
 
@@ -43,7 +43,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     default: object = None
     choices: tuple[str, ...] = ()
     fallback: str = ""
-    """A variable without our prefix that is read when ours is not set, because platforms set it."""
+    """A variable without the prefix, set by hosting platforms. It is read if the prefixed variable is not set."""
     least: float | None = None
     most: float | None = None
 
@@ -77,7 +77,7 @@ SETTINGS: tuple[Setting, ...] = (
         kind="text",
         default="127.0.0.1",
         does="The address to listen on.",
-        why="This machine alone, until someone says how others reach it safely.",
+        why="Only this machine, until an administrator configures a safe way for others to reach the server.",
     ),
     Setting(
         name="port",
@@ -87,31 +87,31 @@ SETTINGS: tuple[Setting, ...] = (
         fallback="PORT",
         least=0,
         most=65535,
-        does="The port to listen on; 0 takes a free one.",
-        why="What development servers use.",
+        does="The port to listen on; 0 takes a free port.",
+        why="The usual port of development servers.",
     ),
     Setting(
         name="public_url",
         group="Serving",
         kind="text",
-        does="The https address that people use. It is the issuer of tokens, and what links in mail begin with.",
-        why="Without it the server is for this machine alone, over plain HTTP.",
+        does="The https URL that users open. It is the issuer of tokens, and the start of links in mail.",
+        why="Unset: the server is for this machine only, over plain HTTP.",
     ),
     Setting(
         name="proxy",
         group="Serving",
         kind="list",
         default=(),
-        does="Address or network of a proxy in front of it, whose forwarding headers are believed.",
-        why="A forwarding header is a claim anyone can make. None is believed unless its sender is named here.",
+        does="Address or network of a proxy in front of the server. The server trusts its forwarding headers.",
+        why="Empty: every client can send a forwarding header. The server trusts one only from a proxy listed here.",
     ),
     Setting(
         name="other_host",
         group="Serving",
         kind="list",
         default=(),
-        does="A further host name this server answers to, besides that of the public URL.",
-        why="An exact list: whoever chooses the Host header must not choose what a link or an origin is.",
+        does="Another host name that this server accepts, besides that of the public URL.",
+        why="An exact list: a client that forges the Host header must not choose the host of a link or an origin.",
     ),
     Setting(
         name="origin",
@@ -119,15 +119,15 @@ SETTINGS: tuple[Setting, ...] = (
         kind="list",
         default=(),
         does="Another origin whose pages may call this API with credentials, such as https://app.example.com.",
-        why="Empty: only pages of the public URL may.",
+        why="Empty: only pages of the public URL may call the API.",
     ),
     Setting(
         name="origin_header",
         group="Serving",
         kind="list",
         default=(),
-        does="A request header that pages of those origins may send besides what this API reads, such as traceparent.",
-        why="Empty: a browser lets them send what the API reads, and nothing else.",
+        does="A request header, such as traceparent, that pages of those origins may send besides those the API reads.",
+        why="Empty: a browser lets these pages send only the headers that the API reads.",
     ),
     Setting(
         name="pass_preflights",
@@ -136,8 +136,8 @@ SETTINGS: tuple[Setting, ...] = (
         default=False,
         does="Answer 204 at /auth/check when a proxy asks about a CORS preflight: OPTIONS, with Origin and "
         "Access-Control-Request-Method. The answer names no account.",
-        why="Off: without a proof nothing passes. A browser sends preflights without one, so an application behind the "
-        "proxy that serves pages of other origins needs this, and must do nothing else at OPTIONS.",
+        why="Off: no request passes without credentials. A browser sends preflights without credentials. Turn this on "
+        "if an application behind the proxy serves pages of other origins. The application must not act on OPTIONS.",
     ),
     Setting(
         name="clear_site_data",
@@ -145,17 +145,17 @@ SETTINGS: tuple[Setting, ...] = (
         kind="switch",
         default=False,
         does="Send Clear-Site-Data with a log-out by cookie: the browser clears its cache and storage of this origin.",
-        why="Off: what other pages of the origin keep in localStorage is theirs. On suits an origin with nothing else, "
-        "read on shared machines.",
+        why="Off: other pages of the origin may need what they keep in localStorage. Turn it on for an origin without "
+        "other pages that people use on shared machines.",
     ),
     Setting(
         name="cookie_prefix",
         group="Serving",
         kind="text",
         default=COOKIE_PREFIX,
-        does="What the names of cookies begin with: 1 to 32 of a-z, 0-9, _ and -, with a letter first.",
-        why="Two servers on one host name, such as localhost with two ports, need one each: cookies know no ports, and "
-        "each server would sign people out of the other.",
+        does="Prefix of the cookie names: a letter, then up to 31 of a-z, 0-9, _ and -.",
+        why="Two servers on one host name, such as localhost with two ports, need different prefixes. Cookies ignore "
+        "the port, so each server would sign users out of the other.",
     ),
     Setting(
         name="docs",
@@ -163,21 +163,21 @@ SETTINGS: tuple[Setting, ...] = (
         kind="switch",
         default=True,
         does="Serve the description of the API at /docs and /openapi.json.",
-        why="On: it tells nothing that is secret. Off where a rule of yours wants no description in public.",
+        why="On: the description contains no secrets. Turn it off if you do not want it to be public.",
     ),
     Setting(
         name="tls_cert",
         group="Serving",
         kind="path",
-        does="Certificate chain (PEM) to speak TLS itself; read again when the file changes.",
-        why="Unset: a proxy in front speaks TLS, or nobody but this machine is served.",
+        does="Certificate chain (PEM) for TLS in the server itself. The server reads it again when the file changes.",
+        why="Unset: a proxy in front terminates TLS, or only this machine is served.",
     ),
     Setting(
         name="tls_key",
         group="Serving",
         kind="path",
-        does="The certificate's private key (PEM, not encrypted, readable by the server alone).",
-        why="Belongs to tls_cert.",
+        does="Private key of the certificate (PEM, not encrypted, readable only by the server).",
+        why="Set it together with tls_cert.",
     ),
     Setting(
         name="workers",
@@ -187,8 +187,9 @@ SETTINGS: tuple[Setting, ...] = (
         fallback="WEB_CONCURRENCY",
         least=1,
         most=256,
-        does="Processes that serve, all on one database.",
-        why="One serves tens of thousands of checks a second in the least memory. More than the cores helps nobody.",
+        does="Number of server processes, all on one database.",
+        why="One process answers tens of thousands of checks a second, with the least memory. More processes than "
+        "cores do not help.",
     ),
     Setting(
         name="max_connections",
@@ -197,11 +198,11 @@ SETTINGS: tuple[Setting, ...] = (
         default=4096,
         least=16,
         most=1_000_000,
-        does="Connections one process serves at once: a quarter of them for an IPv4 address or an IPv6 /64, three "
-        "eighths for a /56, half for a /48, all for a proxy named with --proxy. Where they run out, the connection "
-        "that has waited longest for a request is closed; where all are busy, requests get 503, and above twice as "
-        "many connections are closed.",
-        why="Bounds memory at some 100 MB. Each connection also takes a file descriptor of the process.",
+        does="Connections that one process serves at once: a quarter of them for an IPv4 address or an IPv6 /64, three "
+        "eighths for a /56, half for a /48, all for a proxy listed in --proxy. When they run out, the server closes "
+        "the connection that has been idle longest. If all are busy, new requests get 503. Beyond twice the number, "
+        "the server closes new connections.",
+        why="Limits memory to about 100 MB. Each connection also needs a file descriptor.",
     ),
     Setting(
         name="keep_alive_for",
@@ -210,9 +211,8 @@ SETTINGS: tuple[Setting, ...] = (
         default=75.0,
         least=1,
         most=3600,
-        does="How long a connection without a request is kept.",
-        why="Longer than the 60 seconds for which proxies keep theirs, so that it is they who close, and no "
-        "request is lost.",
+        does="How long an idle connection stays open.",
+        why="Longer than the 60 seconds of most proxies. The proxy then closes first, and no request is lost.",
     ),
     Setting(
         name="request_for",
@@ -222,8 +222,8 @@ SETTINGS: tuple[Setting, ...] = (
         least=1,
         most=3600,
         does="How long a client may take to send one request. A TLS handshake before it may take as long again.",
-        why="Requests are at most a few kilobytes. A client that sends a byte a second holds its place no longer "
-        "than this.",
+        why="Requests have at most a few kilobytes. A client that sends one byte a second occupies its connection no "
+        "longer than this.",
     ),
     Setting(
         name="stop_for",
@@ -232,8 +232,8 @@ SETTINGS: tuple[Setting, ...] = (
         default=20.0,
         least=0,
         most=3600,
-        does="How long requests that are being answered may take once the server was asked to stop.",
-        why="Less than the 30 seconds after which orchestrators kill.",
+        does="How long running requests may take after the server was asked to stop.",
+        why="Less than the 30 seconds after which orchestrators kill a process.",
     ),
     Setting(
         name="database",
@@ -241,43 +241,43 @@ SETTINGS: tuple[Setting, ...] = (
         kind="url",
         default="sqlite:///dutchdoor.db",
         fallback="DATABASE_URL",
-        does="Where everything is kept: sqlite:///relative.db, sqlite:////absolute/path.db, "
-        "postgresql://user:password@host:5432/database (postgres:// is the same), or memory: to try things out.",
-        why="A file beside the working directory needs nothing installed.",
+        does="The database: sqlite:///relative.db, sqlite:////absolute/path.db, "
+        "postgresql://user:password@host:5432/database (postgres:// is the same), or memory: for a trial.",
+        why="A file in the working directory needs no other software.",
     ),
     Setting(
         name="redis",
         group="Keeping",
         kind="url",
-        does="A Redis or Valkey beside the database, for several nodes: copies of sessions, limits, wake-ups. "
+        does="Redis or Valkey beside the database, for several nodes: copies of sessions, rate limits, wake-ups. "
         "redis://user:password@host:6379/0, rediss:// with TLS, unix:///path.sock, "
         "redis+sentinel://host1,host2/service, redis+cluster://host1,host2.",
-        why="Unset: the database does it all. Redis may be emptied at any moment; while it is out of reach, sign-ins "
-        "get 503 and everything else goes on. REDIS_URL is not read: what it names may be somebody's cache.",
+        why="Unset: the database does all of this. Redis may lose its data at any moment. While it is unreachable, "
+        "sign-ins get 503 and everything else works. REDIS_URL is not read: it may be the cache of another program.",
     ),
     Setting(
         name="master_key",
         group="Keeping",
         kind="secret",
-        does="The keys that seal signing keys and make refresh tokens: one a line, the current one first, older "
-        "ones after it.",
-        why="Unset: they are in the file master_key_file, which is dutchdoor.keys unless set, and made there "
-        "with mode 0600.",
+        does="The keys that seal signing keys and derive refresh tokens: one on each line, the current key first, then "
+        "the older keys.",
+        why="Unset: the server reads them from the file master_key_file (dutchdoor.keys by default), and creates that "
+        "file with mode 0600.",
     ),
     Setting(
         name="breached",
         group="Keeping",
         kind="path",
-        does="A list of breached passwords, none of which is taken as a new one: the SHA-1 file of Have I Been Pwned, "
-        "sorted by hash (`haveibeenpwned-downloader`). Nothing of it is loaded.",
-        why="Unset: the most common passwords are refused, which need no file.",
+        does="A list of breached passwords, which are refused as new passwords: the SHA-1 file of Have I Been Pwned, "
+        "sorted by hash (`haveibeenpwned-downloader`). It is searched on disk, not loaded into memory.",
+        why="Unset: only the most common passwords are refused, from a built-in list.",
     ),
     Setting(
         name="pepper",
         group="Keeping",
         kind="secret",
-        does="A secret of at least 16 bytes that goes into every password hash. Lost, every password is lost.",
-        why="Unset: one thing less to lose. With it, a stolen database gives nothing to guess against.",
+        does="A secret of at least 16 bytes that is part of every password hash. If you lose it, no password works.",
+        why="Unset: one secret less to lose. With a pepper, a thief of the database cannot guess passwords offline.",
     ),
     Setting(
         name="alg",
@@ -285,16 +285,17 @@ SETTINGS: tuple[Setting, ...] = (
         kind="text",
         default="ES256",
         choices=("ES256", "EdDSA", "RS256", "HS256"),
-        does="What signs access tokens.",
-        why="Every verifier reads ES256 and its tokens are small. With HS256 whoever can verify can also mint.",
+        does="The algorithm that signs access tokens.",
+        why="Every verifier supports ES256, and its tokens are small. With HS256, a service that can verify a token "
+        "can also issue one.",
     ),
     Setting(
         name="audience",
         group="Tokens",
         kind="list",
         default=(),
-        does="Whom access tokens are for (aud).",
-        why="Empty: the issuer itself, which is what a verifier expects unless it is told otherwise.",
+        does="The audience of access tokens (aud).",
+        why="Empty: the issuer itself, which a verifier expects by default.",
     ),
     Setting(
         name="lease",
@@ -303,10 +304,10 @@ SETTINGS: tuple[Setting, ...] = (
         default=10.0,
         least=1,
         most=300,
-        does="How long a verifier that follows the revocation log may trust what it knows. Its length decides both the "
-        "longest a fence can take (times 1.1 / 0.9) and the outage of the authority that stateless checks survive.",
-        why="Log-out is true everywhere in milliseconds while all answer, and in 12 seconds when one does not. "
-        "Verifiers survive an outage of 1.8 to 5.7 seconds.",
+        does="How long a verifier may trust its copy of the revocation log. The lease decides how long a fence takes "
+        "at most (lease * 1.1 / 0.9), and how long verifiers keep accepting tokens while the server is down.",
+        why="A log-out takes effect at every verifier within milliseconds if all answer, and within 12 seconds if one "
+        "does not. Verifiers survive an outage of 1.8 to 5.7 seconds.",
     ),
     Setting(
         name="preset",
@@ -314,97 +315,97 @@ SETTINGS: tuple[Setting, ...] = (
         kind="text",
         default="standard",
         choices=("high", "standard", "relaxed"),
-        does="The defaults of this section. `high`: access_for 5m, idle_for 30m, absolute_for 12h, "
+        does="A set of defaults for this section. `high`: access_for 5m, idle_for 30m, absolute_for 12h, "
         "password_minimum 15. "
         "`relaxed`: access_for 15m, idle_for 30d, absolute_for 90d.",
-        why="Ordinary web applications. `high` stays inside NIST's second assurance level, `relaxed` is for "
+        why="`standard` suits most web applications. `high` meets the second assurance level of NIST. `relaxed` is for "
         "low-risk sites.",
     ),
     _policy(
         "modes",
         "list",
-        "Patterns a client may ask for; the first is the default.",
-        "All three, so that choosing is the client's.",
+        "Modes that a client may choose at log-in; the first is the default.",
+        "All three, so the client can choose.",
         "session", "hybrid", "jwt",
     ),
     _policy(
         "access_for",
         "duration",
-        "Life of an access token.",
-        "The longest that a verifier which follows no revocations accepts what was ended. More than 15m is a "
-        "finding of `check`.",
+        "Lifetime of an access token.",
+        "A verifier that does not follow the revocation log accepts a revoked token for at most this long. `check` "
+        "warns about more than 15m.",
     ),
-    _policy("idle_for", "duration", "A session unused for this long has ended.", "Long enough for a holiday."),
+    _policy("idle_for", "duration", "A session that is unused for this long expires.", "Long enough for a holiday."),
     _policy(
         "absolute_for",
         "duration",
-        "A session this old has ended, however busy.",
+        "A session of this age expires, even if it is in use.",
         "NIST SP 800-63B allows 30 days at its first assurance level.",
     ),
     _policy(
         "touch_every",
         "duration",
-        "When a session was last seen is written at most this often.",
-        "Reading a session must not be a write.",
+        "The server writes the last-seen time of a session at most this often.",
+        "Reading a session must not cause a write each time.",
     ),
     _policy(
         "step_up_for",
         "duration",
-        "How fresh an administrator's proof must be to change anything.",
-        "Long enough to finish one errand; an open browser or a stolen session changes nothing after it (RFC 9470).",
+        "How recently an administrator must have authenticated to change anything.",
+        "Long enough for one task. After that, an open browser or a stolen session cannot change anything (RFC 9470).",
     ),
     _policy(
         "max_sessions",
         "count",
-        "Live sessions an account may have; 1 is single device.",
-        "Unset: no limit. People have more devices than one thinks.",
+        "Live sessions that an account may have; 1 allows a single device.",
+        "Unset: no limit. People have more devices than they remember.",
     ),
     _policy(
         "at_limit",
         "text",
-        "What one more sign-in does: end the least recently used session, or be refused.",
-        "Refusing locks out who lost a device.",
+        "What a sign-in above max_sessions does: revoke the least recently used session, or fail.",
+        "`refuse` locks out a user who lost a device.",
         "end_oldest", "refuse",
     ),
     _policy(
         "rotation",
         "text",
-        "`convergent`: a refresh whose answer was lost can be repeated. `strict`: every second use of a refresh "
-        "token is theft.",
-        "Answers get lost every day. Strict is to the letter of ASVS 10.4.5, and logs people out for a lost answer.",
+        "`convergent`: a client can repeat a refresh if the response was lost. `strict`: a second use of a refresh "
+        "token always counts as theft.",
+        "Responses get lost every day. `strict` follows ASVS 10.4.5 literally: a lost response signs the user out.",
         "convergent", "strict",
     ),
     _policy(
         "refresh_window",
         "duration",
-        "Inside it every re-presentation of a refresh token converges on one token.",
+        "Within this time, every reuse of a refresh token returns the same new token.",
         "A retry comes within seconds. 0 to 5m.",
     ),
     _policy(
         "max_siblings",
         "count",
-        "Tokens that one refresh token may split into when answers keep getting lost.",
-        "An honest client loses two or three in a row. 1 to 64.",
+        "How many new tokens one refresh token may produce if responses keep getting lost.",
+        "An honest client loses two or three responses in a row. 1 to 64.",
     ),
     _policy(
         "fingerprint",
         "text",
-        "What a refresh token does that comes back late from another browser or country: end the session, leave "
-        "a note, nothing.",
+        "What the server does when a refresh token is reused late from another browser or country: revoke the session "
+        "(`revoke`), write an audit event (`observe`), or nothing (`off`).",
         "An honest retry comes from the same browser.",
         "revoke", "observe", "off",
     ),
     _policy(
         "theft_ends_all",
         "switch",
-        "A proven theft ends the account's other sessions too.",
-        "Off: an old token that somebody found must not log its owner out everywhere.",
+        "A proven theft revokes all other sessions of the account too.",
+        "Off: an attacker who finds an old token must not be able to sign the owner out everywhere.",
     ),
     _policy(
         "password_minimum",
         "count",
-        "Characters a new password has at least.",
-        "NIST SP 800-63B-4 asks for 8 beside another factor, and for 15 where the password stands alone.",
+        "Minimum length of a new password, in characters.",
+        "NIST SP 800-63B-4 requires 8 with another factor, and 15 where the password is the only factor.",
     ),
     Setting(
         name="password_hash",
@@ -412,18 +413,17 @@ SETTINGS: tuple[Setting, ...] = (
         kind="text",
         default=next(iter(PROFILES)),
         choices=tuple(name for name in PROFILES if name != CHEAPEST.name),
-        does="How expensive a password's hash is, by the name of its source. Older hashes are replaced at the "
-        "next log-in.",
-        why="19 MiB and two passes of Argon2id: OWASP's choice for servers that do other things as well.",
+        does="Cost of a password hash, by the name of the recommendation. The next log-in replaces an older hash.",
+        why="19 MiB and two passes of Argon2id, which OWASP recommends for servers that do other work too.",
     ),
-    _policy("reset_for", "duration", "Life of a link that resets a password.", "Mail takes a while, a thief must not."),
-    _policy("verify_email_for", "duration", "Life of a link that verifies an address.", "People read mail once a day."),
+    _policy("reset_for", "duration", "Lifetime of a reset link.", "Mail may be slow; a thief must have little time."),
+    _policy("verify_email_for", "duration", "Lifetime of a verification link.", "People read mail once a day."),
     _policy(
         "registration",
         "text",
-        "Who makes accounts. `open`: everybody. `invite`: administrators, and a link in a mail lets the owner choose "
-        "the password. `closed`: commands on the server's machine alone.",
-        "What most applications want. The first administrator's link works in each of them.",
+        "Who can create accounts. `open`: everyone. `invite`: administrators; the owner gets a link by mail to choose "
+        "the password. `closed`: only commands on the server's machine.",
+        "Most applications need `open`. The link for the first administrator works with every value.",
         "open",
         "invite",
         "closed",
@@ -431,41 +431,40 @@ SETTINGS: tuple[Setting, ...] = (
     _policy(
         "unverified_for",
         "duration",
-        "How long an account waits for its address to be verified, where that is required. Then it is removed.",
-        "A week of absence. Until then it blocks nothing: the person who reads the mailbox takes the address.",
+        "How long an account with an unverified address is kept, if verification is required. Then it is removed.",
+        "Covers a week of absence. Until then, the owner of the mailbox can still register the address.",
     ),
-    _policy("setup_for", "duration", "Life of the link for the first administrator.", "Each start prints another."),
+    _policy("setup_for", "duration", "Lifetime of the first administrator's link.", "Each start prints a new link."),
     _policy(
         "require_verified_email",
         "switch",
-        "Signing in needs a verified address, and registering tells nobody which accounts exist.",
-        "Off, so that trying it out needs no mail. On is the setting for production, and its absence a finding "
-        "of `check`.",
+        "A sign-in requires a verified address, and registration does not reveal which accounts exist.",
+        "Off, so that a trial needs no mail. Turn it on in production; `check` warns if it is off.",
     ),
     _policy(
         "key_publish_for",
         "duration",
-        "A new signing key is published this long before it signs.",
-        "Every cached key set knows it in time.",
+        "The server publishes a new signing key this long before it signs with it.",
+        "Every verifier that caches the key set fetches the new key in time.",
     ),
-    _policy("key_sign_for", "duration", "How long a key signs before the next one does.", "Rehearsed, rotation works."),
-    _policy("max_audit_for", "duration", "Audit events are deleted after this.", "A year answers most questions."),
+    _policy("key_sign_for", "duration", "How long a key signs before the next key.", "Regular use proves rotation."),
+    _policy("max_audit_for", "duration", "Audit events are deleted at this age.", "A year answers most questions."),
     Setting(
         name="product",
         group="Mail and names",
         kind="text",
         default="dutchdoor",
-        does="The name by which people know this, in mail and on pages. Passwords made of it are refused.",
-        why="Some name has to be there.",
+        does="The name of your product, in mail and on pages. Passwords that consist of it are refused.",
+        why="Mail and pages need a name.",
     ),
     Setting(
         name="mail",
         group="Mail and names",
         kind="url",
         default="console:",
-        does="What carries mail: console: prints it, file:DIRECTORY puts it there, smtps://user:password@host or "
+        does="How to send mail: console: prints it, file:DIRECTORY writes it to files, smtps://user:password@host or "
         "smtp://... sends it.",
-        why="Printed, trying it out needs no mail server.",
+        why="Printed mail needs no mail server for a trial.",
     ),
     Setting(
         name="mail_from",
@@ -479,24 +478,24 @@ SETTINGS: tuple[Setting, ...] = (
         group="Mail and names",
         kind="text",
         default="",
-        does="Whom to tell about a weakness: a mailto: or https: address, published as /.well-known/security.txt "
-        "(RFC 9116).",
-        why="Nobody knows it but you.",
+        does="Where researchers report a vulnerability: a mailto: or https: address, published in "
+        "/.well-known/security.txt (RFC 9116).",
+        why="Unset: only you know this address.",
     ),
     Setting(
         name="access_log",
         group="Watching",
         kind="switch",
         default=False,
-        does="Write a line for each request: method, path, status, time. Never a query string, never a header.",
-        why="Off: the proxy in front has one, and each line costs more than the check it tells of.",
+        does="Write a log line for each request: method, route, status, time. Never a query string or a header.",
+        why="Off: the proxy in front has an access log, and a line costs more time than the check that it records.",
     ),
     Setting(
         name="metrics_token",
         group="Watching",
         kind="secret",
-        does="The bearer token that opens /metrics on the main port.",
-        why="Unset: /metrics is not there.",
+        does="The bearer token for /metrics on the main port.",
+        why="Unset: the main port does not serve /metrics.",
     ),
     Setting(
         name="metrics_port",
@@ -504,8 +503,8 @@ SETTINGS: tuple[Setting, ...] = (
         kind="count",
         least=1,
         most=65535,
-        does="A port of its own for /metrics, without a token, on the loopback address.",
-        why="Unset: there is none.",
+        does="A separate port for /metrics, without a token, on the loopback address.",
+        why="Unset: no separate port.",
     ),
 )  # fmt: skip
 
@@ -522,6 +521,6 @@ SHORTEST_LIKELY = {
     "key_sign_for": DAY,
     "max_audit_for": DAY,
 }
-"""Seconds below which a duration is more likely a slip than a choice. It is served all the same."""
+"""A duration below this, in seconds, is probably a mistake. The server warns and uses it."""
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs, and never anything that steers a terminal."""
+"""Output of the commands: tables for people, JSON for programs, and never a terminal escape sequence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["agree", "instant", "plain", "print_json", "print_pairs", "print_tabl
 
 
 def agree(question: str) -> None:
-    """Go on only after a yes. The command ends otherwise, and says how a program answers."""
+    """Ask for confirmation. Without a yes, exit with a message; without a terminal, the message names --yes."""
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:
-        raise click.ClickException("nobody said yes, and nothing was done. Programs say it with --yes.") from None
+        raise click.ClickException("no confirmation, nothing was changed. In scripts, add --yes.") from None
     if not agreed:
-        raise click.ClickException("nothing was done")
+        raise click.ClickException("nothing was changed")
 
 
 def instant(at: float | None) -> str:
@@ -32,13 +32,13 @@ def instant(at: float | None) -> str:
 
 def print_json(value: object) -> None:
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    # JSON escapes the C0 controls only: 8-bit ones steer a terminal as well, and U+202E reverses what follows it. Such
-    # a character stands in strings alone, where its escape means the same.
+    # Terminal injection: JSON escapes only the C0 controls, but 8-bit controls also steer a terminal, and U+202E
+    # reverses the text after it. These characters occur only inside strings, where an escape means the same.
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print aligned columns under their names, or one sentence where there are no rows."""
+    """Print aligned columns with a header, or the sentence `empty` if there are no rows."""
     cells = [[plain(cell) for cell in row] for row in rows]
     if not cells:
         click.echo(empty)
@@ -55,16 +55,16 @@ def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
 
 
 def write(text: str = "", *, err: bool = False) -> None:
-    """Print lines of text for people, with nothing in them that steers a terminal."""
+    """Print lines of text for people, without characters that steer a terminal."""
     click.echo("\n".join(map(plain, text.split("\n"))), err=err)
 
 
 def say(text: str) -> None:
-    """Print for the person at the terminal what is not the result: on standard error."""
+    """Print a message that is not part of the result, on standard error."""
     write(text, err=True)
 
 
 def plain(value: object) -> str:
-    """Write a value so that it cannot steer a terminal."""
-    # Names and User-Agents are strangers' words. An escape sequence among them would rewrite what stands on the screen.
+    """Convert a value to text that cannot steer a terminal."""
+    # Terminal injection: an escape sequence in a name or User-Agent of a client would rewrite the screen.
     return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else ""))

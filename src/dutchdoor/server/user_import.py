@@ -1,18 +1,18 @@
-"""Lines of an import: what other systems export, read one by one into one kind of record.
+"""Read the exports of other systems, line by line, into one kind of record.
 
-Read are: CSV with a header, JSON lines, one JSON array, and the file of a Keycloak realm. The columns are ours
-(`email`, `password_hash`, `name`, `roles`, `verified`, `disabled`), or those of a dump of Django's user table
+The formats are CSV with a header, JSON lines, one JSON array, and the file of a Keycloak realm. The columns are those
+of dutchdoor (`email`, `password_hash`, `name`, `roles`, `verified`, `disabled`), of a dump of Django's user table
 (`manage.py dumpdata auth.user`, or its rows as CSV), of the user table of fastapi-users, or of a Keycloak user. The
-names tell which.
+column names decide which.
 
-Flask-Security's user table is refused by name: it hashes an HMAC of the password under a key of its own, so that no
-password would match.
+Flask-Security's user table is recognised and refused: Flask-Security hashes an HMAC of the password under its own key,
+so no password would match.
 
-Rights are never guessed: an administrator of the other system comes without a role, and is given one by command. An
-account that is inactive there is disabled here.
+Roles are never guessed: an administrator of the other system is imported without a role, and gets one by command. An
+account that is inactive in the other system is disabled here.
 
-A file is not trusted to be what it seems. A line has a bound, a name that stands twice in one row is refused, and what
-a message repeats of a refused line is its address, if it is one: another column may hold a hash by mistake.
+The file is untrusted input. The length of a line is limited, and a row with a repeated name is refused. A message about
+a refused line quotes only its address, and only if it is an address: another column may contain a hash by mistake.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OWN = frozenset({"email", "password_hash", "name", "roles", "verified", "disable
 
 
 class Incoming(Struct, frozen=True, kw_only=True):
-    """One account to import. `password_hash` is None for someone who has none, and will choose one by mail."""
+    """One account to import. If `password_hash` is None, the owner chooses a password with a mailed link."""
 
     line: int
     email: str
@@ -47,14 +47,14 @@ class Incoming(Struct, frozen=True, kw_only=True):
     verified: bool
     disabled: bool
     privileged: bool = False
-    """It had rights there that it does not get here by itself."""
+    """The account is an administrator in the other system. The import gives it no role."""
 
     def __repr__(self) -> str:
         return f"Incoming(line={self.line})"
 
 
 class Refused(Struct, frozen=True, kw_only=True):
-    """A line that is not imported, and why. `email` is empty where the line has no address."""
+    """A line that is not imported, and the reason. `email` is empty if the line has no address."""
 
     line: int
     email: str
@@ -66,7 +66,7 @@ Numbered = tuple[int, Row | Refused]
 
 
 def read_lines(file: TextIO) -> Iterator[Incoming | Refused]:
-    """Read an import, whichever of the forms it has. Raises `InvalidInput` for a file that is none of them."""
+    """Read an import in any supported format. Raises `InvalidInput` for a file in another format."""
     first = ""
     start = 0
     while not first.strip():
@@ -87,7 +87,7 @@ def read_lines(file: TextIO) -> Iterator[Incoming | Refused]:
 
 
 def refused(line: int, email: str, reason: str) -> Refused:
-    """Refuse a line. What stands in its column for the address is repeated only if it is one."""
+    """Refuse a line. The content of its address column is quoted only if it is an address."""
     try:
         canonical(email)
     except InvalidInput:
@@ -101,7 +101,7 @@ def _csv(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
         raise InvalidInput("The first line must name the columns, and one of them must be email.")
     unknown = set(names) - OWN
     if unknown and not _foreign(set(names)):
-        # A misspelt `password-hash` would import everybody without a password.
+        # A misspelt column such as `password-hash` would import all accounts without a password.
         raise InvalidInput(f"Unknown column {min(unknown)!a}. The columns are: {', '.join(sorted(OWN))}.")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -118,7 +118,7 @@ def _csv(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
         if not any(cells):
             continue
         if len(cells) != len(names):
-            yield line, refused(line, "", f"it has {len(cells)} columns and not {len(names)}")
+            yield line, refused(line, "", f"the line has {len(cells)} columns instead of {len(names)}")
         else:
             yield line, dict(zip(names, cells, strict=True))
 
@@ -127,13 +127,13 @@ def _bounded(file: TextIO, line: int) -> Iterator[str]:
     while text := file.readline(LINE_AT_MOST + 1):
         line += 1
         if len(text) > LINE_AT_MOST:
-            # No quotation mark can be trusted after it, so nothing after it is read.
+            # The limit may cut a quoted value, so the lines after it cannot be read reliably.
             raise InvalidInput(f"Line {line} is not CSV: {_TOO_LONG}.")
         yield text
 
 
 def _objects(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
-    """JSON lines; or one object over many lines, or with users in it, which is how Keycloak writes a realm."""
+    """Read JSON lines, or one object with users (a Keycloak realm), on one line or on many."""
     row = _row(start, first)
     if isinstance(row, Refused) or isinstance(row.get("users"), list):
         rest = file.read()
@@ -143,7 +143,7 @@ def _objects(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
             second = (first + rest).partition("\n")[2].lstrip()
             if not second.startswith("{") and (second or _is_cut(first)):
                 raise
-            # JSON lines, of which the first is damaged.
+            # JSON lines with a damaged first line.
             file = io.StringIO(rest, newline="")
         else:
             yield from _numbered(users)
@@ -169,7 +169,7 @@ def _json_lines(first: str, file: TextIO, start: int) -> Iterator[Numbered]:
     line, text = start, first
     while text:
         if _is_cut(text):
-            # Not read in pieces: a piece of one person's line must not become a row of its own.
+            # The whole line is skipped: a part of a long line must not become a separate row.
             while text and not text.endswith(("\n", "\r")):
                 text = file.readline(LINE_AT_MOST)
             yield line, refused(line, "", _TOO_LONG)
@@ -183,7 +183,7 @@ def _array(text: str) -> Iterator[Numbered]:
     try:
         rows = _parsed(text)
     except InvalidInput as exc:
-        raise InvalidInput(f"The file begins as a JSON array and is none: {exc}.") from None
+        raise InvalidInput(f"The file begins like a JSON array, but is not valid: {exc}.") from None
     return _numbered(rows)
 
 
@@ -214,17 +214,17 @@ def _object(value: object) -> Row:
 
 
 def _members(pairs: list[tuple[str, Any]]) -> Row:
-    # Of two members with one name, which one counts is a matter of the reader.
+    # Parsers disagree about which of two members with the same name counts.
     members = dict(pairs)
     if len(members) < len(pairs):
         raise InvalidInput(_TWICE)
     return members
 
 
-_NO_JSON = "it is not JSON"
-_NO_OBJECT = "it is no JSON object"
+_NO_JSON = "it is not valid JSON"
+_NO_OBJECT = "it is not a JSON object"
 _TOO_LONG = f"it has more than {LINE_AT_MOST:,} characters"
-_TWICE = "a name stands in it twice"
+_TWICE = "a name occurs in it twice"
 
 
 def _foreign(names: set[str]) -> str:
@@ -272,7 +272,7 @@ def _django(line: int, email: str, row: Row) -> Incoming:
     return Incoming(
         line=line,
         email=email,
-        # "!" and random letters is how Django writes that there is no password.
+        # Django marks an unusable password with "!" and random letters.
         password_hash=None if not encoded or encoded.startswith("!") else encoded,
         name=check_name(name or _text(row, "username")),
         roles=(),
@@ -298,10 +298,10 @@ def _fastapi_users(line: int, email: str, row: Row) -> Incoming:
 def _keycloak(line: int, email: str, row: Row) -> Incoming:
     credentials = row.get("credentials") or []
     if not isinstance(credentials, list) or not all(isinstance(each, dict) for each in credentials):
-        raise InvalidInput("credentials is no list of JSON objects")
+        raise InvalidInput("credentials is not a list of JSON objects")
     passwords = [each for each in credentials if each.get("type") == "password"]
     if len(passwords) > 1:
-        raise InvalidInput("it has more than one password")
+        raise InvalidInput("the user has more than one password")
     name = " ".join(filter(None, (_text(row, "firstname"), _text(row, "lastname"))))
     realm_roles, client_roles = row.get("realmroles"), row.get("clientroles")
     return Incoming(
@@ -318,9 +318,9 @@ def _keycloak(line: int, email: str, row: Row) -> Incoming:
 
 
 def _keycloak_hash(credential: Row) -> str:
-    """Write a password of Keycloak's, which is JSON in two strings, as the PHC string that says the same."""
+    """Convert a Keycloak password, which is JSON in two strings, to the equivalent PHC string."""
     if "value" in credential:
-        raise InvalidInput("it has a password in plain text")
+        raise InvalidInput("the password is in plain text")
     try:
         secret, data = json.loads(credential["secretData"]), json.loads(credential["credentialData"])
         salt, tag = (secret[part].rstrip("=") for part in ("salt", "value"))
@@ -333,17 +333,17 @@ def _keycloak_hash(credential: Row) -> str:
             return f"$argon2{kind}$v={version}$m={int(memory)},t={rounds},p={int(lanes)}${salt}${tag}"
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
         # Not chained: the original exception may carry the hash.
-        raise InvalidInput("its password is not written as Keycloak does since version 8") from None
+        raise InvalidInput("the password is not in the format of Keycloak since version 8") from None
     digests = {"pbkdf2": "sha1", "pbkdf2-sha256": "sha256", "pbkdf2-sha512": "sha512"}
     if not isinstance(algorithm, str) or algorithm not in digests:
-        raise InvalidInput("its password is hashed by an algorithm that is not one of Keycloak's own")
+        raise InvalidInput("the algorithm of the password hash is not one of Keycloak's own")
     return f"$pbkdf2-{digests[algorithm]}$i={rounds}${salt}${tag}"
 
 
 def _flask_security(_line: int, _email: str, _row: Row) -> Incoming:
     raise InvalidInput(
-        "it is of Flask-Security, which hashes an HMAC of the password under SECURITY_PASSWORD_SALT, so no password "
-        "would match. Import it without the hash; its owner then chooses a password by mail"
+        "the account is from Flask-Security, which hashes an HMAC of the password under SECURITY_PASSWORD_SALT, so no "
+        "password would match. Import the account without the hash; the owner then chooses a password by mail"
     )
 
 
@@ -353,7 +353,7 @@ _SYSTEMS: dict[str, tuple[tuple[set[str], ...], Callable[[int, str, Row], Incomi
     "fastapi-users": (({"hashed_password"},), _fastapi_users),
     "keycloak": (({"username", "credentials"}, {"username", "emailverified"}), _keycloak),
 }
-"""How the other systems are recognised, and read."""
+"""For each other system, the columns by which it is recognised, and the function that reads a row."""
 
 
 def _text(row: Row, column: str) -> str:
@@ -364,7 +364,7 @@ def _text(row: Row, column: str) -> str:
         raise InvalidInput(f"{column} is not text")
     value = value.strip()
     if not value.isprintable() or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
-        raise InvalidInput(f"{column} holds a line break, a control character, or what is not UTF-8")
+        raise InvalidInput(f"{column} contains a line break, a control character, or invalid UTF-8")
     return value
 
 
@@ -375,7 +375,7 @@ def _roles(value: object) -> tuple[str, ...]:
         return tuple(value.replace(",", " ").replace(";", " ").split())
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return tuple(value)
-    raise InvalidInput("roles are words with spaces between them, or a list of texts")
+    raise InvalidInput("roles must be words separated by spaces, or a list of strings")
 
 
 def _switch(row: Row, column: str, *, default: bool = False) -> bool:
