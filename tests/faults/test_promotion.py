@@ -16,8 +16,8 @@ from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.test_nodes import fenced, proof_of
 
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.services.fencing import Fencing
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.reapplying import Reapplying
+from dutchdoor.services.sessions import SignedIn
 
 BACK_WITHIN = 30.0
 """Seconds: a node that is not back by then is not coming. How long it takes is told, and not asserted."""
@@ -193,15 +193,16 @@ async def test_i15_one_promotion_after_the_other(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "nothing is ended again": "import dutchdoor.services.fencing as f; f.Fencing._mend = lambda self: None",
+    "nothing is revoked again": "from dutchdoor.services.reapplying import Reapplying as r; r._known = lambda self: {}",
     "the store is believed": """
-import asyncio, dutchdoor.services.sessions as a, dutchdoor.services.fencing as f
-a.Authority._session = lambda self, id: self.store.session(id)
-tries = f.Fencing._try_again
-async def later(self, lost):
+import asyncio
+from dutchdoor.services.reapplying import Reapplying
+Reapplying.session = lambda self, id: self._inner.session(id)
+tries = Reapplying._revoke_again
+async def later(self, lost, now):
     await asyncio.sleep(2)
-    await tries(self, lost)
-f.Fencing._try_again = later
+    await tries(self, lost, now)
+Reapplying._revoke_again = later
 """,
     "the timeline is not asked for": "",
 }
@@ -213,9 +214,8 @@ async def test_a_promotion_that_is_not_met_is_noticed(
     tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The judgement can fail: each part is taken out, in every process, and found missing."""
-    monkeypatch.setattr(Fencing, "_mend", Fencing._mend)
-    monkeypatch.setattr(Fencing, "_try_again", Fencing._try_again)
-    monkeypatch.setattr(Authority, "_session", Authority._session)
+    for name in ("_known", "session", "_revoke_again"):
+        monkeypatch.setattr(Reapplying, name, getattr(Reapplying, name))
     exec(BROKEN[broken], {})  # in this process too; it is undone
     with (
         a_postgres() as primary,
@@ -223,7 +223,9 @@ async def test_a_promotion_that_is_not_met_is_noticed(
         replicated(tmp_path / "cluster", primary, standby, broken=BROKEN[broken]) as ours,
     ):
         if not BROKEN[broken]:
-            nothing = "(boolean, bigint) RETURNS SETOF bigint LANGUAGE sql AS 'SELECT 0::bigint WHERE false'"
+            nothing = (
+                "(whole boolean, known bigint) RETURNS SETOF bigint LANGUAGE sql AS 'SELECT 0::bigint WHERE false'"
+            )
             primary.sql(f"CREATE OR REPLACE FUNCTION dutchdoor.attend_1{nothing}")
         with pytest.raises((AssertionError, TimeoutError)) as noticed:
             await lose_and_judge(ours, primary, standby)

@@ -641,8 +641,6 @@ class Server(Process):
         """Call the node, and carry out what it asks for."""
         node = self.node
         out = call()
-        if node.missing():
-            node.forget_missing(self.clock())
         for action in node.take_actions():
             match action:
                 case Ask(number, question):

@@ -510,34 +510,6 @@ def test_another_log_loses_every_pending_fence() -> None:
     assert len(rig.node.followers(rig.now)) == 0
 
 
-def test_who_follows_a_log_that_lost_something_has_no_lease_until_it_is_there_again() -> None:
-    """Whoever begins to follow after a promotion knows no entry that was lost, and would accept what it names."""
-    rig = Rig()
-    rig.end("s")
-    rig.wait(LATE + 1)
-    rig.log_epoch, rig.log = 2, []
-    rig.wait(2)
-    assert [entry.id for entry in rig.node.missing()] == ["s"]
-    assert rig.poll(a_poll(epoch=2)) is None
-    rig.log = [session("s", seq=1)]
-    rig.node.woken(rig.now)
-    rig.serve()
-    (answered,) = rig.answers
-    assert len(answered.answer.entries) == 1
-    assert answered.answer.lease_ms > 0
-
-    other = Rig()
-    other.end("s")
-    other.wait(LATE + 1)
-    other.log_epoch, other.log = 2, []
-    other.wait(2)
-    assert other.poll(a_poll(epoch=2)) is None
-    other.node.forget_missing(other.now)  # given up
-    other.serve()
-    (answered,) = other.answers
-    assert answered.answer.lease_ms > 0
-
-
 def test_one_process_polls_once_at_a_time() -> None:
     """A second poll of one holder answers the first without a lease: a flood of polls hangs once."""
     rig = Rig()

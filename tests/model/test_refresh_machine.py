@@ -92,7 +92,7 @@ class Refreshing(RuleBasedStateMachine):
     # What is kept in mind
 
     def _row(self) -> Session:
-        found = self.run(self.over.store.session(self.session_id))
+        found = self.run(self.over.store._inner.session(self.session_id))
         assert found is not None
         return found[0]
 

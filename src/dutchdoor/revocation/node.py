@@ -23,7 +23,6 @@ import math
 import random
 import secrets
 from array import array
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeAlias
 
@@ -32,7 +31,7 @@ from msgspec import Struct
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.lease import Lease, Terms
 from dutchdoor.revocation.lease_table import Holder, Holders
-from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Kind, Named, Revocation, RevocationLog
+from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Named, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node_messages import (
     FIRST_EPOCH,
@@ -57,8 +56,6 @@ CATCH_UP_FOR: Final = 0.25
 or got its row."""
 PAGE_KEPT, PAGES_KEPT = 64, 64
 """Short answers that are kept to be given again: most followers are at one of a few places."""
-LATEST: Final = 4096
-"""Entries that are remembered as they were read, the newest: what a store may lose is little, and new."""
 _WATCH: Final = (0.005, 0.25)
 """Seconds between two looks at the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
 
@@ -148,8 +145,6 @@ class Node:
         self._seqs, self._kinds, self._names = array("q"), bytearray(), list[bytes]()
         self._cursor = 0
         self._pages: dict[int, tuple[list[Entry], int]] = {}
-        self._latest: deque[Revocation] = deque(maxlen=LATEST)
-        self._missing: dict[tuple[Kind, str], Revocation] = {}
         self.is_whole = False
         """Whether this log was read to its head since it began: what is covered by a later page would be accepted."""
         self._since = math.inf
@@ -198,17 +193,6 @@ class Node:
         it had, one above any of theirs. A log epoch is the time it began at, and no account's counter was there before.
         """
         return 0 if self.log_epoch == self._first_epoch else self.log_epoch
-
-    def missing(self) -> list[Revocation]:
-        """Give what this log has not and the one before it had, as far as this process knew it: the store has lost it.
-        Nothing until this log has been read to its head. An entry that expired may have been purged instead.
-        """
-        return list(self._missing.values()) if self.is_whole else []
-
-    def forget_missing(self, now: float) -> None:
-        """Nobody is going to put back what is missing, and nobody waits for it any longer."""
-        self._missing.clear()
-        self._followed(now)
 
     def take_actions(self) -> list[Action]:
         """Give what is to be done now, each once."""
@@ -542,10 +526,6 @@ class Node:
             self._seqs.append(revocation.seq)
             self._kinds.append(entry.kind)
             self._names.append(entry.name)
-            self._latest.append(revocation)
-            lost = self._missing.get((revocation.kind, revocation.id))
-            if lost is not None and lost.min_epoch <= revocation.min_epoch:
-                del self._missing[revocation.kind, revocation.id]
         self._pages.clear()
         self.applied_seq = answer.upto
         self.is_whole |= answer.head <= self.applied_seq
@@ -553,15 +533,8 @@ class Node:
     def _begin(self, log_epoch: int, salt: bytes, now: float) -> None:
         """Another log: begin again. Nothing that was granted, acknowledged or promised in the old one counts."""
         self._lease.drop()
-        if salt == self.log.salt:
-            for entry in self._latest:
-                lost = self._missing.get((entry.kind, entry.id))  # since the log before, which was not mended in time
-                if lost is None or lost.min_epoch <= entry.min_epoch:
-                    self._missing[entry.kind, entry.id] = entry
-        else:
+        if salt != self.log.salt:
             self.log = RevocationLog(salt)
-            self._missing.clear()
-        self._latest.clear()
         self.is_whole = False
         self.log_epoch, self.applied_seq, self.log.applied_seq = log_epoch, 0, 0
         self._since, self._acked_seq, self._told_seq, self._changed = now, 0, -1, True
@@ -642,8 +615,7 @@ class Node:
         # Without the whole log it would be a lease on half the truth; a node that is behind knows no more.
         if upto != self.applied_seq or self._is_behind(poll) or self._stopping or not self.log_epoch:
             return 0.0
-        # Whoever begins to follow while something is missing would accept it: it knows no log but this one.
-        if self._missing or not self._holders.may_have(hanging.who, now):
+        if not self._holders.may_have(hanging.who, now):
             return 0.0
         lease = min(self.terms.lease_for, self._clipped(now))
         if poll.wait_ms == 0:

@@ -15,13 +15,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from dutchdoor.errors import Conflict, Unavailable
+from dutchdoor.errors import Unavailable
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import Revocation, RevocationLog
+from dutchdoor.revocation.log import RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node import Answered, Ask, Node, Settled
 from dutchdoor.revocation.node_messages import (
@@ -35,7 +34,6 @@ from dutchdoor.revocation.node_messages import (
     Renewed,
     Rows,
 )
-from dutchdoor.services.retold import tell_again
 from dutchdoor.stores.base import Revoked, Store
 
 __all__ = ["Fencing", "Followed", "as_one", "elapsed"]
@@ -46,13 +44,6 @@ SWEEP_EVERY: Final = (1.0, 15.0)
 """Seconds between two such looks: with more entries than one look sees, and with fewer. With none there is no look."""
 STOPS_WITHIN: Final = 1.0
 """Seconds that closing waits for the store to hear of it."""
-
-MENDS_FOR: Final = 0.7
-"""Seconds that a request waits while what the store lost is ended again."""
-MENDED_AT_ONCE: Final = 512
-MENDS_AGAIN_IN: Final = 0.1
-MENDS_IN_VAIN_FOR: Final = 10.0
-"""Seconds in which the store answers and as much is missing as before: then it is given up."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -114,7 +105,6 @@ class Fencing:
         self._closed = False
         self._reading: asyncio.Task[None] | None = None
         self._next_read: asyncio.Task[None] | None = None
-        self._mending: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._polls: dict[Hashable, asyncio.Future[Answer]] = {}
         self._waiting: dict[Fence, asyncio.Future[None]] = {}
@@ -133,9 +123,6 @@ class Fencing:
         """Begin, by reading the log. Raises `Unavailable`."""
         if self._closed or self.node.log_epoch:
             self.node = self._new_node()
-            if self._mending is not None:  # what it knew goes with the node, as with a process
-                self._mending.cancel()
-                self._mending = None
         self._closed = False
         await self._read()
 
@@ -161,14 +148,14 @@ class Fencing:
         until = loop.time() + STOPS_WITHIN
         while self._tasks and loop.time() < until:
             await asyncio.wait(self._tasks, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-        for task in [*self._tasks, self._reading, self._next_read, self._mending]:
+        for task in [*self._tasks, self._reading, self._next_read]:
             if task is not None:
                 task.cancel()
         for timer in (self._timer, self._sweeper):
             if timer is not None:
                 timer.cancel()
         self._timer, self._rings_at, self._sweeper = None, math.inf, None
-        self._reading = self._next_read = self._mending = None
+        self._reading = self._next_read = None
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
@@ -191,11 +178,11 @@ class Fencing:
         return head[1] <= node.applied_seq and head[0] == node.log_epoch and not self._closed
 
     def is_behind(self) -> bool:
-        """Tell whether the store has begun another log that was not read here to its head, or lacks what is known here:
-        what it says of a session may be from before that ended. Ask it after a look-up, too: it may be told by that.
+        """Tell whether the store has begun another log that was not read here to its head. Ask it after a look-up, too:
+        the look-up may bring that along.
         """
         node = self.node
-        return self._mending is not None or not node.is_whole or self.store.newest_log > node.log_epoch
+        return not node.is_whole or self.store.newest_log > node.log_epoch
 
     async def follow(self) -> None:
         """Make sure that `log` is good enough to judge a request that starts now. Raises `Unavailable`."""
@@ -207,10 +194,6 @@ class Fencing:
             self.node.want_lease(self.now())
             self._carry_out()
         await self._read()
-        if self._mending is not None:
-            done, _ = await asyncio.wait([self._mending], timeout=MENDS_FOR)
-            if not done:
-                raise Unavailable("what the store has lost is being ended again")
 
     async def _read(self) -> None:
         """Read the log to its end, beginning after this call. Those who come while one is under way share the next."""
@@ -238,7 +221,6 @@ class Fencing:
             self._refuse_older(answer.log_epoch)
             node.heard(answer, now)
             node.see_time_of_day(self.clock())
-            self._mend()
             self._carry_out()
             if answer.upto >= answer.head:
                 return
@@ -293,6 +275,8 @@ class Fencing:
         finally:
             # If the client hung up, too: a fence that stays looks at the other nodes' rows, for a guarded lease.
             self.node.abandon(fence)
+        if done.log_epoch < self.store.newest_log:  # which may lack it, though the node has not read that log yet
+            fence.state = "lost"
         return fence
 
     # Those who follow
@@ -383,7 +367,6 @@ class Fencing:
             if isinstance(answer, Renewed):
                 node.see_time_of_day(self.clock())
         if node is self.node:
-            self._mend()
             self._carry_out()
 
     async def _answer_to(self, question: Question) -> Renewed | Rows | None:
@@ -417,57 +400,6 @@ class Fencing:
         self._has_lost = lost
         if node.log_epoch and answer.log_epoch > node.log_epoch:
             _log.warning("revocation log %d begins: the store was restored, promoted or moved", answer.log_epoch)
-
-    def _mend(self) -> None:
-        """Begin to end again what the store has lost, if anything is known here that it has."""
-        if self._mending is None and not self._closed and self._missing(self.node):
-            self._mending = asyncio.create_task(self._end_again(self.node))
-
-    def _missing(self, node: Node) -> list[Revocation]:
-        missing = node.missing()
-        now = self.clock() if missing else 0.0
-        lost = [entry for entry in missing if entry.expires_at > now]  # what has expired was purged
-        if missing and not lost:
-            node.forget_missing(self.now())
-        return lost
-
-    async def _end_again(self, node: Node) -> None:
-        """End again what is missing, until the log has it: from here, or from another process that knew it too."""
-        missing = self._missing(node)
-        _log.error("the store has lost %d revocations that are known here; they are made again", len(missing))
-        done_at = self.now()
-        try:
-            while missing:
-                tried = [self._try_again(entry) for entry in missing[:MENDED_AT_ONCE]]
-                outcomes = await asyncio.gather(*tried, return_exceptions=True)
-                failed = next((each for each in outcomes if isinstance(each, Exception)), None)
-                answers = not any(isinstance(each, Unavailable) for each in outcomes)
-                before = len(missing)
-                try:
-                    await self._read()
-                    missing = self._missing(node)
-                except Unavailable as exc:
-                    failed, answers = exc, False
-                except Exception as exc:  # noqa: BLE001 - what cannot be read is not taken for mended
-                    failed = exc
-                # A store that does not answer refuses nothing: it is tried for as long.
-                if len(missing) < before or not answers:
-                    done_at = self.now()
-                elif self.now() - done_at > MENDS_IN_VAIN_FOR:
-                    _log.error("%d of them could not be made again", len(missing), exc_info=failed)
-                    node.forget_missing(self.now())
-                    break
-                if failed is not None:
-                    await asyncio.sleep(MENDS_AGAIN_IN)
-        finally:
-            if self._mending is asyncio.current_task():
-                self._mending = None
-                self._carry_out()
-        self._mend()  # another log may have begun meanwhile, and lack something else
-
-    async def _try_again(self, lost: Revocation) -> None:
-        with suppress(Conflict):
-            await tell_again(self.store, lost, self.clock())
 
     def _attend(self) -> None:
         """Be told when the log grows, while somebody waits for it."""

@@ -45,10 +45,8 @@ from dutchdoor.model.refresh_tokens import (
 from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.revocation.log import Named
 from dutchdoor.services.endings import Endings, Leaving, by_owner
 from dutchdoor.services.hooks import Hooks, announce
-from dutchdoor.services.retold import ENDED_AGAIN
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
 from dutchdoor.stores.base import Add, Change, Copies, Expect, Log, Revoked, Store, Swap
@@ -229,7 +227,7 @@ class Authority(Endings):
     """`start_once`, tried again while it loses races."""
 
     async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
-        found = await self._session(session_id)
+        found = await self.store.session(session_id)
         return found if found is not None and sessions.is_live(*found, now) else None
 
     async def _issue_stateless(
@@ -323,7 +321,7 @@ class Authority(Endings):
         held = self._remembered.get(session_id, node.log, now) or await self._copied(session_id, log_epoch, now)
         if held is not None:
             return held
-        found = await self._session(session_id)
+        found = await self.store.session(session_id)
         if found is None:
             return None
         session, account = found
@@ -336,9 +334,13 @@ class Authority(Endings):
                 with suppress(Conflict):
                     await self.store.commit(Swap(seen))
                     session = replace(seen, revision=seen.revision + 1)
-            if self._copies is not None and node.log_epoch == log_epoch:
+            if self._copies is not None and self._is_newest(log_epoch):
                 self._copies.keep_recent(session, account, now, log_epoch)
-        return self._remembered.keep(session, account, now, remember=node.log_epoch == log_epoch)
+        return self._remembered.keep(session, account, now, remember=self._is_newest(log_epoch))
+
+    def _is_newest(self, log_epoch: int) -> bool:
+        """Tell whether no newer log is known of. What was read under one may have ended under the other."""
+        return self.fencing.node.log_epoch == log_epoch and not self.fencing.is_behind()
 
     async def _copied(self, session_id: str, log_epoch: int, now: float) -> Remembered | None:
         """Give a session that another node has looked up, if its copy is as good as what is remembered here; None when
@@ -354,25 +356,6 @@ class Authority(Endings):
         self._remembered.keep(session, account, read_at)
         return self._remembered.get(session_id, node.log, now)
 
-    async def _session(self, session_id: str) -> tuple[Session, Account] | None:
-        """Give a session as the store has it; but as ended if this process has seen it end. A store that was promoted
-        from a copy or restored may have lost that.
-        """
-        fencing = self.fencing
-        while True:
-            if fencing.is_behind():
-                await fencing.follow()
-            log_epoch = fencing.node.log_epoch
-            found = await self.store.session(session_id)
-            if found is None or found[0].ended_at is not None:
-                return found
-            # Was another log told of or read meanwhile, the answer may be from before that was mended.
-            if log_epoch == fencing.node.log_epoch and not fencing.is_behind():
-                break
-        if not fencing.log.covers(Named("", 0, session_id, "", "", "")):
-            return found
-        return replace(found[0], ended_at=found[0].last_seen_at, end_reason=ENDED_AGAIN), found[1]
-
     async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
         """Give the session that a cookie's `token` belongs to; with `even_ended` one that has ended, too.
 
@@ -381,7 +364,7 @@ class Authority(Endings):
             NotAuthenticated: the session has ended or expired.
         """
         presented = SessionToken.parse(token)
-        found = await self._session(presented.id)
+        found = await self.store.session(presented.id)
         if found is None or found[0].mode != "session" or not presented.matches(found[0].secret_hash):
             raise InvalidToken("no session has this token")
         if not even_ended:
@@ -397,7 +380,7 @@ class Authority(Endings):
             NotAuthenticated: the session has ended or expired.
         """
         token = RefreshToken.parse(text)
-        found = await self._session(token.session_id)
+        found = await self.store.session(token.session_id)
         if found is None or not self._is_ours(token, found[0]):
             raise InvalidToken("R0: no session has this refresh token")
         if not even_ended:
@@ -438,7 +421,7 @@ class Authority(Endings):
         async def once() -> SignedIn:
             nonlocal admit
             read_at = self.clock()
-            found = await self._session(token.session_id)
+            found = await self.store.session(token.session_id)
             now = self.clock()
             if found is None or not self._is_ours(token, found[0]):
                 raise InvalidToken("R0: no session has this refresh token")

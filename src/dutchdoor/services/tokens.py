@@ -38,6 +38,7 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
 from dutchdoor.services.fencing import Fencing
 from dutchdoor.services.hooks import Hooks
+from dutchdoor.services.reapplying import Reapplying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Log, Revoke, Revoked, Store, Swap
 
@@ -83,10 +84,12 @@ class Issuer:
         """Take the store and the rest: see `Authority`, which adds sessions (`master`, `issuer`, `audience`, `policy`,
         `alg`, `claims`, `lease`, `clock`).
         """
-        self.store, self.master, self.policy = store, master, policy
+        now = lambda: self.clock()  # noqa: E731, PLW0108 - the fencing below has it
+        self.store: Store = Reapplying(store, now)  # type: ignore[abstract]  # `Around` has the rest
+        self.master, self.policy = master, policy
         self.hooks = hooks or Hooks()
-        self.fencing = Fencing(store, clock=clock, terms=Terms(lease_for=lease))
-        self.clock = self.fencing.clock
+        self.fencing = Fencing(self.store, clock=clock, terms=Terms(lease_for=lease))
+        self.clock: Callable[[], float] = self.fencing.clock
         self.issuer, self.audience, self.alg = issuer, tuple(audience) or (issuer,), alg
         self.symmetric = alg.startswith("HS")
         if self.symmetric and len(self.audience) > 1:

@@ -1,12 +1,12 @@
-"""What a store lost and processes still know: found out, refused meanwhile, and ended again. Stores in memory stand for
-a primary and its standby; tests/faults/test_promotion.py has real ones.
+"""What a store lost and processes still know: found out, refused meanwhile, and revoked again. Stores in memory stand
+for a primary and its standbys; tests/faults/test_promotion.py has real ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from msgspec.structs import replace
@@ -19,25 +19,29 @@ from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import LONGEST_ACCESS, Mode
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.verifier_keys import VerifierKey
-from dutchdoor.revocation import node
 from dutchdoor.revocation.log import FOR_EVER, Revocation
+from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
-from dutchdoor.services import fencing
-from dutchdoor.services.retold import ENDED_AGAIN
+from dutchdoor.services import reapplying
+from dutchdoor.services.fencing import elapsed
+from dutchdoor.services.reapplying import ENDED_AGAIN, Reapplying
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Change, Remove, Revoke, Revoked
 from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.testing.conformance import LAWS, NOW
 from dutchdoor.web.verifiers import removal_of
 
 
 class Replicated(Wrapped):
-    """A store a network away with a standby, which may stop to follow and take its place."""
+    """A store a network away with two standbys, which may lag and take its place, one after the other."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore(clock=lambda: T0))
-        self.primary, self.standby = self.inner, MemoryStore(clock=lambda: T0)
-        self.standby._salt = self.primary._salt  # type: ignore[attr-defined]
+        self.primary = self.inner
+        self.standby, self.second = MemoryStore(clock=lambda: T0), MemoryStore(clock=lambda: T0)
+        self.standby._salt = self.second._salt = self.primary._salt  # type: ignore[attr-defined]
         self.lags, self.failures, self.unread = False, list[Exception](), list[Exception]()
+        self.refused = set[str]()
         self.page = 4096
         self.newest_log = 0
         self.slow: asyncio.Event | None = None
@@ -45,16 +49,21 @@ class Replicated(Wrapped):
         self.pages = asyncio.Event()
         """Until when it keeps all pages of its log back but the first."""
         self.pages.set()
+        self.is_half_read = False
 
     def head(self) -> None:
         return None
 
     async def commit(self, *changes: Change) -> Revoked:
-        if self.failures and any(isinstance(change, Revoke) for change in changes):
+        revoked = {change.entry.id for change in changes if isinstance(change, Revoke)}
+        if revoked & self.refused:
+            raise InvalidInput("injected")
+        if self.failures and revoked:
             raise self.failures.pop(0)
         done = await self.inner.commit(*changes)
         if self.inner is self.primary and not self.lags:
             await self.standby.commit(*changes)
+            await self.second.commit(*changes)
         return done
 
     def _paged(self, read: Renewed) -> Renewed:
@@ -67,6 +76,7 @@ class Replicated(Wrapped):
         if self.unread:
             raise self.unread.pop(0)
         if log_epoch == self.standby._log_epoch:  # type: ignore[attr-defined]
+            self.is_half_read = not self.pages.is_set()
             await self.pages.wait()
         return self._paged(await self.inner.read_log(log_epoch, after))
 
@@ -76,7 +86,7 @@ class Replicated(Wrapped):
         return self._paged(await self.inner.node_renew(row, after))
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
-        if self.inner is self.standby:  # whoever connects to it is told which log it is on, and then looks up
+        if self.inner is self.standby:  # the connection says which log it is on, before the look-up
             self.newest_log = self.standby._log_epoch  # type: ignore[attr-defined]
         found = await self.inner.session(session_id)
         slow, self.slow = self.slow, None
@@ -88,11 +98,15 @@ class Replicated(Wrapped):
         self.inner = self.standby
         await self.standby.begin_log_epoch(T0 + 1)
 
+    async def promote_the_second(self) -> None:
+        self.inner = self.second
+        await self.second.begin_log_epoch(T0 + 2)
+
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes longer than a request may wait."""
-    monkeypatch.setattr(fencing, "MENDS_FOR", 30.0)
+    monkeypatch.setattr(reapplying, "WAITS_FOR", 30.0)
 
 
 @pytest.fixture
@@ -118,7 +132,7 @@ async def a_node(store: Replicated, copies: Copies | None = None) -> AsyncIterat
     made = authority(store, Clock(), copies=copies)  # type: ignore[arg-type]
     await made.open()
     yield made
-    await made.fencing.close()
+    await made.close()
 
 
 @pytest.fixture
@@ -141,20 +155,33 @@ async def begin(over: Authority, subject: str, mode: Mode = "hybrid") -> SignedI
 
 
 async def hear(over: Authority) -> None:
-    """Read the log, lease or no lease."""
+    """Read the log, lease or no lease. After a promotion that is when nothing is missing any more."""
     await over.fencing._read()
 
 
-async def mended(over: Authority) -> None:
-    await hear(over)
-    async with asyncio.timeout(10):
-        while over.fencing._mending is not None:
+async def patiently(over: Authority) -> None:
+    """The same, however often the store cannot be read."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(Unavailable, ValueError):
+                return await hear(over)
             await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def hearing(over: Authority) -> AsyncIterator[asyncio.Task[None]]:
+    """Go on while the log is read, and something is missing."""
+    reading = asyncio.create_task(hear(over))
+    async with asyncio.timeout(10):
+        while over.store.newest_log == over.fencing.node.log_epoch:
+            await asyncio.sleep(0.01)
+    yield reading
+    reading.cancel()
+
+
 async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) -> None:
-    """A session, all of somebody, and a key: what the standby lacks is in it once the process has followed the new log,
-    with an event each; and a process that starts then refuses it all.
+    """A session, all sessions of an account, and a key: what the standby lacks is in it once the process has read the
+    new log, with an event each; and a process that starts then refuses it all.
     """
     one, everywhere, living = [await begin(over, name) for name in ("ann", "bob", "cid")]
     kid = (await store.select(StoredKey))[0].kid
@@ -165,7 +192,7 @@ async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) 
     await hear(over)
     await store.promote()
     assert (await store.session(one.session.id))[0].ended_at is None
-    await mended(over)
+    await hear(over)
     for each in (one, everywhere):
         session, _ = await store.session(each.session.id)
         assert (session.ended_at, session.end_reason) == (T0, ENDED_AGAIN)
@@ -194,15 +221,13 @@ async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) 
 
 
 async def test_what_was_seen_to_end_is_refused_meanwhile(store: Replicated, over: Authority) -> None:
-    """From the promotion until a process hears of the new log, the store says that a session lives: whoever has seen it
-    end says that it does not.
-    """
+    """The store says that a session lives, and no new log has begun: a process that has read its end refuses it."""
     cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
     store.lags = True
     for one in (cookie, hybrid):
         await over.end(one.session.id, client=HOME, actor="cli")
     await hear(over)
-    store.inner = store.standby  # and nobody has been told
+    store.inner = store.standby  # and nothing says so
     with pytest.raises(NotAuthenticated):
         await over.resume(cookie.session_token)
     with pytest.raises(NotAuthenticated):
@@ -221,8 +246,8 @@ async def leased(over: Authority, held: SignedIn) -> None:
 
 
 async def test_a_look_up_that_tells_of_another_log_is_made_again(store: Replicated, over: Authority) -> None:
-    """A node with a lease looks up a session and is told so of another log: what ended by its account, which that log
-    has lost, is refused, for every use that is made of a session. Nobody else notices.
+    """A node with a lease looks up a session, and the look-up brings another log along: what ended by its account,
+    which that log has lost, is refused, for every use that is made of a session. No other session is.
     """
     cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
     living = await begin(over, "cid", "session")
@@ -247,11 +272,11 @@ async def test_a_look_up_that_tells_of_another_log_is_made_again(store: Replicat
 
 
 @pytest.mark.parametrize("first", ["this one", "another"])
-async def test_an_answer_from_before_the_mend_is_not_believed(
+async def test_an_answer_from_before_it_was_revoked_again_is_not_believed(
     first: str, store: Replicated, over: Authority, other: Authority
 ) -> None:
-    """A look-up finds a session live on the promoted server, and its answer is late: somebody has read the new log and
-    mended meanwhile. The session is looked up again.
+    """A look-up finds a session live on the promoted server, and its answer is late: meanwhile a process has read the
+    new log and revoked it again. The session is looked up again.
     """
     cookie = await begin(over, "ann", "session")
     await leased(over, await begin(over, "bob"))
@@ -266,15 +291,15 @@ async def test_an_answer_from_before_the_mend_is_not_believed(
         while store.slow is not None:
             await asyncio.sleep(0)
     if first == "another":
-        await mended(other)
-    await mended(over)
+        await hear(other)
+    await hear(over)
     slow.set()
     with pytest.raises(NotAuthenticated):
         await late
 
 
 async def test_half_a_log_is_not_judged_by(store: Replicated, over: Authority) -> None:
-    """The new log has many pages. Before the last one is read nobody knows what is missing, and nothing is believed."""
+    """The new log has many pages. Before the last one is read no process knows what is missing, nor judges."""
     cookie, hybrid = await begin(over, "ann", "session"), await begin(over, "bob")
     for n in range(8):
         await over.end((await begin(over, f"p{n}")).session.id, client=HOME, actor="cli")
@@ -289,7 +314,7 @@ async def test_half_a_log_is_not_judged_by(store: Replicated, over: Authority) -
     waiting = [asyncio.create_task(over.resume(cookie.session_token))]
     reading = asyncio.create_task(over.verify(hybrid.access_token))
     async with asyncio.timeout(10):
-        while over.fencing.node.applied_seq != 4:
+        while not store.is_half_read:
             store.newest_log = store.standby._log_epoch  # type: ignore[attr-defined]
             if reading.done():
                 reading = asyncio.create_task(over.verify(hybrid.access_token))
@@ -316,47 +341,74 @@ async def test_no_copy_is_kept_under_a_log_that_is_over(store: Replicated) -> No
         before = over.fencing.node.log_epoch
         await store.promote()
         await over.resume(cookie.session_token)
+        assert before not in {log_epoch for _, log_epoch in copies.kept}
+        assert over.fencing.node.log_epoch == before, "the look-up alone has brought the other log along"
+        await over.resume(cookie.session_token)
         assert over.fencing.node.log_epoch > before
         assert before not in {log_epoch for _, log_epoch in copies.kept}
 
 
 @pytest.mark.parametrize("half_read", [False, True])
 async def test_another_log_begins_while_something_is_missing(
-    half_read: bool, store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+    half_read: bool, store: Replicated, over: Authority
 ) -> None:
     """A second promotion, or `dutchdoor restored` in the middle of it: what was missing is not forgotten, neither for
     an older end of the same subject nor because the next log is not read yet.
     """
+    cookie = await lost_after_an_older_end(store, over)
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    async with hearing(over) as reading:
+        await asyncio.sleep(0.05)
+        assert store.failures[0:1]
+        store.page = 2 if half_read else 4096
+        if half_read:
+            store.pages.clear()
+        await store.standby.begin_log_epoch(T0 + 9)
+        async with asyncio.timeout(10):
+            while store.is_half_read != half_read:
+                await asyncio.sleep(0.01)
+        if half_read:
+            await store.standby.begin_log_epoch(T0 + 19)
+            store.pages.set()
+        store.failures.clear()
+        await reading
+    with pytest.raises(NotAuthenticated):
+        await over.resume(cookie.session_token)
+    assert await all_ended(store, cookie)
+
+
+async def lost_after_an_older_end(store: Replicated, over: Authority) -> SignedIn:
+    """All sessions of an account end twice, and the standbys lack the second time."""
     await begin(over, "ann")
-    await over.end_all("ann", client=HOME, actor="cli")  # the standby has this one
+    await over.end_all("ann", client=HOME, actor="cli")
     cookie = await begin(over, "ann", "session")
     for n in range(4):
         await over.end((await begin(over, f"p{n}")).session.id, client=HOME, actor="cli")
     store.lags = True
-    await over.end_all("ann", client=HOME, actor="cli")  # and not this one
+    await over.end_all("ann", client=HOME, actor="cli")
     await hear(over)
-    store.failures = [Unavailable("injected")] * 10**6
+    return cookie
+
+
+async def all_ended(store: Replicated, cookie: SignedIn) -> bool:
+    return (await store.session(cookie.session.id))[0].end_reason == ENDED_AGAIN
+
+
+async def test_another_log_begins_while_this_one_is_read_again(store: Replicated, over: Authority) -> None:
+    """Nothing is missing any more, and the node reads the log page by page, an older end of the same subject first.
+    Then a second standby is promoted, which lacks the newer one, too.
+    """
+    cookie = await lost_after_an_older_end(store, over)
     await store.promote()
     await hear(over)
-    node, read = over.fencing.node, over.fencing._read
-
-    async def read_and_a_page_of_another() -> None:
-        await read()
-        if node.log_epoch == (T0 + 1) * 1000:
-            await store.standby.begin_log_epoch(T0 + 9)
-            store.page = 2 if half_read else 4096
-            node.heard(await store.read_log(node.log_epoch, node.applied_seq), over.fencing.now())
-            assert node.is_whole != half_read
-
-    monkeypatch.setattr(over.fencing, "_read", read_and_a_page_of_another)
-    async with asyncio.timeout(10):
-        while node.log_epoch == (T0 + 1) * 1000:
-            await asyncio.sleep(0.01)
-    store.failures.clear()
-    await mended(over)
-    with pytest.raises(NotAuthenticated):
-        await over.resume(cookie.session_token)
-    assert node.missing() == []
+    assert await all_ended(store, cookie)
+    over.fencing.node = over.fencing._new_node()
+    store.page = 1
+    assert (await over.store.read_log(0, 0)).entries[0].id == "ann"
+    await store.promote_the_second()
+    await patiently(over)
+    assert await all_ended(store, cookie)
 
 
 async def test_a_removed_verifier_stays_removed(store: Replicated, over: Authority) -> None:
@@ -368,20 +420,20 @@ async def test_a_removed_verifier_stays_removed(store: Replicated, over: Authori
     await hear(over)
     await store.promote()
     assert await store.get(VerifierKey, row.id) is not None
-    await mended(over)
+    await hear(over)
     assert await store.get(VerifierKey, row.id) is None
     assert [event.detail for event in await store.events(name="verifier_removed")] == ["orders"]
 
 
 async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over: Authority) -> None:
-    """Whoever fetches the key set keeps it for minutes: a key that the promoted server takes for good is not in it."""
+    """A client keeps the key set for minutes: a key that the promoted server has as valid is not in it."""
     held = await begin(over, "bob")
     await leased(over, held)
     kid = (await store.select(StoredKey))[0].kid
     store.lags = True
     await over.kill_key(kid, client=HOME, actor="cli")
     await hear(over)
-    store.inner = store.standby  # and nobody has been told
+    store.inner = store.standby  # and nothing says so
     await over._read_ring(T0, force=True)
     assert kid not in [key["kid"] for key in await over.jwks()]
     assert over.ring.signing(T0, "ES256").kid != kid
@@ -390,38 +442,38 @@ async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over:
 async def test_nothing_is_judged_before_it_is_ended_again(
     store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of somebody was ended, which the store has lost: no request is judged until it has that again, however often
-    it cannot be reached.
+    """All sessions of an account ended, which the store has lost: no request is judged until it has that again, however
+    often it cannot be reached.
     """
     cookie = await begin(over, "ann", "session")
     store.lags = True
     await over.end_all("ann", client=HOME, actor="cli")
     await hear(over)
-    store.failures = [Unavailable("injected")] * 30
-    monkeypatch.setattr(fencing, "MENDS_FOR", 0.7)
+    store.failures = [Unavailable("injected")] * 10**6
+    monkeypatch.setattr(reapplying, "WAITS_FOR", 0.05)
     await store.promote()
-    await hear(over)
     for _ in range(3):
-        with pytest.raises((Unavailable, NotAuthenticated)):
-            await over.resume(cookie.session_token)
+        for use in (over.resume(cookie.session_token), over.store.account("ann"), hear(over)):
+            with pytest.raises(Unavailable):
+                await use
     assert not over.fencing.is_current()
     store.failures.clear()
-    await mended(over)
+    await patiently(over)
     with pytest.raises(NotAuthenticated):
         await over.resume(cookie.session_token)
 
 
 async def test_several_processes_end_it_once(store: Replicated, over: Authority, other: Authority) -> None:
-    """Two processes know the same. Who has signed in since the first was done is not signed out by the second."""
+    """Two processes know the same. A user who has signed in after the first is not signed out by the second."""
     await begin(over, "ann")
     store.lags = True
     await over.end_all("ann", client=HOME, actor="cli")
     for each in (over, other):
         await hear(each)
     await store.promote()
-    await mended(over)
+    await hear(over)
     again = await begin(over, "ann")
-    await mended(other)
+    await hear(other)
     for each in (over, other):
         assert (await each.verify(again.access_token)).subject == "ann"
     log = (await store.read_log(0, 0)).entries
@@ -430,7 +482,7 @@ async def test_several_processes_end_it_once(store: Replicated, over: Authority,
 
 
 async def test_both_at_once(store: Replicated, over: Authority, other: Authority) -> None:
-    """Two processes end it again in one moment: what one of them finds changed is in the log."""
+    """Two processes revoke it again in one moment: what one of them finds changed is in the log."""
     held = [await begin(over, f"p{n}") for n in range(20)]
     store.lags = True
     for n, one in enumerate(held):
@@ -441,7 +493,7 @@ async def test_both_at_once(store: Replicated, over: Authority, other: Authority
     for each in (over, other):
         await hear(each)
     await store.promote()
-    await asyncio.gather(mended(over), mended(other))
+    await asyncio.gather(hear(over), hear(other))
     for one in held:
         assert (await store.session(one.session.id))[0].end_reason == ENDED_AGAIN
 
@@ -455,14 +507,14 @@ async def test_a_log_of_many_pages_is_read_before_anything_is_missing(store: Rep
     await hear(over)
     store.page = 2
     await store.promote()
-    await mended(over)
+    await hear(over)
     reasons = [(await store.session(one.session.id))[0].end_reason for one in held]
     assert reasons == ["logout"] * 5 + [ENDED_AGAIN]
     assert (await store.inner.read_log(0, 0)).head == 6
 
 
 async def test_the_last_of_several_ends_is_lost(store: Replicated, over: Authority) -> None:
-    """Somebody was ended twice, of which the store knows the first: the second is told again."""
+    """All sessions of an account ended twice, of which the store knows the first: the second is made again."""
     await begin(over, "ann")
     await over.end_all("ann", client=HOME, actor="cli")
     again = await begin(over, "ann")
@@ -472,13 +524,13 @@ async def test_the_last_of_several_ends_is_lost(store: Replicated, over: Authori
     store.lags = False
     store.standby._sessions.rows[again.session.id,] = again.session  # type: ignore[attr-defined]
     await store.promote()
-    await mended(over)
+    await hear(over)
     assert (await store.session(again.session.id))[0].end_reason == ENDED_AGAIN
 
 
 async def test_what_was_signed_meanwhile_is_ended_too(store: Replicated, over: Authority) -> None:
-    """A process that knows nothing serves what the store brought back to life, long after: the tokens that it gives out
-    are refused everywhere once it is ended again, for as long as they live.
+    """A process that knows nothing serves what the store brought back to life, long after: the tokens that it issues
+    are refused everywhere once that is revoked again, for as long as they live.
     """
     one, everywhere = await begin(over, "ann"), await begin(over, "bob")
     store.lags = True
@@ -493,7 +545,7 @@ async def test_what_was_signed_meanwhile_is_ended_too(store: Replicated, over: A
     given = [await fresh.refresh(each.refresh_token, HOME) for each in (one, everywhere)]
     for each in given:
         assert await fresh.verify(each.access_token)
-    await mended(over)
+    await hear(over)
     await hear(fresh)
     for each in given:
         with pytest.raises(InvalidToken):
@@ -505,67 +557,106 @@ async def test_what_was_signed_meanwhile_is_ended_too(store: Replicated, over: A
 async def test_what_was_purged_is_not_lost(
     store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An entry that has expired may be missing for a good reason: nobody is signed out for it."""
+    """An entry that has expired may be missing for a good reason: no session ends for it."""
     held = await begin(over, "ann")
     store.lags = True
     await store.commit(Revoke(Revocation(kind="subject", id="ann", min_epoch=0, expires_at=T0)))
     await hear(over)
     await store.promote()
-    await mended(over)
+    await hear(over)
     assert (await store.session(held.session.id))[0].ended_at is None
-    assert over.fencing.node.missing() == []
     assert "has lost" not in caplog.text
 
 
-async def test_what_cannot_be_told_again_is_given_up(
+async def test_what_cannot_be_made_again_is_given_up(
     store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that the store does not take stops nobody for ever: it is an error in the log, and the process goes on."""
-    held = await begin(over, "ann")
+    """An entry that the store does not take stops no process for ever: it is an error in the server's log, the process
+    goes on, and refuses what the entry names. The next log is given it.
+    """
+    held, ended = await begin(over, "ann"), await begin(over, "bob", "session")
     store.lags = True
-    await store.commit(Revoke(Revocation(kind="token", id="t", expires_at=T0 + 60)))
+    await over.end(ended.session.id, client=HOME, actor="cli")
     await hear(over)
     store.failures = [InvalidInput("injected")] * 1000
-    monkeypatch.setattr(fencing, "MENDS_IN_VAIN_FOR", 0.3)
+    monkeypatch.setattr(reapplying, "ATTEMPTS", 3)
+    monkeypatch.setattr(reapplying, "AGAIN_IN", 0.01)
     await store.promote()
-    await mended(over)
-    assert "could not be made again" in caplog.text
+    await hear(over)
+    assert "cannot be made again" in caplog.text
     assert (await over.verify(held.access_token)).subject == "ann"
+    with pytest.raises(NotAuthenticated):
+        await over.resume(ended.session_token)
+    store.failures.clear()
+    await store.promote_the_second()
+    await hear(over)
+    assert (await store.session(ended.session.id))[0].end_reason == ENDED_AGAIN
+
+
+async def test_what_the_store_refuses_keeps_nothing_else_back(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries that the store does not take are tried again after all others."""
+    held = [await begin(over, name) for name in ("ann", "bob", "cid", "dan")]
+    store.lags = True
+    for one in held:
+        await over.end(one.session.id, client=HOME, actor="cli")
+    await hear(over)
+    store.refused = {one.session.id for one in held[:2]}
+    monkeypatch.setattr(reapplying, "ATTEMPTS", 5)
+    monkeypatch.setattr(reapplying, "AGAIN_IN", 0.01)
+    monkeypatch.setattr(reapplying, "AT_ONCE", 2)
+    await store.promote()
+    await hear(over)
+    ended = [(await store.session(one.session.id))[0].ended_at is not None for one in held]
+    assert ended == [False, False, True, True]
+
+
+async def test_an_older_server_is_not_waited_for(store: Replicated, over: Authority) -> None:
+    """Another connection has brought a newer log along than the server that answers has: that is out of reach."""
+    held = await begin(over, "ann", "session")
+    store.newest_log = over.fencing.node.log_epoch + 1
+    async with asyncio.timeout(5):
+        for use in (over.resume(held.session_token), over.store.session(held.session.id), hear(over)):
+            with pytest.raises(Unavailable):
+                await use
 
 
 async def test_a_store_that_does_not_answer_is_tried_for_as_long(
     store: Replicated, over: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commits that hang, for however long, refuse nothing: what was ended is ended again when they go on."""
+    """Commits that hang, for however long, refuse nothing: what was lost is revoked again when they go on."""
     held = await begin(over, "ann")
     store.lags = True
     await over.end(held.session.id, client=HOME, actor="cli")
     await hear(over)
     store.failures = [Unavailable("injected")] * 60
-    monkeypatch.setattr(fencing, "MENDS_IN_VAIN_FOR", 0.5)
-    monkeypatch.setattr(fencing, "MENDS_AGAIN_IN", 0.02)
+    monkeypatch.setattr(reapplying, "ATTEMPTS", 10)
+    monkeypatch.setattr(reapplying, "AGAIN_IN", 0.01)
     await store.promote()
-    await mended(over)
+    await hear(over)
     assert store.failures == []
-    assert "could not be made again" not in caplog.text
+    assert "cannot be made again" not in caplog.text
     assert (await store.session(held.session.id))[0].ended_at is not None
 
 
 async def test_a_log_that_cannot_be_read_meanwhile_is_not_taken_for_whole(store: Replicated, over: Authority) -> None:
-    """Whatever goes wrong in reading the log while what was lost is ended again, it is read again."""
+    """Whatever goes wrong in reading the log while what was lost is revoked again, it is read again."""
     held = [await begin(over, name) for name in ("ann", "bob")]
     store.lags = True
     for one in held:
         await over.end(one.session.id, client=HOME, actor="cli")
     await hear(over)
-    store.failures = [Unavailable("injected")] * 2
+    store.failures = [Unavailable("injected")] * 4
     await store.promote()
-    await hear(over)
-    store.unread = [Unavailable("injected"), ValueError("injected")]
-    async with asyncio.timeout(10):
-        while over.fencing._mending is not None:
-            await asyncio.sleep(0.01)
+    async with hearing(over) as first:
+        store.unread = [Unavailable("injected"), ValueError("injected")]
+        with pytest.raises(Unavailable):
+            await first
+        with pytest.raises(ValueError, match="injected"):
+            await hear(over)
     assert store.unread == []
+    await hear(over)
     for one in held:
         assert (await store.session(one.session.id))[0].ended_at is not None
 
@@ -573,31 +664,26 @@ async def test_a_log_that_cannot_be_read_meanwhile_is_not_taken_for_whole(store:
 async def test_a_machine_that_slept_in_the_middle_of_it(
     store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Time in which nothing could be tried is none in which it was tried in vain."""
+    """An attempt counts, and not how long it took: a machine that slept has given up nothing."""
     held = await begin(over, "ann")
     store.lags = True
     await over.end(held.session.id, client=HOME, actor="cli")
     await hear(over)
-    store.failures = [Unavailable("injected")]
-    read, slept = over.fencing._read, 0.0
+    store.failures = [InvalidInput("injected")] * 3
+    clock, read = over.clock, store.read_log
 
-    async def sleeping() -> None:
-        nonlocal slept
-        await read()
-        slept += 3600.0
+    async def sleeping(log_epoch: int, after: int) -> Renewed:
+        clock.forward(60.0)  # type: ignore[attr-defined]
+        return await read(log_epoch, after)
 
-    monkeypatch.setattr(over.fencing, "now", lambda: fencing.elapsed() + slept)
+    monkeypatch.setattr(store, "read_log", sleeping)
     await store.promote()
     await hear(over)
-    monkeypatch.setattr(over.fencing, "_read", sleeping)
-    async with asyncio.timeout(10):
-        while over.fencing._mending is not None:
-            await asyncio.sleep(0.01)
     assert (await store.session(held.session.id))[0].ended_at is not None
 
 
 async def test_opened_anew_in_the_middle_of_it(store: Replicated, over: Authority) -> None:
-    """An application opens again what it has not closed while something is ended again: nobody waits for that."""
+    """An application that opens again while something is missing begins as a new process does: no request waits."""
     await begin(over, "ann")
     living = await begin(over, "bob", "session")
     store.lags = True
@@ -605,13 +691,14 @@ async def test_opened_anew_in_the_middle_of_it(store: Replicated, over: Authorit
     await hear(over)
     store.failures = [Unavailable("injected")] * 10**6
     await store.promote()
-    await hear(over)
-    await over.fencing.open()
+    async with hearing(over) as waiting:
+        await over.open()
+        await waiting
     async with asyncio.timeout(5):
         assert (await over.resume(living.session_token)).account.subject == "bob"
 
 
-async def test_another_deployments_log_is_not_mended(store: Replicated, over: Authority) -> None:
+async def test_another_deployments_log_is_given_nothing(store: Replicated, over: Authority) -> None:
     """A store with another salt is another one: what was ended in the first is no business of its."""
     held = await begin(over, "ann")
     store.lags = True
@@ -619,24 +706,102 @@ async def test_another_deployments_log_is_not_mended(store: Replicated, over: Au
     await hear(over)
     store.standby._salt = b"another"  # type: ignore[attr-defined]
     await store.promote()
-    await mended(over)
+    await hear(over)
     assert (await store.session(held.session.id))[0].ended_at is None
 
 
 async def test_memory_for_what_may_be_lost_is_bounded(
     store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process remembers so many entries as they were read, and no more."""
-    assert over.fencing.node._latest.maxlen == node.LATEST
-    entries = [Revocation(kind="token", id=f"t{n}", expires_at=T0 + 60) for n in range(node.LATEST + 10)]
+    """A process remembers the newest entries, so many at least and twice as many at most."""
+    monkeypatch.setattr(reapplying, "KEPT", 50)
+    monkeypatch.setattr(reapplying, "AT_ONCE", 7)
+    entries = [Revocation(kind="token", id=f"t{n}", expires_at=T0 + 60) for n in range(1020)]
     store.lags = True
-    await store.commit(*map(Revoke, entries))
-    await hear(over)
+    for entry in entries:
+        await store.commit(Revoke(entry))
+        await hear(over)
     await store.promote()
-    monkeypatch.setattr(over.fencing, "_mend", lambda: None)
     await hear(over)
-    assert [entry.id for entry in over.fencing.node.missing()] == [entry.id for entry in entries[10:]]
-    monkeypatch.undo()
-    await mended(over)
-    lost = (await store.read_log(0, 0)).entries
-    assert {entry.id for entry in lost} == {replace(entry).id for entry in entries[10:]}
+    made = {entry.id for entry in (await store.read_log(0, 0)).entries}
+    assert made >= {entry.id for entry in entries[-50:]}
+    assert len(made) <= 100
+    await store.promote_the_second()
+    await hear(over)
+    assert {entry.id for entry in (await store.read_log(0, 0)).entries} == made
+
+
+async def test_who_begins_to_follow_gets_the_whole_log(store: Replicated, over: Authority) -> None:
+    """A verifier that begins to poll while something is missing would accept what it names: it gets the log before, in
+    which the entry is, and the new one when the entry is in that, too.
+    """
+    held = await begin(over, "ann")
+    await leased(over, held)
+    store.lags = True
+    await over.end(held.session.id, client=HOME, actor="cli")
+    await hear(over)
+    before = over.fencing.node.log_epoch
+
+    async def poll(name: str) -> Answer:
+        return await over.fencing.poll(Poll(holder=name * 22, wait_ms=100), credential="c")
+
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    async with hearing(over) as reading:
+        meanwhile = await poll("a")
+        store.failures.clear()
+        await reading
+    after = await poll("b")
+    assert (meanwhile.log_epoch, len(meanwhile.entries)) == (before, 1)
+    assert (after.log_epoch, len(after.entries)) == ((T0 + 1) * 1000, 1)
+
+
+async def test_no_fence_elapses_while_something_is_missing(
+    store: Replicated, over: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fence that waits for a silent node says `lost` once another log has begun, whatever time passes until that is
+    read: a node that has not read the revocation would accept what it names.
+    """
+    held = await begin(over, "ann")
+    await leased(over, held)
+    await store.primary.node_register(
+        NodeRow(id="silent", stamp="s", log_epoch=over.fencing.node.log_epoch, acked_seq=0, lease_for=10.0)
+    )
+    store.lags = True
+    fence = asyncio.create_task(
+        over.fencing.fence(await over.end(held.session.id, client=HOME, actor="cli"), wait=None)
+    )
+    await hear(over)
+    store.failures = [Unavailable("injected")] * 10**6
+    await store.promote()
+    async with hearing(over):
+        monkeypatch.setattr(over.fencing, "now", lambda: elapsed() + 60.0)
+        over.fencing._ring()
+        async with asyncio.timeout(10):
+            assert (await fence).state == "lost"
+
+
+async def test_a_restored_store_that_tells_its_head_is_read_first(over_memory: Authority) -> None:
+    """Over SQLite or in memory, where no look-up brings the new log along, the first read of it does."""
+    store = over_memory.store
+    cookie = await begin(over_memory, "ann", "session")
+    before = over_memory.fencing.node.log_epoch
+    await store.begin_log_epoch(T0 + 1)
+    assert not over_memory.fencing.is_current()
+    await over_memory.resume(cookie.session_token)
+    assert store.newest_log == over_memory.fencing.node.log_epoch > before
+
+
+@pytest.fixture
+async def over_memory() -> AsyncIterator[Authority]:
+    made = authority(MemoryStore(clock=lambda: T0), Clock())
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+async def test_it_is_a_store(law) -> None:
+    """A store around a store obeys every law that the inner one does."""
+    inner = MemoryStore(clock=lambda: NOW - 1e6)
+    await law(Reapplying(inner, lambda: NOW))  # type: ignore[abstract]
