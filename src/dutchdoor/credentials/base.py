@@ -1,7 +1,7 @@
-"""What a way to prove who one is has to offer: the protocol that each file of this folder implements.
+"""The protocol that each kind of credential in this package implements.
 
-A new way is one file here, and one line where the application is put together (`Directory(methods=...)`). It imports no
-other way, reads nothing and writes nothing: the record comes in, and what has to be stored goes out.
+A new kind is one file here, and one line where the application is composed (`Directory(methods=...)`). It imports no
+other kind and does no I/O: it takes the record, and returns what to store.
 """
 
 from __future__ import annotations
@@ -16,48 +16,50 @@ __all__ = ["Checked", "Method"]
 
 
 class Checked(Struct, frozen=True):
-    """A response that was right."""
+    """The result of a right response."""
 
     spent: Credential | None = None
-    """The record as it must stand once this response was used (a counter, a code less), or None if it stays as it is.
-    It is swapped in the transaction that uses the proof: of two uses of one response, one succeeds.
+    """The record after this response was used (a raised counter, a code less), or None if it stays the same. The
+    transaction that uses the proof swaps the record: of two uses of one response, only one succeeds.
     """
 
 
 class Method(Protocol):
-    """One way to prove who one is. Its record is the `Credential` with this method and the handle that it names."""
+    """One kind of credential. Its record is the `Credential` with this method and the handle that `handle_of`
+    returns.
+    """
 
     @property
     def name(self) -> str:
-        """The method of its records: `password`."""
+        """The method of its records, such as `password`."""
         ...
 
     @property
     def amr(self) -> str:
-        """Its authentication method reference (RFC 8176): `pwd`."""
+        """Its authentication method reference (RFC 8176), such as `pwd`."""
         ...
 
     @property
     def second(self) -> bool:
-        """Whether it is asked for after a first proof, of each account that has such a record."""
+        """Whether an account with such a record must prove it after a first proof."""
         ...
 
     def handle_of(self, response: str) -> str:
-        """Give the handle of the record that a response is for: empty where an account has one at most."""
+        """Return the handle of the record that a response is for: empty if an account has at most one."""
         ...
 
     async def check(self, record: Credential | None, response: str, now: float) -> Checked | None:
-        """Check a response, or give None where it is wrong. Without a record, do the same work and give None: the time
-        must not tell which accounts have one.
+        """Check a response; return None if it is wrong. Without a record, do the same work and return None: the time
+        must not reveal which accounts have one.
 
         Raises:
-            InvalidInput: the response cannot be one, whatever the record.
-            Unavailable: too much is waiting; nothing was checked.
+            InvalidInput: the response is malformed, whatever the record.
+            Unavailable: too many hashes are waiting; nothing was checked.
         """
         ...
 
     async def upgraded(self, record: Credential, response: str) -> Credential | None:
-        """Give a record in a better form for a response that was right, or None if it is as good as can be. It is
-        stored when that can be done, and the sign-in goes on without.
+        """Return the record in a better form after a right response, or None if it needs no change. The caller tries to
+        store it, and the sign-in succeeds even if that fails.
         """
         ...

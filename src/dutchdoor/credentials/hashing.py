@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 NICENESS = 5
 """How much lower the priority of hashing threads is, in steps of nice(2): beside a busy event loop they get a quarter
-of the core. At 19 they would get a seventieth. The kernel may then preempt such a rarely scheduled thread for another
-process while it holds the GIL, and the event loop waits for the very thread it should run before."""
+of the core. At 19 they would get a seventieth. The kernel may then preempt such a thread for another process while the
+thread holds the GIL. The event loop would wait for the very thread it should run before."""
 
 RETRY_AFTER = 2.0
 """The `retry_after` of a refused caller, in seconds: about the time a full queue of the default length takes to
@@ -51,8 +51,8 @@ class HashingPool:
         if self.workers < 1 or queue < 0:
             raise errors.Misconfigured(f"A hashing pool cannot have {self.workers} workers and a queue of {queue}.")
         self._changed = threading.Condition()
-        # In order of arrival. Not a queue.Queue: the work of a caller who hangs up must be removed from the middle, or
-        # a client that connects and hangs up in a loop would grow the queue without bound.
+        # In order of arrival. Not a queue.Queue: the work of a client that hangs up must be removed from the middle.
+        # Otherwise a client that connects and hangs up in a loop would grow the queue without bound.
         self._waiting: dict[Future[Any], Callable[[], Any]] = {}
         self._busy = 0
         self._started = False

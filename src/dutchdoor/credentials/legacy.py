@@ -1,7 +1,7 @@
 """Password hashes from other systems: recognised, bounded, and verified once so that they can be replaced.
 
-Formats: the PHC string format for Argon2, scrypt and PBKDF2, the modular crypt format of bcrypt, passlib's PBKDF2 and
-bcrypt-sha256, and what Django, Werkzeug, Spring Security, Better Auth and Ory Kratos write. PBKDF2 over HMAC-SHA-1 is
+Formats: the PHC string format for Argon2, scrypt and PBKDF2; the modular crypt format of bcrypt; passlib's PBKDF2 and
+bcrypt-sha256; and those of Django, Werkzeug, Spring Security, Better Auth and Ory Kratos. PBKDF2 over HMAC-SHA-1 is
 accepted: its strength is its count, and no attack on SHA-1 weakens it. A plain or salted single MD5, SHA-1 or SHA-2 is
 refused by name: a graphics card tries tens of thousands of millions of these a second. The passwords of a leaked table
 must be assumed known, so their owners must choose new passwords.

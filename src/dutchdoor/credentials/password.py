@@ -156,7 +156,7 @@ class PasswordHasher:
 
         Raises:
             InvalidInput: as for `normalise`.
-            Unavailable: too much is waiting already.
+            Unavailable: too many hashes are waiting already.
         """
         composed = normalise(password)
         return await self._pool.run(lambda: self._hash(composed))
@@ -169,8 +169,8 @@ class PasswordHasher:
 
         Raises:
             InvalidInput: as for `normalise`; it depends only on the password, so it reveals nothing about the account.
-            Misconfigured: the hash needs another pepper than the configured one. Unavailable: too much is waiting
-                already; nothing was checked.
+            Misconfigured: the hash needs another pepper than the configured one.
+            Unavailable: too many hashes are waiting already; nothing was checked.
         """
         composed = normalise(password)
         return await self._pool.run(lambda: self._verify(password, composed, encoded))
@@ -184,7 +184,7 @@ class PasswordHasher:
 
         Raises:
             InvalidInput: as for `normalise`.
-            Unavailable: too much is waiting already.
+            Unavailable: too many hashes are waiting already.
         """
         await self.verify(password, self._nobodys)
 
@@ -201,7 +201,7 @@ class PasswordHasher:
 
         Raises:
             InvalidInput: as for `normalise`.
-            Misconfigured: the hash was made with a pepper that is not the one configured.
+            Misconfigured: the hash needs another pepper than the configured one.
         """
         return self._verify(password, normalise(password), encoded)
 

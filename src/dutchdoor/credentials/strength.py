@@ -1,10 +1,10 @@
 """The rule for new passwords (NIST SP 800-63B-4 section 3.1.1, ASVS 5.0 V6.2): long, and not one that attackers try
 first.
 
-The rule refuses a password that is too short, is on the list of common passwords or on the operator's list of breached
-ones, or consists of the person's address or the product's name. It also refuses one that takes at most a million tries
-by zxcvbn's estimate. Each refusal is a sentence that says what to do instead. There is no composition rule: a password
-needs no digit, capital or symbol, and `P@ssw0rd1` does not pass because it has them.
+The rule refuses a password that is too short, or consists of the person's address or the product's name. It refuses
+passwords on the list of common ones and on the operator's list of breached ones. It refuses a password that zxcvbn
+expects to be guessed within a million tries. Each refusal is a sentence that says what to do instead. There is no
+composition rule: a password needs no digit, capital or symbol, and `P@ssw0rd1` does not pass because it has them.
 
 The rule applies when a password is chosen, never at log-in. So a stricter rule locks no user out.
 

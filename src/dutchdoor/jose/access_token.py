@@ -243,8 +243,8 @@ class AccessTokenIssuer:
             token_id: `jti`; a new one if not given.
 
         Raises:
-            Misconfigured: the token is over its budget, a name in `extra` is refused or its value has no form in
-                JSON, the lifetime is not positive, or a symmetric key is shared by more than one audience.
+            Misconfigured: the token is over its budget; a name in `extra` is refused, or JSON cannot express its value;
+                the lifetime is not positive; or more than one audience shares a symmetric key.
             InvalidKey: the key has no private part.
         """
         if not lifetime > 0 or not 0 <= now <= now + lifetime <= MAX_TIME:

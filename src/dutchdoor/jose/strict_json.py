@@ -1,8 +1,8 @@
 """JSON for security decisions: RFC 8259 as restricted by RFC 7493 (I-JSON), and bounded.
 
-One object, in UTF-8 without a byte order mark, no member name twice at any depth, no NaN or Infinity, no number beyond
-64 bits, no nesting deeper than 32. Two readers cannot understand such a text differently. This stops an attack in which
-a gateway reads the first `exp` and the server behind it reads the last.
+One object, in UTF-8 without a byte order mark. No member name occurs twice at any depth. No NaN or Infinity, no number
+beyond 64 bits, no nesting deeper than 32. Two readers cannot understand such a text differently. This stops an attack
+in which a gateway reads the first `exp` and the server behind it reads the last.
 
 msgspec parses the text, and this module counts members. The number of members *written* is the number of colons outside
 strings; the number *understood* is the size of the dicts. They differ exactly when a name occurs twice. Left out:

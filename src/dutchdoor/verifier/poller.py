@@ -202,7 +202,7 @@ class Following:
                 self._go_round(None)
             except Exception:  # noqa: BLE001 - whatever it is
                 # A bug of ours. If the thread stopped silently, the verifier would have no lease for good.
-                _log.exception("following failed, and goes on")
+                _log.exception("following the revocation log failed; trying again in 1 second")
                 self._failed, self._not_before = True, self._elapsed() + 1.0
             if self._is_settled() or self._elapsed() - self._born > SETTLES_WITHIN:
                 self._begun.set()
@@ -277,8 +277,8 @@ class Following:
             self._misdirected.add(error.claim)
         name = {"iss": "issuer", "aud": "audience"}[error.claim]
         _log.warning(
-            "a token is refused: its %s is %.200r, and this verifier expects %.200r. If all are, correct the %s that "
-            "Verifier(...) is given, or the authority's public URL or audience",
+            "refused a token: its %s is %.200r, and this verifier expects %.200r. If all are refused, correct the %s "
+            "of Verifier(...), or the authority's public URL or audience",
             name, error.found, error.expected, name,
         )  # fmt: skip
 
