@@ -137,7 +137,7 @@ async def test_s23_what_contradicts_itself_proves_nobody() -> None:
             await who(world, "GET", bearer, bearer)
         with pytest.raises(NotAuthenticated, match="different sign-ins"):
             await who(world, "GET", cookie, bearer)
-        with pytest.raises(NotAuthenticated, match="does not answer for the host"):
+        with pytest.raises(NotAuthenticated, match="does not accept the host"):
             await who(world, "POST", cookie, ("x-csrf-token", browser.csrf), host="elsewhere.example.com")
 
 

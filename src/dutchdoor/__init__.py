@@ -1,18 +1,19 @@
-"""dutchdoor: authentication by sessions, JWTs, or the hybrid of both, over one model.
+"""dutchdoor: authentication with sessions, JWTs, or a hybrid of both.
 
-Three calls make an application's log-in:
+Three calls give an application a log-in:
 
     auth = Auth("sqlite:///app.db")                       # accounts, sessions and keys, in one file
     app.mount("/", auth.asgi())                           # /auth/register, /auth/login, /auth/logout ...
-    principal = await auth.principal(request)             # who is this, whichever way they proved it
+    principal = await auth.principal(request)             # who sent this request, in any mode
 
-A service that only checks access tokens, wherever it runs, refuses those that were revoked as soon as log-out says so:
+A service that only verifies access tokens refuses revoked ones as soon as the log-out is confirmed:
 
     verify = Verifier("https://auth.example.com", audience="api")
     principal = verify(token)                             # or `await verify.check(token)`
 
-Whoever brings users of their own takes `auth.authority` and starts sessions from a `Verified` of their own making.
-Everything raised on purpose is a `DutchdoorError`. What you can rely on is named here; the rest may move.
+An application with its own users calls `auth.authority` to start sessions from a `Verified` that it creates. All errors
+that dutchdoor raises deliberately are a `DutchdoorError`. The names in this module are the public API; others may
+change.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name when it is first asked for (PEP 562): a service that only checks tokens loads nothing else.
+    """Import a public name at its first use (PEP 562), so that a service that only verifies tokens loads little.
 
     Raises:
         ImportError: a package of the extra `app` is not installed.

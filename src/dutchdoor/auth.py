@@ -1,12 +1,12 @@
-"""`Auth`: the one object an application holds.
+"""`Auth`: the one object that an application needs.
 
     auth = Auth("sqlite:///app.db", master_key="dutchdoor.keys")
     app.mount("/", auth.asgi())
     principal = await auth.principal(request)
 
-It puts together what the layers below are made of: a store, the authority over it, the directory of accounts, the web
-API. Nothing is decided here. An application that brings users of its own takes `auth.authority` and starts sessions
-from its own proof; one that wants the bundled accounts mounts the application and asks `auth.principal`.
+`Auth` connects the layers: a store, the authority over it, the directory of accounts, and the web API. It makes no
+decisions itself. An application with its own users uses `auth.authority` to start sessions from its own proof. An
+application with the bundled accounts mounts `auth.asgi()` and calls `auth.principal`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from dutchdoor.web.user_agent import UserAgentReader
 __all__ = ["Auth", "read_or_make_master_key"]
 
 TIDY_EVERY = 3600.0
-"""Seconds between two looks for what expired."""
+"""Seconds between two deletions of expired records."""
 
 log = logging.getLogger("dutchdoor")
 
@@ -195,24 +195,24 @@ class Auth:
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Open the store, bring its schema up to date, and make the first signing key. Idempotent.
+        """Open the store, update its schema, and create the first signing key. Idempotent.
 
         Raises:
-            Unavailable: the store is out of reach.
-            Misconfigured: the store cannot be used as it is: another version's schema, or files that others can read.
+            Unavailable: the store is unavailable.
+            Misconfigured: the store is unusable: it has the schema of another version, or others can read its files.
         """
-        # The first requests come at once, and each of them asks: one opens, and the others wait for it.
+        # The first requests may arrive together: one opens the store, and the others wait.
         async with self._opening:
             if self._open:
                 return
             await self.authority.open()
-            # Its tables take a quarter of a second to load: not in the first log-in, and not in the loop.
+            # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
             await asyncio.to_thread(self._user_agents.load)
             self._open = True
             self._housekeeping = asyncio.create_task(self._keep_house())
 
     async def close(self) -> None:
-        """Let go of everything, and send the mail that waits, for a few seconds at most. Idempotent."""
+        """Close the store, and send waiting mail for a few seconds at most. Idempotent."""
         if self._open:
             self._open = False
             if self._housekeeping is not None:
@@ -221,17 +221,17 @@ class Auth:
             await self.authority.close()
 
     async def _keep_house(self) -> None:
-        """Delete what expired, now and then. Processes that share a store need not take turns: twice does no harm."""
+        """Delete expired records at intervals. Several processes may do so at the same time without harm."""
         while True:
             await asyncio.sleep(TIDY_EVERY)
             try:
                 await self.directory.registration.tidy()
                 await self.authority.tidy()
             except DutchdoorError as exc:
-                log.warning("tidying up has to wait: %s", exc.reason)
+                log.warning("could not delete expired records, trying again later: %s", exc.reason)
             except Exception:
-                # Were it to end here, nothing would be deleted for as long as this process lives.
-                log.exception("tidying up failed")
+                # The loop must go on: otherwise this process would never delete expired records again.
+                log.exception("could not delete expired records")
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -243,29 +243,29 @@ class Auth:
         await self.close()
 
     def asgi(self) -> AsgiApplication:
-        """Give the whole API as an ASGI application, to serve alone or to mount at the root of another."""
+        """Return the whole API as an ASGI application, to serve alone or to mount at the root of another."""
         return AsgiApplication(self.api, opened=self.open, closed=self.close)
 
     async def principal(self, request: HasScope | MutableMapping[str, Any]) -> Principal | None:
-        """Tell who sent a request to your own application, by its cookie or bearer token; None if it carries neither.
+        """Return who sent a request to your application, by its cookie or bearer token; None without either.
 
-        `request` is that of Starlette, FastAPI or Litestar, or a WebSocket of theirs, or the scope that ASGI gives.
+        `request` is a request or a WebSocket of Starlette, FastAPI or Litestar, or an ASGI scope.
 
-        Where a cookie is the proof, no other site may have sent the request: one by an unsafe method must carry the
-        `X-CSRF-Token` of its session, as it must here, and a WebSocket handshake must come from a page of this origin
-        or of a listed one.
+        Cross-site request forgery: if a cookie is the proof, a request with an unsafe method must carry the
+        `X-CSRF-Token` of its session, and a WebSocket handshake must come from a page of this origin or of a listed
+        origin.
 
         Raises:
-            NotAuthenticated: what it carries is not valid, or two things in it contradict each other.
-            StaleClaims: its access token is valid, and its owner's roles have changed: the client refreshes. It is a
-                `NotAuthenticated`.
-            Forbidden: another site's page sent it, or it lacks the session's CSRF token.
-            Unavailable: the store is out of reach: answer 503, never "signed out".
-            TypeError: this is no request.
+            NotAuthenticated: the cookie or token is not valid, or the two contradict each other.
+            StaleClaims: the access token is valid, but the roles of its owner changed: the client must refresh. A
+                subclass of `NotAuthenticated`.
+            Forbidden: a page of another site sent the request, or the request lacks the CSRF token of the session.
+            Unavailable: the store is unavailable: answer 503, never "signed out".
+            TypeError: `request` is not a request.
         """
         scope = getattr(request, "scope", request)
         if not isinstance(scope, MutableMapping):
-            raise TypeError("auth.principal takes the request itself, or its ASGI scope")
+            raise TypeError("auth.principal takes a request or its ASGI scope")
         if not self._open:
             await self.open()
         asked = request_of(scope)
@@ -277,7 +277,7 @@ class Auth:
             handshake = scope["type"] == "websocket" or is_handshake(asked)
             unsafe = asked.method not in SAFE_METHODS
             if caller.session is not None and caller.by_cookie and (unsafe or handshake):
-                self.site.edge.admit(asked)  # it knows under which origin a browser reaches us
+                self.site.edge.admit(asked)  # finds the origin under which the browser sees this server
                 call.judge(asked.method, by_cookie=True, handshake=handshake)
                 if unsafe:
                     call.check_csrf(caller.session.id)
@@ -287,35 +287,35 @@ class Auth:
 
 
 def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
-    """Read the master keys from a file, or make one there with mode 0600.
+    """Read the master keys from a file, or create the file with a new key and mode 0600.
 
     Raises:
-        Misconfigured: others may read the file, it cannot be read or written, or what is in it is no key.
+        Misconfigured: others can read the file, the file cannot be read or written, or it contains no valid key.
     """
     file = Path(path)
     text = MasterKey.generate().text()
     try:
-        # Made and closed to others in one step: there is no moment at which somebody else could open it, and of two
-        # processes that start at once one makes it and the other reads it.
+        # Created with its mode in one step, so that no other user can open it first. If two processes start at once,
+        # one creates the file and the other reads it.
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         pass
     except OSError as exc:
-        raise Misconfigured(f"The master key file {file.name} cannot be made: {exc.strerror}.") from None
+        raise Misconfigured(f"The master key file {file.name} cannot be created: {exc.strerror}.") from None
     else:
         with os.fdopen(handle, "w") as made:
             made.write(
-                f"# The master key of dutchdoor. Whoever has it and the database can sign in as anyone.\n{text}\n"
+                f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
             )
             made.flush()
             os.fsync(made.fileno())
     try:
         with file.open() as opened:
-            # Of the file that was opened, and not of its name: the name may lead elsewhere a moment later.
+            # fstat of the open file, not of the name: an attacker could replace the file between the two calls.
             found = os.fstat(opened.fileno())
             if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
                 raise Misconfigured(
-                    f"The master key file {file.name} can be read by others. Close it: chmod 600 {file.name}"
+                    f"Other users can read the master key file {file.name}. Restrict it: chmod 600 {file.name}"
                 )
             content = opened.read()
     except OSError as exc:
@@ -327,7 +327,7 @@ def _local_origin(url: str) -> str:
     scheme, _, host = url.partition("://")
     if scheme != "http" or not is_loopback(host):
         raise Misconfigured(
-            f"local_url {url!r} is not an address of this machine. Write http://localhost:5000, without a path."
+            f"local_url {url!r} is not a URL of this machine. Use a URL without a path, such as http://localhost:5000."
         )
     return url
 

@@ -498,5 +498,5 @@ async def test_p22_a_request_that_a_limit_refuses_never_reads_its_user_agent(mon
 )
 def test_p09_a_local_url_is_named_as_what_it_is(url: str) -> None:
     """An address without a public URL that cannot be this machine's is refused by its own name."""
-    with pytest.raises(Misconfigured, match=r"^local_url .* Write http://localhost:5000"):
+    with pytest.raises(Misconfigured, match=r"^local_url .* such as http://localhost:5000"):
         World(public_url=None, local_url=url)

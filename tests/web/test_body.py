@@ -174,9 +174,9 @@ def test_p05_a_record_that_forgives_unknown_fields_is_no_body() -> None:
             "name",
             "This has the wrong length: it must be <= 10.",
         ),
-        (b'{"email": "a", "password": "x", "count": 0}', "count", "This value is not accepted here."),
+        (b'{"email": "a", "password": "x", "count": 0}', "count", "This value is not accepted."),
         (b'{"email": "a", "password": "x", "count": 1.5}', "count", "This must be a whole number or null."),
-        (b'{"email": "a", "password": "x", "count": 1e400}', "count", "This value is not accepted here."),
+        (b'{"email": "a", "password": "x", "count": 1e400}', "count", "This value is not accepted."),
         (b"[]", "", "This must be an object."),
         (b"null", "", "This must be an object."),
         (b'"canary"', "", "This must be an object."),
@@ -229,7 +229,7 @@ def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
 )
 def test_a_member_named_twice_is_refused(body: bytes) -> None:
     """The one who checks would read the first and the one who acts the last."""
-    with pytest.raises(BadRequest, match="there twice") as refused:
+    with pytest.raises(BadRequest, match="occurs twice") as refused:
         LOGIN.read(request(body))
     assert refused.value.code == "repeated_field"
 

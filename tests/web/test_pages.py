@@ -368,7 +368,7 @@ def test_a_page_without_a_token_says_what_to_do(server, tab):
     opened.goto(f"{server.origin}/reset-password")
     opened.fill("#email", "ann@example.com")
     opened.click("section:visible button[type=submit]")
-    opened.wait_for_selector("text=Look into your mailbox")
+    opened.wait_for_selector("text=Check your mail")
     assert server.posts == [("/auth/password/forgot", {"email": "ann@example.com"})]
     assert not complaints
 

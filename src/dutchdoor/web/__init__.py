@@ -1,1 +1,1 @@
-"""What stands between HTTP and the domain: one file a concern, one file a framework."""
+"""The layer between HTTP and the domain: one file for each concern, one file for each framework."""

@@ -1,6 +1,6 @@
-"""The administration, for callers with the role `admin`: accounts, their sessions, keys, audit events.
+"""The admin API, for callers with the role `admin`: accounts, their sessions, keys, audit events.
 
-No endpoint here takes or gives a password: an administrator may start a reset, and only the mailbox sees it.
+No endpoint here reads or returns a password. An administrator can start a reset; only the mailbox gets the link.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dutchdoor.web.verifiers import followed
 __all__ = ["ROUTES"]
 
 PAGE_AT_MOST = 500
-# Described here and held by the directory, which says in words what a role is.
+# Only for the description of the API: the directory checks roles, with a readable message.
 Role = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_.:-]{1,64}$"})]
 
 
@@ -58,7 +58,7 @@ class AccountView(Struct):
 
 
 class Accounts(Struct):
-    """`next` is the `after` of the following page, null at the end."""
+    """`next` is the `after` of the next page, null on the last page."""
 
     accounts: list[User]
     next: str | None
@@ -79,19 +79,19 @@ class Keys(Struct):
 
 
 class VerifierView(Struct):
-    """What the processes that poll with one key hold from this node."""
+    """The processes that poll this node with one key."""
 
     name: str
     following: int
-    """Processes."""
+    """Number of processes."""
     behind: int
-    """Entries that the slowest of them has not acknowledged."""
+    """Entries that the slowest process has not acknowledged."""
     lease_left_ms: int
-    """The longest."""
+    """The longest remaining lease of a process."""
 
 
 class Following(Struct):
-    """One node, and who follows the revocation log there. Another process of this server is another node."""
+    """One node, and the verifiers that follow its revocation log. Each process of this server is a node."""
 
     node: str
     log_epoch: int
@@ -116,7 +116,7 @@ class EventView(Struct):
 
 
 class Events(Struct):
-    """`next` is the `before` of the following page, null at the end."""
+    """`next` is the `before` of the next page, null on the last page."""
 
     events: list[EventView]
     next: str | None
@@ -125,7 +125,7 @@ class Events(Struct):
 def _limit(call: Call) -> int:
     text = call.query.get("limit", "100")
     if not text.isascii() or not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= PAGE_AT_MOST:  # noqa: PLR2004
-        raise InvalidInput(f"limit is a number from 1 to {PAGE_AT_MOST}.", field="limit")
+        raise InvalidInput(f"limit must be a number from 1 to {PAGE_AT_MOST}.", field="limit")
     return int(text)
 
 
@@ -160,10 +160,10 @@ async def show_account(call: Call) -> Response:
 
 
 def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
-    """Raises `Refused` for an administrator who would bar themselves. So one is always left: who did it."""
+    """Raise `Refused` if administrators would disable or demote themselves. So one administrator always remains."""
     if call.params["subject"] == _actor(call) and ADMIN not in roles:
-        message = "You cannot bar yourself. Another administrator can, or `dutchdoor user` on the server's machine."
-        raise Refused("an administrator would bar themselves", message=message)
+        message = "You cannot remove your own access. Another administrator can, or `dutchdoor user` on the server."
+        raise Refused("an administrator would remove their own access", message=message)
 
 
 async def disable(call: Call) -> Response:
@@ -287,7 +287,7 @@ ROUTES = (
         demands="admin",
         gives=Accounts,
         query=("search", "after", "limit"),
-        summary="Accounts, a page at a time; `search` is part of an address or a name.",
+        summary="List accounts, page by page. `search` is part of an address or a name.",
     ),
     Route(
         method="POST",
@@ -298,7 +298,7 @@ ROUTES = (
         gives=UserView,
         status=201,
         also=(409,),
-        summary="Make an account; its owner chooses the password by a mailed link.",
+        summary="Create an account. Its owner chooses the password with a mailed link.",
     ),
     Route(
         method="GET",
@@ -307,7 +307,7 @@ ROUTES = (
         demands="admin",
         gives=AccountView,
         also=(404,),
-        summary="One account.",
+        summary="Show an account.",
     ),
     Route(
         method="POST",
@@ -317,7 +317,7 @@ ROUTES = (
         gives=Fence,
         fences=True,
         also=(404,),
-        summary="Bar an account, and end everything it holds.",
+        summary="Disable an account, and revoke its sessions and tokens.",
     ),
     Route(
         method="POST",
@@ -326,7 +326,7 @@ ROUTES = (
         demands="admin",
         gives=UserView,
         also=(404,),
-        summary="Let an account sign in again.",
+        summary="Enable an account, so that its owner can sign in again.",
     ),
     Route(
         method="POST",
@@ -337,7 +337,7 @@ ROUTES = (
         gives=ChangedUser,
         fences=True,
         also=(404,),
-        summary="Give an account these roles and no others.",
+        summary="Set the roles of an account.",
     ),
     Route(
         method="POST",
@@ -355,7 +355,7 @@ ROUTES = (
         handler=sessions_of,
         demands="admin",
         gives=Sessions,
-        summary="The live sessions of an account.",
+        summary="List the live sessions of an account.",
     ),
     Route(
         method="DELETE",
@@ -365,7 +365,7 @@ ROUTES = (
         gives=Fence,
         fences=True,
         also=(404,),
-        summary="End every session and token of an account.",
+        summary="Revoke all sessions and tokens of an account.",
     ),
     Route(
         method="DELETE",
@@ -374,8 +374,8 @@ ROUTES = (
         demands="admin",
         gives=Fence,
         fences=True,
-        summary="End every session and token of every account, the caller's too. It takes a minute or two for 100,000 "
-        "accounts, and goes on when the client hangs up.",
+        summary="Revoke all sessions and tokens of every account, including the caller's. It takes a minute or two for "
+        "100,000 accounts, and continues if the client hangs up.",
     ),
     Route(
         method="DELETE",
@@ -385,7 +385,7 @@ ROUTES = (
         gives=Fence,
         fences=True,
         also=(404,),
-        summary="End one session.",
+        summary="Revoke a session.",
     ),
     Route(
         method="GET",
@@ -393,7 +393,7 @@ ROUTES = (
         handler=list_keys,
         demands="admin",
         gives=Keys,
-        summary="Signing keys and their states.",
+        summary="List signing keys and their states.",
     ),
     Route(
         method="POST",
@@ -402,7 +402,7 @@ ROUTES = (
         demands="admin",
         gives=KeyView,
         status=201,
-        summary="Make the next signing key now; it signs once it was published long enough.",
+        summary="Create the next signing key. It signs after it was published long enough.",
     ),
     Route(
         method="DELETE",
@@ -412,7 +412,7 @@ ROUTES = (
         gives=Fence,
         fences=True,
         also=(404,),
-        summary="Kill a key: nothing it signed is accepted any more.",
+        summary="Revoke a signing key. Tokens that it signed are refused.",
     ),
     Route(
         method="GET",
@@ -420,7 +420,7 @@ ROUTES = (
         handler=list_verifiers,
         demands="admin",
         gives=Following,
-        summary="Verifier keys, and who follows the revocation log at the process that answers.",
+        summary="List verifier keys, and the verifiers that follow the revocation log at the answering process.",
     ),
     Route(
         method="GET",
@@ -429,6 +429,6 @@ ROUTES = (
         demands="admin",
         gives=Events,
         query=("subject", "name", "before", "limit"),
-        summary="Audit events, newest first.",
+        summary="List audit events, newest first.",
     ),
 )

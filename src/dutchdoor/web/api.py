@@ -1,15 +1,15 @@
-"""The way every request goes, whatever framework it came through.
+"""The phases of every request, in every framework.
 
-    admit      is the host ours, are the forwarded headers from a proxy we know
-    preflight  a browser asks on behalf of another origin
-    origin     was it caused by another site (unsafe methods)
-    caller     who sent it, by cookie or bearer token, and what the route demands of them
-    csrf       where a cookie speaks for the caller, does our own page, too
-    body       bounded, of the right type, decoded strictly
-    handler    the one thing that differs
+    admit      is the host configured, and do forwarding headers come from a configured proxy
+    preflight  does a browser ask whether a page of another origin may send a request
+    origin     did a page of another site cause this request (unsafe methods)
+    caller     who sent the request, by cookie or bearer token, and does the route allow them
+    csrf       if the proof is a cookie, did a page of this server send the CSRF token
+    body       limited, of the right type, decoded strictly
+    handler    the code of the route
     finish     problems, CORS and security headers
 
-A handler cannot forget a phase, because it is not the one who does it.
+A handler cannot forget a phase, because the phases run outside the handlers.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from dutchdoor.web.verifiers import Verifiers
 __all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site"]
 
 Demand = Literal["anyone", "caller", "admin", "client", "verifier", "asker"]
-"""Whom a route serves: anyone; a signed-in caller; one with the role `admin`; a registered client with its secret; a
-verifier with its key; either of the last two."""
+"""Who may use a route: anyone; a signed-in caller; a caller with the role `admin`; a client with its secret;
+a verifier with its key; an introspection client (`asker`: a client or a verifier)."""
 
 ADMIN = "admin"
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """What the operator settled about where this runs, resolved and checked."""
+    """The configuration of the web API, resolved and checked."""
 
     edge: Edge
     cors: Cors
@@ -63,21 +63,21 @@ class Site(Struct, frozen=True, kw_only=True):
     countries: CountryReader
     product: str = "dutchdoor"
     security_contact: str = ""
-    """`mailto:` or `https:` address for security.txt; empty: there is none."""
+    """`mailto:` or `https:` address for security.txt; "" for none."""
     metrics_token: str = ""
     clear_site_data: bool = False
-    """Whether a log-out by cookie has the browser clear its cache and storage of our origin."""
+    """Whether a log-out by cookie makes the browser clear its cache and storage of this origin."""
 
     def __repr__(self) -> str:
         return f"Site(product={self.product!r}, secure={self.cookies.secure})"
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who sent a request, and how they proved it."""
+    """Who sent a request, and with which proof."""
 
     principal: Principal
     account: Account | None
-    """None for a bearer token: nothing was looked up."""
+    """None for a bearer token, which needs no look-up."""
     session: Session | None
     by_cookie: bool
 
@@ -86,39 +86,39 @@ Handler = Callable[["Call"], Awaitable[Response]]
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """One endpoint: what it demands, what it reads, what it gives, and the sentence the documentation says about it."""
+    """One endpoint: who may use it, what it reads, what it returns, and its sentence in the documentation."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
-    """With `{name}` for one segment."""
+    """The path, with `{name}` for a parameter of one segment."""
     handler: Handler
     summary: str
     demands: Demand = "anyone"
     body: type[Body] | None = None
-    """The type its JSON body is decoded into; None: it reads none."""
+    """The type of the JSON body; None if the endpoint reads no JSON."""
     body_at_most: int = BODY_AT_MOST
-    """Bytes."""
+    """Limit for the body, in bytes."""
     form: tuple[str, ...] = ()
-    """The parameters it reads from a form instead (under /oauth2/)."""
+    """The parameters that the endpoint reads from a form instead (under /oauth2/)."""
     optional_body: bool = False
     gives: Any = None
     status: int = 200
     also: tuple[int, ...] = ()
-    """Statuses it may answer with besides, for the documentation."""
+    """Further statuses of a response, for the documentation."""
     query: tuple[str, ...] = ()
-    """The query parameters it reads; any other is refused."""
+    """The query parameters that the endpoint reads. Others are refused."""
     probe: bool = False
-    """Answers whoever reaches it, under whatever host: those who watch a server name it by its address."""
+    """Whether the endpoint answers every client under every host name: monitoring uses the address of the server."""
     own_origin: bool = True
-    """Judged by Fetch Metadata and Origin. Off where a registered client, not a browser, speaks."""
+    """Whether Fetch Metadata and Origin are checked. False for endpoints of registered clients, not browsers."""
     fences: bool = False
-    """Ends something, and answers 202 until that is fenced; `Prefer: wait=N` waits."""
+    """Whether the endpoint revokes something, and answers 202 until that is fenced. `Prefer: wait=N` waits."""
     hangs: bool = False
-    """Waits for something to happen, and is given up when its client hangs up. Never what changes anything."""
+    """Whether the endpoint is a long poll, which is cancelled when the client hangs up. It must not change data."""
 
 
 class Call:
-    """One request at one route: everything a handler may ask."""
+    """One request at one route, with everything that a handler needs."""
 
     __slots__ = (
         "_presented",
@@ -142,7 +142,7 @@ class Call:
         self.caller: Caller | None = None
         self.service: RegisteredClient | None = None
         self.verifier: VerifierKey | None = None
-        """On a route that demands one, None is a verifier on this machine in the development setting."""
+        """On a route that demands a verifier, None is a verifier on this machine without a key, in development."""
         self.client: Client = _NOBODY
         self.body: Any = None
         self.form: dict[str, str] = {}
@@ -150,17 +150,17 @@ class Call:
 
     @property
     def presented(self) -> Presented:
-        """Our cookies in this request. Read only where a handler asks, so public documents stay public."""
+        """The cookies of this server in the request. Read on demand, so that public documents do not depend on them."""
         if self._presented is None:
             self._presented = self.cookies.present(self.request.cookie())
         return self._presented
 
     def unproven(self) -> NotAuthenticated:
-        """The refusal of a request that proves nobody. It says so if a cookie of ours is in doubt."""
+        """Return the error for a request without a proof, or for an ambiguous cookie of this server."""
         return self.presented.doubt or NotAuthenticated("no proof was sent")
 
     def clearing(self, response: Response) -> Response:
-        """Let the browser forget our cookies that are in doubt, once a request got in without them."""
+        """Make the browser delete ambiguous cookies of this server, after a request succeeded without them."""
         if self._presented is None or not self._presented.clearing:
             return response
         anew = {value.partition(b"=")[0] for name, value in response.headers if name == b"set-cookie"}
@@ -177,18 +177,18 @@ class Call:
 
     @property
     def required(self) -> Caller:
-        """The caller, on a route that demands one."""
+        """The caller, on a route that requires one."""
         if self.caller is None:
             raise NotAuthenticated("no proof was sent")
         return self.caller
 
     @property
     def from_browser(self) -> bool:
-        """Whether a browser's page sent this. What is missing here proves nothing; it only chooses a default."""
+        """Whether a page in a browser sent this. Missing headers prove nothing, so this only chooses a default."""
         return self.request.header(b"origin") is not None or self.request.header(b"sec-fetch-site") is not None
 
     def observed(self) -> Client:
-        """Describe the client at the other end; done once, and only where it is written down."""
+        """Describe the client. Computed once, and only if a handler records it."""
         if self.client is _NOBODY:
             site = self.api.site
             agent = self.request.header(b"user-agent") or ""
@@ -196,7 +196,7 @@ class Call:
         return self.client
 
     def bearer(self) -> str | None:
-        """The token of an Authorization header (RFC 6750), or None. Raises `InvalidToken` for one it cannot be."""
+        """Return the bearer token (RFC 6750) of the Authorization header, or None. Raises `InvalidToken`."""
         scheme, token = self.request.credentials()
         if scheme != "bearer":
             return None
@@ -208,11 +208,11 @@ class Call:
         return origins.csrf_token(self.api.site.csrf_key, session_id)
 
     def check_csrf(self, *session_ids: str) -> None:
-        """Raises `CsrfRefused` unless the page that sent this knows the token of one of these sessions."""
+        """Raise `CsrfRefused` unless the request carries the CSRF token of one of these sessions."""
         origins.check_csrf(self.api.site.csrf_key, self.request.header(b"x-csrf-token"), *session_ids)
 
     def judge(self, method: str, *, by_cookie: bool, handshake: bool) -> None:
-        """Judge a request to the application behind or around this API as its own would be. Raises `CrossSite`."""
+        """Check a request to the embedding or proxied application like a request to this API. Raises `CrossSite`."""
         origin, listed = self.request.header(b"origin"), self.api.site.cors.origins
         if handshake:
             origins.judge_handshake(by_cookie=by_cookie, origin=origin, host_origin=self.request.origin, listed=listed)
@@ -225,12 +225,12 @@ class Call:
         )
 
     async def identify(self) -> Caller | None:
-        """Find out who sent this, by the session cookie or a bearer token.
+        """Identify the caller by the session cookie or a bearer token.
 
         Raises:
-            InvalidToken, NotAuthenticated: something was sent that does not hold.
-            BadRequest: two proofs that name different sign-ins.
-            Unavailable: the store is out of reach.
+            InvalidToken, NotAuthenticated: the cookie or token is not valid.
+            BadRequest: the cookie and the token belong to different sign-ins.
+            Unavailable: the store is unavailable.
         """
         token, line = self.bearer(), self.request.cookie()
         try:
@@ -249,15 +249,17 @@ class Call:
         if by_token is None or by_cookie is None:
             return by_token or by_cookie
         a, b = by_token.principal, by_cookie.principal
-        # Whichever we picked, someone could make the other one count: a planted cookie beside an honest token.
+        # An attacker may plant a cookie beside the client's own token. Neither of the two may win.
         if a.subject != b.subject or a.session_id not in {None, b.session_id}:
-            raise BadRequest("The cookie and the bearer token name different sign-ins. Send one.", code="two_callers")
+            raise BadRequest(
+                "The cookie and the bearer token belong to different sign-ins. Send one.", code="two_callers"
+            )
         return by_cookie
 
     async def holding(self) -> tuple[Account, Session | None]:
-        """The caller's account and session, looked up if the proof was a token; no session for a stateless one.
+        """Return the account and the session of the caller, read from the store if the proof was a token.
 
-        Raises `NotAuthenticated` when one of them has ended.
+        The session is None for a stateless token. Raises `NotAuthenticated` if one of them was revoked.
         """
         caller = self.required
         if caller.account is not None:
@@ -266,13 +268,13 @@ class Call:
         if principal.session_id is None:
             account = await self.authority.store.account(principal.subject)
             if account is None or not account.active:
-                raise NotAuthenticated("the account ended")
+                raise NotAuthenticated("the account is disabled or removed")
             return account, None
         held = await self.authority.recall(principal.session_id)
-        # Whose token it is and whose session it names are one fact from two places: an answer never mixes two people.
+        # The token and the session must have the same subject: a response must never mix data of two users.
         if held is None or held.session.subject != principal.subject:
             raise InvalidToken("the token names no session of its subject")
-        # A verifier's leeway lets a token live a moment longer than its session may.
+        # With the clock leeway, a token may be accepted a moment longer than its session lives.
         check_live(held.session, held.account, self.authority.clock())
         return held.account, held.session
 
@@ -295,9 +297,7 @@ class Api:
         self._security = SecurityHeaders(hsts=site.cookies.secure)
 
     def admit(self, request: Request) -> Response | None:
-        """The phases before a route is known. Gives a preflight's answer, if it is one; raises what refuses the
-        request.
-        """
+        """Run the phases before routing. Returns the response to a preflight; raises the error of a refused request."""
         self.site.edge.admit(request)
         cors = self.site.cors
         # The proxy first: what `passes` refuses is for a configured one to read.
@@ -306,7 +306,7 @@ class Api:
         return cors.preflight(request)
 
     async def answer(self, route: Route, request: Request, params: Mapping[str, str]) -> Response:
-        """Take an admitted request through the phases of its route. Raises what refuses it."""
+        """Run the phases of a route for an admitted request. Raises the error of a refused request."""
         unsafe = request.method not in origins.SAFE_METHODS
         call = Call(self, request, params)
         if unsafe and route.own_origin:
@@ -321,7 +321,7 @@ class Api:
             call.caller = await call.identify()
             caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
-                raise Forbidden("the role admin is needed")
+                raise Forbidden("the caller needs the role admin")
             if route.demands == ADMIN and unsafe:
                 self._check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
@@ -339,32 +339,33 @@ class Api:
         return problem(error, path=request.path)
 
     def finish(self, request: Request, response: Response) -> list[Header]:
-        """All headers of the answer. After a refusal by `admit` too, so it decides by nothing that was not checked."""
+        """Return all headers of the response. Also called after a refusal by `admit`: it must not trust the request."""
         headers = self._security.finish(response)
-        with suppress(DutchdoorError):  # an Origin sent twice gets no CORS headers
+        with suppress(DutchdoorError):  # a repeated Origin gets no CORS headers
             more = self.site.cors.headers(request)
-            if not more or more[0] not in headers:  # a preflight's answer has them: allowed twice, browsers refuse it
+            if not more or more[0] not in headers:  # a preflight has them already, and browsers refuse repeated ones
                 headers.extend(more)
         return headers
 
     def _check_fresh(self, principal: Principal) -> None:
-        """Raises `StepUpRequired` unless the password was proved a moment ago: an administrator's browser that was left
-        open, or a session that was stolen long after its log-in, changes nothing.
+        """Raise `StepUpRequired` unless the caller authenticated recently.
+
+        Otherwise an open browser of an administrator, or a session stolen after its log-in, could change accounts.
         """
         policy = self.authority.policy
         if self.authority.clock() - principal.auth_time > policy.step_up_for:
-            raise StepUpRequired("an administrator's proof is too old", max_age=policy.step_up_for)
+            raise StepUpRequired("the administrator authenticated too long ago", max_age=policy.step_up_for)
 
     def _is_verifiers(self, call: Call) -> bool:
-        """Whether a verifier asks, and not a registered client: with a key, or without where none is needed."""
+        """Whether the client is a verifier, with a key or in development without one, and not a registered client."""
         scheme, _ = call.request.credentials()
         return scheme == "bearer" or (not scheme and self.site.edge.development)
 
     async def verifier(self, call: Call) -> VerifierKey | None:
-        """Authenticate a verifier by its key as a bearer token, never by a cookie. On this machine alone, without a
-        public URL, none is needed, and whoever sends none gives None.
+        """Authenticate a verifier by its key as a bearer token, never by a cookie.
 
-        Raises `NotAuthenticated`, `UnknownVerifier`, `Unavailable`.
+        In development (without a public URL, only this machine is served), a verifier without a key is accepted, and
+        the result is None. Raises `NotAuthenticated`, `UnknownVerifier`, `Unavailable`.
         """
         text = call.bearer()
         if text is not None:
@@ -374,7 +375,7 @@ class Api:
                 raise UnknownVerifier(error.reason) from None
         if self.site.edge.development and call.request.header(b"authorization") is None:
             return None
-        message = "Send a verifier key as a bearer token. `dutchdoor verifier add` makes one."
+        message = "Send a verifier key as a bearer token. `dutchdoor verifier add` creates a key."
         raise NotAuthenticated("no verifier key", message=message)
 
     async def service(self, call: Call) -> RegisteredClient:
@@ -385,15 +386,15 @@ class Api:
         except InvalidToken:
             raise NotAuthenticated("malformed client secret") from None
         found = await self.authority.store.get(RegisteredClient, name)
-        # The same comparison for an unknown client: its name would otherwise show in the time.
+        # Timing: an unknown client takes the same comparison, so that the time does not reveal which clients exist.
         if not secret.matches(found.secret_hash if found else b"\0" * 32) or found is None:
             raise NotAuthenticated("unknown client or wrong secret")
         return found
 
 
 def _basic(scheme: str, encoded: str) -> tuple[str, str]:
-    """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` for none, and for what is none."""
-    if scheme != "basic" or len(encoded) > 512:  # noqa: PLR2004 - ours have 120
+    """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` if they are missing or malformed."""
+    if scheme != "basic" or len(encoded) > 512:  # noqa: PLR2004 - valid ones have 120
         raise NotAuthenticated("no client credentials")
     try:
         name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")

@@ -1,8 +1,8 @@
-"""The ASGI application: requests in, through the phases of `api.py`, answers out.
+"""The ASGI application: each request passes the phases of `api.py`.
 
-A path that is exactly one of ours is found in a dictionary and served at once: routing would cost more than the answer
-to `/auth/me`. Everything else (paths with a parameter, other methods, paths nobody has) goes through Starlette's
-router. Mounted into another application, it opens at the first request what a server of its own opens at start-up.
+A path without parameters is found in a dictionary: routing would cost more than the response to `/auth/me`. All other
+requests (paths with a parameter, other methods, unknown paths) go through Starlette's router. Mounted into another
+application, which may not run lifespan events, `AsgiApplication` opens the store at the first request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["AsgiApplication"]
 log = logging.getLogger("dutchdoor")
 
 _SCHEMES = {"ws": "http", "wss": "https"}
-"""Of a WebSocket: the scheme of the page that may open it."""
+"""For each WebSocket scheme, the scheme of the page that may open the WebSocket."""
 
 
 class AsgiApplication:
@@ -55,7 +55,7 @@ class AsgiApplication:
             if not self._ready:
                 try:
                     await self._open_once()
-                except Unavailable as error:  # as it is later: the next request tries again
+                except Unavailable as error:  # the next request tries again
                     await self.serve(None, {}, scope, receive, send, refused=error)
                     return
             route = self._exact.get((scope["method"], scope["path"]))
@@ -78,7 +78,7 @@ class AsgiApplication:
         send: Send,
         refused: DutchdoorError | None = None,
     ) -> None:
-        """Answer one request at a route, or with the refusal that stands for it."""
+        """Answer a request with its route, or with an error if there is no route or the request is refused."""
         request = request_of(scope)
         api = self._api
         try:
@@ -92,14 +92,14 @@ class AsgiApplication:
                 response = await (_while_there(answering, receive) if route.hangs else answering)
         except _Gone:
             return
-        except Exception as error:  # noqa: BLE001 - the one place where everything becomes an answer
+        except Exception as error:  # noqa: BLE001 - the one place that turns every error into a response
             response = api.refusal(request, error)
         body = b"" if scope["method"] == "HEAD" else response.body
         await send({"type": "http.response.start", "status": response.status, "headers": api.finish(request, response)})
         await send({"type": "http.response.body", "body": body})
 
     async def _open_once(self) -> None:
-        await self._opened()  # of many at once it lets one open, and the others wait
+        await self._opened()  # of many calls at once, one opens the store, and the others wait
         self._ready = True
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -109,7 +109,7 @@ class AsgiApplication:
                 try:
                     await self._open_once()
                 except DutchdoorError as error:
-                    log.error("%s", error.reason or error)  # noqa: TRY400 - no traceback: it says what to do
+                    log.error("%s", error.reason or error)  # noqa: TRY400 - no traceback: the message says what to do
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
                 await send({"type": "lifespan.startup.complete"})
@@ -121,7 +121,7 @@ class AsgiApplication:
 
 
 class _Endpoint:
-    """What the router calls for one path. A class, so that Starlette hands it the bare ASGI triple and every method."""
+    """The endpoint of one path. A class, because Starlette passes a class the ASGI arguments and every method."""
 
     def __init__(self, app: AsgiApplication, by_method: Mapping[str, Route]) -> None:
         self._app, self._by_method = app, by_method
@@ -143,7 +143,7 @@ class _Nowhere:
 
 
 class _Gone(Exception):
-    """The client went away while its body was read: there is nobody to answer."""
+    """The client disconnected, so no response is possible."""
 
 
 def request_of(scope: Scope) -> Request:
@@ -153,7 +153,7 @@ def request_of(scope: Scope) -> Request:
     peer = scope.get("client")
     scheme: str = scope.get("scheme", "http")
     return Request(
-        scope.get("method", "GET"),  # a WebSocket's scope has none
+        scope.get("method", "GET"),  # the scope of a WebSocket has no method
         path,
         scope.get("query_string", b""),
         scope["headers"],
@@ -163,14 +163,14 @@ def request_of(scope: Scope) -> Request:
 
 
 async def _while_there(answering: Coroutine[None, None, Response], receive: Receive) -> Response:
-    """Wait for an answer for as long as the client does. Raises `_Gone` when it hung up; the work is given up then."""
+    """Wait for a response until the client hangs up. Then cancel the work and raise `_Gone`."""
     task = asyncio.current_task()
     leaving = asyncio.create_task(_hang_up(receive, task))
     try:
         return await answering
     except asyncio.CancelledError:
         if task is None or not leaving.done() or leaving.cancelled():
-            raise  # somebody else's, at the end of the server
+            raise  # cancelled from outside, when the server stops
         task.uncancel()
         raise _Gone from None
     finally:
@@ -185,7 +185,7 @@ async def _hang_up(receive: Receive, work: asyncio.Task[None] | None) -> None:
 
 
 async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
-    """Read a body within its bound. Raises `TooLarge`, `BadRequest`; `_Gone` when the client left."""
+    """Read a body within its limit. Raises `TooLarge`, `BadRequest`, and `_Gone` if the client disconnects."""
     bounded = BoundedBody(request, at_most=at_most)
     while True:
         message = await receive()

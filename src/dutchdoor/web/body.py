@@ -1,13 +1,12 @@
-"""Bodies: bounded before they are read, of the one type the endpoint reads, and of exactly the fields it knows.
+"""Request bodies: limited before they are read, of one media type, and with only the fields that the endpoint knows.
 
-JSON endpoints read `application/json` and nothing else. A form on another site can send text/plain, a form or
-multipart without asking the browser; JSON it cannot (requirement S19). A field nobody asked for is refused by name,
-not ignored: `"role": "admin"` in a registration is either a mistake or an attempt. The same name twice is refused,
-because two parsers on the way would each believe another one. No message here repeats a value that was sent: it might
-be a password.
+JSON endpoints read only `application/json`. Cross-site request forgery: a form on another site can send text/plain, a
+form or multipart without a preflight, but not JSON (requirement S19). An unknown field is refused by name, not ignored:
+`"role": "admin"` in a registration is a mistake or an attack (mass assignment). A repeated name is refused, because two
+parsers may choose different values. Messages never repeat a value of the request: it may be a password.
 
-Endpoints under /oauth2/ read `application/x-www-form-urlencoded`, each parameter once (RFC 6749, section 3.1), none in
-the URL. Left out: multipart, compression, and any charset but UTF-8.
+Endpoints under /oauth2/ read `application/x-www-form-urlencoded`, with each parameter once (RFC 6749, section 3.1), and
+none in the URL. Not supported: multipart, compression, and charsets other than UTF-8.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from dutchdoor.web.http import BadRequest, Request, TooLarge, UnsupportedMediaTy
 __all__ = ["BODY_AT_MOST", "Body", "BoundedBody", "JsonBody", "read_form", "read_query"]
 
 BODY_AT_MOST = 64 * 1024
-"""Bytes of a body anywhere."""
+"""Default limit for a body, in bytes."""
 
 _PARAMETERS_AT_MOST = 64
 _FORM = "application/x-www-form-urlencoded"
@@ -41,16 +40,16 @@ T = TypeVar("T")
 
 
 class BoundedBody:
-    """A body as it arrives. Refuses by its declared length before the first byte, and by its real one at any byte."""
+    """A body while it arrives. It is refused by its declared length before the first byte, or by its real length."""
 
     __slots__ = ("_at_most", "_pieces", "_size")
 
     def __init__(self, request: Request, *, at_most: int = BODY_AT_MOST) -> None:
-        """Look at Content-Length, which a chunked body does not have.
+        """Check Content-Length, which a chunked body does not have.
 
         Raises:
-            TooLarge: it announces more than `at_most` bytes.
-            BadRequest: it is not a number.
+            TooLarge: the declared length is more than `at_most` bytes.
+            BadRequest: Content-Length is not a number.
         """
         self._at_most = at_most
         self._pieces: list[bytes] = []
@@ -60,15 +59,15 @@ class BoundedBody:
             return
         if not declared.isascii() or not declared.isdigit():
             raise BadRequest("Content-Length is not a number.")
-        # Compared as text where it is long: int() of a megabyte of digits is work, and an error of its own.
+        # The number of digits is checked first: int() of a megabyte of digits costs time and raises another error.
         if len(declared.lstrip("0")) > 18 or int(declared) > at_most:  # noqa: PLR2004
             raise TooLarge(f"announced {declared[:20]} bytes of {at_most}")
 
     def add(self, piece: bytes) -> None:
-        """Take the next piece.
+        """Add the next piece.
 
         Raises:
-            TooLarge: it is one too many.
+            TooLarge: the body exceeds the limit.
         """
         self._size += len(piece)
         if self._size > self._at_most:
@@ -81,7 +80,7 @@ class BoundedBody:
 
 
 def _check_type(request: Request, accepts: str) -> None:
-    """Refuse any other media type, and any transformation of this one."""
+    """Refuse every other media type, and a compressed body."""
     sent = request.header(b"content-type")
     if sent != accepts:
         kind, *parameters = re.sub(r"[ \t]*;[ \t]*", ";", (sent or "").lower()).split(";")
@@ -97,15 +96,15 @@ def _check_type(request: Request, accepts: str) -> None:
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Root of the records that describe bodies, so that none forgets to refuse fields it does not know (P05)."""
+    """Base class of all bodies, so that each of them refuses unknown fields (P05)."""
 
     def __repr__(self) -> str:
-        # Programs that report errors report the local variables with them, and this one holds passwords.
+        # Error reporters record local variables, and a body may contain passwords.
         return f"<{type(self).__name__}>"
 
 
 class JsonBody(Generic[T]):
-    """Reads bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""
+    """Reader for bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""
 
     __slots__ = ("_at_most", "_choices", "_decode")
 
@@ -119,9 +118,9 @@ class JsonBody(Generic[T]):
         """Read the body.
 
         Raises:
-            UnsupportedMediaType: it is not JSON by its declaration.
-            TooLarge: it is too long. Both are found before anything is parsed.
-            BadRequest: it is not JSON in fact, or names a member twice.
+            UnsupportedMediaType: the declared media type is not JSON. Checked before parsing.
+            TooLarge: the body exceeds the limit. Checked before parsing.
+            BadRequest: the body is not valid JSON, or repeats a name.
             InvalidInput: a field is missing, unknown or of another type; `field` says which.
         """
         body = request.body
@@ -139,22 +138,22 @@ class JsonBody(Generic[T]):
         return value
 
     def read_if_sent(self, request: Request) -> T | None:
-        """Read the body of an endpoint that does without, such as a log-out. Raises as `read` does.
+        """Read an optional body, such as that of a log-out. Raises the same errors as `read`.
 
-        A type that is declared for an empty body does not matter: libraries declare one, and a log-out that is refused
-        for it would leave the session alive.
+        The declared media type of an empty body is ignored: some libraries declare one, and a refused log-out would
+        leave the session alive.
         """
         return self.read(request) if request.body else None
 
 
 def _refuse_repeats(body: bytes) -> None:
-    """Refuse a member that is named twice. msgspec takes the last one, others the first.
+    """Refuse a repeated name. msgspec uses the last value, other parsers the first.
 
-    The standard library is asked because it shows every name. What it reads is small, well-formed and of known shape.
+    The parser of the standard library reports every name. Its input is small, well-formed and of a known shape by now.
     """
     try:
         _SHOWING_NAMES.decode(body.decode("utf-8"))
-    except (ValueError, RecursionError):  # a field of free shape may hold what the two parsers disagree on
+    except (ValueError, RecursionError):  # the two parsers may disagree about a field of free shape
         raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
 
 
@@ -163,7 +162,7 @@ def _each(pairs: list[tuple[str, Any]]) -> None:
     if len(set(names)) != len(names):
         twice = next(name for n, name in enumerate(names) if name in names[:n])
         shown = twice if _NAME.fullmatch(twice) else "of one name"
-        raise BadRequest(f"The field {shown} is there twice.", code="repeated_field")
+        raise BadRequest(f"The field {shown} occurs twice.", code="repeated_field")
 
 
 _SHOWING_NAMES = json.JSONDecoder(object_pairs_hook=_each)
@@ -184,7 +183,7 @@ _WORDS = {
 
 
 def _choices(body: type) -> dict[str, str]:
-    """Fields of which some values alone are accepted, with these in words."""
+    """Return the fields that accept only certain values, with these values as text."""
     found: dict[str, str] = {}
     for field in msgspec.structs.fields(body):
         kinds = get_args(field.type) if get_origin(field.type) in {Union, UnionType} else (field.type,)
@@ -195,7 +194,7 @@ def _choices(body: type) -> dict[str, str]:
 
 
 def _invalid(told: str, choices: Mapping[str, str]) -> InvalidInput:
-    """Turn msgspec's sentence into ours. Its sentences may quote what was sent; ours are made of what we know."""
+    """Replace the message of msgspec, which may quote the request, by one that contains only known text."""
     at = _PATH.search(told)
     path = at[1] if at else ""
     if path in choices:
@@ -205,16 +204,16 @@ def _invalid(told: str, choices: Mapping[str, str]) -> InvalidInput:
         return InvalidInput("This field is required.", field=_below(path, missing[1]))
     unknown = _UNKNOWN.match(told[: at.start()] if at else told)
     if unknown:
-        # Only a name that looks like one is repeated.
+        # The name is repeated only if it looks like a field name.
         name = unknown[1] if _NAME.fullmatch(unknown[1]) else ""
-        return InvalidInput("This field is not known here.", field=_below(path, name) if name else path)
+        return InvalidInput("This field is not known.", field=_below(path, name) if name else path)
     expected = _EXPECTED.match(told)
     if expected:
         if expected[2]:
             return InvalidInput(f"This has the wrong length: it must be {expected[2]}.", field=path)
         words = " or ".join(_WORDS.get(word.strip(), "another type") for word in expected[1].split("|"))
         return InvalidInput(f"This must be {words}.", field=path)
-    return InvalidInput("This value is not accepted here.", field=path)
+    return InvalidInput("This value is not accepted.", field=path)
 
 
 def _below(path: str, name: str) -> str:
@@ -223,33 +222,33 @@ def _below(path: str, name: str) -> str:
 
 # --- forms and queries -----------------------------------------------------------------------------------------------
 
-# The characters of a query, RFC 3986, section 3.4, but for the `&` between two pieces.
+# The characters of a query (RFC 3986, section 3.4), without the `&` between two pieces.
 _ENCODED = re.compile(rb"(?:[A-Za-z0-9._~!$'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
 
 def read_form(request: Request, *, at_most: int = BODY_AT_MOST) -> dict[str, str]:
-    """Read the form of an /oauth2/ endpoint. A parameter without a value is as good as absent (RFC 6749, section 3.1).
+    """Read the form of an /oauth2/ endpoint. A parameter without a value counts as absent (RFC 6749, section 3.1).
 
     Raises:
-        UnsupportedMediaType: it is not a form by its declaration.
-        TooLarge: it is too long. Both are found before anything is parsed.
+        UnsupportedMediaType: the declared media type is not a form. Checked before parsing.
+        TooLarge: the body exceeds the limit. Checked before parsing.
         BadRequest: a parameter is repeated, in the URL, or not properly encoded (`invalid_request`, O16).
     """
     if len(request.body) > at_most:
         raise TooLarge(f"{len(request.body)} bytes of {at_most}")
     _check_type(request, _FORM)
     if request.query:
-        # Secrets in a URL end up in logs; and a parameter in both places has two values.
+        # Secrets in a URL end up in logs, and a parameter in the URL and the body would have two values.
         raise BadRequest("Send every parameter in the body.", code="invalid_request")
     return {name: value for name, value in _pairs(request.body) if value}
 
 
 def read_query(request: Request, *, known: Iterable[str]) -> dict[str, str]:
-    """Read the parameters of a URL.
+    """Read the query parameters of a URL.
 
     Raises:
-        BadRequest: one is repeated or not properly encoded.
-        InvalidInput: one is not among the `known`.
+        BadRequest: a parameter is repeated or not properly encoded.
+        InvalidInput: a parameter is not in `known`.
     """
     query = request.query
     if not query:
@@ -260,12 +259,12 @@ def read_query(request: Request, *, known: Iterable[str]) -> dict[str, str]:
     found = dict(_pairs(query))
     for name in found:
         if name not in allowed:
-            raise InvalidInput("This parameter is not known here.", field=name if _NAME.fullmatch(name) else "")
+            raise InvalidInput("This parameter is not known.", field=name if _NAME.fullmatch(name) else "")
     return found
 
 
 def _pairs(encoded: bytes) -> list[tuple[str, str]]:
-    """Read `a=1&b=2`, strictly: what is not properly encoded is refused, not guessed at."""
+    """Read `a=1&b=2` strictly: text that is not properly encoded is refused."""
     if not encoded:
         return []
     pieces = encoded.split(b"&", _PARAMETERS_AT_MOST)

@@ -1,15 +1,14 @@
-"""Which other origins' scripts may read our answers: an exact list, empty by default.
+"""CORS: an exact list of the other origins whose scripts may read responses, empty by default.
 
-CORS as in the Fetch standard. There are no patterns: `https://*.example.com` is one forgotten sub-domain away from
-everybody, and matching by prefix or suffix is how `https://example.com.evil.net` gets in. Whoever is not listed gets no
-CORS header at all, so there is nothing to combine with credentials. The administration, the poll of verifiers and the
-check for proxies never get one, whoever asks.
+CORS as in the Fetch standard. Patterns are not supported: with `https://*.example.com`, an attacker needs only one
+forgotten subdomain, and with a prefix match `https://example.com.evil.net` gets in. An origin that is not listed gets
+no CORS header at all. The admin API, the poll of verifiers and the check for proxies never send CORS headers.
 
-Keys and metadata are for everyone: any page may read them, without credentials.
+Any page may read the keys and the metadata, without credentials.
 
-A preflight for an application behind forward authentication is another matter. It carries no credentials, so
-`/auth/check` would refuse it and the browser would never send the request itself. On request it passes, and the
-application answers it.
+A preflight for an application behind forward authentication carries no credentials. `/auth/check` would refuse it, and
+the browser would not send the real request. With `pass_preflights`, such a preflight passes, and the application
+answers it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Cors"]
 _METHODS = b"GET, POST, DELETE"
 _HEADERS = ("authorization", "content-type", "prefer", "x-csrf-token")
 _EXPOSED = b"preference-applied, retry-after, www-authenticate"
-_PREFLIGHT_KEPT_FOR = b"600"  # seconds; short, so that taking an origin off the list works soon
+_PREFLIGHT_KEPT_FOR = b"600"  # seconds; short, so that removing an origin takes effect soon
 
 _OPEN = ("/auth/", "/oauth2/", "/.well-known/")
 _CHECK = "/auth/check"
@@ -35,23 +34,23 @@ _PUBLIC = frozenset({"/.well-known/jwks.json", "/.well-known/oauth-authorization
 
 _VARY: Header = (b"vary", b"origin")
 _ANYONE: Header = (b"access-control-allow-origin", b"*")
-"""Without Access-Control-Allow-Credentials a browser shows a page no answer that it asked for with cookies."""
+"""Without Access-Control-Allow-Credentials, a browser hides responses to requests with cookies from the page."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Cors:
-    """The list. `origins` is also what `origin.judge` takes as `listed`."""
+    """The list of origins. `origins` is also the argument `listed` of `origin.judge`."""
 
     __slots__ = ("_allowed", "_headers", "_pass_preflights", "origins")
 
     def __init__(
         self, origins: Iterable[str] = (), *, headers: Iterable[str] = (), pass_preflights: bool = False
     ) -> None:
-        """Check the list. `headers`: what pages of these origins may send besides what this API reads;
-        `pass_preflights`: whether `/auth/check` lets preflights pass.
+        """Check the list. `headers` are further request headers that pages of these origins may send.
+        `pass_preflights` says whether `/auth/check` lets preflights pass.
 
         Raises:
-            Misconfigured: an origin is not exact, see `listed_origin`, or a header is not a name.
+            Misconfigured: an origin is not exact (see `listed_origin`), or a header is not a valid name.
         """
         names = [*_HEADERS, *sorted({_header(name) for name in headers} - set(_HEADERS))]
         self._headers = ", ".join(names).encode("ascii")
@@ -66,9 +65,10 @@ class Cors:
         }
 
     def headers(self, request: Request) -> list[Header]:
-        """Give the headers that the answer to this request gets besides its own.
+        """Return the CORS headers of the response to this request.
 
-        `Vary: Origin` on every answer once anything is listed, or a cache hands one origin's answer to another.
+        If any origin is listed, every response has `Vary: Origin`. Otherwise a cache could send the response for one
+        origin to another.
         """
         vary = [_VARY] if self._allowed else []
         allowed = self._allow(request)
@@ -77,9 +77,9 @@ class Cors:
         return [*vary, _ANYONE] if request.path in _PUBLIC else vary
 
     def preflight(self, request: Request) -> Response | None:
-        """Answer a preflight; None if the request is none, or nobody is allowed. The answer needs no more CORS headers.
+        """Answer a preflight. Returns None for another request, or if no origin is listed.
 
-        It is decided before cookies or tokens are looked at: browsers send a preflight without them.
+        The response needs no further CORS headers. It does not depend on cookies or tokens, which a preflight lacks.
         """
         public = request.path in _PUBLIC
         if request.method != "OPTIONS" or not (self._allowed or public) or not _asks_first(request):
@@ -103,9 +103,7 @@ class Cors:
         )
 
     def passes(self, request: Request) -> bool:
-        """Whether a proxy asks at `/auth/check` about a preflight that passes. That it is a configured proxy is the
-        caller's to know.
-        """
+        """Whether `/auth/check` lets this preflight pass. The caller must check that a configured proxy sent it."""
         return (
             self._pass_preflights
             and request.path == _CHECK
@@ -121,11 +119,13 @@ class Cors:
 
 
 def _asks_first(request: Request) -> bool:
-    """Whether this carries what a browser sends with every preflight, and a page's own OPTIONS request does not."""
+    """Whether this is a preflight: it has two headers that an OPTIONS request of a page itself does not have."""
     return request.header(b"origin") is not None and request.header(b"access-control-request-method") is not None
 
 
 def _header(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise Misconfigured(f"{name!r} is not the name of a request header. Write it as traceparent: no pattern.")
+        raise Misconfigured(
+            f"{name!r} is not the name of a request header. Use a name such as traceparent, no pattern."
+        )
     return name.lower()

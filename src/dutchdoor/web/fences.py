@@ -1,7 +1,8 @@
-"""What every call that revokes says at its end: whether what was revoked is refused everywhere already.
+"""The response of every call that revokes: whether every verifier refuses the revoked session or token already.
 
-200 when it is fenced. 202 when not: it is committed, this server and every node refuse it, and the last verifier will
-within `fenced_in_ms`. Asking for the same again gives the state of the fence. `Prefer: wait=N` waits longer.
+200: fenced. 202: not fenced yet. The revocation is committed, every node of the server refuses the session or token,
+and the last verifier refuses it within `fenced_in_ms`. Repeating the call returns the state of the fence.
+`Prefer: wait=N` waits longer.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from dutchdoor.web.schemas import ChangedUser, Fence, user_view
 __all__ = ["applied", "fence", "fence_of_user", "status_of", "wait_for"]
 
 WAIT_FOR: Final = 0.25
-"""Seconds, unless the caller prefers another time. Verifiers that follow answer in milliseconds; a page that waits for
-a log-out should not wait for one that was stopped."""
+"""Default wait in seconds. Verifiers that follow the log answer in milliseconds. A page that waits for a log-out should
+not wait for a verifier that is down."""
 
 
 async def wait_for(call: Call, done: Revoked) -> Fence:
-    """Wait for the fence of what was revoked, for as long as the caller would, and say how it stands."""
+    """Wait for the fence of a revocation, as long as the caller prefers, and return its state."""
     preferred = wait_of(call.request.header_list(b"prefer"))
     fencing, hooks = call.authority.fencing, call.authority.hooks
     started = fencing.now()
@@ -43,20 +44,20 @@ def status_of(shown: Fence) -> int:
 
 
 def applied(call: Call) -> tuple[Header, ...]:
-    """The preference that was kept to, if there was one."""
+    """Return the header for the preference that was applied, if the request had one."""
     preferred = wait_of(call.request.header_list(b"prefer"))
     return () if preferred is None else ((b"preference-applied", b"wait=%d" % preferred),)
 
 
 async def fence_of_user(call: Call, done: Revoked, account: Account, headers: Sequence[Header] = ()) -> Response:
-    """Answer a call that changed an account, and thereby revoked something."""
+    """Answer a call that changed an account and revoked its tokens."""
     found = await wait_for(call, done)
     shown = ChangedUser(user_view(account), found.fenced, found.fenced_in_ms)
     return json_response(status_of(found), shown, (*headers, *applied(call)))
 
 
 async def fence(call: Call, done: Revoked, headers: Sequence[Header] = ()) -> Response:
-    """Answer a call that revoked something."""
+    """Answer a call that revoked sessions or tokens."""
     shown = await wait_for(call, done)
     shown.ended = done.count
     return json_response(status_of(shown), shown, (*headers, *applied(call)))

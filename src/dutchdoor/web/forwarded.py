@@ -1,19 +1,18 @@
-"""Who is at the other end, and under which name they reached us.
+"""The address of the client, and the scheme and host of the request.
 
-A forwarding header is a claim. It is believed when the connection comes from a proxy that the operator named, and then
-only as far back as named proxies reach: the right-most address that is not one of them is the client, because
-everything left of it was written by the client. X-Forwarded-For, -Proto and -Host, X-Real-IP and Forwarded (RFC 7239)
-are all read, and must not contradict each other: a proxy that writes one and passes the others through unread would
-otherwise let its clients choose their address.
+Any client can send a forwarding header, so it is trusted only from a configured proxy. The client is the right-most
+address that is not a configured proxy, because a client can forge all addresses left of it. X-Forwarded-For, -Proto and
+-Host, X-Real-IP and Forwarded (RFC 7239) are all read and must agree. Otherwise a proxy that writes one of them and
+passes the others through would let its clients choose their address.
 
-Without a public URL the server is in its development setting and answers loopback alone. Behind a proxy on the same
-machine *everyone* comes from loopback, so there a request that shows any trace of a proxy, or names any other host, is
-refused, with the name of the setting that is missing. A page on the Internet that points its own name at 127.0.0.1 (DNS
-rebinding) fails on the Host.
+Without a public URL, the server is in development and answers only loopback addresses. Behind a proxy on the same
+machine, *every* request comes from loopback. So a request with a trace of a proxy, or for another host, is refused with
+the name of the missing setting. DNS rebinding (a page on the Internet whose name resolves to 127.0.0.1) fails because
+of its Host header.
 
-Hosts are an exact list: links in mails, the issuer of tokens and the answer to "is this our own origin?" hang on it.
+Hosts are an exact list: links in mail, the issuer of tokens and the check of the origin depend on the host.
 
-Left out: X-Forwarded-Port and -Prefix, the PROXY protocol, and vendors' headers such as CF-Connecting-IP.
+Not supported: X-Forwarded-Port and -Prefix, the PROXY protocol, and vendor headers such as CF-Connecting-IP.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ FORWARDING = frozenset({
     b"cf-connecting-ip",
     b"true-client-ip",
 })  # fmt: skip
-"""Headers that only something between the client and us writes."""
+"""Headers that only a proxy writes."""
 
 _DEVELOPMENT = (
-    "Without --public-url (DUTCHDOOR_PUBLIC_URL) this server is for this machine alone, and {why}. "
-    "To serve others, set it to the https address that people use, and name the proxy with --proxy."
+    "Without --public-url (DUTCHDOOR_PUBLIC_URL), this server serves only its own machine, and {why}. "
+    "To serve others, set it to the https URL that users open, and set the address of the proxy with --proxy."
 )
 _HEADER_AT_MOST = 2048
 _HOPS_AT_MOST = 32
@@ -67,17 +66,17 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Edge:
-    """What stands between browsers and this server, as the operator declared it."""
+    """The public URL, the host names and the proxies, as configured."""
 
     __slots__ = ("_exact", "_hosts", "_judged", "_networks", "_scheme", "public_origin")
 
     def __init__(
         self, *, public_url: str | None = None, hosts: Iterable[str] = (), proxies: Iterable[str] = ()
     ) -> None:
-        """Check the settings. `hosts`: further names besides the public URL's; `proxies`: addresses and networks.
+        """Check the settings. `hosts` are names besides that of the public URL; `proxies` are addresses and networks.
 
         Raises:
-            Misconfigured: one of them is not what it should be, or hosts or proxies are named without a public URL.
+            Misconfigured: a value is invalid, or hosts or proxies are set without a public URL.
         """
         self.public_origin = None if public_url is None else _public_origin(public_url)
         self._scheme = "http" if self.public_origin is None else self.public_origin.partition(":")[0]
@@ -85,7 +84,7 @@ class Edge:
         for host in hosts:
             canonical = canonical_host(host, self._scheme)
             if not canonical:
-                raise Misconfigured(f"{host!r} is not a host. Write auth.example.com, with a port only if it has one.")
+                raise Misconfigured(f"{host!r} is not a host. Use a name such as auth.example.com, with any port.")
             names.append(canonical)
         self._hosts = frozenset(names)
         networks = [_network(proxy) for proxy in proxies]
@@ -93,37 +92,38 @@ class Edge:
         self._networks = tuple(n for n in networks if n.num_addresses > 1)
         self._judged = lru_cache(maxsize=2048)(self._judge)
         if self.public_origin is None and (names or networks):
-            raise Misconfigured("Hosts and proxies mean something only together with --public-url.")
+            raise Misconfigured("--other-host and --proxy need --public-url.")
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach us over TLS. Decides the names of cookies, Secure and HSTS."""
+        """Whether browsers use TLS. This decides the names of cookies, Secure and HSTS."""
         return self._scheme == "https"
 
     @property
     def development(self) -> bool:
-        """Whether this is the setting without a public URL: this machine alone, over plain HTTP."""
+        """Whether there is no public URL: the server then serves only its own machine, over plain HTTP."""
         return self.public_origin is None
 
     def admit(self, request: Request) -> None:
-        """Decide the request's client, scheme and host, and write them into it.
+        """Find the client, scheme and host of the request, and store them in the request.
 
         Raises:
-            BadRequest: the host is not ours, a proxy contradicts itself, or it came over plain HTTP where it must not.
+            BadRequest: the host is not configured, a proxy contradicts itself, or the request used plain HTTP instead
+                of https.
         """
         if self.public_origin is None:
             self._admit_neighbour(request)
         elif self._trusts(request.peer):
             self._believe(request)
         else:
-            # Whatever it says of itself, the address is the connection's. The scheme is the operator's word: TLS ends
-            # in front of us or here.
+            # Forwarding headers are ignored: the address is that of the connection. The scheme is that of the public
+            # URL, because TLS ends at the server or in front of it.
             request.client = _canonical(request.peer)
             request.scheme = self._scheme
             request.host = self._listed(request.header(b"host"))
 
     def came_through_proxy(self, request: Request) -> bool:
-        """Whether a configured proxy sent this: the condition for believing what else it says (`/auth/check`)."""
+        """Whether a configured proxy sent this. Only then may its other headers be trusted (`/auth/check`)."""
         return self._trusts(request.peer)
 
     # --- development setting ---
@@ -135,7 +135,7 @@ class Edge:
             raise _refused("proxy_not_configured", "this request did not come from it")
         host = canonical_host(request.header(b"host") or "", request.scheme)
         if not is_loopback(host):
-            raise _refused("unknown_host", "this request names another host than localhost")
+            raise _refused("unknown_host", "this request is for another host than localhost")
         request.client = request.peer
         request.host = host
 
@@ -160,7 +160,7 @@ class Edge:
             request.header_list(b"x-forwarded-host"),
             request.header_list(b"forwarded"),
         )
-        # A client's requests repeat its claims. Long ones are not kept, or a client could fill the memory with them.
+        # Requests of a client repeat the same headers. Long ones are not cached: a client could fill the memory.
         short = sum(map(len, filter(None, claims))) <= _KEPT_AT_MOST
         request.client, request.scheme, request.host = (self._judged if short else self._judge)(*claims)
 
@@ -174,7 +174,7 @@ class Edge:
         x_host: str | None,
         forwarded: str | None,
     ) -> tuple[str, str, str]:
-        """Make client, scheme and host of what a proxy that we trust says."""
+        """Read client, scheme and host from the headers of a trusted proxy."""
         last = _last_forwarded(forwarded)
         client = self._client(_canonical(peer), _split(x_for), last.hops, x_real)
 
@@ -189,7 +189,7 @@ class Edge:
         return client, scheme, self._listed(host if named is None else named)
 
     def _client(self, peer: str, hops: list[str], forwarded: list[str], real: str | None) -> str:
-        """Find the client, the same in every header that names it."""
+        """Find the client. All headers must name the same one."""
         clients = [self._walk(peer, chain) for chain in (hops, forwarded) if chain]
         if len(clients) == 2 and clients[0] != clients[1]:  # noqa: PLR2004
             raise _contradiction("names two clients: X-Forwarded-For and Forwarded differ")
@@ -199,7 +199,7 @@ class Edge:
         address = _hop(named[0] if len(named) == 1 else real)
         if not clients:
             return address
-        # A proxy writes here what it saw, which is the end of the list it wrote, or the client it made out itself.
+        # A proxy writes the address of its peer, which is the last in its list, or the client that it found itself.
         nearest = {_hop(chain[-1]) for chain in (hops, forwarded) if chain}
         if address != clients[0] and address not in nearest:
             raise _contradiction("names two clients: X-Real-IP differs")
@@ -211,14 +211,14 @@ class Edge:
             client = _hop(hop)
             if not self._trusts(client):
                 return client
-        return client  # all the way through our own proxies: a neighbour of theirs
+        return client  # only configured proxies: the client is on one of them
 
     def _listed(self, host: str | None) -> str:
         canonical = canonical_host(host or "", self._scheme)
         if canonical not in self._hosts:
             raise BadRequest(
-                "This server does not answer for the host named in this request. "
-                "If it should, name it with --other-host; the first is the one of --public-url.",
+                "This server does not accept the host of this request. "
+                "To accept another host than that of --public-url, add --other-host.",
                 code="unknown_host",
                 reason=f"host {(host or '')[:100]!a}",
             )
@@ -235,13 +235,13 @@ def _public_origin(url: str) -> str:
         raise Misconfigured(f"--public-url {url!r} is not a URL.") from None
     host = canonical_host(parts.netloc, parts.scheme)  # "" also for user:password@host
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
-        raise Misconfigured(f"--public-url {url!r} is not a public URL. Write https://auth.example.com.")
+        raise Misconfigured(f"--public-url {url!r} is not a public URL. Use a URL such as https://auth.example.com.")
     if parts.scheme == "http" and not is_loopback(host):
         raise Misconfigured(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
     if parts.path.strip("/"):
-        # Cookies, links and the issuer are the host's: under a path half of it would work.
+        # Cookies, links and the issuer belong to the whole host. Under a path, only some of them would work.
         raise Misconfigured(
-            f"--public-url {url!r} has a path, and this is at the root of its host. Write {parts.scheme}://{host}."
+            f"--public-url {url!r} has a path, but the server needs the root of its host. Use {parts.scheme}://{host}."
         )
     return f"{parts.scheme}://{host}"
 
@@ -251,11 +251,11 @@ def _network(proxy: str) -> _Network:
         network = ipaddress.ip_network(proxy)
     except ValueError:
         raise Misconfigured(
-            f"{proxy!r} is no address of a proxy. Write 10.0.0.7, or a network such as 10.0.0.0/24."
+            f"{proxy!r} is not the address of a proxy. Use an address such as 10.0.0.7, or a network: 10.0.0.0/24."
         ) from None
-    # Believing everyone is the opposite of what this list is for.
+    # Every client could then forge its address.
     if network.prefixlen == 0:
-        raise Misconfigured(f"{proxy!r} is everyone. Name the addresses of your proxies.")
+        raise Misconfigured(f"{proxy!r} contains all addresses. List the addresses of your proxies.")
     return network
 
 
@@ -268,7 +268,7 @@ def _refused(code: str, why: str) -> BadRequest:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> _Address | None:
-    """Read an address: no zone, and an IPv4 address inside IPv6 is IPv4, or it would be two callers to a limit."""
+    """Read an address without its zone. An IPv4 address inside IPv6 becomes IPv4, so that a limit counts it once."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -280,7 +280,7 @@ def _parsed(text: str) -> _Address | None:
 
 @lru_cache(maxsize=4096)
 def _canonical(text: str) -> str:
-    """Spell an address the one way, "" if it is none (a Unix socket, a test)."""
+    """Normalise an address; "" for text that is not an address (a Unix socket, a test)."""
     address = _parsed(text)
     return "" if address is None else str(address)
 
@@ -291,7 +291,7 @@ def _is_loopback_address(text: str) -> bool:
     return address is not None and address.is_loopback
 
 
-# A zone (`fe80::1%eth0`, RFC 4007) is the proxy's name for one of its own links: it is read over.
+# A zone (`fe80::1%eth0`, RFC 4007) names a network interface of the proxy. It is ignored.
 _ZONE = r"(?:%[0-9A-Za-z._~-]{1,32})?"
 _HOP = re.compile(
     rf"([0-9.]{{7,15}})(?::[0-9]{{1,5}})?|\[([0-9A-Fa-f:.]{{2,45}}){_ZONE}\](?::[0-9]{{1,5}})?"
@@ -301,7 +301,7 @@ _HOP = re.compile(
 
 @lru_cache(maxsize=4096)
 def _hop(text: str) -> str:
-    """Read one hop: an address, with or without port and brackets. `unknown` and `_hidden` are none."""
+    """Read one hop: an address, with or without port and brackets. `unknown` and `_hidden` are refused."""
     found = _HOP.fullmatch(text)
     address = _canonical(found[1] or found[2] or found[3]) if found else ""
     if not address:
@@ -311,7 +311,7 @@ def _hop(text: str) -> str:
 
 def _contradiction(what: str) -> BadRequest:
     return BadRequest(
-        f"The proxy in front of this server {what}. It has to overwrite every forwarding header.",
+        f"The proxy in front of this server {what}. The proxy must overwrite every forwarding header.",
         code="forwarding_headers",
     )
 
@@ -321,7 +321,7 @@ def _split(line: str | None) -> list[str]:
         return []
     if len(line) > _HEADER_AT_MOST:
         raise _contradiction("sent a forwarding header that is too long")
-    # RFC 9110, 5.6.1: an empty element is none.
+    # RFC 9110, 5.6.1: empty elements are ignored.
     hops = [hop for piece in line.split(",") if (hop := piece.strip(" \t"))]
     if len(hops) > _HOPS_AT_MOST:
         raise _contradiction("names too many hops")
@@ -329,7 +329,7 @@ def _split(line: str | None) -> list[str]:
 
 
 def _last(line: str | None) -> str | None:
-    """Take the nearest proxy's word of a list."""
+    """Return the last element of a list, which the nearest proxy wrote."""
     return next(reversed(_split(line)), None)
 
 
@@ -358,10 +358,10 @@ _PAIR = re.compile(
 
 
 def _last_forwarded(line: str | None) -> _Forwarded:
-    """Read a Forwarded header: the hops of all its elements, host and scheme of the last.
+    """Read a Forwarded header: the hops of all elements, and host and scheme of the last.
 
-    A client can open a quote that the proxy's addition closes. Such a line does not read to its end, and is refused
-    whole. An empty pair or element is none (RFC 9110, 5.6.1).
+    Header injection: a client can open a quote that the text of the proxy closes. Such a line cannot be read to its end
+    and is refused as a whole. Empty pairs and elements are ignored (RFC 9110, 5.6.1).
     """
     result = _Forwarded()
     if not line:

@@ -1,7 +1,7 @@
-"""Finds the country of an address with iptocc: the tables of the five regional registries, inside the wheel, no I/O.
+"""Find the country of an address with iptocc, whose wheel contains the tables of the five regional registries.
 
-It is the country to which the block was *assigned*, which agrees with commercial tables for some 95 % of addresses.
-Good enough to show to the owner of an account, not to decide who may sign in.
+The result is the country to which the block was *assigned*. It agrees with commercial tables for about 95 % of the
+addresses. That is enough to show to the owner of an account, but not to decide who may sign in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["RegistryCountryReader"]
 
 
 class RegistryCountryReader:
-    """A `CountryReader`. A look-up costs less than a microsecond, so nothing is kept."""
+    """A `CountryReader`. A look-up takes less than a microsecond, so there is no cache."""
 
     def country(self, address: str) -> str:
         return country_code(address) or ""

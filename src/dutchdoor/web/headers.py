@@ -1,15 +1,15 @@
-"""The headers every answer carries, made once.
+"""The security headers of every response, computed once.
 
-Three kinds. `api`: JSON for programs and scripts, never stored. `page`: our own HTML, never stored, with a policy under
-which nothing runs that we did not ship as a file: no inline script or style, so no nonces, and Trusted Types on with no
-policy allowed. `public`: keys and metadata, which may be cached; the answer brings its own Cache-Control.
+There are three kinds. `api`: JSON for programs and scripts, never cached. `page`: HTML of this server, never cached.
+Its policy allows only script and style files of this server: no inline code, so no nonces, and no Trusted Types policy.
+`public`: keys and metadata, which may be cached; the response sets its own Cache-Control.
 
-no-store is the default and not a decision of each endpoint: an answer with a token or with someone's name in it that a
-shared machine's cache keeps is a leak, and one with `public` by mistake shows in a test.
+no-store is the default, not a decision of each endpoint: if the cache of a shared machine kept a response with a token
+or a name, it would leak. A response that is `public` by mistake fails a test.
 
-HSTS is RFC 6797, for one year and with sub-domains (ASVS 3.4.1), and only where the public URL is https. Left out:
-X-Frame-Options and X-XSS-Protection (frame-ancestors and the rest of the policy say more), Permissions-Policy (our
-pages use nothing it names).
+HSTS follows RFC 6797, for one year and with subdomains (ASVS 3.4.1), only if the public URL is https. Not sent:
+X-Frame-Options and X-XSS-Protection (the policy replaces them), and Permissions-Policy (the pages use none of these
+features).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dutchdoor.web.http import Header, Response
 __all__ = ["CLEAR_SITE_DATA", "SecurityHeaders"]
 
 CLEAR_SITE_DATA: Header = (b"clear-site-data", b'"cache", "storage"')
-"""Goes with a log-out where the operator asked for it: what other pages of this origin keep is cleared, too. Not
-"cookies": that clears every cookie of the registrable domain, other applications' too. Ours are cleared by name."""
+"""Sent with a log-out if `clear_site_data` is set. It also clears the storage of other pages of this origin. Without
+"cookies", which would clear all cookies of the registrable domain, including those of other applications."""
 
 _HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")
@@ -33,7 +33,7 @@ _PAGE_POLICY = b"; ".join([
     b"default-src 'none'",
     b"script-src 'self'",
     b"style-src 'self'",
-    b"img-src 'self' data:",  # data: for the QR code of an authenticator, which holds a secret and must not be a URL
+    b"img-src 'self' data:",  # data: for the QR code of an authenticator, which contains a secret and must not be a URL
     b"font-src 'self'",
     b"connect-src 'self'",
     b"form-action 'self'",
@@ -46,7 +46,7 @@ _PAGE_POLICY = b"; ".join([
 
 
 class SecurityHeaders:
-    """The three lists, for a server whose public URL is (`hsts=True`) or is not https."""
+    """The headers of the three kinds. `hsts` says whether the public URL is https."""
 
     __slots__ = ("_lists",)
 
@@ -56,7 +56,7 @@ class SecurityHeaders:
             *common,
             (b"content-security-policy", _API_POLICY),
             (b"referrer-policy", b"no-referrer"),
-            # Another site's page must not load our answers as if they were images or scripts (Spectre).
+            # Spectre: a page of another site must not load responses as images or scripts.
             (b"cross-origin-resource-policy", b"same-origin"),
         ]
         self._lists: dict[Literal["api", "page", "public"], list[Header]] = {
@@ -64,7 +64,7 @@ class SecurityHeaders:
             "page": [
                 *common,
                 (b"content-security-policy", _PAGE_POLICY),
-                # Not no-referrer: under it, a browser sends `Origin: null` with our own forms.
+                # Not no-referrer: with it, a browser sends `Origin: null` with the forms of these pages.
                 (b"referrer-policy", b"same-origin"),
                 (b"cross-origin-opener-policy", b"same-origin"),
                 (b"cross-origin-resource-policy", b"same-origin"),
@@ -74,7 +74,7 @@ class SecurityHeaders:
         }
 
     def finish(self, response: Response) -> list[Header]:
-        """Give all headers of an answer: these, its own, its length."""
+        """Return all headers of a response: these, its own, and its length."""
         headers = self._lists[response.kind] + response.headers
         if response.status != 204 and response.status != 304:  # noqa: PLR1714, PLR2004
             headers.append((b"content-length", b"%d" % len(response.body)))

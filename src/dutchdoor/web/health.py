@@ -1,7 +1,7 @@
-"""What this server says of its own state: why it answers 503, and whether it is ready.
+"""The state of this server: the reasons of responses with 503, and readiness.
 
-Both are asked for by anybody, as often as they like. So one reason is one line in the log a second, and one look at the
-store serves every probe of a second.
+Any client can cause both, as often as it likes (denial of service). So the same reason is logged once a second, and one
+check of the store answers all probes of a second.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dutchdoor.services.sessions import Authority
 __all__ = ["Outages", "Readiness"]
 
 LOG_EVERY: Final = 1.0
-"""Seconds between two lines in the log for one reason."""
+"""Seconds between two log lines with the same reason."""
 REASONS_AT_MOST: Final = 64
 LOOK_EVERY: Final = 1.0
-"""Seconds for which a look at the store serves every probe."""
+"""Seconds for which one check of the store answers all probes."""
 LOOK_FOR: Final = 1.5
-"""Seconds in which the store has to answer: less than the 2 or 3 that probes wait."""
+"""Seconds in which the store must answer: less than the 2 or 3 for which probes wait."""
 
 _SOURCES: Final = {"sqlite": "sqlite", "postgres": "postgres", "redis": "redis", "mail not sent": "mail"}
 
@@ -40,7 +40,7 @@ class Outages:
         self._logged: dict[str, tuple[float, int]] = {}
 
     def note(self, error: Unavailable) -> None:
-        # What a server or a driver says may have several lines, and each line of a log is one event.
+        # The message of a server or a driver may have several lines, but a log event is one line.
         reason = "".join(c if c.isprintable() else " " for c in error.reason) or type(error).__name__
         notify(self._listeners, _SOURCES.get(reason.partition(":")[0], "other"))
         now = self._now()
@@ -66,7 +66,7 @@ class Readiness:
         self._began = -math.inf
 
     async def check(self) -> None:
-        """Raises `Unavailable`."""
+        """Check the store, at most once a second. Raises `Unavailable`."""
         now = self._authority.fencing.now()
         if self._look is None or (self._look.done() and now - self._began >= LOOK_EVERY):
             self._look, self._began = asyncio.create_task(self._look_at_the_store()), now
@@ -75,7 +75,7 @@ class Readiness:
             raise Unavailable(f"the store has not answered a readiness probe within {LOOK_FOR} s")
         error = self._look.exception()
         if error is not None:
-            # Another exception for each probe: raised again and again, one would grow by a traceback each time.
+            # A new exception for each probe: raising the same one again would make its traceback longer each time.
             raise Unavailable(error.reason if isinstance(error, Unavailable) else f"readiness: {type(error).__name__}")
 
     async def _look_at_the_store(self) -> None:

@@ -1,11 +1,10 @@
-"""What every adapter shares: a request, a response, and what may be wrong with a request before anything is decided.
+"""Requests, responses and HTTP errors, shared by all adapters.
 
-No framework, no I/O, no clock. An adapter (ASGI, Django, Flask) builds a `Request`, hands it over and writes the
-`Response`. Both are built for every request of a busy server, so they are plain slots, and nothing is parsed that
-nobody asks for.
+No framework, no I/O, no clock. An adapter (ASGI, Django, Flask) creates a `Request`, passes it on and writes the
+`Response`. A busy server creates both for every request, so they are plain slots, and headers are parsed on demand.
 
-HTTP semantics are RFC 9110, origins RFC 6454. Left out on purpose: streaming (bodies are small and bounded, `body.py`),
-and origins of other schemes than http and https (a list of exact web origins is what a browser can be held to).
+HTTP semantics follow RFC 9110, origins RFC 6454. Not supported: streaming (bodies are small and limited, `body.py`),
+and origins with schemes other than http and https.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ Header = tuple[bytes, bytes]
 
 
 class Request:
-    """One request, as far as it has been believed.
+    """One request.
 
     `method`, `path` (percent-decoded), `query` (raw), `headers` (names in lower case), `peer` (address of the other end
-    of the connection, "" if it has none), `scheme`, `body`. `client`, `scheme` and `host` are what the connection says
-    until `Edge.admit` has judged them; nothing may decide by them before.
+    of the connection, "" if it has none), `scheme`, `body`. `Edge.admit` sets `client`, `scheme` and `host`, and no
+    code may rely on these three before.
     """
 
     __slots__ = ("_by_name", "body", "client", "headers", "host", "method", "path", "peer", "query", "scheme")
@@ -77,7 +76,7 @@ class Request:
 
     @property
     def by_name(self) -> dict[bytes, bytes]:
-        """The headers by name. Of a repeated one it holds the last: ask `header` or `header_list` for a value."""
+        """The headers by name, with the last value of a repeated one. Use `header` or `header_list` for values."""
         by_name = self._by_name
         if by_name is None:
             by_name = self._by_name = dict(self.headers)
@@ -85,16 +84,16 @@ class Request:
 
     @property
     def origin(self) -> str:
-        """The origin this request was sent to, as a browser spells it: `https://auth.example.com`."""
+        """The origin that this request was sent to, as a browser writes it: `https://auth.example.com`."""
         return f"{self.scheme}://{self.host}"
 
     def header(self, name: bytes) -> str | None:
-        """Give the value of a header that may be sent once, without the white space around it (RFC 9110, 5.5), or None.
+        """Return the value of a single header without surrounding white space (RFC 9110, 5.5), or None.
 
-        Two Authorization or Host headers are how a proxy is made to see one caller and the server another.
+        Request smuggling: with two Authorization or Host headers, a proxy may read one and the server the other.
 
         Raises:
-            BadRequest: it was sent more than once.
+            BadRequest: the header was sent more than once.
         """
         by_name = self._by_name
         if by_name is None:
@@ -107,7 +106,7 @@ class Request:
         return value.strip(b" \t").decode("latin-1")
 
     def header_list(self, name: bytes) -> str | None:
-        """Give a header that is a list and may be sent in several lines: they are one list (RFC 9110, 5.3)."""
+        """Return a header that is a list, with all its lines joined (RFC 9110, 5.3)."""
         by_name = self.by_name
         value = by_name.get(name)
         if value is None:
@@ -117,7 +116,7 @@ class Request:
         return value.strip(b" \t").decode("latin-1")
 
     def cookie(self) -> bytes:
-        """Give all that was sent as cookies as one line, b"" if nothing was. HTTP/2 may send several (RFC 9113)."""
+        """Return all Cookie headers as one line, b"" for none. HTTP/2 may send several (RFC 9113)."""
         by_name = self._by_name
         if by_name is None:
             by_name = self._by_name = dict(self.headers)
@@ -129,18 +128,18 @@ class Request:
         return value.strip(b" \t")
 
     def credentials(self) -> tuple[str, str]:
-        """Give the scheme of the Authorization header in lower case, and what stands after it (RFC 9110, 11.4); "" for
-        what is missing.
+        """Return the scheme of the Authorization header in lower case, and the rest (RFC 9110, 11.4). A missing part is
+        "".
 
         Raises:
-            BadRequest: it was sent more than once.
+            BadRequest: the header was sent more than once.
         """
         scheme, _, rest = (self.header(b"authorization") or "").partition(" ")
         return scheme.lower(), rest.lstrip(" ")
 
 
 class Response:
-    """One response. `kind` names the security headers it gets (`headers.py`): no-store unless it is `public`."""
+    """One response. `kind` decides its security headers (`headers.py`): no-store unless it is `public`."""
 
     __slots__ = ("body", "headers", "kind", "status")
 
@@ -163,18 +162,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 def json_response(status: int, value: Any, headers: Iterable[Header] = ()) -> Response:
-    """Answer with `value` as JSON."""
+    """Return a response with `value` as JSON."""
     return Response(status, (_JSON, *headers), _encode(value))
 
 
-# --- what may be wrong with a request --------------------------------------------------------------------------------
+# --- errors of a request ---------------------------------------------------------------------------------------------
 
 
 class BadRequest(DutchdoorError):
-    """The request contradicts itself or is not HTTP as we speak it. 400; `code` may say more exactly what is wrong."""
+    """The request contradicts itself or is malformed (400). `code` may be more specific."""
 
     code = "bad_request"
-    message = "The request could not be understood."
+    message = "The request is malformed."
 
     def __init__(self, message: str | None = None, *, code: str | None = None, reason: str = "") -> None:
         super().__init__(reason, message=message)
@@ -184,14 +183,14 @@ class BadRequest(DutchdoorError):
 
 class TooLarge(DutchdoorError):
     code = "too_large"
-    message = "The request is larger than is accepted here."
+    message = "The request is too large."
 
 
 class UnsupportedMediaType(DutchdoorError):
-    """The body is of another type than this endpoint reads. `accepts` is the type it reads."""
+    """The endpoint does not read the media type of the body. `accepts` is the type that it reads."""
 
     code = "unsupported_media_type"
-    message = "The body is of a type that is not accepted here."
+    message = "The media type of the body is not supported."
 
     def __init__(self, reason: str = "", *, accepts: str = "application/json") -> None:
         super().__init__(reason, message=f"Send the body as {accepts}.")
@@ -199,10 +198,10 @@ class UnsupportedMediaType(DutchdoorError):
 
 
 class MethodNotAllowed(DutchdoorError):
-    """`allow` are the methods there are."""
+    """The path does not support the method. `allow` has the supported methods."""
 
     code = "method_not_allowed"
-    message = "This method is not available here."
+    message = "This path does not support this method."
 
     def __init__(self, allow: Iterable[str], reason: str = "") -> None:
         super().__init__(reason)
@@ -210,35 +209,35 @@ class MethodNotAllowed(DutchdoorError):
 
 
 class CrossSite(Forbidden):
-    """A browser sent this on behalf of another site."""
+    """A page of another site caused this request."""
 
     code = "cross_site"
     message = "This request came from another site."
 
 
 class CsrfRefused(Forbidden):
-    """A cookie would have authenticated this, and the token that proves our own page sent it is missing or wrong."""
+    """A cookie authenticates this request, but its CSRF token is missing or wrong."""
 
     code = "csrf_token"
     message = "Send the token from GET /auth/csrf in the header X-CSRF-Token."
 
 
 class AmbiguousCookie(InvalidToken):
-    """Our cookie came in a form that we never set, or that two parsers could read in two ways."""
+    """A cookie of this server has a form that the server never sets, or that parsers could read in two ways."""
 
     code = "ambiguous_cookie"
     message = "The cookies of this site contradict each other or cannot be read. Sign in again."
 
 
 class UnknownVerifier(InvalidToken):
-    """What was sent as a verifier key is none of ours, or was removed."""
+    """The verifier key is unknown or was removed."""
 
     code = "unknown_verifier"
-    message = "This verifier key is not known here, or was removed. `dutchdoor verifier add` makes one."
+    message = "This verifier key is unknown or was removed. `dutchdoor verifier add` creates a key."
 
 
 class OAuthRefused(DutchdoorError):
-    """A refusal under /oauth2/ that RFC 6749, section 5.2, has a word for. `error` is that word."""
+    """A refusal under /oauth2/ with an error code of RFC 6749, section 5.2. `error` is that code."""
 
     code = "oauth_refused"
     message = "The request was refused."
@@ -256,10 +255,12 @@ class OAuthRefused(DutchdoorError):
 
 
 def forwarded_method(request: Request) -> str:
-    """Give the method of the request that a proxy asks about. Raises `BadRequest` unless it says exactly one."""
+    """Return the method of the request that a proxy asks about. Raises `BadRequest` unless there is exactly one."""
     said = {request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
     if len(said) != 1:
-        raise BadRequest("The proxy must say the method it asks about, in X-Forwarded-Method.", code="forwarded_method")
+        raise BadRequest(
+            "The proxy must send the method of the request in X-Forwarded-Method.", code="forwarded_method"
+        )
     return str(said.pop()).upper()
 
 
@@ -271,10 +272,10 @@ _DEFAULT_PORT = {"http": "80", "https": "443"}
 
 @lru_cache(maxsize=256)
 def canonical_host(host: str, scheme: str) -> str:
-    """Spell a Host header (`Auth.Example.com.:443`) the one way a browser spells it in an origin (`auth.example.com`).
+    """Normalise a Host header (`Auth.Example.com.:443`) to the form of a browser's origin (`auth.example.com`).
 
-    Lower case, no trailing dot, no default port, IPv6 compressed in brackets. Nothing is decoded or looked up, and what
-    is no host gives "", which no list holds.
+    Lower case, no trailing dot, no default port, IPv6 compressed in brackets. Nothing is decoded or looked up. An
+    invalid host gives "", which is in no list.
     """
     found = _HOST.fullmatch(host.lower())
     if found is None:
@@ -296,10 +297,10 @@ def canonical_host(host: str, scheme: str) -> str:
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether a canonical host, with or without port, can only be this machine: localhost, 127.0.0.0/8, [::1].
+    """Whether a canonical host, with or without port, is always this machine: localhost, 127.0.0.0/8, [::1].
 
-    `anything.localhost` is not: some resolvers ask the network for it. Neither are names that resolve to 127.0.0.1:
-    accepting those is what DNS rebinding needs.
+    `anything.localhost` is not, because some resolvers ask the network for it. Names that resolve to 127.0.0.1 are not
+    either: they would allow DNS rebinding.
     """
     name = host.rpartition(":")[0] if re.search(r":[0-9]+\Z", host) and not host.endswith("]") else host
     if name in {"localhost", "[::1]"}:
@@ -311,25 +312,25 @@ def is_loopback(host: str) -> bool:
 
 
 def listed_origin(origin: str) -> str:
-    """Check an origin that an operator lists, such as `https://app.example.com`, and give it back.
+    """Check a configured origin, such as `https://app.example.com`, and return it.
 
     Raises:
-        Misconfigured: it is a pattern, `null`, has a path, is not spelled as a browser spells it (it would never
-            match), or is plain HTTP off loopback (whoever is on the path to it would have its rights).
+        Misconfigured: the origin is a pattern or `null`, has a path, is not in the form of a browser (it would never
+            match), or is plain HTTP to another machine (an attacker on the network path could act as this origin).
     """
     scheme, colon, host = origin.partition("://")
     known = colon and scheme in _DEFAULT_PORT
     canonical = f"{scheme}://{canonical_host(host, scheme)}" if known and canonical_host(host, scheme) else ""
     if not canonical:
         raise Misconfigured(
-            f"{origin!r} is not an origin. Write it as https://app.example.com: no path, no pattern.",
+            f"{origin!r} is not an origin. Use a form such as https://app.example.com: no path, no pattern.",
         )
     if canonical != origin:
         raise Misconfigured(
-            f"A browser never sends {origin!r} as its origin. Write {canonical!r}.",
+            f"A browser never sends {origin!r} as an origin. Use {canonical!r}.",
         )
     if scheme == "http" and not is_loopback(host):
         raise Misconfigured(
-            f"{origin!r} is plain HTTP: anyone on the network could act for it. Use https.",
+            f"{origin!r} is plain HTTP: an attacker on the network could act as this origin. Use https.",
         )
     return origin

@@ -1,8 +1,7 @@
-"""The standard endpoints for other people's programs: token (RFC 6749), introspection (RFC 7662), revocation (RFC
-7009).
+"""The standard endpoints for third-party clients: token (RFC 6749), introspection (RFC 7662), revocation (RFC 7009).
 
-Forms in, JSON out, parameters in the body and each once. No password grant and no implicit grant: OAuth 2.1 has
-neither.
+Requests are forms, with each parameter once and in the body. Responses are JSON. There is no password grant and no
+implicit grant, as in OAuth 2.1.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class TokenAnswer(Struct):
 
 
 class Introspection(Struct):
-    """More members when `active`; exactly this one when not, whatever the reason."""
+    """The response has more fields if the token is active. If it is not, it has only this field, for any reason."""
 
     active: bool
 
@@ -45,20 +44,20 @@ _INACTIVE = {"active": False}
 
 
 async def token(call: Call) -> Response:
-    """Exchange a refresh token. A confidential client proves itself; a public one names itself."""
+    """Exchange a refresh token. A confidential client authenticates; a public client sends only its id."""
     form = call.form
     grant = form.get("grant_type")
     if grant is None:
         raise BadRequest("grant_type is missing.", code="invalid_request")
     if grant != "refresh_token":
-        raise OAuthRefused("unsupported_grant_type", "Only grant_type=refresh_token is offered here.")
+        raise OAuthRefused("unsupported_grant_type", "Only grant_type=refresh_token is supported.")
     client_id = await _client_of(call)
     text = form.get("refresh_token")
     if text is None:
         raise BadRequest("refresh_token is missing.", code="invalid_request")
     now, limits = call.authority.clock(), call.directory.limits
     try:
-        # Ended or another client's is for `refresh` to say, as invalid_grant: neither learns about scopes.
+        # For a revoked session or one of another client, `refresh` raises invalid_grant, which reveals no scopes.
         held = await call.authority.holder(text, even_ended=True)
         call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, held.id)], now)
         if held.client_id == client_id and not set(form.get("scope", "").split()) <= set(held.scope.split()):
@@ -73,12 +72,12 @@ async def token(call: Call) -> Response:
 
 
 async def _client_of(call: Call) -> str:
-    """The client that speaks: proved by HTTP Basic, or a public one by its name. Raises `NotAuthenticated`."""
+    """Return the id of the client: confidential by HTTP Basic, public by its id. Raises `NotAuthenticated`."""
     if call.request.header(b"authorization") is not None:
         client = await call.api.service(call)
         named = call.form.get("client_id")
         if named is not None and named != client.id:
-            raise BadRequest("client_id is another than the client that authenticated.", code="invalid_request")
+            raise BadRequest("client_id differs from the client that authenticated.", code="invalid_request")
         return client.id
     name = call.form.get("client_id", call.authority.client_id)
     if name == call.authority.client_id:
@@ -90,8 +89,9 @@ async def _client_of(call: Call) -> str:
 
 
 async def introspect(call: Call) -> Response:
-    """Say whether a token is good now, and what it says. Whoever asks is a registered client, or a verifier that is
-    stale; no other reason is given.
+    """Return whether a token is valid now, and its content. A verifier asks only when its log is stale.
+
+    An inactive token gets no reason: the response must not help an attacker who tries tokens.
     """
     if call.service is None:
         call.api.verifiers.count_question("" if call.verifier is None else call.verifier.name)
@@ -127,9 +127,7 @@ async def _introspect_access(call: Call, text: str) -> dict[str, Any]:
 
 
 async def _introspect_refresh(call: Call, text: str) -> dict[str, Any] | None:
-    """A refresh token is good if exchanging it now would give one; asking changes nothing. No verifier has any business
-    with one.
-    """
+    """Return the content of a refresh token that could be exchanged now. This changes nothing. A verifier gets None."""
     client = call.service
     if client is None:
         return None
@@ -146,8 +144,8 @@ async def _introspect_refresh(call: Call, text: str) -> dict[str, Any] | None:
 
 
 async def revoke(call: Call) -> Response:
-    """End what a token stands for. 200 also for one that is unknown or has ended: it is as revoked as can be, and so is
-    one whose fence has not fallen yet, since RFC 7009 has one status for all of them. The body says how it stands.
+    """Revoke the session of a token, or the token. The status is always 200 (RFC 7009), even if the token is unknown or
+    already revoked, or the revocation is not fenced yet. The body has the state of the fence.
     """
     text = call.form.get("token")
     if text is None:
@@ -159,7 +157,7 @@ async def revoke(call: Call) -> Response:
     try:
         if text.startswith("ddr1_"):
             session = await call.authority.holder(text, even_ended=True)
-            # A client that ends what is not its own could log anybody out.
+            # A client that could revoke sessions of other clients could sign out any user.
             if session.client_id == client_id:
                 done = await call.authority.end(session.id, client=client, actor=session.subject)
         else:
@@ -168,7 +166,7 @@ async def revoke(call: Call) -> Response:
                 done = await call.authority.end_named(claims, client=client)
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, client.networks), now)
-    # What is not there, or not this client's, looks like what ended a moment ago.
+    # An unknown token, or one of another client, gets the same response as a token that was revoked just now.
     shown = await wait_for(call, done or await call.authority.fencing.nothing_left())
     return json_response(200, shown, applied(call))
 
@@ -193,7 +191,7 @@ ROUTES = (
         gives=Introspection,
         also=(400,),
         form=("token", "token_type_hint"),
-        summary="Ask whether a token is good (RFC 7662).",
+        summary="Check whether a token is valid (RFC 7662).",
     ),
     Route(
         method="POST",
@@ -204,6 +202,6 @@ ROUTES = (
         fences=True,
         also=(400,),
         form=("token", "token_type_hint", "client_id"),
-        summary="End what a token stands for (RFC 7009).",
+        summary="Revoke a token and its session (RFC 7009).",
     ),
 )

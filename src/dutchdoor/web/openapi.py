@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, written from the same table of routes that serves the requests."""
+"""The OpenAPI 3.1 document, generated from the table of routes that serves the requests."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from dutchdoor.web.api import Route
 __all__ = ["Problem", "document"]
 
 _TITLES = {
-    400: "The request contradicts itself.",
-    401: "No proof, or none that holds.",
-    403: "Another site's request, or a right is missing.",
-    404: "There is no such thing, or it is not yours.",
-    409: "Something of that kind is there already, or a newer one is.",
+    400: "The request is malformed or contradicts itself.",
+    401: "The credentials are missing or not valid.",
+    403: "The request came from another site, or the caller lacks a right.",
+    404: "Not found, or it does not belong to the caller.",
+    409: "It exists already, or a newer version exists.",
     413: "The body is too large.",
-    415: "The body is of another type than this endpoint reads.",
-    422: "A field is wrong; `field` says which.",
+    415: "The media type of the body is not supported.",
+    422: "A field is invalid; `field` says which.",
     429: "Too many attempts; see Retry-After.",
-    503: "The store is out of reach; see Retry-After. Nobody was signed out.",
+    503: "The store is unavailable; see Retry-After. The caller stays signed in.",
 }
-_OK = {200: "Done.", 201: "Made.", 202: "Accepted; the rest happens by mail.", 204: "Yes.", 302: "Over there."}
-_NOT_FENCED = "Done and refused here; verifiers that have not said so refuse it within `fenced_in_ms`."
+_OK = {200: "Success.", 201: "Created.", 202: "Accepted; a mail follows.", 204: "Allowed.", 302: "Redirect."}
+_NOT_FENCED = "Revoked at this server; every verifier refuses it within `fenced_in_ms`."
 _PREFER = {
     "name": "Prefer",
     "in": "header",
     "schema": {"type": "string"},
-    "description": "`wait=N`: wait up to N seconds, 30 at the most, until it is fenced (RFC 7240). 0.25 without it.",
+    "description": "`wait=N`: wait up to N seconds (at most 30) until it is fenced (RFC 7240). The default is 0.25.",
 }
 
 
-# Parameters that are more than any text.
+# Parameters that are not free text.
 _QUERY: dict[str, dict[str, Any]] = {
     "except": {"const": "current"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 500},
 }
 _REQUIRED = frozenset({"except"})
-# Empty is as good as absent (RFC 6749, section 3.1).
+# An empty parameter counts as absent (RFC 6749, section 3.1).
 _FORM: dict[str, dict[str, Any]] = {
     "grant_type": {"const": "refresh_token"},
     "refresh_token": {"type": "string", "minLength": 1},
@@ -69,8 +69,8 @@ class OAuthError(Struct):
 def document(
     routes: Sequence[Route], *, product: str, issuer: str, version: str, cookie: str, keyless: bool = False
 ) -> dict[str, Any]:
-    """Write the document for these routes. `cookie`: the name of the session cookie. `keyless`: verifiers need no key,
-    since this machine alone is served.
+    """Generate the document for these routes. `cookie` is the name of the session cookie. `keyless` says that verifiers
+    need no key, because the server serves only its own machine.
     """
     types: list[Any] = [Problem, OAuthError]
     types += [route.body for route in routes if route.body is not None]
@@ -139,7 +139,7 @@ def _operation(route: Route, schema: dict[Any, Any], *, keyless: bool) -> dict[s
             "type": "object",
             "properties": {name: _FORM.get(name, {"type": "string"}) for name in route.form},
             "required": [name for name in route.form if name in _FORM],
-            "additionalProperties": {"type": "string"},  # ignored, but each once
+            "additionalProperties": {"type": "string"},  # ignored, but refused if repeated
         }
         operation["requestBody"] = {
             "required": True,

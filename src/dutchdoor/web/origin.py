@@ -1,14 +1,15 @@
-"""Who caused a request: our own page, a listed one, a program, or another site (CSRF).
+"""Cross-site request forgery: find out whether a page of this server, a listed page, a program or another site caused a
+request.
 
-Browsers say so themselves. `Sec-Fetch-Site` (Fetch Metadata) cannot be set by a page and is believed first; browsers
-without it (before 2023) send `Origin` with every unsafe request. A caller that sends neither is no browser, or one so
-old that it needs the token: whoever is authenticated *by a cookie* must send `X-CSRF-Token` besides, bound to the
-session, so nothing here rests on a header's absence. A caller that authenticates in the body or by Authorization needs
-no more: another site's page cannot add those.
+A page cannot set `Sec-Fetch-Site` (Fetch Metadata), so it is checked first. Browsers without it (before 2023) send
+`Origin` with every unsafe request. A client that sends neither is not a browser, or a very old one. So a request that
+is authenticated *by a cookie* must also carry `X-CSRF-Token`, bound to the session: no check relies on a missing
+header. Credentials in the body or in Authorization need no token: a page of another site cannot add them.
 
-The rules are those of Go's `net/http.CrossOriginProtection`, with two differences: the scheme counts (a page on
-http://our.host is another origin), and `same-site` is refused unless listed, because a forgotten sub-domain is the
-usual attacker. Left out: the Referer header, and masking the token against BREACH (we never compress).
+The rules are those of Go's `net/http.CrossOriginProtection`, with two differences. The scheme counts: a page at
+http://host is another origin than https://host. `same-site` is refused unless listed, because the usual attacker
+controls a forgotten subdomain. Not used: the Referer header, and masking of the token against BREACH (responses are
+never compressed).
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ _DOMAIN = b"dutchdoor csrf 1\0"
 def judge(
     method: str, *, sec_fetch_site: str | None, origin: str | None, host_origin: str, listed: AbstractSet[str]
 ) -> None:
-    """Let a request pass unless a browser sent it on behalf of another site.
+    """Let a request pass unless a page of another site caused it.
 
-    `host_origin` is our own origin (`Request.origin` after `Edge.admit`), `listed` the operator's exact list.
+    `host_origin` is the origin of this server (`Request.origin` after `Edge.admit`), `listed` the configured origins.
 
     Raises:
-        CrossSite: it did.
+        CrossSite: a page of another site caused it.
     """
     if method in SAFE_METHODS or sec_fetch_site == "same-origin" or sec_fetch_site == "none":  # noqa: PLR1714
         return
-    # "null" is every sandboxed frame and every data: document. It is in no list, but this is the place to be sure.
+    # "null" is the origin of every sandboxed frame and data: document, so it is refused even if a list contained it.
     if origin is not None and origin != "null" and origin in listed:
         return
     if sec_fetch_site is None and (origin is None or origin == host_origin):
@@ -61,10 +62,10 @@ def judge(
 
 
 def is_handshake(request: Request) -> bool:
-    """Whether a request opens a WebSocket: a GET that reads and writes, from any site, with this site's cookies.
+    """Whether a request opens a WebSocket. Any site can open one, with the cookies of this site, to read and write.
 
-    A proxy may drop Upgrade on its way, so any trace counts. A page can neither set nor omit the headers that begin
-    with Sec-.
+    A proxy may drop Upgrade, so any of these headers counts. A page can neither set nor omit headers that begin with
+    Sec-.
     """
     return (
         not _HANDSHAKE.isdisjoint(request.by_name)
@@ -74,13 +75,13 @@ def is_handshake(request: Request) -> bool:
 
 
 def judge_handshake(*, by_cookie: bool, origin: str | None, host_origin: str, listed: AbstractSet[str]) -> None:
-    """Let a WebSocket handshake pass unless another site's page opened it (RFC 6455, 10.2).
+    """Let a WebSocket handshake pass unless a page of another site opened it (RFC 6455, 10.2).
 
-    No script can add a CSRF token to one and not every browser sends Fetch Metadata with it, but every browser sends
-    Origin. Who sends none is a program, and needs another proof than a cookie.
+    A script cannot add a CSRF token to a handshake, and some browsers send no Fetch Metadata with it. But every browser
+    sends Origin. A client without Origin is a program, and needs another proof than a cookie.
 
     Raises:
-        CrossSite: its Origin is not ours and not listed; or it has none, and a cookie is its proof.
+        CrossSite: the Origin is neither that of this server nor listed, or it is missing and the proof is a cookie.
     """
     if origin is None and not by_cookie:
         return
@@ -91,10 +92,11 @@ def judge_handshake(*, by_cookie: bool, origin: str | None, host_origin: str, li
 def judge_token_in_body(*, sec_fetch_site: str | None, origin: str | None, listed: AbstractSet[str]) -> None:
     """Refuse a browser that asks for its refresh token in the body, unless its origin is listed.
 
-    A script that was injected into our page is same-origin. It must not be able to ask for what the cookie hides.
+    Cross-site scripting: an injected script has the origin of this server. It must not get a token that the HttpOnly
+    cookie hides.
 
     Raises:
-        CrossSite: it is a browser, and its origin is not listed.
+        CrossSite: the client is a browser, and its origin is not listed.
     """
     if sec_fetch_site is None and origin is None:
         return
@@ -103,28 +105,28 @@ def judge_token_in_body(*, sec_fetch_site: str | None, origin: str | None, liste
 
 
 def csrf_token(key: bytes, session_id: str) -> str:
-    """Make the token that our own pages send with requests of this session. 43 characters.
+    """Return the CSRF token of a session, 43 characters.
 
-    `key` is at least 32 bytes and for this purpose alone. The id of a session is no secret, so the key is what counts;
-    and a token is worth nothing with another session's cookie, which is what an attacker can plant.
+    `key` has at least 32 bytes and serves only this purpose: session ids are not secret. The token is bound to its
+    session, so the token of an attacker's own session, which an attacker can plant, is useless with another session.
     """
     if len(key) < _KEY_AT_LEAST:
-        raise ValueError("a CSRF key has at least 32 bytes")
+        raise ValueError("a CSRF key must have at least 32 bytes")
     return urlsafe_b64encode(hmac.digest(key, _DOMAIN + session_id.encode("utf-8"), "sha256")).rstrip(b"=").decode()
 
 
 def check_csrf(key: bytes, presented: str | None, *session_ids: str) -> None:
-    """Check the X-CSRF-Token of a request that cookies of these sessions authenticate: one, save at a log-out.
+    """Check the X-CSRF-Token of a request against these sessions. Only a log-out may have cookies of several sessions.
 
     Raises:
-        CsrfRefused: there is none, or it is none of theirs.
+        CsrfRefused: the token is missing, or belongs to none of the sessions.
     """
     if presented is None:
         raise CsrfRefused("no token")
-    # Bytes, because compare_digest refuses text that is not ASCII with a TypeError, which would be a 500.
+    # Bytes: compare_digest raises a TypeError for text that is not ASCII, which would be a 500.
     sent = presented.encode("utf-8", "replace")
     if not any(hmac.compare_digest(csrf_token(key, each).encode("ascii"), sent) for each in session_ids):
-        raise CsrfRefused("a token that is not this session's")
+        raise CsrfRefused("a token of another session")
 
 
 def _short(value: str | None) -> str:

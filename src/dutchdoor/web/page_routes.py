@@ -1,4 +1,4 @@
-"""What people open in a browser: the pages, the files they need, and the API's own description."""
+"""The routes for browsers: the pages, their files, and the description of the API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def routes(
     cookie: str,
     docs: bool,
 ) -> tuple[Route, ...]:
-    """The routes of the pages, for an API made of these routes. Without `docs` nothing describes it to strangers."""
+    """Return the routes of the pages, for an API with these routes. Without `docs`, the API is not described."""
 
     @cache
     def described() -> dict[str, Any]:
@@ -58,16 +58,16 @@ def routes(
         )
 
     described_at = (
-        Route(method="GET", path="/openapi.json", handler=openapi, summary="This description, as OpenAPI 3.1."),
+        Route(method="GET", path="/openapi.json", handler=openapi, summary="Get this description as OpenAPI 3.1."),
     )
     return (
         *(
-            Route(method="GET", path=path, handler=page(name), summary=f"The page {name}.")
+            Route(method="GET", path=path, handler=page(name), summary=f"Show the page {name}.")
             for path, name in PAGES.items()
             if docs or name != "docs"
         ),
         *(
-            Route(method="GET", path=path, handler=_file(file), summary="A file of the pages.")
+            Route(method="GET", path=path, handler=_file(file), summary="Get a file of the pages.")
             for path, file in STATIC.items()
         ),
         *(described_at if docs else ()),

@@ -1,7 +1,7 @@
-"""The one preference we read, `Prefer: wait=N` (RFC 7240): how long a revoking call may wait for its fence.
+"""The only supported preference, `Prefer: wait=N` (RFC 7240): how long a revoking call may wait for its fence.
 
-A preference is a wish. What cannot be read, is out of range or is said twice is passed over, as the RFC has it, and the
-answer names what was honoured in `Preference-Applied`. Left out: every other preference.
+As in the RFC, an invalid preference is ignored, and of a repeated one the first counts. The response names the applied
+preference in `Preference-Applied`. All other preferences are ignored.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 __all__ = ["WAIT_AT_MOST", "wait_of"]
 
 WAIT_AT_MOST = 30
-"""Seconds a call waits at most: below the minute after which proxies give up."""
+"""Longest wait of a call, in seconds: below the minute after which most proxies time out."""
 
 _HEADER_AT_MOST = 512
-# A preference: a name, perhaps a value, perhaps parameters behind it, up to the comma.
+# A preference: a name, an optional value and optional parameters, up to the comma.
 _WORD = r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"(?:[^\"\\]|\\.)*\")"
 _PREFERENCE = re.compile(
     rf"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]*=[ \t]*({_WORD}))?(?:[ \t]*;[^,\"]*)?[ \t]*(?:,|\Z)"
@@ -23,7 +23,7 @@ _SECONDS = re.compile(r"\"?([0-9]{1,9})\"?")
 
 
 def wait_of(header: str | None) -> int | None:
-    """Give the seconds that a Prefer header asks to wait, no more than `WAIT_AT_MOST`; None if it does not say."""
+    """Return the seconds of the wait preference, at most `WAIT_AT_MOST`, or None if the header has none."""
     if header is None or len(header) > _HEADER_AT_MOST:
         return None
     at = 0

@@ -1,11 +1,11 @@
-"""The one table from exceptions to HTTP: RFC 9457 problem documents, and RFC 6749 errors under /oauth2/.
+"""The table from exceptions to HTTP: RFC 9457 problem documents, and RFC 6749 errors under /oauth2/.
 
-`code` is stable and for programs; `detail` is for people and may change. There is no `type`, which means `about:blank`,
-so `title` is the status in words. A 401 says how to authenticate as RFC 6750, section 3, wants it: whoever sent nothing
-gets a challenge without an error code, whoever sent a bad token learns that it is bad. A step-up is RFC 9470.
+`code` is stable and for programs; `detail` is for people and may change. Without `type`, which means `about:blank`,
+`title` is the status in words. A 401 has a challenge as in RFC 6750, section 3: without an error code if the client
+sent no token, and with one if the token is invalid. A step-up follows RFC 9470.
 
-What we did not raise ourselves gives a 500 that says nothing but an id, which is also in the log. The log gets the type
-and the place of the exception, not its text: that of a library may quote a password.
+An unexpected exception gives a 500 with only an id, which is also in the log. The log gets the type and the place of
+the exception, but not its text: the exception of a library may quote a password.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _log = logging.getLogger("dutchdoor.web")
 
 
 class _Row(NamedTuple):
-    """An exception's status; its challenge ("" for none); its RFC 6749 error and the status that goes with it."""
+    """The status and the challenge ("" for none) of an exception, and its RFC 6749 error with its status."""
 
     status: int
     challenge: str
@@ -64,14 +64,14 @@ class _Row(NamedTuple):
     oauth_status: int
 
 
-# A subclass without a row of its own has its parent's. `DutchdoorError` has none: what is not here is our own mistake.
+# A subclass without a row uses the row of its parent. `DutchdoorError` has no row: an error without one is a bug.
 _TABLE: dict[type[DutchdoorError], _Row] = {
     NotAuthenticated: _Row(401, "bearer", "invalid_client", 401),
     InvalidToken: _Row(401, "invalid_token", "invalid_grant", 400),
     UnknownVerifier: _Row(401, "invalid_token", "invalid_client", 401),
     StepUpRequired: _Row(401, "insufficient_user_authentication", "invalid_grant", 400),
     Forbidden: _Row(403, "insufficient_scope", "unauthorized_client", 400),
-    # Refused whoever asks: a challenge would send a client for rights that do not help.
+    # No challenge: more rights would not help the client.
     CrossSite: _Row(403, "", "invalid_request", 403),
     CsrfRefused: _Row(403, "", "invalid_request", 403),
     Refused: _Row(403, "", "invalid_request", 403),
@@ -90,7 +90,7 @@ _TABLE: dict[type[DutchdoorError], _Row] = {
     OAuthRefused: _Row(400, "", "", 400),
 }
 
-# Our own words, because those of the standard library changed between Python versions.
+# Fixed titles, because those of the standard library differ between Python versions.
 _TITLES = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -113,9 +113,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def problem(error: Exception, *, path: str = "") -> Response:
-    """Answer an exception. `path` decides the form: RFC 6749 under /oauth2/, problem documents elsewhere.
+    """Convert an exception to a response: an RFC 6749 error if `path` is under /oauth2/, else a problem document.
 
-    A response made here never clears a cookie, whatever its status: a store out of reach must not sign anybody out.
+    The response never clears a cookie: an unavailable store must not sign users out.
     """
     row = _row(error)
     if row is None or not isinstance(error, DutchdoorError):
@@ -156,7 +156,7 @@ def _headers(error: DutchdoorError) -> list[Header]:
 
 
 def _whole_seconds(seconds: float) -> int:
-    """Round up: a client that comes back at the second named must not be too early. At least 1, at most a day."""
+    """Round up, so that a client that retries at that second is not too early. At least 1 second, at most a day."""
     return min(max(1, math.ceil(seconds)), 86400) if math.isfinite(seconds) else 86400
 
 
@@ -179,7 +179,7 @@ def _oauth(error: DutchdoorError, row: _Row) -> Response:
     document = {"error": word, "error_description": _NOT_IN_A_DESCRIPTION.sub("'", str(error))}
     headers = [_JSON, *_headers(error)]
     if row.oauth_status == 401:  # noqa: PLR2004
-        # In the scheme that was tried (RFC 6749, section 5.2).
+        # The challenge has the scheme that the client used (RFC 6749, section 5.2).
         scheme = "Bearer" if isinstance(error, UnknownVerifier) else "Basic"
         headers.append((b"www-authenticate", f"{scheme} {_REALM}".encode("ascii")))
     return Response(row.oauth_status, headers, _encode(document))
@@ -198,7 +198,7 @@ def _unexpected(error: Exception, path: str) -> Response:
 
 
 def _without_texts(error: BaseException) -> str:
-    """Say where an exception and those behind it were raised, and of which type; our own also why."""
+    """Format types and places of an exception and its causes, and the reasons of dutchdoor's own errors."""
     lines: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error

@@ -1,7 +1,7 @@
-"""Limits that one process keeps for itself: against wearing the server out, not against guessing.
+"""Rate limits of a single process: against overload (denial of service), not against guessing.
 
-A refresh that finds nothing to change writes nothing, so counting refreshes in the store would cost more than serving
-them. What protects a secret is counted in the store, over all processes.
+A refresh that changes nothing does not write, so counting refreshes in the store would cost more than answering them.
+Limits that protect a secret are counted in the store, over all processes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dutchdoor.model.rate_limits import Bucket, decide_all
 __all__ = ["LocalBuckets"]
 
 _AT_MOST = 100_000
-"""Buckets, some 20 MB. Beyond it the oldest half is forgotten: an attacker with that many names is not stopped by
-names.
+"""Number of buckets, about 20 MB. Above it, the oldest half is dropped: limits by name cannot stop an attacker with
+that many names.
 """
 
 
 class LocalBuckets:
-    """Buckets in memory. Not shared, not durable, bounded."""
+    """Buckets in memory: limited in number, not shared, and not durable."""
 
     __slots__ = ("_tats",)
 
@@ -28,14 +28,14 @@ class LocalBuckets:
         self._tats: dict[str, float] = {}
 
     def take(self, buckets: Sequence[Bucket], now: float) -> None:
-        """Count one attempt. Raises `RateLimited` when a bucket is empty, and charges none of them then."""
+        """Count one attempt. If a bucket is empty, charge none of them and raise `RateLimited`."""
         verdict = decide_all([self._tats.get(bucket.key) for bucket in buckets], buckets, now)
         if len(self._tats) >= _AT_MOST:
             for old in list(self._tats)[: _AT_MOST // 2]:
                 del self._tats[old]
         for bucket, tat in zip(buckets, verdict.tats, strict=True):
             if tat is not None:
-                self._tats.pop(bucket.key, None)  # to the end: the oldest are forgotten first
+                self._tats.pop(bucket.key, None)  # move to the end: the oldest are dropped first
                 self._tats[bucket.key] = tat
         if verdict.retry_after > 0:
             raise RateLimited(verdict.refused_by, retry_after=verdict.retry_after)

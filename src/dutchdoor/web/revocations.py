@@ -1,8 +1,8 @@
-"""The poll: how verifiers follow the revocation log (docs/contributing/revocation-fence.md). One call, which is also
-the acknowledgement of the answer before it, and asks for a lease.
+"""The poll, with which verifiers follow the revocation log (docs/contributing/revocation-fence.md). A poll also
+acknowledges the previous answer and asks for a lease.
 
-By a verifier key alone, never by a cookie, and no other origin's page ever reads it. A poll that waits for news ends
-when whoever sent it hangs up, and at once, without a lease, when this server is asked to stop.
+A poll needs a verifier key, never a cookie, and pages of other origins cannot read it. A waiting poll ends when the
+client hangs up. When the server is asked to stop, it answers waiting polls at once, without a lease.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dutchdoor.web.http import Response, json_response
 __all__ = ["ROUTES"]
 
 POLL_AT_MOST = 1024
-"""Bytes. A poll has some 150."""
+"""Limit for the body of a poll, in bytes. A poll has about 150."""
 
 
 class PollBody(Poll, Body, frozen=True, kw_only=True):
-    """A poll as it is read: nothing in it that is not known here."""
+    """The body of a poll. Unknown fields are refused."""
 
-    # For the documentation, in which regular expressions are those of ECMAScript.
+    # `extra_json_schema` is for the documentation, where regular expressions are those of ECMAScript.
     holder: Annotated[
         str,
         Meta(
@@ -45,7 +45,7 @@ async def poll(call: Call) -> Response:
     with verifiers.hanging(credential):
         answer = await call.authority.fencing.poll(body, credential=credential)
     if key is not None:
-        verifiers.check_not_removed(key)  # it may have been while this hung
+        verifiers.check_not_removed(key)  # an administrator may have removed the key while the poll waited
     return json_response(200, answer)
 
 
@@ -59,6 +59,6 @@ ROUTES = (
         body_at_most=POLL_AT_MOST,
         hangs=True,
         gives=Answer,
-        summary="Follow the revocation log: what is new, and a lease. Waits for news if it may.",
+        summary="Follow the revocation log: get new entries and a lease. A long poll, if the client allows it to wait.",
     ),
 )

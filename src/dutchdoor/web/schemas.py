@@ -1,6 +1,6 @@
-"""What goes over the wire in the own API and the administration: bodies that are read, documents that are given.
+"""Request bodies and response documents of the account API and the admin API.
 
-Bodies refuse fields they do not know (`body.py`). Instants are RFC 3339 in UTC. Nothing here shows a secret in `repr`.
+Bodies refuse unknown fields (`body.py`). Instants are RFC 3339 in UTC. No `repr` shows a secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Email = Annotated[
     str,
     Meta(
         max_length=320,
-        description="An e-mail address with an ASCII name before the @; in any case of its letters it is one account.",
+        description="An e-mail address with ASCII characters before the @. Upper and lower case are the same account.",
         extra_json_schema={"format": "email"},
     ),
 ]
@@ -29,25 +29,25 @@ Password = Annotated[
     str, Meta(max_length=MAX_TYPED, description="Any characters; up to 1,024 bytes of UTF-8 once composed (NFC).")
 ]
 Name = Annotated[str, Meta(max_length=200)]
-OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link behind the #.")]
+OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link after the #.")]
 Text = Annotated[str, Meta(max_length=200)]
 Transport = Literal["cookie", "body"]
 UntilUnused = Annotated[
     str,
     Meta(
-        description="When the session ends unless it is used before. Each use, in the mode hybrid each refresh, moves "
-        "this moment, up to the absolute age that the policy sets."
+        description="When the session expires if it is not used. Each use (in the mode hybrid, each refresh) extends "
+        "it, up to the absolute lifetime of the policy."
     ),
 ]
 SecondsUnused = Annotated[
     int,
-    Meta(description="Seconds until `session.expires_at`: the refresh token is valid until then unless it is used."),
+    Meta(description="Seconds until `session.expires_at`, when the refresh token expires if it is not used."),
 ]
 
 _EPOCH = date(1970, 1, 1)
 
 
-# What is read
+# Request bodies
 
 
 class Registration(Body, frozen=True):
@@ -88,7 +88,7 @@ class Reset(Body, frozen=True):
 
 
 class Verification(Body, frozen=True):
-    """`password` becomes the account's. Only the browser that registered can do without (`another_browser`)."""
+    """`password` becomes the password of the account. Only the browser that registered may omit it."""
 
     token: OneTime
     password: Password | UnsetType = UNSET
@@ -101,7 +101,7 @@ class FirstAdmin(Body, frozen=True):
     name: Name = ""
 
 
-# What is given
+# Response documents
 
 
 class User(Struct):
@@ -126,13 +126,13 @@ class SessionView(Struct):
 
 
 class SignedInView(Struct, omit_defaults=True):
-    """A sign-in or a refresh. Which members are there follows from the mode and the transport."""
+    """A sign-in or a refresh. The mode and the transport decide which fields are present."""
 
     user: User
     session: SessionView | UnsetType = UNSET
     access_token: str | UnsetType = UNSET
     token_type: str | UnsetType = UNSET
-    expires_in: Annotated[int, Meta(description="Seconds the access token lives.")] | UnsetType = UNSET
+    expires_in: Annotated[int, Meta(description="Lifetime of the access token in seconds.")] | UnsetType = UNSET
     refresh_token: str | UnsetType = UNSET
     refresh_expires_in: SecondsUnused | UnsetType = UNSET
     csrf_token: str | UnsetType = UNSET
@@ -148,7 +148,7 @@ class UserView(Struct):
 
 
 class Me(Struct):
-    """Who the caller is. `session` is null for a stateless token."""
+    """The caller. `session` is null for a stateless token."""
 
     user: User
     session: SessionView | None
@@ -160,8 +160,8 @@ class Sessions(Struct):
 
 
 class Fence(Struct, omit_defaults=True):
-    """Whether what was revoked is refused everywhere already; if not, within how many milliseconds it will be at the
-    latest (null: nobody knows, another log began; end it again); and how many sessions ended.
+    """Whether every verifier refuses the revoked sessions and tokens already (`fenced`). If not, `fenced_in_ms` is the
+    maximum wait in milliseconds. It is null if a new revocation log began: then revoke again. `ended` counts sessions.
     """
 
     fenced: bool
@@ -170,7 +170,7 @@ class Fence(Struct, omit_defaults=True):
 
 
 class ChangedUser(Struct, omit_defaults=True):
-    """An account after a change that revoked what was given out before, and the fence of that."""
+    """An account after a change that revoked its earlier tokens, and the fence of that revocation."""
 
     user: User
     fenced: bool
@@ -186,7 +186,7 @@ class Accepted(Struct):
 
 
 def instant(at: float) -> str:
-    """An instant as RFC 3339 in UTC, to the second."""
+    """Format an instant as RFC 3339 in UTC, to the second."""
     days, seconds = divmod(int(at), 86400)
     minutes, second = divmod(seconds, 60)
     return f"{_date(days)}T{minutes // 60:02}:{minutes % 60:02}:{second:02}Z"
@@ -194,7 +194,7 @@ def instant(at: float) -> str:
 
 @lru_cache(maxsize=512)
 def _date(days: int) -> str:
-    # Dates repeat and formatting one is slow: an answer to `/auth/me` has three.
+    # Cached: dates repeat, formatting is slow, and a response to `/auth/me` has three.
     return (_EPOCH + timedelta(days=days)).isoformat()
 
 

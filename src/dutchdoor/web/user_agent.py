@@ -1,9 +1,8 @@
-"""Reads a User-Agent header with ua-parser, whose tables name some 1,000 browsers and systems.
+"""Read User-Agent headers with ua-parser, whose tables contain about 1,000 browsers and systems.
 
-Reading one costs 0.5 ms, and up to 6 ms for 512 characters made to be slow: the tables are tried one by one. Answers
-are kept by the exact header, so the few hundred headers of a day's clients are read once. The tables cost 11 MiB and
-0.2 s and are loaded at the first header, or when `load` is called. (The resolver in Rust is faster and takes 23 MiB
-more, which a cache makes not worth having.)
+Reading a header takes 0.5 ms, and up to 6 ms for 512 characters chosen to be slow. Results are cached by the exact
+header, so the few hundred headers of a day are read once. The tables take 11 MiB and 0.2 s, and are loaded at the first
+header or by `load`. (The resolver in Rust is faster but takes 23 MiB more, which is not worth it with a cache.)
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ __all__ = ["UserAgentReader"]
 _KEPT = 2048
 _UNKNOWN = Device()
 
-# Names people know their things by. The parts that are compared stay as the tables have them.
+# Names that users know, for display only. The fields that are compared keep the names of the tables.
 _BROWSERS = {"Chrome Mobile": "Chrome", "Mobile Safari": "Safari", "Firefox Mobile": "Firefox", "Edge Mobile": "Edge"}
 _PLATFORMS = {"Mac OS X": "macOS", "Chrome OS": "ChromeOS"}
 
@@ -28,7 +27,7 @@ class UserAgentReader:
     """A `DeviceReader`. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        # An attacker who sends a new header with every request only evicts what other clients have not used lately.
+        # An attacker who sends a new header with every request evicts only headers that were not used recently.
         self._read = lru_cache(maxsize=_KEPT)(self._parse)
 
     def load(self) -> None:

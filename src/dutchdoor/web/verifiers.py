@@ -1,12 +1,12 @@
-"""Verifiers at the door: whose key it is, and how much whoever has it may ask.
+"""Authentication of verifiers by key, and the limits for each key.
 
-A poll costs no look-up: a key that was found is remembered for a minute. Removing one is an entry of the revocation log
-as much as ending a session is, and every node reads the log at every poll; so a removed key is refused wherever the log
-is followed, and its last lease has run out when the removal is fenced.
+A poll needs no look-up: a key is cached for a minute. The removal of a key is an entry of the revocation log, like the
+revocation of a session, and every node reads the log at every poll. So every node refuses a removed key, and the last
+lease of the key has expired when the removal is fenced.
 
-What a stolen key is worth: the names of ids that ended, which are hashes; and waiting, since every fence waits for the
-leases it holds, a guarded lease at most. A stolen key can also use up what is bounded here (polls that hang, polls a
-second, leases), and then the service whose key it was has none: remove the key. Other keys are not touched.
+With a stolen key, an attacker reads hashes of revoked ids, and delays each fence by up to the maximum wait, because a
+fence waits for the leases of the key. The attacker can also exhaust the limits of that key (waiting polls, polls per
+second, leases), so that its service gets none: remove the key. Other keys are not affected.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ from dutchdoor.web.rate import LocalBuckets
 __all__ = ["Followed", "Verifiers", "followed", "removal_of"]
 
 REMEMBERED_FOR: Final = 60.0
-"""Seconds. Far less than the entry that tells of a removal is kept."""
+"""Seconds for which a key is cached. The log keeps the entry of a removal much longer."""
 HANGING_AT_MOST: Final = 3072
-"""Polls of one key that wait at a time: three quarters of the connections of a process, unless it is told otherwise, so
-that a stolen key leaves room for people."""
+"""Waiting polls of one key: three quarters of the default connections of a process, so that a stolen key cannot block
+users."""
 PLACES_AT_MOST: Final = 16_384
-"""Holders of which it is known how far they have come, some 4 MB."""
+"""Holders whose position in the log is kept, about 4 MB."""
 
 _Place = tuple[int, int]
 
 
 def removal_of(key: VerifierKey, now: float) -> Revocation:
-    """The entry that tells nodes of a key's removal, to be committed with it. No token has a verifier key's id for its
-    client, so it covers no token.
+    """Return the log entry for the removal of a key, to be committed with the removal.
+
+    It covers no token, because the client of a token is never the id of a verifier key.
     """
     return Revocation(kind="client", id=key.id, min_epoch=1, expires_at=now + LONGEST_ACCESS)
 
 
 class Verifiers:
-    """The keys and the bounds of one process."""
+    """The cached keys and the limits of one process."""
 
     __slots__ = ("_authority", "_buckets", "_hanging", "_keys", "_limits", "_places")
 
@@ -61,7 +62,7 @@ class Verifiers:
         self._places: dict[Holder, _Place] = {}
 
     async def recognise(self, text: str) -> VerifierKey:
-        """Tell whose key this is. Raises `UnknownVerifier`, `Unavailable`."""
+        """Return the record of this key. Raises `UnknownVerifier`, `Unavailable`."""
         secret = VerifierSecret.parse(text)
         now = self._authority.clock()
         key, read_at = self._keys.get(secret.id, (None, 0.0))
@@ -70,22 +71,21 @@ class Verifiers:
             key = await self._authority.store.get(VerifierKey, secret.id)
             if key is None:
                 raise UnknownVerifier("no such key")
-            self._keys[key.id] = key, now  # as many as there are keys: an id that is not ours is never kept
+            self._keys[key.id] = key, now  # limited by the number of keys: unknown ids are not cached
         if not secret.matches(key.secret_hash):
             raise UnknownVerifier("a wrong secret")
         self.check_not_removed(key)
         return key
 
     def check_not_removed(self, key: VerifierKey) -> None:
-        """Raises `UnknownVerifier` if the log, as far as this process has read it, tells of the key's removal."""
+        """Raise `UnknownVerifier` if the part of the log that this process has read contains the removal of the key."""
         if self._authority.fencing.log.covers(Named("", 0, None, "", key.id, "")):
             raise UnknownVerifier("the key was removed")
 
     def admit(self, poll: Poll, credential: str) -> None:
-        """Count a poll that tells nothing new: one that acknowledges more than its holder's last is as rare as entries
-        of the log are, and the sooner it comes the sooner a fence holds.
+        """Count a poll that acknowledges nothing new. Raises `RateLimited`.
 
-        Raises `RateLimited`.
+        A poll that acknowledges new entries is not counted: it is as rare as entries, and fences wait for it.
         """
         node = self._authority.fencing.node
         who, place = Holder(credential, poll.holder), (poll.log_epoch, poll.applied_seq)
@@ -93,7 +93,7 @@ class Verifiers:
         if len(self._places) >= PLACES_AT_MOST:
             for old in list(self._places)[: PLACES_AT_MOST // 2]:
                 del self._places[old]
-        # What lies beyond our own head, or in another log, cannot have come from here, and might be any number.
+        # A position beyond the head of this node, or in another log, is not trusted: a client can send any number.
         reached = place if poll.log_epoch == node.log_epoch and poll.applied_seq <= node.applied_seq else (0, 0)
         self._places[who] = reached if before is None else max(before, reached)
         if before is None or reached <= before:
@@ -102,14 +102,14 @@ class Verifiers:
             self._buckets.take([bucket_of(self._limits.ask_by_verifier_key, credential)], now)
 
     def count_question(self, credential: str) -> None:
-        """Count a token that a verifier asks about. Raises `RateLimited`."""
+        """Count an introspection by a verifier. Raises `RateLimited`."""
         self._buckets.take([bucket_of(self._limits.ask_by_verifier_key, credential)], self._authority.clock())
 
     @contextmanager
     def hanging(self, credential: str) -> Generator[None, None, None]:
-        """Count a poll while it hangs. Raises `RateLimited` for one too many."""
+        """Count a poll while it waits. Raises `RateLimited` if too many polls of the key wait."""
         if self._hanging[credential] >= HANGING_AT_MOST:
-            raise RateLimited("polls of one verifier key that hang", retry_after=1.0)
+            raise RateLimited("waiting polls of one verifier key", retry_after=1.0)
         self._hanging[credential] += 1
         try:
             yield
@@ -120,18 +120,18 @@ class Verifiers:
 
 
 class Followed(NamedTuple):
-    """All processes that follow here with one key, together."""
+    """The processes that follow this node with one key, as a sum."""
 
     credential: str
     processes: int
     behind: int
-    """Entries that the slowest has not acknowledged."""
+    """Entries that the slowest process has not acknowledged."""
     lease_left: float
-    """Seconds; the longest."""
+    """The longest remaining lease of a process, in seconds."""
 
 
 def followed(fencing: Fencing) -> list[Followed]:
-    """Sum up who follows, by key: there are as many holders as processes out there, and no list of those is short."""
+    """Sum up the followers by key, because a list of all processes could be long."""
     seq = fencing.node.applied_seq
     found: dict[str, Followed] = {}
     for each in fencing.followers():

@@ -1,6 +1,4 @@
-"""The documents that are found by their well-known addresses (RFC 8615), and the checks of whoever watches this
-server.
-"""
+"""The documents at well-known URLs (RFC 8615), and the health checks."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ __all__ = ["ROUTES"]
 
 _JSON: Header = (b"content-type", b"application/json")
 _JWKS_KEPT_FOR = 300
-"""Seconds. Far below the day a new key is published before it signs, so no cache ever lacks a key it needs."""
+"""Seconds for which caches keep the key set. A new key is published a day before it signs, so no cache misses it."""
 
 SECURITY_TXT_VALID_FOR = 180 * 86400
 
@@ -73,12 +71,12 @@ async def metadata(call: Call) -> Response:
 
 
 async def change_password(_call: Call) -> Response:
-    """Where a password manager sends its user to change a password (W3C well-known change-password URL)."""
+    """Redirect to the page for a new password. Password managers use this URL (W3C change-password)."""
     return Response(302, [(b"location", b"/reset-password")], kind="page")
 
 
 async def security_txt(call: Call) -> Response:
-    """Whom to tell about a weakness (RFC 9116)."""
+    """Return the contact for reports of vulnerabilities (RFC 9116)."""
     contact = call.api.site.security_contact
     if not contact:
         raise NotFound("no security contact is set (--security-contact)")
@@ -98,7 +96,7 @@ async def alive(_call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """Ready when the store can be read and written and a key signs."""
+    """Answer 200 if the store can be read and written and a key signs."""
     await call.api.readiness.check()
     return Response(200, [(b"content-type", b"text/plain")], b"ready\n")
 
@@ -110,35 +108,35 @@ ROUTES = (
         handler=jwks,
         gives=Jwks,
         also=(404,),
-        summary="The public keys that verify our access tokens (RFC 7517).",
+        summary="Get the public keys to verify access tokens (RFC 7517).",
     ),
     Route(
         method="GET",
         path="/.well-known/oauth-authorization-server",
         handler=metadata,
         gives=Metadata,
-        summary="Where everything is (RFC 8414).",
+        summary="Get the server metadata: endpoints and algorithms (RFC 8414).",
     ),
     Route(
         method="GET",
         path="/.well-known/change-password",
         handler=change_password,
         status=302,
-        summary="Where to change a password.",
+        summary="Redirect to the page to change a password.",
     ),
     Route(
         method="GET",
         path="/.well-known/security.txt",
         handler=security_txt,
         also=(404,),
-        summary="Whom to tell about a weakness (RFC 9116).",
+        summary="Get the contact for reports of vulnerabilities (RFC 9116).",
     ),
-    Route(method="GET", path="/livez", handler=alive, probe=True, summary="The process answers."),
+    Route(method="GET", path="/livez", handler=alive, probe=True, summary="Check that the process answers."),
     Route(
         method="GET",
         path="/readyz",
         handler=ready,
         probe=True,
-        summary="The store can be read and written, and a key signs.",
+        summary="Check that the store can be read and written, and that a key signs.",
     ),
 )

@@ -1,12 +1,12 @@
-"""The few pages for people: what runs here, the first administrator, a confirmed address, a new password, the API.
+"""The pages: landing page, first administrator, address confirmation, new password, API reference.
 
-Framework-free: `render` gives a page, `STATIC` the files it needs. A page is plain HTML that says what it is for
-without any script; the one script sends forms as JSON and writes text, never markup, so that the policy "nothing
-inline, Trusted Types on, no policy allowed" holds (see `headers.py`).
+`render` returns a page, and `STATIC` has the files of all pages, independent of a framework. A page is plain HTML that
+explains its purpose without a script. The only script sends forms as JSON and writes text, never markup. So the
+content security policy can forbid inline code and all Trusted Types policies (see `headers.py`).
 
-A one-time token stands behind the `#` of a link. No browser sends that part to a server or in a Referer; the script
-takes it out of the address bar and the history first of all, and a person has to press a button before it is used, so
-that a mail filter that opens links uses nothing up.
+A one-time token is in the fragment of a link, after the `#`. Browsers send the fragment neither to a server nor in a
+Referer. The script first removes it from the address bar and the history. The user must press a button before the token
+is used, so that a mail filter that opens links does not consume it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PAGES: Mapping[str, str] = {
     "/reset-password": "reset_password",
     "/docs": "docs",
 }
-"""Where each page stands. The paths of links in mail are among them."""
+"""The template of each path. Links in mail use some of these paths."""
 
 _HERE = Path(__file__).parent
 
 
 class StaticFile(NamedTuple):
-    """A file as it is sent. `etag` is quoted, and changes with the content."""
+    """A static file. `etag` is quoted, and changes with the content."""
 
     content_type: str
     content: bytes
@@ -56,7 +56,7 @@ STATIC: Mapping[str, StaticFile] = {
 
 
 def _prose(text: str) -> Markup:
-    """Escape a text, with what stands between backticks as code. The one place where we write markup ourselves."""
+    """Escape a text, and mark text between backticks as code. The only Python code that writes markup."""
     parts = str(text).split("`")
     if len(parts) % 2 == 0:
         return escape(text)
@@ -76,10 +76,10 @@ _TEMPLATES.filters["prose"] = _prose
 
 
 def render(name: str, *, product: str = "dutchdoor", docs: bool = True, **values: Any) -> bytes:
-    """Write one page of `PAGES` as UTF-8. `docs`: whether there is a page that describes the API, to link to.
+    """Render a page of `PAGES` as UTF-8. `docs` says whether pages link to the API reference.
 
-    Values beside `product`, the name people know this by: `setup`, `reset_password` and `verify_email` take
-    `password_minimum` (characters), `docs` takes `document` (the OpenAPI document as a dict), the others take none.
+    `product` is the name of the product. `setup`, `reset_password` and `verify_email` also need `password_minimum`
+    (characters), and `docs` needs `document` (the OpenAPI document as a dict).
 
     Raises:
         jinja2.UndefinedError: a value is missing.

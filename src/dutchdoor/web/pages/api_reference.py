@@ -1,7 +1,7 @@
-"""Reads an OpenAPI 3.1 document into what a page shows of it: groups of calls, and the records they speak of.
+"""Convert an OpenAPI 3.1 document to the content of the API page: groups of calls, and the records that they use.
 
-Only what a reader needs is kept. A call shows the fields it takes; any other record is shown once, among the records,
-and linked to. So references are followed one step and no further, and a record that contains itself is no problem.
+A call shows the fields of its request. All other records appear once, in the list of records, with links to them. So a
+reference is followed only one step, and a record may contain itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 
 class Piece(Struct, frozen=True):
-    """A piece of a type's text; `record` is the record it names, "" for plain words."""
+    """A part of the text of a type. `record` is the name of a record to link to, or "" for plain text."""
 
     text: str
     record: str = ""
 
 
 class Field(Struct, frozen=True, kw_only=True):
-    """A property, a parameter or a header. `place` is where a parameter stands: path, query, header, cookie."""
+    """A property, a parameter or a header. `place` is the location of a parameter: path, query, header or cookie."""
 
     name: str
     type: Sequence[Piece]
@@ -35,7 +35,7 @@ class Field(Struct, frozen=True, kw_only=True):
 
 
 class Body(Struct, frozen=True, kw_only=True):
-    """What is sent or answered. `label` is the status of an answer or the media type of a request."""
+    """The body of a request or a response. `label` is the media type of a request or the status of a response."""
 
     label: str
     description: str
@@ -77,7 +77,7 @@ class Outline(Struct, frozen=True, kw_only=True):
 
 
 def outline(document: Mapping[str, Any]) -> Outline:
-    """Order a document's calls by their first tag, or by the first part of their path, as they come."""
+    """Group the calls of a document by their first tag, or by the first segment of the path, in document order."""
     about = document.get("info", {})
     groups: dict[str, list[Operation]] = {}
     for path, item in document.get("paths", {}).items():
@@ -132,7 +132,7 @@ def _operation(
 
 
 def _found(document: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow one reference to a shared part of the document. What leads elsewhere or nowhere is left alone."""
+    """Follow one reference inside the document. Another reference is returned unchanged, a broken one as {}."""
     where = part.get("$ref", "")
     if not where.startswith("#/"):
         return part
@@ -174,7 +174,7 @@ def _fields(schema: Mapping[str, Any]) -> list[Field]:
 
 
 def _type(schema: Any) -> list[Piece]:
-    """Say a JSON Schema's type in a few words: "string (email)", "array of User or null"."""
+    """Describe the type of a JSON Schema in a few words: "string (email)", "array of User or null"."""
     if not isinstance(schema, Mapping):
         return [Piece("anything" if schema is True else "nothing")]
     if "$ref" in schema:

@@ -1,18 +1,18 @@
-// All that our pages do. Text is written as text: no markup is ever made from a string, so nothing a server answers or
-// a link carries can run. Trusted Types hold this, with no policy allowed.
+// The script of all pages. It writes only text, never markup, so that text from a response or a link cannot run as code
+// (cross-site scripting). Trusted Types enforce this, without any policy.
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const one = (selector, within = document) => within.querySelector(selector);
 
-// A one-time token comes behind the '#'. It leaves the address bar and the history before anything else happens: over a
-// shoulder, in a screenshot or in a synchronised history it would be as good as in a URL.
+// A one-time token is after the '#'. The script removes it from the address bar and the history first: it could leak over
+// a shoulder, in a screenshot or in a synchronised history.
 const takesToken = document.body.hasAttribute("data-takes-token");
 const token = takesToken ? location.hash.slice(1) : "";
 if (token) history.replaceState(null, "", location.pathname);
 
 for (const part of all("[data-if]")) part.hidden = part.dataset.if !== (token ? "token" : "no-token");
 
-// The same page, opened again with another link: a change behind the '#' alone loads nothing by itself.
+// If the user opens another link to the same page, only the part after the '#' changes, and the browser does not reload.
 addEventListener("hashchange", () => takesToken && location.hash.length > 1 && location.reload());
 
 function waiting(seconds) {
@@ -22,7 +22,7 @@ function waiting(seconds) {
 
 function words(problem) {
   const said = problem.detail || problem.title || "That did not work.";
-  return problem.retry_after ? `${said} It is possible again in ${waiting(problem.retry_after)}.` : said;
+  return problem.retry_after ? `${said} Try again in ${waiting(problem.retry_after)}.` : said;
 }
 
 async function call(path, body) {
@@ -31,12 +31,12 @@ async function call(path, body) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
-      // The page acts for whoever holds the link and for nobody else who is signed in here.
+      // The cookies of this origin go along: an address is confirmed without a password only in the browser that registered.
       credentials: "same-origin",
       referrerPolicy: "no-referrer",
     });
     if (answer.ok) return null;
-    return await answer.json().catch(() => ({ title: "The server gave no readable answer. Try again." }));
+    return await answer.json().catch(() => ({ title: "The response of the server is unreadable. Try again." }));
   } catch {
     return { title: "The server cannot be reached. Check the connection and try again." };
   }
@@ -58,7 +58,7 @@ for (const form of all("form[data-call]")) {
     if (form.hasAttribute("data-with-token")) body.token = token;
     const problem = await call(form.dataset.call, body);
     button.removeAttribute("aria-disabled");
-    // A part of the form that is asked for only where the server wants it.
+    // A part of the form that is shown only if the server asks for it.
     const asked = problem && all("[data-when]", form).find((part) => part.dataset.when === problem.code && part.hidden);
     if (asked) {
       asked.hidden = asked.disabled = false;
@@ -95,7 +95,7 @@ for (const button of all("button[data-show]")) {
   });
 }
 
-// The page of the API: a filter, and a link to a closed part opens it.
+// The API page: a filter, and a link to a closed part opens the part.
 const filter = one("#filter");
 if (filter) {
   filter.closest("label").hidden = false;
