@@ -378,7 +378,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+LONG_SOUGHT = {"ancestors are forgiven", "no debounce"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG_SOUGHT else []) for name in BROKEN]
+)
 def test_the_machine_notices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine can fail: with one thing wrong in the decision it finds a history that shows it."""
     monkeypatch.setattr(authority_file, "decide", BROKEN[name])

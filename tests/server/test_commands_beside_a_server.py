@@ -17,7 +17,7 @@ from dutchdoor.errors import InvalidToken, StaleClaims
 ADA = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     if request.param == "sqlite":
         return {}

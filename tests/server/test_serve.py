@@ -458,7 +458,7 @@ def test_p20_an_unfinished_handshake_is_closed(tmp_path: Path) -> None:
             assert connection.recv(1) == b"", "within 40 seconds, where uvloop's own time is 60"
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_tls_is_renewed_without_dropping_anyone(tmp_path: Path, workers: str) -> None:
     """It speaks TLS itself with HSTS and Secure cookies; a new certificate is served as soon as its files are there,
     open connections go on, and files that do not fit together change nothing.
@@ -563,7 +563,7 @@ def polls(server: Running, hang: threading.Event, answers: list[tuple[float, Any
                 hang.set()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_a_server_that_is_stopped_answers_who_hangs(tmp_path: Path, workers: int) -> None:
     """A verifier's poll that hangs when the server is asked to stop is answered at once, without a lease, and the
     server does not wait for it. Until then, every log-out is fenced early, whichever process it comes to.

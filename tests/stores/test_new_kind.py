@@ -22,6 +22,7 @@ from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.redis import around
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.conformance import LAWS, MOVE_LAWS, NOW, SHARED_LAWS, a_credential, an_account
+from dutchdoor.testing.conformance.kinds import LAWS as LAWS_OF_KINDS
 from dutchdoor.testing.conformance.kinds import a_record
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
@@ -74,8 +75,17 @@ async def opened(store, **how):
         await store.close()
 
 
-@pytest.mark.parametrize("place", ["memory", "sqlite", "postgres", "valkey"])
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def tried(place: str, law):
+    """A law and a place. A short run has, of the places a network away, only what is about kinds:
+    `test_store_laws.py` and `test_redis.py` have all laws over them without the new kind.
+    """
+    marks = [] if place in {"memory", "sqlite"} or (place == "postgres" and law in LAWS_OF_KINDS) else pytest.mark.long
+    return pytest.param(place, law, id=f"{law.__name__}-{place}", marks=marks)
+
+
+@pytest.mark.parametrize(
+    ("place", "law"), [tried(place, law) for law in LAWS for place in ("memory", "sqlite", "postgres", "valkey")]
+)
 async def test_law_with_a_new_kind(law, place, tmp_path):
     """A store that keeps one more kind obeys every law, for that kind as for the others."""
     with ExitStack() as stack:
@@ -83,6 +93,7 @@ async def test_law_with_a_new_kind(law, place, tmp_path):
             await law(store)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["sqlite", "postgres"])
 @pytest.mark.parametrize("law", SHARED_LAWS, ids=lambda law: law.__name__)
 def test_shared_law_with_a_new_kind(law, place, tmp_path):

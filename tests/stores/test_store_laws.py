@@ -125,7 +125,13 @@ async def test_move_law(law, kinds, tmp_path):
         await target.close()
 
 
-@pytest.mark.parametrize(("kind", "seed"), [*(("sqlite", n) for n in range(20)), *(("postgres", n) for n in range(3))])
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        *(pytest.param("sqlite", n, marks=[] if n < 3 else pytest.mark.long) for n in range(20)),
+        *(pytest.param("postgres", n, marks=[] if n < 1 else pytest.mark.long) for n in range(3)),
+    ],
+)
 async def test_stores_agree(kind, seed, tmp_path):
     """Whatever a thousand random changes do, every store gives the same answers, the same conflicts included."""
     dice = random.Random(seed)
