@@ -216,13 +216,13 @@ async def test_a_call_waits_for_as_long_as_it_is_asked_to(world: World) -> None:
         assert (answer.status, answer.header("preference-applied")) == (202, None)
         assert 0.2 < took < 2
     waiting = asyncio.create_task(logged_out("wait=20"))
-    await until(lambda: world.auth.api.fences.waiting == 1)
+    await until(lambda: world.auth.api.waiting_for_fences == 1)
     await follower.poll(wait_ms=1000)
     await follower.poll()
     answer, took = await waiting
     assert (answer.status, answer.header("preference-applied")) == (200, "wait=20")
     assert took < 5
-    assert world.auth.api.fences.waiting == 0
+    assert world.auth.api.waiting_for_fences == 0
 
 
 async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:
@@ -234,7 +234,7 @@ async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:
     program = world.program()
     await program.login(mode="hybrid")
     leaving = asyncio.create_task(program.call("POST", "/auth/logout", headers=[("prefer", "wait=20")]))
-    await until(lambda: world.auth.api.fences.waiting == 1)
+    await until(lambda: world.auth.api.waiting_for_fences == 1)
     await world.store.begin_log_epoch(world.clock())
     await world.call("GET", "/auth/me", bearer=program.access)
     answer = await asyncio.wait_for(leaving, 10)

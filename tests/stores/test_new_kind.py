@@ -204,7 +204,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "stores.md"
 @pytest.mark.parametrize("place", ["sqlite", "postgres"])
 async def test_the_page_about_stores_is_true(place, tmp_path, monkeypatch):
     """The example of the page works as it stands: its description, both its migrations, and its reads and changes."""
-    declared, used = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[:2]
+    declared, used = re.findall(r"```py(?:thon)?\n(.*?)```", PAGE.read_text(), re.DOTALL)[:2]
     scripts = dict(
         zip(("sqlite", "postgres"), re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL), strict=True)
     )
