@@ -413,7 +413,7 @@ async def test_p06_what_was_revoked_is_counted_truly(world: World) -> None:
         (["--host", "0.0.0.0"], {}, "--public-url"),
         (["--public-url", "http://auth.example.com"], {}, "https"),
         (["--proxy", "10.0.0.1"], {}, "--public-url"),
-        (["--public-url", "https://auth.example.com", "--proxy", "0.0.0.0/0"], {}, "everyone"),
+        (["--public-url", "https://auth.example.com", "--proxy", "0.0.0.0/0"], {}, "all addresses"),
         ([], {"DUTCHDOOR_PEPPER": "dwarfish"}, "too short"),
         ([], {"DUTCHDOOR_PEPPER": "changeme-changeme-changeme"}, "placeholder"),
         ([], {"DUTCHDOOR_METRICS_TOKEN": "your-256-bit-secret"}, "placeholder"),
