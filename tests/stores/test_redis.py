@@ -598,7 +598,7 @@ async def signed_in(node):
 async def left(node, begun):
     """Look a session up at a node, and wait until its copy is in Redis."""
     held = await node.resume(begun.session_token)
-    await until(lambda: has_copy(node.store, held.session, held.read_at, node.fencing.node.log_epoch))
+    await until(lambda: has_copy(node._copies, held.session, held.read_at, node.fencing.node.log_epoch))
     return held
 
 
@@ -646,16 +646,15 @@ async def test_what_ended_is_refused_whatever_copies_say(ending, late, valkey_ur
         begun = await signed_in(one)
         kept = []
         if late:
-            monkeypatch.setattr(one.store, "keep_recent", lambda *copy: kept.append(copy))
-            monkeypatch.setattr(one, "_copies", one.store)
+            monkeypatch.setattr(one._copies, "keep_recent", lambda *copy: kept.append(copy))
             await one.resume(begun.session_token)
         else:
             await left(one, begun)
         done = await ending(other, begun)
         assert (await other.fencing.fence(done, wait=BACK_WITHIN)).fenced
         for copy in kept:
-            RedisStore.keep_recent(one.store, *copy)
-        await until(lambda: has_copy(other.store, begun.session, clock(), 1))
+            RedisStore.keep_recent(one._copies, *copy)
+        await until(lambda: has_copy(other._copies, begun.session, clock(), 1))
         assert await is_refused(one, begun)
         assert await is_refused(other, begun)
         async with nodes(record, valkey_url, [clock]) as (fresh,):
@@ -725,7 +724,7 @@ async def test_sightings_are_written_though_copies_are_warm(valkey_url):
         for n in range(20):
             node = pair[n % 2]
             await node.resume(begun.session_token)
-            await until(lambda node=node: not node.store._keeping)
+            await until(lambda node=node: not node._copies._keeping)
             clock.now += STANDARD.touch_every / 2
         ((session, _),) = [await record.session(begun.session.id)]
         assert session.last_seen_at >= clock.now - STANDARD.touch_every - REMEMBERED_FOR - STANDARD.touch_every / 2
