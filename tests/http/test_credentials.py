@@ -387,14 +387,14 @@ async def test_c10_a_log_in_asks_the_store_the_same_for_every_address() -> None:
 
         wrong = await calls_of(world, watched, attempt)
         assert wrong == wrong[:1] * 4
-        assert wrong[0] == ["hit", "account_by_email", "get", "sessions_of", "hit", "commit Log"]
+        assert wrong[0] == ["hit", "known", "hit", "commit Log"]
         for email in ADDRESSES:
             for _ in range(9):
                 assert await attempt(email) == 401
             assert await attempt(email) == 429
         throttled = await calls_of(world, watched, attempt)
         given_back = ["hit", "commit Forgive"]
-        assert throttled == [["hit", "account_by_email", "get", "sessions_of", "hit", *given_back]] * 4
+        assert throttled == [["hit", "known", "hit", *given_back]] * 4
         for _ in range(60 + limits.refused_by_address.burst):
             assert await attempt("known@example.com") == 429
         assert await calls_of(world, watched, attempt) == [["hit"]] * 4

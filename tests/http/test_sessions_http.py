@@ -739,7 +739,17 @@ class Untouched(MemoryStore):
     armed = False
 
     def __getattribute__(self, name: str) -> object:
-        if name in {"session", "account", "commit", "account_by_email", "hit", "revocations", "credential", "events"}:
+        if name in {
+            "session",
+            "account",
+            "commit",
+            "account_by_email",
+            "known",
+            "hit",
+            "revocations",
+            "credential",
+            "events",
+        }:
             assert not object.__getattribute__(self, "armed"), f"the store was asked for {name}"
         return super().__getattribute__(name)
 

@@ -615,7 +615,9 @@ async def test_a_browser_that_was_anothers_ends_his_session(store: Store, clock:
         for _ in range(COALESCE_ABOVE + 2):
             his = await over.start(await proof_of(over, "bob"), mode="session", client=HOME)
             assert his.session is not None
-            hers = await over.start(await proof_of(over), mode="session", client=HOME, replacing=[his.session])
+            hers = await over.start(
+                await proof_of(over), mode="session", client=HOME, replacing=[(his.session, his.account)]
+            )
             with pytest.raises(NotAuthenticated):
                 await over.resume(his.session_token)
             assert (await over.resume(hers.session_token)).account.subject == "alice"

@@ -139,7 +139,7 @@ async def test_a_sign_in_that_loses_a_race_begins_again_from_its_proof(over: Aut
         await over.end(ending.session.id, client=HOME, actor="alice")  # type: ignore[union-attr]
     losing = beside(over, Broken(over.store, at=0, how="conflict"))
     assert old.session is not None
-    renewed = await begin(losing, replacing=[old.session])
+    renewed = await begin(losing, replacing=[(old.session, old.account)])
     assert await dead(over, old)
     assert not await refused(over.refresh(renewed.refresh_token, HOME))
 
@@ -909,7 +909,7 @@ async def test_an_unlogged_end_is_noticed(tmp_path: Path, clock: Clock, monkeypa
     """The races can fail: were an end written without its entry in the log, access tokens would outlive it."""
     async with opened("memory", tmp_path, clock) as over:
 
-        async def unlogged(self: Authority, account: Account, entries: Any, now: float) -> tuple[list[Change], Account]:
+        async def unlogged(self: Authority, account: Account, *_: Any, **__: Any) -> tuple[list[Change], Account]:
             return [], account
 
         monkeypatch.setattr(Authority, "_revoking", unlogged)

@@ -60,6 +60,11 @@ class RefreshToken(Struct, frozen=True):
             raise InvalidToken("refresh token has bytes to spare")
         return cls(raw[:4], encode(raw[4:_HEAD]), generation, sibling, tag)
 
+    @classmethod
+    def read(cls, token: str | RefreshToken) -> RefreshToken:
+        """Parse what is a text still."""
+        return token if isinstance(token, RefreshToken) else cls.parse(token)
+
     def is_genuine(self, master: MasterKey, salt: bytes, client_id: str) -> bool:
         """Return, in constant time, whether we issued the token for this session and client. Call it before the token
         changes any state.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -28,9 +28,12 @@ from dutchdoor.revocation.log import COALESCE_ABOVE, Named, Revocation, coalesce
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.retry import ENDINGS, retried
 from dutchdoor.services.tokens import Issuer
-from dutchdoor.stores.base import Change, End, EndAll, Log, Revoke, Revoked, Swap
+from dutchdoor.stores.base import Change, End, EndAll, ExpectFew, Log, Revoke, Revoked, Swap
 
-__all__ = ["ENDED_ONE_BY_ONE", "Endings", "Leaving", "by_owner"]
+__all__ = ["ENDED_ONE_BY_ONE", "Endings", "Found", "Leaving", "by_owner"]
+
+Found: TypeAlias = tuple[Session, Account]
+"""A session and its account, as they were read together."""
 
 ENDED_AT_ONCE = 100
 """Accounts of which everything ends in one transaction: more would keep other writers waiting."""
@@ -56,9 +59,15 @@ class Endings(Issuer):
     event.
     """
 
-    @retried(ENDINGS, "ending the session")
     async def end(
-        self, session_id: str, *, client: Client, actor: str, reason: str = "logout", subject: str | None = None
+        self,
+        session_id: str,
+        *,
+        client: Client,
+        actor: str,
+        reason: str = "logout",
+        subject: str | None = None,
+        found: Found | None = None,
     ) -> Revoked:
         """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
         head.
@@ -66,20 +75,30 @@ class Endings(Issuer):
         Args:
             session_id: the session's public id (`sid`), not a secret.
             subject: whose it must be; None for anyone's.
+            found: the session and its account as they were read a moment ago, which saves a look-up.
 
         Raises:
             NotFound: there is no such session, or, with `subject`, it is another's: exactly as one that never was.
         """
-        found = await self.store.session(session_id) if is_id(session_id) else None
-        if found is None or (subject is not None and found[0].subject != subject):
-            raise NotFound("no such session")
-        session, account = found
-        if session.ended_at is not None:
-            return await self.fencing.nothing_left()
-        leaving = Leaving(session, account, reason)
-        changes, _ = await self._ending(account, [leaving], client, actor=actor, now=self.clock())
-        done = await self.store.commit(*changes)
-        return replace(done, count=1)
+        known, first = found, True
+
+        @retried(ENDINGS, "ending the session")
+        async def once() -> Revoked:
+            nonlocal known, first
+            # What was read before is good for one attempt: the commit is conditional on it, and the next one reads.
+            is_first, first = first, False
+            found, known = known or (await self.store.session(session_id) if is_id(session_id) else None), None
+            if found is None or (subject is not None and found[0].subject != subject):
+                raise NotFound("no such session")
+            session, account = found
+            if session.ended_at is not None:
+                return await self.fencing.nothing_left()
+            leaving = [Leaving(session, account, reason)]
+            changes, _ = await self._ending(account, leaving, client, actor=actor, now=self.clock(), is_first=is_first)
+            done = await self.store.commit(*changes)
+            return replace(done, count=1)
+
+        return await once()
 
     async def end_all(
         self,
@@ -214,36 +233,50 @@ class Endings(Issuer):
         except NotFound:
             return await self.fencing.nothing_left()
 
-    @retried(ENDINGS, "ending the token")
     async def end_token(self, claims: Claims, *, client: Client) -> Revoked:
         """End a stateless token before its time, by the `jti` of its `claims`. Idempotent: an ended one counts 0."""
-        await self.fencing.follow()
-        if self.log.covering_token(claims) is not None:
-            return await self.fencing.nothing_left()
-        now = self.clock()
-        record = event(
-            "token_revoked",
-            now=now,
-            client=client,
-            subject=claims.sub,
-            actor=claims.sub,
-            client_id=claims.client_id,
-            detail=claims.jti,
-        )
-        # Not `exp`: what was passed on to a service has the same `jti` and another end.
-        entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
-        account = await self.store.account(claims.sub)
-        changes: list[Change] = [Revoke(entry)]
-        if account is not None:
-            changes, _ = await self._revoking(account, [entry], now)
-        done = await self.store.commit(*changes, Log(record))
-        return replace(done, count=1)
+        first = True
+
+        @retried(ENDINGS, "ending the token")
+        async def once() -> Revoked:
+            nonlocal first
+            is_first, first = first, False
+            await self.fencing.follow()
+            if self.log.covering_token(claims) is not None:
+                return await self.fencing.nothing_left()
+            now = self.clock()
+            record = event(
+                "token_revoked",
+                now=now,
+                client=client,
+                subject=claims.sub,
+                actor=claims.sub,
+                client_id=claims.client_id,
+                detail=claims.jti,
+            )
+            # Not `exp`: what was passed on to a service has the same `jti` and another end.
+            entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
+            account = await self.store.account(claims.sub)
+            changes: list[Change] = [Revoke(entry)]
+            if account is not None:
+                changes, _ = await self._revoking(account, [entry], now, is_first=is_first)
+            done = await self.store.commit(*changes, Log(record))
+            return replace(done, count=1)
+
+        return await once()
 
     async def _ending(
-        self, account: Account, leaving: Sequence[Leaving], client: Client, *, actor: str, now: float
+        self,
+        account: Account,
+        leaving: Sequence[Leaving],
+        client: Client,
+        *,
+        actor: str,
+        now: float,
+        is_first: bool = False,
     ) -> tuple[list[Change], Account]:
         """The one way sessions end: their rows, their entries in the log, their events. Nothing else may end one. Gives
-        the account as it is after.
+        the account as it is after. In a first attempt nothing is read: the commit conflicts where reading was needed.
         """
         entries = [
             Revocation(
@@ -251,7 +284,7 @@ class Endings(Issuer):
             )
             for each in leaving
         ]
-        changes, raised = await self._revoking(account, entries, now)
+        changes, raised = await self._revoking(account, entries, now, is_first=is_first)
         for session, _, reason, who in leaving:
             name: EventName = "logout" if reason == "logout" else "session_ended"
             record = self._event(name, session, client, now, detail=reason, actor=who or actor)
@@ -259,11 +292,14 @@ class Endings(Issuer):
         return changes, raised
 
     async def _revoking(
-        self, account: Account, entries: Sequence[Revocation], now: float
+        self, account: Account, entries: Sequence[Revocation], now: float, *, is_first: bool = False
     ) -> tuple[list[Change], Account]:
         """Append entries of a subject's sessions or tokens; or, where many of them live already, one that covers
         them all, for which the epoch rises: no account fills every verifier's memory with its own log-outs.
         """
+        room = COALESCE_ABOVE - len(entries)
+        if is_first and room >= 0:  # hardly any account has many: the commit looks
+            return [ExpectFew(account.subject, room, now), *map(Revoke, entries)], account
         live = await self.store.live_revocations(account.subject, now)
         folded = [
             coalesced(

@@ -36,7 +36,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Kind, Revocation
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
-from dutchdoor.stores.base import Around, Change, End, EndAll, Log, Remove, Revoke, Store, Swap
+from dutchdoor.stores.base import Around, Change, End, EndAll, Known, Log, Remove, Revoke, Store, Swap
 
 __all__ = ["ENDED_AGAIN", "Reapplying"]
 
@@ -137,6 +137,9 @@ class Reapplying(Around):
 
     async def account_by_email(self, email: str) -> Account | None:
         return await self._current(self._inner.account_by_email, email)
+
+    async def known(self, email: str, *, recent: int) -> Known | None:
+        return await self._current(self._inner.known, email, recent=recent)
 
     # What is known
 

@@ -45,7 +45,7 @@ from dutchdoor.model.refresh_tokens import (
 from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.services.endings import Endings, Leaving, by_owner
+from dutchdoor.services.endings import Endings, Found, Leaving, by_owner
 from dutchdoor.services.hooks import Hooks, announce
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
@@ -150,7 +150,7 @@ class Authority(Endings):
 
     # Starting
 
-    async def start_once(
+    async def start(
         self,
         verified: Verified,
         *,
@@ -158,9 +158,11 @@ class Authority(Endings):
         client: Client,
         client_id: str = "",
         scope: str = "",
-        replacing: Sequence[Session] = (),
+        account: Account | None = None,
+        replacing: Sequence[Found] = (),
         inside: Session | None = None,
         also: Sequence[Change] = (),
+        tries_again: bool = True,
     ) -> SignedIn:
         """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction.
 
@@ -168,66 +170,81 @@ class Authority(Endings):
             verified: the proof. Its epoch was read together with the credential.
             mode: `session`, `hybrid` or `jwt`.
             scope: the `scope` of access tokens (RFC 6749, section 3.3); "" for none.
-            replacing: sessions that end with it, such as the one this browser held. Some may have ended.
+            account: the account as it was read for the proof, which saves a look-up.
+            replacing: sessions that end with it, such as the one this browser held, each with its account. Some may
+                have ended.
             inside: the session that the proof was given in. It is replaced, too, and must be live.
             also: further changes of the same transaction.
+            tries_again: whether it is tried again when it loses a race. False raises `Conflict`, for a caller whose
+                `also` has to be decided again.
 
         Raises:
             NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again. Or the
                 session that it was given inside of has ended.
-            Conflict: it lost a race, and `start` tries again.
             SessionLimitReached: the policy refuses one more session.
             Misconfigured: the `claims` hook gives what no token may carry.
         """
-        client_id = client_id or self.client_id
-        now = self.clock()
-        account = await self.store.account(verified.subject)
-        if account is None or not account.active or account.epoch != verified.epoch:
-            raise NotAuthenticated("the account changed since the proof")
-        leaving = [Leaving(*found) for session in replacing if (found := await self._live(session.id, now))]
-        if inside is not None:
-            found = await self._live(inside.id, now)
-            if found is None:
-                raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
-            leaving.append(Leaving(*found))
-        if mode != "jwt":
-            leaving += await self._over_the_limit(account, leaving, now)
-        changes: list[Change] = [Expect(account.subject, verified.epoch)]
-        raised = account
-        for owner, theirs in by_owner(leaving):
-            ends, after = await self._ending(owner, theirs, client, actor=account.subject, now=now)
-            changes += ends
-            if owner.subject == account.subject:
-                raised = after
-        if mode != "jwt" and raised is account:
-            changes += self._in_turn(account)
-        if raised is not account:
-            # Raised in the very transaction that expects the proof's epoch: nothing came in between.
-            account, verified = raised, replace(verified, epoch=raised.epoch)
-        if mode == "jwt":
-            signed_in, record = await self._issue_stateless(account, verified, client, client_id, scope, now)
-        else:
-            session, token = sessions.start(
-                verified,
-                mode=mode,
-                client=client,
-                client_id=client_id,
-                scope=scope,
-                master_key_id=self.master.current.id,
-                now=now,
-                policy=self.policy,
-            )
-            changes.append(Add(session))
-            record = self._event("session_started", session, client, now, detail=mode)
-            signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
-        await self.store.commit(*changes, *also, Log(record))
-        return signed_in
+        known = account
+        first = True
 
-    start = retried(RACES, "starting a session")(start_once)
-    """`start_once`, tried again while it loses races."""
+        async def once() -> SignedIn:
+            nonlocal known, first
+            now = self.clock()
+            # What was read before is good for one attempt: the commit is conditional on it, and the next one reads.
+            account, known = known or await self.store.account(verified.subject), None
+            is_first, first = first, False
+            if account is None or not account.active or account.epoch != verified.epoch:
+                raise NotAuthenticated("the account changed since the proof")
+            leaving = [
+                Leaving(*found)
+                for given in replacing
+                if (found := await self._live(given[0].id, now, given if is_first else None))
+            ]
+            if inside is not None:
+                found = await self._live(inside.id, now)
+                if found is None:
+                    raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
+                leaving.append(Leaving(*found))
+            if mode != "jwt":
+                leaving += await self._over_the_limit(account, leaving, now)
+            changes: list[Change] = [Expect(account.subject, verified.epoch)]
+            raised, proof = account, verified
+            for owner, theirs in by_owner(leaving):
+                ends, after = await self._ending(
+                    owner, theirs, client, actor=account.subject, now=now, is_first=is_first
+                )
+                changes += ends
+                if owner.subject == account.subject:
+                    raised = after
+            if mode != "jwt" and raised is account:
+                changes += self._in_turn(account)
+            if raised is not account:
+                # Raised in the very transaction that expects the proof's epoch: nothing came in between.
+                account, proof = raised, replace(verified, epoch=raised.epoch)
+            in_name_of = client_id or self.client_id
+            if mode == "jwt":
+                signed_in, record = await self._issue_stateless(account, proof, client, in_name_of, scope, now)
+            else:
+                session, token = sessions.start(
+                    proof,
+                    mode=mode,
+                    client=client,
+                    client_id=in_name_of,
+                    scope=scope,
+                    master_key_id=self.master.current.id,
+                    now=now,
+                    policy=self.policy,
+                )
+                changes.append(Add(session))
+                record = self._event("session_started", session, client, now, detail=mode)
+                signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
+            await self.store.commit(*changes, *also, Log(record))
+            return signed_in
 
-    async def _live(self, session_id: str, now: float) -> tuple[Session, Account] | None:
-        found = await self.store.session(session_id)
+        return await (retried(RACES, "starting a session")(once) if tries_again else once)()
+
+    async def _live(self, session_id: str, now: float, given: Found | None = None) -> Found | None:
+        found = given or await self.store.session(session_id)
         return found if found is not None and sessions.is_live(*found, now) else None
 
     async def _issue_stateless(
@@ -356,8 +373,9 @@ class Authority(Endings):
         self._remembered.keep(session, account, read_at)
         return self._remembered.get(session_id, node.log, now)
 
-    async def bearer_of(self, token: str, *, even_ended: bool = False) -> Session:
-        """Give the session that a cookie's `token` belongs to; with `even_ended` one that has ended, too.
+    async def bearer_of(self, token: str, *, even_ended: bool = False) -> Found:
+        """Give the session that a cookie's `token` belongs to, and its account; with `even_ended` one that has ended,
+        too.
 
         Raises:
             InvalidToken: no session has this token.
@@ -369,23 +387,23 @@ class Authority(Endings):
             raise InvalidToken("no session has this token")
         if not even_ended:
             sessions.check_live(*found, self.clock())
-        return found[0]
+        return found
 
-    async def holder(self, text: str, *, even_ended: bool = False) -> Session:
-        """Give the session that a refresh token, `text`, belongs to, of whichever generation: enough to name it or end
-        it, and to issue nothing. With `even_ended` one that has ended, too.
+    async def holder(self, text: str | RefreshToken, *, even_ended: bool = False) -> Found:
+        """Give the session that a refresh token, `text`, belongs to, of whichever generation, and its account: enough
+        to name it or end it, and to issue nothing. With `even_ended` one that has ended, too.
 
         Raises:
             InvalidToken: no session has this refresh token.
             NotAuthenticated: the session has ended or expired.
         """
-        token = RefreshToken.parse(text)
+        token = RefreshToken.read(text)
         found = await self.store.session(token.session_id)
         if found is None or not self._is_ours(token, found[0]):
             raise InvalidToken("R0: no session has this refresh token")
         if not even_ended:
             sessions.check_live(*found, self.clock())
-        return found[0]
+        return found
 
     def _is_ours(self, token: RefreshToken, session: Session) -> bool:
         """Tell whether we made a refresh token for this session. Asked before it can change any state."""
@@ -400,22 +418,27 @@ class Authority(Endings):
     # Refreshing
 
     async def refresh(
-        self, text: str, client: Client, *, client_id: str = "", admit: Callable[[str], None] | None = None
+        self,
+        text: str | RefreshToken,
+        client: Client,
+        *,
+        client_id: str = "",
+        admit: Callable[[Session], None] | None = None,
     ) -> SignedIn:
         """Exchange a refresh token (RFC 6749, section 6), by the rules R0 to R7.
 
         Args:
-            text: the refresh token.
-            admit: asked once, with the session's id, when the token has proved to be ours and nothing is decided yet;
-                what it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id,
-                which is no secret.
+            text: the refresh token, as it came or as it was read already.
+            admit: asked once, with the session, when the token has proved to be ours and nothing is decided yet; what
+                it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id of
+                the session, which is no secret.
 
         Raises:
             InvalidToken: not ours (R0), ended or expired (R1), another client's, or proof of theft.
             Superseded: two generations old, moments ago (R5).
             Misconfigured: the `claims` hook gives what no token may carry.
         """
-        token = RefreshToken.parse(text)
+        token = RefreshToken.read(text)
 
         @retried(RACES, "the refresh")
         async def once() -> SignedIn:
@@ -427,7 +450,7 @@ class Authority(Endings):
                 raise InvalidToken("R0: no session has this refresh token")
             session, account = found
             if admit is not None:
-                admit(session.id)
+                admit(session)
                 admit = None
             try:
                 sessions.check_live(session, account, now)

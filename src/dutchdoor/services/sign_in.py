@@ -40,11 +40,12 @@ from dutchdoor.model.rate_limits import Standing, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, next_step
 from dutchdoor.services.attempts import Attempts
+from dutchdoor.services.endings import Found
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.post import Post
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Add, Change, Expect, Forgive, Log, Swap, Take
+from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
 
 __all__ = ["SignIn", "Welcome"]
 
@@ -133,7 +134,7 @@ class SignIn:
         client: Client,
         client_id: str = "",
         marks: str = "",
-        replacing: Sequence[Session] = (),
+        replacing: Sequence[Found] = (),
     ) -> tuple[SignedIn, str]:
         """Prove an address and a password, and start a session. Gives what starts, and the browser's mark.
 
@@ -142,7 +143,7 @@ class SignIn:
             password: the password as it was typed.
             mode: `session`, `hybrid` or `jwt`.
             client_id: the registered client that the sign-in belongs to; "" for the application itself.
-            replacing: sessions that end with it, such as the one this browser held.
+            replacing: sessions that end with it, such as the one this browser held, each with its account.
 
         Raises:
             WrongCredentials: that is not an address and its password.
@@ -159,6 +160,7 @@ class SignIn:
             try:
                 signed_in = await self.authority.start(
                     proved.step.verified,
+                    account=proved.account,
                     mode=mode,
                     client=client,
                     client_id=client_id,
@@ -188,17 +190,17 @@ class SignIn:
         if mark is None:
             # Before anything is read: a client that is refused here could otherwise measure, at no cost, what was read.
             await self.attempts.take(charged)
-        # From here on the same reads in the same order, whether there is an account or not: no account has subject "".
-        account = await self.store.account_by_email(key)
-        subject = account.subject if account is not None else ""
-        record = await self.store.get(Credential, subject, method.name, method.handle_of(password))
+        # From here on the same calls in the same order, whether there is an account or not.
+        known = await self.store.known(key, recent=RECENT)
+        account = None if known is None else known.account
+        record = _record_of(known, method, password)
         device = ""
         if mark is not None:
             if record is not None and self.attempts.is_of(mark, record.created_at):
                 device, charged = mark.device, ()
             else:
                 await self.attempts.take(charged)  # it knew a password that is not the account's any more
-        networks = set() if device else await self._recent_networks(subject, now)
+        networks = set() if device or known is None else _networks(known, now)
         standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
         own = rate_limits.sign_in_buckets(
             self.attempts.limits,
@@ -214,11 +216,11 @@ class SignIn:
             await self.attempts.give_back(charged, client)
             raise
         right = await method.check(record if account is not None else None, password, now)
-        if account is None or record is None or right is None:
+        if known is None or account is None or record is None or right is None:
             await self._refuse(account, client, "unknown address" if account is None else "wrong password")
         proof = Proof(method=method.name, amr=method.amr, at=now)
         # What else the account has shows after its first proof, and never before.
-        step = next_step(account, (proof,), self.policy, factors=await self._factors_of(account))
+        step = next_step(account, (proof,), self.policy, factors=self._second_of(known.credentials))
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         record = await self._upgraded(method, record, password, client)
@@ -239,17 +241,8 @@ class SignIn:
         message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
         raise WrongCredentials("sign-in refused", message=message)
 
-    async def _recent_networks(self, subject: str, now: float) -> set[str]:
-        return {
-            network_of(session.address)
-            for session in await self.store.sessions_of(subject, limit=RECENT)
-            if now - session.created_at <= rate_limits.NETWORK_FOR
-        }
-
-    async def _factors_of(self, account: Account) -> frozenset[str]:
-        if not self._second:
-            return self._second
-        return self._second & {each.method for each in await self.store.select(Credential, subject=account.subject)}
+    def _second_of(self, credentials: Sequence[Credential]) -> frozenset[str]:
+        return self._second & {each.method for each in credentials}
 
     async def _upgraded(self, method: Method, record: Credential, response: str, client: Client) -> Credential:
         # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
@@ -303,7 +296,7 @@ class SignIn:
         *,
         client: Client,
         marks: str = "",
-        replacing: Sequence[Session] = (),
+        replacing: Sequence[Found] = (),
     ) -> tuple[SignedIn, str]:
         """Go on with a sign-in that is not finished, by the next proof. A wrong one may be tried again, within limits.
         Gives what starts, and the browser's mark.
@@ -312,7 +305,7 @@ class SignIn:
             token: that of the `SignInUnfinished`.
             method: the name of the method, one of those that were asked for.
             response: what its owner typed, or their device answered.
-            replacing: sessions that end with it, such as the one this browser held.
+            replacing: sessions that end with it, such as the one this browser held, each with its account.
 
         Raises:
             SignInUnfinished: it was right, and another proof is needed.
@@ -331,7 +324,9 @@ class SignIn:
             raise WrongCredentials("not a method that was asked for")
         now, guesses = self.clock(), self.attempts.second(account, method)
         await self.attempts.take([guesses])
-        record = await self.store.get(Credential, account.subject, method, way.handle_of(response))
+        known = await self.store.select(Credential, subject=account.subject)
+        handle = way.handle_of(response)
+        record = next((each for each in known if (each.method, each.handle) == (method, handle)), None)
         right = await way.check(record, response, now)
         if right is None:
             await self.attempts.refuse(account, client, f"wrong {method}")
@@ -341,10 +336,12 @@ class SignIn:
         if right.spent is not None:
             spent.append(Swap(right.spent))
         proofs = (*pending.proofs, Proof(method=method, amr=way.amr, at=now))
-        match next_step(account, proofs, self.policy, factors=await self._factors_of(account)):
+        match next_step(account, proofs, self.policy, factors=self._second_of(known)):
             case Start(verified):
-                signed_in = await self.authority.start_once(
+                signed_in = await self.authority.start(
                     verified,
+                    account=account,
+                    tries_again=False,
                     mode=pending.mode,
                     client=client,
                     client_id=pending.client_id,
@@ -397,3 +394,12 @@ class SignIn:
 
     def _mark(self, marks: str, account: Account, device: str, chosen_at: float) -> str:
         return self.attempts.marked(marks, self.attempts.digest(account.email or ""), device, chosen_at, self.clock())
+
+
+def _record_of(known: Known | None, method: Method, response: str) -> Credential | None:
+    wanted = method.name, method.handle_of(response)
+    return None if known is None else next((c for c in known.credentials if (c.method, c.handle) == wanted), None)
+
+
+def _networks(known: Known, now: float) -> set[str]:
+    return {network_of(address) for at, address in known.recent if now - at <= rate_limits.NETWORK_FOR}

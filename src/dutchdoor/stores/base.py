@@ -41,7 +41,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import Session
@@ -50,9 +50,9 @@ from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
-    "REMEMBERED_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect", "ExpectRole",
-    "Forgive", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke", "Revoked", "Store", "Swap", "Take",
-    "joined", "words",
+    "REMEMBERED_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect", "ExpectFew",
+    "ExpectRole", "Forgive", "Known", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke", "Revoked",
+    "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -89,6 +89,16 @@ class Expect(Struct, frozen=True):
 
     subject: str
     epoch: int
+
+
+class ExpectFew(Struct, frozen=True):
+    """Write nothing; conflict if more than `at_most` entries of the log that name this subject as their own have not
+    expired (`expires_at > at`). It stands before the entries of its own commit.
+    """
+
+    subject: str
+    at_most: int
+    at: float
 
 
 class ExpectRole(Struct, frozen=True):
@@ -156,7 +166,7 @@ class Forgive(Struct, frozen=True):
     forget: tuple[Bucket, ...] = ()
 
 
-Change = Add | Swap | Remove | Expect | ExpectRole | Take | Discard | End | EndAll | Revoke | Forgive | Log
+Change = Add | Swap | Remove | Expect | ExpectFew | ExpectRole | Take | Discard | End | EndAll | Revoke | Forgive | Log
 
 
 class Revoked(Struct, frozen=True):
@@ -170,6 +180,15 @@ class Revoked(Struct, frozen=True):
     """The log that `seq` counts in."""
     longest_lease: float = 0.0
     """Seconds: the longest in any node's row, read in the commit if it revoked anything."""
+
+
+class Known(Struct, frozen=True):
+    """What a sign-in has to know of an account, read in one step."""
+
+    account: Account
+    credentials: list[Credential]
+    recent: list[tuple[float, str]]
+    """When its newest sessions that have not been ended were created, and from which addresses; the newest first."""
 
 
 def joined(names: tuple[str, ...]) -> str:
@@ -240,6 +259,10 @@ class Records(Protocol):
 
     async def account_by_email(self, email: str) -> Account | None:
         """By the canonical spelling."""
+        ...
+
+    async def known(self, email: str, *, recent: int) -> Known | None:
+        """An account by the canonical spelling, with its credentials and the addresses of its newest sessions."""
         ...
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:

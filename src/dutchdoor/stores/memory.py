@@ -13,7 +13,7 @@ import json
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -36,8 +36,10 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectFew,
     ExpectRole,
     Forgive,
+    Known,
     Log,
     Remove,
     Revoke,
@@ -133,6 +135,9 @@ class MemoryStore:
                 account = self._accounts.rows.get((subject,))
                 if account is None or not account.active or account.epoch != epoch:
                     raise Conflict("account is gone, disabled or of another epoch")
+            case ExpectFew(subject, at_most, at):
+                if sum(entry.expires_at > at for entry in self._log_of.get(subject, ())) > at_most:
+                    raise Conflict("many revocations of the subject are live")
             case ExpectRole(role):
                 if not any(account.active and role in account.roles for account in self._accounts.rows.values()):
                     raise Conflict("no active account has the role")
@@ -248,6 +253,16 @@ class MemoryStore:
     async def account_by_email(self, email: str) -> Account | None:
         with self._lock:
             return self._accounts.find({"email": email})
+
+    async def known(self, email: str, *, recent: int) -> Known | None:
+        with self._lock:
+            account = self._accounts.find({"email": email})
+            if account is None:
+                return None
+            credentials = self._table(Credential).select({"subject": account.subject})
+            live = [self._sessions.rows[session_id,] for session_id in self._live.get(account.subject, ())]
+        newest = sorted(live, key=lambda session: _order(session.id), reverse=True)[:recent]
+        return Known(account, credentials, [(session.created_at, session.address) for session in newest])
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         with self._lock:
@@ -512,15 +527,16 @@ class MemoryStore:
 
 
 class _Table(Generic[R]):
-    """Records of one kind by their keys, with the unique values that they have."""
+    """Records of one kind by their keys, with the unique values that they have and the accounts that own them."""
 
     def __init__(self, kind: Kind[R]) -> None:
         self.kind = kind
         self.rows: dict[tuple[Any, ...], R] = {}
         self._claimed: dict[tuple[tuple[str, ...], tuple[Any, ...]], tuple[Any, ...]] = {}
+        self._owned: dict[str, dict[tuple[Any, ...], None]] = {}
 
     def clear(self) -> None:
-        self.rows, self._claimed = {}, {}
+        self.rows, self._claimed, self._owned = {}, {}, {}
 
     def find(self, unique: Mapping[str, str | int]) -> R | None:
         group = self.kind.group(unique)
@@ -529,7 +545,10 @@ class _Table(Generic[R]):
 
     def select(self, values: Mapping[str, str | int]) -> list[R]:
         self.kind.must_index(values)
-        return [r for r in self.rows.values() if all(getattr(r, name) == value for name, value in values.items())]
+        rows: Iterable[R] = self.rows.values()
+        if self.kind.owner in values:
+            rows = [self.rows[key] for key in self._owned.get(str(values[self.kind.owner]), ())]
+        return [r for r in rows if all(getattr(r, name) == value for name, value in values.items())]
 
     def expired(self, before: float) -> list[R]:
         field = self.kind.expires
@@ -563,8 +582,10 @@ class _Table(Generic[R]):
         if (old := self.rows.get(key)) is not None:
             for claim in self.kind.claims(old):
                 _drop(self._claimed, claim, undo)
+            _drop(self._of_owner(old), key, undo)
         for claim in claims:
             _put(self._claimed, claim, key, undo)
+        _put(self._of_owner(record), key, None, undo)
         _put(self.rows, key, record, undo)
 
     def drop(self, record: R, undo: list[Undo]) -> R | None:
@@ -573,8 +594,12 @@ class _Table(Generic[R]):
         if (old := self.rows.get(key)) is not None:
             for claim in self.kind.claims(old):
                 _drop(self._claimed, claim, undo)
+            _drop(self._of_owner(old), key, undo)
             _drop(self.rows, key, undo)
         return old
+
+    def _of_owner(self, record: R) -> dict[tuple[Any, ...], None]:
+        return self._owned.setdefault(str(getattr(record, self.kind.owner)), {}) if self.kind.owner else {}
 
 
 def _ended(session: Session, reason: str, at: float) -> Session:

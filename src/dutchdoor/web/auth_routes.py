@@ -14,6 +14,7 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.session_cache import GENERATION
 from dutchdoor.services.sessions import SignedIn
@@ -146,26 +147,26 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
     return transport
 
 
-async def _sessions_of_cookies(call: Call) -> list[Session]:
+async def _sessions_of_cookies(call: Call) -> list[Found]:
     """The live sessions that the cookies of this request prove. They end when the browser signs in anew: a cookie that
     was planted before a log-in is worth nothing after it.
     """
-    live: list[Session] = []
+    live: list[Found] = []
     with suppress(AmbiguousCookie):  # too many to look up: the password proves this sign-in
-        for session in await _held(call, even_ended=False):
+        for found in await _held(call, even_ended=False):
             with suppress(NotAuthenticated):
-                await _check_holder(call, session)
-                live.append(session)
+                await _check_holder(call, found[0])
+                live.append(found)
     return live
 
 
-async def _held(call: Call, *, even_ended: bool) -> list[Session]:
+async def _held(call: Call, *, even_ended: bool) -> list[Found]:
     """The sessions of every cookie of ours in the request, those beside another of its name included. None of those
     proves who sent this, and the browser gives all of them up: they are cleared, or set anew.
 
     Raises `AmbiguousCookie` for more of them than any browser has.
     """
-    found: list[Session] = []
+    found: list[Found] = []
     in_session, in_refresh = call.cookies.standing(call.request.cookie())
     for tokens, find in ((in_session, call.authority.bearer_of), (in_refresh, call.authority.holder)):
         for token in tokens:
@@ -215,19 +216,19 @@ def _signed_in(
 async def renew(call: Call) -> Response:
     """Refresh. Never clears a cookie that is in order: the answer may be older than what the jar holds by now."""
     text, transport = _refresh_token(call)
-    session_id = RefreshToken.parse(text).session_id
+    token = RefreshToken.parse(text)
     if transport == "cookie":
-        call.check_csrf(session_id)
+        call.check_csrf(token.session_id)
     client_id = call.body.client_id if call.body is not None and call.body.client_id is not UNSET else ""
     await _check_client(call, client_id or call.authority.client_id)
     limits = call.directory.limits
     now = call.authority.clock()
     try:
         signed_in = await call.authority.refresh(
-            text,
+            token,
             call.observed(),
             client_id=client_id,
-            admit=lambda session: call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, session)], now),
+            admit=lambda session: call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, session.id)], now),
         )
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
@@ -267,10 +268,10 @@ async def logout(call: Call) -> Response:
     claims = None if token is None else await authority.claims_of_any_age(token)
     held = await _held(call, even_ended=True)
     if held and token is None and in_body is None:
-        call.check_csrf(*(session.id for session in held))
+        call.check_csrf(*(session.id for session, _ in held))
     if in_body is not None:
         held.append(await authority.holder(in_body, even_ended=True))
-    for session in held:
+    for session, _ in held:
         await _check_holder(call, session)
     done = [] if claims is None else [await authority.end_named(claims, client=client)]
     done += await _end_each(call, held)
@@ -282,9 +283,9 @@ async def logout(call: Call) -> Response:
     return await fence(call, as_one(done), _signed_out(call, by_cookie=by_cookie))
 
 
-async def _end_each(call: Call, held: list[Session]) -> list[Revoked]:
-    client = call.observed()
-    return [await call.authority.end(session.id, client=client, actor=session.subject) for session in held]
+async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
+    client, end = call.observed(), call.authority.end
+    return [await end(found[0].id, client=client, actor=found[0].subject, found=found) for found in held]
 
 
 def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
@@ -299,8 +300,8 @@ async def logout_all(call: Call) -> Response:
     caller = call.required
     subject = caller.principal.subject
     # The answer clears the cookies of another account, too: beside a bearer token one may be there.
-    others = [session for session in await _held(call, even_ended=False) if session.subject != subject]
-    for session in others:
+    others = [found for found in await _held(call, even_ended=False) if found[0].subject != subject]
+    for session, _ in others:
         await _check_holder(call, session)
     done = [await call.authority.end_all(subject, client=call.observed(), actor=subject)]
     done += await _end_each(call, others)
@@ -353,7 +354,8 @@ async def end_others(call: Call) -> Response:
 async def csrf(call: Call) -> Response:
     """The token for the caller's session, proved by its cookie, its access token or its refresh cookie."""
     if call.presented.refresh is not None and call.presented.session is None and call.bearer() is None:
-        return json_response(200, CsrfToken(call.csrf_token((await call.authority.holder(call.presented.refresh)).id)))
+        session, _ = await call.authority.holder(call.presented.refresh)
+        return json_response(200, CsrfToken(call.csrf_token(session.id)))
     caller: Caller | None = await call.identify()
     if caller is None:
         raise NotAuthenticated("no proof was sent")

@@ -14,6 +14,7 @@ from dutchdoor.errors import InvalidToken, NotAuthenticated
 from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
+from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import applied, wait_for
@@ -56,18 +57,21 @@ async def token(call: Call) -> Response:
     if text is None:
         raise BadRequest("refresh_token is missing.", code="invalid_request")
     now, limits = call.authority.clock(), call.directory.limits
-    try:
-        # For a revoked session or one of another client, `refresh` raises invalid_grant, which reveals no scopes.
-        held = await call.authority.holder(text, even_ended=True)
+
+    def admit(held: Session) -> None:
         call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, held.id)], now)
+        # For a revoked session or one of another client, `refresh` raises invalid_grant, which reveals no scopes.
         if held.client_id == client_id and not set(form.get("scope", "").split()) <= set(held.scope.split()):
             raise OAuthRefused("invalid_scope", "A refresh cannot give more than the sign-in did.")
-        signed_in = await call.authority.refresh(text, call.observed(), client_id=client_id)
+
+    try:
+        signed_in = await call.authority.refresh(text, call.observed(), client_id=client_id, admit=admit)
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
         raise
+    scope = "" if signed_in.session is None else signed_in.session.scope
     return json_response(
-        200, TokenAnswer(signed_in.access_token, "Bearer", signed_in.expires_in, signed_in.refresh_token, held.scope)
+        200, TokenAnswer(signed_in.access_token, "Bearer", signed_in.expires_in, signed_in.refresh_token, scope)
     )
 
 
@@ -131,8 +135,8 @@ async def _introspect_refresh(call: Call, text: str) -> dict[str, Any] | None:
     client = call.service
     if client is None:
         return None
-    session = await call.authority.holder(text)
     parsed = RefreshToken.parse(text)
+    session, _ = await call.authority.holder(parsed)
     if parsed.generation != session.generation or parsed.sibling > session.sibling:
         return None
     if session.client_id not in {client.id, call.authority.client_id}:
@@ -156,10 +160,11 @@ async def revoke(call: Call) -> Response:
     done: Revoked | None = None
     try:
         if text.startswith("ddr1_"):
-            session = await call.authority.holder(text, even_ended=True)
+            found = await call.authority.holder(text, even_ended=True)
+            session = found[0]
             # A client that could revoke sessions of other clients could sign out any user.
             if session.client_id == client_id:
-                done = await call.authority.end(session.id, client=client, actor=session.subject)
+                done = await call.authority.end(session.id, client=client, actor=session.subject, found=found)
         else:
             claims = await call.authority.claims_of_any_age(text)
             if claims.client_id == client_id:

@@ -36,12 +36,12 @@ from typing import TypeVar
 from msgspec import Struct
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import WRITING, Change, Revoked, Store
+from dutchdoor.stores.base import WRITING, Change, Known, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.postgres.batches import Batches, Lookups, Reads
 from dutchdoor.stores.postgres.changes import COMMIT, HIT, read_committed, to_json, write_bucket, write_job
@@ -49,10 +49,12 @@ from dutchdoor.stores.postgres.connection import ANSWER_FOR, COMMIT_STATEMENT_FO
 from dutchdoor.stores.postgres.log import PAGE, read_nodes, read_renewed
 from dutchdoor.stores.postgres.rows import (
     ACCOUNT,
+    KNOWN,
     SESSIONS_OF,
     Tables,
     read_account,
     read_session,
+    read_text,
     stored_id,
     write_record,
     write_text,
@@ -207,6 +209,20 @@ class PostgresStore:
     async def account_by_email(self, email: str) -> Account | None:
         row = await self._one(f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", write_text(email))
         return None if row is None else read_account(row)
+
+    async def known(self, email: str, *, recent: int) -> Known | None:
+        rows = await self._all(KNOWN, write_text(email), recent)
+        if not rows:
+            return None
+        table = self._tables.of(Credential)
+        columns = len(table.kind.columns)
+        *account, created_at, addresses = rows[0][:-columns]
+        credentials = [row[-columns:] for row in rows]
+        return Known(
+            read_account(account),
+            [table.read(row) for row in credentials if row[0] is not None],
+            [(at, read_text(address)) for at, address in zip(created_at, addresses, strict=True)],
+        )
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         # `position` and not LIKE: it has no wildcards to escape.

@@ -22,6 +22,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectFew,
     ExpectRole,
     Forgive,
     Log,
@@ -94,6 +95,8 @@ def _order(changes: Sequence[Change], tables: Tables) -> Order | None:
                 may_be_impossible = False
             case _ if not may_be_impossible:
                 return None
+            case ExpectFew():  # it takes no lock
+                pass
             case Expect(subject) if order[0] == 9:  # noqa: PLR2004 - nothing came before it
                 order = 0, subject
             case Add(Session()) if order[0] in {0, 9}:
@@ -127,13 +130,13 @@ def _locks(changes: Sequence[Change]) -> dict[str, object]:
             case _:
                 pass
     # What belongs to an account, a token or a credential, is locked after it, in whatever order the changes are.
-    locking = sum(not isinstance(change, Add | Log | Revoke | Forgive) for change in changes)
+    locking = sum(not isinstance(change, Add | ExpectFew | Log | Revoke | Forgive) for change in changes)
     if not (accounts or sessions) or (locking <= 1 and not sessions_of):
         return {}
     return {"accounts": accounts, "sessions": sessions, "sessions_of": sessions_of}
 
 
-def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901 - one branch for a kind of change
+def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901, PLR0912 - one branch for a kind of change
     match change:
         case Swap(Session() as session):
             return {"do": "swap session", "subject": write_text(session.subject), "row": session_values(session)}
@@ -144,6 +147,8 @@ def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901 - o
             return {"do": "log", "row": {**write_record(event), "id": write_bytes(stored_id(event.id))}}
         case ExpectRole(role):
             return {"do": "expect role", "role": f" {write_text(role)} "}
+        case ExpectFew(subject, at_most, at):
+            return {"do": "expect few", "subject": write_text(subject), "at_most": at_most, "at": str(at)}
         case Expect(subject, epoch):
             return {"do": "expect", "subject": write_text(subject), "epoch": epoch}
         case End(id, reason, at):

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidInput
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.ids import encode, packed
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import joined, words
@@ -21,7 +21,7 @@ from dutchdoor.stores.kinds import ACCOUNTS, SESSIONS, Form, Kind, Kinds
 from dutchdoor.stores.postgres.connection import Row
 
 __all__ = [
-    "ACCOUNT", "SESSIONS_OF", "SESSIONS_WITH_ACCOUNT", "Table", "Tables", "account_values", "read_account",
+    "ACCOUNT", "KNOWN", "SESSIONS_OF", "SESSIONS_WITH_ACCOUNT", "Table", "Tables", "account_values", "read_account",
     "read_session", "read_text", "session_values", "stored_id", "text_of_id", "write_bytes", "write_record",
     "write_text",
 ]  # fmt: skip
@@ -98,6 +98,14 @@ JOINED = f"SELECT {SESSION}, {ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.
 SESSIONS_WITH_ACCOUNT = f"{JOINED} WHERE s.id = ANY ($1)"
 SESSIONS_OF = f"{JOINED} WHERE a.subject = $1 AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
 """By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
+
+_NEWEST = "FROM dutchdoor.sessions s WHERE s.account = a.number AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
+KNOWN = (
+    f"SELECT {ACCOUNT}, ARRAY(SELECT s.created_at {_NEWEST}), ARRAY(SELECT s.address {_NEWEST}), "
+    + ", ".join(f"c.{name}" for name in Credential.__struct_fields__)
+    + " FROM dutchdoor.accounts_now a LEFT JOIN dutchdoor.credentials c ON c.subject = a.subject WHERE a.email = $1"
+)
+"""In one statement, and so of one moment: a password that was changed goes with the epoch that was raised for it."""
 
 
 def session_values(session: Session) -> dict[str, object]:

@@ -38,12 +38,12 @@ from typing import TypeVar
 from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured, Unavailable
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import WRITING, Change, Forgive, Revoked, Store
+from dutchdoor.stores.base import WRITING, Change, Forgive, Known, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.sqlite.changes import apply_all, begin_move, delete, end_move, hit, leave, take_in
 from dutchdoor.stores.sqlite.file import READ_FOR, connect, prepare, unavailable
@@ -230,6 +230,15 @@ class SqliteStore:
     async def account_by_email(self, email: str) -> Account | None:
         row = self._one(f"SELECT {ACCOUNT} FROM accounts a WHERE a.email = ?", email)
         return None if row is None else read_account(row)
+
+    async def known(self, email: str, *, recent: int) -> Known | None:
+        # The account first: a password that was changed in between is of a higher epoch, and starts nothing.
+        account = await self.account_by_email(email)
+        if account is None:
+            return None
+        credentials = await self.select(Credential, subject=account.subject)
+        sessions = await self.sessions_of(account.subject, limit=recent)
+        return Known(account, credentials, [(session.created_at, session.address) for session in sessions])
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
         # `instr` and not LIKE: it has no wildcards to escape.

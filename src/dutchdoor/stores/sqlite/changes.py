@@ -22,6 +22,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectFew,
     ExpectRole,
     Forgive,
     Log,
@@ -78,6 +79,10 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
             sql = "SELECT 1 FROM accounts WHERE subject = ? AND epoch = ? AND active"
             if execute(sql, (subject, epoch)).fetchone() is None:
                 raise Conflict("account is gone, disabled or of another epoch")
+        case ExpectFew(subject, at_most, at):
+            sql = "SELECT count(*) FROM revocations WHERE subject = ? AND expires_at > ?"
+            if execute(sql, (subject, at)).fetchone()[0] > at_most:
+                raise Conflict("many revocations of the subject are live")
         case ExpectRole(role):
             if execute(f"SELECT 1 FROM accounts a WHERE {WITH_ROLE} LIMIT 1", (f" {role} ",)).fetchone() is None:
                 raise Conflict("no active account has the role")

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from dutchdoor.model.ids import new_id
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.base import (
+    ExpectFew,
     Revoke,
     Store,
     Take,
@@ -169,6 +170,18 @@ async def live_revocations_are_counted(store: Store) -> None:
     assert await store.live_revocations(ada, 0.0) == 2
 
 
+async def a_commit_may_expect_few_revocations(store: Store) -> None:
+    """1. A commit that expects few live entries of a subject conflicts where there are more, and writes nothing."""
+    ada = "ada"
+    await store.commit(*(Revoke(a_revocation(subject=ada, expires_at=NOW + n)) for n in range(4)))
+    few = [ExpectFew(ada, 3, NOW), ExpectFew(ada, 1, NOW + 2), ExpectFew("bob", 0, NOW), ExpectFew(ada, 0, NOW + 3)]
+    await store.commit(*few)
+    for many in (ExpectFew(ada, 2, NOW), ExpectFew(ada, 0, NOW + 2)):
+        assert await is_refused(store, many, Revoke(a_revocation(subject=ada)))
+    await store.commit(ExpectFew(ada, 3, NOW), Revoke(a_revocation(subject=ada, expires_at=NOW + 9)))
+    assert await store.live_revocations(ada, NOW) == 4
+
+
 LAWS: tuple[Law, ...] = (
     the_log_is_dense_and_in_commit_order,
     the_log_goes_on_after_a_purge,
@@ -176,4 +189,5 @@ LAWS: tuple[Law, ...] = (
     the_head_is_never_behind,
     whoever_watches_is_woken,
     live_revocations_are_counted,
+    a_commit_may_expect_few_revocations,
 )

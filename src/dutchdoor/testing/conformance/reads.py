@@ -327,6 +327,32 @@ async def events_are_paged_and_filtered(store: Store) -> None:
     ]  # fmt: skip
 
 
+async def a_sign_in_reads_what_it_needs_at_once(store: Store) -> None:
+    """7. `known` gives an account with all its credentials, and when and from where its newest sessions that have not
+    been ended were created.
+    """
+    ada, bob = an_account("ada"), an_account("bob")
+    credentials = [a_credential(ada), replace(a_credential(ada, "\x01\x00"), method="code", created_at=NOW + 0.1)]
+    sessions = [a_session(ada, NOW + n, address=f"192.0.2.{n}") for n in range(6)]
+    await store.commit(Add(ada), Add(bob), *map(Add, [*credentials, a_credential(bob, "b"), *sessions]))
+    await store.commit(End(sessions[4].id, "logout", NOW))
+    assert ada.email is not None
+    known = await store.known(ada.email, recent=3)
+    assert known is not None
+    assert known.account == ada == await store.account(ada.subject)
+    assert sorted(known.credentials, key=lambda each: each.method) == credentials[::-1]
+    assert known.recent == [(NOW + n, f"192.0.2.{n}") for n in (5, 3, 2)]
+    alone = await store.known(bob.email or "", recent=3)
+    assert alone is not None
+    assert (alone.account, alone.recent) == (bob, [])
+    await store.commit(Remove(a_credential(bob, "b")))
+    alone = await store.known(bob.email or "", recent=3)
+    assert alone is not None
+    assert alone.credentials == []
+    assert await store.known("nobody@example.com", recent=3) is None
+    assert await store.known("", recent=3) is None
+
+
 LAWS: tuple[Law, ...] = (
     registrations_are_listed_by_their_age,
     what_is_written_is_what_is_read,
@@ -336,6 +362,7 @@ LAWS: tuple[Law, ...] = (
     a_removed_account_leaves_no_session_behind,
     a_read_follows_every_commit,
     sessions_are_listed_newest_first,
+    a_sign_in_reads_what_it_needs_at_once,
     accounts_are_paged_and_searched,
     events_are_paged_and_filtered,
 )

@@ -331,6 +331,10 @@ BEGIN
         WHERE a.subject = change ->> 'subject' AND a.active
             AND (change ->> 'epoch')::bigint = dutchdoor.epoch_1(a.epoch, l.begun - a.begun, l.epoch)
         FOR SHARE OF a;
+    ELSIF verb = 'expect few' THEN
+        PERFORM 1 FROM dutchdoor.revocations r
+        WHERE r.subject = change ->> 'subject' AND r.expires_at > (change ->> 'at')::double precision
+        HAVING count(*) <= (change ->> 'at_most')::bigint;
     ELSIF verb = 'expect role' THEN
         -- One after the other: the next statement sees what a transaction before us did. Without the lock two that each
         -- take the role from one account would both see the other one's.
