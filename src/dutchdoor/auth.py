@@ -37,7 +37,7 @@ from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import make_store, with_redis
-from dutchdoor.web import admin, auth_routes, oauth, page_routes, revocations, wellknown
+from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
 from dutchdoor.web.asgi import AsgiApplication, request_of
 from dutchdoor.web.cookies import PREFIX, Cookies
@@ -178,7 +178,14 @@ class Auth:
             security_contact=security_contact,
             clear_site_data=clear_site_data,
         )
-        routes = (*auth_routes.ROUTES, *revocations.ROUTES, *admin.ROUTES, *oauth.ROUTES, *wellknown.ROUTES)
+        routes = (
+            *auth_routes.ROUTES,
+            *account_routes.ROUTES,
+            *revocations.ROUTES,
+            *admin.ROUTES,
+            *oauth.ROUTES,
+            *wellknown.ROUTES,
+        )
         pages = page_routes.routes(
             routes,
             product=product,

@@ -1,4 +1,4 @@
-"""The own API: signing in and out, refreshing, sessions, passwords. JSON in and out."""
+"""Sign-ins over HTTP: log-in, refresh, log-out, sessions, and the check for a proxy. JSON in and out."""
 
 from __future__ import annotations
 
@@ -8,63 +8,36 @@ from msgspec import UNSET, UnsetType
 
 from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.ids import new_id
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.policy import Mode
-from dutchdoor.model.rate_limits import MARK_FOR, bucket_of, by_address
+from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.session_cache import GENERATION
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
-from dutchdoor.web.fences import applied, fence, fence_of_user, status_of, wait_for
+from dutchdoor.web.fences import fence
 from dutchdoor.web.headers import CLEAR_SITE_DATA
 from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Response, forwarded_method, json_response
 from dutchdoor.web.schemas import (
-    Accepted,
-    ChangedUser,
     CsrfToken,
     Fence,
-    FirstAdmin,
-    Forgotten,
     Login,
     Me,
-    PasswordChange,
-    Reauthentication,
     RefreshProof,
-    Registration,
-    Reset,
     Sessions,
     SignedInView,
     Transport,
-    UserView,
-    Verification,
     session_view,
     user_view,
 )
+from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, signed_in_answer
 
 __all__ = ["ROUTES"]
 
 # Signing in
-
-
-async def register(call: Call) -> Response:
-    body: Registration = call.body
-    # One secret for a browser: it registers again when the mail is late, and either link has to know it.
-    browser = (call.cookies.registrant(call.request.cookie()) or new_id()) if call.from_browser else ""
-    account = await call.directory.registration.register(
-        body.email, body.password, body.name, client=call.observed(), browser=browser
-    )
-    if account is None:
-        kept = call.authority.policy.unverified_for
-        # With every such answer, whether there is an account or not: the header must not tell.
-        headers = [call.cookies.set_registrant(browser, max_age=kept)] if browser else []
-        return json_response(202, Accepted(), headers)
-    return json_response(201, UserView(user_view(account)))
 
 
 async def login(call: Call) -> Response:
@@ -74,7 +47,7 @@ async def login(call: Call) -> Response:
         offered = ", ".join(call.authority.policy.modes)
         raise InvalidInput(f"The mode {mode!r} is not offered here. Offered: {offered}.", field="mode")
     transport = _transport(call, mode, body.transport)
-    client_id = await _client_for(call, "" if body.client_id is UNSET else body.client_id)
+    client_id = await client_for(call, "" if body.client_id is UNSET else body.client_id)
     signed_in, mark = await call.directory.sign_in.by_password(
         body.email,
         body.password,
@@ -84,50 +57,14 @@ async def login(call: Call) -> Response:
         marks=call.cookies.mark(call.request.cookie()),
         replacing=await _sessions_of_cookies(call),
     )
-    headers = _mark(call, mark, mode, transport)
+    headers = set_mark(call, mark, mode, transport)
     # A cookie of the sign-in that this one replaced would stay beside the new proof, and every request with a dead
     # proof in it is refused.
     if call.presented.session is not None and mode != "session":
         headers.append(call.cookies.clear_session())
     if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
         headers.append(call.cookies.clear_refresh())
-    return _signed_in(call, signed_in, transport, headers)
-
-
-def _mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
-    """Set the mark where cookies are kept: in a browser, and with a client that takes its proof as a cookie."""
-    keeps_cookies = call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie")
-    return [call.cookies.set_mark(mark, max_age=MARK_FOR)] if keeps_cookies else []
-
-
-async def _client_for(call: Call, client_id: str) -> str:
-    """The client a sign-in is for. One with a secret proves itself by HTTP Basic, or anybody could sign in in its name.
-
-    Raises `InvalidInput`, `NotAuthenticated`.
-    """
-    if not client_id or client_id == call.authority.client_id:
-        return client_id
-    registered = await call.authority.store.get(RegisteredClient, client_id)
-    if registered is None:
-        raise InvalidInput("There is no such client.", field="client_id")
-    if registered.confidential and (await call.api.service(call)).id != client_id:
-        raise NotAuthenticated("another client authenticated")
-    return client_id
-
-
-async def _check_client(call: Call, client_id: str) -> None:
-    """Let a request act for a client: the one of our own pages, one without a secret, or one that proves itself by HTTP
-    Basic. At every endpoint that takes or renews what a client was given, or a token that was stolen from a client with
-    a secret would be worth something without the secret.
-
-    Raises:
-        NotAuthenticated: the client has a secret and did not prove it, or it was removed.
-    """
-    if client_id == call.authority.client_id:
-        return
-    registered = await call.authority.store.get(RegisteredClient, client_id)
-    if registered is None or (registered.confidential and (await call.api.service(call)).id != client_id):
-        raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
+    return signed_in_answer(call, signed_in, transport, headers)
 
 
 def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
@@ -178,39 +115,7 @@ async def _held(call: Call, *, even_ended: bool) -> list[Found]:
 async def _check_holder(call: Call, session: Session) -> None:
     """Let a request revoke a session by its proof. Raises `NotAuthenticated` for a client that has to prove itself."""
     if session.mode == "hybrid":
-        await _check_client(call, session.client_id)
-
-
-def _signed_in(
-    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fence | None = None
-) -> Response:
-    session = signed_in.session
-    view = SignedInView(user=user_view(signed_in.account))
-    status = 200
-    if fenced is not None:
-        status = status_of(fenced)
-        headers += applied(call)
-        view.fenced, view.fenced_in_ms = fenced.fenced, fenced.fenced_in_ms
-    lives_for = 0.0
-    if session is not None:
-        view.session = session_view(session, session.id)
-        lives_for = session.expires_at - call.authority.clock()
-    if signed_in.mode == "session" and session is not None:
-        headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
-        view.csrf_token = call.csrf_token(session.id)
-        return json_response(status, view, headers)
-    view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
-    if signed_in.mode == "hybrid" and session is not None:
-        if transport == "body":
-            unused = min(session.idle_expires_at, session.expires_at) - call.authority.clock()
-            view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(unused)
-        else:
-            view.csrf_token = call.csrf_token(session.id)
-            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by
-            # now.
-            if signed_in.rotated:
-                headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
-    return json_response(status, view, headers)
+        await check_client(call, session.client_id)
 
 
 async def renew(call: Call) -> Response:
@@ -220,7 +125,7 @@ async def renew(call: Call) -> Response:
     if transport == "cookie":
         call.check_csrf(token.session_id)
     client_id = call.body.client_id if call.body is not None and call.body.client_id is not UNSET else ""
-    await _check_client(call, client_id or call.authority.client_id)
+    await check_client(call, client_id or call.authority.client_id)
     limits = call.directory.limits
     now = call.authority.clock()
     try:
@@ -233,7 +138,7 @@ async def renew(call: Call) -> Response:
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
         raise
-    return _signed_in(call, signed_in, transport, [])
+    return signed_in_answer(call, signed_in, transport, [])
 
 
 def _refresh_token(call: Call) -> tuple[str, Transport]:
@@ -364,86 +269,6 @@ async def csrf(call: Call) -> Response:
     return json_response(200, CsrfToken(call.csrf_token(caller.principal.session_id)))
 
 
-# Passwords and addresses
-
-
-async def change_password(call: Call) -> Response:
-    body: PasswordChange = call.body
-    await _check_client(call, call.required.principal.client_id)
-    account, session = await call.holding()
-    signed_in, mark = await call.directory.recovery.change_password(
-        account,
-        session,
-        body.current_password,
-        body.new_password,
-        client=call.observed(),
-        client_id=call.required.principal.client_id,
-        marks=call.cookies.mark(call.request.cookie()),
-    )
-    fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
-    transport = _answer_transport(call, signed_in)
-    return _signed_in(call, signed_in, transport, _mark(call, mark, signed_in.mode, transport), fenced)
-
-
-async def reauthenticate(call: Call) -> Response:
-    body: Reauthentication = call.body
-    await _check_client(call, call.required.principal.client_id)
-    account, session = await call.holding()
-    signed_in = await call.directory.sign_in.reauthenticate(
-        account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
-    )
-    return _signed_in(call, signed_in, _answer_transport(call, signed_in), [])
-
-
-def _answer_transport(call: Call, signed_in: SignedIn) -> Transport:
-    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page of
-    ours. A listed page without the cookie keeps its token itself, and would lose it to a cookie it can never send.
-    """
-    if signed_in.mode != "hybrid" or call.presented.refresh is not None:
-        return "cookie"
-    listed = call.request.header(b"origin") in call.api.site.cors.origins
-    return "cookie" if call.from_browser and not listed else "body"
-
-
-async def forgot(call: Call) -> Response:
-    body: Forgotten = call.body
-    marks = call.cookies.mark(call.request.cookie())
-    await call.directory.recovery.forget_password(body.email, client=call.observed(), marks=marks)
-    return json_response(202, Accepted())
-
-
-async def reset(call: Call) -> Response:
-    body: Reset = call.body
-    marks = call.cookies.mark(call.request.cookie())
-    account, mark, done = await call.directory.recovery.reset_password(
-        body.token, body.new_password, client=call.observed(), marks=marks
-    )
-    # Whatever sent it: the log-in that follows must not be refused for what others at its address did.
-    return await fence_of_user(call, done, account, [call.cookies.set_mark(mark, max_age=MARK_FOR)])
-
-
-async def verify_email(call: Call) -> Response:
-    body: Verification = call.body
-    if body.password is UNSET:
-        browser = call.cookies.registrant(call.request.cookie())
-        account = await call.directory.recovery.verify_email(body.token, client=call.observed(), browser=browser)
-        return await fence_of_user(call, await call.authority.fencing.nothing_left(), account)
-    marks = call.cookies.mark(call.request.cookie())
-    account, mark, done = await call.directory.recovery.reset_password(
-        body.token, body.password, client=call.observed(), marks=marks, purpose="verify_email"
-    )
-    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
-    return await fence_of_user(call, done, account, headers)
-
-
-async def setup(call: Call) -> Response:
-    body: FirstAdmin = call.body
-    account = await call.directory.admin.set_up(
-        body.token, body.email, body.password, body.name, client=call.observed()
-    )
-    return json_response(201, UserView(user_view(account)))
-
-
 # For a proxy
 
 
@@ -488,16 +313,6 @@ def _forwarded_method(call: Call) -> str:
 
 
 ROUTES = (
-    Route(
-        method="POST",
-        path="/auth/register",
-        handler=register,
-        body=Registration,
-        gives=UserView,
-        status=201,
-        also=(202, 409),
-        summary="Make an account. Where a verified address is required: always 202, and the rest goes by mail.",
-    ),
     Route(
         method="POST",
         path="/auth/login",
@@ -571,65 +386,6 @@ ROUTES = (
         gives=CsrfToken,
         also=(401, 404),
         summary="The token that unsafe requests by cookie carry in X-CSRF-Token.",
-    ),
-    Route(
-        method="POST",
-        path="/auth/password",
-        handler=change_password,
-        demands="caller",
-        body=PasswordChange,
-        gives=SignedInView,
-        fences=True,
-        summary="Change the password. Ends every other session; the answer carries fresh tokens for this one.",
-    ),
-    Route(
-        method="POST",
-        path="/auth/reauthenticate",
-        handler=reauthenticate,
-        demands="caller",
-        body=Reauthentication,
-        gives=SignedInView,
-        summary="Prove the password again: a fresh auth_time, and fresh tokens.",
-    ),
-    Route(
-        method="POST",
-        path="/auth/password/forgot",
-        handler=forgot,
-        body=Forgotten,
-        gives=Accepted,
-        status=202,
-        summary="Mail a reset link, if the address has an account. The answer does not tell.",
-    ),
-    Route(
-        method="POST",
-        path="/auth/password/reset",
-        handler=reset,
-        body=Reset,
-        gives=ChangedUser,
-        fences=True,
-        also=(401,),
-        summary="Set a new password by a mailed token. Ends every session.",
-    ),
-    Route(
-        method="POST",
-        path="/auth/email/verify",
-        handler=verify_email,
-        body=Verification,
-        gives=ChangedUser,
-        fences=True,
-        also=(401,),
-        summary="Verify an e-mail address by a mailed token. In another browser than the one that registered, with a "
-        "password, which becomes the account's; everything that began before is revoked.",
-    ),
-    Route(
-        method="POST",
-        path="/auth/setup",
-        handler=setup,
-        body=FirstAdmin,
-        gives=UserView,
-        status=201,
-        also=(401, 409),
-        summary="Make the first administrator by the one-time link printed at first start.",
     ),
     Route(
         method="GET",

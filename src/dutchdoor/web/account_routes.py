@@ -1,0 +1,183 @@
+"""The account API: registering, passwords, addresses, and the first administrator. JSON in and out."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.fences import fence_of_user, wait_for
+from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.schemas import (
+    Accepted,
+    ChangedUser,
+    FirstAdmin,
+    Forgotten,
+    PasswordChange,
+    Reauthentication,
+    Registration,
+    Reset,
+    SignedInView,
+    UserView,
+    Verification,
+    user_view,
+)
+from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
+
+__all__ = ["ROUTES"]
+
+
+async def register(call: Call) -> Response:
+    body: Registration = call.body
+    # One secret for a browser: it registers again when the mail is late, and either link has to know it.
+    browser = (call.cookies.registrant(call.request.cookie()) or new_id()) if call.from_browser else ""
+    account = await call.directory.registration.register(
+        body.email, body.password, body.name, client=call.observed(), browser=browser
+    )
+    if account is None:
+        kept = call.authority.policy.unverified_for
+        # With every such answer, whether there is an account or not: the header must not tell.
+        headers = [call.cookies.set_registrant(browser, max_age=kept)] if browser else []
+        return json_response(202, Accepted(), headers)
+    return json_response(201, UserView(user_view(account)))
+
+
+async def change_password(call: Call) -> Response:
+    body: PasswordChange = call.body
+    await check_client(call, call.required.principal.client_id)
+    account, session = await call.holding()
+    signed_in, mark = await call.directory.recovery.change_password(
+        account,
+        session,
+        body.current_password,
+        body.new_password,
+        client=call.observed(),
+        client_id=call.required.principal.client_id,
+        marks=call.cookies.mark(call.request.cookie()),
+    )
+    fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
+    transport = answer_transport(call, signed_in)
+    return signed_in_answer(call, signed_in, transport, set_mark(call, mark, signed_in.mode, transport), fenced)
+
+
+async def reauthenticate(call: Call) -> Response:
+    body: Reauthentication = call.body
+    await check_client(call, call.required.principal.client_id)
+    account, session = await call.holding()
+    signed_in = await call.directory.sign_in.reauthenticate(
+        account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
+    )
+    return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
+
+
+async def forgot(call: Call) -> Response:
+    body: Forgotten = call.body
+    marks = call.cookies.mark(call.request.cookie())
+    await call.directory.recovery.forget_password(body.email, client=call.observed(), marks=marks)
+    return json_response(202, Accepted())
+
+
+async def reset(call: Call) -> Response:
+    body: Reset = call.body
+    marks = call.cookies.mark(call.request.cookie())
+    account, mark, done = await call.directory.recovery.reset_password(
+        body.token, body.new_password, client=call.observed(), marks=marks
+    )
+    # Whatever sent it: the log-in that follows must not be refused for what others at its address did.
+    return await fence_of_user(call, done, account, [call.cookies.set_mark(mark, max_age=MARK_FOR)])
+
+
+async def verify_email(call: Call) -> Response:
+    body: Verification = call.body
+    if body.password is UNSET:
+        browser = call.cookies.registrant(call.request.cookie())
+        account = await call.directory.recovery.verify_email(body.token, client=call.observed(), browser=browser)
+        return await fence_of_user(call, await call.authority.fencing.nothing_left(), account)
+    marks = call.cookies.mark(call.request.cookie())
+    account, mark, done = await call.directory.recovery.reset_password(
+        body.token, body.password, client=call.observed(), marks=marks, purpose="verify_email"
+    )
+    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
+    return await fence_of_user(call, done, account, headers)
+
+
+async def setup(call: Call) -> Response:
+    body: FirstAdmin = call.body
+    account = await call.directory.admin.set_up(
+        body.token, body.email, body.password, body.name, client=call.observed()
+    )
+    return json_response(201, UserView(user_view(account)))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/auth/register",
+        handler=register,
+        body=Registration,
+        gives=UserView,
+        status=201,
+        also=(202, 409),
+        summary="Make an account. Where a verified address is required: always 202, and the rest goes by mail.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password",
+        handler=change_password,
+        demands="caller",
+        body=PasswordChange,
+        gives=SignedInView,
+        fences=True,
+        summary="Change the password. Ends every other session; the answer carries fresh tokens for this one.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/reauthenticate",
+        handler=reauthenticate,
+        demands="caller",
+        body=Reauthentication,
+        gives=SignedInView,
+        summary="Prove the password again: a fresh auth_time, and fresh tokens.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/forgot",
+        handler=forgot,
+        body=Forgotten,
+        gives=Accepted,
+        status=202,
+        summary="Mail a reset link, if the address has an account. The answer does not tell.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/reset",
+        handler=reset,
+        body=Reset,
+        gives=ChangedUser,
+        fences=True,
+        also=(401,),
+        summary="Set a new password by a mailed token. Ends every session.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/email/verify",
+        handler=verify_email,
+        body=Verification,
+        gives=ChangedUser,
+        fences=True,
+        also=(401,),
+        summary="Verify an e-mail address by a mailed token. In another browser than the one that registered, with a "
+        "password, which becomes the account's; everything that began before is revoked.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/setup",
+        handler=setup,
+        body=FirstAdmin,
+        gives=UserView,
+        status=201,
+        also=(401, 409),
+        summary="Make the first administrator by the one-time link printed at first start.",
+    ),
+)

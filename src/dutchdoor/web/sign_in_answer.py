@@ -1,0 +1,99 @@
+"""What a sign-in and a renewed one answer with, and for which client they are."""
+
+from __future__ import annotations
+
+from dutchdoor.errors import InvalidInput, NotAuthenticated
+from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.policy import Mode
+from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.services.sessions import SignedIn
+from dutchdoor.web.api import Call
+from dutchdoor.web.fences import applied, status_of
+from dutchdoor.web.http import Header, Response, json_response
+from dutchdoor.web.schemas import (
+    Fence,
+    SignedInView,
+    Transport,
+    session_view,
+    user_view,
+)
+
+__all__ = ["answer_transport", "check_client", "client_for", "set_mark", "signed_in_answer"]
+
+
+def set_mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
+    """Set the mark where cookies are kept: in a browser, and with a client that takes its proof as a cookie."""
+    keeps_cookies = call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie")
+    return [call.cookies.set_mark(mark, max_age=MARK_FOR)] if keeps_cookies else []
+
+
+async def client_for(call: Call, client_id: str) -> str:
+    """The client a sign-in is for. One with a secret proves itself by HTTP Basic, or anybody could sign in in its name.
+
+    Raises `InvalidInput`, `NotAuthenticated`.
+    """
+    if not client_id or client_id == call.authority.client_id:
+        return client_id
+    registered = await call.authority.store.get(RegisteredClient, client_id)
+    if registered is None:
+        raise InvalidInput("There is no such client.", field="client_id")
+    if registered.confidential and (await call.api.service(call)).id != client_id:
+        raise NotAuthenticated("another client authenticated")
+    return client_id
+
+
+async def check_client(call: Call, client_id: str) -> None:
+    """Let a request act for a client: the one of our own pages, one without a secret, or one that proves itself by HTTP
+    Basic. At every endpoint that takes or renews what a client was given, or a token that was stolen from a client with
+    a secret would be worth something without the secret.
+
+    Raises:
+        NotAuthenticated: the client has a secret and did not prove it, or it was removed.
+    """
+    if client_id == call.authority.client_id:
+        return
+    registered = await call.authority.store.get(RegisteredClient, client_id)
+    if registered is None or (registered.confidential and (await call.api.service(call)).id != client_id):
+        raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
+
+
+def signed_in_answer(
+    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fence | None = None
+) -> Response:
+    session = signed_in.session
+    view = SignedInView(user=user_view(signed_in.account))
+    status = 200
+    if fenced is not None:
+        status = status_of(fenced)
+        headers += applied(call)
+        view.fenced, view.fenced_in_ms = fenced.fenced, fenced.fenced_in_ms
+    lives_for = 0.0
+    if session is not None:
+        view.session = session_view(session, session.id)
+        lives_for = session.expires_at - call.authority.clock()
+    if signed_in.mode == "session" and session is not None:
+        headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
+        view.csrf_token = call.csrf_token(session.id)
+        return json_response(status, view, headers)
+    view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
+    if signed_in.mode == "hybrid" and session is not None:
+        if transport == "body":
+            unused = min(session.idle_expires_at, session.expires_at) - call.authority.clock()
+            view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(unused)
+        else:
+            view.csrf_token = call.csrf_token(session.id)
+            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by
+            # now.
+            if signed_in.rotated:
+                headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
+    return json_response(status, view, headers)
+
+
+def answer_transport(call: Call, signed_in: SignedIn) -> Transport:
+    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page of
+    ours. A listed page without the cookie keeps its token itself, and would lose it to a cookie it can never send.
+    """
+    if signed_in.mode != "hybrid" or call.presented.refresh is not None:
+        return "cookie"
+    listed = call.request.header(b"origin") in call.api.site.cors.origins
+    return "cookie" if call.from_browser and not listed else "body"
