@@ -1,1 +1,1 @@
-"""The verbs: what the authority does with records, one file an idea."""
+"""The verbs: what the authority does with records, one file per idea."""

@@ -1,9 +1,8 @@
-"""The directory: the bundled accounts and their passwords, for an application that brings no users of its own.
+"""The directory: the bundled accounts and their passwords, for an application that has no user directory of its own.
 
 Its verbs are in four parts, one file each: `registration`, `sign_in`, `recovery` and `administration`. Each verb takes
-the client at the other end, counts the attempt before it does any work, and says the same thing in the same time
-whether an address has an account or not. What the parts share is counted in `attempts`, mailed by `post`, and carried
-by links of `one_time`.
+the client that asks, and counts the attempt before any work. Its answer and its timing are the same whether an
+address has an account or not. The parts share `attempts` (counting), `post` (mail) and `one_time` (mailed links).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Directory:
         product: str = "dutchdoor",
         methods: Sequence[Method] = (),
     ) -> None:
-        """`methods` are ways to prove who one is besides the password."""
+        """`methods` are the authentication methods besides the password."""
         self.authority, self.store, self.policy, self.clock = (
             authority,
             authority.store,
@@ -64,7 +63,7 @@ class Directory:
         authority.hooks.refresh_theft.append(self._notify_of_theft)
 
     async def close(self) -> None:
-        """Wait for mail that is on its way, a few seconds at most."""
+        """Wait for mail that is being sent, a few seconds at most."""
         await self.post.close()
         self.hasher.close()
 

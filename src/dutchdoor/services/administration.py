@@ -1,4 +1,4 @@
-"""Administration: what administrators and commands do to accounts, and how the first administrator comes to be."""
+"""Administration: what administrators and commands do to accounts, and how the first administrator is created."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ ADMIN = "admin"
 
 
 class Administration:
-    """Administers the accounts of one authority. `client` is the client that asks, and `actor` the subject that does it
-    (or `cli`, or `system`), for audit events. Every verb raises `Unavailable` when the store is out of reach.
+    """Administers the accounts of one authority. For audit events, `client` is the client that asks, and `actor` is the
+    subject that acts (or `cli`, or `system`). Every verb raises `Unavailable` when the store is out of reach.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Administration:
         roles: tuple[str, ...] = (),
         password: str | None = None,
     ) -> Account:
-        """Create an account on someone's behalf. Its owner chooses the password by a mailed link, unless one is given
-        (by a command on the server's own machine; never over the network).
+        """Create an account for another person. Its owner chooses the password by a mailed link, unless a command on
+        the server's own machine gives one (the network API never does).
 
         Args:
             email: the address, which counts as verified.
@@ -86,7 +86,7 @@ class Administration:
             email, name, encoded, client=client, roles=check_roles(roles), verified=True, actor=actor
         )
         if encoded is None and account.address:
-            # Not counted: one for an account that is new, and a stranger must not be able to use up what it takes.
+            # Not counted: the account is new, and a stranger must not be able to use up its budget for mail.
             lives_for = self.policy.unverified_for
             secret = await self.one_time.issue(
                 "reset_password", account, lives_for, client, "password_reset_requested", actor
@@ -136,10 +136,10 @@ class Administration:
         )
 
     async def is_taken(self, email: str) -> bool:
-        """Tell whether an address, `email`, has an account that `create` and `adopt` do not displace.
+        """Return whether the address `email` has an account that `create` and `adopt` do not replace.
 
         Raises:
-            InvalidInput: this is no address.
+            InvalidInput: `email` is not an address.
         """
         found = await self.store.account_by_email(canonical(email))
         return found is not None and not await self.registration.is_registration(found)
@@ -166,7 +166,7 @@ class Administration:
         )
 
     async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
-        """Let the account of a `subject` sign in again; nothing that was revoked comes back.
+        """Let the account of a `subject` sign in again. What was revoked stays revoked.
 
         Raises:
             NotFound: there is no such account.
@@ -177,12 +177,13 @@ class Administration:
     async def set_roles(
         self, subject: str, roles: Sequence[str], *, client: Client, actor: str
     ) -> tuple[Account, Revoked]:
-        """Give the account of a `subject` these `roles` and no others. Sessions live on, with the new roles at their
-        next request; access tokens are stale at once: what is given beside the account is for their fence.
+        """Give the account of a `subject` these `roles` and no others. Its sessions stay valid and have the new roles
+        at their next request. Its access tokens are stale at once: the result that is returned beside the account is
+        for that fence.
 
         Raises:
             NotFound: there is no such account.
-            InvalidInput: a role is no plain word, or there are more than 32.
+            InvalidInput: a role is not a plain word, or there are more than 32.
             LastAdministrator: it would take the role `admin` from the last active administrator.
         """
         wanted = check_roles(roles)
@@ -227,17 +228,17 @@ class Administration:
         return changed, done
 
     async def _keeping_an_administrator(self, account: Account, *, without: bool) -> list[Change]:
-        """What fails in the transaction that takes the last administrator away. Raises `LastAdministrator`."""
+        """Return the change that fails when the last administrator would be removed. Raises `LastAdministrator`."""
         if not (without and _administers(account)):
             return []
         others = await self.store.accounts_with_role(ADMIN, limit=2)
         if all(other.subject == account.subject for other in others):
             raise LastAdministrator(f"{account.subject} is the last administrator")
-        return [ExpectRole(ADMIN)]  # the others may be taken away at this moment, too
+        return [ExpectRole(ADMIN)]  # another transaction may remove the other administrators at the same moment
 
     async def offer_setup(self) -> OneTimeSecret | None:
-        """Create a one-time token for the first administrator, if there is none. Each node that starts creates one, and
-        prints it: those from before are valid until they expire, or there is an administrator.
+        """Create a one-time token for the first administrator, if there is none. Each node creates and prints one when
+        it starts. Earlier tokens stay valid until they expire, or until there is an administrator.
         """
         if await self.store.accounts_with_role(ADMIN, limit=1):
             return None
@@ -251,7 +252,7 @@ class Administration:
         """Create the first administrator, by the one-time token of the set-up link.
 
         Args:
-            token: what the link carries.
+            token: the token in the link.
             email: the address, which counts as verified.
             password: the password that the account gets.
             name: the name people see; "" for none.
@@ -269,7 +270,7 @@ class Administration:
         encoded = await self.passwords.encoded(password, key, name)
         return await self.registration.add(
             email, name, encoded, client=client, roles=(ADMIN,), verified=True,
-            # The other links too: of two people with two links, the second one finds theirs gone.
+            # The other links are deleted too: when two people have a link each, only the first of them can use it.
             also=[Take(stored), tokens_of("", "setup")],
         )  # fmt: skip
 
@@ -282,12 +283,12 @@ _ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def check_roles(roles: Sequence[str]) -> tuple[str, ...]:
-    """Return roles in order, each once. Raises `InvalidInput` for a role that is no plain word: they are written into
-    tokens and headers, with spaces between them.
+    """Return roles in order, each once. Raises `InvalidInput` for a role that is not a plain word: tokens and headers
+    carry roles separated by spaces.
     """
     for role in roles:
         if not _ROLE.fullmatch(role):
             raise InvalidInput("A role is 1 to 64 letters, digits, or - _ . :", field="roles")
-    if len(set(roles)) > 32:  # noqa: PLR2004 - they ride in every token
+    if len(set(roles)) > 32:  # noqa: PLR2004 - every token carries them
         raise InvalidInput("An account has at most 32 roles.", field="roles")
     return tuple(sorted(set(roles)))

@@ -1,4 +1,4 @@
-"""Attempts: what is counted before any work is done for it, and how a browser is known again."""
+"""Attempts: what is counted before any work is done, and how a known browser is recognised."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Attempts:
         self._digest_key = authority.master.current.derive("account digest")
 
     async def take(self, wanted: Sequence[Bucket]) -> None:
-        """Count an attempt before any work is done for it. Raises `RateLimited`."""
+        """Count an attempt before any work is done. Raises `RateLimited`."""
         wait, by = await self.store.hit(wanted, self.clock())
         if wait > 0:
             raise RateLimited(by, retry_after=wait)
 
     async def give_back(self, charged: Sequence[Bucket], client: Client) -> None:
-        """Give back to an address what a sign-in took that the account's bucket refused, a bounded number of times."""
+        """Give the address its attempt back if the account's bucket refused the sign-in, a bounded number of times."""
         if charged:
             wait, _ = await self.store.hit(by_address(self.limits.refused_by_address, client.networks), self.clock())
             if wait <= 0:
                 await self.store.commit(Forgive(give_back=tuple(charged)))
 
     def digest(self, key: str) -> str:
-        """A name for an address in the limits' keys, which are no place for addresses."""
+        """Return a name for an address in the keys of limits: the keys must not contain addresses."""
         return hashlib.blake2b(key.encode(), key=self._digest_key, digest_size=15).hexdigest()
 
     async def refuse(self, account: Account | None, client: Client, why: str) -> None:
         """Record a proof that failed."""
-        # The address that was typed is not recorded: people type their password there.
+        # The typed address is not recorded: people type their password there by mistake.
         record = event(
             "login",
             now=self.clock(),
@@ -58,13 +58,14 @@ class Attempts:
         await self.store.commit(Log(record))
 
     def forgiving(self, account: Account) -> Forgive:
-        """What an account's failures so far are worth once its owner has proved something."""
+        """Return what to forget of an account's failures once its owner has proved something."""
         ceilings = rate_limits.sign_in_ceilings(self.limits, self.digest(account.email)) if account.email else ()
         return Forgive(forget=ceilings)
 
     def inside(self, account: Account, session: Session | None) -> list[Bucket]:
-        """What a guess at the password takes from that a signed-in caller makes. It counts among the account's failures
-        in a row like one at a marked browser: who copied a session would otherwise go on for as long as it lives.
+        """Return the buckets that a password guess by a signed-in caller takes from. The guess counts among the
+        account's consecutive failures, as one from a known device does. Otherwise an attacker with a copied session
+        could guess for as long as the session lives.
         """
         wanted = [bucket_of(self.limits.password_by_session, session.id if session else account.subject)]
         if account.email:
@@ -72,19 +73,19 @@ class Attempts:
         return wanted
 
     def second(self, account: Account, method: str) -> Bucket:
-        """Give the bucket that a guess at a second factor takes from."""
+        """Return the bucket that a guess at a second factor takes from."""
         return bucket_of(self.limits.second_factor, f"{method}:{self.digest(account.subject)}")
 
     def find_mark(self, marks: str, digest: str, now: float) -> Mark | None:
-        """Give what the browser's marks prove for the account of a digest."""
+        """Return what the browser's known-device cookie proves for the account of a digest."""
         return rate_limits.find_mark(self._mark_key, marks, account=digest, now=now)
 
     def is_of(self, mark: Mark, chosen_at: float) -> bool:
-        """Tell whether a mark was given for the password that was chosen at this instant."""
+        """Return whether a known-device mark was issued for the password that was chosen at this instant."""
         return mark.is_of(self._mark_key, chosen_at)
 
     def marked(self, marks: str, digest: str, device: str, chosen_at: float, now: float) -> str:
-        """Give the browser's marks with a fresh one for this account and its password."""
+        """Return the browser's known-device marks, with a new one for this account and its password."""
         device = device or new_id()
         fresh = rate_limits.mint_mark(self._mark_key, account=digest, device=device, chosen_at=chosen_at, now=now)
         return rate_limits.with_mark(marks, fresh)

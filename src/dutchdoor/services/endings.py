@@ -1,10 +1,10 @@
-"""Endings: how sessions and tokens are revoked before their time.
+"""Endings: how sessions and tokens are revoked before they expire.
 
-Each verb loads what is there, appends entries to the revocation log, and commits both with the events, all in one
-transaction. An ending is tried more often than other verbs: one that gave up would leave a client signed in.
+Each verb loads the records, appends entries to the revocation log, and commits both with the audit events, all in one
+transaction. A revocation is retried more often than other verbs: if it gave up, a client would stay signed in.
 
-`end` ends one session, `end_all` everything of an account, `end_others` all sessions of an account but one, `end_token`
-a stateless token, and `end_everything` everything of every account.
+`end` revokes one session, `end_all` everything of an account, `end_others` all sessions of an account but one,
+`end_token` a stateless token, and `end_everything` everything of every account.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ Found: TypeAlias = tuple[Session, Account]
 """A session and its account, as they were read together."""
 
 ENDED_AT_ONCE = 100
-"""Accounts of which everything ends in one transaction: more would keep other writers waiting."""
+"""Accounts that one transaction revokes. With more of them, other writers would wait."""
 
 ENDED_ONE_BY_ONE = COALESCE_ABOVE
-"""Sessions that end with an entry and an event each. Anyone can start thousands for one account, and as many
-changes in one transaction keep every other writer waiting.
+"""Sessions that are revoked with an entry and an event each. Anyone can start thousands for one account, and one
+transaction with that many changes would block every other writer.
 """
 
 
 class Leaving(NamedTuple):
-    """A session that is about to end, why, and by whose hand if not the caller's."""
+    """A session that is to be revoked, the reason, and the actor if it is not the caller."""
 
     session: Session
     account: Account
@@ -55,7 +55,7 @@ class Leaving(NamedTuple):
 
 class Endings(Issuer):
     """An issuer that revokes what it issued, and the sessions behind it. Every verb raises `Unavailable` when the store
-    is out of reach, or when it lost too many races. `reason` is one word, kept with the session and in the audit
+    is out of reach, or when the verb lost too many races. `reason` is one word, kept with the session and in the audit
     event.
     """
 
@@ -69,16 +69,16 @@ class Endings(Issuer):
         subject: str | None = None,
         found: Found | None = None,
     ) -> Revoked:
-        """End one session, whoever holds it. Idempotent: one that ended before counts 0, and its fence is the log's
-        head.
+        """Revoke one session. Idempotent: a session that is already revoked counts 0, and its fence is the head of the
+        log.
 
         Args:
             session_id: the session's public id (`sid`), not a secret.
-            subject: whose it must be; None for anyone's.
+            subject: the subject that must own the session; None for any.
             found: the session and its account as they were read a moment ago, which saves a look-up.
 
         Raises:
-            NotFound: there is no such session, or, with `subject`, it is another's: exactly as one that never was.
+            NotFound: there is no such session, or it belongs to another subject: the answer is the same for both.
         """
         known, first = found, True
 
@@ -110,15 +110,15 @@ class Endings(Issuer):
         also: Callable[[Account], Awaitable[Sequence[Change]]] | None = None,
         change: Callable[[Account], Account] | None = None,
     ) -> Revoked:
-        """End everything of a subject: its sessions, and by its epoch every token there is.
+        """Revoke everything of a subject: its sessions, and by its epoch every token.
 
         Args:
-            subject: whose sessions end.
-            also: gives further changes of the same transaction for the account as it was read.
+            subject: the owner of the sessions.
+            also: returns further changes for the same transaction, from the account as it was read.
             change: alters the account in the same transaction (disabling it, say).
 
         Raises:
-            NotFound: there is no such account. Further, what `also` raises.
+            NotFound: there is no such account. Also what `also` raises.
         """
         epoch: int | None = None
 
@@ -149,16 +149,16 @@ class Endings(Issuer):
         reason: str = "ended_by_admin",
         progress: Callable[[int], None] = lambda _accounts: None,
     ) -> Revoked:
-        """End every session and every token of every account. The way back in is a new proof, for the caller too.
+        """Revoke every session and every token of every account. Everyone must sign in again, the caller too.
 
-        It goes from account to account, by their epochs: what started before the call ends, and so does what starts
-        while it runs, unless its account was done by then or was created meanwhile. A call that was cut off has ended
-        what it came to; called again, it ends the rest. The fence of the last covers all. `progress` is called with the
-        number of accounts after each transaction.
+        The call goes from account to account and raises their epochs. Everything that started before the call is
+        revoked. A sign-in during the call is revoked too, unless the call had already passed its account or the account
+        is new. A call that was interrupted has revoked what it reached; the next call revokes the rest. The fence of
+        the last revocation covers all of them. `progress` is called with the number of accounts after each transaction.
         """
-        # One entry of the log for each account: an entry covers a token, a remembered session or a copy of one by what
-        # these name, and they name the epoch of one account. To kill the signing keys instead would end no session, and
-        # take the secret from every service that checks HS256.
+        # The log gets one entry for each account. An entry covers a token, a remembered session or a copy of one by the
+        # names that these carry, and they carry the epoch of one account. Killing the signing keys instead would revoke
+        # no session, and would take the secret from every service that checks HS256.
         done, after, accounts = await self.fencing.nothing_left(), "", 0
         while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
             now = self.clock()
@@ -171,7 +171,7 @@ class Endings(Issuer):
                 changes += [Swap(raised), *self.ending_all(raised, reason, now), Log(record)]
             try:
                 found = [await self.store.commit(*changes)]
-            except Conflict:  # one of them changed meanwhile: each by itself, for as often as that takes
+            except Conflict:  # an account changed meanwhile: revoke them one by one, as often as that takes
                 found = []
                 for account in page:
                     with suppress(NotFound):
@@ -182,8 +182,8 @@ class Endings(Issuer):
         return done
 
     async def _is_over(self, subject: str, epoch: int) -> bool:
-        """Tell whether another call has ended everything that a subject had at an epoch of the account. That the epoch
-        has risen does not say so: after a restore it has, and nothing was ended.
+        """Return whether another call has revoked everything that a subject had at an epoch of the account. A higher
+        epoch alone does not prove that: a restore raises the epoch and revokes nothing.
         """
         if await self.store.sessions_of(subject, limit=1):
             return False
@@ -192,11 +192,11 @@ class Endings(Issuer):
 
     @retried(ENDINGS, "ending the other sessions")
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Revoked:
-        """End every session of a `subject` but one, all in one transaction. The one with the id `keep` may itself have
-        ended; that changes nothing. An unknown subject has nothing to end: that counts 0 and raises nothing.
+        """Revoke every session of a `subject` but one, all in one transaction. The session with the id `keep` may
+        itself be revoked already; that changes nothing. For an unknown subject the count is 0, and nothing is raised.
 
-        Where there are more than `ENDED_ONE_BY_ONE`, they end by the subject's epoch: the access tokens of the session
-        that is kept are stale then, and its next refresh brings one that is not.
+        When there are more than `ENDED_ONE_BY_ONE`, they are revoked by the subject's epoch. The access tokens of the
+        kept session are then stale, and its next refresh issues a fresh one.
         """
         now = self.clock()
         account = await self.store.account(subject)
@@ -221,10 +221,11 @@ class Endings(Issuer):
         return replace(done, count=len(others))
 
     async def end_named(self, claims: Claims, *, client: Client) -> Revoked:
-        """End what the `claims` of an access token name (RFC 7009): its session, or itself if it is stateless.
+        """Revoke what the `claims` of an access token name (RFC 7009): its session, or the token itself if it is
+        stateless.
         Idempotent.
 
-        A session whose row was deleted since is as ended as can be: that is success, and counts 0.
+        A session whose row was deleted is over already: that is success, and counts 0.
         """
         if claims.sid is None:
             return await self.end_token(claims, client=client)
@@ -234,7 +235,7 @@ class Endings(Issuer):
             return await self.fencing.nothing_left()
 
     async def end_token(self, claims: Claims, *, client: Client) -> Revoked:
-        """End a stateless token before its time, by the `jti` of its `claims`. Idempotent: an ended one counts 0."""
+        """Revoke a stateless token by the `jti` of its `claims`. Idempotent: a revoked one counts 0."""
         first = True
 
         @retried(ENDINGS, "ending the token")
@@ -254,7 +255,7 @@ class Endings(Issuer):
                 client_id=claims.client_id,
                 detail=claims.jti,
             )
-            # Not `exp`: what was passed on to a service has the same `jti` and another end.
+            # Not `exp`: the token that a proxy passes on to a service has the same `jti` and another expiry.
             entry = Revocation(kind="token", id=claims.jti, expires_at=now + LONGEST_ACCESS, subject=claims.sub)
             account = await self.store.account(claims.sub)
             changes: list[Change] = [Revoke(entry)]
@@ -294,8 +295,8 @@ class Endings(Issuer):
     async def _revoking(
         self, account: Account, entries: Sequence[Revocation], now: float, *, is_first: bool = False
     ) -> tuple[list[Change], Account]:
-        """Append entries of a subject's sessions or tokens; or, where many of them live already, one that covers
-        them all, for which the epoch rises: no account fills every verifier's memory with its own log-outs.
+        """Append one entry for each session or token of a subject. When many are live already, append one that covers
+        them all and raise the epoch: an account must not fill every verifier's memory with its own log-outs.
         """
         room = COALESCE_ABOVE - len(entries)
         if is_first and room >= 0:  # hardly any account has many: the commit looks
@@ -318,14 +319,14 @@ class Endings(Issuer):
         return [Swap(raised), Revoke(whole)], raised
 
     def ending_all(self, raised: Account, reason: str, now: float, keep: str | None = None) -> list[Change]:
-        """The one way all of a subject's sessions end, but that with the id `keep`, at the instant `now`. `raised`
-        carries the new epoch: every token below it is dead.
+        """The only function that revokes all sessions of a subject except `keep`, at the instant `now`. `raised`
+        carries the new epoch: every token with a lower epoch is dead.
         """
         return [EndAll(raised.subject, reason, now, keep), *self.staling(raised, now)]
 
     def staling(self, raised: Account, now: float) -> list[Change]:
-        """What makes every token of a subject stale while its sessions live on: after a change of roles, at the instant
-        `now`. `raised` carries the new epoch.
+        """Return what makes every token of a subject stale while its sessions stay valid: after a change of roles, at
+        the instant `now`. `raised` carries the new epoch.
         """
         entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
         return [Revoke(entry)]
@@ -355,8 +356,8 @@ class Endings(Issuer):
 
 
 def by_owner(leaving: Sequence[Leaving]) -> list[tuple[Account, list[Leaving]]]:
-    """Sessions by whose they are, with the account as it was read last. A browser that signs in may have been another
-    person's.
+    """Group sessions by their owner, with the account as it was last read. The browser that signs in may have a session
+    of another person.
     """
     owners: dict[str, tuple[Account, list[Leaving]]] = {}
     for each in leaving:

@@ -1,11 +1,11 @@
-"""Fencing: what drives this process's node over its store, and tells whether a request may be judged now.
+"""Fencing: drives this process's node over its store, and says whether a request may be judged now.
 
-`revocation.node` decides and does nothing; here its questions are put to the store, its timers are set, polls hang, and
-callers wait for their fences. All of it happens in one event loop.
+`revocation.node` decides and does no I/O. This module puts its questions to the store, sets its timers, holds polls
+open, and lets callers wait for their fences. All of it happens in one event loop.
 
-A request may be judged when this process knows the log as it was at some moment since the request came. A store that
-tells the head of its log at once (SQLite, memory) is asked at every request, and the log is read when it has moved. A
-store that is a network away is not: there the node has a lease, and a request without one reads the log.
+A request may be judged when this process knows the log as it was at some moment since the request arrived. SQLite and
+memory give the head of the log at once: they are asked at every request, and the log is read when it has moved. A store
+over the network cannot do that: there the node has a lease, and a request without a lease reads the log.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ from dutchdoor.stores.base import Revoked, Store
 __all__ = ["Fencing", "Followed", "as_one", "elapsed"]
 
 SWEEP: Final = 16_384
-"""Entries looked at for expiry at a time: some milliseconds at most."""
+"""Entries that one step checks for expiry: some milliseconds at most."""
 SWEEP_EVERY: Final = (1.0, 15.0)
-"""Seconds between two such looks: with more entries than one look sees, and with fewer. With none there is no look."""
+"""Seconds between two such steps: when more entries are left than one step checks, and when fewer are. With no entries
+there is no step.
+"""
 STOPS_WITHIN: Final = 1.0
-"""Seconds that closing waits for the store to hear of it."""
+"""Seconds that `close` waits for the store to take the last writes."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -51,13 +53,15 @@ _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONI
 
 
 def elapsed() -> float:
-    """Seconds that have passed since some moment, those included in which this machine slept. Never set by anybody."""
+    """Seconds that have passed since some moment, including those in which this machine slept. No clock adjustment
+    moves it.
+    """
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 def as_one(done: Sequence[Revoked]) -> Revoked:
-    """Take what several commits revoked for what one did. It counts in the log of the first: where another began in
-    between, what was revoked before may be lost, and its fence has to say so.
+    """Combine the results of several commits of one operation. It counts in the log of the first: if another log began
+    in between, earlier revocations may be lost, and the fence has to report that.
     """
     first = done[0]
     return Revoked(
@@ -69,7 +73,7 @@ def as_one(done: Sequence[Revoked]) -> Revoked:
 
 
 class Followed(NamedTuple):
-    """A process that follows the log here."""
+    """A process that follows the log at this node."""
 
     holder: str
     credential: str
@@ -80,12 +84,12 @@ class Followed(NamedTuple):
 
 
 class Fencing:
-    """One process's part in the fence. Open it in the loop that it is used in; it may be opened again after `close`.
+    """One process's part in the fence. Open it in the event loop that uses it. It may be opened again after `close`.
 
     Args:
-        store: what the log is in.
+        store: the store that keeps the log.
         clock: the time of day. None: the store's, where it has one for all nodes, else this machine's.
-        terms: what leases are granted on.
+        terms: the terms of leases.
         elapsed: the clock that leases are counted by.
     """
 
@@ -116,29 +120,29 @@ class Fencing:
 
     @property
     def log(self) -> RevocationLog:
-        """What has been revoked, as far as this process knows: ask it after `follow`."""
+        """What has been revoked, as far as this process knows. Call `follow` first."""
         return self.node.log
 
     async def open(self) -> None:
-        """Begin, by reading the log. Raises `Unavailable`."""
+        """Start by reading the log. Raises `Unavailable`."""
         if self._closed or self.node.log_epoch:
             self.node = self._new_node()
         self._closed = False
         await self._read()
 
     def _new_node(self) -> Node:
-        # A store that keeps nothing has a first epoch of its own in each life, and lost nothing since that began.
+        # A store that keeps nothing has a new first epoch in each life, and has lost nothing since that epoch began.
         return Node(self.terms, first_epoch=self.store.first_epoch)
 
     def dismiss(self) -> None:
-        """Answer all who poll, without a lease, and grant nothing more: this process was asked to stop. Requests that
-        are under way are still judged.
+        """Answer all polls without a lease, and grant no more leases: this process was asked to stop. Requests that are
+        under way are still judged.
         """
         self.node.stop(self.now())
         self._carry_out()
 
     async def close(self) -> None:
-        """Answer all who poll, grant nothing more, and forget the row if nobody holds a lease. Idempotent."""
+        """Answer all polls, grant no more leases, and forget the row if no lease is left. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -166,26 +170,26 @@ class Fencing:
     # Judging
 
     def is_current(self) -> bool:
-        """Tell whether what is known here is good enough to judge a request that starts now."""
+        """Return whether this process knows enough to judge a request that starts now."""
         if self.is_behind():
             return False
         head = self.store.head()
         node = self.node
         if head is None:
             return node.leased(self.now())
-        # A head that is told too far is a commit under way. It is not taken for read until it has been: the number
-        # would be the same when it is there.
+        # A head that is ahead of the log is a commit under way. It counts as read only after its entry was read: the
+        # number does not change when the entry arrives.
         return head[1] <= node.applied_seq and head[0] == node.log_epoch and not self._closed
 
     def is_behind(self) -> bool:
-        """Tell whether the store has begun another log that was not read here to its head. Ask it after a look-up, too:
-        the look-up may bring that along.
+        """Return whether the store has begun another log that was not read here to its head. Ask again after a look-up:
+        the answer to the look-up may report the new log.
         """
         node = self.node
         return not node.is_whole or self.store.newest_log > node.log_epoch
 
     async def follow(self) -> None:
-        """Make sure that `log` is good enough to judge a request that starts now. Raises `Unavailable`."""
+        """Make sure that `log` is recent enough to judge a request that starts now. Raises `Unavailable`."""
         if self.is_current():
             return
         if self._closed:
@@ -196,18 +200,19 @@ class Fencing:
         await self._read()
 
     async def _read(self) -> None:
-        """Read the log to its end, beginning after this call. Those who come while one is under way share the next."""
+        """Read the log to its end, beginning after this call. Calls that arrive during a reading share the next one."""
         reading = self._next_read
         if reading is None:
             reading = self._next_read = asyncio.create_task(self._read_after(self._reading))
             reading.add_done_callback(_seen)
-        # Whoever hangs up does not take the reading from the others.
+        # A caller that disconnects does not cancel the reading for the others.
         await asyncio.shield(reading)
 
     async def _read_after(self, before: asyncio.Task[None] | None) -> None:
         try:
             if before is not None and not before.done():
-                # Were it out of reach for the one before, then it was since this came: nobody waits for that twice.
+                # If the store failed the previous reading, it failed after this call began: no call waits for that
+                # twice.
                 await before
         finally:
             self._reading, self._next_read = self._next_read, None
@@ -226,15 +231,15 @@ class Fencing:
                 return
 
     def _refuse_older(self, log_epoch: int) -> None:
-        """Take no lease from a server that was replaced, and judge by nothing that it says. Raises `Unavailable`."""
+        """Take no lease from a server that was replaced, and judge by nothing it answers. Raises `Unavailable`."""
         if log_epoch < max(self.node.log_epoch, self.store.newest_log):
             raise Unavailable("the store's log is an older one than was read or told of before")
 
     # Fences
 
     async def nothing_left(self) -> Revoked:
-        """What to fence on when there was nothing left to end: the head of the log. Whoever ended it may have lost the
-        answer, and its fence may not have fallen. Raises `Unavailable`.
+        """Return what to fence on when nothing was left to revoke: the head of the log. The client that revoked it may
+        have lost the answer, and its fence may still be pending. Raises `Unavailable`.
         """
         head = self.store.head()
         if head is None:
@@ -245,13 +250,14 @@ class Fencing:
         return Revoked(seq=head.seq, log_epoch=head.log_epoch, longest_lease=longest)
 
     async def fence(self, done: Revoked, *, wait: float | None) -> Fence:
-        """Begin the fence of what a commit revoked, and wait for it. Returns it pending where the time was not enough:
-        ask `fenced`, and `due_in` for the seconds that are left at most. Raises nothing for a store that is out of
-        reach: the fence then falls when its time is over.
+        """Begin the fence of what a commit revoked, and wait for it. Returns it pending if the time was not enough:
+        then ask `fenced`, and `due_in` for the seconds that are left at most. An unreachable store raises nothing: the
+        fence is then confirmed when its maximum wait is over.
 
         Args:
-            done: what the verb that revoked something gave.
-            wait: seconds to wait at most. None waits for as long as it can take, which is a guarded lease.
+            done: the result of the verb that revoked something.
+            wait: seconds to wait at most. None waits as long as it can take, which is a guarded lease (a lease plus the
+                clock margin).
         """
         if wait is None:
             terms = self.node.terms
@@ -273,17 +279,17 @@ class Fencing:
                 finally:
                     del self._waiting[fence]
         finally:
-            # If the client hung up, too: a fence that stays looks at the other nodes' rows, for a guarded lease.
+            # Also if the client disconnected: a fence that stays would read the other nodes' rows for a guarded lease.
             self.node.abandon(fence)
-        if done.log_epoch < self.store.newest_log:  # which may lack it, though the node has not read that log yet
+        if done.log_epoch < self.store.newest_log:  # it may lack the entry, though the node has not read that log yet
             fence.state = "lost"
         return fence
 
     # Those who follow
 
     async def poll(self, poll: Poll, *, credential: str) -> Answer:
-        """Let a verifier follow: hang until there is an answer for it, for the `wait_ms` of its `poll` at most.
-        Cancelled, it has hung up. An answer without a lease says that this process cannot grant one now.
+        """Let a verifier follow: hold its `poll` open until there is an answer, for `wait_ms` at most. Cancellation
+        means that the verifier disconnected. An answer without a lease says that this process cannot grant one now.
 
         Args:
             poll: what the verifier sent; it acknowledges the answer before it.
@@ -304,7 +310,7 @@ class Fencing:
                 self.node.gone(key)
 
     def followers(self) -> list[Followed]:
-        """Give who follows at this process, for metrics and for people."""
+        """Return the verifiers that follow at this process, for metrics and for people."""
         return [
             Followed(who.id, who.credential, acked_seq, left)
             for who, acked_seq, left in self.node.followers(self.now())
@@ -330,7 +336,7 @@ class Fencing:
         if self.node.has_row != (self._unwatch is not None):
             self._attend()
         at = self.node.next_at
-        if at < self._rings_at:  # one that rings too early does no harm
+        if at < self._rings_at:  # a timer that rings too early does no harm
             self._ring_at(at)
         if self._sweeper is None and len(self.node.log):
             self._sweep_later()
@@ -352,8 +358,9 @@ class Fencing:
         except Unavailable as exc:
             self._note(out_of_reach=True, why=exc.reason)
             node.failed(ask.number, self.now())
-        except Exception:  # noqa: BLE001 - it is in the log, and the node goes on
-            # Our own mistake, or the store's. Either way the question has no answer, and nothing is granted without.
+        except Exception:  # noqa: BLE001 - it is logged, and the node goes on
+            # A fault in this code or in the store. Either way the question has no answer, and nothing is granted
+            # without one.
             if not self._out_of_reach:
                 _log.exception("a question to the store failed")
             self._out_of_reach = True
@@ -391,8 +398,8 @@ class Fencing:
         self._out_of_reach = out_of_reach
 
     def _see_loss(self, node: Node, answer: Renewed) -> None:
-        """Say so when the store knows less than it told before: a replica was promoted that lagged, or a backup put
-        back, and nobody has said so. Numbers are given out again then, and fences may be told too soon.
+        """Report when the store knows less than it answered before: a replica that lagged was promoted, or a backup was
+        restored, and no operator declared it. Numbers are then given out again, and fences may be confirmed too soon.
         """
         lost = (answer.log_epoch, answer.head) < (node.log_epoch, node.applied_seq)
         if lost and not self._has_lost:
@@ -402,7 +409,7 @@ class Fencing:
             _log.warning("revocation log %d begins: the store was restored, promoted or moved", answer.log_epoch)
 
     def _attend(self) -> None:
-        """Be told when the log grows, while somebody waits for it."""
+        """Get notified when the log grows, while a poll or a fence waits for it."""
         if self._unwatch is None:
             self._unwatch = self.store.watch(self._woken)
         else:
@@ -444,8 +451,9 @@ class Fencing:
         return time.time() if self._ahead is None else self._ahead + self.now()
 
     def _see_time(self, answer: Renewed, sent_at: float, now: float) -> None:
-        """Follow the store's clock, if it tells it. It was read between sending and answer: what fits in there is kept,
-        so that neither a slow answer nor this machine's own clock moves the time.
+        """Follow the store's clock, if it has one. It was read between request and answer. The offset is changed only
+        if it does not fit in that interval, so neither a slow answer nor a change of this machine's clock moves the
+        time.
         """
         if answer.at is None:
             return
@@ -457,4 +465,4 @@ class Fencing:
 
 def _seen(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
-        task.exception()  # everybody who waited may have hung up
+        task.exception()  # every caller that waited may have disconnected

@@ -1,6 +1,6 @@
-"""Hooks: what an application or a part above adds to the verbs, each declared here by its name and type.
+"""Hooks: what an application or a higher layer adds to the verbs, each declared here by its name and type.
 
-The first two give an answer. The others are lists of listeners, called after what their name says has happened: add
+The first two return an answer. The others are lists of listeners, called after the event that their name says: add
 yours to the list. A listener's exception is logged and undoes nothing.
 """
 
@@ -20,11 +20,11 @@ __all__ = ["BreachedHook", "ClaimsHook", "Hooks", "announce", "notify"]
 P = ParamSpec("P")
 
 ClaimsHook: TypeAlias = Callable[[Account, str | None], Mapping[str, object]]
-"""Gives what an operator adds to an access token of an account and a session, within the size budget and never under a
-refused name.
+"""Returns the claims that an operator adds to an access token of an account and a session, within the size budget and
+never under a refused name.
 """
 BreachedHook: TypeAlias = Callable[[str], bool]
-"""Tells whether a password is known from a leak."""
+"""Returns whether a password is known from a leak."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -36,7 +36,9 @@ class Hooks(Struct, kw_only=True):
     breached: BreachedHook | None = None
 
     refresh_theft: list[Callable[[Account, Client], Awaitable[None]]] = []
-    """A refresh token had two holders, and its session was revoked. Gets the account and the client that showed it."""
+    """A refresh token was used by two clients, and its session was revoked. Gets the account and the client that sent
+    it.
+    """
     fence_waited: list[Callable[[str, float], None]] = []
     """A call waited for a fence. Gets the state of the fence and the seconds it took."""
     unavailable: list[Callable[[str], None]] = []
@@ -44,7 +46,7 @@ class Hooks(Struct, kw_only=True):
 
 
 async def announce(listeners: Sequence[Callable[P, Awaitable[None]]], *args: P.args, **named: P.kwargs) -> None:
-    """Call listeners that may wait."""
+    """Call listeners that are coroutines."""
     for listener in listeners:
         try:
             await listener(*args, **named)
@@ -53,7 +55,7 @@ async def announce(listeners: Sequence[Callable[P, Awaitable[None]]], *args: P.a
 
 
 def notify(listeners: Sequence[Callable[P, None]], *args: P.args, **named: P.kwargs) -> None:
-    """Call listeners that do not wait."""
+    """Call listeners that are plain functions."""
     for listener in listeners:
         try:
             listener(*args, **named)

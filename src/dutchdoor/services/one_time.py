@@ -29,16 +29,16 @@ class OneTimeTokens:
             purpose, subject=account.subject, email=account.email or "", now=now, lives_for=lives_for
         )
         record = event(name, now=now, client=client, subject=account.subject, actor=actor)
-        # Links that verify live on beside each other: a stranger who registers an address again would otherwise kill
-        # the link that its owner is about to open.
+        # Verification links stay valid beside each other. Otherwise a stranger could register an address again and so
+        # void the link that its owner is about to open.
         older = [] if purpose == "verify_email" else [tokens_of(account.subject, purpose)]
         await self.store.commit(Expect(account.subject, account.epoch), *older, Add(token), Log(record))
         return secret
 
     async def redeem(self, text: str, purpose: Purpose, client: Client) -> OneTimeToken:
-        """Give the stored half of a mailed token. The address is counted for those that are refused, and for them
-        alone: the owner's link opens though others at the address have used its bucket up, and guessing is hopeless.
-        Raises `InvalidToken`, `RateLimited`.
+        """Return the stored half of a mailed token. Only refused tokens count against the client address. So the
+        owner's link opens even when others at the address have used up its bucket, and guessing stays hopeless. Raises
+        `InvalidToken`, `RateLimited`.
         """
         try:
             secret = OneTimeSecret.parse(text)
@@ -49,7 +49,7 @@ class OneTimeTokens:
 
     async def owner_of(self, token: OneTimeToken) -> Account:
         account = await self.store.account(token.subject)
-        # A token mailed to an address proves nothing about an account that has another one by now.
+        # A token mailed to an address proves nothing about an account that has another address by now.
         if account is None or not account.active or account.email != token.email:
             raise InvalidToken("the account of the one-time token changed")
         return account

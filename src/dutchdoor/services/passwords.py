@@ -19,12 +19,12 @@ class Passwords:
         self.hasher, self.policy, self.product, self.hooks = hasher, policy, product, hooks
 
     async def encoded(self, password: str, key: str, name: str, *, field: str = "password") -> str:
-        """Give the hash of a new password. Raises `WeakPassword`, `InvalidInput`, `Unavailable`."""
+        """Return the hash of a new password. Raises `WeakPassword`, `InvalidInput`, `Unavailable`."""
         return await self.hasher.hash(await self.accepted(password, key, name, field=field))
 
     async def accepted(self, password: str, key: str, name: str, *, field: str = "password") -> str:
-        """Give the form of a new password that is hashed. Raises `WeakPassword`, `InvalidInput`."""
-        # In a thread: it estimates for milliseconds, and may read a list on a slow disk.
+        """Return the form of a new password that is hashed. Raises `WeakPassword`, `InvalidInput`."""
+        # In a thread: the check takes milliseconds, and may read a list from a slow disk.
         return await asyncio.to_thread(
             check_new_password,
             password,

@@ -1,4 +1,4 @@
-"""Letters to the owners of accounts, most of them sent after the answer."""
+"""Mail to the owners of accounts, most of it sent after the answer."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ log = logging.getLogger("dutchdoor")
 
 
 class Post:
-    """Writes letters and hands them to the transport."""
+    """Writes letters and gives them to the transport."""
 
     def __init__(self, transport: Transport, letters: Letters, attempts: Attempts) -> None:
         self.transport, self.letters, self.attempts = transport, letters, attempts
         self._posting: set[asyncio.Task[None]] = set()
 
     async def send(self, write: Callable[..., Mail], address: str, **more: object) -> None:
-        """Write a letter and hand it over. It is written in a thread: in the loop, the answers of the next callers
-        would wait for it, and tell that there is an account.
+        """Write a letter and give it to the transport. A thread writes it: in the event loop, other callers would wait
+        for it, and the delay would reveal that there is an account.
         """
         await self.transport.send(await asyncio.to_thread(write, address, **more))
 
     def notify(self, write: Callable[..., Mail], account: Account, client: Client, at: float) -> None:
-        """Post a notice to the account's owner, if its address was ever verified: a stranger can register any other."""
+        """Mail a notice to the account's owner if its address was ever verified: a stranger can register any other
+        address.
+        """
         if account.address and account.email_verified_at is not None:
             self.later(self._send_notice(write, account.address, client, at))
 
@@ -47,15 +49,15 @@ class Post:
             await self.send(write, address, client=client, at=at)
 
     def later(self, work: Awaitable[None]) -> None:
-        """Do something after the answer: mail is slow, and its time would tell which addresses are known."""
+        """Do something after the answer: mail is slow, and its time would reveal which addresses are known."""
 
         async def carefully() -> None:
             try:
                 await work
             except RateLimited as exc:
                 log.info("mail was not sent: %s", exc.reason)
-            except Exception as exc:  # noqa: BLE001 - nobody waits for it; the log is where it is seen
-                # The text of what is not ours may quote an address. Its place is enough to find a mistake of our own.
+            except Exception as exc:  # noqa: BLE001 - no caller waits for it; it is reported in the log
+                # The text of a foreign exception may quote an address. Its place is enough to find a fault of our own.
                 place = traceback.extract_tb(exc.__traceback__)[-1]
                 ours = exc.reason.removeprefix("mail not sent: ") if isinstance(exc, DutchdoorError) else ""
                 log.warning("mail was not sent: %s", ours or f"{type(exc).__name__} at {place.filename}:{place.lineno}")
@@ -65,6 +67,6 @@ class Post:
         task.add_done_callback(self._posting.discard)
 
     async def close(self) -> None:
-        """Wait for mail that is on its way, a few seconds at most."""
+        """Wait for mail that is being sent, a few seconds at most."""
         if self._posting:
             await asyncio.wait(self._posting, timeout=5)

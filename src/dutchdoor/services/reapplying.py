@@ -1,17 +1,17 @@
-"""Re-applying: what a store lost, and this process still knows, is revoked again.
+"""Re-applying: revokes again what a store lost and this process still knows.
 
-A standby that lagged is promoted, or a backup is restored, while processes run that read newer entries of the log. The
-new log lacks these entries, and the sessions and keys that they name are valid again in the records. `Reapplying` is a
-store around that store, with one law more: what a process has read of the log once, every later log epoch with the same
-salt gives it again, until it expires. It is kept for the newest `KEPT` entries.
+An operator promotes a standby that lagged, or restores a backup, while processes run that read newer entries of the
+log. The new log lacks these entries, so the sessions and keys that they name are valid again in the records.
+`Reapplying` is a store around that store, with one more law. Once a process has read an entry of the log, every later
+log epoch with the same salt has that entry again, until it expires. The law covers the newest `KEPT` entries.
 
-Nothing of a new log is passed on until this holds. Meanwhile reads of the log, of sessions and of accounts wait for
-`WAITS_FOR` and then raise `Unavailable`, and `newest_log` says that the node is behind: it judges no request and
-extends no lease.
+`Reapplying` passes on nothing of a new log until the log has these entries. Meanwhile, reads of the log, of sessions
+and of accounts wait for `WAITS_FOR` and then raise `Unavailable`. `newest_log` says that the node is behind: the node
+judges no request and extends no lease.
 
-An entry of a subject does not say what it stood for: a log-out everywhere, another password, a ban or other roles. All
-sessions of the subject end, which is too much for roles and not enough for the others: a password, a ban and roles stay
-as the store has them.
+An entry of a subject does not say why it was written: a log-out everywhere, a new password, a disabled account or new
+roles. All sessions of the subject are revoked. That is too much for a change of roles, and not enough for the others:
+the password, the disabled state and the roles stay as the store has them.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from dutchdoor.stores.base import Around, Change, End, EndAll, Known, Log, Remov
 __all__ = ["ENDED_AGAIN", "Reapplying"]
 
 ENDED_AGAIN: Final = "ended_again"
-"""Why a session ended: it had before, for a reason that was lost."""
+"""Why a session is revoked: it was revoked before, for a reason that was lost."""
 KEPT: Final = 4096
-"""Entries that are remembered at least, the newest: what a store loses is little, and new. At most twice as many."""
+"""Entries that are remembered at least, the newest: what a store loses is little and recent. At most twice as many."""
 AT_ONCE: Final = 512
 WAITS_FOR: Final = 0.7
-"""Seconds that a call waits for it."""
+"""Seconds that a call waits for re-applying."""
 AGAIN_IN: Final = 0.1
 """Seconds between two attempts without progress."""
 ATTEMPTS: Final = 100
-"""Attempts that the store answers, and after which as much is missing as before: then the rest is given up."""
+"""Attempts that the store answers but that bring no progress, after which the rest is given up."""
 
 _CLIENT = Client()
 _log = logging.getLogger("dutchdoor")
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 class _NewLog(Struct):
-    """How far a log was read, and what of the known entries was not found in it yet."""
+    """How far a log was read, and which of the known entries were not found in it yet."""
 
     epoch: int = 0
     salt: bytes = b""
@@ -70,7 +70,7 @@ class _NewLog(Struct):
 
 
 class Reapplying(Around):
-    """A store around a store that may lose what it acknowledged. Each process has one of its own.
+    """A store around a store that may lose what it acknowledged. Each process has its own.
 
     Args:
         inner: the store.
@@ -85,16 +85,16 @@ class Reapplying(Around):
 
     def _forget(self) -> None:
         self._epoch, self._salt = 0, b""
-        """The log that is passed on: the newest in which nothing is missing."""
+        """The log that is passed on: the newest in which no entry is missing."""
         self._seen = 0
         """The newest log epoch of any answer."""
         self._before = _Known()
-        """What was read of the logs before that one."""
+        """Entries that were read from the logs before that one."""
         self._young, self._old = _Known(), _Known()
-        """What was read of it: two generations, each in the order of the log."""
+        """Entries that were read from it: two generations, each in the order of the log."""
 
     async def open(self) -> None:
-        """Open the store, and begin as a new process does, which knows nothing."""
+        """Open the store, and begin with no known entries, as a new process does."""
         self._stop()
         self._forget()
         await self._inner.open()
@@ -129,7 +129,7 @@ class Reapplying(Around):
         found = await self._current(self._inner.session, session_id)
         if found is None or found[0].ended_at is not None or not self._has_read("session", session_id):
             return found
-        # Not noticed yet, as after a snapshot of a disk was put back, or given up.
+        # The loss is not noticed yet, as after a disk snapshot was restored, or re-applying was given up.
         return replace(found[0], ended_at=found[0].last_seen_at, end_reason=ENDED_AGAIN), found[1]
 
     async def account(self, subject: str) -> Account | None:
@@ -144,7 +144,7 @@ class Reapplying(Around):
     # What is known
 
     def _passes(self, answer: Renewed) -> bool:
-        """Tell whether the node may have an answer, and remember what it says. An answer of an older log passes: the
+        """Return whether the node may have an answer, and remember its entries. An answer of an older log passes: the
         reader refuses it.
         """
         self._seen = max(self._seen, answer.log_epoch)
@@ -165,10 +165,10 @@ class Reapplying(Around):
         return key in self._young or key in self._old or key in self._before
 
     def _known(self) -> _Known:
-        """Give all that is known, of each subject the newest entry."""
+        """Return all known entries, of each subject the newest."""
         known = dict(self._before)
         for key, entry in chain(self._old.items(), self._young.items()):
-            earlier = known.pop(key, entry)  # and yet the newer one, where this log was read in part
+            earlier = known.pop(key, entry)  # keep the newer entry, even where this log was read in part
             known[key] = earlier if earlier.min_epoch > entry.min_epoch else entry
         return known
 
@@ -185,7 +185,7 @@ class Reapplying(Around):
     # Re-applying
 
     async def _reapplied(self) -> None:
-        """Wait until nothing is missing in the newest log. Raises `Unavailable`, and what `_reapply` raises."""
+        """Wait until no entry is missing in the newest log. Raises `Unavailable`, and what `_reapply` raises."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._reapply())
             self._task.add_done_callback(_seen)
@@ -193,14 +193,14 @@ class Reapplying(Around):
         done, _ = await asyncio.wait([task], timeout=WAITS_FOR)  # a client that hangs up does not cancel it
         if not done:
             raise Unavailable("what the store has lost is being revoked again")
-        if not task.cancelled():  # opened anew: the caller asks again
+        if not task.cancelled():  # the store was opened again: the caller asks again
             task.result()
 
     async def _reapply(self) -> None:
-        """Read the newest log, and revoke again what it lacks, until it has that: from here, or from another process
-        that knew it too. What the log says in the end is passed on.
+        """Read the newest log, and revoke again what it lacks, until the log has all of it. Another process that knew
+        the entries may write them too. What the log says in the end is passed on.
 
-        Ends with the exception if the log cannot be read. The next call begins anew.
+        Fails with the exception if the log cannot be read. The next call begins anew.
         """
         log, attempts, failures = _NewLog(), 0, list[Exception]()
         while True:
@@ -210,7 +210,7 @@ class Reapplying(Around):
                 break
             if log.epoch != epoch:
                 _log.error("the store has lost %d revocations; this process makes them again", len(log.missing))
-            # A store that does not answer refuses nothing: it is tried for as long.
+            # A store that does not answer has refused nothing: keep trying for as long as it is silent.
             if log.epoch != epoch or len(log.missing) < missing or any(isinstance(e, Unavailable) for e in failures):
                 attempts = 0
             attempts += 1
@@ -221,14 +221,14 @@ class Reapplying(Around):
             if log.epoch == epoch and len(log.missing) >= missing:
                 await asyncio.sleep(AGAIN_IN)
             failures = await self._try_all(log.missing)
-        # All of it is kept apart: the node reads this log from its beginning now, and yet another may begin meanwhile.
+        # Keep all of it apart: the node now reads this log from its beginning, and yet another may begin meanwhile.
         known = self._known() if log.salt == self._salt else {}
         self._before = dict(islice(known.items(), max(0, len(known) - 2 * KEPT), None))
         self._young, self._old = {}, {}
         self._epoch, self._salt = log.epoch, log.salt
 
     async def _read_on(self, log: _NewLog) -> None:
-        """Read a log to its end, and cross out what it has of what is known. If another has begun, read that one."""
+        """Read a log to its end, and cross out the known entries that it has. If another has begun, read that one."""
         while True:
             answer = await self._inner.read_log(log.epoch, log.upto)
             self._seen = max(self._seen, answer.log_epoch)
@@ -248,24 +248,24 @@ class Reapplying(Around):
                 return
 
     async def _try_all(self, missing: _Known) -> list[Exception]:
-        """Try some of what is missing, which is then the last to be tried again. Gives what went wrong."""
+        """Try some of the missing entries, and move them to the end of the queue. Returns what failed."""
         tried = list(islice(missing, AT_ONCE))
         for key in tried:
             missing[key] = missing.pop(key)
         now = self._clock()
         done = await asyncio.gather(*(self._revoke_again(missing[key], now) for key in tried), return_exceptions=True)
-        # After a conflict another process has done it, or the next attempt does.
+        # After a conflict, another process has done it, or the next attempt does.
         return [each for each in done if isinstance(each, Exception) and not isinstance(each, Conflict)]
 
     async def _revoke_again(self, lost: Revocation, now: float) -> None:
         """Revoke what an entry names that the log has lost. Several processes may do so at once.
 
         Raises:
-            Conflict: another process changed it in this moment.
+            Conflict: another process changed the record at the same moment.
             Unavailable: the store is out of reach.
         """
         store = self._inner
-        # Tokens may have been signed since then for what should have been dead.
+        # Since then, tokens may have been issued for what should have been dead.
         entry = replace(lost, seq=0, expires_at=max(lost.expires_at, now + LONGEST_ACCESS))
         changes: list[Change] = []
         if lost.kind == "session":

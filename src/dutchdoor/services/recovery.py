@@ -1,4 +1,4 @@
-"""Recovery: what an owner does to get in again or to keep others out, by another password or a mailed link."""
+"""Recovery: how an owner regains an account or keeps others out, by a new password or a mailed link."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ class Recovery:
         client_id: str,
         marks: str = "",
     ) -> tuple[SignedIn, str]:
-        """Change the caller's password: one transaction with the end of every other session, and fresh tokens for this
-        one. Gives them, and the browser's mark: those of the password before are void.
+        """Change the caller's password and revoke every other session in one transaction, and issue fresh tokens for
+        this one. Returns them and a new known-device mark: marks for the old password are void.
 
         Args:
-            account: whose password it is.
-            session: the session that goes on; None for a stateless sign-in.
-            current: the password so far.
-            new: the password from now on.
+            account: the owner of the password.
+            session: the session that continues; None for a stateless sign-in.
+            current: the current password.
+            new: the new password.
             client_id: the registered client that the sign-in belongs to.
 
         Raises:
-            WrongCredentials: the current password is not right.
+            WrongCredentials: the current password is wrong.
             WeakPassword, InvalidInput: the new one is not acceptable.
             RateLimited: too many guesses at the current one.
-            NotAuthenticated: the session or the account ended meanwhile.
+            NotAuthenticated: the session or the account was revoked meanwhile.
         """
         await self.attempts.take(self.attempts.inside(account, session))
 
@@ -119,14 +119,14 @@ class Recovery:
         return await once()
 
     async def forget_password(self, email: str, *, client: Client, marks: str = "") -> None:
-        """Mail a reset link to `email`, if the address has an account. The caller learns nothing, not even by the time
-        it takes.
+        """Mail a reset link to `email`, if the address has an account. The caller learns nothing about that, not even
+        from the response time.
 
-        A browser that the account signed in from before is not counted by its address: others there may have used the
-        address's bucket up.
+        A browser from which the account signed in before is not counted by its client address: others there may have
+        used up that address's bucket.
 
         Raises:
-            InvalidInput: this is no address.
+            InvalidInput: `email` is not an address.
             RateLimited: too many requests from there, or for this mailbox.
         """
         key = canonical(email)
@@ -140,13 +140,13 @@ class Recovery:
         account = await self.store.account_by_email(key)
         shared = without_tag(key)
         if shared != key and (account is None or account.email_verified_at is None):
-            # A stranger can register any number of tags of one mailbox, each of which has a bucket.
+            # A stranger can register any number of tagged addresses of one mailbox, and each of them has a bucket.
             await self.attempts.take([self._mailbox(shared)])
         if account is not None and account.active and account.address:
             await self._send_reset(account, account.address, client, "")
             return
-        # The same work for an address without an account, for what it takes shows in what others wait for meanwhile: a
-        # token that is of no account, and a letter that is not sent.
+        # The same work for an address without an account, because other callers could measure the difference: a token
+        # that belongs to no account, and a letter that is not sent.
         now = self.clock()
         token, secret = one_time_tokens.issue("reset_password", subject="", email="", now=now, lives_for=0.0)
         record = event("password_reset_requested", now=now, client=client, outcome="refused", detail="no such account")
@@ -156,7 +156,7 @@ class Recovery:
         )
 
     async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
-        """Mail a reset link to the owner of an `account`; links mailed before are dead. The mailbox alone ever sees it.
+        """Mail a reset link to the owner of an `account`; links mailed before are void. Only the mailbox receives it.
         `actor` is who asked for it, for audit events; "" for the owner.
 
         Raises:
@@ -191,13 +191,14 @@ class Recovery:
     ) -> tuple[Account, str, Revoked]:
         """Set a new password by a mailed token: hash, token, sessions, epoch and event in one transaction.
 
-        Gives the account, the browser's mark, and what ended. The mark, because the mailbox proved whose browser it is,
-        and an attacker who keeps the account's bucket for strangers empty must not keep its owner out of it now.
+        Returns the account, a known-device mark and what was revoked. The browser gets the mark because the mailbox
+        proved that it is the owner's. An attacker who keeps the account's bucket for strangers empty must not lock the
+        owner out now.
 
         Args:
-            token: what the link carries.
-            new: the password from now on.
-            purpose: of the link: to reset the password, or to verify the address in another browser.
+            token: the token in the link.
+            new: the new password.
+            purpose: the purpose of the link: to reset the password, or to verify the address in another browser.
 
         Raises:
             InvalidToken: the token is not valid, or was used.
@@ -239,15 +240,16 @@ class Recovery:
 
     @retried(RACES, "verifying the address")
     async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:
-        """Take a mailed `token` as proof that the account's owner reads its address, in the browser that registered.
+        """Accept a mailed `token` as proof that the account's owner reads its address, in the browser that registered.
         `browser` is the secret that this browser keeps.
 
-        Anywhere else the token says who reads the mailbox, and nothing about who chose the password: a stranger may
-        have registered the address. `reset_password` with this purpose sets one, and revokes all that began before.
+        In any other browser, the token proves who reads the mailbox and nothing about who chose the password: a
+        stranger may have registered the address. `reset_password` with this purpose sets a new one, and revokes every
+        session and token from before.
 
         Raises:
             InvalidToken: the token is not valid, or was used.
-            AnotherBrowser: this is not the browser that registered: choose a password.
+            AnotherBrowser: another browser registered: the owner must choose a password.
             RateLimited: too many attempts from there.
         """
         stored = await self.one_time.redeem(token, "verify_email", client)
@@ -255,7 +257,7 @@ class Recovery:
         account = await self.one_time.owner_of(stored)
         registration = await self.store.get(Credential, account.subject, REGISTRATION, "")
         if registration is None or not browser or not compare_digest(registration.proof, proof_of(browser)):
-            await self.one_time.redeem(token, "verify_email", client)  # used in this moment, it opens nothing anywhere
+            await self.one_time.redeem(token, "verify_email", client)  # it is used now, so it opens nothing elsewhere
             raise AnotherBrowser("the link was opened in another browser than the one that registered")
         verified = replace(account, email_verified_at=now)
         await self.store.commit(
@@ -264,11 +266,11 @@ class Recovery:
             *self._verifying(account),
             Log(account_event("email_verified", account, client, now)),
         )
-        self.authority.forget_remembered()  # no entry of the log tells of this
+        self.authority.forget_remembered()  # no entry of the log reports this change
         return verified
 
     @staticmethod
     def _verifying(account: Account) -> list[Change]:
-        """What ends with an address that is proved: its registration, and the other links."""
+        """Return what to remove when an address is verified: its registration, and the other links."""
         registration = Credential(subject=account.subject, method=REGISTRATION, handle="", proof="", created_at=0.0)
         return [Remove(registration), tokens_of(account.subject, "verify_email")]

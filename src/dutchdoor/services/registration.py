@@ -1,6 +1,6 @@
-"""Registration: accounts that people make for themselves, and those that expire because nobody verified the address.
+"""Registration: accounts that people create for themselves, and registrations that expire without a verified address.
 
-No answer says which addresses have accounts where a verified address is required: the rest goes by mail.
+Where a verified address is required, no answer reveals which addresses have accounts: the rest goes by mail.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dutchdoor.stores.base import Add, Change, Log, Remove, Swap
 __all__ = ["REGISTRATION", "Registration", "proof_of"]
 
 REGISTRATION = "registration"
-"""The method of a credential that is there until the address is verified. Its proof is a hash of the secret that the
+"""The method of a credential that exists until the address is verified. Its proof is a hash of the secret that the
 browser keeps.
 """
 
@@ -59,21 +59,22 @@ class Registration:
     ) -> Account | None:
         """Create an account, and mail a link that verifies its address.
 
-        With verified e-mail required it gives None always, and the rest goes by mail. An account whose address was
-        never verified is in no one's way: a link is mailed that gives it to the person who reads the mailbox, and the
+        Where verified e-mail is required, it always returns None, and the rest goes by mail. An account whose address
+        was never verified blocks no registration: a mailed link gives it to the person who reads the mailbox, and the
         answer is None too.
 
         Args:
-            email: the address as it was typed.
-            password: the password that the account gets.
+            email: the address as the person typed it.
+            password: the password of the new account.
             name: the name people see; "" for none.
             client: the client that asks.
-            browser: a secret that the browser keeps: with it the mailed link verifies the address and asks for nothing.
+            browser: a secret that the browser keeps: with it, the mailed link verifies the address and asks for nothing
+                else.
 
         Raises:
             InvalidInput, WeakPassword: the address or the password is not acceptable.
-            Taken: the address has a verified account, where saying so is allowed.
-            RegistrationClosed: people are invited here.
+            Taken: the address has a verified account, and the policy allows saying so.
+            RegistrationClosed: only invited people get accounts here.
             RateLimited: too many registrations from there.
             Unavailable: the store is out of reach, or too many passwords are being hashed.
         """
@@ -95,7 +96,7 @@ class Registration:
             self.post.later(self.send_verification(found, client))
             return None
         await self.attempts.take(self._mailbox(key))
-        # The hash is made either way, or the time taken would tell whose address is known.
+        # The hash is computed either way, or the response time would reveal which addresses are known.
         encoded = await self.passwords.hasher.hash(password)
         self.post.later(self._register_quietly(key, email, name, encoded, client, browser))
         return None
@@ -105,12 +106,12 @@ class Registration:
     ) -> None:
         with suppress(Taken):
             await self.add(email, name, encoded, client=client, registration=proof_of(browser))
-        # The same work either way, for what it takes shows in what others wait for meanwhile.
+        # The same work either way: other callers could measure the difference.
         account = await self.store.account_by_email(key)
         if account is None or not account.address:
             return
         if is_unproved(account):
-            # Whose it is shows at the link: the password stays that of the first, whom nothing has proved either.
+            # The link decides who owns it. The password stays that of the first person, who has proved nothing either.
             await self.send_verification(account, client)
             return
         record = event(
@@ -124,17 +125,17 @@ class Registration:
         verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
         how: EventName = "account_created", registration: str | None = None,
     ) -> Account:  # fmt: skip
-        """Create an account, for the parts that have checked what it is made of.
+        """Create an account, for callers that have checked its contents.
 
         Args:
-            email: the address as it was typed.
+            email: the address as the person typed it.
             name: the name people see.
             encoded: the hash of its password; None for none.
             client: the client that asks.
             roles: its roles, checked.
             verified: whether the address counts as verified.
             disabled: whether the account may not sign in.
-            actor: who does it, for audit events; "" for the owner.
+            actor: who creates it, for audit events; "" for the owner.
             also: further changes of the same transaction.
             how: the name of the audit event.
             registration: the proof of the browser, for an account that expires unless its address is verified.
@@ -168,8 +169,8 @@ class Registration:
         return account
 
     async def is_registration(self, account: Account) -> bool:
-        """Tell whether an `account` is a registration that expires. One that an administrator gave roles to, or
-        disabled, is more than that.
+        """Return whether an `account` is a registration that expires. If an administrator gave it roles or disabled it,
+        it does not expire.
         """
         if account.roles or not is_unproved(account):
             return False
@@ -178,16 +179,16 @@ class Registration:
     def _expiring(self, account: Account, client: Client, actor: str, now: float) -> list[Change]:
         raised = replace(account, epoch=account.epoch + 1)
         return [
-            Swap(raised),  # first: it fails if the address was verified in this moment
+            Swap(raised),  # first: it fails if the address was verified at this moment
             *self.authority.ending_all(raised, "expired", now),
             Remove(raised),
             Log(account_event("account_expired", account, client, now, actor=actor)),
         ]
 
     async def tidy(self) -> int:
-        """Remove accounts whose address was not verified in time, and give their number. They block nothing before
-        that; this forgets what a stranger may have typed. Where no verified address is required (any more), people use
-        such accounts, and none is removed.
+        """Remove accounts whose address was not verified in time, and return their number. Such accounts block no
+        registration before that; this forgets what a stranger may have typed. Where the policy does not require a
+        verified address (any more), people use such accounts, and none is removed.
         """
         if not self.policy.require_verified_email:
             return 0
@@ -195,7 +196,7 @@ class Registration:
         while found := await self.store.registered_before(now - self.policy.unverified_for, after=last):
             last = found[-1].subject
             for account in found:
-                with suppress(Conflict):  # verified in this moment
+                with suppress(Conflict):  # verified at this moment
                     await self.store.commit(*self._expiring(account, Client(), "system", now))
                     count += 1
         return count
@@ -225,5 +226,5 @@ def is_unproved(account: Account) -> bool:
 
 
 def proof_of(browser: str) -> str:
-    """What is stored of the secret that a browser keeps; nothing equals that of none."""
+    """Return what is stored of the secret that a browser keeps. Without a secret, the result equals nothing."""
     return hashlib.sha256(browser.encode()).hexdigest() if browser else ""

@@ -11,10 +11,11 @@ from dutchdoor.errors import Conflict, Unavailable
 __all__ = ["ENDINGS", "RACES", "retried"]
 
 RACES: Final = 8
-"""Times a verb is tried. Each lost race is another call's progress, so more is contention, not luck."""
+"""How often a verb is tried. Each lost race is another call's progress, so more losses mean contention, not bad luck.
+"""
 ENDINGS: Final = 64
-"""Times a log-out is tried. One that gave up would leave a client signed in, and fifty of one account at once, of which
-each has to raise its epoch, are all to end something.
+"""How often a log-out is tried. If it gave up, a client would stay signed in. Fifty log-outs of one account at once,
+each of which raises its epoch, must all succeed.
 """
 
 P = ParamSpec("P")
@@ -22,11 +23,11 @@ T = TypeVar("T")
 
 
 def retried(attempts: int, doing: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
-    """Call a function again, from its first line, while it raises `Conflict`: nothing was written then.
+    """Call a function again, from its first line, while it raises `Conflict`: nothing was written in that case.
 
     Args:
         attempts: how often at most.
-        doing: what it was doing, in the reason of the `Unavailable` that ends them.
+        doing: what the verb was doing, for the message of the `Unavailable` that is raised in the end.
     """
 
     def decorate(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -1,12 +1,14 @@
-"""Sessions that were looked up a moment ago, so that the next request of one costs a memory hit and still ends at once.
+"""Remembers recent session look-ups: the next request with a session costs a memory hit, and revocation still works at
+once.
 
-A remembered session is judged like an access token: at every hit, by the clock and by the revocation log, and never
-longer than `REMEMBERED_FOR` after its read began. Everything that ends a session, bars an account or changes its roles
-writes an entry that covers what was read before it. What no entry tells of (another name, a verified address, a later
-expiry) shows after that time at the latest, and a session that seems idle too long is looked up again before it is
-refused.
+A remembered session is judged like an access token: at every hit, by the clock and by the revocation log. It is used
+for at most `REMEMBERED_FOR` after its read began. Every operation that revokes a session, disables an account or
+changes its roles writes an entry that covers what was read before it. Changes without an entry (another name, a
+verified address, a later expiry) show after that time at the latest. A session that seems idle too long is looked up
+again before it is refused.
 
-Two generations, as in `jose/token_cache.py`: what is used moves to the young one; the old one is dropped as a whole.
+There are two generations, as in `jose/token_cache.py`: a hit moves a session to the young one, and the old one is
+dropped as a whole.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class RememberedSessions:
         return len(self._young) + len(self._old)
 
     def get(self, session_id: str, log: RevocationLog, now: float) -> Remembered | None:
-        """Give a session that is still good by everything known here; None when it has to be looked up."""
+        """Return a session that is still valid by everything known here, or None when it has to be looked up."""
         held = self._young.get(session_id) or self._old.get(session_id)
         if held is None or not 0 <= now - held.read_at < REMEMBERED_FOR:
             return None
@@ -57,11 +59,11 @@ class RememberedSessions:
         return held
 
     def keep(self, session: Session, account: Account, read_at: float, *, remember: bool = True) -> Remembered:
-        """Remember what was read; `read_at` is from before the read began. Unless `remember`, it is for this request
-        alone.
+        """Remember what was read; `read_at` is from before the read began. Without `remember`, it is for this request
+        only.
         """
-        # The account's epoch at this read, not the session's own at its start: a change of roles leaves sessions alive,
-        # and what was read after it needs no second look.
+        # The account's epoch at this read, not the session's own at its start: a change of roles leaves sessions valid,
+        # and what was read after it needs no second look-up.
         named = Named(session.subject, account.epoch, session.id, "", session.client_id, "")
         held = Remembered(
             session=session, account=account, principal=principal_of(session, account), named=named, read_at=read_at

@@ -1,9 +1,9 @@
 """The authority: the side that starts, checks and refreshes sign-ins. `Verifier` is the other side, which only checks.
 
-Each verb goes the same way: load what the store has, decide with a pure function that takes `now`, commit everything
-the decision asks for as one transaction, and answer. A verb that lost a race is tried again from its first line
-(`retry`). An authority is made in three steps, a file each: `tokens` has its keys and access tokens, `endings` what
-revokes, and this file what starts and keeps sessions.
+Each verb works the same way: load the records, decide with a pure function that takes `now`, commit everything the
+decision asks for as one transaction, and answer. A verb that lost a race is tried again from its first line (`retry`).
+An authority has three layers, a file each: `tokens` has its keys and access tokens, `endings` revokes, and this file
+starts and keeps sessions.
 """
 
 from __future__ import annotations
@@ -54,25 +54,25 @@ from dutchdoor.stores.base import Add, Change, Copies, Expect, Log, Revoked, Sto
 __all__ = ["Authority", "SignedIn"]
 
 KEPT_FOR = 600.0
-"""Seconds for which expired records are kept: twice the largest difference between two wall clocks that we allow."""
+"""Seconds for which expired records are kept: twice the largest allowed difference between two wall clocks."""
 
 LISTED = 500
-"""Sessions of one account that are shown at once. Nobody has more but on purpose, and a list of all of them would keep
-everybody else waiting.
+"""Sessions of one account that are listed at once. Only an attacker or a test has more, and listing all of them would
+delay every other caller.
 """
 
 
 class SignedIn(Struct, frozen=True, kw_only=True):
-    """What a sign-in or a refresh gives out. The tokens exist in readable form here and at the client only."""
+    """What a sign-in or a refresh issues. The tokens are readable only here and at the client."""
 
     account: Account
     """Who signed in."""
     mode: Mode
-    """How the sign-in is presented."""
+    """How the client presents the sign-in."""
     session: Session | None = None
     """The row behind it; None in the mode `jwt`."""
     session_token: str = ""
-    """What the session cookie holds, in the mode `session`, else ""."""
+    """The value of the session cookie in the mode `session`, else ""."""
     refresh_token: str = ""
     """In the mode `hybrid`, else ""."""
     access_token: str = ""
@@ -80,17 +80,17 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     expires_in: int = 0
     """Seconds the access token lives."""
     rotated: bool = True
-    """False when a refresh handed back what the client already had: no cookie is set then."""
+    """False when a refresh returned what the client already had: no cookie is set then."""
     ended: Revoked | None = None
-    """What ended with it, where that is fenced: everything from before a change of the password."""
+    """What was revoked with it, where that is fenced: everything from before a change of the password."""
 
     def __repr__(self) -> str:
         return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
 
 
 class Authority(Endings):
-    """One node's authority over a store: an issuer that keeps sessions, too. Safe to use from one event loop; several
-    nodes may share a store.
+    """One node's authority over a store: an issuer that keeps sessions, too. Use it from one event loop; several nodes
+    may share a store.
 
     Every verb raises `Unavailable` when the store is out of reach, or when a decision lost too many races. Verbs have
     these parameters in common:
@@ -117,17 +117,17 @@ class Authority(Endings):
         """Take a store that is opened later.
 
         Args:
-            store: where everything is kept.
-            master: the keys that seal signing keys and make refresh tokens.
+            store: the store of all records.
+            master: the keys that seal signing keys and derive refresh tokens.
             issuer: the `iss` of tokens, an origin.
             audience: the `aud` of tokens; the issuer itself if empty.
             policy: every duration (seconds) and limit.
-            alg: what signs access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
+            alg: the algorithm of access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
             client_id: the name of the application itself among clients.
             hooks: what is added to the verbs (`services.hooks`).
             lease: seconds for which a verifier may trust what it knows of the revocation log.
-            copies: those of sessions that other nodes looked up, if there are any.
-            clock: the time of day; without one, the store's where it has one for all nodes, else this machine's.
+            copies: copies of sessions that other nodes looked up, if there are any.
+            clock: the time of day; None takes the store's where it has one for all nodes, else this machine's.
 
         Raises:
             Misconfigured: HS256 is asked for with more than one audience (a service that verifies can mint for all), or
@@ -164,7 +164,8 @@ class Authority(Endings):
         also: Sequence[Change] = (),
         tries_again: bool = True,
     ) -> SignedIn:
-        """Start a sign-in from a proof. Every call makes a new id; what it replaces ends in the same transaction.
+        """Start a sign-in from a proof. Every call creates a new id, and revokes what it replaces in the same
+        transaction.
 
         Args:
             verified: the proof. Its epoch was read together with the credential.
@@ -179,8 +180,8 @@ class Authority(Endings):
                 `also` has to be decided again.
 
         Raises:
-            NotAuthenticated: the account is gone, disabled, or its epoch has risen since the proof: prove again. Or the
-                session that it was given inside of has ended.
+            NotAuthenticated: the account is gone or disabled, or its epoch has risen since the proof: prove again. Or
+                the session in which the proof was given was revoked.
             SessionLimitReached: the policy refuses one more session.
             Misconfigured: the `claims` hook gives what no token may carry.
         """
@@ -219,7 +220,7 @@ class Authority(Endings):
             if mode != "jwt" and raised is account:
                 changes += self._in_turn(account)
             if raised is not account:
-                # Raised in the very transaction that expects the proof's epoch: nothing came in between.
+                # The epoch rises in the same transaction that expects the proof's epoch: nothing came in between.
                 account, proof = raised, replace(verified, epoch=raised.epoch)
             in_name_of = client_id or self.client_id
             if mode == "jwt":
@@ -265,7 +266,7 @@ class Authority(Endings):
         return SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in), record
 
     async def _over_the_limit(self, account: Account, leaving: Sequence[Leaving], now: float) -> list[Leaving]:
-        """What must end for one more session of an account to start. Raises `SessionLimitReached`."""
+        """Return what to revoke so that one more session of an account can start. Raises `SessionLimitReached`."""
         if self.policy.max_sessions is None:
             return []
         gone = {each.session.id for each in leaving}
@@ -280,13 +281,13 @@ class Authority(Endings):
         return [Leaving(session, account, "limit", "system") for session in over]
 
     def _in_turn(self, account: Account) -> list[Change]:
-        # Swapping the account, though nothing in it changes, makes two sign-ins at once take turns: the second one
-        # counts the first. A count without it would let both through.
+        # The account is swapped although it does not change, so that two sign-ins at once take turns and the second
+        # counts the first. A count alone would let both through.
         return [] if self.policy.max_sessions is None else [Swap(account)]
 
     async def provide(self, subject: str) -> Account:
-        """Give the account of a `subject` whose directory is elsewhere, making one without an address at its first
-        sign-in.
+        """Return the account of a `subject` whose directory is elsewhere. At the first sign-in, create one without an
+        address.
 
         Raises:
             InvalidInput: no token and no header can carry this subject.
@@ -295,7 +296,7 @@ class Authority(Endings):
         if account is None:
             await self.fencing.follow()
             made = bare_account(subject, self.clock(), epoch=self.fencing.node.epochs_from)
-            with suppress(Conflict):  # somebody else made it in this moment
+            with suppress(Conflict):  # another call created it at the same moment
                 await self.store.commit(Add(made))
             account = await self.store.account(subject)
         if account is None:
@@ -305,33 +306,33 @@ class Authority(Endings):
     # Checking
 
     async def resume(self, token: str) -> Remembered:
-        """Tell whose session a cookie's `token` is: a memory hit or one look-up; `last_seen_at` is written at a bounded
-        rate.
+        """Return the session that a cookie's `token` proves: a memory hit or one look-up. `last_seen_at` is written at
+        a bounded rate.
 
         Raises:
-            InvalidToken: not a token we made.
-            NotAuthenticated: the session or its account has ended.
-            Unavailable: the store is out of reach. Never taken for signed out.
+            InvalidToken: the token was not issued here.
+            NotAuthenticated: the session or its account was revoked or expired.
+            Unavailable: the store is out of reach. The caller must never treat this as signed out.
         """
         presented = SessionToken.parse(token)
         held = await self.recall(presented.id)
-        # An id we did not mint is unknown here and stays unknown: nothing is ever created from what a client sends.
+        # An id that was not issued here is unknown and stays unknown: nothing is ever created from what a client sends.
         if held is None or held.session.mode != "session" or not presented.matches(held.session.secret_hash):
             raise InvalidToken("no session has this token")
         sessions.check_live(held.session, held.account, self.clock())
         return held
 
     async def recall(self, session_id: str) -> Remembered | None:
-        """Give the session of a `session_id` with its account, from memory if they were read a moment ago and nothing
-        has ended them since. None if there is none.
+        """Return the session of a `session_id` with its account, or None. They come from memory if they were read a
+        moment ago and nothing has revoked them since.
 
-        What is looked up is given as it is, ended or not; what is remembered is live.
+        A looked-up session is returned as it is, revoked or not; a remembered one is live.
         """
         if not self.fencing.is_current():
             await self.fencing.follow()
         node = self.fencing.node
         log_epoch = node.log_epoch
-        if log_epoch != self._log_epoch:  # a restore: what was remembered may never have been
+        if log_epoch != self._log_epoch:  # after a restore: a remembered session may not exist in the restored store
             self._remembered.forget()
             self._log_epoch = log_epoch
         now = self.clock()
@@ -344,10 +345,10 @@ class Authority(Endings):
         session, account = found
         if sessions.is_live(session, account, now):
             seen = sessions.touched(session, now, self.policy)
-            # Refreshing is what keeps a hybrid session in use; its access token's use does not prolong it.
+            # Refreshes keep a hybrid session in use; the use of its access token does not prolong it.
             if seen is not None and session.mode == "session":
-                # Somebody else touched, changed or ended it meanwhile: the sighting is dropped, never forced. A request
-                # that read the session before it ended must not write it back to life.
+                # Another call touched, changed or revoked it meanwhile. Drop the update, and never force it: a request
+                # that read the session before its revocation must not write it back to life.
                 with suppress(Conflict):
                     await self.store.commit(Swap(seen))
                     session = replace(seen, revision=seen.revision + 1)
@@ -356,12 +357,12 @@ class Authority(Endings):
         return self._remembered.keep(session, account, now, remember=self._is_newest(log_epoch))
 
     def _is_newest(self, log_epoch: int) -> bool:
-        """Tell whether no newer log is known of. What was read under one may have ended under the other."""
+        """Return whether no newer log is known. What was read under one log may be revoked under the other."""
         return self.fencing.node.log_epoch == log_epoch and not self.fencing.is_behind()
 
     async def _copied(self, session_id: str, log_epoch: int, now: float) -> Remembered | None:
-        """Give a session that another node has looked up, if its copy is as good as what is remembered here; None when
-        it has to be looked up.
+        """Return a session that another node has looked up, if its copy is as recent as a remembered one may be; None
+        when it has to be looked up.
         """
         copy = None if self._copies is None else await self._copies.recent_session(session_id, log_epoch)
         node = self.fencing.node
@@ -379,7 +380,7 @@ class Authority(Endings):
 
         Raises:
             InvalidToken: no session has this token.
-            NotAuthenticated: the session has ended or expired.
+            NotAuthenticated: the session was revoked or has expired.
         """
         presented = SessionToken.parse(token)
         found = await self.store.session(presented.id)
@@ -395,7 +396,7 @@ class Authority(Endings):
 
         Raises:
             InvalidToken: no session has this refresh token.
-            NotAuthenticated: the session has ended or expired.
+            NotAuthenticated: the session was revoked or has expired.
         """
         token = RefreshToken.read(text)
         found = await self.store.session(token.session_id)
@@ -406,7 +407,7 @@ class Authority(Endings):
         return found
 
     def _is_ours(self, token: RefreshToken, session: Session) -> bool:
-        """Tell whether we made a refresh token for this session. Asked before it can change any state."""
+        """Return whether a refresh token was issued here for this session. Check it before any state can change."""
         master = self.master.get(session.master_key_id)
         return (
             session.mode == "hybrid"
@@ -434,8 +435,8 @@ class Authority(Endings):
                 the session, which is no secret.
 
         Raises:
-            InvalidToken: not ours (R0), ended or expired (R1), another client's, or proof of theft.
-            Superseded: two generations old, moments ago (R5).
+            InvalidToken: not issued here (R0), revoked or expired (R1), another client's, or proof of theft.
+            Superseded: the token is two generations old and was replaced moments ago (R5).
             Misconfigured: the `claims` hook gives what no token may carry.
         """
         token = RefreshToken.read(text)
@@ -457,7 +458,8 @@ class Authority(Endings):
             except NotAuthenticated as exc:
                 raise InvalidToken(f"R1: {exc.reason}") from None
             if (client_id or self.client_id) != session.client_id:
-                # A wrong client learns nothing and ends nothing, or any client could end another's sessions.
+                # A wrong client learns nothing and revokes nothing. Otherwise any client could revoke another client's
+                # sessions.
                 record = self._event("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
                 await self.store.commit(Log(record))
                 raise InvalidToken("R1: presented by another client")
@@ -477,15 +479,16 @@ class Authority(Endings):
         read_at: float,
         now: float,
     ) -> SignedIn:
-        """Commit what a refresh decision asks for, then sign. Failing to sign is a lost answer, which is safe.
+        """Commit what a refresh decision asks for, then sign. If signing fails, the answer is lost, which is safe.
 
-        What is signed counts from `read_at`, before the row was read. A repeat writes nothing that could conflict with
-        a log-out: a process that was stopped in between would sign a token that outlives the log-out's entry.
+        The token's lifetime counts from `read_at`, before the row was read. A repeat writes nothing that could conflict
+        with a log-out: a process that paused in between would sign a token that outlives the log-out's entry.
         """
         match outcome:
             case Repeated(generation, sibling):
-                # R2a gives back what the client holds. R3a gives the child of what it holds, and a jar that is not told
-                # so would present the parent again when the window has passed, and be taken for a lost answer.
+                # R2a returns what the client holds. R3a returns the child of what it holds. If that cookie were not
+                # set, the jar would present the parent again after the window, and the server would take it for a lost
+                # answer.
                 held = (token.generation, token.sibling) == (generation, sibling)
                 return await self._present(account, session, "", generation, sibling, read_at, rotated=not held)
             case Rotated(new):
@@ -502,8 +505,8 @@ class Authority(Endings):
                 await self._end_stolen(session, account, client, now, rule)
                 raise InvalidToken(f"{rule}: two holders of one refresh token")
             case Impossible():
-                # What was written before the log began may have been refreshed since, and the store has lost it. Only
-                # where it cannot have is somebody to be called: a key has leaked.
+                # A session from before this log began may have been refreshed since, and the store has lost that. Alert
+                # only where that is impossible: a key has leaked.
                 await self.fencing.follow()
                 lost = max(session.rotated_at, session.sibling_at) < self.fencing.node.epochs_from / 1000
                 leaving = Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
@@ -528,7 +531,7 @@ class Authority(Endings):
     # Listing
 
     async def sessions(self, subject: str) -> list[Session]:
-        """Give the live sessions of a `subject`, newest first; those among the latest `LISTED`. An unknown subject has
+        """Return the live sessions of a `subject`, newest first, among the latest `LISTED`. An unknown subject has
         none.
         """
         account = await self.store.account(subject)
@@ -548,15 +551,15 @@ class Authority(Endings):
         amr: tuple[str, ...],
         now: float,
     ) -> SignedIn:
-        """Commit changes that raise an account's epoch and end its other sessions, and go on with this one under new
-        secrets: nothing that was copied from the client before is worth anything after.
+        """Commit changes that raise an account's epoch and revoke its other sessions. This session continues under new
+        secrets: whatever was copied from the client before is worthless afterwards.
 
         Args:
-            session: the session that goes on; None for a stateless sign-in, which gets a new access token.
+            session: the session that continues; None for a stateless sign-in, which gets a new access token.
             account: the account as it was read.
             raised: the account with its new epoch.
-            changes: what is committed with it.
-            amr: how the owner proved themselves (RFC 8176).
+            changes: further changes of the same transaction.
+            amr: how the owner authenticated (RFC 8176).
             now: the instant of the proof.
 
         Raises:
@@ -573,7 +576,7 @@ class Authority(Endings):
         return replace(signed_in, ended=done)
 
     def forget_remembered(self) -> None:
-        """Look every session up again: after a change that no entry of the log tells of."""
+        """Look every session up again: after a change that has no entry in the log."""
         self._remembered.forget()
         self._forgot_at = self.clock()
 
@@ -611,6 +614,6 @@ class Authority(Endings):
         )
 
     async def tidy(self) -> int:
-        """Delete what can concern nobody any more; give the number of rows. Any process may do it, at any time."""
+        """Delete records that no longer matter; return the number of rows. Any process may call it at any time."""
         now = self.clock()
         return await self.store.purge(before=now - KEPT_FOR, events_before=now - self.policy.max_audit_for)

@@ -1,10 +1,10 @@
-"""Signing in: proofs, then what the policy still demands, then a session.
+"""Signing in: proofs, then what the policy still requires, then a session.
 
-`by_password` takes the first proof and `proceed` each that follows; `next_step` (in `model/sign_in.py`) says after each
-of them whether a session starts. Until it does, the client has a one-time token and nothing else.
+`by_password` takes the first proof and `proceed` each one that follows. After each of them, `next_step` (in
+`model/sign_in.py`) says whether a session starts. Until then, the client has a one-time token and nothing else.
 
-Unknown, disabled, not verified and wrong are one answer after the same work: the same calls to the store in the same
-order, and one hash.
+An unknown, disabled or unverified account and a wrong password get one answer after the same work: the same calls to
+the store in the same order, and one hash.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _NOT_RIGHT_OR_NOT_VERIFIED = (
 
 
 class Welcome(Struct, frozen=True, kw_only=True):
-    """A proof that is enough to start a session, and the mark by which this browser is known next time."""
+    """A proof that is enough to start a session, and the mark by which this browser is recognised next time."""
 
     verified: Verified
     account: Account
@@ -77,7 +77,7 @@ class _Proved(NamedTuple):
     device: str
     familiar: bool
     forgiving: Forgive
-    """What is forgotten of the failures before it, to be written with whatever else is."""
+    """What to forget of the failures before it, written with the next commit."""
 
 
 class SignIn:
@@ -94,7 +94,7 @@ class SignIn:
         one_time: OneTimeTokens,
         methods: Mapping[str, Method],
     ) -> None:
-        """`methods` are the ways to prove who one is, by their names."""
+        """`methods` are the authentication methods, by their names."""
         self.authority, self.store, self.policy, self.clock = (
             authority,
             authority.store,
@@ -110,9 +110,10 @@ class SignIn:
         """Check an address, `email`, and its `password`, and start nothing.
 
         Raises:
-            WrongCredentials: that is not an address and its password. Unknown, disabled and not verified are the same.
-            SignInUnfinished: it is, and a session takes another proof. The token is empty.
-            RateLimited: too many attempts; the right password is refused then too, or the refusal would tell.
+            WrongCredentials: the address or the password is wrong. Unknown, disabled and unverified accounts get the
+                same answer.
+            SignInUnfinished: they are right, and a session requires another proof. The token is empty.
+            RateLimited: too many attempts. The right password is refused then too, or the refusal would reveal it.
         """
         proved = await self._prove(email, password, client, marks)
         await self.store.commit(proved.forgiving)
@@ -136,18 +137,19 @@ class SignIn:
         marks: str = "",
         replacing: Sequence[Found] = (),
     ) -> tuple[SignedIn, str]:
-        """Prove an address and a password, and start a session. Gives what starts, and the browser's mark.
+        """Check an address and a password, and start a session. Returns what starts, and the browser's known-device
+        mark.
 
         Args:
-            email: the address as it was typed.
-            password: the password as it was typed.
+            email: the address as the person typed it.
+            password: the password as the person typed it.
             mode: `session`, `hybrid` or `jwt`.
             client_id: the registered client that the sign-in belongs to; "" for the application itself.
             replacing: sessions that end with it, such as the one this browser held, each with its account.
 
         Raises:
-            WrongCredentials: that is not an address and its password.
-            SignInUnfinished: it is, and another proof is needed. Nothing started; `proceed` goes on.
+            WrongCredentials: the address or the password is wrong.
+            SignInUnfinished: they are right, and another proof is needed. Nothing started; `proceed` continues.
             RateLimited: too many attempts.
             SessionLimitReached: the policy refuses one more session.
             Misconfigured: the `claims` hook gives what no token may carry.
@@ -171,7 +173,7 @@ class SignIn:
                 await self.store.commit(proved.forgiving)
                 raise
             except NotAuthenticated:
-                # The account changed between proof and start: a role was given, or the password changed. Prove again.
+                # The account changed between proof and start: its roles or its password changed. Prove again.
                 continue
             if not proved.familiar:
                 self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
@@ -188,7 +190,7 @@ class SignIn:
         charged = by_address(self.attempts.limits.sign_in_by_address, client.networks)
         mark = self.attempts.find_mark(marks, digest, now)
         if mark is None:
-            # Before anything is read: a client that is refused here could otherwise measure, at no cost, what was read.
+            # Before anything is read: otherwise a refused client could measure, at no cost, what was read.
             await self.attempts.take(charged)
         # From here on the same calls in the same order, whether there is an account or not.
         known = await self.store.known(key, recent=RECENT)
@@ -199,7 +201,7 @@ class SignIn:
             if record is not None and self.attempts.is_of(mark, record.created_at):
                 device, charged = mark.device, ()
             else:
-                await self.attempts.take(charged)  # it knew a password that is not the account's any more
+                await self.attempts.take(charged)  # the client knew a password that the account no longer has
         networks = set() if device or known is None else _networks(known, now)
         standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
         own = rate_limits.sign_in_buckets(
@@ -219,7 +221,7 @@ class SignIn:
         if known is None or account is None or record is None or right is None:
             await self._refuse(account, client, "unknown address" if account is None else "wrong password")
         proof = Proof(method=method.name, amr=method.amr, at=now)
-        # What else the account has shows after its first proof, and never before.
+        # Further properties of the account show after its first proof, and never before.
         step = next_step(account, (proof,), self.policy, factors=self._second_of(known.credentials))
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
@@ -237,7 +239,7 @@ class SignIn:
 
     async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
         await self.attempts.refuse(account, client, why)
-        # One answer: anyone can register an address, with a password of their own, and then try that password.
+        # One answer: anyone can register an address with a password of their own, and then try that password.
         message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
         raise WrongCredentials("sign-in refused", message=message)
 
@@ -245,7 +247,7 @@ class SignIn:
         return self._second & {each.method for each in credentials}
 
     async def _upgraded(self, method: Method, record: Credential, response: str, client: Client) -> Credential:
-        # It changed meanwhile, another log-in upgraded it, or there is no thread free: the next log-in upgrades.
+        # The account changed meanwhile, another log-in upgraded it, or no thread is free: the next log-in upgrades it.
         with suppress(Conflict, Unavailable):
             better = await method.upgraded(record, response)
             if better is None:
@@ -260,7 +262,7 @@ class SignIn:
     # The steps after it
 
     async def _wait(self, proved: _Proved, step: Ask, mode: Mode, client_id: str) -> None:
-        """Keep what was proved for the next step. Raises `SignInUnfinished`, always, unless the account changed."""
+        """Keep what was proved for the next step. Always raises `SignInUnfinished`, unless the account changed."""
         account = proved.account
         pending = Pending(
             proofs=(proved.proof,),
@@ -298,8 +300,8 @@ class SignIn:
         marks: str = "",
         replacing: Sequence[Found] = (),
     ) -> tuple[SignedIn, str]:
-        """Go on with a sign-in that is not finished, by the next proof. A wrong one may be tried again, within limits.
-        Gives what starts, and the browser's mark.
+        """Continue an unfinished sign-in with the next proof. A wrong one may be tried again, within limits. Returns
+        what starts, and the browser's known-device mark.
 
         Args:
             token: that of the `SignInUnfinished`.
@@ -308,8 +310,8 @@ class SignIn:
             replacing: sessions that end with it, such as the one this browser held, each with its account.
 
         Raises:
-            SignInUnfinished: it was right, and another proof is needed.
-            WrongCredentials: it was wrong, or by a method that was not asked for.
+            SignInUnfinished: the proof is right, and another one is needed.
+            WrongCredentials: the proof is wrong, or its method was not offered.
             InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
             RateLimited: too many guesses.
             SessionLimitReached: the policy refuses one more session.
@@ -331,7 +333,7 @@ class SignIn:
         if right is None:
             await self.attempts.refuse(account, client, f"wrong {method}")
             raise WrongCredentials("wrong second factor")
-        # Whoever loses the race for the token or for the response finds it gone at the next try.
+        # A call that loses the race for the token or for the response finds it gone at the next try.
         spent: list[Change] = [Take(stored), Forgive(forget=(guesses,))]
         if right.spent is not None:
             spent.append(Swap(right.spent))
@@ -363,19 +365,19 @@ class SignIn:
     async def reauthenticate(
         self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
     ) -> SignedIn:
-        """Prove the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
+        """Check the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
         old.
 
         Args:
-            account: whose password it is.
-            session: the session that this happens in; None for a stateless sign-in.
-            password: the password as it was typed.
+            account: the owner of the password.
+            session: the current session; None for a stateless sign-in.
+            password: the password as the person typed it.
             client_id: the registered client that the sign-in belongs to.
 
         Raises:
-            WrongCredentials: the password is not right.
+            WrongCredentials: the password is wrong.
             RateLimited: too many attempts.
-            NotAuthenticated: the account changed, or the session ended, meanwhile.
+            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
         """
         await self.attempts.take(self.attempts.inside(account, session))
         method = self.methods[PASSWORD]

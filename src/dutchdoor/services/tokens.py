@@ -1,7 +1,7 @@
-"""The issuer: the signing keys over a store, and the access tokens that are signed with them and recognised again.
+"""The issuer: the signing keys over a store, and the access tokens that it signs with them and verifies.
 
-Keys live as `keyring` decides: made by whichever process finds that the next one is due, published a while before they
-sign (RFC 7517), and killed in an emergency through the revocation log. Tokens are the profile of RFC 9068.
+Keys live as `keyring` decides. Any process that finds the next key due creates it. A key is published a while before it
+signs (RFC 7517), and an emergency kills it through the revocation log. Tokens follow the profile of RFC 9068.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ RING_FRESH_FOR = 30.0
 """Seconds after which the rows of the key ring are read again. A killed key does not wait for it: the log names it."""
 
 RING_AGAIN_IN = 10.0
-"""Seconds before they are read again when the store was out of reach."""
+"""Seconds before the rows are read again after the store was out of reach."""
 
 PASSED_ON_FOR = 60.0
-"""Seconds a token lives that a proxy hands to the service behind it: one request's worth."""
+"""Seconds that a token lives when a proxy passes it to the service behind it: long enough for one request."""
 
 
 class _Verifiers(NamedTuple):
     bearer: AccessTokenVerifier
     bearers: TokenCache
-    """Tokens that prove a caller here."""
+    """Tokens that prove a caller to this API."""
     issued: TokenCache
-    """All tokens that are issued here, those for a service behind a proxy too."""
+    """All tokens that are issued here, including those for a service behind a proxy."""
 
 
 class Issuer:
-    """One node's keys and tokens over a store. `client` and `actor`, where a verb takes them, are the client that asks
-    and the subject that does it (or `cli`, or `system`), for audit events.
+    """One node's keys and tokens over a store. For audit events, some verbs take `client`, the client that asks, and
+    `actor`, the subject that acts (or `cli`, or `system`).
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class Issuer:
         if self.symmetric and len(self.audience) > 1:
             raise Misconfigured("HS256 serves one audience: each could mint tokens for the others.")
         self.proxied_audience = f"{issuer}/auth/check"
-        """Whom tokens are for that a proxy hands to the service behind it. Never an audience of the API itself, or such
-        a service could act for whoever it serves.
+        """The audience of tokens that a proxy passes to the service behind it. It is never an audience of the API
+        itself, or such a service could act for every user that it serves.
         """
         if self.proxied_audience in self.audience:
             raise Misconfigured(
@@ -111,11 +111,12 @@ class Issuer:
         self._reading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Open the store, and make the first key if there is none.
+        """Open the store, and create the first key if there is none.
 
         Raises:
             Unavailable: the store is out of reach.
-            Misconfigured: the store cannot be used as it is: another version's schema, or files that others can read.
+            Misconfigured: the store cannot be used as it is: another version's schema, or files that other users can
+                read.
         """
         await self.store.open()
         await self.fencing.open()
@@ -136,19 +137,20 @@ class Issuer:
     # Recognising
 
     async def verify(self, token: str) -> Principal:
-        """Tell whose access token `token` is, by signature, claims and the revocation log up to this moment.
+        """Return the principal of the access token `token`, by signature, claims and the revocation log up to this
+        moment.
 
         Raises:
-            InvalidToken: malformed, forged, expired, for someone else, or revoked.
-            StaleClaims: good, but what it says is out of date: to be refreshed.
+            InvalidToken: malformed, forged, expired, for another audience, or revoked.
+            StaleClaims: valid, but what it says is out of date: the client must refresh.
             Unavailable: the log is out of reach.
         """
         _, principal = await self._recognised(token)
         return principal
 
     async def claims(self, token: str) -> Claims:
-        """What the access token `token` says that is valid now, also one for a service behind a proxy: for
-        introspection alone (RFC 7662). Raises what `verify` raises.
+        """Return what the access token `token` says if it is valid now, also for a service behind a proxy: for
+        introspection only (RFC 7662). Raises what `verify` raises.
         """
         claims, _ = await self._recognised(token, issued=True)
         return claims
@@ -161,8 +163,8 @@ class Issuer:
         try:
             known = self._cache(issued=issued).recognise(token, now)
         except UnknownKey:
-            # Another process may have made a key a moment ago. Looked up once a second at most, whatever is thrown at
-            # us.
+            # Another process may have created a key a moment ago. Look it up once a second at most, or an attacker
+            # could flood the store with made-up key ids.
             if now - self._ring_read_at < 1:
                 raise
             await self._read_together(now)
@@ -175,12 +177,12 @@ class Issuer:
         return known
 
     async def claims_of_any_age(self, token: str) -> Claims:
-        """What the access token `token` says, its expiry and revocation aside: enough to end what it names, and for
-        nothing else. Raises `InvalidToken`, `Unavailable`.
+        """Return what the access token `token` says, without a check of expiry and revocation. Use it only to revoke
+        what it names. Raises `InvalidToken`, `Unavailable`.
         """
         now = self.clock()
         await self._read_ring(now)
-        # Judged at the time it was issued, which the signature vouches for.
+        # Judged at its time of issue, which the signature proves.
         verifier = self._with_keys().bearer
         return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
 
@@ -189,7 +191,7 @@ class Issuer:
         return verifiers.issued if issued else verifiers.bearers
 
     def _with_keys(self) -> _Verifiers:
-        """What checks tokens of ours, and remembers those it checked. Raises `UnknownKey`."""
+        """Return what checks tokens of this issuer, and remembers those it checked. Raises `UnknownKey`."""
         if self._verifiers is None:
             raise UnknownKey("no key of ours is accepted here")
         return self._verifiers
@@ -197,10 +199,11 @@ class Issuer:
     # Signing
 
     async def pass_on(self, account: Account, principal: Principal) -> str:
-        """Sign a minute's worth of what a `principal` of an `account` is, for the service behind a proxy that checked
-        it. "" with HS256: a service that could verify such a token could mint tokens for this API.
+        """Sign a token that lives a minute and says what a `principal` of an `account` is, for the service behind a
+        proxy that checked the request. Returns "" with HS256: a service that can verify such a token could mint tokens
+        for this API.
 
-        One that was proved by a stateless token has that token's `jti`: a log-out ends both, or neither.
+        If a stateless token proved the principal, the new token has the same `jti`: a log-out revokes both, or neither.
 
         Raises:
             InvalidToken: the principal has expired.
@@ -212,7 +215,7 @@ class Issuer:
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=principal.amr, at=principal.auth_time)
         lives_for = min(PASSED_ON_FOR, principal.expires_at - now)
         if lives_for <= 0:
-            # Accepted by the leeway alone. What was passed on would end later than the token it stands for.
+            # Only the leeway accepted the token. The token that is passed on would outlive the one it stands for.
             raise InvalidToken("expired: nothing is passed on for it")
         return (
             await self._sign(
@@ -268,22 +271,22 @@ class Issuer:
 
     @property
     def ring(self) -> KeyRing:
-        """The signing keys as they were read last."""
+        """The signing keys as they were last read."""
         return self._ring
 
     async def jwks(self) -> list[dict[str, object]]:
-        """The published keys (RFC 7517). Empty with HS256: a secret is nobody's to publish."""
+        """The published keys (RFC 7517). Empty with HS256: its key is a secret."""
         now = self.clock()
         await self._read_ring(now)
         return [key.public_jwk() for key in self._ring.published(now) if not key.symmetric]
 
     @retried(RACES, "making a key")
     async def rotate(self, *, client: Client, actor: str, at_once: bool = False) -> StoredKey:
-        """Make the next signing key now. It signs after it was published for `key_publish_for` seconds of the policy,
-        or, with `at_once`, now, though verifiers that cache the key set do not know it yet.
+        """Create the next signing key now. It signs after it was published for `key_publish_for` seconds of the policy.
+        With `at_once` it signs now, even though verifiers that cache the key set do not know it yet.
 
         Raises:
-            Unavailable: the store is out of reach, or other processes kept making keys at the same moment.
+            Unavailable: the store is out of reach, or other processes kept creating keys at the same moment.
         """
         now = self.clock()
         await self._read_ring(now, force=True)
@@ -303,7 +306,8 @@ class Issuer:
 
     @retried(RACES, "killing the key")
     async def kill_key(self, kid: str, *, client: Client, actor: str) -> Revoked:
-        """Kill the key with the id `kid` in an emergency: nothing it signed is accepted from now on, and another signs.
+        """Kill the key with the id `kid` in an emergency: nothing it signed is accepted from now on, and another key
+        signs.
         Idempotent: a key that was killed before counts 0.
 
         Raises:
@@ -324,7 +328,7 @@ class Issuer:
         return replace(done, count=1)
 
     async def _read_ring(self, now: float, *, force: bool = False) -> None:
-        """Read the key rows when they may have changed; with `force`, see every key that was there at this call."""
+        """Read the key rows when they may have changed; with `force`, see every key that existed at this call."""
         killed = self.fencing.node.keys_killed
         if force:
             if self._reading is not None:
@@ -333,29 +337,30 @@ class Issuer:
         elif killed != self._keys_killed or not 0 <= now - self._ring_read_at < RING_FRESH_FOR:
             try:
                 await self._read_together(now)
-                if killed > self._keys_killed:  # what was under way had begun before
+                if killed > self._keys_killed:  # the current reading began before the kill
                     await self._read_together(now)
             except Unavailable:
                 if killed != self._keys_killed or not self._ring.rows:
                     raise
-                # What is known is as good as the lease: a new key is not needed yet, and a killed one is in the log.
+                # Known keys are valid as long as the lease: a new key is not needed yet, and a killed one is in the
+                # log.
                 self._ring_read_at = now - RING_FRESH_FOR + RING_AGAIN_IN
 
     async def _read_together(self, now: float) -> None:
-        """Share the reading that is under way, or begin one: however many ask at once, the rows are read once."""
+        """Share the reading that is under way, or begin one: any number of callers cause one read of the rows."""
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_rows(now))
             self._reading.add_done_callback(self._was_read)
-        # Whoever hangs up does not take the reading from the others.
+        # A caller that disconnects does not cancel the reading for the others.
         await asyncio.shield(self._reading)
 
     def _was_read(self, reading: asyncio.Task[None]) -> None:
         self._reading = None
         if not reading.cancelled():
-            reading.exception()  # everybody who waited may have hung up
+            reading.exception()  # every caller that waited may have disconnected
 
     async def _read_rows(self, now: float) -> None:
-        """Read the key rows, and make the next key when it is due."""
+        """Read the key rows, and create the next key when it is due."""
         killed = self.fencing.node.keys_killed
         self._take(await self.store.select(StoredKey), now)
         due = self._ring.due(now, self.policy, self.alg)
@@ -373,7 +378,8 @@ class Issuer:
         self._ring_read_at, self._keys_killed = now, killed
 
     def _take(self, rows: Sequence[StoredKey], now: float) -> None:
-        # A store that was promoted from a copy may have lost that a key was killed: it signs nothing, and is not shown.
+        # A store that was promoted from a copy may have lost that a key was killed: such a key signs nothing and is not
+        # shown.
         rows = [
             signing_keys.revoked(row, now)
             if row.revoked_at is None and self.fencing.log.covers(Named("", 0, None, "", "", row.kid))
@@ -398,5 +404,5 @@ class Issuer:
                 Add(row), Log(event("key_created", now=now, client=client, actor=actor, detail=row.kid))
             )
         except Conflict:
-            return False  # another process made this number: one key is enough
+            return False  # another process created this number: one key is enough
         return True
