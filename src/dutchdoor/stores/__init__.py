@@ -1,1 +1,1 @@
-"""Where records are kept, one file a place. What every one of them must do is said in `dutchdoor.stores.base`."""
+"""Where records are kept, one file per backend. `dutchdoor.stores.base` says what each of them must do."""

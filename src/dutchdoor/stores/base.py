@@ -1,16 +1,16 @@
-"""What a store must do, in words. The same laws as code are in `dutchdoor.testing.conformance`, and every store passes
+"""What a store must do, in words. `dutchdoor.testing.conformance` has the same laws as code, and every store passes
 them.
 
-A store keeps records and knows nothing about them: no clock, no expiry, no policy. It has two verbs. Reads give what is
-there, ended and expired records included. `commit` takes a list of changes and applies all of them or none.
+A store keeps records and does not interpret them: it has no clock, no expiry and no policy. It has two verbs. Reads
+return what is there, including ended and expired records. `commit` takes a list of changes and applies all or none.
 
-What is kept is said once, in `dutchdoor.stores.kinds`; a store derives its reads and changes from there. Four ports
-have the verbs: `Records`, `RevocationLog`, `RateLimits`, and `Transfer` (in `dutchdoor.stores.transfer`). One `commit`
+`dutchdoor.stores.kinds` describes what is kept, once; a store derives its reads and changes from there. Four ports have
+the verbs: `Records`, `RevocationLog`, `RateLimits`, and `Transfer` (in `dutchdoor.stores.transfer`). One `commit`
 covers them all.
 
 The laws:
 
-1. **All or none.** Whatever makes one change impossible undoes the whole commit, and raises `Conflict`.
+1. **All or none.** Any impossible change undoes the whole commit, and raises `Conflict`.
 2. **Acknowledged is durable.** When `commit` returns, what it wrote survives `kill -9` and the loss of power. (Attempts
    against limits survive `kill -9`; the loss of power may forget the last few.)
 3. **Swap.** A `Swap` succeeds if and only if the stored revision is the record's own; it writes the record with that
@@ -22,10 +22,10 @@ The laws:
 7. **What is written is what is read**, to the bit (a role and an `amr` value are words: not empty, without spaces).
    Unknown ids give None, and an id is found by its own text only. Removing what is absent is fine.
 8. **Reads see every commit that returned before they began**, from whichever process (linearizable).
-9. **A store never retries** a conflict. When its backing is out of reach it raises `Unavailable`: within a second, or
-   within six where what it waits for is another writer or the disk's flush and nobody has waited for it in vain yet. A
-   commit that raised it may or may not have happened.
-10. **Nothing in it signs anybody in**: no record holds a usable secret.
+9. **A store never retries** a conflict. When its backing is out of reach, it raises `Unavailable` within a second. When
+   it waits for another writer or for the disk's flush, and no call has waited in vain yet, it may take six seconds. A
+   commit that raised `Unavailable` may or may not have happened.
+10. **No record is a credential**: no record holds a usable secret.
 11. **Nodes.** Each verb about nodes' rows is one transaction where commits go. A renewal sees every commit that
     returned before it began, and replaces a row only if it is there; of a renewal and a `node_forget` at once one wins,
     and no row comes back after it was forgotten. A registered row survives what a commit survives; the loss of power
@@ -59,41 +59,41 @@ R = TypeVar("R", bound=Struct)
 
 
 class Add(Struct, frozen=True):
-    """Insert an account, a session or a record of a general kind, with revision 0. Conflict if its key, or a unique
-    value of it, is there already, and for a session whose account is not there.
+    """Insert an account, a session or a record of a general kind, with revision 0. Conflict if its key or a unique
+    value of it exists already, and for a session whose account does not exist.
     """
 
     record: Struct
 
 
 class Swap(Struct, frozen=True):
-    """Replace a record that has a revision. Conflict unless the stored one equals the record's, and if another record
-    has a unique value of it. A session that has ended is never replaced, whatever its revision, and no session is
-    handed to another subject.
+    """Replace a record that has a revision. Conflict unless the stored revision equals the record's, and if another
+    record has one of its unique values. A session that has ended is never replaced, whatever its revision, and a
+    session never moves to another subject.
     """
 
     record: Struct
 
 
 class Remove(Struct, frozen=True):
-    """Delete an account or a record of a general kind by its key, if it is there. Removing an account removes what it
-    owns with it: records of each kind that has an owner. Its sessions stay until they are purged, ended or not, but no
-    read gives them any more: not to a later account of the same subject either.
+    """Delete an account or a record of a general kind by its key, if it exists. Removing an account removes what it
+    owns: records of each kind that has an owner. Its sessions stay until they are purged, ended or not. But no read
+    returns them any more, not even to a later account of the same subject.
     """
 
     record: Struct
 
 
 class Expect(Struct, frozen=True):
-    """Write nothing; conflict unless the account is there, active, and its epoch is this one."""
+    """Write nothing. Conflict unless the account exists, is active, and has this epoch."""
 
     subject: str
     epoch: int
 
 
 class ExpectFew(Struct, frozen=True):
-    """Write nothing; conflict if more than `at_most` entries of the log that name this subject as their own have not
-    expired (`expires_at > at`). It stands before the entries of its own commit.
+    """Write nothing. Conflict if more than `at_most` entries of the log that name this subject as their own have not
+    expired (`expires_at > at`). It comes before the entries of its own commit.
     """
 
     subject: str
@@ -102,22 +102,22 @@ class ExpectFew(Struct, frozen=True):
 
 
 class ExpectRole(Struct, frozen=True):
-    """Write nothing; conflict unless an active account has the role, as the changes before this one leave them. Of two
-    commits at once that each take the role from one account, the second sees what the first did.
+    """Write nothing. Conflict unless an active account has the role after the changes before this one. When two commits
+    at once each take the role from one account, the second sees what the first did.
     """
 
     role: str
 
 
 class Take(Struct, frozen=True):
-    """Delete a record of a general kind by its key; conflict if it is not there."""
+    """Delete a record of a general kind by its key. Conflict if it does not exist."""
 
     record: Struct
 
 
 class Discard(Struct, frozen=True):
-    """Delete every record of a general kind that has these values, if there is any. One of its indexes begins with
-    them.
+    """Delete every record of a general kind that has these values, if there is any. One of the kind's indexes begins
+    with these values.
     """
 
     kind: type[Struct]
@@ -129,7 +129,7 @@ class Discard(Struct, frozen=True):
 
 
 class End(Struct, frozen=True):
-    """End a session: `ended_at`, its reason, revision plus one. Conflict if it is not there or has ended already."""
+    """End a session: `ended_at`, its reason, revision plus one. Conflict if it does not exist or has ended already."""
 
     session_id: str
     reason: str
@@ -137,8 +137,8 @@ class End(Struct, frozen=True):
 
 
 class EndAll(Struct, frozen=True):
-    """End every session of a subject that has not ended, but `keep`. Never a conflict; `Revoked.count` counts
-    them.
+    """End every session of a subject that has not ended, except `keep`. Never a conflict; `Revoked.count` counts the
+    ended sessions.
     """
 
     subject: str
@@ -160,7 +160,7 @@ class Log(Struct, frozen=True):
 
 
 class Forgive(Struct, frozen=True):
-    """Undo one attempt in each bucket of `give_back` that is there (`limits.give_back`); empty those of `forget`."""
+    """Undo one attempt in each existing bucket of `give_back` (`limits.give_back`); empty the buckets of `forget`."""
 
     give_back: tuple[Bucket, ...] = ()
     forget: tuple[Bucket, ...] = ()
@@ -170,32 +170,32 @@ Change = Add | Swap | Remove | Expect | ExpectFew | ExpectRole | Take | Discard 
 
 
 class Revoked(Struct, frozen=True):
-    """What a commit did, and what a fence of it needs to know."""
+    """What a commit did, and what its fence needs to know."""
 
     seq: int
-    """The highest of the log after it; 0 for an empty log."""
+    """The highest `seq` of the log after it; 0 for an empty log."""
     count: int = 0
-    """How many sessions, tokens or keys it revoked: of a store, the sessions that `EndAll` ended."""
+    """How many sessions, tokens or keys it revoked. From a store: the sessions that `EndAll` ended."""
     log_epoch: int = 0
     """The log that `seq` counts in."""
     longest_lease: float = 0.0
-    """Seconds: the longest in any node's row, read in the commit if it revoked anything."""
+    """Seconds: the longest lease in any node's row, read in the commit if it revoked anything."""
 
 
 class Known(Struct, frozen=True):
-    """What a sign-in has to know of an account, read in one step."""
+    """What a sign-in needs to know of an account, read in one step."""
 
     account: Account
     credentials: list[Credential]
     recent: list[tuple[float, str]]
-    """When its newest sessions that have not been ended were created, and from which addresses; the newest first."""
+    """When and from which addresses its newest sessions were created, without ended ones; the newest first."""
 
 
 def joined(names: tuple[str, ...]) -> str:
-    """Join roles or `amr` values by spaces, for stores that keep them so.
+    """Join roles or `amr` values with spaces, for stores that keep them so.
 
     Raises:
-        ValueError: a name is empty or holds a space, and would be read as others than were written.
+        ValueError: a name is empty or holds a space: it would be read as other names than were written.
     """
     text = " ".join(names)
     if words(text) != names:
@@ -210,7 +210,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 class Records(Protocol):
-    """Records of each kind, read as the last commit left them."""
+    """Records of each kind, as the last commit left them."""
 
     @property
     def kinds(self) -> Kinds:
@@ -218,11 +218,11 @@ class Records(Protocol):
         ...
 
     async def open(self) -> None:
-        """Connect, and bring the schema up to date. Safe to kill at any step and to repeat."""
+        """Connect, and bring the schema up to date. A kill at any step is safe, and so is a repeat."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything: threads, sockets, files. Idempotent."""
+        """Release everything: threads, sockets, files. Idempotent."""
         ...
 
     async def commit(self, *changes: Change) -> Revoked:
@@ -234,16 +234,17 @@ class Records(Protocol):
         ...
 
     async def find(self, kind: type[R], **unique: str | int) -> R | None:
-        """One record of a general kind, by a unique value; none by an empty one, which belongs to no record."""
+        """One record of a general kind, by a unique value. An empty value belongs to no record and finds none."""
         ...
 
     async def select(
         self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
     ) -> list[R]:
-        """Records of a general kind that have these values, in the order of the kind's `listing`; all without any.
+        """Records of a general kind that have these values, in the order of the kind's `listing`; without values, all
+        of them.
 
-        One of the kind's indexes begins with the values that are named. `after` has the values of `listing` of the last
-        record seen, and begins the next page behind it.
+        One of the kind's indexes begins with the named values. `after` has the `listing` values of the last record of a
+        page, and the next page begins after it.
         """
         ...
 
@@ -266,8 +267,8 @@ class Records(Protocol):
         ...
 
     async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        """Accounts in the order of their subjects, after the one named; `search` is part of an e-mail address or a
-        name, taken literally, case folded.
+        """Accounts in the order of their subjects, after the named one. `search` is part of an e-mail address or a
+        name, taken literally, with case folded.
         """
         ...
 
@@ -276,8 +277,8 @@ class Records(Protocol):
         ...
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
-        """Active accounts without roles, whose address is not verified and whose credential `registration` is from
-        before an instant; in the order of their subjects, after the one named.
+        """Active accounts without roles whose address is not verified and whose credential `registration` is older than
+        an instant, in the order of their subjects, after the named one.
         """
         ...
 
@@ -288,10 +289,12 @@ class Records(Protocol):
         ...
 
     async def purge(self, *, before: float, events_before: float) -> int:
-        """Delete what ended or expired before an instant (sessions by absolute expiry only, since an old refresh token
-        of a deleted session could not be told from a forged one; limits that are full again; the log's expired
-        entries; records whose kind names a field that says so), and audit events older than another. Gives the number
-        of rows deleted.
+        """Delete what ended or expired before an instant, and audit events older than another. Returns the number of
+        rows.
+
+        Deleted are: sessions (by absolute expiry only, since an old refresh token of a deleted session looks like a
+        forged one), limits that are full again, expired entries of the log, and records whose kind names an expiry
+        field.
         """
         ...
 
@@ -305,31 +308,31 @@ class RevocationLog(Protocol):
 
     @property
     def first_epoch(self) -> int:
-        """The log epoch that this store begins with. While it has no other, nothing it acknowledged was ever lost."""
+        """The log epoch that this store begins with. Without another, it has lost nothing that it acknowledged."""
         ...
 
     @property
     def newest_log(self) -> int:
-        """The newest log epoch that any answer brought along; 0 where only `head` and the reading of the log tell it.
-        Known before the answer is, for every answer that was read where that log had begun.
+        """The newest log epoch that any answer reported; 0 where only `head` and reads of the log report it. It is
+        updated before the answer returns, for every answer that was read after that log began.
         """
         ...
 
     def head(self) -> LogHead | None:
-        """Where the log ends, if that can be told without waiting for anything; else None. It may be told too far,
-        never too short.
+        """Where the log ends, if the store knows that without waiting; else None. The result may be ahead of the log,
+        never behind it.
         """
         ...
 
     def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
-        """From now on call `woken` in the running loop whenever the log may have grown, whichever process wrote it;
-        stop when what is returned is called. A call too many costs a look, one too few costs time.
+        """From now on, call `woken` in the running loop whenever the log may have grown, whichever process wrote it.
+        Calling the returned function stops that. A call too many costs a look; a missing call costs time.
         """
         ...
 
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
-        """Entries of the log with a higher `seq`, in order, all or the first few thousand; from the beginning if the
-        log is another. No row is touched.
+        """Entries of the log with a higher `seq`, in order: all of them or the first few thousand. If the log is
+        another one, they start at its beginning. The call writes nothing.
         """
         ...
 
@@ -338,27 +341,27 @@ class RevocationLog(Protocol):
         ...
 
     async def begin_log_epoch(self, now: float) -> int:
-        """Begin a new log, after a restore or a promotion that may have lost commits, or a move to another store. Gives
-        its epoch.
+        """Begin a new log, after a restore or a promotion that may have lost commits, or a move to another store.
+        Returns its epoch.
 
         The log epoch becomes max(the last + 1, `now` in milliseconds), and every node's row is deleted. Entries, their
         numbers and the salt stay. Every account's epoch becomes max(its own + 1, the log epoch), and its revision rises
-        by one: whatever was raised and lost, a later entry of the subject covers every token from before.
+        by one. So even if a raised epoch was lost, a later entry of the subject covers every token from before.
 
-        Sessions stay as they are, and live: a session's epoch is that of its proof, which nothing compares later.
-        Access tokens carry the account's epoch of their signing, so a fresh one comes with the next refresh. A sign-in
-        or a change of password that is under way is refused, and succeeds when it is tried again.
+        Sessions stay valid as they are: a session's epoch is that of its proof, and nothing compares it later. Access
+        tokens carry the account's epoch of their signing, so the next refresh brings a fresh one. A sign-in or a
+        password change that is under way is refused, and succeeds when it is tried again.
         """
         ...
 
     async def node_register(self, row: NodeRow) -> None:
-        """Insert a row, or replace the one of this id: whoever does not know whether it was written asks again. It is
-        durable when this returns.
+        """Insert a row, or replace the one of this id: a node that does not know whether it was written asks again. The
+        row is durable when this returns.
         """
         ...
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
-        """Replace a row if it is there, then read the log after a `seq` in `row.log_epoch` as `read_log` does, and all
+        """Replace a row if it exists. Then read the log after a `seq` in `row.log_epoch` as `read_log` does, and all
         rows.
         """
         ...
@@ -371,29 +374,30 @@ class RevocationLog(Protocol):
 
 
 class RateLimits(Protocol):
-    """How often something was tried. `Forgive`, in a commit, gives attempts back."""
+    """Counts attempts. `Forgive`, in a commit, gives attempts back."""
 
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
-        """Take one attempt from every bucket, in one step over all processes, and give (0.0, ""); or take from none and
-        give the seconds to wait with the name of the limit that asks for it. The arithmetic is `limits.decide_all`.
+        """Take one attempt from every bucket, in one step over all processes, and return (0.0, ""). Or take from none,
+        and return the seconds to wait with the name of the limit that requires it. `limits.decide_all` has the
+        arithmetic.
         """
         ...
 
     async def try_writing(self, now: float) -> None:
-        """Write a row that no request reads, or raise `Unavailable`: what can be read is not always written, on a disk
-        that is full or a server that is read-only.
+        """Write a row that no request reads, or raise `Unavailable`. A disk that is full, or a server that is
+        read-only, still answers reads.
         """
         ...
 
 
 class Store(Records, RevocationLog, RateLimits, Protocol):
-    """Where records are kept. Every method may raise `Unavailable`; only `commit` raises `Conflict`. One that can be
-    moved is a `dutchdoor.stores.transfer.Movable` too.
+    """Where records are kept. Every method may raise `Unavailable`; only `commit` raises `Conflict`. A store that can
+    be moved is also a `dutchdoor.stores.transfer.Movable`.
     """
 
 
 class Around(Store):
-    """A store around a store: what a subclass does not do itself, the inner one does, at no cost."""
+    """A store around a store: the inner store does what a subclass does not, at no cost."""
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
@@ -415,27 +419,27 @@ for _port in (Records, RevocationLog, RateLimits):
 
 
 WRITING = Bucket("writing", Limit(name="writing", count=1000, per_seconds=1.0, burst=1000))
-"""What `try_writing` writes: a bucket that refuses nothing and is purged as others are."""
+"""What `try_writing` writes: a bucket that refuses nothing and is purged like others."""
 
 REMEMBERED_FOR = 60.0
-"""Seconds that a session which was looked up is remembered, in memory or as a copy. As long as `last_seen_at` goes
-unwritten, so that each look-up that is saved would have written nothing.
+"""Seconds that a looked-up session is remembered, in memory or as a copy. It is as long as `last_seen_at` goes
+unwritten, so that no look-up that is saved would have written anything.
 """
 
 
 class Copies(Protocol):
-    """Copies of sessions beside a store, for whoever judges each of them by its age and by the revocation log, as one
-    judges an access token. They may be old, or be gone at any moment; nothing else may be wrong with them.
+    """Copies of sessions beside a store. A caller must judge each copy by its age and by the revocation log, as it
+    judges an access token. A copy may be old, or vanish at any moment; nothing else may be wrong with it.
     """
 
     async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
-        """Give a copy and when its read began, or None, soon. Never raises."""
+        """Return a copy and when its read began, or None, soon. Never raises."""
         ...
 
     def keep_recent(self, session: Session, account: Account, read_at: float, log_epoch: int) -> None:
-        """Keep a copy of what was read from the store, for a minute at most, if that can be done.
+        """Keep a copy of what was read from the store, for a minute at most, if that is possible.
 
-        `read_at` and `log_epoch` are from before the read began. The copy is for those alone who follow that log: after
-        a restore, what was read before it may never have been.
+        `read_at` and `log_epoch` are from before the read began. Only callers that follow that log may use the copy:
+        after a restore, the store may not have what was read before it.
         """
         ...

@@ -1,8 +1,8 @@
 """Kinds of record, each described once.
 
 A description says what a record is and how it is found. Every store derives the rest from it: the columns, the
-statements that add, swap, take, remove and read it, the purge, what the removal of an account takes along, and the move
-to another store. A new kind is one description and one migration for each dialect of SQL:
+statements that add, swap, take, remove and read it, the purge, the removal together with its account, and the move to
+another store. A new kind is one description and one migration for each dialect of SQL:
 
     BADGE = Kind(record=Badge, table="badges", unique=(("number",),), owner="subject")
 
@@ -10,8 +10,8 @@ to another store. A new kind is one description and one migration for each diale
     store = SqliteStore("door.db", kinds=kinds)
 
 `docs/contributing/stores.md` shows the migrations. Accounts, sessions, audit events, the revocation log and the levels
-of limits are described here too, for moving and purging. They have statements of their own, because they are read at
-every request or obey laws of their own.
+of limits are described here too, for moving and purging. They have statements of their own: every request reads them,
+or they obey laws of their own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ spaces."""
 _FORMS: Final[dict[object, Form]] = {str: "text", bytes: "bytes", int: "int", float: "float", bool: "bool"}
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _ARGUMENTS: Final = frozenset({"kind", "after", "limit"})
-"""Names that `select` has for itself."""
+"""Names of the parameters of `select`."""
 
 
 class Column(NamedTuple):
@@ -80,7 +80,7 @@ class Column(NamedTuple):
 
 
 class Kind(Struct, Generic[R], frozen=True, kw_only=True):
-    """One kind of record. A record that has a field `revision` may be swapped, and no other.
+    """One kind of record. Only a record with a field `revision` may be swapped.
 
     Raises:
         TypeError: the description does not fit the record.
@@ -91,15 +91,15 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
     table: str
     key: tuple[str, ...] = ("id",)
     unique: tuple[tuple[str, ...], ...] = ()
-    """Values that one record has at most. A group in which a value is None or empty belongs to no record."""
+    """Values that at most one record has. A group in which a value is None or empty belongs to no record."""
     indexes: tuple[tuple[str, ...], ...] = ()
     """Fields that `select` and `Discard` may name, together or the first few of them. Key, unique values and owner are
     indexes as well.
     """
     owner: str = ""
-    """The field with the subject of the account that takes this record along when it is removed."""
+    """The field with the subject of the account whose removal also removes this record."""
     ids: tuple[str, ...] = ()
-    """Fields that hold ids of ours, which are stored as 16 bytes."""
+    """Fields that hold ids issued here, which are stored as 16 bytes."""
     expires: str = ""
     """The field with the instant after which `purge` deletes the record."""
     order: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
 
     @property
     def listing(self) -> tuple[str, ...]:
-        """The fields that records are listed by: no two records have the same values of them."""
+        """The fields that records are listed by: no two records have the same values in all of them."""
         return (*self.order, *(name for name in self.key if name not in self.order))
 
     @property
@@ -152,27 +152,27 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
         return tuple([getattr(record, name) for name in self.key])
 
     def claims(self, record: R) -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
-        """Give the unique values that a record has."""
+        """Return the unique values that a record has."""
         for group in self.unique:
             values = tuple([getattr(record, name) for name in group])
             if None not in values and "" not in values:
                 yield group, values
 
     def sought(self, key: Sequence[str | int]) -> dict[str, str | int]:
-        """Give the values of a key by name. Raises `TypeError` for too many or too few."""
+        """Return the values of a key by name. Raises `TypeError` for too many or too few."""
         if len(key) != len(self.key):
             raise TypeError(f"the key of {self.table} is {', '.join(self.key)}")
         return dict(zip(self.key, key, strict=True))
 
     def group(self, values: Mapping[str, object]) -> tuple[str, ...]:
-        """Give the group of unique fields that values are of. Raises `TypeError` where there is none."""
+        """Return the group of unique fields that these values belong to. Raises `TypeError` if there is none."""
         for group in self.unique:
             if values.keys() == set(group):
                 return group
         raise TypeError(f"{', '.join(values)} is not unique in {self.table}")
 
     def must_index(self, values: Mapping[str, object]) -> None:
-        """Raise `TypeError` for fields that no index begins with: to look for them would read the whole table."""
+        """Raise `TypeError` for fields that no index begins with: a search for them would read the whole table."""
         if not any(values.keys() == set(group[: len(values)]) for group in self.indexed):
             raise TypeError(f"{self.table} has no index that begins with {', '.join(values)}")
 
@@ -197,7 +197,7 @@ def _column(name: str, hint: Any, *, is_id: bool) -> Column:
 
 
 class Level(Struct, frozen=True, kw_only=True):
-    """How full one bucket of a limit is. What `tat` means is said in `dutchdoor.model.rate_limits`."""
+    """How full one bucket of a limit is. `dutchdoor.model.rate_limits` says what `tat` means."""
 
     key: str
     tat: float
@@ -232,13 +232,13 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
 
 
 class Kinds:
-    """The kinds that a store keeps. Not changed: `plus` gives another."""
+    """The kinds that a store keeps. Immutable: `plus` returns a new object."""
 
     def __init__(self, general: Sequence[Kind[Any]] = _GENERAL, folders: Sequence[Path] = ()) -> None:
         self.general = tuple(general)
-        """Those that are added, swapped, taken, removed and read by what their description says."""
+        """Kinds whose description alone says how they are added, swapped, taken, removed and read."""
         self.all: tuple[Kind[Any], ...] = (ACCOUNTS, SESSIONS, *self.general, REVOCATIONS, EVENTS, LIMITS)
-        """In the order they are moved in: a session needs its account."""
+        """In the order in which they are moved: a session needs its account."""
         self.by_table = {kind.table: kind for kind in self.all}
         self._by_record = {kind.record: kind for kind in self.general}
         self._folders = tuple(folders)
@@ -250,7 +250,7 @@ class Kinds:
         return Kinds((*self.general, *kinds), (*self._folders, migrations))
 
     def of(self, record: type[R]) -> Kind[R]:
-        """Give the description of a general kind. Raises `TypeError` for any other type."""
+        """Return the description of a general kind. Raises `TypeError` for any other type."""
         kind = self._by_record.get(record)
         if kind is None:
             raise TypeError(f"{record.__name__} is not kept")

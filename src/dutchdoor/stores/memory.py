@@ -1,8 +1,8 @@
-"""Everything in this process's memory, gone when it ends: for trying out, for tests, and as the model for other stores.
+"""Everything in this process's memory, gone when it exits: for trying out, for tests, and as the model of other stores.
 
 One lock makes every method one step. Nothing is durable, and no other process sees it: of the laws of
-`dutchdoor.stores.base`, the second and the second half of the eighth are void. Its log epoch is the instant it was
-made: a process that starts again has lost what the last one knew, and counts as a restore that lost everything.
+`dutchdoor.stores.base`, the second and the second half of the eighth do not apply. Its log epoch is the instant of its
+creation: a restart loses what the last process knew, and counts as a restore that lost everything.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from dutchdoor.stores.transfer import LEFT, LogState, Page, refuse_unless_whole
 __all__ = ["MemoryStore", "from_url"]
 
 _PAGE = 4096
-"""Entries of the log that one reading gives."""
+"""Entries of the log that one read returns."""
 
 Undo = Callable[[], object]
 K = TypeVar("K")
@@ -82,7 +82,7 @@ class MemoryStore:
         self._log: list[Revocation] = []
         self._log_of: dict[str, list[Revocation]] = {}
         self._seq = 0
-        # Nothing outlives this process, so that each life begins a log of its own.
+        # Nothing outlives this process, so each life begins its own log.
         self.first_epoch = self._log_epoch = int(clock() * 1000)
         self.newest_log = 0
         self._salt = secrets.token_bytes(16)
@@ -327,7 +327,8 @@ class MemoryStore:
     # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
 
     def head(self) -> LogHead:
-        # Without the lock, which a commit may hold for long. What is not committed yet may be counted: too far.
+        # Without the lock, which a commit may hold for long. The result may count an uncommitted entry: ahead is
+        # allowed.
         return LogHead(self._log_epoch, self._seq)
 
     def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
@@ -341,7 +342,7 @@ class MemoryStore:
 
     def _wake(self) -> None:
         for loop, woken in list(self._watchers.values()):
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to wake
+            with contextlib.suppress(RuntimeError):  # the loop was closed: no watcher is left to wake
                 loop.call_soon_threadsafe(woken)
 
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
@@ -440,7 +441,7 @@ class MemoryStore:
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def _tables(self) -> dict[str, _Table[Any]]:
-        """Every table by its name, but the log, which is a list, and the levels of limits."""
+        """Every table by its name, except the log, which is a list, and the levels of limits."""
         tables: list[_Table[Any]] = [self._accounts, self._sessions, *self._general.values(), self._events]
         return {table.kind.table: table for table in tables}
 
@@ -555,7 +556,7 @@ class _Table(Generic[R]):
         return [record for record in self.rows.values() if getattr(record, field) < before] if field else []
 
     def place(self, values: Sequence[str | int], names: Sequence[str]) -> tuple[Any, ...]:
-        """Where values stand among others: ids by their bytes."""
+        """The sort key of values: ids sort by their bytes."""
         ids = self.kind.ids
         return tuple([_order(v) if n in ids and isinstance(v, str) else v for n, v in zip(names, values, strict=True)])
 
@@ -574,7 +575,7 @@ class _Table(Generic[R]):
         self.write(replace(record, revision=revision + 1), undo)
 
     def write(self, record: R, undo: list[Undo]) -> None:
-        """Put a record in place of the one of its key. Raises `Conflict` if another has a unique value of it."""
+        """Replace the record that has the same key. Raises `Conflict` if another has one of its unique values."""
         key = self.kind.key_of(record)
         claims = list(self.kind.claims(record))
         if any(self._claimed.get(claim, key) != key for claim in claims):
@@ -589,7 +590,7 @@ class _Table(Generic[R]):
         _put(self.rows, key, record, undo)
 
     def drop(self, record: R, undo: list[Undo]) -> R | None:
-        """Delete the record of this key, and give it."""
+        """Delete the record of this key, and return it."""
         key = self.kind.key_of(record)
         if (old := self.rows.get(key)) is not None:
             for claim in self.kind.claims(old):
@@ -622,7 +623,7 @@ def _drop(table: dict[K, V], key: K, undo: list[Undo]) -> None:
 
 
 def _order(id: str) -> tuple[bool, bytes]:
-    """Ids of ours sort by their bytes, which begin with the time of birth; their text sorts otherwise."""
+    """Ids issued here sort by their bytes, which begin with the time of creation; their text sorts otherwise."""
     return (True, decode(id)) if is_id(id) else (False, id.encode())
 
 

@@ -1,4 +1,4 @@
-"""Migrations: numbered files of SQL, which are never changed once released."""
+"""Migrations: numbered SQL files, which never change once released."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Migration(Struct, frozen=True):
 
     @property
     def is_additive(self) -> bool:
-        """Whether programs that do not know it can go on."""
+        """Whether programs that do not know it can still use the database."""
         return self.text.startswith("-- additive: yes\n")
 
 

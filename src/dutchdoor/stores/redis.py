@@ -1,29 +1,30 @@
-"""Redis or Valkey beside a store: a store around a store, and never the record of anything.
+"""Redis or Valkey beside a store: a store around a store, and never the system of record.
 
     redis://[user:password@]host[:6379][/0]       one server; rediss:// with TLS
     unix:///run/valkey.sock[?db=0]                one server, through a socket of this machine
-    redis+sentinel://[user:password@]host[:26379],host/service[/0]      whoever Sentinel says is the primary
+    redis+sentinel://[user:password@]host[:26379],host/service[/0]      the primary that Sentinel names
     redis+cluster://[user:password@]host[:6379],host                    a cluster; both with rediss+ for TLS
 
-The store inside is the record. Beside it, three things that may be lost at any moment, all of them at once:
+The inner store is the record. Redis has three things beside it, all of which may be lost at any moment:
 
-- *Copies of sessions*, for a minute each, so that a session looked up by one node costs the next one no query. Only
-  whoever judges a copy by its age and the revocation log may use one (`store.Copies`); `session` reads the record.
-- *Limits that grow back with time*, decided by one script, exact over all nodes. Ceilings, which do not grow back, stay
-  in the record: whoever can empty Redis gets a burst more out of each bucket, and not one guess above the ceiling.
-- *Wake-ups* of those who follow the revocation log.
+- *Copies of sessions*, for a minute each, so that a session looked up by one node costs the next one no query. A caller
+  may use one only if it judges the copy by its age and the revocation log (`store.Copies`); `session` reads the record.
+- *Limits that refill with time*, decided by one script, exact over all nodes. Ceilings, which do not refill, stay in
+  the record. So an attacker who can empty Redis gets one more burst from each bucket, and no guess above the ceiling.
+- *Wake-ups* of the followers of the revocation log.
 
 Attacks, and what stops each. *Reading Redis*, or a dump of it: copies are sealed, and keys are named by keyed hashes.
-*Writing to it*: a copy that we did not seal does not open, one of another session does not either (its name is sealed
-with it), one that was kept and put back is too old after a minute. Counters can be set to anything: see above.
-*Answering in its place*: the same, and an answer to another question than ours is not one. *Being slow*: no look-up
-waits longer than a tenth of a second, and after the first that did nobody waits, until Redis answers again.
+*Writing to it*: a copy that was not sealed here does not open. Neither does the copy of another session, because its
+name is sealed with it. A copy that an attacker kept and put back is too old after a minute. An attacker can set
+counters to anything: see above. *Answering in its place*: the same, and an answer to another question is rejected.
+*Being slow*: no look-up waits longer than a tenth of a second. After the first that did, no call waits until Redis
+answers again.
 
-A deployment has a name in Redis that is made of the salt of its log, so several may share a server. Clocks of nodes are
-compared where copies are judged; Redis's own is used for nothing but forgetting.
+A deployment has a name in Redis that is derived from the salt of its log, so several may share a server. Copies are
+judged by the nodes' clocks; Redis's own clock is used only to delete what expired.
 
-Left out deliberately: reading from replicas, client-side caching (the nodes' own memory is that, and is told by the
-log), transactions.
+Left out deliberately: reads from replicas, client-side caching (the nodes' own memory does that, and the log
+invalidates it), transactions.
 """
 
 from __future__ import annotations
@@ -55,53 +56,53 @@ from dutchdoor.stores.redis_connection import FAILURES, TRY_EVERY, TRY_FOR, Addr
 __all__ = ["RedisStore", "around"]
 
 LOOK_FOR = 0.1
-"""Seconds a look-up of a copy may take. The record would have answered by then."""
+"""Seconds that a look-up of a copy may take. The record would have answered by then."""
 COUNT_FOR = 0.5
-"""Seconds the counting of an attempt may take: a credential endpoint says 503 within a second."""
+"""Seconds that counting an attempt may take: a credential endpoint answers 503 within a second."""
 COPY_AT_MOST = 8192
-"""Bytes of a sealed copy, ten times what one has. A larger one is neither written nor opened."""
+"""Bytes of a sealed copy, ten times the usual size. A larger one is neither written nor opened."""
 COPIES_WAITING = 4096
 KEPT_AT_ONCE = 256
 SPREAD = 16
-"""Hash tags that copies are spread over in a cluster. Fewer make larger batches, more make use of more shards."""
+"""Hash tags that copies are spread over in a cluster. Fewer make larger batches; more make use of more shards."""
 
 WAKE_EVERY = 0.01
-"""Seconds between two wake-ups: whoever floods the channel costs a look a hundred times a second."""
+"""Seconds between two wake-ups: an attacker who floods the channel causes at most a hundred looks a second."""
 PING_EVERY = 2.0
-"""Seconds of silence after which the subscription is asked whether anybody is there."""
+"""Seconds of silence after which the subscription pings the server."""
 
 PURGE_STEP = 500
-"""Buckets that one step of a purge deletes: nobody else is served meanwhile."""
+"""Buckets that one step of a purge deletes: Redis serves no other client meanwhile."""
 
 WRITERS = 256
 """Processes whose sealing keys are remembered."""
 
 TRIM_AFTER = 600.0
-"""Seconds a bucket is kept after it is full again. A bucket that is full says nothing, but nodes' clocks differ."""
+"""Seconds that a bucket is kept after it is full again. A full bucket says nothing, but nodes' clocks differ."""
 
 _NO_ENTRY = 2**53
-"""Higher than any `seq`: what is asked for is the salt."""
+"""Higher than any `seq`: the read is for the salt."""
 
 Copy = tuple[float, Session, Account]
 
 
 def around(store: Store, url: str, *, key: bytes = b"") -> RedisStore:
-    """Put what a URL names beside a store. See `RedisStore`.
+    """Put the Redis that a URL names beside a store. See `RedisStore`.
 
     Raises:
-        Misconfigured: a URL it cannot read. The URL, which may hold a password, is not repeated.
+        Misconfigured: the URL is not valid. The message does not repeat the URL, which may hold a password.
     """
     return RedisStore(store, Address.read(url), key=key)  # type: ignore[abstract]  # `Around` has the rest
 
 
 class RedisStore(Around):
-    """See `dutchdoor.stores.base.Store` and `Copies`. Make and open one in each process, after forking.
+    """See `dutchdoor.stores.base.Store` and `Copies`. Create and open one in each process, after forking.
 
     Args:
-        store: the record. Over one that tells the head of its log at once no copies are kept: its file or memory is
-            nearer than any server.
+        store: the record. If it knows the head of its log at once, no copies are kept: its file or memory is nearer
+            than any server.
         address: where Redis is.
-        key: 32 secret bytes that all nodes have and Redis never sees. Without it the copies are this process's own.
+        key: 32 secret bytes that all nodes have and Redis never sees. Without it, the copies serve only this process.
     """
 
     def __init__(self, store: Store, address: Address, *, key: bytes = b"") -> None:
@@ -114,7 +115,7 @@ class RedisStore(Around):
         self._hushed = self._again = self._publishing = False
         self._numbers = count()
         self._is_open = False
-        # Made by `open`.
+        # Set by `open`.
         self._tag: bytes
         self._limits_key: bytes
         self._channel: bytes
@@ -129,7 +130,7 @@ class RedisStore(Around):
     # --- opening and closing ------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open the record. Redis need not be there: what needs it says so when it is asked for."""
+        """Open the record. Redis may be down: each operation that needs it reports that itself."""
         await self._record.open()
         if self._is_open:
             return
@@ -154,7 +155,7 @@ class RedisStore(Around):
     async def close(self) -> None:
         if self._is_open:
             self._is_open = False
-            # A command that revokes and ends still wakes whoever follows.
+            # A command that revokes and then exits still wakes the followers.
             telling = self._tasks - {self._listening}
             if telling:
                 await asyncio.wait(telling, timeout=COUNT_FOR)
@@ -171,13 +172,13 @@ class RedisStore(Around):
         return [self._limits] if self._copies is None else [self._limits, self._copies]
 
     async def _probe(self, client: Client) -> None:
-        """Fail unless Redis takes writes, on every shard there is: a copy of a primary that died is of no use."""
+        """Fail unless Redis takes writes on every shard: a copy of a primary that died is of no use."""
         await client.execute_command("SET", b"{%s}:probe" % self._tag, b"", "PX", 1000)
         if isinstance(client, RedisCluster):
             await client.ping(target_nodes=RedisCluster.PRIMARIES)
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something that nobody waits for."""
+        """Run something that no caller waits for."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -186,7 +187,7 @@ class RedisStore(Around):
     # --- copies of sessions -------------------------------------------------------------------------------------------
 
     async def recent_session(self, session_id: str, log_epoch: int) -> tuple[Session, Account, float] | None:
-        """See `dutchdoor.stores.base.Copies`. Whatever is wrong with Redis or with what it holds, there is no copy."""
+        """See `dutchdoor.stores.base.Copies`. Any fault of Redis or of its data means that there is no copy."""
         link = self._copies
         if link is None or not link.is_up:
             return None
@@ -251,10 +252,11 @@ class RedisStore(Around):
     # --- limits -------------------------------------------------------------------------------------------------------
 
     async def hit(self, buckets: Sequence[Bucket], now: float) -> tuple[float, str]:
-        """Count in Redis first, and ceilings in the record after: a flood from one address is refused without a query.
+        """Count in Redis first, and ceilings in the record after it: a flood from one address is refused without a
+        query.
 
-        Where both refuse, the wait is Redis's, which is shorter. What Redis let through and the record did not is given
-        back.
+        If both refuse, the wait is Redis's, which is shorter. If Redis accepts and the record refuses, Redis gets its
+        attempts back.
         """
         growing = tuple(bucket for bucket in buckets if not bucket.limit.is_ceiling)
         ceilings = [bucket for bucket in buckets if bucket.limit.is_ceiling]
@@ -276,7 +278,7 @@ class RedisStore(Around):
 
     async def _decide(self, attempts: list[tuple[float, Sequence[Bucket]]]) -> list[list[float]]:
         """Decide attempts one after the other, in one step over all processes: seconds to wait for each bucket."""
-        # Said back with the answer: an answer to another question must not let anybody in.
+        # The answer repeats this nonce: the answer to another question must not let an attempt pass.
         number = str(next(self._numbers)).encode()
         args: list[bytes | str | float] = [number, GRAIN, TRIM_AFTER]
         for now, buckets in attempts:
@@ -294,7 +296,7 @@ class RedisStore(Around):
         return [list(islice(numbers, len(buckets))) for _, buckets in attempts]
 
     async def _forgive(self, give_back: Iterable[Bucket], forget: Iterable[Bucket]) -> None:
-        """Best effort: whoever is not forgiven waits a little longer for the next attempt."""
+        """Best effort: a client whose attempts are not given back waits a little longer for the next attempt."""
         returned = [each for bucket in give_back for each in (self._bucket(bucket), bucket.limit.interval)]
         args = [len(returned) // 2, *returned, *map(self._bucket, forget)]
         if len(args) > 1:
@@ -302,13 +304,13 @@ class RedisStore(Around):
                 await self._limits.ask(partial(_FORGIVE, keys=[self._limits_key], args=args))
 
     def _bucket(self, bucket: Bucket) -> bytes:
-        # Keys hold networks and session ids, which are nobody's business.
+        # Keys hold networks and session ids, which Redis must not reveal.
         return hashlib.blake2b(bucket.key.encode(), digest_size=16, key=self._salt, person=b"dd bucket").digest()
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
     async def commit(self, *changes: Change) -> Revoked:
-        """Commit to the record; then forgive in Redis what is counted there, and wake whoever follows the log."""
+        """Commit to the record; then give attempts back in Redis, and wake the followers of the log."""
         there: list[Change] = []
         give_back: list[Bucket] = []
         forget: list[Bucket] = []
@@ -336,7 +338,7 @@ class RedisStore(Around):
         return begun
 
     def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
-        """Be woken by the record, and by Redis: whichever is first."""
+        """Get woken by the record and by Redis, whichever is first."""
         unwatch = self._record.watch(woken)
         self._watchers.append(woken)
         if self._listening is None:
@@ -355,13 +357,13 @@ class RedisStore(Around):
             self._soon(self._tell())
 
     async def _tell(self) -> None:
-        # What is committed from here on needs a message of its own.
+        # Commits from here on need a message of their own.
         self._publishing = False
         with contextlib.suppress(Unavailable):
             await self._limits.ask(lambda client: client.execute_command("PUBLISH", self._channel, b""))
 
     async def _listen(self) -> None:
-        """Hear the channel for as long as the store is open. What is not heard is found by those who look."""
+        """Listen to the channel while the store is open. Followers find a lost message when they next poll the log."""
         while self._is_open:
             client = self._address.client()
             try:
@@ -382,13 +384,13 @@ class RedisStore(Around):
             while self._is_open and silent <= 1:
                 heard = await channel.get_message(timeout=PING_EVERY)
                 if heard is None:
-                    # Nobody says when a connection has died in the middle.
+                    # A connection that died in the middle reports nothing.
                     silent += 1
                     async with asyncio.timeout(TRY_FOR):
                         await channel.ping()
                     continue
                 silent = 0
-                if heard["type"] in {"message", "subscribe"}:  # what was said before the subscription, nobody heard
+                if heard["type"] in {"message", "subscribe"}:  # messages from before the subscription were missed
                     self._wake()
 
     def _wake(self) -> None:
@@ -409,7 +411,7 @@ class RedisStore(Around):
     # --- upkeep -------------------------------------------------------------------------------------------------------
 
     async def try_writing(self, now: float) -> None:
-        """Write to the record alone. While Redis is out of reach everything but signing in goes on, at every node."""
+        """Write to the record alone. While Redis is out of reach, everything but signing in continues at every node."""
         await self._record.try_writing(now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
@@ -422,7 +424,7 @@ class RedisStore(Around):
         return deleted
 
     async def counts(self) -> dict[str, int]:
-        """Rows of the record, and the buckets in Redis where it can be asked."""
+        """Rows of the record, and the buckets in Redis if it answers."""
         counts = dict(await self._record.counts())
         with contextlib.suppress(Unavailable):
             counts["limits"] += await self._limits.ask(lambda client: client.execute_command("ZCARD", self._limits_key))
@@ -435,12 +437,12 @@ class RedisStore(Around):
 class _Sealer:
     """Names copies and seals them (AES-256-GCM), so that Redis knows neither whose they are nor what they say.
 
-    Each process seals under a key of its own, made of the common one and a random name that stands before each copy.
-    So a counter serves as nonce: none is ever used twice, which two random ones might be after 2^32 copies.
+    Each process seals under its own key, derived from the common one and a random name that stands before each copy. So
+    a counter can serve as the nonce and never repeats, whereas two random nonces might be equal after 2^32 copies.
     """
 
     def __init__(self, key: bytes, tag: bytes) -> None:
-        # Other fields make another name: a program of another version finds no copy that it would read wrongly.
+        # Other fields give another name: a program of another version finds no copy that it would misread.
         form = repr((tag, Session.__struct_fields__, Account.__struct_fields__)).encode()
         self._root = hashlib.blake2b(form, digest_size=32, key=key, person=b"dd copies").digest()
         self._named = hashlib.blake2b(digest_size=16, key=self._root, person=b"dd copy name").copy
@@ -461,7 +463,7 @@ class _Sealer:
         return self._writer + number + self._own.encrypt(number, self._encode(copy), name)
 
     def open(self, sealed: bytes, name: bytes) -> Copy | None:
-        """Give what was sealed under this name by one of us, or None."""
+        """Return what one of our processes sealed under this name, or None."""
         if not 44 <= len(sealed) <= COPY_AT_MOST:  # noqa: PLR2004 - a name, a number and a tag
             return None
         writer, number, box = sealed[:16], sealed[16:28], sealed[28:]
@@ -470,7 +472,7 @@ class _Sealer:
             copy: Copy = self._decode(key.decrypt(number, box, name))
         except (InvalidTag, msgspec.DecodeError):
             return None
-        if writer not in self._keys:  # only now: anybody can make up names of writers
+        if writer not in self._keys:  # only now: anyone can invent names of writers
             if len(self._keys) >= WRITERS:
                 self._keys.clear()
             self._keys[writer] = key
@@ -489,7 +491,7 @@ async def _values(asked: Awaitable[Any], count: int) -> list[bytes | None]:
 
 
 def _checked(answer: Any, count: int) -> list[bytes | None]:
-    """Give an answer to MGET. One of another form is none, and comes from a connection that got out of step."""
+    """Return the answer to MGET. An answer of another form is none: it comes from a connection that is out of step."""
     if type(answer) is not list or len(answer) != count or not {*map(type, answer)} <= {bytes, type(None)}:
         raise RedisError("an answer to another question")
     return answer
@@ -511,7 +513,7 @@ class _Script:
         try:
             return await client.execute_command("EVALSHA", self._hash, len(keys), *keys, *texts)
         except NoScriptError:
-            # A server that was started anew, or another one. It runs no part of a script that it does not know.
+            # The server restarted, or is another one. It runs no part of a script that it does not know.
             return await client.execute_command("EVAL", self._text, len(keys), *keys, *texts)
 
 

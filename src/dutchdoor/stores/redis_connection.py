@@ -1,7 +1,7 @@
 """Where Redis is, and whether it answers.
 
-An `Address` is read from a URL and makes clients; a `Link` holds one and says at once when nobody answers; `Together`
-makes one batch of what is asked in one turn of the loop. What is asked of Redis is in `stores/redis.py`.
+An `Address` is read from a URL and creates clients. A `Link` holds a client and reports at once when no server answers.
+`Together` makes one batch of the questions of one turn of the loop. `stores/redis.py` has the questions.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from dutchdoor.errors import Misconfigured, Unavailable
 __all__ = ["FAILURES", "TRY_EVERY", "TRY_FOR", "Address", "Client", "Link", "Together", "shut"]
 
 TRY_FOR = 1.0
-"""Seconds one attempt to reach a lost server may take; it may have to ask a Sentinel, and shake hands."""
+"""Seconds that one attempt to reach a lost server may take; it may ask a Sentinel and perform a TLS handshake."""
 TRY_EVERY = 0.5
 PAUSE_AT_MOST = 2.0
 STEADY_AFTER = 10.0
-"""Seconds. A server that is lost again sooner is tried again later."""
+"""Seconds. If the server is lost again sooner than that, the next attempt is later."""
 
 AT_ONCE = 4
-"""Batches in flight of one kind. What is asked meanwhile becomes the next batch."""
+"""Batches of one kind in flight. Questions that arrive meanwhile form the next batch."""
 BATCH_AT_MOST = 256
 
 FAILURES = (Exception,)
-"""What a client raises that gets no good answer. A driver has many ways to fail: a KeyError in a cluster where nobody
-serves a slot, a RuntimeError of a transport that is closed, a TypeError where the answer has another form.
+"""What a client raises when it gets no usable answer. A driver fails in many ways: a KeyError in a cluster where no
+server serves a slot, a RuntimeError of a closed transport, a TypeError for an answer of another form.
 """
 
 log = logging.getLogger("dutchdoor.redis")
@@ -65,7 +65,7 @@ _SCHEMES: dict[str, tuple[_Kind, bool, int]] = {
 
 
 class Address(Struct, frozen=True, kw_only=True):
-    """Where Redis is, read from a URL; shown without what proves us to it."""
+    """Where Redis is, read from a URL; shown without the credentials."""
 
     kind: _Kind
     hosts: tuple[tuple[str, int], ...] = ()
@@ -85,7 +85,7 @@ class Address(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, url: str) -> Address:
-        """Raises `Misconfigured`, in words that hold nothing of the URL but its scheme."""
+        """Raises `Misconfigured`, with a message that repeats nothing of the URL but its scheme."""
         try:
             parts = urlsplit(url)
             options = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
@@ -126,11 +126,11 @@ class Address(Struct, frozen=True, kw_only=True):
         return found
 
     def client(self) -> Client:
-        """Make a client. It connects when it is first asked something, and asks nothing twice."""
+        """Create a client. It connects at its first question, and sends no question twice."""
         kwargs: dict[str, Any] = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # an attempt that may have been counted is not counted again
-            "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # nobody here would hear them
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # nothing here listens to them
             "socket_connect_timeout": TRY_FOR / 2,
             "socket_timeout": TRY_FOR,
         }
@@ -160,7 +160,7 @@ def _host(text: str, default: int) -> tuple[str, int]:
     host, port = parts.hostname, parts.port
     if not host or parts.path or parts.username is not None:
         raise ValueError
-    host.encode("idna")  # or the resolver says so, at each attempt
+    host.encode("idna")  # otherwise the resolver fails, at each attempt
     return host, default if port is None else port
 
 
@@ -171,10 +171,10 @@ def _db(text: str) -> int:
 
 
 class Link:
-    """A client of Redis for one purpose, and whether anybody answers it.
+    """A client of Redis for one purpose, and whether a server answers it.
 
-    Lost at the first failure, it is tried again at once and then twice a second, with a fresh client each time: another
-    server may have the name by now. Nobody's request pays for the trying.
+    After the first failure it is lost: it reconnects at once and then twice a second, with a fresh client each time,
+    because another server may have the name by now. No request waits for these attempts.
     """
 
     def __init__(self, address: Address, wait: float, probe: Callable[[Client], Awaitable[None]], purpose: str) -> None:
@@ -185,7 +185,7 @@ class Link:
         self._returning: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Connect, or begin to try. What is wrong with the URL is told now and not at the first request."""
+        """Connect, or begin to try. A mistake in the URL is reported now and not at the first request."""
         failure = await self._try()
         if failure is not None:
             self.lose(failure)
@@ -209,7 +209,7 @@ class Link:
         except FAILURES as exc:
             if client is self._client:
                 self.lose(exc)
-            # Not chained: a server that does not know AUTH repeats what was sent to it, the password, in its error.
+            # Not chained: a server that does not know AUTH repeats in its error what was sent, the password too.
             raise Unavailable(f"redis: {_name_of(exc)}") from None
 
     def lose(self, failure: Exception) -> None:
@@ -219,8 +219,8 @@ class Link:
 
     async def _return(self, failure: Exception) -> None:
         loop = asyncio.get_running_loop()
-        # One that answers at once was not lost: a pause of this process, or a connection that had gone stale. Lost
-        # again soon, it is given more time each time.
+        # A server that answers at once was not lost: this process paused, or a connection was stale. If it is lost
+        # again soon, each attempt gets more time.
         told = False
         steady = loop.time() - self._back_at > STEADY_AFTER
         self._pause = 0.0 if steady else min(max(2 * self._pause, 0.25), PAUSE_AT_MOST)
@@ -253,10 +253,10 @@ class Link:
 
 
 async def shut(client: Client) -> None:
-    """Close what a client holds, and what it keeps from its own closing. Once more does no harm."""
+    """Close what a client holds, and what it does not close itself. Closing twice is safe."""
     closing: list[Callable[[], Awaitable[None]]] = [client.aclose]
     if isinstance(client, RedisCluster):
-        # While it looks for its servers anew it takes itself for closed.
+        # While it looks for its servers anew, it considers itself closed.
         closing += [client.nodes_manager.aclose, partial(client.nodes_manager.aclose, "startup_nodes")]
     else:
         manager = getattr(client.connection_pool, "sentinel_manager", None)
@@ -285,7 +285,7 @@ _IN_WORDS = {
 
 
 def _name_of(exc: Exception) -> str:
-    """What may be said of an error. Its text may hold what was sent, a password too."""
+    """What a message may say of an error. The error's text may hold what was sent, a password too."""
     code = str(exc).partition(" ")[0]
     name = f"{type(exc).__name__}, {code}" if code in _CODES else type(exc).__name__
     words = _IN_WORDS.get(type(exc).__name__)
@@ -293,8 +293,8 @@ def _name_of(exc: Exception) -> str:
 
 
 class Together(Generic[Q, A]):
-    """Asks the questions of one turn of the loop in one batch, and what is asked while `AT_ONCE` batches are under way
-    in the next one. A caller that leaves takes nobody's answer with it.
+    """Sends the questions of one turn of the loop in one batch. Questions that arrive while `AT_ONCE` batches are under
+    way go into the next one. A caller that leaves takes no answer from the others.
     """
 
     def __init__(self, ask: Callable[[list[Q]], Awaitable[list[A]]]) -> None:
@@ -311,7 +311,7 @@ class Together(Generic[Q, A]):
         return await answer
 
     async def close(self) -> None:
-        """Tell all who wait that nobody will answer."""
+        """Report to every waiting caller that no answer will come."""
         for task in self._flying:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
@@ -335,10 +335,10 @@ class Together(Generic[Q, A]):
             if len(found) != len(batch):
                 raise Unavailable("redis: an answer to another question")
             answers = found
-        except Exception as exc:  # noqa: BLE001 - each who asked is told of it
+        except Exception as exc:  # noqa: BLE001 - each caller gets it
             failure = exc
         finally:
-            # Cancelled too: nobody is left waiting.
+            # On cancellation too: no caller is left waiting.
             if answers is None:
                 for _, answer in batch:
                     if not answer.done():

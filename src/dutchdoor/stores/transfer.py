@@ -1,26 +1,26 @@
 """Moving everything from one store into another: what a store does for it, and how two are compared.
 
-A move carries records as they stand: ended and expired sessions, revisions, numbers of the log. It runs while nobody
-writes to either store, and it may be killed at any moment and begun again.
+A move copies records as they stand: ended and expired sessions, revisions, numbers of the log. It runs while no process
+writes to either store. A kill at any moment is safe, and the move can start again.
 
-1. `begin_move` makes the empty target the unfinished copy of a source. From here on it opens for nobody but a move: a
-   server over half of the records would refuse people, and believe sessions that have ended elsewhere.
-2. `export` and `take_in`, table after table in the order of `Kinds.all`. Each page is noted with its records in one
-   transaction, so that whoever comes after a kill goes on behind it.
-3. Both are read again, and a `Tally` of each kind compared. If they differ, somebody wrote to the source meanwhile:
-   `begin_move` empties the target, and all begins again.
-4. `leave` shuts the source: it opens for nobody but a move. From here to the end neither opens. A server that was
-   started on it later would believe what has ended in the target.
-5. `end_move` makes the target whole, under a log epoch that is higher than the source's.
+1. `begin_move` makes the empty target the unfinished copy of a source. From here on it opens only for a move: a server
+   over half of the records would refuse people, and accept sessions that have ended in the source.
+2. `export` and `take_in`, table after table in the order of `Kinds.all`. One transaction writes each page's records and
+   its position, so that a new process continues after a kill.
+3. Both are read again, and a `Tally` of each kind compared. If they differ, a process wrote to the source meanwhile:
+   `begin_move` empties the target, and the move starts again.
+4. `leave` closes the source: it opens only for a move. From here to the end neither opens. A server that was started on
+   it later would accept what has ended in the target.
+5. `end_move` completes the target, under a log epoch that is higher than the source's.
 
-Why another log epoch. Nodes' rows are not moved: those processes are gone. But leases that they granted may still run
-in verifiers, and over the target no row tells of them. Within one log epoch a node says "fenced" as soon as all that it
-knows of have acknowledged; in the target it would know of nobody, and say so while a verifier still accepts under its
-old lease. In a log epoch later than the first a node gives no such early answer before it has followed for one guarded
-lease, and acknowledgements and answers of another epoch count for nothing. The entries, their numbers and their salt
-are the same, so verifiers read them again and take nothing back.
+Why another log epoch: nodes' rows are not moved, because those processes are gone. But verifiers may still hold leases
+from them, and no row of the target reports those leases. Within one log epoch, a node says "fenced" as soon as every
+known node has acknowledged. In the target it would know of none, and say so while a verifier still accepts under its
+old lease. In a log epoch later than the first, a node gives no such early answer before it has followed for one guarded
+lease, and acknowledgements and answers of another epoch do not count. The entries, their numbers and their salt are the
+same, so verifiers read them again and forget nothing.
 
-Not moved: nodes' rows, and sessions whose account was removed, which no read of any store gives.
+Not moved: nodes' rows, and sessions whose account was removed, which no read of any store returns.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Page(Struct, frozen=True):
 
     records: Sequence[Struct]
     after: str | None
-    """What the next page comes after; None when there is none. Only the store that gave it can read it."""
+    """What the next page comes after; None when there is none. Only the store that returned it can read it."""
 
 
 class LogState(Struct, frozen=True):
-    """What a store keeps of the log beside its entries."""
+    """What a store keeps of the log besides its entries."""
 
     log_epoch: int
     salt: bytes
@@ -56,11 +56,11 @@ class LogState(Struct, frozen=True):
 
 
 LEFT: Final = "left"
-"""Stands among the kinds that a move has begun to bring, in a store that was left."""
+"""Stands among the kinds that a move has started, in a store that was left."""
 
 
 def refuse_unless_whole(noted: Iterable[str], place: str) -> None:
-    """Refuse a store for anybody but a move, by what stands in it of one. Raises `Misconfigured`."""
+    """Refuse a store for everything but a move, by its move state. Raises `Misconfigured`."""
     text = ""
     if LEFT in (noted := set(noted)):
         text = (
@@ -74,24 +74,24 @@ def refuse_unless_whole(noted: Iterable[str], place: str) -> None:
 
 
 class Transfer(Protocol):
-    """What a move asks of a store. A kind is named by its table. Every method may raise `Unavailable`."""
+    """What a move needs from a store. A kind is named by its table. Every method may raise `Unavailable`."""
 
     async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
-        """Records of a kind after those of an earlier page, as they stand. Whatever does not change between the pages
-        is given once.
+        """Records of a kind after those of an earlier page, as they stand. A record that does not change between the
+        pages is returned once.
         """
         ...
 
     async def unfinished(self) -> Mapping[str, str | None] | None:
-        """How far the move into this store is: the `after` last taken in, of each kind that was begun. None if there is
-        no move, or it is finished.
+        """How far the move into this store is: the last `after` that was taken in, of each kind that was started. None
+        if there is no move, or it is finished.
         """
         ...
 
     async def begin_move(self, log: LogState) -> None:
         """Become the empty, unfinished copy of another store: its salt, its numbers, its log epoch; no row of a node.
-        What an unfinished move has brought is deleted, and all of a store that was left, if the salt says that the
-        other one came from it. Raises `Conflict` if there is anything else in it, be it only a number that was given.
+        Delete what an unfinished move has brought. Delete all of a store that was left, if the salt says that the other
+        one came from it. Raises `Conflict` if the store has anything else, even only a number that it gave out.
         """
         ...
 
@@ -103,21 +103,21 @@ class Transfer(Protocol):
         ...
 
     async def end_move(self, now: float, event: AuditEvent) -> int:
-        """Log an event, begin a new log epoch, as `begin_log_epoch` does, and be whole: one step. Gives the log epoch.
-        Raises `Conflict` without an unfinished move.
+        """Log an event, begin a new log epoch as `begin_log_epoch` does, and complete the store, in one step. Returns
+        the log epoch. Raises `Conflict` without an unfinished move.
         """
         ...
 
     async def is_left(self) -> bool:
-        """Whether `leave` was called, and nothing has undone it: `take_back`, or a move into this store that began."""
+        """Whether `leave` was called and not undone, by `take_back` or by the start of a move into this store."""
         ...
 
     async def leave(self) -> None:
-        """Open for nobody but a move from now on. Idempotent."""
+        """Open only for a move from now on. Idempotent."""
         ...
 
     async def take_back(self) -> None:
-        """Open for everybody again. Idempotent."""
+        """Open for every process again. Idempotent."""
         ...
 
 
@@ -126,16 +126,16 @@ class Movable(Store, Transfer, Protocol):
     """A store that can be moved from and into."""
 
     async def open(self, *, to_move: bool = False) -> None:
-        """As `Store.open`. Raises `Misconfigured` for a store into which a move is not finished, and for one that was
-        left; with `to_move` that is fine, but `Conflict` is raised if another process has the store open, where the
-        store can tell, and `Misconfigured` if it has records of kinds that it was not made with.
+        """As `Store.open`. Raises `Misconfigured` for a store with an unfinished move into it, and for one that was
+        left. With `to_move` that is allowed. But then it raises `Conflict` if another process has the store open, where
+        the store can tell, and `Misconfigured` if it has records of kinds that it was not created with.
         """
         ...
 
 
 class Tally:
     """The number of records of one kind, and a digest of them that does not depend on their order: each store has its
-    own. It tells of accidents, not of somebody who makes records to fit.
+    own order. It detects accidents, not an attacker who crafts records to match.
     """
 
     __slots__ = ("_sum", "count")

@@ -1,11 +1,11 @@
-"""From URLs to a store: the one line that a new place to keep things adds here.
+"""From URLs to a store: a new backend adds one line here.
 
 memory:                           gone when the process ends: for trying out and for tests
 sqlite:///dutchdoor.db            a file beside the working directory
 sqlite:////srv/door.db            a file with an absolute path: four slashes, the spelling other Python libraries use
 postgresql://door:pw@host/door    a server; several nodes may share it. postgres:// is the same
 
-Beside any of them may stand Redis or Valkey, as one server, behind Sentinel or as a cluster: see `stores/redis.py`.
+Redis or Valkey may stand beside any of them, as one server, behind Sentinel or as a cluster: see `stores/redis.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dutchdoor.stores.base import Copies, Store
 
 __all__ = ["CopyingStore", "make_store", "naming", "with_redis"]
 
-# By name and not by import: a store whose driver is not installed must cost nothing to those who do not use it.
+# By name and not by import: a deployment must not pay for the driver of a store that it does not use.
 _MEMBERS = {
     "memory": "dutchdoor.stores.memory",
     "sqlite": "dutchdoor.stores.sqlite",
@@ -35,17 +35,17 @@ class CopyingStore(Store, Copies, Protocol):
 
 
 def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
-    """Make the store a URL names; it is opened later, by whoever uses it, in the process that uses it. What
-    `redis_url` names stands beside it: see `with_redis`.
+    """Create the store that a URL names. Its user opens it later, in the process that uses it. What `redis_url` names
+    stands beside it: see `with_redis`.
 
     Raises:
-        Misconfigured: no such scheme, a URL it cannot read, or a driver that is not installed.
+        Misconfigured: no such scheme, a URL that is not valid, or a driver that is not installed.
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in _MEMBERS:
-        # The URL itself may hold a password: only what stands before the first colon is repeated, and not all of that.
+        # The URL may hold a password: only the part before the first colon is repeated, and not all of that.
         text = f"There is no store for the scheme {scheme[:20]!r}; there are {', '.join(sorted(_MEMBERS))}."
-        if scheme.startswith("postgres"):  # postgresql+asyncpg://: what others take
+        if scheme.startswith("postgres"):  # postgresql+asyncpg://: the spelling of other libraries
             text += " Write postgresql://."
         elif "://" not in url:
             text = "A database is a URL that begins with sqlite:/// or postgresql://."
@@ -58,11 +58,11 @@ def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
 def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
     """Put the Redis or Valkey that a URL names beside a store, which stays the record of everything.
 
-    `key` seals what is kept there: 32 secret bytes that all nodes have. Without one, copies of sessions serve this
-    process alone.
+    `key` seals what is kept there: 32 secret bytes that all nodes have. Without one, copies of sessions serve only this
+    process.
 
     Raises:
-        Misconfigured: a URL it cannot read, or the driver is not installed.
+        Misconfigured: a URL that is not valid, or the driver is not installed.
     """
     around: Callable[..., CopyingStore] = _member("dutchdoor.stores.redis", "redis").around
     return around(store, url, key=key)
@@ -70,7 +70,7 @@ def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
 
 @contextlib.contextmanager
 def naming(url: str) -> Generator[None, None, None]:
-    """Say which server it was, where PostgreSQL, its driver or the network said what the matter is with it."""
+    """Name the server, where PostgreSQL, its driver or the network reported a failure."""
     try:
         yield
     except (Misconfigured, Unavailable) as exc:
@@ -80,7 +80,7 @@ def naming(url: str) -> Generator[None, None, None]:
 
 
 def _place(url: str) -> str:
-    """Where a URL leads, without what proves us there."""
+    """Where a URL leads, without the credentials."""
     parts = urlsplit(url)
     hosts = parse_qs(parts.query).get("host", [parts.netloc.rpartition("@")[2]])[0]
     return f"{hosts or 'localhost'}, database {parts.path.strip('/')}"
