@@ -85,7 +85,7 @@ class Endings(Issuer):
         @retried(ENDINGS, "ending the session")
         async def once() -> Revoked:
             nonlocal known, first
-            # What was read before is good for one attempt: the commit is conditional on it, and the next one reads.
+            # What was read before serves for one attempt: the commit is conditional on it, and the next attempt reads.
             is_first, first = first, False
             found, known = known or (await self.store.session(session_id) if is_id(session_id) else None), None
             if found is None or (subject is not None and found[0].subject != subject):
@@ -276,8 +276,8 @@ class Endings(Issuer):
         now: float,
         is_first: bool = False,
     ) -> tuple[list[Change], Account]:
-        """The one way sessions end: their rows, their entries in the log, their events. Nothing else may end one. Gives
-        the account as it is after. In a first attempt nothing is read: the commit conflicts where reading was needed.
+        """The only function that revokes sessions: their rows, their entries in the log, their events. Returns the
+        account as it is afterwards. A first attempt reads nothing: the commit conflicts if a read was needed.
         """
         entries = [
             Revocation(

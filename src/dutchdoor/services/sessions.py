@@ -172,12 +172,12 @@ class Authority(Endings):
             mode: `session`, `hybrid` or `jwt`.
             scope: the `scope` of access tokens (RFC 6749, section 3.3); "" for none.
             account: the account as it was read for the proof, which saves a look-up.
-            replacing: sessions that end with it, such as the one this browser held, each with its account. Some may
-                have ended.
-            inside: the session that the proof was given in. It is replaced, too, and must be live.
+            replacing: sessions to revoke with it, such as the one this browser held, each with its account. Some may
+                be revoked already.
+            inside: the session in which the proof was given. It is replaced, too, and must be live.
             also: further changes of the same transaction.
-            tries_again: whether it is tried again when it loses a race. False raises `Conflict`, for a caller whose
-                `also` has to be decided again.
+            tries_again: whether to try again after a lost race. False raises `Conflict`, for a caller whose `also` must
+                be decided again.
 
         Raises:
             NotAuthenticated: the account is gone or disabled, or its epoch has risen since the proof: prove again. Or
@@ -191,7 +191,7 @@ class Authority(Endings):
         async def once() -> SignedIn:
             nonlocal known, first
             now = self.clock()
-            # What was read before is good for one attempt: the commit is conditional on it, and the next one reads.
+            # What was read before serves for one attempt: the commit is conditional on it, and the next attempt reads.
             account, known = known or await self.store.account(verified.subject), None
             is_first, first = first, False
             if account is None or not account.active or account.epoch != verified.epoch:
@@ -375,8 +375,8 @@ class Authority(Endings):
         return self._remembered.get(session_id, node.log, now)
 
     async def bearer_of(self, token: str, *, even_ended: bool = False) -> Found:
-        """Give the session that a cookie's `token` belongs to, and its account; with `even_ended` one that has ended,
-        too.
+        """Return the session of a cookie's `token`, and its account; with `even_ended` also a session that was revoked
+        or has expired.
 
         Raises:
             InvalidToken: no session has this token.
@@ -391,8 +391,8 @@ class Authority(Endings):
         return found
 
     async def holder(self, text: str | RefreshToken, *, even_ended: bool = False) -> Found:
-        """Give the session that a refresh token, `text`, belongs to, of whichever generation, and its account: enough
-        to name it or end it, and to issue nothing. With `even_ended` one that has ended, too.
+        """Return the session of a refresh token, `text`, of any generation, and its account. Use it only to name
+        or revoke the session, never to issue. With `even_ended` also a session that was revoked or has expired.
 
         Raises:
             InvalidToken: no session has this refresh token.
@@ -430,9 +430,9 @@ class Authority(Endings):
 
         Args:
             text: the refresh token, as it came or as it was read already.
-            admit: asked once, with the session, when the token has proved to be ours and nothing is decided yet; what
-                it raises refuses the exchange. Asked earlier, a limit could be used up by anyone who knows the id of
-                the session, which is no secret.
+            admit: called once, with the session, when the token is known to be genuine and nothing is decided yet. If
+                it raises, the exchange is refused. Called earlier, it would let anyone who knows the id of the session,
+                which is not secret, use up a limit.
 
         Raises:
             InvalidToken: not issued here (R0), revoked or expired (R1), another client's, or proof of theft.

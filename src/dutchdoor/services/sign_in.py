@@ -145,7 +145,7 @@ class SignIn:
             password: the password as the person typed it.
             mode: `session`, `hybrid` or `jwt`.
             client_id: the registered client that the sign-in belongs to; "" for the application itself.
-            replacing: sessions that end with it, such as the one this browser held, each with its account.
+            replacing: sessions to revoke with it, such as the one this browser held, each with its account.
 
         Raises:
             WrongCredentials: the address or the password is wrong.
@@ -192,7 +192,7 @@ class SignIn:
         if mark is None:
             # Before anything is read: otherwise a refused client could measure, at no cost, what was read.
             await self.attempts.take(charged)
-        # From here on the same calls in the same order, whether there is an account or not.
+        # From here on, the same calls in the same order, whether there is an account or not.
         known = await self.store.known(key, recent=RECENT)
         account = None if known is None else known.account
         record = _record_of(known, method, password)
@@ -304,10 +304,10 @@ class SignIn:
         what starts, and the browser's known-device mark.
 
         Args:
-            token: that of the `SignInUnfinished`.
-            method: the name of the method, one of those that were asked for.
-            response: what its owner typed, or their device answered.
-            replacing: sessions that end with it, such as the one this browser held, each with its account.
+            token: the token of the `SignInUnfinished`.
+            method: the name of the method, one of those that were offered.
+            response: what the owner typed, or their device answered.
+            replacing: sessions to revoke with it, such as the one this browser held, each with its account.
 
         Raises:
             SignInUnfinished: the proof is right, and another one is needed.

@@ -1,23 +1,24 @@
 """PostgreSQL 14 or newer: the system of record for any number of machines.
 
 Every write is one statement, the call of a function in the schema (`schema/postgres`), and so is one transaction and
-one round trip: a caller who is cancelled, a connection that breaks or a process that is killed leaves no transaction
-open. Commits that wait at the same moment travel together and are flushed together. So do look-ups of sessions: those
-of one turn of the event loop become one query.
+one round trip. So a cancelled caller, a broken connection or a killed process leaves no transaction open. Commits that
+wait at the same moment travel together and are flushed together. So do look-ups of sessions: those of one turn of the
+event loop become one query.
 
     postgresql://user:password@host:port/database
-        ?sslmode=verify-full&sslrootcert=/path   what to use over any network: without it TLS is taken where it is
-                                                 offered, and nobody's certificate is looked at
-        &pooling=transaction                     behind a proxy that hands out connections by the transaction
+        ?sslmode=verify-full&sslrootcert=/path   what to use over any network: without it, TLS is used only if the
+                                                 server offers it, and no certificate is checked
+        &pooling=transaction                     behind a proxy that assigns connections per transaction
 
-What else libpq knows means here what it means there, or is refused by its name.
+Every other libpq option either means what it means in libpq, or is refused by its name.
 
-Several hosts may be named, `host1,host2`: the one that is no standby is used. A standby is never read: leases and
-sessions are read where they are committed.
+The URL may name several hosts, `host1,host2`: the store uses the one that is not a standby. A standby is never read:
+leases and sessions are read where they are committed.
 
-Nobody waits longer than a second for a server that is not there. Look-ups have no more time than that. What may take
-longer for a good reason, a slow disk or a large table, is watched over: as long as it takes, the server is asked beside
-it whether it is there. A statement that takes too long is ended by the server, so that nothing goes on without us.
+No call waits longer than a second for a server that is gone, and look-ups have no more time than that. Some operations
+may take longer for a good reason, such as a slow disk or a large table. Meanwhile, another connection checks that the
+server still answers. The server itself ends a statement that takes too long, so that nothing continues without a
+caller.
 
 One event loop, the one that `open` runs in.
 """
@@ -69,13 +70,13 @@ __all__ = ["COMMIT_LANES", "PostgresStore", "from_url"]
 COMMIT_FOR = 5.5
 """Seconds a caller waits for a commit: a slow disk's flush is not an outage."""
 PROBE_FOR = 0.7
-"""Seconds in which the server has to say whether it is there, once an answer is slow."""
+"""Seconds in which the server must answer the probe, once another answer is slow."""
 SCAN_FOR = 300.0
 """Seconds for a look at every row of a kind."""
 LOOKUP_LANES, READ_LANES, COMMIT_LANES = 2, 2, 2
 """Connections. Behind a proxy, where a transaction takes four times as long, three times as many."""
 _STEP = 4000
-"""Rows that one step of a purge looks at: some ten milliseconds of the server's time."""
+"""Rows that one step of a purge reads: some ten milliseconds of the server's time."""
 
 R = TypeVar("R", bound=Struct)
 
@@ -84,17 +85,17 @@ def from_url(url: str) -> Store:
     """Read `postgresql://user:password@host:port/database`, or `postgres://`, with the options named above.
 
     Raises:
-        Misconfigured: it cannot be read. No part of it is repeated: it may hold a password.
+        Misconfigured: the URL is not valid. The message repeats no part of it: it may hold a password.
     """
     return PostgresStore(**read_url(url)._asdict())
 
 
 class PostgresStore:
-    """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking.
+    """See `dutchdoor.stores.base.Store`. Create and open one in each process, after forking.
 
-    `by_transaction` is for a proxy that gives each transaction another connection: nothing is kept in one then, and
-    nobody listens. A round trip becomes four. `connect_for` bounds the seconds in which a connection is made, which are
-    few anyway; `settings` are the server's for each connection.
+    `by_transaction` is for a proxy that gives each transaction another connection: then no state is kept in a
+    connection, and none listens. A round trip becomes four. `connect_for` limits the seconds for making a connection;
+    `settings` are the server's settings for each connection.
     """
 
     first_epoch = FIRST_EPOCH
@@ -111,7 +112,7 @@ class PostgresStore:
         self.kinds, self._tables = kinds, Tables(kinds)
         self._make = Connector(url, by_transaction=by_transaction, connect_for=connect_for, settings=settings)
         self._is_open = False
-        # Made by `open`.
+        # Set by `open`.
         self._lanes: list[Lane] = []
         self._lookups: Lookups
         self._reads: Reads
@@ -131,10 +132,10 @@ class PostgresStore:
         """Connect, and migrate the schema `dutchdoor`.
 
         Raises:
-            Misconfigured: the role or the database cannot be used, the database was migrated by a newer program, or a
-                move into it is not finished.
-            Conflict: it is opened to be moved, and somebody else is connected to it.
-            Unavailable: no server that is not a standby is to be reached.
+            Misconfigured: the role or the database cannot be used, a newer program migrated the database, or a move
+                into it is not finished.
+            Conflict: it is opened for a move, and another client is connected to it.
+            Unavailable: no server that is not a standby can be reached.
         """
         if self._is_open:
             return
@@ -157,7 +158,7 @@ class PostgresStore:
         return lanes
 
     async def close(self) -> None:
-        """Finish what is under way, then let go. A look at every row of a kind is given up: it may take minutes."""
+        """Finish what is under way, then release everything. Cancel reads of a whole kind: they may take minutes."""
         if not self._is_open:
             return
         self._is_open = False
@@ -189,7 +190,7 @@ class PostgresStore:
         return rows[0] if rows else None
 
     async def _scan(self, sql: str, *values: object) -> list[Row]:
-        """Ask what may take long, and look meanwhile whether the server is there."""
+        """Ask what may take long, and check meanwhile that the server answers."""
         self._must_be_open()
         return await self._scans.fetch(sql, *values)
 
@@ -342,7 +343,7 @@ class PostgresStore:
         await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
-        """Look at a few thousand rows at a time, in the order of their keys, so that nothing waits long for it."""
+        """Read a few thousand rows at a time, in the order of their keys, so that no commit waits long for it."""
         deleted = 0
         for table in self._tables.by_name.values():
             if not table.kind.expires:
@@ -376,7 +377,7 @@ class PostgresStore:
 
     async def begin_move(self, log: LogState) -> None:
         await self._scan("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
-        self._make.newest_log = 0  # the log that is brought may be older than the one that was here
+        self._make.newest_log = 0  # the new log may be older than the one that was here
 
     async def take_in(self, table: str, page: Page) -> None:
         write = self._tables.by_name[table].write

@@ -1,4 +1,4 @@
-"""Who waits for a connection: look-ups that become one query, commits that become one transaction, other queries."""
+"""The queues for connections: look-ups that become one query, commits that become one transaction, other queries."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from dutchdoor.stores.postgres.rows import SESSIONS_WITH_ACCOUNT, read_session
 __all__ = ["Batches", "Lookups", "Order", "Reads"]
 
 _SLOW = 0.1
-"""Seconds after which an answer is slow, and the server is asked every so often whether it is there. It has to say so
-within `PROBE_FOR`: both together are less than the second that callers are promised."""
+"""Seconds after which an answer is slow. From then on, the server is probed regularly and must answer within
+`PROBE_FOR`: both together are less than the second that callers were promised.
+"""
 _BATCH_AT_MOST = 64
 _WAITING_AT_MOST = 4096
 
@@ -27,14 +28,14 @@ T = TypeVar("T")
 Future: TypeAlias = "asyncio.Future[T]"
 Found: TypeAlias = "tuple[Session, Account] | None"
 Order: TypeAlias = tuple[int, str]
-"""Where a job stands in its batch: jobs that share an account first, then those that write a session, then others."""
+"""The order of a job in its batch: jobs that share an account first, then those that write a session, then others."""
 
 
 class Group:
-    """Lanes, and the tasks that run on them. A caller waits for a future, and may leave: nothing else is cancelled.
+    """Lanes, and the tasks that run on them. A caller waits for a future and may leave: nothing else is cancelled.
 
-    With a `probe`, callers may wait for longer than a second. Once one has waited for a while, the server is asked on
-    another connection whether it is there, and if it is not, all are told.
+    With a `probe`, callers may wait for longer than a second. Once one has waited for a while, another connection
+    checks that the server answers. If it does not, all callers get the failure.
     """
 
     def __init__(self, lanes: Sequence[Lane], answer_for: float, probe: Reads | None = None) -> None:
@@ -47,7 +48,7 @@ class Group:
         self._doubt: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
     async def _answer(self, future: Future[T]) -> T:
-        """Wait for the answer of some lane, within what callers were promised."""
+        """Wait for the answer of some lane, within the promised time."""
         deadline = self._loop.call_later(self._answer_for, _give_up, future)
         if self._probe is not None:
             self._waiting[future] = self._loop.time()
@@ -62,14 +63,14 @@ class Group:
     def _look(self) -> None:
         self._doubt = None
         if self._waiting:
-            waited = self._loop.time() - next(iter(self._waiting.values()))  # the oldest comes first
+            waited = self._loop.time() - next(iter(self._waiting.values()))  # the oldest is first
             if waited < _SLOW:
                 self._doubt = self._loop.call_later(_SLOW - waited, self._look)
             else:
                 self._doubt = self._loop.create_task(self._ask_whether_it_is_there())
 
     async def _ask_whether_it_is_there(self) -> None:
-        assert self._probe is not None  # noqa: S101 - nobody waits here otherwise
+        assert self._probe is not None  # noqa: S101 - without a probe, no caller waits here
         try:
             await self._probe.fetch("SELECT 1")
         except Unavailable as exc:
@@ -81,13 +82,13 @@ class Group:
         self._doubt = self._loop.call_later(_SLOW, self._look)
 
     def give_up(self, why: Unavailable) -> None:
-        """Tell all who wait, and wait for nothing."""
+        """Report the failure to all callers, and wait for nothing."""
         for lane in self._lanes:
             lane.drop()
         _answer(list(self._waiting), why)
 
     def _soon(self) -> None:
-        """Begin in the next turn of the loop, with all that this one brings."""
+        """Begin in the next turn of the loop, with all jobs that arrive in this one."""
         if self._idle and not self._is_due:
             self._is_due = True
             task = self._loop.create_task(self._run(self._idle.pop()))
@@ -114,7 +115,7 @@ class Group:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Wait for what is under way, which ends in time."""
+        """Wait for what is under way, which finishes within its time limit."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         if self._doubt is not None:
@@ -191,7 +192,7 @@ class Reads(Group):
 
 
 class Job(Generic[T]):
-    """One commit, or one attempt against limits, that waits for its turn."""
+    """One commit, or one attempt against limits, in the queue."""
 
     __slots__ = ("future", "order", "payload")
 
@@ -200,10 +201,10 @@ class Job(Generic[T]):
 
 
 class Batches(Group, Generic[T]):
-    """Jobs: all that wait when a lane is free become one transaction, but those that go alone.
+    """Jobs: all that wait when a lane is free become one transaction, except those that go alone.
 
-    The jobs of a batch are put in an order that all processes have, so that two batches which come upon the same rows
-    do not wait for each other. They are of different callers, none of whom knows of the other: any order is right.
+    All processes put the jobs of a batch in the same order, so that two batches with the same rows do not deadlock. The
+    jobs belong to different callers, which do not depend on each other: any order is right.
     """
 
     def __init__(
@@ -231,7 +232,7 @@ class Batches(Group, Generic[T]):
         return bool(self._together or self._alone)
 
     async def _work(self, lane: Lane) -> None:
-        # Whoever gave up need not be served after all; after an outage they are many.
+        # A caller that gave up needs no service; after an outage there are many of them.
         if self._alone:
             batch = [self._alone.popleft()]
         else:
@@ -245,7 +246,7 @@ class Batches(Group, Generic[T]):
         try:
             await self._send(lane, batch)
         except (Conflict, InvalidInput) as exc:
-            # Nothing of it was written. One of them found out late that it was impossible: the others must not suffer.
+            # Nothing of the batch was written. One job turned out to be impossible: the others must not suffer.
             if len(batch) == 1:
                 _answer([batch[0].future], exc)
                 return
@@ -267,7 +268,7 @@ class Batches(Group, Generic[T]):
 
 def _answer(futures: Iterable[Future[Any]], outcome: object) -> None:
     for future in futures:
-        if future.done():  # cancelled, or gave up
+        if future.done():  # cancelled, or the caller gave up
             continue
         if isinstance(outcome, Exception):
             future.set_exception(outcome)

@@ -1,7 +1,7 @@
-"""What is written, as the functions of the schema take it.
+"""What is written, in the form that the functions of the schema take.
 
-A job is JSON: what is to be applied, in order; and beside it what has to come last in a transaction, since everybody
-waits for it: entries of the log, and limits.
+A job is JSON: the changes to apply, in order. Beside it is what must come last in a transaction, because every other
+writer waits for it: entries of the log, and limits.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ def write_job(changes: Sequence[Change], tables: Tables) -> tuple[bytes, Order |
 
 
 def _order(changes: Sequence[Change], tables: Tables) -> Order | None:
-    """Give the place in a batch, or None for a job that goes alone.
+    """Return the place in a batch, or None for a job that goes alone.
 
-    A job may share its transaction if it is impossible only before it has written anything, and takes at most one lock
-    that others might wait for, or that of an account it shares and nothing then.
+    A job may share its transaction under two conditions. If it is impossible, it must fail before it has written
+    anything. And it takes at most one lock that others might wait for, or the lock of an account that it shares and
+    nothing after that.
     """
     order: Order = 9, ""
     may_be_impossible = True
@@ -112,7 +113,7 @@ def _order(changes: Sequence[Change], tables: Tables) -> Order | None:
 
 
 def _locks(changes: Sequence[Change]) -> dict[str, object]:
-    """What a job that goes alone will change, if the rows are or may be several: to be locked in one order."""
+    """The rows that a job alone will change, if they are or may be several: they are locked in one order."""
     accounts: dict[str, bool] = {}
     sessions: list[str] = []
     sessions_of: list[str] = []
@@ -129,7 +130,7 @@ def _locks(changes: Sequence[Change]) -> dict[str, object]:
                 sessions.append(write_bytes(stored_id(id)))
             case _:
                 pass
-    # What belongs to an account, a token or a credential, is locked after it, in whatever order the changes are.
+    # What belongs to an account (a token or a credential) is locked after it, whatever the order of the changes.
     locking = sum(not isinstance(change, Add | ExpectFew | Log | Revoke | Forgive) for change in changes)
     if not (accounts or sessions) or (locking <= 1 and not sessions_of):
         return {}

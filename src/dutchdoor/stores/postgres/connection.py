@@ -1,4 +1,4 @@
-"""Connections to one database: made, checked before they are used, and cut when they are silent."""
+"""Connections to one database: created, checked before they are used, and closed when they are silent."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ __all__ = [
 ]  # fmt: skip
 
 ANSWER_FOR = 0.8
-"""Seconds a caller waits altogether, for a connection and its turn as well. Callers are promised a second."""
+"""Seconds a caller waits in all, including for a connection and its turn. Callers were promised a second."""
 STATEMENT_FOR = 0.65
-"""Seconds after which the server gives a statement up: before we do, so that it says so and the connection lives."""
+"""Seconds after which the server cancels a statement: before we do, so that it reports it and the connection survives.
+"""
 COMMIT_STATEMENT_FOR = 5.0
 """The same for a commit: a slow disk's flush is not an outage."""
 _LOCK_FOR = 1.0
 """Seconds to wait for a row that another transaction holds. Ours hold one for milliseconds."""
 _IDLE_FOR = 2.0
-"""Seconds between two steps of a transaction behind a proxy: whoever vanished there still holds its locks."""
+"""Seconds between two steps of a transaction behind a proxy: a client that vanished there still holds its locks."""
 CONNECT_FOR = 0.65
 _NEXT_HOST_AFTER = 0.15
-"""Seconds in which a host has to answer before the next one is tried beside it: a machine that is gone says nothing."""
+"""Seconds in which a host must answer before the next one is tried beside it: a machine that is gone answers nothing.
+"""
 CONNECT_PATIENTLY_FOR = 5.0
-"""The same for what is watched over while it waits, and for opening."""
+"""The same for operations with a probe, and for opening."""
 OPEN_FOR = 30.0
 """Seconds to wait for another process's migration."""
 
 Row: TypeAlias = Any
-"""A tuple of values, or the driver's record, which is unpacked like one."""
+"""A tuple of values, or the driver's record, which unpacks like one."""
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class Connector:
-    """Makes connections to one database. The URL may hold a password, and stays here."""
+    """Creates connections to one database. The URL may hold a password, and does not leave this object."""
 
     def __init__(self, url: str, *, by_transaction: bool, connect_for: float, settings: Mapping[str, str]) -> None:
         self._urls = hosts(url)
@@ -54,18 +56,18 @@ class Connector:
         self.known: tuple[str, ...] = ()
         """Names of the migrations that this program has, once they are known to be applied."""
         self.newest_log = 0
-        """The epoch of the newest log that a connection has been told of, before it was used."""
+        """The epoch of the newest log that any connection reported before it was used."""
         self.lost_at = 0.0
-        """When some connection last broke or was silent, by the loop's clock. What took it may have taken others
-        with it, and one that is idle does not notice: none from before is used again.
+        """When a connection last broke or was silent, by the loop's clock. The cause may have broken others too, and an
+        idle connection does not notice: no connection from before is used again.
         """
         self.moved_at = 0.0
-        """When another host of several was found to be the one to use: who still waits for the one before waits in
-        vain.
+        """When another one of several hosts turned out to be the one to use: callers that still wait for the previous
+        host wait in vain.
         """
 
     async def __call__(self, statement_for: float, *, within: float = CONNECT_FOR) -> Connection:
-        """Connect. Raises `Unavailable`, or `Misconfigured` for what no waiting will change."""
+        """Connect. Raises `Unavailable`, or `Misconfigured` for what waiting cannot change."""
         connection: Connection
         within = min(within, self._connect_for)
         try:
@@ -76,8 +78,8 @@ class Connector:
         return connection
 
     async def _to_any(self, statement_for: float, within: float) -> Connection:
-        """Connect to the first host that can be used, beginning with the last that could be. One that was replaced
-        cannot be, however fast it answers.
+        """Connect to the first usable host, beginning with the last one that was usable. A host that was replaced is
+        not usable, however fast it answers.
         """
         tasks: dict[asyncio.Task[Connection], str] = {}
         used: asyncio.Task[Connection] | None = None
@@ -112,9 +114,9 @@ class Connector:
             task.result().terminate()
 
     async def _to(self, url: str, statement_for: float, within: float) -> Connection:
-        # A proxy would not hand settings on, and would have to be told to let them through.
+        # A proxy would not pass settings on, and refuses those that it is not configured to accept.
         settings = {} if self.by_transaction else {**SETTINGS, **timeouts(statement_for)}
-        # A proxy may have a standby behind it at any time: `begin` looks then.
+        # A proxy may have a standby behind it at any time: `begin` checks then.
         anything = self.by_transaction and len(self._urls) == 1
         connection = await asyncpg.connect(
             url,
@@ -132,10 +134,10 @@ class Connector:
         return connection
 
     async def attend(self, connection: Connection, begin: str) -> int:
-        """Tell which log this server is on, in a transaction that began or begins with this, once it is committed.
+        """Return which log this server is on, in a transaction that began or begins with this, once it is committed.
 
-        Without values a statement is one message, and its answer is no more than how many rows it has: one if the
-        log is not the one that was known.
+        Without values a statement is one message, and its answer is only the number of rows: one if the log is not the
+        one that was known.
         """
         whole, log_epoch = "false" if begin else "true", self.newest_log
         attend = f"{begin}SELECT FROM dutchdoor.attend_1({whole}, {log_epoch:d})"
@@ -146,18 +148,18 @@ class Connector:
         return log_epoch
 
     def hear(self, log_epoch: int) -> None:
-        """Take note of which log is the newest."""
+        """Record which log is the newest."""
         if log_epoch > self.newest_log:
-            if self.newest_log:  # the other connections may lead to the server that was replaced
+            if self.newest_log:  # other connections may lead to the server that was replaced
                 self.lost_at = asyncio.get_running_loop().time()
             self.newest_log = log_epoch
 
     async def _check(self, connection: Connection) -> None:
-        """See who answers, before anything is asked or told.
+        """Check the server before any question or write.
 
-        A program of the next version may have migrated while we were away, in a way that leaves us behind. And a server
-        that was promoted may lack what another one acknowledged: then a new log begins here, as after a restore. A
-        server that takes writes keeps its timeline for as long as it keeps a connection.
+        A program of the next version may have migrated the database while we were away, so that this version no longer
+        fits. And a promoted server may lack what another one acknowledged: then a new log begins here, as after a
+        restore. A server that takes writes keeps its timeline for as long as it keeps a connection.
         """
         await connection.execute(begin(STATEMENT_FOR))
         newer = await connection.fetch(
@@ -175,10 +177,10 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "5000",
     "jit": "off",
     "search_path": "",
-    # Every statement here is planned once and for all, and looks up by an index, however small the table was then.
+    # Each statement here is planned once, and uses an index, however small the table was then.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
-    # So that the server lets go of what belonged to a machine that is gone, and stops working for it.
+    # The server must release what belonged to a machine that is gone, and stop working for it.
     "client_connection_check_interval": "1000",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
@@ -188,7 +190,7 @@ SETTINGS = {
 
 
 class Lane:
-    """One connection, made when it is needed and again when it broke, for one statement at a time."""
+    """One connection for one statement at a time, created when it is needed and again when it broke."""
 
     def __init__(self, connect: Connector, statement_for: float) -> None:
         self._connect, self._statement_for = connect, statement_for
@@ -196,7 +198,7 @@ class Lane:
         self._connecting: asyncio.Task[Connection] | None = None
         self._made_at = 0.0
         self._silent: int | None = None
-        """The server's process that did not answer in time, and may not be able to end."""
+        """The server process that did not answer in time, and may not be able to end."""
 
     async def _reconnect(self) -> Connection:
         at_most = CONNECT_FOR if self._statement_for <= STATEMENT_FOR else CONNECT_PATIENTLY_FOR
@@ -210,8 +212,8 @@ class Lane:
             raise Unavailable("postgres: no answer")
         connection = self._connection = connecting.result()
         if self._silent is not None:
-            # Nothing ends one whose commit waits for a standby. With another in its place each time, those would take
-            # all connections there are, and looking up would be out of reach too.
+            # Nothing ends a process whose commit waits for a standby. If each were replaced, they would take all
+            # connections of the server, and look-ups would fail too.
             if await connection.fetchval(_WAITS_FOR_A_STANDBY, self._silent):
                 self.drop()
                 raise Unavailable("postgres: a commit waits for its standby")
@@ -221,7 +223,7 @@ class Lane:
     async def fetch(self, sql: str, *values: object, within: float) -> list[Row]:
         """Run one statement, which is one transaction. Raises `Unavailable`, `Conflict` or `InvalidInput`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.call_later(within, self._too_late)  # what is awaited fails then
+        deadline = loop.call_later(within, self._too_late)  # the awaited statement then fails
         try:
             if self._made_at <= self._connect.lost_at:
                 self.drop()
@@ -231,16 +233,16 @@ class Lane:
                 connection = await self._reconnect()
             if not self._connect.by_transaction:
                 return await connection.fetch(sql, *values)
-            # An unnamed statement is prepared and run in two messages. Between them a proxy might hand us somebody
-            # else's connection, and somebody else's statement with it; inside a transaction it does not. The server
-            # behind it may be another one than a moment ago.
+            # An unnamed statement is prepared and run in two messages. Between them, a proxy might switch us to another
+            # client's connection, with that client's statement; inside a transaction it does not. The server behind the
+            # proxy may be another one than a moment ago.
             told = await self._connect.attend(connection, f"{begin(self._statement_for)}; ")
             rows = await connection.fetch(sql, *values)
             await connection.execute("COMMIT")
             self._connect.hear(told)
             return rows
         except PostgresError as exc:
-            if is_fatal(exc):  # also what the driver says of a connection that was dropped because it was silent
+            if is_fatal(exc):  # the driver also says this of a connection that was dropped because it was silent
                 self._connect.lost_at = loop.time()
             if self._connect.by_transaction or is_fatal(exc):
                 self.drop()
@@ -265,11 +267,11 @@ class Lane:
 
     @property
     def was_left_behind(self) -> bool:
-        """Whether it is older than the move to another host."""
+        """Whether this connection is older than the move to another host."""
         return self._connection is not None and self._made_at <= self._connect.moved_at
 
     def drop(self) -> None:
-        """Cut the connection, whatever state it is in: a new one is in none."""
+        """Close the connection, whatever its state: a new one has none."""
         if self._connecting is not None:
             self._connecting.cancel()
         if self._connection is not None:
@@ -292,9 +294,10 @@ def timeouts(statement_for: float) -> dict[str, str]:
 
 
 def begin(statement_for: float) -> str:
-    """Begin a transaction. A standby refuses what says READ WRITE.
+    """Begin a transaction. A standby refuses READ WRITE.
 
-    Behind a proxy nothing else is set: what others may put into `public` would be found before our own operators are.
+    Behind a proxy, nothing else is set. Otherwise, objects that others create in `public` would be found before our own
+    operators.
     """
     idle_for = f"{_IDLE_FOR * 1000:.0f}"
     settings = {**timeouts(statement_for), "idle_in_transaction_session_timeout": idle_for, "search_path": "''"}

@@ -16,8 +16,8 @@ _HOPELESS = frozenset({"28000", "28P01", "3D000", "42501", "42704"})
 
 
 def meant(exc: BaseException) -> DutchdoorError:
-    """What an exception of the driver or the network is to those who use a store. It is raised from none: the original
-    holds values of rows, such as an e-mail address that is taken, and a log of it would show them.
+    """Return what an exception of the driver or the network means to the callers of a store. It is raised `from None`:
+    the original holds values of rows, such as an e-mail address that is taken, and a log of it would show them.
     """
     if isinstance(exc, DutchdoorError):
         return exc
@@ -39,7 +39,7 @@ def meant(exc: BaseException) -> DutchdoorError:
     if isinstance(exc, ssl.SSLError):
         return Unavailable(f"postgres: TLS: {exc.reason}")
     if isinstance(exc, ClientConfigurationError):
-        # Of the driver's texts only those that hold no more than a path are repeated.
+        # Of the driver's texts, only those that hold no more than a path are repeated.
         text = str(exc.args[0])
         known = text.startswith(("`sslmode` parameter", "root certificate file"))
         if text.startswith("root certificate"):
@@ -48,13 +48,15 @@ def meant(exc: BaseException) -> DutchdoorError:
     if isinstance(exc, ConnectionRefusedError):
         return Unavailable("postgres: nobody listens there")
     if isinstance(exc, OSError):
-        # Without a number it is the driver's own: a server that speaks no TLS.
+        # Without a number, it is the driver's own: the server does not speak TLS.
         return Unavailable(f"postgres: {exc.strerror or (exc if type(exc) is ConnectionError else type(exc).__name__)}")
     return Unavailable(f"postgres: {type(exc).__name__}")
 
 
 class Refusal(Unavailable):
-    """The server knows us not, or forbids it. While opening, no waiting helps; later it may have been repaired."""
+    """The server does not know this role, or refuses it. While opening, waiting cannot help; later an operator may
+    repair it.
+    """
 
 
 def is_fatal(exc: PostgresError) -> bool:

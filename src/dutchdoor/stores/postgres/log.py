@@ -14,16 +14,16 @@ from dutchdoor.stores.postgres.rows import read_text
 __all__ = ["PAGE", "read_nodes", "read_renewed"]
 
 PAGE = 2048
-"""Entries of the log that one reading gives."""
+"""Entries of the log that one read returns."""
 
 _NAME = "dutchdoor"
-"""What the names of our connections begin with, in `pg_stat_activity`: a move looks there for others."""
+"""The prefix of the names of our connections in `pg_stat_activity`: a move looks there for other processes."""
 
 
 def read_renewed(
     rows: Sequence[Row], log_epoch: int, after: int, *, there: bool = True, nodes: Sequence[NodeRow] = ()
 ) -> Renewed:
-    """Read rows of `read_log_1`, of which one more was asked for than a page has."""
+    """Read rows of `read_log_1`, which was asked for one more than a page has."""
     epoch, salt, head, at = rows[0][:4]
     entries = [_read_entry(*row[4:]) for row in rows[:PAGE] if row[4] is not None]
     return Renewed(

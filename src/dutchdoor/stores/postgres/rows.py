@@ -1,6 +1,6 @@
 """Rows: the statements of each kind, derived from its description, and how its records are written and read.
 
-What is written into rows travels as JSON, since a commit is one call; what is looked for travels as values.
+Rows are written as JSON, since a commit is one call; search values are sent as values.
 """
 
 # ruff: noqa: S608 - every statement here is put together from constants and from descriptions; values are bound, always
@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Struct)
 
 
 def write_text(text: str) -> str:
-    """Write what PostgreSQL's text can hold: all but U+0000. Raises `InvalidInput` for half a character."""
+    """Return text that PostgreSQL can hold: all but U+0000. Raises `InvalidInput` for half a surrogate pair."""
     if not text.isprintable():
         if "\0" in text or "\1" in text:
             text = text.replace("\1", "\1\2").replace("\0", "\1\1")
@@ -53,7 +53,7 @@ _NOT_OURS = bytes(17)
 
 
 def stored_id(id: str) -> bytes:
-    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else longer than any of ours."""
+    """Return an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else longer than ours."""
     return packed(id) or _NOT_OURS + id.encode(errors="surrogatepass")
 
 
@@ -97,7 +97,8 @@ ACCOUNT = ", ".join(
 JOINED = f"SELECT {SESSION}, {ACCOUNT} FROM dutchdoor.sessions s JOIN dutchdoor.accounts_now a ON a.number = s.account"
 SESSIONS_WITH_ACCOUNT = f"{JOINED} WHERE s.id = ANY ($1)"
 SESSIONS_OF = f"{JOINED} WHERE a.subject = $1 AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
-"""By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
+"""By id, which is the order of creation and of the index: to return the newest three of ten thousand, it reads three.
+"""
 
 _NEWEST = "FROM dutchdoor.sessions s WHERE s.account = a.number AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT $2"
 KNOWN = (
@@ -302,9 +303,11 @@ class Table(Generic[R]):
         return [_BIND.get(self._forms[name], _as_it_is)(value) for name, value in values.items()]
 
     def purged(self, step: int, *, begun: bool) -> str:
-        """Delete what is over among the next rows in the order of their keys, and give the last key that was seen.
+        """Delete what has expired among the next rows in the order of their keys, and return the last key that was
+        seen.
 
-        Asked again of each row, which may have been written since; one that is being written is left.
+        The condition is checked again for each row, because a row may have changed since; a row that is being written
+        stays.
         """
         keys, instant = ", ".join(map(_quoted, self.kind.key)), _quoted(self.kind.expires)
         behind = f"WHERE ({keys}) > ({_numbered(2, len(self.kind.key))})" if begun else ""
@@ -321,7 +324,7 @@ class Table(Generic[R]):
 
 
 class _Accounts(Table[Account]):
-    """With the epoch and the revision that they have by now."""
+    """With the epoch and the revision that they have now."""
 
     def __init__(self) -> None:
         super().__init__(ACCOUNTS)
@@ -335,7 +338,7 @@ class _Accounts(Table[Account]):
 
 
 class _Sessions(Table[Session]):
-    """With the number of the account: a session whose account was removed is read by nothing."""
+    """With the number of the account: no read returns a session whose account was removed."""
 
     def __init__(self) -> None:
         super().__init__(SESSIONS)
@@ -357,7 +360,7 @@ class Tables:
         self.by_name |= {"accounts": _Accounts(), "sessions": _Sessions()}
 
     def of(self, kind: type[R]) -> Table[R]:
-        """Give the table of a general kind."""
+        """Return the table of a general kind."""
         return self.by_name[self.kinds.of(kind).table]
 
 

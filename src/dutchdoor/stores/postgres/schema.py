@@ -1,4 +1,4 @@
-"""The schema `dutchdoor`, made and brought up to date."""
+"""Creates the schema `dutchdoor` and brings it up to date."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["MOVING", "prepare"]
 MOVING = "SELECT kind, after FROM dutchdoor.moving"
 
 _LOCK = 0x64646F6F
-"""First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks have it too."""
+"""First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks use it too."""
 
 
 async def prepare(connect: Connector, kinds: Kinds, *, to_move: bool) -> None:
-    """Look whether the server can be used, and bring the schema up to date."""
+    """Check that the server can be used, and bring the schema up to date."""
     migrations = kinds.migrations("postgres")
     try:
         connection = await connect(OPEN_FOR, within=CONNECT_PATIENTLY_FOR)
@@ -57,7 +57,9 @@ async def _check_server(connection: Connection) -> None:
 
 
 async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -> None:
-    """Half of the records would refuse people, and believe sessions that have ended elsewhere."""
+    """Refuse an unfinished copy: half of the records would refuse people, and accept sessions that have ended
+    elsewhere.
+    """
     await connection.execute(begin(OPEN_FOR))
     if not to_move:
         refuse_unless_whole([kind for kind, _ in await connection.fetch(MOVING)], "this database")
@@ -67,7 +69,7 @@ async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -
     ):
         text = "Another process has this database open. Stop all servers and commands that use it, and run this again."
         raise Conflict(text, message=text)
-    if to_move:  # records of a kind that a newer program brought would stay behind
+    if to_move:  # records of a kind from a newer program would stay behind
         unknown = await connection.fetch("SELECT name FROM dutchdoor.kinds WHERE name <> ALL ($1)", kinds.tables)
         if unknown:
             text = (
@@ -78,12 +80,12 @@ async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -
 
 
 async def _migrate(connection: Connection, migration: Migration, migrations: Sequence[Migration]) -> None:
-    """Apply a file in one transaction with the note that it was: killed anywhere, it was or it was not."""
+    """Apply a file, and record that, in one transaction: after a kill, both happened or neither."""
     await connection.execute(begin(OPEN_FOR))
     applied = await _applied(connection, migrations)
     if migration.name not in applied:
-        # Under the lock once more, since another process may have been here a moment ago. A snapshot is taken by each
-        # statement, and so after the lock.
+        # Check again under the lock, since another process may have migrated a moment ago. Each statement takes its own
+        # snapshot, and so takes it after the lock.
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK}, 0)")
         applied = await _applied(connection, migrations)
     if migration.name not in applied:
@@ -100,7 +102,7 @@ async def _migrate(connection: Connection, migration: Migration, migrations: Seq
 
 
 async def _applied(connection: Connection, migrations: Sequence[Migration]) -> set[str]:
-    """Names of what was applied. Raises `Misconfigured` if this program and this database do not fit."""
+    """Names of the applied migrations. Raises `Misconfigured` if this program and this database do not fit."""
     if _MIGRATIONS not in await _relations(connection):
         return set()
     rows = await connection.fetch("SELECT name, sha256, additive FROM dutchdoor.migrations")
@@ -119,8 +121,8 @@ _MIGRATIONS = "migrations"
 
 
 async def _relations(connection: Connection) -> set[str]:
-    """What there is in the schema. Read from the tables of the catalogue and not by `to_regclass`, which remembers that
-    there was nothing, though another process has made it while we waited for the lock.
+    """What exists in the schema. It is read from the catalogue tables and not by `to_regclass`: that remembers that
+    nothing existed, though another process created it while we waited for the lock.
     """
     rows = await connection.fetch(
         "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -130,7 +132,7 @@ async def _relations(connection: Connection) -> set[str]:
 
 
 async def _found(connection: Connection) -> None:
-    """Make the schema, which an operator may have made for us, and the list of what was done to it."""
+    """Create the schema, which an operator may have created before, and the table of applied migrations."""
     if not await connection.fetch("SELECT 1 FROM pg_namespace WHERE nspname = 'dutchdoor'"):
         await connection.execute("CREATE SCHEMA dutchdoor")
     elif await _relations(connection):

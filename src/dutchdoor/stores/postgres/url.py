@@ -1,4 +1,4 @@
-"""What a URL of PostgreSQL says."""
+"""What a PostgreSQL URL says."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dutchdoor.errors import Misconfigured
 __all__ = ["NAME", "Place", "hosts", "read_url"]
 
 NAME = "dutchdoor"
-"""What the names of our connections begin with, in `pg_stat_activity`: a move looks there for others."""
+"""The prefix of the names of our connections in `pg_stat_activity`: a move looks there for other processes."""
 
 
 class Place(NamedTuple):
-    """What a store is made with."""
+    """The parameters of a store."""
 
     url: str
     """As the driver reads it."""
@@ -48,8 +48,8 @@ _AS_IT_IS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"), frozenset[str]()),
     "tcp_user_timeout": frozenset(),
 }
-"""Options of libpq that ask for what is done anyway, with the values that do; any value where none is named: a server
-that vanishes is noticed within a second, sooner than any keep-alive tells.
+"""Options of libpq that ask for what is done anyway, with the values that do; any value where none is named: a store
+notices a server that vanishes within a second, sooner than any keep-alive.
 """
 _INSTEAD = {
     "channel_binding": "The driver cannot bind a log-in to its TLS channel. Leave it out, and have the server's "
@@ -65,16 +65,15 @@ _REFUSED = frozenset(
     | {"replication", "require_auth", "requirepeer", "service", "servicefile", "sslcertmode", "sslcrldir"}
     | {"sslkeylogfile", "connection_limit", "pool_timeout", "socket_timeout", "sslaccept", "statement_cache_size"}
 )
-"""What may be repeated of a URL that is refused: words that others document. An unknown word may be a part of a
-password."""
+"""What a message may repeat of a URL that is refused: documented words. An unknown word may be a part of a password."""
 
 
 def read_url(url: str) -> Place:
     """Read `postgresql://user:password@host:port/database`, or `postgres://`, with the options named in this package.
 
     Raises:
-        Misconfigured: it cannot be read, or asks for what cannot be done. Nothing of it is repeated but the names of
-            options: it may hold a password.
+        Misconfigured: the URL is not valid, or asks for what is not supported. The message repeats only the names of
+            options: the rest may hold a password.
     """
     try:
         parts = urlsplit(url)
@@ -123,7 +122,7 @@ def read_url(url: str) -> Place:
     return Place(
         parts._replace(query=query).geturl(),
         by_transaction=pooling == "transaction",
-        # Less than two seconds are two, and none is no bound, as libpq has it.
+        # Less than two seconds becomes two, and 0 means no limit, as in libpq.
         connect_for=max(2, int(wait)) if int(wait) > 0 else math.inf,
         settings=settings,
     )
@@ -133,8 +132,8 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 def _system_authorities(sslmode: str) -> str:
-    """Give the file of the certificates that this machine trusts. Raises `Misconfigured` as libpq refuses it: whoever
-    can get a certificate from a public authority would pass for the server, were its name not checked.
+    """Return the file of the certificates that this machine trusts. Raises `Misconfigured` as libpq refuses it. Without
+    a check of the name, anyone who can get a certificate from a public authority could impersonate the server.
     """
     file = ssl.get_default_verify_paths().cafile
     if sslmode != "verify-full":
@@ -145,8 +144,8 @@ def _system_authorities(sslmode: str) -> str:
 
 
 def _is_cut_short(url: str) -> bool:
-    """Tell whether what stands before the host goes on behind the first / ? or #, where a URL says that the host ends:
-    the rest of a password would be taken for a database, and its beginning for a port.
+    """Return whether the part before the host continues after the first / ? or #, which end the host in a URL. Then the
+    rest of a password would be taken for a database, and its beginning for a port.
     """
     address = url.partition("://")[2]
     ends = min((at for mark in "/?#" if (at := address.find(mark)) >= 0), default=len(address))
@@ -155,17 +154,17 @@ def _is_cut_short(url: str) -> bool:
 
 
 def hosts(url: str) -> list[str]:
-    """Give a URL for each host of one. The driver would wait for a silent one until there is no time left."""
+    """Return a URL for each host of one. The driver would wait for a silent host until no time is left."""
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if "host" in options:
-        parts = parts._replace(netloc=login + at)  # the option counts, as it does for libpq
+        parts = parts._replace(netloc=login + at)  # the option applies, as in libpq
         names = options.pop("host").split(",")
         ports = options.pop("port", "").split(",")
         ports = ports * len(names) if len(ports) == 1 else ports
         if len(ports) != len(names):
-            return [url]  # the driver says what is wrong
+            return [url]  # the driver reports what is wrong
         own = [{"host": name, **({"port": port} if port else {})} for name, port in zip(names, ports, strict=True)]
         return [parts._replace(query=urlencode({**options, **each})).geturl() for each in own]
     return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]

@@ -1,4 +1,4 @@
-"""Who wants to know when the log has grown."""
+"""Notifies watchers when the log has grown."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dutchdoor.stores.postgres.connection import ANSWER_FOR, STATEMENT_FOR, Conn
 __all__ = ["Watch"]
 
 _LISTEN_EVERY = 1.0
-"""Seconds between two looks whether the connection that listens is alive, and at the log itself."""
+"""Seconds between two checks: that the listening connection is alive, and of the log itself."""
 _POLL_EVERY = 0.1
-"""Seconds between two looks at the log where nobody can listen."""
+"""Seconds between two checks of the log where no connection can listen."""
 _CHANNEL = "dutchdoor"
 
 
 class Watch:
-    """The connection that listens, as long as anybody watches; or a look at the log now and then where none can."""
+    """The connection that listens while there are watchers; or a regular check of the log where none can listen."""
 
     def __init__(self, connect: Connector) -> None:
         self._connect = connect
@@ -58,13 +58,13 @@ class Watch:
             await asyncio.sleep(_POLL_EVERY)
 
     async def _listen(self) -> None:
-        """Wake at each notice; and look at the log now and then, which tells whether the connection is alive at all."""
+        """Wake at each notification. Also check the log now and then, which proves that the connection is alive."""
         made_at = asyncio.get_running_loop().time()
         connection = await self._connect(STATEMENT_FOR)
         try:
             async with asyncio.timeout(ANSWER_FOR):
                 await connection.add_listener(_CHANNEL, self._wake)
-            seen: Row | None = None  # whatever came before we listened was missed
+            seen: Row | None = None  # changes from before the LISTEN were missed
             while made_at > self._connect.lost_at:
                 async with asyncio.timeout(ANSWER_FOR):
                     head = await connection.fetchrow(_HEAD)

@@ -1,20 +1,20 @@
 """One SQLite file: the system of record for one machine, shared by as many processes as serve from it.
 
-Reads run where they are asked for, on a connection of the reading thread: a look-up takes less time than handing it to
-another thread would. Scans, which may take long, go to one thread of their own. All writes go through one thread a
-process that commits whatever has queued up as one transaction, each commit in a savepoint of its own: one `fsync`
-serves them all.
+Reads run where they are called, on a connection of the reading thread: a look-up takes less time than handing it to
+another thread. Scans, which may take long, run on one thread of their own. All writes go through one thread per
+process. It commits everything in its queue as one transaction, each commit in its own savepoint: one `fsync` serves
+them all.
 
 Durability is SQLite's: write-ahead log with `synchronous=FULL`, so a commit has been flushed before it is acknowledged.
-Attempts counted against limits (`hit`) alone do not wait for the disk: they survive `kill -9`, and the loss of power
-may forget the last few.
+Only attempts counted against limits (`hit`) do not wait for the disk: they survive `kill -9`, and the loss of power may
+forget the last few.
 
-Beside `x.db` lie `x.db-wal` and `x.db-shm`, which are SQLite's, and `x.db-head`, which is ours (see `Head`). None of
-them may be moved or deleted while a process has the database open. All of them are for their owner alone: one that
-other users can read or change is refused.
+Beside `x.db` are `x.db-wal` and `x.db-shm`, which belong to SQLite, and `x.db-head`, which belongs to this store (see
+`Head`). Do not move or delete any of them while a process has the database open. Only their owner may access them: a
+file that other users can read or change is refused.
 
-Left out: databases in memory (`stores/memory.py` is that), and file systems shared over a network, on which the
-write-ahead log does not work.
+Left out: databases in memory (`stores/memory.py` does that), and network file systems, on which the write-ahead log
+does not work.
 """
 
 # ruff: noqa: S608 - every statement here is put together from constants and from descriptions; values are bound, always
@@ -77,13 +77,13 @@ from dutchdoor.stores.transfer import LEFT, LogState, Page
 __all__ = ["SqliteStore", "from_url"]
 
 _ANSWER_FOR = 6.0
-"""Seconds a caller waits for its commit altogether: a disk that hangs must not hang every request."""
+"""Seconds a caller waits for its commit in all: a disk that hangs must not hang every request."""
 _ANSWER_FOR_AFTER = 0.8
-"""The same, once somebody waited in vain, until a commit succeeds: whoever comes into an outage is told soon."""
+"""The same after a caller waited in vain, until a commit succeeds: a call during an outage gets its answer soon."""
 _STEP = 500
 """Rows that one step of a purge deletes: a few milliseconds of the writer's time."""
 _PAGE_INLINE = 64
-"""Entries that are read where they are asked for; more on a thread of their own."""
+"""Entries that are read in the calling thread; longer reads have a thread of their own."""
 _BEGIN_FOR = 3600.0
 """Seconds a caller waits for a new log epoch, which writes a row for each account."""
 
@@ -101,20 +101,20 @@ def from_url(url: str) -> Store:
 
 
 class SqliteStore:
-    """See `dutchdoor.stores.base.Store`. Make and open one in each process, after forking."""
+    """See `dutchdoor.stores.base.Store`. Create and open one in each process, after forking."""
 
     first_epoch = FIRST_EPOCH
     newest_log = 0
 
     def __init__(self, path: str | os.PathLike[str], *, kinds: Kinds = KINDS) -> None:
         self.kinds, self._tables = kinds, Tables(kinds)
-        # Symbolic links are followed, as SQLite follows them for its own files beside the database. Two processes that
-        # came by two names would otherwise have two heads, and neither would see what the other one revoked.
+        # Symbolic links are followed, as SQLite follows them for its own files beside the database. Otherwise, two
+        # processes that use two names would have two heads, and neither would see what the other one revoked.
         self._path = Path(path).resolve()
         self._local = threading.local()
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._is_open = False
-        # Made by `open`.
+        # Set by `open`.
         self._head: Head
         self._writer: Writer
         self._scanner: ThreadPoolExecutor
@@ -123,11 +123,11 @@ class SqliteStore:
     # --- opening and closing ------------------------------------------------------------------------------------------
 
     async def open(self, *, to_move: bool = False) -> None:
-        """Create the file where there is none, for its owner's eyes only, and migrate it.
+        """Create the file if it does not exist, readable only by its owner, and migrate it.
 
         Raises:
-            Misconfigured: the file is not ours, was migrated by a newer program, or a move into it is not finished.
-            Conflict: it is opened to be moved, and another process has it open.
+            Misconfigured: the file is not ours, a newer program migrated it, or a move into it is not finished.
+            Conflict: it is opened for a move, and another process has it open.
             Unavailable: it cannot be reached, read or written.
         """
         if self._is_open:
@@ -138,11 +138,11 @@ class SqliteStore:
         self._is_open = True
 
     async def close(self) -> None:
-        """Write what is queued, then let go."""
+        """Write what is queued, then release everything."""
         if not self._is_open:
             return
         self._is_open = False
-        # Not joined here: those whose commits are still queued are told of them through this loop.
+        # Not joined here: the callers whose commits are still queued get their results through this loop.
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._scanner.shutdown)
         for watch in list(self._watches.values()):
@@ -156,7 +156,7 @@ class SqliteStore:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def commit(self, *changes: Change) -> Revoked:
-        # One change is one statement, but for this one.
+        # Every change is one statement, except this one.
         atomic = len(changes) <= 1 and not any(isinstance(change, Forgive) for change in changes)
         return await self._write(partial(apply_all, changes), atomic=atomic)
 
@@ -167,7 +167,7 @@ class SqliteStore:
             raise Unavailable("store is not open")
         job = Job(apply, atomic=atomic, durable=durable)
         self._writer.put(job)
-        # Cancelled or timed out, a caller leaves; its job is skipped or finished, and harms nobody.
+        # A caller that is cancelled or timed out leaves; its job is skipped or finished, which is safe.
         patience = answer_for or (_ANSWER_FOR if self._writer.answers else _ANSWER_FOR_AFTER)
         deadline = job.loop.call_later(patience, self._writer.give_up, job.future)
         try:
@@ -207,7 +207,7 @@ class SqliteStore:
             raise unavailable(exc) from exc
 
     async def _scan(self, sql: str, *values: object) -> list[Row]:
-        """Read what may take long, on a thread of its own."""
+        """Read what may take long, on a separate thread."""
         return await self._beside(self._all, sql, *values)
 
     async def _beside(self, read: Callable[..., T], *args: object) -> T:
@@ -282,7 +282,7 @@ class SqliteStore:
         where: list[str] = ["at >= ?"]
         values: list[object] = [since]
         if subject:
-            where.append("subject <> '' AND subject = ?")  # the first half tells that the partial index has it
+            where.append("subject <> '' AND subject = ?")  # the first half lets SQLite use the partial index
             values.append(subject)
         if name:
             where.append("name = ?")
@@ -318,7 +318,7 @@ class SqliteStore:
     def _grown(self) -> None:
         """The writer has committed an entry, or another log."""
         for loop, watch in list(self._watches.items()):
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to wake
+            with contextlib.suppress(RuntimeError):  # the loop was closed: no watcher is left to wake
                 loop.call_soon_threadsafe(watch.look)
 
     def _committed_head(self) -> LogHead | None:
@@ -343,7 +343,7 @@ class SqliteStore:
         await self._write(partial(node_register, row), atomic=True)
 
     async def node_renew(self, row: NodeRow, after: int) -> Renewed:
-        # What a lost renewal leaves is the row before it, which acknowledges less: fences wait longer.
+        # If a renewal is lost, the row before it remains, which acknowledges less: fences wait longer.
         return await self._write(partial(node_renew, row, after), atomic=False, durable=False)
 
     async def node_rows(self) -> Rows:
@@ -362,7 +362,7 @@ class SqliteStore:
         await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
-        """Find rows beside the writer and hand it a few hundred at a time, so that no commit waits long for it."""
+        """Find rows beside the writer and give it a few hundred at a time, so that no commit waits long for it."""
         deleted = 0
         for kind in self.kinds.all:
             if not kind.expires:
@@ -371,7 +371,7 @@ class SqliteStore:
             table, instant, keys = f'"{kind.table}"', f'"{kind.expires}"', [f'"{name}"' for name in kind.key]
             names, marks = ", ".join(keys), ", ".join("?" * len(keys))
             find = f"SELECT {names} FROM {table} WHERE ({names}) > ({marks}) AND {instant} < ? ORDER BY {names} LIMIT ?"
-            # Asked again of each row: it may have been written since it was found.
+            # The condition is checked again for each row: it may have changed since it was found.
             drop = f"DELETE FROM {table} WHERE ({names}) = ({marks}) AND {instant} < ?"
             last: Row = (-math.inf,) * len(keys)  # numbers sort before all texts, and texts before all blobs
             while rows := await self._scan(find, *last, until, _STEP):

@@ -61,7 +61,7 @@ def apply_all(changes: Sequence[Change], transaction: Transaction) -> Revoked:
     return Revoked(transaction.seq, ended, transaction.log_epoch, longest)
 
 
-def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0912 - one branch for a kind of change
+def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0912 - a branch for each kind of change
     execute, tables = transaction.execute, transaction.tables
     match change:
         case Add(record):
@@ -109,7 +109,7 @@ _END_ALL = f"{_END} account = (SELECT number FROM accounts WHERE subject = ?) AN
 
 
 def _added(record: Struct, tables: Tables) -> tuple[str, Row]:
-    """Give the statement that inserts a record, with revision 0 whatever the record says, or changes no row."""
+    """Return the statement that inserts a record with revision 0, whatever the record says, or changes no row."""
     match record:
         case Session():
             return ADD_SESSION, (stored_id(record.id), record.ended_at, *session_values(record), record.subject)
@@ -120,10 +120,10 @@ def _added(record: Struct, tables: Tables) -> tuple[str, Row]:
 
 
 def _swapped(record: Struct, tables: Tables) -> tuple[str, Row]:
-    """Give the statement that replaces a record of the same revision, or changes no row."""
+    """Return the statement that replaces a record of the same revision, or changes no row."""
     match record:
         case Session():
-            # The index holds sessions that have not ended: an everyday swap names no column of it, and leaves it alone.
+            # The index holds sessions that have not ended: a normal swap names no column of it, and leaves it alone.
             sql, ending = (SWAP_SESSION, ()) if record.ended_at is None else (SWAP_AND_END, (record.ended_at,))
             return sql, (*session_values(record), *ending, stored_id(record.id), record.revision, record.subject)
         case Account():

@@ -1,4 +1,4 @@
-"""The database's file: made, opened, and its schema brought up to date."""
+"""Creates and opens the database file, and brings its schema up to date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dutchdoor.stores.transfer import refuse_unless_whole
 __all__ = ["READ_FOR", "connect", "patiently", "prepare", "unavailable"]
 
 READ_FOR = 0.5
-"""Seconds a read waits: only for another process that opens, recovers or closes the file, which takes milliseconds."""
+"""Seconds a read waits: only while another process opens, recovers or closes the file, which takes milliseconds."""
 _OPEN_FOR = 30.0
 """Seconds to wait for another process's migration."""
 _APPLICATION = 0x64646F6F
@@ -29,20 +29,20 @@ _preparing = threading.Lock()
 
 
 def connect(path: Path, *, wait: float) -> sqlite3.Connection:
-    # Connections are closed by whoever closes the store, which may be another thread than the one that reads.
+    # The thread that closes the store also closes the connections, and may not be the thread that reads.
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     return connection
 
 
 def prepare(path: Path, kinds: Kinds, *, to_move: bool) -> Head:
-    """Create the file where there is none, and bring its schema up to date. One at a time in a process: see below."""
+    """Create the file if it does not exist, and bring its schema up to date. One at a time in a process: see below."""
     with _preparing:
         try:
             if not path.parent.is_dir():
                 raise Misconfigured(f"There is no directory {path.parent}.")
-            # Only where there is no file. To close a descriptor of one that SQLite has open in this process would drop
-            # SQLite's locks on it: so POSIX has it, and so databases are corrupted.
+            # Only if there is no file. Closing a descriptor of a file that SQLite has open in this process would drop
+            # SQLite's locks on it: POSIX requires that, and it corrupts databases.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             owner = path.stat().st_uid
@@ -71,7 +71,7 @@ def prepare(path: Path, kinds: Kinds, *, to_move: bool) -> Head:
 
 
 def _refuse_company(path: Path) -> None:
-    """Raise `Conflict` if anybody has the database open: nobody else may while one connection has it exclusively."""
+    """Raise `Conflict` if another connection has the database open: an exclusive connection excludes all others."""
     connection = connect(path, wait=0)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -86,10 +86,10 @@ def _refuse_company(path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
-    """Apply what is missing, each file in one transaction with the note that it was: killed anywhere, it resumes."""
+    """Apply what is missing, each file in one transaction with its record. After a kill, the next call resumes."""
     for migration in migrations:
         connection.execute("BEGIN IMMEDIATE")
-        # Under the lock, since another process may have been here a moment ago.
+        # Under the lock, since another process may have migrated a moment ago.
         _check_ours(connection, migrations)
         if connection.execute("SELECT 1 FROM migrations WHERE name = ?", (migration.name,)).fetchone() is None:
             for statement in _statements(migration.text):
@@ -125,10 +125,10 @@ def _statements(text: str) -> list[str]:
 
 
 def patiently(connection: sqlite3.Connection, statement: str, wait: float) -> None:
-    """Execute a statement that others may be in the way of, for so many seconds at most.
+    """Execute a statement that other processes may block, for so many seconds at most.
 
-    SQLite does not wait at all where it might wait for itself: two processes that open a new file at once, and both
-    turn its write-ahead log on.
+    SQLite does not wait at all where it might deadlock: two processes open a new file at once, and both turn on its
+    write-ahead log.
     """
     deadline = time.monotonic() + wait
     while True:

@@ -17,7 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 PAGE = 2048
-"""Entries of the log that one reading gives: a few milliseconds."""
+"""Entries of the log that one read returns: a few milliseconds."""
 
 NODE = ", ".join(f"n.{name}" for name in NodeRow.__struct_fields__)
 ENTRY = "r.kind, r.id, r.min_epoch, r.expires_at, r.seq, r.subject"
@@ -25,13 +25,13 @@ READ_LOG = (
     f"SELECT l.epoch, l.salt, l.seq, {ENTRY} FROM revocation_log l LEFT JOIN revocations r "
     "ON r.seq > CASE l.epoch WHEN ? THEN ? ELSE 0 END WHERE l.only = 1 ORDER BY r.seq LIMIT ?"
 )
-"""One statement, so that entries and head are of one instant. Without entries it gives one row, which has none."""
+"""One statement, so that entries and head are of one instant. Without entries, it returns one row, which has none."""
 
 
 def read_renewed(
     rows: Sequence[Row], log_epoch: int, after: int, page: int, *, there: bool = True, nodes: Sequence[NodeRow] = ()
 ) -> Renewed:
-    """Read rows of `READ_LOG`, of which one more was asked for than a page has."""
+    """Read rows of `READ_LOG`, which was asked for one more than a page has."""
     epoch, salt, head = rows[0][:3]
     # By name and not by `record`, which takes seven times as long: a server that starts reads all of them.
     entries = [
@@ -73,7 +73,7 @@ def node_renew(row: NodeRow, after: int, transaction: Transaction) -> Renewed:
     sql = f"UPDATE nodes SET {names} WHERE id = ?"
     there = transaction.execute(sql, (*values[1:], row.id)).rowcount == 1
     rows = transaction.execute(READ_LOG, (row.log_epoch, after, PAGE + 1)).fetchall()
-    # The log's own row is written when the batch is over: it does not tell yet what was appended before this.
+    # The log's own row is written at the end of the batch: it does not count yet what was appended before this.
     rows = [(epoch, salt, transaction.seq, *entry) for epoch, salt, _, *entry in rows]
     nodes = [read_node(found) for found in transaction.execute(f"SELECT {NODE} FROM nodes n").fetchall()]
     return read_renewed(rows, row.log_epoch, after, PAGE, there=there, nodes=nodes)

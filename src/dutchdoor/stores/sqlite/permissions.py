@@ -13,8 +13,8 @@ __all__ = ["planted", "refuse_open"]
 
 
 def refuse_open(file: Path, found: os.stat_result, owner: int) -> None:
-    """Refuse what other users of this machine can read or change, by the rule for the file of master keys, and what
-    another user than the database's owner put beside it. Raises `Misconfigured`.
+    """Refuse files that other users of this machine can read or change, by the rule for the file of master keys, and
+    files of any user other than the database's owner. Raises `Misconfigured`.
     """
     if not stat.S_ISREG(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
         raise planted(file)

@@ -34,7 +34,7 @@ def _to_marks(names: Sequence[str]) -> str:
 
 
 def stored_id(id: str) -> bytes | str:
-    """Give an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else the text itself."""
+    """Return an id as it is stored: 16 bytes where it is the canonical text of 16 bytes, else the text itself."""
     return packed(id) or id
 
 
@@ -60,7 +60,8 @@ ACCOUNT = ", ".join(f"a.{name}" for name in ("subject", *ACCOUNT_COLUMNS[:-1], "
 JOINED = f"SELECT {SESSION}, {ACCOUNT} FROM sessions s JOIN accounts a ON a.number = s.account"
 SESSION_WITH_ACCOUNT = f"{JOINED} WHERE s.id = ?"
 SESSIONS_OF = f"{JOINED} WHERE a.subject = ? AND s.ended_at IS NULL ORDER BY s.id DESC LIMIT ?"
-"""By id, which is the order of birth and the index's: to give the newest three of ten thousand it reads three."""
+"""By id, which is the order of creation and of the index: to return the newest three of ten thousand, it reads three.
+"""
 ADD_SESSION = (
     # Without an account the SELECT finds no row, and nothing is added.
     f"INSERT INTO sessions (account, id, ended_at, {', '.join(SESSION_COLUMNS)}, revision) "
@@ -73,7 +74,7 @@ SWAPPED = (
 SWAP_SESSION = f"UPDATE sessions SET {_to_marks(SESSION_COLUMNS)}, {SWAPPED}"
 SWAP_AND_END = f"UPDATE sessions SET {_to_marks(SESSION_COLUMNS)}, ended_at = ?, {SWAPPED}"
 WITH_ROLE = "a.roles <> '' AND a.active AND instr(' ' || a.roles || ' ', ?)"
-"""The first part tells that the partial index has them."""
+"""The first part lets SQLite use the partial index."""
 ADD_ACCOUNT = (
     f"INSERT INTO accounts (subject, {', '.join(ACCOUNT_COLUMNS)}, revision) "
     f"VALUES ({_marks(len(ACCOUNT_COLUMNS) + 1)}, 0)"
@@ -191,7 +192,7 @@ class Table(Generic[R]):
         self.rows = f"SELECT {', '.join(names)} FROM {self.name}"
         self.add = f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({_marks(len(names))})"
         self.put = _or_update(self.add, self.key, names)
-        """Replaces the row of its key, and no other: one that has a unique value of it is in the way."""
+        """Replaces the row of its key, and no other: a row that has a unique value of it causes a conflict."""
         swapped = [name for name in names if name not in {*self.key, '"revision"'}]
         self._swapped = [column.name for column in kind.columns if _quoted(column.name) in swapped]
         self.swap = (
@@ -273,7 +274,7 @@ class Table(Generic[R]):
 
 
 class _Accounts(Table[Account]):
-    """With a number, which stays when a move replaces the row: its sessions know the account by it."""
+    """With a number that stays when a move replaces the row: its sessions refer to the account by it."""
 
     def __init__(self) -> None:
         super().__init__(ACCOUNTS)
@@ -291,7 +292,7 @@ class _Accounts(Table[Account]):
 
 
 class _Sessions(Table[Session]):
-    """With the number of the account: a session whose account was removed is read by nothing."""
+    """With the number of the account: no read returns a session whose account was removed."""
 
     def __init__(self) -> None:
         super().__init__(SESSIONS)
@@ -322,7 +323,7 @@ class Tables:
         self.by_name |= {"accounts": _Accounts(), "sessions": _Sessions()}
 
     def of(self, kind: type[R]) -> Table[R]:
-        """Give the table of a general kind."""
+        """Return the table of a general kind."""
         return self.by_name[self.kinds.of(kind).table]
 
 

@@ -1,4 +1,4 @@
-"""The one thread of a process that writes, and commits whatever has queued up as one transaction."""
+"""The one thread of a process that writes. It commits everything in its queue as one transaction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dutchdoor.stores.sqlite.records import Tables
 __all__ = ["Apply", "Job", "Transaction", "Writer"]
 
 _LOCK_FOR = 5.0
-"""Seconds a commit waits for another process that writes. A slow disk's flush is not an outage."""
+"""Seconds that a commit waits for another process that writes. A slow disk's flush is not an outage."""
 _QUEUE_AT_MOST = 4096
 _BATCH_AT_MOST = 512
 
@@ -28,7 +28,7 @@ Apply: TypeAlias = "Callable[[Transaction], T]"
 
 
 class Job(Generic[T]):
-    """One commit that waits for the writer, and whoever waits for it."""
+    """One commit that waits for the writer, and the caller that waits for it."""
 
     __slots__ = ("apply", "atomic", "durable", "future", "loop")
 
@@ -64,24 +64,24 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._synchronous = ""
         self.answers = True
-        """False from when somebody waited in vain until the next commit."""
+        """False from when a caller waited in vain until the next commit."""
         self._thread = threading.Thread(target=self._run, name="dutchdoor-sqlite-writer", daemon=True)
         self._thread.start()
 
     def put(self, job: Job[Any]) -> None:
-        """Queue a job. Raises `Unavailable` when more wait than the disk can keep up with."""
+        """Queue a job. Raises `Unavailable` when more jobs wait than the disk can keep up with."""
         if self._queue.qsize() >= _QUEUE_AT_MOST:
             raise Unavailable("sqlite: too many commits wait for the disk")
         self._queue.put(job)
 
     def give_up(self, future: asyncio.Future[Any]) -> None:
-        """Tell a caller that it need not wait any longer."""
+        """Report to a caller that it need not wait any longer."""
         if not future.done():
             self.answers = False
             future.set_exception(Unavailable("sqlite: the disk does not answer, or another process holds the lock"))
 
     def close(self) -> None:
-        """Write what is queued, and end."""
+        """Write what is queued, and exit."""
         self._queue.put(None)
         self._thread.join()
 
@@ -92,7 +92,7 @@ class Writer:
             if batch:
                 try:
                     outcomes = self._commit(batch)
-                except Exception as exc:  # noqa: BLE001 - a thread that died here would leave every later caller waiting
+                except Exception as exc:  # noqa: BLE001 - if the thread died here, every later caller would wait
                     self.answers = False
                     self._disconnect()
                     outcomes = [unavailable(exc)] * len(batch)
@@ -100,12 +100,12 @@ class Writer:
         self._disconnect()
 
     def _next(self) -> tuple[list[Job[Any]], bool]:
-        """Wait for a job, and give it with all that are queued behind it; and whether the end was reached."""
+        """Wait for a job, and return it with all that are queued behind it; and whether the end was reached."""
         batch: list[Job[Any]] = []
         job = self._queue.get()
         with contextlib.suppress(Empty):
             while job is not None:
-                # Whoever gave up need not be served after all; after an outage they are many.
+                # A caller that gave up needs no service; after an outage there are many of them.
                 if not job.future.done():
                     batch.append(job)
                 if len(batch) == _BATCH_AT_MOST:
@@ -114,7 +114,7 @@ class Writer:
         return batch, job is None
 
     def _commit(self, batch: list[Job[Any]]) -> list[object]:
-        """Apply jobs in one transaction; give what each returned or raised. When this raises, none of them happened."""
+        """Apply jobs in one transaction; return what each returned or raised. If this raises, none of them happened."""
         if self._connection is None:
             self._connection, self._synchronous = connect(self._path, wait=0), "FULL"
         connection = self._connection
@@ -138,7 +138,7 @@ class Writer:
         return outcomes
 
     def _disconnect(self) -> None:
-        """Close the connection, which undoes what it had begun: whatever state it is in, a new one is in none."""
+        """Close the connection, which rolls back what it had begun: whatever its state, a new one has none."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -151,7 +151,7 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 def _attempt(job: Job[Any], transaction: Transaction) -> object:
     """Apply a job, or leave no trace of it. Raises only what undoes the whole transaction: a disk that fails."""
-    if job.future.done():  # its caller gave up while the lock was waited for
+    if job.future.done():  # its caller gave up while it waited for the lock
         return None
     log_epoch, seq = transaction.log_epoch, transaction.seq
     if not job.atomic:
@@ -177,18 +177,18 @@ def _attempt(job: Job[Any], transaction: Transaction) -> object:
 
 
 def _answer(batch: Sequence[Job[Any]], outcomes: Sequence[object]) -> None:
-    """Tell every loop of its jobs' outcomes, with one wake-up for a loop and not one for a job."""
+    """Report to every loop the results of its jobs, with one wake-up per loop and not one per job."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], object]]] = {}
     for job, outcome in zip(batch, outcomes, strict=True):
         by_loop.setdefault(job.loop, []).append((job.future, outcome))
     for loop, answers in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
+        with contextlib.suppress(RuntimeError):  # the loop was closed: no caller is left
             loop.call_soon_threadsafe(_resolve, answers)
 
 
 def _resolve(answers: list[tuple[asyncio.Future[Any], object]]) -> None:
     for future, outcome in answers:
-        if future.done():  # cancelled, or gave up
+        if future.done():  # cancelled, or the caller gave up
             continue
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
