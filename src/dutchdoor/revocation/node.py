@@ -1,19 +1,19 @@
 """A node: a server process that follows the log, lets verifiers follow it, and says when a revocation is fenced.
 
-It does no I/O and reads no clock. Its owner tells it what happened (a poll came, the store answered, time passed, a
-commit was made), and after every call carries out what it asks for: `take_actions()`; and calls `tick` at `next_at`.
-`now` is always a reading of one elapsed-time clock that counts sleep.
+It does no I/O and reads no clock. Its owner reports each event to it: a poll came, the store answered, time passed, a
+commit returned. After every call, the owner carries out `take_actions()`, and it calls `tick` at `next_at`. `now` is
+always a reading of one elapsed-time clock that counts sleep.
 
-A node that has leases out has a row in the store. In it stands up to which `seq` the node and all that hang on it have
-acknowledged, and a random stamp that every renewal changes. A node's own lease runs from the sending of a renewal whose
-answer reached the head of the log, and no verifier's outlasts it. So another node, which fences, needs to know nothing
-of those verifiers: it waits until the row says enough, until the row has stood still for so long that the node has no
-lease, or until one guarded lease has passed since the commit.
+A node with leases out has a row in the store. The row says up to which `seq` the node and all its followers have
+acknowledged, and has a random stamp that every renewal changes. A node's own lease runs from the sending of a renewal
+whose answer reached the head of the log, and no verifier's lease outlasts it. So another node that fences needs to know
+nothing of those verifiers. It waits for one of three things: the row says enough, the row has stood still for so long
+that the node has no lease, or one guarded lease (a lease plus the clock margin) has passed since the commit.
 
-A node whose store tells the head of the log at once compares it at every request, and needs no lease for its own use.
-It has no row, and writes nothing, until the first verifier polls; then the row comes first, the log is read after, and
-the grant last. When nobody has followed it for a while it forgets the row. A fence of a node without a row looks at
-the rows of the others as any does; with none there is nobody to wait for.
+If the store knows the head of the log at once, the node compares it at every request and needs no lease for its own
+use. It has no row, and writes nothing, until the first verifier polls. Then it writes the row first, reads the log
+after that, and grants the lease last. When no verifier has followed it for a while, it forgets the row. A fence of a
+node without a row still reads the rows of the others; if there are none, it has nothing to wait for.
 """
 
 from __future__ import annotations
@@ -49,22 +49,23 @@ from dutchdoor.revocation.node_messages import (
 __all__ = ["Action", "Answered", "Ask", "Node", "Settled"]
 
 ON_DEMAND_FOR: Final = (1.0, 2.0)
-"""Seconds of a lease for whoever cannot be woken: its owner waits for it to run out at every fence."""
+"""Seconds of a lease for a verifier that cannot be woken: every fence waits until the lease runs out."""
 SHORTEST_GRANT: Final = 0.05
 CATCH_UP_FOR: Final = 0.25
-"""Seconds a poll waits at least that knows more than this node, or finds it without a lease: until it has read the log,
-or got its row."""
+"""Seconds that a poll waits at least if it knows more than this node, or finds it without a lease: until the node has
+read the log, or got its row.
+"""
 PAGE_KEPT, PAGES_KEPT = 64, 64
-"""Short answers that are kept to be given again: most followers are at one of a few places."""
+"""Short answers that are kept for reuse: most followers are at one of a few places."""
 _WATCH: Final = (0.005, 0.25)
-"""Seconds between two looks at the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
+"""Seconds between two reads of the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
 
 
 # --- what a node asks its owner to do ---------------------------------------------------------------------------------
 
 
 class Ask(Struct, frozen=True):
-    """Put a question to the store, and hand the answer to `answered` under this number."""
+    """Put a question to the store, and pass the answer to `answered` under this number."""
 
     number: int
     question: Question
@@ -104,13 +105,13 @@ class _Hanging(Struct):
 
 
 class Node:
-    """One life of one server process. A process that starts again makes a new one.
+    """One life of one server process. A process that starts again creates a new one.
 
     Args:
-        terms: what leases are granted on.
+        terms: the terms of leases.
         first_epoch: the log epoch that the store begins with, in which it was never restored.
-        new_id: makes ids and stamps: random, never the same twice.
-        draw: gives a number between 0 and 1, for jitter.
+        new_id: creates ids and stamps: random, never the same twice.
+        draw: returns a number between 0 and 1, for jitter.
     """
 
     def __init__(
@@ -123,14 +124,14 @@ class Node:
     ) -> None:
         self.terms = Terms() if terms is None else terms
         self.id = ""
-        """Of the row; empty without one."""
+        """The id of the row; empty without one."""
         self.log = RevocationLog()
-        """What this process refuses by itself, under `leased` or the head of the log."""
+        """What this process itself refuses, under `leased` or the head of the log."""
         self.log_epoch = 0
         """0 until the log was read for the first time."""
         self.applied_seq = 0
         self.keys_killed = 0
-        """Entries of keys that were applied: whoever holds a key set looks again when this has grown."""
+        """The number of applied entries about keys: the holder of a key set reads it again when this has grown."""
         self._first_epoch, self._new_id, self._draw = first_epoch, new_id, draw
         self._actions: list[Action] = []
         self._number = 0
@@ -141,12 +142,13 @@ class Node:
         self._untils: list[tuple[float, int, _Hanging]] = []
         self._polls = 0
         self._fences: list[Fence] = []
-        # The log in its order, for those who follow: a number, a kind and a name each. The rest is in `log`.
+        # The log in its order, for the followers: a number, a kind and a name for each entry. The rest is in `log`.
         self._seqs, self._kinds, self._names = array("q"), bytearray(), list[bytes]()
         self._cursor = 0
         self._pages: dict[int, tuple[list[Entry], int]] = {}
         self.is_whole = False
-        """Whether this log was read to its head since it began: what is covered by a later page would be accepted."""
+        """Whether this log was read to its head since it began: before that, it would accept what a later page covers.
+        """
         self._since = math.inf
         self._longest, self._longest_until = self.terms.lease_for, -math.inf
         self._judges = self._wants_row = self._registered = False
@@ -163,19 +165,19 @@ class Node:
 
     @property
     def _patience(self) -> float:
-        """How long a question to the store may go unanswered before it is asked anew."""
+        """How long a question to the store may go unanswered before the node asks anew."""
         return self.terms.lease_for / 3
 
     # What its owner asks
 
     @property
     def has_row(self) -> bool:
-        """Whether it has a row in the store, or is about to: it is to be told at once when the log grows."""
+        """Whether it has a row in the store, or is about to: then its owner must report at once when the log grows."""
         return self._wants_row
 
     def leased(self, now: float) -> bool:
-        """Whether what this process knows is good enough to accept a token or a remembered session by. Ask this first,
-        and `covers` after: what is applied in between can only refuse more.
+        """Whether this process knows enough to accept a token or a remembered session. Ask this first, and `covers`
+        after: entries that are applied in between can only refuse more.
         """
         return now < self._lease.until
 
@@ -184,18 +186,19 @@ class Node:
         return max(0.0, self._lease.left(now))
 
     def covers(self, named: Named) -> bool:
-        """Tell whether any entry covers what these names name."""
+        """Return whether any entry covers what these names name."""
         return self.log.covers(named)
 
     @property
     def epochs_from(self) -> int:
-        """The epoch that a subject begins with: after a restore, which may have lost an account and not the tokens that
-        it had, one above any of theirs. A log epoch is the time it began at, and no account's counter was there before.
+        """Return the epoch that a new subject begins with. A restore may have lost an account and not its tokens, so
+        after a restore the epoch is above any of theirs. A log epoch is the time at which it began, and no account's
+        counter is that high before.
         """
         return 0 if self.log_epoch == self._first_epoch else self.log_epoch
 
     def take_actions(self) -> list[Action]:
-        """Give what is to be done now, each once."""
+        """Return the actions to carry out now, each once."""
         actions, self._actions = self._actions, []
         return actions
 
@@ -212,27 +215,27 @@ class Node:
         )
 
     def followers(self, now: float) -> list[tuple[Holder, int, float]]:
-        """Give who follows here: what each has acknowledged (-1: nothing), and the seconds left of its lease."""
+        """Return the followers here: what each has acknowledged (-1: nothing), and the seconds left of its lease."""
         return self._holders.shown(now)
 
     # What happens to it
 
     def want_lease(self, now: float) -> None:
-        """This process judges requests under a lease of its own from now on, because its store does not tell the head
-        of the log at once. The row stays until it stops.
+        """From now on, this process judges requests under its own lease, because its store does not know the head of
+        the log at once. The row stays until the node stops.
         """
         if not self._judges and not self._stopping:
             self._judges = True
             self._want_row(now)
 
     def stop(self, now: float) -> None:
-        """Answer all that hang here, without a lease, and grant no more; `leased` is over.
+        """Answer all polls here without a lease, and grant no more; `leased` is over.
 
-        With no verifier's lease left the row is forgotten, so that nobody's fence waits for it. Else it stays: what was
-        granted is good. Said again when time has passed, it looks again.
+        With no verifier's lease left, the row is forgotten, so that no fence waits for it. Otherwise it stays: the
+        granted leases are valid. A later call checks again.
         """
         self._stopping, self._judges = True, False
-        # Before the row is forgotten, not after: nothing may be accepted any more by a lease that no row stands for.
+        # Before the row is forgotten, not after: nothing may be accepted under a lease that no row stands for.
         self._lease.drop()
         for hanging in list(self._hanging.values()):
             self._answer(hanging, now)
@@ -240,7 +243,7 @@ class Node:
         self._leave(now)
 
     def tick(self, now: float) -> None:
-        """Do what time asks for."""
+        """Do what is due by now."""
         patience = self._patience
         if self._asked and now >= self._asked.sent_at + patience:
             self._gave_up()
@@ -260,7 +263,7 @@ class Node:
         self._leave(now)
 
     def woken(self, now: float) -> None:
-        """The log may have grown. Said too often, it costs a look; not at all, time."""
+        """The log may have grown. A call too many costs a look; a missing call costs time."""
         if self._stopping:
             return
         if self._asked:
@@ -271,10 +274,10 @@ class Node:
             self._ask(now)
 
     def polled(self, key: Hashable, poll: Poll, now: float, *, credential: str = "") -> None:
-        """A poll arrived. It will be answered once, under this key, unless `gone` is called first."""
+        """A poll arrived. It is answered once, under this key, unless `gone` is called first."""
         who = Holder(credential, poll.holder)
         before = self._hanging.get(who)
-        if before:  # one process polls once at a time: this one has given that one up
+        if before:  # one process polls once at a time: it has given up its earlier poll
             self._answer(before, now, lease=False)
         if self._stopping or not self._holders.hear(who, now):
             self._answer(_Hanging(key, who, poll, now, now), now, lease=False)
@@ -295,7 +298,7 @@ class Node:
         self._consider(hanging, now)
 
     def gone(self, key: Hashable) -> None:
-        """Whoever polled under this key has hung up."""
+        """The client of the poll under this key disconnected."""
         hanging = self._by_key.pop(key, None)
         if hanging is not None and self._hanging.get(hanging.who) is hanging:
             del self._hanging[hanging.who]
@@ -306,14 +309,14 @@ class Node:
         if self._asked and self._asked.number == number:
             self._gave_up()
             self._not_before = again_at
-            # Without a row, and without a fence that waits, there is nothing to ask for until somebody comes.
+            # Without a row, and without a waiting fence, there is nothing to ask until a verifier polls.
             self._renew_at = again_at if self._needs_store() else math.inf
             self._leave(now)
         elif self._watched and self._watched.number == number:
             self._watched, self._watch_at = None, again_at
 
     def answered(self, number: int, answer: Renewed | Rows | None, now: float) -> None:
-        """The store answered. What answers a question given up is dropped: another has been asked since."""
+        """The store answered. The answer to an abandoned question is dropped: another question was asked since."""
         if self._asked and self._asked.number == number:
             asked, self._asked = self._asked, None
             if isinstance(asked.question, Register):
@@ -332,14 +335,14 @@ class Node:
     def see_time_of_day(self, wall_now: float) -> None:
         """Learn the time of day, and by it whether the log began so long ago that no lease from before can be left.
 
-        A log epoch is no less than the milliseconds since 1970 at which it began, by a clock as true as this one: each
-        may be off by half of what entries are kept for.
+        A log epoch is at least the milliseconds since 1970 at which it began, by a clock as accurate as this one: each
+        may be off by half of the time that entries are kept.
         """
         if self.log_epoch and wall_now - self.log_epoch / 1000 > self.terms.kept_for + self._late():
             self._since = -math.inf
 
     def heard(self, answer: Renewed, now: float) -> None:
-        """Take in what a read of the log brought that was not asked for here."""
+        """Apply what a read of the log brought that this node did not ask for."""
         self._follow(answer, now)
         self._followed(now)
 
@@ -355,11 +358,12 @@ class Node:
         """Begin the fence of what was committed: call it when the commit has returned.
 
         Args:
-            seq: the entry, or the head of the log when there was nothing left to end: whoever asks again, because the
-                first answer was lost, must not be told sooner than the first.
+            seq: the entry, or the head of the log when nothing was left to revoke: a client that asks again because it
+                lost the first answer must not get its answer sooner than the first.
             log_epoch: the log it was committed to.
             longest_lease: the longest in any row, read in the commit: a node with another setting counts too.
-            alone: the commit saw that there was no row at all. Whoever has one since has read the log after it.
+            alone: the commit saw that there was no row at all. A node that has a row since then has read the log after
+                it.
         """
         if longest_lease >= self._longest:
             self._longest, self._longest_until = longest_lease, now + self.terms.guarded(longest_lease)
@@ -383,18 +387,18 @@ class Node:
         return fence
 
     def abandon(self, fence: Fence) -> None:
-        """Nobody waits for a fence any more."""
+        """No caller waits for this fence any more."""
         if fence in self._fences:
             self._fences.remove(fence)
 
     def drop_expired(self, wall_now: float, *, look_at: int | None = None) -> None:
-        """Forget entries that can concern no token. `wall_now` is the time of day; `look_at` bounds the work."""
+        """Forget entries that no token can need. `wall_now` is the time of day; `look_at` bounds the work."""
         self.log.drop_expired(wall_now, self.terms.kept_for, look_at=look_at)
         start = self._cursor if look_at is not None else 0
         end = len(self._seqs) if look_at is None else min(len(self._seqs), start + look_at)
         entry, kinds, names = self.log.entry, self._kinds, self._names
-        # From the newest back: of a subject's entries the last one says it all. Whoever signs in and out for ever keeps
-        # his entry from expiring, and would have every one before it kept with it.
+        # From the newest back: the last of a subject's entries covers the earlier ones. Otherwise a user who signs in
+        # and out forever would keep an entry from expiring, and every older one with it.
         kept, said = list[int](), set[bytes]()
         for at in range(end - 1, start - 1, -1):
             if entry(kinds[at], names[at]) is not None and names[at] not in said:
@@ -418,15 +422,15 @@ class Node:
             self.woken(now)
 
     def _join(self, now: float) -> None:
-        """Become a new holder of the log. Never again under an old id: what hangs on the old row is still to be
-        waited for.
+        """Become a new holder of the log. Never reuse an old id: fences must still wait for the followers under the old
+        row.
         """
         self.id = self._new_id()
         self._registered, self._told_seq = False, -1
         self._ask(now)
 
     def _leave(self, now: float) -> None:
-        """Forget the row of a node that stops, unless somebody holds a lease from here."""
+        """Forget the row of a node that stops, unless a follower holds a lease from here."""
         if self._stopping and self._registered and not self._asked and not self._is_owed(now):
             self._registered = self._wants_row = False
             self._forget_row(now)
@@ -435,7 +439,7 @@ class Node:
         return bool(self._wants_row or self._fences) and not self._stopping
 
     def _is_needed(self) -> bool:
-        """Whether the row is: by this process itself, or by anyone who has followed here within a guarded lease."""
+        """Whether the row is in use: by this process itself, or by any follower within the last guarded lease."""
         return bool(self._judges or self._hanging or len(self._holders))
 
     def _is_owed(self, now: float) -> bool:
@@ -460,7 +464,7 @@ class Node:
 
     def _gave_up(self) -> None:
         if self._asked and isinstance(self._asked.question, Register):
-            self.id = self._new_id()  # the row may be there all the same, and nobody's any more
+            self.id = self._new_id()  # the row may still exist, but belongs to no node
         self._asked = None
 
     def _question(self, question: Question, now: float) -> _Asked:
@@ -473,20 +477,20 @@ class Node:
             id=self.id,
             stamp=self._new_id(),
             log_epoch=self.log_epoch,
-            acked_seq=self._acked_seq if self._registered else 0,  # a row that begins has acknowledged nothing
+            acked_seq=self._acked_seq if self._registered else 0,  # a new row has acknowledged nothing
             lease_for=self.terms.lease_for,
         )
 
     def _renewed(self, asked: _Asked, answer: Renewed, now: float) -> None:
         row = asked.question.row if isinstance(asked.question, Renew) else None
-        if row is not None and not answer.there and not self._stopping:  # taken for dead, or lost in a restore
+        if row is not None and not answer.there and not self._stopping:  # it was taken for dead, or lost in a restore
             self._join(now)
             return
         self._follow(answer, now)
         if answer.log_epoch == self.log_epoch:
             if answer.head > self.applied_seq:
                 self._again = True
-            elif row is not None and not self._stopping:  # no lease but with a row: nobody would wait for it
+            elif row is not None and not self._stopping:  # no lease but with a row: no fence would wait for it
                 self._lease.extend(asked.sent_at, self.terms.lease_for)
             if row is not None:
                 if row.log_epoch == self.log_epoch:
@@ -506,13 +510,13 @@ class Node:
             self._told_seq, self._renew_at = -1, math.inf
 
     def _followed(self, now: float) -> None:
-        """See what news mean to those who wait."""
+        """Check what new entries mean to those who wait."""
         self._settle(now)
         for hanging in list(self._hanging.values()):
             self._consider(hanging, now)
 
     def _follow(self, answer: Renewed, now: float) -> None:
-        """Apply what the store says."""
+        """Apply the store's answer."""
         if answer.log_epoch < self.log_epoch:
             return
         if answer.log_epoch > self.log_epoch:
@@ -531,7 +535,7 @@ class Node:
         self.is_whole |= answer.head <= self.applied_seq
 
     def _begin(self, log_epoch: int, salt: bytes, now: float) -> None:
-        """Another log: begin again. Nothing that was granted, acknowledged or promised in the old one counts."""
+        """Another log: begin again. Grants, acknowledgements and promises of the old one do not count."""
         self._lease.drop()
         if salt != self.log.salt:
             self.log = RevocationLog(salt)
@@ -546,7 +550,7 @@ class Node:
     # Those who hang here
 
     def _is_behind(self, poll: Poll) -> bool:
-        """Whether a holder knows more than this node, which then has to catch up before it answers."""
+        """Whether a holder knows more than this node, which then must catch up before it answers."""
         return poll.log_epoch > self.log_epoch or (
             poll.log_epoch == self.log_epoch and poll.applied_seq > self.applied_seq
         )
@@ -557,14 +561,14 @@ class Node:
         if now >= hanging.until:
             self._answer(hanging, now)
         elif not poll.wait_ms and self._left(now) <= 0:
-            return  # a request of its owner's waits for a lease: news alone would not help it
+            return  # a request at its owner waits for a lease: entries alone would not help it
         elif self.log_epoch and not self._is_behind(poll):
             news = poll.log_epoch != self.log_epoch or poll.applied_seq < self.applied_seq
             if news or (not self._holders.leased(hanging.who, now) and self._grantable(hanging, self.applied_seq, now)):
                 self._answer(hanging, now)
 
     def _answer(self, hanging: _Hanging, now: float, *, lease: bool = True) -> None:
-        """Answer a poll: entries, and a lease if that can be."""
+        """Answer a poll: entries, and a lease if one can be granted."""
         if self._hanging.get(hanging.who) is hanging:
             del self._hanging[hanging.who]
         self._by_key.pop(hanging.key, None)
@@ -573,7 +577,7 @@ class Node:
         entries, upto = ([], after) if self._is_behind(poll) else self._page(after)
         grant = self._grantable(hanging, upto, now) if lease else 0.0
         if grant:
-            # In the step that read the entries, and before the answer leaves: a fence that looks in between sees it.
+            # In the step that read the entries, and before the answer leaves: a fence that checks in between sees it.
             self._holders.grant(hanging.who, upto, hanging.received_at + self.terms.guarded(grant), now)
         self._actions.append(
             Answered(
@@ -591,7 +595,7 @@ class Node:
         )
 
     def _page(self, after: int) -> tuple[list[Entry], int]:
-        """Give entries after a number, a page of them, and the number they reach."""
+        """Return entries after a number, a page of them, and the number they reach."""
         page = self._pages.get(after)
         if page is None:
             low, high = 0, len(self._seqs)
@@ -610,9 +614,9 @@ class Node:
         return self._lease.left(now)
 
     def _grantable(self, hanging: _Hanging, upto: int, now: float) -> float:
-        """For how long a lease can be granted with an answer up to `upto`; 0 for none."""
+        """Return how long a lease with an answer up to `upto` can be; 0 for none."""
         poll = hanging.poll
-        # Without the whole log it would be a lease on half the truth; a node that is behind knows no more.
+        # Without the whole log, the lease would cover half of the entries; a node that is behind knows no more.
         if upto != self.applied_seq or self._is_behind(poll) or self._stopping or not self.log_epoch:
             return 0.0
         if not self._holders.may_have(hanging.who, now):
@@ -624,22 +628,24 @@ class Node:
         return lease if lease >= SHORTEST_GRANT else 0.0
 
     def _clipped(self, now: float) -> float:
-        """What a holder may have of this node's own lease: the store and other nodes wait for nobody longer."""
+        """What a holder may have of this node's own lease: the store and other nodes wait no longer than that."""
         return self._left(now) / self.terms.guard
 
     # Fences
 
     def _late(self) -> float:
-        """How long until a fence is true whoever is silent."""
+        """How long until a fence is confirmed even if every follower is silent."""
         return self.terms.guarded(self._longest)
 
     def _settle(self, now: float) -> None:
-        """See who has acknowledged and whose lease is over, and settle the fences that waited for it."""
+        """Check which followers have acknowledged and whose leases are over, and settle the fences that waited for
+        them.
+        """
         acked = int(min(self.applied_seq, self._holders.level(now)))
         if acked != self._acked_seq:
             self._acked_seq, self._changed = acked, True
         if self._told_seq < acked and self._registered and not self._asked and not self._stopping:
-            self.woken(now)  # some other node's fence may wait to read it
+            self.woken(now)  # another node's fence may wait to read it
         if not self._fences or not (self._changed or now >= self._fence_at):
             return
         self._changed = False
@@ -661,18 +667,18 @@ class Node:
             self._fence_at = min(self._fence_at, self._early_from)
 
     def _is_acknowledged(self, fence: Fence, now: float) -> bool:
-        """Whether every lease there is carries an entry, or is held by somebody who has acknowledged it."""
+        """Whether every lease carries an entry, or its holder has acknowledged the entry."""
         if fence.log_epoch != self.log_epoch or now < self._early_from:
             return False
-        # What this node applied itself comes first: with nobody hanging here, any number would be acknowledged, and the
-        # next grant would lack the entry.
+        # Check first what this node applied itself: without followers here, any number would count as acknowledged, and
+        # the next grant would lack the entry.
         return fence.alone or (self._acked_seq >= fence.seq and fence.rows_seen)
 
     @property
     def _early_from(self) -> float:
-        """Elapsed time from which an early answer is right. After a restore rows have been lost, and with them whom to
-        wait for; what was granted under them has run out by then. Before the first restore each lease has its row.
-        See also `see_time_of_day`.
+        """Elapsed time from which an early answer is right. A restore loses rows, and with them the holders to wait
+        for; by this time, leases granted under those rows have run out. Before the first restore, each lease has its
+        row. See also `see_time_of_day`.
         """
         return -math.inf if self.log_epoch == self._first_epoch else self._since + self._late()
 
@@ -687,8 +693,8 @@ class Node:
         self._watch_every = min(2 * self._watch_every, _WATCH[1])
 
     def _see(self, asked: _Asked, rows: Sequence[NodeRow], now: float) -> None:
-        """Look at the rows of the others: who is dead, and which fences they let pass."""
-        # One that this process forgot, and that is still on its way out, has no lease behind it.
+        """Read the rows of the others: which nodes are dead, and which fences the rows let pass."""
+        # A row that this process forgot, and whose deletion is under way, has no lease behind it.
         others = [row for row in rows if row.id not in (self.id, self._former)]
         longest = max((row.lease_for for row in others), default=0.0)
         longest = max(longest, self.terms.lease_for)
@@ -696,7 +702,7 @@ class Node:
             self._longest, self._longest_until = longest, now + self.terms.guarded(longest)
         for row in others:
             if self._is_dead(row, now):
-                # Deleted only if it still stands where we saw it. Until it is gone it counts.
+                # Delete it only if it is unchanged since we read it. Until it is gone, it counts.
                 self._question(Forget(row.id, row.stamp), now)
         self._seen = {row.id: self._seen[row.id] for row in others}
         for fence in self._fences:

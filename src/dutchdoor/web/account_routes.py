@@ -30,14 +30,14 @@ __all__ = ["ROUTES"]
 
 async def register(call: Call) -> Response:
     body: Registration = call.body
-    # One secret for a browser: it registers again when the mail is late, and either link has to know it.
+    # One secret per browser: people register again when the mail is late, and both links must recognise the browser.
     browser = (call.cookies.registrant(call.request.cookie()) or new_id()) if call.from_browser else ""
     account = await call.directory.registration.register(
         body.email, body.password, body.name, client=call.observed(), browser=browser
     )
     if account is None:
         kept = call.authority.policy.unverified_for
-        # With every such answer, whether there is an account or not: the header must not tell.
+        # Every such answer sets it, whether there is an account or not: the header must not reveal which.
         headers = [call.cookies.set_registrant(browser, max_age=kept)] if browser else []
         return json_response(202, Accepted(), headers)
     return json_response(201, UserView(user_view(account)))
@@ -84,7 +84,7 @@ async def reset(call: Call) -> Response:
     account, mark, done = await call.directory.recovery.reset_password(
         body.token, body.new_password, client=call.observed(), marks=marks
     )
-    # Whatever sent it: the log-in that follows must not be refused for what others at its address did.
+    # For any client: failures of others at its address must not refuse the log-in that follows.
     return await fence_of_user(call, done, account, [call.cookies.set_mark(mark, max_age=MARK_FOR)])
 
 

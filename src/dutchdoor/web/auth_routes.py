@@ -58,8 +58,8 @@ async def login(call: Call) -> Response:
         replacing=await _sessions_of_cookies(call),
     )
     headers = set_mark(call, mark, mode, transport)
-    # A cookie of the sign-in that this one replaced would stay beside the new proof, and every request with a dead
-    # proof in it is refused.
+    # Otherwise a cookie of the replaced sign-in would stay beside the new proof, and every request with a dead proof is
+    # refused.
     if call.presented.session is not None and mode != "session":
         headers.append(call.cookies.clear_session())
     if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
@@ -68,14 +68,14 @@ async def login(call: Call) -> Response:
 
 
 def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
-    """Where the refresh token goes. Raises `CrossSite` when a page that is not listed asks for it in the body."""
+    """Return where the refresh token goes. Raises `CrossSite` if a page that is not listed asks for it in the body."""
     if mode != "hybrid":
         if asked is not UNSET:
             raise InvalidInput("Only the hybrid mode has a transport.", field="transport")
         return "cookie"
     transport: Transport = ("cookie" if call.from_browser else "body") if asked is UNSET else asked
     if transport == "body":
-        # A script injected into our own page must not be able to ask for what the cookie hides from it.
+        # A script injected into our own page must not be able to request what the cookie hides from it.
         origins.judge_token_in_body(
             sec_fetch_site=call.request.header(b"sec-fetch-site"),
             origin=call.request.header(b"origin"),
@@ -85,8 +85,8 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
 
 
 async def _sessions_of_cookies(call: Call) -> list[Found]:
-    """The live sessions that the cookies of this request prove. They end when the browser signs in anew: a cookie that
-    was planted before a log-in is worth nothing after it.
+    """The live sessions that the cookies of this request prove. They are revoked when the browser signs in anew: a
+    cookie that an attacker planted before a log-in is worthless after it.
     """
     live: list[Found] = []
     with suppress(AmbiguousCookie):  # too many to look up: the password proves this sign-in
@@ -98,10 +98,10 @@ async def _sessions_of_cookies(call: Call) -> list[Found]:
 
 
 async def _held(call: Call, *, even_ended: bool) -> list[Found]:
-    """The sessions of every cookie of ours in the request, those beside another of its name included. None of those
-    proves who sent this, and the browser gives all of them up: they are cleared, or set anew.
+    """The sessions of every cookie of ours in the request, including duplicates of one name. None of those proves who
+    sent the request. The browser gives up all of them: they are cleared, or set anew.
 
-    Raises `AmbiguousCookie` for more of them than any browser has.
+    Raises `AmbiguousCookie` if there are more of them than any browser has.
     """
     found: list[Found] = []
     in_session, in_refresh = call.cookies.standing(call.request.cookie())
@@ -113,13 +113,15 @@ async def _held(call: Call, *, even_ended: bool) -> list[Found]:
 
 
 async def _check_holder(call: Call, session: Session) -> None:
-    """Let a request revoke a session by its proof. Raises `NotAuthenticated` for a client that has to prove itself."""
+    """Let a request revoke a session by its proof. Raises `NotAuthenticated` if the client must authenticate and did
+    not.
+    """
     if session.mode == "hybrid":
         await check_client(call, session.client_id)
 
 
 async def renew(call: Call) -> Response:
-    """Refresh. Never clears a cookie that is in order: the answer may be older than what the jar holds by now."""
+    """Refresh. Never clears a valid cookie: the answer may be older than what the cookie jar holds by now."""
     text, transport = _refresh_token(call)
     token = RefreshToken.parse(text)
     if transport == "cookie":
@@ -142,7 +144,7 @@ async def renew(call: Call) -> Response:
 
 
 def _refresh_token(call: Call) -> tuple[str, Transport]:
-    """The refresh token and how it came; the answer goes the same way. Raises `BadRequest` for both at once."""
+    """The refresh token and how it was sent; the answer goes the same way. Raises `BadRequest` for both at once."""
     in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
     in_cookie = call.presented.refresh
     if in_body is not None and in_cookie is not None:
@@ -163,9 +165,10 @@ def _refresh_token(call: Call) -> tuple[str, Transport]:
 
 
 async def logout(call: Call) -> Response:
-    """End the caller's sign-in, whichever way it is proved. What ended before is ended: that is success, too. Cookies
-    that are in doubt prove nobody, but the browser forgets them: each session that one of them names ends, and where
-    none can be read, nothing does.
+    """Revoke the caller's sign-in, whichever way it is proved. If it was revoked before, that is success too.
+
+    Ambiguous cookies prove no caller, but the browser forgets them. Each session that one of them names is revoked; if
+    none can be read, none is revoked.
     """
     authority, client = call.authority, call.observed()
     token = call.bearer()
@@ -195,7 +198,7 @@ async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
 
 def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
     headers = [call.cookies.clear_session(), call.cookies.clear_refresh()]
-    # What a program keeps that shows a bearer token is its own.
+    # A program that sends a bearer token manages its own storage.
     if by_cookie and call.api.site.clear_site_data:
         headers.append(CLEAR_SITE_DATA)
     return headers
@@ -204,7 +207,7 @@ def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
 async def logout_all(call: Call) -> Response:
     caller = call.required
     subject = caller.principal.subject
-    # The answer clears the cookies of another account, too: beside a bearer token one may be there.
+    # The answer also clears the cookies of another account: the request may carry one beside a bearer token.
     others = [found for found in await _held(call, even_ended=False) if found[0].subject != subject]
     for session, _ in others:
         await _check_holder(call, session)
@@ -213,7 +216,7 @@ async def logout_all(call: Call) -> Response:
     return await fence(call, as_one(done), _signed_out(call, by_cookie=caller.by_cookie))
 
 
-# Who am I, and where else
+# Who am I, and my other sessions
 
 
 async def me(call: Call) -> Response:
@@ -221,7 +224,7 @@ async def me(call: Call) -> Response:
     account, session = await call.holding()
     if session is None:
         return json_response(200, Me(user_view(account), None, caller.principal.method))
-    # The busiest answer there is. It is written once for what was read once; another reading is another object.
+    # The most frequent answer. It is encoded once per read of the session; another read is another object.
     shown = _shown.get((session.id, caller.by_cookie))
     if shown is None or shown[0] is not session or shown[1] is not account:
         view = Me(user_view(account), session_view(session, session.id), caller.principal.method)
@@ -273,16 +276,16 @@ async def csrf(call: Call) -> Response:
 
 
 async def check(call: Call) -> Response:
-    """Answer nginx `auth_request` and the like: 204 with who it is, or 401.
+    """Answer nginx `auth_request` and the like: 204 with the caller's identity, or 401.
 
-    The request that is asked about is another one than this: its method comes in a forwarded header, its origin and the
-    signs of a WebSocket handshake in the headers of the client. A cookie alone never lets a cross-site POST or a
-    cross-site handshake through.
+    The proxy asks about another request than this one. A forwarded header carries that request's method, and the
+    client's headers carry its origin and the signs of a WebSocket handshake. A cookie alone never lets a cross-site
+    POST or a cross-site handshake through.
     """
     method, caller = _forwarded_method(call), call.required
     call.judge(method, by_cookie=caller.by_cookie, handshake=origins.is_handshake(call.request))
     if method not in origins.SAFE_METHODS and caller.by_cookie and not call.from_browser:
-        # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here says which.
+        # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here tells them apart.
         raise Forbidden("an unsafe request by cookie alone, without Origin")
     principal = caller.principal
     account, _ = await call.holding()
@@ -298,9 +301,10 @@ async def check(call: Call) -> Response:
 
 
 def _forwarded_method(call: Call) -> str:
-    """The method of the request a configured proxy asks about. Raises `BadRequest` unless it says exactly one.
+    """The method of the request that a configured proxy asks about. Raises `BadRequest` unless it is given exactly
+    once.
 
-    Anyone else is refused: a proxy that nobody configured may pass on what a client wrote, or leave the method out, and
+    Every other sender is refused. An unconfigured proxy may pass on what a client wrote, or omit the method, and then
     another site's POST would look like a GET.
     """
     if not call.api.site.edge.came_through_proxy(call.request):

@@ -1,20 +1,20 @@
-"""Our cookies: found without doubt, or not at all.
+"""Our cookies: found without ambiguity, or not at all.
 
-RFC 6265bis. Attributes are derived from one fact, whether browsers reach us over TLS, and are no settings. `__Host-`
-makes the browser promise that the cookie was set by this very host, over TLS, for the whole of it: nothing on a
-sibling domain can plant it. On plain-HTTP loopback there is no such promise and no prefix.
+RFC 6265bis. Attributes are derived from one fact, whether browsers reach us over TLS, and are not settings. With
+`__Host-`, the browser guarantees that this very host set the cookie, over TLS, for the whole host: a sibling domain
+cannot plant it. On plain-HTTP loopback there is no such guarantee and no prefix.
 
-*Cookie tossing* is getting a server to read an attacker's cookie as its own. There is one reading here, that of RFC
-6265: `;` alone ends a cookie, and the first `=` in it ends its name. A cookie of ours is exactly `name=value` in
-exactly one piece of the line. If another piece has our name as well, or our name in another case, with spaces around
-it or as the value of a cookie without a name, then our cookie is in doubt and proves nobody: parsers of RFC 6265 differ
-in those. Browsers let none but this very host set a cookie of such a name, for they compare `__Host-` without regard
-to case and spaces (RFC 6265bis, 5.7). So no sibling domain can bring our cookie into doubt.
+*Cookie tossing* makes a server read an attacker's cookie as its own. This module parses in one way, that of RFC 6265:
+only `;` ends a cookie, and the first `=` in it ends its name. A cookie of ours is exactly `name=value` in exactly one
+piece of the line. A second piece makes our cookie ambiguous if it has our name as well, or our name in another case,
+with spaces around it, or as the value of a cookie without a name. Parsers of RFC 6265 differ in those cases, so an
+ambiguous cookie proves no caller. Browsers let only this very host set a cookie of such a name, because they compare
+`__Host-` without regard to case and spaces (RFC 6265bis, 5.7). So no sibling domain can make our cookie ambiguous.
 
-Cookies of other applications may look as they like, for any sibling domain can set them. Their names and values may
-hold our name, quotes that are not closed, and commas; their name may be `$Version`. RFC 2109 gave such characters a
-meaning, and a parser of it may find a cookie of our name inside another one. Browsers never spoke RFC 2109, and nothing
-here reads it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
+Cookies of other applications may have any form, because any sibling domain can set them. Their names and values may
+hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 2109 gave such characters a meaning, and
+an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
+here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
 Left out: a general cookie parser. We read four names.
 """
@@ -38,14 +38,14 @@ _GONE = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 class Presented(NamedTuple):
-    """What a request holds of ours. None: not sent, or in doubt."""
+    """What a request holds of ours. None: not sent, or ambiguous."""
 
     session: str | None
     refresh: str | None
     doubt: AmbiguousCookie | None = None
-    """Why one that was sent proves nobody."""
+    """Why a cookie that was sent proves no caller."""
     clearing: tuple[Header, ...] = ()
-    """What makes the browser forget those that are in doubt."""
+    """What makes the browser forget the ambiguous ones."""
 
 
 _NOTHING = Presented(None, None)
@@ -54,8 +54,8 @@ _NOTHING = Presented(None, None)
 class Cookies:
     """The names and attributes of our cookies, for a server that is or is not reached over TLS (`secure`).
 
-    `session` is Lax, so that a link from elsewhere finds its reader signed in. `refresh` and `mark` (which browsers an
-    account signed in from) are needed by our own pages only, and are Strict.
+    `session` is Lax, so that a reader who follows a link from elsewhere is signed in. `refresh` and `mark` (which
+    browsers an account signed in from) are needed only by our own pages, and are Strict.
     """
 
     __slots__ = ("_mark", "_refresh", "_registrant", "_session", "secure", "session_name")
@@ -76,7 +76,7 @@ class Cookies:
         self._registrant = _Kind(f"{host}{prefix}registrant", end + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
-        """Find the session and the refresh cookie in what `Request.cookie()` gives."""
+        """Find the session and the refresh cookie in the result of `Request.cookie()`."""
         if not line:
             return _NOTHING
         found: list[str | None] = []
@@ -92,11 +92,11 @@ class Cookies:
         return Presented(found[0], found[1], doubts[0] if doubts else None, tuple(clearing))
 
     def standing(self, line: bytes) -> tuple[list[str], list[str]]:
-        """Give every session and every refresh token that stands in the line as `name=value`, each once. Beside another
-        they are in doubt and prove nobody; but a browser that signs out, or signs in anew, gives all of them up.
+        """Return every session and every refresh token that stands in the line as `name=value`, each once. Duplicates
+        are ambiguous and prove no caller; but a browser that signs out, or signs in anew, gives up all of them.
 
         Raises:
-            AmbiguousCookie: more than any browser has, each of which would be a look-up.
+            AmbiguousCookie: there are more than any browser has, and each of them would be a look-up.
         """
         found = self._session.every(line), self._refresh.every(line)
         if sum(map(len, found)) > _STANDING_AT_MOST:
@@ -107,19 +107,21 @@ class Cookies:
         """Find the session cookie alone: all that an ordinary request needs.
 
         Raises:
-            AmbiguousCookie: it was sent in any way but exactly once and exactly as we set it.
+            AmbiguousCookie: it was not sent exactly once and exactly as we set it.
         """
         return self._session.find(line) if line else None
 
     def mark(self, line: bytes) -> str:
-        """Find the marks of earlier sign-ins. "" if there are none, or in doubt: they prove too little for an error."""
+        """Find the marks of earlier sign-ins. "" if there are none, or ambiguous ones: they prove too little for an
+        error.
+        """
         try:
             return self._mark.find(line) or ""
         except AmbiguousCookie:
             return ""
 
     def registrant(self, line: bytes) -> str:
-        """Find the secret of the browser that registered an account. "" if there is none, or in doubt."""
+        """Find the secret of the browser that registered an account. "" if there is none, or it is ambiguous."""
         try:
             return self._registrant.find(line) or ""
         except AmbiguousCookie:
@@ -185,8 +187,8 @@ class _Kind:
                 found = piece[len(self._equals) :]
             elif piece.lstrip(b" \t=").partition(b"=")[0].rstrip(b" \t").lower() == self._lower:
                 # `__HOST-dd_session=1`, `dd_session =1`, ` dd_session`, `=dd_session=1`. No others: `my_dd_session=1`
-                # is another application's, and so is the prefixed cookie at a server without TLS, left from a time when
-                # localhost had it.
+                # belongs to another application. So does the prefixed cookie at a server without TLS, left from a time
+                # when localhost had it.
                 raise AmbiguousCookie("our cookie in another spelling")
         return None if found is None else self._value(found)
 

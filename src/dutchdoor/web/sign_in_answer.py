@@ -1,4 +1,4 @@
-"""What a sign-in and a renewed one answer with, and for which client they are."""
+"""The answers to a sign-in and to a refresh, and the client that they are for."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ __all__ = ["answer_transport", "check_client", "client_for", "set_mark", "signed
 
 
 def set_mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
-    """Set the mark where cookies are kept: in a browser, and with a client that takes its proof as a cookie."""
+    """Set the known-device cookie where cookies are kept: in a browser, and in a client that takes its proof as a
+    cookie.
+    """
     keeps_cookies = call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie")
     return [call.cookies.set_mark(mark, max_age=MARK_FOR)] if keeps_cookies else []
 
 
 async def client_for(call: Call, client_id: str) -> str:
-    """The client a sign-in is for. One with a secret proves itself by HTTP Basic, or anybody could sign in in its name.
+    """Return the client that a sign-in is for. One with a secret authenticates by HTTP Basic: otherwise any other
+    client could sign in under its name.
 
     Raises `InvalidInput`, `NotAuthenticated`.
     """
@@ -43,12 +46,12 @@ async def client_for(call: Call, client_id: str) -> str:
 
 
 async def check_client(call: Call, client_id: str) -> None:
-    """Let a request act for a client: the one of our own pages, one without a secret, or one that proves itself by HTTP
-    Basic. At every endpoint that takes or renews what a client was given, or a token that was stolen from a client with
-    a secret would be worth something without the secret.
+    """Let a request act for a client: the one of our own pages, one without a secret, or one that authenticates by HTTP
+    Basic. Every endpoint that accepts or renews a client's credentials calls this. Otherwise, a token stolen from a
+    client with a secret could be used without the secret.
 
     Raises:
-        NotAuthenticated: the client has a secret and did not prove it, or it was removed.
+        NotAuthenticated: the client has a secret and did not prove it, or the client was removed.
     """
     if client_id == call.authority.client_id:
         return
@@ -82,16 +85,17 @@ def signed_in_answer(
             view.refresh_token, view.refresh_expires_in = signed_in.refresh_token, int(unused)
         else:
             view.csrf_token = call.csrf_token(session.id)
-            # What the client has already is not set again: this answer may be older than the sign-in its jar holds by
-            # now.
+            # Do not set again what the client has already: this answer may be older than the sign-in that its cookie
+            # jar holds by now.
             if signed_in.rotated:
                 headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
     return json_response(status, view, headers)
 
 
 def answer_transport(call: Call, signed_in: SignedIn) -> Transport:
-    """New refresh tokens go where the old one was: into the cookie if the request carried it or came from a page of
-    ours. A listed page without the cookie keeps its token itself, and would lose it to a cookie it can never send.
+    """Put new refresh tokens where the old one was: into the cookie if the request carried the cookie or came from a
+    page of ours. A listed page without the cookie stores its token itself, and would lose it to a cookie that it can
+    never send.
     """
     if signed_in.mode != "hybrid" or call.presented.refresh is not None:
         return "cookie"
