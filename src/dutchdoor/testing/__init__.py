@@ -1,1 +1,1 @@
-"""For the tests of those who use dutchdoor: a clock that is set by hand, and the laws that every store obeys."""
+"""For the tests of applications that use dutchdoor: a clock set by hand, and the laws that every store obeys."""

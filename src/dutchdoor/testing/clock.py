@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told otherwise: hand it over wherever `clock=` is asked for."""
+"""A clock that stands still until a test moves it: pass it wherever a `clock=` parameter exists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Gives the same instant until it is moved. `at` may be set to any instant, an earlier one too."""
+    """Returns the same instant until it is moved. `at` may be set to any instant, an earlier one too."""
 
     def __init__(self, at: float = 1_800_000_000.0) -> None:
         self.at = at
@@ -15,6 +15,6 @@ class Clock:
         return self.at
 
     def advance(self, seconds: float) -> float:
-        """Let time pass, or run back where `seconds` is negative; give the new instant."""
+        """Let time pass, or run backwards if `seconds` is negative; return the new instant."""
         self.at += seconds
         return self.at

@@ -1,8 +1,8 @@
-"""The laws of `dutchdoor.stores.base` as code, for whoever writes a store.
+"""The laws of `dutchdoor.stores.base` as code, for authors of a store.
 
-A law takes an open, empty store and fails by an `AssertionError`; its docstring names the law it holds. Those in
-`SHARED_LAWS` are for stores that several processes share, or that outlive theirs: they take what makes the store,
-something that can be pickled, and try it from processes of their own.
+A law takes an open, empty store and fails with an `AssertionError`; its docstring states the law. The laws in
+`SHARED_LAWS` are for stores that several processes share, or that outlive their processes. They take a factory of the
+store, which must be picklable, and use the store from processes of their own.
 
     @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
     async def test_law(law, tmp_path):
@@ -16,11 +16,11 @@ something that can be pickled, and try it from processes of their own.
     def test_shared_law(law, tmp_path):
         law(partial(SqliteStore, tmp_path / "test.db"))
 
-Those in `MOVE_LAWS` take two empty stores, one to move from and one to move into, opened both; the second with
-`to_move=True`. Each wants stores of its own.
+The laws in `MOVE_LAWS` take two empty, open stores: one to move from, and one to move into, which was opened with
+`to_move=True`. Each law needs stores of its own.
 
-The races are part of the law; none of it waits for luck. Law 10 is about the records and not about the store. That a
-commit raises `Unavailable` when its backing is gone is for the store's own tests, who alone know how to take the
+The races are part of the laws; none of them depends on luck. Law 10 is about the records and not about the store. A
+store's own tests must check that a commit raises `Unavailable` when its backing is gone: only they know how to take the
 backing away.
 """
 

@@ -57,7 +57,7 @@ __all__ = ["LAWS"]
 
 
 async def a_commit_is_all_or_none(store: Store) -> None:
-    """1. Whatever makes one change impossible undoes the whole commit, and raises `Conflict`."""
+    """1. Any impossible change undoes the whole commit, and raises `Conflict`."""
     world = await World(store).fill()
     ada, bob, live, ended = world.ada, world.bob, world.live, world.ended
     await store.node_register(a_row())
@@ -91,7 +91,7 @@ async def a_commit_is_all_or_none(store: Store) -> None:
 
 
 async def changes_apply_in_order(store: Store) -> None:
-    """1. A change sees what those before it in its commit have done."""
+    """1. A change sees the effects of the changes before it in its commit."""
     ada = an_account()
     session, token = a_session(ada), a_token(ada.subject)
     assert await is_refused(store, Expect(ada.subject, 0), Add(ada))
@@ -106,7 +106,7 @@ async def changes_apply_in_order(store: Store) -> None:
 
 
 async def a_commit_of_nothing_says_where_the_log_ends(store: Store) -> None:
-    """1. and 6. A commit gives the highest `seq` after it: 0 for an empty log."""
+    """1. and 6. A commit returns the highest `seq` after it: 0 for an empty log."""
     assert (await store.commit()).seq == 0
     assert (await store.commit(Revoke(a_revocation()), Revoke(a_revocation()))).seq == 2
     assert (await store.commit()).seq == 2
@@ -163,7 +163,7 @@ async def of_simultaneous_swaps_one_succeeds(store: Store) -> None:
 
 
 async def of_simultaneous_registrations_of_one_address_one_succeeds(store: Store) -> None:
-    """3. A unique value is given once: of simultaneous registrations and changes to one address one succeeds."""
+    """3. A unique value has one record: of simultaneous registrations and changes to one address, one succeeds."""
     others = [an_account(f"other{n}") for n in range(AT_ONCE // 2)]
     await store.commit(*map(Add, others))
     wanted = "wanted@example.com"
@@ -176,7 +176,7 @@ async def of_simultaneous_registrations_of_one_address_one_succeeds(store: Store
 
 
 async def of_two_who_take_a_role_from_the_last_two_one_succeeds(store: Store) -> None:
-    """1. An expected role is there when its commit is, however many take it away; disabled accounts have none."""
+    """1. An expected role exists when the commit happens, however many remove it; disabled accounts have none."""
     assert await is_refused(store, ExpectRole("admin"))
     for n in range(20):
         role, other = f"role-{n}", f"role-{n}-of-another-name"
@@ -196,7 +196,7 @@ async def of_two_who_take_a_role_from_the_last_two_one_succeeds(store: Store) ->
 
 
 async def an_address_is_free_once_its_account_leaves_it(store: Store) -> None:
-    """3. A unique value belongs to whoever holds it now: changed or removed, it is free."""
+    """3. A unique value belongs to the record that has it now: after a change or a removal it is free."""
     ada, bob, eve = an_account("ada"), an_account("bob"), an_account("eve")
     await store.commit(Add(ada))
     assert await is_refused(store, Add(replace(bob, email=ada.email)))
@@ -208,7 +208,7 @@ async def an_address_is_free_once_its_account_leaves_it(store: Store) -> None:
 
 
 async def a_token_is_taken_once(store: Store) -> None:
-    """4. A one-time token is taken at most once, ever, however many try."""
+    """4. A one-time token is taken at most once, ever, however many callers try."""
     token = a_token("")
     await store.commit(Add(token))
     assert await store.get(OneTimeToken, token.id) == token, "reading does not take"
@@ -218,7 +218,7 @@ async def a_token_is_taken_once(store: Store) -> None:
 
 
 async def discarding_names_subject_and_purpose(store: Store) -> None:
-    """4. Discard deletes the tokens of one subject for one purpose, and no other; none is fine."""
+    """4. Discard deletes the tokens of one subject for one purpose, and no others; it succeeds if there are none."""
     ada, bob = an_account("ada"), an_account("bob")
     gone = [a_token(ada.subject), a_token(ada.subject)]
     kept = [a_token(ada.subject, "verify_email"), a_token(bob.subject), a_token("", "setup")]
@@ -251,7 +251,7 @@ async def a_session_ends_once_and_for_all(store: Store) -> None:
 
 
 async def an_end_beats_every_swap_it_overlaps(store: Store) -> None:
-    """5. Whatever swaps overlap an `End`, the session has ended when both are done: nothing writes it back."""
+    """5. Whatever swaps overlap an `End`, the session has ended when both are done: no swap revives it."""
     ada = an_account()
     sessions = [a_session(ada, NOW + n) for n in range(AT_ONCE)]
     await store.commit(Add(ada), *map(Add, sessions))
@@ -267,7 +267,7 @@ async def an_end_beats_every_swap_it_overlaps(store: Store) -> None:
 
 
 async def a_swap_may_end_a_session(store: Store) -> None:
-    """5. A session swapped for one that has ended has ended."""
+    """5. A session that a swap replaces with an ended one has ended."""
     ada = an_account()
     session = a_session(ada)
     await store.commit(Add(ada), Add(session), Swap(replace(session, ended_at=NOW, end_reason="replaced")))
@@ -277,7 +277,7 @@ async def a_swap_may_end_a_session(store: Store) -> None:
 
 
 async def ending_all_spares_one_and_counts(store: Store) -> None:
-    """5. EndAll ends every session of a subject that has not ended, but one, and says how many."""
+    """5. EndAll ends every session of a subject that has not ended, except one, and returns how many."""
     ada, bob = an_account("ada"), an_account("bob")
     mine = [a_session(ada, NOW + n) for n in range(5)]
     theirs = a_session(bob)
@@ -296,7 +296,7 @@ async def ending_all_spares_one_and_counts(store: Store) -> None:
 
 
 async def verifiers_have_names_of_their_own(store: Store) -> None:
-    """3. and 7. A verifier's key is read by id, listed by name; its name is given once, and free once it is removed."""
+    """3. and 7. A verifier's key is read by id and listed by name; its name is unique, and free once it is removed."""
     names = ["zeta", "Orders service", "orders"]
     keys = [a_verifier(name) for name in names]
     await store.commit(*map(Add, keys))
@@ -312,7 +312,7 @@ async def verifiers_have_names_of_their_own(store: Store) -> None:
 
 
 async def a_session_keeps_its_subject(store: Store) -> None:
-    """5. A session is somebody's from its start: for nobody it is not added, and no swap hands it to another."""
+    """5. A session has an owner from its start: without an account it is not added, and no swap moves it to another."""
     ada, bob = an_account("ada"), an_account("bob")
     session = a_session(ada)
     assert await is_refused(store, Add(session))
@@ -322,7 +322,7 @@ async def a_session_keeps_its_subject(store: Store) -> None:
 
 
 async def a_cancelled_caller_harms_nobody(store: Store) -> None:
-    """1. A commit whose caller was cancelled happened or did not, and nothing of it stays open."""
+    """1. A commit whose caller was cancelled happened or did not, and leaves nothing open."""
     ada = an_account()
     sessions = [a_session(ada, NOW + n) for n in range(AT_ONCE)]
     await store.commit(Add(ada), *map(Add, sessions))

@@ -1,4 +1,4 @@
-"""Laws of every general kind: a record of a kind is made from its description, and the store is tried with it."""
+"""Laws of every general kind: a record is created from the kind's description, and the store is tested with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HARD_TEXTS = (" ", "Zoë", "' OR 1=1 --", "%_\\", "a\nb\tc\0d\1e", "😀" * 50, 
 
 
 def a_record(kind: Kind[Any], n: int = 0, **values: object) -> Any:
-    """Make a record of a kind. Two with other numbers share no value but their owner, which is one of three."""
+    """Create a record of a kind. Records with different numbers share only their owner, which is one of three."""
     made = {column.name: _value(column, n) for column in kind.columns}
     if kind.owner:
         made[kind.owner] = f"somebody {n % 3}"
@@ -67,7 +67,7 @@ async def read(store: Store, record: Any) -> Any:
 
 
 async def every_kind_is_written_as_it_is_read(store: Store) -> None:
-    """7. Records of each kind, to the bit: by key, by unique value, and among all; a missing value is none."""
+    """7. Records of each kind, to the bit: by key, by unique value, and among all; a missing value finds none."""
     for kind in store.kinds.general:
         records = [a_record(kind, n) for n in range(9)]
         optional = {column.name: None for column in kind.columns if column.optional}
@@ -84,7 +84,7 @@ async def every_kind_is_written_as_it_is_read(store: Store) -> None:
 
 
 async def a_key_and_a_unique_value_are_given_once(store: Store) -> None:
-    """3. Conflict for a key or a unique value that is there; an empty value belongs to no record; freed, it is free."""
+    """3. A key or unique value that exists conflicts; an empty value belongs to no record; a removed one is free."""
     for kind in store.kinds.general:
         first, second = a_record(kind, 1), a_record(kind, 2)
         await store.commit(Add(first), Add(second))
@@ -130,7 +130,7 @@ async def every_kind_is_swapped_from_its_revision(store: Store) -> None:
 
 
 async def every_kind_is_taken_once(store: Store) -> None:
-    """4. A record is taken once, removed as often as one likes, and nothing else goes with it."""
+    """4. A record is taken once and may be removed any number of times, and nothing else is removed with it."""
     for kind in store.kinds.general:
         record, other = a_record(kind, 1), a_record(kind, 2)
         await store.commit(Add(record), Add(other), Take(record))
@@ -168,7 +168,7 @@ async def every_index_finds_its_records(store: Store) -> None:
 
 
 async def an_owner_takes_every_kind_along(store: Store) -> None:
-    """7. Removing an account removes its records of each kind that has an owner, and nothing of another's."""
+    """7. Removing an account removes its records of each kind that has an owner, and nothing of another account."""
     ada, bob = (new_account(address=f"{name}@example.com", name=name, now=NOW) for name in ("ada", "bob"))
     owned = [kind for kind in store.kinds.general if kind.owner]
     mine = [a_record(kind, n, **{kind.owner: ada.subject}) for kind in owned for n in range(3)]
@@ -181,7 +181,7 @@ async def an_owner_takes_every_kind_along(store: Store) -> None:
 
 
 async def what_expires_is_purged(store: Store) -> None:
-    """Upkeep: of each kind that names an instant what is before it goes, and nothing of others."""
+    """Upkeep: for each kind that names an expiry field, expired records are deleted, and no others."""
     for kind in store.kinds.general:
         over, lasting = a_record(kind, 1), a_record(kind, 2)
         if kind.expires:

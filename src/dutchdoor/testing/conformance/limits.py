@@ -43,7 +43,7 @@ __all__ = ["LAWS"]
 
 
 async def a_limit_is_exact(store: Store) -> None:
-    """Limits: of any number of attempts at once as many pass as the bucket holds; others are told how long to wait."""
+    """Limits: of many attempts at once, exactly as many pass as the bucket holds; the others get the time to wait."""
     slow, fast = Bucket("slow:x", SLOW), Bucket("fast:x", FAST)
     hits = await asyncio.gather(*[store.hit([fast, slow], NOW) for _ in range(AT_ONCE)])
     assert hits.count((0.0, "")) == 5
@@ -60,7 +60,7 @@ async def a_limit_is_exact(store: Store) -> None:
 
 
 async def an_attempt_is_given_back_or_forgotten(store: Store) -> None:
-    """Limits: what is given back can be taken again, once; what is forgotten never happened."""
+    """Limits: an attempt that is given back can be taken again, once; a forgotten one does not count."""
     bucket, absent = Bucket("slow:x", SLOW), Bucket("slow:absent", SLOW)
     for _ in range(5):
         assert await store.hit([bucket], NOW) == (0.0, "")
@@ -79,7 +79,7 @@ async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
     gone: list[Struct] = [a_session(ada, NOW - 1e6, expires_at=NOW - 1.0), a_token("", "setup", NOW - 1.0)]
     kept: list[Struct] = [
         a_session(ada, NOW - 1e6, idle_expires_at=NOW - 9.0, expires_at=NOW),  # idle too long is not absolutely expired
-        a_session(ada, NOW - 1e6, ended_at=NOW - 9.0, expires_at=NOW + 1.0),  # nor is ended
+        a_session(ada, NOW - 1e6, ended_at=NOW - 9.0, expires_at=NOW + 1.0),  # nor is an ended session
         a_token("", "setup", NOW),
         replace(a_key(), verifies_until=NOW - 9.0),
         a_client(),
@@ -108,7 +108,7 @@ async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
 
 
 async def a_purge_is_bounded_and_misses_nothing(store: Store) -> None:
-    """Upkeep: thousands of rows over go in one call, those between them stay, and commits go on meanwhile."""
+    """Upkeep: one call deletes thousands of expired rows, those between them stay, and commits continue meanwhile."""
     ada = an_account()
     sessions = [a_session(ada, NOW + n, expires_at=NOW - 1 if n % 3 else NOW + 1) for n in range(2000)]
     await store.commit(Add(ada), *map(Add, sessions))
@@ -133,7 +133,7 @@ async def everything_is_counted(store: Store) -> None:
 
 
 async def closing_twice_is_fine(store: Store) -> None:
-    """Upkeep: `open` may be repeated, and `close`."""
+    """Upkeep: `open` and `close` may be repeated."""
     await store.open()
     await store.close()
     await store.close()
@@ -142,7 +142,7 @@ async def closing_twice_is_fine(store: Store) -> None:
 
 
 async def trying_to_write_refuses_nothing_and_is_purged(store: Store) -> None:
-    """Whoever only looks whether the store can be written may look as often as it likes; nothing of it stays."""
+    """Upkeep: a check that the store can be written may run any number of times; it leaves nothing behind."""
     for _ in range(3):
         await asyncio.gather(*[store.try_writing(NOW) for _ in range(500)])
     await store.purge(before=NOW + 60, events_before=0.0)

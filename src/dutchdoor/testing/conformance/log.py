@@ -32,7 +32,7 @@ __all__ = ["LAWS"]
 
 
 async def the_log_is_dense_and_in_commit_order(store: Store) -> None:
-    """6. An entry that is read was committed, and none with a lower `seq` appears later; what failed leaves no gap."""
+    """6. An entry that is read was committed, and none with a lower `seq` appears later; a failure leaves no gap."""
     read: list[Revocation] = []
 
     async def write(name: int) -> None:
@@ -70,7 +70,7 @@ async def the_log_is_dense_and_in_commit_order(store: Store) -> None:
 
 
 async def the_log_goes_on_after_a_purge(store: Store) -> None:
-    """6. A number is never given twice, though the entry that had it was purged."""
+    """6. A number is never reused, even after its entry was purged."""
     await store.commit(*[Revoke(a_revocation(expires_at=NOW)) for _ in range(3)])
     assert await store.purge(before=NOW + 1, events_before=0.0) == 3
     assert await the_log(store) == []
@@ -81,7 +81,7 @@ async def the_log_goes_on_after_a_purge(store: Store) -> None:
 
 
 async def the_log_is_read_in_pages(store: Store) -> None:
-    """6. However long the log is, readings follow each other without gap or overlap; another log begins at 0."""
+    """6. However long the log is, reads follow each other without gap or overlap; another log begins at 0."""
     many = 2500
     done = await store.commit()
     for n in range(4):
@@ -103,14 +103,14 @@ async def the_log_is_read_in_pages(store: Store) -> None:
         assert replace(await store.read_log(log_epoch, 7000), at=first.at) == first
     last = await store.read_log(done.log_epoch, done.seq)
     assert (list(last.entries), last.after, last.upto, last.head) == ([], done.seq, done.seq, done.seq)
-    # What was purged leaves no reader behind.
+    # A reader does not fall behind because entries were purged.
     await store.purge(before=math.inf, events_before=0.0)
     emptied = await store.read_log(0, 0)
     assert (list(emptied.entries), emptied.upto, emptied.head) == ([], done.seq, done.seq)
 
 
 async def the_head_is_never_behind(store: Store) -> None:
-    """6. `head`, where it tells anything, and `read_log` are never behind a commit that returned before."""
+    """6. `head`, if it returns anything, and `read_log` are never behind a commit that returned before."""
 
     async def append(n: int) -> None:
         done = await store.commit(*[Revoke(a_revocation()) for _ in range(n % 3)])
@@ -126,12 +126,12 @@ async def the_head_is_never_behind(store: Store) -> None:
 
 
 async def whoever_watches_is_woken(store: Store) -> None:
-    """6. Who watches is called when the log has grown, each time, and no more once he stopped."""
+    """6. A watcher is called each time the log has grown, and no more once it stopped."""
     first, second = asyncio.Event(), asyncio.Event()
     unwatch_first, unwatch_second = store.watch(first.set), store.watch(second.set)
 
     async def wakes(event: asyncio.Event) -> None:
-        """A watcher who is woken and finds nothing sleeps on: he must be woken again when there is something."""
+        """A watcher that wakes and finds nothing sleeps on: it must be woken again when there is something."""
         before = (await store.commit()).seq
         event.clear()
         written = asyncio.create_task(store.commit(Revoke(a_revocation())))

@@ -43,7 +43,7 @@ def of(read: Renewed, id: str) -> list[NodeRow]:
 
 
 async def a_row_is_replaced_only_where_it_is(store: Store) -> None:
-    """11. A renewal replaces a row if it is there; whoever forgets it must know its stamp."""
+    """11. A renewal replaces a row if it exists; `node_forget` needs the row's stamp."""
     row, other = a_row(), a_row(lease_for=0.1 + 0.2, acked_seq=2**53)
     absent = await store.node_renew(row, 0)
     assert not absent.there
@@ -69,7 +69,7 @@ async def a_row_is_replaced_only_where_it_is(store: Store) -> None:
 
 
 async def of_a_renewal_and_a_forgetting_one_wins(store: Store) -> None:
-    """11. Of a renewal and a `node_forget` at once one wins, and no row comes back after it was forgotten."""
+    """11. When a renewal and a `node_forget` run at once, one wins, and no row comes back after it was forgotten."""
     for n in range(AT_ONCE):
         row = a_row()
         await store.node_register(row)
@@ -115,7 +115,7 @@ async def a_renewal_sees_every_commit_before_it(store: Store) -> None:
 
 
 async def a_commit_knows_the_longest_lease(store: Store) -> None:
-    """11. A commit that revoked tells the longest lease of any row that was there before it."""
+    """11. A commit that revoked returns the longest lease of any row that existed before it."""
     assert (await store.commit(Revoke(a_revocation()))).longest_lease == 0.0
     short, long = a_row(lease_for=5.0), a_row(lease_for=60.5)
     await store.node_register(short)
@@ -131,7 +131,7 @@ async def a_commit_knows_the_longest_lease(store: Store) -> None:
 
 
 async def a_new_log_epoch_outdates_all_that_was_handed_out(store: Store) -> None:
-    """6. and 11. A new log epoch keeps entries, numbers and salt; rows are gone, and epochs above all before."""
+    """6. and 11. A new log epoch keeps entries, numbers and salt; rows are deleted, and epochs are above all before."""
     world = await World(store).fill()
     ahead = replace(an_account("ahead"), epoch=2**50)
     done = await store.commit(Add(ahead))
@@ -169,7 +169,7 @@ async def a_new_log_epoch_outdates_all_that_was_handed_out(store: Store) -> None
 
 
 async def commits_and_a_new_log_epoch_are_in_one_order(store: Store) -> None:
-    """6. A commit belongs to one log, the one its numbers count in, however many begin meanwhile."""
+    """6. A commit belongs to one log, the one its numbers count in, however many new logs begin meanwhile."""
     done = await asyncio.gather(
         *[store.commit(Revoke(a_revocation())) for _ in range(AT_ONCE)],
         *[store.begin_log_epoch(NOW) for _ in range(3)],

@@ -1,4 +1,4 @@
-"""Laws over several processes, those that are killed included."""
+"""Laws over several processes, including processes that are killed."""
 
 # ruff: noqa: PLR2004 - laws count
 
@@ -60,7 +60,7 @@ Work = Callable[[Store, Connection, int], Coroutine[Any, Any, None]]
 
 
 class Workers:
-    """Processes that each open the store, and do the same work at once. What they send back comes by their pipes."""
+    """Processes that each open the store and do the same work at once. Their results come through their pipes."""
 
     def __init__(self, make: MakeStore, work: Work, count: int) -> None:
         self.pipes: list[Connection] = []
@@ -72,7 +72,7 @@ class Workers:
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
-        # All have opened the store before the first is let go: a race begins with everybody at the line.
+        # All have opened the store before the first one starts: every process is at the line when the race begins.
         for n in range(count):
             assert self.receive(n) == "ready"
         for pipe in self.pipes:
@@ -83,7 +83,7 @@ class Workers:
         return self.pipes[n].recv()
 
     def results(self) -> list[Any]:
-        """What each sent last. Fails when one failed."""
+        """The last message of each process. Fails when one failed."""
         found = [self.receive(n) for n in range(len(self.pipes))]
         for process in self.processes:
             process.join(PATIENCE)
@@ -119,7 +119,7 @@ def _work(make: MakeStore, work: Work, pipe: Connection, n: int) -> None:
 
 
 def contests_have_one_winner_over_processes(make: MakeStore) -> None:
-    """3., 4., 5. and limits: swap, token, end and address are won once over all processes; a limit is exact."""
+    """3., 4., 5. and limits: over all processes, one wins each swap, token, end and address; a limit is exact."""
 
     async def prepare() -> Prizes:
         store = make()
@@ -163,7 +163,7 @@ async def _contest(store: Store, pipe: Connection, me: int) -> None:
     async def in_turn(ask: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await ask()
-        except Unavailable:  # on a busy machine somebody waits for the others in vain, and writes nothing
+        except Unavailable:  # on a busy machine, a process may wait for the others in vain, and write nothing
             return await ask()
 
     for n in range(20):
@@ -178,7 +178,7 @@ async def _contest(store: Store, pipe: Connection, me: int) -> None:
 
 
 def the_log_is_dense_over_processes(make: MakeStore) -> None:
-    """6. While several processes append, whoever reads sees every entry once, in order, and without a gap."""
+    """6. While several processes append, a reader sees every entry once, in order, and without a gap."""
     with Workers(make, _append_or_follow, PROCESSES) as workers:
         *_, followed = workers.results()
     assert [seq for seq, _ in followed] == list(range(1, len(followed) + 1))
@@ -228,9 +228,9 @@ def a_commit_is_seen_by_every_process(make: MakeStore, rounds: int = 300) -> Non
 
 
 async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
-    if me == 1:  # writes without pause, so that nothing is seen by the luck of a quiet database
+    if me == 1:  # writes without pause, so that a quiet database cannot pass by luck
         while not pipe.poll():
-            with contextlib.suppress(Unavailable):  # a disk that stalls refuses whoever waits for its writer longest
+            with contextlib.suppress(Unavailable):  # a slow disk refuses the process that waits longest for its writer
                 await store.hit([Bucket(f"noise:{random.random()}", SLOW)], NOW)
                 await store.commit(Log(an_event()))
         return
@@ -259,7 +259,7 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
 
 
 def a_row_stays_forgotten_over_processes(make: MakeStore) -> None:
-    """11. While processes renew and others forget, no row comes back; salt and log epoch are one for all of them."""
+    """11. While some processes renew and others forget, no row comes back; all of them see one salt and log epoch."""
     with Workers(make, _renew_or_forget, PROCESSES) as workers:
         told = workers.results()
     assert len({(log_epoch, salt) for log_epoch, salt, _ in told}) == 1
@@ -267,7 +267,7 @@ def a_row_stays_forgotten_over_processes(make: MakeStore) -> None:
 
 
 async def _renew_or_forget(store: Store, pipe: Connection, me: int) -> None:
-    """Half of the processes have rows and renew them; the others forget all rows they see, whenever they can."""
+    """Half of the processes have rows and renew them; the others forget all rows they see, as often as they can."""
     lost = 0
     if me % 2:
         for _ in range(15):
@@ -297,9 +297,9 @@ async def _renew_or_forget(store: Store, pipe: Connection, me: int) -> None:
 
 
 def an_acknowledged_commit_survives_kill(make: MakeStore, kills: int = 5, seed: int = 1) -> None:
-    """1. and 2. Killed at any instant, a process leaves every commit it acknowledged, and half of none.
+    """1. and 2. A process killed at any instant leaves every commit it acknowledged, and no part of any other commit.
 
-    Each time the database is opened by another process that goes on where the last was killed.
+    Each time, another process opens the database and continues where the last one was killed.
     """
     dice = random.Random(seed)
     ada, acknowledged = an_account(), set[str]()
@@ -338,7 +338,7 @@ def an_acknowledged_commit_survives_kill(make: MakeStore, kills: int = 5, seed: 
                 acknowledged.add(workers.receive())
             workers.processes[0].kill()
             workers.processes[0].join()
-            # What it still said before it died counts too.
+            # What it sent before it died counts too.
             while True:
                 try:
                     acknowledged.add(workers.receive())

@@ -53,7 +53,7 @@ __all__ = ["LAWS", "what_is_written_is_what_is_read"]
 
 
 async def registrations_are_listed_by_their_age(store: Store) -> None:
-    """7. What is given are the accounts that wait for a verified address, in the order of their subjects, in pages."""
+    """7. The result is the accounts that wait for a verified address, in the order of their subjects, in pages."""
     waiting: list[Account] = []
     for n in range(7):
         account = an_account(f"waiting{n}")
@@ -166,7 +166,7 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
 
 
 async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
-    """7. Unknown ids give None, or nothing. Removing what is absent changes nothing and fails nothing."""
+    """7. Unknown ids return None, or nothing. Removing what is absent changes nothing and does not fail."""
     ada = an_account()
     for stranger in ("", "nobody", new_id(), "x" * 5000, "' OR 1=1 --", "\N{SNOWMAN}"):
         assert await store.session(stranger) is None
@@ -222,7 +222,7 @@ async def two_texts_are_two_ids(store: Store) -> None:
 
 
 async def an_account_takes_what_is_its_own_with_it(store: Store) -> None:
-    """7. Removing an account removes its credentials and one-time tokens, and nothing of another's."""
+    """7. Removing an account removes its credentials and one-time tokens, and nothing of another account."""
     ada, bob = an_account("ada"), an_account("bob")
     mine, theirs = a_token(ada.subject), a_token(bob.subject)
     records: list[Struct] = [
@@ -238,7 +238,7 @@ async def an_account_takes_what_is_its_own_with_it(store: Store) -> None:
 
 
 async def a_removed_account_leaves_no_session_behind(store: Store) -> None:
-    """7. A session whose account was removed gives None, and a later account of its subject does not inherit it."""
+    """7. A session whose account was removed reads as None, and a later account of its subject does not inherit it."""
     ada = an_account()
     session = a_session(ada)
     await store.commit(Add(ada), Add(session))
@@ -253,7 +253,7 @@ async def a_removed_account_leaves_no_session_behind(store: Store) -> None:
 
 
 async def a_read_follows_every_commit(store: Store) -> None:
-    """8. A read that begins after a commit returned sees it, whoever else writes meanwhile."""
+    """8. A read that begins after a commit returned sees it, whatever other processes write meanwhile."""
     ada = an_account()
     sessions = [a_session(ada, NOW + n) for n in range(20)]
     await store.commit(Add(ada), *map(Add, sessions))
@@ -270,7 +270,7 @@ async def a_read_follows_every_commit(store: Store) -> None:
 
 
 async def sessions_are_listed_newest_first(store: Store) -> None:
-    """Reads: sessions of a subject that were not ended, expired ones included, newest first, no more than asked for."""
+    """Reads: sessions of a subject that were not ended, including expired ones, newest first, up to the limit."""
     ada, bob = an_account("ada"), an_account("bob")
     sessions = [a_session(ada, NOW + n) for n in range(4)]
     expired = a_session(ada, NOW - 1e6)

@@ -1,4 +1,4 @@
-"""Records to try a store with, and what it looks like through its reads."""
+"""Records to test a store with, and what its reads return for them."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ Law = Callable[[Store], Awaitable[None]]
 MoveLaw = Callable[[Movable, Movable], Awaitable[None]]
 SharedLaw = Callable[[MakeStore], None]
 NOW = 1_800_000_000.123456
-"""A binary fraction does not hold it: a store that rounds is found out."""
+"""A binary fraction cannot represent it: it exposes a store that rounds."""
 AT_ONCE = 50
 PATIENCE = 60.0
-"""Seconds after which whoever does not answer, or is not woken, has failed its law."""
+"""Seconds after which a store that does not answer, or does not wake a watcher, has failed its law."""
 
 
 def an_account(name: str = "ada") -> Account:
@@ -161,7 +161,7 @@ def tokens_of(subject: str, purpose: Purpose) -> Discard:
 
 
 async def the_log(store: Store, after: int = 0) -> list[Revocation]:
-    """Give every entry after a number, however many readings it takes."""
+    """Return every entry after a number, however many reads it takes."""
     log_epoch = (await store.node_rows()).log_epoch
     found: list[Revocation] = []
     while True:
@@ -181,7 +181,7 @@ async def is_refused(store: Store, *changes: Change) -> bool:
 
 
 async def how_many_succeed(attempts: Sequence[Coroutine[Any, Any, Any]]) -> int:
-    """Make all attempts at once. Whatever fails must fail as a conflict."""
+    """Make all attempts at once. A failed attempt must fail with a conflict."""
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and not isinstance(outcome, Conflict):
@@ -190,7 +190,7 @@ async def how_many_succeed(attempts: Sequence[Coroutine[Any, Any, Any]]) -> int:
 
 
 class World:
-    """A store with something of everything in it, and what it looks like through every read there is."""
+    """A store with a sample of every record, and what every read returns for it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -48,7 +48,7 @@ async def log_state(store: Store) -> LogState:
 
 
 async def tallied(store: Movable, kind: str, *, limit: int = 7) -> tuple[int, str]:
-    """Read a kind page by page. Each page but the last is full, and nothing comes twice."""
+    """Read a kind page by page. Each page but the last is full, and no record comes twice."""
     tally, after = Tally(), None
     while True:
         page = await store.export(kind, after, limit=limit)
@@ -59,7 +59,7 @@ async def tallied(store: Movable, kind: str, *, limit: int = 7) -> tuple[int, st
 
 
 async def all_moved(source: Movable, target: Movable, *, limit: int = 7, times: int = 1) -> None:
-    """Move whatever is not moved yet."""
+    """Move everything that is not moved yet."""
     noted = await target.unfinished()
     assert noted is not None
     done: dict[str, str | None] = {**noted}
@@ -85,7 +85,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
     spent = Bucket("spent", SLOW)
     while (await source.hit([spent], NOW))[0] == 0.0:
         pass
-    # No read gives the session of an account that was removed, and no move carries it.
+    # No read returns the session of an account that was removed, and no move carries it.
     gone = an_account("gone")
     await source.commit(Add(gone), Add(a_session(gone)))
     await source.commit(Remove(gone))
@@ -102,7 +102,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
     assert await source.session(world.ended.id) == await target.session(world.ended.id)
     assert await source.counts() == before, "reading changes nothing"
 
-    # Whole, it goes on where the source stopped.
+    # Once complete, it continues where the source stopped.
     people = await target.accounts(limit=1000)
     log_epoch = await target.end_move(NOW, ended := an_event())
     assert await target.unfinished() is None
@@ -125,7 +125,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
 
 
 async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
-    """Moving: what was taken in is noted with its page; begun again, the target is empty."""
+    """Moving: what was taken in is noted with its page; after a new start, the target is empty."""
     await World(source).fill()
     people = [an_account(f"person{n}") for n in range(20)]
     await source.commit(*map(Add, people), *[Add(a_session(person)) for person in people])
@@ -150,7 +150,7 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
     assert [await tallied(source, kind) for kind in source.kinds.tables] == [
         await tallied(target, kind) for kind in source.kinds.tables
     ]
-    # A record that was taken in before is replaced by the one that comes now, in all its parts.
+    # The record that comes now replaces, in all its parts, one that was taken in before.
     session = next(one for one in third.records if isinstance(one, Session))
     ended = replace(session, ended_at=NOW, end_reason="logout", revision=7, generation=3)
     person = replace(people[3], name="another", epoch=9, revision=4)
@@ -159,7 +159,7 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
     assert ended in (await target.export("sessions")).records
     assert await target.account(person.subject) == person
     assert len([one for one in (await target.export("sessions")).records if one == session]) == 0
-    # Somebody took an address in the source meanwhile.
+    # Another account took an address in the source meanwhile.
     taken = replace(people[0], email=people[1].email)
     for records in ([taken], [replace(people[2], name="first"), taken]):
         try:
@@ -176,7 +176,7 @@ async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
 
 
 async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
-    """Moving: into a store that has anything, or had, nothing is moved; without a beginning there is no end."""
+    """Moving: nothing is moved into a store that has or had records; without a start there is no end."""
     world = await World(source).fill()
     state, page = await log_state(source), await source.export("accounts")
 
@@ -205,7 +205,7 @@ async def a_move_needs_an_empty_store(source: Movable, target: Movable) -> None:
 
 
 async def a_store_that_was_left_opens_for_a_move_alone(source: Movable, target: Movable) -> None:
-    """Moving: what was left is refused to everybody, may be taken back, and may be moved back into; not by another."""
+    """Moving: a store that was left opens only for a move. It may be taken back, and only its own copy may return."""
     await World(source).fill()
     state = await log_state(source)
     assert not await source.is_left()
@@ -217,7 +217,7 @@ async def a_store_that_was_left_opens_for_a_move_alone(source: Movable, target: 
     try:
         await source.open()
     except Misconfigured as exc:
-        assert "migrate" in str(exc)  # noqa: PT017 - laws know no test runner
+        assert "migrate" in str(exc)  # noqa: PT017 - laws use no test runner
     else:
         raise AssertionError("it was opened")
     await source.open(to_move=True)
