@@ -490,7 +490,7 @@ class Node:
         if answer.log_epoch == self.log_epoch:
             if answer.head > self.applied_seq:
                 self._again = True
-            elif row is not None and not self._stopping:  # no lease but with a row: no fence would wait for it
+            elif row is not None and not self._stopping:  # a lease needs a row: no fence would wait for it
                 self._lease.extend(asked.sent_at, self.terms.lease_for)
             if row is not None:
                 if row.log_epoch == self.log_epoch:
@@ -510,7 +510,7 @@ class Node:
             self._told_seq, self._renew_at = -1, math.inf
 
     def _followed(self, now: float) -> None:
-        """Check what new entries mean to those who wait."""
+        """Check what new entries mean for open polls and pending fences."""
         self._settle(now)
         for hanging in list(self._hanging.values()):
             self._consider(hanging, now)
@@ -547,7 +547,7 @@ class Node:
         self._cursor = 0
         self._pages.clear()
 
-    # Those who hang here
+    # Open polls
 
     def _is_behind(self, poll: Poll) -> bool:
         """Whether a holder knows more than this node, which then must catch up before it answers."""

@@ -285,7 +285,7 @@ class Fencing:
             fence.state = "lost"
         return fence
 
-    # Those who follow
+    # Followers
 
     async def poll(self, poll: Poll, *, credential: str) -> Answer:
         """Let a verifier follow: hold its `poll` open until there is an answer, for `wait_ms` at most. Cancellation
@@ -425,7 +425,7 @@ class Fencing:
     def _ring_at(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # The loop's clock may stand while the machine sleeps. The node looks at its own when it is called.
+        # The loop's clock may stop while the machine sleeps. The node reads its own clock when it is called.
         self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self.now()), self._ring)
         self._rings_at = at
 

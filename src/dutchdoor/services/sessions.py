@@ -57,7 +57,7 @@ KEPT_FOR = 600.0
 """Seconds for which expired records are kept: twice the largest allowed difference between two wall clocks."""
 
 LISTED = 500
-"""Sessions of one account that are listed at once. Only an attacker or a test has more, and listing all of them would
+"""Sessions of one account that are listed at once. An account has more only on purpose, and a list of all of them would
 delay every other caller.
 """
 
@@ -183,7 +183,7 @@ class Authority(Endings):
             NotAuthenticated: the account is gone or disabled, or its epoch has risen since the proof: prove again. Or
                 the session in which the proof was given was revoked.
             SessionLimitReached: the policy refuses one more session.
-            Misconfigured: the `claims` hook gives what no token may carry.
+            Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         known = account
         first = True
@@ -437,7 +437,7 @@ class Authority(Endings):
         Raises:
             InvalidToken: not issued here (R0), revoked or expired (R1), another client's, or proof of theft.
             Superseded: the token is two generations old and was replaced moments ago (R5).
-            Misconfigured: the `claims` hook gives what no token may carry.
+            Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         token = RefreshToken.read(text)
 

@@ -152,7 +152,7 @@ class SignIn:
             SignInUnfinished: they are right, and another proof is needed. Nothing started; `proceed` continues.
             RateLimited: too many attempts.
             SessionLimitReached: the policy refuses one more session.
-            Misconfigured: the `claims` hook gives what no token may carry.
+            Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         for _ in range(2):
             proved = await self._prove(email, password, client, marks)

@@ -220,7 +220,7 @@ class Link:
     async def _return(self, failure: Exception) -> None:
         loop = asyncio.get_running_loop()
         # A server that answers at once was not lost: this process paused, or a connection was stale. If it is lost
-        # again soon, each attempt gets more time.
+        # again soon, each retry waits longer.
         told = False
         steady = loop.time() - self._back_at > STEADY_AFTER
         self._pause = 0.0 if steady else min(max(2 * self._pause, 0.25), PAUSE_AT_MOST)

@@ -212,8 +212,8 @@ class Lane:
             raise Unavailable("postgres: no answer")
         connection = self._connection = connecting.result()
         if self._silent is not None:
-            # Nothing ends a process whose commit waits for a standby. If each were replaced, they would take all
-            # connections of the server, and look-ups would fail too.
+            # Nothing ends a server process whose commit waits for a standby. If each retry put another one beside it,
+            # they would take all connections of the server, and look-ups would fail too.
             if await connection.fetchval(_WAITS_FOR_A_STANDBY, self._silent):
                 self.drop()
                 raise Unavailable("postgres: a commit waits for its standby")
