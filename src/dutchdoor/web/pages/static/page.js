@@ -31,7 +31,7 @@ async function call(path, body) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
-      // The cookies of this origin go along: an address is confirmed without a password only in the browser that registered.
+      // The server must recognise the browser that registered: only there is an address confirmed without a password.
       credentials: "same-origin",
       referrerPolicy: "no-referrer",
     });
