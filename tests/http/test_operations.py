@@ -331,10 +331,10 @@ class Breaks(MemoryStore):
             )
         return await super().session(session_id)
 
-    async def account_by_email(self, email: str) -> Any:
+    async def known(self, email: str, *, recent: int) -> Any:
         if self.broken:
             raise KeyError(PASSWORD)
-        return await super().account_by_email(email)
+        return await super().known(email, recent=recent)
 
 
 async def test_p04_our_own_mistake_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:

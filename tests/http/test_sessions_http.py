@@ -746,8 +746,9 @@ class Untouched(MemoryStore):
             "account_by_email",
             "known",
             "hit",
-            "revocations",
-            "credential",
+            "get",
+            "find",
+            "select",
             "events",
         }:
             assert not object.__getattribute__(self, "armed"), f"the store was asked for {name}"
