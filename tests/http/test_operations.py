@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.backing import a_postgres
 from tests.http.test_browser import BODIES
@@ -65,7 +64,6 @@ class Story:
 
     async def run(self) -> None:
         world = self.world
-        world.directory.limits = replace(world.directory.limits)
         user = await world.register()
         await world.directory.admin.set_roles(user["id"], ["admin"], client=Client(), actor="cli")
         browser, phone, stateless = world.browser(), world.program(), world.program()
