@@ -606,6 +606,30 @@ async def test_c11_a_known_browser_is_not_refused_for_its_address() -> None:
         assert (await login(world, "password", "y@example.com", peer=HOME)).status == 401
 
 
+async def test_c11_a_browser_known_by_an_older_password_may_ask_for_a_reset() -> None:
+    """A known-device cookie from before a change of the password signs no one in past the limit of its address. For a
+    reset it counts: the letter goes to the owner alone, and the limit of the mailbox holds for this browser too.
+    """
+    async with a_world(limits=DEFAULT_LIMITS) as world:
+        user = await world.register()
+        old, new = world.browser(peer=HOME), world.browser(peer=HOME)
+        await old.login()
+        await new.login()
+        changed = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+        assert (await new.call("POST", "/auth/password", json=changed)).status in {200, 202}
+        old.jar = {name: value for name, value in old.jar.items() if name.endswith(MARK)}
+        await junk(world, peer=HOME)
+        while (await forgot(world, f"{world.clock()}@example.com", peer=HOME)).status != 429:
+            world.clock.forward(0.001)
+        refused = await old.call("POST", "/auth/login", json={"email": ADA, "password": OTHER_PASSWORD})
+        assert refused.status == 429
+        asked = [(await old.call("POST", "/auth/password/forgot", json={"email": ADA})).status for _ in range(9)]
+        await world.posted()
+        letters = [mail for mail in world.mailbox.mails if mail.to == user["email"] and "reset" in mail.text]
+        assert asked.count(202) == len(letters) == DEFAULT_LIMITS.reset_by_mailbox.burst
+        assert asked[-1] == 429
+
+
 async def test_c11_what_an_accounts_bucket_refuses_takes_nothing_from_the_address() -> None:
     """An owner under attack tries again and again on a new machine. The attempts are refused by the account's bucket,
     and other people at the same address have as many attempts as before.

@@ -123,7 +123,8 @@ class Recovery:
         from the response time.
 
         A browser from which the account signed in before is not counted by its client address: others there may have
-        used up that address's bucket.
+        used up that address's bucket. A known-device cookie from an older password counts here too. It cannot be used
+        to guess anything, the letter goes to the mailbox alone, and the mailbox's bucket bounds the letters.
 
         Raises:
             InvalidInput: `email` is not an address.
