@@ -62,9 +62,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         if name.startswith("DUTCHDOOR_") or name in {"DATABASE_URL", "REDIS_URL", "PORT", "WEB_CONCURRENCY"}:
             monkeypatch.delenv(name)
 
-    def ran(*arguments: str, text: str = "", environment: dict[str, str] | None = None) -> Ran:
+    def ran(*arguments: str, text: str = "", environment: dict[str, str] | None = None, terminal: bool = False) -> Ran:
         monkeypatch.setattr(sys, "argv", ["dutchdoor", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
         with monkeypatch.context() as patched:
             for name, value in (environment or {}).items():
                 patched.setenv(name, value)
@@ -119,6 +120,34 @@ def test_p16_a_command_looks_before_it_asks(run: Run, arguments: tuple[str, ...]
     assert says in ran.err
     assert "?" not in ran.err
     assert not Path("none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("user", "create", "ada@example.com"), "already an account"),
+        (("user", "create", "ADA@example.com", "--role", "admin"), "already an account"),
+        (("user", "create", "ada"), "address"),
+        (("user", "create", "new@example.com", "--role", "two words"), "A role is"),
+        (("user", "create", "new@example.com", "--database", "postgresql://door@127.0.0.1:1/door"), "127.0.0.1:1"),
+        (("token", "verify", "--database", "sqlite:///none.db"), "There is no database none.db"),
+    ],
+)
+def test_p16_a_command_looks_before_it_asks_for_a_secret(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    """An address that is taken or not valid, a role that is not valid, or a database that is not there is reported
+    before a person types a password or a token.
+    """
+
+    def asked(*_: object, **__: object) -> str:
+        raise AssertionError("the command asked before it looked")
+
+    made(run)
+    monkeypatch.setattr(click, "prompt", asked)
+    ran = run(*arguments, terminal=True)
+    assert ran.code != 0
+    assert says in ran.err
 
 
 def test_p16_the_examples_of_audit_find_something(run: Run) -> None:

@@ -15,10 +15,11 @@ from dutchdoor.model.audit_events import EventName, account_event, event
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeSecret
+from dutchdoor.model.unicode_text import check_name
 from dutchdoor.services.one_time import OneTimeTokens, tokens_of
 from dutchdoor.services.passwords import Passwords
 from dutchdoor.services.post import Post
-from dutchdoor.services.registration import Registration
+from dutchdoor.services.registration import Registration, taken
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Change, ExpectRole, Log, Revoked, Swap, Take
@@ -49,6 +50,25 @@ class Administration:
             authority.clock,
         )
         self.registration, self.post, self.one_time, self.passwords = registration, post, one_time, passwords
+
+    async def look(self, email: str, *, name: str = "", roles: tuple[str, ...] = ()) -> None:
+        """Check what `create` would refuse, apart from the password, and change nothing: a command looks first, and
+        asks for the password then.
+
+        Args:
+            email: the address.
+            name: the name people see; "" for none.
+            roles: its roles, each a plain word.
+
+        Raises:
+            Taken: the address has an account.
+            InvalidInput: the address, the name or a role is not acceptable.
+        """
+        check_name(name)
+        check_roles(roles)
+        found = await self.store.account_by_email(canonical(email))
+        if found is not None and not await self.registration.is_registration(found):
+            raise taken(found)
 
     async def create(
         self,

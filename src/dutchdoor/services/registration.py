@@ -26,7 +26,7 @@ from dutchdoor.services.post import Post
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Change, Log, Remove, Swap
 
-__all__ = ["REGISTRATION", "Registration", "proof_of"]
+__all__ = ["REGISTRATION", "Registration", "proof_of", "taken"]
 
 REGISTRATION = "registration"
 """The method of a credential that exists until the address is verified. Its proof is a hash of the secret that the
@@ -164,8 +164,7 @@ class Registration:
         try:
             await self.store.commit(*changes)
         except Conflict:
-            message = _NEVER_VERIFIED if found is not None and is_unproved(found) else None
-            raise Taken("the address has an account", message=message) from None
+            raise taken(found) from None
         return account
 
     async def is_registration(self, account: Account) -> bool:
@@ -223,6 +222,12 @@ class Registration:
 def is_unproved(account: Account) -> bool:
     """Whether the person who reads its mailbox may take an account over by the next link."""
     return account.active and account.email_verified_at is None
+
+
+def taken(account: Account | None) -> Taken:
+    """Return the error for an address that has an account, which says where the account was never verified."""
+    message = _NEVER_VERIFIED if account is not None and is_unproved(account) else None
+    return Taken("the address has an account", message=message)
 
 
 def proof_of(browser: str) -> str:

@@ -24,7 +24,7 @@ from dutchdoor.server.config import Secret, refuse_argument
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say, write
 from dutchdoor.stores.transfer import LogState, Movable, Tally
-from dutchdoor.stores.urls import make_store, naming
+from dutchdoor.stores.urls import is_in_memory, make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]
 
@@ -229,7 +229,7 @@ async def _begin_again(target: Movable, log: LogState, what: str) -> None:
 
 def _store(url: str) -> Movable:
     store = make_store(url)
-    if url.startswith("memory:") or not isinstance(store, Movable):
+    if is_in_memory(url) or not isinstance(store, Movable):
         raise Misconfigured(f"A move from or to a {url.partition(':')[0]} store is not possible.")
     return store
 

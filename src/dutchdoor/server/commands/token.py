@@ -14,7 +14,7 @@ from dutchdoor.errors import DutchdoorError, InvalidInput
 from dutchdoor.jose.claims import MAX_TOKEN
 from dutchdoor.jose.inspect import Finding, explain
 from dutchdoor.jose.jwk import KeySet
-from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import as_json, must_be_there, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, write
 
 __all__ = ["token"]
@@ -48,7 +48,9 @@ def inspect(
 @with_settings("database", "master_key", "public_url", "port", "audience")
 def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
     """Verify a token as this server does: with its keys, its issuer and its revocation log."""
-    settings, text = settings_from(options), _read(token)
+    settings = settings_from(options)
+    must_be_there(settings)  # before it asks for the token
+    text = _read(token)
 
     async def work(auth: Auth) -> list[Finding]:
         authority, now = auth.authority, time.time()

@@ -71,7 +71,16 @@ def create(
     settings = settings_from(options)
     if password_stdin and mail_link:
         raise click.UsageError("Use either --password-stdin or --mail-link, not both.")
-    password = None if mail_link else _password(from_stdin=password_stdin)
+
+    async def look(auth: Auth) -> None:
+        await auth.directory.admin.look(email, name=name, roles=roles)
+
+    password = _from_stdin() if password_stdin else None
+    if not password_stdin and not mail_link:
+        if not sys.stdin.isatty():
+            raise click.UsageError("No terminal to ask for the password: use --password-stdin or --mail-link.")
+        with_auth(settings, look, make=True)
+        password = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
 
     async def work(auth: Auth) -> Account:
         return await auth.directory.admin.create(
@@ -85,17 +94,12 @@ def create(
         write(f"Created {made.address} ({made.subject}).")
 
 
-def _password(*, from_stdin: bool) -> str:
-    if from_stdin:
-        line = sys.stdin.readline(PASSWORD_AT_MOST + 2)
-        password = line.removesuffix("\n").removesuffix("\r")
-        if not password:
-            raise click.UsageError("Standard input contains no password.")
-        return password
-    if not sys.stdin.isatty():
-        raise click.UsageError("No terminal to ask for the password: use --password-stdin or --mail-link.")
-    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
-    return answer
+def _from_stdin() -> str:
+    line = sys.stdin.readline(PASSWORD_AT_MOST + 2)
+    password = line.removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise click.UsageError("Standard input contains no password.")
+    return password
 
 
 @user.command("list", epilog="Example: dutchdoor user list --search example.com --json")
