@@ -36,7 +36,7 @@ from dutchdoor.services.accounts import Directory
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Store
-from dutchdoor.stores.urls import make_store, with_redis
+from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
 from dutchdoor.web.asgi import AsgiApplication, request_of
@@ -70,8 +70,9 @@ class Auth:
         database: a URL (`sqlite:///app.db`, `postgresql://...`, `memory:`) or a store of your own that obeys the laws.
         redis: the URL of a Redis or Valkey to stand beside it, for several nodes over one database. It may be emptied
             at any moment. While it is out of reach, sign-ins are answered 503.
-        master_key: the keys themselves, or the file they are kept in, made with mode 0600 if it is not there. Keep it
-            apart from the database's backups: together they are worth something, alone neither is.
+        master_key: the keys themselves, or the file they are kept in, created with mode 0600 if it does not exist;
+            `dutchdoor.keys` if not given, and for `memory:` a key that is kept in memory too. Keep the file apart from
+            the database's backups: an attacker needs both.
         public_url: the https address that people use. Without it, this machine alone is served, over plain HTTP.
         local_url: the issuer where there is no public URL.
         hosts: further host names that this answers to.
@@ -112,7 +113,7 @@ class Auth:
         database: str | Store = "sqlite:///dutchdoor.db",
         *,
         redis: str = "",
-        master_key: MasterKeys | str | os.PathLike[str] = "dutchdoor.keys",
+        master_key: MasterKeys | str | os.PathLike[str] | None = None,
         public_url: str | None = None,
         local_url: str = "http://localhost:8000",
         hosts: Iterable[str] = (),
@@ -139,6 +140,8 @@ class Auth:
         clock: Callable[[], float] | None = None,
     ) -> None:
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
+        if master_key is None:
+            master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
         keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
         issuer = edge.public_origin or _local_origin(local_url)
         cookies = Cookies(secure=edge.secure, prefix=cookie_prefix)

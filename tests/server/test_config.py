@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from dutchdoor.auth import Auth
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.policy import HIGH, PRESETS, STANDARD
 from dutchdoor.server.check import findings
@@ -229,6 +230,16 @@ def test_secrets_files_are_bounded_and_there(tmp_path: Path) -> None:
     assert "no text" in refused(environment={"DUTCHDOOR_PEPPER_FILE": str(tmp_path / "empty")})
     both = {"DUTCHDOOR_PEPPER": CANARY, "DUTCHDOOR_PEPPER_FILE": str(tmp_path / "empty")}
     assert "Keep one" in refused(environment=both)
+
+
+def test_p18_what_is_kept_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `memory:` neither an application nor the server writes a file, unless a file for the master key is named."""
+    monkeypatch.chdir(tmp_path)
+    Auth("memory:")
+    make_auth(read_settings({"database": "memory:"}, {}))
+    assert list(tmp_path.iterdir()) == []
+    make_auth(read_settings({"database": "memory:", "master_key_file": "named.keys"}, {}))
+    assert [file.name for file in tmp_path.iterdir()] == ["named.keys"]
 
 
 @pytest.mark.parametrize(

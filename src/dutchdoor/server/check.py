@@ -21,7 +21,7 @@ from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.serve import refuse_unsafe, tls_context
 from dutchdoor.server.settings import SETTINGS
-from dutchdoor.stores.urls import make_store
+from dutchdoor.stores.urls import is_in_memory, make_store
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 
@@ -238,7 +238,7 @@ def _people(settings: Settings) -> Iterator[Finding]:
 
 
 def _keeping(settings: Settings) -> Iterator[Finding]:
-    if settings.database.reveal().startswith("memory:"):
+    if is_in_memory(settings.database.reveal()):
         yield Finding(
             setting="database",
             what="All data is kept in memory.",

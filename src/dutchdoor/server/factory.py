@@ -15,9 +15,10 @@ from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.file import FileTransport
 from dutchdoor.mail.smtp import SmtpTransport
 from dutchdoor.model.email_address import mailbox
-from dutchdoor.model.master_key import MasterKeys
+from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.server.config import Settings
 from dutchdoor.stores.base import Store
+from dutchdoor.stores.urls import is_in_memory
 
 __all__ = ["another_master_key", "local_url", "make_auth", "sqlite_file"]
 
@@ -78,6 +79,8 @@ def sqlite_file(settings: Settings) -> Path | None:
 def _master_keys(settings: Settings) -> MasterKeys:
     if settings.master_key is not None:
         return MasterKeys.parse(settings.master_key.reveal())
+    if is_in_memory(settings.database.reveal()) and "master_key_file" not in settings.sources:
+        return MasterKeys(MasterKey.generate())
     database, file = sqlite_file(settings), Path(settings.master_key_file)
     if database is not None and database.exists() and not file.exists():
         # A new key could not open this database, and its file would take the name of the right key's file.

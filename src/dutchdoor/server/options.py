@@ -19,7 +19,7 @@ from dutchdoor.server.factory import another_master_key, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import agree, say, write
 from dutchdoor.stores.base import Revoked
-from dutchdoor.stores.urls import naming
+from dutchdoor.stores.urls import is_in_memory, naming
 from dutchdoor.web.schemas import Fence
 
 __all__ = [
@@ -102,7 +102,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
 def must_be_there(settings: Settings) -> None:
     """Raises `Misconfigured` for a database that no command can open, or a file that does not exist."""
     file = sqlite_file(settings)
-    if settings.database.reveal().startswith("memory:"):
+    if is_in_memory(settings.database.reveal()):
         raise Misconfigured(
             "A command cannot reach a memory: database, which is inside the server process. Use a database file."
         )

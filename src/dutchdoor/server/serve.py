@@ -41,7 +41,7 @@ from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
 from dutchdoor.server.instrumentation import Commit, ToldStore, Watched, log_transitions
 from dutchdoor.server.protocol import BoundedProtocol
-from dutchdoor.stores.urls import make_store, naming
+from dutchdoor.stores.urls import is_in_memory, make_store, naming
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
@@ -128,7 +128,7 @@ def refuse_unsafe(settings: Settings) -> None:
             "127.0.0.1; set --public-url https://... and the proxy that terminates TLS (--proxy 10.0.0.7); or serve "
             "TLS here (--public-url, --tls-cert and --tls-key)."
         )
-    if settings.workers > 1 and settings.database.reveal().startswith("memory:"):
+    if settings.workers > 1 and is_in_memory(settings.database.reveal()):
         raise Misconfigured(
             "A memory: database exists in one process only. Use --workers 1, or a database that processes can share."
         )
@@ -151,7 +151,7 @@ async def _prepare(settings: Settings) -> None:
     """Update the schema and create the first key, once for all workers. Print the set-up link if there is no admin."""
     try:
         async with make_auth(settings) as auth:
-            if settings.database.reveal().startswith("memory:"):
+            if is_in_memory(settings.database.reveal()):
                 return  # this store is lost when `_prepare` returns, and the link with it
             secret = await auth.directory.admin.offer_setup()
             if secret is not None:

@@ -262,7 +262,7 @@ SETTINGS: tuple[Setting, ...] = (
         does="The keys that seal signing keys and derive refresh tokens: one on each line, the current key first, then "
         "the older keys.",
         why="Unset: the server reads them from the file master_key_file (dutchdoor.keys by default), and creates that "
-        "file with mode 0600.",
+        "file with mode 0600. With a memory: database, it creates a key in memory.",
     ),
     Setting(
         name="breached",

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.stores.base import Copies, Store
 
-__all__ = ["CopyingStore", "make_store", "naming", "with_redis"]
+__all__ = ["CopyingStore", "is_in_memory", "make_store", "naming", "with_redis"]
 
 # By name and not by import: a deployment must not pay for the driver of a store that it does not use.
 _MEMBERS = {
@@ -53,6 +53,11 @@ def make_store(url: str, redis_url: str = "", *, key: bytes = b"") -> Store:
     from_url: Callable[[str], Store] = _member(_MEMBERS[scheme], scheme).from_url
     store = from_url(url)
     return with_redis(store, redis_url, key=key) if redis_url else store
+
+
+def is_in_memory(database: str | Store) -> bool:
+    """Whether a URL names a store that is gone when the process ends, and needs no file."""
+    return isinstance(database, str) and database.partition(":")[0] == "memory"
 
 
 def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
