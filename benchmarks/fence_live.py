@@ -421,7 +421,7 @@ async def measure(chosen: Sequence[str], over: Sequence[str], lease: float, *, q
                         continue
                     count = short if quick else often
                     await world.renew_tokens(count)
-                    done: list[Revoked] = await work(world, count)  # type: ignore[misc]
+                    done: list[Revoked] = await work(world, count)
                     accepted, fenced = [each.accepted_for for each in done], [each.answered_in for each in done]
                     bad = sum(each.breaches for each in done)
                     breaches += bad

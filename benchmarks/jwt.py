@@ -28,6 +28,7 @@ import time  # noqa: E402
 import tracemalloc  # noqa: E402
 import warnings  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
 
 from cryptography.hazmat.primitives import hashes, hmac  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, padding  # noqa: E402
@@ -104,7 +105,7 @@ def raw_calls(key: Key, token: str) -> tuple[Call, Call]:
             return mac.finalize()
 
         return verify, sign
-    private = load_der_private_key(key.private_bytes(), None)
+    private: Any = load_der_private_key(key.private_bytes(), None)  # of a type for each algorithm
     public = private.public_key()
     if key.alg == "EdDSA":
         return lambda: public.verify(signature, data), lambda: private.sign(data)

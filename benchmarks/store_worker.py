@@ -148,14 +148,14 @@ async def driver(url: str, ids: Sequence[bytes], callers: int, *, batches: bool)
 
     async def look_up_together(_number: int) -> object:
         wanted = next(turn)
-        return (await read(wanted))[wanted]  # type: ignore[index]
+        return (await read(wanted))[wanted]
 
     async def create_together(_number: int) -> object:
         return await write(new_row())
 
     async def rotate_together(number: int) -> object:
         wanted = next(own[number])
-        return await change((await read(wanted))[wanted])  # type: ignore[index]
+        return await change((await read(wanted))[wanted])
 
     return {"look-up": look_up_together, "create": create_together, "rotate": rotate_together}
 
