@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 
 from dutchdoor import Auth, Principal
-from dutchdoor.errors import Forbidden, NotAuthenticated, Unavailable
+from dutchdoor.errors import NotAuthenticated
 
 auth = Auth("sqlite:///example.db", master_key="example.keys", product="The example")
 
@@ -28,21 +28,15 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+# Answers 401, 403 or 503 where dutchdoor raises. Never a 401 for an outage: it must not sign people out.
+app.add_middleware(auth.error_middleware)
 
 
 async def current(request: Request) -> Principal:
     """Who this is, by cookie or bearer token."""
-    try:
-        principal = await auth.principal(request)
-    except NotAuthenticated:
-        principal = None
-    except Forbidden as refusal:
-        raise HTTPException(403, str(refusal)) from None
-    except Unavailable as trouble:
-        # Never a 401: an outage of the store must not sign people out.
-        raise HTTPException(503, str(trouble), {"Retry-After": "1"}) from None
+    principal = await auth.principal(request)
     if principal is None:
-        raise HTTPException(401, "Sign in to continue.")
+        raise NotAuthenticated
     return principal
 
 

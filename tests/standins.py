@@ -258,3 +258,14 @@ async def proof_of(over: Authority, subject: str = "alice") -> Verified:
     account = await over.store.account(subject)
     assert account is not None
     return Verified(subject=subject, epoch=account.epoch, amr=("pwd",), at=over.clock())
+
+
+class Absent(Wrapped):
+    """A store that is out of reach when it is opened for the first time."""
+
+    absent = True
+
+    async def open(self) -> None:
+        if self.absent:
+            raise Unavailable("nothing listens there")
+        await self.inner.open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,12 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
-from tests.http.world import HOME, HOST, LISTED, OWN, PROXY, Browser, World, a_world
+from tests.http.world import HOME, HOST, LISTED, OWN, PROXY, RECORDER, Answer, Browser, World, a_world
+from tests.standins import Absent
 
-from dutchdoor import Auth
+from dutchdoor import Auth, Client, Verified
 from dutchdoor.errors import Forbidden, NotAuthenticated, Unavailable
+from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Principal
+from dutchdoor.stores.memory import MemoryStore
 
 SIBLING = "https://forum.example.com"
 Headers = Iterable[tuple[str, str]]
@@ -139,6 +145,95 @@ async def test_s23_what_contradicts_itself_proves_nobody() -> None:
             await who(world, "GET", cookie, bearer)
         with pytest.raises(NotAuthenticated, match="does not accept the host"):
             await who(world, "POST", cookie, ("x-csrf-token", browser.csrf), host="elsewhere.example.com")
+
+
+async def answer_of(app: ASGIApp, scope: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an application sends for a request without a body."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+async def test_p19_an_error_that_the_application_does_not_catch_has_its_own_status() -> None:
+    """With the middleware, an application that catches nothing answers 401, 403 and 503 with a problem document; a
+    WebSocket is refused before it is accepted. An answer that has begun is not answered a second time.
+    """
+    store = Absent(MemoryStore())
+    world = World(store=store)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        if await world.auth.principal(scope) is None:
+            raise NotAuthenticated
+        await Response()(scope, receive, send)
+
+    app = world.auth.error_middleware(application)
+
+    async def status(scope: dict[str, Any]) -> tuple[int, str]:
+        start, body = await answer_of(app, scope)
+        return start["status"], json.loads(body["body"])["code"]
+
+    start, body = await answer_of(app, scope_of("GET", []))
+    assert (start["status"], json.loads(body["body"])["code"]) == (503, "unavailable")
+    assert int(dict(start["headers"])[b"retry-after"]) >= 1
+    assert dict(start["headers"])[b"cache-control"] == b"no-store"
+    start, body = await answer_of(app, scope_of("HEAD", []))
+    assert (start["status"], body["body"]) == (503, b"")
+    store.absent = False
+    browser = await by_session(world)
+    cookie = ("cookie", browser.cookie() or "")
+    assert await status(scope_of("GET", [])) == (401, "not_authenticated")
+    assert await status(scope_of("GET", [("authorization", "Bearer x")])) == (401, "invalid_token")
+    assert await status(scope_of("POST", [cookie])) == (403, "csrf_token")
+    (start, *_) = await answer_of(app, scope_of("GET", [cookie]))
+    assert start["status"] == 200
+    sockets = scope_of("GET", [cookie, ("origin", SIBLING)], kind="websocket")
+    assert await answer_of(app, sockets) == [{"type": "websocket.close", "code": 1008, "reason": ""}]
+    denied = await answer_of(app, {**sockets, "extensions": {"websocket.http.response": {}}})
+    assert [each["type"] for each in denied] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert denied[0]["status"] == 403
+    with pytest.raises(NotAuthenticated):
+        await answer_of(app, {**scope_of("GET", []), "path": "/begun"})
+    await world.auth.close()
+
+
+@pytest.mark.parametrize("mode", ["session", "hybrid"])
+async def test_s26_a_sign_in_of_the_application_is_in_the_cookie_that_this_api_reads(mode: Mode) -> None:
+    """An application that checks passwords itself sets the cookie as this API does: it is recognised, refreshed and
+    signed out by it, and the cookie of an earlier sign-in in another mode is cleared.
+    """
+    async with a_world() as world:
+        account = await world.auth.authority.provide("user-42")
+        proof = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=world.clock())
+        signed_in = await world.auth.authority.start(proof, mode=mode, client=Client())
+        answer = Answer(200, [("set-cookie", value) for value in world.auth.set_cookies(signed_in)], b"")
+        for line in answer.set_cookies():
+            RECORDER._cookie(line, secure=True)
+        names = {"session": "__Host-dd_session", "hybrid": "__Host-dd_refresh"}
+        value = answer.cookie(names[mode])
+        assert value == (signed_in.session_token if mode == "session" else signed_in.refresh_token)
+        (other,) = set(names) - {mode}
+        assert answer.cookie(names[other]) == ""
+        cookie = f"{names[mode]}={value}"
+        csrf = (await world.call("GET", "/auth/csrf", cookie=cookie)).json["csrf_token"]
+        headers = [("x-csrf-token", csrf), ("origin", OWN)]
+        if mode == "session":
+            principal = await who(world, "POST", ("cookie", cookie), *headers)
+            assert principal is not None
+            assert principal.subject == "user-42"
+        else:
+            assert (await world.call("POST", "/auth/refresh", cookie=cookie, headers=headers)).status == 200
+        out = await world.call("POST", "/auth/logout", cookie=cookie, headers=headers)
+        assert out.json["ended"] == 1
+        assert out.cookie(names[mode]) == ""
 
 
 names = st.sampled_from([b"cookie", b"authorization", b"origin", b"host", b"x-csrf-token", b"upgrade", b"forwarded"])

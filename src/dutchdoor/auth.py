@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from starlette.types import ASGIApp
+
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.mail import Transport
@@ -34,18 +36,19 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
-from dutchdoor.services.sessions import Authority
+from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
-from dutchdoor.web.asgi import AsgiApplication, request_of
+from dutchdoor.web.asgi import AsgiApplication, ErrorMiddleware, request_of
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.http import BadRequest, is_loopback
 from dutchdoor.web.origin import SAFE_METHODS, is_handshake
+from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth", "read_or_make_master_key"]
@@ -255,6 +258,22 @@ class Auth:
     def asgi(self) -> AsgiApplication:
         """Return the whole API as an ASGI application, to serve alone or to mount at the root of another."""
         return AsgiApplication(self.api, opened=self.open, closed=self.close)
+
+    def error_middleware(self, app: ASGIApp) -> ASGIApp:
+        """Wrap an ASGI application, `app`. An error of dutchdoor that `app` does not catch is answered with the status
+        of the error and a problem document (RFC 9457): 401 and not 500 for `NotAuthenticated`, 503 for `Unavailable`.
+
+            app.add_middleware(auth.error_middleware)   # FastAPI, Starlette
+        """
+        return ErrorMiddleware(app, self.api)
+
+    def set_cookies(self, signed_in: SignedIn) -> list[str]:
+        """Return the values of the `Set-Cookie` headers that keep a sign-in in the browser, for a response of your own.
+
+        `signed_in` is the result of `authority.start`. The mode `session` sets the session cookie, and `hybrid` the
+        refresh cookie. The cookies of an earlier sign-in are cleared.
+        """
+        return [value.decode("ascii") for _, value in cookies_of(self.site.cookies, signed_in, self.authority.clock())]
 
     async def principal(self, request: HasScope | MutableMapping[str, Any]) -> Principal | None:
         """Return who sent a request to your application, by its cookie or bearer token; None without either.

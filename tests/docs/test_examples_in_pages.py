@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 import dutchdoor
 
@@ -81,6 +82,15 @@ async def test_users_of_an_application_of_their_own_sign_in_and_out(
             "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {signed_in.access_token}".encode())],
         }  # fmt: skip
         assert (await auth.principal(scope)).subject == "user-42"
+        sent = {"user_id": "user-42", "password": "right"}
+        with TestClient(names["app"], client=("127.0.0.1", 50000)) as client:
+            assert client.post("/sign-in", json={**sent, "password": "wrong"}).status_code == 401
+            answer = client.post("/sign-in", json=sent)
+        by_cookie = {
+            **scope,
+            "headers": [(b"host", b"localhost"), (b"cookie", b"dd_session=" + answer.cookies["dd_session"].encode())],
+        }
+        assert (await auth.principal(by_cookie)).subject == "user-42"
         assert await names["password_changed"]("user-42", dutchdoor.Client()) is True
         with pytest.raises(dutchdoor.DutchdoorError):
             await auth.principal(scope)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.testclient import TestClient
 from tests.running import running_server
+from tests.standins import Absent
 
 from dutchdoor import Auth
 from dutchdoor.errors import InvalidToken
@@ -57,13 +58,21 @@ def test_the_transcript_runs_word_for_word(tmp_path: Path) -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's application signs somebody in and greets them."""
+    """The README's application signs a person in and greets them, and answers 503 while its store is away."""
     pytest.importorskip("fastapi")
     monkeypatch.chdir(tmp_path)
     code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert isinstance(names["auth"], Auth)
+    store = names["auth"].authority.store
+    names["auth"].authority.store = away = Absent(store)
+    with TestClient(names["app"], base_url="http://localhost", client=("127.0.0.1", 50000)) as client:
+        assert client.get("/hello").status_code == 503
+        assert int(client.get("/hello").headers["retry-after"]) >= 1
+        away.absent = False
+        assert client.get("/hello").status_code == 401
+    names["auth"].authority.store = store
     ada = {"email": "ada@example.com", "password": "a door in two halves"}
     with TestClient(names["app"], base_url="http://localhost", client=("127.0.0.1", 50000)) as client:
         assert client.get("/hello").status_code == 401

@@ -25,7 +25,7 @@ from tests.http.world import (
     basic,
 )  # fmt: skip
 from tests.running import PROGRAM, free_port, running_server
-from tests.standins import Gate, Wrapped
+from tests.standins import Absent, Gate, Wrapped
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -268,17 +268,6 @@ async def test_p15_a_database_that_is_read_only_is_logged_and_not_ready(caplog: 
                 assert (await browser.me()).status == 200
             said = next(line for line in caplog.messages if line.startswith("requests are refused with 503: "))
             assert "postgres: 25006 cannot execute INSERT in a read-only transaction" in said
-
-
-class Absent(Wrapped):
-    """A store that is out of reach when it is opened for the first time."""
-
-    absent = True
-
-    async def open(self) -> None:
-        if self.absent:
-            raise Unavailable("nobody listens there")
-        await self.inner.open()
 
 
 def test_p02_a_store_that_was_never_there_is_503_and_found_when_it_is(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ class Api:
             for route in self.routes
             if route.body is not None
         }
-        self._security = SecurityHeaders(hsts=site.cookies.secure)
+        self.security = SecurityHeaders(hsts=site.cookies.secure)
 
     def admit(self, request: Request) -> Response | None:
         """Run the phases before routing. Returns the response to a preflight; raises the error of a refused request."""
@@ -340,7 +340,7 @@ class Api:
 
     def finish(self, request: Request, response: Response) -> list[Header]:
         """Return all headers of the response. Also called after a refusal by `admit`: it must not trust the request."""
-        headers = self._security.finish(response)
+        headers = self.security.finish(response)
         with suppress(DutchdoorError):  # a repeated Origin gets no CORS headers
             more = self.site.cors.headers(request)
             if not more or more[0] not in headers:  # a preflight has them already, and browsers refuse repeated ones

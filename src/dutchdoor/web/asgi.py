@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
 from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request, Response
 
-__all__ = ["AsgiApplication"]
+__all__ = ["AsgiApplication", "ErrorMiddleware"]
 
 log = logging.getLogger("dutchdoor")
 
@@ -118,6 +118,43 @@ class AsgiApplication:
                 self._ready = False
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+class ErrorMiddleware:
+    """Wraps another ASGI application, and answers what dutchdoor raises and the application does not catch."""
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        self._app, self._api = app, api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except DutchdoorError as error:
+            if begun:
+                raise
+            response = self._api.refusal(request_of(scope), error)
+            # No CORS headers: which pages may call the application is the application's own matter.
+            headers = self._api.security.finish(response)
+            start = {"type": "http.response.start", "status": response.status, "headers": headers}
+            body = {"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else response.body}
+            if scope["type"] == "http":
+                await send(start)
+                await send(body)
+            elif "websocket.http.response" in scope.get("extensions", ()):
+                await send({**start, "type": "websocket.http.response.start"})
+                await send({**body, "type": "websocket.http.response.body"})
+            else:
+                await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
 class _Endpoint:

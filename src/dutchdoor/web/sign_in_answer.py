@@ -8,6 +8,7 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.web.api import Call
+from dutchdoor.web.cookies import Cookies
 from dutchdoor.web.fences import applied, status_of
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.schemas import (
@@ -18,7 +19,7 @@ from dutchdoor.web.schemas import (
     user_view,
 )
 
-__all__ = ["answer_transport", "check_client", "client_for", "set_mark", "signed_in_answer"]
+__all__ = ["answer_transport", "check_client", "client_for", "cookies_of", "set_mark", "signed_in_answer"]
 
 
 def set_mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
@@ -58,6 +59,18 @@ async def check_client(call: Call, client_id: str) -> None:
     registered = await call.authority.store.get(RegisteredClient, client_id)
     if registered is None or (registered.confidential and (await call.api.service(call)).id != client_id):
         raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
+
+
+def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header]:
+    """Set the cookie of a sign-in, and clear those of an earlier one: with a dead proof, every request is refused."""
+    session = signed_in.session
+    lives_for = 0.0 if session is None else session.expires_at - now
+    by_session, by_refresh = cookies.clear_session(), cookies.clear_refresh()
+    if signed_in.mode == "session":
+        by_session = cookies.set_session(signed_in.session_token, max_age=lives_for)
+    elif signed_in.mode == "hybrid":
+        by_refresh = cookies.set_refresh(signed_in.refresh_token, max_age=lives_for)
+    return [by_session, by_refresh]
 
 
 def signed_in_answer(
