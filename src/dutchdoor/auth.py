@@ -20,13 +20,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import msgspec
+from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from dutchdoor.credentials.password import PasswordHasher
-from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
+from dutchdoor.model.deployment import SERVERS, Deployment, Served
 from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.http_client import CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
@@ -37,7 +40,7 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.stores.base import Store
+from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
@@ -145,7 +148,13 @@ class Auth:
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
-        keys = master_key if isinstance(master_key, MasterKeys) else read_or_make_master_key(master_key)
+        self._made_key_file: Path | None = None
+        if isinstance(master_key, MasterKeys):
+            keys = master_key
+        else:
+            made = _make_master_key(Path(master_key))
+            self._made_key_file = Path(master_key) if made else None
+            keys = _read_master_key(Path(master_key))
         issuer = edge.public_origin or _local_origin(local_url)
         cookies = Cookies(secure=edge.secure, prefix=cookie_prefix)
         self.store = make_store(database) if isinstance(database, str) else database
@@ -164,13 +173,25 @@ class Auth:
             copies=copies,
             clock=clock,
         )
+        hasher, mail = hasher or PasswordHasher(), mail or ConsoleTransport()
         self.directory = Directory(
             self.authority,
-            hasher=hasher or PasswordHasher(),
-            mail=mail or ConsoleTransport(),
+            hasher=hasher,
+            mail=mail,
             letters=Letters(product=product, public_url=issuer),
             limits=limits,
             product=product,
+        )
+        withheld = {"mail": not isinstance(mail, ConsoleTransport), "pepper": hasher.is_peppered}
+        self._served = Served(
+            policy=policy,
+            alg=alg,
+            audience=self.authority.audience,
+            public_url=edge.public_origin,
+            local_url=local_url,
+            lease=lease,
+            product=product,
+            withheld=tuple(name for name, there in withheld.items() if there),
         )
         self._user_agents = UserAgentReader()
         self.site = Site(
@@ -207,22 +228,40 @@ class Auth:
         self._opening = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
+    async def open(self, *, upkeep: bool = True) -> None:
         """Open the store, update its schema, and create the first signing key. Idempotent.
+
+        Args:
+            upkeep: whether this process creates signing keys and deletes expired records when its policy says so, and
+                stores its settings for commands. False is for a command beside a server.
 
         Raises:
             Unavailable: the store is unavailable.
-            Misconfigured: the store is unusable: it has the schema of another version, or others can read its files.
+            Misconfigured: the store is unusable: it has the schema of another version, or others can read its files. Or
+                there was no master key file, and the store's keys were sealed by another master key.
+            InvalidKey: the store's keys were sealed by another master key.
         """
         # The first requests may arrive together: one opens the store, and the others wait.
         async with self._opening:
             if self._open:
                 return
-            await self.authority.open()
-            # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
-            await asyncio.to_thread(self._user_agents.load)
+            try:
+                await self.authority.open(upkeep=upkeep, is_new_master=self._made_key_file is not None)
+            except InvalidKey as exc:
+                if self._made_key_file is None:
+                    raise
+                # It sealed nothing, and it would stand where the right key is looked for.
+                self._made_key_file.unlink(missing_ok=True)
+                raise Misconfigured(
+                    f"There is no master key file {self._made_key_file}, and the database needs its own: {exc.reason}."
+                ) from None
+            self._made_key_file = None
+            if upkeep:
+                await self._store_settings()
+                # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
+                await asyncio.to_thread(self._user_agents.load)
+                self._housekeeping = asyncio.create_task(self._keep_house())
             self._open = True
-            self._housekeeping = asyncio.create_task(self._keep_house())
 
     async def close(self) -> None:
         """Close the store, and send waiting mail for a few seconds at most. Idempotent."""
@@ -232,6 +271,17 @@ class Auth:
                 self._housekeeping.cancel()
             await self.directory.close()
             await self.authority.close()
+
+    async def _store_settings(self) -> None:
+        """Store the settings for commands, if they differ from those of the server that started last."""
+        text = msgspec.json.encode(self._served).decode()
+        try:
+            before = await self.authority.store.get(Deployment, SERVERS)
+            if before is None or before.settings != text:
+                change = Add(Deployment(settings=text)) if before is None else Swap(replace(before, settings=text))
+                await self.authority.store.commit(change)
+        except (Conflict, Unavailable) as exc:  # another process did at this moment; or the disk is full
+            log.warning("settings are not stored for commands: %s", exc.reason)
 
     async def _keep_house(self) -> None:
         """Delete expired records at intervals. Several processes may do so at the same time without harm."""
@@ -321,23 +371,31 @@ def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
     Raises:
         Misconfigured: others can read the file, the file cannot be read or written, or it contains no valid key.
     """
-    file = Path(path)
+    _make_master_key(Path(path))
+    return _read_master_key(Path(path))
+
+
+def _make_master_key(file: Path) -> bool:
+    """Create the file with a new key and mode 0600, and return True, unless there is one."""
     text = MasterKey.generate().text()
     try:
         # Created with its mode in one step, so that no other user can open it first. If two processes start at once,
         # one creates the file and the other reads it.
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        pass
+        return False
     except OSError as exc:
         raise Misconfigured(f"The master key file {file.name} cannot be created: {exc.strerror}.") from None
-    else:
-        with os.fdopen(handle, "w") as made:
-            made.write(
-                f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
-            )
-            made.flush()
-            os.fsync(made.fileno())
+    with os.fdopen(handle, "w") as made:
+        made.write(
+            f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
+        )
+        made.flush()
+        os.fsync(made.fileno())
+    return True
+
+
+def _read_master_key(file: Path) -> MasterKeys:
     try:
         with file.open() as opened:
             # fstat of the open file, not of the name: an attacker could replace the file between the two calls.

@@ -15,9 +15,9 @@ from tests.standins import HOME, MASTER, T0, Clock, Gate, Wrapped, authority, ma
 from dutchdoor.errors import InvalidKey, InvalidToken, Misconfigured, NotFound, Unavailable
 from dutchdoor.jose import jws, signing_keys
 from dutchdoor.jose.jwk import Key
-from dutchdoor.jose.signing_keys import CLOCK_SLACK, KeyRing, StoredKey, new_key, revoked, state_of, with_states
+from dutchdoor.jose.signing_keys import KeyRing, StoredKey, new_key, revoked, state_of, with_states
 from dutchdoor.model.master_key import MasterKey, MasterKeys
-from dutchdoor.model.policy import DAY, LONGEST_ACCESS, STANDARD
+from dutchdoor.model.policy import CLOCK_SLACK, DAY, HOUR, LONGEST_ACCESS, STANDARD
 from dutchdoor.services.fencing import Fencing
 from dutchdoor.services.sessions import Authority
 from dutchdoor.services.tokens import RING_FRESH_FOR
@@ -25,6 +25,7 @@ from dutchdoor.stores.sqlite import SqliteStore
 
 SIGNS = STANDARD.key_sign_for
 PUBLISHED = STANDARD.key_publish_for
+ES256 = Key.generate("ES256")
 
 
 def row(number: int = 1, signs_at: float = T0, alg: str = "ES256") -> StoredKey:
@@ -93,12 +94,54 @@ def test_somebody_always_signs() -> None:
         now = T0 + 3600 * hour
         due = ring.due(now, STANDARD, "ES256")
         if due is not None:
-            assert due - now >= PUBLISHED - STANDARD.access_for - 3600
+            assert due - now >= PUBLISHED - 3600
             rows.append(row(len(rows) + 1, due))
             ring = KeyRing(rows, MASTER)
         assert state_of(rows[-1], now) == "signing" or state_of(rows[-2], now) == "signing"
         assert ring.due(now, STANDARD, "ES256") is None
     assert len(rows) == 7
+
+
+def test_p41_a_shorter_time_to_sign_begins_with_the_present_key() -> None:
+    """A server that is given a shorter `key_sign_for` creates the next key in time for it, published as long as any,
+    and does not wait for the end that the present key was created with.
+    """
+    daily = replace(STANDARD, key_sign_for=2 * DAY, key_publish_for=6 * HOUR)
+    ring = KeyRing([row()], MASTER)
+    assert ring.due(T0 + DAY, daily, "ES256") is None
+    assert ring.due(T0 + 2 * DAY - 6 * HOUR, daily, "ES256") == T0 + 2 * DAY
+    assert ring.due(T0 + 9 * DAY, daily, "ES256") == T0 + 9 * DAY + 6 * HOUR
+    late = T0 + SIGNS - HOUR
+    assert ring.due(late, daily, "ES256") == T0 + SIGNS - daily.access_for, "before the present key ends"
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"key_sign_for": 60.0, "key_publish_for": 40.0},
+        {"key_sign_for": STANDARD.access_for + CLOCK_SLACK, "key_publish_for": 60.0},
+        {"key_sign_for": DAY, "key_publish_for": DAY + 1},
+    ],
+)
+def test_p41_times_with_which_no_key_would_sign_are_refused(times: dict[str, float]) -> None:
+    """A key signs longer than a token lives and clocks differ, and is not published longer than it signs: otherwise a
+    server would start, and answer each sign-in with an error.
+    """
+    with pytest.raises(Misconfigured, match="key_"):
+        replace(STANDARD, **times)
+
+
+def test_p41_with_the_shortest_times_a_key_signs_at_every_moment() -> None:
+    """The shortest times that are accepted leave no moment without a key that signs, and no pile of keys."""
+    short = replace(STANDARD, access_for=60.0, key_sign_for=361.0, key_publish_for=361.0)
+    rows: list[StoredKey] = []
+    for second in range(0, 4000, 5):
+        now = T0 + second
+        due = KeyRing(rows, MASTER).due(now, short, "ES256")
+        if due is not None:
+            rows.append(new_key(ES256, MASTER, number=len(rows) + 1, signs_at=due, now=now, policy=short))
+        assert KeyRing(rows, MASTER).signing(now, "ES256")
+        assert len([row for row in rows if state_of(row, now) == "upcoming"]) <= 2
 
 
 def test_a_first_key_is_due_at_once() -> None:

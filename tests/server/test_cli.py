@@ -5,31 +5,28 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
-import io
 import json
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import bcrypt
 import click
 import pytest
 from msgspec.structs import replace
+from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, made, served
 from tests.server.running import clean_environment, command
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import InvalidToken, NotAuthenticated, WrongCredentials
+from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, WrongCredentials
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.server import cli as cli_module
-from dutchdoor.server.cli import cli, main
+from dutchdoor.server.cli import cli
 from dutchdoor.server.commands import session as session_commands
 from dutchdoor.server.commands.audit import audit
 from dutchdoor.server.options import say_fence
@@ -37,55 +34,6 @@ from dutchdoor.server.settings import SETTINGS
 from dutchdoor.services import endings
 from dutchdoor.stores.base import Swap
 from dutchdoor.web.schemas import Fence
-
-PASSWORD = "a quiet heron at dusk"
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty directory, in this process, and say how it ended."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("DUTCHDOOR_") or name in {"DATABASE_URL", "REDIS_URL", "PORT", "WEB_CONCURRENCY"}:
-            monkeypatch.delenv(name)
-
-    def ran(*arguments: str, text: str = "", environment: dict[str, str] | None = None, terminal: bool = False) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["dutchdoor", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
-        with monkeypatch.context() as patched:
-            for name, value in (environment or {}).items():
-                patched.setenv(name, value)
-            with pytest.raises(SystemExit) as ended:
-                main()
-        written = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), written.out, written.err)
-
-    return ran
-
-
-def made(run: Run, email: str = "ada@example.com", *more: str) -> dict[str, Any]:
-    ran = run("user", "create", email, "--password-stdin", "--json", *more, text=f"{PASSWORD}\n")
-    assert ran.code == 0, ran.err
-    account: dict[str, Any] = ran.json
-    return account
-
-
-def auth_here() -> Auth:
-    return Auth("sqlite:///dutchdoor.db", master_key="dutchdoor.keys")
 
 
 def test_c12_the_first_administrator_by_command(run: Run) -> None:
@@ -235,7 +183,7 @@ def test_a_password_is_never_an_argument(run: Run) -> None:
 )
 def test_what_cannot_be_done_is_one_sentence(run: Run, arguments: tuple[str, ...], text: str, says: str) -> None:
     """A mistake ends with exit code 1 and one line that names it; never with a traceback."""
-    run("migrate")
+    served()
     ran = run(*arguments, text=text)
     assert ran.code == 1
     assert says in ran.err
@@ -274,7 +222,7 @@ def test_wrong_usage_and_refused_configuration_end_with_2(run: Run, arguments: t
 
 def test_another_master_key_is_refused_in_words(run: Run) -> None:
     """A database opened with a master key that is not its own says so, and is left as it was."""
-    made(run)
+    served()
     other = MasterKey.generate().text()
     ran = run("key", "list", environment={"DUTCHDOOR_MASTER_KEY": other})
     assert ran.code == 2
@@ -283,12 +231,18 @@ def test_another_master_key_is_refused_in_words(run: Run) -> None:
 
 
 def test_a_database_without_its_master_key_gets_no_new_one(run: Run) -> None:
-    """From another directory the key file is not found: that is said, and no useless key is left there."""
-    made(run)
+    """From another directory the key file is not found: that is said, and no useless key is left there, not even by a
+    command or a server that may create one.
+    """
+    served()
     Path("dutchdoor.keys").rename("elsewhere.keys")
-    ran = run("user", "list")
-    assert ran.code == 2
-    assert "--master-key-file" in ran.err
+    for words in (("user", "list"), ("user", "create", "a@example.com", "--password-stdin")):
+        ran = run(*words, text=f"{PASSWORD}\n")
+        assert ran.code == 2
+        assert "no master key file dutchdoor.keys" in ran.err
+        assert not Path("dutchdoor.keys").exists()
+    with pytest.raises(Misconfigured, match=r"no master key file dutchdoor\.keys"):
+        served()
     assert not Path("dutchdoor.keys").exists()
     assert run("user", "list", "--master-key-file", "elsewhere.keys").code == 0
 
@@ -309,10 +263,6 @@ async def _is_live(token: str) -> bool:
         except NotAuthenticated:
             return False
         return True
-
-
-def asynchronously(work: Any) -> Any:
-    return asyncio.run(work)
 
 
 def test_sessions_are_listed_and_ended(run: Run) -> None:
@@ -379,6 +329,7 @@ def test_s29_ending_everything_says_how_far_it_is(run: Run, monkeypatch: pytest.
 def test_every_revoking_command_says_whether_it_is_fenced(run: Run) -> None:
     """With nobody who follows, each is fenced when it returns, in words and in JSON; --no-wait does not ask twice."""
     made(run)
+    served()
     kid = run("key", "list", "--json").json[0]["kid"]
     for arguments in (
         ("session", "end", "--user", "ada@example.com"),
@@ -575,6 +526,7 @@ def test_a_clients_secret_is_printed_once(run: Run) -> None:
 def test_keys_rotate_and_die(run: Run) -> None:
     """A new key is published before it signs; a killed one is refused, and only after a question."""
     made(run)
+    served()
     assert run("key", "rotate", "--json").json["state"] == "upcoming"
     first, second = run("key", "list", "--json").json
     assert (first["state"], second["state"]) == ("signing", "upcoming")

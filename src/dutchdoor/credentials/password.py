@@ -222,6 +222,11 @@ class PasswordHasher:
         )
 
     @property
+    def is_peppered(self) -> bool:
+        """Whether a pepper is part of each new hash."""
+        return self._pepper is not None
+
+    @property
     def waiting(self) -> int:
         """Passwords in hashing or waiting for it: `HashingPool.length`."""
         return self._pool.length

@@ -23,14 +23,11 @@ from msgspec.structs import replace
 from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.jose.jwk import Key
 from dutchdoor.model.master_key import MasterKeys
-from dutchdoor.model.policy import LONGEST_ACCESS, Policy
+from dutchdoor.model.policy import CLOCK_SLACK, LONGEST_ACCESS, Policy
 
-__all__ = ["CLOCK_SLACK", "KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "with_states"]
+__all__ = ["KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "with_states"]
 
 KeyState = Literal["upcoming", "signing", "verifying", "retired", "revoked"]
-
-CLOCK_SLACK = 300.0
-"""Seconds by which verifiers' clocks may be wrong: a key verifies this much longer than its last token lives."""
 
 
 class StoredKey(Struct, frozen=True, kw_only=True):
@@ -150,13 +147,15 @@ class KeyRing:
         key.
 
         A first key, and the successor of a revoked key, signs at once by every node's clock: no user can sign in before
-        it does.
+        it does. Any other key is published for `key_publish_for` before it signs. A policy with a shorter
+        `key_sign_for` than the present key was created with replaces that key as early as the policy says.
         """
         able = [row for row in self.rows if row.alg == alg and state_of(row, now) in {"upcoming", "signing"}]
         if not any(state_of(row, now) == "signing" for row in able):
             return now - CLOCK_SLACK
-        last = max(row.signs_until for row in able)
-        return last - policy.access_for if now >= last - policy.key_publish_for else None
+        ends = max(row.signs_until for row in able) - policy.access_for
+        due = min(ends, max(row.signs_at for row in able) + policy.key_sign_for - policy.access_for)
+        return None if now < due - policy.key_publish_for else min(ends, max(due, now + policy.key_publish_for))
 
     @property
     def next_number(self) -> int:

@@ -18,7 +18,10 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode", "Policy"]
+__all__ = [
+    "CLOCK_SLACK", "DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode",
+    "Policy",
+]  # fmt: skip
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -26,6 +29,10 @@ LONGEST_ACCESS = HOUR
 """No configuration lets an access token live longer. Log entries and verifying keys, which must outlive every token,
 are kept by this limit and not by the current policy: a shorter `access_for` must not drop the revocation of a token
 that was issued before."""
+
+CLOCK_SLACK = 300.0
+"""Seconds by which verifiers' clocks may be wrong: a key verifies this much longer than its last token lives, and a
+first key begins to sign this much earlier."""
 
 Mode = Literal["session", "hybrid", "jwt"]
 """How a sign-in is presented: a session cookie, refresh + access token, or a stateless access token."""
@@ -118,6 +125,11 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise Misconfigured("refresh_window must be between 0 and 300 seconds.")
         if not 1 <= self.max_siblings <= 64:  # noqa: PLR2004 - the message says it
             raise Misconfigured("max_siblings must be between 1 and 64.")
+        if self.key_sign_for <= self.access_for + CLOCK_SLACK:
+            # A shorter time would end before the next key begins to sign, and no sign-in would get a token.
+            raise Misconfigured("key_sign_for must be longer than access_for and 5 minutes; a day or more is usual.")
+        if self.key_publish_for > self.key_sign_for:
+            raise Misconfigured("key_publish_for must not be longer than key_sign_for, or unused keys pile up.")
         if self.max_sessions is not None and not 1 <= self.max_sessions <= 1000:  # noqa: PLR2004
             raise Misconfigured("max_sessions must be between 1 and 1,000, or not set.")
         if not 8 <= self.password_minimum <= 64:  # noqa: PLR2004

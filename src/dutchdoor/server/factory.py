@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dutchdoor.auth import Auth, read_or_make_master_key
+from msgspec.structs import replace
+
+from dutchdoor.auth import Auth
 from dutchdoor.credentials.hashing import available_cores
 from dutchdoor.credentials.password import PROFILES, PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
@@ -14,13 +16,15 @@ from dutchdoor.mail import Transport, sender_of
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.file import FileTransport
 from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.model.deployment import Served
 from dutchdoor.model.email_address import mailbox
 from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.policy import Policy
 from dutchdoor.server.config import Settings
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import is_in_memory
 
-__all__ = ["another_master_key", "local_url", "make_auth", "sqlite_file"]
+__all__ = ["another_master_key", "as_served", "local_url", "make_auth", "sqlite_file"]
 
 
 def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
@@ -29,7 +33,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
     return Auth(
         store or settings.database.reveal(),
         redis="" if settings.redis is None else settings.redis.reveal(),
-        master_key=_master_keys(settings),
+        master_key=_master_key(settings),
         public_url=settings.public_url,
         local_url=local_url(settings),
         hosts=settings.other_host,
@@ -65,6 +69,21 @@ def another_master_key(exc: InvalidKey) -> Misconfigured:
     )
 
 
+def as_served(settings: Settings, served: Served) -> Settings:
+    """Take each setting that this process was not given from those of the servers."""
+    given = settings.sources
+    policy = settings.policy
+    if "preset" not in given:
+        policy = replace(
+            served.policy, **{name: getattr(policy, name) for name in given if name in Policy.__struct_fields__}
+        )
+    changed = {name: getattr(served, name) for name in ("alg", "audience", "lease", "product") if name not in given}
+    if "public_url" not in given and "port" not in given:
+        port = urlsplit(served.local_url).port
+        changed |= {"public_url": served.public_url, "port": settings.port if port is None else port}
+    return replace(settings, policy=policy, **changed)
+
+
 def local_url(settings: Settings) -> str:
     """The issuer if no public URL is set."""
     return f"http://localhost:{settings.port}"
@@ -76,19 +95,12 @@ def sqlite_file(settings: Settings) -> Path | None:
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 
-def _master_keys(settings: Settings) -> MasterKeys:
+def _master_key(settings: Settings) -> MasterKeys | str:
     if settings.master_key is not None:
         return MasterKeys.parse(settings.master_key.reveal())
     if is_in_memory(settings.database.reveal()) and "master_key_file" not in settings.sources:
         return MasterKeys(MasterKey.generate())
-    database, file = sqlite_file(settings), Path(settings.master_key_file)
-    if database is not None and database.exists() and not file.exists():
-        # A new key could not open this database, and its file would take the name of the right key's file.
-        raise Misconfigured(
-            f"The database {database} exists, but its master key file {file} does not. Set the file with "
-            "--master-key-file or DUTCHDOOR_MASTER_KEY_FILE, or the key in DUTCHDOOR_MASTER_KEY."
-        )
-    return read_or_make_master_key(file)
+    return settings.master_key_file
 
 
 def _mail(settings: Settings) -> Transport:

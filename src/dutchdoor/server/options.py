@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -12,14 +14,15 @@ import click
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.deployment import SERVERS, Deployment, read_served
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.server.config import Settings, read_settings
-from dutchdoor.server.factory import another_master_key, make_auth, sqlite_file
+from dutchdoor.server.factory import another_master_key, as_served, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import agree, say, write
-from dutchdoor.stores.base import Revoked
-from dutchdoor.stores.urls import is_in_memory, naming
+from dutchdoor.stores.base import Revoked, Store
+from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.schemas import Fence
 
 __all__ = [
@@ -114,11 +117,15 @@ def must_be_there(settings: Settings) -> None:
         )
 
 
-def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make: bool = False) -> T:
-    """Open the database of the settings, do the work, and close it. Without `make`, the database must exist.
+def with_auth(
+    settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make: bool = False, needs: tuple[str, ...] = ()
+) -> T:
+    """Open the database of the settings, do the work, and close it. Without `make`, the database and the master key
+    must exist. What the settings leave open is as the servers have it, and `needs` names what must not be guessed.
 
     Raises:
-        Misconfigured: the database does not exist, or belongs to another master key.
+        Misconfigured: the database or the master key does not exist, the master key is another one, or a needed setting
+            is not known.
         DutchdoorError: any error that the work raises.
     """
     file = sqlite_file(settings)
@@ -127,9 +134,17 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
         must_be_there(settings)
 
     async def run() -> T:
-        with naming(settings.database.reveal()):
-            async with make_auth(settings) as auth:
-                return await work(auth)
+        store = make_store(settings.database.reveal())
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(naming(settings.database.reveal()))
+            stack.push_async_callback(store.close)
+            await store.open()
+            if not make:
+                _must_have_master_key(settings)
+            auth = make_auth(await _as_served(settings, store, needs), store=store)
+            await auth.open(upkeep=False)
+            stack.push_async_callback(auth.close)
+            return await work(auth)
 
     try:
         done = asyncio.run(run())
@@ -138,6 +153,34 @@ def with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make:
     if is_new:
         say(f"Created the database {file} ({settings.source('database')}).")
     return done
+
+
+def _must_have_master_key(settings: Settings) -> None:
+    if settings.master_key is None and not Path(settings.master_key_file).exists():
+        # A new key could not open this database, and its file would stand where the right one is looked for.
+        raise Misconfigured(
+            f"There is no master key file {settings.master_key_file}. Set the file with --master-key-file or "
+            "DUTCHDOOR_MASTER_KEY_FILE, or the key in DUTCHDOOR_MASTER_KEY."
+        )
+
+
+async def _as_served(settings: Settings, store: Store, needs: tuple[str, ...]) -> Settings:
+    record = await store.get(Deployment, SERVERS)
+    served = None if record is None else read_served(record)
+    for name in needs:
+        if name in settings.sources or f"{name}_file" in settings.sources:
+            continue
+        setting = BY_NAME[name]
+        if served is None and not setting.hidden:
+            raise Misconfigured(
+                "No server has used this database yet, so its settings are not known. Start the server first, or set "
+                f"{setting.option}."
+            )
+        if served is not None and name in served.withheld:
+            raise Misconfigured(
+                f"The servers have the setting {name}, and this command does not. Set {setting.variable} for it."
+            )
+    return settings if served is None else as_served(settings, served)
 
 
 async def _look(_auth: Auth) -> None:

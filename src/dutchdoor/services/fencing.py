@@ -106,6 +106,7 @@ class Fencing:
         self.clock = clock or self._time_of_day
         self.node = self._new_node()
         self._ahead: float | None = None
+        self._leases = True
         self._closed = False
         self._reading: asyncio.Task[None] | None = None
         self._next_read: asyncio.Task[None] | None = None
@@ -123,8 +124,11 @@ class Fencing:
         """What has been revoked, as far as this process knows. Call `follow` first."""
         return self.node.log
 
-    async def open(self) -> None:
-        """Start by reading the log. Raises `Unavailable`."""
+    async def open(self, *, leases: bool = True) -> None:
+        """Start by reading the log. Without `leases`, it reads the log for each request and has no row in the store:
+        for a process that judges a request or two. Raises `Unavailable`.
+        """
+        self._leases = leases
         if self._closed or self.node.log_epoch:
             self.node = self._new_node()
         self._closed = False
@@ -194,7 +198,7 @@ class Fencing:
             return
         if self._closed:
             raise Unavailable("this process is stopping")
-        if self.store.head() is None:
+        if self._leases and self.store.head() is None:
             self.node.want_lease(self.now())
             self._carry_out()
         await self._read()

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import (
     Conflict,
+    InvalidKey,
     InvalidToken,
     Misconfigured,
     NotFound,
@@ -42,7 +43,7 @@ from dutchdoor.services.reapplying import Reapplying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Log, Revoke, Revoked, Store, Swap
 
-__all__ = ["Issuer"]
+__all__ = ["RING_FRESH_FOR", "Issuer"]
 
 
 RING_FRESH_FOR = 30.0
@@ -109,17 +110,24 @@ class Issuer:
         self._ring = KeyRing((), master)
         self._ring_read_at, self._keys_killed = -1.0, 0
         self._reading: asyncio.Task[None] | None = None
+        self._upkeep = True
 
-    async def open(self) -> None:
-        """Open the store, and create the first key if there is none.
+    async def open(self, *, upkeep: bool = True, is_new_master: bool = False) -> None:
+        """Open the store, and create the first key if there is none. Without `upkeep`, this process never creates a key
+        because it is due, and reading writes nothing: a command beside a server may not know the server's policy.
+        `is_new_master` says that nothing can be sealed by this master key yet.
 
         Raises:
             Unavailable: the store is out of reach.
             Misconfigured: the store cannot be used as it is: another version's schema, or files that other users can
                 read.
+            InvalidKey: another master key sealed the keys in the store.
         """
+        self._upkeep = upkeep
         await self.store.open()
-        await self.fencing.open()
+        if is_new_master and await self.store.select(StoredKey, limit=1):
+            raise InvalidKey("the master key is new, and there are keys that another one sealed")
+        await self.fencing.open(leases=upkeep)
         await self._read_ring(self.clock(), force=True)
 
     async def close(self) -> None:
@@ -360,10 +368,10 @@ class Issuer:
             reading.exception()  # every caller that waited may have disconnected
 
     async def _read_rows(self, now: float) -> None:
-        """Read the key rows, and create the next key when it is due."""
+        """Read the key rows, and create the next key when it is due and this process keeps the keys up."""
         killed = self.fencing.node.keys_killed
         self._take(await self.store.select(StoredKey), now)
-        due = self._ring.due(now, self.policy, self.alg)
+        due = self._ring.due(now, self.policy, self.alg) if self._upkeep else None
         if due is not None:
             row = signing_keys.new_key(
                 Key.generate(self.alg),

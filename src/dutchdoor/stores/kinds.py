@@ -40,6 +40,7 @@ from msgspec import Struct
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.deployment import Deployment
 from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.sessions import Session
@@ -227,6 +228,7 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
     ),
     Kind(record=StoredKey, table="keys", key=("kid",), unique=(("number",),), order=("number",)),
     Kind(record=RegisteredClient, table="clients"),
+    Kind(record=Deployment, table="deployment"),
     Kind(record=VerifierKey, table="verifiers", unique=(("name",),), order=("name",)),
 )
 

@@ -29,6 +29,7 @@ from dutchdoor.server.options import (
     with_settings,
 )
 from dutchdoor.server.terminal import instant, print_json, print_table, say, write
+from dutchdoor.services.tokens import RING_FRESH_FOR
 from dutchdoor.stores.base import Log, Swap
 from dutchdoor.web.schemas import Fence
 
@@ -88,21 +89,31 @@ def list_(*, as_json: bool, **options: Any) -> None:
 
 @key.command(epilog="Examples: dutchdoor key rotate; dutchdoor key rotate --alg EdDSA")
 @click.option(
-    "--at-once", is_flag=True, help="Sign with the new key now, although verifiers may not have fetched it yet."
+    "--at-once",
+    is_flag=True,
+    help=f"Sign with the new key within {RING_FRESH_FOR:.0f} s, although verifiers may not have fetched it yet.",
 )
 @as_json
-@with_settings("database", "master_key", "alg")
+@with_settings("database", "master_key", "alg", "key_sign_for", "key_publish_for")
 def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
-    """Create the next signing key. The server publishes it first, and signs with it when every cache has it."""
+    """Create the next signing key. The server publishes it first, and signs with it when every cache has it.
+
+    Algorithm and times are those of the servers, unless you set others.
+    """
 
     async def work(auth: Auth) -> StoredKey:
         return await auth.authority.rotate(client=NOBODY, actor=ACTOR, at_once=at_once)
 
-    row, now = with_auth(settings_from(options), work), time.time()
+    needs = ("alg", "key_sign_for", "key_publish_for")
+    row, now = with_auth(settings_from(options), work, needs=needs), time.time()
     if as_json:
         print_json(view(row, state_of(row, now)))
     else:
-        write(f"Created key {row.kid} ({row.alg}). It signs from {instant(row.signs_at)}.")
+        from_now = f"Every server signs with it within {RING_FRESH_FOR:.0f} s."
+        write(
+            f"Created key {row.kid} ({row.alg}). "
+            + (from_now if at_once else f"It signs from {instant(row.signs_at)}.")
+        )
 
 
 # One kid in 64 begins with a dash. In an emergency, an administrator must not have to know about `--`.

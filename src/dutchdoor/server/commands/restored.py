@@ -12,7 +12,6 @@ import click
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict
 from dutchdoor.model.audit_events import event
-from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.node_messages import row_of_the_gone
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, must_be_there, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import agree, print_json, write
@@ -42,7 +41,7 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
         asyncio.run(_look(url))
         agree(
             "This begins a new revocation log. Pending fences answer false, verifiers have no lease until they have "
-            f"read the new log, and for {settings.lease * GUARD:.0f} s every fence takes the maximum wait. "
+            "read the new log, and every fence takes the maximum wait while a lease of an old server may be valid. "
             "Was this database restored?"
         )
 
@@ -53,7 +52,7 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
         # Rows from the backup, or of nodes that still run on a promoted replica.
         before = (await auth.store.node_rows()).rows
         epoch = await auth.store.begin_log_epoch(now)
-        await auth.store.node_register(row_of_the_gone(before, epoch, settings.lease))
+        await auth.store.node_register(row_of_the_gone(before, epoch, auth.authority.fencing.terms.lease_for))
         await auth.store.commit(Log(event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=f"epoch {epoch}")))
         return epoch
 

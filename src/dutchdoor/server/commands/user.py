@@ -72,6 +72,8 @@ def create(
     if password_stdin and mail_link:
         raise click.UsageError("Use either --password-stdin or --mail-link, not both.")
 
+    needs = ("mail",) if mail_link else ("pepper",)
+
     async def look(auth: Auth) -> None:
         await auth.directory.admin.look(email, name=name, roles=roles)
 
@@ -79,7 +81,7 @@ def create(
     if not password_stdin and not mail_link:
         if not sys.stdin.isatty():
             raise click.UsageError("No terminal to ask for the password: use --password-stdin or --mail-link.")
-        with_auth(settings, look, make=True)
+        with_auth(settings, look, make=True, needs=needs)
         password = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
 
     async def work(auth: Auth) -> Account:
@@ -87,7 +89,7 @@ def create(
             email, name=name, roles=roles, password=password, client=NOBODY, actor=ACTOR
         )
 
-    made = with_auth(settings, work, make=True)
+    made = with_auth(settings, work, make=True, needs=needs)
     if as_json:
         print_json(view(made))
     else:
@@ -261,7 +263,7 @@ def reset(user: str, *, as_json: bool, **options: Any) -> None:
         await auth.directory.recovery.send_reset(account, client=NOBODY, actor=ACTOR)
         return account
 
-    account = with_auth(settings_from(options), work)
+    account = with_auth(settings_from(options), work, needs=("mail",))
     if as_json:
         print_json({"id": account.subject, "mailed_to": account.address})
     else:

@@ -113,6 +113,13 @@ CREATE TABLE dutchdoor.clients (
     revision bigint NOT NULL
 );
 
+-- The settings of the servers, for commands beside them.
+CREATE TABLE dutchdoor.deployment (
+    id text COLLATE "C" PRIMARY KEY,
+    settings text COLLATE "C" NOT NULL,
+    revision bigint NOT NULL
+);
+
 CREATE TABLE dutchdoor.verifiers (
     id text COLLATE "C" PRIMARY KEY,
     name text COLLATE "C" NOT NULL,
@@ -244,7 +251,7 @@ CREATE TABLE dutchdoor.kinds (
 INSERT INTO dutchdoor.kinds VALUES
     ('accounts', '{subject}', NULL), ('sessions', '{id}', NULL), ('credentials', '{subject, method, handle}', 'subject'),
     ('one_time_tokens', '{id}', 'subject'), ('keys', '{kid}', NULL), ('clients', '{id}', NULL),
-    ('verifiers', '{id}', NULL), ('revocations', '{seq}', NULL), ('events', '{id}', NULL), ('limits', '{key}', NULL);
+    ('deployment', '{id}', NULL), ('verifiers', '{id}', NULL), ('revocations', '{seq}', NULL), ('events', '{id}', NULL), ('limits', '{key}', NULL);
 
 -- --- changes ----------------------------------------------------------------------------------------------------------
 

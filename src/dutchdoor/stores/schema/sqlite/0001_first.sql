@@ -105,6 +105,13 @@ CREATE TABLE clients (
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- The settings of the servers, for commands beside them.
+CREATE TABLE deployment (
+    id TEXT PRIMARY KEY NOT NULL,
+    settings TEXT NOT NULL,
+    revision INTEGER NOT NULL
+) WITHOUT ROWID;
+
 CREATE TABLE verifiers (
     id TEXT PRIMARY KEY NOT NULL,
     name TEXT NOT NULL,

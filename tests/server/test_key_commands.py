@@ -1,0 +1,163 @@
+"""What commands about keys read, write and print beside servers with settings of their own."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.server.conftest import PASSWORD, Run, asynchronously, made, served
+
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.mail.file import FileTransport
+from dutchdoor.model.deployment import SERVERS, Deployment
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import DAY, HOUR, STANDARD
+from dutchdoor.stores.base import Swap
+from dutchdoor.stores.sqlite import SqliteStore
+
+DAILY = replace(STANDARD, key_sign_for=2 * DAY, key_publish_for=6 * HOUR, max_audit_for=3650 * DAY)
+
+
+def counts(run: Run) -> dict[str, int]:
+    rows: dict[str, int] = run("migrate", "--json").json["rows"]
+    return rows
+
+
+def stored(spoil: str = "") -> str:
+    """The settings in the database; with `spoil`, make that name in them another one."""
+
+    async def read() -> str:
+        store = SqliteStore("dutchdoor.db")
+        await store.open()
+        record = await store.get(Deployment, SERVERS)
+        assert record is not None
+        if spoil:
+            await store.commit(Swap(replace(record, settings=record.settings.replace(f'"{spoil}"', '"another"'))))
+        await store.close()
+        return record.settings
+
+    return str(asynchronously(read()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("key", "list"),
+        ("user", "list"),
+        ("user", "show", "ada@example.com"),
+        ("session", "list", "ada@example.com"),
+        ("verifier", "list"),
+        ("client", "list"),
+        ("audit",),
+        ("migrate",),
+        ("token", "verify", "a.b.c"),
+    ],
+)
+def test_p40_a_reading_command_writes_nothing(run: Run, words: tuple[str, ...]) -> None:
+    """A command that lists or shows leaves each record as it is, although a key of its default algorithm would be due
+    and the record of the settings would be another with its own.
+    """
+    made(run)
+    served(alg="HS256", policy=DAILY)
+    before, keys = counts(run), run("key", "list", "--json").out
+    run(*words)
+    assert counts(run) == before
+    assert run("key", "list", "--json").out == keys
+    assert [key["alg"] for key in json.loads(keys)] == ["HS256"]
+
+
+def test_p40_a_rotation_by_command_follows_the_servers(run: Run) -> None:
+    """A key that a command creates has the algorithm and the times of the servers, unless the command is given others.
+    Where no server was, it does not guess.
+    """
+    run("migrate")
+    refused = run("key", "rotate")
+    assert (refused.code, "No server has used this database" in refused.err) == (2, True)
+    served(alg="EdDSA", policy=DAILY)
+    row = run("key", "rotate", "--json").json
+    assert (row["alg"], row["state"]) == ("EdDSA", "upcoming")
+    times = {name: _seconds(row[name]) for name in ("created_at", "signs_at", "signs_until")}
+    assert times["signs_at"] - times["created_at"] == pytest.approx(DAILY.key_publish_for, abs=1)
+    assert times["signs_until"] - times["signs_at"] == pytest.approx(DAILY.key_sign_for, abs=1)
+    assert run("key", "rotate", "--alg", "ES256", "--json").json["alg"] == "ES256"
+
+
+def test_p40_a_rotation_at_once_says_when_servers_sign_with_it(run: Run) -> None:
+    """Other servers read the keys now and then: what is printed is when they have the new one, not when it was made."""
+    served()
+    assert "Every server signs with it within 30 s." in run("key", "rotate", "--at-once").out
+
+
+def test_p40_a_command_verifies_a_token_as_the_servers_issue_it(run: Run) -> None:
+    """`token verify` without settings knows the issuer and the audience of the servers."""
+    made(run)
+
+    async def issued() -> str:
+        async with Auth(
+            "sqlite:///dutchdoor.db",
+            master_key="dutchdoor.keys",
+            public_url="https://auth.example.com",
+            audience=("shop",),
+        ) as auth:
+            signed_in, _ = await auth.directory.sign_in.by_password(
+                "ada@example.com", PASSWORD, mode="jwt", client=Client()
+            )
+            return signed_in.access_token
+
+    token = asynchronously(issued())
+    assert run("token", "verify", text=token).code == 0
+    assert run("token", "verify", "--audience", "blog", text=token).code == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "says"),
+    [
+        ({"hasher": PasswordHasher(CHEAPEST, pepper=b"p" * 15 + b"q")}, ("create", "a@example.com", "--password-stdin"),
+         "DUTCHDOOR_PEPPER"),
+        ({"mail": FileTransport(Path("mail"), sender="a@example.com")}, ("create", "a@example.com", "--mail-link"),
+         "DUTCHDOOR_MAIL"),
+        ({"mail": FileTransport(Path("mail"), sender="a@example.com")}, ("reset", "ada@example.com"), "DUTCHDOOR_MAIL"),
+    ],
+)  # fmt: skip
+def test_p40_a_command_asks_for_a_secret_that_the_servers_have(
+    run: Run, settings: dict[str, Any], words: tuple[str, ...], says: str
+) -> None:
+    """Without the pepper of the servers a command would store a hash without it, and without their mail server it would
+    print a link instead of sending it: it names what it needs, and does nothing.
+    """
+    made(run)
+    served(**settings)
+    before = counts(run)
+    ran = run("user", *words, text=f"{PASSWORD}\n")
+    assert (ran.code, says in ran.err) == (2, True)
+    assert counts(run) == before
+
+
+def test_p40_the_settings_are_those_of_the_last_server(run: Run) -> None:
+    """A server stores its settings when it starts, and nothing secret among them. A command stores none."""
+    served(policy=DAILY, hasher=PasswordHasher(CHEAPEST, pepper=b"canary of a pepper"))
+    assert json.loads(stored())["policy"]["key_sign_for"] == DAILY.key_sign_for
+    assert json.loads(stored())["withheld"] == ["pepper"]
+    assert "canary" not in stored()
+    served(policy=STANDARD)
+    kept = stored()
+    assert json.loads(kept)["policy"]["key_sign_for"] == STANDARD.key_sign_for
+    assert run("key", "rotate", "--key-sign-for", "9d").code == 0
+    assert stored() == kept
+
+
+def test_p40_settings_of_another_version_are_not_guessed_at(run: Run) -> None:
+    """Where the servers' settings cannot be read, a command says which version to use."""
+    served()
+    stored(spoil="alg")
+    ran = run("key", "rotate")
+    assert (ran.code, "version that the servers have" in ran.err) == (2, True)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
