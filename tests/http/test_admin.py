@@ -180,6 +180,28 @@ async def test_keys_rotate_and_die(world: World) -> None:
         assert set(key) == {"kid", "alg", "state", "created_at", "signs_at", "signs_until", "verifies_until"}
 
 
+async def test_p50_events_are_followed_with_a_cursor(world: World) -> None:
+    """The stream of audit events begins with the oldest, comes in pages, ends with a cursor to ask again with, and
+    refuses a cursor of another database, and what is no cursor.
+    """
+    admin = await root(world)
+    path, seen = "/admin/api/events/stream?limit=2", list[str]()
+    page = (await admin.call("GET", path)).json
+    while page["events"]:
+        seen += [event["id"] for event in page["events"]]
+        page = (await admin.call("GET", f"{path}&after={page['next']}")).json
+    assert sorted(seen) == sorted(event.id for event in await world.events())
+    assert page["next"]
+    assert (await admin.call("GET", f"{path}&after={page['next']}")).json == page, "nothing new: the same cursor"
+    later = await world.register("later@example.com")
+    page = (await admin.call("GET", f"{path}&after={page['next']}")).json
+    assert {event["subject"] for event in page["events"]} == {later["id"]}
+    log, rest = page["next"].split(".", 1)
+    for wrong in (f"other.{rest}", f"{log}.1", f"{log}.-1.2.x", f"{log}.{'9' * 19}.1.x", "x" * 200, "1.%C2%B23.4.5"):
+        refused = await admin.call("GET", f"{path}&after={wrong}")
+        assert (refused.status, refused.json["field"]) == (422, "after"), wrong
+
+
 async def test_events_are_paged_and_filtered(world: World) -> None:
     """Audit events come newest first, a page at a time, by subject and by name, each with who, what and from where."""
     admin = await root(world)

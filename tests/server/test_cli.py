@@ -21,6 +21,7 @@ from tests.server.running import clean_environment, command
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, WrongCredentials
 from dutchdoor.model.accounts import Credential
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey
@@ -48,6 +49,33 @@ def test_c12_the_first_administrator_by_command(run: Run) -> None:
     shown = run("user", "show", "ADA@example.com", "--json").json
     assert (shown["id"], shown["password"], shown["sessions"]) == (account["id"], True, [])
     assert "No session is live." in run("user", "show", account["id"]).out
+
+
+def test_p50_events_are_followed_as_they_are_committed(run: Run) -> None:
+    """`audit --follow --json` prints one object a line: what was committed after the cursor that it was given, and what
+    is committed meanwhile, each with a cursor to continue from.
+    """
+    made(run)
+    ((first, _),) = asynchronously(_followed(limit=1))
+    following = command("audit", "--follow", "--json", "--after", first.text())
+    with subprocess.Popen(following, stdout=subprocess.PIPE, text=True, env=clean_environment()) as program:
+        assert program.stdout is not None
+        asynchronously(_sign_in("ada@example.com", "session"))
+        told = []
+        while "session_started" not in (names := [each["name"] for each in told]):
+            told.append(json.loads(program.stdout.readline()))
+        program.terminate()
+    assert names[0] == "account_created", "key_created is the event of the cursor"
+    begin = AuditCursor.parse(told[-2]["cursor"])
+    assert [event.name for _, event in asynchronously(_followed(begin))] == ["session_started"]
+    for wrong in (("--after", first.text()), ("--follow", "--limit", "3"), ("--follow", "--before", "x")):
+        assert run("audit", *wrong).code == 2
+    assert "no cursor" in run("audit", "--follow", "--after", "x").err
+
+
+async def _followed(cursor: AuditCursor | None = None, limit: int = 100) -> list[tuple[AuditCursor, AuditEvent]]:
+    async with auth_here() as auth:
+        return await auth.store.events_after(cursor, limit=limit)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tests.server.certificates import write_certificate
 
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, Unavailable
 from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.ids import is_id
 from dutchdoor.model.rate_limits import Bucket, Limit, decide_all, give_back
 from dutchdoor.stores.base import Add, End, EndAll, Expect, Forgive, Log, Remove, Revoke, Swap
 from dutchdoor.stores.kinds import KINDS
@@ -396,6 +397,43 @@ async def test_a_standby_is_refused(server):
         server.start()
 
 
+# --- the audit log ---------------------------------------------------------------------------------------------------
+
+
+async def test_p50_a_commit_that_was_overtaken_is_not_skipped(store, beside):
+    """Two transactions race: the one that began first, and wrote its event first, is committed last. A follower of the
+    audit log gets neither before both are over, and then both; the same after a log begins that lost the second.
+    """
+    slow, fast = an_event("slow", NOW), an_event("fast", NOW + 1)
+    job, _ = write_job([Log(slow)], rows.Tables(KINDS))
+    racing = beside.transaction()
+    await racing.start()
+    await beside.fetch(COMMIT, f"[{job.decode()}]")
+    await store.commit(Log(fast))
+    assert await store.events() == [fast], "people see it at once"
+    end = await store.audit_end()
+    assert await store.events_after(None) == []
+    await racing.commit()
+    first, second = await followed(store, None, 2)
+    assert [first[1], second[1]] == [slow, fast]
+    assert [event for _, event in await store.events_after(end)] == [slow, fast], "the end was before both"
+    lost = second[0]
+    await beside.execute("DELETE FROM dutchdoor.events WHERE subject = 'fast'")
+    await store.begin_log_epoch(NOW)
+    await store.commit(Log(after := an_event("after", NOW - 9)))
+    # As in a cluster that counts its transactions from a lower number.
+    await beside.execute("UPDATE dutchdoor.events SET number = 3 WHERE subject = 'after'")
+    assert [event for _, event in await followed(store, lost, 1)] == [after]
+
+
+async def followed(store, cursor, count):
+    """What there is behind a cursor once there is so much: a transaction of the server's own may hold it back."""
+    async with asyncio.timeout(20):
+        while len(found := await patiently(lambda: store.events_after(cursor))) < count:
+            await asyncio.sleep(0.01)
+    return found
+
+
 # --- which server it is -----------------------------------------------------------------------------------------------
 #
 # With a standby that is promoted: tests/faults/test_promotion.py.
@@ -436,6 +474,9 @@ async def test_where_the_log_was_not_begun_another_begins(what, by_transaction, 
         assert (answers[0].salt, answers[0].entries) == (before.salt, before.entries)
         assert (await two.account(ada.subject)).epoch == begun
         await one.commit(Revoke(a_revocation()))
+        (told,) = await one.events(name="log_begun")
+        assert (told.actor, told.detail, is_id(told.id)) == ("system", f"epoch {begun}", True)
+        assert abs(told.at - time.time()) < 60
     async with opened(postgres_url, by_transaction=by_transaction) as later:
         assert (await later.commit()).log_epoch == begun
 

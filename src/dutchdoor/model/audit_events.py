@@ -7,16 +7,17 @@ is no event (the session's row records it); an unusual one is an event.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from msgspec import Struct
 
+from dutchdoor.errors import InvalidInput
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_ordered_id
 from dutchdoor.model.unicode_text import shown
 
-__all__ = ["AuditEvent", "EventName", "Outcome", "account_event", "event"]
+__all__ = ["AuditCursor", "AuditEvent", "EventName", "Outcome", "account_event", "event"]
 
 EventName = Literal[
     "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported", "roles_changed",
@@ -48,6 +49,44 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
     device: str
     detail: str
     """One short sentence or word; never a secret."""
+
+
+class AuditCursor(Struct, frozen=True):
+    """A place in the audit log, in the order in which the log is followed. What is committed later comes after it.
+
+    The times and ids of events do not have that order: a transaction that began earlier may be committed later, and a
+    follower that asks for what is newer than the last event would miss it.
+    """
+
+    log: str
+    """Which audit log: a move into another database, or a move back, begins another one."""
+    log_epoch: int
+    number: int
+    id: str
+
+    def text(self) -> str:
+        return f"{self.log}.{self.log_epoch}.{self.number}.{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `text` wrote. Raises `InvalidInput`."""
+        parts = text.split(".", 3) if len(text) <= _CURSOR_AT_MOST else []
+        if len(parts) == _CURSOR_PARTS and all(part.isascii() and part.isdigit() for part in parts[1:3]):
+            log_epoch, number = int(parts[1]), int(parts[2])
+            if max(log_epoch, number) < 2**63:  # a larger number fits no column
+                return cls(parts[0], log_epoch, number, parts[3])
+        raise InvalidInput("This is no cursor of the audit log.", field="after")
+
+    def must_be_in(self, log: str) -> None:
+        """Raise `InvalidInput` unless the cursor is one of this log."""
+        if self.log != log:
+            message = (
+                "This cursor is one of another database: everything was moved since. Begin again without a cursor."
+            )
+            raise InvalidInput(message, field="after")
+
+
+_CURSOR_AT_MOST, _CURSOR_PARTS = 128, 4
 
 
 def event(

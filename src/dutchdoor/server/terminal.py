@@ -30,8 +30,9 @@ def instant(at: float | None) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def print_json(value: object) -> None:
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+def print_json(value: object, *, as_line: bool = False) -> None:
+    """Print a value as JSON: indented for people, or as one line of a stream, which is flushed."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=-1 if as_line else 2).decode()
     # Terminal injection: JSON escapes only the C0 controls, but 8-bit controls also steer a terminal, and U+202E
     # reverses the text after it. These characters occur only inside strings, where an escape means the same.
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))

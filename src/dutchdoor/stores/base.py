@@ -29,7 +29,8 @@ The laws:
 11. **Nodes.** Each verb about nodes' rows is one transaction where commits go. A renewal sees every commit that
     returned before it began, and replaces a row only if it is there; of a renewal and a `node_forget` at once one wins,
     and no row comes back after it was forgotten. A registered row survives what a commit survives; the loss of power
-    may undo the last renewals of a store that lives on one machine.
+     may undo the last renewals of a store that lives on one machine.
+12. **The audit log** has an order in which no event appears before one that was read: see `events_after`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
@@ -286,6 +287,23 @@ class Records(Protocol):
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
     ) -> list[AuditEvent]:
         """Audit events, newest first; `before` is the id of the last one seen."""
+        ...
+
+    async def events_after(
+        self, cursor: AuditCursor | None, *, limit: int = 100
+    ) -> list[tuple[AuditCursor, AuditEvent]]:
+        """Audit events behind a cursor, each with its own cursor; without one, from the oldest. Raises `InvalidInput`
+        for a cursor of another database.
+
+        An event that is returned was committed, and no event before it appears later. So a follower that continues
+        behind the last cursor gets every event once, in whatever order transactions began. A log epoch that begins
+        later, after a restore too, comes behind all earlier ones. The store may hold an event back while an older
+        transaction is under way.
+        """
+        ...
+
+    async def audit_end(self) -> AuditCursor:
+        """A cursor that everything committed from now on comes after, and perhaps some that was committed before."""
         ...
 
     async def purge(self, *, before: float, events_before: float) -> int:

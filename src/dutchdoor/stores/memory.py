@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import time
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.ids import decode, is_id
 from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
 from dutchdoor.model.sessions import Session
@@ -82,6 +82,9 @@ class MemoryStore:
         self._log: list[Revocation] = []
         self._log_of: dict[str, list[Revocation]] = {}
         self._seq = 0
+        self._audit_log, self._audited = secrets.token_hex(8), 0
+        self._audit: list[tuple[int, int, str]] = []
+        """The order of the audit log: log epoch, number and id of each event."""
         # Nothing outlives this process, so each life begins its own log.
         self.first_epoch = self._log_epoch = int(clock() * 1000)
         self.newest_log = 0
@@ -172,6 +175,9 @@ class MemoryStore:
                     _drop(self._tats, bucket.key, undo)
             case Log(event):
                 self._events.insert(event, undo)
+                self._audited += 1
+                self._audit.append((self._log_epoch, self._audited, event.id))
+                undo.append(self._audit.pop)
         return 0
 
     def _add(self, record: Struct, undo: list[Undo]) -> None:
@@ -324,6 +330,22 @@ class MemoryStore:
         found.sort(key=lambda event: _order(event.id), reverse=True)
         return [event for event in found if not before or _order(event.id) < _order(before)][:limit]
 
+    async def events_after(
+        self, cursor: AuditCursor | None, *, limit: int = 100
+    ) -> list[tuple[AuditCursor, AuditEvent]]:
+        with self._lock:
+            start = 0
+            if cursor is not None:
+                cursor.must_be_in(self._audit_log)
+                start = bisect_right(self._audit, (cursor.log_epoch, cursor.number, cursor.id))
+            return [
+                (AuditCursor(self._audit_log, *place), self._events.rows[place[2],])
+                for place in self._audit[start : start + limit]
+            ]
+
+    async def audit_end(self) -> AuditCursor:
+        return AuditCursor(self._audit_log, self._log_epoch, self._audited + 1, "")
+
     # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
 
     def head(self) -> LogHead:
@@ -428,6 +450,7 @@ class MemoryStore:
             deleted += len(full)
             for key in full:
                 del self._tats[key]
+            self._audit = [place for place in self._audit if (place[2],) in self._events.rows]
             kept = [entry for entry in self._log if entry.expires_at >= before]
             deleted += len(self._log) - len(kept)
             self._replace_log(kept)
@@ -475,6 +498,7 @@ class MemoryStore:
                 table.clear()
             self._tats, self._log, self._log_of, self._live, self._orphans = {}, [], {}, {}, {}
             self._nodes, self._moving, self._left = {}, {}, False
+            self._audit_log, self._audit = secrets.token_hex(8), []
             self._log_epoch, self._salt, self._seq = log.log_epoch, log.salt, log.seq
 
     async def take_in(self, table: str, page: Page) -> None:
@@ -506,12 +530,14 @@ class MemoryStore:
                 _put(self._tats, record.key, record.tat, undo)
             case _:
                 self._tables()[table].write(record, undo)
+                if isinstance(record, AuditEvent) and (place := (0, 0, record.id)) not in self._audit:
+                    insort(self._audit, place)
 
     async def end_move(self, now: float, event: AuditEvent) -> int:
         with self._lock:
             if self._moving is None:
                 raise Conflict("no move into this store was begun")
-            self._events.write(event, [])
+            self._take_in("events", event, [])
             self._moving = None
             log_epoch = self._begin_log_epoch(now)
         self._wake()

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from dutchdoor.errors import InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
@@ -257,6 +258,13 @@ async def list_verifiers(call: Call) -> Response:
     return json_response(200, Following(node.id, node.log_epoch, node.applied_seq, len(fencing.log), verifiers))
 
 
+class EventStream(Struct):
+    """`next` is the `after` of the next request, also when there is no further event yet: null for an empty log."""
+
+    events: list[EventView]
+    next: str | None
+
+
 async def list_events(call: Call) -> Response:
     limit = _limit(call)
     found = await call.authority.store.events(
@@ -265,14 +273,22 @@ async def list_events(call: Call) -> Response:
         before=call.query.get("before", "")[:22],
         limit=limit,
     )
-    views = [
-        EventView(
-            e.id, instant(e.at), e.name, e.outcome, e.subject, e.actor, e.session_id, e.client_id, e.address, e.country,
-            e.device, e.detail,
-        )
-        for e in found
-    ]  # fmt: skip
+    views = [*map(_event_view, found)]
     return json_response(200, Events(views, found[-1].id if len(found) == limit else None))
+
+
+async def follow_events(call: Call) -> Response:
+    limit, after = _limit(call), call.query.get("after")
+    found = await call.authority.store.events_after(AuditCursor.parse(after) if after else None, limit=limit)
+    events = [_event_view(event) for _, event in found]
+    return json_response(200, EventStream(events, found[-1][0].text() if found else after or None))
+
+
+def _event_view(e: AuditEvent) -> EventView:
+    return EventView(
+        e.id, instant(e.at), e.name, e.outcome, e.subject, e.actor, e.session_id, e.client_id, e.address, e.country,
+        e.device, e.detail,
+    )  # fmt: skip
 
 
 def _actor(call: Call) -> str:
@@ -430,5 +446,15 @@ ROUTES = (
         gives=Events,
         query=("subject", "name", "before", "limit"),
         summary="List audit events, newest first.",
+    ),
+    Route(
+        method="GET",
+        path="/admin/api/events/stream",
+        handler=follow_events,
+        demands="admin",
+        gives=EventStream,
+        query=("after", "limit"),
+        summary="Follow audit events in the order of their commits, from the oldest or after a cursor. No event is "
+        "missed: one that is committed later comes later.",
     ),
 )

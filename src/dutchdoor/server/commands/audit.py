@@ -1,20 +1,29 @@
-"""`dutchdoor audit`: list audit events."""
+"""`dutchdoor audit`: list audit events, or follow them."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, get_args
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from dutchdoor.auth import Auth
-from dutchdoor.model.audit_events import AuditEvent, EventName
+from dutchdoor.errors import Unavailable
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent, EventName
 from dutchdoor.server.config import duration, has_no_unit
+from dutchdoor.server.instrumentation import event_line
 from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import instant, print_json, print_table, say
+from dutchdoor.server.terminal import instant, print_json, print_table, say, write
+from dutchdoor.stores.base import Store
 
 __all__ = ["audit"]
+
+POLL_EVERY, PAGE = 1.0, 500
+"""Seconds between two looks of `--follow` at the log, and the events that one look reads."""
 
 
 @click.command(
@@ -30,23 +39,64 @@ __all__ = ["audit"]
 @click.option("--since", default="", metavar="DURATION", help="Only events of the last DURATION, such as 1d.")
 @click.option("--before", default="", metavar="ID", help="Only events older than this one, for the next page.")
 @click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True, help="Events to list.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Print events as they are committed, from now on, until you stop it. With --json: one object a line, each "
+    "with its cursor.",
+)
+@click.option("--after", default="", metavar="CURSOR", help="With --follow: continue after this event.")
 @as_json
 @with_settings("database", "master_key")
-def audit(who: str | None, name: str, since: str, before: str, limit: int, *, as_json: bool, **options: Any) -> None:
-    """List audit events, newest first."""
+@click.pass_context
+def audit(
+    context: click.Context,
+    /,
+    who: str | None,
+    name: str,
+    since: str,
+    before: str,
+    limit: int,
+    *,
+    follow: bool,
+    after: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """List audit events, newest first, or follow them in the order of their commits.
+
+    --follow misses no event: save the last cursor, and continue with --follow --after CURSOR. With --since it begins
+    with the events of that time.
+    """
+    given = {each for each in ("before", "limit") if context.get_parameter_source(each) is not ParameterSource.DEFAULT}
+    if (follow and given) or (after and not follow):
+        raise click.UsageError("--follow goes with --after and without --before and --limit.")
     if name and name not in get_args(EventName):
         raise click.UsageError(f"There is no event {name[:40]!a}. Events: {', '.join(sorted(get_args(EventName)))}.")
-    after = time.time() - duration(since, "--since") if since else 0.0
+    begun = time.time() - duration(since, "--since") if since else 0.0
     if since and has_no_unit(since):
         say("--since has no unit, so it counts seconds. Add a unit: s, m, h, d or w.")
 
     async def work(auth: Auth) -> list[AuditEvent]:
         subject = (await find_account(auth, who)).subject if who else ""
-        return await auth.store.events(subject=subject, name=name, since=after, before=before, limit=limit)
+        return await auth.store.events(subject=subject, name=name, since=begun, before=before, limit=limit)
 
+    async def following(auth: Auth) -> None:
+        subject = (await find_account(auth, who)).subject if who else ""
+        store = auth.store
+        cursor = AuditCursor.parse(after) if after else None if since else await store.audit_end()
+
+        def is_asked_for(event: AuditEvent) -> bool:
+            return event.at >= begun and (not subject or event.subject == subject) and (not name or event.name == name)
+
+        await _follow(store, cursor, is_asked_for, as_json=as_json)
+
+    if follow:
+        with_auth(settings_from(options), following)
+        return
     found = with_auth(settings_from(options), work)
     if as_json:
-        print_json([{**msgspec.structs.asdict(each), "at": instant(each.at)} for each in found])
+        print_json([_shown(each) for each in found])
         return
     print_table(
         ("at", "event", "outcome", "user", "actor", "address", "device", "detail"),
@@ -67,3 +117,32 @@ def audit(who: str | None, name: str, since: str, before: str, limit: int, *, as
     )
     if len(found) == limit:
         say(f"There may be more events: add --before {found[-1].id}")
+
+
+async def _follow(
+    store: Store, cursor: AuditCursor | None, is_asked_for: Callable[[AuditEvent], bool], *, as_json: bool
+) -> None:
+    """Print events for ever. While the store is unavailable, wait for it: a stream that ends would be restarted."""
+    is_there = True
+    while True:
+        try:
+            page = await store.events_after(cursor, limit=PAGE)
+        except Unavailable as exc:
+            page = []
+            if is_there:
+                say(f"The database is unavailable, trying again: {exc.reason}")
+            is_there = False
+        else:
+            is_there = True
+        for place, event in page:
+            cursor = place
+            if is_asked_for(event) and as_json:
+                print_json({**_shown(event), "cursor": place.text()}, as_line=True)
+            elif is_asked_for(event):
+                write(f"{instant(event.at)} {event_line(event)}")
+        if len(page) < PAGE:
+            await asyncio.sleep(POLL_EVERY)
+
+
+def _shown(event: AuditEvent) -> dict[str, object]:
+    return {**msgspec.structs.asdict(event), "at": instant(event.at)}

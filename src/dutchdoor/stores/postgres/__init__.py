@@ -38,7 +38,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
@@ -50,6 +50,8 @@ from dutchdoor.stores.postgres.connection import ANSWER_FOR, COMMIT_STATEMENT_FO
 from dutchdoor.stores.postgres.log import PAGE, read_nodes, read_renewed
 from dutchdoor.stores.postgres.rows import (
     ACCOUNT,
+    AUDIT_END,
+    EVENTS_AFTER,
     KNOWN,
     SESSIONS_OF,
     Tables,
@@ -288,6 +290,23 @@ class PostgresStore:
         table = self._tables.by_name["events"]
         rows = await self._scan(f"{table.rows} WHERE {' AND '.join(where)} {order}", *values)
         return [table.read(row) for row in rows]
+
+    async def events_after(
+        self, cursor: AuditCursor | None, *, limit: int = 100
+    ) -> list[tuple[AuditCursor, AuditEvent]]:
+        after = (0, 0, b"") if cursor is None else (cursor.log_epoch, cursor.number, stored_id(cursor.id))
+        found = []
+        for log, log_epoch, number, *row in await self._scan(EVENTS_AFTER, *after, limit):
+            if cursor is not None:
+                cursor.must_be_in(log)
+            if log_epoch is not None:
+                event = self._tables.by_name["events"].read(row)
+                found.append((AuditCursor(log, log_epoch, number, event.id), event))
+        return found
+
+    async def audit_end(self) -> AuditCursor:
+        ((log, log_epoch, number),) = await self._scan(AUDIT_END)
+        return AuditCursor(log, log_epoch, number, "")
 
     # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.ids import encode, packed
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import joined, words
@@ -21,9 +22,9 @@ from dutchdoor.stores.kinds import ACCOUNTS, SESSIONS, Form, Kind, Kinds
 from dutchdoor.stores.postgres.connection import Row
 
 __all__ = [
-    "ACCOUNT", "KNOWN", "SESSIONS_OF", "SESSIONS_WITH_ACCOUNT", "Table", "Tables", "account_values", "read_account",
-    "read_session", "read_text", "session_values", "stored_id", "text_of_id", "write_bytes", "write_record",
-    "write_text",
+    "ACCOUNT", "AUDIT_END", "EVENTS_AFTER", "KNOWN", "SESSIONS_OF", "SESSIONS_WITH_ACCOUNT", "Table", "Tables",
+    "account_values", "read_account", "read_session", "read_text", "session_values", "stored_id", "text_of_id",
+    "write_bytes", "write_record", "write_text",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -107,6 +108,18 @@ KNOWN = (
     + " FROM dutchdoor.accounts_now a LEFT JOIN dutchdoor.credentials c ON c.subject = a.subject WHERE a.email = $1"
 )
 """In one statement, and so of one moment: a password that was changed goes with the epoch that was raised for it."""
+
+_OVER = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+"""The number of the oldest transaction under way: all below it are over, and this statement sees those committed."""
+_LOGS = "FROM dutchdoor.lineage l JOIN dutchdoor.revocation_log r ON r.one = 1"
+AUDIT_END = f"SELECT l.audit_log, r.epoch, {_OVER} {_LOGS} WHERE l.one = 1"
+EVENTS_AFTER = (
+    f"SELECT l.audit_log, e.log_epoch, e.number, {', '.join(f'e.{name}' for name in AuditEvent.__struct_fields__)} "
+    f"{_LOGS} LEFT JOIN LATERAL (SELECT * FROM dutchdoor.events t WHERE (t.log_epoch, t.number, t.id) > ($1, $2, $3) "
+    f"AND (t.log_epoch < r.epoch OR t.number < {_OVER}) ORDER BY t.log_epoch, t.number, t.id LIMIT $4) e ON true "
+    "WHERE l.one = 1 ORDER BY e.log_epoch, e.number, e.id"
+)
+"""Without an event, one row, which has none."""
 
 
 def session_values(session: Session) -> dict[str, object]:

@@ -39,7 +39,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
@@ -61,6 +61,7 @@ from dutchdoor.stores.sqlite.log import (
 )
 from dutchdoor.stores.sqlite.records import (
     ACCOUNT,
+    EVENTS_AFTER,
     SESSION_WITH_ACCOUNT,
     SESSIONS_OF,
     WITH_ROLE,
@@ -293,6 +294,24 @@ class SqliteStore:
         table = self._tables.by_name["events"]
         sql = f"{table.rows} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
         return [table.read(row) for row in await self._scan(sql, *values, limit)]
+
+    async def events_after(
+        self, cursor: AuditCursor | None, *, limit: int = 100
+    ) -> list[tuple[AuditCursor, AuditEvent]]:
+        end = await self.audit_end()
+        after: Row = (0, 0, "")
+        if cursor is not None:
+            cursor.must_be_in(end.log)
+            after = (cursor.log_epoch, cursor.number, stored_id(cursor.id))
+        found = []
+        for log_epoch, number, *row in await self._scan(EVENTS_AFTER, *after, limit):
+            event = self._tables.by_name["events"].read(tuple(row))
+            found.append((AuditCursor(end.log, log_epoch, number, event.id), event))
+        return found
+
+    async def audit_end(self) -> AuditCursor:
+        ((log, log_epoch, audited),) = self._all("SELECT audit_log, epoch, audited FROM revocation_log")
+        return AuditCursor(log, log_epoch, audited + 1, "")
 
     # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
 

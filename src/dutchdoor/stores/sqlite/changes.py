@@ -35,6 +35,7 @@ from dutchdoor.stores.base import (
 from dutchdoor.stores.sqlite.log import begin_log_epoch
 from dutchdoor.stores.sqlite.records import (
     ADD_ACCOUNT,
+    ADD_EVENT,
     ADD_SESSION,
     SWAP_ACCOUNT,
     SWAP_AND_END,
@@ -100,7 +101,8 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
         case Forgive(returned, forgotten):
             _forgive(returned, forgotten, transaction)
         case Log(event):
-            execute(*tables.by_name["events"].added(event))
+            transaction.audited += 1
+            execute(ADD_EVENT, (*tables.by_name["events"].values(event), transaction.log_epoch, transaction.audited))
     return 0
 
 
@@ -176,7 +178,7 @@ def begin_move(log: LogState, transaction: Transaction) -> None:
     for table in (*tables, "nodes", "moving"):
         execute(f'DELETE FROM "{table}"')
     execute("INSERT INTO moving VALUES ('', NULL)")
-    execute("UPDATE revocation_log SET salt = ?", (log.salt,))
+    execute("UPDATE revocation_log SET salt = ?, audit_log = lower(hex(randomblob(8)))", (log.salt,))
     transaction.log_epoch, transaction.seq = log.log_epoch, log.seq
 
 

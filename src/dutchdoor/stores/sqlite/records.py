@@ -10,15 +10,16 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from msgspec import Struct
 
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.ids import encode, packed
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import joined, words
 from dutchdoor.stores.kinds import ACCOUNTS, SESSIONS, Form, Kind, Kinds
 
 __all__ = [
-    "ACCOUNT", "ADD_ACCOUNT", "ADD_SESSION", "SESSIONS_OF", "SESSION_WITH_ACCOUNT", "SWAP_ACCOUNT", "SWAP_AND_END",
-    "SWAP_SESSION", "WITH_ROLE", "Row", "Table", "Tables", "account_values", "read_account", "read_session",
-    "session_values", "stored_id", "text_of_id",
+    "ACCOUNT", "ADD_ACCOUNT", "ADD_EVENT", "ADD_SESSION", "EVENTS_AFTER", "SESSIONS_OF", "SESSION_WITH_ACCOUNT",
+    "SWAP_ACCOUNT", "SWAP_AND_END", "SWAP_SESSION", "WITH_ROLE", "Row", "Table", "Tables", "account_values",
+    "read_account", "read_session", "session_values", "stored_id", "text_of_id",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -81,6 +82,14 @@ ADD_ACCOUNT = (
 )
 SWAP_ACCOUNT = (
     f"UPDATE accounts SET {_to_marks(ACCOUNT_COLUMNS)}, revision = revision + 1 WHERE subject = ? AND revision = ?"
+)
+
+
+EVENT = ", ".join(AuditEvent.__struct_fields__)
+ADD_EVENT = f"INSERT INTO events ({EVENT}, log_epoch, number) VALUES ({_marks(len(AuditEvent.__struct_fields__) + 2)})"
+EVENTS_AFTER = (
+    f"SELECT log_epoch, number, {EVENT} FROM events WHERE (log_epoch, number, id) > (?, ?, ?) "
+    "ORDER BY log_epoch, number, id LIMIT ?"
 )
 
 

@@ -42,16 +42,18 @@ class Job(Generic[T]):
 
 
 class Transaction:
-    """What a job is applied in: the writer's connection under the write lock, and where the log ends."""
+    """What a job is applied in: the writer's connection under the write lock, and where the logs end."""
 
-    __slots__ = ("connection", "execute", "log_epoch", "seq", "tables")
+    __slots__ = ("audited", "connection", "execute", "log_epoch", "seq", "tables")
 
     def __init__(self, connection: sqlite3.Connection, tables: Tables) -> None:
         self.connection, self.tables = connection, tables
         self.execute = connection.execute
         self.log_epoch: int
         self.seq: int
-        self.log_epoch, self.seq = connection.execute("SELECT epoch, seq FROM revocation_log").fetchone()
+        self.audited: int
+        sql = "SELECT epoch, seq, audited FROM revocation_log"
+        self.log_epoch, self.seq, self.audited = connection.execute(sql).fetchone()
 
 
 class Writer:
@@ -125,11 +127,14 @@ class Writer:
             self._synchronous = synchronous
         _begin(connection)
         transaction = Transaction(connection, self._tables)
-        before = transaction.log_epoch, transaction.seq
+        before, audited = (transaction.log_epoch, transaction.seq), transaction.audited
         outcomes = [_attempt(job, transaction) for job in batch]
         after = transaction.log_epoch, transaction.seq
+        if after != before or transaction.audited != audited:
+            connection.execute(
+                "UPDATE revocation_log SET epoch = ?, seq = ?, audited = ?", (*after, transaction.audited)
+            )
         if after != before:
-            connection.execute("UPDATE revocation_log SET epoch = ?, seq = ?", after)
             self._head.words[0], self._head.words[1] = after
         connection.execute("COMMIT")
         self.answers = True

@@ -13,9 +13,10 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dutchdoor.errors import InvalidInput
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.ids import new_id, new_ordered_id
 from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken
@@ -33,7 +34,9 @@ from dutchdoor.stores.base import (
     Swap,
 )
 from dutchdoor.testing.conformance.samples import (
+    AT_ONCE,
     NOW,
+    PATIENCE,
     Law,
     a_client,
     a_credential,
@@ -327,6 +330,61 @@ async def events_are_paged_and_filtered(store: Store) -> None:
     ]  # fmt: skip
 
 
+async def the_audit_log_is_followed_in_the_order_of_commits(store: Store) -> None:
+    """12. A follower gets each event once and in the order of commits, whatever their times and ids say; its cursor
+    outlives a purge and another log epoch, and a cursor of another database is refused.
+    """
+    begun = await store.audit_end()
+    events = [an_event("ada", NOW - n) for n in range(7)]
+    for happened in events:
+        await store.commit(Log(happened))
+    assert await is_refused(store, Log(an_event("bob", NOW)), End(new_id(), "logout", NOW))
+    followed, cursor = await _follow(store, None, count=7, limit=3)
+    assert followed == events
+    assert await _follow(store, begun, count=7, limit=100) == (events, cursor)
+    assert await store.events_after(AuditCursor.parse(cursor.text()), limit=1) == []
+    assert await store.events_after(await store.audit_end()) == []
+    await store.purge(before=NOW - 100, events_before=NOW + 1)
+    assert await store.events_after(None) == []
+    await store.begin_log_epoch(NOW)
+    later = [an_event("ada", NOW - 50), an_event("ada", NOW - 60)]
+    for happened in later:
+        await store.commit(Log(happened))
+    assert (await _follow(store, cursor, count=2, limit=1))[0] == later
+    try:
+        await store.events_after(replace(cursor, log="another"))
+    except InvalidInput:
+        return
+    raise AssertionError("a cursor of another database was read")
+
+
+async def a_follower_of_the_audit_log_misses_no_commit(store: Store) -> None:
+    """12. While many commit at once, a follower that polls gets every event once, however their commits overtake each
+    other.
+    """
+    events = [an_event(f"user {n}", NOW + n % 3) for n in range(AT_ONCE)]
+    following = asyncio.create_task(_follow(store, None, count=AT_ONCE, limit=7))
+    await asyncio.gather(*[store.commit(Log(happened)) for happened in events])
+    followed, cursor = await following
+    assert sorted(each.id for each in followed) == sorted(each.id for each in events)
+    assert await store.events_after(cursor) == []
+
+
+async def _follow(
+    store: Store, cursor: AuditCursor | None, *, count: int, limit: int
+) -> tuple[list[AuditEvent], AuditCursor]:
+    """Follow until a number of events has come: another transaction of the server may hold them back for a moment."""
+    found: list[AuditEvent] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < count or cursor is None:
+            page = await store.events_after(cursor, limit=limit)
+            assert len(page) <= limit
+            found += [each for _, each in page]
+            cursor = page[-1][0] if page else cursor
+            await asyncio.sleep(0 if page else 0.005)
+    return found, cursor
+
+
 async def a_sign_in_reads_what_it_needs_at_once(store: Store) -> None:
     """7. `known` gives an account with all its credentials, and when and from where its newest sessions that have not
     been ended were created.
@@ -365,4 +423,6 @@ LAWS: tuple[Law, ...] = (
     a_sign_in_reads_what_it_needs_at_once,
     accounts_are_paged_and_searched,
     events_are_paged_and_filtered,
+    the_audit_log_is_followed_in_the_order_of_commits,
+    a_follower_of_the_audit_log_misses_no_commit,
 )

@@ -182,7 +182,8 @@ CREATE TABLE dutchdoor.lineage (
     cluster text COLLATE "C",
     timeline text COLLATE "C",
     begun bigint NOT NULL,
-    epoch bigint NOT NULL
+    epoch bigint NOT NULL,
+    audit_log text COLLATE "C" NOT NULL DEFAULT left(gen_random_uuid()::text, 13) -- which audit log this is
 );
 
 INSERT INTO dutchdoor.lineage VALUES (1, dutchdoor.cluster_1(), dutchdoor.timeline_1(), 0, 0);
@@ -229,8 +230,15 @@ CREATE TABLE dutchdoor.events (
     address text COLLATE "C" NOT NULL,
     country text COLLATE "C" NOT NULL,
     device text COLLATE "C" NOT NULL,
-    detail text COLLATE "C" NOT NULL
+    detail text COLLATE "C" NOT NULL,
+    log_epoch bigint NOT NULL DEFAULT 0, -- 0 for events that a move brought
+    number bigint NOT NULL DEFAULT 0 -- the transaction that wrote it
 );
+
+-- The order in which the audit log is followed. Numbers of transactions are given in another order than transactions are
+-- committed in: a follower reads those below the oldest that is under way, which are all over. Another cluster counts its
+-- transactions from another number, and a promoted one gives numbers again, but each begins a log epoch.
+CREATE INDEX events_in_order ON dutchdoor.events (log_epoch, number, id);
 
 CREATE INDEX events_by_subject ON dutchdoor.events (subject, id) WHERE subject <> '';
 
@@ -304,6 +312,7 @@ DECLARE
     given jsonb := change -> 'row';
     session dutchdoor.sessions;
     account dutchdoor.accounts;
+    event dutchdoor.events;
     owner bigint;
     written bigint;
     owned dutchdoor.kinds;
@@ -331,7 +340,10 @@ BEGIN
         session.account := owner;
         INSERT INTO dutchdoor.sessions VALUES (session.*);
     ELSIF verb = 'log' THEN
-        INSERT INTO dutchdoor.events SELECT * FROM jsonb_populate_record(NULL::dutchdoor.events, given);
+        event := jsonb_populate_record(NULL::dutchdoor.events, given);
+        -- Not a log that ends meanwhile: who begins one waits for us, or we for him.
+        SELECT l.epoch, pg_current_xact_id()::text INTO event.log_epoch, event.number FROM dutchdoor.revocation_log l;
+        INSERT INTO dutchdoor.events VALUES (event.*);
     ELSIF verb = 'expect' THEN
         -- Shared: whoever raises the epoch waits for us, or we for him.
         PERFORM 1 FROM dutchdoor.accounts a JOIN dutchdoor.lineage l ON l.one = 1
@@ -619,6 +631,12 @@ BEGIN
     gone.log_epoch := dutchdoor.begin_log_epoch_1(
         greatest(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, known + 1)
     );
+    -- No program commits this, so none writes the event.
+    INSERT INTO dutchdoor.events
+    SELECT decode(lpad(to_hex(floor(t.at * 1000)::bigint), 12, '0'), 'hex') || substr(uuid_send(gen_random_uuid()), 7),
+        t.at, 'log_begun', 'ok', '', 'system', '', '', '', '', '', 'epoch ' || gone.log_epoch,
+        gone.log_epoch, pg_current_xact_id()::text::bigint
+    FROM (SELECT extract(epoch FROM clock_timestamp())::double precision AS at) t;
     IF gone.lease_for IS NOT NULL THEN
         INSERT INTO dutchdoor.nodes (id, stamp, log_epoch, acked_seq, lease_for)
         VALUES (gen_random_uuid()::text, 'gone', gone.log_epoch, 0, gone.lease_for);
@@ -716,6 +734,7 @@ BEGIN
     TRUNCATE dutchdoor.nodes, dutchdoor.moving;
     INSERT INTO dutchdoor.moving VALUES ('', NULL);
     UPDATE dutchdoor.revocation_log SET epoch = log_epoch, salt = log_salt, seq = last_seq;
+    UPDATE dutchdoor.lineage SET audit_log = DEFAULT;
 END
 $$;
 

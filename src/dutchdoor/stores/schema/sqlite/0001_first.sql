@@ -134,15 +134,18 @@ CREATE TABLE revocations (
 CREATE INDEX revocations_by_subject ON revocations (subject);
 
 -- The log's epoch, the salt of the names it travels under, and the last number given: it stands here because the log's
--- entries are purged, and a number must never come again.
+-- entries are purged, and a number must never come again. Beside it the same of the audit log: its name, and the last
+-- number given.
 CREATE TABLE revocation_log (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     epoch INTEGER NOT NULL,
     salt BLOB NOT NULL,
-    seq INTEGER NOT NULL
+    seq INTEGER NOT NULL,
+    audit_log TEXT NOT NULL,
+    audited INTEGER NOT NULL
 );
 
-INSERT INTO revocation_log VALUES (1, 1, randomblob(16), 0);
+INSERT INTO revocation_log VALUES (1, 1, randomblob(16), 0, lower(hex(randomblob(8))), 0);
 
 -- The processes that follow the log.
 CREATE TABLE nodes (
@@ -172,8 +175,12 @@ CREATE TABLE events (
     address TEXT NOT NULL,
     country TEXT NOT NULL,
     device TEXT NOT NULL,
-    detail TEXT NOT NULL
+    detail TEXT NOT NULL,
+    log_epoch INTEGER NOT NULL DEFAULT 0, -- 0 for events that a move brought
+    number INTEGER NOT NULL DEFAULT 0 -- in the order of commits
 ) WITHOUT ROWID;
+
+CREATE INDEX events_in_order ON events (log_epoch, number, id);
 
 CREATE INDEX events_by_subject ON events (subject) WHERE subject <> '';
 
