@@ -49,6 +49,7 @@ from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
+from dutchdoor.web.headers import Hsts
 from dutchdoor.web.http import BadRequest, is_loopback
 from dutchdoor.web.origin import SAFE_METHODS, is_handshake
 from dutchdoor.web.sign_in_answer import cookies_of
@@ -86,6 +87,8 @@ class Auth:
         origins: other origins whose pages may call this API, each exact.
         origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
         pass_preflights: whether `/auth/check` lets CORS preflights pass, which carry no credentials.
+        hsts: what Strict-Transport-Security covers for a year where the public URL is https: this `host`, its
+            `subdomains` too, or nothing (`off`).
         clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
             of your own pages included.
         audience: who access tokens are for (`aud`, RFC 9068); the issuer itself if empty.
@@ -127,6 +130,7 @@ class Auth:
         origins: Iterable[str] = (),
         origin_headers: Iterable[str] = (),
         pass_preflights: bool = False,
+        hsts: Hsts = "host",
         clear_site_data: bool = False,
         audience: Sequence[str] = (),
         policy: Policy = STANDARD,
@@ -203,6 +207,7 @@ class Auth:
             countries=countries or RegistryCountryReader(),
             product=product,
             security_contact=security_contact,
+            hsts=hsts,
             clear_site_data=clear_site_data,
         )
         routes = (

@@ -27,7 +27,7 @@ import pytest
 import yaml
 from tests.running import free_port
 from tests.server.certificates import write_certificate
-from tests.server.running import Running, clean_environment, command, running
+from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.file_access import is_closed_to_others
@@ -223,11 +223,13 @@ def test_a_rolling_update_drops_nothing() -> None:
     spec = kubernetes()["Deployment"]["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     pod = spec["template"]["spec"]
-    drains = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drains = duration(environments()["kubernetes"]["DUTCHDOOR_HANDOVER_FOR"])
     assert drains >= 5
     assert pod["terminationGracePeriodSeconds"] >= drains + float(str(BY_NAME["stop_for"].default)) + 5
     assert spec["replicas"] > kubernetes()["PodDisruptionBudget"]["spec"]["minAvailable"] > 0
-    assert float(unit()["TimeoutStopSec"][0]) > float(str(BY_NAME["stop_for"].default))
+    takes = sum(float(str(BY_NAME[name].default)) for name in ("handover_for", "stop_for"))
+    assert float(unit()["TimeoutStopSec"][0]) > takes
+    assert duration(compose()["services"]["node1"]["stop_grace_period"]) > takes
 
 
 def test_a_pod_has_no_privilege_and_no_secret_in_its_environment() -> None:
@@ -576,44 +578,68 @@ def polls_at(node: Running) -> int:
     return sum("route=/auth/revocations/poll" in line for line in list(node.err))
 
 
-def test_a_node_that_stops_behind_nginx_loses_no_request(site: Site, token: str) -> None:
-    """While a node is told to stop, every request is answered at the first or the second try."""
-    folder, tls = site.folder / "stopping", free_port()
+@pytest.mark.parametrize(
+    "rolls", [pytest.param(1, marks=pytest.mark.long), pytest.param(10, marks=pytest.mark.soak)], ids=str
+)
+@pytest.mark.timeout(600)
+def test_p25_a_rolling_restart_loses_no_request(site: Site, token: str, rolls: int) -> None:
+    """Stop a node, start it, wait for `/readyz`, go on with the other: reads are answered at the first try, and writes
+    at the first or after `Retry-After`.
+    """
+    folder, tls, ports = site.folder / f"rolling{rolls}", free_port(), [free_port(), free_port()]
     folder.mkdir()
     write_certificate(folder, HOST)
-    proof = {"authorization": f"Bearer {token}"}
-    lost: list[str] = []
+    environment = {**site.environment, "DUTCHDOOR_HANDOVER_FOR": str(BY_NAME["handover_for"].default) + "s"}
+    text = as_here((DEPLOY / "nginx.conf").read_text(), folder, ports, tls, free_port(), free_port())
+    here = site._replace(port=tls, folder=folder)
+    outcomes: list[tuple[str, list[int]]] = []
     done = threading.Event()
-    asked = 0
-    with running(site.folder, environment=site.environment) as going:
-        ports = [site.nodes[0].port, going.port]
-        text = as_here((DEPLOY / "nginx.conf").read_text(), folder, ports, tls, free_port(), free_port())
-        with nginx(folder, text, tls):
-            here = site._replace(port=tls, folder=folder)
 
-            def asking() -> None:
-                nonlocal asked
-                while not done.is_set():
-                    tries = [here.ask("GET", "/auth/me", None, proof)[0]]
-                    if tries[0] != 200:
-                        tries.append(here.ask("GET", "/auth/me", None, proof)[0])
-                    if tries[-1] != 200:
-                        lost.append(str(tries))
-                    asked += 1
+    def reading() -> None:
+        while not done.is_set():
+            outcomes.append(("GET", [here.ask("GET", "/auth/me", None, {"authorization": f"Bearer {token}"})[0]]))
 
-            threads = [threading.Thread(target=asking) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            while asked < 30 and not lost:
-                time.sleep(0.01)
-            assert going.stop()[0] == 0
-            so_far = asked
-            while asked < so_far + 30 and not lost:
-                time.sleep(0.01)
+    def writing() -> None:
+        first = {**ACCOUNT, "mode": "hybrid", "transport": "body"}
+        held = [json.loads(site.ask("POST", "/auth/login", first)[2])["refresh_token"] for _ in range(8)]
+        while not done.is_set():
+            tries: list[int] = []
+            while not tries or (tries[-1] == 503 and len(tries) < 3):
+                status, headers, body = here.ask("POST", "/auth/refresh", {"refresh_token": held[0]})
+                tries.append(status)
+                # One session may be refreshed once a second.
+                time.sleep(float(headers["retry-after"]) if status == 503 else 0.15)
+            outcomes.append(("POST", tries))
+            held = [*held[1:], json.loads(body).get("refresh_token", held[0])]
+
+    def started(stack: contextlib.ExitStack, port: int) -> Running:
+        node = stack.enter_context(running(site.folder, "--port", str(port), environment=environment))
+        eventually(lambda: is_ready(port))
+        return node
+
+    with contextlib.ExitStack() as stack:
+        nodes = [started(stack, port) for port in ports]
+        stack.enter_context(nginx(folder, text, tls))
+        threads = [threading.Thread(target=asking) for asking in (reading, reading, writing)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(rolls):
+                for index, port in enumerate(ports):
+                    assert nodes[index].stop()[0] == 0
+                    nodes[index] = started(stack, port)
+        finally:
             done.set()
             for thread in threads:
                 thread.join(30)
-    assert lost == []
+    assert [tries for method, tries in outcomes if method == "GET" and tries != [200]] == []
+    assert [tries for method, tries in outcomes if method == "POST" and tries not in ([200], [503, 200])] == []
+    assert {method for method, _ in outcomes} == {"GET", "POST"}
+
+
+def is_ready(port: int) -> bool:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        return ask_on(connection, "GET", "/readyz")[0] == 200
 
 
 def test_nginx_shows_no_probe_and_logs_no_query(site: Site) -> None:

@@ -55,11 +55,11 @@ class Running:
 
 @contextlib.contextmanager
 def running(directory: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Running]:
-    """Serve from a directory until the block ends."""
+    """Serve from a directory until the block ends, without a handover unless the environment asks for one."""
     process = subprocess.Popen(
         command("serve", "--port", "0", *arguments),
         cwd=directory,
-        env=clean_environment(environment),
+        env=clean_environment({"DUTCHDOOR_HANDOVER_FOR": "0s", **(environment or {})}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -197,6 +197,7 @@ def test_several_processes_serve_one_database(tmp_path: Path) -> None:
                 return len(now) == 2 and named[0] not in now
 
             eventually(replaced, 30)
+            eventually(lambda: f"worker process {named[0]} was ended by SIGKILL; starting another" in server.said)
         assert ask(server, "/auth/me", headers=cookie)[0] == 200
         assert server.stop() == (0, "")
 
@@ -378,6 +379,34 @@ def test_requests_in_progress_are_answered_before_it_stops(tmp_path: Path) -> No
             connection.sendall(body[10:])
             assert connection.recv(65536).startswith(b"HTTP/1.1 201 ")
         assert server.stop()[0] == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_p25_a_node_serves_until_the_proxy_noticed_that_it_stops(tmp_path: Path, workers: str) -> None:
+    """After the start and after SIGTERM `/readyz` is 503 for `handover_for`, and requests are answered. After SIGTERM
+    no connection is kept. A second signal ends the handover.
+    """
+    options = ("--public-url", "https://auth.example.com", "--proxy", "127.0.0.1", "--handover-for", "2m")
+    host = {"host": "auth.example.com"}
+    with running(tmp_path, *options, "--workers", workers) as server:
+        status, headers, _ = ask(server, "/readyz")
+        assert (status, headers["retry-after"]) == (503, "1")
+        status, headers, _ = ask(server, "/auth/me", headers=host)
+        assert status == 401
+        assert "connection" not in headers
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: ask(server, "/auth/me", headers=host)[1].get("connection") == "close")
+        assert ask(server, "/readyz")[0] == 503
+        assert ask(server, "/auth/me", headers=host)[0] == 401
+        assert "503" not in server.said, "a handover is no outage"
+        for pid in [server.process.pid, *map(int, _workers_of(server.process.pid))]:
+            os.kill(pid, signal.SIGINT)
+        assert server.stop()[0] == 0
+
+
+def _workers_of(pid: int) -> list[str]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [each for each in children.read_text().split() if b"spawn_main" in _command_line(each)]
 
 
 def _accepts(server: Running) -> bool:

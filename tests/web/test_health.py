@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 import pytest
 from tests.standins import Clock, Wrapped, authority
@@ -115,3 +116,19 @@ async def test_p15_a_store_that_hangs_is_asked_once_and_is_not_waited_for() -> N
     await readiness.check()
     assert store.writes == 2
     await over.close()
+
+
+async def test_p25_a_node_that_starts_or_stops_lets_no_other_stop() -> None:
+    """`/readyz` says for the handover that the node is not ready, without a look at the store and without an outage."""
+    clock = Clock()
+    over = authority(MemoryStore(), clock)
+    over.fencing.now = clock
+    readiness = Readiness(over)
+    assert not readiness.handing_over()
+    readiness.hold(3.0)
+    assert readiness.handing_over()
+    clock.forward(3.0)
+    assert not readiness.handing_over()
+    readiness.hold(math.inf)
+    clock.forward(1e6)
+    assert readiness.handing_over()

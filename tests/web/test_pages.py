@@ -258,7 +258,7 @@ class Recorded:
 def server() -> Iterator[Recorded]:
     """Serve the pages with the real policy on a free port of 127.0.0.1."""
     recorded = Recorded()
-    policy = SecurityHeaders(hsts=False).finish(Response(200, kind="page"))
+    policy = SecurityHeaders(hsts="off").finish(Response(200, kind="page"))
 
     class Handler(BaseHTTPRequestHandler):
         def reply(self, status: int, content_type: str, content: bytes) -> None:

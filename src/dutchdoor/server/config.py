@@ -22,6 +22,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.jose.weak_secrets import is_known_leaked
 from dutchdoor.model.policy import PRESETS, Policy
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, SHORTEST_LIKELY, Setting
+from dutchdoor.web.headers import Hsts
 
 __all__ = [
     "DEFAULT_MASTER_KEY_FILE",
@@ -85,6 +86,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     origin: tuple[str, ...]
     origin_header: tuple[str, ...]
     pass_preflights: bool
+    hsts: Hsts
     clear_site_data: bool
     cookie_prefix: str
     docs: bool
@@ -95,6 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     keep_alive_for: float
     request_for: float
     stop_for: float
+    handover_for: float
     database: Secret
     redis: Secret | None
     master_key: Secret | None

@@ -39,7 +39,7 @@ refused.
 
 `dutchdoor check` lists unsafe settings, each with its reason, and exits with 1 if one of them is marked UNSAFE.
 
-Some values are not settings. `public_url` decides the prefix and the Secure attribute of cookies, HSTS, and the issuer
+Some values are not settings. `public_url` decides the prefix and the Secure attribute of cookies, and the issuer
 of tokens (without it, the issuer is `http://localhost:PORT`). HttpOnly and SameSite cannot be changed.
 
 ## Example: a server behind nginx on the same machine

@@ -14,6 +14,7 @@ import functools
 import ipaddress
 import logging
 import logging.config
+import math
 import multiprocessing
 import os
 import resource
@@ -28,7 +29,7 @@ from collections.abc import Callable, Generator
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from msgspec.structs import replace
@@ -42,6 +43,7 @@ from dutchdoor.server.factory import another_master_key, make_auth
 from dutchdoor.server.instrumentation import Commit, ToldStore, Watched, log_transitions
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
+from dutchdoor.web.health import Readiness
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
@@ -54,6 +56,9 @@ WORKER_AGAIN_AFTER = 5.0
 
 WORKER_SAYS_WITHIN = 15.0
 """Seconds in which a running worker answers that it is ready, even on a busy machine."""
+
+_TICK = 0.1
+"""Seconds between two calls of `on_tick` during a handover, as in uvicorn, which updates the Date header by them."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the directory in which the processes of one server share their counters."""
@@ -97,6 +102,8 @@ def application(settings: Settings) -> ASGIApp:
     auth = make_auth(settings, store=store)
     app = auth.asgi()
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
+    _Node.readiness = auth.api.readiness
+    _Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
     if counters is not None and counting is not None:
         counters.watch_hashing(lambda: auth.directory.hasher.waiting)
         counters.watch_fences(auth.api)
@@ -253,10 +260,34 @@ def _start_application(settings: Settings) -> ASGIApp:
 def _end_with(parent: BaseProcess) -> None:
     """Stop when the parent process is gone. An orphan would serve for ever, and block the port of a new server."""
     parent.join()
+    _Node.handover_for = 0.0  # the port must be free for the new server
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class _One(uvicorn.Server):
+class _Node(uvicorn.Server):
+    """A server that stops only after the proxy in front had the time to notice."""
+
+    readiness: ClassVar[Readiness]
+    handover_for: ClassVar[float] = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.readiness.hold(self.handover_for)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.readiness.hold(math.inf)
+        # A proxy must not send its next request on a connection that is about to be closed.
+        self.config.encoded_headers.append((b"connection", b"close"))
+        for tick in range(int(self.handover_for / _TICK)):
+            await self.on_tick(tick)
+            if self.force_exit:
+                break
+            await asyncio.sleep(_TICK)
+        await super().shutdown(sockets)
+
+
+class _One(_Node):
     """A server in this process."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
@@ -286,6 +317,16 @@ class _One(uvicorn.Server):
                 signal.signal(number, action)
 
 
+class _Worker(Process):
+    """One of several server processes."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = _Node(self.config)
+        return self._server
+
+
 class _Several(Multiprocess):
     """The parent of several server processes."""
 
@@ -294,14 +335,13 @@ class _Several(Multiprocess):
         self._ready = ready
         self._failed = False
         self._again_at = 0.0
-        self._pids: set[int] = set()
 
     def run_all(self) -> int:
         self.run()
         return 1 if self._failed else 0
 
     def init_processes(self) -> None:
-        super().init_processes()
+        self.processes = [self._another() for _ in range(self.processes_num)]
         waiting = list(self.processes)
         for _ in range(int(WORKERS_READY_FOR / 0.05)):
             self.handle_signals()
@@ -319,38 +359,44 @@ class _Several(Multiprocess):
         self.should_exit.set()
 
     def keep_subprocess_alive(self) -> None:
-        if self.should_exit.is_set() or time.monotonic() < self._again_at:
-            return
-        before = self._pids | self._living()
-        super().keep_subprocess_alive()
-        if self.should_exit.is_set():
-            # A replacement worker could not start. All workers started once, so the missing part, most likely the
-            # database, will come back; the running workers can wait for it. Without a running worker, the parent exits,
-            # so that clients do not connect to a dead port.
-            self._failed = not any(
-                process.exitcode is None and process.is_ready(WORKER_SAYS_WITHIN) for process in self.processes
-            )
-            if self._failed:
+        """Replace each worker that ended or does not answer, and log it."""
+        for index, process in enumerate(self.processes):
+            if self.should_exit.is_set() or time.monotonic() < self._again_at:
                 return
-            self.should_exit.clear()
-            self._again_at = time.monotonic() + WORKER_AGAIN_AFTER
-            log.warning("a worker process could not start; starting it again, the others keep serving")
-            self.processes = [
-                self._another() if process.exitcode == STARTUP_FAILURE else process for process in self.processes
-            ]
-        self._pids = self._living()
-        if MULTIPROCESS in os.environ:
-            for pid in before - self._pids:
+            if process.is_alive(self.config.timeout_worker_healthcheck):
+                continue
+            hangs = process.exitcode is None
+            process.kill()
+            process.join()
+            if MULTIPROCESS in os.environ:
                 # The gauges of a dead worker, such as its followers, are no longer true.
-                import_module(COUNTING).forget(pid)
-
-    def _living(self) -> set[int]:
-        return {process.pid for process in self.processes if process.pid is not None}
+                import_module(COUNTING).forget(process.pid)
+            if process.exitcode == STARTUP_FAILURE:
+                # All workers started once, so the missing part, most likely the database, will come back; the running
+                # workers can wait for it. Without a running worker, the parent exits, so that clients do not connect
+                # to a dead port.
+                if not any(each.exitcode is None and each.is_ready(WORKER_SAYS_WITHIN) for each in self.processes):
+                    self._failed = True
+                    self.should_exit.set()
+                    return
+                self._again_at = time.monotonic() + WORKER_AGAIN_AFTER
+                log.warning("a worker process could not start; starting it again, the others keep serving")
+            else:
+                how = "did not answer" if hangs else _ending(process.exitcode)
+                log.warning("worker process %d %s; starting another", process.pid, how)
+            self.processes[index] = self._another()
 
     def _another(self) -> Process:
-        process = Process(self.config, self.sockets)
+        process = _Worker(self.config, self.sockets)
         process.start()
         return process
+
+
+def _ending(exitcode: int | None) -> str:
+    """Say how a process ended: `was ended by SIGKILL`, `exited with 3`."""
+    if exitcode is not None and exitcode < 0:
+        return f"was ended by {signal.Signals(-exitcode).name}"
+    return f"exited with {exitcode}"
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------

@@ -140,6 +140,17 @@ SETTINGS: tuple[Setting, ...] = (
         "if an application behind the proxy serves pages of other origins. The application must not act on OPTIONS.",
     ),
     Setting(
+        name="hsts",
+        group="Serving",
+        kind="text",
+        default="host",
+        choices=("host", "subdomains", "off"),
+        does="Strict-Transport-Security, for a year, if public_url is https: for this host, for its subdomains too, or "
+        "not sent.",
+        why="`host` breaks no subdomain that has no https yet. A browser keeps `subdomains` for a year: set it when "
+        "all subdomains have https (OWASP ASVS asks for it). `off` is for a proxy that sends the header itself.",
+    ),
+    Setting(
         name="clear_site_data",
         group="Serving",
         kind="switch",
@@ -232,8 +243,21 @@ SETTINGS: tuple[Setting, ...] = (
         default=20.0,
         least=0,
         most=3600,
-        does="How long running requests may take after the server was asked to stop.",
-        why="Less than the 30 seconds after which orchestrators kill a process.",
+        does="How long running requests may take after the server was asked to stop and the handover is over.",
+        why="With handover_for, less than the 30 seconds after which orchestrators kill a process.",
+    ),
+    Setting(
+        name="handover_for",
+        group="Serving",
+        kind="duration",
+        default=3.0,
+        least=0,
+        most=300,
+        does="How long the proxy in front may take to notice that a node starts or stops. For this long after the "
+        "start, and for this long after the server was asked to stop, the node serves requests while /readyz answers "
+        "503. Without an https public_url, there is no handover.",
+        why="nginx tries a node again within 2 seconds of a failure (deploy/nginx.conf). For a proxy that asks "
+        "/readyz, set more than its interval times the number of failures.",
     ),
     Setting(
         name="database",

@@ -36,7 +36,7 @@ from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_que
 from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
-from dutchdoor.web.headers import SecurityHeaders
+from dutchdoor.web.headers import Hsts, SecurityHeaders
 from dutchdoor.web.health import Outages, Readiness
 from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Request, Response, UnknownVerifier
 from dutchdoor.web.problems import problem
@@ -65,6 +65,7 @@ class Site(Struct, frozen=True, kw_only=True):
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; "" for none."""
     metrics_token: str = ""
+    hsts: Hsts = "host"
     clear_site_data: bool = False
     """Whether a log-out by cookie makes the browser clear its cache and storage of this origin."""
 
@@ -294,7 +295,7 @@ class Api:
             for route in self.routes
             if route.body is not None
         }
-        self.security = SecurityHeaders(hsts=site.cookies.secure)
+        self.security = SecurityHeaders(hsts=site.hsts if site.cookies.secure else "off")
 
     def admit(self, request: Request) -> Response | None:
         """Run the phases before routing. Returns the response to a preflight; raises the error of a refused request."""

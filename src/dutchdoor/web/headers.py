@@ -7,9 +7,10 @@ Its policy allows only script and style files of this server: no inline code, so
 no-store is the default, not a decision of each endpoint: if the cache of a shared machine kept a response with a token
 or a name, it would leak. A response that is `public` by mistake fails a test.
 
-HSTS follows RFC 6797, for one year and with subdomains (ASVS 3.4.1), only if the public URL is https. Not sent:
-X-Frame-Options and X-XSS-Protection (the policy replaces them), and Permissions-Policy (the pages use none of these
-features).
+HSTS (RFC 6797) is sent for one year, only if the public URL is https. By default it covers this host alone: a browser
+that has seen `includeSubDomains` refuses plain HTTP at every subdomain for a year, and nothing the server sends later
+reaches a subdomain that cannot speak https. Not sent: X-Frame-Options and X-XSS-Protection (the policy replaces them),
+and Permissions-Policy (the pages use none of these features).
 """
 
 from __future__ import annotations
@@ -18,13 +19,20 @@ from typing import Literal
 
 from dutchdoor.web.http import Header, Response
 
-__all__ = ["CLEAR_SITE_DATA", "SecurityHeaders"]
+__all__ = ["CLEAR_SITE_DATA", "Hsts", "SecurityHeaders"]
+
+Hsts = Literal["host", "subdomains", "off"]
+"""What Strict-Transport-Security covers: this host, its subdomains too, or nothing: the header is not sent."""
 
 CLEAR_SITE_DATA: Header = (b"clear-site-data", b'"cache", "storage"')
 """Sent with a log-out if `clear_site_data` is set. It also clears the storage of other pages of this origin. Without
 "cookies", which would clear all cookies of the registrable domain, including those of other applications."""
 
-_HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+_HSTS: dict[Hsts, list[Header]] = {
+    "host": [(b"strict-transport-security", b"max-age=31536000")],
+    "subdomains": [(b"strict-transport-security", b"max-age=31536000; includeSubDomains")],
+    "off": [],
+}
 _NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
@@ -46,12 +54,12 @@ _PAGE_POLICY = b"; ".join([
 
 
 class SecurityHeaders:
-    """The headers of the three kinds. `hsts` says whether the public URL is https."""
+    """The headers of the three kinds. `hsts` is "off" unless the public URL is https."""
 
     __slots__ = ("_lists",)
 
-    def __init__(self, *, hsts: bool) -> None:
-        common: list[Header] = [_NO_SNIFF, _HSTS] if hsts else [_NO_SNIFF]
+    def __init__(self, *, hsts: Hsts) -> None:
+        common: list[Header] = [_NO_SNIFF, *_HSTS[hsts]]
         api: list[Header] = [
             *common,
             (b"content-security-policy", _API_POLICY),

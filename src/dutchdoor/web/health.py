@@ -58,12 +58,20 @@ class Outages:
 
 
 class Readiness:
-    """Whether a key signs and the store can be read and written."""
+    """Whether a key signs and the store can be read and written, and whether another node may stop now."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
         self._look: asyncio.Task[None] | None = None
-        self._began = -math.inf
+        self._began = self._not_before = -math.inf
+
+    def hold(self, seconds: float) -> None:
+        """Report this node as not ready for `seconds`, until the proxy in front has noticed that it is back."""
+        self._not_before = self._authority.fencing.now() + seconds
+
+    def handing_over(self) -> bool:
+        """Whether this node serves, but the proxy in front may not have noticed yet that it started, or stops."""
+        return self._authority.fencing.now() < self._not_before
 
     async def check(self) -> None:
         """Check the store, at most once a second. Raises `Unavailable`."""

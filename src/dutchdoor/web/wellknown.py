@@ -96,7 +96,10 @@ async def alive(_call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """Answer 200 if the store can be read and written and a key signs."""
+    """Answer 200 if the store can be read and written, a key signs, and the node is neither starting nor stopping."""
+    if call.api.readiness.handing_over():
+        # Planned, so neither logged nor counted as an outage.
+        return Response(503, [(b"content-type", b"text/plain"), (b"retry-after", b"1")], b"starting or stopping\n")
     await call.api.readiness.check()
     return Response(200, [(b"content-type", b"text/plain")], b"ready\n")
 
@@ -137,6 +140,7 @@ ROUTES = (
         path="/readyz",
         handler=ready,
         probe=True,
-        summary="Check that the store can be read and written, and that a key signs.",
+        also=(503,),
+        summary="Check that the store can be read and written, a key signs, and the node does not start or stop.",
     ),
 )
