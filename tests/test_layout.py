@@ -38,7 +38,14 @@ FLOOR_OF = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) fo
 
 # Each member of these can be deleted without another noticing. What all members share is named here.
 FAMILIES = ("credentials", "mail", "stores", "web")
-SHARED = {"credentials.base", "stores.base", "stores.kinds", "stores.migrations", "stores.transfer"}
+SHARED = {
+    "credentials.base",
+    "stores.base",
+    "stores.file_access",
+    "stores.kinds",
+    "stores.migrations",
+    "stores.transfer",
+}
 # A member may be several files: these belong to the member that is named.
 BELONGS_TO = {
     **{("credentials", part): "password" for part in ("hashing", "legacy", "strength")},

@@ -30,7 +30,6 @@ from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
-from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.http_client import CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy
@@ -41,6 +40,7 @@ from dutchdoor.services.accounts import Directory
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
+from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Site
@@ -405,7 +405,7 @@ def _read_master_key(file: Path) -> MasterKeys:
         with file.open() as opened:
             # fstat of the open file, not of the name: an attacker could replace the file between the two calls.
             found = os.fstat(opened.fileno())
-            if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
+            if not is_closed_to_others(found):
                 raise Misconfigured(
                     f"Other users can read the master key file {file.name}. Restrict it: chmod 600 {file.name}"
                 )

@@ -30,7 +30,6 @@ from tests.server.certificates import write_certificate
 from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.model.audit_events import EventName
-from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.check import findings
 from dutchdoor.server.cli import cli
@@ -38,6 +37,7 @@ from dutchdoor.server.config import duration, read_settings
 from dutchdoor.server.metrics import Counters
 from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import BY_NAME, SETTINGS
+from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.web.wellknown import ROUTES
 
 ROOT = Path(__file__).parents[2]
@@ -132,12 +132,12 @@ def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
     file = tmp_path / "master_key"
     file.write_text("x")
     file.chmod(0o440)
-    us = os.geteuid()
-    assert not is_closed_to_others(file.stat().st_mode, us, us)
+    assert not is_closed_to_others(file.stat())
     file.chmod(0o600)
-    assert is_closed_to_others(file.stat().st_mode, us, us)
+    assert is_closed_to_others(file.stat())
     for mode, closed in ((0o100440, True), (0o100400, True), (0o100444, False), (0o100460, False)):
-        assert is_closed_to_others(mode, us + 1, us) is closed
+        found = os.stat_result((mode, 0, 0, 1, os.geteuid() + 1, 0, 0, 0, 0, 0))
+        assert is_closed_to_others(found) is closed
 
 
 def test_every_metric_that_operators_are_told_of_exists() -> None:

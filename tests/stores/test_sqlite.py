@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import grp
 import multiprocessing
 import os
 import pwd
@@ -20,6 +23,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from dutchdoor.auth import read_or_make_master_key
 from dutchdoor.errors import Conflict, Misconfigured, Unavailable
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.stores import sqlite
@@ -550,6 +554,43 @@ async def test_p10_a_file_that_others_can_read_or_change_is_refused(path, end, m
     await store.close()
 
 
+def a_group_without_a_name():
+    named = {group.gr_gid for group in grp.getgrall()}
+    return next(number for number in range(54_321, 60_000) if number not in named)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another group")
+async def test_p10_a_volume_of_kubernetes_is_opened(path):
+    """Kubernetes gives each file of a volume to the pod's fsGroup, with mode 0660. Such a database is opened, with its
+    master key: the group is one of the process, and has no name. A group that has one, or is not ours, is refused, and
+    so is a file that the world can read.
+    """
+    ours, keys = a_group_without_a_name(), path.with_name("keys")
+    os.setegid(ours)
+    try:
+        await (store := SqliteStore(path)).open()
+        read_or_make_master_key(keys)
+        await store.close()
+        for group, mode, opens in (
+            (ours, 0o660, True),
+            (ours, 0o664, False),
+            (0, 0o660, False),
+            (ours + 1, 0o660, False),
+            (ours, 0o600, True),
+        ):
+            for file in path.parent.iterdir():
+                os.chown(file, -1, group)
+                file.chmod(mode)
+            for open_it in (store.open, functools.partial(asyncio.to_thread, read_or_make_master_key, keys)):
+                with contextlib.nullcontext() if opens else pytest.raises(Misconfigured):
+                    await open_it()
+            if opens:
+                await store.commit(Revoke(a_revocation()))
+                await store.close()
+    finally:
+        os.setegid(0)
+
+
 @pytest.mark.parametrize("end", ["-wal", "-shm", "-head"])
 @pytest.mark.parametrize("lost", [True, False])
 async def test_p10_a_link_beside_the_database_is_not_followed(path, tmp_path, end, lost):
@@ -684,7 +725,8 @@ def with_later(folder):
     """The kinds there are, with migrations of a later version."""
     (folder / "sqlite").mkdir(parents=True, exist_ok=True)
     for name, text in LATER.items():
-        (folder / "sqlite" / name).write_text(text)
+        if not (folder / "sqlite" / name).exists():  # another process may be reading it
+            (folder / "sqlite" / name).write_text(text)
     return KINDS.plus(migrations=folder)
 
 
@@ -740,6 +782,7 @@ async def test_a_migration_killed_at_any_statement_resumes(path):
 
 async def test_processes_that_open_at_once_migrate_once(path):
     """Four processes that start together end with one schema, and none fails."""
+    with_later(path.parent / "later")
     processes = [FORK.Process(target=open_and_die_at, args=(path, 0)) for _ in range(4)]
     for process in processes:
         process.start()

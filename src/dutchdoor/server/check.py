@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,13 @@ from msgspec import Struct
 
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import Misconfigured
-from dutchdoor.model.file_access import is_closed_to_others
 from dutchdoor.model.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.serve import refuse_unsafe, tls_context
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
@@ -308,7 +307,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
             continue  # not created yet, or reported elsewhere
         # A configuration file without secrets may be readable. If others can change it, they choose the settings.
         public = setting == "config" and not _holds_a_secret(settings, path)
-        closed = is_closed_to_others(found.st_mode, found.st_uid, os.geteuid())
+        closed = is_closed_to_others(found)
         if found.st_mode & 0o022 if public else not closed:
             yield Finding(
                 setting=setting,

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.model.file_access import is_closed_to_others
+from dutchdoor.stores.file_access import is_closed_to_others
 
 __all__ = ["planted", "refuse_open"]
 
@@ -18,7 +18,7 @@ def refuse_open(file: Path, found: os.stat_result, owner: int) -> None:
     """
     if not stat.S_ISREG(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
         raise planted(file)
-    if not is_closed_to_others(found.st_mode, found.st_uid, os.geteuid()):
+    if not is_closed_to_others(found):
         text = f"The database file {file} can be read or changed by others. Close it: chmod 600 {file}"
         raise Misconfigured(text)
 
