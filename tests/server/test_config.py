@@ -12,10 +12,11 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.policy import HIGH, PRESETS, STANDARD
 from dutchdoor.server.check import findings
+from dutchdoor.server.cli import serve
 from dutchdoor.server.config import Secret, Settings, duration, read_settings
 from dutchdoor.server.config_docs import reference
 from dutchdoor.server.factory import make_auth
-from dutchdoor.server.settings import SETTINGS, SHORTEST_LIKELY
+from dutchdoor.server.settings import SETTINGS, SHORTEST_LIKELY, Setting
 
 CANARY = "canary-9f2b7c51-e0d4"
 
@@ -220,6 +221,32 @@ def test_every_secret_also_from_a_file(tmp_path: Path) -> None:
     file.write_text(f'database_file = "{held}"')
     settings = read_settings({"config": str(file)}, {"DUTCHDOOR_DATABASE": "sqlite:///nearer.db"})
     assert settings.database.reveal() == "sqlite:///nearer.db"
+
+
+@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.hidden], ids=lambda each: each.name)
+def test_p11_every_secret_is_read_from_a_file_in_each_of_three_ways(setting: Setting, tmp_path: Path) -> None:
+    """The file of a secret, or of a URL that may hold one, is named by an argument, a variable or the TOML file."""
+    value = {"master_key": f"{'ab' * 31}cd", "database": "sqlite:///x.db", "mail": "console:", "redis": "redis://cache"}
+    secret, toml = tmp_path / "secret", tmp_path / "door.toml"
+    secret.write_text(value.get(setting.name, CANARY) + "\n")
+    toml.write_text(f'{setting.name}_file = "{secret}"\n')
+    options = {option.name: option.opts for option in serve.params}
+    assert options[f"{setting.name}_file"] == [f"{setting.option}-file"]
+    for arguments, environment in (
+        ({f"{setting.name}_file": str(secret)}, {}),
+        ({}, {f"{setting.variable}_FILE": str(secret)}),
+        ({"config": str(toml)}, {}),
+    ):
+        settings = read_settings(arguments, environment)
+        if setting.name == "master_key":
+            assert settings.master_key_file == str(secret)
+        else:
+            assert getattr(settings, setting.name) == Secret(secret.read_text().strip())
+
+
+def test_two_spellings_among_the_arguments_are_refused() -> None:
+    """A URL and the file of another one cannot both be meant."""
+    assert "Keep one" in refused({"database": "sqlite:///a.db", "database_file": "b"})
 
 
 def test_secrets_files_are_bounded_and_there(tmp_path: Path) -> None:

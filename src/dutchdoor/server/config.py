@@ -173,11 +173,13 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
 
 
 def _from_arguments(arguments: Mapping[str, object]) -> dict[str, tuple[object, str]]:
-    return {
+    found: dict[str, tuple[object, str]] = {
         name: (value, "--" + name.replace("_", "-"))
         for name, value in arguments.items()
         if name != "config" and value is not None and value != ()
     }
+    _one_spelling(found)
+    return found
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object, str]]:

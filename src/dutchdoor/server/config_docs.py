@@ -31,11 +31,11 @@ Durations are `90s`, `10m`, `12h`, `30d`, `1h30m`, in quotes in the file. A numb
 and `check` warn about it, and about durations that are probably a mistake. Lists are repeated options
 (`--proxy 10.0.0.7 --proxy 10.0.0.8`), words separated by commas or spaces in the environment, and arrays in the file.
 
-A setting marked *secret* can also be read from a file: `DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, `--pepper-file`,
-`pepper_file` in the TOML file. A secret is never an argument, because all users of the machine can see arguments.
-`--database`, `--redis` and `--mail` are arguments, and are refused if the URL contains a password. dutchdoor never
-prints the values of these settings. Placeholders, secrets of fewer than 16 bytes and secrets from public lists are
-refused.
+A setting marked *secret* can also be read from a file, in the same three ways: `--pepper-file /run/secrets/pepper`,
+`DUTCHDOOR_PEPPER_FILE=/run/secrets/pepper`, and `pepper_file` in the TOML file. A secret itself is never an argument,
+because all users of the machine can see arguments. The URLs `--database`, `--redis` and `--mail` are arguments too, and
+are refused if they contain a password. dutchdoor never prints the values of these settings. Placeholders, secrets of
+fewer than 16 bytes and secrets from public lists are refused.
 
 `dutchdoor check` lists unsafe settings, each with its reason, and exits with 1 if one of them is marked UNSAFE.
 

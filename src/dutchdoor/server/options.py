@@ -63,16 +63,16 @@ def _option(setting: Setting, *, shown: bool) -> Callable[[Command], Command]:
     name, text = setting.name, setting.does
     if setting.default not in {None, (), ""} and setting.kind != "switch":
         text += f"  [default: {_default_of(setting)}]"
+    in_file = click.option(
+        f"{setting.option}-file", f"{name}_file", metavar="FILE", hidden=not shown, help=f"File with: {text}"
+    )
     if setting.kind == "secret":
-        # Not by value: every user of the machine can see the arguments of a process.
-        return click.option(
-            f"{setting.option}-file", f"{name}_file", metavar="FILE", hidden=not shown, help=f"File with: {text}"
-        )
+        return in_file  # not by value: every user of the machine can see the arguments of a process
     if setting.kind == "switch":
         return click.option(
             f"{setting.option}/--no-{setting.option[2:]}", name, default=None, hidden=not shown, help=text
         )
-    return click.option(
+    by_value = click.option(
         setting.option,
         name,
         multiple=setting.kind == "list",
@@ -80,6 +80,7 @@ def _option(setting: Setting, *, shown: bool) -> Callable[[Command], Command]:
         hidden=not shown,
         help=text,
     )
+    return (lambda command: by_value(in_file(command))) if setting.hidden else by_value
 
 
 def _default_of(setting: Setting) -> str:
