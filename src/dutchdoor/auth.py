@@ -57,8 +57,10 @@ from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth", "read_or_make_master_key"]
 
-TIDY_EVERY = 3600.0
-"""Seconds between two deletions of expired records."""
+TIDY_FIRST, TIDY_EVERY = 60.0, 3600.0
+"""Seconds from the start to the first deletion of expired records, and from one to the next. A process that is
+restarted often deletes them too, and a start is not slowed by it.
+"""
 
 log = logging.getLogger("dutchdoor")
 
@@ -290,16 +292,25 @@ class Auth:
 
     async def _keep_house(self) -> None:
         """Delete expired records at intervals. Several processes may do so at the same time without harm."""
+        wait = TIDY_FIRST
         while True:
-            await asyncio.sleep(TIDY_EVERY)
+            await asyncio.sleep(wait)
+            wait = TIDY_EVERY
             try:
-                await self.directory.registration.tidy()
-                await self.authority.tidy()
+                await self.tidy()
             except DutchdoorError as exc:
                 log.warning("could not delete expired records, trying again later: %s", exc.reason)
             except Exception:
                 # The loop must go on: otherwise this process would never delete expired records again.
                 log.exception("could not delete expired records")
+
+    async def tidy(self) -> int:
+        """Delete expired records by this policy, and return their number. A server does so by itself, every hour.
+
+        Raises:
+            Unavailable: the store is unavailable.
+        """
+        return await self.directory.registration.tidy() + await self.authority.tidy()
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -20,6 +20,7 @@ from dutchdoor.model.master_key import MasterKey, MasterKeys
 )
 async def test_whatever_goes_wrong_it_is_tried_again(failure, monkeypatch) -> None:
     """A look for what expired that failed, for whatever reason, is not the last one of the process's life."""
+    monkeypatch.setattr(auths, "TIDY_FIRST", 0.0)
     monkeypatch.setattr(auths, "TIDY_EVERY", 0.01)
     looks, again = 0, asyncio.Event()
 

@@ -33,10 +33,12 @@ _COMMANDS = {
     "import": "import_users",
     "key": "key",
     "migrate": "migrate",
+    "purge": "purge",
     "restored": "restored",
     "session": "session",
     "token": "token",
     "user": "user",
+    "vacuum": "vacuum",
     "verifier": "verifier",
 }
 

@@ -51,9 +51,9 @@ from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
-    "REMEMBERED_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect", "ExpectFew",
-    "ExpectRole", "Forgive", "Known", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke", "Revoked",
-    "Store", "Swap", "Take", "joined", "words",
+    "REMEMBERED_FOR", "RESTS_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect",
+    "ExpectFew", "ExpectRole", "Forgive", "Known", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke",
+    "Revoked", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -438,6 +438,9 @@ for _port in (Records, RevocationLog, RateLimits):
 
 WRITING = Bucket("writing", Limit(name="writing", count=1000, per_seconds=1.0, burst=1000))
 """What `try_writing` writes: a bucket that refuses nothing and is purged like others."""
+
+RESTS_FOR = 3.0
+"""How many times as long as a step of a purge took a store leaves the database to others after it."""
 
 REMEMBERED_FOR = 60.0
 """Seconds that a looked-up session is remembered, in memory or as a copy. It is as long as `last_seen_at` goes

@@ -42,7 +42,7 @@ from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import WRITING, Change, Known, Revoked, Store
+from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Known, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.postgres.batches import Batches, Lookups, Reads
 from dutchdoor.stores.postgres.changes import COMMIT, HIT, read_committed, to_json, write_bucket, write_job
@@ -77,8 +77,8 @@ SCAN_FOR = 300.0
 """Seconds for a look at every row of a kind."""
 LOOKUP_LANES, READ_LANES, COMMIT_LANES = 2, 2, 2
 """Connections. Behind a proxy, where a transaction takes four times as long, three times as many."""
-_STEP = 4000
-"""Rows that one step of a purge reads: some ten milliseconds of the server's time."""
+_STEP = 400
+"""Rows that one step of a purge reads: a few milliseconds of the server's time."""
 
 R = TypeVar("R", bound=Struct)
 
@@ -362,17 +362,20 @@ class PostgresStore:
         await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
-        """Read a few thousand rows at a time, in the order of their keys, so that no commit waits long for it."""
-        deleted = 0
+        """Read a few hundred rows at a time, in the order of their keys, so that no commit waits long for it."""
+        deleted, loop = 0, asyncio.get_running_loop()
         for table in self._tables.by_name.values():
             if not table.kind.expires:
                 continue
             until = events_before if table.kind is EVENTS else before
             last: list[object] | None = []
             while last is not None:
+                began = loop.time()
                 ((count, *seen),) = await self._scan(table.purged(_STEP, begun=bool(last)), until, *last)
                 deleted += count
                 last = None if seen[0] is None else seen
+                if count:
+                    await asyncio.sleep(RESTS_FOR * (loop.time() - began))
         return deleted
 
     async def counts(self) -> dict[str, int]:

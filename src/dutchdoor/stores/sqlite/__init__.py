@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import os
 import sqlite3
 import threading
@@ -43,7 +42,7 @@ from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import WRITING, Change, Forgive, Known, Revoked, Store
+from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Forgive, Known, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.sqlite.changes import apply_all, begin_move, delete, end_move, hit, leave, take_in
 from dutchdoor.stores.sqlite.file import READ_FOR, connect, prepare, unavailable
@@ -81,8 +80,8 @@ _ANSWER_FOR = 6.0
 """Seconds a caller waits for its commit in all: a disk that hangs must not hang every request."""
 _ANSWER_FOR_AFTER = 0.8
 """The same after a caller waited in vain, until a commit succeeds: a call during an outage gets its answer soon."""
-_STEP = 500
-"""Rows that one step of a purge deletes: a few milliseconds of the writer's time."""
+_STEP = 100
+"""Rows that one step of a purge looks at: a millisecond or two of the writer's time."""
 _PAGE_INLINE = 64
 """Entries that are read in the calling thread; longer reads have a thread of their own."""
 _BEGIN_FOR = 3600.0
@@ -381,22 +380,34 @@ class SqliteStore:
         await self.hit([WRITING], now)
 
     async def purge(self, *, before: float, events_before: float) -> int:
-        """Find rows beside the writer and give it a few hundred at a time, so that no commit waits long for it."""
-        deleted = 0
+        """Find rows beside the writer and give it a few hundred at a time, so that no commit waits long for it. Each
+        step is one statement: between two statements, the writer would wait for the GIL with the lock in its hands.
+        """
+        deleted, loop = 0, asyncio.get_running_loop()
         for kind in self.kinds.all:
             if not kind.expires:
                 continue
             until = events_before if kind is EVENTS else before
             table, instant, keys = f'"{kind.table}"', f'"{kind.expires}"', [f'"{name}"' for name in kind.key]
             names, marks = ", ".join(keys), ", ".join("?" * len(keys))
-            find = f"SELECT {names} FROM {table} WHERE ({names}) > ({marks}) AND {instant} < ? ORDER BY {names} LIMIT ?"
-            # The condition is checked again for each row: it may have changed since it was found.
-            drop = f"DELETE FROM {table} WHERE ({names}) = ({marks}) AND {instant} < ?"
-            last: Row = (-math.inf,) * len(keys)  # numbers sort before all texts, and texts before all blobs
-            while rows := await self._scan(find, *last, until, _STEP):
-                last = rows[-1]
-                step = partial(delete, drop, [(*row, until) for row in rows])
-                deleted += await self._write(step, atomic=False, durable=False)
+            order, behind = ", ".join(f"{name} DESC" for name in keys), f"({names}) > ({marks})"
+            last: Row = ()
+            while True:
+                after = behind if last else "true"
+                seen = f"SELECT {names}, {instant} < ? AS over FROM {table} WHERE {after} ORDER BY {names} LIMIT ?"
+                find = f"WITH seen AS MATERIALIZED ({seen}) SELECT (SELECT sum(over) FROM seen), {names} FROM seen"
+                rows = await self._scan(f"{find} ORDER BY {order} LIMIT 1", until, *last, _STEP)
+                if not rows:
+                    break
+                ((over, *upto),) = rows
+                if over:
+                    began = loop.time()
+                    # The condition is checked again for each row: it may have changed since it was found.
+                    drop = f"DELETE FROM {table} WHERE {after} AND ({names}) <= ({marks}) AND {instant} < ?"
+                    step = partial(delete, drop, (*last, *upto, until))
+                    deleted += await self._write(step, atomic=True, durable=False)
+                    await asyncio.sleep(RESTS_FOR * (loop.time() - began))
+                last = tuple(upto)
         return deleted
 
     async def counts(self) -> dict[str, int]:

@@ -161,8 +161,8 @@ def _tat(bucket: Bucket, transaction: Transaction) -> float | None:
     return None if row is None else row[0]
 
 
-def delete(sql: str, rows: list[Row], transaction: Transaction) -> int:
-    return transaction.connection.executemany(sql, rows).rowcount
+def delete(sql: str, values: Row, transaction: Transaction) -> int:
+    return transaction.execute(sql, values).rowcount
 
 
 # --- moving -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dutchdoor.stores.sqlite.head import Head
 from dutchdoor.stores.sqlite.permissions import refuse_open
 from dutchdoor.stores.transfer import refuse_unless_whole
 
-__all__ = ["READ_FOR", "connect", "patiently", "prepare", "unavailable"]
+__all__ = ["READ_FOR", "connect", "patiently", "prepare", "unavailable", "vacuum"]
 
 READ_FOR = 0.5
 """Seconds a read waits: only while another process opens, recovers or closes the file, which takes milliseconds."""
@@ -83,6 +83,25 @@ def _refuse_company(path: Path) -> None:
         raise Conflict(text, message=text) from None
     finally:
         connection.close()
+
+
+def vacuum(path: Path) -> None:
+    """Write the file anew without the pages of deleted rows.
+
+    Raises:
+        Conflict: another process has it open, and its commits would have to wait.
+        Unavailable: the disk has no room for a copy of the file.
+    """
+    try:
+        _refuse_company(path)
+        connection = connect(path, wait=_OPEN_FOR)
+        try:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+    except sqlite3.Error as exc:
+        raise unavailable(exc) from exc
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:

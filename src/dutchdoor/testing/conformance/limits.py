@@ -90,9 +90,9 @@ async def a_purge_takes_what_is_over_and_nothing_else(store: Store) -> None:
     await store.commit(Add(ada), *map(Add, gone + kept), Log(old), Log(young))
     await store.commit(Revoke(a_revocation(expires_at=NOW - 1.0)), *map(Revoke, lasting))
     ceiling = Bucket("c", Limit(name="c", count=1, per_seconds=math.inf, burst=1))
-    await store.hit([Bucket("full", SLOW)], NOW - 4000.0)
+    await store.hit([Bucket("full", SLOW), Bucket("-A", SLOW), Bucket("\x01", SLOW)], NOW - 4000.0)
     await store.hit([Bucket("spent", SLOW), ceiling], NOW - 3000.0)
-    assert await store.purge(before=NOW, events_before=NOW - 2.0) == 5
+    assert await store.purge(before=NOW, events_before=NOW - 2.0) == 7
     assert await store.purge(before=NOW, events_before=NOW - 2.0) == 0
     for record in gone + kept:
         if isinstance(record, Session):
