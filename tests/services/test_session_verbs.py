@@ -519,6 +519,8 @@ async def test_the_others_are_ended(over: Authority) -> None:
     mine, *others = [await begin(over, mode) for mode in ("session", "session", "hybrid", "hybrid")]  # type: ignore[arg-type]
     assert mine.session is not None
     assert (await over.end_others("alice", mine.session.id, client=HOME)).count == 3
+    ended = await over.store.events(subject="alice", name="session_ended")
+    assert {event.detail for event in ended} == {"ended_by_owner"}, "the same word as for one session"
     assert not await dead(over, mine)
     for other in others:
         assert await dead(over, other)

@@ -206,13 +206,13 @@ class Endings(Issuer):
         if len(found) > ENDED_ONE_BY_ONE + 1:
             raised = replace(account, epoch=account.epoch + 1)
             record = event(
-                "session_ended", now=now, client=client, subject=subject, actor=subject, detail="endedby_owner"
+                "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
             )
             return await self.store.commit(
-                Swap(raised), *self.ending_all(raised, "endedby_owner", now, keep or None), Log(record)
+                Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
             )
         others = [
-            Leaving(s, account, "endedby_owner") for s in found if s.id != keep and sessions.is_live(s, account, now)
+            Leaving(s, account, "ended_by_owner") for s in found if s.id != keep and sessions.is_live(s, account, now)
         ]
         if not others:
             return await self.fencing.nothing_left()
