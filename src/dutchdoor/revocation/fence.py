@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeAlias
 
-__all__ = ["Fence"]
+__all__ = ["Fence", "FenceState"]
+
+FenceState: TypeAlias = Literal["pending", "acknowledged", "elapsed", "lost"]
 
 
 class Fence:
@@ -30,7 +32,7 @@ class Fence:
         """Elapsed time at which the revocation is fenced even if some holders are silent."""
         self.rows_seen = False
         """Whether a read after the commit showed that every other node has acknowledged the entry or is gone."""
-        self.state: Literal["pending", "acknowledged", "elapsed", "lost"] = "pending"
+        self.state: FenceState = "pending"
 
     @property
     def fenced(self) -> bool:

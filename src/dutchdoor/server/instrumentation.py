@@ -25,7 +25,7 @@ from dutchdoor.server.config import Secret
 from dutchdoor.stores.base import Around, Change, Log, Revoked, Store
 from dutchdoor.web.api import Route
 
-__all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_transitions"]
+__all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_event", "log_transitions"]
 
 events_log = logging.getLogger("dutchdoor.events")
 access_log = logging.getLogger("dutchdoor.access")
@@ -36,15 +36,16 @@ Commit = Callable[[Sequence[Change], Revoked, float], None]
 class ToldStore(Around):
     """A store that calls its listeners after each commit."""
 
-    def __init__(self, store: Store, *told: Commit) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._commit, self._told = store.commit, told
+        self._commit = store.commit
+        self.told: Sequence[Commit] = ()
 
     async def commit(self, *changes: Change) -> Revoked:
         started = time.perf_counter()
         committed = await self._commit(*changes)
         took = time.perf_counter() - started
-        for told in self._told:
+        for told in self.told:
             told(changes, committed, took)
         return committed
 
@@ -53,7 +54,11 @@ def log_transitions(changes: Sequence[Change], _committed: Revoked, _took: float
     """Write one line for each audit event of a commit."""
     for change in changes:
         if isinstance(change, Log):
-            events_log.info("%s", event_line(change.event))
+            log_event(change.event)
+
+
+def log_event(event: AuditEvent) -> None:
+    events_log.info("%s", event_line(event))
 
 
 def event_line(event: AuditEvent) -> str:
@@ -77,7 +82,7 @@ def _value(value: str) -> str:
 class Counting(Protocol):
     """Interface of `dutchdoor.server.metrics.Counters`, which is imported only if metrics are enabled."""
 
-    def answered(self, route: str, status: int) -> None: ...
+    def answered(self, route: str, status: int, took: float) -> None: ...
 
     def text(self) -> bytes: ...
 
@@ -129,13 +134,15 @@ class Watched:
             await self._app(scope, receive, noting)
         finally:
             route = self._named(scope["path"])
+            took = time.perf_counter() - started
             if self._counters is not None:
-                self._counters.answered(route, status)
+                self._counters.answered(route, status, took)
             if self._log:
                 method = scope["method"] if scope["method"] in _METHODS else "OTHER"
                 peer = (scope.get("client") or ("-",))[0]
-                took = (time.perf_counter() - started) * 1000
-                access_log.info("method=%s route=%s status=%d ms=%.1f peer=%s", method, route, status, took, peer)
+                access_log.info(
+                    "method=%s route=%s status=%d ms=%.1f peer=%s", method, route, status, took * 1000, peer
+                )
 
     async def _metrics(self, scope: MutableMapping[str, Any], send: Send) -> None:
         sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

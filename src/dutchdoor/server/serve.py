@@ -40,9 +40,11 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
-from dutchdoor.server.instrumentation import Commit, ToldStore, Watched, log_transitions
+from dutchdoor.server.instrumentation import ToldStore, Watched, log_transitions
 from dutchdoor.server.protocol import BoundedProtocol
+from dutchdoor.server.watching import Watch, log_foreign
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
+from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.health import Readiness
 
 __all__ = ["application", "refuse_unsafe", "serve"]
@@ -61,7 +63,7 @@ _TICK = 0.1
 """Seconds between two calls of `on_tick` during a handover, as in uvicorn, which updates the Date header by them."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable with the directory in which the processes of one server share their counters."""
+"""The environment variable with the directory that the processes of one server share."""
 COUNTING = "dutchdoor.server.metrics"
 
 log = logging.getLogger("dutchdoor")
@@ -89,24 +91,39 @@ def serve(settings: Settings) -> int:
         config = _uvicorn_config(settings)
         if settings.workers == 1:
             return _One(config, ready).run_on(listener)
-        with _shared_counters(settings):
-            return _Several(config, listener, ready).run_all()
+        with _shared_folder(settings):
+            return _Several(config, listener, ready, counted=_is_counted(settings)).run_all()
 
 
 def application(settings: Settings) -> ASGIApp:
     """Build the application that each process serves."""
-    counting = import_module(COUNTING) if _is_counted(settings) else None
-    counters = counting.Counters() if counting is not None else None
-    told: list[Commit] = [log_transitions] if counters is None else [log_transitions, counters.committed]
-    store = ToldStore(make_store(settings.database.reveal()), *told)  # type: ignore[abstract]  # `Around` has the rest
+    store = ToldStore(make_store(settings.database.reveal()))  # type: ignore[abstract]  # `Around` has the rest
     auth = make_auth(settings, store=store)
-    app = auth.asgi()
+    counting = import_module(COUNTING) if _is_counted(settings) else None
+    counters = counting.Counters(auth.api.routes) if counting is not None else None
+    store.told = [log_transitions] if counters is None else [log_transitions, counters.committed]
+    shared = os.environ.get(MULTIPROCESS)
+    watch = Watch(
+        auth,
+        happened=[log_foreign] if counters is None else [log_foreign, counters.happened],
+        look=None if counters is None else functools.partial(counters.look, auth.api),
+        place=None if shared is None else Path(shared, "audit-cursor"),
+    )
+
+    async def opened() -> None:
+        await auth.open()
+        await watch.begin()
+
+    async def closed() -> None:
+        await watch.close()
+        await auth.close()
+
+    app: ASGIApp = AsgiApplication(auth.api, opened=opened, closed=closed)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
     _Node.readiness = auth.api.readiness
     _Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
     if counters is not None and counting is not None:
-        counters.watch_hashing(lambda: auth.directory.hasher.waiting)
-        counters.watch_fences(auth.api)
+        counters.watch(auth.api)
         if settings.metrics_port is not None and settings.workers == 1:
             counting.open_metrics_port(settings.metrics_port, counters)
     elif not settings.access_log:
@@ -211,11 +228,10 @@ def _allow_files(connections: int) -> None:
 
 
 @contextlib.contextmanager
-def _shared_counters(settings: Settings) -> Generator[None, None, None]:
-    """Create a directory where the processes share their counters, and serve the totals on the metrics port."""
-    if not _is_counted(settings):
-        yield
-        return
+def _shared_folder(settings: Settings) -> Generator[None, None, None]:
+    """Create a directory where the processes share their counters and their place in the audit log. Serve the totals on
+    the metrics port.
+    """
     with tempfile.TemporaryDirectory(prefix="dutchdoor-") as directory:
         os.environ[MULTIPROCESS] = directory  # prometheus_client reads it at import, in each process
         if settings.metrics_port is not None:
@@ -330,9 +346,11 @@ class _Worker(Process):
 class _Several(Multiprocess):
     """The parent of several server processes."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None], *, counted: bool
+    ) -> None:
         super().__init__(config, [listener])
-        self._ready = ready
+        self._ready, self._counted = ready, counted
         self._failed = False
         self._again_at = 0.0
 
@@ -368,7 +386,7 @@ class _Several(Multiprocess):
             hangs = process.exitcode is None
             process.kill()
             process.join()
-            if MULTIPROCESS in os.environ:
+            if self._counted:
                 # The gauges of a dead worker, such as its followers, are no longer true.
                 import_module(COUNTING).forget(process.pid)
             if process.exitcode == STARTUP_FAILURE:

@@ -17,7 +17,7 @@ from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.services.hooks import notify
 from dutchdoor.services.sessions import Authority
 
-__all__ = ["Outages", "Readiness"]
+__all__ = ["SOURCES", "Outages", "Readiness"]
 
 LOG_EVERY: Final = 1.0
 """Seconds between two log lines with the same reason."""
@@ -28,6 +28,9 @@ LOOK_FOR: Final = 1.5
 """Seconds in which the store must answer: less than the 2 or 3 for which probes wait."""
 
 _SOURCES: Final = {"sqlite": "sqlite", "postgres": "postgres", "redis": "redis", "mail not sent": "mail"}
+_OTHER: Final = "other"
+SOURCES: Final = (*_SOURCES.values(), _OTHER)
+"""What a response with 503 may be counted for."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -42,7 +45,7 @@ class Outages:
     def note(self, error: Unavailable) -> None:
         # The message of a server or a driver may have several lines, but a log event is one line.
         reason = "".join(c if c.isprintable() else " " for c in error.reason) or type(error).__name__
-        notify(self._listeners, _SOURCES.get(reason.partition(":")[0], "other"))
+        notify(self._listeners, _SOURCES.get(reason.partition(":")[0], _OTHER))
         now = self._now()
         at, unlogged = self._logged.get(reason, (-math.inf, 0))
         if now - at < LOG_EVERY:
