@@ -252,9 +252,11 @@ def test_another_master_key_is_refused_in_words(run: Run) -> None:
     """A database opened with a master key that is not its own says so, and is left as it was."""
     served()
     other = MasterKey.generate().text()
-    ran = run("key", "list", environment={"DUTCHDOOR_MASTER_KEY": other})
+    before = run("key", "list", "--json").out
+    ran = run("key", "rotate", environment={"DUTCHDOOR_MASTER_KEY": other})
     assert ran.code == 2
     assert "All nodes need the same master key" in ran.err
+    assert run("key", "list", "--json", environment={"DUTCHDOOR_MASTER_KEY": other}).out == before
     assert other not in ran.err
 
 

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.server.conftest import PASSWORD, Run, asynchronously, made, served
+from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, made, served
+from tests.standins import HOME
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.errors import InvalidKey, NotAuthenticated
 from dutchdoor.mail.file import FileTransport
 from dutchdoor.model.deployment import SERVERS, Deployment
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, STANDARD
+from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
@@ -157,6 +160,84 @@ def test_p40_settings_of_another_version_are_not_guessed_at(run: Run) -> None:
     stored(spoil="alg")
     ran = run("key", "rotate")
     assert (ran.code, "version that the servers have" in ran.err) == (2, True)
+
+
+def signed_in(*modes: str) -> list[SignedIn]:
+    async def sign_in() -> list[SignedIn]:
+        async with auth_here() as auth:
+            by_password = auth.directory.sign_in.by_password
+            return [(await by_password("ada@example.com", PASSWORD, mode=mode, client=HOME))[0] for mode in modes]
+
+    return list(asynchronously(sign_in()))
+
+
+def accepts(each: SignedIn) -> bool:
+    """Whether a server accepts what a client has: a cookie, a refresh token or an access token."""
+
+    async def present() -> None:
+        async with auth_here() as auth:
+            if each.refresh_token:
+                await auth.authority.refresh(each.refresh_token, client=HOME)
+            elif each.session_token:
+                await auth.authority.resume(each.session_token)
+            else:
+                await auth.authority.verify(each.access_token)
+
+    try:
+        asynchronously(present())
+    except NotAuthenticated:
+        return False
+    return True
+
+
+def test_p43_a_lost_master_key_is_replaced(run: Run) -> None:
+    """With the master key lost, servers refuse to start. Commands still work on accounts; one shows which master key is
+    missing, and one revokes what it made. Then servers start, and people with a session cookie stay signed in.
+    """
+    made(run)
+    cookie, hybrid, jwt = signed_in("session", "hybrid", "jwt")
+    keys = Path("dutchdoor.keys")
+    keys.rename("lost")
+    keys.touch(mode=0o600)
+    keys.write_text(run("key", "master").out)
+    with pytest.raises(InvalidKey):
+        served()
+    assert run("user", "show", "ada@example.com").code == 0
+    assert run("key", "rotate").code == 2
+    new, lost = run("key", "masters", "--json").json
+    assert (new["place"], new["keys"], new["sessions"]) == ("first", 0, 0)
+    assert (lost["place"], lost["keys"], lost["sessions"]) == ("no", 1, 1)
+    assert lost["id"] in run("key", "masters").out
+    asked = run("key", "revoke-master", lost["id"])
+    assert (asked.code, "1 signing keys" in asked.err, "nothing was changed" in asked.err) == (1, True, True)
+    done = run("key", "revoke-master", lost["id"], "--yes", "--json").json
+    assert (done["keys"], done["sessions"], done["fenced"]) == (1, 1, True)
+    served()
+    assert [accepts(each) for each in (cookie, hybrid, jwt)] == [True, False, False]
+    assert all(map(accepts, signed_in("session", "hybrid", "jwt")))
+
+
+def test_p43_what_a_leaked_master_key_made_is_revoked(run: Run) -> None:
+    """Where the master key leaked a new one goes above it, and a command revokes what the old one made, so that its
+    line can be removed at once. What the new one made stays. The key that servers go on with is refused.
+    """
+    made(run)
+    _, old_hybrid = signed_in("session", "hybrid")
+    keys = Path("dutchdoor.keys")
+    leaked = keys.read_text()
+    new = run("key", "master").out
+    (first,) = run("key", "masters", "--json").json
+    refused = run("key", "revoke-master", first["id"], "--yes")
+    assert (refused.code, "restart all servers" in refused.err) == (1, True)
+    keys.write_text(new + leaked)
+    (new_hybrid,) = signed_in("hybrid")
+    listed = {each["place"]: each for each in run("key", "masters", "--json").json}
+    assert (listed["first"]["sessions"], listed["yes"]["sessions"], listed["yes"]["keys"]) == (1, 1, 1)
+    assert run("key", "revoke-master", listed["yes"]["id"], "--yes", "--json").json["sessions"] == 1
+    again = run("key", "revoke-master", listed["yes"]["id"], "--yes")
+    assert (again.code, "still in use" in again.err) == (1, True)
+    keys.write_text(new)
+    assert [accepts(each) for each in (old_hybrid, new_hybrid)] == [False, True]
 
 
 def _seconds(text: str) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from binascii import Error as NotBase64
+from collections.abc import Iterator
 
 import pybase64
 from cryptography.exceptions import InvalidTag
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dutchdoor.errors import InvalidKey, Misconfigured
 
-__all__ = ["MasterKey", "MasterKeys"]
+__all__ = ["MasterKey", "MasterKeys", "sealed_by"]
 
 KEY_BYTES, ID_BYTES, NONCE_BYTES = 32, 4, 12
 # Long enough that about one random key in ten million contains one of them.
@@ -104,15 +105,25 @@ class MasterKeys:
             raise _unfit("There is no master key in it.")
         return cls(*keys)
 
+    def __iter__(self) -> Iterator[MasterKey]:
+        """The current key, then the others."""
+        yield self.current
+        yield from (key for key in self._by_id.values() if key is not self.current)
+
     def get(self, id: bytes) -> MasterKey | None:
         return self._by_id.get(id)
 
     def open(self, sealed: bytes, name: str) -> bytes:
         """Decrypt a sealed value. Raises `InvalidKey` if no key here sealed it."""
-        key = self._by_id.get(sealed[:ID_BYTES])
+        key = self._by_id.get(sealed_by(sealed))
         if key is None:
-            raise InvalidKey(f"sealed by master key {sealed[:ID_BYTES].hex()}, which is not configured")
+            raise InvalidKey(f"sealed by master key {sealed_by(sealed).hex()}, which is not configured")
         return key.open(sealed, name)
+
+
+def sealed_by(sealed: bytes) -> bytes:
+    """Return the id of the master key that sealed a value."""
+    return sealed[:ID_BYTES]
 
 
 def _unfit(text: str) -> Misconfigured:

@@ -114,7 +114,8 @@ class Issuer:
 
     async def open(self, *, upkeep: bool = True, is_new_master: bool = False) -> None:
         """Open the store, and create the first key if there is none. Without `upkeep`, this process never creates a key
-        because it is due, and reading writes nothing: a command beside a server may not know the server's policy.
+        because it is due, and reading writes nothing: a command beside a server may not know the server's policy. It
+        reads the keys when it needs them, so that it can revoke what a lost master key sealed.
         `is_new_master` says that nothing can be sealed by this master key yet.
 
         Raises:
@@ -128,7 +129,8 @@ class Issuer:
         if is_new_master and await self.store.select(StoredKey, limit=1):
             raise InvalidKey("the master key is new, and there are keys that another one sealed")
         await self.fencing.open(leases=upkeep)
-        await self._read_ring(self.clock(), force=True)
+        if upkeep:
+            await self._read_ring(self.clock(), force=True)
 
     async def close(self) -> None:
         """Stop following the log, and close the store."""
@@ -323,8 +325,7 @@ class Issuer:
             Unavailable: the store is out of reach.
         """
         now = self.clock()
-        await self._read_ring(now, force=True)
-        row = next((row for row in self._ring.rows if row.kid == kid), None)
+        row = await self.store.get(StoredKey, kid)
         if row is None:
             raise NotFound("no such key")
         if row.revoked_at is not None:
@@ -332,7 +333,8 @@ class Issuer:
         record = event("key_revoked", now=now, client=client, actor=actor, detail=kid)
         entry = Revocation(kind="key", id=kid, expires_at=FOR_EVER)
         done = await self.store.commit(Swap(signing_keys.revoked(row, now)), Revoke(entry), Log(record))
-        await self._read_ring(now, force=True)
+        if self._upkeep:
+            await self._read_ring(now, force=True)
         return replace(done, count=1)
 
     async def _read_ring(self, now: float, *, force: bool = False) -> None:

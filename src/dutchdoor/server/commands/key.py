@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import click
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
@@ -15,7 +17,9 @@ from dutchdoor.jose.jwk import Key
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import encode
-from dutchdoor.model.master_key import MasterKey
+from dutchdoor.model.master_key import MasterKey, MasterKeys, sealed_by
+from dutchdoor.model.sessions import Session
+from dutchdoor.server.config import Settings
 from dutchdoor.server.options import (
     ACTOR,
     NOBODY,
@@ -29,16 +33,22 @@ from dutchdoor.server.options import (
     with_settings,
 )
 from dutchdoor.server.terminal import instant, print_json, print_table, say, write
+from dutchdoor.services.fencing import as_one
 from dutchdoor.services.tokens import RING_FRESH_FOR
 from dutchdoor.stores.base import Log, Swap
+from dutchdoor.stores.transfer import Movable
+from dutchdoor.stores.urls import make_store
 from dutchdoor.web.schemas import Fence
 
 __all__ = ["key"]
 
+ENDED_TOGETHER = 50
+"""Sessions that are revoked at the same moment: the store commits all that wait as one transaction."""
+
 
 @click.group()
 def key() -> None:
-    """List, rotate, revoke and export signing keys; generate a master key."""
+    """List, rotate, revoke and export signing keys; generate, list and revoke master keys."""
 
 
 def view(row: StoredKey, state: KeyState) -> dict[str, object]:
@@ -195,11 +205,135 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
         write(encode(raw))
 
 
+@key.command(epilog="Example: dutchdoor key masters")
+@as_json
+@with_settings("database", "master_key")
+def masters(*, as_json: bool, **options: Any) -> None:
+    """List master keys, with what each of them made: signing keys that may still verify, and live sessions.
+
+    The master key of a session derives its refresh tokens. Sessions with a cookie alone need none, and are not counted.
+    """
+    settings = settings_from(options)
+
+    async def work(auth: Auth) -> list[_Made]:
+        made = {one.id: _Made(one.id.hex(), place) for one, place in _places(auth.authority.master)}
+        now = auth.authority.clock()
+        for row, state in with_states(await auth.store.select(StoredKey), now):
+            each = made.setdefault(sealed_by(row.sealed), _Made(sealed_by(row.sealed).hex()))
+            each.keys += state not in {"retired", "revoked"}
+        async for session in _refreshable(settings, now):
+            made.setdefault(session.master_key_id, _Made(session.master_key_id.hex())).sessions += 1
+        return list(made.values())
+
+    found = with_auth(settings, work)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("master key", "in the file", "signing keys", "sessions"),
+        ((each.id, each.place, each.keys, each.sessions) for each in found),
+        empty="There are no master keys.",
+    )
+
+
+@key.command("revoke-master", epilog="Example: dutchdoor key revoke-master 5f0c91aa --yes")
+@click.argument("id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@no_wait
+@as_json
+@with_settings("database", "master_key")
+def revoke_master(id: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
+    """Revoke all that a lost or leaked master key made: its signing keys, and the sessions that refresh with it.
+
+    ID is one that `key masters` lists. The first key of the file is refused: the servers go on making keys and sessions
+    with it. Put a new key above it first, and restart all servers.
+    """
+    settings = settings_from(options)
+
+    async def look(auth: Auth) -> tuple[list[str], list[Session]]:
+        if auth.authority.master.current.id.hex() == id:
+            raise InvalidInput(
+                f"{id} is the first key of the master key file. Put a new key above it, and restart all servers: "
+                "otherwise they go on with this one."
+            )
+        now = auth.authority.clock()
+        rows = await auth.store.select(StoredKey)
+        kids = [
+            row.kid
+            for row, state in with_states(rows, now)
+            if sealed_by(row.sealed).hex() == id and state not in {"retired", "revoked"}
+        ]
+        sessions = [each async for each in _refreshable(settings, now) if each.master_key_id.hex() == id]
+        if not kids and not sessions:
+            text = f"No master key {id[:100]!a} made a key or a session that is still in use."
+            raise NotFound(text, message=text)
+        return kids, sessions
+
+    async def work(auth: Auth) -> tuple[int, int, Fence]:
+        kids, sessions = await look(auth)
+        authority = auth.authority
+        done = [await authority.kill_key(kid, client=NOBODY, actor=ACTOR) for kid in kids]
+        for first in range(0, len(sessions), ENDED_TOGETHER):
+            ended = [
+                authority.end(each.id, client=NOBODY, actor=ACTOR, reason="ended_by_admin")
+                for each in sessions[first : first + ENDED_TOGETHER]
+            ]
+            done += await asyncio.gather(*ended)
+        return len(kids), len(sessions), await wait_for(auth, as_one(done), no_wait=no_wait)
+
+    async def count(auth: Auth) -> None:
+        kids, sessions = await look(auth)
+        say(f"Master key {id} made {len(kids)} signing keys that may verify, and {len(sessions)} live sessions.")
+
+    if not yes:
+        ask_first(settings, "All of them will be revoked, and these people must sign in again. Continue?", count)
+    kids, sessions, fenced = with_auth(settings, work)
+    if as_json:
+        print_json({"master_key": id, "keys": kids, "sessions": sessions, **to_builtins(fenced)})
+    else:
+        write(f"Revoked {kids} signing keys and {sessions} sessions.")
+        say_fence(fenced)
+
+
+class _Made(Struct):
+    """What a master key made, and its place in the file."""
+
+    id: str
+    place: str = "no"
+    keys: int = 0
+    sessions: int = 0
+
+
+def _places(master: MasterKeys) -> Iterator[tuple[MasterKey, str]]:
+    for one in master:
+        yield one, "first" if one is master.current else "yes"
+
+
+async def _refreshable(settings: Settings, now: float) -> AsyncIterator[Session]:
+    """Read all sessions that have refresh tokens and are live."""
+    store = make_store(settings.database.reveal())
+    if not isinstance(store, Movable):
+        raise Misconfigured("The sessions of this store cannot be listed.")
+    await store.open()
+    try:
+        after: str | None = None
+        while True:
+            page = await store.export("sessions", after)
+            for each in page.records:
+                if isinstance(each, Session) and each.master_key_id and each.ended_at is None and each.expires_at > now:
+                    yield each
+            if (after := page.after) is None:
+                return
+    finally:
+        await store.close()
+
+
 @key.command(epilog="Example: (umask 077; dutchdoor key master > dutchdoor.keys)")
 def master() -> None:
-    """Print a new master key. With one server, put it on the first line of the master key file, above the older keys.
+    """Print a new master key. Run this once: all nodes need the same line in their master key files.
 
-    With several nodes, add it as the last line of the file of each node. Move it to the first line when all have it.
+    With one server, put it on the first line, above the older keys. With several nodes, add it as the last line on each
+    node. When all of them have it and were restarted, move it to the first line on each.
     """
     while True:
         text = MasterKey.generate().text()

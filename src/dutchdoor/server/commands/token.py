@@ -54,6 +54,7 @@ def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> list[Finding]:
         authority, now = auth.authority, time.time()
+        await authority.jwks()  # reads the ring
         keys = KeySet(authority.ring.published(now))
         found = explain(text, keys, now=now, issuer=authority.issuer, audience=authority.audience)
         if not any(each.level == "wrong" for each in found):
