@@ -335,8 +335,8 @@ class Node:
     def see_time_of_day(self, wall_now: float) -> None:
         """Learn the time of day, and by it whether the log began so long ago that no lease from before can be left.
 
-        A log epoch is at least the milliseconds since 1970 at which it began, by a clock as accurate as this one: each
-        may be off by half of the time that entries are kept.
+        A log epoch is at least the milliseconds since 1970 at which the last lease from before it may have been
+        granted, by a clock as accurate as this one: each may be off by half of the time that entries are kept.
         """
         if self.log_epoch and wall_now - self.log_epoch / 1000 > self.terms.kept_for + self._late():
             self._since = -math.inf

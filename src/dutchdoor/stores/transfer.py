@@ -13,12 +13,14 @@ writes to either store. A kill at any moment is safe, and the move can start aga
    it later would accept what has ended in the target.
 5. `end_move` completes the target, under a log epoch that is higher than the source's.
 
-Why another log epoch: nodes' rows are not moved, because those processes are gone. But verifiers may still hold leases
-from them, and no row of the target reports those leases. Within one log epoch, a node says "fenced" as soon as every
-known node has acknowledged. In the target it would know of none, and say so while a verifier still accepts under its
-old lease. In a log epoch later than the first, a node gives no such early answer before it has followed for one guarded
-lease, and acknowledgements and answers of another epoch do not count. The entries, their numbers and their salt are the
-same, so verifiers read them again and forget nothing.
+Why another log epoch: acknowledgements and answers of the old servers must not count in the target, where numbers go on
+from another process. The entries, their numbers and their salt are the same, so verifiers read them again and forget
+nothing.
+
+Nodes' rows are not moved, because those processes are gone. Verifiers may still hold leases from them, and no row of
+the target would report those leases: a node would say "fenced" while a verifier still accepts under its old lease. So
+the move waits until those leases are over before it ends, and the new log begins an hour ago (`end_move`): nodes that
+start on it need not wait for leases from before, as they do after a restore.
 
 Not moved: nodes' rows, and sessions whose account was removed, which no read of any store returns.
 """
@@ -103,8 +105,8 @@ class Transfer(Protocol):
         ...
 
     async def end_move(self, now: float, event: AuditEvent) -> int:
-        """Log an event, begin a new log epoch as `begin_log_epoch` does, and complete the store, in one step. Returns
-        the log epoch. Raises `Conflict` without an unfinished move.
+        """Log an event, begin a new log epoch as `begin_log_epoch(now)` does, and complete the store, in one step.
+        Returns the log epoch. Raises `Conflict` without an unfinished move.
         """
         ...
 

@@ -19,16 +19,20 @@ from msgspec import Struct
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.audit_events import event
-from dutchdoor.revocation.node_messages import row_of_the_gone
+from dutchdoor.model.policy import HOUR
+from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.config import Secret, refuse_argument
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say, write
+from dutchdoor.services.fencing import elapsed
 from dutchdoor.stores.transfer import LogState, Movable, Tally
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]
 
 TELL_EVERY = 1.0
+LEASES_LONG_OVER = HOUR
+"""Seconds before now at which the log of the target begins: longer than any lease, and than clocks may differ."""
 LOOK_AT_MOST = 30.0
 """Longest wait for a sign of a running server, in seconds: nodes renew their rows every sixth of a lease."""
 
@@ -97,7 +101,7 @@ async def move(
         raise Misconfigured("The two stores do not have the same kinds of record. Nothing was changed.")
     if await source.unfinished() is not None:
         raise Misconfigured("The source database is the target of another move that is not finished.")
-    await _refuse_servers(source, tell)
+    over_at = await _refuse_servers(source, tell)
     log, there = await _log_of(source), await _log_of(target)
     done = await target.unfinished()
     if done is None:
@@ -108,7 +112,6 @@ async def move(
             raise Misconfigured("The source database is empty. Check that --from is right. Nothing was changed.")
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
             tell("This database was moved to the target before. Nothing was changed.")
-            await _wait_for_the_gone(source, target, there.log_epoch)
             return Moved(log_epoch=there.log_epoch, rows=counts, digests={}, already=True)
         if await source.is_left():
             raise Misconfigured(
@@ -137,11 +140,14 @@ async def move(
         # Two records conflict in the target, so they were not read at the same moment.
         await _begin_again(target, log, "")
     tallies = await _compared(source, target, log, tell)
-    now = clock()
     await source.leave()
-    detail = f"moved from epoch {log.log_epoch}"
-    log_epoch = await target.end_move(now, event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=detail))
-    await _wait_for_the_gone(source, target, log_epoch)
+    await _wait_for_leases(over_at, tell)
+    now = clock()
+    record = event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=f"moved from epoch {log.log_epoch}")
+    # No lease is left, so no node of the target has to wait for one: its log may have begun long ago. Unless another
+    # one began since: an epoch must be above each that an account was given.
+    began = now - LEASES_LONG_OVER
+    log_epoch = await target.end_move(began if began * 1000 > log.log_epoch else now, record)
     return Moved(
         log_epoch=log_epoch,
         rows={kind: tally.count for kind, tally in tallies.items()},
@@ -149,11 +155,14 @@ async def move(
     )
 
 
-async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> None:
-    """Refuse if the row of a node changes: a running process renews it."""
+async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> float:
+    """Refuse if the row of a node changes: a running process renews it. Return the elapsed time from which no verifier
+    has a lease of those nodes.
+    """
+    looked_at = elapsed()
     rows = (await store.node_rows()).rows
     if not rows:
-        return
+        return looked_at
     wait = min(LOOK_AT_MOST, max(row.lease_for for row in rows) / 6 * 1.5 + 1.0)
     tell(f"Waiting {wait:.0f} s to see whether a server still runs on the source database.")
     stamps = {row.stamp for row in rows}
@@ -163,13 +172,15 @@ async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> None:
         if any(row.stamp not in stamps for row in (await store.node_rows()).rows):
             text = "A server runs on the source database. Stop all servers, and run this again."
             raise Conflict(text, message=text)
+    return looked_at + GUARD * max(row.lease_for for row in rows)
 
 
-async def _wait_for_the_gone(source: Movable, target: Movable, log_epoch: int) -> None:
-    """Make the fences of the target wait for leases that servers of the source granted."""
-    rows = (await source.node_rows()).rows
-    if rows:
-        await target.node_register(row_of_the_gone(rows, log_epoch))
+async def _wait_for_leases(over_at: float, tell: Callable[[str], None]) -> None:
+    """Wait until no verifier has a lease of a server of the source: then the target need not know of those servers."""
+    left = over_at - elapsed()
+    if left > 0:
+        tell(f"Waiting {left:.0f} s until the last lease of a server of the source is over.")
+        await asyncio.sleep(left)
 
 
 async def _log_of(store: Movable) -> LogState:
