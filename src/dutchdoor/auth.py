@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,7 +38,7 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
-from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks
+from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, notify
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
@@ -310,7 +311,10 @@ class Auth:
         Raises:
             Unavailable: the store is unavailable.
         """
-        return await self.directory.registration.tidy() + await self.authority.tidy()
+        started = time.monotonic()
+        count = await self.directory.registration.tidy() + await self.authority.tidy()
+        notify(self.authority.hooks.tidied, count, time.monotonic() - started)
+        return count
 
     async def __aenter__(self) -> Self:
         await self.open()

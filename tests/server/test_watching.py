@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.backing import a_valkey
+from tests.server.certificates import write_certificate
 from tests.standins import Wrapped
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Unavailable
+from dutchdoor.mail import Mail
 from dutchdoor.model.audit_events import EventName, event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKeys
@@ -37,8 +41,8 @@ async def opened(store: Store) -> AsyncIterator[Auth]:
 async def watched(auth: Auth, place: Path | None = None) -> AsyncIterator[tuple[Counters, Watch]]:
     """Counters of a process, and its looks, which the test takes itself."""
     counters = Counters(auth.api.routes)
-    counters.watch(auth.api)
-    watch = Watch(auth, happened=[log_foreign, counters.happened], look=lambda: counters.look(auth.api), place=place)
+    counters.watch(auth)
+    watch = Watch(auth, happened=[log_foreign, counters.happened], look=lambda: counters.look(auth), place=place)
     await watch.begin()
     yield counters, watch
     await watch.close()
@@ -97,6 +101,49 @@ async def test_p51_one_process_of_a_node_counts_and_another_continues(tmp_path: 
         await second_watch.look()
         assert (counted(one, "verifier_removed"), counted(two, "verifier_removed")) == (0, 1)
         assert counted(two, "verifier_added") == 0
+
+
+async def test_p53_what_a_node_depends_on_is_measured(tmp_path: Path, postgres_url: str) -> None:
+    """The pool of the database, the mail server, the purge, the certificate, the keys and the process itself."""
+    write_certificate(tmp_path, "auth.example.com")
+    async with opened(PostgresStore(postgres_url)) as auth:
+        counters = Counters(certificate=str(tmp_path / "cert.pem"))
+        counters.watch(auth)
+        await auth.directory.admin.create("ada@example.com", client=Client(), actor="cli")
+        await counters.look(auth)
+        assert value(counters, "database_connections") >= 2
+        assert value(counters, "database_waiting") == 0
+        assert value(counters, 'expiry_timestamp_seconds{of="certificate"}') > time.time()
+        last = value(counters, 'expiry_timestamp_seconds{of="signing_key"}')
+        assert value(counters, "next_key_due_timestamp_seconds") == last - auth.authority.policy.key_publish_for
+        assert value(counters, 'mails_total{outcome="sent"}') == 1
+        assert value(counters, "process_resident_memory_bytes") > 1e6
+        assert value(counters, "process_cpu_seconds_total") > 0
+        assert "dependency_up{" not in counters.text().decode(), "no Redis was configured"
+        auth.directory.post.transport = Broken()
+        with pytest.raises(Unavailable):
+            await auth.directory.admin.create("bob@example.com", client=Client(), actor="cli")
+        assert value(counters, 'mails_total{outcome="failed"}') == 1
+        notify(auth.authority.hooks.tidied, 3, 0.5)
+        assert (value(counters, "purged_rows_total"), value(counters, "purge_seconds")) == (3, 0.5)
+
+
+async def test_p53_a_redis_that_is_gone_is_seen_without_a_request() -> None:
+    """While Redis or Valkey answers it is up, and when it is gone the next look says so, without a request."""
+    with a_valkey() as server:
+        async with Auth("memory:", redis=server.url, master_key=KEYS) as auth, watched(auth) as (counters, watch):
+            await watch.look()
+            assert value(counters, 'dependency_up{name="redis"}') == 1
+            server.kill()
+            await watch.look()
+            assert value(counters, 'dependency_up{name="redis"}') == 0
+
+
+class Broken:
+    """A mail server that accepts nothing."""
+
+    async def send(self, _message: Mail) -> None:
+        raise Unavailable("mail not sent: refused")
 
 
 class Unreadable(Wrapped):

@@ -10,9 +10,16 @@ a series that begins with its first event.
 from __future__ import annotations
 
 import os
+import platform
+import resource
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cryptography import x509
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -24,11 +31,12 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from dutchdoor.auth import Auth
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.audit_events import AuditEvent, EventName, Outcome
 from dutchdoor.revocation.fence import FenceState
-from dutchdoor.stores.base import Change, Revoked
-from dutchdoor.web.api import Api, Route
+from dutchdoor.stores.base import WRITING, Change, Revoked
+from dutchdoor.web.api import Route
 from dutchdoor.web.health import SOURCES
 from dutchdoor.web.verifiers import Followed, followed
 
@@ -44,7 +52,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` serie
 class Counters:
     """The metrics of one process or, if `PROMETHEUS_MULTIPROC_DIR` is set, of all processes of the server."""
 
-    def __init__(self, routes: Iterable[Route] = ()) -> None:
+    def __init__(self, routes: Iterable[Route] = (), *, certificate: str | None = None) -> None:
         self.registry = CollectorRegistry()
         self._events = self._counter(
             "events", "Audit events of the database, whichever process wrote them.", "name", "outcome"
@@ -86,6 +94,29 @@ class Counters:
         self._ready = self._gauge(
             "ready", "1 if a key signs and the store can be read and written, as /readyz; lowest of all.", "livemin"
         )
+        self._connections = self._gauge("database_connections", "Open connections to the database.", "livesum")
+        self._busy = self._gauge("database_busy", "Connections that wait for an answer of the database.", "livesum")
+        self._queued = self._gauge(
+            "database_waiting", "Calls that wait for a connection, or for the thread that writes.", "livesum"
+        )
+        self._up = self._gauge("dependency_up", "1 if it answers; only what is configured.", "livemin", "name")
+        self._expiry = self._gauge(
+            "expiry_timestamp_seconds", "When the certificate, or the last signing key, expires.", "livemin", "of"
+        )
+        self._due = self._gauge("next_key_due_timestamp_seconds", "When the next key is created.", "livemin")
+        self._mails = self._counter("mails", "Letters that were given to the mail server.", "outcome")
+        self._purged = self._counter("purged_rows", "Expired records that were deleted.")
+        self._purge_took = self._gauge("purge_seconds", "Duration of the last deletion.", "livemax")
+        self._purged_at = self._gauge(
+            "last_purge_timestamp_seconds", "When expired records were last deleted, or the process began.", "livemax"
+        )
+        self._memory = self._gauge("process_resident_memory_bytes", "Memory of the processes.", "livesum")
+        self._files = self._gauge("process_open_fds", "Open files and connections of the processes.", "livesum")
+        self._cpu = self._counter("process_cpu_seconds", "Processor time of the processes.")
+        self._began = self._gauge("process_start_time_seconds", "When the oldest process began.", "livemin")
+        self._build = self._gauge("build_info", "What runs here.", "livemax", "version", "python")
+        self._cpu_seen = 0.0
+        self._certificate = None if certificate is None else Path(certificate)
         self._children: dict[tuple[str, int], Any] = {}
         self._timers: dict[str, Any] = {}
         self._hanging = {route.path for route in routes if route.hangs}
@@ -103,9 +134,14 @@ class Counters:
             self._refreshes.labels(outcome)
         for state in get_args(FenceState):
             self._fences.labels(state)
+        for outcome in _MAILED.values():
+            self._mails.labels(outcome)
         for route in routes:
             for status in (500, 503):
                 self._answers.labels(route.path, str(status))
+        self._began.set(now := time.time())
+        self._purged_at.set(now)
+        self._build.labels(version("dutchdoor"), platform.python_version()).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"dutchdoor_{name}", text, labels, registry=self.registry)
@@ -116,19 +152,26 @@ class Counters:
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"dutchdoor_{name}", text, labels, buckets=buckets, registry=self.registry)
 
-    def watch(self, api: Api) -> None:
-        """Count the fences of this process, and its responses with 503."""
-        hooks = api.authority.hooks
+    def watch(self, auth: Auth) -> None:
+        """Count what this process does from now on."""
+        hooks = auth.authority.hooks
         hooks.fence_waited.append(lambda state, took: self._fences.labels(state).observe(took))
         hooks.unavailable.append(lambda source: self._unavailable.labels(source).inc())
+        hooks.mailed.append(lambda is_sent: self._mails.labels(_MAILED[is_sent]).inc())
+        hooks.tidied.append(self._tidied)
 
-    async def look(self, api: Api) -> None:
+    def _tidied(self, count: int, took: float) -> None:
+        self._purged.inc(count)
+        self._purge_took.set(took)
+        self._purged_at.set(time.time())
+
+    async def look(self, auth: Auth) -> None:
         """Record how this process is. Labels are the keys of followers: process ids would grow without limit.
 
         A node without requests reads no log. So the look reads it, as the next request would: otherwise a quiet night
         would look like an outage.
         """
-        fencing = api.authority.fencing
+        api, fencing = auth.api, auth.authority.fencing
         self._stale.set(not await _succeeds(fencing.follow()))
         self._ready.set(await _succeeds(api.readiness.check()))
         found = {each.credential: each for each in followed(fencing)}
@@ -141,7 +184,37 @@ class Counters:
         self._waiting.set(api.waiting_for_fences)
         self._entries.set(len(fencing.log))
         self._seq.set(fencing.node.applied_seq)
-        self._hashing.set(api.directory.hasher.waiting)
+        self._hashing.set(auth.directory.hasher.waiting)
+        load = auth.store.load
+        self._connections.set(load.connections)
+        self._busy.set(load.busy)
+        self._queued.set(load.waiting)
+        if load.redis_up is not None:
+            # A question, because without requests nothing would show that Redis is gone.
+            is_up = load.redis_up and await _succeeds(auth.store.hit([WRITING], auth.authority.clock()))
+            self._up.labels("redis").set(is_up)
+        self._look_at_expiry(auth)
+        self._look_at_process()
+
+    def _look_at_expiry(self, auth: Auth) -> None:
+        authority = auth.authority
+        keys = [row for row in authority.ring.rows if row.alg == authority.alg and row.revoked_at is None]
+        if keys:
+            last = max(row.signs_until for row in keys)
+            self._expiry.labels("signing_key").set(last)
+            self._due.set(last - authority.policy.key_publish_for)
+        if self._certificate is not None:
+            with suppress(OSError, ValueError):  # it is being replaced, and the server says so if it stays wrong
+                found = x509.load_pem_x509_certificate(self._certificate.read_bytes())
+                self._expiry.labels("certificate").set(found.not_valid_after_utc.timestamp())
+
+    def _look_at_process(self) -> None:
+        used = time.process_time()
+        self._cpu.inc(used - self._cpu_seen)
+        self._cpu_seen = used
+        with suppress(OSError):  # only Linux has these files
+            self._memory.set(int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize())
+            self._files.set(sum(1 for _ in Path("/proc/self/fd").iterdir()))
 
     def happened(self, event: AuditEvent) -> None:
         self._events.labels(event.name, event.outcome).inc()
@@ -168,6 +241,7 @@ class Counters:
 
 _REFRESH = {200: "ok", 401: "refused", 409: "superseded", 429: "limited", 503: "unavailable"}
 _FAILED = "failed"
+_MAILED = {True: "sent", False: _FAILED}
 
 
 async def _succeeds(work: Any) -> bool:

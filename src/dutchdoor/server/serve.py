@@ -100,13 +100,13 @@ def application(settings: Settings) -> ASGIApp:
     store = ToldStore(make_store(settings.database.reveal()))  # type: ignore[abstract]  # `Around` has the rest
     auth = make_auth(settings, store=store)
     counting = import_module(COUNTING) if _is_counted(settings) else None
-    counters = counting.Counters(auth.api.routes) if counting is not None else None
+    counters = counting.Counters(auth.api.routes, certificate=settings.tls_cert) if counting is not None else None
     store.told = [log_transitions] if counters is None else [log_transitions, counters.committed]
     shared = os.environ.get(MULTIPROCESS)
     watch = Watch(
         auth,
         happened=[log_foreign] if counters is None else [log_foreign, counters.happened],
-        look=None if counters is None else functools.partial(counters.look, auth.api),
+        look=None if counters is None else functools.partial(counters.look, auth),
         place=None if shared is None else Path(shared, "audit-cursor"),
     )
 
@@ -123,7 +123,7 @@ def application(settings: Settings) -> ASGIApp:
     _Node.readiness = auth.api.readiness
     _Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
     if counters is not None and counting is not None:
-        counters.watch(auth.api)
+        counters.watch(auth)
         if settings.metrics_port is not None and settings.workers == 1:
             counting.open_metrics_port(settings.metrics_port, counters)
     elif not settings.access_log:

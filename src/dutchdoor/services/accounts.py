@@ -54,7 +54,7 @@ class Directory:
         attempts = Attempts(authority, limits)
         passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
         one_time = OneTimeTokens(attempts)
-        self.post = Post(mail, letters, attempts)
+        self.post = Post(mail, letters, attempts, authority.hooks)
         self.registration = Registration(authority, attempts, self.post, one_time, passwords)
         known = {each.name: each for each in (Password(hasher), *methods)}
         self.sign_in = SignIn(authority, attempts, self.post, one_time, known)

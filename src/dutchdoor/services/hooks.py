@@ -43,6 +43,10 @@ class Hooks(Struct, kw_only=True):
     """A call waited for a fence. Gets the state of the fence and the seconds it took."""
     unavailable: list[Callable[[str], None]] = []
     """A request was refused with 503. Gets the name of what was out of reach."""
+    mailed: list[Callable[[bool], None]] = []
+    """The transport accepted a letter, or failed to send it. Gets which of the two."""
+    tidied: list[Callable[[int, float], None]] = []
+    """Expired records were deleted. Gets their number and the seconds it took."""
 
 
 async def announce(listeners: Sequence[Callable[P, Awaitable[None]]], *args: P.args, **named: P.kwargs) -> None:

@@ -16,6 +16,7 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.services.attempts import Attempts
+from dutchdoor.services.hooks import Hooks, notify
 
 __all__ = ["Post"]
 
@@ -25,15 +26,20 @@ log = logging.getLogger("dutchdoor")
 class Post:
     """Writes letters and gives them to the transport."""
 
-    def __init__(self, transport: Transport, letters: Letters, attempts: Attempts) -> None:
-        self.transport, self.letters, self.attempts = transport, letters, attempts
+    def __init__(self, transport: Transport, letters: Letters, attempts: Attempts, hooks: Hooks) -> None:
+        self.transport, self.letters, self.attempts, self.hooks = transport, letters, attempts, hooks
         self._posting: set[asyncio.Task[None]] = set()
 
     async def send(self, write: Callable[..., Mail], address: str, **more: object) -> None:
         """Write a letter and give it to the transport. A thread writes it: in the event loop, other callers would wait
         for it, and the delay would reveal that there is an account.
         """
-        await self.transport.send(await asyncio.to_thread(write, address, **more))
+        letter, is_sent = await asyncio.to_thread(write, address, **more), False
+        try:
+            await self.transport.send(letter)
+            is_sent = True
+        finally:
+            notify(self.hooks.mailed, is_sent)
 
     def notify(self, write: Callable[..., Mail], account: Account, client: Client, at: float) -> None:
         """Mail a notice to the account's owner if its address was ever verified: a stranger can register any other

@@ -52,7 +52,8 @@ from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
     "REMEMBERED_FOR", "RESTS_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect",
-    "ExpectFew", "ExpectRole", "Forgive", "Known", "Log", "RateLimits", "Records", "Remove", "RevocationLog", "Revoke",
+    "ExpectFew", "ExpectRole", "Forgive", "Known", "Load", "Log", "RateLimits", "Records", "Remove", "RevocationLog",
+    "Revoke",
     "Revoked", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
@@ -183,6 +184,19 @@ class Revoked(Struct, frozen=True):
     """Seconds: the longest lease in any node's row, read in the commit if it revoked anything."""
 
 
+class Load(Struct, frozen=True):
+    """How busy a store is at a moment, for metrics."""
+
+    connections: int = 0
+    """Open connections to the database."""
+    busy: int = 0
+    """Connections that wait for an answer now."""
+    waiting: int = 0
+    """Calls that wait for a connection, or for the thread that writes."""
+    redis_up: bool | None = None
+    """Whether the Redis beside the store answers; None without one."""
+
+
 class Known(Struct, frozen=True):
     """What a sign-in needs to know of an account, read in one step."""
 
@@ -216,6 +230,11 @@ class Records(Protocol):
     @property
     def kinds(self) -> Kinds:
         """What is kept."""
+        ...
+
+    @property
+    def load(self) -> Load:
+        """How busy it is now. Asks nothing of the database."""
         ...
 
     async def open(self) -> None:

@@ -40,6 +40,7 @@ from dutchdoor.stores.base import (
     ExpectRole,
     Forgive,
     Known,
+    Load,
     Log,
     Remove,
     Revoke,
@@ -97,6 +98,10 @@ class MemoryStore:
 
     def _table(self, kind: type[R]) -> _Table[R]:
         return self._general[self.kinds.of(kind).record]
+
+    @property
+    def load(self) -> Load:
+        return Load()
 
     async def open(self, *, to_move: bool = False) -> None:
         if not to_move:

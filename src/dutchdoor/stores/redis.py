@@ -41,6 +41,7 @@ from typing import Any
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec.structs import replace
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
@@ -50,7 +51,7 @@ from dutchdoor.model.ids import encode
 from dutchdoor.model.rate_limits import _GRAIN as GRAIN
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
-from dutchdoor.stores.base import REMEMBERED_FOR, Around, Change, Forgive, Revoke, Revoked, Store
+from dutchdoor.stores.base import REMEMBERED_FOR, Around, Change, Forgive, Load, Revoke, Revoked, Store
 from dutchdoor.stores.redis_connection import FAILURES, TRY_EVERY, TRY_FOR, Address, Client, Link, Together, shut
 
 __all__ = ["RedisStore", "around"]
@@ -167,6 +168,11 @@ class RedisStore(Around):
                 await link.close()
             await asyncio.gather(self._look.close(), self._count.close())
         await self._record.close()
+
+    @property
+    def load(self) -> Load:
+        up = self._is_open and all(link.is_up for link in self._links())
+        return replace(self._record.load, redis_up=up)
 
     def _links(self) -> list[Link]:
         return [self._limits] if self._copies is None else [self._limits, self._copies]

@@ -42,9 +42,9 @@ from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Known, Revoked, Store
+from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Known, Load, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
-from dutchdoor.stores.postgres.batches import Batches, Lookups, Reads
+from dutchdoor.stores.postgres.batches import Batches, Group, Lookups, Reads
 from dutchdoor.stores.postgres.changes import COMMIT, HIT, read_committed, to_json, write_bucket, write_job
 from dutchdoor.stores.postgres.connection import ANSWER_FOR, COMMIT_STATEMENT_FOR, STATEMENT_FOR, Connector, Lane, Row
 from dutchdoor.stores.postgres.log import PAGE, read_nodes, read_renewed
@@ -166,10 +166,24 @@ class PostgresStore:
         self._is_open = False
         await self._watch.close()
         self._scans.give_up(Unavailable("store is not open"))
-        for group in (self._lookups, self._commits, self._hits, self._reads, self._scans, self._probe):
+        for group in self._groups():
             await group.close()
         lanes, self._lanes = self._lanes, []
         await asyncio.gather(*[lane.close() for lane in lanes])
+
+    def _groups(self) -> tuple[Group, ...]:
+        return self._lookups, self._commits, self._hits, self._reads, self._scans, self._probe
+
+    @property
+    def load(self) -> Load:
+        if not self._is_open:
+            return Load()
+        groups = self._groups()
+        return Load(
+            sum(lane.is_connected for lane in self._lanes),
+            sum(group.busy for group in groups),
+            sum(group.waiting for group in groups),
+        )
 
     def _must_be_open(self) -> None:
         if not self._is_open:

@@ -47,6 +47,16 @@ class Group:
         self._waiting: dict[Future[Any], float] = {}
         self._doubt: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
+    @property
+    def busy(self) -> int:
+        """Lanes at work."""
+        return len(self._lanes) - len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no lane has taken yet."""
+        raise NotImplementedError
+
     async def _answer(self, future: Future[T]) -> T:
         """Wait for the answer of some lane, within the promised time."""
         deadline = self._loop.call_later(self._answer_for, _give_up, future)
@@ -109,7 +119,7 @@ class Group:
             self._soon()
 
     def _has_work(self) -> bool:
-        raise NotImplementedError
+        return self.waiting > 0
 
     async def _work(self, lane: Lane) -> None:
         raise NotImplementedError
@@ -142,8 +152,9 @@ class Lookups(Group):
         self._asked.setdefault(key, []).append(future)
         return await future
 
-    def _has_work(self) -> bool:
-        return bool(self._asked)
+    @property
+    def waiting(self) -> int:
+        return len(self._asked)
 
     async def _work(self, lane: Lane) -> None:
         asked, self._asked = self._asked, {}
@@ -175,8 +186,9 @@ class Reads(Group):
         self._soon()
         return await self._answer(future)
 
-    def _has_work(self) -> bool:
-        return bool(self._asked)
+    @property
+    def waiting(self) -> int:
+        return len(self._asked)
 
     async def _work(self, lane: Lane) -> None:
         future, sql, values = self._asked.popleft()
@@ -221,15 +233,16 @@ class Batches(Group, Generic[T]):
         self._alone: deque[Job[T]] = deque()
 
     async def put(self, payload: bytes, order: Order | None) -> T:
-        if len(self._together) + len(self._alone) >= _WAITING_AT_MOST:
+        if self.waiting >= _WAITING_AT_MOST:
             raise Unavailable("postgres: too many commits wait for the database")
         future: Future[T] = self._loop.create_future()
         (self._alone if order is None else self._together).append(Job(payload, order, future))
         self._soon()
         return await self._answer(future)
 
-    def _has_work(self) -> bool:
-        return bool(self._together or self._alone)
+    @property
+    def waiting(self) -> int:
+        return len(self._together) + len(self._alone)
 
     async def _work(self, lane: Lane) -> None:
         # A caller that gave up needs no service; after an outage there are many of them.

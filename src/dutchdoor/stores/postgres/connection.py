@@ -266,6 +266,10 @@ class Lane:
         self.drop()
 
     @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    @property
     def was_left_behind(self) -> bool:
         """Whether this connection is older than the move to another host."""
         return self._connection is not None and self._made_at <= self._connect.moved_at

@@ -42,7 +42,7 @@ from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
-from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Forgive, Known, Revoked, Store
+from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Forgive, Known, Load, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
 from dutchdoor.stores.sqlite.changes import apply_all, begin_move, delete, end_move, hit, leave, take_in
 from dutchdoor.stores.sqlite.file import READ_FOR, connect, prepare, unavailable
@@ -152,6 +152,13 @@ class SqliteStore:
             reader.connection.close()
         self._local = threading.local()
         self._head.close()
+
+    @property
+    def load(self) -> Load:
+        if not self._is_open:
+            return Load()
+        waiting = self._writer.waiting
+        return Load(len(self._readers) + 1, min(waiting, 1), waiting)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

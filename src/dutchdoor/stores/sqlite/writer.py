@@ -70,6 +70,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="dutchdoor-sqlite-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._queue.qsize()
+
     def put(self, job: Job[Any]) -> None:
         """Queue a job. Raises `Unavailable` when more jobs wait than the disk can keep up with."""
         if self._queue.qsize() >= _QUEUE_AT_MOST:
