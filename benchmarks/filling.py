@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 from msgspec.structs import replace
 
-from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.accounts import external_account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import decode, new_ordered_id
 from dutchdoor.model.policy import STANDARD
@@ -42,7 +42,7 @@ async def fill(store: Store, rows: int) -> list[bytes]:
     now = time.time()
     for first in range(0, max(rows // SESSIONS_AN_ACCOUNT, 1), BATCH):
         last = min(first + BATCH, max(rows // SESSIONS_AN_ACCOUNT, 1))
-        await store.commit(*(Add(bare_account(f"user{number}", now)) for number in range(first, last)))
+        await store.commit(*(Add(external_account(f"user{number}", now)) for number in range(first, last)))
     ids: list[bytes] = []
     for first in range(0, rows, BATCH):
         batch = [

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from dutchdoor.model import ids, sessions
-from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.accounts import external_account
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD
@@ -43,7 +43,7 @@ async def fill(store: SqliteStore, rows: int, now: float, *, keep: int) -> tuple
     draw = random.Random(1)
     subjects = [ids.new_id() for _ in range(max(rows // SESSIONS_AN_ACCOUNT, 1))]
     for first in range(0, len(subjects), BATCH):
-        await store.commit(*(Add(bare_account(subject, now)) for subject in subjects[first : first + BATCH]))
+        await store.commit(*(Add(external_account(subject, now)) for subject in subjects[first : first + BATCH]))
     before = await _size(store)
     kept, every = [], max(rows // keep, 1)
     for first in range(0, rows, BATCH):

@@ -103,7 +103,7 @@ class Auth:
         product: the name people know this by, in mail and on pages.
         mail: how mail is carried; printed to the console if not given.
         hasher: how passwords are hashed; Argon2id with 19 MiB and two passes if not given.
-        breached: tells whether a password is known from a leak, such as `BreachedList`.
+        breached: answers whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens, by account and session id (None for a stateless token), within 2,000
             bytes.
         lease: seconds for which a verifier may trust what it knows of the revocation log. It decides both the longest a

@@ -175,7 +175,7 @@ class RateLimited(Refused):
 
 
 class InvalidInput(DutchdoorError):
-    """The input is wrong. `field` names the field (empty for the whole), `message` tells the client what is wrong."""
+    """The input is wrong. `field` names the field (empty for the whole), `message` is the sentence for the client."""
 
     code = "invalid_input"
     message = "The input is not valid."

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.accounts import external_account
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.follower import Follower
@@ -120,7 +120,7 @@ def a_session(id: str) -> Session:
 
 
 SESSION_ROWS = {sid: a_session(sid) for sid in SESSIONS}
-ACCOUNT_ROWS = {sub: replace(bare_account(sub, 0.0), epoch=1) for sub in USERS}
+ACCOUNT_ROWS = {sub: replace(external_account(sub, 0.0), epoch=1) for sub in USERS}
 
 
 class World:
@@ -759,7 +759,7 @@ class Server(Process):
             assert isinstance(out, Renewed)
             if out.log_epoch < node.log_epoch:
                 return  # of a log that is over: as `Fencing` does, whoever waited is told that it is out of reach
-            self.do(lambda: node.heard(out, self.clock()))
+            self.do(lambda: node.read(out, self.clock()))
             if out.upto >= out.head:
                 judge()
             else:

@@ -238,7 +238,7 @@ def test_the_level_is_what_a_list_of_all_leases_says(steps: list[tuple[str, int,
             case "wait":
                 now += span
             case "grant":
-                holders.hear(who, now)
+                holders.polled(who, now)
                 if sum(v == number and until > now for v, _, until in grants) < 8:
                     holders.grant(who, head, now + span, now)
                     grants.append((number, head, now + span))
@@ -261,7 +261,7 @@ def test_one_that_never_acknowledges_is_soon_given_nothing() -> None:
     """A verifier that polls for ever and acknowledges nothing loses its leases, and gets them back by catching up."""
     holders, who, now = Holders(TERMS), Holder("c", "rogue"), 0.0
     while now < 3 * TERMS.lease_for:
-        holders.hear(who, now)
+        holders.polled(who, now)
         if holders.may_have(who, now):
             holders.grant(who, 7, now + 5, now)
         now += 1.0
@@ -273,9 +273,9 @@ def test_one_that_never_acknowledges_is_soon_given_nothing() -> None:
 def test_a_credential_has_a_bounded_number_of_holders() -> None:
     """A stolen key with a new id in every poll fills no memory but its own share, and that is given back."""
     holders = Holders(Terms(leases=10))
-    heard = [holders.hear(Holder("stolen", str(n)), 0.0) for n in range(1000)]
-    assert sum(heard) == len(holders) == 10
-    assert holders.hear(Holder("honest", "h"), 0.0)
+    taken = [holders.polled(Holder("stolen", str(n)), 0.0) for n in range(1000)]
+    assert sum(taken) == len(holders) == 10
+    assert holders.polled(Holder("honest", "h"), 0.0)
     assert not holders.may_have(Holder("stolen", "500"), 0.0)
     holders.level(LATE + 1)
     assert len(holders) == 0
@@ -288,7 +288,7 @@ def test_the_heaps_stay_small() -> None:
     for n in range(40_000):
         now += 0.05
         who = Holder("c", str(n % 20))
-        holders.hear(who, now)
+        holders.polled(who, now)
         holders.acknowledge(who, n - 20, now)
         holders.grant(who, n, now + 5, now)
         holders.level(now)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.standins import HOME, MASTER, T0, THIEF
 
 from dutchdoor.errors import InvalidToken, NotAuthenticated
-from dutchdoor.model.accounts import Account, bare_account
+from dutchdoor.model.accounts import Account, external_account
 from dutchdoor.model.ids import decode, encode, new_id
 from dutchdoor.model.policy import DAY, HIGH, STANDARD, Policy
 from dutchdoor.model.principal import Verified
@@ -29,7 +29,7 @@ from dutchdoor.model.sessions import (
     touched,
 )
 
-ALICE = bare_account("alice", T0)
+ALICE = external_account("alice", T0)
 PROOF = Verified(subject="alice", epoch=3, amr=("pwd",), at=T0 - 5)
 
 

@@ -37,7 +37,7 @@ async def test_a_verb_that_only_loses_is_unavailable() -> None:
     racing = Racing(9)
     with pytest.raises(Unavailable) as raised:
         await racing.run("ab", number=2)
-    assert raised.value.reason == "racing kept losing races"
+    assert raised.value.reason == "racing lost too many races: other requests changed the same records"
     assert len(racing.calls) == 3
 
 

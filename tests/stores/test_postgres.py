@@ -512,7 +512,7 @@ async def test_a_server_that_was_replaced_and_still_answers_is_not_asked(by_tran
         await patiently(lambda: store.commit(Add(ada)))
         await asks(store, session, ada)
         newer = int(NOW * 1000) + 9
-        store._make.hear(newer)
+        store._make.note_log(newer)
         revision = await beside.fetchval("SELECT revision FROM dutchdoor.accounts_now WHERE subject = $1", ada.subject)
         for _ in range(2):
             answers = await asyncio.gather(

@@ -37,7 +37,10 @@ async def test_options_that_no_waiting_mends_are_named(options, said, postgres_u
 @pytest.mark.parametrize(
     ("said", "url"),
     [
-        ("PostgreSQL at 127.0.0.1:1, database door: nobody listens there", "postgresql://door:hush@127.0.0.1:1/door"),
+        (
+            "PostgreSQL at 127.0.0.1:1, database door: no server listens at this address",
+            "postgresql://door:hush@127.0.0.1:1/door",
+        ),
         ("PostgreSQL at nowhere.invalid, database door: ", "postgresql://door:hush@nowhere.invalid/door"),
         ("password authentication failed for user", "HERE"),
     ],

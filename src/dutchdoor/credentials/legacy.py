@@ -151,8 +151,8 @@ def _bcrypt(match: re.Match[str]) -> tuple[str, Check]:
     def check(password: bytes) -> bool:
         same = _bcrypt_same(password[:BCRYPT_SEES], cost, salt, tag)
         if len(password) > BCRYPT_SEES or b"\0" in password:
-            # C09: the hash cannot tell this password from others with the same beginning. The work above was done all
-            # the same, so that this refusal takes as much time as any other.
+            # C09: the hash cannot distinguish this password from others with the same beginning. The work above was
+            # done all the same, so that this refusal takes as much time as any other.
             if same:
                 _log.info("refused: bcrypt sees no byte after the 72nd or a NUL, and the password has one; reset it")
             return False

@@ -1,6 +1,6 @@
 """What an access token says, whatever its format.
 
-`access_token.py` is the format we issue, `jws.py` its signature, `token_cache.py` remembers verified tokens, and
+`access_token.py` is the format we issue, `jws.py` its signature, `token_cache.py` caches verified tokens, and
 `inspect.py` explains a token in words. Encrypted tokens (JWE) are refused: data that a client must not read belongs in
 the session.
 """

@@ -17,7 +17,7 @@ from dutchdoor.errors import InvalidInput
 from dutchdoor.model.email_address import canonical, mailbox
 from dutchdoor.model.ids import new_id
 
-__all__ = ["Account", "Credential", "bare_account", "new_account", "renewed", "with_roles"]
+__all__ = ["Account", "Credential", "external_account", "new_account", "renewed", "with_roles"]
 
 
 class Account(Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ def new_account(*, address: str, name: str, now: float, roles: tuple[str, ...] =
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
-def bare_account(subject: str, now: float, *, epoch: int = 0) -> Account:
+def external_account(subject: str, now: float, *, epoch: int = 0) -> Account:
     """Create an external account for the application's subject. Raises `InvalidInput` for text that a header cannot
     carry.
 

@@ -55,7 +55,7 @@ Step: TypeAlias = Start | Ask | Refuse
 
 
 def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, factors: Collection[str]) -> Step:
-    """Say what comes after these proofs of one account, of which there is one at least.
+    """Decide what comes after these proofs of one account, of which there is one at least.
 
     Args:
         account: as it was read before the first proof.
@@ -82,7 +82,7 @@ def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, fact
 
 
 class Pending(Struct, frozen=True, kw_only=True):
-    """What a sign-in that is not finished remembers of its steps so far. Nothing in it is secret."""
+    """The steps so far of a sign-in that is not finished. Nothing in it is secret."""
 
     proofs: tuple[Proof, ...]
     epoch: int

@@ -31,7 +31,7 @@ class Holder(NamedTuple):
 
 
 class _Held:
-    __slots__ = ("acked", "due", "grants", "heard_at", "level", "owes", "owes_since")
+    __slots__ = ("acked", "due", "grants", "level", "owes", "owes_since", "polled_at")
 
     def __init__(self) -> None:
         self.acked = -1
@@ -39,7 +39,7 @@ class _Held:
         """What each lease included, and when it runs out."""
         self.level: float = math.inf
         self.due = 0.0
-        self.heard_at = 0.0
+        self.polled_at = 0.0
         self.owes = -1
         """The first granted `seq` that the holder has not acknowledged, or -1."""
         self.owes_since = 0.0
@@ -60,7 +60,7 @@ class Holders:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def hear(self, who: Holder, now: float) -> bool:
+    def polled(self, who: Holder, now: float) -> bool:
         """Record a poll. Returns False when the credential has its maximum of holders: this holder gets no lease."""
         held = self._by_id.get(who)
         if held is None:
@@ -71,7 +71,7 @@ class Holders:
             held = self._by_id[who] = _Held()
             held.due = now + self._forgotten_in
             heapq.heappush(self._ends, (held.due, who))
-        held.heard_at = now
+        held.polled_at = now
         return True
 
     def acknowledge(self, who: Holder, seq: int, now: float) -> None:
@@ -157,7 +157,7 @@ class Holders:
                 if len(self._levels) > 64 + 4 * len(self._by_id):
                     self._levels = [(held.level, who) for who, held in self._by_id.items() if held.grants]
                     heapq.heapify(self._levels)
-        due = min((until for _, until in held.grants), default=held.heard_at + self._forgotten_in)
+        due = min((until for _, until in held.grants), default=held.polled_at + self._forgotten_in)
         if due <= now and not held.grants:
             # Its unacknowledged entries are remembered for as long as it polls.
             self._forget(who)

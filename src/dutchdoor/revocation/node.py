@@ -12,7 +12,7 @@ that the node has no lease, or one guarded lease (a lease plus the clock margin)
 
 If the store knows the head of the log at once, the node compares it at every request and needs no lease for its own
 use. It has no row, and writes nothing, until the first verifier polls. Then it writes the row first, reads the log
-after that, and grants the lease last. When no verifier has followed it for a while, it forgets the row. A fence of a
+after that, and grants the lease last. When no verifier has followed it for a while, it deletes the row. A fence of a
 node without a row still reads the rows of the others; if there are none, it has nothing to wait for.
 """
 
@@ -279,7 +279,7 @@ class Node:
         before = self._hanging.get(who)
         if before:  # one process polls once at a time: it has given up its earlier poll
             self._answer(before, now, lease=False)
-        if self._stopping or not self._holders.hear(who, now):
+        if self._stopping or not self._holders.polled(who, now):
             self._answer(_Hanging(key, who, poll, now, now), now, lease=False)
             return
         if poll.log_epoch == self.log_epoch:
@@ -341,7 +341,7 @@ class Node:
         if self.log_epoch and wall_now - self.log_epoch / 1000 > self.terms.kept_for + self._late():
             self._since = -math.inf
 
-    def heard(self, answer: Renewed, now: float) -> None:
+    def read(self, answer: Renewed, now: float) -> None:
         """Apply what a read of the log brought that this node did not ask for."""
         self._follow(answer, now)
         self._followed(now)

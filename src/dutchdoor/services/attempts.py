@@ -58,7 +58,7 @@ class Attempts:
         await self.store.commit(Log(record))
 
     def forgiving(self, account: Account) -> Forgive:
-        """Return the change that forgets an account's failures once its owner has proved something."""
+        """Return the change that deletes an account's counted failures once its owner has proved something."""
         ceilings = rate_limits.sign_in_ceilings(self.limits, self.digest(account.email)) if account.email else ()
         return Forgive(forget=ceilings)
 

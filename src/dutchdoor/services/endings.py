@@ -82,7 +82,7 @@ class Endings(Issuer):
         """
         known, first = found, True
 
-        @retried(ENDINGS, "ending the session")
+        @retried(ENDINGS, "revoking the session")
         async def once() -> Revoked:
             nonlocal known, first
             # What was read before serves for one attempt: the commit is conditional on it, and the next attempt reads.
@@ -122,7 +122,7 @@ class Endings(Issuer):
         """
         epoch: int | None = None
 
-        @retried(ENDINGS, "ending all sessions")
+        @retried(ENDINGS, "revoking all sessions")
         async def once() -> Revoked:
             nonlocal epoch
             account = await self.store.account(subject)
@@ -190,7 +190,7 @@ class Endings(Issuer):
         await self.fencing.follow()
         return self.log.covers(Named(subject, epoch, None, "", "", ""))
 
-    @retried(ENDINGS, "ending the other sessions")
+    @retried(ENDINGS, "revoking the other sessions")
     async def end_others(self, subject: str, keep: str, *, client: Client) -> Revoked:
         """Revoke every session of a `subject` but one, all in one transaction. The session with the id `keep` may
         itself be revoked already; that changes nothing. For an unknown subject the count is 0, and nothing is raised.
@@ -238,7 +238,7 @@ class Endings(Issuer):
         """Revoke a stateless token by the `jti` of its `claims`. Idempotent: a revoked one counts 0."""
         first = True
 
-        @retried(ENDINGS, "ending the token")
+        @retried(ENDINGS, "revoking the token")
         async def once() -> Revoked:
             nonlocal first
             is_first, first = first, False

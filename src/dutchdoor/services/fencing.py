@@ -228,7 +228,7 @@ class Fencing:
             self._see_time(answer, sent_at, now)
             self._see_loss(node, answer)
             self._refuse_older(answer.log_epoch)
-            node.heard(answer, now)
+            node.read(answer, now)
             node.see_time_of_day(self.clock())
             self._carry_out()
             if answer.upto >= answer.head:
@@ -237,7 +237,9 @@ class Fencing:
     def _refuse_older(self, log_epoch: int) -> None:
         """Take no lease from a server that was replaced, and judge by nothing it answers. Raises `Unavailable`."""
         if log_epoch < max(self.node.log_epoch, self.store.newest_log):
-            raise Unavailable("the store's log is an older one than was read or told of before")
+            raise Unavailable(
+                "the store answered with an older log than before: the server was replaced, or restored from a backup"
+            )
 
     # Fences
 

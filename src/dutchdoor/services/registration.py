@@ -186,7 +186,7 @@ class Registration:
 
     async def tidy(self) -> int:
         """Remove accounts whose address was not verified in time, and return their number. Such accounts block no
-        registration before that; this forgets what a stranger may have typed. Where the policy does not require a
+        registration before that; this deletes what a stranger may have typed. Where the policy does not require a
         verified address (any more), people use such accounts, and none is removed.
         """
         if not self.policy.require_verified_email:

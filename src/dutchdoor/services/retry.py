@@ -38,7 +38,7 @@ def retried(attempts: int, doing: str) -> Callable[[Callable[P, Awaitable[T]]], 
                     return await attempt(*args, **named)
                 except Conflict:
                     continue
-            raise Unavailable(f"{doing} kept losing races")
+            raise Unavailable(f"{doing} lost too many races: other requests changed the same records")
 
         return again
 

@@ -1,4 +1,4 @@
-"""Remembers recent session look-ups: the next request with a session costs a memory hit, and revocation still works at
+"""Caches recent session look-ups: the next request with a session costs a memory hit, and revocation still works at
 once.
 
 A remembered session is judged like an access token: at every hit, by the clock and by the revocation log. It is used

@@ -24,7 +24,7 @@ from dutchdoor.errors import (
     Unavailable,
 )
 from dutchdoor.model import sessions
-from dutchdoor.model.accounts import Account, bare_account
+from dutchdoor.model.accounts import Account, external_account
 from dutchdoor.model.audit_events import AuditEvent, event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKeys
@@ -295,7 +295,7 @@ class Authority(Endings):
         account = await self.store.account(subject)
         if account is None:
             await self.fencing.follow()
-            made = bare_account(subject, self.clock(), epoch=self.fencing.node.epochs_from)
+            made = external_account(subject, self.clock(), epoch=self.fencing.node.epochs_from)
             with suppress(Conflict):  # another call created it at the same moment
                 await self.store.commit(Add(made))
             account = await self.store.account(subject)

@@ -201,7 +201,7 @@ class Issuer:
         return verifiers.issued if issued else verifiers.bearers
 
     def _with_keys(self) -> _Verifiers:
-        """Return what checks tokens of this issuer, and remembers those it checked. Raises `UnknownKey`."""
+        """Return what checks tokens of this issuer, and caches those it checked. Raises `UnknownKey`."""
         if self._verifiers is None:
             raise UnknownKey("no key of ours is accepted here")
         return self._verifiers

@@ -388,15 +388,15 @@ class RedisStore(Around):
                 await channel.subscribe(self._channel)
             silent = 0
             while self._is_open and silent <= 1:
-                heard = await channel.get_message(timeout=PING_EVERY)
-                if heard is None:
+                message = await channel.get_message(timeout=PING_EVERY)
+                if message is None:
                     # A connection that died in the middle reports nothing.
                     silent += 1
                     async with asyncio.timeout(TRY_FOR):
                         await channel.ping()
                     continue
                 silent = 0
-                if heard["type"] in {"message", "subscribe"}:  # messages from before the subscription were missed
+                if message["type"] in {"message", "subscribe"}:  # messages from before the subscription were missed
                     self._wake()
 
     def _wake(self) -> None:

@@ -221,11 +221,11 @@ class Link:
         loop = asyncio.get_running_loop()
         # A server that answers at once was not lost: this process paused, or a connection was stale. If it is lost
         # again soon, each retry waits longer.
-        told = False
+        reported = False
         steady = loop.time() - self._back_at > STEADY_AFTER
         self._pause = 0.0 if steady else min(max(2 * self._pause, 0.25), PAUSE_AT_MOST)
         if not steady:
-            told = self._tell(failure)
+            reported = self._report(failure)
         await asyncio.sleep(self._pause)
         while not self._closing:
             await shut(self._client)
@@ -233,13 +233,13 @@ class Link:
             last = await self._try()
             if last is None:
                 self.is_up, self._back_at = True, loop.time()
-                if told:
+                if reported:
                     log.warning("redis is back for %s", self._purpose.partition(":")[0])
                 return
-            told = told or self._tell(last)
+            reported = reported or self._report(last)
             await asyncio.sleep(TRY_EVERY)
 
-    def _tell(self, failure: Exception) -> bool:
+    def _report(self, failure: Exception) -> bool:
         log.warning("redis %s is out of reach (%s) for %s", self._address, _name_of(failure), self._purpose)
         return True
 
@@ -273,14 +273,14 @@ _CODES = frozenset({
 
 
 _IN_WORDS = {
-    "AuthenticationError": "it wants another user or password",
-    "ConnectionError": "nobody answers there, or hangs up",
-    "MasterNotFoundError": "no Sentinel names a primary of this service",
-    "NoPermissionError": "its user may not do what is needed",
-    "ReadOnlyError": "it is a replica, and the primary is needed",
-    "RedisClusterException": "these are no cluster",
-    "ResponseError": "it refuses; is the number of the database one it has?",
-    "TimeoutError": "no answer in time; does one side speak TLS and the other not?",
+    "AuthenticationError": "it refused the user or the password",
+    "ConnectionError": "no server answers there, or it closed the connection",
+    "MasterNotFoundError": "no Sentinel names a primary for this service",
+    "NoPermissionError": "its user lacks a permission",
+    "ReadOnlyError": "it is a read-only replica; connect to the primary",
+    "RedisClusterException": "the servers are not a cluster",
+    "ResponseError": "it refused the command; does it have a database of this number?",
+    "TimeoutError": "no answer in time; does only one side use TLS?",
 }
 
 

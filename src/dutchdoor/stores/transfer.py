@@ -130,7 +130,7 @@ class Movable(Store, Transfer, Protocol):
     async def open(self, *, to_move: bool = False) -> None:
         """As `Store.open`. Raises `Misconfigured` for a store with an unfinished move into it, and for one that was
         left. With `to_move` that is allowed. But then it raises `Conflict` if another process has the store open, where
-        the store can tell, and `Misconfigured` if it has records of kinds that it was not created with.
+        the store can detect, and `Misconfigured` if it has records of kinds that it was not created with.
         """
         ...
 

@@ -362,8 +362,10 @@ class Following:
             try:
                 text = token if isinstance(token, str) else token.decode("ascii")
                 form = f"token={quote_plus(text)}&token_type_hint=access_token".encode("ascii")
-                told = wire.post(ASK_PATH, form, "application/x-www-form-urlencoded", limit=ASKED_AT_MOST, until=until)
-                return _read_asked(told).active
+                answer = wire.post(
+                    ASK_PATH, form, "application/x-www-form-urlencoded", limit=ASKED_AT_MOST, until=until
+                )
+                return _read_asked(answer).active
             except (Unavailable, msgspec.MsgspecError, ValueError, RecursionError) as error:
                 self._ask_at = self._elapsed() + ASK_AGAIN
                 self._say(_why(error, "the answer about a token cannot be read"))

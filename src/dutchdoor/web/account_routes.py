@@ -147,7 +147,7 @@ ROUTES = (
         body=Forgotten,
         gives=Accepted,
         status=202,
-        summary="Mail a reset link, if the address has an account. The answer does not tell.",
+        summary="Mail a reset link, if the address has an account. The answer is the same either way.",
     ),
     Route(
         method="POST",

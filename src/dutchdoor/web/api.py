@@ -45,9 +45,9 @@ from dutchdoor.web.verifiers import Verifiers
 
 __all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site"]
 
-Demand = Literal["anyone", "caller", "admin", "client", "verifier", "asker"]
+Demand = Literal["anyone", "caller", "admin", "client", "verifier", "introspection"]
 """Who may use a route: anyone; a signed-in caller; a caller with the role `admin`; a client with its secret;
-a verifier with its key; an introspection client (`asker`: a client or a verifier)."""
+a verifier with its key; or an introspection client, which is a client or a verifier."""
 
 ADMIN = "admin"
 
@@ -144,7 +144,7 @@ class Call:
         self.service: RegisteredClient | None = None
         self.verifier: VerifierKey | None = None
         """On a route that demands a verifier, None is a verifier on this machine without a key, in development."""
-        self.client: Client = _NOBODY
+        self.client: Client = _NOT_OBSERVED
         self.body: Any = None
         self.form: dict[str, str] = {}
         self.query: dict[str, str] = {}
@@ -190,7 +190,7 @@ class Call:
 
     def observed(self) -> Client:
         """Describe the client. Computed once, and only if a handler records it."""
-        if self.client is _NOBODY:
+        if self.client is _NOT_OBSERVED:
             site = self.api.site
             agent = self.request.header(b"user-agent") or ""
             self.client = observe(self.request.client, agent, devices=site.devices, countries=site.countries)
@@ -314,9 +314,9 @@ class Api:
             call.judge(request.method, by_cookie=False, handshake=False)
         if request.query and not route.form:
             call.query = read_query(request, known=route.query)
-        if route.demands == "client" or (route.demands == "asker" and not self._is_verifiers(call)):
+        if route.demands == "client" or (route.demands == "introspection" and not self._is_verifiers(call)):
             call.service = await self.service(call)
-        elif route.demands in {"verifier", "asker"}:
+        elif route.demands in {"verifier", "introspection"}:
             call.verifier = await self.verifier(call)
         elif route.demands != "anyone":
             call.caller = await call.identify()
@@ -406,4 +406,4 @@ def _basic(scheme: str, encoded: str) -> tuple[str, str]:
     return name, secret
 
 
-_NOBODY = Client()
+_NOT_OBSERVED = Client()

@@ -45,7 +45,7 @@ class AsgiApplication:
                 for path in sorted(methods, key=lambda path: ("{" in path, path))
             ],
             redirect_slashes=False,
-            default=_Nowhere(self),
+            default=_UnknownPath(self),
         )
         self._ready = False
 
@@ -171,7 +171,7 @@ class _Endpoint:
         await self._app.serve(route, scope.get("path_params", {}), scope, receive, send, refused)
 
 
-class _Nowhere:
+class _UnknownPath:
     def __init__(self, app: AsgiApplication) -> None:
         self._app = app
 

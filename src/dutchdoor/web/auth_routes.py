@@ -167,8 +167,8 @@ def _refresh_token(call: Call) -> tuple[str, Transport]:
 async def logout(call: Call) -> Response:
     """Revoke the caller's sign-in, whichever way it is proved. If it was revoked before, that is success too.
 
-    Ambiguous cookies prove no caller, but the browser forgets them. Each session that one of them names is revoked; if
-    none can be read, none is revoked.
+    Ambiguous cookies prove no caller, but the browser is made to delete them. Each session that one of them names is
+    revoked; if none can be read, none is revoked.
     """
     authority, client = call.authority, call.observed()
     token = call.bearer()
@@ -285,7 +285,7 @@ async def check(call: Call) -> Response:
     method, caller = _forwarded_method(call), call.required
     call.judge(method, by_cookie=caller.by_cookie, handshake=origins.is_handshake(call.request))
     if method not in origins.SAFE_METHODS and caller.by_cookie and not call.from_browser:
-        # No Fetch Metadata and no Origin: an old browser, or a form of another site. Nothing here tells them apart.
+        # No Fetch Metadata and no Origin: an old browser, or a form of another site. They look the same here.
         raise Forbidden("an unsafe request by cookie alone, without Origin")
     principal = caller.principal
     account, _ = await call.holding()

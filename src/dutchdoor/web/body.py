@@ -193,21 +193,21 @@ def _choices(body: type) -> dict[str, str]:
     return found
 
 
-def _invalid(told: str, choices: Mapping[str, str]) -> InvalidInput:
+def _invalid(problem: str, choices: Mapping[str, str]) -> InvalidInput:
     """Replace the message of msgspec, which may quote the request, by one that contains only known text."""
-    at = _PATH.search(told)
+    at = _PATH.search(problem)
     path = at[1] if at else ""
     if path in choices:
         return InvalidInput(f"This must be {choices[path]}.", field=path)
-    missing = _MISSING.match(told)
+    missing = _MISSING.match(problem)
     if missing:
         return InvalidInput("This field is required.", field=_below(path, missing[1]))
-    unknown = _UNKNOWN.match(told[: at.start()] if at else told)
+    unknown = _UNKNOWN.match(problem[: at.start()] if at else problem)
     if unknown:
         # The name is repeated only if it looks like a field name.
         name = unknown[1] if _NAME.fullmatch(unknown[1]) else ""
         return InvalidInput("This field is not known.", field=_below(path, name) if name else path)
-    expected = _EXPECTED.match(told)
+    expected = _EXPECTED.match(problem)
     if expected:
         if expected[2]:
             return InvalidInput(f"This has the wrong length: it must be {expected[2]}.", field=path)

@@ -45,7 +45,7 @@ class Presented(NamedTuple):
     doubt: AmbiguousCookie | None = None
     """Why a cookie that was sent proves no caller."""
     clearing: tuple[Header, ...] = ()
-    """What makes the browser forget the ambiguous ones."""
+    """What makes the browser delete the ambiguous ones."""
 
 
 _NOTHING = Presented(None, None)

@@ -125,7 +125,7 @@ def _operation(route: Route, schema: dict[Any, Any], *, keyless: bool) -> dict[s
         operation["security"] = [{"client": []}]
     elif route.demands == "verifier":
         operation["security"] = [{"verifier": []}, *([{}] if keyless else [])]
-    elif route.demands == "asker":
+    elif route.demands == "introspection":
         operation["security"] = [{"client": []}, {"verifier": []}, *([{}] if keyless else [])]
     elif route.demands != "anyone":
         operation["security"] = [{"session": []}, {"bearer": []}]

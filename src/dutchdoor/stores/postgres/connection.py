@@ -147,7 +147,7 @@ class Connector:
             raise Unavailable("postgres: this server was replaced by another")
         return log_epoch
 
-    def hear(self, log_epoch: int) -> None:
+    def note_log(self, log_epoch: int) -> None:
         """Record which log is the newest."""
         if log_epoch > self.newest_log:
             if self.newest_log:  # other connections may lead to the server that was replaced
@@ -165,9 +165,9 @@ class Connector:
         newer = await connection.fetch(
             "SELECT name FROM dutchdoor.migrations WHERE NOT additive AND name <> ALL ($1)", self.known
         )
-        told = self.newest_log if newer else await self.attend(connection, "")
+        log_epoch = self.newest_log if newer else await self.attend(connection, "")
         await connection.execute("COMMIT")
-        self.hear(told)
+        self.note_log(log_epoch)
         if newer:
             raise Unavailable(f"the database is newer than this program: it has had {newer[0][0]}")
 
@@ -236,10 +236,10 @@ class Lane:
             # An unnamed statement is prepared and run in two messages. Between them, a proxy might switch us to another
             # client's connection, with that client's statement; inside a transaction it does not. The server behind the
             # proxy may be another one than a moment ago.
-            told = await self._connect.attend(connection, f"{begin(self._statement_for)}; ")
+            log_epoch = await self._connect.attend(connection, f"{begin(self._statement_for)}; ")
             rows = await connection.fetch(sql, *values)
             await connection.execute("COMMIT")
-            self._connect.hear(told)
+            self._connect.note_log(log_epoch)
             return rows
         except PostgresError as exc:
             if is_fatal(exc):  # the driver also says this of a connection that was dropped because it was silent

@@ -46,7 +46,7 @@ def meant(exc: BaseException) -> DutchdoorError:
             text += ": name the authority's certificate with sslrootcert=FILE in the URL"
         return Refusal(f"postgres: {text if known else 'the URL cannot be used as it is'}")
     if isinstance(exc, ConnectionRefusedError):
-        return Unavailable("postgres: nobody listens there")
+        return Unavailable("postgres: no server listens at this address")
     if isinstance(exc, OSError):
         # Without a number, it is the driver's own: the server does not speak TLS.
         return Unavailable(f"postgres: {exc.strerror or (exc if type(exc) is ConnectionError else type(exc).__name__)}")

@@ -121,7 +121,7 @@ _MIGRATIONS = "migrations"
 
 
 async def _relations(connection: Connection) -> set[str]:
-    """What exists in the schema. It is read from the catalogue tables and not by `to_regclass`: that remembers that
+    """What exists in the schema. It is read from the catalogue tables and not by `to_regclass`: that caches that
     nothing existed, though another process created it while we waited for the lock.
     """
     rows = await connection.fetch(

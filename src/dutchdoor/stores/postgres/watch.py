@@ -73,7 +73,7 @@ class Watch:
                     self._wake()
                 await asyncio.sleep(_LISTEN_EVERY)
         except Exception as exc:
-            raise Unavailable("postgres: nobody listens") from exc
+            raise Unavailable("postgres: the connection that waits for notifications was lost") from exc
         finally:
             connection.terminate()
 

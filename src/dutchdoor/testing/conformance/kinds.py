@@ -25,7 +25,7 @@ def a_record(kind: Kind[Any], n: int = 0, **values: object) -> Any:
     """Create a record of a kind. Records with different numbers share only their owner, which is one of three."""
     made = {column.name: _value(column, n) for column in kind.columns}
     if kind.owner:
-        made[kind.owner] = f"somebody {n % 3}"
+        made[kind.owner] = f"person {n % 3}"
     return kind.record(**{**made, **({"revision": 0} if kind.has_revision else {}), **values})
 
 

@@ -53,7 +53,7 @@ async def a_limit_is_exact(store: Store) -> None:
     # The refused attempts took nothing from the other bucket: it has all but the five.
     spent = [await store.hit([fast], NOW) for _ in range(996)]
     assert [wait > 0 for wait, _ in spent] == [False] * 995 + [True]
-    assert (await store.hit([slow], NOW + wait))[0] == 0.0, "waiting as long as told is enough"
+    assert (await store.hit([slow], NOW + wait))[0] == 0.0, "waiting as long as the store said is enough"
     assert (await store.hit([slow], NOW + wait))[0] > 0.0
     assert await store.hit([Bucket("slow:y", SLOW)], NOW) == (0.0, ""), "another key is another bucket"
     assert await store.hit([], NOW) == (0.0, "")

@@ -237,8 +237,8 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
     row, woken = a_row(), asyncio.Event()
     await store.node_register(row)
     unwatch = store.watch(woken.set)
-    while (told := await asyncio.to_thread(pipe.recv)) is not None:
-        session_id, before, seq = told
+    while (message := await asyncio.to_thread(pipe.recv)) is not None:
+        session_id, before, seq = message
         await asyncio.wait_for(woken.wait(), PATIENCE)
         woken.clear()
         head = store.head()
@@ -261,9 +261,9 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
 def a_row_stays_forgotten_over_processes(make: MakeStore) -> None:
     """11. While some processes renew and others forget, no row comes back; all of them see one salt and log epoch."""
     with Workers(make, _renew_or_forget, PROCESSES) as workers:
-        told = workers.results()
-    assert len({(log_epoch, salt) for log_epoch, salt, _ in told}) == 1
-    assert sum(lost for *_, lost in told) == 2 * 15, "each row was lost to somebody who forgot it, once"
+        results = workers.results()
+    assert len({(log_epoch, salt) for log_epoch, salt, _ in results}) == 1
+    assert sum(lost for *_, lost in results) == 2 * 15, "each row was deleted by one process"
 
 
 async def _renew_or_forget(store: Store, pipe: Connection, me: int) -> None:

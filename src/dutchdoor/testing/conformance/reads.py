@@ -171,7 +171,7 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
 async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
     """7. Unknown ids return None, or nothing. Removing what is absent changes nothing and does not fail."""
     ada = an_account()
-    for stranger in ("", "nobody", new_id(), "x" * 5000, "' OR 1=1 --", "\N{SNOWMAN}"):
+    for stranger in ("", "unknown", new_id(), "x" * 5000, "' OR 1=1 --", "\N{SNOWMAN}"):
         assert await store.session(stranger) is None
         assert await store.account(stranger) is None
         assert await store.account_by_email(stranger) is None
@@ -181,7 +181,7 @@ async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
         assert await store.get(VerifierKey, stranger) is None
         assert await store.live_revocations(stranger, NOW) == 0
         assert not await store.sessions_of(stranger)
-        assert not await store.events(subject=stranger or "nobody")
+        assert not await store.events(subject=stranger or "unknown")
     assert [
         await store.select(StoredKey),
         await store.select(RegisteredClient),
@@ -191,7 +191,7 @@ async def unknown_is_none_and_removing_the_absent_is_fine(store: Store) -> None:
     assert await store.select(VerifierKey) == []
     await store.node_forget(new_id(), new_id())
     await store.commit(Remove(ada), Remove(a_credential(ada)), Remove(a_client()), Remove(a_verifier()))
-    await store.commit(tokens_of("nobody", "setup"))
+    await store.commit(tokens_of("unknown", "setup"))
     assert set((await store.counts()).values()) == {0}
 
 
@@ -407,7 +407,7 @@ async def a_sign_in_reads_what_it_needs_at_once(store: Store) -> None:
     alone = await store.known(bob.email or "", recent=3)
     assert alone is not None
     assert alone.credentials == []
-    assert await store.known("nobody@example.com", recent=3) is None
+    assert await store.known("unknown@example.com", recent=3) is None
     assert await store.known("", recent=3) is None
 
 

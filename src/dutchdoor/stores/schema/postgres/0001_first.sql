@@ -142,8 +142,8 @@ CREATE TABLE dutchdoor.revocations (
 CREATE INDEX revocations_by_subject ON dutchdoor.revocations (subject);
 
 -- The log's epoch, the salt of the names it travels under, and the last number given: it stands here because the log's
--- entries are purged, and a number must never come again. Whoever numbers entries holds this row until they are
--- committed, so that they are numbered in the order in which they become visible, without a gap.
+-- entries are purged, and a number must never come again. A transaction that numbers entries holds this row until they
+-- are committed, so that they are numbered in the order in which they become visible, without a gap.
 CREATE TABLE dutchdoor.revocation_log (
     one integer PRIMARY KEY CHECK (one = 1),
     epoch bigint NOT NULL,
@@ -157,7 +157,7 @@ VALUES (1, 1, substr(sha256(decode(replace(gen_random_uuid()::text || gen_random
 
 -- Which timeline the server writes, and which cluster it is. Every promotion and every recovery to an earlier moment
 -- begins a timeline with a higher number than any that the copy knew; a dump is read into another cluster. NULL where it
--- cannot be told: some services forbid to ask.
+-- cannot be read: some services forbid the query.
 CREATE FUNCTION dutchdoor.timeline_1() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     RETURN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
@@ -175,8 +175,8 @@ END
 $$;
 
 -- Where the log was begun; how many logs have begun since the first, and the epoch of the last. A new log raises the
--- epoch and the revision of every account without writing any: see `accounts_now`. Whoever writes accounts holds the
--- advisory lock 1684303727 shared; who begins a log holds it alone.
+-- epoch and the revision of every account without writing any: see `accounts_now`. A transaction that writes accounts
+-- holds the advisory lock 1684303727 shared; one that begins a log holds it alone.
 CREATE TABLE dutchdoor.lineage (
     one integer PRIMARY KEY CHECK (one = 1),
     cluster text COLLATE "C",
@@ -249,7 +249,7 @@ CREATE TABLE dutchdoor.limits (
 
 -- Each kind of record: its table, its key, and the column with the subject of the account that takes it along when it is
 -- removed. A migration that brings a kind adds its row here, and no function: those below read this table, so that a
--- program of the version before, beside a newer schema, removes with an account what it does not know of.
+-- program of the version before, beside a newer schema, removes with an account the kinds that it does not have.
 CREATE TABLE dutchdoor.kinds (
     name text COLLATE "C" PRIMARY KEY,
     key text[] COLLATE "C" NOT NULL,
@@ -276,8 +276,8 @@ BEGIN
 END
 $$;
 
--- Applies one change to a record of any kind but those that `apply_1` has statements for. `given` has the columns that the
--- program knows: those of a newer version keep their defaults. Gives what `apply_1` gives.
+-- Applies one change to a record of any kind but those that `apply_1` has statements for. `given` has the columns that
+-- the program knows: those of a newer version keep their defaults. Gives what `apply_1` gives.
 CREATE FUNCTION dutchdoor.apply_to_kind_1(verb text, kind text, given jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     keys text[];
@@ -341,11 +341,11 @@ BEGIN
         INSERT INTO dutchdoor.sessions VALUES (session.*);
     ELSIF verb = 'log' THEN
         event := jsonb_populate_record(NULL::dutchdoor.events, given);
-        -- Not a log that ends meanwhile: who begins one waits for us, or we for him.
+        -- No new log begins meanwhile: a transaction that begins one waits for this one, or this one waits for it.
         SELECT l.epoch, pg_current_xact_id()::text INTO event.log_epoch, event.number FROM dutchdoor.revocation_log l;
         INSERT INTO dutchdoor.events VALUES (event.*);
     ELSIF verb = 'expect' THEN
-        -- Shared: whoever raises the epoch waits for us, or we for him.
+        -- Shared: a transaction that raises the epoch waits for this one, or this one waits for it.
         PERFORM 1 FROM dutchdoor.accounts a JOIN dutchdoor.lineage l ON l.one = 1
         WHERE a.subject = change ->> 'subject' AND a.active
             AND (change ->> 'epoch')::bigint = dutchdoor.epoch_1(a.epoch, l.begun - a.begun, l.epoch)
@@ -401,8 +401,8 @@ BEGIN
 END
 $$;
 
--- Locks, in one order for everybody, the rows that a commit of several will change: first accounts, then sessions. Two
--- commits that come upon the same rows from two sides would otherwise wait for each other.
+-- Locks, in the same order in each transaction, the rows that a commit of several will change: first accounts, then
+-- sessions. Two commits that come upon the same rows from two sides would otherwise wait for each other.
 CREATE FUNCTION dutchdoor.lock_1(locks jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     wanted text;
@@ -424,7 +424,7 @@ BEGIN
 END
 $$;
 
--- Keeps everybody else away from some limits until the end of the transaction, those that have no row yet included.
+-- Keeps other transactions away from some limits until the end of the transaction, those that have no row yet included.
 CREATE FUNCTION dutchdoor.lock_limits_1(names text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     number integer;
@@ -441,8 +441,8 @@ CREATE FUNCTION dutchdoor.spent_1(tat double precision) RETURNS double precision
 $$;
 
 -- Commits jobs in one transaction: those in which something is impossible before anything was written are left out, and
--- say so; in which it is later make all fail, and whoever called commits them one by one. The log's entries are numbered
--- last, because nobody else can number any from then on.
+-- say so; in which it is later make all fail, and the caller commits them one by one. The log's entries are numbered
+-- last, because no other transaction can number any from then on.
 CREATE FUNCTION dutchdoor.commit_1(jobs jsonb)
 RETURNS TABLE (possible boolean, ended bigint, seq bigint, log_epoch bigint, longest_lease double precision)
 LANGUAGE plpgsql AS $$
@@ -548,7 +548,7 @@ $$;
 CREATE FUNCTION dutchdoor.node_register_1(given jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM dutchdoor.durable_1();
-    -- Who revokes holds this row and reads all leases: he sees ours, or we read his entry.
+    -- A transaction that revokes holds this row and reads all leases: it sees our lease, or we read its entry.
     PERFORM 1 FROM dutchdoor.revocation_log FOR SHARE;
     INSERT INTO dutchdoor.nodes SELECT * FROM jsonb_populate_record(NULL::dutchdoor.nodes, given)
     ON CONFLICT (id) DO UPDATE SET
@@ -600,8 +600,9 @@ $$;
 
 -- Asked on every connection before anything else, and where a proxy gives each transaction another one, in every
 -- transaction. If the log was not begun here, this server was promoted or restored, and may lack what the other had
--- acknowledged: another log begins. Of those who find it so at once, one begins it. A row that nobody renews stands for
--- the nodes from before, whose leases may still run. To ask for the cluster too costs some ten times as much.
+-- acknowledged: another log begins. If several connections find this at once, one of them begins it. A row that no node
+-- renews stands for the nodes from before, whose leases may still run. To ask for the cluster too costs some ten times
+-- as much.
 --
 -- Gives the log's epoch if it is not the one that the process knows of: what it looks up here says nothing before it has
 -- read that log.

@@ -1,7 +1,7 @@
--- Ids of ours are stored as their 16 bytes, any other as its text: the type tells which it was. Instants are REAL, exact to
+-- Ids of ours are stored as their 16 bytes, any other as its text: the type shows which it was. Instants are REAL, exact to
 -- the bit. Tuples of names are joined by spaces.
 
--- 'ddoo' in ASCII, so that `file` and a second look tell whose database this is.
+-- 'ddoo' in ASCII, so that the command `file` shows whose database this is.
 PRAGMA application_id = 1684303727;
 
 -- `number` is never given twice: sessions name their account by it, so that a later account of the same subject cannot
