@@ -31,7 +31,7 @@ CALL = """async ([method, path, body, csrf, token]) => {
 class Site:
     def __init__(self, folder: Path, port: int) -> None:
         self.url = f"http://localhost:{port}"
-        link = re.search(r"/setup#\S+", (folder / "server.log").read_text())
+        link = re.search(r"/setup#\S+", (folder / "dutchdoor.setup").read_text())
         assert link is not None
         self.setup = self.url + link[0]
 

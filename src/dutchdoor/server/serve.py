@@ -62,6 +62,9 @@ WORKER_SAYS_WITHIN = 15.0
 _TICK = 0.1
 """Seconds between two calls of `on_tick` during a handover, as in uvicorn, which updates the Date header by them."""
 
+SETUP_FILE = "dutchdoor.setup"
+"""The file with the set-up link, in the working directory."""
+
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the directory that the processes of one server share."""
 COUNTING = "dutchdoor.server.metrics"
@@ -172,7 +175,7 @@ def is_loopback_bind(host: str) -> bool:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Update the schema and create the first key, once for all workers. Print the set-up link if there is no admin."""
+    """Update the schema and create the first key, once for all workers. Offer the set-up link if there is no admin."""
     try:
         async with make_auth(settings) as auth:
             if is_in_memory(settings.database.reveal()):
@@ -185,12 +188,31 @@ async def _prepare(settings: Settings) -> None:
 
 
 def _offer(link: str, settings: Settings) -> None:
+    """Show the set-up link on the terminal. Without a terminal, standard error is a log, and the link goes to a file.
+
+    Many people and programs read logs, and each of them could make themselves the administrator.
+    """
+    lives = f"works once, for {int(settings.policy.setup_for // 60)} minutes"
     # Standard error, like every message for the administrator. Standard output has only the line "is ready".
-    minutes = int(settings.policy.setup_for // 60)
-    sys.stderr.write(
-        f"There is no administrator yet. Create one with this link. It works once, for {minutes} minutes:\n  {link}\n"
-    )
-    sys.stderr.flush()
+    if sys.stderr.isatty():
+        sys.stderr.write(f"There is no administrator yet. Create one with this link. It {lives}:\n  {link}\n")
+        sys.stderr.flush()
+        return
+    file = Path(SETUP_FILE).absolute()
+    try:
+        file.unlink(missing_ok=True)
+        # O_EXCL: in a directory of several users, another user's link or file must not receive the token.
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+            made.write(f"{link}\n")
+    except OSError as exc:
+        log.warning(
+            "there is no administrator yet, and %s cannot be written: %s. Create one: "
+            "dutchdoor user create --role admin ADDRESS",
+            file,
+            exc.strerror,
+        )
+    else:
+        log.warning("there is no administrator yet. The link that creates one is in %s. It %s", file, lives)
 
 
 def _announce(settings: Settings) -> None:

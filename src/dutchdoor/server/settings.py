@@ -458,7 +458,7 @@ SETTINGS: tuple[Setting, ...] = (
         "How long an account with an unverified address is kept, if verification is required. Then it is removed.",
         "Covers a week of absence. Until then, the owner of the mailbox can still register the address.",
     ),
-    _policy("setup_for", "duration", "Lifetime of the first administrator's link.", "Each start prints a new link."),
+    _policy("setup_for", "duration", "Lifetime of the first administrator's link.", "Each start offers a new link."),
     _policy(
         "require_verified_email",
         "switch",

@@ -178,6 +178,6 @@ ROUTES = (
         gives=UserView,
         status=201,
         also=(401, 409),
-        summary="Make the first administrator by the one-time link printed at first start.",
+        summary="Make the first administrator by the one-time link of the first start.",
     ),
 )
