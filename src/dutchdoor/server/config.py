@@ -113,6 +113,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mail_from: str | None
     security_contact: str
     access_log: bool
+    log_format: str
     metrics_token: Secret | None
     metrics_port: int | None
     policy: Policy

@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import uvicorn
 from msgspec.structs import replace
@@ -41,6 +41,7 @@ from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
 from dutchdoor.server.instrumentation import ToldStore, Watched, log_transitions
+from dutchdoor.server.logs import logging_config
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.watching import Watch, log_foreign
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
@@ -80,7 +81,7 @@ def serve(settings: Settings) -> int:
         Unavailable: the store is unavailable.
     """
     refuse_unsafe(settings)
-    logging.config.dictConfig(LOGGING)
+    logging.config.dictConfig(logging_config(settings.log_format))
     for doubt in settings.doubts.values():
         log.warning("%s", doubt)
     _allow_files(settings.max_connections)
@@ -275,7 +276,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         forwarded_allow_ips="",
         server_header=False,
-        log_config=LOGGING,
+        log_config=logging_config(settings.log_format),
         access_log=False,
         backlog=BACKLOG,
         timeout_keep_alive=int(settings.keep_alive_for),
@@ -514,18 +515,3 @@ def _stamp(settings: Settings) -> object:
         ]
     except OSError:
         return None  # being replaced
-
-
-# --- logging ---------------------------------------------------------------------------------------------------------
-
-
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-    "loggers": {
-        "dutchdoor": {"handlers": ["err"], "level": "INFO", "propagate": False},
-        "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
-    },
-}

@@ -511,8 +511,19 @@ SETTINGS: tuple[Setting, ...] = (
         group="Watching",
         kind="switch",
         default=False,
-        does="Write a log line for each request: method, route, status, time. Never a query string or a header.",
+        does="Write a log line for each request: method, route, status, milliseconds, client and request id. Never a "
+        "query string or a header.",
         why="Off: the proxy in front has an access log, and a line costs more time than the check that it records.",
+    ),
+    Setting(
+        name="log_format",
+        group="Watching",
+        kind="text",
+        default="text",
+        choices=("text", "json"),
+        does="The form of the log on standard error: lines of text, or one JSON object a line. Both have the time in "
+        "UTC, the level and the id of the request.",
+        why="People read text. Programs read JSON without a pattern of their own.",
     ),
     Setting(
         name="metrics_token",

@@ -19,8 +19,12 @@ from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
 from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request, Response
+from dutchdoor.web.request_id import CURRENT, request_id
 
-__all__ = ["AsgiApplication", "ErrorMiddleware"]
+__all__ = ["REQUEST", "AsgiApplication", "ErrorMiddleware"]
+
+REQUEST = "dutchdoor.request"
+"""The key in an ASGI scope under which an answered request is found, with its client and its id."""
 
 log = logging.getLogger("dutchdoor")
 
@@ -81,6 +85,9 @@ class AsgiApplication:
         """Answer a request with its route, or with an error if there is no route or the request is refused."""
         request = request_of(scope)
         api = self._api
+        request.id = request_id(request, api.site.edge)
+        scope[REQUEST] = request
+        CURRENT.set(request)
         try:
             response = None if route is not None and route.probe else api.admit(request)
             if response is None:
@@ -94,8 +101,11 @@ class AsgiApplication:
             return
         except Exception as error:  # noqa: BLE001 - the one place that turns every error into a response
             response = api.refusal(request, error)
+        finally:
+            request.answered = True
         body = b"" if scope["method"] == "HEAD" else response.body
-        await send({"type": "http.response.start", "status": response.status, "headers": api.finish(request, response)})
+        headers = [*api.finish(request, response), (b"x-request-id", request.id.encode())]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _open_once(self) -> None:

@@ -48,10 +48,23 @@ class Request:
 
     `method`, `path` (percent-decoded), `query` (raw), `headers` (names in lower case), `peer` (address of the other end
     of the connection, "" if it has none), `scheme`, `body`. `Edge.admit` sets `client`, `scheme` and `host`, and no
-    code may rely on these three before.
+    code may rely on these three before. `id` is described in `request_id.py`; `answered` says that the work is done.
     """
 
-    __slots__ = ("_by_name", "body", "client", "headers", "host", "method", "path", "peer", "query", "scheme")
+    __slots__ = (
+        "_by_name",
+        "answered",
+        "body",
+        "client",
+        "headers",
+        "host",
+        "id",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "scheme",
+    )
 
     def __init__(
         self,
@@ -71,7 +84,8 @@ class Request:
         self.scheme = scheme
         self.body = body
         self.client = peer
-        self.host = ""
+        self.host = self.id = ""
+        self.answered = False
         self._by_name: dict[bytes, bytes] | None = None
 
     @property
