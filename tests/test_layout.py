@@ -25,6 +25,8 @@ PACKAGE = ROOT / "src" / "dutchdoor"
 # From the roof down.
 FLOORS = (
     ("server", "testing"),
+    ("fastapi", "starlette", "litestar", "flask"),
+    ("guard",),
     ("auth",),
     ("web",),
     ("services", "verifier"),

@@ -44,15 +44,17 @@ from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
-from dutchdoor.web.api import Api, Call, Site
-from dutchdoor.web.asgi import AsgiApplication, ErrorMiddleware, request_of
+from dutchdoor.web.api import Api, Call, Caller, Site
+from dutchdoor.web.asgi import AsgiApplication, ErrorMiddleware
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
-from dutchdoor.web.http import BadRequest, is_loopback
-from dutchdoor.web.origin import SAFE_METHODS, is_handshake
+from dutchdoor.web.http import BadRequest, Request, is_loopback
+from dutchdoor.web.openapi import document
+from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
+from dutchdoor.web.scope import request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.user_agent import UserAgentReader
 
@@ -62,6 +64,11 @@ TIDY_FIRST, TIDY_EVERY = 60.0, 3600.0
 """Seconds from the start to the first deletion of expired records, and from one to the next. A process that is
 restarted often deletes them too, and a start is not slowed by it.
 """
+
+_OWN = ("/auth/", "/oauth2/", "/admin/api/")
+"""What nearly all paths of the API begin with."""
+_APPLICATIONS = {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
+"""Paths that an application around this has for itself, although a server of our own answers them."""
 
 log = logging.getLogger("dutchdoor")
 
@@ -232,6 +239,9 @@ class Auth:
             docs=docs,
         )
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
+        single = {route.path for route in self.api.routes if not route.path.startswith(_OWN)} - _APPLICATIONS
+        self.own_paths = (*_OWN, *sorted(single))
+        self._single = frozenset(single)
         self._open = False
         self._opening = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
@@ -264,6 +274,7 @@ class Auth:
                     f"There is no master key file {self._made_key_file}, and the database needs its own: {exc.reason}."
                 ) from None
             self._made_key_file = None
+            self.directory.open()
             if upkeep:
                 await self._store_settings()
                 # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
@@ -345,6 +356,28 @@ class Auth:
         """
         return [value.decode("ascii") for _, value in cookies_of(self.site.cookies, signed_in, self.authority.clock())]
 
+    def owns(self, path: str) -> bool:
+        """Whether an adapter leaves a `path` to the API: those of its routes, but not `/` and the description."""
+        return path.startswith(_OWN) or path in self._single
+
+    def described(self) -> dict[str, Any]:
+        """Return the OpenAPI document of the paths that an adapter leaves to the API."""
+        return document(
+            [route for route in self.api.routes if route.gives is not None and self.owns(route.path)],
+            product=self.site.product,
+            issuer=self.authority.issuer,
+            version=_version(),
+            keyless=self.site.edge.development,
+            cookie=self.site.cookies.session_name,
+        )
+
+    def csrf_token(self, session_id: str) -> str:
+        """Return the CSRF token of a session, for the forms and scripts of your pages.
+
+        `session_id` is that of the principal.
+        """
+        return csrf_token(self.site.csrf_key, session_id)
+
     async def principal(self, request: HasScope | MutableMapping[str, Any]) -> Principal | None:
         """Return who sent a request to your application, by its cookie or bearer token; None without either.
 
@@ -365,24 +398,49 @@ class Auth:
         scope = getattr(request, "scope", request)
         if not isinstance(scope, MutableMapping):
             raise TypeError("auth.principal takes a request or its ASGI scope")
+        caller = await self.caller(request_of(scope), websocket=scope["type"] == "websocket")
+        return None if caller is None else caller.principal
+
+    async def caller(self, asked: Request, *, websocket: bool = False, csrf_field: str | None = None) -> Caller | None:
+        """Do what `principal` does, for an adapter: with the account and the session where a cookie proved them.
+
+        `asked` is the request, `websocket` whether it opens one, and `csrf_field` the CSRF token that its form holds.
+        """
         if not self._open:
             await self.open()
-        asked = request_of(scope)
         call = Call(self.api, asked, {})
         try:
-            caller = await call.identify()
-            if caller is None:
-                return None
-            handshake = scope["type"] == "websocket" or is_handshake(asked)
-            unsafe = asked.method not in SAFE_METHODS
-            if caller.session is not None and caller.by_cookie and (unsafe or handshake):
-                self.site.edge.admit(asked)  # finds the origin under which the browser sees this server
-                call.judge(asked.method, by_cookie=True, handshake=handshake)
-                if unsafe:
-                    call.check_csrf(caller.session.id)
+            return self._from_own_page(call, await call.identify(), websocket=websocket, csrf_field=csrf_field)
         except BadRequest as error:
             raise NotAuthenticated(error.reason or str(error), message=str(error)) from None
-        return caller.principal
+
+    def caller_at_once(self, asked: Request, *, csrf_field: str | None = None) -> tuple[bool, Caller | None]:
+        """Do what `caller` does in any thread and without waiting. (False, None) if it has to wait.
+
+        `asked` is the request, and `csrf_field` the CSRF token that its form holds.
+        """
+        if not self._open:
+            return False, None
+        call = Call(self.api, asked, {})
+        try:
+            found, caller = call.identify_at_once()
+            return found, self._from_own_page(call, caller, websocket=False, csrf_field=csrf_field)
+        except BadRequest as error:
+            raise NotAuthenticated(error.reason or str(error), message=str(error)) from None
+
+    def _from_own_page(
+        self, call: Call, caller: Caller | None, *, websocket: bool, csrf_field: str | None
+    ) -> Caller | None:
+        """Return the caller, unless a page of another site used its cookie. Raises `Forbidden`."""
+        asked = call.request
+        handshake = websocket or is_handshake(asked)
+        unsafe = asked.method not in SAFE_METHODS
+        if caller is not None and caller.session is not None and caller.by_cookie and (unsafe or handshake):
+            self.site.edge.admit(asked)  # finds the origin under which the browser sees this server
+            call.judge(asked.method, by_cookie=True, handshake=handshake)
+            if unsafe:
+                call.check_csrf(caller.session.id, field=csrf_field)
+        return caller
 
 
 def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:

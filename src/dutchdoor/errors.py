@@ -131,14 +131,18 @@ class SignInUnfinished(NotAuthenticated):
 
 
 class StepUpRequired(Refused):
-    """The client is signed in, but the proof is too old for this request. `max_age` is in seconds."""
+    """The client is signed in, but the proof is too old for this request, or one more kind of proof is needed.
+
+    `max_age` is the greatest age of the proof in seconds, None if any will do; `factors` is how many kinds of proof it
+    takes.
+    """
 
     code = "step_up_required"
     message = "Confirm who you are to continue."
 
-    def __init__(self, reason: str = "", *, max_age: float) -> None:
+    def __init__(self, reason: str = "", *, max_age: float | None = None, factors: int = 1) -> None:
         super().__init__(reason)
-        self.max_age = max_age
+        self.max_age, self.factors = max_age, factors
 
 
 class Forbidden(Refused):

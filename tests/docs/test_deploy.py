@@ -30,10 +30,11 @@ from tests.server.certificates import write_certificate
 from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.model.audit_events import EventName
+from dutchdoor.model.durations import read_duration
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.check import findings
 from dutchdoor.server.cli import cli
-from dutchdoor.server.config import duration, read_settings
+from dutchdoor.server.config import read_settings
 from dutchdoor.server.metrics import Counters
 from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import BY_NAME, SETTINGS
@@ -168,7 +169,7 @@ def test_compose_fits_together() -> None:
     for name, node in nodes.items():
         assert node["environment"]["DUTCHDOOR_PROXY"] == nginx["networks"]["inside"]["ipv4_address"]
         assert hosts[name] == node["networks"]["inside"]["ipv4_address"]
-        assert duration(node["stop_grace_period"]) > float(str(BY_NAME["stop_for"].default))
+        assert read_duration(node["stop_grace_period"]) > float(str(BY_NAME["stop_for"].default))
         assert f"{name}:{node['environment']['DUTCHDOOR_PORT']}" in (DEPLOY / "nginx.conf").read_text()
         assert node["user"].split(":")[0] != "0"
     for service in services.values():
@@ -223,13 +224,13 @@ def test_a_rolling_update_drops_nothing() -> None:
     spec = kubernetes()["Deployment"]["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     pod = spec["template"]["spec"]
-    drains = duration(environments()["kubernetes"]["DUTCHDOOR_HANDOVER_FOR"])
+    drains = read_duration(environments()["kubernetes"]["DUTCHDOOR_HANDOVER_FOR"])
     assert drains >= 5
     assert pod["terminationGracePeriodSeconds"] >= drains + float(str(BY_NAME["stop_for"].default)) + 5
     assert spec["replicas"] > kubernetes()["PodDisruptionBudget"]["spec"]["minAvailable"] > 0
     takes = sum(float(str(BY_NAME[name].default)) for name in ("handover_for", "stop_for"))
     assert float(unit()["TimeoutStopSec"][0]) > takes
-    assert duration(compose()["services"]["node1"]["stop_grace_period"]) > takes
+    assert read_duration(compose()["services"]["node1"]["stop_grace_period"]) > takes
 
 
 def test_a_pod_has_no_privilege_and_no_secret_in_its_environment() -> None:

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from tests.running import running_server
 from tests.standins import Absent
 
-from dutchdoor import Auth
 from dutchdoor.errors import InvalidToken
+from dutchdoor.fastapi import Auth
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -65,16 +65,18 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert isinstance(names["auth"], Auth)
-    store = names["auth"].authority.store
-    names["auth"].authority.store = away = Absent(store)
-    with TestClient(names["app"], base_url="http://localhost", client=("127.0.0.1", 50000)) as client:
+    authority = names["auth"].engine.authority
+    store = authority.store
+    authority.store = away = Absent(store)
+    with TestClient(names["app"]) as client:
+        client.cookies.set("dd_session", "dds1_" + "A" * 48)
         assert client.get("/hello").status_code == 503
         assert int(client.get("/hello").headers["retry-after"]) >= 1
         away.absent = False
         assert client.get("/hello").status_code == 401
-    names["auth"].authority.store = store
+    authority.store = store
     ada = {"email": "ada@example.com", "password": "a door in two halves"}
-    with TestClient(names["app"], base_url="http://localhost", client=("127.0.0.1", 50000)) as client:
+    with TestClient(names["app"]) as client:
         assert client.get("/hello").status_code == 401
         assert client.post("/auth/register", json=ada).status_code == 201
         assert client.post("/auth/login", json={**ada, "mode": "session"}).status_code == 200

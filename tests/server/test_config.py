@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.durations import read_duration
 from dutchdoor.model.policy import HIGH, PRESETS, STANDARD
 from dutchdoor.server.check import findings
 from dutchdoor.server.cli import serve
-from dutchdoor.server.config import Secret, Settings, duration, read_settings
+from dutchdoor.server.config import Secret, Settings, read_settings
 from dutchdoor.server.config_docs import reference
 from dutchdoor.server.factory import make_auth
 from dutchdoor.server.settings import SETTINGS, SHORTEST_LIKELY, Setting
@@ -158,7 +159,7 @@ def test_empty_variables_are_unset() -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     """Durations are written with a unit, or as seconds."""
-    assert duration(text) == seconds
+    assert read_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -167,10 +168,10 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: object) -> None:
     """A duration that was not understood is not guessed at."""
     if text == "10":
-        assert duration(text) == 10
+        assert read_duration(text) == 10
     else:
         with pytest.raises(Misconfigured, match="duration"):
-            duration(text)
+            read_duration(text)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ class HashingPool:
         """Pieces of work in progress or waiting at this moment. A figure for metrics; do not base decisions on it."""
         return self._busy + len(self._waiting)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def close(self) -> None:
         """Stop the threads. Waiting work is refused, and begun work runs to its end. Closing again changes nothing."""
         with self._changed:

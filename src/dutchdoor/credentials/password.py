@@ -231,6 +231,11 @@ class PasswordHasher:
         """Passwords in hashing or waiting for it: `HashingPool.length`."""
         return self._pool.length
 
+    def open(self) -> None:
+        """Take work again after `close`. Threads start when there is some."""
+        if self._pool.is_closed:
+            self._pool = HashingPool(workers=self._pool.workers, queue=self._pool.queue)
+
     def close(self) -> None:
         """Stop the threads. Waiting work is refused with `Unavailable`."""
         self._pool.close()

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.jose.weak_secrets import is_known_leaked
+from dutchdoor.model.durations import read_duration
 from dutchdoor.model.policy import PRESETS, Policy
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, SHORTEST_LIKELY, Setting
 from dutchdoor.web.headers import Hsts
@@ -28,7 +29,6 @@ __all__ = [
     "DEFAULT_MASTER_KEY_FILE",
     "Secret",
     "Settings",
-    "duration",
     "has_no_unit",
     "holds_password",
     "read_settings",
@@ -341,26 +341,9 @@ def _switch(value: object, source: str) -> bool:
     raise Misconfigured(f"{source} must be true or false.")
 
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?[smhdw]\s*)+")
-
-
-def duration(value: object, source: str = "A duration") -> float:
-    """Read `90s`, `10m`, `12h`, `30d`, `1h30m`, or a plain number of seconds, as seconds. Raises `Misconfigured`."""
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if _DURATION.fullmatch(text):
-            return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw])", text))
-        if re.fullmatch(r"[0-9]{1,10}(?:\.[0-9]{1,6})?", text):
-            return float(text)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 10**10:
-        return float(value)
-    raise Misconfigured(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
-
-
 def has_no_unit(value: object) -> bool:
     """Whether a duration is a number other than 0 without a unit. A reader cannot see that it counts seconds."""
-    return str(value).strip()[-1:].isdigit() and duration(value) > 0
+    return str(value).strip()[-1:].isdigit() and read_duration(value) > 0
 
 
 def _doubts(found: Mapping[str, tuple[object, str]], read: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -383,7 +366,7 @@ _READERS: Mapping[str, Callable[[object, str], object]] = {
     "secret": _secret,
     "list": _list,
     "count": _count,
-    "duration": duration,
+    "duration": read_duration,
     "switch": _switch,
 }
 

@@ -62,6 +62,10 @@ class Directory:
         self.admin = Administration(authority, self.registration, self.post, one_time, passwords)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
 
+    def open(self) -> None:
+        """Take work again after `close`."""
+        self.hasher.open()
+
     async def close(self) -> None:
         """Wait for mail that is being sent, a few seconds at most."""
         await self.post.close()

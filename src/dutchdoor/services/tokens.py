@@ -179,12 +179,29 @@ class Issuer:
                 raise
             await self._read_together(now)
             known = self._cache(issued=issued).recognise(token, now)
-        covering = self.fencing.node.log.covering_token(known[0])
-        if covering == "subject" and known[0].sid is not None:
+        self._check_covered(known[0])
+        return known
+
+    def verify_at_once(self, token: str) -> Principal | None:
+        """Do what `verify` does with a `token`, in any thread and without waiting; None if it has to wait. Raises
+        `InvalidToken` and `StaleClaims` as `verify` does.
+        """
+        now = self.clock()
+        if not self.fencing.is_current() or self._is_ring_old(now) or self._verifiers is None:
+            return None
+        try:
+            claims, principal = self._verifiers.bearers.recognise(token, now)
+        except UnknownKey:
+            return None
+        self._check_covered(claims)
+        return principal
+
+    def _check_covered(self, claims: Claims) -> None:
+        covering = self.fencing.node.log.covering_token(claims)
+        if covering == "subject" and claims.sid is not None:
             raise StaleClaims("the subject's epoch has risen")
         if covering is not None:
             raise InvalidToken("revoked")
-        return known
 
     async def claims_of_any_age(self, token: str) -> Claims:
         """Return what the access token `token` says, without a check of expiry and revocation. Use it only to revoke
@@ -344,7 +361,7 @@ class Issuer:
             if self._reading is not None:
                 await asyncio.wait([self._reading])
             await self._read_together(now)
-        elif killed != self._keys_killed or not 0 <= now - self._ring_read_at < RING_FRESH_FOR:
+        elif self._is_ring_old(now):
             try:
                 await self._read_together(now)
                 if killed > self._keys_killed:  # the current reading began before the kill
@@ -355,6 +372,9 @@ class Issuer:
                 # Known keys are valid as long as the lease: a new key is not needed yet, and a killed one is in the
                 # log.
                 self._ring_read_at = now - RING_FRESH_FOR + RING_AGAIN_IN
+
+    def _is_ring_old(self, now: float) -> bool:
+        return self.fencing.node.keys_killed != self._keys_killed or not 0 <= now - self._ring_read_at < RING_FRESH_FOR
 
     async def _read_together(self, now: float) -> None:
         """Share the reading that is under way, or begin one: any number of callers cause one read of the rows."""

@@ -30,6 +30,7 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
@@ -208,9 +209,12 @@ class Call:
     def csrf_token(self, session_id: str) -> str:
         return origins.csrf_token(self.api.site.csrf_key, session_id)
 
-    def check_csrf(self, *session_ids: str) -> None:
-        """Raise `CsrfRefused` unless the request carries the CSRF token of one of these sessions."""
-        origins.check_csrf(self.api.site.csrf_key, self.request.header(b"x-csrf-token"), *session_ids)
+    def check_csrf(self, *session_ids: str, field: str | None = None) -> None:
+        """Raise `CsrfRefused` unless the request carries the CSRF token of one of these sessions: in the header, or in
+        the `field` that an adapter has found in a form.
+        """
+        sent = self.request.header(b"x-csrf-token")
+        origins.check_csrf(self.api.site.csrf_key, field if sent is None else sent, *session_ids)
 
     def judge(self, method: str, *, by_cookie: bool, handshake: bool) -> None:
         """Check a request to the embedding or proxied application like a request to this API. Raises `CrossSite`."""
@@ -233,29 +237,32 @@ class Call:
             BadRequest: the cookie and the token belong to different sign-ins.
             Unavailable: the store is unavailable.
         """
+        token, cookie = self._proofs()
+        principal = None if token is None else await self.authority.verify(token)
+        held = None if cookie is None else await self.authority.resume(cookie)
+        return _caller(principal, held)
+
+    def identify_at_once(self) -> tuple[bool, Caller | None]:
+        """Do what `identify` does in any thread and without waiting. (False, None) if it has to wait. Raises what
+        `identify` raises.
+        """
+        token, cookie = self._proofs()
+        principal = None if token is None else self.authority.verify_at_once(token)
+        held = None if cookie is None else self.authority.resume_at_once(cookie)
+        if (token is not None and principal is None) or (cookie is not None and held is None):
+            return False, None
+        return True, _caller(principal, held)
+
+    def _proofs(self) -> tuple[str | None, str | None]:
+        """Return the bearer token and the session cookie of the request. Raises `InvalidToken`."""
         token, line = self.bearer(), self.request.cookie()
         try:
-            cookie = self.cookies.session(line)
+            return token, self.cookies.session(line)
         except AmbiguousCookie:
             if token is None:
                 raise
-            cookie, self._presented = None, self.cookies.present(line)
-        by_token = by_cookie = None
-        if token is not None:
-            principal = await self.authority.verify(token)
-            by_token = Caller(principal=principal, account=None, session=None, by_cookie=False)
-        if cookie is not None:
-            held = await self.authority.resume(cookie)
-            by_cookie = Caller(principal=held.principal, account=held.account, session=held.session, by_cookie=True)
-        if by_token is None or by_cookie is None:
-            return by_token or by_cookie
-        a, b = by_token.principal, by_cookie.principal
-        # An attacker may plant a cookie beside the client's own token. Neither of the two may win.
-        if a.subject != b.subject or a.session_id not in {None, b.session_id}:
-            raise BadRequest(
-                "The cookie and the bearer token belong to different sign-ins. Send one.", code="two_callers"
-            )
-        return by_cookie
+            self._presented = self.cookies.present(line)
+            return token, None
 
     async def holding(self) -> tuple[Account, Session | None]:
         """Return the account and the session of the caller, read from the store if the proof was a token.
@@ -391,6 +398,21 @@ class Api:
         if not secret.matches(found.secret_hash if found else b"\0" * 32) or found is None:
             raise NotAuthenticated("unknown client or wrong secret")
         return found
+
+
+def _caller(principal: Principal | None, held: Remembered | None) -> Caller | None:
+    """Return the caller of a token's principal and a cookie's session. Raises `BadRequest` if the two contradict each
+    other.
+    """
+    if held is None:
+        if principal is None:
+            return None
+        return Caller(principal=principal, account=None, session=None, by_cookie=False)
+    a, b = principal, held.principal
+    # An attacker may plant a cookie beside the client's own token. Neither of the two may win.
+    if a is not None and (a.subject != b.subject or a.session_id not in {None, b.session_id}):
+        raise BadRequest("The cookie and the bearer token belong to different sign-ins. Send one.", code="two_callers")
+    return Caller(principal=b, account=held.account, session=held.session, by_cookie=True)
 
 
 def _basic(scheme: str, encoded: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request, Response
 from dutchdoor.web.request_id import CURRENT, request_id
+from dutchdoor.web.scope import request_of
 
 __all__ = ["REQUEST", "AsgiApplication", "ErrorMiddleware"]
 
@@ -27,9 +28,6 @@ REQUEST = "dutchdoor.request"
 """The key in an ASGI scope under which an answered request is found, with its client and its id."""
 
 log = logging.getLogger("dutchdoor")
-
-_SCHEMES = {"ws": "http", "wss": "https"}
-"""For each WebSocket scheme, the scheme of the page that may open the WebSocket."""
 
 
 class AsgiApplication:
@@ -191,22 +189,6 @@ class _UnknownPath:
 
 class _Gone(Exception):
     """The client disconnected, so no response is possible."""
-
-
-def request_of(scope: Scope) -> Request:
-    path, root = scope["path"], scope.get("root_path", "")
-    if root and path.startswith(root):
-        path = path[len(root) :]
-    peer = scope.get("client")
-    scheme: str = scope.get("scheme", "http")
-    return Request(
-        scope.get("method", "GET"),  # the scope of a WebSocket has no method
-        path,
-        scope.get("query_string", b""),
-        scope["headers"],
-        peer[0] if peer else "",
-        _SCHEMES.get(scheme, scheme),
-    )
 
 
 async def _while_there(answering: Coroutine[None, None, Response], receive: Receive) -> Response:

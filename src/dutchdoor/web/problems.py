@@ -134,7 +134,7 @@ def problem(error: Exception, *, path: str = "") -> Response:
     elif isinstance(error, (RateLimited, Unavailable)):
         document["retry_after"] = _whole_seconds(error.retry_after)
     elif isinstance(error, StepUpRequired):
-        document["max_age"] = int(error.max_age)
+        document.update(_step_up(error))
     if row.challenge:
         headers.append((b"www-authenticate", _challenge(error, row.challenge)))
     return Response(row.status, headers, _encode(document))
@@ -165,8 +165,14 @@ def _challenge(error: DutchdoorError, name: str) -> bytes:
         return f"Bearer {_REALM}".encode("ascii")
     challenge = f'Bearer {_REALM}, error="{name}"'
     if isinstance(error, StepUpRequired):
-        challenge += f', max_age="{int(error.max_age)}"'
+        challenge += "".join(f', {name}="{value}"' for name, value in _step_up(error).items())
     return challenge.encode("ascii")
+
+
+def _step_up(error: StepUpRequired) -> dict[str, int]:
+    """What a step-up must bring: `max_age` of RFC 9470, and `factors` of our own."""
+    wanted = {} if error.max_age is None else {"max_age": int(error.max_age)}
+    return wanted if error.factors == 1 else {**wanted, "factors": error.factors}
 
 
 # --- RFC 6749, section 5.2 -------------------------------------------------------------------------------------------

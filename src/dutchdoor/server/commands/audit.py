@@ -14,7 +14,8 @@ from click.core import ParameterSource
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, EventName
-from dutchdoor.server.config import duration, has_no_unit
+from dutchdoor.model.durations import read_duration
+from dutchdoor.server.config import has_no_unit
 from dutchdoor.server.instrumentation import event_line
 from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table, say, write
@@ -73,7 +74,7 @@ def audit(
         raise click.UsageError("--follow goes with --after and without --before and --limit.")
     if name and name not in get_args(EventName):
         raise click.UsageError(f"There is no event {name[:40]!a}. Events: {', '.join(sorted(get_args(EventName)))}.")
-    begun = time.time() - duration(since, "--since") if since else 0.0
+    begun = time.time() - read_duration(since, "--since") if since else 0.0
     if since and has_no_unit(since):
         say("--since has no unit, so it counts seconds. Add a unit: s, m, h, d or w.")
 

@@ -1,0 +1,152 @@
+"""dutchdoor in FastAPI.
+
+    app = FastAPI()
+    auth = Auth(app)
+
+    @app.get("/hello")
+    async def hello(user: CurrentUser):
+        return {"hello": user.email}
+
+    @app.get("/admin", dependencies=[Depends(auth.require(role="admin"))])
+    async def admin(): ...
+
+The annotations work in WebSocket routes, too. A route refuses as RFC 6750 and RFC 9470 say, with a problem document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Annotated, Any
+
+from dutchdoor.errors import NotAuthenticated
+from dutchdoor.guard.asgi import visit_of
+from dutchdoor.guard.extra import extra
+from dutchdoor.guard.requirement import Requirement
+from dutchdoor.guard.user import User
+from dutchdoor.model.durations import Duration
+from dutchdoor.model.principal import Principal
+
+with extra("fastapi"):
+    from fastapi import Depends, FastAPI
+    from fastapi.dependencies.models import Dependant
+    from fastapi.routing import APIRoute
+    from starlette.applications import Starlette
+    from starlette.requests import HTTPConnection
+
+    from dutchdoor.guard.on_starlette import OnStarlette
+
+__all__ = ["Auth", "CurrentPrincipal", "CurrentUser", "OptionalPrincipal", "OptionalUser", "Principal", "User"]
+
+_GUARDS = "__dutchdoor_guard__"
+
+
+async def _user(connection: HTTPConnection) -> User:
+    user = await visit_of(connection.scope).user()
+    if user is None:
+        raise NotAuthenticated("no proof was sent")
+    return user
+
+
+async def _user_or_none(connection: HTTPConnection) -> User | None:
+    try:
+        return await visit_of(connection.scope).user()
+    except NotAuthenticated:  # such as the cookie of a session that has ended
+        return None
+
+
+async def _principal(connection: HTTPConnection) -> Principal:
+    return await visit_of(connection.scope).require(_ANYONE)
+
+
+async def _principal_or_none(connection: HTTPConnection) -> Principal | None:
+    try:
+        return await visit_of(connection.scope).principal()
+    except NotAuthenticated:
+        return None
+
+
+_ANYONE = Requirement()
+for _guard in (_user, _principal):
+    setattr(_guard, _GUARDS, True)
+
+CurrentUser = Annotated[User, Depends(_user)]
+"""The account that sends the request; 401 without one."""
+OptionalUser = Annotated[User | None, Depends(_user_or_none)]
+"""The account that sends the request, or None."""
+CurrentPrincipal = Annotated[Principal, Depends(_principal)]
+"""What the proof says; 401 without one. It takes no look-up where a token is the proof."""
+OptionalPrincipal = Annotated[Principal | None, Depends(_principal_or_none)]
+"""What the proof says, or None."""
+
+
+class Auth(OnStarlette):
+    """Authentication for a FastAPI application. `Auth(app)` puts it in front of every route."""
+
+    def attach(self, app: Starlette) -> None:
+        """Put the guard around an `app`, and the paths of the API into its OpenAPI document.
+
+        Raises:
+            Misconfigured: it is no application of FastAPI, or it has an `Auth` already.
+        """
+        super().attach(app)
+        if isinstance(app, FastAPI):
+            _describe(app, self.gate.described())
+
+    def require(
+        self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
+    ) -> Callable[[HTTPConnection], Awaitable[Principal]]:
+        """Return a dependency that gives the principal, if the caller meets the requirement. It stands in `Depends`, in
+        a route or on a router.
+
+        Args:
+            role: a role that the account has.
+            scope: words that the scope of the sign-in contains.
+            fresh: the greatest age of the last proof: "5m", a timedelta, or seconds.
+            factors: how many kinds of proof the sign-in took: 1 or 2.
+
+        Raises:
+            Misconfigured: an argument is wrong.
+        """
+        requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
+
+        async def required(connection: HTTPConnection) -> Principal:
+            return await visit_of(connection.scope).require(requirement)
+
+        setattr(required, _GUARDS, True)
+        return required
+
+
+# --- OpenAPI ---------------------------------------------------------------------------------------------------------
+
+_PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
+
+
+def _describe(app: FastAPI, ours: dict[str, Any]) -> None:
+    """Add our paths and schemes to the application's document, and a requirement to each route with a guard."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = type(app).openapi(app)
+            schemes = ours["components"]["securitySchemes"]
+            security: list[dict[str, list[str]]] = [{name: []} for name in ("session", "bearer") if name in schemes]
+            for operation in _guarded(app, document):
+                operation["security"] = security
+                operation["responses"].setdefault("401", {"description": "Sign in to continue.", "content": _PROBLEM})
+            document["paths"] |= ours["paths"]
+            components = document.setdefault("components", {})
+            for kind, named in ours["components"].items():
+                components.setdefault(kind, {}).update(named)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI documents this way to extend it
+
+
+def _guarded(app: FastAPI, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for route in app.routes:
+        if isinstance(route, APIRoute) and _has_guard(route.dependant):
+            operations = document["paths"].get(route.path_format, {})
+            yield from (operations[name] for method in route.methods or () if (name := method.lower()) in operations)
+
+
+def _has_guard(dependant: Dependant) -> bool:
+    return hasattr(dependant.call, _GUARDS) or any(map(_has_guard, dependant.dependencies))

@@ -1,0 +1,222 @@
+"""dutchdoor in Flask.
+
+    app = Flask(__name__)
+    auth = Auth(app)
+
+    @app.get("/hello")
+    @login_required
+    def hello():
+        return {"hello": current_user.email}
+
+    @app.post("/reports")
+    @auth.require(role="admin", fresh="5m")
+    def report(): ...
+
+A form that a page of yours sends carries `{{ csrf_field() }}`. `current_user` is a `User`, or an `Anonymous`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.guard.attached import engine_of, make_gate
+from dutchdoor.guard.extra import extra
+from dutchdoor.guard.requirement import Requirement
+from dutchdoor.guard.threads import SyncGate
+from dutchdoor.guard.user import Anonymous, User
+from dutchdoor.guard.wsgi import engine_around, request_in
+from dutchdoor.model.durations import Duration
+from dutchdoor.model.principal import Principal
+from dutchdoor.web.http import Header
+from dutchdoor.web.problems import problem
+
+with extra("flask"):
+    from flask import Flask, Response, current_app, g, request
+    from markupsafe import Markup
+    from werkzeug.local import LocalProxy
+
+if TYPE_CHECKING:
+    from dutchdoor.auth import Auth as Engine
+    from dutchdoor.guard.gates import Known
+    from dutchdoor.stores.base import Store
+    from dutchdoor.verifier import Verifier
+
+__all__ = [
+    "Anonymous",
+    "Auth",
+    "Principal",
+    "User",
+    "csrf_token",
+    "current_principal",
+    "current_user",
+    "login_required",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_EXTENSION = "dutchdoor"
+_ANYONE = Requirement()
+_ANONYMOUS = Anonymous()
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class Auth:
+    """Authentication for a Flask application.
+
+    Args:
+        app: the application; or None, and `init_app` later.
+        database: a URL, a store, or a `dutchdoor.Auth` that is made already. A file `dutchdoor.db` if it is not given.
+        issuer: the URL of the server that signs tokens, for a service that only verifies them.
+        audience: who tokens are for.
+        options: the settings of `dutchdoor.Auth`; with `issuer`, those of `dutchdoor.Verifier`.
+
+    Raises:
+        Misconfigured: a setting is unknown or wrong, or the application has an `Auth` already.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        database: str | Store | Engine | Verifier | None = None,
+        *,
+        issuer: str | None = None,
+        audience: str | Iterable[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._gate = SyncGate(functools.partial(make_gate, database, issuer, audience, options))
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Attach this to an `app`. Raises `Misconfigured` for what is no application, or one that has an `Auth`."""
+        if not isinstance(app, Flask):
+            raise Misconfigured(f"Auth(app): {app!r} is not an application of Flask.")
+        if _EXTENSION in app.extensions:
+            raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
+        app.extensions[_EXTENSION] = self._gate
+        app.wsgi_app = engine_around(app.wsgi_app, self._gate)  # type: ignore[assignment,method-assign] # Flask's own way
+        app.register_error_handler(DutchdoorError, _refused)
+        app.context_processor(_helpers)
+
+    def require(
+        self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a decorator for a view: it is called only if the caller meets the requirement.
+
+        Args:
+            role: a role that the account has.
+            scope: words that the scope of the sign-in contains.
+            fresh: the greatest age of the last proof: "5m", a timedelta, or seconds.
+            factors: how many kinds of proof the sign-in took: 1 or 2.
+
+        Raises:
+            Misconfigured: an argument is wrong.
+        """
+        return _guard(Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors))
+
+    @property
+    def engine(self) -> Engine:
+        """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
+        return engine_of(self._gate.gate)
+
+    def close(self) -> None:
+        """Close the engine. The end of the process does it, too."""
+        self._gate.close()
+
+
+def login_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Return a `view` that is called only for a caller who is signed in."""
+    return _guard(_ANYONE)(view)
+
+
+def csrf_token() -> str:
+    """Return the token that a form carries in its field `csrf_token`, and a script in the header `X-CSRF-Token`."""
+    known = _known()
+    return "" if known is None else _gate().gate.csrf_token(known)
+
+
+def _guard(requirement: Requirement) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(view)
+        def guarded(*args: P.args, **named: P.kwargs) -> R:
+            known = _known()
+            if known is None:
+                raise NotAuthenticated("no proof was sent")
+            requirement.check(known.principal, _gate().gate.clock())
+            answer: R = current_app.ensure_sync(view)(*args, **named)
+            return answer
+
+        return guarded
+
+    return decorate
+
+
+def _gate() -> SyncGate:
+    gate: SyncGate | None = current_app.extensions.get(_EXTENSION)
+    if gate is None:
+        raise Misconfigured("This view has a guard, but the application has no Auth. Create it: auth = Auth(app).")
+    return gate
+
+
+def _known() -> Known | None:
+    """Who sends this request, found once. Raises what `Auth.principal` raises."""
+    if "_dutchdoor" not in g:
+        try:
+            g._dutchdoor = _identified()  # noqa: SLF001 - our own key in Flask's namespace of a request
+        except DutchdoorError as error:
+            g._dutchdoor = error  # noqa: SLF001
+    found: Known | DutchdoorError | None = g._dutchdoor  # noqa: SLF001
+    if isinstance(found, DutchdoorError):
+        raise found
+    return found
+
+
+def _identified() -> Known | None:
+    asked = request_in(request.environ)
+    field = None
+    if request.mimetype in _FORMS and "Cookie" in request.headers and "X-CSRF-Token" not in request.headers:
+        field = request.form.get("csrf_token")
+    return _gate().identify(asked, field)
+
+
+def _user() -> User | Anonymous:
+    try:
+        known = _known()
+        return _ANONYMOUS if known is None else _gate().user(known)
+    except NotAuthenticated:  # such as the cookie of a session that has ended
+        return _ANONYMOUS
+
+
+def _principal() -> Principal | None:
+    try:
+        known = _known()
+    except NotAuthenticated:
+        return None
+    return None if known is None else known.principal
+
+
+current_user: User | Anonymous = LocalProxy(_user)  # type: ignore[assignment] # it behaves as one
+"""The account that sends this request, or an `Anonymous`."""
+current_principal: Principal = LocalProxy(_principal)  # type: ignore[assignment]
+"""What the proof says. It is false where there is no proof."""
+
+
+def _helpers() -> dict[str, Any]:
+    return {"csrf_token": csrf_token, "csrf_field": _csrf_field, "current_user": current_user}
+
+
+def _csrf_field() -> Markup:
+    return Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token())
+
+
+def _refused(error: Exception) -> Response:
+    if isinstance(error, Misconfigured):
+        raise error
+    answer = problem(error)
+    headers: list[Header] = [*answer.headers, (b"cache-control", b"no-store")]
+    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    return Response(answer.body, status=answer.status, headers=listed)

@@ -1,0 +1,428 @@
+"""The guard around an ASGI application.
+
+It answers the paths of the engine, and passes all others on with a `Visit` in the scope: who sends this request, found
+when it is first asked. An error that a guard raises becomes the same problem document that the engine sends.
+
+A WebSocket or a stream ends when the proof that opened it is revoked. Each message is checked before it is passed on,
+and a connection without messages is looked at whenever something was revoked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Final
+
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated, Unavailable
+from dutchdoor.guard.gates import AsgiApp, Gate, Known, Message, Receive, Scope, Send
+from dutchdoor.guard.requirement import Requirement
+from dutchdoor.guard.user import Anonymous, User
+from dutchdoor.model.principal import Principal
+from dutchdoor.web.origin import SAFE_METHODS
+from dutchdoor.web.problems import problem
+from dutchdoor.web.scope import request_of
+
+__all__ = ["Guard", "Visit", "visit_of"]
+
+KEY: Final = "dutchdoor"
+SIGNED_OUT: Final = 4401
+"""The code that closes a WebSocket whose proof is not valid, or no longer."""
+FORBIDDEN: Final = 4403
+"""The code that closes a WebSocket whose caller may not open it."""
+TRY_LATER: Final = 1013
+"""The code that closes a WebSocket whose proof cannot be checked now (the registry of RFC 6455)."""
+LOOKS_EVERY: Final = 0.25
+"""Seconds between two looks at the log while connections are open."""
+LOOKS_AT_ALL_EVERY: Final = 5.0
+"""Seconds between two looks at each open connection: proofs also expire."""
+
+_log = logging.getLogger("dutchdoor")
+
+
+def visit_of(scope: Scope) -> Visit:
+    """Return the visit of a request. Raises `Misconfigured` where no `Auth` is attached to the application."""
+    visit = scope.get(KEY)
+    if not isinstance(visit, Visit):
+        raise Misconfigured("This route has a guard, but the application has no Auth. Create it: auth = Auth(app).")
+    return visit
+
+
+class Visit:
+    """One request, and who sends it."""
+
+    __slots__ = ("_error", "_found", "_gate", "_known", "_scope", "_user", "csrf_field")
+
+    def __init__(self, gate: Gate, scope: Scope) -> None:
+        self._gate, self._scope = gate, scope
+        self._found = False
+        self._known: Known | None = None
+        self._error: DutchdoorError | None = None
+        self._user: User | None = None
+        self.csrf_field: str | None = None
+
+    @property
+    def known(self) -> Known | None:
+        """Who sends this, if a guard has found out already."""
+        return self._known
+
+    async def identify(self) -> Known | None:
+        """Return who sends this request, found once; None without a proof. Raises what `Auth.principal` raises."""
+        if not self._found:
+            scope = self._scope
+            try:
+                self._known = await self._gate.identify(
+                    request_of(scope), websocket=scope["type"] == "websocket", csrf_field=self.csrf_field
+                )
+            except DutchdoorError as error:
+                self._error = error
+            self._found = True
+        if self._error is not None:
+            raise self._error
+        return self._known
+
+    async def principal(self) -> Principal | None:
+        """Return the principal, or None. Raises what `Auth.principal` raises."""
+        known = await self.identify()
+        return None if known is None else known.principal
+
+    async def user(self) -> User | None:
+        """Return the account behind the request, or None. Raises what `Auth.principal` raises."""
+        known = await self.identify()
+        if known is None:
+            return None
+        if self._user is None:
+            self._user = await self._gate.user(known)
+        return self._user
+
+    async def require(self, requirement: Requirement) -> Principal:
+        """Return the principal, if it meets a requirement.
+
+        Raises:
+            NotAuthenticated: the request carries no proof, or one that is not valid.
+            Forbidden: a role or a scope is missing, or another site's page sent the request.
+            StepUpRequired: the caller must prove who they are again.
+            Unavailable: the store is out of reach.
+        """
+        known = await self.identify()
+        if known is None:
+            raise NotAuthenticated("no proof was sent")
+        requirement.check(known.principal, self._gate.clock())
+        return known.principal
+
+    async def csrf_token(self) -> str:
+        """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
+        known = await self.identify()
+        return "" if known is None else self._gate.csrf_token(known)
+
+    async def check(self) -> None:
+        """Check the proof once more. Raises what `identify` raises."""
+        if self._known is not None:
+            await self._gate.check(self._known)
+
+
+class Guard:
+    """The ASGI middleware. One for each `Auth`.
+
+    Args:
+        gate: who finds the caller.
+        eager: whether to put `user` and `auth` into the scope, as Starlette's convention has them.
+    """
+
+    def __init__(self, gate: Gate, *, eager: bool = False) -> None:
+        self.gate, self._eager, self._engine = gate, eager, gate.application
+        self._find_token: Callable[[Visit, Scope, Receive], Awaitable[Receive]] | None = None
+        if gate.reads_cookies:
+            # Imported now: a service that only verifies reads no forms, and does not have the package for it.
+            self._find_token = import_module("dutchdoor.guard.forms").find_token
+        self._streams: set[_Stream] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    def around(self, app: AsgiApp) -> AsgiApp:
+        """Return `app` with this guard around it."""
+
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            await self(app, scope, receive, send)
+
+        return guarded
+
+    async def __call__(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of `app`."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._live(app, scope, receive, send)
+            return
+        if kind not in {"http", "websocket"}:
+            await app(scope, receive, send)
+            return
+        if self._engine is not None and self.gate.owns(_path_in(scope)):
+            await self._engine(scope, receive, send)
+            return
+        visit = scope[KEY] = Visit(self.gate, scope)
+        if self._find_token is not None and kind == "http" and scope["method"] not in SAFE_METHODS:
+            receive = await self._find_token(visit, scope, receive)
+        if self._eager:
+            await _put_user(visit, scope)
+        stream = (_Socket if kind == "websocket" else _Answer)(self, visit, receive, send)
+        try:
+            await app(scope, stream.receive, stream.send)
+        except DutchdoorError as error:
+            if stream.started or isinstance(error, Misconfigured):
+                raise
+            await refuse(scope, send, error)
+        except Exception:
+            # The application found its client gone, which was our doing.
+            if not stream.ended:
+                raise
+        finally:
+            self._streams.discard(stream)
+            stream.close()
+
+    # Connections that stay open
+
+    def keep(self, stream: _Stream) -> None:
+        """Watch a connection until it ends."""
+        self._streams.add(stream)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """End connections whose proof is not valid any more. Runs while there are some."""
+        position: object = None
+        looked_at_all = -math.inf
+        now = asyncio.get_running_loop().time
+        while self._streams:
+            try:
+                newest = await self.gate.position()
+                if newest != position or now() - looked_at_all > LOOKS_AT_ALL_EVERY:
+                    position, looked_at_all = newest, now()
+                    for stream in tuple(self._streams):
+                        await stream.look()
+            except Unavailable:
+                pass  # an outage ends no connection; but no message passes meanwhile
+            except Exception:  # noqa: BLE001
+                # The loop must go on: otherwise no quiet connection would end any more.
+                _log.exception("could not look at open connections")
+            await asyncio.sleep(LOOKS_EVERY)
+
+    # Start and end
+
+    async def _live(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open the gate before the application starts, and close it after it has stopped."""
+        failed = False
+
+        async def opened() -> Message:
+            nonlocal failed
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.gate.open()
+                except Unavailable as error:  # public routes are served meanwhile, and the first guard tries again
+                    _log.warning("the store is out of reach at the start: %s", error.reason)
+                except DutchdoorError as error:
+                    failed = True
+                    _log.error("%s", error.reason or error)
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    raise
+            return message
+
+        async def closed(message: Message) -> None:
+            if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                await self.stop()
+            if not failed:
+                await send(message)
+
+        try:
+            await app(scope, opened, closed)
+        except DutchdoorError:
+            if not failed:
+                raise
+
+    async def stop(self) -> None:
+        """Close the gate, and stop watching."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await self.gate.close()
+
+
+def _path_in(scope: Scope) -> str:
+    path, root = scope["path"], scope.get("root_path", "")
+    return str(path[len(root) :] if root and path.startswith(root) else path)
+
+
+async def refuse(scope: Scope, send: Send, error: DutchdoorError) -> None:
+    """Answer a request that a guard refused: with a problem document, or by closing the WebSocket."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": close_code(error), "reason": str(error)[:100]})
+        return
+    answer = problem(error)
+    headers = [*answer.headers, (b"cache-control", b"no-store"), (b"content-length", b"%d" % len(answer.body))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+
+
+def close_code(error: DutchdoorError) -> int:
+    """Return the code that closes a WebSocket for this error."""
+    if isinstance(error, NotAuthenticated):
+        return SIGNED_OUT
+    return TRY_LATER if isinstance(error, Unavailable) else FORBIDDEN
+
+
+async def _put_user(visit: Visit, scope: Scope) -> None:
+    """Put the user into the scope. An error stays in the visit: a public route is served, and a guard raises it."""
+    scope["user"], scope["auth"] = Anonymous(), Credentials(None)
+    try:
+        known = await visit.identify()
+        user = await visit.user()
+    except DutchdoorError:
+        return
+    if known is not None:
+        scope["user"], scope["auth"] = user, Credentials(known.principal)
+
+
+class Credentials:
+    """`request.auth`: the principal, and the words that Starlette's `requires` looks for."""
+
+    __slots__ = ("principal", "scopes")
+
+    def __init__(self, principal: Principal | None) -> None:
+        self.principal = principal
+        self.scopes: list[str] = (
+            [] if principal is None else ["authenticated", *principal.roles, *principal.scope.split()]
+        )
+
+
+# --- connections that stay open --------------------------------------------------------------------------------------
+
+
+class _Ended(ConnectionError):
+    """The proof of this connection is not valid any more. ASGI reports by an `OSError` that a client is gone."""
+
+
+class _Stream:
+    """One request and its answer. Once the proof is known, what passes after the first piece is checked."""
+
+    __slots__ = ("_closing", "_guard", "_is_kept", "_next", "_receive", "_send", "_visit", "ended", "started")
+
+    gone = "http.disconnect"
+
+    def __init__(self, guard: Guard, visit: Visit, receive: Receive, send: Send) -> None:
+        self._guard, self._visit, self._receive, self._send = guard, visit, receive, send
+        self._closing: asyncio.Future[None] | None = None
+        self._next: asyncio.Task[Message] | None = None
+        self.started = self.ended = self._is_kept = False
+
+    async def look(self) -> None:
+        """End this connection if its proof is not valid any more."""
+        if not self.ended:
+            try:
+                await self._visit.check()
+            except Unavailable:
+                pass
+            except DutchdoorError as error:
+                await self.end(error)
+
+    async def end(self, error: DutchdoorError) -> None:
+        """End this connection. The application sees that its client is gone."""
+        if not self.ended:
+            self.ended = True
+            if self._closing is not None and not self._closing.done():
+                self._closing.set_result(None)
+            await self._finish(error)
+
+    async def checked(self) -> None:
+        """Let one message pass. Raises `_Ended`."""
+        if not self.ended and self._visit.known is not None:
+            if not self._is_kept:
+                self._is_kept = True
+                self._guard.keep(self)
+            try:
+                await self._visit.check()
+            except DutchdoorError as error:
+                await self.end(error)
+        if self.ended:
+            raise _Ended("the session has ended")
+
+    async def _received(self) -> Message:
+        """Wait for a message of the client, or for the end of its proof."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._receive())
+        closing = self._closing = self._closing or asyncio.get_running_loop().create_future()
+        if not self.ended:
+            await asyncio.wait({self._next, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if self.ended:
+            return {"type": self.gone, "code": SIGNED_OUT, "reason": ""}
+        message, self._next = self._next.result(), None
+        return message
+
+    def close(self) -> None:
+        """Stop what still waits beside the application."""
+        if self._next is not None:
+            self._next.cancel()
+
+    async def _finish(self, error: DutchdoorError) -> None:
+        raise NotImplementedError
+
+
+class _Answer(_Stream):
+    """A response. Its first piece was just asked for; each further piece is checked."""
+
+    __slots__ = ("_has_body", "_is_bounded", "_is_stream")
+
+    def __init__(self, guard: Guard, visit: Visit, receive: Receive, send: Send) -> None:
+        super().__init__(guard, visit, receive, send)
+        self._has_body = self._is_bounded = self._is_stream = False
+
+    async def receive(self) -> Message:
+        if self._has_body:  # what waits now waits for the client to hang up
+            return await self._received()
+        message = await self._receive()
+        self._has_body = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self._is_bounded = any(name == b"content-length" for name, _ in message.get("headers", ()))
+        elif self._is_stream:
+            await self.checked()
+        else:
+            self._is_stream = bool(message.get("more_body", False))
+        await self._send(message)
+
+    async def _finish(self, error: DutchdoorError) -> None:  # noqa: ARG002 - the status has been sent
+        if not self._is_bounded:  # otherwise the server cuts the connection, because the body is not whole
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Socket(_Stream):
+    """A WebSocket. Every message in either direction is checked."""
+
+    __slots__ = ()
+
+    gone = "websocket.disconnect"
+
+    async def receive(self) -> Message:
+        if self._visit.known is None or not self.started:
+            return await self._receive()
+        message = await self._received()
+        if message["type"] == self.gone:
+            return message
+        try:
+            await self.checked()
+        except _Ended:
+            return {"type": self.gone, "code": SIGNED_OUT, "reason": ""}
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            self.started = True
+        elif message["type"] == "websocket.send":
+            await self.checked()
+        if not self.ended:  # it has been closed already
+            await self._send(message)
+
+    async def _finish(self, error: DutchdoorError) -> None:
+        await self._send({"type": "websocket.close", "code": close_code(error), "reason": str(error)[:100]})

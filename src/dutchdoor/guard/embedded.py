@@ -1,0 +1,79 @@
+"""The gate of an application that embeds `Auth`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from dutchdoor.auth import Auth
+from dutchdoor.errors import NotAuthenticated
+from dutchdoor.guard.gates import AsgiApp, Known
+from dutchdoor.guard.user import User
+from dutchdoor.model.sessions import check_live
+from dutchdoor.web.api import Caller
+from dutchdoor.web.http import Request
+
+__all__ = ["Embedded"]
+
+
+class Embedded:
+    """The gate of an application that embeds `Auth`."""
+
+    reads_cookies = True
+
+    def __init__(self, auth: Auth) -> None:
+        self.auth, self.clock, self.owns = auth, auth.authority.clock, auth.owns
+        self.described, self.paths = auth.described, auth.own_paths
+        self.application: AsgiApp = auth.asgi()
+
+    async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:
+        return self._known(asked, await self.auth.caller(asked, websocket=websocket, csrf_field=csrf_field))
+
+    def identify_at_once(self, asked: Request, *, csrf_field: str | None) -> tuple[bool, Known | None]:
+        found, caller = self.auth.caller_at_once(asked, csrf_field=csrf_field)
+        return found, self._known(asked, caller)
+
+    def _known(self, asked: Request, caller: Caller | None) -> Known | None:
+        """Return what is known of the caller of a request."""
+        if caller is None:
+            return None
+        if caller.by_cookie:
+            return Known(caller.principal, None if caller.account is None else User.of(caller.account))
+        return Known(caller.principal, token=asked.credentials()[1])
+
+    async def user(self, known: Known) -> User:
+        if known.user is not None:
+            return known.user
+        authority, principal = self.auth.authority, known.principal
+        if principal.session_id is not None:  # mostly in memory
+            held = await authority.recall(principal.session_id)
+            account = None if held is None or held.session.subject != principal.subject else held.account
+        else:
+            account = await authority.store.account(principal.subject)
+        if account is None or not account.active:
+            raise NotAuthenticated("the account is disabled or removed")
+        return User.of(account)
+
+    async def check(self, known: Known) -> None:
+        authority = self.auth.authority
+        if known.token is not None:
+            await authority.verify(known.token)
+        elif known.principal.session_id is not None:
+            held = await authority.recall(known.principal.session_id)
+            if held is None:
+                raise NotAuthenticated("the session is gone")
+            check_live(held.session, held.account, authority.clock())
+
+    async def position(self) -> Hashable:
+        fencing = self.auth.authority.fencing
+        await fencing.follow()
+        return fencing.node.log_epoch, fencing.node.applied_seq
+
+    def csrf_token(self, known: Known) -> str:
+        session_id = known.principal.session_id
+        return "" if known.token is not None or session_id is None else self.auth.csrf_token(session_id)
+
+    async def open(self) -> None:
+        await self.auth.open()
+
+    async def close(self) -> None:
+        await self.auth.close()

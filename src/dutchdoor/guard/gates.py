@@ -1,0 +1,145 @@
+"""A gate finds who sends a request: here by a verifier that follows a server elsewhere, in `embedded` by the engine in
+this process.
+
+An adapter sees one difference: a service that only verifies reads no cookie, because the cookie of another host never
+reaches it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Hashable, MutableMapping
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from dutchdoor.errors import InvalidToken
+from dutchdoor.guard.user import User
+from dutchdoor.model.principal import Principal
+from dutchdoor.verifier import Verifier
+from dutchdoor.web.http import BadRequest, Request
+
+__all__ = ["AsgiApp", "Gate", "Known", "Message", "Receive", "Scope", "Send", "Verifying"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Known(Struct, frozen=True):
+    """Who sent a request, and what proved it."""
+
+    principal: Principal
+    user: User | None = None
+    """The account, where the proof brought it along: a cookie does, a token does not."""
+    token: str | None = None
+    """The access token that was the proof; None for a cookie."""
+
+
+class Gate(Protocol):
+    """Finds who sends a request, and whether that proof still holds."""
+
+    clock: Callable[[], float]
+    """The time of day, in seconds since 1970."""
+    application: AsgiApp | None
+    """Answers the paths of the API; None in a service that only verifies."""
+    paths: tuple[str, ...]
+    """The paths of the API. One that ends with a slash stands for all below it."""
+    reads_cookies: bool
+    """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
+
+    def owns(self, path: str) -> bool:
+        """Return whether the API answers a path."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Return the OpenAPI document of these paths, with the ways to prove who one is."""
+        ...
+
+    async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:
+        """Return who sent a request; None if it carries no proof. Raises what `Auth.principal` raises."""
+        ...
+
+    def identify_at_once(self, asked: Request, *, csrf_field: str | None) -> tuple[bool, Known | None]:
+        """Do what `identify` does in a thread without an event loop. (False, None) if the engine's loop must do it."""
+        ...
+
+    async def user(self, known: Known) -> User:
+        """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
+        ...
+
+    async def check(self, known: Known) -> None:
+        """Check a proof once more, for a connection that stays open. Raises what `identify` raises."""
+        ...
+
+    async def position(self) -> Hashable:
+        """Return something that changes whenever a proof may have been revoked."""
+        ...
+
+    def csrf_token(self, known: Known) -> str:
+        """Return the CSRF token for forms and scripts of a page; "" where the proof needs none."""
+        ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+_ONLY_BEARER: dict[str, Any] = {
+    "paths": {},
+    "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+}
+
+
+class Verifying:
+    """The gate of a service that only verifies access tokens."""
+
+    application: AsgiApp | None = None
+    paths: tuple[str, ...] = ()
+    reads_cookies = False
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier, self.clock = verifier, time.time
+
+    def owns(self, path: str) -> bool:  # noqa: ARG002
+        return False
+
+    def described(self) -> dict[str, Any]:
+        return _ONLY_BEARER
+
+    async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:  # noqa: ARG002
+        token = _bearer(asked)
+        return None if token is None else Known(await self.verifier.check(token), token=token)
+
+    def identify_at_once(self, asked: Request, *, csrf_field: str | None) -> tuple[bool, Known | None]:  # noqa: ARG002
+        token = _bearer(asked)
+        return True, None if token is None else Known(self.verifier(token), token=token)
+
+    async def user(self, known: Known) -> User:
+        return User.named(known.principal)
+
+    async def check(self, known: Known) -> None:
+        await self.verifier.check(known.token or "")
+
+    async def position(self) -> Hashable:
+        return self.verifier.applied_seq
+
+    def csrf_token(self, known: Known) -> str:  # noqa: ARG002 - no browser adds a token by itself
+        return ""
+
+    async def open(self) -> None:
+        await self.verifier.__aenter__()
+
+    async def close(self) -> None:
+        await self.verifier.aclose()
+
+
+def _bearer(asked: Request) -> str | None:
+    """Return the bearer token; None without one. Raises `InvalidToken` for a repeated header."""
+    try:
+        scheme, token = asked.credentials()
+    except BadRequest as error:
+        raise InvalidToken(error.reason or str(error), message=str(error)) from None
+    return token if scheme == "bearer" else None

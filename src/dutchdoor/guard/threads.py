@@ -1,0 +1,157 @@
+"""The gate of a process without an event loop: Flask, Django, WSGI.
+
+One thread runs the engine's event loop. It starts at the first request and not before, so a server may fork after it
+has loaded the application. Most requests never enter it: who sends them is known from memory, in the request's own
+thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - first: what it registers for the end of the process must run after ours
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
+from dutchdoor.guard.gates import Gate, Known
+from dutchdoor.guard.user import User
+from dutchdoor.web.http import Request
+
+__all__ = ["SyncGate"]
+
+T = TypeVar("T")
+
+WAITS_FOR: Final = 30.0
+"""The most seconds that a request waits for the engine's thread."""
+STOPS_WITHIN: Final = 5.0
+"""Seconds that the end of the process waits for the engine to close."""
+
+
+class SyncGate:
+    """A gate for threads. `make` creates the gate of this process, and again that of each forked child."""
+
+    def __init__(self, make: Callable[[], Gate]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._gate = make()  # a wrong setting is an error here, not at the first request
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_open = False
+        _alive.add(self)
+
+    @property
+    def gate(self) -> Gate:
+        """The gate of this process."""
+        return self._gate
+
+    def identify(self, asked: Request, csrf_field: str | None) -> Known | None:
+        """Return who sent a request; None if it carries no proof. Raises what `Auth.principal` raises."""
+        gate = self._gate
+        if self._is_open or gate.application is None:
+            found, known = gate.identify_at_once(asked, csrf_field=csrf_field)
+            if found:
+                return known
+        return self.run(gate.identify(asked, websocket=False, csrf_field=csrf_field))
+
+    def user(self, known: Known) -> User:
+        """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
+        if known.user is not None:
+            return known.user
+        return User.named(known.principal) if self._gate.application is None else self.run(self._gate.user(known))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the engine's thread, and return its result.
+
+        Raises:
+            Unavailable: it took too long, or the process is ending.
+            Misconfigured: this thread runs an event loop, which the call would block.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            work.close()
+            raise Misconfigured(
+                "This view runs in an event loop, and this call would block it. Use the adapter for an ASGI framework, "
+                "or a view that is not `async def`."
+            )
+        waiting = asyncio.run_coroutine_threadsafe(self._opened(work), self._running())
+        try:
+            return waiting.result(WAITS_FOR)
+        except TimeoutError:
+            waiting.cancel()
+            raise Unavailable("the engine's thread is busy") from None
+
+    async def _opened(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            if not self._is_open:
+                await self._gate.open()
+                self._is_open = True
+        except DutchdoorError:
+            work.close()
+            raise
+        return await work
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop
+        if loop is not None:
+            return loop
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                # A daemon: it must not keep a process alive whose server has stopped. `close` runs at its exit.
+                threading.Thread(target=_serve, args=(loop,), name="dutchdoor", daemon=True).start()
+                self._loop = loop
+            return self._loop
+
+    def close(self) -> None:
+        """Close the engine, and end its thread. Idempotent."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        closing = asyncio.run_coroutine_threadsafe(self._gate.close(), loop)
+        try:
+            closing.result(STOPS_WITHIN)
+        except (TimeoutError, DutchdoorError):
+            closing.cancel()
+        self._is_open = False
+        loop.call_soon_threadsafe(loop.stop)
+
+    def _forked(self) -> None:
+        """Runs in the child of a fork. The parent's thread, its loop and its connections are not there."""
+        self._lock = threading.Lock()
+        if self._loop is not None or self._is_open:
+            self._loop, self._is_open = None, False
+            self._gate = self._make()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+_alive: weakref.WeakSet[SyncGate] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for gate in tuple(_alive):
+        gate.close()
+
+
+def _after_fork() -> None:
+    for gate in tuple(_alive):
+        gate._forked()  # noqa: SLF001 - the class registers itself here
+
+
+# Before the standard library refuses work to its pools of threads, which the store needs to close: that is earlier than
+# `atexit`.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

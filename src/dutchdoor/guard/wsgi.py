@@ -1,0 +1,108 @@
+"""The guard of a WSGI application: the request in an environ, and the engine's own paths, answered by its thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from http.client import responses
+from typing import Any, Final
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.guard.gates import AsgiApp, Message, Scope
+from dutchdoor.guard.threads import SyncGate
+from dutchdoor.web.http import Header, Request
+
+__all__ = ["engine_around", "request_in"]
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+READ_AT_MOST: Final = 1 << 20
+"""Bytes of a body that are read for the engine. Its own limits are far below."""
+
+
+def request_in(environ: Environ) -> Request:
+    """Return the request of an environ (PEP 3333). Raises `Misconfigured` for something else."""
+    if "REQUEST_METHOD" not in environ:
+        raise Misconfigured("This is not a WSGI request. An ASGI server runs this application, or a wrapper hides it.")
+    return Request(
+        environ["REQUEST_METHOD"],
+        _decoded(environ.get("PATH_INFO", "")) or "/",
+        environ.get("QUERY_STRING", "").encode("latin-1"),
+        list(_headers(environ)),
+        environ.get("REMOTE_ADDR", ""),
+        environ.get("wsgi.url_scheme", "http"),
+    )
+
+
+def _headers(environ: Environ) -> Iterator[Header]:
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            yield key[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")
+        elif key in {"CONTENT_TYPE", "CONTENT_LENGTH"} and value:
+            yield key.replace("_", "-").lower().encode(), value.encode("latin-1")
+
+
+def _decoded(text: str) -> str:
+    return text.encode("latin-1").decode("utf-8", "replace")
+
+
+def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
+    """Return an application that answers the engine's paths, and leaves all others to `app`."""
+    if gate.gate.application is None:
+        return app
+
+    def answering(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        engine = gate.gate.application
+        if engine is None or not gate.gate.owns(_decoded(environ.get("PATH_INFO", ""))):
+            return app(environ, start_response)
+        status, headers, body = gate.run(_answered(engine, environ, _body(environ)))
+        start_response(
+            f"{status} {responses.get(status, '')}",
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
+        )
+        return [body]
+
+    return answering
+
+
+def _body(environ: Environ) -> bytes:
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length.isdigit() and int(length) == 0 and not environ.get("wsgi.input_terminated"):
+        return b""
+    at_most = min(int(length), READ_AT_MOST) if length.isdigit() and int(length) else READ_AT_MOST
+    body: bytes = environ["wsgi.input"].read(at_most)
+    return body
+
+
+async def _answered(engine: AsgiApp, environ: Environ, body: bytes) -> tuple[int, list[Header], bytes]:
+    """Pass a request through the engine's ASGI application."""
+    asked = request_in(environ)
+    scope: Scope = {
+        "type": "http",
+        "method": asked.method,
+        "path": asked.path,
+        "query_string": asked.query,
+        "headers": asked.headers,
+        "scheme": asked.scheme,
+        "client": (asked.peer, 0) if asked.peer else None,
+        "root_path": "",
+    }
+    sent: list[Message] = []
+    unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return unread.pop() if unread else await _never()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await engine(scope, receive, send)
+    return sent[0]["status"], sent[0]["headers"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def _never() -> Message:
+    """Wait without end: WSGI does not say that a client has hung up."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError

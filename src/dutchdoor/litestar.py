@@ -1,0 +1,226 @@
+"""dutchdoor in Litestar.
+
+    auth = Auth()
+
+    @get("/hello")
+    async def hello(current_user: CurrentUser) -> dict[str, str | None]:
+        return {"hello": current_user.email}
+
+    @get("/admin", guards=[auth.require(role="admin")])
+    async def admin() -> None: ...
+
+    app = Litestar([hello, admin], plugins=[auth])
+
+Litestar injects by the name of a parameter: `current_user: CurrentUser`, `optional_user: OptionalUser`,
+`current_principal: CurrentPrincipal`, `optional_principal: OptionalPrincipal`. `request.user` is a `User`, or an
+`Anonymous`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.guard.asgi import Guard, Visit, close_code, visit_of
+from dutchdoor.guard.attached import engine_of, make_gate
+from dutchdoor.guard.extra import extra
+from dutchdoor.guard.gates import AsgiApp
+from dutchdoor.guard.requirement import Requirement
+from dutchdoor.guard.user import Anonymous, User
+from dutchdoor.model.durations import Duration
+from dutchdoor.model.principal import Principal
+from dutchdoor.web.problems import problem
+
+with extra("litestar"):
+    from litestar import Request, Response, asgi
+    from litestar.config.app import AppConfig
+    from litestar.connection import ASGIConnection
+    from litestar.di import NamedDependency, Provide
+    from litestar.exceptions import WebSocketException
+    from litestar.handlers import BaseRouteHandler
+    from litestar.middleware import DefineMiddleware
+    from litestar.plugins import InitPlugin
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from dutchdoor.auth import Auth as Engine
+    from dutchdoor.stores.base import Store
+    from dutchdoor.verifier import Verifier
+
+__all__ = [
+    "Anonymous",
+    "Auth",
+    "CurrentPrincipal",
+    "CurrentUser",
+    "OptionalPrincipal",
+    "OptionalUser",
+    "Principal",
+    "User",
+]
+
+CurrentUser = NamedDependency[User]
+"""The account that sends the request; 401 without one. The parameter is called `current_user`."""
+OptionalUser = NamedDependency[User | None]
+"""The account that sends the request, or None. The parameter is called `optional_user`."""
+CurrentPrincipal = NamedDependency[Principal]
+"""What the proof says; 401 without one. The parameter is called `current_principal`."""
+OptionalPrincipal = NamedDependency[Principal | None]
+"""What the proof says, or None. The parameter is called `optional_principal`."""
+
+AnyConnection = ASGIConnection[Any, Any, Any, Any]
+_ANYONE = Requirement()
+
+
+class Auth(InitPlugin):
+    """Authentication for a Litestar application: one of its `plugins`.
+
+    Args:
+        database: a URL, a store, or a `dutchdoor.Auth` that is made already. A file `dutchdoor.db` if it is not given.
+        issuer: the URL of the server that signs tokens, for a service that only verifies them.
+        audience: who tokens are for.
+        options: the settings of `dutchdoor.Auth`; with `issuer`, those of `dutchdoor.Verifier`.
+
+    Raises:
+        Misconfigured: a setting is unknown or wrong, or the application has an `Auth` already.
+    """
+
+    def __init__(
+        self,
+        database: str | Store | Engine | Verifier | None = None,
+        *,
+        issuer: str | None = None,
+        audience: str | Iterable[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.gate = make_gate(database, issuer, audience, options)
+        self._guard = Guard(self.gate, eager=True)
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Put the guard, the API's routes and the dependencies into the configuration. Litestar calls this.
+
+        Raises:
+            Misconfigured: the application has an `Auth` already.
+        """
+        if any(isinstance(plugin, Auth) and plugin is not self for plugin in app_config.plugins):
+            raise Misconfigured("This application has two Auths. One Auth serves all of its routes.")
+        app_config.middleware.insert(0, DefineMiddleware(_Middleware, guard=self._guard))
+        app_config.exception_handlers[DutchdoorError] = _refused
+        app_config.dependencies |= {
+            "current_user": Provide(_user),
+            "optional_user": Provide(_user_or_none),
+            "current_principal": Provide(_principal),
+            "optional_principal": Provide(_principal_or_none),
+        }
+        app_config.on_startup.append(self.gate.open)
+        app_config.on_shutdown.append(self._guard.stop)
+        if self.gate.application is not None:
+            app_config.route_handlers.extend(_mounts(self.gate.application, self.gate.paths))
+        return app_config
+
+    def require(
+        self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
+    ) -> Callable[[AnyConnection, BaseRouteHandler], Awaitable[None]]:
+        """Return a guard for a handler, a controller or a router: `guards=[auth.require(...)]`.
+
+        Args:
+            role: a role that the account has.
+            scope: words that the scope of the sign-in contains.
+            fresh: the greatest age of the last proof: "5m", a timedelta, or seconds.
+            factors: how many kinds of proof the sign-in took: 1 or 2.
+
+        Raises:
+            Misconfigured: an argument is wrong.
+        """
+        requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
+
+        async def guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
+            await _required(connection.scope, requirement)
+
+        return guard
+
+    @property
+    def engine(self) -> Engine:
+        """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
+        return engine_of(self.gate)
+
+    async def csrf_token(self, request: AnyConnection) -> str:
+        """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header
+        `X-CSRF-Token`; "" where no cookie is the proof. `request` is the one for the page.
+        """
+        return await _visit(request.scope).csrf_token()
+
+
+class _Middleware:
+    """Litestar makes it for each route."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app, self._guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guard(self._app, scope, receive, send)  # type: ignore[arg-type] # the same scopes and messages
+
+
+async def _required(scope: Any, requirement: Requirement) -> Principal:
+    try:
+        return await _visit(scope).require(requirement)
+    except Misconfigured:
+        raise
+    except DutchdoorError as error:
+        if scope["type"] != "websocket":
+            raise
+        raise WebSocketException(detail=str(error), code=close_code(error)) from None
+
+
+async def _user(request: AnyConnection) -> User:
+    await _required(request.scope, _ANYONE)
+    user = await _visit(request.scope).user()
+    if user is None:
+        raise NotAuthenticated("no proof was sent")
+    return user
+
+
+async def _user_or_none(request: AnyConnection) -> User | None:
+    try:
+        return await _visit(request.scope).user()
+    except NotAuthenticated:  # such as the cookie of a session that has ended
+        return None
+
+
+async def _principal(request: AnyConnection) -> Principal:
+    return await _required(request.scope, _ANYONE)
+
+
+async def _principal_or_none(request: AnyConnection) -> Principal | None:
+    try:
+        return await _visit(request.scope).principal()
+    except NotAuthenticated:
+        return None
+
+
+def _refused(_: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:
+    answer = problem(error)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+    headers["cache-control"] = "no-store"
+    kind = headers.pop("content-type")
+    return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)
+
+
+def _mounts(application: AsgiApp, paths: Iterable[str]) -> list[Any]:
+    """Return handlers for the paths that belong to the API: those that end with a slash stand for all below them."""
+
+    async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+        await application({**scope, "path": _whole_path(scope)}, receive, send)  # type: ignore[arg-type]
+
+    return [asgi(path.rstrip("/"), is_mount=path.endswith("/"), copy_scope=True)(engine) for path in paths]
+
+
+def _whole_path(scope: Scope) -> str:
+    """The path as the client sent it: Litestar cuts a mount's path off, and adds a slash."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    return unquote(raw.partition(b"?")[0].decode("latin-1"))
+
+
+def _visit(scope: Any) -> Visit:
+    return visit_of(scope)

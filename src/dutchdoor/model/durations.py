@@ -1,0 +1,37 @@
+"""Durations as people write them: `90s`, `10m`, `12h`, `1h30m`, a `timedelta`, or a plain number of seconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TypeAlias
+
+from dutchdoor.errors import Misconfigured
+
+__all__ = ["Duration", "read_duration"]
+
+Duration: TypeAlias = str | float | timedelta
+"""`"15m"`, `timedelta(minutes=15)`, or seconds."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?[smhdw]\s*)+")
+_AT_MOST = 10**10
+
+
+def read_duration(value: object, source: str = "A duration") -> float:
+    """Return a duration in seconds. `source` names the setting in the message.
+
+    Raises:
+        Misconfigured: `value` is not a duration, or is negative.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if _DURATION.fullmatch(text):
+            return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw])", text))
+        if re.fullmatch(r"[0-9]{1,10}(?:\.[0-9]{1,6})?", text):
+            return float(text)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _AT_MOST:
+        return float(value)
+    raise Misconfigured(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")

@@ -1,0 +1,70 @@
+"""The routes that the suite asks for, in Flask."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flask import Flask, render_template_string, request
+
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.flask import Auth, current_principal, current_user, login_required
+
+app = Flask(__name__)
+auth = Auth(app, os.environ["DATABASE"], hasher=PasswordHasher(CHEAPEST))
+
+
+@app.get("/")
+def index() -> dict[str, str]:
+    return {"index": "the application's"}
+
+
+@app.get("/who")
+def who() -> dict[str, str | None]:
+    return {"who": current_user.email}
+
+
+@app.get("/hello")
+@login_required
+def hello() -> dict[str, Any]:
+    return {
+        "email": current_user.email,
+        "id": current_user.id,
+        "subject": current_principal.subject,
+        "method": current_principal.method,
+    }
+
+
+@app.post("/order")
+@login_required
+def order() -> dict[str, Any]:
+    return {"by": current_principal.subject, "what": request.form.get("what")}
+
+
+@app.get("/admin")
+@auth.require(role="admin")
+def admin() -> dict[str, bool]:
+    return {"admin": True}
+
+
+@app.get("/scoped")
+@auth.require(scope="orders:write")
+def scoped() -> dict[str, bool]:
+    return {"scoped": True}
+
+
+@app.get("/fresh")
+@auth.require(fresh="1s")
+def fresh() -> dict[str, bool]:
+    return {"fresh": True}
+
+
+@app.get("/factors")
+@auth.require(factors=2)
+def factors() -> dict[str, bool]:
+    return {"factors": True}
+
+
+@app.get("/form")
+def form() -> str:
+    return render_template_string("{{ csrf_field() }}")

@@ -1,0 +1,116 @@
+"""Each framework's application in a real server process: uvicorn, or gunicorn with threads that has loaded the
+application before it forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.running import free_port
+
+from dutchdoor.auth import Auth, read_or_make_master_key
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+
+APPS = Path(__file__).parent / "apps"
+ASYNC, SYNC = ("fastapi", "starlette", "litestar"), ("flask",)
+STARTS_WITHIN = 60.0
+PASSWORD = "a door in two halves"
+
+
+class App:
+    """A running application, and its database."""
+
+    def __init__(self, name: str, url: str, folder: Path) -> None:
+        self.name, self.url, self.folder = name, url, folder
+        self.numbers = iter(range(1, 1000))
+        self.clients: list[httpx2.Client] = []
+
+    @property
+    def streams(self) -> bool:
+        """Whether it serves WebSockets."""
+        return self.name in ASYNC
+
+    def browser(self) -> httpx2.Client:
+        """A client with cookies of its own, closed after the test."""
+        client = httpx2.Client(base_url=self.url, headers={"user-agent": "Firefox"}, timeout=30)
+        self.clients.append(client)
+        return client
+
+    def someone(self) -> dict[str, str]:
+        """An account of its own, registered."""
+        who = {"email": f"someone{next(self.numbers)}@example.com", "password": PASSWORD}
+        assert self.browser().post("/auth/register", json=who).status_code == 201
+        return who
+
+    def engine(self) -> Auth:
+        """The same database, from outside."""
+        return Auth(
+            f"sqlite:///{self.folder}/app.db",
+            master_key=read_or_make_master_key(self.folder / "dutchdoor.keys"),
+            hasher=PasswordHasher(CHEAPEST),
+        )
+
+
+@contextlib.contextmanager
+def serving(name: str, folder: Path, *, module: str = "") -> Iterator[App]:
+    """Serve one of the applications until the block ends."""
+    port = free_port()
+    target = f"{module or name + '_app'}:app"
+    if name in ASYNC:
+        program = ["uvicorn", target, "--port", str(port), "--timeout-graceful-shutdown", "2"]
+    else:
+        program = ["gunicorn", target, "--bind", f"127.0.0.1:{port}", "--threads", "4", "--workers", "2", "--preload"]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *program],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(APPS), "DATABASE": f"sqlite:///{folder}/app.db"},
+            stdout=log,
+            stderr=log,
+        )
+    app = App(name, f"http://localhost:{port}", folder)
+    try:
+        until = time.monotonic() + STARTS_WITHIN
+        while True:
+            with contextlib.suppress(httpx2.TransportError):
+                httpx2.get(app.url)
+                break
+            assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
+            time.sleep(0.05)
+        yield app
+    finally:
+        process.terminate()
+        process.wait(30)
+    said = (folder / "server.log").read_text()
+    assert not re.search(r"Traceback|Exception|never awaited", said), said
+
+
+@pytest.fixture(scope="module", params=[*ASYNC, *SYNC])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with serving(request.param, tmp_path_factory.mktemp(request.param)) as running:
+        yield running
+
+
+@pytest.fixture
+def app(served: App) -> Iterator[App]:
+    yield served
+    while served.clients:
+        served.clients.pop().close()
+
+
+def signed_in(app: App, who: dict[str, str], **body: Any) -> tuple[httpx2.Client, dict[str, Any]]:
+    """A client that signed in, and what the answer said."""
+    client = app.browser()
+    answer = client.post("/auth/login", json={**who, "mode": "session", **body})
+    assert answer.status_code == 200, answer.text
+    return client, answer.json()

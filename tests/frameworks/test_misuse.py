@@ -1,0 +1,182 @@
+"""Each way to use an adapter wrong gets an error that says what to do."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from flask import Flask
+from litestar import Litestar, get
+from litestar.testing import TestClient as LitestarClient
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+import dutchdoor
+import dutchdoor.fastapi
+import dutchdoor.flask
+import dutchdoor.litestar
+import dutchdoor.starlette
+from dutchdoor.errors import Misconfigured, StepUpRequired
+from dutchdoor.guard.attached import make_gate
+from dutchdoor.guard.requirement import Requirement, factors_of
+from dutchdoor.guard.threads import SyncGate
+
+MODULES = (dutchdoor.fastapi, dutchdoor.flask, dutchdoor.litestar, dutchdoor.starlette)
+ADAPTERS: dict[str, Callable[..., Any]] = {
+    "fastapi": lambda **named: dutchdoor.fastapi.Auth(FastAPI(), **named),
+    "starlette": lambda **named: dutchdoor.starlette.Auth(Starlette(), **named),
+    "litestar": dutchdoor.litestar.Auth,
+    "flask": lambda **named: dutchdoor.flask.Auth(Flask("app"), **named),
+}
+
+
+@pytest.mark.parametrize("make", ADAPTERS.values(), ids=ADAPTERS)
+def test_an_unknown_setting_is_named_with_the_nearest(make: Callable[..., Any]) -> None:
+    """A misspelled setting is refused when it is given, with the right spelling."""
+    with pytest.raises(Misconfigured, match=r"no setting 'polcy'. Did you mean policy\?"):
+        make(database="memory:", polcy=dutchdoor.STANDARD)
+    with pytest.raises(Misconfigured, match=r"no setting 'stail'. Did you mean stale\?"):
+        make(issuer="http://localhost:1", stail="refuse")
+
+
+@pytest.mark.parametrize("make", ADAPTERS.values(), ids=ADAPTERS)
+def test_a_database_and_an_issuer_contradict_each_other(make: Callable[..., Any]) -> None:
+    """A service keeps the accounts or verifies for a server that does."""
+    with pytest.raises(Misconfigured, match="a database or an issuer"):
+        make(database="memory:", issuer="http://localhost:1")
+
+
+@pytest.mark.parametrize("make", ADAPTERS.values(), ids=ADAPTERS)
+def test_settings_beside_a_made_engine_are_refused(make: Callable[..., Any]) -> None:
+    """What `dutchdoor.Auth` was made with cannot be changed by the adapter."""
+    with pytest.raises(Misconfigured, match=r"Give them to dutchdoor\.Auth"):
+        make(database=dutchdoor.Auth("memory:"), product="The shop")
+
+
+def test_two_auths_are_refused() -> None:
+    """One application has one `Auth`: a second would answer the same paths with other accounts."""
+    fastapi, flask, starlette = FastAPI(), Flask("app"), Starlette()
+    for make in (
+        functools.partial(dutchdoor.fastapi.Auth, fastapi),
+        functools.partial(dutchdoor.flask.Auth, flask),
+        functools.partial(dutchdoor.starlette.Auth, starlette),
+    ):
+        make("memory:")
+        with pytest.raises(Misconfigured, match="has an Auth already"):
+            make("memory:")
+    both = [dutchdoor.litestar.Auth("memory:"), dutchdoor.litestar.Auth("memory:")]
+    with pytest.raises(Misconfigured, match="two Auths"):
+        Litestar([], plugins=both)
+
+
+def test_an_adapter_takes_its_own_framework_only() -> None:
+    """An application of another framework is refused by name."""
+    with pytest.raises(Misconfigured, match="not an application of Starlette or FastAPI"):
+        dutchdoor.fastapi.Auth(Flask("app"), "memory:")  # type: ignore[arg-type]
+    with pytest.raises(Misconfigured, match="not an application of Flask"):
+        dutchdoor.flask.Auth(FastAPI(), "memory:")  # type: ignore[arg-type]
+
+
+def test_a_guard_without_an_auth_says_so() -> None:
+    """A guard in an application without `Auth` refuses every request, with the line that is missing."""
+    fastapi = FastAPI()
+
+    @fastapi.get("/")
+    async def index(user: dutchdoor.fastapi.CurrentUser) -> None: ...
+
+    with pytest.raises(Misconfigured, match=r"auth = Auth\(app\)"):
+        TestClient(fastapi).get("/")
+    flask = Flask("app")
+    flask.testing = True
+    flask.get("/")(dutchdoor.flask.login_required(lambda: ""))
+    with pytest.raises(Misconfigured, match=r"auth = Auth\(app\)"):
+        flask.test_client().get("/")
+
+    @get("/", guards=[dutchdoor.litestar.Auth("memory:").require()])
+    async def guarded() -> None: ...
+
+    with LitestarClient(Litestar([guarded], debug=False)) as client:
+        assert client.get("/").status_code == 500
+
+    @dutchdoor.starlette.Auth(None, "memory:").require()
+    async def endpoint(request: Any) -> None: ...
+
+    with pytest.raises(Misconfigured, match=r"auth = Auth\(app\)"):
+        TestClient(Starlette(routes=[Route("/", endpoint)])).get("/")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"factors": 3}, "use 1 or 2"),
+        ({"fresh": "five minutes"}, "fresh must be a duration"),
+        ({"fresh": -1}, "fresh must be a duration"),
+        ({"role": ["admin", "owner"]}, "role is text"),
+        ({"role": "admin owner"}, "one role"),
+        ({"scope": ["a"]}, "scope is text"),
+    ],
+)
+def test_a_wrong_requirement_is_refused_when_it_is_written(named: dict[str, Any], says: str) -> None:
+    """`require` refuses what it does not understand. It must never become "anyone who is signed in"."""
+    for make in ADAPTERS.values():
+        with pytest.raises(Misconfigured, match=says):
+            make(database="memory:").require(**named)
+
+
+def test_a_starlette_endpoint_must_be_a_coroutine_with_a_request() -> None:
+    """`require` finds the request by its name, and awaits the endpoint."""
+    auth = dutchdoor.starlette.Auth(None, "memory:")
+    with pytest.raises(Misconfigured, match="must be an `async def`"):
+        auth.require()(lambda request: None)
+
+    async def nameless(req: Any) -> None: ...
+
+    with pytest.raises(Misconfigured, match="no parameter `request`"):
+        auth.require()(nameless)
+
+
+async def test_a_sync_view_in_an_event_loop_is_refused() -> None:
+    """The engine's thread is not waited for in an event loop, which the call would block."""
+    gate = SyncGate(lambda: make_gate("memory:", None, None, {}))
+    try:
+        with pytest.raises(Misconfigured, match="runs in an event loop"):
+            gate.run(gate.gate.open())
+    finally:
+        gate.close()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_a_missing_framework_is_named(module: Any) -> None:
+    """An adapter whose framework is not installed fails with the extra to install."""
+    name = module.__name__.rpartition(".")[2]
+    code = f"import sys; sys.modules[{name!r}] = None; import dutchdoor.{name}"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"pip install 'dutchdoor[{name}]'" in ran.stderr.splitlines()[-1]
+
+
+def test_factors_are_kinds_of_proof() -> None:
+    """Two passwords are one factor; a password and a device are two; `mfa` counts as two by itself."""
+    assert [factors_of(amr) for amr in ((), ("pwd",), ("pwd", "pin"), ("pwd", "otp"), ("hwk", "fpt"), ("mfa",))] == [
+        0, 1, 1, 2, 2, 2,
+    ]  # fmt: skip
+
+
+def test_a_step_up_names_what_is_missing() -> None:
+    """A requirement of two factors says so, without an age that nothing asks for."""
+    principal = dutchdoor.Principal(
+        subject="s", method="session", session_id="i", client_id="app", roles=(), scope="", auth_time=100.0,
+        amr=("pwd",), expires_at=1e9,
+    )  # fmt: skip
+    with pytest.raises(StepUpRequired) as two:
+        Requirement.of(factors=2).check(principal, 100.0)
+    assert (two.value.factors, two.value.max_age) == (2, None)
+    Requirement.of(fresh="5m").check(principal, 400.0)
+    with pytest.raises(StepUpRequired) as old:
+        Requirement.of(fresh="5m").check(principal, 400.1)
+    assert (old.value.factors, old.value.max_age) == (1, 300.0)
