@@ -46,6 +46,7 @@ SHARED = {
     "stores.file_access",
     "stores.kinds",
     "stores.migrations",
+    "stores.sql",
     "stores.transfer",
 }
 # A member may be several files: these belong to the member that is named.

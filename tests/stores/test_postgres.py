@@ -30,7 +30,7 @@ from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.ids import is_id
 from dutchdoor.model.rate_limits import Bucket, Limit, decide_all, give_back
 from dutchdoor.stores.base import Add, End, EndAll, Expect, Forgive, Log, Remove, Revoke, Swap
-from dutchdoor.stores.kinds import KINDS
+from dutchdoor.stores.kinds import ACCOUNTS, KINDS
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import COMMIT_LANES, PostgresStore, batches, failures, from_url, rows, watch
 from dutchdoor.stores.postgres.changes import COMMIT, write_job
@@ -819,7 +819,7 @@ async def test_who_revokes_sees_every_lease_or_is_seen(store, beside):
     leases by then, and would not see this one.
     """
     entry = a_revocation()
-    job, _ = write_job([Revoke(entry)], rows.Tables(KINDS))
+    job, _ = write_job([Revoke(entry)], rows.Tables(KINDS, rows.Table))
     row = replace(a_row(), log_epoch=1)
     for joining in (lambda: store.node_register(row), lambda: store.node_renew(row, 0)):
         async with beside.transaction():
@@ -1178,7 +1178,7 @@ HOT = {
     "look-up": (rows.SESSIONS_WITH_ACCOUNT, "bytea[]"),
     "sessions of": (rows.SESSIONS_OF, "text, integer"),
     "log": ("SELECT * FROM dutchdoor.read_log_1($1, $2, $3)", "bigint, bigint, integer"),
-    "account": (f"SELECT {rows.ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", "text"),
+    "account": (rows.numbered(rows.Table(ACCOUNTS).by_unique({"email": ""})[0]), "text"),
     "live entries": (
         "SELECT count(*) FROM dutchdoor.revocations WHERE subject = $1 AND expires_at > $2",
         "text, float8",

@@ -23,18 +23,13 @@ caller.
 One event loop, the one that `open` runs in.
 """
 
-# ruff: noqa: S608 - every statement here is put together from constants and from descriptions; values are bound, always
-
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeVar
-
-from msgspec import Struct
+from typing import Any
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.accounts import Account, Credential
@@ -49,23 +44,26 @@ from dutchdoor.stores.postgres.changes import COMMIT, HIT, read_committed, to_js
 from dutchdoor.stores.postgres.connection import ANSWER_FOR, COMMIT_STATEMENT_FOR, STATEMENT_FOR, Connector, Lane, Row
 from dutchdoor.stores.postgres.log import PAGE, read_nodes, read_renewed
 from dutchdoor.stores.postgres.rows import (
-    ACCOUNT,
     AUDIT_END,
     EVENTS_AFTER,
     KNOWN,
+    POSTGRES,
     SESSIONS_OF,
+    Table,
     Tables,
-    read_account,
+    numbered,
+    read_row,
     read_session,
     read_text,
     stored_id,
     write_record,
     write_text,
 )
-from dutchdoor.stores.postgres.schema import MOVING, prepare
+from dutchdoor.stores.postgres.schema import prepare
 from dutchdoor.stores.postgres.url import NAME, read_url
 from dutchdoor.stores.postgres.watch import Watch
-from dutchdoor.stores.transfer import LEFT, LogState, Page
+from dutchdoor.stores.sql import SqlStore, read_account
+from dutchdoor.stores.transfer import LogState, Page
 
 __all__ = ["COMMIT_LANES", "PostgresStore", "from_url"]
 
@@ -80,8 +78,6 @@ LOOKUP_LANES, READ_LANES, COMMIT_LANES = 2, 2, 2
 _STEP = 400
 """Rows that one step of a purge reads: a few milliseconds of the server's time."""
 
-R = TypeVar("R", bound=Struct)
-
 
 def from_url(url: str) -> Store:
     """Read `postgresql://user:password@host:port/database`, or `postgres://`, with the options named above.
@@ -92,7 +88,7 @@ def from_url(url: str) -> Store:
     return PostgresStore(**read_url(url)._asdict())
 
 
-class PostgresStore:
+class PostgresStore(SqlStore[Table[Any]]):
     """See `dutchdoor.stores.base.Store`. Create and open one in each process, after forking.
 
     `by_transaction` is for a proxy that gives each transaction another connection: then no state is kept in a
@@ -100,6 +96,7 @@ class PostgresStore:
     `settings` are the server's settings for each connection.
     """
 
+    _dialect = POSTGRES
     first_epoch = FIRST_EPOCH
 
     def __init__(
@@ -111,7 +108,7 @@ class PostgresStore:
         connect_for: float = math.inf,
         settings: Mapping[str, str] = MappingProxyType({"application_name": NAME}),
     ) -> None:
-        self.kinds, self._tables = kinds, Tables(kinds)
+        self.kinds, self._tables = kinds, Tables(kinds, Table)
         self._make = Connector(url, by_transaction=by_transaction, connect_for=connect_for, settings=settings)
         self._is_open = False
         # Set by `open`.
@@ -201,14 +198,15 @@ class PostgresStore:
         self._must_be_open()
         return await self._reads.fetch(sql, *values)
 
-    async def _one(self, sql: str, *values: object) -> Row | None:
-        rows = await self._all(sql, *values)
-        return rows[0] if rows else None
-
     async def _scan(self, sql: str, *values: object) -> list[Row]:
         """Ask what may take long, and check meanwhile that the server answers."""
         self._must_be_open()
         return await self._scans.fetch(sql, *values)
+
+    async def _rows(self, sql: str, values: Sequence[Any], *, scan: bool = False) -> list[Row]:
+        ask = self._scan if scan else self._all
+        sent = [write_text(value) if isinstance(value, str) else value for value in values]
+        return [read_row(row) for row in await ask(numbered(sql), *sent)]
 
     async def session(self, session_id: str) -> tuple[Session, Account] | None:
         self._must_be_open()
@@ -217,93 +215,19 @@ class PostgresStore:
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         return [read_session(row)[0] for row in await self._all(SESSIONS_OF, write_text(subject), limit)]
 
-    async def account(self, subject: str) -> Account | None:
-        row = await self._one(
-            f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.subject = $1", write_text(subject)
-        )
-        return None if row is None else read_account(row)
-
-    async def account_by_email(self, email: str) -> Account | None:
-        row = await self._one(f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.email = $1", write_text(email))
-        return None if row is None else read_account(row)
-
     async def known(self, email: str, *, recent: int) -> Known | None:
         rows = await self._all(KNOWN, write_text(email), recent)
         if not rows:
             return None
         table = self._tables.of(Credential)
-        columns = len(table.kind.columns)
-        *account, created_at, addresses = rows[0][:-columns]
-        credentials = [row[-columns:] for row in rows]
+        columns = len(table.names)
+        *account, created_at, addresses = read_row(rows[0][:-columns])
+        credentials = [read_row(row[-columns:]) for row in rows]
         return Known(
             read_account(account),
             [table.read(row) for row in credentials if row[0] is not None],
             [(at, read_text(address)) for at, address in zip(created_at, addresses, strict=True)],
         )
-
-    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        # `position` and not LIKE: it has no wildcards to escape.
-        sql = (
-            f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.subject > $1 AND position($2 IN a.folded) > 0 "
-            "ORDER BY a.subject LIMIT $3"
-        )
-        return [
-            read_account(row) for row in await self._scan(sql, write_text(after), write_text(search.casefold()), limit)
-        ]
-
-    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
-        sql = (
-            f"SELECT {ACCOUNT} FROM dutchdoor.accounts_now a WHERE a.roles <> '' AND a.active "
-            "AND position($1 IN ' ' || a.roles || ' ') > 0 ORDER BY a.subject LIMIT $2"
-        )
-        return [read_account(row) for row in await self._scan(sql, f" {write_text(role)} ", limit)]
-
-    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
-        sql = (
-            f"SELECT {ACCOUNT} FROM dutchdoor.credentials c JOIN dutchdoor.accounts_now a ON a.subject = c.subject "
-            "WHERE c.method = 'registration' AND c.created_at < $1 AND c.subject > $2 "
-            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject LIMIT $3"
-        )
-        return [read_account(row) for row in await self._scan(sql, at, write_text(after), limit)]
-
-    async def get(self, kind: type[R], *key: str | int) -> R | None:
-        table = self._tables.of(kind)
-        sql, values = table.by_key(key)
-        row = await self._one(sql, *values)
-        return None if row is None else table.read(row)
-
-    async def find(self, kind: type[R], **unique: str | int) -> R | None:
-        table = self._tables.of(kind)
-        sql, values = table.by_unique(unique)
-        row = await self._one(sql, *values)
-        return None if row is None else table.read(row)
-
-    async def select(
-        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
-    ) -> list[R]:
-        table = self._tables.of(kind)
-        sql, bound = table.listed(values, after, limit)
-        return [table.read(row) for row in await self._all(sql, *bound)]
-
-    async def events(
-        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
-    ) -> list[AuditEvent]:
-        where: list[str] = ["at >= $1"]
-        values: list[object] = [since]
-        if subject:
-            values.append(write_text(subject))
-            where.append(f"subject <> '' AND subject = ${len(values)}")  # the first half: the partial index has it
-        if name:
-            values.append(write_text(name))
-            where.append(f"name = ${len(values)}")
-        if before:
-            values.append(stored_id(before))
-            where.append(f"id < ${len(values)}")
-        values.append(limit)
-        order = f"ORDER BY id DESC LIMIT ${len(values)}"
-        table = self._tables.by_name["events"]
-        rows = await self._scan(f"{table.rows} WHERE {' AND '.join(where)} {order}", *values)
-        return [table.read(row) for row in rows]
 
     async def events_after(
         self, cursor: AuditCursor | None, *, limit: int = 100
@@ -314,7 +238,7 @@ class PostgresStore:
             if cursor is not None:
                 cursor.must_be_in(log)
             if log_epoch is not None:
-                event = self._tables.by_name["events"].read(row)
+                event = self._tables.by_name["events"].read(read_row(row))
                 found.append((AuditCursor(log, log_epoch, number, event.id), event))
         return found
 
@@ -335,11 +259,6 @@ class PostgresStore:
     async def read_log(self, log_epoch: int, after: int) -> Renewed:
         rows = await self._all("SELECT * FROM dutchdoor.read_log_1($1, $2, $3)", log_epoch, after, PAGE + 1)
         return read_renewed(rows, log_epoch, after)
-
-    async def live_revocations(self, subject: str, now: float) -> int:
-        sql = "SELECT count(*) FROM dutchdoor.revocations WHERE subject = $1 AND expires_at > $2"
-        ((count,),) = await self._all(sql, write_text(subject), now)
-        return int(count)
 
     async def begin_log_epoch(self, now: float) -> int:
         ((begun,),) = await self._scan("SELECT dutchdoor.begin_log_epoch_1($1)", int(now * 1000))
@@ -392,41 +311,20 @@ class PostgresStore:
                     await asyncio.sleep(RESTS_FOR * (loop.time() - began))
         return deleted
 
-    async def counts(self) -> dict[str, int]:
-        tables = self.kinds.tables
-        each = ", ".join(f'(SELECT count(*) FROM dutchdoor."{table}")' for table in tables)
-        (row,) = await self._scan(f"SELECT {each}")
-        return dict(zip(tables, row, strict=True))
-
     # --- moving -------------------------------------------------------------------------------------------------------
-
-    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
-        chosen = self._tables.by_name[table]
-        sql, values = chosen.page([] if after is None else json.loads(after), limit)
-        records = [chosen.read(row) for row in await self._scan(sql, *values)]
-        last = json.dumps(chosen.kind.key_of(records[-1])) if len(records) == limit else None
-        return Page(records, last)
-
-    async def unfinished(self) -> Mapping[str, str | None] | None:
-        noted: dict[str, str | None] = {kind: after for kind, after in await self._all(MOVING) if kind != LEFT}
-        return {table: noted[table] for table in self.kinds.tables if table in noted} if noted else None
 
     async def begin_move(self, log: LogState) -> None:
         await self._scan("SELECT dutchdoor.begin_move_1($1, $2, $3)", log.log_epoch, log.salt, log.seq)
         self._make.newest_log = 0  # the new log may be older than the one that was here
 
     async def take_in(self, table: str, page: Page) -> None:
-        write = self._tables.by_name[table].write
-        rows = to_json([write(record) for record in page.records]).decode()
+        rows = to_json([*map(self._tables.by_name[table].write, page.records)]).decode()
         await self._scan("SELECT dutchdoor.take_in_1($1, $2, $3)", table, rows, page.after)
 
     async def end_move(self, now: float, event: AuditEvent) -> int:
         row = to_json([self._tables.by_name["events"].write(event)]).decode()
         ((begun,),) = await self._scan("SELECT dutchdoor.end_move_1($1, $2)", int(now * 1000), row)
         return int(begun)
-
-    async def is_left(self) -> bool:
-        return any(kind == LEFT for kind, _ in await self._all(MOVING))
 
     async def leave(self) -> None:
         await self._scan("SELECT dutchdoor.leave_1(true)")

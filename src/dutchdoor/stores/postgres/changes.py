@@ -34,15 +34,7 @@ from dutchdoor.stores.base import (
 )
 from dutchdoor.stores.postgres.batches import Order
 from dutchdoor.stores.postgres.connection import Row
-from dutchdoor.stores.postgres.rows import (
-    Tables,
-    account_values,
-    session_values,
-    stored_id,
-    write_bytes,
-    write_record,
-    write_text,
-)
+from dutchdoor.stores.postgres.rows import Tables, stored_id, write_bytes, write_record, write_text
 
 __all__ = ["COMMIT", "HIT", "read_committed", "to_json", "write_bucket", "write_job"]
 
@@ -140,10 +132,12 @@ def _locks(changes: Sequence[Change]) -> dict[str, object]:
 def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901, PLR0912 - one branch for a kind of change
     match change:
         case Swap(Session() as session):
-            return {"do": "swap session", "subject": write_text(session.subject), "row": session_values(session)}
+            row = tables.by_name["sessions"].write(session)
+            return {"do": "swap session", "subject": row.pop("subject"), "row": row}
         case Add(Session() as session):
-            row = {**session_values(session), "revision": 0}
-            return {"do": "add session", "subject": write_text(session.subject), "row": row}
+            row = tables.by_name["sessions"].write(session)
+            row["revision"] = 0
+            return {"do": "add session", "subject": row.pop("subject"), "row": row}
         case Log(event):
             return {"do": "log", "row": {**write_record(event), "id": write_bytes(stored_id(event.id))}}
         case ExpectRole(role):
@@ -161,9 +155,9 @@ def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901, PL
                 "keep": kept,
             }  # fmt: skip
         case Add(Account() as account):
-            return {"do": "add account", "row": account_values(account)}
+            return {"do": "add account", "row": tables.by_name["accounts"].write(account)}
         case Swap(Account() as account):
-            return {"do": "swap account", "row": account_values(account)}
+            return {"do": "swap account", "row": tables.by_name["accounts"].write(account)}
         case Remove(Account(subject=subject)):
             return {"do": "remove account", "subject": write_text(subject)}
         case Add(record):
@@ -178,12 +172,12 @@ def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901, PL
         case Take(record) | Remove(record):
             table = tables.of(type(record))
             verb = "take" if isinstance(change, Take) else "remove"
-            key = table.written({name: getattr(record, name) for name in table.kind.key})
+            key = table.write_some({name: getattr(record, name) for name in table.kind.key})
             return {"do": verb, "kind": table.kind.table, "row": key}
         case Discard(kind, values):
             table = tables.of(kind)
             table.kind.must_index(values)
-            return {"do": "remove", "kind": table.kind.table, "row": table.written(values)}
+            return {"do": "remove", "kind": table.kind.table, "row": table.write_some(values)}
     raise TypeError(f"{type(change).__name__} is not a change")
 
 

@@ -12,9 +12,9 @@ from dutchdoor.stores.postgres.connection import CONNECT_PATIENTLY_FOR, OPEN_FOR
 from dutchdoor.stores.postgres.failures import Refusal, meant
 from dutchdoor.stores.transfer import refuse_unless_whole
 
-__all__ = ["MOVING", "prepare"]
+__all__ = ["prepare"]
 
-MOVING = "SELECT kind, after FROM dutchdoor.moving"
+_MOVING = "SELECT kind, after FROM dutchdoor.moving"
 
 _LOCK = 0x64646F6F
 """First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks use it too."""
@@ -62,7 +62,7 @@ async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -
     """
     await connection.execute(begin(OPEN_FOR))
     if not to_move:
-        refuse_unless_whole([kind for kind, _ in await connection.fetch(MOVING)], "this database")
+        refuse_unless_whole([kind for kind, _ in await connection.fetch(_MOVING)], "this database")
     if to_move and await connection.fetch(
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'dutchdoor%' "
         "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"

@@ -23,16 +23,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -44,6 +43,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.base import RESTS_FOR, WRITING, Change, Forgive, Known, Load, Revoked, Store
 from dutchdoor.stores.kinds import EVENTS, KINDS, Kinds
+from dutchdoor.stores.sql import Row, SqlStore, marks, quoted, read_session
 from dutchdoor.stores.sqlite.changes import apply_all, begin_move, delete, end_move, hit, leave, take_in
 from dutchdoor.stores.sqlite.file import READ_FOR, connect, prepare, unavailable
 from dutchdoor.stores.sqlite.head import Head, Watch
@@ -59,20 +59,17 @@ from dutchdoor.stores.sqlite.log import (
     read_renewed,
 )
 from dutchdoor.stores.sqlite.records import (
-    ACCOUNT,
     EVENTS_AFTER,
     SESSION_WITH_ACCOUNT,
     SESSIONS_OF,
-    WITH_ROLE,
-    Row,
+    SQLITE,
+    Table,
     Tables,
-    read_account,
-    read_session,
     stored_id,
     text_of_id,
 )
 from dutchdoor.stores.sqlite.writer import Apply, Job, Writer
-from dutchdoor.stores.transfer import LEFT, LogState, Page
+from dutchdoor.stores.transfer import LogState, Page
 
 __all__ = ["SqliteStore", "from_url"]
 
@@ -100,14 +97,15 @@ def from_url(url: str) -> Store:
     return SqliteStore(path)
 
 
-class SqliteStore:
+class SqliteStore(SqlStore[Table[Any]]):
     """See `dutchdoor.stores.base.Store`. Create and open one in each process, after forking."""
 
+    _dialect = SQLITE
     first_epoch = FIRST_EPOCH
     newest_log = 0
 
     def __init__(self, path: str | os.PathLike[str], *, kinds: Kinds = KINDS) -> None:
-        self.kinds, self._tables = kinds, Tables(kinds)
+        self.kinds, self._tables = kinds, Tables(kinds, Table)
         # Symbolic links are followed, as SQLite follows them for its own files beside the database. Otherwise, two
         # processes that use two names would have two heads, and neither would see what the other one revoked.
         self._path = Path(path).resolve()
@@ -213,9 +211,9 @@ class SqliteStore:
         except sqlite3.Error as exc:
             raise unavailable(exc) from exc
 
-    async def _scan(self, sql: str, *values: object) -> list[Row]:
-        """Read what may take long, on a separate thread."""
-        return await self._beside(self._all, sql, *values)
+    async def _rows(self, sql: str, values: Row, *, scan: bool = False) -> list[Row]:
+        """What may take long is read on a separate thread."""
+        return await self._beside(self._all, sql, *values) if scan else self._all(sql, *values)
 
     async def _beside(self, read: Callable[..., T], *args: object) -> T:
         if not self._is_open:
@@ -230,14 +228,6 @@ class SqliteStore:
         rows = self._all(SESSIONS_OF, subject, -1 if limit is None else limit)
         return [read_session(text_of_id(row[0]), row)[0] for row in rows]
 
-    async def account(self, subject: str) -> Account | None:
-        row = self._one(f"SELECT {ACCOUNT} FROM accounts a WHERE a.subject = ?", subject)
-        return None if row is None else read_account(row)
-
-    async def account_by_email(self, email: str) -> Account | None:
-        row = self._one(f"SELECT {ACCOUNT} FROM accounts a WHERE a.email = ?", email)
-        return None if row is None else read_account(row)
-
     async def known(self, email: str, *, recent: int) -> Known | None:
         # The account first: a password that was changed in between is of a higher epoch, and starts nothing.
         account = await self.account_by_email(email)
@@ -246,60 +236,6 @@ class SqliteStore:
         credentials = await self.select(Credential, subject=account.subject)
         sessions = await self.sessions_of(account.subject, limit=recent)
         return Known(account, credentials, [(session.created_at, session.address) for session in sessions])
-
-    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        # `instr` and not LIKE: it has no wildcards to escape.
-        sql = f"SELECT {ACCOUNT} FROM accounts a WHERE a.subject > ? AND instr(a.folded, ?) ORDER BY a.subject LIMIT ?"
-        return [read_account(row) for row in await self._scan(sql, after, search.casefold(), limit)]
-
-    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
-        sql = f"SELECT {ACCOUNT} FROM accounts a WHERE {WITH_ROLE} ORDER BY a.subject LIMIT ?"
-        return [read_account(row) for row in await self._scan(sql, f" {role} ", limit)]
-
-    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
-        sql = (
-            f"SELECT {ACCOUNT} FROM credentials c JOIN accounts a ON a.subject = c.subject "
-            "WHERE c.method = 'registration' AND c.created_at < ? AND c.subject > ? "
-            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject LIMIT ?"
-        )
-        return [read_account(row) for row in await self._scan(sql, at, after, limit)]
-
-    async def get(self, kind: type[R], *key: str | int) -> R | None:
-        table = self._tables.of(kind)
-        sql, values = table.by_key(key)
-        row = self._one(sql, *values)
-        return None if row is None else table.read(row)
-
-    async def find(self, kind: type[R], **unique: str | int) -> R | None:
-        table = self._tables.of(kind)
-        sql, values = table.by_unique(unique)
-        row = self._one(sql, *values)
-        return None if row is None else table.read(row)
-
-    async def select(
-        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
-    ) -> list[R]:
-        table = self._tables.of(kind)
-        sql, bound = table.listed(values, after, limit)
-        return [table.read(row) for row in self._all(sql, *bound)]
-
-    async def events(
-        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
-    ) -> list[AuditEvent]:
-        where: list[str] = ["at >= ?"]
-        values: list[object] = [since]
-        if subject:
-            where.append("subject <> '' AND subject = ?")  # the first half lets SQLite use the partial index
-            values.append(subject)
-        if name:
-            where.append("name = ?")
-            values.append(name)
-        if before:
-            where.append("id < ?")
-            values.append(stored_id(before))
-        table = self._tables.by_name["events"]
-        sql = f"{table.rows} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
-        return [table.read(row) for row in await self._scan(sql, *values, limit)]
 
     async def events_after(
         self, cursor: AuditCursor | None, *, limit: int = 100
@@ -310,8 +246,8 @@ class SqliteStore:
             cursor.must_be_in(end.log)
             after = (cursor.log_epoch, cursor.number, stored_id(cursor.id))
         found = []
-        for log_epoch, number, *row in await self._scan(EVENTS_AFTER, *after, limit):
-            event = self._tables.by_name["events"].read(tuple(row))
+        for log_epoch, number, *row in await self._rows(EVENTS_AFTER, (*after, limit), scan=True):
+            event = self._tables.by_name["events"].read(row)
             found.append((AuditCursor(end.log, log_epoch, number, event.id), event))
         return found
 
@@ -357,10 +293,6 @@ class SqliteStore:
             return read_renewed(rows, log_epoch, after, _PAGE_INLINE)
         return await self._beside(lambda: read_renewed(self._all(READ_LOG, *values, PAGE + 1), log_epoch, after, PAGE))
 
-    async def live_revocations(self, subject: str, now: float) -> int:
-        ((count,),) = self._all("SELECT count(*) FROM revocations WHERE subject = ? AND expires_at > ?", subject, now)
-        return int(count)
-
     async def begin_log_epoch(self, now: float) -> int:
         return await self._write(partial(begin_log_epoch, now), atomic=False, answer_for=_BEGIN_FOR)
 
@@ -395,46 +327,29 @@ class SqliteStore:
             if not kind.expires:
                 continue
             until = events_before if kind is EVENTS else before
-            table, instant, keys = f'"{kind.table}"', f'"{kind.expires}"', [f'"{name}"' for name in kind.key]
-            names, marks = ", ".join(keys), ", ".join("?" * len(keys))
-            order, behind = ", ".join(f"{name} DESC" for name in keys), f"({names}) > ({marks})"
+            table, instant, keys = quoted(kind.table), quoted(kind.expires), [*map(quoted, kind.key)]
+            names, place = ", ".join(keys), marks(len(keys))
+            order, behind = ", ".join(f"{name} DESC" for name in keys), f"({names}) > ({place})"
             last: Row = ()
             while True:
                 after = behind if last else "true"
                 seen = f"SELECT {names}, {instant} < ? AS over FROM {table} WHERE {after} ORDER BY {names} LIMIT ?"
                 find = f"WITH seen AS MATERIALIZED ({seen}) SELECT (SELECT sum(over) FROM seen), {names} FROM seen"
-                rows = await self._scan(f"{find} ORDER BY {order} LIMIT 1", until, *last, _STEP)
+                rows = await self._rows(f"{find} ORDER BY {order} LIMIT 1", (until, *last, _STEP), scan=True)
                 if not rows:
                     break
                 ((over, *upto),) = rows
                 if over:
                     began = loop.time()
                     # The condition is checked again for each row: it may have changed since it was found.
-                    drop = f"DELETE FROM {table} WHERE {after} AND ({names}) <= ({marks}) AND {instant} < ?"
+                    drop = f"DELETE FROM {table} WHERE {after} AND ({names}) <= ({place}) AND {instant} < ?"
                     step = partial(delete, drop, (*last, *upto, until))
                     deleted += await self._write(step, atomic=True, durable=False)
                     await asyncio.sleep(RESTS_FOR * (loop.time() - began))
                 last = tuple(upto)
         return deleted
 
-    async def counts(self) -> dict[str, int]:
-        tables = self.kinds.tables
-        each = ", ".join(f'(SELECT count(*) FROM "{table}")' for table in tables)
-        ((*rows,),) = await self._scan(f"SELECT {each}")
-        return dict(zip(tables, rows, strict=True))
-
     # --- moving -------------------------------------------------------------------------------------------------------
-
-    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
-        chosen = self._tables.by_name[table]
-        sql, values = chosen.page(None if after is None else json.loads(after), limit)
-        records = [chosen.read(row) for row in await self._scan(sql, *values)]
-        last = json.dumps(chosen.kind.key_of(records[-1])) if len(records) == limit else None
-        return Page(records, last)
-
-    async def unfinished(self) -> Mapping[str, str | None] | None:
-        noted: dict[str, str | None] = dict(self._all("SELECT kind, after FROM moving WHERE kind <> ?", LEFT))
-        return {table: noted[table] for table in self.kinds.tables if table in noted} if noted else None
 
     async def begin_move(self, log: LogState) -> None:
         await self._write(partial(begin_move, log), atomic=False, answer_for=_BEGIN_FOR)
@@ -444,9 +359,6 @@ class SqliteStore:
 
     async def end_move(self, now: float, event: AuditEvent) -> int:
         return await self._write(partial(end_move, now, event), atomic=False, answer_for=_BEGIN_FOR)
-
-    async def is_left(self) -> bool:
-        return bool(self._all("SELECT 1 FROM moving WHERE kind = ?", LEFT))
 
     async def leave(self) -> None:
         await self._write(partial(leave, left=True), atomic=False)

@@ -32,19 +32,17 @@ from dutchdoor.stores.base import (
     Swap,
     Take,
 )
+from dutchdoor.stores.sql import Row, account_values, session_values
 from dutchdoor.stores.sqlite.log import begin_log_epoch
 from dutchdoor.stores.sqlite.records import (
     ADD_ACCOUNT,
     ADD_EVENT,
     ADD_SESSION,
+    SQLITE,
     SWAP_ACCOUNT,
     SWAP_AND_END,
     SWAP_SESSION,
-    WITH_ROLE,
-    Row,
     Tables,
-    account_values,
-    session_values,
     stored_id,
 )
 from dutchdoor.stores.sqlite.writer import Transaction
@@ -85,7 +83,8 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
             if execute(sql, (subject, at)).fetchone()[0] > at_most:
                 raise Conflict("many revocations of the subject are live")
         case ExpectRole(role):
-            if execute(f"SELECT 1 FROM accounts a WHERE {WITH_ROLE} LIMIT 1", (f" {role} ",)).fetchone() is None:
+            sql = f"SELECT 1 FROM accounts a WHERE {SQLITE.with_role} LIMIT 1"
+            if execute(sql, (f" {role} ",)).fetchone() is None:
                 raise Conflict("no active account has the role")
         case Take(record):
             _must_change(execute(*tables.of(type(record)).deleted_by_key(record)))

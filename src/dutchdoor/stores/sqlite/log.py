@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
-from dutchdoor.stores.sqlite.records import Row
+from dutchdoor.stores.sql import Row
 from dutchdoor.stores.sqlite.writer import Transaction
 
 __all__ = [

@@ -1,0 +1,379 @@
+"""What the stores in SQL share: the statements and the reads that follow from the description of each kind.
+
+A dialect of SQL has the rest in its own folder: how a value is sent, and how a commit is applied. The statements here
+mark each value with `?`.
+"""
+
+# ruff: noqa: S608 - every statement here is put together from constants and from descriptions; values are bound, always
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import astuple
+
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.sessions import Session
+from dutchdoor.stores.base import joined, words
+from dutchdoor.stores.kinds import ACCOUNTS, SESSIONS, Form, Kind, Kinds
+from dutchdoor.stores.transfer import LEFT, Page
+
+__all__ = [
+    "ACCOUNT", "ACCOUNT_COLUMNS", "SESSION", "SESSION_COLUMNS", "Dialect", "Row", "SqlStore", "Table", "Tables",
+    "account_values", "changed", "marks", "quoted", "read_account", "read_session", "session_values", "where",
+]  # fmt: skip
+
+R = TypeVar("R", bound=Struct)
+T = TypeVar("T", bound="Table[Any]")
+Row: TypeAlias = Sequence[Any]
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    """What the statements of two databases differ in."""
+
+    schema: str = ""
+    """What stands before the name of a table."""
+    accounts: str
+    """Accounts, as they are now."""
+    position: str
+    """The function that finds a text in a text."""
+    stored_id: Callable[[str], bytes | str]
+    text_of_id: Callable[[Any], str]
+
+    @property
+    def with_sessions(self) -> str:
+        """Each session with its account: of a removed account, it finds none."""
+        return (
+            f"SELECT {SESSION}, {ACCOUNT} FROM {self.schema}sessions s JOIN {self.accounts} a ON a.number = s.account"
+        )
+
+    @property
+    def with_role(self) -> str:
+        """The condition for accounts that have a role, which is given between two spaces. Its first part lets the
+        database use the partial index.
+        """
+        return f"a.roles <> '' AND a.active AND {self.position}(' ' || a.roles || ' ', ?) > 0"
+
+
+# --- accounts and sessions, which are read at every request ---------------------------------------------------------
+
+SESSION_COLUMNS: Final = (
+    "hybrid", "client_id", "scope", "secret_hash", "salt", "master_key_id", "epoch", "amr", "auth_time", "created_at",
+    "last_seen_at", "idle_expires_at", "expires_at", "generation", "sibling", "parent_sibling", "rotated_at",
+    "sibling_at", "fingerprint", "device", "address", "country", "end_reason",
+)  # fmt: skip
+"""All but id, account, ended_at and revision, which no swap writes as they stand."""
+ACCOUNT_COLUMNS: Final = (
+    "email", "address", "name", "roles", "active", "email_verified_at", "epoch", "created_at", "folded",
+)  # fmt: skip
+"""All but number, subject and revision."""
+
+SESSION: Final = ", ".join(f"s.{name}" for name in ("id", *SESSION_COLUMNS, "ended_at", "revision"))
+ACCOUNT: Final = ", ".join(f"a.{name}" for name in ("subject", *ACCOUNT_COLUMNS[:-1], "revision"))
+
+
+def session_values(session: Session) -> Row:
+    return (
+        session.mode == "hybrid", session.client_id, session.scope, session.secret_hash, session.salt,
+        session.master_key_id, session.epoch, joined(session.amr), session.auth_time, session.created_at,
+        session.last_seen_at, session.idle_expires_at, session.expires_at, session.generation, session.sibling,
+        session.parent_sibling, session.rotated_at, session.sibling_at, session.fingerprint, session.device,
+        session.address, session.country, session.end_reason,
+    )  # fmt: skip
+
+
+def read_session(id: str, row: Row) -> tuple[Session, Account]:
+    """Read a row of `SESSION` and `ACCOUNT`. The hottest lines here: one unpacking, and two calls with keywords in
+    field order.
+    """
+    (
+        _, hybrid, client_id, scope, secret_hash, salt, master_key_id, epoch, amr, auth_time, created_at,
+        last_seen_at, idle_expires_at, expires_at, generation, sibling, parent_sibling, rotated_at, sibling_at,
+        fingerprint, device, address, country, end_reason, ended_at, revision,
+        subject, email, address_typed, name, roles, active, email_verified_at, account_epoch, account_created_at,
+        account_revision,
+    ) = row  # fmt: skip
+    session = Session(
+        id=id,
+        subject=subject,
+        mode="hybrid" if hybrid else "session",
+        client_id=client_id,
+        scope=scope,
+        secret_hash=secret_hash,
+        salt=salt,
+        master_key_id=master_key_id,
+        epoch=epoch,
+        amr=words(amr),
+        auth_time=auth_time,
+        created_at=created_at,
+        last_seen_at=last_seen_at,
+        idle_expires_at=idle_expires_at,
+        expires_at=expires_at,
+        generation=generation,
+        sibling=sibling,
+        parent_sibling=parent_sibling,
+        rotated_at=rotated_at,
+        sibling_at=sibling_at,
+        fingerprint=fingerprint,
+        device=device,
+        address=address,
+        country=country,
+        ended_at=ended_at,
+        end_reason=end_reason,
+        revision=revision,
+    )
+    account = Account(
+        subject=subject,
+        email=email,
+        address=address_typed,
+        name=name,
+        roles=words(roles),
+        status="active" if active else "disabled",
+        email_verified_at=email_verified_at,
+        epoch=account_epoch,
+        created_at=account_created_at,
+        revision=account_revision,
+    )
+    return session, account
+
+
+def account_values(account: Account) -> Row:
+    folded = "\n".join((account.email or "", account.address or "", account.name)).casefold()
+    return (
+        account.email, account.address, account.name, joined(account.roles), account.active, account.email_verified_at,
+        account.epoch, account.created_at, folded,
+    )  # fmt: skip
+
+
+def read_account(row: Row) -> Account:
+    subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision = row
+    return Account(
+        subject=subject,
+        email=email,
+        address=address,
+        name=name,
+        roles=words(roles),
+        status="active" if active else "disabled",
+        email_verified_at=email_verified_at,
+        epoch=epoch,
+        created_at=created_at,
+        revision=revision,
+    )
+
+
+# --- every kind -----------------------------------------------------------------------------------------------------
+
+
+class Table(Generic[R]):
+    """One kind's statements, put together once: a column for each field, by its name. Accounts and sessions have
+    columns of their own.
+    """
+
+    def __init__(self, kind: Kind[R], dialect: Dialect) -> None:
+        writers: dict[Form, Callable[[Any], Any]] = {"id": dialect.stored_id, "words": joined}
+        readers: dict[Form, Callable[[Any], Any]] = {"id": dialect.text_of_id, "words": words, "bool": bool}
+        self.kind, self.dialect = kind, dialect
+        self.name = dialect.schema + quoted(kind.table)
+        self.names: tuple[str, ...] = kind.record.__struct_fields__
+        """The columns of `values`."""
+        self.forms: dict[str, Form] = {column.name: column.form for column in kind.columns}
+        self.rows = f"SELECT {', '.join(map(quoted, self.names))} FROM {self.name}"
+        self._writers = {name: writers.get(form) for name, form in self.forms.items()}
+        self._readers = [readers.get(form) for form in self.forms.values()]
+        self.read: Callable[[Row], Any] = self._read
+        if kind is ACCOUNTS:
+            self.names = "subject", *ACCOUNT_COLUMNS, "revision"
+            self.forms["folded"] = "text"
+            self.rows, self.read = f"SELECT {ACCOUNT} FROM {dialect.accounts} a", read_account
+        elif kind is SESSIONS:
+            self.names = "id", "ended_at", *SESSION_COLUMNS, "revision", "subject"
+            self.rows = dialect.with_sessions
+            self.read = lambda row: read_session(dialect.text_of_id(row[0]), row)[0]
+        self._by_key = self.rows + where(map(quoted, kind.key))
+
+    def values(self, record: Struct) -> Row:
+        """Return what is written of a record, in the order of `names`."""
+        match record:
+            case Session():
+                key = self.dialect.stored_id(record.id)
+                return key, record.ended_at, *session_values(record), record.revision, record.subject
+            case Account():
+                return record.subject, *account_values(record), record.revision
+            case _:
+                return changed(self._writers.values(), astuple(record))
+
+    def written(self, values: Mapping[str, Any]) -> Row:
+        """Return what is written of some values of a record."""
+        return changed([self._writers[name] for name in values], values.values())
+
+    def _read(self, row: Row) -> R:
+        return self.kind.record(**dict(zip(self.names, changed(self._readers, row), strict=True)))
+
+    def by_key(self, key: Sequence[str | int]) -> tuple[str, Row]:
+        return self._by_key, self.written(self.kind.sought(key))
+
+    def by_unique(self, values: Mapping[str, str | int]) -> tuple[str, Row]:
+        # An empty value belongs to no record, and the partial index has none.
+        texts = [name for name in self.kind.group(values) if self.forms[name] == "text"]
+        return self._having(values, [f"{quoted(name)} <> ''" for name in texts])
+
+    def listed(self, values: Mapping[str, str | int], after: Sequence[str | int], limit: int | None) -> tuple[str, Row]:
+        """List the records that have some values."""
+        self.kind.must_index(values)
+        return self._page(values, self.kind.listing, after, limit)
+
+    def page(self, after: Sequence[str | int], limit: int) -> tuple[str, Row]:
+        """Read what is moved: rows behind a key, as they stand."""
+        return self._page({}, self.kind.key, after, limit)
+
+    def _page(
+        self, values: Mapping[str, str | int], names: Sequence[str], after: Sequence[str | int], limit: int | None
+    ) -> tuple[str, Row]:
+        order, place = ", ".join(map(quoted, names)), dict(zip(names, after, strict=True)) if after else {}
+        sql, given = self._having(values, [f"({order}) > ({marks(len(place))})"] if place else [])
+        given = *given, *self.written(place)
+        sql += f" ORDER BY {order}"
+        return (sql, given) if limit is None else (f"{sql} LIMIT ?", (*given, limit))
+
+    def _having(self, values: Mapping[str, str | int], more: Iterable[str] = ()) -> tuple[str, Row]:
+        return self.rows + where(map(quoted, values), more), self.written(values)
+
+
+class Tables(Generic[T]):
+    """The tables of all kinds."""
+
+    def __init__(self, kinds: Kinds, make: Callable[[Kind[Any]], T]) -> None:
+        self.kinds = kinds
+        self.by_name = {kind.table: make(kind) for kind in kinds.all}
+
+    def of(self, kind: type[Struct]) -> T:
+        """Return the table of a general kind."""
+        return self.by_name[self.kinds.of(kind).table]
+
+
+class SqlStore(Generic[T]):
+    """The verbs of `Records`, `RevocationLog` and `Transfer` that are the same over each database."""
+
+    kinds: Kinds
+    _dialect: Dialect
+    _tables: Tables[T]
+
+    async def _rows(self, sql: str, values: Row, *, scan: bool = False) -> Sequence[Any]:
+        """Read rows. `scan` says that it may take long."""
+        raise NotImplementedError
+
+    async def _records(self, table: Table[R], asked: tuple[str, Row], *, scan: bool = False) -> list[R]:
+        return [table.read(row) for row in await self._rows(*asked, scan=scan)]
+
+    async def _record(self, table: Table[R], asked: tuple[str, Row]) -> R | None:
+        found = await self._records(table, asked)
+        return found[0] if found else None
+
+    async def _accounts(self, condition: str, *values: object) -> list[Account]:
+        table: Table[Account] = self._tables.by_name["accounts"]
+        return await self._records(table, (f"{table.rows} {condition} LIMIT ?", values), scan=True)
+
+    async def account(self, subject: str) -> Account | None:
+        table: Table[Account] = self._tables.by_name["accounts"]
+        return await self._record(table, table.by_key((subject,)))
+
+    async def account_by_email(self, email: str) -> Account | None:
+        table: Table[Account] = self._tables.by_name["accounts"]
+        return await self._record(table, table.by_unique({"email": email}))
+
+    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+        # Not LIKE: `position` has no wildcards to escape.
+        found = f"WHERE a.subject > ? AND {self._dialect.position}(a.folded, ?) > 0 ORDER BY a.subject"
+        return await self._accounts(found, after, search.casefold(), limit)
+
+    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+        return await self._accounts(f"WHERE {self._dialect.with_role} ORDER BY a.subject", f" {role} ", limit)
+
+    async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
+        found = (
+            f"JOIN {self._dialect.schema}credentials c ON c.subject = a.subject "
+            "WHERE c.method = 'registration' AND c.created_at < ? AND c.subject > ? "
+            "AND a.email_verified_at IS NULL AND a.active AND a.roles = '' ORDER BY c.subject"
+        )
+        return await self._accounts(found, at, after, limit)
+
+    async def get(self, kind: type[R], *key: str | int) -> R | None:
+        table: Table[R] = self._tables.of(kind)
+        return await self._record(table, table.by_key(key))
+
+    async def find(self, kind: type[R], **unique: str | int) -> R | None:
+        table: Table[R] = self._tables.of(kind)
+        return await self._record(table, table.by_unique(unique))
+
+    async def select(
+        self, kind: type[R], *, after: Sequence[str | int] = (), limit: int | None = None, **values: str | int
+    ) -> list[R]:
+        table = self._tables.of(kind)
+        return await self._records(table, table.listed(values, after, limit))
+
+    async def events(
+        self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        table = self._tables.by_name["events"]
+        wanted: dict[str, object] = {"at >= ?": since}
+        if subject:
+            wanted["subject <> '' AND subject = ?"] = subject  # the first half: the partial index has it
+        if name:
+            wanted["name = ?"] = name
+        if before:
+            wanted["id < ?"] = self._dialect.stored_id(before)
+        sql = f"{table.rows}{where((), wanted)} ORDER BY id DESC LIMIT ?"
+        return await self._records(table, (sql, (*wanted.values(), limit)), scan=True)
+
+    async def live_revocations(self, subject: str, now: float) -> int:
+        table = self._tables.by_name["revocations"].name
+        ((count,),) = await self._rows(
+            f"SELECT count(*) FROM {table} WHERE subject = ? AND expires_at > ?", (subject, now)
+        )
+        return int(count)
+
+    async def counts(self) -> dict[str, int]:
+        tables = self._tables.by_name
+        each = ", ".join(f"(SELECT count(*) FROM {table.name})" for table in tables.values())
+        (row,) = await self._rows(f"SELECT {each}", (), scan=True)
+        return dict(zip(tables, row, strict=True))
+
+    async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
+        chosen = self._tables.by_name[table]
+        behind = [] if after is None else json.loads(after)
+        records = await self._records(chosen, chosen.page(behind, limit), scan=True)
+        last = json.dumps(chosen.kind.key_of(records[-1])) if len(records) == limit else None
+        return Page(records, last)
+
+    async def _moving(self) -> dict[str, str | None]:
+        return dict(await self._rows(f"SELECT kind, after FROM {self._dialect.schema}moving", ()))
+
+    async def unfinished(self) -> Mapping[str, str | None] | None:
+        noted = await self._moving()
+        noted.pop(LEFT, None)
+        return {table: noted[table] for table in self.kinds.tables if table in noted} if noted else None
+
+    async def is_left(self) -> bool:
+        return LEFT in await self._moving()
+
+
+def changed(forms: Iterable[Callable[[Any], Any] | None], values: Iterable[Any]) -> Row:
+    return [value if form is None or value is None else form(value) for form, value in zip(forms, values, strict=True)]
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def where(names: Iterable[str], more: Iterable[str] = ()) -> str:
+    """The condition that columns have values, and further conditions."""
+    conditions = [*(f"{name} = ?" for name in names), *more]
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
