@@ -13,7 +13,7 @@ from tests.standins import Wrapped
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limit
-from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.revocation import messages
 from dutchdoor.stores.base import Remove, Revoke
 from dutchdoor.stores.memory import MemoryStore

@@ -24,10 +24,9 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import Limits
-from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient, VerifierKey, VerifierSecret
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.fencing import elapsed
 from dutchdoor.stores.base import Add, Store

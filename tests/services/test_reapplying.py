@@ -17,8 +17,8 @@ from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import LONGEST_ACCESS, Mode
+from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import FOR_EVER, Revocation
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node_messages import NodeRow, Renewed

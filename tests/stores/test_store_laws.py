@@ -18,9 +18,8 @@ from tests.backing import new_database
 from dutchdoor.errors import Conflict
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Credential
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken
-from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.stores.base import Add, End, EndAll, Expect, Log, Remove, Revoke, Swap, Take, joined, words
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore

@@ -22,7 +22,7 @@ from tests.verifier.standin import until
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, StaleClaims, Unavailable
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.verifier_keys import VerifierSecret
+from dutchdoor.model.service_credentials import VerifierSecret
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}

@@ -18,7 +18,7 @@ from dutchdoor.errors import InvalidToken, Misconfigured, StaleClaims, Unavailab
 from dutchdoor.jose.jwk import Key
 from dutchdoor.jose.jws import sign
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.verifier_keys import VerifierSecret
+from dutchdoor.model.service_credentials import VerifierSecret
 from dutchdoor.verifier import elapsed
 from dutchdoor.verifier import poller as following_module
 

@@ -32,8 +32,8 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import LONGEST_ACCESS
+from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Kind, Revocation
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.stores.base import Around, Change, End, EndAll, Known, Log, Remove, Revoke, Store, Swap

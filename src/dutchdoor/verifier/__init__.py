@@ -30,7 +30,7 @@ from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.token_cache import TokenCache
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.principal import Principal
-from dutchdoor.model.verifier_keys import VerifierSecret
+from dutchdoor.model.service_credentials import VerifierSecret
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.verifier.origin import Origin
 

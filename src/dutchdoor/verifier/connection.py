@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Final, cast
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.model.verifier_keys import VerifierSecret
+from dutchdoor.model.service_credentials import VerifierSecret
 from dutchdoor.verifier.origin import PORTS, Origin
 
 __all__ = ["Refusal", "Wire"]

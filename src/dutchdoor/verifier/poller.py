@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import DutchdoorError, InvalidKey, Misdirected, Unavailable
 from dutchdoor.jose.jwk import MAX_SET_BYTES, KeySet
-from dutchdoor.model.verifier_keys import VerifierSecret
+from dutchdoor.model.service_credentials import VerifierSecret
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.verifier.connection import Refusal, Wire

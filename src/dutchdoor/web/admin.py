@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from dutchdoor.errors import InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
-from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user

@@ -25,10 +25,9 @@ from msgspec import Struct
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired, Unavailable
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
-from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session, check_live
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority

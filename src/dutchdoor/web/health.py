@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.model.oauth_clients import RegisteredClient
+from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.services.hooks import notify
 from dutchdoor.services.sessions import Authority
 

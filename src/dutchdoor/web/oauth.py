@@ -11,9 +11,9 @@ from typing import Any
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidToken, NotAuthenticated
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
+from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call, Route

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dutchdoor.errors import InvalidInput, NotAuthenticated
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.web.api import Call
 from dutchdoor.web.cookies import Cookies

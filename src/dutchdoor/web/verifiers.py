@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from dutchdoor.errors import RateLimited
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.rate_limits import Limits, bucket_of
-from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.model.service_credentials import VerifierKey, VerifierSecret
 from dutchdoor.revocation.lease_table import Holder
 from dutchdoor.revocation.log import Named, Revocation
 from dutchdoor.revocation.messages import Poll

@@ -21,7 +21,7 @@ from tests.fence.live.verifying import Process, Seen, verifiers
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.model.service_credentials import VerifierKey, VerifierSecret
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add
 

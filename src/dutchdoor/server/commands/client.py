@@ -11,7 +11,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import NotFound
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.oauth_clients import ClientSecret, RegisteredClient
+from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient
 from dutchdoor.model.unicode_text import check_name
 from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write

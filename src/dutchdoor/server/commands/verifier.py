@@ -13,7 +13,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, NotFound
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.verifier_keys import VerifierKey, VerifierSecret
+from dutchdoor.model.service_credentials import VerifierKey, VerifierSecret
 from dutchdoor.revocation.messages import MAX_SEQ
 from dutchdoor.revocation.node_messages import LogHead, Rows
 from dutchdoor.server.options import (

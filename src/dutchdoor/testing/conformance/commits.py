@@ -14,9 +14,8 @@ from msgspec.structs import replace
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken
-from dutchdoor.model.verifier_keys import VerifierKey
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.stores.base import (
     Add,
     Change,

@@ -18,10 +18,9 @@ from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.ids import new_id, new_ordered_id
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.base import (
     Add,

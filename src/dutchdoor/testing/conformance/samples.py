@@ -16,11 +16,10 @@ from dutchdoor.model.accounts import Account, Credential, new_account
 from dutchdoor.model.audit_events import AuditEvent, event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id, new_ordered_id
-from dutchdoor.model.oauth_clients import RegisteredClient
 from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
 from dutchdoor.model.rate_limits import Limit
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.verifier_keys import VerifierKey
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.stores.base import (
