@@ -551,7 +551,7 @@ def test_a_node_forgets_expired_entries_and_keeps_the_rest() -> None:
     answer = rig.poll(a_poll(epoch=0))
     assert answer is not None
     assert (answer.upto_seq, answer.reaches_head, len(answer.entries)) == (91, True, 31)
-    assert len(rig.node._seqs) == len(rig.node._names) == len(rig.node._kinds) == 31
+    assert len(rig.node._pages) == 31
 
 
 def test_whoever_signs_out_for_ever_fills_nobodys_memory() -> None:
@@ -570,7 +570,7 @@ def test_whoever_signs_out_for_ever_fills_nobodys_memory() -> None:
     assert answer is not None
     assert (answer.upto_seq, answer.reaches_head, len(answer.entries)) == (302, True, 3)
     assert max(entry.min_epoch for entry in answer.entries) == 301
-    assert len(rig.node._seqs) == len(rig.node._names) == len(rig.node._kinds) == 3
+    assert len(rig.node._pages) == 3
     # Who had read some of it gets the rest.
     behind = rig.poll(a_poll(f"{2:022d}", epoch=1, applied=200))
     assert behind is not None

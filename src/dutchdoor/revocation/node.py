@@ -22,7 +22,6 @@ import heapq
 import math
 import random
 import secrets
-from array import array
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeAlias
 
@@ -31,7 +30,7 @@ from msgspec import Struct
 from dutchdoor.revocation.fence import Fence
 from dutchdoor.revocation.lease import Lease, Terms
 from dutchdoor.revocation.lease_table import Holder, Holders
-from dutchdoor.revocation.log import OF_A_SUBJECT, Entry, Named, RevocationLog
+from dutchdoor.revocation.log import Named, RevocationLog
 from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node_messages import (
     FIRST_EPOCH,
@@ -45,6 +44,7 @@ from dutchdoor.revocation.node_messages import (
     Renewed,
     Rows,
 )
+from dutchdoor.revocation.pages import Pages
 
 __all__ = ["Action", "Answered", "Ask", "Node", "Settled"]
 
@@ -55,8 +55,6 @@ CATCH_UP_FOR: Final = 0.25
 """Seconds that a poll waits at least if it knows more than this node, or finds it without a lease: until the node has
 read the log, or got its row.
 """
-PAGE_KEPT, PAGES_KEPT = 64, 64
-"""Short answers that are kept for reuse: most followers are at one of a few places."""
 _WATCH: Final = (0.005, 0.25)
 """Seconds between two reads of the other nodes' rows while a fence waits for them: at first, and doubled up to this."""
 
@@ -142,10 +140,7 @@ class Node:
         self._untils: list[tuple[float, int, _Hanging]] = []
         self._polls = 0
         self._fences: list[Fence] = []
-        # The log in its order, for the followers: a number, a kind and a name for each entry. The rest is in `log`.
-        self._seqs, self._kinds, self._names = array("q"), bytearray(), list[bytes]()
-        self._cursor = 0
-        self._pages: dict[int, tuple[list[Entry], int]] = {}
+        self._pages = Pages(self.log, self.terms.page)
         self.is_whole = False
         """Whether this log was read to its head since it began: before that, it would accept what a later page covers.
         """
@@ -394,25 +389,7 @@ class Node:
     def drop_expired(self, wall_now: float, *, look_at: int | None = None) -> None:
         """Forget entries that no token can need. `wall_now` is the time of day; `look_at` bounds the work."""
         self.log.drop_expired(wall_now, self.terms.kept_for, look_at=look_at)
-        start = self._cursor if look_at is not None else 0
-        end = len(self._seqs) if look_at is None else min(len(self._seqs), start + look_at)
-        entry, kinds, names = self.log.entry, self._kinds, self._names
-        # From the newest back: the last of a subject's entries covers the earlier ones. Otherwise a user who signs in
-        # and out forever would keep an entry from expiring, and every older one with it.
-        kept, said = list[int](), set[bytes]()
-        for at in range(end - 1, start - 1, -1):
-            if entry(kinds[at], names[at]) is not None and names[at] not in said:
-                kept.append(at)
-                if kinds[at] == OF_A_SUBJECT:
-                    said.add(names[at])
-        kept.reverse()
-        if len(kept) < end - start:
-            self._seqs[start:end] = array("q", [self._seqs[at] for at in kept])
-            self._names[start:end] = [names[at] for at in kept]
-            self._kinds[start:end] = bytes([kinds[at] for at in kept])
-            self._pages.clear()
-        at = start + len(kept)
-        self._cursor = 0 if at >= len(self._seqs) else at
+        self._pages.drop_expired(look_at)
 
     # The row and the log
 
@@ -525,12 +502,9 @@ class Node:
             self.is_whole |= answer.head <= self.applied_seq
             return
         new = [entry for entry in answer.entries if entry.seq > self.applied_seq]
-        for revocation, entry in zip(new, self.log.apply(new), strict=True):
-            self.keys_killed += entry.of_a_key
-            self._seqs.append(revocation.seq)
-            self._kinds.append(entry.kind)
-            self._names.append(entry.name)
-        self._pages.clear()
+        entries = self.log.apply(new)
+        self.keys_killed += sum(entry.of_a_key for entry in entries)
+        self._pages.append(new, entries)
         self.applied_seq = answer.upto
         self.is_whole |= answer.head <= self.applied_seq
 
@@ -543,9 +517,7 @@ class Node:
         self.log_epoch, self.applied_seq, self.log.applied_seq = log_epoch, 0, 0
         self._since, self._acked_seq, self._told_seq, self._changed = now, 0, -1, True
         self._holders = Holders(self.terms)
-        self._seqs, self._kinds, self._names = array("q"), bytearray(), []
-        self._cursor = 0
-        self._pages.clear()
+        self._pages = Pages(self.log, self.terms.page)
 
     # Open polls
 
@@ -574,7 +546,7 @@ class Node:
         self._by_key.pop(hanging.key, None)
         poll = hanging.poll
         after = poll.applied_seq if poll.log_epoch == self.log_epoch else 0
-        entries, upto = ([], after) if self._is_behind(poll) else self._page(after)
+        entries, upto = ([], after) if self._is_behind(poll) else self._pages.after(after, self.applied_seq)
         grant = self._grantable(hanging, upto, now) if lease else 0.0
         if grant:
             # In the step that read the entries, and before the answer leaves: a fence that checks in between sees it.
@@ -593,22 +565,6 @@ class Node:
                 ),
             )
         )
-
-    def _page(self, after: int) -> tuple[list[Entry], int]:
-        """Return entries after a number, a page of them, and the number they reach."""
-        page = self._pages.get(after)
-        if page is None:
-            low, high = 0, len(self._seqs)
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (middle + 1, high) if self._seqs[middle] <= after else (low, middle)
-            end = min(low + self.terms.page, len(self._seqs))
-            found = (self.log.entry(self._kinds[at], self._names[at]) for at in range(low, end))
-            upto = self.applied_seq if end == len(self._seqs) else self._seqs[end - 1]
-            page = [entry for entry in found if entry], upto
-            if len(page[0]) <= PAGE_KEPT and len(self._pages) < PAGES_KEPT:
-                self._pages[after] = page
-        return page
 
     def _left(self, now: float) -> float:
         return self._lease.left(now)
