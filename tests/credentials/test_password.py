@@ -78,7 +78,7 @@ async def test_c02_no_character_of_a_long_password_is_ignored(hasher: PasswordHa
 async def test_c03_a_megabyte_is_refused_before_anything_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     """C03: too long is said in under 5 ms of processor, for known and unknown addresses alike, and nothing derived."""
     hasher = PasswordHasher(CHEAPEST, workers=1)
-    encoded = hasher.hash_now("tuba glow mango")
+    encoded = await hasher.hash("tuba glow mango")
     monkeypatch.setattr(password, "_derive", lambda *_: pytest.fail("derived"))
     for long in ("a" * 2**20, "e\u0301" * 2**19, "a" * 1_025, "é" * 513, "\U0001d15e" * 200):
         before = time.process_time()
@@ -163,20 +163,20 @@ def test_c04_normalising_again_changes_nothing(text: str) -> None:
     assert once == normalise(once) == normalise(unicodedata.normalize("NFD", text))
 
 
-def test_c08_the_default_is_owasps(hasher: PasswordHasher) -> None:
+async def test_c08_the_default_is_owasps(hasher: PasswordHasher) -> None:
     """C08: without a word, a hash is Argon2id with 19 MiB, two passes, one lane, a salt of 16 bytes and 32 of hash."""
     default = PasswordHasher(workers=1)
-    encoded = default.hash_now("tuba glow mango")
+    encoded = await default.hash("tuba glow mango")
     default.close()
     stored = argon2.extract_parameters(encoded)
     assert stored == argon2.Parameters(argon2.Type.ID, 19, 16, 32, 2, 19 * 1024, 1)
     assert argon2.PasswordHasher().verify(encoded, "tuba glow mango")
-    assert hasher.verify_now("tuba glow mango", encoded)
+    assert await hasher.verify("tuba glow mango", encoded)
 
 
-def test_c08_two_hashes_of_one_password_differ(hasher: PasswordHasher) -> None:
+async def test_c08_two_hashes_of_one_password_differ(hasher: PasswordHasher) -> None:
     """C08: every hash has its own salt."""
-    assert len({hasher.hash_now("tuba glow mango") for _ in range(50)}) == 50
+    assert len({await hasher.hash("tuba glow mango") for _ in range(50)}) == 50
 
 
 def test_each_profile_names_its_source_and_is_found_by_name() -> None:
@@ -191,13 +191,15 @@ def test_each_profile_names_its_source_and_is_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(("change", "expected"), [({"memory": 16}, True), ({"passes": 2}, True), ({}, False)])
-def test_c08_a_hash_is_due_when_parameters_rise(hasher: PasswordHasher, change: dict[str, int], expected: bool) -> None:
+async def test_c08_a_hash_is_due_when_parameters_rise(
+    hasher: PasswordHasher, change: dict[str, int], expected: bool
+) -> None:
     """C08: with more memory or passes the old hash still verifies and is due for a new one."""
-    encoded = hasher.hash_now("tuba glow mango")
+    encoded = await hasher.hash("tuba glow mango")
     risen = PasswordHasher(dearer(CHEAPEST, **change), workers=1)
     assert expected == risen.needs_rehash(encoded)
-    assert risen.verify_now("tuba glow mango", encoded)
-    renewed = risen.hash_now("tuba glow mango")
+    assert await risen.verify("tuba glow mango", encoded)
+    renewed = await risen.hash("tuba glow mango")
     assert not risen.needs_rehash(renewed)
     # And back: nothing replaces a dear hash by a cheap one.
     assert not hasher.needs_rehash(renewed)
@@ -314,7 +316,7 @@ async def test_c10_no_account_costs_what_an_account_costs(
 
 async def test_c10_nobodys_hash_opens_for_no_one(hasher: PasswordHasher) -> None:
     """C10: the hash that stands in for a missing account is random at every start, and no password is behind it."""
-    assert not hasher.verify_now("", hasher._nobodys)
+    assert not await hasher.verify("", hasher._nobodys)
     other = PasswordHasher(CHEAPEST, workers=1)
     assert other._nobodys != hasher._nobodys
     other.close()
@@ -323,7 +325,7 @@ async def test_c10_nobodys_hash_opens_for_no_one(hasher: PasswordHasher) -> None
 async def test_i24_a_flood_is_refused_and_not_stored() -> None:
     """I-24: of a thousand log-ins at once, those beyond the queue hear 503 at once, and the others are verified."""
     hasher = PasswordHasher(CHEAPEST, workers=1, queue=10)
-    encoded = hasher.hash_now("tuba glow mango")
+    encoded = await hasher.hash("tuba glow mango")
     outcomes = await asyncio.gather(
         *(hasher.verify("tuba glow mango", encoded) for _ in range(1_000)), return_exceptions=True
     )
@@ -333,11 +335,11 @@ async def test_i24_a_flood_is_refused_and_not_stored() -> None:
     assert len([outcome for outcome in outcomes if outcome is True]) >= 11
 
 
-def test_our_own_hashes_are_recognised(hasher: PasswordHasher, peppered: PasswordHasher) -> None:
+async def test_our_own_hashes_are_recognised(hasher: PasswordHasher, peppered: PasswordHasher) -> None:
     """An export of ours can be imported: without a pepper it is plain Argon2id; with one, only with that pepper."""
-    assert legacy.recognise(hasher.hash_now("tuba glow mango")) == "argon2id"
+    assert legacy.recognise(await hasher.hash("tuba glow mango")) == "argon2id"
     with pytest.raises(errors.InvalidInput, match="pepper"):
-        legacy.recognise(peppered.hash_now("tuba glow mango"))
+        legacy.recognise(await peppered.hash("tuba glow mango"))
 
 
 def test_no_secret_in_a_repr(peppered: PasswordHasher) -> None:

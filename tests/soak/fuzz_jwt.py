@@ -48,7 +48,7 @@ def signed(head: bytes, payload: bytes) -> None:
     except InvalidToken:
         return
     assert claims.iss == ISS
-    assert AUD in claims.audiences
+    assert claims.aud == AUD or AUD in claims.aud
     assert claims.iat <= NOW + VERIFY.leeway
     assert claims.exp > NOW - VERIFY.leeway
     assert claims.kid == KEY.kid

@@ -188,23 +188,6 @@ class PasswordHasher:
         """
         await self.verify(password, self._nobodys)
 
-    def hash_now(self, password: str) -> str:
-        """Do what `hash` does, on the calling thread, for the command line.
-
-        Raises:
-            InvalidInput: as for `normalise`.
-        """
-        return self._hash(normalise(password))
-
-    def verify_now(self, password: str, encoded: str) -> bool:
-        """Do what `verify` does, on the calling thread, for the command line.
-
-        Raises:
-            InvalidInput: as for `normalise`.
-            Misconfigured: the hash needs another pepper than the configured one.
-        """
-        return self._verify(password, normalise(password), encoded)
-
     def needs_rehash(self, encoded: str) -> bool:
         """Whether the owner's next log-in should replace this hash: it has another format, another pepper, or a lower
         cost.

@@ -54,10 +54,6 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     extra: dict[str, Any] = {}
     """All other claims, as the operator's hook or another issuer wrote them."""
 
-    @property
-    def audiences(self) -> tuple[str, ...]:
-        return (self.aud,) if isinstance(self.aud, str) else self.aud
-
 
 def principal_of(claims: Claims) -> Principal:
     """Return the principal of a request whose token has these claims."""

@@ -28,8 +28,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_der_private_key,
     load_der_public_key,
-    load_pem_private_key,
-    load_pem_public_key,
 )
 
 from dutchdoor.errors import InvalidKey
@@ -82,12 +80,11 @@ _NAMES_OF: Final[Mapping[str, frozenset[str]]] = {
 
 class Key:
     """One key for one algorithm. Only the constructors below create one, and each refuses a key that must not be used.
-
-    `can_sign` says whether the key has a private part. Its `repr` shows nothing secret.
+    Its `repr` shows nothing secret.
     """
 
     __slots__ = (
-        "_alone", "_private", "_public", "_secret", "accepts", "alg", "can_sign", "check", "kid",
+        "_alone", "_private", "_public", "_secret", "accepts", "alg", "check", "kid",
         "sign", "signature_chars", "symmetric",
     )  # fmt: skip
 
@@ -97,7 +94,6 @@ class Key:
     """The `alg` names the key accepts in a token: one, or both names of Ed25519 if the key did not name one."""
     kid: str
     symmetric: bool
-    can_sign: bool
     check: Check
     """`check(signature, data)` returns whether this key made the signature. It raises nothing."""
     sign: Sign
@@ -109,7 +105,7 @@ class Key:
     """Length of its signatures in base64url: a signature of any other length is refused before any cryptography."""
 
     def __init__(self) -> None:
-        raise TypeError("use Key.generate, from_jwk, from_pem, from_secret or from_private_bytes")
+        raise TypeError("use Key.generate, from_jwk, from_secret or from_private_bytes")
 
     # --- making one ---------------------------------------------------------------------------------------------------
 
@@ -169,22 +165,6 @@ class Key:
         return _asymmetric(public, None, name, accepts, kid)
 
     @classmethod
-    def from_pem(cls, pem: bytes, alg: str, *, kid: str | None = None) -> Key:
-        """Read a public (SubjectPublicKeyInfo) or unencrypted private (PKCS#8 or traditional) key in PEM.
-
-        Raises:
-            InvalidKey: it is not such a key, is weak, or is not of the kind that `alg` needs.
-        """
-        if not isinstance(pem, bytes) or len(pem) > MAX_SET_BYTES:
-            raise InvalidKey("not PEM")
-        try:
-            if b"PRIVATE KEY-----" in pem:
-                return _from_private(load_pem_private_key(pem, None), alg, kid)
-            return _from_public(load_pem_public_key(pem), alg, kid)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise InvalidKey("not a PEM key that can be used") from None
-
-    @classmethod
     def from_secret(cls, secret: bytes, alg: str = "HS256", *, kid: str | None = None) -> Key:
         """Take a symmetric key. Every verifier that holds it can also sign with it.
 
@@ -209,7 +189,6 @@ class Key:
         self = _blank(alg, frozenset({alg}), symmetric=True)
         self.kid = _thumbprint({"k": _b64(secret), "kty": "oct"}) if kid is None else _kid(kid)
         self._secret, self._private, self._public = secret, None, None
-        self.can_sign = True
         self.sign = hmac_signer(secret, alg)
         self.check = hmac_check(self.sign)
         self.signature_chars = _chars(_HMAC_BYTES[alg])
@@ -578,20 +557,17 @@ def _blank(alg: str, accepts: frozenset[str], *, symmetric: bool) -> Key:
 
 
 def _from_private(private: object, alg: str, kid: str | None) -> Key:
-    if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-        raise InvalidKey("a private key of a kind we do not use")
-    return _from_public(private.public_key(), alg, kid, private)
-
-
-def _from_public(public: object, alg: str, kid: str | None, private: PrivateKey | None = None) -> Key:
-    if isinstance(public, rsa.RSAPublicKey) and alg in _RSA_ALGS:
+    public: PublicKey
+    if isinstance(private, rsa.RSAPrivateKey) and alg in _RSA_ALGS:
+        public = private.public_key()
         numbers = public.public_numbers()
         _check_rsa(numbers.n, numbers.e)
-    elif isinstance(public, ec.EllipticCurvePublicKey) and alg in CURVE_OF:
+    elif isinstance(private, ec.EllipticCurvePrivateKey) and alg in CURVE_OF:
+        public = private.public_key()
         if not isinstance(public.curve, CURVE_OF[alg][1]):
             raise InvalidKey("alg does not fit the curve")
-    elif isinstance(public, ed25519.Ed25519PublicKey) and alg in _ED25519_NAMES:
-        public = _ed25519_public(public.public_bytes_raw())
+    elif isinstance(private, ed25519.Ed25519PrivateKey) and alg in _ED25519_NAMES:
+        public = private.public_key()
     else:
         raise InvalidKey("alg does not fit the key")
     return _asymmetric(public, private, alg, frozenset({alg}), kid)
@@ -602,7 +578,6 @@ def _asymmetric(
 ) -> Key:
     self = _blank(alg, accepts, symmetric=False)
     self._public, self._private, self._secret = public, private, b""
-    self.can_sign = private is not None
     if isinstance(public, rsa.RSAPublicKey):
         size = (public.key_size + 7) // 8
         self.check = rsa_check(public, alg)
