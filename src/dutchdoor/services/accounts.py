@@ -19,6 +19,7 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.administration import Administration
 from dutchdoor.services.attempts import Attempts
 from dutchdoor.services.one_time import OneTimeTokens
+from dutchdoor.services.part import Shared
 from dutchdoor.services.passwords import Passwords
 from dutchdoor.services.post import Post
 from dutchdoor.services.recovery import Recovery
@@ -44,22 +45,15 @@ class Directory:
         methods: Sequence[Method] = (),
     ) -> None:
         """`methods` are the authentication methods besides the password."""
-        self.authority, self.store, self.policy, self.clock = (
-            authority,
-            authority.store,
-            authority.policy,
-            authority.clock,
-        )
-        self.hasher, self.limits = hasher, limits
+        self.authority, self.store, self.policy = authority, authority.store, authority.policy
+        self.clock, self.hasher, self.limits = authority.clock, hasher, limits
         attempts = Attempts(authority, limits)
         passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
-        one_time = OneTimeTokens(attempts)
         self.post = Post(mail, letters, attempts, authority.hooks)
-        self.registration = Registration(authority, attempts, self.post, one_time, passwords)
-        known = {each.name: each for each in (Password(hasher), *methods)}
-        self.sign_in = SignIn(authority, attempts, self.post, one_time, known)
-        self.recovery = Recovery(authority, attempts, self.post, one_time, passwords)
-        self.admin = Administration(authority, self.registration, self.post, one_time, passwords)
+        shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
+        self.registration, self.recovery = Registration(shared), Recovery(shared)
+        self.sign_in = SignIn(shared, {each.name: each for each in (Password(hasher), *methods)})
+        self.admin = Administration(shared, self.registration)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
 
     def open(self) -> None:

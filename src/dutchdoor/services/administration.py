@@ -16,12 +16,10 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeSecret
 from dutchdoor.model.unicode_text import check_name
-from dutchdoor.services.one_time import OneTimeTokens, tokens_of
-from dutchdoor.services.passwords import Passwords
-from dutchdoor.services.post import Post
+from dutchdoor.services.one_time import tokens_of
+from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, taken
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Change, ExpectRole, Log, Revoked, Swap, Take
 
 __all__ = ["ADMIN", "Administration", "check_roles"]
@@ -30,26 +28,14 @@ ADMIN = "admin"
 """The role of administrators."""
 
 
-class Administration:
+class Administration(Part):
     """Administers the accounts of one authority. For audit events, `client` is the client that asks, and `actor` is the
     subject that acts (or `cli`, or `system`). Every verb raises `Unavailable` when the store is out of reach.
     """
 
-    def __init__(
-        self,
-        authority: Authority,
-        registration: Registration,
-        post: Post,
-        one_time: OneTimeTokens,
-        passwords: Passwords,
-    ) -> None:
-        self.authority, self.store, self.policy, self.clock = (
-            authority,
-            authority.store,
-            authority.policy,
-            authority.clock,
-        )
-        self.registration, self.post, self.one_time, self.passwords = registration, post, one_time, passwords
+    def __init__(self, shared: Shared, registration: Registration) -> None:
+        super().__init__(shared)
+        self.registration = registration
 
     async def look(self, email: str, *, name: str = "", roles: tuple[str, ...] = ()) -> None:
         """Check what `create` would refuse, apart from the password, and change nothing: a command looks first, and

@@ -17,34 +17,21 @@ from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.sessions import Session
-from dutchdoor.services.attempts import Attempts
-from dutchdoor.services.one_time import OneTimeTokens, tokens_of
-from dutchdoor.services.passwords import Passwords
-from dutchdoor.services.post import Post
+from dutchdoor.services.one_time import tokens_of
+from dutchdoor.services.part import Part
 from dutchdoor.services.registration import REGISTRATION, proof_of
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
 
 
-class Recovery:
+class Recovery(Part):
     """Changes and resets passwords and verifies addresses over one authority. `client` is the client that asks, and
     `marks` is what its known-device cookie holds ("" for none). Every verb raises `Unavailable` when the store is
     out of reach, or too many passwords are being hashed.
     """
-
-    def __init__(
-        self, authority: Authority, attempts: Attempts, post: Post, one_time: OneTimeTokens, passwords: Passwords
-    ) -> None:
-        self.authority, self.store, self.policy, self.clock = (
-            authority,
-            authority.store,
-            authority.policy,
-            authority.clock,
-        )
-        self.attempts, self.post, self.one_time, self.passwords = attempts, post, one_time, passwords
 
     async def change_password(
         self,

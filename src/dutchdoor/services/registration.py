@@ -19,11 +19,7 @@ from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.unicode_text import check_name
-from dutchdoor.services.attempts import Attempts
-from dutchdoor.services.one_time import OneTimeTokens
-from dutchdoor.services.passwords import Passwords
-from dutchdoor.services.post import Post
-from dutchdoor.services.sessions import Authority
+from dutchdoor.services.part import Part
 from dutchdoor.stores.base import Add, Change, Log, Remove, Swap
 
 __all__ = ["REGISTRATION", "Registration", "proof_of", "taken"]
@@ -40,19 +36,8 @@ _NEVER_VERIFIED = (
 )
 
 
-class Registration:
+class Registration(Part):
     """Registers people over one authority."""
-
-    def __init__(
-        self, authority: Authority, attempts: Attempts, post: Post, one_time: OneTimeTokens, passwords: Passwords
-    ) -> None:
-        self.authority, self.store, self.policy, self.clock = (
-            authority,
-            authority.store,
-            authority.policy,
-            authority.clock,
-        )
-        self.attempts, self.post, self.one_time, self.passwords = attempts, post, one_time, passwords
 
     async def register(
         self, email: str, password: str, name: str, *, client: Client, browser: str = ""

@@ -39,12 +39,10 @@ from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Standing, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, next_step
-from dutchdoor.services.attempts import Attempts
 from dutchdoor.services.endings import Found
-from dutchdoor.services.one_time import OneTimeTokens
-from dutchdoor.services.post import Post
+from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
 
 __all__ = ["SignIn", "Welcome"]
@@ -80,31 +78,17 @@ class _Proved(NamedTuple):
     """What to forget of the failures before it, written with the next commit."""
 
 
-class SignIn:
+class SignIn(Part):
     """Signs people in over one authority. `client` is the client that asks, and `marks` is what its known-device cookie
     holds ("" for none). Every verb raises `Unavailable` when the store is out of reach, or too many passwords are
     being hashed.
     """
 
-    def __init__(
-        self,
-        authority: Authority,
-        attempts: Attempts,
-        post: Post,
-        one_time: OneTimeTokens,
-        methods: Mapping[str, Method],
-    ) -> None:
+    def __init__(self, shared: Shared, methods: Mapping[str, Method]) -> None:
         """`methods` are the authentication methods, by their names."""
-        self.authority, self.store, self.policy, self.clock = (
-            authority,
-            authority.store,
-            authority.policy,
-            authority.clock,
-        )
-        self.attempts, self.post, self.one_time, self.methods = attempts, post, one_time, methods
+        super().__init__(shared)
+        self.methods = methods
         self._second = frozenset(name for name, method in methods.items() if method.second)
-
-    # The first step
 
     async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
         """Check an address, `email`, and its `password`, and start nothing.
