@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
 from typing import Any, Final
 
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.guard.gates import AsgiApp, Message, Scope
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.web.http import Header, Request
+from dutchdoor.web.problems import problem
 
 __all__ = ["engine_around", "request_in"]
 
@@ -57,7 +58,13 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         engine = gate.gate.application
         if engine is None or not gate.gate.owns(_decoded(environ.get("PATH_INFO", ""))):
             return app(environ, start_response)
-        status, headers, body = gate.run(_answered(engine, environ, _body(environ)))
+        try:
+            status, headers, body = gate.run(_answered(engine, environ, _body(environ)))
+        except Misconfigured:
+            raise
+        except DutchdoorError as error:  # the store is out of reach at the first request
+            answer = problem(error)
+            status, headers, body = answer.status, answer.headers, answer.body
         start_response(
             f"{status} {responses.get(status, '')}",
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],

@@ -32,7 +32,7 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.master_key import MasterKeys
+from dutchdoor.model.master_key import MasterKeys, sealed_by
 from dutchdoor.model.policy import Policy
 from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.revocation.lease import Terms
@@ -126,7 +126,10 @@ class Issuer:
         """
         self._upkeep = upkeep
         await self.store.open()
-        if is_new_master and await self.store.select(StoredKey, limit=1):
+        # Not "are there keys": another process of the same start may have created some by now.
+        if is_new_master and any(
+            sealed_by(row.sealed) != self.master.current.id for row in await self.store.select(StoredKey)
+        ):
             raise InvalidKey("the master key is new, and there are keys that another one sealed")
         await self.fencing.open(leases=upkeep)
         if upkeep:
