@@ -121,6 +121,8 @@ def application(settings: Settings) -> ASGIApp:
     async def closed() -> None:
         await watch.close()
         await auth.close()
+        if counters is not None:
+            counters.record()
 
     app: ASGIApp = AsgiApplication(auth.api, opened=opened, closed=closed)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
