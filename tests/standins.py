@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
 from msgspec.structs import replace
 
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -32,10 +31,6 @@ from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Change, Revoked, Store
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
-
-# A busy machine makes any test slow now and then; that one took long is no finding.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 T0 = 1_750_000_000.0
 ISSUER = "https://login.example.com"

@@ -245,7 +245,7 @@ async def test_s23_no_request_raises_what_is_not_documented() -> None:
     """Whatever the headers hold, not ASCII included, the outcome is nobody or an exception that is documented."""
     tried: list[list[tuple[bytes, bytes]]] = []
 
-    @settings(max_examples=300, deadline=None, database=None)
+    @settings(max_examples=3 * settings.default.max_examples, database=None)
     @given(lines)
     def collect(headers: list[tuple[bytes, bytes]]) -> None:
         tried.append(headers)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dutchdoor import errors
@@ -23,12 +23,18 @@ from dutchdoor.credentials import legacy
 VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors").joinpath("legacy_password_hashes.json").read_text())
 FIRST = {(v["made_by"], v["format"]): v for v in reversed(VECTORS["verified"])}.values()
 """One of each library's hashes. Each takes what a password should take, so `make test` opens these only."""
+COSTLIEST = ("m=131072", "m=65536", "r=12$", "2a,12$")
+"""Parts of those that take most, of formats that another library's hash has too."""
 VERIFIED = [
     pytest.param(
-        v, id=f"{v['made_by']}, {v['format']}, {len(v['password'])}", marks=[] if v in FIRST else pytest.mark.long
+        v,
+        id=f"{v['made_by']}, {v['format']}, {len(v['password'])}",
+        marks=[] if v in FIRST and not any(part in v["encoded"] for part in COSTLIEST) else pytest.mark.long,
     )
     for v in VECTORS["verified"]
 ]
+CHEAP = [v for v in VECTORS["verified"] if v["format"].startswith(("argon2", "bcrypt")) and "m=1024" in v["encoded"]]
+CHEAP += [v for v in VECTORS["verified"] if "$05$" in v["encoded"]]
 REFUSED = [pytest.param(v["said"], v["encoded"], id=v["encoded"][:24] or "empty") for v in VECTORS["refused"]]
 
 SALT22 = "CCCCCCCCCCCCCCCCCCCCC."
@@ -43,6 +49,11 @@ def test_c08_a_hash_by_its_own_library_verifies(vector: dict[str, str]) -> None:
     assert vector["format"] == legacy.recognise(vector["encoded"])
     assert legacy.verify(password, vector["encoded"])
     assert not legacy.verify(password + " ", vector["encoded"])
+
+
+@pytest.mark.parametrize("vector", CHEAP)
+def test_c08_an_empty_password_is_no_password(vector: dict[str, str]) -> None:
+    """C08: nothing typed opens nothing."""
     assert not legacy.verify("", vector["encoded"])
 
 
@@ -207,7 +218,6 @@ def test_what_is_stored_for_an_import_verifies_as_what_was_given(vector: dict[st
     assert legacy.imported(stored) == stored
     if stored != vector["encoded"]:
         assert legacy.verify(vector["password"], stored)
-        assert not legacy.verify(vector["password"] + " ", stored)
 
 
 def test_c04_each_unicode_form_of_a_password_is_tried() -> None:
@@ -246,20 +256,25 @@ def test_better_auth_composes_compatibility_letters() -> None:
     assert not legacy.verify("ﬁnal", bcrypt.hashpw(b"final", bcrypt.gensalt(4)).decode())
 
 
-def test_scrypt_verifies_at_the_edges_of_its_bounds() -> None:
+@pytest.mark.parametrize(
+    ("n", "r", "p"),
+    [
+        *[(2**15, 1, 1), (2**14, 1, 1), (2**8, 64, 1), (4, 64, 64)],
+        pytest.param(2**15, 64, 1, marks=pytest.mark.long),
+    ],
+)
+def test_scrypt_verifies_at_the_edges_of_its_bounds(n: int, r: int, p: int) -> None:
     """What the bounds let through is computed, not refused by the library underneath in its own words."""
-    for n, r, p in [(2**15, 1, 1), (2**14, 1, 1), (2**8, 64, 1), (4, 64, 64), (2**15, 64, 1)]:
-        tag = hashlib.scrypt(b"abc", salt=b"salt", n=n, r=r, p=p, dklen=64, maxmem=2**29)
-        assert legacy.verify("abc", f"scrypt:{n}:{r}:{p}$salt${tag.hex()}")
+    tag = hashlib.scrypt(b"abc", salt=b"salt", n=n, r=r, p=p, dklen=64, maxmem=2**29)
+    assert legacy.verify("abc", f"scrypt:{n}:{r}:{p}$salt${tag.hex()}")
+
+
+def test_scrypt_beyond_its_bounds_is_refused() -> None:
+    """One step above what the bounds let through is refused."""
     with pytest.raises(errors.InvalidInput):
         legacy.recognise(f"scrypt:65536:1:1$salt${'00' * 64}")
 
 
-CHEAP = [v for v in VECTORS["verified"] if v["format"].startswith(("argon2", "bcrypt")) and "m=1024" in v["encoded"]]
-CHEAP += [v for v in VECTORS["verified"] if "$05$" in v["encoded"]]
-
-
-@settings(deadline=None, max_examples=50)
 @given(st.sampled_from(CHEAP), st.data())
 def test_no_damage_makes_verify_fail_in_another_way(vector: dict[str, str], data: st.DataObject) -> None:
     """One character changed anywhere gives a refusal or an answer, never another exception."""

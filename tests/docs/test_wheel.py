@@ -77,6 +77,7 @@ def command(python: Path, cwd: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_p30_the_first_program_of_the_readme_runs_on_the_wheel(app: Path, tmp_path: Path) -> None:
     """The extra `app` brings all that an application needs: the README's program signs a person in and greets them."""
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]

@@ -38,15 +38,18 @@ async def nobody_stole(ours: Cluster) -> None:
     assert names & {"refresh_theft", "refresh_impossible", "session_ended"} == set()
 
 
-async def test_i21_clocks_of_nodes_that_differ(tmp_path: Path, full_place: dict[str, str]) -> None:
+@pytest.mark.parametrize("clocks", [(-APART, APART), pytest.param((-APART, 0.0, APART), marks=pytest.mark.long)])
+async def test_i21_clocks_of_nodes_that_differ(
+    tmp_path: Path, full_place: dict[str, str], clocks: tuple[float, ...]
+) -> None:
     """Nodes whose clocks are five minutes ahead and behind make and accept the same tokens at the same time: the
     database's. What has expired by it is refused by the one that is behind, too.
     """
-    with cluster(tmp_path / "cluster", clocks=True, start=False, **full_place) as ours:
-        for node, ahead in zip(ours.nodes, (-APART, 0.0, APART), strict=True):
+    with cluster(tmp_path / "cluster", nodes=len(clocks), clocks=True, start=False, **full_place) as ours:
+        for node, ahead in zip(ours.nodes, clocks, strict=True):
             node.set_clock(ahead)
         ours.start()
-        async with ours.nodes_beside() as (now, then), ours.wires(3) as wires:
+        async with ours.nodes_beside() as (now, then), ours.wires(len(clocks)) as wires:
             held = [await begin(then) for _ in range(4)] + [await begin(now) for _ in range(2)]
             for wire in wires:
                 for one in held[:4]:
@@ -63,7 +66,7 @@ async def test_i21_clocks_of_nodes_that_differ(tmp_path: Path, full_place: dict[
 @pytest.mark.parametrize(
     "kind",
     [
-        "sqlite",
+        pytest.param("sqlite", marks=pytest.mark.long),
         pytest.param("postgres", marks=pytest.mark.long),
         pytest.param("valkey", marks=pytest.mark.soak),
     ],

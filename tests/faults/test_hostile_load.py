@@ -98,7 +98,7 @@ async def hostile(ours: Cluster, requests: int, bodies: int) -> dict[int, int]:
         served, *_ = await asyncio.gather(
             work(), *(attack(wire, requests) for wire in attackers), *(large(wire) for wire in ours_of(attackers))
         )
-        assert served > 20
+        assert served > requests / 150
         assert refused > requests * 0.8
         return {node.pid: memory(node.pid) - was for node, was in zip(ours.nodes, before, strict=True)}
 
@@ -108,11 +108,12 @@ def ours_of(wires: list[Wire]) -> list[Wire]:
     return [Wire(wire.port, public=f"{wire.scheme}://{wire.host}") for wire in wires[:3]]
 
 
-async def test_i24_garbage_at_every_door(several: Cluster) -> None:
+@pytest.mark.parametrize("requests", [600, pytest.param(3_000, marks=pytest.mark.long)])
+async def test_i24_garbage_at_every_door(several: Cluster, requests: int) -> None:
     """Forged and broken tokens, long ones, bodies of a megabyte, unknown paths: each is refused, and whoever belongs
     here is served in between. No node's memory grows with it.
     """
-    gained = await hostile(several, 3_000, 3)
+    gained = await hostile(several, requests, 3)
     assert max(gained.values()) < 20_000, gained
 
 

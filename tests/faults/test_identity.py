@@ -51,11 +51,12 @@ async def identity_holds(ours: Cluster, requests: int, *, people: int = 24, conn
     return answered
 
 
-async def test_i25_answers_never_cross_over_nodes(shared: Cluster) -> None:
-    """Thousands of interleaved requests of two dozen people over three nodes, one in seven cut off in the middle: each
+@pytest.mark.parametrize("requests", [400, pytest.param(2_000, marks=pytest.mark.long)])
+async def test_i25_answers_never_cross_over_nodes(shared: Cluster, requests: int) -> None:
+    """Hundreds of interleaved requests of two dozen people over three nodes, one in seven cut off in the middle: each
     answer is about who asked.
     """
-    assert await identity_holds(shared, 2_000) > 1_200
+    assert await identity_holds(shared, requests) > 0.6 * requests
 
 
 @pytest.mark.soak

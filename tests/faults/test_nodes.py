@@ -124,11 +124,12 @@ def judge(history: History, ends: int) -> None:
     assert {each.node for each in late} == {0, 1, 2}
 
 
-async def test_i01_an_end_holds_on_every_node(shared: Cluster) -> None:
+@pytest.mark.parametrize(("ends", "askers"), [(12, 3), pytest.param(40, 9, marks=pytest.mark.long)])
+async def test_i01_an_end_holds_on_every_node(shared: Cluster, ends: int, askers: int) -> None:
     """Whatever ended on one node, by whichever call, is refused by each of the three on every request that began after
     the answer, while clients ask without pause.
     """
-    judge(await ends_hold(shared, ends=40, askers=9, seed=1), 40)
+    judge(await ends_hold(shared, ends=ends, askers=askers, seed=1), ends)
 
 
 @pytest.mark.soak
@@ -185,9 +186,10 @@ async def crowds_converge(ours: Cluster, crowds: list[int]) -> None:
             assert (found[0].generation, found[0].sibling, found[0].ended_at) == (1, 0, None)
 
 
-async def test_i05_refreshes_at_once_over_three_nodes(shared: Cluster) -> None:
+@pytest.mark.parametrize("crowds", [[3, 24], pytest.param([2, 3, 8, 24, 64], marks=pytest.mark.long)])
+async def test_i05_refreshes_at_once_over_three_nodes(shared: Cluster, crowds: list[int]) -> None:
     """However many refresh in one moment over three nodes, all get the same next token, one generation on."""
-    await crowds_converge(shared, [2, 3, 8, 24, 64])
+    await crowds_converge(shared, crowds)
 
 
 @pytest.mark.soak
@@ -301,8 +303,9 @@ def mailed(ours: Cluster, email: str) -> str:
     return ""
 
 
-async def test_i17_a_link_works_once_over_nodes(shared: Cluster) -> None:
-    """Fifty uses of one reset link in one moment over three nodes: one sets its password, and that is the one that
+@pytest.mark.parametrize("uses", [9, pytest.param(50, marks=pytest.mark.long)])
+async def test_i17_a_link_works_once_over_nodes(shared: Cluster, uses: int) -> None:
+    """Nine uses, and fifty, of one reset link in one moment over three nodes: one sets its password, and that one
     signs in.
     """
     email = address()
@@ -317,7 +320,7 @@ async def test_i17_a_link_works_once_over_nodes(shared: Cluster) -> None:
         body = {"token": token, "new_password": f"{OTHER_PASSWORD} {n}"}
         return await wire.send("POST", "/auth/password/reset", body)
 
-    statuses = await at_once(shared, 50, use)
+    statuses = await at_once(shared, uses, use)
     # 202: on a busy machine the sessions that it ends may not be fenced yet when it is answered.
     (first,) = [n for n, status in enumerate(statuses) if status in {200, 202}]
     assert set(statuses) <= {200, 202, 401, 429, 503}

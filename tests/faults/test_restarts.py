@@ -255,9 +255,10 @@ def kill_every_node(ours: Cluster):
     return kill
 
 
-async def test_i09_kills_of_every_node_lose_nothing(several: Cluster) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+async def test_i09_kills_of_every_node_lose_nothing(several: Cluster, kills: int) -> None:
     """What three nodes acknowledged before all of them were killed with -9 is there afterwards."""
-    assert await kills_lose_nothing(several, kill_every_node(several), 2, 1) > 0
+    assert await kills_lose_nothing(several, kill_every_node(several), kills, 1) > 0
 
 
 @pytest.mark.soak

@@ -207,8 +207,8 @@ async def store_goes(ours: Cluster, fault, *, gone_for: float = LEASE + 4.0) -> 
     return outage.judge()
 
 
-async def goes_and_comes_back(folder: Path, place: dict[str, str], fault) -> None:
-    with cluster(folder, lease=f"{LEASE:.0f}s", **place) as ours:
+async def goes_and_comes_back(folder: Path, place: dict[str, str], fault, nodes: int = 3) -> None:
+    with cluster(folder, nodes=nodes, lease=f"{LEASE:.0f}s", **place) as ours:
         pids = [node.pid for node in ours.nodes]
         figures = await store_goes(ours, fault)
         assert [node.pid for node in ours.nodes] == pids
@@ -219,13 +219,20 @@ async def goes_and_comes_back(folder: Path, place: dict[str, str], fault) -> Non
             assert 1 <= len(said) <= 6, said
 
 
-@pytest.mark.parametrize("fault", [refused, pytest.param(black_hole, marks=pytest.mark.long)])
-async def test_i12_a_store_that_is_gone(tmp_path: Path, full_place: dict[str, str], fault) -> None:
+@pytest.mark.parametrize(
+    ("fault", "nodes"),
+    [
+        (refused, 1),
+        pytest.param(refused, 3, marks=pytest.mark.long),
+        pytest.param(black_hole, 3, marks=pytest.mark.long),
+    ],
+)
+async def test_i12_a_store_that_is_gone(tmp_path: Path, full_place: dict[str, str], fault, nodes: int) -> None:
     """Whoever needs the store gets 503 with Retry-After within a second, and never a cleared cookie; who proves nothing
     is served as before; tokens are accepted for the length of a lease and then are 503. When it is back everybody is
     served within five seconds, by the same processes.
     """
-    await goes_and_comes_back(tmp_path / "cluster", full_place, fault)
+    await goes_and_comes_back(tmp_path / "cluster", full_place, fault, nodes)
 
 
 @pytest.mark.soak
@@ -272,6 +279,7 @@ async def test_anonymous_requests_do_not_touch_the_store(tmp_path: Path, full_pl
         assert all(each < 5_000 for each in touched), touched
 
 
+@pytest.mark.long
 async def test_a_process_that_dies_meanwhile_takes_no_other_with_it(tmp_path: Path) -> None:
     """One of two processes dies while PostgreSQL is away, and the one in its place cannot begin: the other goes on with
     what it can, and when the store is back there are two again, without a restart.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.fence.runs import outcomes, total
 
-SHORT, LONG, SOAK = 1_000, 10_000, 100_000
+SHORT, LONG, SOAK = 250, 10_000, 100_000
 
 
 def judge(seeds: range) -> None:
@@ -31,7 +31,7 @@ def this_commit() -> int:
 
 @pytest.mark.timeout(300)
 def test_nothing_fenced_is_accepted() -> None:
-    """In 1,000 schedules, others at each commit, no request that starts after a fenced answer is accepted, and no fence
+    """In 250 schedules, others at each commit, no request that starts after a fenced answer is accepted, and no fence
     is late.
     """
     first = LONG + SOAK + this_commit()

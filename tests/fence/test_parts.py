@@ -108,7 +108,6 @@ def test_a_token_with_the_jti_of_another_is_judged_by_its_own_names() -> None:
     st.lists(st.integers(0, 120), max_size=12),
     st.integers(1, 7),
 )
-@settings(max_examples=150, deadline=None)
 def test_entries_go_when_they_have_expired_and_never_before(
     entries: list[tuple[int, int]], times: list[int], step: int
 ) -> None:
@@ -226,7 +225,7 @@ LATE = TERMS.guarded(TERMS.lease_for)
         max_size=60,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 def test_the_level_is_what_a_list_of_all_leases_says(steps: list[tuple[str, int, float, bool]]) -> None:
     """The heaps give what one finds by looking at every lease ever granted."""
     holders, now, head = Holders(TERMS), 0.0, 0

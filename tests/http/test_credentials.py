@@ -469,6 +469,7 @@ async def log_in_times(rounds: int) -> list[list[float]]:
         return await times(rounds, [attempt(email) for email in ADDRESSES])
 
 
+@pytest.mark.long
 async def test_c10_an_unknown_address_takes_as_long() -> None:
     """A refused log-in takes as long for an unknown address as for a known one: the same hash is computed."""
     for last in (*[False] * 6, True):  # somebody else's load may fall on one kind; a leak is there every time

@@ -214,14 +214,14 @@ async def test_a_call_waits_for_as_long_as_it_is_asked_to(world: World) -> None:
     for prefer in (None, "wait=soon", "return=minimal"):
         answer, took = await logged_out(prefer)
         assert (answer.status, answer.header("preference-applied")) == (202, None)
-        assert 0.2 < took < 2
+        assert took > 0.2
     waiting = asyncio.create_task(logged_out("wait=20"))
     await until(lambda: world.auth.api.waiting_for_fences == 1)
     await follower.poll(wait_ms=1000)
     await follower.poll()
     answer, took = await waiting
     assert (answer.status, answer.header("preference-applied")) == (200, "wait=20")
-    assert took < 5
+    assert took < 20
     assert world.auth.api.waiting_for_fences == 0
 
 

@@ -25,6 +25,8 @@ from tests.running import running_server
 from dutchdoor.model.policy import STANDARD
 
 MODES = ("session", "cookie", "body", "jwt")
+EACH = [mode if mode == "cookie" else pytest.param(mode, marks=pytest.mark.long) for mode in MODES]
+"""Each pattern. A short run has the one that has most parts."""
 
 
 class Site:
@@ -134,8 +136,10 @@ def test_the_three_workers_are_all_asked(site: Site) -> None:
     before = _cpu(site)
     for _ in range(20):
         assert who.everywhere() == {200}
-    worked = [after - start for start, after in zip(before, _cpu(site), strict=True)]
-    assert sum(spent > 0 for spent in worked) >= 2, worked
+        worked = [after - start for start, after in zip(before, _cpu(site), strict=True)]
+        if sum(spent > 0 for spent in worked) >= 2:
+            return
+    raise AssertionError(worked)
 
 
 def _cpu(site: Site) -> list[int]:
@@ -151,7 +155,7 @@ def _cpu(site: Site) -> list[int]:
     return [found[pid] for pid in sorted(found)]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", EACH)
 def test_i01_what_was_logged_out_is_dead_on_every_worker(site: Site, mode: str) -> None:
     """When log-out has answered, no worker accepts cookie, access token or refresh token; others live on."""
     other, who = site.newcomer("body"), site.newcomer(mode)
@@ -163,7 +167,7 @@ def test_i01_what_was_logged_out_is_dead_on_every_worker(site: Site, mode: str) 
     assert other.everywhere() == {200}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", EACH)
 def test_i01_logging_out_everywhere_ends_every_pattern(site: Site, mode: str) -> None:
     """One log-out everywhere ends sign-ins of all patterns, stateless tokens included, on every worker."""
     who = site.newcomer(mode)
@@ -173,7 +177,7 @@ def test_i01_logging_out_everywhere_ends_every_pattern(site: Site, mode: str) ->
         each.dead_everywhere()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", EACH)
 def test_s08_a_changed_password_ends_the_others_and_keeps_this_one(site: Site, mode: str) -> None:
     """The answer to a change of password carries proof that holds on every worker; whatever was held before is dead,
     here and in every other pattern, and so is the old password.
@@ -197,7 +201,7 @@ def test_s08_a_changed_password_ends_the_others_and_keeps_this_one(site: Site, m
     assert how is None or site.wire.call("POST", "/auth/refresh", **how).status == 200
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", EACH)
 def test_i10_a_reset_ends_everything_and_its_link_works_once(site: Site, mode: str) -> None:
     """After a reset by mail everything held before is dead on every worker, the link is spent, and of two links only
     the later one ever worked.
@@ -218,7 +222,7 @@ def test_i10_a_reset_ends_everything_and_its_link_works_once(site: Site, mode: s
     assert who.everywhere() == {200}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", EACH)
 def test_s07_a_disabled_account_is_dead_on_every_worker(site: Site, mode: str) -> None:
     """When an administrator disabled an account, nothing it holds is accepted anywhere, and no log-in follows; enabled
     again, it signs in, and nothing from before comes back.
@@ -235,7 +239,7 @@ def test_s07_a_disabled_account_is_dead_on_every_worker(site: Site, mode: str) -
     assert who.everywhere() == {200}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", EACH)
 def test_i20_a_role_that_was_taken_is_gone_at_the_next_request(site: Site, mode: str) -> None:
     """Given the role `admin`, a sign-in has it at its next request or refresh; when it is taken, no worker lets it do
     anything with it any more, and no refresh brings it back.
@@ -261,7 +265,7 @@ def test_i20_a_role_that_was_taken_is_gone_at_the_next_request(site: Site, mode:
         assert site.wire.call("GET", "/admin/api/keys", bearer=answer.json["access_token"]).status == 403
 
 
-@pytest.mark.parametrize("mode", ["session", "cookie", "body"])
+@pytest.mark.parametrize("mode", EACH[:3])
 def test_s09_a_session_ended_from_elsewhere_is_dead_on_every_worker(site: Site, mode: str) -> None:
     """Ended from the owner's other device, by id, with all others, or by an administrator: dead at once."""
     here = site.newcomer("session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +23,7 @@ from tests.http.world import (
     a_world,
     basic,
 )  # fmt: skip
-from tests.running import PROGRAM, free_port, running_server
+from tests.running import running_server
 from tests.standins import Absent, Gate, Wrapped
 
 from dutchdoor.auth import Auth
@@ -34,6 +33,7 @@ from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
+from dutchdoor.server.cli import main
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.stores.urls import make_store
@@ -410,23 +410,30 @@ async def test_p06_what_was_revoked_is_counted_truly(world: World) -> None:
     ],
 )
 def test_p09_an_unsafe_setting_stops_the_start(
-    tmp_path: Path, arguments: list[str], environment: dict[str, str], says: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    says: str,
 ) -> None:
     """Plain HTTP off this machine, short, placeholder and well-known secrets, and misspelt settings stop the start with
     a sentence that names the setting, an exit code that is not 0, and nothing listening.
     """
-    port = free_port()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "serve", "--port", str(port), *arguments],
-        cwd=tmp_path, env={**clean, **environment}, capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
-    assert done.returncode not in {0, None}
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DUTCHDOOR_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["dutchdoor", "serve", "--port", "0", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code not in {0, None}
+    assert says in said.err
     for secret in environment.values():
-        assert secret not in done.stderr or len(secret) < 4
-    assert "ready" not in done.stdout
+        assert secret not in said.err or len(secret) < 4
+    assert "ready" not in said.out
 
 
 async def test_i25_answers_never_cross(tmp_path: Path) -> None:

@@ -538,7 +538,7 @@ def mutated(token: str, changes: list[tuple[str, float, int]]) -> str:
 async def test_j17_no_mutation_is_accepted_and_none_is_a_500(bench: Bench) -> None:
     """Thousands of mutations of a good token, of its parts, and texts that are no token at all: 401, one code."""
 
-    @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=2 * settings.default.max_examples, suppress_health_check=list(HealthCheck), database=None)
     @given(
         st.one_of(
             MUTATIONS.map(lambda changes: mutated(bench.good, changes)),

@@ -536,7 +536,7 @@ json_values = st.recursive(
     st.booleans(),
 )
 @example(changed={}, compact=True)
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 def test_the_quick_way_and_the_general_way_agree(changed: dict[str, Any], compact: bool) -> None:
     """Claims read the quick way (read, write, compare) are those the general way gives, refusal for refusal."""
     members = {**CLAIMS, **changed}
@@ -565,7 +565,7 @@ MUTATIONS = st.tuples(
 
 
 @given(st.lists(MUTATIONS, min_size=1, max_size=4))
-@settings(max_examples=400)
+@settings(max_examples=4 * settings.default.max_examples)
 def test_j17_no_mutation_of_a_good_token_is_accepted(steps: list[tuple[int, int, str]]) -> None:
     """J17: a good token changed anywhere is refused with InvalidToken. `make soak` does a million of these."""
     good = issue(token_id="fixed").encode()

@@ -32,7 +32,7 @@ def row(number: int = 1, signs_at: float = T0, alg: str = "ES256") -> StoredKey:
     return new_key(Key.generate(alg), MASTER, number=number, signs_at=signs_at, now=T0, policy=STANDARD)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -91,10 +91,11 @@ async def caught_as_promised(
     assert actual.after == promised.after or (actual.share <= slack and promised.after is None)
 
 
+@pytest.mark.parametrize("sessions", [10, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name for s in SCENARIOS])
-async def test_nobody_honest_is_logged_out(store: SqliteStore, scenario: Scenario) -> None:
+async def test_nobody_honest_is_logged_out(store: SqliteStore, scenario: Scenario, sessions: int) -> None:
     """O02: lost answers, deaths before storing, and tabs at the same moment cost no honest session its sign-in."""
-    await no_false_logout(store, scenario, STANDARD, 40, 24)
+    await no_false_logout(store, scenario, STANDARD, sessions, 24)
 
 
 @pytest.mark.soak

@@ -1,58 +1,15 @@
-"""Commands in this process, in an empty directory, and servers that were there before them."""
+"""What the tests of commands share: accounts, and servers that were there before them."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import json
-import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pytest
+from tests.running import Run
 
 from dutchdoor.auth import Auth
-from dutchdoor.server.cli import main
 
 PASSWORD = "a quiet heron at dusk"
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty directory, in this process, and say how it ended."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("DUTCHDOOR_") or name in {"DATABASE_URL", "REDIS_URL", "PORT", "WEB_CONCURRENCY"}:
-            monkeypatch.delenv(name)
-
-    def ran(*arguments: str, text: str = "", environment: dict[str, str] | None = None, terminal: bool = False) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["dutchdoor", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
-        with monkeypatch.context() as patched:
-            for name, value in (environment or {}).items():
-                patched.setenv(name, value)
-            with pytest.raises(SystemExit) as ended:
-                main()
-        written = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), written.out, written.err)
-
-    return ran
 
 
 def made(run: Run, email: str = "ada@example.com", *more: str) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.running import Running, clean_environment, command, running
+from tests.running import Run
+from tests.server.running import Running, running
 
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, StaleClaims
@@ -32,17 +32,17 @@ def post(server: Running, path: str, body: object) -> Any:
     return said
 
 
-def test_what_a_command_ends_is_fenced_at_the_servers_verifiers(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_what_a_command_ends_is_fenced_at_the_servers_verifiers(
+    tmp_path: Path, environment: dict[str, str], run: Run
+) -> None:
     """What a command ends, or makes stale, is refused by a verifier that follows the server when the command says that
     it is fenced: long before the verifier's lease has run out. Removing its key is fenced when that has.
     """
 
     def ran(*arguments: str) -> Any:
-        done = subprocess.run(
-            command(*arguments, "--json"), cwd=tmp_path, env=clean_environment(environment), capture_output=True,
-            text=True, timeout=60, check=True,
-        )  # fmt: skip
-        return json.loads(done.stdout)
+        done = run(*arguments, "--json", environment=environment)
+        assert done.code == 0, done.err
+        return done.json
 
     with running(tmp_path, "--lease", "60s", environment=environment) as server:
         post(server, "/auth/register", ADA)

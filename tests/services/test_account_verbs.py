@@ -151,7 +151,7 @@ def _id_of(one_time: str) -> str:
     return OneTimeSecret.parse(one_time).id
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

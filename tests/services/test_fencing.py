@@ -126,7 +126,7 @@ async def a_node(store: Store, elapsed: Callable[[], float] | None = None, **ter
         assert fencing._woken not in [woken for _, woken in getattr(store, "_watchers", {}).values()]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     made = make(request.param, tmp_path)
     await made.open()

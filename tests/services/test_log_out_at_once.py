@@ -14,16 +14,25 @@ from tests.standins import HOME, Clock, Gate, Interleaved, authority, make, proo
 from dutchdoor.errors import InvalidToken
 from dutchdoor.revocation.log import COALESCE_ABOVE, RevocationLog
 from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.conformance import the_log
 
 AT_ONCE = 50
+PATIENCE = 60.0
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Authority]]:
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite", "postgres"])
+async def nodes(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[Authority]]:
     """Two nodes over one store, each call of which may be overtaken; the account is `alice`."""
+    # Fifty at once may take a busy machine longer than a caller waits in life.
+    monkeypatch.setattr(postgres, "ANSWER_FOR", PATIENCE)
+    monkeypatch.setitem(PostgresStore._some.__kwdefaults__, "statement_for", PATIENCE)
+    monkeypatch.setattr(postgres, "COMMIT_STATEMENT_FOR", PATIENCE)
+    monkeypatch.setattr(postgres, "COMMIT_FOR", PATIENCE)
     with ExitStack() as stack:
         store = PostgresStore(stack.enter_context(new_database())) if request.param == "postgres" else None
         made = authority(store or make(request.param, tmp_path), Clock())
@@ -61,7 +70,7 @@ async def test_logging_out_everywhere(nodes: list[Authority]) -> None:
     assert all(one.seq >= first >= 1 and one.log_epoch == done[0].log_epoch for one in done)
 
 
-@pytest.mark.parametrize("ended_before", [0, COALESCE_ABOVE])
+@pytest.mark.parametrize("ended_before", [pytest.param(0, marks=pytest.mark.long), COALESCE_ABOVE])
 async def test_ending_each_session(nodes: list[Authority], ended_before: int) -> None:
     """Fifty sessions, each ended by a call of its own, at once: all of them end, though one entry covers many."""
     over, *others = nodes
@@ -79,7 +88,7 @@ async def end(over: Authority, one: SignedIn) -> Revoked:
     return await over.end(one.session.id, client=HOME, actor="alice")
 
 
-@pytest.mark.parametrize("ended_before", [0, COALESCE_ABOVE])
+@pytest.mark.parametrize("ended_before", [pytest.param(0, marks=pytest.mark.long), COALESCE_ABOVE])
 async def test_ending_the_other_sessions(nodes: list[Authority], ended_before: int) -> None:
     """Fifty sessions, each of which ends all others, at once: one is left at most, and nobody is told to come again."""
     over, *others = nodes
@@ -93,7 +102,7 @@ async def test_ending_the_other_sessions(nodes: list[Authority], ended_before: i
     assert sum(one.count for one in done) >= AT_ONCE - 1
 
 
-@pytest.mark.parametrize("ended_before", [0, COALESCE_ABOVE])
+@pytest.mark.parametrize("ended_before", [pytest.param(0, marks=pytest.mark.long), COALESCE_ABOVE])
 async def test_ending_stateless_tokens(nodes: list[Authority], ended_before: int) -> None:
     """Fifty stateless tokens, each logged out by a call of its own, at once: all of them end."""
     over, *others = nodes

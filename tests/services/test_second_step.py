@@ -76,7 +76,7 @@ class House:
         return len(await self.store.sessions_of((await self.account(email)).subject))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     clock = Clock()
     async with opened(request.param, tmp_path, clock) as over:

@@ -54,7 +54,7 @@ from dutchdoor.stores.base import Change, Discard, Remove, Swap
 W = STANDARD.refresh_window
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -854,9 +854,10 @@ async def crowd(over: Authority, requests: int, seed: int) -> int:
     return answered
 
 
-async def test_identity_never_crosses(over: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize("requests", [1_000, pytest.param(5_000, marks=pytest.mark.long)])
+async def test_identity_never_crosses(over: Authority, tmp_path: Path, requests: int) -> None:
     """I-25: thousands of requests of forty people among one another, some cancelled: each is answered as its own."""
-    assert await crowd(over, 5_000, 7) > 4_000
+    assert await crowd(over, requests, 7) > 0.8 * requests
     if (tmp_path / "test.db").exists():
         with sqlite3.connect(tmp_path / "test.db", timeout=0) as free:
             free.execute("BEGIN IMMEDIATE")  # no cancelled request left a transaction open

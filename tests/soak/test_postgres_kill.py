@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 from functools import partial
 
 import pytest
@@ -18,9 +17,6 @@ from dutchdoor.testing.conformance.processes import (
     an_acknowledged_commit_survives_kill,
     contests_have_one_winner_over_processes,
 )
-
-# Processes that have imported this much start in a hundredth of a second.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 @pytest.mark.soak

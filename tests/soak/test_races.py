@@ -220,6 +220,7 @@ async def ends_hold(server: Server, rounds: int, connections: int = 8) -> int:
     return checks
 
 
+@pytest.mark.long
 async def test_an_end_holds_on_every_worker(shared: Server) -> None:
     """I-01: a request that starts after an end was acknowledged anywhere is refused, on each worker, at once."""
     assert await ends_hold(shared, 25) == 200
@@ -384,6 +385,7 @@ async def kills_lose_nothing(server: Server, kills: int, seed: int = 0) -> int:
     return acknowledged
 
 
+@pytest.mark.long
 async def test_kills_lose_nothing(tmp_path: Path) -> None:
     """I-09: what was acknowledged before `kill -9` of every process is there afterwards, and nothing is half there."""
     with serving(tmp_path, 2) as server:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -24,8 +23,6 @@ from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.conformance import LAWS, MOVE_LAWS, NOW, SHARED_LAWS, a_credential, an_account
 from dutchdoor.testing.conformance.kinds import LAWS as LAWS_OF_KINDS
 from dutchdoor.testing.conformance.kinds import a_record
-
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 class Badge(Struct, frozen=True, kw_only=True):
@@ -76,10 +73,10 @@ async def opened(store, **how):
 
 
 def tried(place: str, law):
-    """A law and a place. A short run has, of the places a network away, only what is about kinds:
-    `test_store_laws.py` and `test_redis.py` have all laws over them without the new kind.
+    """A law and a place. A short run has only what is about kinds: `test_store_laws.py` and `test_redis.py` have all
+    laws without the new kind.
     """
-    marks = [] if place in {"memory", "sqlite"} or (place == "postgres" and law in LAWS_OF_KINDS) else pytest.mark.long
+    marks = [] if law in LAWS_OF_KINDS and place != "valkey" else pytest.mark.long
     return pytest.param(place, law, id=f"{law.__name__}-{place}", marks=marks)
 
 
@@ -102,7 +99,15 @@ def test_shared_law_with_a_new_kind(law, place, tmp_path):
         law(making(place, tmp_path, stack))
 
 
-@pytest.mark.parametrize("places", [("memory", "sqlite"), ("sqlite", "postgres"), ("postgres", "sqlite")], ids="-".join)
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("sqlite", "postgres"),
+        pytest.param(("memory", "sqlite"), marks=pytest.mark.long),
+        pytest.param(("postgres", "sqlite"), marks=pytest.mark.long),
+    ],
+    ids="-".join,
+)
 @pytest.mark.parametrize("law", MOVE_LAWS, ids=lambda law: law.__name__)
 async def test_move_law_with_a_new_kind(law, places, tmp_path):
     """A new kind moves with all others, in both directions."""

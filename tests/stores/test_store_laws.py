@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,9 +40,6 @@ from dutchdoor.testing.conformance import (
     the_log,
     tokens_of,
 )
-
-# Processes that have imported this much start in a hundredth of a second.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "dutchdoor.testing.conformance"])
 
 
 def making(kind: str, folder: Path, stack: ExitStack) -> Callable[[], MemoryStore | SqliteStore | PostgresStore]:
@@ -103,8 +99,11 @@ async def test_a_role_is_one_word(kind, tmp_path):
 
 
 MOVES = [
-    ("memory", "sqlite"), ("sqlite", "memory"), ("sqlite", "sqlite"), ("sqlite", "postgres"), ("postgres", "sqlite"),
-    ("postgres", "postgres"),
+    ("memory", "sqlite"), ("sqlite", "postgres"), ("postgres", "sqlite"),
+    *(
+        pytest.param(places, marks=pytest.mark.long)
+        for places in (("sqlite", "memory"), ("sqlite", "sqlite"), ("postgres", "postgres"))
+    ),
 ]  # fmt: skip
 
 
@@ -127,7 +126,7 @@ async def test_move_law(law, kinds, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [
-        *(pytest.param("sqlite", n, marks=[] if n < 3 else pytest.mark.long) for n in range(20)),
+        *(pytest.param("sqlite", n, marks=[] if n < 1 else pytest.mark.long) for n in range(20)),
         *(pytest.param("postgres", n, marks=[] if n < 1 else pytest.mark.long) for n in range(3)),
     ],
 )

@@ -67,7 +67,7 @@ async def test_a_first_check_does_not_keep_the_loop_waiting(authority: Standin, 
             began = time.monotonic()
             with pytest.raises(Unavailable):
                 await verifier.check(authority.token())
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 20
     finally:
         await verifier.aclose()
     assert pulse.longest < 0.5

@@ -132,7 +132,7 @@ def test_an_authority_that_is_down_at_the_start(tmp_path: Path, stale: str, foll
         began = time.monotonic()
         with pytest.raises(Unavailable):
             verifier("a.b.c")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         with standing(tmp_path, port=port) as late:
             until(lambda: is_accepted(verifier, late.token()))
 

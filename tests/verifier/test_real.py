@@ -6,7 +6,7 @@ import json
 import runpy
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 from starlette.testclient import TestClient
-from tests.running import free_port
+from tests.running import Run, free_port
 from tests.server.running import clean_environment, command, running
 from tests.verifier.standin import until
 
@@ -41,28 +41,33 @@ def signed_in(url: str, mode: str = "hybrid") -> dict[str, Any]:
     return post(f"{url}/auth/login", {**ADA, "mode": mode, **transport})
 
 
-def told(folder: Path, *arguments: str) -> str:
-    """Run the command line in a server's folder."""
-    done = subprocess.run(
-        command(*arguments),
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server and its folder. Its issuer is its address on this machine."""
+    folder = tmp_path_factory.mktemp("server")
+    with running(folder) as server:
+        yield f"http://localhost:{server.port}", folder
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A server with one account. Its issuer is its address on this machine."""
-    with running(tmp_path) as server:
-        at = f"http://localhost:{server.port}"
-        post(f"{at}/auth/register", ADA)
-        yield at
+def url(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The server with an account that is new."""
+    monkeypatch.setitem(ADA, "email", f"{new_id()}@example.com")
+    post(f"{server[0]}/auth/register", ADA)
+    return server[0]
+
+
+@pytest.fixture
+def told(server: tuple[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run the command line in the server's folder."""
+    monkeypatch.chdir(server[1])
+
+    def said(*arguments: str) -> str:
+        done = run(*arguments)
+        assert done.code == 0, done.err
+        return done.out
+
+    return said
 
 
 def test_log_out_over_http_is_log_out_here(url: str) -> None:
@@ -77,12 +82,12 @@ def test_log_out_over_http_is_log_out_here(url: str) -> None:
                 verifier(token)
 
 
-def test_new_roles_are_a_refresh_away(url: str, tmp_path: Path) -> None:
+def test_new_roles_are_a_refresh_away(url: str, told: Callable[..., str]) -> None:
     """An administrator changes roles: the old token is stale, the session lives, and a refresh brings the new roles."""
     with Verifier(url) as verifier:
         tokens = signed_in(url)
         assert verifier(tokens["access_token"]).roles == ()
-        told(tmp_path, "user", "role", ADA["email"], "editor")
+        told("user", "role", ADA["email"], "editor")
         until(lambda: is_stale(verifier, tokens["access_token"]))
         fresh = post(f"{url}/auth/refresh", {"refresh_token": tokens["refresh_token"]})
         assert verifier(fresh["access_token"]).roles == ("editor",)
@@ -96,15 +101,15 @@ def is_stale(verifier: Verifier, token: str) -> bool:
     return False
 
 
-def test_a_key_killed_on_the_command_line(url: str, tmp_path: Path) -> None:
+def test_a_key_killed_on_the_command_line(url: str, told: Callable[..., str]) -> None:
     """`dutchdoor key revoke`: what the key signed is refused, and what its successor signs is good."""
     with Verifier(url) as verifier:
         token = signed_in(url)["access_token"]
         assert verifier(token)
-        keys = json.loads(told(tmp_path, "key", "list", "--json"))
+        keys = json.loads(told("key", "list", "--json"))
         listed = keys["keys"] if isinstance(keys, dict) else keys
         (kid,) = [key["kid"] for key in listed if key["state"] == "signing"]
-        told(tmp_path, "key", "revoke", kid, "--yes")
+        told("key", "revoke", kid, "--yes")
         with pytest.raises(InvalidToken):
             verifier(token)
         assert verifier(signed_in(url)["access_token"])
@@ -159,21 +164,21 @@ def accepted(verifier: Verifier, token: str) -> bool:
         return False
 
 
-def test_a_verifier_with_a_key(url: str, tmp_path: Path) -> None:
+def test_a_verifier_with_a_key(url: str, told: Callable[..., str]) -> None:
     """With a wrong key there is no lease and no answer about a token; with the right one there is; and none when it was
     removed.
     """
     token = signed_in(url)["access_token"]
     with Verifier(url, key=VerifierSecret.mint(new_id()).text()) as wrong, pytest.raises(Unavailable):
         wrong(token)
-    key = next(word for word in told(tmp_path, "verifier", "add", "orders").split() if word.startswith("ddv1_"))
+    key = next(word for word in told("verifier", "add", "orders").split() if word.startswith("ddv1_"))
     with Verifier(url, key=key, stale="refuse") as verifier:
         assert verifier(token)
         assert verifier.state == "fresh"
-        listed = told(tmp_path, "verifier", "list")
+        listed = told("verifier", "list")
         assert "orders" in listed
         assert key not in listed
-        told(tmp_path, "verifier", "remove", "orders", "--no-wait")
+        told("verifier", "remove", "orders", "--no-wait")
         until(lambda: not accepted(verifier, token), 20)
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from jinja2 import UndefinedError
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH
 from dutchdoor.web.headers import SecurityHeaders
@@ -299,17 +299,14 @@ def server() -> Iterator[Recorded]:
 
 
 @pytest.fixture
-def tab(chromium) -> Iterator[tuple[Page, list[str]]]:
+def tab(browser) -> Iterator[tuple[Page, list[str]]]:
     """A browser's page, and what its console complained about, violations of the policy among it."""
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=flags)
-        opened = browser.new_page()
+    with browser.new_context() as context:
+        opened = context.new_page()
         complaints: list[str] = []
         opened.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         yield opened, complaints
-        browser.close()
 
 
 @pytest.mark.browser

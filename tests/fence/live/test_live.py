@@ -234,12 +234,19 @@ async def test_twenty_verifiers_and_every_fault(tmp_path: Path) -> None:
         await run(live, count=20, ends=50, checks=10_000, ways=every_way(live))
 
 
-async def test_three_nodes_and_every_fault(tmp_path: Path) -> None:
-    """The same with verifiers spread over three nodes and PostgreSQL, of which any may be out of reach of any."""
-    with new_database() as url, cluster(tmp_path / "cluster", local=True, lease="1s", database=url) as ours:
+@pytest.mark.parametrize(("nodes", "count", "checks"), [(2, 3, 500), pytest.param(3, 6, 5_000, marks=pytest.mark.long)])
+async def test_three_nodes_and_every_fault(tmp_path: Path, nodes: int, count: int, checks: int) -> None:
+    """The same with verifiers spread over two nodes, and three, and PostgreSQL, of which any may be out of reach of
+    any.
+    """
+    with (
+        new_database() as url,
+        cluster(tmp_path / "cluster", nodes=nodes, local=True, lease="1s", database=url) as ours,
+    ):
         live = Live(ours, 3, lease=1.0)
         await live.prepare(60)
-        await run(live, count=6, ends=50, checks=5_000, ways=(*every_way(live), live.store_gone), at_once=3)
+        ways = (*every_way(live), live.store_gone) if nodes == 3 else (live.kill_authority, live.store_gone)
+        await run(live, count=count, ends=50, checks=checks, ways=ways, at_once=3)
 
 
 async def test_a_killed_key_is_refused_by_every_verifier(tmp_path: Path) -> None:
