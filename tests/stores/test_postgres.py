@@ -435,6 +435,24 @@ async def followed(store, cursor, count):
     return found
 
 
+async def test_p53_its_connections_and_those_that_wait_are_counted(store, beside):
+    """While the database holds reads up, each lane is busy and the other calls wait; afterwards none does."""
+    await patiently(lambda: store.account("x"))
+    holding = beside.transaction()
+    await holding.start()
+    await beside.execute("LOCK TABLE dutchdoor.accounts")
+    reads = [asyncio.create_task(store.account(f"user {n}")) for n in range(5)]
+    async with asyncio.timeout(20):
+        while (store.load.busy, store.load.waiting) != (2, 3):
+            await asyncio.sleep(0)
+            assert not all(read.done() for read in reads)
+        assert store.load.connections >= 1
+        await holding.rollback()
+        await asyncio.gather(*reads, return_exceptions=True)  # a busy machine may have taken too long
+        while (store.load.busy, store.load.waiting) != (0, 0):
+            await asyncio.sleep(0)
+
+
 # --- which server it is -----------------------------------------------------------------------------------------------
 #
 # With a standby that is promoted: tests/faults/test_promotion.py.

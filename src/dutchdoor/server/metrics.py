@@ -9,6 +9,7 @@ a series that begins with its first event.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -164,6 +165,7 @@ class Counters:
                 self._answers.labels(route.path, str(status))
         self._began.set(now := time.time())
         self._purged_at.set(now)
+        self._due.set(math.inf)  # unknown yet: a 0 would be an alert each time that a process starts
         self._build.labels(version("dutchdoor"), platform.python_version()).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

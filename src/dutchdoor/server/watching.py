@@ -61,6 +61,7 @@ class Watch:
     async def begin(self) -> None:
         """Begin where the audit log ends now, unless another process of this node follows it already."""
         await self._lead()
+        await self._look_safely()  # a scrape finds no gauge that was never set
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -112,10 +113,13 @@ class Watch:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            try:
-                await self.look()
-            except Unavailable as exc:
-                log.debug("the next look at the audit log reads what this one missed: %s", exc.reason)
-            except Exception:
-                # The loop must go on: otherwise this process would never count an event again.
-                log.exception("a look at the audit log failed")
+            await self._look_safely()
+
+    async def _look_safely(self) -> None:
+        try:
+            await self.look()
+        except Unavailable as exc:
+            log.debug("the next look at the audit log reads what this one missed: %s", exc.reason)
+        except Exception:
+            # The loop must go on: otherwise this process would never count an event again.
+            log.exception("a look at the audit log failed")
