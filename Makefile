@@ -66,6 +66,7 @@ bench: $(VENV)/.test $(PEERS:%=benchmarks/.venvs/%/.ready)
 	@echo; $(VENV)/bin/python benchmarks/sqlite_session.py $(if $(QUICK),--quick)
 
 wheel: $(UV)
+	@rm -rf dist  # an image and an installation take what they find there
 	$(UV) build --quiet --build-constraints requirements/build.txt --require-hashes --out-dir dist
 
 clean:
@@ -100,6 +101,12 @@ benchmarks/.venvs/%/.ready: requirements/bench-%.txt $(UV)
 	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
 	@touch $@
 
+# What the test of deploy/kubernetes checks with; it makes this by itself.
+.tools/kubernetes/.ready: requirements/kubernetes.txt $(UV)
+	@$(UV) venv --quiet --clear --python .tools/uv/bin/python $(@D)
+	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
+	@touch $@
+
 # --- pins ------------------------------------------------------------------------------------------------------------
 
 # A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
@@ -111,6 +118,7 @@ lock: $(UV)
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml --extra server --extra postgres --extra redis -o requirements/serve.txt
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
+	$(COMPILE) requirements/kubernetes.in -o requirements/kubernetes.txt
 	for peer in $(PEERS); do \
 		$(COMPILE) requirements/bench-$$peer.in -o requirements/bench-$$peer.txt || exit 1; \
 	done

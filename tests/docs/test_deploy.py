@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -35,6 +36,7 @@ from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.check import findings
 from dutchdoor.server.cli import cli
 from dutchdoor.server.config import read_settings
+from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.metrics import Counters
 from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import BY_NAME, SETTINGS
@@ -43,7 +45,8 @@ from dutchdoor.web.wellknown import ROUTES
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-FILES = sorted(path for path in DEPLOY.iterdir() if path.is_file() and not path.name.startswith("."))
+KUBERNETES = DEPLOY / "kubernetes"
+FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and not path.name.startswith("."))
 HOST = "auth.example.com"
 
 SECRETS = {
@@ -63,7 +66,12 @@ def compose() -> dict[str, Any]:
 
 
 def kubernetes() -> dict[str, dict[str, Any]]:
-    return {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+    return {each["kind"]: each for each in yaml.safe_load_all((KUBERNETES / "dutchdoor.yaml").read_text())}
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Read `NAME=value` lines."""
+    return dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def unit() -> dict[str, list[str]]:
@@ -78,12 +86,9 @@ def unit() -> dict[str, list[str]]:
 
 def environments() -> dict[str, dict[str, str]]:
     """The environment that each example gives to the program."""
-    container = kubernetes()["Deployment"]["spec"]["template"]["spec"]["containers"][0]
-    lines = [line.strip('"') for line in unit()["Environment"]]
     return {
         **{name: each["environment"] for name, each in compose()["services"].items() if name.startswith("node")},
-        "kubernetes": {each["name"]: each["value"] for each in container["env"]},
-        "systemd": dict(line.split("=", 1) for line in lines),
+        "kubernetes": pairs((KUBERNETES / "settings.env").read_text()),
     }
 
 
@@ -94,9 +99,9 @@ def test_every_setting_named_in_deploy_exists(path: Path) -> None:
     known = {setting.variable for setting in SETTINGS}
     known |= {f"{setting.variable}_FILE" for setting in SETTINGS if setting.hidden}
     assert set(re.findall(r"\bDUTCHDOOR_[A-Z_]*[A-Z]\b", text)) <= known
-    options = {setting.option for setting in SETTINGS}
+    options = {"--config", *(setting.option for setting in SETTINGS)}
     for line in text.splitlines():
-        if re.search(r"\bdutchdoor (serve|check|migrate)\b", line) or "dutchdoor is told" in line:
+        if re.search(r"\bdutchdoor (serve|check|migrate)\b", line) or "dutchdoor runs with" in line:
             assert set(re.findall(r"(?<!\S)`?(--[a-z-]+)", line)) <= options, line
     commands = set(re.findall(r"\bdutchdoor (serve|check|migrate|key|user|verifier|restored|client)\b", text))
     assert commands <= set(cli.list_commands(click.Context(cli)))
@@ -116,6 +121,38 @@ def files_for(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     if "DUTCHDOOR_TLS_CERT" in placed:
         placed |= {"DUTCHDOOR_TLS_CERT": str(folder / "cert.pem"), "DUTCHDOOR_TLS_KEY": str(folder / "key.pem")}
     return placed
+
+
+def test_the_units_settings_are_accepted_and_safe(tmp_path: Path) -> None:
+    """The file that the unit names is read, would be served, and `dutchdoor check` finds nothing in it that matters."""
+    text = (DEPLOY / "dutchdoor.toml").read_text()
+    for name in ("master_key", "mail_url"):
+        file = tmp_path / name
+        file.write_text(SECRETS[name].format(key=MasterKey.generate().text()))
+        file.chmod(0o600)
+        assert f'"/etc/dutchdoor/{name}"' in text
+    file = tmp_path / "dutchdoor.toml"
+    file.write_text(text.replace("/etc/dutchdoor", str(tmp_path)))
+    settings = read_settings({"config": str(file)}, {})
+    refuse_unsafe(settings)
+    assert [each.what for each in findings(settings) if each.matters] == []
+    allowed = {line.partition(":")[2] for line in unit()["SocketBindAllow"]}
+    assert allowed == {str(settings.port), str(settings.metrics_port)}
+    assert unit()["SocketBindDeny"] == ["any"]
+    state = Path("/var/lib") / unit()["StateDirectory"][0]
+    assert str(sqlite_file(settings)).startswith(f"{state}/")
+    (started,) = unit()["ExecStart"]
+    assert started.endswith("dutchdoor serve --config /etc/dutchdoor/dutchdoor.toml")
+
+
+def test_the_page_installs_what_the_unit_says() -> None:
+    """The commands of the page are those at the top of the unit, word for word."""
+    page = (ROOT / "docs" / "operating" / "operating.md").read_text()
+    head = (DEPLOY / "dutchdoor.service").read_text().partition("[Unit]")[0]
+    (block,) = re.findall(r"```sh\n(make wheel\n.*?)```", page, re.DOTALL)
+    assert "".join(f"#   {line}\n" for line in block.splitlines()) in head
+    (command_line,) = re.findall(r"^#   (runuser .*)$", head, re.MULTILINE)
+    assert f"    {command_line}\n" in page
 
 
 @pytest.mark.parametrize("name", environments())
@@ -179,29 +216,118 @@ def test_compose_fits_together() -> None:
     assert (DEPLOY / services["node1"]["build"]["context"] / services["node1"]["build"]["dockerfile"]).is_file()
 
 
+def test_compose_needs_no_value_that_its_head_does_not_give() -> None:
+    """Each variable is written to `.env` first, where `docker compose logs` finds it too; each secret is created."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    needed = set(re.findall(r"\$\{([A-Z_]+)", text))
+    assert needed == set(re.findall(r"^# +echo ([A-Z_]+)=\S+ > \.env ", text, re.MULTILINE))
+    head = text[: text.index("name: dutchdoor")]
+    assert all(re.search(rf"(> |\s){re.escape(name)}\b", head) for name in compose()["secrets"])
+
+
 def test_the_image_copies_what_is_there() -> None:
-    """Every file that the Dockerfile copies is in the repository and let through, and what runs in it is not root."""
+    """What the Dockerfile copies is let through, and is in the repository or what `make wheel` builds. Its user is not
+    root.
+    """
     text = (DEPLOY / "Dockerfile").read_text()
     let_through = [
         line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
     ]
     for copied in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE):
         for each in copied.split()[:-1]:
-            assert (ROOT / each).exists(), each
-            assert any(Path(each).match(pattern) for pattern in let_through), each
+            assert (ROOT / each).exists() or each == "dist/*.whl", each
+            assert any(each == pattern or Path(each).match(pattern) for pattern in let_through), each
     assert re.search(r"^USER 10001", text, re.MULTILINE)
-    assert text.count("--require-hashes") == 2
+    assert text.count("pip install") == text.count("--require-hashes") + text.count("--no-index --no-deps") == 2
+    built = re.search(r"^wheel:.*\n(?:\t.*\n)+", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert built is not None
+    assert "rm -rf dist" in built[0], "an older wheel would be installed too"
+
+
+@pytest.mark.long
+def test_the_image_and_the_unit_install_a_program_that_runs(tmp_path: Path) -> None:
+    """The commands of the Dockerfile's build stage, run in a plain directory on the wheel of `make wheel`, install a
+    program that accepts the example; the head of the unit installs in the same way.
+    """
+    uv = ROOT / ".tools" / "uv" / "bin" / "uv"
+    if not uv.is_file():
+        pytest.skip("needs uv, which `make test` installs")
+    text = (DEPLOY / "Dockerfile").read_text()
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(ROOT / "requirements" / "serve.txt", tmp_path / "requirements")
+    build = [uv, "build", "--quiet", "--wheel", "--build-constraints", "requirements/build.txt", "--require-hashes"]
+    subprocess.run([*build, "--out-dir", tmp_path / "dist"], cwd=ROOT, check=True)
+    (stage,) = re.findall(r"^RUN ((?:.*\\\n)+.*)$", text, re.MULTILINE)
+    steps = stage.replace("\\\n", "").replace("/opt/", f"{tmp_path}/opt/").replace("python -m", f"{sys.executable} -m")
+    subprocess.run(steps, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    placed = files_for(tmp_path, environments()["kubernetes"])
+    program = tmp_path / "opt" / "dutchdoor" / "bin" / "dutchdoor"
+    found = subprocess.run([program, "check"], env=placed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    head = (DEPLOY / "dutchdoor.service").read_text().partition("[Unit]")[0]
+    for install in re.findall(r"pip install .*?(?:serve\.txt|\.whl)", stage.replace("--no-cache-dir ", "")):
+        assert f"/opt/dutchdoor/bin/{install}" in head
 
 
 # --- Kubernetes ------------------------------------------------------------------------------------------------------
 
 
-def test_the_manifest_has_the_form_of_its_kinds() -> None:
-    """Every document is valid against the schemas of Kubernetes, where those are installed."""
-    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate, 108 MB of schemas")
-    for document in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()):
-        for version in ("1.30", "1.34"):
-            validate.validate(document, version, strict=True)
+@pytest.fixture(scope="module")
+def built() -> Iterator[list[dict[str, Any]]]:
+    """What `kubectl apply --kustomize` would send."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl, for `kubectl kustomize`")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(KUBERNETES, Path(folder) / "kubernetes"))
+        kustomization = yaml.safe_load((copy / "kustomization.yaml").read_text())
+        (copy / "secrets").mkdir(exist_ok=True)
+        for file in kustomization["secretGenerator"][0]["files"]:
+            (copy / file).write_text("x")
+        text = subprocess.run(["kubectl", "kustomize", copy], capture_output=True, text=True, check=True).stdout
+        yield list(yaml.safe_load_all(text))
+
+
+def test_the_kustomization_builds_what_its_parts_name(built: list[dict[str, Any]]) -> None:
+    """The built Deployment has the image, the settings under their hashed name, and each secret that it mounts."""
+    by_kind = {each["kind"]: each for each in built}
+    assert set(by_kind) == {*kubernetes(), "ConfigMap", "Secret"}
+    pod = by_kind["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "registry.example.com/dutchdoor:0.1.0"
+    assert container["envFrom"] == [{"configMapRef": {"name": by_kind["ConfigMap"]["metadata"]["name"]}}]
+    assert by_kind["ConfigMap"]["data"] == environments()["kubernetes"]
+    mounted = {Path(value).name for name, value in environments()["kubernetes"].items() if name.endswith("_FILE")}
+    assert mounted <= set(by_kind["Secret"]["data"])
+    assert {each["metadata"].get("namespace", "dutchdoor") for each in built} == {"dutchdoor"}
+
+
+@pytest.mark.long
+def test_the_manifest_has_the_form_of_its_kinds(built: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Each built document is valid, strictly, against the schemas of the oldest and the newest Kubernetes."""
+    if not (ROOT / ".tools" / "uv" / "bin" / "uv").is_file():
+        pytest.skip("needs uv, which `make test` installs")
+    subprocess.run(["make", "--silent", ".tools/kubernetes/.ready"], cwd=ROOT, check=True)
+    file = tmp_path / "built.yaml"
+    file.write_text(yaml.safe_dump_all(built))
+    for version in ("1.30", "1.37"):
+        program = [ROOT / ".tools" / "kubernetes" / "bin" / "kubernetes-validate", "--strict", "-k", version, file]
+        found = subprocess.run(program, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_prometheus_can_send_the_metrics_token() -> None:
+    """No annotation asks for a scrape without a token. The PodMonitor names the port, the secret and the pods."""
+    deployment = kubernetes()["Deployment"]["spec"]["template"]
+    assert "annotations" not in deployment["metadata"]
+    monitor = yaml.safe_load((KUBERNETES / "pod-monitor.yaml").read_text())
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= deployment["metadata"]["labels"].items()
+    assert endpoint["port"] in {port["name"] for port in deployment["spec"]["containers"][0]["ports"]}
+    secret = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["secretGenerator"][0]
+    named = endpoint["authorization"]["credentials"]
+    assert named["name"] == secret["name"]
+    assert f"secrets/{named['key']}" in secret["files"]
+    assert secret["options"] == {"disableNameSuffixHash": True}
 
 
 def test_the_probes_are_endpoints_that_answer_anybody() -> None:
@@ -249,11 +375,11 @@ def test_a_pod_has_no_privilege_and_no_secret_in_its_environment() -> None:
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume}
     hidden = {setting.variable for setting in SETTINGS if setting.hidden}
-    for each in container["env"]:
-        assert set(each) == {"name", "value"}
-        assert each["name"] not in hidden
-        if each["value"].startswith("/run/"):
-            assert mounts[str(Path(each["value"]).parent)] in secrets
+    assert "env" not in container
+    for name, value in environments()["kubernetes"].items():
+        assert name not in hidden
+        if value.startswith("/run/"):
+            assert mounts[str(Path(value).parent)] in secrets
     labels = kubernetes()["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert kubernetes()["Service"]["spec"]["selector"].items() <= labels.items()
     for kind in ("Deployment", "PodDisruptionBudget"):
@@ -333,6 +459,7 @@ class Application(http.server.BaseHTTPRequestHandler):
     seen: list[dict[str, str]]
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers["content-length"] or 0))
         self.seen.append({name.lower(): value for name, value in self.headers.items()})
         self.send_response(200)
         self.send_header("content-length", "2")
@@ -374,7 +501,17 @@ def as_here(text: str, folder: Path, ports: list[int], tls: int, plain: int, app
     }.items():
         assert old in text
         text = text.replace(old, new)
+    if nginx_version() < (1, 25, 1):
+        assert "\n    http2 on;\n" in text
+        text = text.replace("    http2 on;\n", "").replace(f"{tls} ssl;", f"{tls} ssl http2;")
     return re.sub(r"^ *listen \[::\].*\n", "", text, flags=re.MULTILINE)
+
+
+def nginx_version() -> tuple[int, ...]:
+    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r"nginx/([0-9.]+)", said)
+    assert found, said
+    return tuple(map(int, found[1].split(".")))
 
 
 @contextlib.contextmanager
@@ -415,8 +552,11 @@ def site() -> Iterator[Site]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dutchdoor-")))
         folder.chmod(0o755)  # nginx started by root works as another user
         write_certificate(folder, HOST)
+        tls, plain = free_port(), free_port()
         environment = {
-            "DUTCHDOOR_PUBLIC_URL": f"https://{HOST}",
+            # The public URL with its port, as people use it here; most tests ask as if the port were 443.
+            "DUTCHDOOR_PUBLIC_URL": f"https://{HOST}:{tls}",
+            "DUTCHDOOR_OTHER_HOST": HOST,
             "DUTCHDOOR_PROXY": "127.0.0.1",
             "DUTCHDOOR_DATABASE": f"sqlite:///{folder}/door.db",
             "DUTCHDOOR_MASTER_KEY_FILE": str(folder / "keys"),
@@ -424,7 +564,7 @@ def site() -> Iterator[Site]:
         }
         nodes = [stack.enter_context(running(folder, environment=environment)) for _ in range(2)]
         seen: list[dict[str, str]] = []
-        app, tls, plain = stack.enter_context(application(seen)), free_port(), free_port()
+        app = stack.enter_context(application(seen))
         shipped = (DEPLOY / "nginx.conf").read_text()
         text = as_here(shipped, folder, [node.port for node in nodes], tls, plain, app)
         stack.enter_context(nginx(folder, text, tls))
@@ -512,6 +652,37 @@ def test_nginx_lets_only_our_own_origin_open_a_websocket(site: Site) -> None:
     (sent,) = site.seen
     assert (sent["upgrade"], sent["connection"]) == ("websocket", "upgrade")
     site.seen.clear()
+
+
+def test_nginx_passes_on_the_port_of_the_public_url(site: Site) -> None:
+    """A site on another port than 443 is known by the host name with its port."""
+    assert site.ask("GET", "/auth/me", None, {"host": f"{HOST}:{site.port}"})[0] == 401
+    status, _, body = site.ask("GET", "/auth/me", None, {"host": f"{HOST}:1"})
+    assert (status, json.loads(body)["code"]) == (400, "unknown_host")
+
+
+def test_nginx_bounds_our_bodies_and_not_the_applications(site: Site, token: str) -> None:
+    """A megabyte reaches the application behind the check, and no byte of it does without a proof; for dutchdoor's own
+    endpoints nginx refuses it.
+    """
+    large = {"text": "x" * 1_000_000}
+    proof = {"authorization": f"Bearer {token}"}
+    assert site.ask("POST", "/app/upload", large, proof)[0] == 200
+    assert site.seen.pop()["content-length"] == str(len(json.dumps(large)))
+    assert site.ask("POST", "/app/upload", large)[0] == 401
+    assert site.seen == []
+    assert site.ask("POST", "/auth/login", large)[0] == 413
+
+
+def test_nginx_gives_each_request_an_id(site: Site) -> None:
+    """The id that nginx makes is in its log, in the response and in the node's log; a client's own is not used."""
+    own = "client-1234567890"
+    _, headers, _ = site.ask("GET", "/auth/me", None, {"x-request-id": own})
+    given = str(headers["x-request-id"])
+    assert re.fullmatch(r"[0-9a-f]{32}", given)
+    eventually(lambda: any(f"request_id={given}" in node.said for node in site.nodes))
+    eventually(lambda: given in (site.folder / "access.log").read_text())
+    assert not any(own in node.said for node in site.nodes)
 
 
 def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
