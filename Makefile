@@ -117,6 +117,7 @@ lock: $(UV)
 	$(COMPILE) requirements/tool-uv.in -o requirements/tool-uv.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml --extra server --extra postgres --extra redis -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --extra otel -c requirements/serve.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
 	$(COMPILE) requirements/kubernetes.in -o requirements/kubernetes.txt
 	for peer in $(PEERS); do \

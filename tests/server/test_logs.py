@@ -99,7 +99,7 @@ def test_p26_both_forms_are_configured() -> None:
     """The configuration that `serve` gives to `logging` can be used, for its own lines and uvicorn's."""
     for form in ("text", "json"):
         configured = logging_config(form)
-        assert set(configured["loggers"]) == {"dutchdoor", "uvicorn"}
+        assert set(configured["loggers"]) == {"dutchdoor", "opentelemetry", "uvicorn"}
         logging.config.DictConfigurator(configured).configure_formatter(configured["formatters"]["line"])
 
 

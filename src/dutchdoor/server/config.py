@@ -114,6 +114,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     security_contact: str
     access_log: bool
     log_format: str
+    traces: bool
     metrics_token: Secret | None
     metrics_port: int | None
     policy: Policy

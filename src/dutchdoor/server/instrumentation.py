@@ -26,7 +26,17 @@ from dutchdoor.stores.base import Around, Change, Log, Revoked, Store
 from dutchdoor.web.api import Route
 from dutchdoor.web.asgi import REQUEST
 
-__all__ = ["Commit", "Counting", "ToldStore", "Watched", "event_line", "log_event", "log_transitions"]
+__all__ = [
+    "METHODS",
+    "Commit",
+    "Counting",
+    "ToldStore",
+    "Watched",
+    "event_line",
+    "log_event",
+    "log_transitions",
+    "route_names",
+]
 
 events_log = logging.getLogger("dutchdoor.events")
 access_log = logging.getLogger("dutchdoor.access")
@@ -80,6 +90,23 @@ class Counting(Protocol):
     def text(self) -> bytes: ...
 
 
+def route_names(routes: Sequence[Route]) -> Callable[[str], str]:
+    """Return a function that names the route of a path: a client may put a token into a path."""
+    exact = {route.path for route in routes if "{" not in route.path}
+    patterns = [
+        (re.compile(re.sub(r"\\\{[a-z_]+\\\}", "[^/]+", re.escape(path))), path)
+        for path in sorted({route.path for route in routes} - exact)
+    ]
+
+    @lru_cache(maxsize=1024)
+    def named(path: str) -> str:
+        if path in exact:
+            return path
+        return next((name for pattern, name in patterns if pattern.fullmatch(path)), "(none)")
+
+    return named
+
+
 class Watched:
     """The application, with a log line or a count for each response."""
 
@@ -94,19 +121,7 @@ class Watched:
     ) -> None:
         self._app, self._counters, self._log = app, counters, log
         self._token = None if metrics_token is None else metrics_token.reveal().encode()
-        exact = {route.path for route in routes if "{" not in route.path}
-        patterns = [
-            (re.compile(re.sub(r"\\\{[a-z_]+\\\}", "[^/]+", re.escape(path))), path)
-            for path in sorted({route.path for route in routes} - exact)
-        ]
-
-        @lru_cache(maxsize=1024)
-        def named(path: str) -> str:
-            if path in exact:
-                return path
-            return next((name for pattern, name in patterns if pattern.fullmatch(path)), "(none)")
-
-        self._named = named
+        self._named = route_names(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -131,7 +146,7 @@ class Watched:
             if self._counters is not None:
                 self._counters.answered(route, status, took)
             if self._log:
-                method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+                method = scope["method"] if scope["method"] in METHODS else "OTHER"
                 line = Fields(method=method, route=route, status=status, ms=round(took * 1000, 1))
                 request = scope.get(REQUEST)
                 if request is not None:
@@ -157,4 +172,4 @@ class Watched:
         await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})

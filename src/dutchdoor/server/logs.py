@@ -73,6 +73,7 @@ def logging_config(form: str) -> dict[str, Any]:
         "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "loggers": {
             "dutchdoor": {"handlers": ["err"], "level": "INFO", "propagate": False},
+            "opentelemetry": {"handlers": ["err"], "level": "WARNING", "propagate": False},
             "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
         },
     }

@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import uvicorn
 from msgspec.structs import replace
@@ -101,7 +101,9 @@ def serve(settings: Settings) -> int:
 
 def application(settings: Settings) -> ASGIApp:
     """Build the application that each process serves."""
-    store = ToldStore(make_store(settings.database.reveal()))  # type: ignore[abstract]  # `Around` has the rest
+    traces = _tracing().Traces() if settings.traces else None
+    kept = make_store(settings.database.reveal())
+    store = ToldStore(kept if traces is None else _tracing().TracedStore(kept, traces.tracer))  # type: ignore[abstract]  # `Around` has the rest
     auth = make_auth(settings, store=store)
     counting = import_module(COUNTING) if _is_counted(settings) else None
     counters = counting.Counters(auth.api.routes, certificate=settings.tls_cert) if counting is not None else None
@@ -123,8 +125,12 @@ def application(settings: Settings) -> ASGIApp:
         await auth.close()
         if counters is not None:
             counters.record()
+        if traces is not None:
+            traces.close()
 
     app: ASGIApp = AsgiApplication(auth.api, opened=opened, closed=closed)
+    if traces is not None:
+        app = _tracing().Traced(app, auth.api.routes, edge=auth.site.edge, tracer=traces.tracer)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
     _Node.readiness = auth.api.readiness
     _Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
@@ -139,6 +145,16 @@ def application(settings: Settings) -> ASGIApp:
     )
 
 
+def _tracing() -> Any:
+    """Import the module that needs the extra `otel`. Raises `Misconfigured`."""
+    try:
+        return import_module("dutchdoor.server.traces")
+    except ModuleNotFoundError as exc:
+        raise Misconfigured(
+            f"--traces needs {exc.name}, which is not installed: pip install 'dutchdoor[otel]'"
+        ) from None
+
+
 def _is_counted(settings: Settings) -> bool:
     return settings.metrics_token is not None or settings.metrics_port is not None
 
@@ -149,6 +165,8 @@ def _is_counted(settings: Settings) -> bool:
 def refuse_unsafe(settings: Settings) -> None:
     """Raise `Misconfigured` for plain HTTP to other machines, and for settings that cannot work."""
     secure = (settings.public_url or "").startswith("https://")
+    if settings.traces:
+        _tracing()
     if settings.tls_cert is not None and not secure:
         raise Misconfigured("--tls-cert needs the https URL that users open: --public-url https://auth.example.com.")
     if not is_loopback_bind(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):

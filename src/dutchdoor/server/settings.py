@@ -526,6 +526,16 @@ SETTINGS: tuple[Setting, ...] = (
         why="People read text. Programs read JSON without a pattern of their own.",
     ),
     Setting(
+        name="traces",
+        group="Watching",
+        kind="switch",
+        default=False,
+        does="Send OpenTelemetry traces by OTLP over HTTP: a span for each request and each store call in it, without "
+        "personal data. The variables of OpenTelemetry, such as OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER, "
+        "say where to and how many.",
+        why="Off: traces need a collector and the extra `otel`, and cost processor time.",
+    ),
+    Setting(
         name="metrics_token",
         group="Watching",
         kind="secret",
