@@ -62,10 +62,11 @@ class App:
 
 
 @contextlib.contextmanager
-def serving(name: str, folder: Path, *, module: str = "") -> Iterator[App]:
-    """Serve one of the applications until the block ends."""
+def serving(name: str, folder: Path, *, issuer: str = "") -> Iterator[App]:
+    """Serve one of the applications until the block ends. With an `issuer` it only verifies."""
     port = free_port()
-    target = f"{module or name + '_app'}:app"
+    target = f"{name}_app:app"
+    settings = {"ISSUER": issuer} if issuer else {"DATABASE": f"sqlite:///{folder}/app.db"}
     if name in ASYNC:
         program = ["uvicorn", target, "--port", str(port), "--timeout-graceful-shutdown", "2"]
     else:
@@ -74,7 +75,7 @@ def serving(name: str, folder: Path, *, module: str = "") -> Iterator[App]:
         process = subprocess.Popen(
             [sys.executable, "-m", *program],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(APPS), "DATABASE": f"sqlite:///{folder}/app.db"},
+            env={**os.environ, "PYTHONPATH": str(APPS), **settings},
             stdout=log,
             stderr=log,
         )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse, StreamingResponse
+from settings import SETTINGS
 
-from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.fastapi import Auth, CurrentPrincipal, CurrentUser, OptionalUser
 
 app = FastAPI()
-auth = Auth(app, os.environ["DATABASE"], hasher=PasswordHasher(CHEAPEST))
+auth = Auth(app, **SETTINGS)
 
 
 @app.get("/")

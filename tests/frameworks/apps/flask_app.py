@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from flask import Flask, render_template_string, request
+from settings import SETTINGS
 
-from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.flask import Auth, current_principal, current_user, login_required
 
 app = Flask(__name__)
-auth = Auth(app, os.environ["DATABASE"], hasher=PasswordHasher(CHEAPEST))
+auth = Auth(app, **SETTINGS)
 
 
 @app.get("/")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, WebSocket, get, post, websocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.response import Stream
+from settings import SETTINGS
 
-from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.litestar import Auth, CurrentPrincipal, CurrentUser, OptionalUser
 
-auth = Auth(os.environ["DATABASE"], hasher=PasswordHasher(CHEAPEST))
+auth = Auth(**SETTINGS)
 
 
 @get("/")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 
+from settings import SETTINGS
 from starlette.applications import Starlette
 from starlette.authentication import requires
 from starlette.requests import Request
@@ -13,10 +13,9 @@ from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.starlette import Auth
 
-auth = Auth(None, os.environ["DATABASE"], hasher=PasswordHasher(CHEAPEST))
+auth = Auth(None, **SETTINGS)
 
 
 async def index(request: Request) -> JSONResponse:

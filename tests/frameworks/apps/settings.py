@@ -1,0 +1,14 @@
+"""Whether an application embeds the engine or verifies for a server elsewhere: the environment says it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+
+SETTINGS: dict[str, Any] = (
+    {"issuer": os.environ["ISSUER"], "audience": "api"}
+    if "ISSUER" in os.environ
+    else {"database": os.environ["DATABASE"], "hasher": PasswordHasher(CHEAPEST)}
+)

@@ -1,0 +1,77 @@
+"""A service that only verifies has the same guards, in every framework: asked over HTTP, with a server elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from tests.frameworks.conftest import ASYNC, PASSWORD, SYNC, App, serving
+from tests.running import running_server
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server that signs the tokens."""
+    with running_server(tmp_path_factory.mktemp("server"), "--audience", "api") as port:
+        yield f"http://localhost:{port}"
+
+
+@pytest.fixture(scope="module", params=[*ASYNC, *SYNC])
+def service(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with serving(request.param, tmp_path_factory.mktemp(request.param), issuer=server) as running:
+        yield running
+
+
+def sign_in(server: str, service: App, mode: str) -> tuple[str, dict[str, str]]:
+    """A new account's subject, and the header of its token."""
+    who = {"email": f"{service.name}-{mode}-{next(service.numbers)}@example.com", "password": PASSWORD}
+    assert httpx2.post(f"{server}/auth/register", json=who).status_code == 201
+    answer: dict[str, Any] = httpx2.post(f"{server}/auth/login", json={**who, "mode": mode}).json()
+    return answer["user"]["id"], {"authorization": f"Bearer {answer['access_token']}"}
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "jwt"])
+def test_a_service_knows_the_bearer_until_the_log_out_is_fenced(server: str, service: App, mode: str) -> None:
+    """A token names its subject; a missing role is 403; after a fenced log-out the token is 401 at once."""
+    subject, headers = sign_in(server, service, mode)
+    url = service.url
+    assert httpx2.get(f"{url}/hello", headers=headers).json() == {
+        "email": None, "id": subject, "subject": subject, "method": "access_token",
+    }  # fmt: skip
+    assert httpx2.post(f"{url}/order", headers=headers).json()["by"] == subject
+    assert httpx2.get(f"{url}/admin", headers=headers).json()["code"] == "forbidden"
+    assert httpx2.get(f"{url}/factors", headers=headers).json()["factors"] == 2
+    out = httpx2.post(f"{server}/auth/logout", headers={**headers, "prefer": "wait=20"}, timeout=30).json()
+    assert out["fenced"]
+    refused = httpx2.get(f"{url}/hello", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
+
+
+def test_a_service_reads_no_cookie_and_answers_no_path_of_the_api(server: str, service: App) -> None:
+    """The cookie of another host is no proof here, and the API is at its server."""
+    refused = httpx2.get(f"{service.url}/hello", headers={"cookie": "dd_session=dds1_" + "A" * 48})
+    assert (refused.status_code, refused.json()["code"]) == (401, "not_authenticated")
+    assert httpx2.post(f"{service.url}/auth/login", json={}).status_code == 404
+    assert httpx2.get(service.url).json() == {"index": "the application's"}
+
+
+def test_a_socket_of_a_service_ends_with_the_session(server: str, service: App) -> None:
+    """After a fenced log-out at the server, a WebSocket at the service delivers nothing more, and closes with 4401."""
+    if not service.streams:
+        return  # WSGI has no WebSockets
+    url = f"{service.url.replace('http', 'ws', 1)}/ws"
+    with pytest.raises(InvalidStatus), connect(url):
+        pass
+    _, headers = sign_in(server, service, "hybrid")
+    with connect(url, additional_headers=headers) as socket:
+        socket.send("one")
+        assert str(socket.recv()).endswith(": one")
+        out = httpx2.post(f"{server}/auth/logout", headers={**headers, "prefer": "wait=20"}, timeout=30).json()
+        assert out["fenced"]
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=30)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
