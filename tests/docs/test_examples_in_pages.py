@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,10 @@ PAGES = sorted(
 async def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block runs after those before it, in a folder with nothing in it."""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "page"}
+    module = types.ModuleType("page")  # frameworks look up where a function comes from
+    module.__file__ = str(tmp_path / "page.py")
+    monkeypatch.setitem(sys.modules, "page", module)
+    names: dict[str, Any] = module.__dict__
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         code = compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         done = eval(code, names)

@@ -141,14 +141,29 @@ def test_a_starlette_endpoint_must_be_a_coroutine_with_a_request() -> None:
         auth.require()(nameless)
 
 
-async def test_a_sync_view_in_an_event_loop_is_refused() -> None:
-    """The engine's thread is not waited for in an event loop, which the call would block."""
+def test_the_engines_thread_does_not_wait_for_itself() -> None:
+    """A hook that calls the adapter's own helpers gets an error at once, and not after half a minute."""
     gate = SyncGate(lambda: make_gate("memory:", None, None, {}))
+
+    async def hook() -> None:
+        gate.run(gate.gate.open())
+
     try:
-        with pytest.raises(Misconfigured, match="runs in an event loop"):
-            gate.run(gate.gate.open())
+        with pytest.raises(Misconfigured, match="engine's thread"):
+            gate.run(hook())
     finally:
         gate.close()
+
+
+async def test_flask_works_where_an_event_loop_runs() -> None:
+    """A view may be an `async def`, and a test may run in an event loop: the engine has a thread of its own."""
+    app = Flask(__name__)
+    auth = dutchdoor.flask.Auth(app, "memory:")
+    app.get("/")(lambda: {"who": dutchdoor.flask.current_user.email})
+    client = app.test_client()
+    client.set_cookie("dd_session", "dds1_" + "A" * 48)
+    assert client.get("/").json == {"who": None}
+    auth.close()
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

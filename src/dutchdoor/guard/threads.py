@@ -38,6 +38,7 @@ class SyncGate:
         self._make, self._lock = make, threading.Lock()
         self._gate = make()  # a wrong setting is an error here, not at the first request
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._is_open = False
         _alive.add(self)
 
@@ -66,17 +67,12 @@ class SyncGate:
 
         Raises:
             Unavailable: it took too long, or the process is ending.
-            Misconfigured: this thread runs an event loop, which the call would block.
+            Misconfigured: this is the engine's thread, which would wait for itself.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
+        if threading.current_thread() is self._thread:
             work.close()
             raise Misconfigured(
-                "This view runs in an event loop, and this call would block it. Use the adapter for an ASGI framework, "
-                "or a view that is not `async def`."
+                "A hook runs in the engine's thread, and cannot wait for it. Await dutchdoor.Auth there."
             )
         waiting = asyncio.run_coroutine_threadsafe(self._opened(work), self._running())
         try:
@@ -103,7 +99,8 @@ class SyncGate:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 # A daemon: it must not keep a process alive whose server has stopped. `close` runs at its exit.
-                threading.Thread(target=_serve, args=(loop,), name="dutchdoor", daemon=True).start()
+                self._thread = threading.Thread(target=_serve, args=(loop,), name="dutchdoor", daemon=True)
+                self._thread.start()
                 self._loop = loop
             return self._loop
 
