@@ -47,6 +47,7 @@ CHROME = (
 # Events of commands, of imports and of releases to come; each is tested where it is made.
 ELSEWHERE = {
     "account_expired",
+    "accounts_exported",
     *("client_added", "client_removed", "key_exported", "account_imported", "password_rehashed"),
     *("refresh_impossible", "log_begun", "verifier_added", "verifier_removed"),
 }

@@ -204,6 +204,18 @@ class PasswordHasher:
             or len(stored.tag) < TAG_BYTES
         )
 
+    def imported(self, encoded: str) -> str:
+        """Return the text to store for a hash from another system (`legacy.imported`), or from an export of accounts
+        whose hashes have the pepper of this one.
+
+        Raises:
+            InvalidInput: as for `legacy.recognise`.
+        """
+        stored = _Stored.parse(encoded)
+        # A key id tells that the hash is ours. One of a database without a pepper may be of another Argon2.
+        is_ours = stored is not None and stored.keyid != "" and stored.keyid == self._keyid
+        return encoded if is_ours else legacy.imported(encoded)
+
     @property
     def is_peppered(self) -> bool:
         """Whether a pepper is part of each new hash."""

@@ -20,7 +20,8 @@ from dutchdoor.model.unicode_text import shown
 __all__ = ["AuditCursor", "AuditEvent", "EventName", "Outcome", "account_event", "event"]
 
 EventName = Literal[
-    "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported", "roles_changed",
+    "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
+    "accounts_exported", "roles_changed",
     "client_added", "client_removed",
     "email_verification_sent", "email_verified",
     "key_created", "key_exported", "key_revoked",

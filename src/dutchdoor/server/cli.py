@@ -30,6 +30,7 @@ _COMMANDS = {
     "audit": "audit",
     "check": "check",
     "client": "client",
+    "export": "export_users",
     "import": "import_users",
     "key": "key",
     "migrate": "migrate",

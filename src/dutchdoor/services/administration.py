@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from dutchdoor.credentials.legacy import imported
 from dutchdoor.errors import InvalidInput, InvalidToken, LastAdministrator, NotFound, RegistrationClosed
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, with_roles
@@ -128,7 +127,7 @@ class Administration(Part):
             InvalidInput: the address or a role is not acceptable, or the hash is of a kind that is refused (plain MD5,
                 SHA-1) or unknown.
         """
-        encoded = None if encoded is None else imported(encoded)
+        encoded = None if encoded is None else self.passwords.hasher.imported(encoded)
         return await self.registration.add(
             email,
             name,

@@ -159,7 +159,7 @@ async def _judge(auth: Auth, each: Incoming, seen: set[str], *, verified: bool) 
     try:
         key = canonical(each.email)
         if each.password_hash is not None:
-            recognise(each.password_hash)
+            auth.directory.hasher.imported(each.password_hash)
         check_roles(each.roles)
     except InvalidInput as exc:
         return str(exc)
