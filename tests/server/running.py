@@ -60,6 +60,7 @@ def running(directory: Path, *arguments: str, environment: dict[str, str] | None
         command("serve", "--port", "0", *arguments),
         cwd=directory,
         env=clean_environment({"DUTCHDOOR_HANDOVER_FOR": "0s", **(environment or {})}),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import click
 
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
-from dutchdoor.server.options import settings_from, with_settings
+from dutchdoor.server.config import Settings, read_settings
+from dutchdoor.server.options import with_settings
 from dutchdoor.server.serve import serve as run_server
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.server.terminal import say
@@ -79,7 +81,12 @@ def cli() -> None:
 @with_settings(*EVERY)
 def serve(**options: Any) -> None:
     """Run the server. Without any settings, it serves this machine only, with a SQLite file in this directory."""
-    sys.exit(run_server(settings_from(options)))
+    sys.exit(run_server(partial(_read, options)))
+
+
+def _read(options: dict[str, Any]) -> Settings:
+    # In each process, and again on SIGHUP: the same arguments and variables, and the files as they are then.
+    return read_settings(options, os.environ)
 
 
 def main() -> None:

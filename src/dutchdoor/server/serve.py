@@ -37,12 +37,14 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
 from dutchdoor.server.instrumentation import ToldStore, Watched, log_transitions
 from dutchdoor.server.logs import logging_config
 from dutchdoor.server.protocol import BoundedProtocol
+from dutchdoor.server.reload import Read, apply_to, limit_connections, reloaded
 from dutchdoor.server.watching import Watch, log_foreign
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.asgi import AsgiApplication
@@ -73,14 +75,18 @@ COUNTING = "dutchdoor.server.metrics"
 log = logging.getLogger("dutchdoor")
 
 
-def serve(settings: Settings) -> int:
-    """Run the server until it is asked to stop, and return the exit code.
+def serve(read: Read) -> int:
+    """Run the server with the settings that `read` returns until it is asked to stop, and return the exit code.
 
     Raises:
         Misconfigured: the settings are unsafe or cannot work.
         Unavailable: the store is unavailable.
     """
+    settings = read()
     refuse_unsafe(settings)
+    again = None if sys.stdin is not None and sys.stdin.isatty() else read  # the server of a terminal ends with it
+    if again is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can read its settings again
     logging.config.dictConfig(logging_config(settings.log_format))
     for doubt in settings.doubts.values():
         log.warning("%s", doubt)
@@ -92,15 +98,15 @@ def serve(settings: Settings) -> int:
         with naming(settings.database.reveal()):
             asyncio.run(_prepare(settings))
         ready = functools.partial(_announce, settings)
-        config = _uvicorn_config(settings)
+        config = _uvicorn_config(settings, again)
         if settings.workers == 1:
             return _One(config, ready).run_on(listener)
         with _shared_folder(settings):
-            return _Several(config, listener, ready, counted=_is_counted(settings)).run_all()
+            return _Several(config, listener, ready, settings, again).run_all()
 
 
-def application(settings: Settings) -> ASGIApp:
-    """Build the application that each process serves."""
+def application(settings: Settings, read: Read | None = None) -> ASGIApp:
+    """Build the application that each process serves. With `read`, it reads its settings again on SIGHUP."""
     traces = _tracing().Traces() if settings.traces else None
     kept = make_store(settings.database.reveal())
     store = ToldStore(kept if traces is None else _tracing().TracedStore(kept, traces.tracer))  # type: ignore[abstract]  # `Around` has the rest
@@ -131,6 +137,8 @@ def application(settings: Settings) -> ASGIApp:
     app: ASGIApp = AsgiApplication(auth.api, opened=opened, closed=closed)
     if traces is not None:
         app = _tracing().Traced(app, auth.api.routes, edge=auth.site.edge, tracer=traces.tracer)
+    if read is not None:
+        _listen(auth, settings, read)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
     _Node.readiness = auth.api.readiness
     _Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
@@ -282,9 +290,9 @@ def _shared_folder(settings: Settings) -> Generator[None, None, None]:
         yield
 
 
-def _uvicorn_config(settings: Settings) -> uvicorn.Config:
+def _uvicorn_config(settings: Settings, read: Read | None) -> uvicorn.Config:
     return uvicorn.Config(
-        functools.partial(_start_application, settings),
+        functools.partial(_start_application, settings, read),
         factory=True,
         loop="dutchdoor.server.event_loop:Loop" if sys.platform != "win32" else "asyncio",
         http=BoundedProtocol,
@@ -305,15 +313,25 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
     )
 
 
-def _start_application(settings: Settings) -> ASGIApp:
+def _start_application(settings: Settings, read: Read | None) -> ASGIApp:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent], name="dutchdoor-parent", daemon=True).start()
-    BoundedProtocol.request_for = settings.request_for
-    BoundedProtocol.max_connections = settings.max_connections
-    BoundedProtocol.proxies = tuple(ipaddress.ip_network(proxy) for proxy in settings.proxy)
+    limit_connections(settings)
     BoundedProtocol.plain_from_proxies = settings.tls_cert is None and not is_loopback_bind(settings.host)
-    return application(settings)
+    return application(settings, read)
+
+
+def _listen(auth: Auth, settings: Settings, read: Read) -> None:
+    """Read the settings again on SIGHUP. Of several processes, the parent logs which changed."""
+    aloud = multiprocessing.parent_process() is None
+
+    def reload() -> None:
+        nonlocal settings
+        settings = reloaded(settings, read, refuse_unsafe, aloud=aloud)
+        apply_to(auth, settings)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -390,12 +408,30 @@ class _Several(Multiprocess):
     """The parent of several server processes."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None], *, counted: bool
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        ready: Callable[[], None],
+        settings: Settings,
+        read: Read | None,
     ) -> None:
         super().__init__(config, [listener])
-        self._ready, self._counted = ready, counted
+        self._ready, self._counted = ready, _is_counted(settings)
+        self._settings, self._read = settings, read
         self._failed = False
         self._again_at = 0.0
+
+    def handle_hup(self) -> None:
+        """Read the settings again, here for workers to come, and in each worker."""
+        if self._read is None:
+            self.should_exit.set()
+            return
+        self._settings = reloaded(self._settings, self._read, refuse_unsafe)
+        self.config.app = functools.partial(_start_application, self._settings, self._read)
+        for process in self.processes:
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGHUP)
 
     def run_all(self) -> int:
         self.run()
