@@ -464,7 +464,7 @@ def test_after_a_restore_a_new_log_begins(run: Run) -> None:
     assert run("audit", "--name", "log_begun", "--json").json[0]["actor"] == "cli"
 
 
-@pytest.mark.parametrize("told", ["by the operator", "by a row in the backup"])
+@pytest.mark.parametrize("told", ["by the operator", "by a row in the backup", "by the settings of the servers"])
 def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run, told: str) -> None:
     """Verifiers may hold leases that the lost servers granted. A command waits for them, though it was told another
     lease itself: what it calls fenced is refused by everybody.
@@ -479,9 +479,10 @@ def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run
 
     if told == "by a row in the backup":
         asynchronously(register())
-        assert run("restored", "--yes").code == 0
-    else:
-        assert run("restored", "--yes", "--lease", "60s").code == 0
+    if told == "by the settings of the servers":
+        served(lease=60.0)
+    options = ("--lease", "60s") if told == "by the operator" else ()
+    assert run("restored", "--yes", *options).code == 0
     ended = run("session", "end", "--user", "ada@example.com", "--no-wait", "--json").json
     assert not ended["fenced"]
     assert ended["fenced_in_ms"] > 60_000

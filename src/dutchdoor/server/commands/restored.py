@@ -29,10 +29,10 @@ __all__ = ["restored"]
 def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     """Record that the database was restored from a backup, or promoted from a replica that may lack the last commits.
 
-    Run this once, before you start servers on the restored database, with the --lease that they had. Revocations
-    since the backup are lost: sessions that were revoked since are live again, and passwords and roles are those of
-    the backup. A new revocation log begins, so every server and every verifier reads the log again from the start.
-    The epoch of every account is raised above every epoch that was ever issued.
+    Run this once, before you start servers on the restored database, with the longest --lease that they had since the
+    backup, if they changed it. Revocations since the backup are lost: sessions that were revoked since are live again,
+    and passwords and roles are those of the backup. A new revocation log begins, so every server and every verifier
+    reads the log again from the start. The epoch of every account is raised above every epoch that was ever issued.
     """
     settings = settings_from(options)
     url = settings.database.reveal()
