@@ -132,3 +132,17 @@ async def test_p25_a_node_that_starts_or_stops_lets_no_other_stop() -> None:
     readiness.hold(math.inf)
     clock.forward(1e6)
     assert readiness.handing_over()
+
+
+@pytest.mark.parametrize("alg", ["ES256", "HS256"])
+async def test_p15_without_a_key_that_signs_a_node_is_not_ready(alg: str) -> None:
+    """A node that cannot sign a token for anyone is not ready, whether its keys are public or not."""
+    over = authority(MemoryStore(), Clock(), alg=alg)
+    await over.open(upkeep=False)
+    with pytest.raises(Unavailable) as refused:
+        await Readiness(over).check()
+    assert refused.value.reason == "no key signs"
+    await over.close()
+    await over.open()
+    await Readiness(over).check()
+    await over.close()

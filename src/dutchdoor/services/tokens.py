@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -303,6 +304,13 @@ class Issuer:
     def ring(self) -> KeyRing:
         """The signing keys as they were last read."""
         return self._ring
+
+    def can_sign(self) -> bool:
+        """Return whether a key signs now, by the keys as they were last read."""
+        with suppress(Misconfigured):
+            self._ring.signing(self.clock(), self.alg)
+            return True
+        return False
 
     async def jwks(self) -> list[dict[str, object]]:
         """The published keys (RFC 7517). Empty with HS256: its key is a secret."""

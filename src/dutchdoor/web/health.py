@@ -91,7 +91,8 @@ class Readiness:
 
     async def _look_at_the_store(self) -> None:
         authority = self._authority
-        if not await authority.jwks() and not authority.symmetric:
-            raise Unavailable("no key")
+        await authority.jwks()  # reads the keys if that is due
+        if not authority.can_sign():
+            raise Unavailable("no key signs")
         await authority.store.select(RegisteredClient, limit=1)
         await authority.store.try_writing(authority.clock())
