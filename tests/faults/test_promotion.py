@@ -179,6 +179,7 @@ async def test_i15_a_standby_that_lagged_is_promoted(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 async def test_i15_one_promotion_after_the_other(tmp_path: Path) -> None:
     """The same again and again, each time to a standby of the one that was promoted last."""
     with contextlib.ExitStack() as stack:

@@ -65,7 +65,7 @@ def test_p50_events_are_followed_as_they_are_committed(run: Run) -> None:
         while "session_started" not in (names := [each["name"] for each in told]):
             told.append(json.loads(program.stdout.readline()))
         program.terminate()
-    assert names[0] == "account_created", "key_created is the event of the cursor"
+    assert names[0] == "key_created", "account_created is the event of the cursor"
     begin = AuditCursor.parse(told[-2]["cursor"])
     assert [event.name for _, event in asynchronously(_followed(begin))] == ["session_started"]
     for wrong in (("--after", first.text()), ("--follow", "--limit", "3"), ("--follow", "--before", "x")):

@@ -194,7 +194,7 @@ def test_the_fastapi_example(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         # Its audience is "api", and this server's is its own URL.
         token = signed_in(url)["access_token"]
         refused = client.get("/hello", headers={"Authorization": f"Bearer {token}"})
-        assert (refused.status_code, refused.json()) == (401, {"detail": {"code": "invalid_token"}})
+        assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
 
 
 def test_both_examples_follow_a_log_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
