@@ -222,7 +222,7 @@ class Machine:
         self._busy, self._own, self._at = self._busy_now(), self._own_now(), time.monotonic()
 
     def noise(self) -> str:
-        """Say how much of one core everybody else used since the start."""
+        """Say how much of one core other processes used since the start."""
         others = (self._busy_now() - self._busy) - (self._own_now() - self._own)
         part = max(others / (time.monotonic() - self._at), 0.0)
         advice = " Measure again on a quiet machine." if part > 0.1 else ""

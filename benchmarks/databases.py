@@ -27,7 +27,7 @@ USER = "dutchdoor"
 
 
 def unprivileged() -> dict[str, int]:
-    """PostgreSQL refuses to run as root: then as nobody."""
+    """PostgreSQL refuses to run as root: then as no one."""
     return {"user": NOBODY, "group": NOBODY} if os.geteuid() == 0 else {}
 
 

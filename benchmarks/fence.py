@@ -233,7 +233,7 @@ def polls(verifiers: int, rounds: int) -> tuple[float, float]:
         node.polled(number, decode(ask(holder, 0)), now, credential="c")
     sum(len(encode(done.answer)) for done in store.serve(node, now))
     quiet = 0.0
-    for _ in range(rounds):  # everybody polls, hangs, and is answered when the wait is over
+    for _ in range(rounds):  # each one polls, waits, and is answered when the wait is over
         texts = [ask(holder, 0) for holder in ids]
         start = time.process_time()
         for number, text in enumerate(texts):
@@ -244,7 +244,7 @@ def polls(verifiers: int, rounds: int) -> tuple[float, float]:
         quiet += time.process_time() - start
         assert len(done) == verifiers
     woken = 0.0
-    for seq in range(1, rounds + 1):  # everybody hangs, a revocation comes, everybody is told and acknowledges
+    for seq in range(1, rounds + 1):  # all of them wait, a revocation comes, each one gets it and acknowledges
         for number, holder in enumerate(ids):
             node.polled(number, decode(ask(holder, seq - 1)), now, credential="c")
         store.serve(node, now)

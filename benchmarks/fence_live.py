@@ -239,7 +239,7 @@ class World:
             await asyncio.sleep(EVERY)
 
     async def revoke(self, current: int, *, wait: float, patience: float = 20.0) -> Revoked:
-        """Log somebody out, at the next node, and look how long it took. Whoever is refused (503) or loses the
+        """Log a person out, at the next node, and look how long it took. A client that is refused (503) or loses the
         connection asks again, as a client would.
         """
         sent_at = time.monotonic()
@@ -255,7 +255,7 @@ class World:
                 self.again += 1
                 await asyncio.sleep(0.005)
         answered_at = time.monotonic()
-        # Whoever has not heard by now would go on: give it the time to.
+        # A verifier without the entry by now would go on: give it the time to.
         await asyncio.sleep(0.1 if answer["fenced"] else self.lease * 1.3)
         mine = self._rows_that_saw(current)
         last = max((self.board[row + DONE] for row in mine), default=sent_at)

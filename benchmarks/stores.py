@@ -8,7 +8,7 @@ same tables, with fsync on. Before the first round 10,000 sessions of 2,500 acco
 
 look-up   the session with its account by the session's id, as records
 create    a session stored, and acknowledged when it is on disk
-rotate    a session read, its generation raised, and written back on the condition that nobody else did
+rotate    a session read, its generation raised, and written back on the condition that no other writer did
 
 SQLAlchemy is 2.x with its ORM on asyncpg, 16 connections, a session of the ORM a call. The driver has 16 connections
 and a prepared statement a call; "in batches" is the driver with the statements of 64 callers made into one by hand

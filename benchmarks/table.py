@@ -114,7 +114,7 @@ ROWS = (
 
 
 def table(results: Medians, **numbers: int) -> str:
-    """Write it as Markdown, `numbers` filled into the labels; rows that nobody was measured for are left out."""
+    """Write it as Markdown, `numbers` filled into the labels; rows without a measurement are left out."""
     present = [column for column in COLUMNS if any(results.median(column, row.measure) is not None for row in ROWS)]
     lines = ["| | " + " | ".join(present) + " | asked |", "|---|" + "---:|" * len(present) + "---|"]
     for row in ROWS:

@@ -6,10 +6,10 @@ the second's database is emptied).
     valkey_url      fixture: the run's one server, emptied
     new_database()  the first as a context manager; `shared_valkey()` gives the second's URL without emptying it
     a_postgres()    a server of the test's own, to be stopped, killed and started again; a_valkey() likewise
-    a_standby()     a server that streams from one of those, until it is told to lag, or promoted
+    a_standby()     a server that streams from one of those, until it is asked to lag, or promoted
 
 A server ends with the process that started it, however that ends: it is the child of a shell that waits for the end of
-its standard input. PostgreSQL refuses to run as root, and then runs as nobody.
+its standard input. PostgreSQL refuses to run as root, and then runs as no one.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def a_postgres(*, fsync: bool = False, **settings: object) -> Iterator[Postgres]
 
 @contextlib.contextmanager
 def a_standby(primary: Postgres, **settings: object) -> Iterator[Postgres]:
-    """A standby, started, that streams from a server of `a_postgres`, or from another standby. Nobody waits for it."""
+    """A standby, started, that streams from a server of `a_postgres`, or from another standby. No one waits for it."""
     with _started({"fsync": "off", **settings}, primary) as server:
         yield server
 
@@ -343,7 +343,7 @@ def shared_valkey() -> str:
 
 @contextlib.contextmanager
 def new_database(options: str = "") -> Iterator[str]:
-    """URL of an empty database, dropped in the end whoever is still connected. `options` follow CREATE DATABASE."""
+    """URL of an empty database, dropped in the end, with its connections. `options` follow CREATE DATABASE."""
     server = shared_postgres()
     name = f"dutchdoor_test_{uuid4().hex}"
     _console().run(f"CREATE DATABASE {name} {options}")

@@ -62,8 +62,8 @@ def pytest_collection_finish() -> None:
 
 
 def keep_temporary_files_in_memory() -> None:
-    """Keep temporary files in memory where there is room. A disk that stalls for five seconds is an outage to whoever
-    waits for a commit; a test of what happens then brings an outage of its own.
+    """Keep temporary files in memory where there is room. A disk that stalls for five seconds is an outage to a caller
+    that waits for a commit; a test of what happens then brings an outage of its own.
     """
     memory = Path("/dev/shm")
     if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):

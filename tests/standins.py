@@ -47,7 +47,7 @@ THIEF = replace(OTHER_BROWSER, address="203.0.113.66", country="BR")
 
 
 class Clock:
-    """Time that moves when it is told to."""
+    """Time that moves when a test moves it."""
 
     def __init__(self, now: float = T0) -> None:
         self.now = now
@@ -201,7 +201,7 @@ class Broken(Wrapped):
                 raise Conflict("injected")
             case "lost":
                 raise Unavailable("injected: never arrived")
-            case "unknown":  # it happened, and nobody heard of it
+            case "unknown":  # it happened, and no caller got the answer
                 await self.inner.commit(*changes)
                 raise Unavailable("injected: the answer was lost")
         raise AssertionError(self.how)

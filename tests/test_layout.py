@@ -254,7 +254,7 @@ def test_what_is_imported_is_declared() -> None:
 
 
 def test_what_is_declared_is_imported() -> None:
-    """Nobody installs a library that nothing of the package imports: it is one more to trust and to keep."""
+    """The package requires no library that nothing of the package imports: it is one more to trust and to keep."""
     imported = {found.imported.split(".")[0] for found in FOREIGN}
     assert imported >= BASE | OPTIONAL
 
@@ -300,7 +300,7 @@ REGISTRIES = tuple(
         *("index -url", "find -links"),
     )
 )
-# A path on somebody's machine: at the start of a word, so that a URL's path is none.
+# A path on one machine: at the start of a word, so that a URL's path is none.
 MACHINE_PATH = re.compile(r"(?<![\w.:/$}~-])/(?:work|root|tmp|Users|home)/\w")
 
 
@@ -331,7 +331,7 @@ def test_no_file_names_a_registry() -> None:
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
-    """A checkout works wherever it lies: no file names a home, temporary or working folder of somebody's machine."""
+    """A checkout works wherever it lies: no file names a home, temporary or working folder."""
     wrong = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
         for path in tracked()

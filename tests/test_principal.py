@@ -129,7 +129,7 @@ async def test_s23_in_development_the_origin_is_this_machine() -> None:
             await who(world, "GET", cookie, ("origin", "http://evil.example.net:8000"), **rebound)
 
 
-async def test_s23_what_contradicts_itself_proves_nobody() -> None:
+async def test_s23_what_contradicts_itself_proves_no_one() -> None:
     """Two Authorization headers, and a cookie and a token of two people, are `NotAuthenticated`; so is an unsafe
     request by cookie to a host that is not ours.
     """
@@ -242,7 +242,7 @@ lines = st.lists(st.tuples(names, st.binary(max_size=40) | st.sampled_from(known
 
 
 async def test_s23_no_request_raises_what_is_not_documented() -> None:
-    """Whatever the headers hold, not ASCII included, the outcome is nobody or an exception that is documented."""
+    """Whatever the headers hold, not ASCII included, the outcome is None or an exception that is documented."""
     tried: list[list[tuple[bytes, bytes]]] = []
 
     @settings(max_examples=3 * settings.default.max_examples, database=None)

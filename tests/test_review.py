@@ -43,8 +43,8 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_a_database_by_two_names_has_one_log(tmp_path: Path) -> None:
-    """Whoever opens the database through a symbolic link sees, and is seen by, whoever opens the file itself: a session
-    ended by the one is refused by the other at once.
+    """A process that opens the database through a symbolic link sees the changes of one that opens the file itself, and
+    the other way round: a session ended by the one is refused by the other at once.
     """
     (tmp_path / "data").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "data" / "real.db")
@@ -93,7 +93,7 @@ def send_often(connection: socket.socket, piece: bytes, size: int) -> None:
 
 
 async def test_o13_a_confidential_client_proves_itself_at_every_door(world: World) -> None:
-    """A stolen refresh token of a client that has a secret is worth nothing to whoever does not: naming the client in
+    """A stolen refresh token of a client that has a secret is worth nothing without that secret: naming the client in
     the body of the own endpoint is no proof. Nor is naming a client that was removed.
     """
     await world.register()
@@ -160,7 +160,7 @@ async def test_an_application_that_many_ask_at_once_opens_once(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("door", ["/auth/refresh", "/oauth2/token"])
-async def test_nobody_else_uses_up_a_sessions_refreshes(door: str) -> None:
+async def test_no_one_else_uses_up_a_sessions_refreshes(door: str) -> None:
     """The id of a session is no secret. Forged tokens that carry it take nothing from the limit of its owner."""
     async with a_world(limits=Limits()) as world:
         await world.register()
@@ -192,8 +192,8 @@ async def test_what_was_passed_on_ends_with_its_token(world: World) -> None:
         assert await introspect(world, passed_on, service) == INACTIVE
 
 
-async def test_thousands_of_sessions_keep_nobody_waiting(world: World) -> None:
-    """An account with more sessions than anybody has lists the latest, and ends the others in a handful of changes;
+async def test_thousands_of_sessions_cause_no_wait(world: World) -> None:
+    """An account with more sessions than usual lists the latest, and ends the others in a handful of changes;
     the one that is kept goes on, and what was ended is dead with its access tokens.
     """
     await world.register()

@@ -17,7 +17,7 @@ from dutchdoor.credentials.hashing import NICENESS, HashingPool, available_cores
 
 
 class Gate:
-    """Work that says when it has begun, and goes on only when told to."""
+    """Work that says when it has begun, and goes on only when the test says so."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -97,7 +97,7 @@ async def test_i24_no_more_is_done_at_once_than_there_are_workers() -> None:
 
 
 async def test_a_caller_who_hangs_up_while_waiting_leaves_the_queue(one: HashingPool) -> None:
-    """Work that nobody waits for any more is not done, and its place is free at once."""
+    """Work that no caller waits for any more is not done, and its place is free at once."""
     gate = Gate()
     first, second, third = await waiting(one, gate, 3)
     await gate.until_begun()
@@ -124,7 +124,7 @@ async def test_i24_hanging_up_again_and_again_grows_nothing(one: HashingPool) ->
 
 
 async def test_work_that_has_begun_keeps_its_place_when_its_caller_hangs_up(one: HashingPool) -> None:
-    """Hanging up early buys nobody a second thread: the place is free when the work has ended."""
+    """Hanging up early gives no client a second thread: the place is free when the work has ended."""
     gate = Gate()
     first, *others = await waiting(one, gate, 3)
     await gate.until_begun()
@@ -137,7 +137,7 @@ async def test_work_that_has_begun_keeps_its_place_when_its_caller_hangs_up(one:
 
 
 async def test_closing_refuses_what_waits_and_ends_what_has_begun() -> None:
-    """At the end of the server nobody is left waiting: those in the queue hear 503, those at work their result."""
+    """At the end of the server no caller is left waiting: those in the queue get 503, those at work their result."""
     pool, gate = HashingPool(workers=1, queue=2), Gate()
     first, second, third = await waiting(pool, gate, 3)
     await gate.until_begun()
@@ -172,7 +172,7 @@ async def test_an_idle_thread_forgets_the_last_password(one: HashingPool) -> Non
     gone = weakref.ref(secret)
     await one.run(secret.upper)
     del secret
-    # The thread lets go right after it has told the caller.
+    # The thread lets go right after it has answered the caller.
     for _ in range(500):
         gc.collect()
         if gone() is None:

@@ -198,7 +198,7 @@ def test_an_imported_hash_cannot_name_a_ruinous_cost(encoded: str) -> None:
     ],
 )
 def test_what_is_not_exactly_a_known_format_is_refused(encoded: str) -> None:
-    """A damaged, older or foreign hash is refused at the import, where somebody can still see to it."""
+    """A damaged, older or foreign hash is refused at the import, where an administrator can still act."""
     with pytest.raises(errors.InvalidInput):
         legacy.recognise(encoded)
 

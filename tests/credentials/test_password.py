@@ -90,7 +90,7 @@ async def test_c03_a_megabyte_is_refused_before_anything_is_hashed(monkeypatch: 
 
 
 async def test_c03_no_password_makes_normalising_slow(hasher: PasswordHasher) -> None:
-    """C03: sorting a long run of combining marks takes quadratic time, so nobody is made to sort one."""
+    """C03: sorting a long run of combining marks takes quadratic time, so none is sorted."""
     before = time.process_time()
     for marks in ("a" + "\u0301" * 800 + "\u0316" * 800, "\u0301\u0316" * 16, "a\u0301" * 5 + "\u0301" * 31):
         with pytest.raises(errors.InvalidInput):
@@ -231,7 +231,7 @@ async def test_c08_an_imported_hash_is_of_what_was_typed(hasher: PasswordHasher)
             assert hasher.needs_rehash(stored)
 
 
-async def test_a_hash_nobody_can_read_is_a_wrong_password(
+async def test_a_hash_no_one_can_read_is_a_wrong_password(
     hasher: PasswordHasher, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P02, C10: a damaged row fails closed after the same work, and the log says so without hash or password."""
@@ -314,7 +314,7 @@ async def test_c10_no_account_costs_what_an_account_costs(
     assert known == unknown
 
 
-async def test_c10_nobodys_hash_opens_for_no_one(hasher: PasswordHasher) -> None:
+async def test_c10_the_hash_of_no_account_matches_no_password(hasher: PasswordHasher) -> None:
     """C10: the hash that stands in for a missing account is random at every start, and no password is behind it."""
     assert not await hasher.verify("", hasher._nobodys)
     other = PasswordHasher(CHEAPEST, workers=1)

@@ -109,7 +109,7 @@ def test_c04_half_a_character_is_no_text(password: str) -> None:
         "Winter2025",
     ],
 )
-def test_c05_what_everybody_tries_first_is_refused(password: str) -> None:
+def test_c05_what_everyone_tries_first_is_refused(password: str) -> None:
     """C05: common passwords and their usual disguises are refused with a sentence, which does not repeat them."""
     with pytest.raises(errors.WeakPassword) as refusal:
         check(password)
@@ -156,7 +156,7 @@ def test_c05_what_others_read_off_the_page_is_refused(password: str) -> None:
     "password", ["alice likes turbid mangoes", "a dutchdoor of old pale wood", "malice toward tubas"]
 )
 def test_c05_a_good_password_may_contain_such_a_word(password: str) -> None:
-    """C05: what is strong without the word is strong with it; short words in long passwords refuse nobody."""
+    """C05: what is strong without the word is strong with it; short words in long passwords cause no refusal."""
     assert password == check(password)
 
 

@@ -178,7 +178,7 @@ def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
         assert is_closed_to_others(found) is closed
 
 
-def test_every_metric_that_operators_are_told_of_exists() -> None:
+def test_every_metric_in_the_pages_exists() -> None:
     """The pages for operators name no metric, event or setting that this program does not have."""
     page = "\n".join(file.read_text() for file in sorted((ROOT / "docs" / "operating").glob("*.md")))
     there = {metric.name for metric in Counters().registry.collect()}
@@ -194,7 +194,7 @@ def test_every_metric_that_operators_are_told_of_exists() -> None:
 
 
 def test_compose_fits_together() -> None:
-    """Nodes trust nginx's address and nobody else's, secrets and networks that are used are declared, and stopping
+    """Nodes trust nginx's address and no one else's, secrets and networks that are used are declared, and stopping
     waits for what is being answered.
     """
     whole = compose()
@@ -330,7 +330,7 @@ def test_prometheus_can_send_the_metrics_token() -> None:
     assert secret["options"] == {"disableNameSuffixHash": True}
 
 
-def test_the_probes_are_endpoints_that_answer_anybody() -> None:
+def test_the_probes_are_endpoints_that_answer_anyone() -> None:
     """Each probe asks an endpoint that is there, needs no proof and looks at no host name; alive is not ready."""
     container = kubernetes()["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     probes = {route.path for route in ROUTES if route.probe}
@@ -344,7 +344,7 @@ def test_the_probes_are_endpoints_that_answer_anybody() -> None:
 
 
 def test_a_rolling_update_drops_nothing() -> None:
-    """A new node is ready before an old one is told to go; a node that goes serves until everybody knows, and is killed
+    """A new node is ready before an old one is stopped; a node that goes serves until each proxy knows, and is killed
     only after it had the time to answer what it was asked.
     """
     spec = kubernetes()["Deployment"]["spec"]
@@ -360,7 +360,9 @@ def test_a_rolling_update_drops_nothing() -> None:
 
 
 def test_a_pod_has_no_privilege_and_no_secret_in_its_environment() -> None:
-    """A pod runs as nobody, can raise itself to nothing, writes nowhere but /tmp, and gets its secrets as files."""
+    """A pod runs without a user name, can raise itself to nothing, writes nowhere but /tmp, and gets its secrets as
+    files.
+    """
     pod = kubernetes()["Deployment"]["spec"]["template"]["spec"]
     container = pod["containers"][0]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -584,7 +586,7 @@ def token(site: Site) -> str:
     return found
 
 
-def test_nginx_names_the_client_and_lets_nobody_name_himself(site: Site) -> None:
+def test_nginx_names_the_client_and_no_client_names_itself(site: Site) -> None:
     """Behind nginx.conf the audit log has the connection's address; a client's own forwarding headers change nothing
     and are no error.
     """
@@ -685,8 +687,8 @@ def test_nginx_gives_each_request_an_id(site: Site) -> None:
     assert not any(own in node.said for node in site.nodes)
 
 
-def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
-    """With no node up, the application is not asked, and the caller is told to come back and not sent away."""
+def test_nginx_says_503_where_no_node_answers(site: Site, token: str) -> None:
+    """With no node up, the application is not asked, and the caller is asked to come back and not sent away."""
     folder, tls = site.folder / "alone", free_port()
     folder.mkdir()
     write_certificate(folder, HOST)
@@ -702,7 +704,7 @@ def test_nginx_says_503_where_nobody_can_tell(site: Site, token: str) -> None:
 
 def test_a_poll_hangs_through_nginx_and_keeps_to_one_node(site: Site, token: str) -> None:
     """A follower's polls reach one node as long as its connection lives, hang there, and are answered the moment that
-    somebody logs out at any node.
+    a person logs out at any node.
     """
     made = subprocess.run(
         command("verifier", "add", "orders", "--json"),

@@ -1,4 +1,4 @@
-"""A client that speaks raw HTTP to a cluster, and the history of what it was told."""
+"""A client that speaks raw HTTP to a cluster, and the history of the answers."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Node:
         for _ in range(STARTS_AGAIN):
             if line or "no answer" not in self.said[-200:]:
                 break
-            # A busy machine's database may take more than the second that it has. Whoever supervises starts it again.
+            # A busy machine's database may take more than the second that it has. A supervisor starts it again.
             self.kill()
             self.begin()
             line = self._first_line()
@@ -322,7 +322,7 @@ def cluster(
 
 
 async def begin(node: Auth, subject: str = "", mode: Mode = "hybrid", *, roles: tuple[str, ...] = ()) -> SignedIn:
-    """Sign somebody in without a password."""
+    """Sign a person in without a password."""
     subject = subject or f"person {secrets.token_hex(6)}"
     account = await node.authority.provide(subject)
     proof = Verified(subject=subject, epoch=account.epoch, amr=("pwd",), at=node.authority.clock())

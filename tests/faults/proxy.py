@@ -8,8 +8,8 @@
     link.down.hold()                  nothing comes back; `link.hold()` is both ways. New connections are accepted.
     link.down.cut(after=17)           each connection ends after 17 bytes more; `once`: the first only
     link.reset()                      RST to both ends of every open connection
-    link.half_open()                  the target is told that it is over, the client is not
-    link.refuse()                     nobody listens; open connections are reset, or go on with `keep=True`
+    link.half_open()                  the target sees the end of the connection, the client does not
+    link.refuse()                     no server listens; open connections are reset, or go on with `keep=True`
     link.resetting = True             accepted and reset at once
     link.heal()                       everything passes again; what was held goes on, as after a cable is plugged in
 
@@ -136,7 +136,7 @@ class Proxy:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    # What it can be told
+    # What it can be asked to do
 
     def hold(self) -> None:
         """A black hole: connections are made, and nothing passes either way."""

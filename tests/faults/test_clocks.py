@@ -17,7 +17,7 @@ APART = 300.0
 
 
 async def works_on(wires: list[Wire], tokens: list[str], access: list[str], *, strictly: bool = True) -> None:
-    """Refresh every session on every node in turn, and use what comes. Nobody is logged out by a clock."""
+    """Refresh every session on every node in turn, and use what comes. No one is logged out by a clock."""
     for n in range(len(tokens)):
         for wire in wires:
             answer = await wire.send("POST", "/auth/refresh", {"refresh_token": tokens[n]})
@@ -73,7 +73,7 @@ async def test_i21_clocks_of_nodes_that_differ(
 )
 async def test_i21_clocks_that_step(tmp_path: Path, kind: str) -> None:
     """The clock of all nodes goes an hour back, an hour ahead, stands still and goes on, under sessions in use: access
-    tokens may have to be fetched anew, limits may ask for a second's wait, and nobody is logged out or called a thief.
+    tokens may have to be fetched anew, limits may ask for a second's wait, and no one is logged out or called a thief.
     """
     with stored(kind) as place, cluster(tmp_path / "cluster", clocks=True, **place) as ours:
         async with ours.beside() as now, ours.wires(3) as wires:

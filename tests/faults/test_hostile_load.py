@@ -27,7 +27,7 @@ def memory(pid: int) -> int:
 
 
 def garbage(lots: random.Random, one) -> tuple[tuple, dict]:
-    """A request that is nobody's: new each time, so that nothing can be remembered of it."""
+    """A request without a proof: new each time, so that nothing can be remembered of it."""
     noise = secrets.token_urlsafe(24)
     header, payload, signature = one.access_token.split(".")
     match lots.randrange(9):
@@ -110,8 +110,8 @@ def ours_of(wires: list[Wire]) -> list[Wire]:
 
 @pytest.mark.parametrize("requests", [600, pytest.param(3_000, marks=pytest.mark.long)])
 async def test_i24_garbage_at_every_door(several: Cluster, requests: int) -> None:
-    """Forged and broken tokens, long ones, bodies of a megabyte, unknown paths: each is refused, and whoever belongs
-    here is served in between. No node's memory grows with it.
+    """Forged and broken tokens, long ones, bodies of a megabyte, unknown paths: each is refused, and a client with a
+    valid proof is served in between. No node's memory grows with it.
     """
     gained = await hostile(several, requests, 3)
     assert max(gained.values()) < 20_000, gained

@@ -1,4 +1,4 @@
-"""Nobody is ever answered about somebody else (I-25), whatever breaks off in between."""
+"""No client ever gets an answer about another one (I-25), whatever breaks off in between."""
 
 from __future__ import annotations
 

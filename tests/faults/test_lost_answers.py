@@ -1,4 +1,4 @@
-"""Answers that break off: whoever retries with what he holds is never logged out (I-04)."""
+"""Answers that break off: a client that retries with what it holds is never logged out (I-04)."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ class Lost:
         pytest.param("cookie", 37, marks=pytest.mark.long),
     ],
 )
-async def test_i04_an_answer_cut_at_any_byte_logs_nobody_out(shared: Cluster, transport: str, step: int) -> None:
+async def test_i04_an_answer_cut_at_any_byte_logs_no_one_out(shared: Cluster, transport: str, step: int) -> None:
     """The answer to a refresh breaks off, by a reset or an early end, after so many bytes; the client tries again with
-    the token it still holds, at another node, and goes on. Nobody is logged out, and nothing is taken for theft.
+    the token it still holds, at another node, and goes on. No one is logged out, and nothing is taken for theft.
     """
     lost = Lost(shared, transport)
     length = await lost.all(step, [How.RST, How.FIN])

@@ -1,4 +1,4 @@
-"""Three nodes over one store: what one was told, all of them know."""
+"""Three nodes over one store: what one has answered, all of them know."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def proof_of(held: SignedIn) -> dict[str, str]:
 
 
 class Hammer:
-    """Clients that use what they hold without pause, on every node, while it is ended by whoever may."""
+    """Clients that use what they hold without pause, on every node, while another client revokes it."""
 
     def __init__(self, ours: Cluster, seed: int) -> None:
         self.ours, self.lots, self.history = ours, random.Random(seed), History()
@@ -61,7 +61,7 @@ class Hammer:
                 await wire.noted(self.history, "me", about, "GET", "/auth/me", **proof_of(held))
 
     async def end(self, node: Auth, wire: Wire, held: SignedIn) -> None:
-        """End one sign-in in one of the ways there are, and note when nobody may accept it any more."""
+        """End one sign-in in one of the ways there are, and note from when on no node may accept it."""
         about, subject, began, fenced_in = held.session.id, held.account.subject, time.monotonic(), 0.0
         way = self.lots.choice(["log out", "delete", "all over HTTP", "all", "one", "disable"])
         if way in {"log out", "delete", "all over HTTP"} and held.refresh_token:

@@ -20,7 +20,7 @@ from dutchdoor.services.reapplying import Reapplying
 from dutchdoor.services.sessions import SignedIn
 
 BACK_WITHIN = 30.0
-"""Seconds: a node that is not back by then is not coming. How long it takes is told, and not asserted."""
+"""Seconds: a node that is not back by then is not coming. How long it takes is reported, and not asserted."""
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def epochs(server: Postgres) -> tuple[int, int]:
 @pytest.mark.long
 async def test_i15_a_standby_that_lagged_is_promoted(tmp_path: Path) -> None:
     """Log-outs that were acknowledged and fenced, and that the promoted standby lacks, hold at every node meanwhile,
-    and afterwards in the database too: for cookies, access tokens, refresh tokens, and all of somebody. Nodes come back
+    and afterwards in the database too: for cookies, access tokens, refresh tokens, and all of a person. Nodes come back
     by themselves, one new log begins, and new fences are true.
     """
     with (

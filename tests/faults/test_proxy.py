@@ -1,4 +1,4 @@
-"""The proxy breaks what it is told to break, and nothing else: or every test over it would prove nothing."""
+"""The proxy breaks what the test asks it to break, and nothing else: or every test over it would prove nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER = 0.15
 
 
 class Echo:
-    """Says back what it is told, and knows how each of its connections ended."""
+    """Sends back what it receives, and knows how each of its connections ended."""
 
     def __init__(self):
         self.ends = asyncio.Queue()
@@ -144,7 +144,7 @@ async def test_a_black_hole_accepts_and_says_nothing():
 
 
 async def test_a_reset_reaches_both_ends():
-    """RST, not an end: each side is told that something broke. The next connection is good."""
+    """RST, not an end: each side gets an error. The next connection is good."""
     async with echo() as (server, link), client(link) as ends:
         assert await says(ends, b"a") == b"a"
         link.reset()
@@ -194,7 +194,7 @@ async def test_half_open():
 
 
 async def test_refused():
-    """Nobody listens, until it is healed; then on the same port."""
+    """No server listens, until it is healed; then on the same port."""
     async with echo() as (_, link):
         port = link.port
         async with client(link) as ends:
@@ -277,7 +277,7 @@ async def test_several_targets_take_turns():
 
 
 def test_from_another_thread():
-    """With a loop of its own it is told from any thread, and has done it when the verb returns. It leaves nothing."""
+    """With a loop of its own it takes calls from any thread, and has acted when the call returns. It leaves nothing."""
     threads = threading.active_count()
     with socket.create_server(("127.0.0.1", 0)) as target, proxy(*target.getsockname()) as link:
         for _ in range(20):

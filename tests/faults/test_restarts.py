@@ -23,7 +23,7 @@ LOGGED_OUT = {"refresh_theft", "refresh_impossible"}
 
 
 class Person:
-    """Somebody with a few devices, who asks whichever node is next, and once more at another where there was no answer
+    """A person with a few devices, who asks whichever node is next, and once more at another where there was no answer
     or a 503: what a proxy in front of three nodes does.
     """
 
@@ -97,7 +97,7 @@ async def people(ours: Cluster, history: History, count: int, then: Auth) -> lis
 
 
 def served(history: History) -> None:
-    """Wait until everybody has been round all nodes a few times."""
+    """Wait until everyone has been round all nodes a few times."""
     enough, deadline = len(history.operations) + 100, time.monotonic() + 30
     while len(history.operations) < enough:
         assert time.monotonic() < deadline
@@ -105,7 +105,7 @@ def served(history: History) -> None:
 
 
 async def while_they_work(ours: Cluster, do, *, count: int = 6) -> History:
-    """Do something to the cluster, in a thread, while people work; nobody is logged out by it."""
+    """Do something to the cluster, in a thread, while people work; no one is logged out by it."""
     history, done = History(), False
     async with AsyncExitStack() as stack:
         now, then = await stack.enter_async_context(ours.nodes_beside())
@@ -150,7 +150,7 @@ def judge_restarts(history: History) -> None:
 @pytest.mark.long
 async def test_a_rolling_restart_drops_nothing(several: Cluster) -> None:
     """One node after the other is asked to stop and started anew. No request that is tried twice goes unanswered, and
-    nobody is logged out.
+    no one is logged out.
     """
     judge_restarts(await while_they_work(several, one_by_one(several, restart)))
 
@@ -184,7 +184,7 @@ async def test_fifty_rounds_of_restarts(tmp_path: Path, place: dict[str, str]) -
 
 
 class Witness:
-    """People who refresh and log out without pause, and know what they were told."""
+    """People who refresh and log out without pause, and record the answers."""
 
     def __init__(self, lots: random.Random, held: list[SignedIn]) -> None:
         self.lots = lots
@@ -224,7 +224,7 @@ class Witness:
 
 
 async def kills_lose_nothing(ours: Cluster, kill, kills: int, seed: int) -> int:
-    """Kill something while everybody works, bring it back, and compare; gives how much had been acknowledged."""
+    """Kill something while everyone works, bring it back, and compare; gives how much had been acknowledged."""
     lots, acknowledged = random.Random(seed), 0
     for _ in range(kills):
         async with ours.beside(lambda: time.time() - 900.0) as then:
@@ -234,7 +234,7 @@ async def kills_lose_nothing(ours: Cluster, kill, kills: int, seed: int) -> int:
             tasks = [asyncio.create_task(witness.work(wire, ids[n::9])) for n, wire in enumerate(wires)]
             enough = lots.randrange(1, 20)
             async with asyncio.timeout(30):
-                # On a machine that is busy some are told 503, and all may be done before that many were served.
+                # On a machine that is busy some get 503, and all may be done before that many were served.
                 while len(witness.refreshed) < enough and not all(task.done() for task in tasks):
                     await asyncio.sleep(0.002)
             revive = kill()

@@ -18,7 +18,7 @@ from tests.faults.proxy import Proxy
 
 LEASE = 2.0
 SOON = 1.0
-"""Seconds within which whoever needs the store is told that it is gone; this machine's other work not counted."""
+"""Seconds within which a client that needs the store gets 503; this machine's other work not counted."""
 SLACK = 1.5
 BACK_WITHIN = 5.0
 
@@ -53,7 +53,7 @@ FAULTS = [refused, reset, black_hole, silent, slow, half_open]
 
 
 class Patient:
-    """Somebody who asks for one thing again and again, and notes each answer."""
+    """A person who asks for one thing again and again, and notes each answer."""
 
     def __init__(self, history: History, name: str, wire: Wire, *request, **more) -> None:
         self.history, self.name, self.wire, self.request, self.more = history, name, wire, request, more
@@ -74,7 +74,7 @@ class Patient:
 
 
 def judge_refusal(answer: Answer) -> None:
-    """What whoever needs the store is told while it is gone: nothing that lets in or signs out."""
+    """What a client that needs the store gets while it is gone: nothing that lets in or signs out."""
     assert answer.status == 503, answer
     assert int(answer.header("retry-after") or "") >= 1
     assert answer.cookies == {}
@@ -184,7 +184,7 @@ class Outage:
 
     def _judge_proved(self, patient: Patient) -> float:
         """What a node knows is good for the lease it has, and not a moment longer. Gives how long it was."""
-        # Whoever still waited when it came back was told the truth by it.
+        # A client that still waited when it came back got a true answer.
         gone = [(at - self.gone_at, answer) for at, answer in patient.answers if at < self.back_at - SOON - SLACK]
         assert {answer.status for _, answer in gone} <= {200, 204, 503}
         let_in = max((at for at, answer in gone if answer.status != 503), default=0.0)
@@ -228,9 +228,9 @@ async def goes_and_comes_back(folder: Path, place: dict[str, str], fault, nodes:
     ],
 )
 async def test_i12_a_store_that_is_gone(tmp_path: Path, full_place: dict[str, str], fault, nodes: int) -> None:
-    """Whoever needs the store gets 503 with Retry-After within a second, and never a cleared cookie; who proves nothing
-    is served as before; tokens are accepted for the length of a lease and then are 503. When it is back everybody is
-    served within five seconds, by the same processes.
+    """A client that needs the store gets 503 with Retry-After within a second, and never a cleared cookie; who proves
+    nothing is served as before; tokens are accepted for the length of a lease and then are 503. When it is back
+    everyone is served within five seconds, by the same processes.
     """
     await goes_and_comes_back(tmp_path / "cluster", full_place, fault, nodes)
 
@@ -275,7 +275,7 @@ async def test_anonymous_requests_do_not_touch_the_store(tmp_path: Path, full_pl
                 for path in ("/", "/livez", "/docs", "/auth/me", "/assets/page.css"):
                     await wire.send("GET", path)
             touched = [link.up.passed - was for link, was in zip(links, before, strict=True)]
-        # Keeping a lease or a connection alive costs a few hundred bytes now and then, whoever asks.
+        # Keeping a lease or a connection alive costs a few hundred bytes now and then, without any request.
         assert all(each < 5_000 for each in touched), touched
 
 

@@ -28,7 +28,7 @@ INSERT INTO dutchdoor.migrations (name, sha256, additive) VALUES ('9999_newer', 
 @pytest.mark.soak
 async def test_i26_a_newer_version_beside_this_one(tmp_path: Path) -> None:
     """While people work, a newer version brings its additive change to the database: the nodes of this version go on,
-    and one that is started anew over the newer schema serves too. Nobody notices.
+    and one that is started anew over the newer schema serves too. No one notices.
     """
     with a_postgres() as postgres, cluster(tmp_path / "cluster", database=postgres.url()) as ours:
 
@@ -46,8 +46,8 @@ async def test_i26_a_newer_version_beside_this_one(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 async def test_i26_a_database_of_another_kind_stops_the_start(tmp_path: Path) -> None:
-    """A change that is not additive is told from one that is: a node of this version does not start over it, and says
-    why.
+    """A change that is not additive is distinguished from one that is: a node of this version does not start over it,
+    and says why.
     """
     newer = A_NEWER_VERSION.replace("true", "false")
     with a_postgres() as postgres, cluster(tmp_path / "cluster", nodes=1, database=postgres.url()) as ours:
@@ -87,9 +87,9 @@ async def test_i26_a_first_start_that_is_killed_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_i15_a_restored_backup(tmp_path: Path) -> None:
-    """After a restore and `dutchdoor restored` people go on with what the backup knows. What verifiers were told has
-    ended stays ended there; and ending everything of somebody ends the tokens of sign-ins that the backup lacks, since
-    no epoch is ever given twice.
+    """After a restore and `dutchdoor restored` people go on with what the backup knows. What verifiers know to be
+    revoked stays ended there; and ending everything of a person ends the tokens of sign-ins that the backup lacks,
+    since no epoch is ever given twice.
     """
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease="1s") as ours:
         path = ours.folder / "dutchdoor.db"

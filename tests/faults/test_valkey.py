@@ -16,7 +16,7 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 
 @pytest.mark.parametrize(("ends", "askers"), [(9, 3), pytest.param(30, 9, marks=pytest.mark.long)])
 async def test_i14_emptied_under_load(several: Cluster, ends: int, askers: int) -> None:
-    """FLUSHALL again and again, while sessions are used and ended on every node: nothing that ended is accepted, nobody
+    """FLUSHALL again and again, while sessions are used and ended on every node: nothing that ended is accepted, no one
     is logged out, and no answer says that anything is wrong.
     """
     over = False
@@ -74,8 +74,8 @@ async def test_i15_valkey_from_before_a_log_out(several: Cluster) -> None:
 
 @pytest.mark.long
 async def test_i14_no_ceiling_is_lifted(several: Cluster) -> None:
-    """Whoever empties Valkey between two rounds of guessing gets a burst more each time, and not one guess above the
-    ceiling of guesses in a row.
+    """An attacker who empties Valkey between two rounds of guessing gets a burst more each time, and not one guess
+    above the ceiling of guesses in a row.
     """
     email, looked_at = address(), 0
     await register(several, email)
@@ -87,8 +87,8 @@ async def test_i14_no_ceiling_is_lifted(several: Cluster) -> None:
 
 
 async def test_i16_without_valkey_credentials_wait_and_sessions_do_not(several: Cluster) -> None:
-    """With Valkey gone, signing in is 503 with Retry-After, since nobody counts; sessions and tokens are checked and
-    refreshed as before. When it is back, signing in works, without a restart.
+    """With Valkey gone, signing in is 503 with Retry-After, since attempts are not counted; sessions and tokens are
+    checked and refreshed as before. When it is back, signing in works, without a restart.
     """
     email = address()
     await register(several, email)

@@ -256,9 +256,9 @@ class World:
                 self.at(t - r.uniform(1.5, 3), partial(verifier.cut_off, r.choice([5, 12])))
                 self.at(t - r.uniform(0.2, 1.5), lambda: node.crash(0.01))
                 return others
-            case 1:  # somebody new has just got a lease
+            case 1:  # a new verifier has just got a lease
                 self.at(t - r.uniform(0, 0.5), lambda: verifier.crash(0.01))
-            case 2:  # somebody stops in the middle of something
+            case 2:  # a node or a verifier stops in the middle of an action
                 self.at(t - r.uniform(0, 1), partial(r.choice([node, verifier]).pause, r.choice([1, 5, 12])))
             case 3:  # the others cannot tell a node from a dead one, and the store's wall clock leaps
                 self.at(t - 3, lambda: setattr(self.store, "skew", -SKEW))
@@ -266,7 +266,7 @@ class World:
                 self.at(t - r.uniform(0, 2), partial(node.cut_off_store, r.choice([5, 12, 20])))
                 self.at(t + r.uniform(2, 9), lambda: setattr(self.store, "skew", SKEW))
                 return others
-            case 4:  # everybody begins again, with a long log to read
+            case 4:  # all verifiers begin again, with a long log to read
                 for after in r.sample([0.1, 1, 2, 4, 6], 2):
                     self.at(t + after, lambda: node.crash(0.01))
                     self.at(t + after + r.uniform(0, 0.2), lambda: verifier.crash(0.01))
@@ -277,13 +277,13 @@ class World:
                 self.at(t - r.uniform(0, 0.1), lambda: node.cut_off_store(8))
                 self.at(t - r.uniform(0, 0.2), lambda: verifier.crash(0.01))
                 return others
-            case 7:  # nobody hears of it by himself
+            case 7:  # no verifier gets the news by itself
                 for other in self.nodes:
                     self.at(t - 1, lambda other=other: setattr(other, "deaf_until", self.now + 3))
             case 8:  # the rows and entries of a moment ago have never been
                 self.at(t - r.uniform(2, 4), partial(verifier.cut_off, r.choice([5, 12])))
                 self.at(t - r.uniform(0.2, 2), self.store.restore)
-            case 9:  # a node on which nobody hangs is told to stop, and takes its time
+            case 9:  # a node without a waiting poll is asked to stop, and takes its time
                 homes = {verifier.home for verifier in self.verifiers} if self.sticky else set()
                 node = r.choice([node for node in self.nodes if node not in homes] or self.nodes)
                 self.at(t - r.uniform(0.5, 3), lambda: node.cookie(sid or SESSIONS[0], None))
@@ -578,7 +578,7 @@ class Store(Process):
             if self.w.r.random() < 0.3:
                 self.salt += b"!"
             # Where nodes have different leases, and in half of the other worlds, as `dutchdoor restored` does it, which
-            # was told the longest. Else as the promotion of a copy that had heard of no node: nobody stands for them.
+            # was given the longest. Else as the promotion of a copy without rows: no row stands for them.
             rows, self.rows = list(self.rows.values()), {}
             if len(self.w.settings) > 1 or self.w.seed % 2:
                 self.write(row_of_the_gone(rows, self.log_epoch, max(self.w.settings)))
@@ -623,12 +623,12 @@ class Server(Process):
 
     def crash(self, d: float) -> None:
         if self.w.r.random() < 0.5:
-            self.stop(self.w.r.choice([0.0, 0.1, 2.0]), d)  # told to stop, and not just killed
+            self.stop(self.w.r.choice([0.0, 0.1, 2.0]), d)  # asked to stop, and not just killed
         else:
             super().crash(d)
 
     def stop(self, lasts: float, d: float) -> None:
-        """Be told to stop, do so a while later, and start again."""
+        """Get the request to stop, do so a while later, and start again."""
         if not self.up or self.awake > self.w.now:
             return
         self.w.say("STOP", self.node.id[-3:])
@@ -758,7 +758,7 @@ class Server(Process):
         def got(out: object) -> None:
             assert isinstance(out, Renewed)
             if out.log_epoch < node.log_epoch:
-                return  # of a log that is over: as `Fencing` does, whoever waited is told that it is out of reach
+                return  # of a log that is over: as `Fencing` does, the caller that waited gets `Unavailable`
             self.do(lambda: node.read(out, self.clock()))
             if out.upto >= out.head:
                 judge()

@@ -144,7 +144,7 @@ def test_a_key_is_revoked_for_ever() -> None:
 
 
 @pytest.mark.parametrize("kind", ["session", "token"])
-def test_nobody_floods_the_log_with_his_own_log_outs(kind: Any) -> None:
+def test_no_one_floods_the_log_with_their_own_log_outs(kind: Any) -> None:
     """The seventeenth live entry of a subject is one of the subject, which lasts as long as any of its tokens."""
     entry = Revocation(kind=kind, id="x", expires_at=10.0)
     few = coalesced(entry, subject="ada", epoch=7, live=COALESCE_ABOVE - 1, expires_at=99.0)
@@ -383,7 +383,7 @@ def a_poll(holder: str = "h" * 22, applied: int = 0, *, epoch: int = 1, **given:
 
 
 def test_an_undisturbed_fence_takes_one_exchange() -> None:
-    """With everybody there, a fence holds as soon as the last of them has acknowledged."""
+    """With all verifiers there, a fence holds as soon as the last of them has acknowledged."""
     rig = Rig()
     rig.wait(LATE + 1)
     assert rig.poll(a_poll(epoch=0)).lease_ms > 0  # type: ignore[union-attr]
@@ -399,7 +399,7 @@ def test_an_undisturbed_fence_takes_one_exchange() -> None:
 
 
 def test_a_silent_verifier_delays_a_fence_by_a_guarded_lease() -> None:
-    """Whoever hangs up with a lease is waited for until that has run out on any clock, and no longer."""
+    """A holder that hangs up with a lease is waited for until that has run out on any clock, and no longer."""
     rig = Rig()
     rig.wait(LATE + 1)
     rig.poll(a_poll(epoch=0))
@@ -410,7 +410,7 @@ def test_a_silent_verifier_delays_a_fence_by_a_guarded_lease() -> None:
     assert fence.fenced
 
 
-def test_without_the_store_nobody_gets_a_lease() -> None:
+def test_without_the_store_no_one_gets_a_lease() -> None:
     """A node cut off from its store answers, with what it knows, and grants nothing beyond its own lease."""
     rig = Rig()
     rig.now += 9.9
@@ -429,7 +429,7 @@ def test_without_the_store_nobody_gets_a_lease() -> None:
 
 
 def test_a_store_that_is_down_is_asked_a_few_times_in_a_lease() -> None:
-    """Polls, fences and notices make nobody ask a store that refuses: neither a storm nor a busy loop comes of it."""
+    """Polls, fences and notices cause no query to a store that refuses: neither a storm nor a busy loop comes of it."""
     rig, asked = Rig(), 0
     rig.wait(LATE + 1)
     rig.rows["other"] = NodeRow(id="other", stamp="1", log_epoch=1, acked_seq=0, lease_for=10.0)
@@ -523,7 +523,7 @@ def test_one_process_polls_once_at_a_time() -> None:
 
 
 def test_no_lease_for_more_holders_than_a_credential_may_have() -> None:
-    """Ids beyond a credential's share are answered at once and get nothing, and nobody else's do."""
+    """Ids beyond a credential's share are answered at once and get nothing, and those of no other credential do."""
     rig = Rig(Terms(leases=5))
     given = [rig.poll(a_poll(f"{n:022d}", epoch=0)) for n in range(20)]
     assert sum(answer is not None and answer.lease_ms > 0 for answer in given) == 5
@@ -553,7 +553,7 @@ def test_a_node_forgets_expired_entries_and_keeps_the_rest() -> None:
     assert len(rig.node._pages) == 31
 
 
-def test_whoever_signs_out_for_ever_fills_nobodys_memory() -> None:
+def test_endless_log_outs_fill_no_memory() -> None:
     """Of the entries of one subject, which never expire while he goes on, a node keeps and hands out the newest."""
     rig = Rig(Terms(page=100))
     rig.log = [session("other", seq=1)]
@@ -614,15 +614,15 @@ def test_a_row_that_stands_still_is_deleted_where_it_stood() -> None:
 
 
 class Rowless(Rig):
-    """A node whose store tells its head: nobody has asked it for a lease yet."""
+    """A node whose store tells its head: no verifier has asked it for a lease yet."""
 
     def begin(self) -> None:
         self.node.woken(self.now)
 
 
 def test_no_row_before_the_first_poll_and_no_lease_before_the_row() -> None:
-    """A node that nobody follows writes nothing and sets no timer; the first poll brings the row, then the log, then a
-    lease.
+    """A node that no verifier follows writes nothing and sets no timer; the first poll brings the row, then the log,
+    then a lease.
     """
     rig = Rowless()
     assert (rig.rows, rig.node.next_at, rig.node.has_row) == ({}, math.inf, False)
@@ -637,7 +637,7 @@ def test_no_row_before_the_first_poll_and_no_lease_before_the_row() -> None:
 
 
 def test_a_fence_of_a_node_without_a_row_looks_at_the_rows_of_others() -> None:
-    """Without a row of its own it waits for those who have one, and for nobody when the commit saw none."""
+    """Without a row of its own it waits for those who have one, and for none when the commit saw none."""
     rig = Rowless()
     rig.log.append(session("a", seq=1))
     alone = rig.node.fence(1, 1, rig.now, alone=True)
@@ -656,7 +656,7 @@ def test_a_fence_of_a_node_without_a_row_looks_at_the_rows_of_others() -> None:
 
 
 def test_in_a_later_epoch_even_a_fence_alone_waits_once() -> None:
-    """After a restore nobody knows which rows were lost: that there is none says nothing for one guarded lease."""
+    """After a restore no node knows which rows were lost: that there is none says nothing for one guarded lease."""
     rig = Rowless(log_epoch=7)
     rig.log.append(session("a", seq=1))
     fence = rig.node.fence(1, 7, rig.now, alone=True)
@@ -668,8 +668,8 @@ def test_in_a_later_epoch_even_a_fence_alone_waits_once() -> None:
 
 
 def test_a_log_that_began_long_ago_has_outlived_every_lease_from_before() -> None:
-    """Whoever starts in a later epoch waits for nothing when its number, a time of day, says that it began long ago; by
-    clocks that may differ, and by no less.
+    """A node that starts in a later epoch waits for nothing when its number, a time of day, says that it began long
+    ago; by clocks that may differ, and by no less.
     """
     began, kept_for = 1_795_000_000, TERMS.kept_for
     rig = Rowless(log_epoch=began * 1000)
@@ -679,7 +679,7 @@ def test_a_log_that_began_long_ago_has_outlived_every_lease_from_before() -> Non
     assert rig.node.fence(0, began * 1000, rig.now, alone=True).state == "acknowledged"
 
 
-def test_a_question_that_is_never_answered_keeps_nobody_from_a_lease() -> None:
+def test_a_question_that_is_never_answered_keeps_no_one_from_a_lease() -> None:
     """When a poll comes while the log is read, and that reading is lost, the row is asked for all the same."""
     rig = Rowless()
     rig.node.woken(rig.now)
@@ -691,8 +691,8 @@ def test_a_question_that_is_never_answered_keeps_nobody_from_a_lease() -> None:
     assert rig.node.leased(rig.now)
 
 
-def test_a_store_that_is_away_is_not_asked_by_a_node_nobody_needs() -> None:
-    """A reading that failed is not tried again before somebody comes."""
+def test_a_store_that_is_away_is_not_asked_by_a_node_no_one_needs() -> None:
+    """A reading that failed is not tried again before a request comes."""
     rig = Rowless()
     rig.node.woken(rig.now)
     rig.sort()
@@ -719,7 +719,7 @@ def test_who_follows_on_demand_gets_a_lease_with_the_first_poll() -> None:
 
 def test_a_node_that_stops_forgets_the_row_as_it_was_written_last() -> None:
     """A renewal that is under way when a node stops is waited for: forgotten before it, the row would be there again
-    with another stamp, and stand for nobody.
+    with another stamp, and stand for no node.
     """
     rig = Rig()
     rig.node.woken(rig.now)
@@ -738,7 +738,7 @@ def test_a_node_that_stops_forgets_the_row_as_it_was_written_last() -> None:
 
 
 def test_a_node_that_stops_slowly_forgets_its_row_when_the_last_lease_is_over() -> None:
-    """While requests are finished the leases from here run out; then nobody has to be waited for."""
+    """While requests are finished the leases from here run out; then no fence has to wait for it."""
     rig = Rig()
     rig.poll(a_poll(epoch=0))
     rig.node.stop(rig.now)
@@ -780,7 +780,7 @@ def test_without_a_lease_a_follower_accepts_nothing() -> None:
     assert follower.judge(bearer(), 0.0) == follower.judge(bearer(), 100.0) == "revoked"
 
 
-def test_changed_claims_are_told_from_an_ended_session() -> None:
+def test_changed_claims_are_not_taken_for_an_ended_session() -> None:
     """An entry of the subject makes tokens outdated, so that a client knows to refresh; an ended session is revoked."""
     follower = Follower()
     staled = Revocation(kind="subject", id="ada", min_epoch=2, expires_at=SOON)

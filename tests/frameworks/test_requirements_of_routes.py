@@ -128,7 +128,7 @@ def test_a_bearer_token_needs_no_csrf_token(app: App) -> None:
     ["dd_session=dds1_{0}; dd_session=dds1_{0}", "dd_session={1}", 'dd_session="{0}"', "=dd_session=x; dd_session=y"],
 )
 def test_a_malformed_cookie_proves_no_one(app: App, cookie: str) -> None:
-    """A cookie that is repeated, quoted or not ours is 401 at a guard, and nobody's at a public route."""
+    """A cookie that is repeated, quoted or not ours is 401 at a guard, and no one's at a public route."""
     headers = {"cookie": cookie.format("A" * 48, "B" * 600)}
     refused = httpx2.get(f"{app.url}/hello", headers=headers)
     assert (refused.status_code, "problem" in refused.headers["content-type"]) == (401, True)

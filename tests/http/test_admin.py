@@ -19,7 +19,9 @@ async def root(world: World) -> Program:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method}-{route.path}")
 async def test_only_an_administrator_may(world: World, route) -> None:
-    """Every endpoint is 401 without proof and 403 with anybody's else, whatever is in the body, and does nothing."""
+    """Every endpoint is 401 without proof and 403 with the proof of any other account, whatever is in the body, and
+    does nothing.
+    """
     await world.register()
     program = world.program()
     await program.login(mode="hybrid")
@@ -100,9 +102,9 @@ async def test_p06_ending_says_whether_anything_ended(world: World) -> None:
     assert (await admin.call("POST", f"/admin/api/accounts/{unknown}/roles", json={"roles": []})).status == 404
 
 
-async def test_s29_an_administrator_signs_everybody_out(world: World) -> None:
+async def test_s29_an_administrator_signs_everyone_out(world: World) -> None:
     """One call of an administrator with a fresh proof ends every session and token, the administrator's too; with an
-    old proof it is 401 `step_up_required`, and for anybody else 403.
+    old proof it is 401 `step_up_required`, and for any other account 403.
     """
     admin = await root(world)
     await world.register()
@@ -143,7 +145,7 @@ async def test_an_administrator_who_is_one_no_longer_stops_at_once(world: World)
 
 
 async def test_the_last_administrator_cannot_go_by_accident(world: World) -> None:
-    """Nobody bars themselves or gives up the role over the network: whoever does it is left. Another administrator
+    """An administrator cannot disable themselves or give up the role over the network. Another administrator
     can, and oneself can have more roles.
     """
     admin = await root(world)

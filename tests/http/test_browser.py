@@ -256,8 +256,8 @@ async def test_s20_cors_is_an_exact_list() -> None:
             assert (await world.call("GET", path, headers=asked)).header("access-control-allow-origin") is None
 
 
-async def test_s20_by_default_nobody_is_listed(world: World) -> None:
-    """Without a list there is no CORS header at all, whoever asks."""
+async def test_s20_by_default_no_one_is_listed(world: World) -> None:
+    """Without a list there is no CORS header at all, whichever client asks."""
     for origin in (*ORIGINS, LISTED, OWN):
         answer = await world.call("GET", "/auth/me", headers=[("origin", origin)])
         assert not [name for name, _ in answer.headers if name.startswith("access-control")]
@@ -343,7 +343,7 @@ async def test_s22_spoofed_headers_change_nothing() -> None:
 
 async def test_s22_a_configured_proxy_is_believed_and_no_further() -> None:
     """Through the proxy, the client is the right-most address that is not a proxy: what the client wrote left of it
-    moves nothing; a host that is not listed is refused whoever names it.
+    moves nothing; a host that is not listed is refused in any header.
     """
     async with a_world(proxies=[PROXY]) as world:
         await world.register(ADA)

@@ -106,7 +106,7 @@ def test_s06_a_session_lives_in_a_cookie_that_scripts_cannot_read(context: Brows
 
 
 def test_o02_four_tabs_refresh_at_once_and_stay_signed_in(context: BrowserContext, site: Site) -> None:
-    """In the hybrid mode four tabs refresh at the same moment, seven times over: everybody stays signed in, the refresh
+    """In the hybrid mode four tabs refresh at the same moment, seven times over: everyone stays signed in, the refresh
     token is nowhere a script sees, and a log-out clears it.
     """
     pages = [opened(context, site) for _ in range(4)]
@@ -177,7 +177,7 @@ FOREIGN = """async ([url, method, type, mode]) => {
 
 def test_s18_another_origins_page_reads_and_changes_nothing(context: BrowserContext, site: Site, evil: str) -> None:
     """A page of another origin can read no answer of ours, its fetches and forms are refused with 403 or 415 and set no
-    cookie, and whoever is signed in here stays so.
+    cookie, and a person who is signed in here stays so.
     """
     page = opened(context, site)
     assert call(page, "POST", "/auth/login", {**ADA, "mode": "session"})[0] == 200

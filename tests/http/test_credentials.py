@@ -58,7 +58,7 @@ async def test_c01_the_minimum_length_is_the_policys() -> None:
 
 
 async def test_c02_a_long_password_is_verified_to_its_last_character(world: World) -> None:
-    """128 characters are welcome, and no change of one of them, no end cut off or added, signs anybody in."""
+    """128 characters are welcome, and no change of one of them, no end cut off or added, signs anyone in."""
     long = "".join(random.Random(5).choices("abcdefghijklmnopqrstuvwxyz ABCDEFGH0123456789", k=128))
     assert (await register(world, long)).status == 201
     assert (await login(world, long)).status == 200
@@ -164,7 +164,7 @@ async def test_c04_composed_and_decomposed_letters_are_one_password(world: World
         (ADA, "1234567890"),
     ],
 )
-async def test_c05_what_everybody_tries_is_refused_with_a_reason(world: World, email: str, password: str) -> None:
+async def test_c05_what_everyone_tries_is_refused_with_a_reason(world: World, email: str, password: str) -> None:
     """Common passwords, and those made of the address or the product's name, are 422 with a reason for people."""
     answer = await register(world, password, email)
     assert (answer.status, answer.code, answer.json["field"]) == (422, "weak_password", "password")
@@ -191,7 +191,7 @@ async def test_c05_a_leaked_password_is_refused() -> None:
 
 
 async def test_c06_a_password_does_not_age() -> None:
-    """A password of five years signs in, and nobody is told to change it."""
+    """A password of five years signs in, and no one is asked to change it."""
     async with a_world() as world:
         await world.register()
         world.clock.forward(5 * 365 * DAY)
@@ -278,7 +278,7 @@ async def test_c09_bcrypt_does_not_stop_at_72_bytes(world: World) -> None:
 
 
 async def test_c09_with_a_pepper_a_stolen_database_verifies_nothing() -> None:
-    """With a pepper outside the database, the same hash under another pepper opens for nobody."""
+    """With a pepper outside the database, the same hash under another pepper signs no one in."""
     async with a_world(hasher=PasswordHasher(CHEAPEST, pepper=b"one pepper of 16+ bytes")) as world:
         await world.register()
         assert (await login(world, PASSWORD)).status == 200
@@ -296,7 +296,7 @@ async def test_c09_with_a_pepper_a_stolen_database_verifies_nothing() -> None:
 
 
 async def peopled(world: World) -> None:
-    """A known, a disabled and an imported account; `nobody@` is nobody."""
+    """A known, a disabled and an imported account; `nobody@` has none."""
     await world.register("known@example.com")
     disabled = await world.register("disabled@example.com")
     await world.directory.admin.disable(disabled["id"], client=Client(), actor="cli")
@@ -472,7 +472,7 @@ async def log_in_times(rounds: int) -> list[list[float]]:
 @pytest.mark.long
 async def test_c10_an_unknown_address_takes_as_long() -> None:
     """A refused log-in takes as long for an unknown address as for a known one: the same hash is computed."""
-    for last in (*[False] * 6, True):  # somebody else's load may fall on one kind; a leak is there every time
+    for last in (*[False] * 6, True):  # another person's load may fall on one kind; a leak is there every time
         known, disabled, fresh, unknown = await log_in_times(12)
         middle = statistics.median(known)
         apart = max(abs(statistics.median(other) - middle) / middle for other in (disabled, fresh, unknown))
@@ -736,8 +736,8 @@ NAMES = ("admin", "administrator", "root", "test", "user", "guest", "demo", "ope
 WORDS = ("admin", "password", "root", "test", "123456", "changeme", "secret", "guest", "dutchdoor", "letmein")
 
 
-async def test_c12_nobody_is_there_at_the_start(tmp_path) -> None:
-    """A fresh server has no account: 200 pairs that everybody tries are 401, and the database has not one user."""
+async def test_c12_no_one_is_there_at_the_start(tmp_path) -> None:
+    """A fresh server has no account: 200 pairs that everyone tries are 401, and the database has not one user."""
     path = tmp_path / "test.db"
     async with a_world(store=SqliteStore(path)) as world:
         for name in NAMES:
@@ -750,7 +750,7 @@ async def test_c12_nobody_is_there_at_the_start(tmp_path) -> None:
 
 
 async def test_c12_the_first_administrator_comes_by_a_link_used_once(world: World) -> None:
-    """The first administrator needs the one-time link; without it, with another's, late, or a second time: 401. Nobody
+    """The first administrator needs the one-time link; without it, with another's, late, or a second time: 401. No one
     who registers is one.
     """
     admin = {"email": "root@example.com", "password": PASSWORD}
@@ -822,7 +822,7 @@ async def test_a03_a_strangers_registration_gives_way_to_the_mailbox() -> None:
         assert again.status == 401
 
 
-async def test_a03_an_address_that_is_not_verified_blocks_nobody() -> None:
+async def test_a03_an_address_that_is_not_verified_blocks_no_one() -> None:
     """Where anyone registers without mail, an owner whose address is taken gets a link, and the stranger is out."""
     async with a_world() as world:
         mallory, ada = world.browser(), world.browser()
@@ -840,7 +840,7 @@ async def test_a03_an_address_that_is_not_verified_blocks_nobody() -> None:
 
 
 @pytest.mark.parametrize("registration", ["invite", "closed"])
-async def test_a06_nobody_registers_where_people_are_invited(registration: Literal["invite", "closed"]) -> None:
+async def test_a06_no_one_registers_where_people_are_invited(registration: Literal["invite", "closed"]) -> None:
     """A closed registration is 403 with a code of its own, before the address or the password is looked at."""
     async with a_world(policy=replace(STANDARD, registration=registration)) as world:
         answer = await world.call("POST", "/auth/register", json={"email": "no address", "password": "x"})

@@ -161,7 +161,7 @@ async def test_every_revoking_call_is_here(world: World) -> None:
 
 
 @pytest.mark.parametrize("call", REVOKING, ids=lambda call: call.__name__)
-async def test_nobody_follows_and_it_is_fenced(people: People, call: Revoking) -> None:
+async def test_no_one_follows_and_it_is_fenced(people: People, call: Revoking) -> None:
     """With no verifier anywhere, what a call revoked is fenced when it returns: 200."""
     answer = await call(people, [])
     assert (answer.status, answer.json["fenced"], answer.json["fenced_in_ms"]) == (200, True, 0)
@@ -226,7 +226,7 @@ async def test_a_call_waits_for_as_long_as_it_is_asked_to(world: World) -> None:
 
 
 async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:
-    """When a restore begins another log while a call waits, nobody knows of what it ended: not fenced, without a time;
+    """When a restore begins another log while a call waits, no node knows what it revoked: not fenced, without a time;
     ended again, it is fenced in the new log.
     """
     await world.register()

@@ -22,7 +22,7 @@ CHROME = (
 
 
 async def signed_in(world: World, service: tuple[str, str] | None = None) -> Program:
-    """Sign in, in the name of a registered client that proves itself or of nobody's."""
+    """Sign in, in the name of a registered client that authenticates, or of none."""
     program = world.program()
     body = {"email": "ada@example.com", "password": PASSWORD, "mode": "hybrid"}
     if service is None:
@@ -72,9 +72,9 @@ async def test_o01_rotation_and_reuse_ends_the_family(world: World) -> None:
     assert world.mailbox.mails[-1].to == ADA, "and its owner is told"
 
 
-async def test_o02_a_lost_answer_logs_nobody_out(world: World) -> None:
-    """Whoever never received the answer repeats the request with the old token and goes on; at once, and after the
-    window as well; at both endpoints.
+async def test_o02_a_lost_answer_logs_no_one_out(world: World) -> None:
+    """A client that never received the answer repeats the request with the old token and goes on; at once, and after
+    the window as well; at both endpoints.
     """
     await world.register()
     for later in (0.0, STANDARD.refresh_window + 1, HOUR):
@@ -151,7 +151,7 @@ async def test_o03_one_answer_names_one_moment(world: World) -> None:
 
 
 async def test_o04_a_refresh_token_is_its_clients(world: World) -> None:
-    """Presented by another client, authenticated or not, it is invalid_grant, leaves an event, and harms nobody; a
+    """Presented by another client, authenticated or not, it is invalid_grant, leaves an event, and signs no one out; a
     confidential client must prove itself.
     """
     await world.register()
@@ -232,7 +232,7 @@ async def revoke(world: World, token: str, service: tuple[str, str] | None = Non
 
 async def test_o06_revoking_ends_what_is_the_clients_own(world: World) -> None:
     """Revoking a refresh token kills its access tokens at the next request; another client's call ends nothing; a
-    token nobody knows, of any kind and shape, is 200.
+    token that the server does not know, of any kind and shape, is 200.
     """
     await world.register()
     mine, other = await world.add_client(), await world.add_client()
@@ -277,8 +277,8 @@ async def test_o06_revoking_what_is_long_gone_is_success() -> None:
 
 
 async def test_o07_introspection_gives_no_reason(world: World) -> None:
-    """Unknown, malformed, expired, revoked, foreign and another client's refresh token: the same 16 bytes. Whoever asks
-    proves themselves, and is told of a good token.
+    """Unknown, malformed, expired, revoked, foreign and another client's refresh token: the same 16 bytes. The client
+    authenticates, and gets the content of a valid token.
     """
     user = await world.register()
     service, other = await world.add_client(), await world.add_client()
@@ -393,7 +393,7 @@ def test_the_longest_token_is_what_purging_waits_for() -> None:
         replace(STANDARD, access_for=LONGEST_ACCESS + 1)
 
 
-async def test_o13_nobody_signs_in_in_the_name_of_a_client_with_a_secret(world: World) -> None:
+async def test_o13_no_one_signs_in_in_the_name_of_a_client_with_a_secret(world: World) -> None:
     """A sign-in for a confidential client needs its secret: none, a wrong one and another client's are 401."""
     await world.register()
     mine, other, public = await world.add_client(), await world.add_client(), await world.add_client(public=True)

@@ -168,7 +168,7 @@ CALM = settings(
 def test_schemathesis_finds_nothing_as_administrator(case: Any, running: Running) -> None:
     """Whatever schemathesis sends as an administrator is answered as described: status, type and shape, never a 500."""
     headers = {"Authorization": f"Bearer {running.token()}"} if not case.path.startswith("/oauth2/") else {}
-    # It takes a cookie that nobody can read for a wrong proof, though the token beside it is a right one.
+    # It takes a cookie that no one can read for a wrong proof, though the token beside it is a right one.
     excluded = [*MEANING, schemathesis.checks.CHECKS.get_one("ignored_auth")]
     case.call_and_validate(headers=headers, base_url=running.url, excluded_checks=excluded)
 
@@ -177,6 +177,6 @@ def test_schemathesis_finds_nothing_as_administrator(case: Any, running: Running
 @pytest.mark.timeout(600)
 @described.parametrize()
 @CALM
-def test_schemathesis_finds_nothing_as_nobody(case: Any, running: Running) -> None:
+def test_schemathesis_finds_nothing_without_a_proof(case: Any, running: Running) -> None:
     """Whatever schemathesis sends without proof is answered as described, too."""
     case.call_and_validate(base_url=running.url, excluded_checks=MEANING)

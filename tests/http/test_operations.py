@@ -1,4 +1,4 @@
-"""What an operator relies on: every event written, no secret anywhere, nothing told that helps an attacker."""
+"""What an operator relies on: every event written, no secret anywhere, and no answer that helps an attacker."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_p01_every_event_has_a_scenario_that_writes_it(world: World) -> No
     assert refused == {"login", "refresh_theft", "refresh_wrong_client"}
     for event in events:
         assert event.at > 0
-        # Nobody proved anything when a guess was refused, or a reset or a verification was asked for.
+        # No proof was given when a guess was refused, or a reset or a verification was asked for.
         unproven = {"login", "password_reset_requested", "email_verification_sent"}
         assert event.actor or event.name in unproven, event
     guesses = [event for event in events if event.name == "login" and event.outcome == "refused"]
@@ -215,9 +215,9 @@ class Down(Wrapped):
         return await self.inner.commit(*changes)
 
 
-async def test_p02_a_store_out_of_reach_is_503_and_signs_nobody_out() -> None:
-    """While the store is down whoever proves something gets 503 with Retry-After, never 200, 401 or a cleared cookie;
-    public pages answer; when it is back, everybody is signed in as before.
+async def test_p02_a_store_out_of_reach_is_503_and_signs_no_one_out() -> None:
+    """While the store is down a client with a proof gets 503 with Retry-After, never 200, 401 or a cleared cookie;
+    public pages answer; when it is back, everyone is signed in as before.
     """
     store = Down(MemoryStore())
     async with a_world(store=store) as world:
@@ -308,7 +308,7 @@ async def test_p03_i02_a_session_that_ended_meanwhile_is_not_written_back() -> N
 
 
 class Breaks(MemoryStore):
-    """A store with a mistake in it, whose exception quotes what must not be told."""
+    """A store with a mistake in it, whose exception quotes a secret."""
 
     broken = False
 

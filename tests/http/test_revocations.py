@@ -1,4 +1,4 @@
-"""The poll over HTTP: who may follow the revocation log, what it costs this server, and what nobody can do with it."""
+"""The poll over HTTP: who may follow the revocation log, what it costs this server, and what it does not allow."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_a_poll_waits_a_quarter_of_a_lease_at_most() -> None:
         assert (await asyncio.wait_for(follower.poll(wait_ms=600_000), 2)).entries == []
 
 
-async def test_the_log_names_nobody(world: World) -> None:
+async def test_the_log_names_no_one(world: World) -> None:
     """What verifiers get are hashes: no id of the session that ended, and nothing of its account, is in the answer."""
     user = await world.register()
     program = world.program()
@@ -146,7 +146,7 @@ async def test_only_a_verifier_key_follows(world: World) -> None:
 
 
 async def test_a_verifier_key_opens_nothing_else(world: World) -> None:
-    """C20: a verifier key signs nobody in and reads nothing of the administration."""
+    """C20: a verifier key signs no one in and reads nothing of the administration."""
     key = await world.add_verifier()
     for method, path in (("GET", "/auth/me"), ("GET", "/admin/api/verifiers"), ("POST", "/auth/logout")):
         assert (await world.call(method, path, bearer=key)).status == 401
@@ -268,7 +268,7 @@ async def test_a_removed_key_is_refused_at_once(world: World) -> None:
 
 async def test_polling_without_end_is_slowed_down() -> None:
     """A process that asks again and again and acknowledges nothing gets 429 with Retry-After after 20 polls; another of
-    the same service does not, and neither does one that acknowledges what it was told.
+    the same service does not, and neither does one that acknowledges what it was sent.
     """
     async with a_world(limits=DEFAULT_LIMITS) as world:
         key = await world.add_verifier()

@@ -90,8 +90,8 @@ def test_s01_nothing_random_comes_from_a_predictable_source() -> None:
 
 
 async def test_s02_a_planted_cookie_is_dead_after_the_log_in(world: World) -> None:
-    """Whoever planted their own session or refresh cookie in a browser holds nothing after its owner signed in there:
-    the id is new, and the planted one is dead.
+    """An attacker who planted their own session or refresh cookie in a browser holds nothing after its owner signed in
+    there: the id is new, and the planted one is dead.
     """
     await world.register(ADA)
     await world.register(BEN)
@@ -149,7 +149,7 @@ async def test_s02_changing_the_mode_leaves_no_dead_proof_behind(world: World) -
 
 
 async def test_s03_an_id_we_did_not_make_is_never_adopted(world: World) -> None:
-    """A session token of somebody's own choice is 401 and not stored; a log-in that carries it sets another."""
+    """A session token that the client chose itself is 401 and not stored; a log-in that carries it sets another."""
     await world.register()
     for chosen in (
         SessionToken.mint(new_id()).text(),
@@ -344,8 +344,8 @@ async def test_s08_a_changed_password_ends_the_other_sessions(world: World) -> N
     assert (await here.me()).status == 401
 
 
-async def test_s09_the_owner_lists_and_ends_sessions_and_nobody_else_does(world: World) -> None:
-    """Everybody sees and ends their own sessions only: another's is 404 exactly as one that never was, and lives on."""
+async def test_s09_the_owner_lists_and_ends_sessions_and_no_one_else_does(world: World) -> None:
+    """Everyone sees and ends their own sessions only: another's is 404 exactly as one that never was, and lives on."""
     await world.register(ADA)
     await world.register(BEN)
     ada, phone, ben = await signed_in(world), world.program(), await signed_in(world, email=BEN)
@@ -494,7 +494,7 @@ DOUBTFUL = range(len(ambiguous("x")))
 
 
 @pytest.mark.parametrize("n", DOUBTFUL)
-async def test_s12_an_ambiguous_cookie_never_signs_anybody_in(world: World, n: int) -> None:
+async def test_s12_an_ambiguous_cookie_never_signs_anyone_in(world: World, n: int) -> None:
     """Two cookies of one name, other case, no name, spaces, quotes, an empty value, a long one and one that is not
     ASCII: 401 wherever a cookie is the proof, though the value in it is good.
     """
@@ -596,7 +596,7 @@ async def test_s06_what_a_browser_gives_up_is_dead(world: World, path: str) -> N
 
 
 async def test_s06_a_crowd_of_cookies_is_no_log_out(world: World) -> None:
-    """More cookies of ours than any browser has are refused, and looked up by nobody; a log-in gets in beside them."""
+    """More cookies of ours than any browser has are refused, and not looked up; a log-in gets in beside them."""
     await world.register()
     browser = await signed_in(world)
     line = "; ".join([f"__Host-{SESSION}=x{n}" for n in range(8)] + [browser.cookie() or ""])
@@ -641,7 +641,7 @@ async def test_s40_other_applications_cookies_never_hurt(world: World, other: st
 
 
 async def test_s40_two_applications_on_localhost_leave_each_other_signed_in() -> None:
-    """With a cookie prefix of its own, an application signs nobody out of another one on the same host name."""
+    """With a cookie prefix of its own, an application signs no one out of another one on the same host name."""
     async with a_world(public_url=None) as one, a_world(public_url=None, cookie_prefix="shop_") as two:
         for world in (one, two):
             await world.register()
@@ -699,7 +699,7 @@ async def test_s14_nothing_with_a_token_may_be_stored(world: World) -> None:
 # --- S15, S16: what is stored -----------------------------------------------------------------------------------------
 
 
-async def test_s15_a_stolen_database_signs_nobody_in(tmp_path: Path) -> None:
+async def test_s15_a_stolen_database_signs_no_one_in(tmp_path: Path) -> None:
     """Whatever a copy of the database holds, in any column and any spelling, none of it is a session or a refresh
     token, nor makes one.
     """
@@ -734,7 +734,7 @@ async def test_s15_a_stolen_database_signs_nobody_in(tmp_path: Path) -> None:
 
 
 class Untouched(MemoryStore):
-    """A store that fails whoever asks it anything."""
+    """A store in which each call fails."""
 
     armed = False
 

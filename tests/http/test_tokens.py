@@ -114,7 +114,7 @@ async def test_j01_no_alg_but_the_keys_own(bench: Bench) -> None:
     await bench.refuse(bench.sign({"kid": bench.header["kid"], "typ": "at+jwt"}))
 
 
-async def test_j02_our_public_key_is_nobodys_hmac_secret(bench: Bench) -> None:
+async def test_j02_a_public_key_is_no_hmac_secret(bench: Bench) -> None:
     """HS256 with our public key as the secret, in PEM, DER, JWK, JWKS and mutated spellings, forges nothing."""
     jwks = (await bench.world.call("GET", "/.well-known/jwks.json")).body
     pem = public_pem(bench.key)
@@ -131,7 +131,7 @@ async def test_j02_our_public_key_is_nobodys_hmac_secret(bench: Bench) -> None:
 
 
 async def test_j03_a_token_that_brings_its_key_is_refused_without_a_call(bench: Bench) -> None:
-    """jwk, jku, x5u and x5c in a header are never used: the token is refused, and nobody is called."""
+    """jwk, jku, x5u and x5c in a header are never used: the token is refused, and no server is called."""
     connections = 0
 
     async def called(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -287,7 +287,7 @@ async def test_j10_the_issuer_is_us(bench: Bench) -> None:
 
 
 async def test_j11_the_audience_is_us(bench: Bench) -> None:
-    """A token for others, for nobody, or with something that is no audience in the list is refused."""
+    """A token for others, for no audience, or with something that is no audience in the list is refused."""
     aud = bench.claims["aud"]
     ours = aud if isinstance(aud, str) else aud[0]
     values: list[Any] = [
@@ -466,7 +466,7 @@ async def test_j13_an_access_token_says_what_the_profile_wants(bench: Bench) -> 
 
 
 async def test_j14_weak_keys_sign_nothing_here(bench: Bench) -> None:
-    """A token signed by an HMAC secret everybody knows is refused here, and no key is made of one or of a short one."""
+    """A token signed by an HMAC secret everyone knows is refused here, and no key is made of one or of a short one."""
     for secret in (b"secret", b"your-256-bit-secret", b"changeme", b"key", b"jwt-secret"):
         header = {**bench.header, "alg": "HS256"}
         signed = f"{b64(json.dumps(header))}.{b64(json.dumps(bench.claims))}"

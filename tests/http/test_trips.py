@@ -13,7 +13,7 @@ from world import a_world
 from dutchdoor.stores.memory import MemoryStore
 
 ABOUT_THE_LOG = {"read_log", "node_register", "node_renew", "node_rows", "node_forget", "commit Add Log"}
-"""What the follower of the log asks, whoever signs in or out, and the first signing key."""
+"""What the follower of the log asks, independent of sign-ins, and the first signing key."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ async def test_a_refresh_asks_the_store_twice(transport: str) -> None:
         client = world.browser() if transport == "cookie" else world.program()
         await client.login(mode="hybrid")
         world.clock.forward(60)
-        await world.auth.authority.jwks()  # the keys are read twice a minute, whoever asks
+        await world.auth.authority.jwks()  # the keys are read twice a minute, without any request
         proof = {"json": {"refresh_token": client.refresh}, "bearer": ""} if transport == "body" else {}
         with trips(watched, ["session", "commit Swap"]):
             assert (await client.call("POST", "/auth/refresh", **proof)).status == 200

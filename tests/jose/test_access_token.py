@@ -123,7 +123,7 @@ def test_j13_what_is_issued_verifies_and_carries_the_claims_of_the_profile(alg: 
 
 
 def test_what_is_not_there_is_not_written() -> None:
-    """A stateless token has no `sid`, one nobody signed in for no `auth_time`, one without scopes no `scope`."""
+    """A stateless token has no `sid`, one without a sign-in has no `auth_time`, one without scopes no `scope`."""
     text = issue(session_id=None, auth_time=None)
     assert {"sid", "auth_time", "scope", "nbf", "kid", "extra"}.isdisjoint(payload_of(text))
     claims = verifier()(text)
@@ -156,7 +156,7 @@ def test_an_hmac_key_serves_one_audience() -> None:
 
 
 def test_the_size_budget_is_kept() -> None:
-    """A token over its budget is not issued, and the operator is told by how much."""
+    """A token over its budget is not issued, and the log says by how much."""
     text = issue(extra={"note": "x" * 400})
     assert len(text) <= SIZE_BUDGET
     with pytest.raises(Misconfigured, match="over its budget of 2,000"):
@@ -171,7 +171,7 @@ def test_the_size_budget_is_kept() -> None:
     "name", sorted(REFUSED_NAMES | {"ROLES", "Password", "refresh-token", "API-Key", "", "a" * 65, "a\n"})
 )
 def test_j19_refused_names_are_not_issued(name: str) -> None:
-    """J19: the hook cannot write over a claim, add one whose meaning nobody checks, or put a secret in the token."""
+    """J19: the hook cannot write over a claim, add one whose meaning is not checked, or put a secret in the token."""
     with pytest.raises(Misconfigured):
         issue(extra={name: 1})
 
@@ -416,7 +416,7 @@ def test_what_another_issuer_leaves_out_is_the_lowest() -> None:
     assert (claims.epoch, claims.amr, claims.roles, claims.sid, claims.auth_time) == (0, (), (), None, None)
 
 
-def test_the_key_is_told_by_the_header_alone() -> None:
+def test_the_key_is_chosen_by_the_header_alone() -> None:
     """Claims named like our own fields (`kid`, `extra`) are extra claims, and never pass for what we found out."""
     claims = verifier()(token(kid="other", extra={"a": 1}))
     assert claims.kid == KEY.kid

@@ -118,7 +118,7 @@ def test_a_stranger_cannot_steer_the_terminal() -> None:
 
 @given(st.text() | st.binary() | st.text("AQgwe.y-_", max_size=60))
 def test_nothing_escapes(token: str | bytes) -> None:
-    """Whatever somebody pastes, findings come out, and for nothing pasted at random does it say accepted."""
+    """Whatever a person pastes, findings come out, and for nothing pasted at random does it say accepted."""
     for keys in (None, KEY, KeySet([KEY])):
         found = explain(token, keys, now=NOW, issuer=ISS, audience=AUD)
         assert found

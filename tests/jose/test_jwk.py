@@ -120,7 +120,7 @@ def test_thumbprints_are_those_of_the_rfcs() -> None:
 
 
 def test_alg_follows_from_the_kind_only_where_it_is_unambiguous() -> None:
-    """Without `alg` a curve decides; an RSA or symmetric key must be told, because it fits several."""
+    """Without `alg` a curve decides; an RSA or symmetric key must name its `alg`, because it fits several."""
     assert Key.from_jwk(jwk("ES384", alg=None)).alg == "ES384"
     assert Key.from_jwk(jwk("EdDSA", alg=None)).accepts == {"EdDSA", "Ed25519"}
     assert Key.from_jwk(jwk("EdDSA", alg="Ed25519")).accepts == {"Ed25519"}

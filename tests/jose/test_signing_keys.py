@@ -86,7 +86,7 @@ def test_a_token_is_accepted_for_all_its_life() -> None:
     assert state_of(key, last_token_dies + CLOCK_SLACK - 0.001) == "verifying"
 
 
-def test_somebody_always_signs() -> None:
+def test_one_key_always_signs() -> None:
     """Making each key when it is due, one signs at every later hour, and each was published a day before."""
     rows = [row()]
     ring = KeyRing(rows, MASTER)
@@ -319,8 +319,8 @@ async def test_unknown_kids_cost_one_look_a_second(
 
 @pytest.mark.parametrize("waits", ["for a key it lacks", "for a look that is due"])
 async def test_a_crowd_reads_the_keys_once(over: Authority, clock: Clock, waits: str) -> None:
-    """I-24: however many come while the rows are being read, they are read once; and whoever began it and hung up does
-    not take it from the others.
+    """I-24: however many come while the rows are being read, they are read once; and the caller that began it and hung
+    up does not take it from the others.
     """
     gate = Gate(over.store, "select")
     looks = 0
@@ -352,7 +352,7 @@ async def test_a_crowd_reads_the_keys_once(over: Authority, clock: Clock, waits:
 
 
 async def test_a_key_that_was_killed_while_the_keys_were_read(over: Authority, clock: Clock) -> None:
-    """I-22: whoever shares a reading that began before a key was killed reads again: it signs with another."""
+    """I-22: a caller that shares a reading that began before a key was killed reads again: it signs with another."""
     gate = Gate(over.store, "select", after=True)
     other = authority(over.store, clock)
     await other._read_ring(clock(), force=True)
@@ -371,7 +371,7 @@ async def test_a_key_that_was_killed_while_the_keys_were_read(over: Authority, c
 
 
 class Together(Wrapped):
-    """Those who read the keys wait until all have: nobody is so fast that there is no race."""
+    """Those who read the keys wait until all have: so that there is a race."""
 
     def gather(self, count: int) -> None:
         self.barrier, self.coming = asyncio.Event(), count
@@ -386,7 +386,7 @@ class Together(Wrapped):
 
 
 async def test_racing_rotations_make_one_key(tmp_path: Path, kind: str) -> None:
-    """I-22: whoever finds a key due at the same moment, exactly one is made."""
+    """I-22: however many callers find a key due at the same moment, exactly one is created."""
     store = make(kind, tmp_path)
     await store.open()
     clock, meeting = Clock(), Together(store)

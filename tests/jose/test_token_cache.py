@@ -130,7 +130,7 @@ def test_it_is_bounded_and_keeps_what_is_used(verifier: Counting) -> None:
 
 
 def test_what_is_not_used_leaves_by_itself(verifier: Counting) -> None:
-    """After two generations nothing is left of a token nobody presents, though the cache never filled up."""
+    """After two generations nothing is left of a token that no client presents, though the cache never filled up."""
     cache = TokenCache(verifier)
     for _ in range(20):
         seen(cache, issue())

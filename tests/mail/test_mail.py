@@ -73,7 +73,7 @@ def parsed(content: bytes) -> email.message.EmailMessage:
     ],
 )
 def test_a02_an_address_that_would_be_two_is_refused(to):
-    """A line break, a comma or a bracket in the address would send the owner's link to somebody else too."""
+    """A line break, a comma or a bracket in the address would send the owner's link to another person too."""
     with pytest.raises(InvalidInput):
         Mail(to=to, subject="x", text="x", html="x")
 
@@ -205,7 +205,7 @@ def test_links_lead_to_the_pages():
 
 
 def test_a_notice_says_when_and_where():
-    """The owner can tell the own sign-in from somebody else's."""
+    """The owner can distinguish their own sign-in from another person's."""
     text = LETTERS.new_device("ann@example.com", client=HERE, at=NOW).text
     assert "15 January 2027, 08:00 UTC" in text
     assert "Firefox on Linux" in text
@@ -216,7 +216,7 @@ def test_a_notice_says_when_and_where():
     "device", ["see evil.example", "http://evil", "call 15550100", "<b>x</b>", "x" * 100, "visit evil@x"]
 )
 def test_a_strangers_words_are_not_printed_on_our_letterhead(device):
-    """A User-Agent made to be read is "unknown": nobody mails our users a link through us."""
+    """A User-Agent made to be read is "unknown": an attacker cannot mail a link to our users."""
     mail = LETTERS.new_device("ann@example.com", client=Client(devices=Device(name=device)), at=NOW)
     assert device not in mail.text
     assert "Device:  unknown" in mail.text
@@ -406,7 +406,7 @@ async def test_smtps_is_tls_from_the_first_byte(authority, monkeypatch):
 
 
 async def test_a_server_that_refuses_tls_gets_no_mail_and_no_password(not_loopback):
-    """Whoever strips STARTTLS from the greeting gets neither the link nor the password: nothing is sent."""
+    """An attacker who strips STARTTLS from the greeting gets neither the link nor the password: nothing is sent."""
     inbox = Inbox()
     async with serving(inbox, authenticator=inbox.check, auth_require_tls=False) as port:
         with pytest.raises(Unavailable):
@@ -416,7 +416,7 @@ async def test_a_server_that_refuses_tls_gets_no_mail_and_no_password(not_loopba
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-async def test_a_certificate_nobody_vouches_for_gets_no_mail(authority, not_loopback, implicit):
+async def test_a_certificate_no_one_vouches_for_gets_no_mail(authority, not_loopback, implicit):
     """A self-made certificate in the middle is refused, with STARTTLS and without."""
     _, context = authority
     scheme = "smtps" if implicit else "smtp"

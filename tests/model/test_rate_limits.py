@@ -111,7 +111,7 @@ def test_a_burst_passes_and_no_more(limit):
 
 
 @given(limits, st.floats(0, 1e9))
-def test_a_clock_set_back_locks_nobody_out(limit, back):
+def test_a_clock_set_back_locks_no_one_out(limit, back):
     """After the clock was set back, however far, the next attempt passes within one interval."""
     tat = None
     for _ in range(limit.burst):
@@ -145,7 +145,7 @@ def test_a_ceiling_never_opens_by_itself(burst, steps):
 
 
 def test_a_ceiling_is_forgotten_after_a_time_without_an_attempt_and_not_before():
-    """An account's for ten years, that of an address nobody has for a day: random addresses do not fill a disk."""
+    """An account's for ten years, without an account for a day: random addresses do not fill a disk."""
     account = attempt(Standing.STRANGER)[-1]
     nobody = sign_in_buckets(DEFAULT_LIMITS, account="x", network="n", standing=Standing.STRANGER, known=False)[-1]
     for bucket, days in ((account, 3652), (nobody, 1)):
@@ -193,8 +193,8 @@ def test_a_refused_attempt_charges_no_bucket():
     assert store.hit((wide,), NOW) == (0.0, "")
 
 
-def test_the_longest_wait_is_the_one_told():
-    """With two empty buckets the caller is told to wait for the slower one."""
+def test_the_longest_wait_is_the_one_reported():
+    """With two empty buckets the caller has to wait for the slower one."""
     slow = Bucket("a", Limit(name="slow", count=1, per_seconds=900, burst=1))
     fast = Bucket("b", Limit(name="fast", count=1, per_seconds=60, burst=1))
     store = Buckets()
@@ -217,7 +217,7 @@ def test_every_limit_is_kept_under_its_own_name():
     assert names == list(DEFAULT_LIMITS.__struct_fields__)
 
 
-# C11: at most 100 consecutive failures, and nobody locks the owner out.
+# C11: at most 100 consecutive failures, and an attacker cannot lock the owner out.
 
 
 def attempt(
@@ -304,7 +304,7 @@ def test_c11_an_attacker_who_signs_in_to_an_own_account_gains_nothing():
 
 
 @given(st.lists(st.floats(0, 7200), min_size=1, max_size=60))
-def test_c11_whoever_is_refused_a_reset_mail_was_sent_one_less_than_an_interval_ago(waits):
+def test_c11_a_refused_reset_means_a_mail_within_the_interval(waits):
     """However an attacker spends the mailbox's bucket, the newest link in it is younger than the interval."""
     limit, now, tat, sent_at = DEFAULT_LIMITS.reset_by_mailbox, NOW, None, -math.inf
     for wait in waits:
@@ -321,7 +321,7 @@ def test_c11_a_reset_link_outlives_the_interval_of_its_limit(policy):
     assert policy.reset_for >= DEFAULT_LIMITS.reset_by_mailbox.interval + 300
 
 
-def test_an_unreadable_address_is_nobodys_neighbour():
+def test_an_unreadable_address_has_no_neighbour():
     """Clients without a readable address are strangers, also to an account that once signed in without one."""
     assert standing_of(device="", network="", recent_networks={""}) is Standing.STRANGER
     assert standing_of(device="", network="192.0.2.1", recent_networks={"192.0.2.1"}) is Standing.NETWORK

@@ -322,7 +322,7 @@ def test_a_number_beyond_the_bound_is_refused() -> None:
 
 @given(places, places)
 def test_a_tag_serves_one_place(one: tuple[int, int], other: tuple[int, int]) -> None:
-    """A tag moved to another generation or sibling is no proof: nobody makes a newer token out of an older."""
+    """A tag moved to another generation or sibling is no proof: an older token cannot be made into a newer one."""
     assume(one != other)
     row = session()
     mine, theirs = RefreshToken.parse(mint(KEY, row, *one)), RefreshToken.parse(mint(KEY, row, *other))

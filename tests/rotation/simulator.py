@@ -194,7 +194,7 @@ class Life(NamedTuple):
     ended_in: int | None
     """The period in which the server ended it."""
     logged_out_in: int | None
-    """The period in which the honest client was told to sign in again."""
+    """The period in which the honest client had to sign in again."""
     thief_last: float | None
     """When the thief last got a token."""
 
@@ -337,7 +337,7 @@ async def lives(
 
 
 async def false_logouts(make: Make, scenario: Scenario, sessions: int, periods: int) -> float:
-    """Honest sessions that were ended or told to sign in again, of each 1,000."""
+    """Honest sessions that were revoked, or had to sign in again, of each 1,000."""
     lived = await lives(make, scenario, periods, ((1234 + n, None) for n in range(sessions)))
     lost = [life for life, server in lived if server.ended or life.logged_out_in is not None]
     return 1000 * len(lost) / sessions

@@ -93,7 +93,7 @@ async def caught_as_promised(
 
 @pytest.mark.parametrize("sessions", [10, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name for s in SCENARIOS])
-async def test_nobody_honest_is_logged_out(store: SqliteStore, scenario: Scenario, sessions: int) -> None:
+async def test_no_one_honest_is_logged_out(store: SqliteStore, scenario: Scenario, sessions: int) -> None:
     """O02: lost answers, deaths before storing, and tabs at the same moment cost no honest session its sign-in."""
     await no_false_logout(store, scenario, STANDARD, sessions, 24)
 
@@ -101,7 +101,7 @@ async def test_nobody_honest_is_logged_out(store: SqliteStore, scenario: Scenari
 @pytest.mark.soak
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name for s in SCENARIOS])
-async def test_nobody_honest_is_logged_out_in_a_day(store: SqliteStore, scenario: Scenario, policy: str) -> None:
+async def test_no_one_honest_is_logged_out_in_a_day(store: SqliteStore, scenario: Scenario, policy: str) -> None:
     """O02: of 1,000 honest sessions of 96 refreshes not one is lost: the bottom row of the first table."""
     await no_false_logout(store, scenario, POLICIES[policy], 1000, 96)
 
@@ -119,8 +119,8 @@ async def test_thieves_are_caught_of_200(store: SqliteStore, policy: str, thief:
     await caught_as_promised(store, policy, thief, schedule, 200, 0.01)
 
 
-async def test_a_theft_is_told_once(store: SqliteStore) -> None:
-    """I-07: a theft ends one session with one notice and one event, and everybody else's sessions go on (I-08)."""
+async def test_a_theft_is_reported_once(store: SqliteStore) -> None:
+    """I-07: a theft ends one session with one notice and one event, and all other sessions go on (I-08)."""
     from_thief = (SCENARIOS[0], 24)
     made: list[Dutchdoor] = []
 

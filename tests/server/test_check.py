@@ -96,8 +96,8 @@ def test_files_that_others_may_read_are_found(safe: dict[str, object], tmp_path:
     assert f"chmod 600 {Path(name).name}" in finding.why
 
 
-def test_a_directory_that_everybody_may_write_is_found(safe: dict[str, object], tmp_path: Path) -> None:
-    """Whoever can replace the database decides who has an account."""
+def test_a_directory_that_every_user_may_write_is_found(safe: dict[str, object], tmp_path: Path) -> None:
+    """An attacker who can replace the database decides who has an account."""
     tmp_path.chmod(0o777)
     assert found(safe)["database"].matters
     tmp_path.chmod(0o700)

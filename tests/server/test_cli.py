@@ -38,7 +38,7 @@ from dutchdoor.web.schemas import Fence
 
 
 def test_c12_the_first_administrator_by_command(run: Run) -> None:
-    """C12: there is no account until somebody makes one, and the role is given by name."""
+    """C12: there is no account until a command creates one, and the role is given by name."""
     account = made(run, "Ada@Example.com", "--role", "admin", "--name", "Ada")
     assert account["roles"] == ["admin"]
     listed = run("user", "list", "--json").json
@@ -127,7 +127,7 @@ def test_p16_a_command_looks_before_it_asks_for_a_secret(
 
 
 def test_p16_the_examples_of_audit_find_something(run: Run) -> None:
-    """The event that the help of `audit` names as an example is there after somebody has signed in."""
+    """The event that the help of `audit` names as an example is there after a person has signed in."""
     made(run)
     asynchronously(_sign_in("ada@example.com", "session"))
     (name,) = re.findall(r"--name (\w+)", audit.epilog or "")
@@ -357,7 +357,7 @@ def test_s29_ending_everything_says_how_far_it_is(run: Run, monkeypatch: pytest.
 
 
 def test_every_revoking_command_says_whether_it_is_fenced(run: Run) -> None:
-    """With nobody who follows, each is fenced when it returns, in words and in JSON; --no-wait does not ask twice."""
+    """Without a follower, each is fenced when it returns, in words and in JSON; --no-wait does not ask twice."""
     made(run)
     served()
     kid = run("key", "list", "--json").json[0]["kid"]
@@ -444,8 +444,8 @@ def test_nodes_are_listed_with_how_far_they_are(run: Run) -> None:
 
 
 def test_after_a_restore_a_new_log_begins(run: Run) -> None:
-    """It is done when somebody says yes, and says what it means; the log is another, and every account's epoch is above
-    any that was given out.
+    """It is done when the administrator agrees, and says what it means; the log is another, and every account's epoch
+    is above any that was given out.
     """
     made(run)
     asked = run("restored")
@@ -466,8 +466,8 @@ def test_after_a_restore_a_new_log_begins(run: Run) -> None:
 
 @pytest.mark.parametrize("told", ["by the operator", "by a row in the backup", "by the settings of the servers"])
 def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run, told: str) -> None:
-    """Verifiers may hold leases that the lost servers granted. A command waits for them, though it was told another
-    lease itself: what it calls fenced is refused by everybody.
+    """Verifiers may hold leases that the lost servers granted. A command waits for them, though its own setting has
+    another lease: what it calls fenced is refused by every verifier.
     """
     made(run)
 
@@ -531,7 +531,7 @@ def test_roles_are_set_and_not_added(run: Run) -> None:
     assert "none" in run("user", "role", "ada@example.com", "--none").out
 
 
-def test_a_reset_goes_to_the_mailbox_and_to_nobody_else(run: Run) -> None:
+def test_a_reset_goes_to_the_mailbox_and_to_no_one_else(run: Run) -> None:
     """C17: the command starts a reset; the link is in the mail, not in what the command prints."""
     made(run)
     ran = run("user", "reset", "ada@example.com", "--mail", "file:outbox")
@@ -572,7 +572,9 @@ def test_keys_rotate_and_die(run: Run) -> None:
 
 
 def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run) -> None:
-    """Whoever verifies with it could mint an administrator, so this server's API accepts nothing signed with it."""
+    """A service that verifies with it could issue tokens for an administrator, so this server's API accepts nothing
+    signed with it.
+    """
     made(run, "ada@example.com")
     settings = {"DUTCHDOOR_ALG": "HS256", "DUTCHDOOR_DATABASE": "sqlite:///hs.db"}
     assert run("user", "create", "ada@example.com", "--password-stdin", text=PASSWORD, environment=settings).code == 0
@@ -837,7 +839,7 @@ def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, e
     "text", ["", "\n\n", "name,password\nx,y\n", "email,passwordhash\na@example.com,x\n", "[1, 2", 'email\n"unclosed\n']
 )
 def test_a_file_that_is_no_import_is_refused_whole(run: Run, tmp_path: Path, text: str) -> None:
-    """A misspelt column would import everybody without a password: nothing is imported then."""
+    """A misspelt column would import all accounts without a password: nothing is imported then."""
     run("migrate")
     (tmp_path / "users.csv").write_text(text)
     ran = run("import", "users.csv")

@@ -42,7 +42,7 @@ def test_arguments_before_environment_before_file_before_defaults(tmp_path: Path
 
 
 def test_platforms_variables_are_fall_backs() -> None:
-    """DATABASE_URL, PORT and WEB_CONCURRENCY count where ours are not set; REDIS_URL is somebody else's."""
+    """DATABASE_URL, PORT and WEB_CONCURRENCY count where ours are not set; REDIS_URL belongs to another program."""
     theirs = {"DATABASE_URL": "sqlite:///theirs.db", "PORT": "5000", "WEB_CONCURRENCY": "2", "REDIS_URL": "redis://x"}
     settings = read_settings({}, theirs)
     assert (settings.database.reveal(), settings.port, settings.workers) == ("sqlite:///theirs.db", 5000, 2)
@@ -92,7 +92,7 @@ def test_an_unknown_key_in_the_file_is_an_error_that_names_the_nearest(tmp_path:
     ],
 )
 def test_p17_a_length_that_is_most_likely_a_slip_is_doubted(name: str, value: object, says: str) -> None:
-    """`--access-for 5` is five seconds and no minutes: a duration without a unit, or one that is shorter than anybody
+    """`--access-for 5` is five seconds and no minutes: a duration without a unit, or one that is shorter than anyone
     wants, is used as it is, and `serve` and `check` say what it is.
     """
     settings = read_settings({name: value}, {})
@@ -135,7 +135,7 @@ def test_p17_what_toml_wants_in_quotes_is_said(tmp_path: Path, line: str, says: 
     assert "canary" not in message
 
 
-def test_kubernetes_variables_are_nobodys_mistake() -> None:
+def test_kubernetes_variables_are_not_misspelt_settings() -> None:
     """A Service called dutchdoor puts these into every container beside it."""
     environment = {
         "DUTCHDOOR_SERVICE_HOST": "10.0.0.1",
@@ -274,7 +274,7 @@ def test_p18_what_is_kept_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: 
     "text", ["s3cr3t", "changeme-changeme-changeme", "your-secret-goes-here-please", "aaaaaaaaaaaaaaaaaaaaaaaa"]
 )
 def test_p09_placeholders_and_short_secrets_are_refused(text: str) -> None:
-    """P09, J14: a secret that nobody made at random stops the start, and is not repeated in the message."""
+    """P09, J14: a secret that is not random stops the start, and is not repeated in the message."""
     for name in ("PEPPER", "METRICS_TOKEN"):
         message = refused(environment={f"DUTCHDOOR_{name}": text})
         assert "dutchdoor key master" in message

@@ -1,4 +1,4 @@
-"""Moving everything to another database: people stay signed in, a kill harms nothing, and half a copy is nobody's."""
+"""Moving everything to another database: people stay signed in, a kill harms nothing, and half a copy does not open."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
         "ann@example.com", PASSWORD, mode="session", client=HOME
     )
     assert (await new.resume(again.session_token)).principal.subject == subject
-    # Whoever ends everything ends what was given out before the move.
+    # Revoking everything revokes what was given out before the move.
     ended = await new.end_all(subject, client=HOME, actor=subject)
     fence = await new.fencing.fence(ended, wait=0.0)
     assert fence.log_epoch == moved.log_epoch
@@ -258,7 +258,7 @@ async def contents(url: str) -> dict[str, Any]:
 
 
 async def test_a_move_interrupted_at_any_step_goes_on(tmp_path: Path) -> None:
-    """Cut off before or after any write, the next run ends complete; until then nobody can open the target."""
+    """Cut off before or after any write, the next run ends complete; until then the target does not open."""
     source = f"sqlite:///{tmp_path / 'old.db'}"
     async with opened(source) as (store,):
         await fill(store, people=6)
@@ -288,7 +288,7 @@ async def test_a_move_interrupted_at_any_step_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2])
-async def test_from_the_source_that_was_left_nobody_serves(urls: tuple[str, str], step: int) -> None:
+async def test_from_the_source_that_was_left_no_one_serves(urls: tuple[str, str], step: int) -> None:
     """Killed while it leaves the source, one of the two opens at most; the next run ends the move."""
 
     def die() -> None:
@@ -380,7 +380,7 @@ async def log_of(store: Movable) -> Any:
 
 
 async def test_a_move_from_nothing_is_refused(urls: tuple[str, str]) -> None:
-    """A wrong name leads to an empty database: "everything was moved" would be true of it, and nobody could sign in."""
+    """A wrong name leads to an empty database: "everything was moved" would be true of it, and no one could sign in."""
     async with opened(*urls) as (source, target):
         with pytest.raises(Misconfigured, match="source database is empty"):
             await move(source, target, tell=quiet)
@@ -399,7 +399,7 @@ async def test_a_move_onto_itself_is_refused() -> None:
 
 @asynccontextmanager
 async def opened_beside(url: str) -> AsyncIterator[Movable]:
-    """A store that does not look whether somebody else has the database open."""
+    """A store that does not look whether another process has the database open."""
     store = movable(url)
     await store.open()
     try:
@@ -432,7 +432,7 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
         await store.commit(Swap(replace(last, email=first.email)))
 
     class Written(Wrapped):
-        """Somebody writes to it while it is read."""
+        """A process writes to it while it is read."""
 
         def __init__(self, inner: Store, at: str, write: Any) -> None:
             super().__init__(inner)
@@ -464,7 +464,7 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
 
 
 async def test_a_server_that_runs_on_the_source_is_noticed(tmp_path: Path, run: Run) -> None:
-    """A row that is renewed is a server's; a SQLite file that anybody has open is in use, server or not."""
+    """A row that is renewed is a server's; a SQLite file that any process has open is in use, server or not."""
     source, target = MemoryStore(clock=lambda: 0.001), MemoryStore(clock=lambda: 0.001)
     row = a_row(lease_for=1.0)
     await source.node_register(row)

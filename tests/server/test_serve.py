@@ -154,7 +154,7 @@ def test_one_line_when_ready(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_c12_the_first_start_offers_a_set_up_once(tmp_path: Path, workers: str) -> None:
     """C12: no default credentials; a link at each start, one of which works once; none is offered any more once there
-    is somebody.
+    is a person.
     """
 
     def offered(server: Running) -> str:
@@ -238,7 +238,7 @@ def test_several_processes_serve_one_database(tmp_path: Path) -> None:
 
 
 def test_no_process_outlives_the_one_that_watches_over_it(tmp_path: Path) -> None:
-    """`kill -9` of the first process: its workers end too, and the port is free for whoever is started anew."""
+    """`kill -9` of the first process: its workers end too, and the port is free for the next server."""
     with running(tmp_path, "--workers", "2") as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         if not children.exists():
@@ -288,7 +288,7 @@ def test_p09_what_is_unsafe_is_refused(refused: Refused, arguments: tuple[str, .
 
 @pytest.mark.parametrize("key", ["changeme" * 8, "A" * 43, "secret", CANARY])
 def test_p09_a_placeholder_master_key_is_refused(refused: Refused, tmp_path: Path, key: str) -> None:
-    """P09, J14: a master key that nobody made at random is refused, in the environment and in a file."""
+    """P09, J14: a master key that is not random is refused, in the environment and in a file."""
     assert "dutchdoor key master" in (said := refused(environment={"DUTCHDOOR_MASTER_KEY": key}))
     assert key not in said.replace("a placeholder", "")
     (tmp_path / "held").write_text(key)
@@ -465,7 +465,7 @@ def own_address() -> str:
         return ""
 
 
-def test_s22_plain_http_from_nobody_but_the_proxy(tmp_path: Path) -> None:
+def test_s22_plain_http_from_no_one_but_the_proxy(tmp_path: Path) -> None:
     """S22: behind a named proxy, a client that reaches the port without it is refused before anything is read. Only the
     probes answer, which say no more than that it is well.
     """
@@ -493,7 +493,7 @@ def test_s22_plain_http_from_nobody_but_the_proxy(tmp_path: Path) -> None:
 
 
 def test_without_a_public_url_forwarding_headers_and_other_hosts_are_refused(server: Running) -> None:
-    """S22: behind nginx on this machine everybody is loopback, so a request that shows a proxy is refused by name."""
+    """S22: behind nginx on this machine each client is loopback, so a request through a proxy is refused by name."""
     for headers in ({"x-forwarded-for": "198.51.100.9"}, {"host": "evil.example"}):
         status, _, problem = ask(server, "/auth/me", headers=headers)
         assert status == 400
@@ -702,8 +702,8 @@ def test_metrics_add_up_over_processes(tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_process_that_died_are_over(tmp_path: Path) -> None:
-    """What a process told of itself (how stale it is, how much it has read) is not told any more once it is gone, or an
-    alarm would never end. What it counted stays counted.
+    """What a process reported of itself (how stale it is, how much it has read) is not reported any more once it is
+    gone, or an alarm would never end. What it counted stays counted.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

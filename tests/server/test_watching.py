@@ -172,7 +172,7 @@ class Unreadable(Wrapped):
 
 
 async def test_p51_an_outage_is_seen_without_requests_and_loses_no_event() -> None:
-    """While the store is unavailable the node counts itself as not ready, though nobody asks it anything; events that
+    """While the store is unavailable the node counts itself as not ready, though it gets no request; events that
     were committed meanwhile are counted afterwards.
     """
     store = Unreadable(MemoryStore())

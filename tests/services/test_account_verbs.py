@@ -402,7 +402,7 @@ async def test_a_failure_in_the_middle_undoes_all(house: House, operation: Opera
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("how", "happens"), [("lost", False), ("unknown", True)])
 async def test_an_outage_is_all_or_none(house: House, operation: Operation, how: str, happens: bool) -> None:
-    """I-10: an outage before or after the commit is told as one, and everything happened or nothing did."""
+    """I-10: an outage before or after the commit is reported as one, and everything happened or nothing did."""
     act, facts = await operation(house)
     with pytest.raises(Unavailable):
         await act(house.over(Broken(house.store, at=0, how=how)))
@@ -534,7 +534,7 @@ async def test_a_link_dies(house: House) -> None:
 
 
 async def test_a_weak_password_does_not_use_the_link_up(house: House) -> None:
-    """C16: whoever chose too weak a password may use the same link again."""
+    """C16: a caller that chose too weak a password may use the same link again."""
     token = await house.reset_token()
     with pytest.raises(WeakPassword):
         await house.clean.recovery.reset_password(token, "short", client=HOME)
@@ -943,7 +943,7 @@ async def test_a03_a_refused_address_that_was_never_verified_is_named(house: Hou
 
 @pytest.mark.parametrize("registration", ["open", "invite", "closed"])
 async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registration: Any) -> None:
-    """Everybody registers, or administrators invite, or commands make accounts alone; the first link always works."""
+    """Registration is open, or administrators invite, or commands make accounts alone; the first link always works."""
     async with opened(kind, tmp_path, Clock(), replace(STANDARD, registration=registration)) as over:
         mailbox = Mailbox()
         clean = directory(over, mailbox)
@@ -1122,7 +1122,7 @@ async def test_roles_rise_and_fall(house: House) -> None:
     assert (await house.ann()).roles == ()
 
 
-async def test_a_proven_theft_is_told_to_the_owner(house: House) -> None:
+async def test_a_proven_theft_is_reported_to_the_owner(house: House) -> None:
     """C18, I-07: when a copied refresh token is found out the owner gets one message, to the address of the account."""
     await house.verify()
     hybrid = await house.sign_in(mode="hybrid")
@@ -1171,9 +1171,9 @@ async def test_c21_notices_to_one_mailbox_are_few(house: House) -> None:
     }
 
 
-async def test_c21_an_address_that_nobody_verified_gets_no_notice(house: House) -> None:
-    """A stranger who registers somebody's address cannot make the server write to it: no notice goes out to an address
-    that was never verified, and the link of a reset verifies it.
+async def test_c21_an_address_that_no_one_verified_gets_no_notice(house: House) -> None:
+    """A stranger who registers another person's address cannot make the server write to it: no notice goes out to an
+    address that was never verified, and the link of a reset verifies it.
     """
     signed_in = await house.sign_in(mode="hybrid")
     assert isinstance(house.clock, Clock)

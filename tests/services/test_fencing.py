@@ -120,7 +120,7 @@ async def a_node(store: Store, elapsed: Callable[[], float] | None = None, **ter
         yield fencing
     finally:
         await fencing.close()
-        # Whoever closes leaves nothing behind that runs.
+        # Closing leaves nothing behind that runs.
         assert fencing._tasks == set()
         assert (fencing._timer, fencing._sweeper, fencing._unwatch) == (None, None, None)
         assert fencing._woken not in [woken for _, woken in getattr(store, "_watchers", {}).values()]
@@ -138,11 +138,12 @@ async def rows(store: Store) -> list[NodeRow]:
     return list((await store.node_rows()).rows)
 
 
-# --- with nobody there ------------------------------------------------------------------------------------------------
+# --- without a verifier
+# ------------------------------------------------------------------------------------------------
 
 
 async def test_without_verifiers_nothing_is_written_and_all_is_fenced(store: Store) -> None:
-    """A fence that nobody has to be waited for is true at the commit, without a row, a timer or a question."""
+    """A fence without a verifier to wait for is true at the commit, without a row, a timer or a question."""
     async with a_node(store) as one, a_node(store) as other:
         for number in range(3):
             fence = await one.fence(await ended(one, f"s{number}"), wait=0)
@@ -180,8 +181,8 @@ async def test_a_request_knows_every_commit_before_it(store: Store) -> None:
         assert len(one.log) == 20
 
 
-async def test_a_head_told_too_far_is_not_taken_for_read(store: Store) -> None:
-    """While a commit is under way, its number may be told already. A request then reads; so does the next, until the
+async def test_a_head_that_is_ahead_is_not_taken_for_read(store: Store) -> None:
+    """While a commit is under way, its number may be known already. A request then reads; so does the next, until the
     entry is there.
     """
     told = store.head()
@@ -207,7 +208,7 @@ async def test_many_requests_share_a_reading(store: Store) -> None:
         assert slow.asked <= 2
 
 
-async def test_one_who_hangs_up_takes_the_reading_from_nobody(store: Store) -> None:
+async def test_one_who_hangs_up_takes_the_reading_from_no_one(store: Store) -> None:
     """A request that is cancelled while the log is read leaves the reading to the others."""
     slow = Headless(store)
     async with a_node(slow) as node:  # type: ignore[arg-type]
@@ -270,7 +271,7 @@ async def test_a_silent_verifier_is_waited_for_and_no_longer(store: Store) -> No
         assert (await waiting).state in {"elapsed", "acknowledged"}
 
 
-async def test_who_follows_is_told_of_other_processes_commits(tmp_path: Path) -> None:
+async def test_a_follower_sees_the_commits_of_other_processes(tmp_path: Path) -> None:
     """A verifier that hangs at one process hears of what another process of the machine committed, at once."""
     store = SqliteStore(tmp_path / "test.db")
     await store.open()
@@ -304,7 +305,7 @@ asyncio.run(main())
 
 
 async def test_a_poll_that_is_given_up_is_gone(store: Store) -> None:
-    """Whoever hangs up leaves nothing that hangs, and its lease is waited for all the same."""
+    """A verifier that hangs up leaves nothing that hangs, and its lease is waited for all the same."""
     async with a_node(store) as node:
         verifying = Verifying(node)
         await until(lambda: verifying.leased)
@@ -315,7 +316,7 @@ async def test_a_poll_that_is_given_up_is_gone(store: Store) -> None:
         assert not (await revoke(node, "s", wait=0.05)).fenced
 
 
-async def test_a_row_is_given_up_when_nobody_has_followed_for_a_while(store: Store) -> None:
+async def test_a_row_is_given_up_when_no_one_has_followed_for_a_while(store: Store) -> None:
     """A guarded lease after the last verifier the node is as it was before the first: no row, no timer, no watch."""
     elapsed = Clock(1000.0)
     async with a_node(store, elapsed) as node:
@@ -339,8 +340,8 @@ async def test_a_row_is_given_up_when_nobody_has_followed_for_a_while(store: Sto
 # --- stopping, and starting again -------------------------------------------------------------------------------------
 
 
-async def test_a_clean_stop_without_leases_costs_nobody_a_wait(store: Store) -> None:
-    """A node that stops when nobody holds a lease from it forgets its row; the next fence is true at once."""
+async def test_a_clean_stop_without_leases_costs_no_one_a_wait(store: Store) -> None:
+    """A node that stops without leases out deletes its row; the next fence is true at once."""
     elapsed = Clock(1000.0)
     async with a_node(store, elapsed) as node:
         verifying = Verifying(node)
@@ -378,7 +379,7 @@ async def test_a_stop_with_leases_out_leaves_the_row(store: Store) -> None:
 
 
 async def test_a_killed_node_is_waited_for(store: Store) -> None:
-    """A row that nobody renews stands for the leases behind it; a fence of the next life is late, and none too soon."""
+    """A row without renewal stands for the leases behind it; a fence of the next life is late, and not too early."""
     elapsed = Clock(1000.0)
     killed = Fencing(store, clock=lambda: T0)
     await killed.open()
@@ -609,7 +610,9 @@ async def test_a_sign_in_that_folds_what_it_replaces_is_good(store: Store, clock
 
 
 async def test_a_browser_that_was_anothers_ends_his_session(store: Store, clock: Clock) -> None:
-    """A sign-in that replaces somebody else's session ends it, and folds his entries and not the newcomer's."""
+    """A sign-in that replaces another person's session revokes it, and folds the entries of that person and not of the
+    new one.
+    """
     async with an_authority(store, clock) as over:
         await over.provide("bob")
         for _ in range(COALESCE_ABOVE + 2):
@@ -628,7 +631,7 @@ async def test_a_browser_that_was_anothers_ends_his_session(store: Store, clock:
         assert alice.epoch == 0
 
 
-async def test_changed_roles_make_tokens_stale_and_nobody_signs_in_again(store: Store, clock: Clock) -> None:
+async def test_changed_roles_make_tokens_stale_and_no_one_signs_in_again(store: Store, clock: Clock) -> None:
     """After a change of roles an access token says `token_stale`; its session lives, and a refresh brings the roles."""
     async with an_authority(store, clock) as over:
         held = await over.start(await proof_of(over), mode="hybrid", client=HOME)
@@ -654,7 +657,7 @@ async def test_a_stateless_token_has_nothing_to_refresh(store: Store, clock: Clo
 
 
 async def test_a_repeated_log_out_is_fenced_on_the_head(store: Store, clock: Clock) -> None:
-    """Whoever asks again because the first answer was lost is not told sooner than the first that all is fenced."""
+    """A second call, after a lost answer, does not get `fenced` sooner than the first."""
     async with an_authority(store, clock) as over:
         verifying = Verifying(over.fencing)
         await until(lambda: verifying.leased)
@@ -725,7 +728,7 @@ async def test_tokens_are_checked_while_the_store_is_away(store: Store, clock: C
 
 
 async def test_a_poll_is_answered_while_closing(store: Store) -> None:
-    """Whoever polls a node that has stopped is answered at once, without a lease."""
+    """A verifier that polls a node that has stopped is answered at once, without a lease."""
     fencing = Fencing(store, clock=lambda: T0)
     await fencing.open()
     await fencing.close()
@@ -752,7 +755,7 @@ async def test_a_store_that_has_lost_revocations_is_found_out(
     store: Store, caplog: pytest.LogCaptureFixture, older: int, upto: int, head: int
 ) -> None:
     """A log that is shorter than it was, or an older one, is an error in our log that says what to do, once; and an
-    older one is not read for ever: whoever waits for it is told that the store is out of reach.
+    older one is not read for ever: a caller that waits for it gets `Unavailable`.
     """
     headless = Headless(store)
     async with a_node(headless) as fencing:
@@ -776,7 +779,7 @@ async def test_a_store_that_has_lost_revocations_is_found_out(
         assert len([record for record in caplog.records if "dutchdoor restored" in record.getMessage()]) == 1
 
 
-async def test_whoever_hangs_up_leaves_no_fence_behind(store: Store) -> None:
+async def test_a_client_that_hangs_up_leaves_no_fence_behind(store: Store) -> None:
     """A caller that goes away while it waits takes its fence along, however long that would have taken."""
     async with a_node(store) as node:
         verifying = Verifying(node)

@@ -1,4 +1,4 @@
-"""Fifty log-outs of one account at once: whoever comes late finds that all has ended, and is told so."""
+"""Fifty log-outs of one account at once: a late one finds that all is revoked, and reports that."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def end(over: Authority, one: SignedIn) -> Revoked:
 
 @pytest.mark.parametrize("ended_before", [pytest.param(0, marks=pytest.mark.long), COALESCE_ABOVE])
 async def test_ending_the_other_sessions(nodes: list[Authority], ended_before: int) -> None:
-    """Fifty sessions, each of which ends all others, at once: one is left at most, and nobody is told to come again."""
+    """Fifty sessions, each of which ends all others, at once: one is left at most, and none has to be repeated."""
     over, *others = nodes
     for _ in range(ended_before):
         await end(over, await begin(over))
@@ -117,7 +117,7 @@ async def test_ending_stateless_tokens(nodes: list[Authority], ended_before: int
 
 
 async def test_a_log_out_that_a_restore_overtook(nodes: list[Authority]) -> None:
-    """An epoch that rose with a new log has ended nothing: whoever logs out everywhere then still does."""
+    """An epoch that rose with a new log has ended nothing: a log-out everywhere still works then."""
     over, *_ = nodes
     token = (await begin(over, "jwt")).access_token
     gate = Gate(over.store, "commit")

@@ -178,7 +178,7 @@ async def test_one_kind_of_token_is_not_another(over: Authority) -> None:
     for text in (session.session_token, hybrid.refresh_token, "", "a.b.c"):
         with pytest.raises(InvalidToken):
             await over.verify(text)
-    # A hybrid session has no secret: an empty hash must match nobody's.
+    # A hybrid session has no secret: an empty hash must match none.
     assert hybrid.session is not None
     with pytest.raises(InvalidToken):
         await over.resume(SessionToken.mint(hybrid.session.id).text())
@@ -229,7 +229,7 @@ async def test_being_seen_is_written_once_a_minute(over: Authority, clock: Clock
 
 
 async def test_a_store_out_of_reach_is_not_signed_out(over: Authority, clock: Clock) -> None:
-    """P02: an outage is told as one: nobody is told to sign in again because a disk is full."""
+    """P02: an outage is reported as one: no one has to sign in again because a disk is full."""
     session, hybrid = await begin(over, "session"), await begin(over)
     clock.forward(STANDARD.access_for)
     for how in ("lost", "unknown"):
@@ -264,7 +264,7 @@ async def test_a_role_taken_away_is_gone(over: Authority, clock: Clock) -> None:
 # Refreshing
 
 
-async def test_what_a_jar_is_told(over: Authority, clock: Clock) -> None:
+async def test_what_a_cookie_jar_is_sent(over: Authority, clock: Clock) -> None:
     """R2a gives what the client holds and sets nothing; R2b, R3a and R3c give another token and set it."""
     first = (await begin(over)).refresh_token
     again = await over.refresh(first, HOME)
@@ -363,8 +363,8 @@ async def test_an_impossible_token_ends_the_session(over: Authority, clock: Cloc
 
 
 async def test_after_a_restore_a_newer_token_is_no_alarm(tmp_path: Path, clock: Clock) -> None:
-    """R7: whoever refreshed after the backup holds a newer token than the row. His session ends without an alarm, and
-    whoever did not goes on; for a row that was written since the restore it is an alarm again.
+    """R7: a client that refreshed after the backup holds a newer token than the row. Its session ends without an alarm,
+    and one that did not refresh goes on; for a row that was written since the restore it is an alarm again.
     """
     async with opened("sqlite", tmp_path, clock) as over:  # memory is never restored
         lost, kept = await begin(over), await begin(over)
@@ -384,7 +384,9 @@ async def test_after_a_restore_a_newer_token_is_no_alarm(tmp_path: Path, clock: 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
 async def test_a_theft_ends_one_session_or_all(kind: str, tmp_path: Path, clock: Clock, all_of_them: bool) -> None:
-    """I-08: a proven theft ends its own session, the others of its account by choice, nobody else's ever."""
+    """I-08: a proven theft ends its own session, the others of its account by choice, and never those of another
+    account.
+    """
     async with opened(kind, tmp_path, clock, replace(STANDARD, theft_ends_all=all_of_them)) as over:
         await over.provide("bob")
         stolen, other, bobs = await begin(over), await begin(over), await begin(over, subject="bob")
@@ -527,7 +529,7 @@ async def test_the_others_are_ended(over: Authority) -> None:
 
 
 async def test_ends_at_once_are_one_end(over: Authority) -> None:
-    """I-01: of many that end one session at once exactly one did, all are told the truth, and one event says so."""
+    """I-01: of many that end one session at once exactly one did, all get the true answer, and one event says so."""
     started = await begin(over)
     assert started.session is not None
     ending = beside(over, Interleaved(over.store, seed=3))
@@ -610,7 +612,7 @@ async def test_the_limit_is_exact_in_a_race(kind: str, tmp_path: Path, clock: Cl
             assert len(started) == limit
             assert all(isinstance(one, SessionLimitReached) for one in others), others
         else:
-            # A sign-in that lost eight races in a row is told to come again; it has started nothing. So is one whose
+            # A sign-in that lost eight races in a row is asked to come again; it has started nothing. So is one whose
             # proof was outdated: so many have ended that the next one ends by raising the account's epoch.
             assert len(started) >= 8
             assert {type(one) for one in others} <= {Unavailable, NotAuthenticated}, others
@@ -957,7 +959,7 @@ async def _counted(work: Awaitable[int]) -> None:
     await work
 
 
-# Ending everything of everybody
+# Ending everything of everyone
 
 
 MODES: tuple[Literal["session", "hybrid", "jwt"], ...] = ("session", "hybrid", "jwt")

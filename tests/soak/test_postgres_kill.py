@@ -40,7 +40,7 @@ def test_five_hundred_kills_of_the_server():
 
 @pytest.mark.soak
 def test_ten_thousand_reads_elsewhere():
-    """I-01: what one process was told is done, another sees, over and over while a third writes."""
+    """I-01: what was answered to one process as done, another sees, over and over while a third writes."""
     with new_database() as url:
         a_commit_is_seen_by_every_process(partial(PostgresStore, url), rounds=10_000)
 

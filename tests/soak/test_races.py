@@ -322,7 +322,7 @@ async def test_an_end_wins_over_refreshes_thousands_of_times(tmp_path: Path) -> 
 
 
 class Clients:
-    """Clients that refresh and log out without pause, and remember what they were told."""
+    """Clients that refresh and log out without pause, and record the answers."""
 
     def __init__(self, lots: random.Random, held: dict[str, str]) -> None:
         self.lots, self.held = lots, held
@@ -490,14 +490,14 @@ def found_client(found: Any) -> Client:
 
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])
-async def test_a_cut_answer_logs_nobody_out(shared: Server, transport: str) -> None:
-    """I-04, O02: an answer to a refresh that breaks off loses nobody: the old token again succeeds, and leads on."""
+async def test_a_cut_answer_logs_no_one_out(shared: Server, transport: str) -> None:
+    """I-04, O02: an answer to a refresh that breaks off signs no one out: the old token again succeeds."""
     assert await cuts_lose_nobody(shared, lambda length: [0, *range(1, length, 41), length - 1], transport) > 10
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("transport", ["body", "cookie"])
-async def test_an_answer_cut_at_every_byte_logs_nobody_out(tmp_path: Path, transport: str) -> None:
+async def test_an_answer_cut_at_every_byte_logs_no_one_out(tmp_path: Path, transport: str) -> None:
     """I-04, O02: the same for every offset of the answer."""
     with serving(tmp_path, 2) as server:
         assert await cuts_lose_nobody(server, lambda length: list(range(length)), transport) > 1000

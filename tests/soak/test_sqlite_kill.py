@@ -44,7 +44,7 @@ def test_five_hundred_kills(tmp_path):
 
 @pytest.mark.soak
 def test_twenty_thousand_reads_elsewhere(tmp_path):
-    """I-01: what one process was told is done, another sees, over and over while a third writes."""
+    """I-01: what was answered to one process as done, another sees, over and over while a third writes."""
     a_commit_is_seen_by_every_process(partial(SqliteStore, tmp_path / "test.db"), rounds=20_000)
 
 

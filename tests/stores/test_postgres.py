@@ -68,7 +68,7 @@ async def store(postgres_url):
 
 @pytest.fixture
 async def beside(postgres_url):
-    """A connection of somebody else's."""
+    """A connection of another client."""
     connection = await asyncpg.connect(postgres_url)
     yield connection
     connection.terminate()
@@ -129,7 +129,7 @@ async def timed(awaitable):
 
 
 async def somebody_waits(connection):
-    """Whether anybody in this database waits for a lock, now and not when this transaction first looked."""
+    """Whether any connection to this database waits for a lock, now and not when this transaction first looked."""
     await connection.execute("SELECT pg_stat_clear_snapshot()")
     return await connection.fetchval(
         "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -177,7 +177,7 @@ def test_what_a_url_says(postgres_url):
     assert PASSWORD not in repr(make_store(postgres_url))
 
 
-async def test_no_password_is_told_to_anybody(postgres_url, caplog):
+async def test_no_password_is_in_an_error(postgres_url, caplog):
     """Whatever goes wrong in connecting, the password is in no text of the error."""
     for wrong in (
         postgres_url.replace(PASSWORD, "wr0ng-pa55"),
@@ -194,7 +194,7 @@ async def test_no_password_is_told_to_anybody(postgres_url, caplog):
     assert "wr0ng-pa55" not in caplog.text
 
 
-async def test_no_value_of_a_row_is_told_to_a_log(store, monkeypatch):
+async def test_no_value_of_a_row_is_in_a_log(store, monkeypatch):
     """The server's DETAIL of a refusal repeats the row, and some texts the value: neither is in an error, nor in what a
     traceback of it shows.
     """
@@ -227,7 +227,7 @@ async def test_what_no_waiting_changes_is_misconfigured(postgres_url):
 
 
 async def test_a_password_that_changed_meanwhile_is_an_outage(store, beside):
-    """Once open, a server that refuses us may be repaired: callers are told to try again."""
+    """Once open, a server that refuses us may be repaired: callers are asked to try again."""
     await store.account("ada")
     store._make._urls = [url.replace(PASSWORD, "wrong") for url in store._make._urls]
     for lane in store._lanes:
@@ -383,7 +383,7 @@ async def _traced(pid):
 
 
 async def test_a_standby_is_refused(server):
-    """A server in recovery answers nobody: leases and entries are read where they were committed."""
+    """A server in recovery is asked nothing: leases and entries are read where they were committed."""
     server.stop()
     standby = server.folder / "data" / "standby.signal"
     standby.touch()
@@ -466,9 +466,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize("by_transaction", [False, True])
 @pytest.mark.parametrize("what", ELSEWHERE)
 async def test_where_the_log_was_not_begun_another_begins(what, by_transaction, postgres_url, beside):
-    """I-15: a server that was promoted or restored begins a new log before it answers anything, once, whoever asks and
-    however many at once.
-    """
+    """I-15: a server that was promoted or restored begins a new log before it answers anything, once, in any race."""
     ada, row = an_account(), replace(a_row(), lease_for=7.5)
     async with (
         opened(postgres_url, by_transaction=by_transaction) as one,
@@ -502,7 +500,7 @@ async def test_where_the_log_was_not_begun_another_begins(what, by_transaction, 
 
 @pytest.mark.parametrize("by_transaction", [False, True])
 async def test_no_answer_comes_before_the_log_it_was_read_on_is_known(by_transaction, postgres_url, beside):
-    """I-15: whoever is told of a session knows, by then, which log the server is on that says so."""
+    """I-15: a caller that gets a session knows, by then, which log the server is on that says so."""
     session = a_session(an_account())
     async with (
         opened(postgres_url, by_transaction=by_transaction) as one,
@@ -523,7 +521,7 @@ async def test_no_answer_comes_before_the_log_it_was_read_on_is_known(by_transac
 
 @pytest.mark.parametrize("by_transaction", [False, True])
 async def test_a_server_that_was_replaced_and_still_answers_is_not_asked(by_transaction, postgres_url, beside):
-    """Behind an address that was moved, old connections lead to the old server. Once any has been told of a newer log,
+    """Behind an address that was moved, old connections lead to the old server. Once any of them knows of a newer log,
     nothing more is read there, and nothing committed that no other server would know; until there is a newer one.
     """
     ada, session = an_account(), a_session(an_account())
@@ -549,7 +547,7 @@ async def test_a_server_that_was_replaced_and_still_answers_is_not_asked(by_tran
 
 async def test_a_replaced_host_among_several_is_passed_over(postgres_url, one_server):
     """The old primary is in reach again, takes itself for one and answers at once, while the new one is slow for a
-    moment: nobody moves to it, and connections to the new one are not given up for it.
+    moment: no client moves to it, and connections to the new one are not given up for it.
     """
     parts = urlsplit(postgres_url)
     one_server.sql(f"CREATE DATABASE {parts.path[1:]}")
@@ -744,7 +742,7 @@ async def test_commits_that_meet_from_two_sides_do_not_wait_for_each_other(postg
 
 
 async def test_a_cancelled_caller_leaves_no_transaction_open(store, beside):
-    """I-25: whoever is cancelled at any moment, no lock is held and no transaction is open afterwards."""
+    """I-25: whichever caller is cancelled at any moment, no lock is held and no transaction is open afterwards."""
     ada = an_account()
     session = a_session(ada)
     await store.commit(Add(ada), Add(session))
@@ -822,7 +820,7 @@ async def test_limits_are_decided_as_the_arithmetic_says(store, attempts, limits
 
 
 async def test_a_limit_is_exact_over_processes(postgres_url):
-    """I-16: whoever counts, together they let through what the bucket holds; a restart forgets nothing."""
+    """I-16: whichever nodes count, together they let through what the bucket holds; a restart forgets nothing."""
     async with opened(postgres_url) as one, opened(postgres_url) as two:
         hits = await asyncio.gather(*[store.hit([BUCKET], NOW) for store in (one, two) for _ in range(100)])
         assert hits.count((0.0, "")) == 100
@@ -888,7 +886,7 @@ async def test_who_watches_is_woken_without_notices_too(server):
         await asyncio.wait_for(woken.wait(), 10)
 
 
-async def test_the_stores_clock_is_told(store):
+async def test_the_stores_clock_is_read(store):
     """I-21: a reading of the log tells the server's time of day, which is one for all nodes."""
     read = await store.read_log(1, 0)
     renewed = await store.node_renew(a_row(), 0)
@@ -993,7 +991,9 @@ async def test_a_server_that_restarts_is_back_without_a_word(server):
 
 
 async def test_a_statement_that_waits_for_a_lock_is_given_up_by_the_server(store, beside):
-    """Somebody's lock is in the way: the caller is told, within six seconds, and nothing of ours goes on waiting."""
+    """Another transaction's lock is in the way: the caller gets an error within six seconds, and nothing of ours goes
+    on waiting.
+    """
     ada = an_account()
     session = a_session(ada)
     await store.commit(Add(ada), Add(session))
@@ -1233,7 +1233,7 @@ async def test_hot_questions_go_by_an_index(postgres_url, store, rows):
 
 
 async def test_tls_is_verified_where_the_url_says_so(tmp_path):
-    """With verify-full a server whose certificate is another's, or nobody's, is not spoken to."""
+    """With verify-full a server whose certificate is another's, or not signed by a known authority, is refused."""
     write_certificate(tmp_path, "localhost")
     with a_postgres() as server:
         for name in ("cert.pem", "key.pem"):
@@ -1350,8 +1350,8 @@ async def test_a_host_that_is_silent_is_passed_over(by_transaction, postgres_url
 
 
 async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside, store):
-    """`?pooling=transaction`: a node that vanishes between its statement and the COMMIT holds nobody up for longer than
-    some seconds, not until a lost connection is found out.
+    """`?pooling=transaction`: a node that vanishes between its statement and the COMMIT holds no other node up for
+    longer than some seconds, not until a lost connection is found out.
     """
     parts = urlsplit(postgres_url)
     async with (
@@ -1377,7 +1377,7 @@ async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside
 
 
 @pytest.mark.parametrize("by_transaction", [False, True])
-async def test_nobody_elses_functions_are_called(by_transaction, postgres_url, beside):
+async def test_no_functions_of_others_are_called(by_transaction, postgres_url, beside):
     """What another role of the database put into `public` is not taken for PostgreSQL's own, where it fits better."""
     async with opened(postgres_url, by_transaction=by_transaction) as store:
         await beside.execute(
@@ -1418,7 +1418,7 @@ async def test_a_standby_that_is_gone_does_not_take_all_connections(server):
 
 
 async def test_closing_waits_for_no_look_at_every_row(store, beside):
-    """A node that is asked to stop while a table is locked stops; whoever waits for the table is told."""
+    """A node that is asked to stop while a table is locked stops; a caller that waits for the table gets an error."""
     async with beside.transaction():
         await beside.execute("LOCK TABLE dutchdoor.accounts IN ACCESS EXCLUSIVE MODE")
         looking = [asyncio.create_task(timed(store.accounts())) for _ in range(2)]
@@ -1432,7 +1432,7 @@ async def test_closing_waits_for_no_look_at_every_row(store, beside):
 
 
 async def test_removing_an_account_while_it_signs_in(store):
-    """A session that is added while its account is removed belongs to nobody, or to the account that was."""
+    """A session that is added while its account is removed belongs to no account, or to the account that was."""
     for n in range(20):
         ada = an_account(f"ada{n}")
         session = a_session(ada)

@@ -27,7 +27,7 @@ CREATE TRIGGER slow AFTER UPDATE OR DELETE ON dutchdoor.one_time_tokens FOR EACH
 )
 async def test_an_account_is_locked_before_what_belongs_to_it(meeting, postgres_url):
     """Two commits about one account, which touch what belongs to it in other orders: one goes after the other, and
-    nobody is told that the database is away.
+    no caller gets an error about an unavailable database.
     """
     ada = an_account()
     token, credential = a_token(ada.subject), a_credential(ada)

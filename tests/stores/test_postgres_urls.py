@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL that are wrong, as somebody meets them who sets it up for the first time."""
+"""URLs of PostgreSQL that are wrong, as an administrator writes them at the first set-up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_options_that_no_waiting_mends_are_named(options, said, postgres_u
         ("password authentication failed for user", "HERE"),
     ],
 )
-async def test_where_nobody_answers_is_named_and_no_password(said, url, postgres_url):
+async def test_an_address_without_a_server_is_named_and_no_password(said, url, postgres_url):
     """Who set a wrong host, port or password reads which server it was, and reads no password."""
     url = postgres_url.replace(PASSWORD, "hush") if url == "HERE" else url
     with pytest.raises((Misconfigured, Unavailable)) as refused, naming(url):
@@ -70,7 +70,7 @@ async def test_a_database_of_another_encoding_is_named():
         assert "LATIN1" in refused.value.reason
 
 
-async def test_a_role_that_may_create_nothing_is_told_what_it_needs(postgres_url):
+async def test_an_error_about_a_role_names_the_missing_right(postgres_url):
     """A right that is missing is said, and which one."""
     role = f"guest_{uuid4().hex}"
     admin = await asyncpg.connect(postgres_url)
@@ -86,7 +86,7 @@ async def test_a_role_that_may_create_nothing_is_told_what_it_needs(postgres_url
 
 @pytest.mark.parametrize("option", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
 def test_a_file_that_is_not_there_is_named_before_anything_is_called(option):
-    """`dutchdoor check`, which connects to nobody, says it too."""
+    """`dutchdoor check`, which connects to no server, reports it too."""
     with pytest.raises(Misconfigured, match=f"{option}.*/nowhere/file.pem"):
         from_url(f"postgresql://door@db/door?sslmode=verify-full&{option}=/nowhere/file.pem")
 
@@ -255,7 +255,7 @@ def test_behind_pgbouncer_the_option_is_named():
 
 
 async def test_a_number_that_is_too_large_is_the_callers_and_no_outage(postgres_url):
-    """What the driver cannot send costs nobody a connection."""
+    """What the driver cannot send costs no connection."""
     store = PostgresStore(postgres_url)
     await store.open()
     try:

@@ -63,7 +63,7 @@ class Far(MemoryStore):
 
 @pytest.fixture
 async def emptied(valkey_url):
-    """The server's URL, and a client that is nobody's."""
+    """The server's URL, and a client without a store."""
     client = redis.asyncio.Redis.from_url(valkey_url)
     yield client
     await client.aclose()
@@ -226,7 +226,7 @@ async def test_an_attempt_that_a_ceiling_refuses_takes_nothing(valkey_url):
         assert left.count((0.0, "")) == 300 - CEILING.burst
 
 
-async def test_whom_the_record_cannot_count_nobody_charges(valkey_url):
+async def test_what_the_record_cannot_count_is_not_charged(valkey_url):
     """When the record is out of reach, the attempt that it could not count is given back."""
 
     class Gone(Far):
@@ -267,7 +267,7 @@ async def test_a_success_forgets_ceilings_with_its_own_commit(valkey_url):
 
 
 async def test_buckets_do_not_pile_up(valkey_url, emptied):
-    """What is full again leaves Redis without anybody's doing, and the last of it with its key's life."""
+    """What is full again leaves Redis by itself, and the last of it with its key's life."""
     quick = Limit(name="quick", count=1, per_seconds=1.0, burst=1)
     async with opened(Far(), valkey_url) as store:
         for n in range(2000):
@@ -292,7 +292,7 @@ async def test_a_flood_of_hits_is_a_few_batches(valkey_url, monkeypatch):
         assert len(batches) <= 8
 
 
-async def test_a_server_that_forgot_the_script_is_told_it_again(valkey_url, emptied):
+async def test_a_server_that_lost_the_script_gets_it_again(valkey_url, emptied):
     """SCRIPT FLUSH, or a server that was started anew, costs a round trip and counts nothing twice."""
     async with opened(Far(), valkey_url) as store:
         for n in range(SLOW.burst + 1):
@@ -301,8 +301,8 @@ async def test_a_server_that_forgot_the_script_is_told_it_again(valkey_url, empt
 
 
 @pytest.mark.parametrize("score", ["-inf", "+inf", "1e308", "0"])
-async def test_a_score_that_somebody_wrote_locks_nobody_out(score, valkey_url, emptied):
-    """Whoever can write to Redis can make somebody wait for as long as an empty bucket does, and no longer."""
+async def test_a_score_that_a_person_wrote_locks_no_one_out(score, valkey_url, emptied):
+    """A process that can write to Redis can make a client wait for as long as an empty bucket does, and no longer."""
     bucket = Bucket("slow:x", SLOW)
     async with opened(Far(), valkey_url) as store:
         await emptied.zadd(store._limits_key, {store._bucket(bucket): score})
@@ -319,7 +319,7 @@ async def test_a_foreign_value_in_the_place_of_the_limits_is_replaced(valkey_url
         assert await emptied.type(store._limits_key) == b"zset"
 
 
-async def test_an_answer_to_another_question_lets_nobody_in(valkey_url, monkeypatch):
+async def test_an_answer_to_another_question_lets_no_one_in(valkey_url, monkeypatch):
     """A verdict that does not name the attempt it is about counts for nothing."""
     async with opened(Far(), valkey_url) as store:
         ask = redis.asyncio.Redis.execute_command
@@ -334,8 +334,8 @@ async def test_an_answer_to_another_question_lets_nobody_in(valkey_url, monkeypa
 
 
 @pytest.mark.parametrize("answer", [7, None, b"x", [], [b"0"], [b"0", []], [b"0", None], [b"0", b"x"]])
-async def test_an_answer_of_another_form_lets_nobody_in(answer, valkey_url, monkeypatch):
-    """Whatever stands in Redis's place says: an attempt that was not decided is 503, and is told of soon."""
+async def test_an_answer_of_another_form_lets_no_one_in(answer, valkey_url, monkeypatch):
+    """Whatever stands in Redis's place says: an attempt that was not decided is 503, and is logged soon."""
     async with opened(Far(), valkey_url) as store:
 
         async def another(client, *command, **options):
@@ -384,7 +384,7 @@ async def test_a_client_that_breaks_is_an_outage(failure, valkey_url, monkeypatc
 
 @pytest.mark.parametrize("answer", [7, None, b"x", b"xy", [], [None], [None] * 3, [7, 7], [None, [b"x"]], ["x", "y"]])
 async def test_an_answer_of_another_form_is_no_copy(answer, valkey_url, monkeypatch):
-    """Whatever stands in Redis's place says: nobody waits for ever, and nobody gets an error."""
+    """Whatever stands in Redis's place says: no request waits for ever, and none gets an error."""
     record = Far()
     ada, one = await a_signed_in(record)
     two = a_session(ada, NOW + 1)
@@ -509,7 +509,7 @@ async def test_hostile_values_are_no_copies(valkey_url, emptied):
 
 
 async def test_what_is_too_large_is_not_kept(valkey_url, emptied):
-    """An account with an absurd name has no copies; nobody else notices."""
+    """An account with an absurd name has no copies; no other account is affected."""
     record = Far()
     ada, session = await a_signed_in(record)
     async with opened(record, valkey_url) as store:
@@ -547,14 +547,14 @@ async def test_no_two_copies_are_sealed_alike(valkey_url):
 
 
 async def test_made_up_writers_fill_no_memory(valkey_url):
-    """Whoever makes up names of writers costs a look each, and no memory."""
+    """An attacker who makes up names of writers costs a look each, and no memory."""
     async with opened(Far(), valkey_url) as store:
         for n in range(1000):
             assert store._sealer.open(n.to_bytes(16, "big") + bytes(40), bytes(16)) is None
         assert store._sealer._keys == {}
 
 
-async def test_callers_that_leave_take_nobodys_answer(valkey_url):
+async def test_callers_that_leave_take_no_answer_of_others(valkey_url):
     """I-25: however many callers are cancelled in the middle, each of the others gets the session it asked for."""
     record, dice = Far(), random.Random(1)
     ada = an_account()
@@ -642,7 +642,7 @@ async def disable(node, begun):
 @pytest.mark.parametrize("ending", [end_it, end_all, disable])
 @pytest.mark.parametrize("late", [False, True], ids=["copied before", "copied after"])
 async def test_what_ended_is_refused_whatever_copies_say(ending, late, valkey_url, monkeypatch):
-    """I-01, I-02: a copy from before a session's end, written in time or by a slow reader afterwards, signs nobody in
+    """I-01, I-02: a copy from before a session's end, written in time or by a slow reader afterwards, signs no one in
     once the end is fenced: not at a node that follows the log, and not at one that starts now.
     """
     record, clock = Far(), Clock()
@@ -678,7 +678,7 @@ async def test_changed_roles_show_at_once(valkey_url):
 
 
 async def test_what_no_entry_tells_of_shows_within_a_minute(valkey_url):
-    """Another name shows a minute after the copy was read, whoever passed it on in between."""
+    """Another name shows a minute after the copy was read, whichever node passed it on in between."""
     record, clock = Far(), Clock()
     async with nodes(record, valkey_url, [clock, clock, clock]) as (one, other, third):
         begun = await signed_in(one)
@@ -735,7 +735,7 @@ async def test_sightings_are_written_though_copies_are_warm(valkey_url):
 
 
 @pytest.mark.parametrize("how", ["FLUSHALL", "rolled back"])
-async def test_redis_that_lost_everything_or_went_back_in_time_signs_nobody_in(how):
+async def test_redis_that_lost_everything_or_went_back_in_time_signs_no_one_in(how):
     """I-14, I-15: after FLUSHALL, and with a Redis as it was before a revocation (a replica that lagged and was
     promoted), what was revoked stays refused, ceilings stay spent, and who is signed in stays so.
     """
@@ -771,7 +771,7 @@ async def test_redis_that_lost_everything_or_went_back_in_time_signs_nobody_in(h
 
 
 async def test_a_restored_database_knows_no_copies(valkey_url):
-    """A copy of a session that the restored database never had is found by nobody who follows its new log."""
+    """A copy of a session that the restored database never had is found by no node that follows its new log."""
     record, clock = Far(), Clock()
     async with nodes(record, valkey_url, [clock, clock]) as (one, other):
         begun = await signed_in(one)
@@ -907,7 +907,7 @@ async def test_one_that_keeps_failing_is_tried_less_often(valkey_url):
 
 
 class Deaf(Far):
-    """A record that wakes nobody."""
+    """A record that wakes no follower."""
 
     def watch(self, woken):
         return lambda: None
@@ -939,7 +939,7 @@ async def test_a_commit_that_revokes_wakes_every_node(valkey_url, emptied):
 
 
 async def test_a_flood_of_messages_wakes_a_hundred_times_a_second_at_most(valkey_url, emptied):
-    """Whoever can publish costs a look every ten milliseconds, and the last message is never lost."""
+    """An attacker who can publish costs a look every ten milliseconds, and the last message is never lost."""
     async with opened(Deaf(), valkey_url) as store:
         woken = []
         store.watch(lambda: woken.append(time.monotonic()))
@@ -1023,8 +1023,8 @@ def test_a_url_that_cannot_be_read_is_refused_and_not_repeated(url):
         )
 
 
-async def test_a_password_opens_redis_and_is_shown_to_nobody(caplog):
-    """A user with the commands it needs is enough; a wrong password is told of without repeating it."""
+async def test_a_password_opens_redis_and_is_shown_to_no_one(caplog):
+    """A user with the commands it needs is enough; a wrong password is logged without repeating it."""
     caplog.set_level(logging.DEBUG)
     with a_valkey() as server:
         admin = redis.asyncio.Redis.from_url(server.url)
@@ -1054,7 +1054,7 @@ async def test_a_password_opens_redis_and_is_shown_to_nobody(caplog):
         await admin.aclose()
 
 
-async def test_a_server_that_repeats_what_it_is_sent_tells_nobody(caplog):
+async def test_a_server_that_repeats_what_it_is_sent_reveals_nothing(caplog):
     """What is no Redis, or one too old for AUTH, repeats the password in its error: none of it is passed on."""
     caplog.set_level(logging.DEBUG)
 
@@ -1114,7 +1114,7 @@ async def behind_tls(url, directory):
         server.close()
 
 
-async def test_tls_is_spoken_with_whom_the_machine_trusts_and_with_nobody_else(valkey_url, tmp_path, monkeypatch):
+async def test_tls_is_spoken_with_whom_the_machine_trusts_and_with_no_one_else(valkey_url, tmp_path, monkeypatch):
     """rediss:// reaches a server whose certificate this machine trusts, under its own name; any other is
     out of reach, and nothing is said in the clear.
     """

@@ -1,4 +1,6 @@
-"""Redis that is several servers: a cluster of six, and a primary behind three Sentinels. Whoever dies, it goes on."""
+"""Redis that is several servers: a cluster of six, and a primary behind three Sentinels. It works on when one of them
+stops.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,7 @@ class Six:
         patiently(self.is_whole)
 
     def is_whole(self):
-        """Whether all agree that every slot is served by somebody, and each replica has what its primary has."""
+        """Whether all agree that every slot is served by a server, and each replica has what its primary has."""
         for server in self.servers:
             role = say(server, "ROLE")
             if "cluster_state:ok" not in say(server, "CLUSTER", "INFO") or "fail" in say(server, "CLUSTER", "NODES"):
@@ -267,7 +269,7 @@ def guarded():
 
 
 async def test_sentinel_says_who_is_the_primary(guarded):
-    """Behind Sentinel the primary may die, and one of the Sentinels: whoever is promoted counts on, knows the copies
+    """Behind Sentinel the primary may die, and one of the Sentinels: the promoted one counts on, knows the copies
     that had reached it, and wakes followers; and no more pass over both of them than a bucket and a burst allow.
     """
     record = Deaf()

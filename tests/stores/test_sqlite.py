@@ -259,8 +259,8 @@ async def test_a_lock_that_is_never_given_back_is_unavailable(path, store, monke
     assert store._writer.answers
 
 
-async def test_whoever_comes_into_an_outage_is_told_soon(path, store, monkeypatch):
-    """Once somebody waited for the lock or the disk in vain, nobody else waits as long, until a commit succeeds."""
+async def test_a_request_in_an_outage_gets_its_answer_soon(path, store, monkeypatch):
+    """Once a caller waited for the lock or the disk in vain, no other waits as long, until a commit succeeds."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     monkeypatch.setattr(sqlite, "_ANSWER_FOR", 0.05)
@@ -283,7 +283,7 @@ async def test_whoever_comes_into_an_outage_is_told_soon(path, store, monkeypatc
 
 
 async def test_a_disk_that_hangs_is_unavailable(store, monkeypatch):
-    """A caller gives up on a disk that does not answer; the commits behind it that nobody waits for are dropped."""
+    """A caller gives up on a disk that does not answer; the commits behind it that no caller waits for are dropped."""
     monkeypatch.setattr(sqlite, "_ANSWER_FOR", 0.05)
     hangs = threading.Event()
     stuck = asyncio.create_task(in_writer(store, lambda c: hangs.wait(10)))
@@ -398,7 +398,7 @@ async def test_a_full_disk_is_unavailable_until_there_is_room(path):
 
 
 async def test_the_head_heals_at_opening(path):
-    """A restored copy, a crash or a lost file leaves the shared word wrong: whoever opens sets it right."""
+    """A restored copy, a crash or a lost file leaves the shared word wrong: the process that opens it sets it right."""
     store = SqliteStore(path)
     await store.open()
     await store.commit(Revoke(a_revocation()), Revoke(a_revocation()))
@@ -442,7 +442,7 @@ async def test_a_commit_that_fails_hides_nothing(store):
 
 
 async def test_a_commit_of_this_process_wakes_at_once(store, monkeypatch):
-    """Whoever watches waits for a timer only where another process writes."""
+    """A watcher waits for a timer only where another process writes."""
     monkeypatch.setattr(head, "LOOK_EVERY", 3600.0)
     woken = asyncio.Event()
     unwatch = store.watch(woken.set)
@@ -455,8 +455,8 @@ async def test_a_commit_of_this_process_wakes_at_once(store, monkeypatch):
     unwatch()
 
 
-async def test_whoever_is_woken_finds_the_entry(path, store):
-    """Another process raises the head long before its commit is on the disk: nobody is woken for nothing, and then
+async def test_a_follower_that_is_woken_finds_the_entry(path, store):
+    """Another process raises the head long before its commit is on the disk: no follower is woken for nothing, and then
     left asleep when the entry is there.
     """
     found = []
@@ -493,7 +493,7 @@ async def test_whoever_is_woken_finds_the_entry(path, store):
 
 
 async def test_one_timer_serves_all_who_watch(store):
-    """A loop looks every few milliseconds once for all, and not at all when nobody watches."""
+    """A loop looks every few milliseconds once for all, and not at all without a watcher."""
     stops = [store.watch(lambda: None) for _ in range(5)]
     assert len(store._watches) == 1
     (watch,) = store._watches.values()
@@ -527,7 +527,7 @@ async def test_a_long_log_is_read_beside_the_loop(store, monkeypatch):
 
 
 async def test_the_files_are_their_owners_alone(path, store):
-    """Hashes and sealed keys are for nobody else's eyes: every file has mode 0600, whatever the umask."""
+    """Hashes and sealed keys are closed to other users: every file has mode 0600, whatever the umask."""
     await store.commit(Revoke(a_revocation()))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == dict.fromkeys(["test.db", "test.db-wal", "test.db-shm", "test.db-head"], 0o600)
@@ -667,14 +667,14 @@ def test_urls_name_files():
 
 
 async def test_a_directory_that_is_not_there_is_misconfigured(tmp_path):
-    """Opening makes no directories: a mistyped path is told, not created."""
+    """Opening makes no directories: a mistyped path is reported, not created."""
     with pytest.raises(Misconfigured):
         await SqliteStore(tmp_path / "no" / "such.db").open()
 
 
 @pytest.mark.parametrize("kind", ["text", "other", "application"])
 async def test_a_file_that_is_not_ours_is_not_touched(path, kind):
-    """Somebody else's file stays as it was, and is refused by name."""
+    """The file of another program stays as it was, and is refused by name."""
     if kind == "text":
         path.write_text("not a database " * 100)
     else:
@@ -791,7 +791,7 @@ async def test_processes_that_open_at_once_migrate_once(path):
 
 
 async def test_what_was_read_before_is_read_again(path, store):
-    """A session that was read before is what the database says now, whoever changed it or its account."""
+    """A session that was read before is what the database says now, after any change of it or its account."""
     ada = an_account()
     session = a_session(ada)
     await store.commit(Add(ada), Add(session))

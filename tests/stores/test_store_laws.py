@@ -76,7 +76,7 @@ def test_shared_law(kind, law, tmp_path):
 
 @given(st.lists(st.text("ab \t\N{NO-BREAK SPACE}", max_size=3), max_size=4).map(tuple))
 def test_roles_are_joined_as_they_are_or_not_at_all(names):
-    """No role is read that nobody was given: one with a space in it would be two."""
+    """No role is read that was not given: one with a space in it would be two."""
     try:
         text = joined(names)
     except ValueError:

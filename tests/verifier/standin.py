@@ -137,7 +137,7 @@ class Standin:
         await self.store.close()
 
     def stop(self) -> None:
-        """End as a process does that is killed: nobody is told anything. `start` begins another life on its store."""
+        """End like a killed process: no other process is notified. `start` begins another life on its store."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         assert not self.thread.is_alive()

@@ -69,7 +69,7 @@ async def test_closing_in_a_loop_leaves_nothing_either(hasty: Standin) -> None:
 
 
 def test_closing_does_not_wait_for_an_answer(authority: Standin) -> None:
-    """A poll that hangs, and a question that hangs, are broken off; who waited for them is told."""
+    """A poll that hangs, and a question that hangs, are broken off; the caller that waited for them gets an error."""
     verifier = Verifier(authority.issuer, audience="api")
     verifier.start()
     until(lambda: authority.asked[POLL] >= 3)
@@ -99,8 +99,8 @@ def test_closing_does_not_wait_for_an_answer(authority: Standin) -> None:
 
 @pytest.mark.parametrize("follow", ["background", "on demand"])
 @pytest.mark.parametrize("stale", ["introspect", "refuse"])
-def test_a_closed_verifier_lets_nobody_in(authority: Standin, stale: str, follow: str) -> None:
-    """Nobody hears of revocations for it any more, so it has no lease; closing twice is as good as once."""
+def test_a_closed_verifier_lets_no_one_in(authority: Standin, stale: str, follow: str) -> None:
+    """It gets no revocations any more, so it has no lease; closing twice is as good as once."""
     token = authority.token()
     verifier = Verifier(authority.issuer, audience="api", stale=stale, follow=follow)  # type: ignore[arg-type]
     assert verifier(token)
@@ -119,7 +119,7 @@ def test_a_closed_verifier_lets_nobody_in(authority: Standin, stale: str, follow
 
 
 def test_nothing_is_begun_before_it_is_used(authority: Standin) -> None:
-    """Making one calls nobody: a module may hold it, and a server fork after."""
+    """Creating one calls no server: a module may hold it, and a server fork after."""
     before = threads()
     verifier = Verifier(authority.issuer, audience="api")
     assert verifier.state == "new"

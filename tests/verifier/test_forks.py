@@ -66,7 +66,7 @@ def test_a_child_has_no_lease(authority: Standin) -> None:
 
 
 def test_a_fork_while_locks_are_held(authority: Standin) -> None:
-    """A lock that another thread held at the fork is never let go in the child; nobody waits for it there."""
+    """A lock that another thread held at the fork is never released in the child; no call waits for it there."""
     found = forking(authority, "locked")
     assert found is not None, "the child hung"
     assert found["outcomes"] == ["ada", "ada"]

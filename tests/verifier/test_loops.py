@@ -59,7 +59,7 @@ async def test_checking_in_a_loop(authority: Standin) -> None:
 @pytest.mark.parametrize("path", [JWKS, POLL])
 @pytest.mark.parametrize("follow", ["background", "on demand"])
 async def test_a_first_check_does_not_keep_the_loop_waiting(authority: Standin, path: str, follow: str) -> None:
-    """An authority that hangs when the first request comes: the loop turns on, and the request is told in time."""
+    """An authority that hangs when the first request comes: the loop goes on, and the request is answered in time."""
     authority.misbehave(path, hangs)
     verifier = Verifier(authority.issuer, audience="api", stale="refuse", follow=follow)  # type: ignore[arg-type]
     try:
@@ -74,7 +74,7 @@ async def test_a_first_check_does_not_keep_the_loop_waiting(authority: Standin, 
 
 
 async def test_asking_about_tokens_does_not_keep_the_loop_waiting(hasty: Standin) -> None:
-    """Stale, and the authority hangs: a hundred requests wait or are told to come again, and the loop turns."""
+    """Stale, and the authority hangs: a hundred requests wait or get 503, and the loop turns."""
     async with Verifier(hasty.issuer, audience="api") as verifier:
         hasty.misbehave(POLL, says(response(b"", 500)))
         hasty.misbehave(ASK, hangs)
@@ -88,7 +88,7 @@ async def test_asking_about_tokens_does_not_keep_the_loop_waiting(hasty: Standin
 
 
 async def test_calling_in_a_loop_never_waits(hasty: Standin) -> None:
-    """What would have to wait is 503 at once, and says what to do: a loop that stands still serves nobody."""
+    """What would have to wait is 503 at once, and says what to do: a blocked loop serves no request."""
     verifier = Verifier(hasty.issuer, audience="api")
     try:
         with pytest.raises(Unavailable) as caught:
@@ -118,7 +118,7 @@ async def test_following_on_demand_in_a_loop(authority: Standin) -> None:
 
 
 async def test_a_request_that_is_given_up_spoils_nothing(hasty: Standin) -> None:
-    """Whoever hangs up while we ask leaves a verifier that works."""
+    """A caller that hangs up during a question leaves a verifier that works."""
     async with Verifier(hasty.issuer, audience="api") as verifier:
         hasty.misbehave(POLL, says(response(b"", 500)))
         await turned(hasty, verifier, "stale")

@@ -79,7 +79,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_poll_that_fails_costs_the_lease_and_nothing_else(hasty: Standin, how: str) -> None:
     """Whatever is answered to a poll: until the lease runs out tokens are checked, after that they are refused, and
-    when it is over everything is as before. Nobody is followed elsewhere.
+    when it is over everything is as before. No other server is followed.
     """
     token = hasty.token()
     with Verifier(hasty.issuer, audience="api", stale="refuse") as verifier:
@@ -95,7 +95,7 @@ def test_a_poll_that_fails_costs_the_lease_and_nothing_else(hasty: Standin, how:
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_keys_that_cannot_be_fetched_are_fetched_later(authority: Standin, following: Make, how: str) -> None:
-    """Without keys nothing can be told, so it is 503; and they are fetched as soon as they can be."""
+    """Without keys nothing can be verified, so it is 503; and they are fetched as soon as they can be."""
     authority.misbehave(JWKS, BROKEN[how])
     verifier = following()
     with pytest.raises(Unavailable):
@@ -138,7 +138,7 @@ def test_an_authority_that_is_down_at_the_start(tmp_path: Path, stale: str, foll
 
 
 def test_an_outage_shorter_than_the_lease_is_not_noticed(authority: Standin, following: Make) -> None:
-    """While the lease holds, an authority that is gone is missed by nobody; started again, it is followed at once, and
+    """While the lease holds, an authority that is gone is not missed; started again, it is followed at once, and
     what it ended before is still ended.
     """
     verifier = following(stale="refuse")
@@ -182,8 +182,8 @@ def is_still_good(verifier: Verifier, token: str) -> bool:
 
 
 def test_another_database_is_another_log(tmp_path: Path) -> None:
-    """Somebody deletes the database and starts anew under the same name: its numbers begin again, its names have
-    another salt, and what it ends is refused all the same.
+    """An administrator deletes the database and starts anew under the same name: its numbers begin again, its names
+    have another salt, and what it ends is refused all the same.
     """
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
@@ -257,7 +257,7 @@ def test_an_authority_that_is_not_there_is_said_in_words(caplog: pytest.LogCaptu
 
 
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An authority whose certificate nobody vouches for is not listened to; one that the machine trusts is."""
+    """An authority whose certificate is not trusted is not listened to; one that the machine trusts is."""
     write_certificate(tmp_path, "localhost")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")

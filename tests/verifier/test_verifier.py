@@ -51,7 +51,7 @@ def test_bytes_are_as_good_as_text(authority: Standin, following: Make) -> None:
 
 
 def test_j30_a_token_bound_to_a_key_is_refused(authority: Standin, following: Make) -> None:
-    """A verifier refuses a token with `cnf` and asks nobody about it: it checks no proof of the key."""
+    """A verifier refuses a token with `cnf` and asks no server about it: it checks no proof of the key."""
     verifier = following()
     members = json.loads(base64.urlsafe_b64decode(authority.token().split(".")[1] + "=="))
     bound = sign(json.dumps({**members, "cnf": {"jkt": "x"}}).encode(), authority.keys[0], typ="at+jwt")
@@ -79,7 +79,7 @@ def test_j21_a_token_of_another_issuer_or_audience_is_named_once(
     authority: Standin, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A verifier that was given another spelling of the issuer, or another audience, refuses every token; its log says
-    once why, with both names, and nothing for a token that nobody of ours signed.
+    once why, with both names, and nothing for a token with an unknown signature.
     """
     caplog.set_level(logging.WARNING, "dutchdoor.verifier")
     token, elsewhere = authority.token(), authority.issuer.replace("127.0.0.1", "localhost")
@@ -229,7 +229,7 @@ def test_a_killed_key_is_refused_and_the_set_is_fetched_again(authority: Standin
 
 
 def test_a_new_key_is_found_when_a_token_names_it(authority: Standin, following: Make) -> None:
-    """Keys rotate without anybody being told."""
+    """Keys rotate without any action."""
     verifier = following()
     verifier.start()
     authority.keys.insert(0, Key.generate("EdDSA"))
@@ -238,7 +238,9 @@ def test_a_new_key_is_found_when_a_token_names_it(authority: Standin, following:
 
 
 def test_a_flood_of_unknown_keys_is_one_fetch(authority: Standin, following: Make) -> None:
-    """Whoever makes up names of keys makes us fetch once a minute, from however many threads, and signs nobody out."""
+    """An attacker who makes up names of keys makes the verifier fetch once a minute, from however many threads, and
+    signs no one out.
+    """
     verifier = following()
     good = authority.token()
     verifier(good)
@@ -276,7 +278,7 @@ def test_a_minute_later_a_new_key_is_looked_for_again(
     until(lambda: accepts(verifier, authority.token()), 5)
 
 
-def test_a_key_that_cannot_be_looked_for_signs_nobody_out(authority: Standin, following: Make) -> None:
+def test_a_key_that_cannot_be_looked_for_signs_no_one_out(authority: Standin, following: Make) -> None:
     """Where new keys cannot be fetched, a token of an unknown one is 503 and not 401; and we do not fetch more."""
     verifier = following()
     verifier.start()
@@ -290,7 +292,7 @@ def test_a_key_that_cannot_be_looked_for_signs_nobody_out(authority: Standin, fo
 
 
 def test_a_published_secret_is_no_key(authority: Standin, following: Make) -> None:
-    """A key set with a symmetric key in it is refused: whoever reads it could sign anything."""
+    """A key set with a symmetric key in it is refused: a client that reads it could sign anything."""
     secret = b'{"keys":[{"kty":"oct","alg":"HS256","kid":"a","k":"%s"}]}'
     authority.misbehave(JWKS, says(response(secret % b"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ1Njc4OQ")))
     verifier = following()
@@ -298,7 +300,7 @@ def test_a_published_secret_is_no_key(authority: Standin, following: Make) -> No
         verifier(authority.token())
 
 
-# --- what it is told --------------------------------------------------------------------------------------------------
+# --- what it is given -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +345,7 @@ def test_a_wrong_setting_is_said_at_once(how: dict[str, object]) -> None:
     assert "hunter2" not in repr(caught.value) + str(caught.value) + caught.value.reason
 
 
-def test_the_key_is_shown_to_the_authority_and_to_nobody_else(
+def test_the_key_is_shown_to_the_authority_and_to_no_one_else(
     authority: Standin, following: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It comes as an argument or from the environment, goes into one header, and stands in no text of ours."""
@@ -406,7 +408,7 @@ def test_introspecting_asks_every_time(hasty: Standin) -> None:
             verifier(token)
         assert verifier(other)
         with pytest.raises(InvalidToken):
-            verifier(hasty.token(audience="another"))  # refused here: nobody is asked about it
+            verifier(hasty.token(audience="another"))  # refused here: no server is asked about it
         assert hasty.asked[ASK] == 7
 
 
@@ -421,7 +423,7 @@ def test_introspecting_asks_every_time(hasty: Standin) -> None:
     ids=["text", "number", "nothing", "list", "empty", "500", "redirect", "too long", "no length", "garbage"],
 )  # fmt: skip
 def test_only_a_plain_yes_is_a_yes(hasty: Standin, answer: bytes) -> None:
-    """An answer about a token that is anything but `active: true` lets nobody in; an unreadable one is a 503."""
+    """An answer about a token that is anything but `active: true` signs no one in; an unreadable one is a 503."""
     with Verifier(hasty.issuer, audience="api") as verifier:
         made_stale(hasty, verifier)
         hasty.misbehave(ASK, says(answer))
@@ -473,8 +475,8 @@ def test_few_questions_are_asked_at_once(hasty: Standin, monkeypatch: pytest.Mon
 
 
 def test_refusing_is_503_with_a_time(hasty: Standin) -> None:
-    """Stale and told to refuse: nobody is let in, nobody is asked, and the answer says when to come again. What is
-    known to be revoked stays 401.
+    """Stale, with the setting to refuse: no token is accepted, no server is asked, and the answer says when to come
+    again. What is known to be revoked stays 401.
     """
     sid = new_id()
     dead = hasty.token(session_id=sid)

@@ -135,8 +135,8 @@ def test_p21_a_body_that_may_be_missing_is_strict_when_it_is_there() -> None:
 @pytest.mark.parametrize(
     "field", ["role", "roles", "is_admin", "admin", "email_verified", "id", "sub", "status", "__class__", "Email"]
 )
-def test_p05_a_field_nobody_asked_for_is_refused_by_name(field: str) -> None:
-    """Mass assignment: what is not in the record cannot reach it, and whoever sends it learns so."""
+def test_p05_a_field_no_one_asked_for_is_refused_by_name(field: str) -> None:
+    """Mass assignment: what is not in the record cannot reach it, and the client gets an error."""
     body = json.dumps({"email": "a@b.example", "password": "x", field: True}).encode()
     with pytest.raises(InvalidInput, match="not known") as refused:
         LOGIN.read(request(body))
@@ -183,7 +183,7 @@ def test_p05_a_record_that_forgives_unknown_fields_is_no_body() -> None:
     ],
 )
 def test_bad_input_is_named_by_its_field_in_words(body: bytes, field: str, says: str) -> None:
-    """A person can mend it, and a program knows where."""
+    """A person can fix it, and a program knows where."""
     with pytest.raises(InvalidInput) as refused:
         LOGIN.read(request(body))
     assert (refused.value.field, str(refused.value)) == (field, says)

@@ -59,7 +59,7 @@ def read(line: str, cookies: Cookies = SECURE) -> Presented:
     ],
 )
 def test_s12_our_cookie_is_found_among_whatever_others_set(line: str) -> None:
-    """Other applications' cookies, however odd, do not sign anybody out."""
+    """Other applications' cookies, however odd, do not sign anyone out."""
     assert read(line) == Presented(GOOD, None)
 
 

@@ -126,7 +126,7 @@ PREFLIGHT = {
 
 @pytest.mark.parametrize("path", OPEN)
 def test_s24_keys_and_metadata_are_open_to_any_origin(path: str) -> None:
-    """S24: what verifies tokens is public. Any page reads it, without credentials, though nobody is listed."""
+    """S24: what verifies tokens is public. Any page reads it, without credentials, though no one is listed."""
     assert Cors().headers(request("https://any.example", path, "GET")) == [(b"access-control-allow-origin", b"*")]
     assert Cors().headers(request(None, path, "GET")) == [(b"access-control-allow-origin", b"*")], "a cache keeps it"
     answer = Cors().preflight(request("https://any.example", path, **PREFLIGHT))

@@ -254,7 +254,7 @@ def test_p21_empty_elements_and_zones_are_read_over(headers: list[tuple[str, str
     ],
 )
 def test_s22_a_proxy_that_contradicts_itself_is_refused(headers: list[tuple[str, str]]) -> None:
-    """Rather no answer than a wrong address in a limit and in the audit log. The refusal says what to mend."""
+    """Rather no answer than a wrong address in a limit and in the audit log. The refusal says what to fix."""
     with pytest.raises(BadRequest) as refused:
         admitted(BEHIND, *headers)
     assert refused.value.code == "forwarding_headers"

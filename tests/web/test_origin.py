@@ -52,7 +52,7 @@ ROWS = [
     ("POST", None, EVIL, False),
     ("POST", None, "null", False),
     ("POST", None, "", False),
-    ("POST", None, "http://auth.example.com", False),  # whoever is on the path can serve this
+    ("POST", None, "http://auth.example.com", False),  # an attacker on the path can serve this
     ("POST", None, "https://auth.example.com:443", False),  # no browser spells it so
     ("POST", None, "https://auth.example.com:8443", False),
     ("POST", None, "https://auth.example.com/", False),

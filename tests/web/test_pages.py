@@ -1,4 +1,4 @@
-"""Pages for people: what they contain, and what a real browser sends when somebody uses them."""
+"""Pages for people: what they contain, and what a real browser sends when a person uses them."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_c11_retry_after_is_never_too_early(seconds: float, header: bytes, path:
         assert document.get("retry_after", int(header)) == int(header)
 
 
-def test_p02_a_store_out_of_reach_signs_nobody_out() -> None:
+def test_p02_a_store_out_of_reach_signs_no_one_out() -> None:
     """503 with Retry-After: never a 401, never a challenge, never a cookie."""
     status, _, headers = answered(Unavailable("sqlite: disk I/O error"))
     assert (status, headers[b"retry-after"]) == (503, b"1")

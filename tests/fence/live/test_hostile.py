@@ -1,4 +1,4 @@
-"""Those who follow in bad faith, or own a key that is not theirs, delay nobody's fence beyond a guarded lease, and what
+"""Those who follow in bad faith, or own a key that is not theirs, delay no other fence beyond a guarded lease, and what
 they make the server keep is bounded.
 """
 
@@ -38,7 +38,7 @@ def poll_of(holder: str, *, applied: int = 0, epoch: int = 0, wait: float = 0.0)
 
 
 class Flood:
-    """Many connections that ask the same kind of thing without pause until told to stop."""
+    """Many connections that ask the same kind of thing without pause until asked to stop."""
 
     def __init__(self, ours: Cluster, connections: int, make) -> None:
         self.ours, self.make, self.over = ours, make, False
@@ -88,7 +88,7 @@ def memory(pid: int) -> int:
 
 
 async def test_one_that_never_acknowledges(tmp_path: Path) -> None:
-    """A verifier that polls and acknowledges nothing, whatever it was told, costs fences a guarded lease while it is
+    """A verifier that polls and acknowledges nothing, whatever it was sent, costs fences a guarded lease while it is
     believed, and then nothing: it gets no lease any more, and another one is not held up at all.
     """
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
@@ -115,7 +115,7 @@ async def test_one_that_never_acknowledges(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_a_stolen_key(tmp_path: Path) -> None:
-    """Whoever stole a verifier's key polls under a thousand names, hangs and never acknowledges. Others' fences take a
+    """The thief of a verifier's key polls under a thousand names, hangs and never acknowledges. Others' fences take a
     guarded lease at most, the verifier of another key goes on undisturbed, memory is bounded; and once the key is
     removed it is worth nothing, on every connection it holds.
     """
@@ -186,8 +186,8 @@ async def test_a_flood_of_polls(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_a_flood_of_ones_own_log_outs(tmp_path: Path) -> None:
-    """Somebody who signs in and out again as fast as he can fills nobody's memory: above sixteen live entries of one
-    subject they become one. Others' fences are not delayed.
+    """A person who signs in and out again as fast as possible fills no verifier's memory: above sixteen live entries of
+    one subject they become one. Others' fences are not delayed.
     """
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
         async with ours.beside() as node:

@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 def check_without_pause(
     pipe: Connection, issuer: str, key: str, tokens: Sequence[str], pause: float, options: dict[str, Any]
 ) -> None:
-    """Check tokens at random until told to stop; then say what was seen."""
+    """Check tokens at random until asked to stop; then say what was seen."""
     os.nice(5)
     logging.getLogger("dutchdoor.verifier").setLevel(logging.CRITICAL)  # it is meant to be stale
     lots = random.Random(os.getpid())
