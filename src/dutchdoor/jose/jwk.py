@@ -110,7 +110,7 @@ class Key:
     # --- making one ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def generate(cls, alg: str, *, kid: str | None = None, rsa_bits: int = MIN_RSA_BITS) -> Key:
+    def generate(cls, alg: str, *, kid: str | None = None) -> Key:
         """Generate a private key, named by its thumbprint (RFC 7638) unless `kid` is given.
 
         Raises:
@@ -120,7 +120,7 @@ class Key:
             return cls.from_secret(secrets.token_bytes(_HMAC_BYTES[alg]), alg, kid=kid)
         private: PrivateKey
         if alg in _RSA_ALGS:
-            private = rsa.generate_private_key(65537, rsa_bits)
+            private = rsa.generate_private_key(65537, MIN_RSA_BITS)
         elif alg in CURVE_OF:
             private = ec.generate_private_key(CURVE_OF[alg][1]())
         elif alg in _ED25519_NAMES:

@@ -15,9 +15,10 @@ from dutchdoor.errors import InvalidInput
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_ordered_id
+from dutchdoor.model.sessions import Session
 from dutchdoor.model.unicode_text import shown
 
-__all__ = ["AuditCursor", "AuditEvent", "EventName", "Outcome", "account_event", "event"]
+__all__ = ["AuditCursor", "AuditEvent", "EventName", "Outcome", "account_event", "event", "session_event"]
 
 EventName = Literal[
     "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
@@ -123,3 +124,27 @@ def account_event(
 ) -> AuditEvent:
     """Describe what happened to an account, by its owner if there is no other `actor`."""
     return event(name, now=now, client=client, subject=account.subject, actor=actor or account.subject, detail=detail)
+
+
+def session_event(
+    name: EventName,
+    session: Session,
+    client: Client,
+    now: float,
+    *,
+    detail: str = "",
+    actor: str = "",
+    outcome: Outcome = "ok",
+) -> AuditEvent:
+    """Describe what happened to a session, by its owner if there is no other `actor`."""
+    return event(
+        name,
+        now=now,
+        client=client,
+        subject=session.subject,
+        actor=actor or session.subject,
+        session_id=session.id,
+        client_id=session.client_id,
+        detail=detail,
+        outcome=outcome,
+    )

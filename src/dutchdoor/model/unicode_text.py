@@ -37,7 +37,7 @@ def is_stream_safe(text: str) -> bool:
     return True
 
 
-def check_name(text: str, *, at_most: int = NAME_AT_MOST, field: str = "name") -> str:
+def check_name(text: str, *, at_most: int = NAME_AT_MOST) -> str:
     """Return a name as it is stored, without spaces around it. It may be empty.
 
     A name reaches terminals, logs and other people's pages: an escape sequence would move a cursor, and a bidirectional
@@ -48,9 +48,9 @@ def check_name(text: str, *, at_most: int = NAME_AT_MOST, field: str = "name") -
     """
     text = text.strip(" ")
     if len(text) > at_most:
-        raise InvalidInput(f"A name has at most {at_most} characters.", field=field)
+        raise InvalidInput(f"A name has at most {at_most} characters.", field="name")
     if not text.translate(_JOINERS).isprintable():
-        raise InvalidInput("A name has no line breaks, control characters or invisible characters.", field=field)
+        raise InvalidInput("A name has no line breaks, control characters or invisible characters.", field="name")
     return text
 
 

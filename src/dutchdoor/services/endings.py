@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from dutchdoor.errors import Conflict, NotFound
 from dutchdoor.jose.claims import Claims
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.audit_events import AuditEvent, EventName, event
+from dutchdoor.model.audit_events import EventName, account_event, event, session_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import is_id
 from dutchdoor.model.policy import LONGEST_ACCESS
@@ -135,7 +135,7 @@ class Endings(Issuer):
             now = self.clock()
             raised = replace(change(account) if change else account, epoch=account.epoch + 1)
             name: EventName = "logout_all" if reason == "logout_all" else "session_ended"
-            record = event(name, now=now, client=client, subject=subject, actor=actor, detail=reason)
+            record = account_event(name, account, client, now, actor=actor, detail=reason)
             more = [] if also is None else await also(account)
             return await self.store.commit(Swap(raised), *self.ending_all(raised, reason, now), *more, Log(record))
 
@@ -146,7 +146,6 @@ class Endings(Issuer):
         *,
         client: Client,
         actor: str,
-        reason: str = "ended_by_admin",
         progress: Callable[[int], None] = lambda _accounts: None,
     ) -> Revoked:
         """Revoke every session and every token of every account. Everyone must sign in again, the caller too.
@@ -159,15 +158,13 @@ class Endings(Issuer):
         # The log gets one entry for each account. An entry covers a token, a remembered session or a copy of one by the
         # names that these carry, and they carry the epoch of one account. Killing the signing keys instead would revoke
         # no session, and would take the secret from every service that checks HS256.
-        done, after, accounts = await self.fencing.nothing_left(), "", 0
+        done, after, accounts, reason = await self.fencing.nothing_left(), "", 0, "ended_by_admin"
         while page := await self.store.accounts(after=after, limit=ENDED_AT_ONCE):
             now = self.clock()
             changes: list[Change] = []
             for account in page:
                 raised = replace(account, epoch=account.epoch + 1)
-                record = event(
-                    "session_ended", now=now, client=client, subject=account.subject, actor=actor, detail=reason
-                )
+                record = account_event("session_ended", account, client, now, actor=actor, detail=reason)
                 changes += [Swap(raised), *self.ending_all(raised, reason, now), Log(record)]
             try:
                 found = [await self.store.commit(*changes)]
@@ -205,9 +202,7 @@ class Endings(Issuer):
         found = await self.store.sessions_of(subject, limit=ENDED_ONE_BY_ONE + 2)
         if len(found) > ENDED_ONE_BY_ONE + 1:
             raised = replace(account, epoch=account.epoch + 1)
-            record = event(
-                "session_ended", now=now, client=client, subject=subject, actor=subject, detail="ended_by_owner"
-            )
+            record = account_event("session_ended", account, client, now, detail="ended_by_owner")
             return await self.store.commit(
                 Swap(raised), *self.ending_all(raised, "ended_by_owner", now, keep or None), Log(record)
             )
@@ -288,7 +283,7 @@ class Endings(Issuer):
         changes, raised = await self._revoking(account, entries, now, is_first=is_first)
         for session, _, reason, who in leaving:
             name: EventName = "logout" if reason == "logout" else "session_ended"
-            record = self._event(name, session, client, now, detail=reason, actor=who or actor)
+            record = session_event(name, session, client, now, detail=reason, actor=who or actor)
             changes += [End(session.id, reason, now), Log(record)]
         return changes, raised
 
@@ -330,29 +325,6 @@ class Endings(Issuer):
         """
         entry = Revocation(kind="subject", id=raised.subject, min_epoch=raised.epoch, expires_at=now + LONGEST_ACCESS)
         return [Revoke(entry)]
-
-    def _event(
-        self,
-        name: EventName,
-        session: Session,
-        client: Client,
-        now: float,
-        *,
-        detail: str = "",
-        actor: str = "",
-        outcome: Literal["ok", "refused"] = "ok",
-    ) -> AuditEvent:
-        return event(
-            name,
-            now=now,
-            client=client,
-            subject=session.subject,
-            actor=actor or session.subject,
-            session_id=session.id,
-            client_id=session.client_id,
-            detail=detail,
-            outcome=outcome,
-        )
 
 
 def by_owner(leaving: Sequence[Leaving]) -> list[tuple[Account, list[Leaving]]]:

@@ -29,7 +29,7 @@ from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.jose import signing_keys
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.audit_events import event
+from dutchdoor.model.audit_events import account_event, event, session_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.service_credentials import VerifierKey
@@ -271,28 +271,17 @@ class Reapplying(Around):
         if lost.kind == "session":
             found = await store.session(lost.id)
             if found is not None and found[0].ended_at is None:
-                record = event(
-                    "session_ended",
-                    now=now,
-                    client=_CLIENT,
-                    subject=found[0].subject,
-                    actor="system",
-                    session_id=lost.id,
-                    client_id=found[0].client_id,
-                    detail=ENDED_AGAIN,
-                )
+                record = session_event("session_ended", found[0], _CLIENT, now, actor="system", detail=ENDED_AGAIN)
                 changes = [End(lost.id, ENDED_AGAIN, now), Log(record)]
         elif lost.kind == "subject":
             account = await store.account(lost.id)
             if account is not None:
                 raised = replace(account, epoch=max(account.epoch, lost.min_epoch) + 1)
                 entry = replace(entry, min_epoch=raised.epoch)
-                record = event(
-                    "session_ended", now=now, client=_CLIENT, subject=lost.id, actor="system", detail=ENDED_AGAIN
-                )
+                record = account_event("session_ended", account, _CLIENT, now, actor="system", detail=ENDED_AGAIN)
                 changes = [Swap(raised), EndAll(lost.id, ENDED_AGAIN, now), Log(record)]
         elif lost.kind == "key":
-            key = next((key for key in await store.select(StoredKey) if key.kid == lost.id), None)
+            key = await store.get(StoredKey, lost.id)
             if key is not None and key.revoked_at is None:
                 record = event("key_revoked", now=now, client=_CLIENT, actor="system", detail=lost.id)
                 changes = [Swap(signing_keys.revoked(key, now)), Log(record)]

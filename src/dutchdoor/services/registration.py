@@ -145,7 +145,7 @@ class Registration(Part):
                 changes.append(
                     Add(Credential(subject=account.subject, method=method, handle="", proof=proof, created_at=now))
                 )
-        changes.append(Log(event(how, now=now, client=client, subject=account.subject, actor=actor or account.subject)))
+        changes.append(Log(account_event(how, account, client, now, actor=actor)))
         try:
             await self.store.commit(*changes)
         except Conflict:

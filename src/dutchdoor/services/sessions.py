@@ -25,7 +25,7 @@ from dutchdoor.errors import (
 )
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account, external_account
-from dutchdoor.model.audit_events import AuditEvent, event
+from dutchdoor.model.audit_events import AuditEvent, event, session_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import STANDARD, Mode, Policy
@@ -237,7 +237,7 @@ class Authority(Endings):
                     policy=self.policy,
                 )
                 changes.append(Add(session))
-                record = self._event("session_started", session, client, now, detail=mode)
+                record = session_event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
             await self.store.commit(*changes, *also, Log(record))
             return signed_in
@@ -478,7 +478,9 @@ class Authority(Endings):
             if (client_id or self.client_id) != session.client_id:
                 # A wrong client learns nothing and revokes nothing. Otherwise any client could revoke another client's
                 # sessions.
-                record = self._event("refresh_wrong_client", session, client, now, detail=client_id, outcome="refused")
+                record = session_event(
+                    "refresh_wrong_client", session, client, now, detail=client_id, outcome="refused"
+                )
                 await self.store.commit(Log(record))
                 raise InvalidToken("R1: presented by another client")
             outcome = decide(session, token, client, time_of(session, now), self.policy)
@@ -514,7 +516,7 @@ class Authority(Endings):
                 return await self._present(account, new, "", new.generation, new.sibling, read_at)
             case Replayed(new, sibling):
                 detail = "parent replayed" if new else "parent replayed; no sibling is made any more"
-                record = Log(self._event("refresh_replayed", session, client, now, detail=detail))
+                record = Log(session_event("refresh_replayed", session, client, now, detail=detail))
                 await self.store.commit(*([Swap(new)] if new else []), record)
                 return await self._present(account, new or session, "", session.generation, sibling, read_at)
             case IsSuperseded():
@@ -530,7 +532,7 @@ class Authority(Endings):
                 leaving = Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
                 changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
                 if not lost:
-                    alarm = self._event("refresh_impossible", session, client, now, detail="newer than any issued")
+                    alarm = session_event("refresh_impossible", session, client, now, detail="newer than any issued")
                     changes.append(Log(alarm))
                 await self.store.commit(*changes)
                 raise InvalidToken("R7: newer than any issued")
@@ -542,7 +544,7 @@ class Authority(Endings):
         else:
             leaving = Leaving(session, account, "theft")
             changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
-        record = self._event("refresh_theft", session, client, now, detail=rule, outcome="refused")
+        record = session_event("refresh_theft", session, client, now, detail=rule, outcome="refused")
         await self.store.commit(*changes, Log(record))
         await announce(self.hooks.refresh_theft, account, client)
 

@@ -329,16 +329,7 @@ class Issuer:
         now = self.clock()
         await self._read_ring(now, force=True)
         signs_at = now if at_once or not self._ring.rows else now + self.policy.key_publish_for
-        row = signing_keys.new_key(
-            Key.generate(self.alg),
-            self.master,
-            number=self._ring.next_number,
-            signs_at=signs_at,
-            now=now,
-            policy=self.policy,
-        )
-        if not await self._add_key(row, client, actor, now):
-            raise Conflict("another process made a key of this number")
+        row = await self._add_key(signs_at, client, actor, now)
         await self._read_ring(now, force=True)
         return row
 
@@ -406,15 +397,8 @@ class Issuer:
         self._take(await self.store.select(StoredKey), now)
         due = self._ring.due(now, self.policy, self.alg) if self._upkeep else None
         if due is not None:
-            row = signing_keys.new_key(
-                Key.generate(self.alg),
-                self.master,
-                number=self._ring.next_number,
-                signs_at=due,
-                now=now,
-                policy=self.policy,
-            )
-            await self._add_key(row, Client(), "system", now)
+            with suppress(Conflict):
+                await self._add_key(due, Client(), "system", now)
             self._take(await self.store.select(StoredKey), now)
         self._ring_read_at, self._keys_killed = now, killed
 
@@ -439,11 +423,16 @@ class Issuer:
                 issued = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=everyone)
                 self._verifiers = _Verifiers(bearer, TokenCache(bearer), TokenCache(issued))
 
-    async def _add_key(self, row: StoredKey, client: Client, actor: str, now: float) -> bool:
-        try:
-            await self.store.commit(
-                Add(row), Log(event("key_created", now=now, client=client, actor=actor, detail=row.kid))
-            )
-        except Conflict:
-            return False  # another process created this number: one key is enough
-        return True
+    async def _add_key(self, signs_at: float, client: Client, actor: str, now: float) -> StoredKey:
+        """Create the next key. Raises `Conflict` if another process created one of this number: one is enough."""
+        row = signing_keys.new_key(
+            Key.generate(self.alg),
+            self.master,
+            number=self._ring.next_number,
+            signs_at=signs_at,
+            now=now,
+            policy=self.policy,
+        )
+        record = event("key_created", now=now, client=client, actor=actor, detail=row.kid)
+        await self.store.commit(Add(row), Log(record))
+        return row

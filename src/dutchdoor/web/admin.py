@@ -6,9 +6,11 @@ No endpoint here reads or returns a password. An administrator can start a reset
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from dutchdoor.errors import InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
@@ -48,12 +50,7 @@ class Roles(Body, frozen=True):
     roles: Annotated[tuple[Role, ...], Meta(max_length=32)]
 
 
-class AccountView(Struct):
-    id: str
-    email: str | None
-    name: str
-    roles: tuple[str, ...]
-    email_verified: bool
+class AccountView(User):
     status: str
     created_at: str
 
@@ -151,13 +148,8 @@ async def show_account(call: Call) -> Response:
     account = await call.authority.store.account(call.params["subject"])
     if account is None:
         raise NotFound("no such account")
-    user = user_view(account)
-    return json_response(
-        200,
-        AccountView(
-            user.id, user.email, user.name, user.roles, user.email_verified, account.status, instant(account.created_at)
-        ),
-    )
+    view = AccountView(**asdict(user_view(account)), status=account.status, created_at=instant(account.created_at))
+    return json_response(200, view)
 
 
 def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
@@ -284,174 +276,156 @@ async def follow_events(call: Call) -> Response:
     return json_response(200, EventStream(events, found[-1][0].text() if found else after or None))
 
 
-def _event_view(e: AuditEvent) -> EventView:
-    return EventView(
-        e.id, instant(e.at), e.name, e.outcome, e.subject, e.actor, e.session_id, e.client_id, e.address, e.country,
-        e.device, e.detail,
-    )  # fmt: skip
+def _event_view(event: AuditEvent) -> EventView:
+    return EventView(**{**asdict(event), "at": instant(event.at)})
 
 
 def _actor(call: Call) -> str:
     return call.required.principal.subject
 
 
+_route = partial(Route, demands="admin")
+
 ROUTES = (
-    Route(
+    _route(
         method="GET",
         path="/admin/api/accounts",
         handler=list_accounts,
-        demands="admin",
         gives=Accounts,
         query=("search", "after", "limit"),
         summary="List accounts, page by page. `search` is part of an address or a name.",
     ),
-    Route(
+    _route(
         method="POST",
         path="/admin/api/accounts",
         handler=create_account,
-        demands="admin",
         body=AccountDraft,
         gives=UserView,
         status=201,
         also=(409,),
         summary="Create an account. Its owner chooses the password with a mailed link.",
     ),
-    Route(
+    _route(
         method="GET",
         path="/admin/api/accounts/{subject}",
         handler=show_account,
-        demands="admin",
         gives=AccountView,
         also=(404,),
         summary="Show an account.",
     ),
-    Route(
+    _route(
         method="POST",
         path="/admin/api/accounts/{subject}/disable",
         handler=disable,
-        demands="admin",
         gives=Fence,
         fences=True,
         also=(404,),
         summary="Disable an account, and revoke its sessions and tokens.",
     ),
-    Route(
+    _route(
         method="POST",
         path="/admin/api/accounts/{subject}/enable",
         handler=enable,
-        demands="admin",
         gives=UserView,
         also=(404,),
         summary="Enable an account, so that its owner can sign in again.",
     ),
-    Route(
+    _route(
         method="POST",
         path="/admin/api/accounts/{subject}/roles",
         handler=set_roles,
-        demands="admin",
         body=Roles,
         gives=ChangedUser,
         fences=True,
         also=(404,),
         summary="Set the roles of an account.",
     ),
-    Route(
+    _route(
         method="POST",
         path="/admin/api/accounts/{subject}/reset",
         handler=force_reset,
-        demands="admin",
         gives=Accepted,
         status=202,
         also=(404,),
         summary="Mail the owner a link to choose a new password.",
     ),
-    Route(
+    _route(
         method="GET",
         path="/admin/api/accounts/{subject}/sessions",
         handler=sessions_of,
-        demands="admin",
         gives=Sessions,
         summary="List the live sessions of an account.",
     ),
-    Route(
+    _route(
         method="DELETE",
         path="/admin/api/accounts/{subject}/sessions",
         handler=end_sessions_of,
-        demands="admin",
         gives=Fence,
         fences=True,
         also=(404,),
         summary="Revoke all sessions and tokens of an account.",
     ),
-    Route(
+    _route(
         method="DELETE",
         path="/admin/api/sessions",
         handler=end_everything,
-        demands="admin",
         gives=Fence,
         fences=True,
         summary="Revoke all sessions and tokens of every account, including the caller's. It takes a minute or two for "
         "100,000 accounts, and continues if the client hangs up.",
     ),
-    Route(
+    _route(
         method="DELETE",
         path="/admin/api/sessions/{id}",
         handler=end_session,
-        demands="admin",
         gives=Fence,
         fences=True,
         also=(404,),
         summary="Revoke a session.",
     ),
-    Route(
+    _route(
         method="GET",
         path="/admin/api/keys",
         handler=list_keys,
-        demands="admin",
         gives=Keys,
         summary="List signing keys and their states.",
     ),
-    Route(
+    _route(
         method="POST",
         path="/admin/api/keys/rotate",
         handler=rotate_key,
-        demands="admin",
         gives=KeyView,
         status=201,
         summary="Create the next signing key. It signs after it was published long enough.",
     ),
-    Route(
+    _route(
         method="DELETE",
         path="/admin/api/keys/{kid}",
         handler=kill_key,
-        demands="admin",
         gives=Fence,
         fences=True,
         also=(404,),
         summary="Revoke a signing key. Tokens that it signed are refused.",
     ),
-    Route(
+    _route(
         method="GET",
         path="/admin/api/verifiers",
         handler=list_verifiers,
-        demands="admin",
         gives=Following,
         summary="List verifier keys, and the verifiers that follow the revocation log at the answering process.",
     ),
-    Route(
+    _route(
         method="GET",
         path="/admin/api/events",
         handler=list_events,
-        demands="admin",
         gives=Events,
         query=("subject", "name", "before", "limit"),
         summary="List audit events, newest first.",
     ),
-    Route(
+    _route(
         method="GET",
         path="/admin/api/events/stream",
         handler=follow_events,
-        demands="admin",
         gives=EventStream,
         query=("after", "limit"),
         summary="Follow audit events in the order of their commits, from the oldest or after a cursor. No event is "

@@ -226,7 +226,7 @@ def _below(path: str, name: str) -> str:
 _ENCODED = re.compile(rb"(?:[A-Za-z0-9._~!$'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
 
-def read_form(request: Request, *, at_most: int = BODY_AT_MOST) -> dict[str, str]:
+def read_form(request: Request) -> dict[str, str]:
     """Read the form of an /oauth2/ endpoint. A parameter without a value counts as absent (RFC 6749, section 3.1).
 
     Raises:
@@ -234,8 +234,8 @@ def read_form(request: Request, *, at_most: int = BODY_AT_MOST) -> dict[str, str
         TooLarge: the body exceeds the limit. Checked before parsing.
         BadRequest: a parameter is repeated, in the URL, or not properly encoded (`invalid_request`, O16).
     """
-    if len(request.body) > at_most:
-        raise TooLarge(f"{len(request.body)} bytes of {at_most}")
+    if len(request.body) > BODY_AT_MOST:
+        raise TooLarge(f"{len(request.body)} bytes of {BODY_AT_MOST}")
     _check_type(request, _FORM)
     if request.query:
         # Secrets in a URL end up in logs, and a parameter in the URL and the body would have two values.

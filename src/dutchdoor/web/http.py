@@ -217,8 +217,8 @@ class MethodNotAllowed(DutchdoorError):
     code = "method_not_allowed"
     message = "This path does not support this method."
 
-    def __init__(self, allow: Iterable[str], reason: str = "") -> None:
-        super().__init__(reason)
+    def __init__(self, allow: Iterable[str]) -> None:
+        super().__init__()
         self.allow = tuple(allow)
 
 
@@ -260,10 +260,8 @@ class OAuthRefused(DutchdoorError):
         self,
         error: Literal["unsupported_grant_type", "unauthorized_client", "invalid_scope", "unsupported_token_type"],
         message: str | None = None,
-        *,
-        reason: str = "",
     ) -> None:
-        super().__init__(reason, message=message)
+        super().__init__(message=message)
         self.error = error
         self.code = error
 

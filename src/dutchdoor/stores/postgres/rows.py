@@ -128,19 +128,6 @@ EVENTS_AFTER = (
 """Without an event, one row, which has none."""
 
 
-_OVER = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-"""The number of the oldest transaction under way: all below it are over, and this statement sees those committed."""
-_LOGS = "FROM dutchdoor.lineage l JOIN dutchdoor.revocation_log r ON r.one = 1"
-AUDIT_END = f"SELECT l.audit_log, r.epoch, {_OVER} {_LOGS} WHERE l.one = 1"
-EVENTS_AFTER = (
-    f"SELECT l.audit_log, e.log_epoch, e.number, {', '.join(f'e.{name}' for name in AuditEvent.__struct_fields__)} "
-    f"{_LOGS} LEFT JOIN LATERAL (SELECT * FROM dutchdoor.events t WHERE (t.log_epoch, t.number, t.id) > ($1, $2, $3) "
-    f"AND (t.log_epoch < r.epoch OR t.number < {_OVER}) ORDER BY t.log_epoch, t.number, t.id LIMIT $4) e ON true "
-    "WHERE l.one = 1 ORDER BY e.log_epoch, e.number, e.id"
-)
-"""Without an event, one row, which has none."""
-
-
 def read_session(row: Row) -> tuple[Session, Account]:
     """Read a row of `SESSIONS_WITH_ACCOUNT` or `SESSIONS_OF`."""
     return sql.read_session(text_of_id(row[0]), read_row(row))

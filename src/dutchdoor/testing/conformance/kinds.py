@@ -48,9 +48,9 @@ def _value(column: Column, n: int) -> object:
             return ("admin", "häß")[: n % 3]
 
 
-def records_of_every_kind(store: Store, count: int = 3) -> Iterator[Struct]:
+def records_of_every_kind(store: Store) -> Iterator[Struct]:
     for kind in store.kinds.general:
-        for n in range(count):
+        for n in range(3):
             yield a_record(kind, n + 1000)
 
 

@@ -58,7 +58,7 @@ async def tallied(store: Movable, kind: str, *, limit: int = 7) -> tuple[int, st
         assert len(page.records) == limit
 
 
-async def all_moved(source: Movable, target: Movable, *, limit: int = 7, times: int = 1) -> None:
+async def all_moved(source: Movable, target: Movable, *, times: int = 1) -> None:
     """Move everything that is not moved yet."""
     noted = await target.unfinished()
     assert noted is not None
@@ -66,7 +66,7 @@ async def all_moved(source: Movable, target: Movable, *, limit: int = 7, times: 
     for kind in source.kinds.tables:
         after = done.get(kind)
         while kind not in done or after is not None:
-            page = await source.export(kind, after, limit=limit)
+            page = await source.export(kind, after, limit=7)
             for _ in range(times):
                 await target.take_in(kind, page)
             after = done[kind] = page.after
