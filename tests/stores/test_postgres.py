@@ -406,7 +406,7 @@ async def test_p50_a_commit_that_was_overtaken_is_not_skipped(store, beside):
     audit log gets neither before both are over, and then both; the same after a log begins that lost the second.
     """
     slow, fast = an_event("slow", NOW), an_event("fast", NOW + 1)
-    job, _ = write_job([Log(slow)], rows.Tables(KINDS))
+    job, _ = write_job([Log(slow)], rows.Tables(KINDS, rows.Table))
     racing = beside.transaction()
     await racing.start()
     await beside.fetch(COMMIT, f"[{job.decode()}]")
