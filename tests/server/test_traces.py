@@ -52,7 +52,7 @@ async def traced() -> AsyncIterator[tuple[World, InMemorySpanExporter, Failing]]
     around = TracedStore(store, traces.tracer)  # type: ignore[abstract]  # `Around` has the rest
     async with a_world(store=around, proxies=[PROXY]) as world:
         world.app = Traced(  # type: ignore[assignment]
-            world.app, world.auth.api.routes, edge=world.auth.site.edge, tracer=traces.tracer
+            world.app, world.auth.api.routes, edge=lambda: world.auth.site.edge, tracer=traces.tracer
         )
         exporter.clear()
         yield world, exporter, store

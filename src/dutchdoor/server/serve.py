@@ -141,7 +141,7 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
 
     app: ASGIApp = AsgiApplication(auth.api, opened=opened, closed=closed)
     if traces is not None:
-        app = _tracing().Traced(app, auth.api.routes, edge=auth.site.edge, tracer=traces.tracer)
+        app = _tracing().Traced(app, auth.api.routes, edge=lambda: auth.site.edge, tracer=traces.tracer)
     if read is not None:
         _listen(auth, settings, read)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]

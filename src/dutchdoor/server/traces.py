@@ -61,10 +61,13 @@ class Traces:
 class Traced:
     """The application, with a span for each request. It continues the trace of a configured proxy (W3C Trace Context).
 
-    Any other client could choose trace ids, and decide by the sampled flag how much is recorded.
+    Any other client could choose trace ids, and decide by the sampled flag how much is recorded. `edge` is asked for
+    each request, because a reload changes the proxies.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[Route], *, edge: Edge, tracer: trace.Tracer) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: Sequence[Route], *, edge: Callable[[], Edge], tracer: trace.Tracer
+    ) -> None:
         self._app, self._edge, self._tracer = app, edge, tracer
         self._named = route_names(routes)
 
@@ -100,7 +103,7 @@ class Traced:
 
     def _parent(self, scope: Scope) -> Any:
         sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"] if name in _SENT}
-        if not sent or not self._edge.came_through_proxy(request_of(scope)):
+        if not sent or not self._edge().came_through_proxy(request_of(scope)):
             return None
         return _W3C.extract(sent)
 
