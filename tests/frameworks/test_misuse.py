@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from flask import Flask
 from litestar import Litestar, get
 from litestar.testing import TestClient as LitestarClient
@@ -22,6 +23,7 @@ import dutchdoor.fastapi
 import dutchdoor.flask
 import dutchdoor.litestar
 import dutchdoor.starlette
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured, StepUpRequired
 from dutchdoor.guard.attached import make_gate
 from dutchdoor.guard.requirement import Requirement, factors_of
@@ -195,3 +197,35 @@ def test_a_step_up_names_what_is_missing() -> None:
     with pytest.raises(StepUpRequired) as old:
         Requirement.of(fresh="5m").check(principal, 400.1)
     assert (old.value.factors, old.value.max_age) == (1, 300.0)
+
+
+def test_a_test_client_works_as_it_comes() -> None:
+    """Starlette's TestClient needs no address, no host and no `with`, which has a loop for each request."""
+    app = FastAPI()
+    dutchdoor.fastapi.Auth(app, "memory:", hasher=PasswordHasher(CHEAPEST))
+
+    @app.get("/hello")
+    async def hello(user: dutchdoor.fastapi.CurrentUser) -> dict[str, str | None]:
+        return {"hello": user.email}
+
+    @app.websocket("/ws")
+    async def echo(socket: WebSocket, user: dutchdoor.fastapi.CurrentUser) -> None:
+        await socket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await socket.send_text(await socket.receive_text())
+
+    client = TestClient(app)
+    ada = {"email": "ada@example.com", "password": "a door in two halves"}
+    assert client.post("/auth/register", json=ada).status_code == 201
+    for _ in range(2):
+        csrf = client.post("/auth/login", json={**ada, "mode": "session"}).json()["csrf_token"]
+        assert [client.get("/hello").json() for _ in range(3)] == [{"hello": "ada@example.com"}] * 3
+        with client.websocket_connect("/ws", headers={"origin": "http://testserver"}) as socket:
+            socket.send_text("one")
+            assert socket.receive_text() == "one"
+            assert client.post("/auth/logout", headers={"x-csrf-token": csrf}).json()["fenced"]
+            with pytest.raises(WebSocketDisconnect) as closed:
+                socket.receive_text()
+            assert closed.value.code == 4401
+        assert client.get("/hello").status_code == 401

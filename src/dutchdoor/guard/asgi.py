@@ -185,8 +185,9 @@ class Guard:
     def keep(self, stream: _Stream) -> None:
         """Watch a connection until it ends."""
         self._streams.add(stream)
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch())
+        watching, loop = self._watching, asyncio.get_running_loop()
+        if watching is None or watching.done() or watching.get_loop() is not loop:  # a TestClient has a loop a request
+            self._watching = loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         """End connections whose proof is not valid any more. Runs while there are some."""
