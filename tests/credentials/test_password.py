@@ -316,9 +316,9 @@ async def test_c10_no_account_costs_what_an_account_costs(
 
 async def test_c10_the_hash_of_no_account_matches_no_password(hasher: PasswordHasher) -> None:
     """C10: the hash that stands in for a missing account is random at every start, and no password is behind it."""
-    assert not await hasher.verify("", hasher._nobodys)
+    assert not await hasher.verify("", hasher._no_account)
     other = PasswordHasher(CHEAPEST, workers=1)
-    assert other._nobodys != hasher._nobodys
+    assert other._no_account != hasher._no_account
     other.close()
 
 

@@ -218,7 +218,7 @@ class _Joins(Node):
 class OldRow(_Joins):
     def _join(self, now: float) -> None:
         self.id = self.server.first_id = self.server.first_id or self._new_id()
-        self._registered, self._told_seq = False, -1
+        self._registered, self._reported_seq = False, -1
         self.woken(now)
 
 
@@ -227,7 +227,7 @@ class ReadsFirst(_Joins):
     def _join(self, now: float) -> None:
         self.id = self._new_id()
         row, store = self._row(), self.server.w.store
-        self._registered, self._told_seq = True, -1
+        self._registered, self._reported_seq = True, -1
         self.server.later(1.0, lambda: self.server.w.rpc(self.server, lambda: store.ask(Register(row)), lambda _: None))
         self.woken(now)
 

@@ -352,7 +352,7 @@ def test_s29_ending_everything_says_how_far_it_is(run: Run, monkeypatch: pytest.
         made(run, f"{name}@example.com")
     monkeypatch.setattr(endings, "ENDED_AT_ONCE", 2)
     assert "so far" not in run("session", "end", "--all", "--yes").err
-    monkeypatch.setattr(session_commands, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(session_commands, "REPORT_EVERY", 0.0)
     assert run("session", "end", "--all", "--yes").err == "2 accounts so far\n3 accounts so far\n"
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.http.world import PROXY, World, a_world
 
 from dutchdoor.errors import Unavailable
-from dutchdoor.server.instrumentation import ToldStore, Watched, log_transitions
+from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
 from dutchdoor.server.logs import Fields, JsonLines, TextLines, logging_config
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.web.request_id import CURRENT
@@ -105,10 +105,10 @@ def test_p26_both_forms_are_configured() -> None:
 
 async def test_p26_every_line_of_a_request_has_its_id(lines: Lines) -> None:
     """The id of a trusted proxy is in the response, in each line of the request's events, and in its access line."""
-    store = ToldStore(MemoryStore())  # type: ignore[abstract]  # `Around` has the rest
+    store = ObservedStore(MemoryStore())  # type: ignore[abstract]  # `Around` has the rest
     async with a_world(store=store, proxies=[PROXY]) as world:
         watched(world)
-        store.told = [log_transitions]
+        store.listeners = [log_transitions]
         through = [("x-forwarded-for", "203.0.113.9"), ("x-request-id", GIVEN)]
         answer = await world.call("POST", "/auth/register", json=ADA, headers=through, peer=PROXY)
         assert answer.status in {201, 202}

@@ -123,7 +123,7 @@ async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
     await old.close()
 
     async with opened(*urls) as (one, other):
-        moved = await move(one, other, clock=clock, tell=quiet)
+        moved = await move(one, other, clock=clock, report=quiet)
     assert moved.rows["sessions"] == 3
 
     new = authority(target, clock)
@@ -159,7 +159,7 @@ async def test_the_log_goes_on_under_another_epoch(urls: tuple[str, str]) -> Non
         await fill(source)
         await source.node_register(a_row(lease_for=0.1))
         before, log = await source.read_log(0, 0), await the_log(source)
-        moved = await move(source, target, tell=quiet)
+        moved = await move(source, target, report=quiet)
         after = await target.read_log(before.log_epoch, before.head)
         assert (after.salt, after.head, after.after) == (before.salt, before.head, 0)
         assert moved.log_epoch == after.log_epoch > max(before.log_epoch, FIRST_EPOCH)
@@ -180,7 +180,7 @@ async def test_p44_a_server_fences_at_once_after_a_move() -> None:
     await source.node_register(a_row(lease_for=1.0))
     began = elapsed()
     told: list[str] = []
-    await move(source, target, tell=told.append)
+    await move(source, target, report=told.append)
     assert elapsed() - began >= GUARD * 1.0
     assert (await source.node_rows()).rows
     await restored.begin_log_epoch(time.time())
@@ -229,7 +229,7 @@ class Deadly(Wrapped):
 
 async def one_move(source: str, target: str, die: Callable[[], None], step: int) -> Moved:
     async with opened(source, target) as (one, other):
-        return await move(Deadly(one, die, 0), Deadly(other, die, step), clock=lambda: NOW, tell=quiet)  # type: ignore[arg-type]
+        return await move(Deadly(one, die, 0), Deadly(other, die, step), clock=lambda: NOW, report=quiet)  # type: ignore[arg-type]
 
 
 async def opens_for_others(url: str) -> bool:
@@ -298,14 +298,14 @@ async def test_from_the_source_that_was_left_no_one_serves(urls: tuple[str, str]
         await fill(source, people=3)
         await source.commit(Revoke(a_revocation()))
         with pytest.raises(_Killed):
-            await move(Deadly(source, die, step), target, tell=quiet)  # type: ignore[arg-type]
+            await move(Deadly(source, die, step), target, report=quiet)  # type: ignore[arg-type]
     assert not await opens_for_others(urls[1])
     assert await opens_for_others(urls[0]) == (step == 1)
     async with opened(*urls) as (source, target):
-        moved = await move(source, target, tell=quiet)
+        moved = await move(source, target, report=quiet)
         assert not moved.already
         assert [one.detail for one in await target.events(name="log_begun")] == [f"moved from epoch {FIRST_EPOCH}"]
-        assert (await move(source, target, tell=quiet)).already
+        assert (await move(source, target, report=quiet)).already
     assert await opens_for_others(urls[1])
     assert not await opens_for_others(urls[0])
 
@@ -314,18 +314,18 @@ async def test_there_and_back(urls: tuple[str, str], tmp_path: Path) -> None:
     """Going back is a move in the other direction, over what was left; nothing else is moved from it, or over it."""
     async with opened(*urls, f"sqlite:///{tmp_path / 'third.db'}") as (old, new, third):
         await fill(old, people=3)
-        await move(old, new, tell=quiet)
+        await move(old, new, report=quiet)
         await new.commit(Add(an_account("late")))
         with pytest.raises(Misconfigured, match="was moved to another database before"):
-            await move(old, third, tell=quiet)
+            await move(old, third, report=quiet)
         assert await third.unfinished() is None
         await third.commit(Add(an_account()))
         with pytest.raises(Misconfigured, match="not empty"):
-            await move(third, old, tell=quiet)
-        moved = await move(new, old, tell=quiet)
+            await move(third, old, report=quiet)
+        moved = await move(new, old, report=quiet)
         assert moved.rows["accounts"] == 3
         assert (await old.account_by_email("late@example.com")) is not None
-        again = await move(old, new, tell=quiet)
+        again = await move(old, new, report=quiet)
         assert again.log_epoch > moved.log_epoch
     assert await opens_for_others(urls[1])
 
@@ -360,18 +360,18 @@ async def test_a_target_of_its_own_is_left_alone(urls: tuple[str, str], tmp_path
         await target.commit(Add(an_account()))
         before = await target.counts()
         with pytest.raises(Misconfigured, match="1 accounts"):
-            await move(source, target, tell=quiet)
+            await move(source, target, report=quiet)
         assert await target.counts() == before
         with pytest.raises(Misconfigured, match="not empty"):
-            await move(target, source, tell=quiet)
+            await move(target, source, report=quiet)
     async with opened(urls[0], f"sqlite:///{tmp_path / 'half.db'}", f"sqlite:///{tmp_path / 'third.db'}") as stores:
         source, half, third = stores
         await third.begin_move(replace(await log_of(source), salt=b"another database"))
         await half.begin_move(await log_of(source))
         with pytest.raises(Misconfigured, match="from another source"):
-            await move(source, third, tell=quiet)
+            await move(source, third, report=quiet)
         with pytest.raises(Misconfigured, match="the target of another move"):
-            await move(half, third, tell=quiet)
+            await move(half, third, report=quiet)
 
 
 async def log_of(store: Movable) -> Any:
@@ -383,7 +383,7 @@ async def test_a_move_from_nothing_is_refused(urls: tuple[str, str]) -> None:
     """A wrong name leads to an empty database: "everything was moved" would be true of it, and no one could sign in."""
     async with opened(*urls) as (source, target):
         with pytest.raises(Misconfigured, match="source database is empty"):
-            await move(source, target, tell=quiet)
+            await move(source, target, report=quiet)
         assert await target.unfinished() is None
 
 
@@ -393,7 +393,7 @@ async def test_a_move_onto_itself_is_refused() -> None:
         async with opened(url) as (source,), opened_beside(url) as target:
             await fill(source, people=2)
             with pytest.raises(Misconfigured, match="the same database"):
-                await move(source, target, tell=quiet)
+                await move(source, target, report=quiet)
             assert (await source.counts())["accounts"] == 1
 
 
@@ -453,12 +453,12 @@ async def test_a_source_that_is_written_is_found_out(urls: tuple[str, str]) -> N
         ):  # fmt: skip
             spoilt: Any = Written(source, at, write)
             with pytest.raises(Conflict, match="changed during the move"):
-                await move(spoilt, target, tell=quiet)
+                await move(spoilt, target, report=quiet)
             assert await target.unfinished() == {}, "it begins anew"
             assert set((await target.counts()).values()) == {0}
         await target.take_in("events", await source.export("events"))
         await appended(source)
-        moved = await move(source, target, tell=quiet)
+        moved = await move(source, target, report=quiet)
         assert moved.rows == {**await source.counts(), "sessions": 14}
         assert not moved.already
 
@@ -477,10 +477,10 @@ async def test_a_server_that_runs_on_the_source_is_noticed(tmp_path: Path, run: 
 
     server = asyncio.create_task(renew())
     with pytest.raises(Conflict, match="A server runs"):
-        await move(source, target, tell=quiet)
+        await move(source, target, report=quiet)
     server.cancel()
     assert await target.unfinished() is None
-    assert (await move(source, target, tell=quiet)).rows["accounts"] == 1, "the row of a server that is gone"
+    assert (await move(source, target, report=quiet)).rows["accounts"] == 1, "the row of a server that is gone"
 
     with running(tmp_path) as server_process:
         assert server_process.url

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 DEAD_AFTER = 1000
 """Milliseconds after which the others take a silent server for dead."""
 PROMOTED_WITHIN = 20.0
-SHORT = {"a_limit_is_exact", "whoever_watches_is_woken"}
+SHORT = {"a_limit_is_exact", "a_watcher_is_woken"}
 """The laws of a short run: one of each of the two that Redis is asked for."""
 
 

@@ -147,7 +147,7 @@ class PasswordHasher:
         self._keyid = "" if pepper is None else _keyid(pepper)
         self._pool = HashingPool(workers=workers, queue=queue)
         # A hash of no password: its tag is random, so no password matches it, and a check costs a whole derivation.
-        self._nobodys = _Stored(
+        self._no_account = _Stored(
             profile=profile, keyid=self._keyid, salt=secrets.token_bytes(SALT_BYTES), tag=secrets.token_bytes(TAG_BYTES)
         ).encode()
 
@@ -186,7 +186,7 @@ class PasswordHasher:
             InvalidInput: as for `normalise`.
             Unavailable: too many hashes are waiting already.
         """
-        await self.verify(password, self._nobodys)
+        await self.verify(password, self._no_account)
 
     def needs_rehash(self, encoded: str) -> bool:
         """Whether the owner's next log-in should replace this hash: it has another format, another pepper, or a lower
@@ -252,7 +252,7 @@ class PasswordHasher:
             return legacy.verify(password, encoded)
         except errors.InvalidInput as exc:
             _log.error("a stored password hash cannot be read: %s", exc.reason)
-            self._verify(password, composed, self._nobodys)
+            self._verify(password, composed, self._no_account)
             return False
 
 

@@ -149,7 +149,7 @@ class Node:
         self._judges = self._wants_row = self._registered = False
         self._stamp, self._former = "", ""
         self._stopping = False
-        self._acked_seq, self._told_seq = 0, -1
+        self._acked_seq, self._reported_seq = 0, -1
         self._changed, self._fence_at = False, math.inf
         self._asked: _Asked | None = None
         self._again = False
@@ -403,7 +403,7 @@ class Node:
         row.
         """
         self.id = self._new_id()
-        self._registered, self._told_seq = False, -1
+        self._registered, self._reported_seq = False, -1
         self._ask(now)
 
     def _leave(self, now: float) -> None:
@@ -471,7 +471,7 @@ class Node:
                 self._lease.extend(asked.sent_at, self.terms.lease_for)
             if row is not None:
                 if row.log_epoch == self.log_epoch:
-                    self._told_seq = row.acked_seq
+                    self._reported_seq = row.acked_seq
                 self._see(asked, answer.rows, now)
         if row is not None:
             self._stamp = row.stamp
@@ -484,7 +484,7 @@ class Node:
             self._forget_row(now)
             self._registered = self._wants_row = False
             self._lease.drop()
-            self._told_seq, self._renew_at = -1, math.inf
+            self._reported_seq, self._renew_at = -1, math.inf
 
     def _followed(self, now: float) -> None:
         """Check what new entries mean for open polls and pending fences."""
@@ -515,7 +515,7 @@ class Node:
             self.log = RevocationLog(salt)
         self.is_whole = False
         self.log_epoch, self.applied_seq, self.log.applied_seq = log_epoch, 0, 0
-        self._since, self._acked_seq, self._told_seq, self._changed = now, 0, -1, True
+        self._since, self._acked_seq, self._reported_seq, self._changed = now, 0, -1, True
         self._holders = Holders(self.terms)
         self._pages = Pages(self.log, self.terms.page)
 
@@ -600,7 +600,7 @@ class Node:
         acked = int(min(self.applied_seq, self._holders.level(now)))
         if acked != self._acked_seq:
             self._acked_seq, self._changed = acked, True
-        if self._told_seq < acked and self._registered and not self._asked and not self._stopping:
+        if self._reported_seq < acked and self._registered and not self._asked and not self._stopping:
             self.woken(now)  # another node's fence may wait to read it
         if not self._fences or not (self._changed or now >= self._fence_at):
             return

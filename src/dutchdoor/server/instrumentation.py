@@ -30,7 +30,7 @@ __all__ = [
     "METHODS",
     "Commit",
     "Counting",
-    "ToldStore",
+    "ObservedStore",
     "Watched",
     "event_line",
     "log_event",
@@ -44,20 +44,20 @@ access_log = logging.getLogger("dutchdoor.access")
 Commit = Callable[[Sequence[Change], Revoked, float], None]
 
 
-class ToldStore(Around):
+class ObservedStore(Around):
     """A store that calls its listeners after each commit."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._commit = store.commit
-        self.told: Sequence[Commit] = ()
+        self.listeners: Sequence[Commit] = ()
 
     async def commit(self, *changes: Change) -> Revoked:
         started = time.perf_counter()
         committed = await self._commit(*changes)
         took = time.perf_counter() - started
-        for told in self.told:
-            told(changes, committed, took)
+        for listener in self.listeners:
+            listener(changes, committed, took)
         return committed
 
 

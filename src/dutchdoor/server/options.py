@@ -27,7 +27,7 @@ from dutchdoor.web.schemas import Fence
 
 __all__ = [
     "ACTOR",
-    "NOBODY",
+    "NO_CLIENT",
     "as_json",
     "ask_first",
     "find_account",
@@ -39,7 +39,7 @@ __all__ = [
 
 ACTOR = "cli"
 """The actor in the audit log: a person with a shell on the server's machine."""
-NOBODY = Client()
+NO_CLIENT = Client()
 
 T = TypeVar("T")
 Command = Callable[..., Any]

@@ -42,7 +42,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
-from dutchdoor.server.instrumentation import ToldStore, Watched, log_transitions
+from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
 from dutchdoor.server.logs import logging_config
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.reload import Read, apply_to, limit_connections, reloaded
@@ -114,11 +114,11 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
     """Build the application that each process serves. With `read`, it reads its settings again on SIGHUP."""
     traces = _tracing().Traces() if settings.traces else None
     kept = make_store(settings.database.reveal())
-    store = ToldStore(kept if traces is None else _tracing().TracedStore(kept, traces.tracer))  # type: ignore[abstract]  # `Around` has the rest
+    store = ObservedStore(kept if traces is None else _tracing().TracedStore(kept, traces.tracer))  # type: ignore[abstract]  # `Around` has the rest
     auth = make_auth(settings, store=store)
     counting = import_module(COUNTING) if _is_counted(settings) else None
     counters = counting.Counters(auth.api.routes, certificate=settings.tls_cert) if counting is not None else None
-    store.told = [log_transitions] if counters is None else [log_transitions, counters.committed]
+    store.listeners = [log_transitions] if counters is None else [log_transitions, counters.committed]
     shared = os.environ.get(MULTIPROCESS)
     watch = Watch(
         auth,

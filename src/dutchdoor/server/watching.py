@@ -1,6 +1,6 @@
 """What a node looks at every few seconds, whether requests come or not: the audit log, and its own state.
 
-The audit log tells what every process did, commands included. One process of a node follows it: the one that holds a
+The audit log records what every process did, commands included. One process of a node follows it: the one that holds a
 lock on a file. The file has the cursor, so that another process continues there when the first one ends.
 """
 

@@ -51,7 +51,7 @@ State: TypeAlias = Literal["new", "fresh", "stale", "closed"]
 
 WAITS_FOR: Final = 3.0
 """The most seconds that one request waits for the authority, in all."""
-_NOBODYS: Final = KeySet([Key.from_secret(os.urandom(32), "HS256")])
+_NO_KEYS: Final = KeySet([Key.from_secret(os.urandom(32), "HS256")])
 """A placeholder until keys are fetched. Its secret is random and discarded, and no token is verified with it."""
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -96,7 +96,7 @@ class Verifier:
         self._key = _read_key(os.environ.get("DUTCHDOOR_VERIFIER_KEY", "") if key is None else key)
         # The keys are fetched later. This reports faults in the other arguments now.
         self._verify = AccessTokenVerifier(
-            keys=_NOBODYS, issuer=issuer, audience=issuer if audience is None else audience, leeway=leeway,
+            keys=_NO_KEYS, issuer=issuer, audience=issuer if audience is None else audience, leeway=leeway,
             longest=LONGEST_ACCESS,
         )  # fmt: skip
         self._cache = TokenCache(self._verify)

@@ -13,7 +13,7 @@ from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient
 from dutchdoor.model.unicode_text import check_name
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
 from dutchdoor.stores.base import Add, Log, Remove
 
@@ -43,7 +43,7 @@ def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> None:
         now = auth.authority.clock()
-        record = event("client_added", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
+        record = event("client_added", now=now, client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=row.name)
         await auth.store.commit(Add(row), Log(record))
 
     with_auth(settings_from(options), work, make=True)
@@ -101,7 +101,9 @@ def remove(client_id: str, *, as_json: bool, **options: Any) -> None:
         if row is None:
             text = f"There is no client {client_id[:64]!a}."
             raise NotFound(text, message=text)
-        record = event("client_removed", now=time.time(), client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
+        record = event(
+            "client_removed", now=time.time(), client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=row.name
+        )
         await auth.store.commit(Remove(row), Log(record))
 
     with_auth(settings_from(options), work)

@@ -19,7 +19,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.legacy import recognise
 from dutchdoor.errors import InvalidInput, Taken
 from dutchdoor.model.email_address import canonical
-from dutchdoor.server.options import NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import NO_CLIENT, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
 from dutchdoor.server.user_import import Incoming, Refused, read_lines, refused
 from dutchdoor.services.administration import check_roles
@@ -28,7 +28,7 @@ __all__ = ["import_users"]
 
 AT_ONCE = 500
 """Accounts written together: the store commits all waiting writes as one transaction."""
-TELL_EVERY = 2.0
+REPORT_EVERY = 2.0
 SHOWN_AT_MOST = 20
 
 
@@ -105,7 +105,7 @@ def _opened(file: str) -> Iterator[TextIO]:
 
 
 async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: bool, verified: bool) -> Tally:
-    tally, told = Tally(), time.monotonic()
+    tally, reported_at = Tally(), time.monotonic()
     seen: set[str] = set()
     while batch := _next(lines, tally, dry_run=dry_run):
         wanted: list[Incoming] = []
@@ -134,8 +134,8 @@ async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: b
                 tally.refused.append(refused(each.line, each.email, problem))
             else:
                 tally.already_there += 1
-        if time.monotonic() - told >= TELL_EVERY:
-            told = time.monotonic()
+        if time.monotonic() - reported_at >= REPORT_EVERY:
+            reported_at = time.monotonic()
             say(
                 f"{tally.seen} lines: {tally.imported} imported, {tally.already_there} already existed, "
                 f"{len(tally.refused)} refused"
@@ -198,7 +198,7 @@ async def _adopt(auth: Auth, each: Incoming, *, verified: bool) -> str | None:
             roles=each.roles,
             verified=verified or each.verified,
             disabled=each.disabled,
-            client=NOBODY,
+            client=NO_CLIENT,
         )
     except Taken:
         return ""

@@ -22,7 +22,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.server.config import Settings
 from dutchdoor.server.options import (
     ACTOR,
-    NOBODY,
+    NO_CLIENT,
     as_json,
     ask_first,
     no_wait,
@@ -112,7 +112,7 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
     """
 
     async def work(auth: Auth) -> StoredKey:
-        return await auth.authority.rotate(client=NOBODY, actor=ACTOR, at_once=at_once)
+        return await auth.authority.rotate(client=NO_CLIENT, actor=ACTOR, at_once=at_once)
 
     needs = ("alg", "key_sign_for", "key_publish_for")
     row, now = with_auth(settings_from(options), work, needs=needs), time.time()
@@ -147,7 +147,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
 
     async def work(auth: Auth) -> tuple[int, Fence]:
         await look(auth)
-        done = await auth.authority.kill_key(kid, client=NOBODY, actor=ACTOR)
+        done = await auth.authority.kill_key(kid, client=NO_CLIENT, actor=ACTOR)
         return done.seq, await wait_for(auth, done, no_wait=no_wait)
 
     if not yes:
@@ -189,7 +189,7 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
                 f"{row.kid} was exported at {instant(row.exported_at)}. Create another with `dutchdoor key rotate`."
             )
         secret = Key.from_private_bytes(row.alg, auth.authority.master.open(row.sealed, row.kid), kid=row.kid)
-        record = event("key_exported", now=now, client=NOBODY, actor=ACTOR, detail=row.kid)
+        record = event("key_exported", now=now, client=NO_CLIENT, actor=ACTOR, detail=row.kid)
         try:
             # Marked before it is shown: otherwise the holder of an unmarked secret could forge tokens for this API.
             await auth.store.commit(Swap(replace(row, exported_at=now)), Log(record))
@@ -272,10 +272,10 @@ def revoke_master(id: str, *, yes: bool, no_wait: bool, as_json: bool, **options
     async def work(auth: Auth) -> tuple[int, int, Fence]:
         kids, sessions = await look(auth)
         authority = auth.authority
-        done = [await authority.kill_key(kid, client=NOBODY, actor=ACTOR) for kid in kids]
+        done = [await authority.kill_key(kid, client=NO_CLIENT, actor=ACTOR) for kid in kids]
         for first in range(0, len(sessions), ENDED_TOGETHER):
             ended = [
-                authority.end(each.id, client=NOBODY, actor=ACTOR, reason="ended_by_admin")
+                authority.end(each.id, client=NO_CLIENT, actor=ACTOR, reason="ended_by_admin")
                 for each in sessions[first : first + ENDED_TOGETHER]
             ]
             done += await asyncio.gather(*ended)

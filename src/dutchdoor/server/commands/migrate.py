@@ -22,7 +22,7 @@ from dutchdoor.model.audit_events import event
 from dutchdoor.model.policy import HOUR
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.config import Secret, refuse_argument
-from dutchdoor.server.options import ACTOR, NOBODY, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say, write
 from dutchdoor.services.fencing import elapsed
 from dutchdoor.stores.transfer import LogState, Movable, Tally
@@ -30,7 +30,7 @@ from dutchdoor.stores.urls import is_in_memory, make_store, naming
 
 __all__ = ["Moved", "migrate", "move"]
 
-TELL_EVERY = 1.0
+REPORT_EVERY = 1.0
 LEASES_LONG_OVER = HOUR
 """Seconds before now at which the log of the target begins: longer than any lease, and than clocks may differ."""
 LOOK_AT_MOST = 30.0
@@ -88,7 +88,7 @@ class Moved(Struct, frozen=True, kw_only=True):
 
 
 async def move(
-    source: Movable, target: Movable, *, clock: Callable[[], float] = time.time, tell: Callable[[str], None] = say
+    source: Movable, target: Movable, *, clock: Callable[[], float] = time.time, report: Callable[[str], None] = say
 ) -> Moved:
     """Move all records from one open store to another, or continue an interrupted move.
 
@@ -101,7 +101,7 @@ async def move(
         raise Misconfigured("The two stores do not have the same kinds of record. Nothing was changed.")
     if await source.unfinished() is not None:
         raise Misconfigured("The source database is the target of another move that is not finished.")
-    over_at = await _refuse_servers(source, tell)
+    over_at = await _refuse_servers(source, report)
     log, there = await _log_of(source), await _log_of(target)
     done = await target.unfinished()
     if done is None:
@@ -111,7 +111,7 @@ async def move(
         if not any((await source.counts()).values()):
             raise Misconfigured("The source database is empty. Check that --from is right. Nothing was changed.")
         if there.salt == log.salt and there.log_epoch > log.log_epoch:
-            tell("This database was moved to the target before. Nothing was changed.")
+            report("This database was moved to the target before. Nothing was changed.")
             return Moved(log_epoch=there.log_epoch, rows=counts, digests={}, already=True)
         if await source.is_left():
             raise Misconfigured(
@@ -127,23 +127,23 @@ async def move(
     elif there.salt != log.salt:
         raise Misconfigured("The target database has an unfinished move from another source. Nothing was changed.")
     elif there != log:
-        tell("The source database has changed since the last run. The move starts again.")
+        report("The source database has changed since the last run. The move starts again.")
         await target.begin_move(log)
         done = {}
     else:
-        tell("Continuing the interrupted move.")
+        report("Continuing the interrupted move.")
     try:
         for kind in source.kinds.tables:
             if kind not in done or done[kind] is not None:
-                await _copy(source, target, kind, done.get(kind), tell)
+                await _copy(source, target, kind, done.get(kind), report)
     except Conflict:
         # Two records conflict in the target, so they were not read at the same moment.
         await _begin_again(target, log, "")
-    tallies = await _compared(source, target, log, tell)
+    tallies = await _compared(source, target, log, report)
     await source.leave()
-    await _wait_for_leases(over_at, tell)
+    await _wait_for_leases(over_at, report)
     now = clock()
-    record = event("log_begun", now=now, client=NOBODY, actor=ACTOR, detail=f"moved from epoch {log.log_epoch}")
+    record = event("log_begun", now=now, client=NO_CLIENT, actor=ACTOR, detail=f"moved from epoch {log.log_epoch}")
     # No lease is left, so no node of the target has to wait for one: its log may have begun long ago. Unless another
     # one began since: an epoch must be above each that an account was given.
     began = now - LEASES_LONG_OVER
@@ -155,7 +155,7 @@ async def move(
     )
 
 
-async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> float:
+async def _refuse_servers(store: Movable, report: Callable[[str], None]) -> float:
     """Refuse if the row of a node changes: a running process renews it. Return the elapsed time from which no verifier
     has a lease of those nodes.
     """
@@ -164,7 +164,7 @@ async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> float:
     if not rows:
         return looked_at
     wait = min(LOOK_AT_MOST, max(row.lease_for for row in rows) / 6 * 1.5 + 1.0)
-    tell(f"Waiting {wait:.0f} s to see whether a server still runs on the source database.")
+    report(f"Waiting {wait:.0f} s to see whether a server still runs on the source database.")
     stamps = {row.stamp for row in rows}
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
@@ -175,11 +175,11 @@ async def _refuse_servers(store: Movable, tell: Callable[[str], None]) -> float:
     return looked_at + GUARD * max(row.lease_for for row in rows)
 
 
-async def _wait_for_leases(over_at: float, tell: Callable[[str], None]) -> None:
+async def _wait_for_leases(over_at: float, report: Callable[[str], None]) -> None:
     """Wait until no verifier has a lease of a server of the source: then the target need not know of those servers."""
     left = over_at - elapsed()
     if left > 0:
-        tell(f"Waiting {left:.0f} s until the last lease of a server of the source is over.")
+        report(f"Waiting {left:.0f} s until the last lease of a server of the source is over.")
         await asyncio.sleep(left)
 
 
@@ -188,27 +188,27 @@ async def _log_of(store: Movable) -> LogState:
     return LogState(read.log_epoch, read.salt, read.head)
 
 
-async def _copy(source: Movable, target: Movable, kind: str, after: str | None, tell: Callable[[str], None]) -> None:
-    copied, told_at = 0, time.monotonic()
+async def _copy(source: Movable, target: Movable, kind: str, after: str | None, report: Callable[[str], None]) -> None:
+    copied, reported_at = 0, time.monotonic()
     while True:
         page = await source.export(kind, after)
         await target.take_in(kind, page)
         copied += len(page.records)
-        if time.monotonic() - told_at > TELL_EVERY:
-            told_at = time.monotonic()
-            tell(f"{kind}: {copied} copied")
+        if time.monotonic() - reported_at > REPORT_EVERY:
+            reported_at = time.monotonic()
+            report(f"{kind}: {copied} copied")
         after = page.after
         if after is None:
-            tell(f"{kind}: {copied} copied, done")
+            report(f"{kind}: {copied} copied, done")
             return
 
 
-async def _compared(source: Movable, target: Movable, log: LogState, tell: Callable[[str], None]) -> dict[str, Tally]:
+async def _compared(source: Movable, target: Movable, log: LogState, report: Callable[[str], None]) -> dict[str, Tally]:
     """Read both stores again and compare them, one after the other: reading is limited by the disk."""
     tallies: dict[str, Tally] = {}
     differ: list[str] = []
     for kind in source.kinds.tables:
-        tell(f"{kind}: comparing")
+        report(f"{kind}: comparing")
         ours, theirs = await _tally(source, kind), await _tally(target, kind)
         tallies[kind] = theirs
         if (ours.count, ours.digest) != (theirs.count, theirs.digest):

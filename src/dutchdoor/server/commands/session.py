@@ -14,7 +14,7 @@ from dutchdoor.errors import NotFound
 from dutchdoor.model.sessions import Session
 from dutchdoor.server.options import (
     ACTOR,
-    NOBODY,
+    NO_CLIENT,
     as_json,
     ask_first,
     find_account,
@@ -32,7 +32,7 @@ from dutchdoor.web.schemas import Fence
 
 __all__ = ["session", "session_columns", "session_row", "session_view"]
 
-TELL_EVERY = 2.0
+REPORT_EVERY = 2.0
 
 session_columns = ("session", "mode", "last seen", "created", "expires", "device", "address", "country")
 
@@ -94,7 +94,7 @@ def list_(user: str, *, as_json: bool, **options: Any) -> None:
 )
 @click.argument("ids", nargs=-1, metavar="[SESSION]...")
 @click.option("--user", "who", help="Revoke all sessions and tokens of this account, stateless tokens too.")
-@click.option("--all", "everybody", is_flag=True, help="Revoke all sessions and tokens of every account.")
+@click.option("--all", "everyone", is_flag=True, help="Revoke all sessions and tokens of every account.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @no_wait
 @as_json
@@ -103,17 +103,17 @@ def end(
     ids: tuple[str, ...],
     who: str | None,
     *,
-    everybody: bool,
+    everyone: bool,
     yes: bool,
     no_wait: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Revoke sessions. When this prints "Fenced", their cookies, refresh tokens and access tokens are refused."""
-    if [bool(ids), bool(who), everybody].count(True) != 1:
+    if [bool(ids), bool(who), everyone].count(True) != 1:
         raise click.UsageError("Pass session ids, or an account with --user, or --all.")
     settings = settings_from(options)
-    if everybody and not yes:
+    if everyone and not yes:
         ask_first(settings, "Every user and every program will be signed out and must sign in again. Continue?")
 
     async def work(auth: Auth) -> tuple[int, Fence]:
@@ -121,19 +121,19 @@ def end(
         return done.count, await wait_for(auth, done, no_wait=no_wait)
 
     async def ended(auth: Auth) -> Revoked:
-        if everybody:
-            return await auth.authority.end_everything(client=NOBODY, actor=ACTOR, progress=_telling())
+        if everyone:
+            return await auth.authority.end_everything(client=NO_CLIENT, actor=ACTOR, progress=_progress())
         if who:
             account = await find_account(auth, who)
             reason = "ended_by_admin"
-            return await auth.authority.end_all(account.subject, client=NOBODY, actor=ACTOR, reason=reason)
+            return await auth.authority.end_all(account.subject, client=NO_CLIENT, actor=ACTOR, reason=reason)
         # All ids are looked up before the first session is revoked: with one wrong id, nothing is revoked.
         for each in ids:
             if await auth.store.session(each) is None:
                 text = f"There is no session {each[:64]!a}."
                 raise NotFound(text, message=text)
         return as_one(
-            [await auth.authority.end(each, client=NOBODY, actor=ACTOR, reason="ended_by_admin") for each in ids]
+            [await auth.authority.end(each, client=NO_CLIENT, actor=ACTOR, reason="ended_by_admin") for each in ids]
         )
 
     count, fenced = with_auth(settings, work)
@@ -144,14 +144,14 @@ def end(
         say_fence(fenced)
 
 
-def _telling() -> Callable[[int], None]:
+def _progress() -> Callable[[int], None]:
     """Say now and then how far it is: a database of 100,000 accounts takes a minute or two."""
-    told = time.monotonic()
+    reported_at = time.monotonic()
 
-    def tell(accounts: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL_EVERY:
-            told = time.monotonic()
+    def report(accounts: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= REPORT_EVERY:
+            reported_at = time.monotonic()
             say(f"{accounts:,} accounts so far")
 
-    return tell
+    return report

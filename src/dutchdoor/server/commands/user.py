@@ -13,7 +13,7 @@ from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.options import (
     ACTOR,
-    NOBODY,
+    NO_CLIENT,
     as_json,
     find_account,
     no_wait,
@@ -86,7 +86,7 @@ def create(
 
     async def work(auth: Auth) -> Account:
         return await auth.directory.admin.create(
-            email, name=name, roles=roles, password=password, client=NOBODY, actor=ACTOR
+            email, name=name, roles=roles, password=password, client=NO_CLIENT, actor=ACTOR
         )
 
     made = with_auth(settings, work, make=True, needs=needs)
@@ -182,7 +182,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[Account, int, Fence]:
         account = await find_account(auth, user)
-        done = await auth.directory.admin.disable(account.subject, client=NOBODY, actor=ACTOR)
+        done = await auth.directory.admin.disable(account.subject, client=NO_CLIENT, actor=ACTOR)
         return account, done.count, await wait_for(auth, done, no_wait=no_wait)
 
     account, count, fenced = with_auth(settings_from(options), work)
@@ -210,7 +210,7 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        return await auth.directory.admin.enable(account.subject, client=NOBODY, actor=ACTOR)
+        return await auth.directory.admin.enable(account.subject, client=NO_CLIENT, actor=ACTOR)
 
     account = with_auth(settings_from(options), work)
     if as_json:
@@ -235,7 +235,7 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
 
     async def work(auth: Auth) -> tuple[Account, Fence]:
         account = await find_account(auth, user)
-        changed, done = await auth.directory.admin.set_roles(account.subject, roles, client=NOBODY, actor=ACTOR)
+        changed, done = await auth.directory.admin.set_roles(account.subject, roles, client=NO_CLIENT, actor=ACTOR)
         return changed, await wait_for(auth, done, no_wait=no_wait)
 
     account, fenced = with_auth(settings_from(options), work)
@@ -260,7 +260,7 @@ def reset(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        await auth.directory.recovery.send_reset(account, client=NOBODY, actor=ACTOR)
+        await auth.directory.recovery.send_reset(account, client=NO_CLIENT, actor=ACTOR)
         return account
 
     account = with_auth(settings_from(options), work, needs=("mail",))

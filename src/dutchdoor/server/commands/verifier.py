@@ -18,7 +18,7 @@ from dutchdoor.revocation.messages import MAX_SEQ
 from dutchdoor.revocation.node_messages import LogHead, Rows
 from dutchdoor.server.options import (
     ACTOR,
-    NOBODY,
+    NO_CLIENT,
     as_json,
     no_wait,
     say_fence,
@@ -58,7 +58,7 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> None:
         now = auth.authority.clock()
-        record = event("verifier_added", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=name)
+        record = event("verifier_added", now=now, client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=name)
         try:
             await auth.store.commit(Add(row), Log(record))
         except Conflict:
@@ -130,7 +130,7 @@ def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
             text = f"There is no verifier {name[:64]!a}."
             raise NotFound(text, message=text)
         now = auth.authority.clock()
-        record = event("verifier_removed", now=now, client=NOBODY, actor=ACTOR, client_id=row.id, detail=row.name)
+        record = event("verifier_removed", now=now, client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=row.name)
         done = await auth.store.commit(Remove(row), Revoke(removal_of(row, now)), Log(record))
         return await wait_for(auth, done, no_wait=no_wait)
 

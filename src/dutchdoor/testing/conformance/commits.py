@@ -320,7 +320,7 @@ async def a_session_keeps_its_subject(store: Store) -> None:
     assert await store.session(session.id) == (session, ada)
 
 
-async def a_cancelled_caller_harms_nobody(store: Store) -> None:
+async def a_cancelled_caller_harms_no_other(store: Store) -> None:
     """1. A commit whose caller was cancelled happened or did not, and leaves nothing open."""
     ada = an_account()
     sessions = [a_session(ada, NOW + n) for n in range(AT_ONCE)]
@@ -351,7 +351,7 @@ LAWS: tuple[Law, ...] = (
     a_commit_is_all_or_none,
     changes_apply_in_order,
     a_commit_of_nothing_says_where_the_log_ends,
-    a_cancelled_caller_harms_nobody,
+    a_cancelled_caller_harms_no_other,
     a_swap_needs_the_stored_revision,
     an_added_record_has_revision_0,
     of_simultaneous_swaps_one_succeeds,

@@ -125,7 +125,7 @@ async def the_head_is_never_behind(store: Store) -> None:
     assert head in (None, (done.log_epoch, done.seq))
 
 
-async def whoever_watches_is_woken(store: Store) -> None:
+async def a_watcher_is_woken(store: Store) -> None:
     """6. A watcher is called each time the log has grown, and no more once it stopped."""
     first, second = asyncio.Event(), asyncio.Event()
     unwatch_first, unwatch_second = store.watch(first.set), store.watch(second.set)
@@ -187,7 +187,7 @@ LAWS: tuple[Law, ...] = (
     the_log_goes_on_after_a_purge,
     the_log_is_read_in_pages,
     the_head_is_never_behind,
-    whoever_watches_is_woken,
+    a_watcher_is_woken,
     live_revocations_are_counted,
     a_commit_may_expect_few_revocations,
 )
