@@ -137,17 +137,22 @@ def test_p54_each_alert_fires_and_none_fires_without_a_reason(tmp_path: Path) ->
         alert = {"exp_labels": shown, "exp_annotations": known[name]["annotations"]}
         tests.append(one_test(name, series, [{"alertname": name, "exp_alerts": [alert]}], AT.get(name, "30m")))
     file = tmp_path / "alerts.yaml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "10m", "tests": tests}))
     ran = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_p54_every_alert_has_a_case() -> None:
-    """No alert is shipped that nothing shows firing. Each says in a sentence what is wrong, and how urgent it is."""
+    """Each alert that is shipped has a case that fires it. Each says in a sentence what is wrong and how urgent it is,
+    and the page says what to do about those that wake a person.
+    """
     found = rules()
     assert [rule["alert"] for rule in found] == list(FIRES)
     assert {rule["labels"]["severity"] for rule in found} == {"page", "ticket"}
     assert all(rule["annotations"]["summary"].endswith(".") for rule in found)
+    page = (DEPLOY.parent / "docs" / "operating" / "watching.md").read_text()
+    explained = set(re.findall(r"`(Dutchdoor\w+)`", page))
+    assert explained == {rule["alert"] for rule in found if rule["labels"]["severity"] == "page"}
 
 
 def expressions() -> list[str]:

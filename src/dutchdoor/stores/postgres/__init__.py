@@ -234,7 +234,7 @@ class PostgresStore(SqlStore[Table[Any]]):
     ) -> list[tuple[AuditCursor, AuditEvent]]:
         after = (0, 0, b"") if cursor is None else (cursor.log_epoch, cursor.number, stored_id(cursor.id))
         found = []
-        for log, log_epoch, number, *row in await self._scan(EVENTS_AFTER, *after, limit):
+        for log, log_epoch, number, *row in await self._all(EVENTS_AFTER, *after, limit):
             if cursor is not None:
                 cursor.must_be_in(log)
             if log_epoch is not None:
@@ -243,7 +243,7 @@ class PostgresStore(SqlStore[Table[Any]]):
         return found
 
     async def audit_end(self) -> AuditCursor:
-        ((log, log_epoch, number),) = await self._scan(AUDIT_END)
+        ((log, log_epoch, number),) = await self._all(AUDIT_END)
         return AuditCursor(log, log_epoch, number, "")
 
     # --- the revocation log, and the nodes that follow it -------------------------------------------------------------
