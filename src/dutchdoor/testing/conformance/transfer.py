@@ -10,7 +10,8 @@ from collections.abc import Awaitable
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import Conflict, Misconfigured
+from dutchdoor.errors import Conflict, InvalidInput, Misconfigured
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import (
@@ -114,6 +115,7 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
     assert await the_log(target) == log
     assert (await target.node_rows()).rows == []
     assert ended in await target.events(limit=1000)
+    await _follow_anew(source, target)
     assert (await target.hit([spent], NOW)) == (await source.hit([spent], NOW))
     done = await target.commit(Swap(world.live), End(world.other.id, "logout", NOW), Revoke(a_revocation()))
     assert (done.seq, done.log_epoch) == (state.seq + 1, log_epoch)
@@ -122,6 +124,24 @@ async def everything_moves_as_it_stands(source: Movable, target: Movable) -> Non
     assert [session.id for session in found] == [world.live.id]
     await target.close()
     await target.open()
+
+
+async def _follow_anew(source: Store, target: Store) -> None:
+    """12. A follower of the audit log gets each event that was moved once. A cursor of the source is refused: it would
+    skip some.
+    """
+    followed: list[AuditEvent] = []
+    cursor: AuditCursor | None = None
+    while page := await target.events_after(cursor, limit=3):
+        cursor = page[-1][0]
+        followed += [each for _, each in page]
+    events = await target.events(limit=1000)
+    assert sorted(each.id for each in followed) == sorted(each.id for each in events)
+    try:
+        await target.events_after(await source.audit_end())
+    except InvalidInput:
+        return
+    raise AssertionError("a cursor of the source was read")
 
 
 async def a_move_goes_on_where_it_was(source: Movable, target: Movable) -> None:
