@@ -14,19 +14,17 @@ A handler cannot forget a phase, because the phases run outside the handlers.
 
 from __future__ import annotations
 
-from binascii import Error as NotBase64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-import pybase64
 from msgspec import Struct
 
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired, Unavailable
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
 from dutchdoor.model.principal import Principal
-from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient, VerifierKey
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.session_cache import Remembered
@@ -38,8 +36,9 @@ from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import Hsts, SecurityHeaders
 from dutchdoor.web.health import Outages, Readiness
-from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Request, Response, UnknownVerifier
+from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Request, Response
 from dutchdoor.web.problems import problem
+from dutchdoor.web.program_auth import client_of, is_verifier, verifier_of
 from dutchdoor.web.rate import LocalBuckets
 from dutchdoor.web.verifiers import Verifiers
 
@@ -196,15 +195,6 @@ class Call:
             self.client = observe(self.request.client, agent, devices=site.devices, countries=site.countries)
         return self.client
 
-    def bearer(self) -> str | None:
-        """Return the bearer token (RFC 6750) of the Authorization header, or None. Raises `InvalidToken`."""
-        scheme, token = self.request.credentials()
-        if scheme != "bearer":
-            return None
-        if not token or " " in token:
-            raise InvalidToken("malformed Authorization header")
-        return token
-
     def csrf_token(self, session_id: str) -> str:
         return origins.csrf_token(self.api.site.csrf_key, session_id)
 
@@ -254,7 +244,7 @@ class Call:
 
     def _proofs(self) -> tuple[str | None, str | None]:
         """Return the bearer token and the session cookie of the request. Raises `InvalidToken`."""
-        token, line = self.bearer(), self.request.cookie()
+        token, line = self.request.bearer(), self.request.cookie()
         try:
             return token, self.cookies.session(line)
         except AmbiguousCookie:
@@ -320,10 +310,13 @@ class Api:
             call.judge(request.method, by_cookie=False, handshake=False)
         if request.query and not route.form:
             call.query = read_query(request, known=route.query)
-        if route.demands == "client" or (route.demands == "introspection" and not self._is_verifiers(call)):
-            call.service = await self.service(call)
+        development = self.site.edge.development
+        if route.demands == "client" or (
+            route.demands == "introspection" and not is_verifier(request, development=development)
+        ):
+            call.service = await client_of(request, self.authority.store)
         elif route.demands in {"verifier", "introspection"}:
-            call.verifier = await self.verifier(call)
+            call.verifier = await verifier_of(request, self.verifiers, development=development)
         elif route.demands != "anyone":
             call.caller = await call.identify()
             caller = call.required
@@ -363,41 +356,6 @@ class Api:
         if self.authority.clock() - principal.auth_time > policy.step_up_for:
             raise StepUpRequired("the administrator authenticated too long ago", max_age=policy.step_up_for)
 
-    def _is_verifiers(self, call: Call) -> bool:
-        """Whether the client is a verifier, with a key or in development without one, and not a registered client."""
-        scheme, _ = call.request.credentials()
-        return scheme == "bearer" or (not scheme and self.site.edge.development)
-
-    async def verifier(self, call: Call) -> VerifierKey | None:
-        """Authenticate a verifier by its key as a bearer token, never by a cookie.
-
-        In development (without a public URL, only this machine is served), a verifier without a key is accepted, and
-        the result is None. Raises `NotAuthenticated`, `UnknownVerifier`, `Unavailable`.
-        """
-        text = call.bearer()
-        if text is not None:
-            try:
-                return await self.verifiers.recognise(text)
-            except InvalidToken as error:
-                raise UnknownVerifier(error.reason) from None
-        if self.site.edge.development and call.request.header(b"authorization") is None:
-            return None
-        message = "Send a verifier key as a bearer token. `dutchdoor verifier add` creates a key."
-        raise NotAuthenticated("no verifier key", message=message)
-
-    async def service(self, call: Call) -> RegisteredClient:
-        """Authenticate a confidential client by HTTP Basic (RFC 6749, section 2.3.1). Raises `NotAuthenticated`."""
-        name, text = _basic(*call.request.credentials())
-        try:
-            secret = ClientSecret.parse(text)
-        except InvalidToken:
-            raise NotAuthenticated("malformed client secret") from None
-        found = await self.authority.store.get(RegisteredClient, name)
-        # Timing: an unknown client takes the same comparison, so that the time does not reveal which clients exist.
-        if not secret.matches(found.secret_hash if found else b"\0" * 32) or found is None:
-            raise NotAuthenticated("unknown client or wrong secret")
-        return found
-
 
 def _caller(principal: Principal | None, held: Remembered | None) -> Caller | None:
     """Return the caller of a token's principal and a cookie's session. Raises `BadRequest` if the two contradict each
@@ -412,19 +370,6 @@ def _caller(principal: Principal | None, held: Remembered | None) -> Caller | No
     if a is not None and (a.subject != b.subject or a.session_id not in {None, b.session_id}):
         raise BadRequest("The cookie and the bearer token belong to different sign-ins. Send one.", code="two_callers")
     return Caller(principal=b, account=held.account, session=held.session, by_cookie=True)
-
-
-def _basic(scheme: str, encoded: str) -> tuple[str, str]:
-    """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` if they are missing or malformed."""
-    if scheme != "basic" or len(encoded) > 512:  # noqa: PLR2004 - valid ones have 120
-        raise NotAuthenticated("no client credentials")
-    try:
-        name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")
-    except (NotBase64, ValueError):
-        raise NotAuthenticated("malformed client credentials") from None
-    if not colon:
-        raise NotAuthenticated("malformed client credentials")
-    return name, secret
 
 
 _NOT_OBSERVED = Client()

@@ -171,7 +171,7 @@ async def logout(call: Call) -> Response:
     revoked; if none can be read, none is revoked.
     """
     authority, client = call.authority, call.observed()
-    token = call.bearer()
+    token = call.request.bearer()
     in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
     claims = None if token is None else await authority.claims_of_any_age(token)
     held = await _held(call, even_ended=True)
@@ -261,7 +261,7 @@ async def end_others(call: Call) -> Response:
 
 async def csrf(call: Call) -> Response:
     """The token for the caller's session, proved by its cookie, its access token or its refresh cookie."""
-    if call.presented.refresh is not None and call.presented.session is None and call.bearer() is None:
+    if call.presented.refresh is not None and call.presented.session is None and call.request.bearer() is None:
         session, _ = await call.authority.holder(call.presented.refresh)
         return json_response(200, CsrfToken(call.csrf_token(session.id)))
     caller: Caller | None = await call.identify()

@@ -151,6 +151,15 @@ class Request:
         scheme, _, rest = (self.header(b"authorization") or "").partition(" ")
         return scheme.lower(), rest.lstrip(" ")
 
+    def bearer(self) -> str | None:
+        """Return the bearer token (RFC 6750) of the Authorization header, or None. Raises `InvalidToken`."""
+        scheme, token = self.credentials()
+        if scheme != "bearer":
+            return None
+        if not token or " " in token:
+            raise InvalidToken("malformed Authorization header")
+        return token
+
 
 class Response:
     """One response. `kind` decides its security headers (`headers.py`): no-store unless it is `public`."""

@@ -19,6 +19,7 @@ from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import applied, wait_for
 from dutchdoor.web.http import BadRequest, OAuthRefused, Response, json_response
+from dutchdoor.web.program_auth import client_of
 from dutchdoor.web.schemas import Fence
 
 __all__ = ["ROUTES"]
@@ -78,7 +79,7 @@ async def token(call: Call) -> Response:
 async def _client_of(call: Call) -> str:
     """Return the id of the client: confidential by HTTP Basic, public by its id. Raises `NotAuthenticated`."""
     if call.request.header(b"authorization") is not None:
-        client = await call.api.service(call)
+        client = await client_of(call.request, call.authority.store)
         named = call.form.get("client_id")
         if named is not None and named != client.id:
             raise BadRequest("client_id differs from the client that authenticated.", code="invalid_request")

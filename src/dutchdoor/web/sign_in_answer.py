@@ -11,6 +11,7 @@ from dutchdoor.web.api import Call
 from dutchdoor.web.cookies import Cookies
 from dutchdoor.web.fences import applied, status_of
 from dutchdoor.web.http import Header, Response, json_response
+from dutchdoor.web.program_auth import client_of
 from dutchdoor.web.schemas import (
     Fence,
     SignedInView,
@@ -41,7 +42,7 @@ async def client_for(call: Call, client_id: str) -> str:
     registered = await call.authority.store.get(RegisteredClient, client_id)
     if registered is None:
         raise InvalidInput("There is no such client.", field="client_id")
-    if registered.confidential and (await call.api.service(call)).id != client_id:
+    if registered.confidential and (await client_of(call.request, call.authority.store)).id != client_id:
         raise NotAuthenticated("another client authenticated")
     return client_id
 
@@ -57,7 +58,9 @@ async def check_client(call: Call, client_id: str) -> None:
     if client_id == call.authority.client_id:
         return
     registered = await call.authority.store.get(RegisteredClient, client_id)
-    if registered is None or (registered.confidential and (await call.api.service(call)).id != client_id):
+    if registered is None or (
+        registered.confidential and (await client_of(call.request, call.authority.store)).id != client_id
+    ):
         raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
 
 
