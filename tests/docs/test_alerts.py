@@ -123,6 +123,7 @@ def one_test(name: str, series: list[tuple[str, str]], alerts: list[dict[str, An
     }
 
 
+@pytest.mark.long
 def test_p54_each_alert_fires_and_none_fires_without_a_reason(tmp_path: Path) -> None:
     """Prometheus itself says so: each alert fires on the metrics of its trouble, and on a node at work none does."""
     promtool = shutil.which("promtool")

