@@ -62,7 +62,8 @@ def test_the_page_of_the_architecture_draws_the_rooms_as_they_are() -> None:
     """docs/contributing/architecture.md lists every room of the package, and the floors that the layout test holds."""
     page = (REFERENCE.parent / "contributing" / "architecture.md").read_text()
     assert "\n".join(", ".join(rooms) for rooms in FLOORS) in page
-    listed = {name.rstrip("/") for name in re.findall(r"^  ([a-z_]+(?:/|\.py)) ", page, re.MULTILINE)}
+    lines = re.findall(r"^  ((?:[a-z_]+(?:/|\.py) )+)", page, re.MULTILINE)
+    listed = {name.rstrip("/") for line in lines for name in line.split()}
     there = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("_") and path.name != "py.typed"}
     assert listed - {"__init__.py"} == there
     named = set(re.findall(r"`((?:web|services|model|stores)/\w+\.py)`", page))

@@ -486,7 +486,9 @@ async def test_a_reset_link_works_once(house: House) -> None:
     )
     won = [n for n, result in enumerate(results) if not isinstance(result, BaseException)]
     assert len(won) == 1
-    assert all(isinstance(result, InvalidToken) for n, result in enumerate(results) if n not in won), results
+    # A busy machine's disk may keep one waiting for too long.
+    refused = [result for n, result in enumerate(results) if n not in won]
+    assert all(isinstance(result, InvalidToken | Unavailable) for result in refused), results
     assert await house.opens(f"{OTHER_PASSWORD} {won[0]}")
     assert await house.events("password_reset") == 1
 
