@@ -79,7 +79,7 @@ def sign_in(server: Server, view: View, times: int) -> list[Request]:
     """Sign in so often, and give as many authenticated requests, checked to be just that."""
     anonymous = ask(server.port, Request("GET", view.me))
     if anonymous.status != 401 and server.contender is not contenders.RAW_ASGI:
-        raise RuntimeError(f"{server.contender.name}: {view.me} answers {anonymous.status} to anybody")
+        raise RuntimeError(f"{server.contender.name}: {view.me} answers {anonymous.status} without a proof")
     requests = []
     for _ in range(times):
         answer = ask(server.port, view.login)

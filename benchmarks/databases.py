@@ -1,6 +1,6 @@
 """A PostgreSQL and a Valkey of one's own, from the wheels that the tests use, gone when the block ends.
 
-Both are as durable as in production (fsync on), and on the core of the servers that use them, unless told otherwise.
+Both are as durable as in production (fsync on), and on the core of the servers that use them, unless asked otherwise.
 """
 
 from __future__ import annotations

@@ -431,7 +431,7 @@ async def measure(chosen: Sequence[str], over: Sequence[str], lease: float, *, q
                     print(f"| {name} | {condition} | {len(done)}{note} | {' | '.join(cells)} | {bad} |", flush=True)
                 stale = sum(world.board[HEAD + EACH * each + STALE] for each in range(VERIFIERS))
                 print(
-                    f"\n{name}: {stale:,.0f} checks could not be told; {world.again} calls were repeated.\n",
+                    f"\n{name}: {stale:,.0f} checks got no answer; {world.again} calls were repeated.\n",
                     file=sys.stderr,
                 )
     return breaches

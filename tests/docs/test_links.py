@@ -73,14 +73,17 @@ def test_pages_are_in_plain_words() -> None:
 
 
 def test_the_package_is_in_plain_words() -> None:
-    """No comment, message, name or statement of the package has a house word, as a word or as a part of a name."""
+    """No comment, message, name or statement of the package, and of the examples to deploy it and to start from, has a
+    house word, as a word or as a part of a name.
+    """
     part = (
         r"(?<![^\W_])(whoever|nobody|nobodys|somebody|anybody|everybody|mend|mended|told|hears|heard|asker)(?![^\W_])"
     )
     wrong = [
         f"{file.relative_to(ROOT)}: {found}"
-        for file in sorted((ROOT / "src").rglob("*"))
-        if file.suffix in {".py", ".sql", ".html", ".js", ".css"}
+        for room in ("src", "deploy", "examples")
+        for file in sorted((ROOT / room).rglob("*"))
+        if file.is_file() and file.suffix not in {".gz", ".pyc"}
         for found in re.findall(part, file.read_text(), re.IGNORECASE)
     ]
     assert wrong == []
