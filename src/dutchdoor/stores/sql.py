@@ -18,13 +18,16 @@ from msgspec.structs import astuple
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.sessions import Session
+from dutchdoor.revocation.log import Revocation
+from dutchdoor.revocation.node_messages import Renewed
 from dutchdoor.stores.base import joined, words
 from dutchdoor.stores.kinds import ACCOUNTS, SESSIONS, Form, Kind, Kinds
 from dutchdoor.stores.transfer import LEFT, Page
 
 __all__ = [
     "ACCOUNT", "ACCOUNT_COLUMNS", "SESSION", "SESSION_COLUMNS", "Dialect", "Row", "SqlStore", "Table", "Tables",
-    "account_values", "changed", "marks", "quoted", "read_account", "read_session", "session_values", "where",
+    "account_values", "changed", "marks", "quoted", "read_account", "read_session", "renewed", "session_values",
+    "where",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -363,6 +366,18 @@ class SqlStore(Generic[T]):
 
 def changed(forms: Iterable[Callable[[Any], Any] | None], values: Iterable[Any]) -> Row:
     return [value if form is None or value is None else form(value) for form, value in zip(forms, values, strict=True)]
+
+
+def renewed(
+    first: Row, log_epoch: int, after: int, entries: Sequence[Revocation], *, more: bool, **rest: Any
+) -> Renewed:
+    """Return the answer to a read of the log. The first row begins with the log's epoch, salt and head; `more` says
+    whether there are more entries than these.
+    """
+    epoch, salt, head = first[:3]
+    upto = entries[-1].seq if more else head
+    after = after if epoch == log_epoch else 0
+    return Renewed(log_epoch=epoch, salt=salt, after=after, entries=entries, upto=upto, head=head, **rest)
 
 
 def quoted(name: str) -> str:

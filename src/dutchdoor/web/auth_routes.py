@@ -76,12 +76,16 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
     transport: Transport = ("cookie" if call.from_browser else "body") if asked is UNSET else asked
     if transport == "body":
         # A script injected into our own page must not be able to request what the cookie hides from it.
-        origins.judge_token_in_body(
-            sec_fetch_site=call.request.header(b"sec-fetch-site"),
-            origin=call.request.header(b"origin"),
-            listed=call.api.site.cors.origins,
-        )
+        _judge_token_in_body(call)
     return transport
+
+
+def _judge_token_in_body(call: Call) -> None:
+    origins.judge_token_in_body(
+        sec_fetch_site=call.request.header(b"sec-fetch-site"),
+        origin=call.request.header(b"origin"),
+        listed=call.api.site.cors.origins,
+    )
 
 
 async def _sessions_of_cookies(call: Call) -> list[Found]:
@@ -143,18 +147,19 @@ async def renew(call: Call) -> Response:
     return signed_in_answer(call, signed_in, transport, [])
 
 
+def _refresh_token_in_body(call: Call) -> str | None:
+    body: RefreshProof | None = call.body
+    return None if body is None or body.refresh_token is UNSET else body.refresh_token
+
+
 def _refresh_token(call: Call) -> tuple[str, Transport]:
     """The refresh token and how it was sent; the answer goes the same way. Raises `BadRequest` for both at once."""
-    in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
+    in_body = _refresh_token_in_body(call)
     in_cookie = call.presented.refresh
     if in_body is not None and in_cookie is not None:
         raise BadRequest("Send the refresh token in the cookie or in the body, not in both.", code="two_refresh_tokens")
     if in_body is not None:
-        origins.judge_token_in_body(
-            sec_fetch_site=call.request.header(b"sec-fetch-site"),
-            origin=call.request.header(b"origin"),
-            listed=call.api.site.cors.origins,
-        )
+        _judge_token_in_body(call)
         return in_body, "body"
     if in_cookie is None:
         raise call.unproven()
@@ -172,7 +177,7 @@ async def logout(call: Call) -> Response:
     """
     authority, client = call.authority, call.observed()
     token = call.request.bearer()
-    in_body = call.body.refresh_token if call.body is not None and call.body.refresh_token is not UNSET else None
+    in_body = _refresh_token_in_body(call)
     claims = None if token is None else await authority.claims_of_any_age(token)
     held = await _held(call, even_ended=True)
     if held and token is None and in_body is None:

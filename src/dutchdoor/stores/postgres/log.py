@@ -10,33 +10,20 @@ from dutchdoor.revocation.log import Kind, Revocation
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.stores.postgres.connection import Row
 from dutchdoor.stores.postgres.rows import read_text
+from dutchdoor.stores.sql import renewed
 
 __all__ = ["PAGE", "read_nodes", "read_renewed"]
 
 PAGE = 2048
 """Entries of the log that one read returns."""
 
-_NAME = "dutchdoor"
-"""The prefix of the names of our connections in `pg_stat_activity`: a move looks there for other processes."""
-
 
 def read_renewed(
     rows: Sequence[Row], log_epoch: int, after: int, *, there: bool = True, nodes: Sequence[NodeRow] = ()
 ) -> Renewed:
     """Read rows of `read_log_1`, which was asked for one more than a page has."""
-    epoch, salt, head, at = rows[0][:4]
     entries = [_read_entry(*row[4:]) for row in rows[:PAGE] if row[4] is not None]
-    return Renewed(
-        there=there,
-        log_epoch=epoch,
-        salt=salt,
-        after=after if epoch == log_epoch else 0,
-        entries=entries,
-        upto=entries[-1].seq if len(rows) > PAGE else head,
-        head=head,
-        rows=nodes,
-        at=at,
-    )
+    return renewed(rows[0], log_epoch, after, entries, more=len(rows) > PAGE, there=there, rows=nodes, at=rows[0][3])
 
 
 def _read_entry(seq: int, kind: Kind, id: str, min_epoch: int, expires_at: float, subject: str) -> Revocation:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
-from dutchdoor.stores.sql import Row
+from dutchdoor.stores.sql import Row, renewed
 from dutchdoor.stores.sqlite.writer import Transaction
 
 __all__ = [
@@ -32,23 +32,13 @@ def read_renewed(
     rows: Sequence[Row], log_epoch: int, after: int, page: int, *, there: bool = True, nodes: Sequence[NodeRow] = ()
 ) -> Renewed:
     """Read rows of `READ_LOG`, which was asked for one more than a page has."""
-    epoch, salt, head = rows[0][:3]
     # By name and not by `record`, which takes seven times as long: a server that starts reads all of them.
     entries = [
         Revocation(kind=kind, id=name, min_epoch=min_epoch, expires_at=expires_at, seq=seq, subject=subject)
         for _, _, _, kind, name, min_epoch, expires_at, seq, subject in rows[:page]
         if seq is not None
     ]
-    return Renewed(
-        there=there,
-        log_epoch=epoch,
-        salt=salt,
-        after=after if epoch == log_epoch else 0,
-        entries=entries,
-        upto=entries[-1].seq if len(rows) > page else head,
-        head=head,
-        rows=nodes,
-    )
+    return renewed(rows[0], log_epoch, after, entries, more=len(rows) > page, there=there, rows=nodes)
 
 
 def begin_log_epoch(now: float, transaction: Transaction) -> int:
