@@ -124,7 +124,7 @@ def judge(history: History, ends: int) -> None:
     assert {each.node for each in late} == {0, 1, 2}
 
 
-@pytest.mark.parametrize(("ends", "askers"), [(12, 3), pytest.param(40, 9, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("ends", "askers"), [(8, 3), pytest.param(40, 9, marks=pytest.mark.long)])
 async def test_i01_an_end_holds_on_every_node(shared: Cluster, ends: int, askers: int) -> None:
     """Whatever ended on one node, by whichever call, is refused by each of the three on every request that began after
     the answer, while clients ask without pause.

@@ -701,6 +701,7 @@ def test_metrics_add_up_over_processes(tmp_path: Path) -> None:
         assert ask(server, "/metrics")[0] == 404
 
 
+@pytest.mark.long
 def test_metrics_of_a_process_that_died_are_over(tmp_path: Path) -> None:
     """What a process reported of itself (how stale it is, how much it has read) is not reported any more once it is
     gone, or an alarm would never end. What it counted stays counted.

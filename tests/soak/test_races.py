@@ -253,6 +253,7 @@ async def crowds_converge(server: Server, crowds: list[int]) -> None:
             assert (found[0].generation, found[0].sibling, found[0].ended_at) == (1, 0, None)
 
 
+@pytest.mark.long
 async def test_refreshes_at_once_converge_over_workers(shared: Server) -> None:
     """I-05: however many refresh in one moment over two workers, all get the same token, one generation on."""
     await crowds_converge(shared, [2, 3, 8, 24])
@@ -306,6 +307,7 @@ async def ends_win(server: Server, rounds: int) -> int:
     return answered
 
 
+@pytest.mark.long
 async def test_an_end_wins_over_refreshes(shared: Server) -> None:
     """I-06: once an end is acknowledged, no token of any refresh that overlapped it is accepted."""
     assert await ends_win(shared, 20) > 0, "no refresh overlapped: nothing was tested"
@@ -489,6 +491,7 @@ def found_client(found: Any) -> Client:
     return Client(address=found[0].address, country=found[0].country, devices=device)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["body", "cookie"])
 async def test_a_cut_answer_logs_no_one_out(shared: Server, transport: str) -> None:
     """I-04, O02: an answer to a refresh that breaks off signs no one out: the old token again succeeds."""

@@ -266,6 +266,7 @@ async def test_a_success_forgets_ceilings_with_its_own_commit(valkey_url):
         assert [(await store.hit(buckets[:1], NOW))[0] > 0 for _ in range(3)] == [False, False, True]
 
 
+@pytest.mark.long
 async def test_buckets_do_not_pile_up(valkey_url, emptied):
     """What is full again leaves Redis by itself, and the last of it with its key's life."""
     quick = Limit(name="quick", count=1, per_seconds=1.0, burst=1)

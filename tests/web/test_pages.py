@@ -313,8 +313,13 @@ def tab(browser) -> Iterator[tuple[Page, list[str]]]:
 @pytest.mark.parametrize(
     ("path", "fields", "call"),
     [
-        ("/setup", {"email": "ann@example.com", "password": "correct horse"}, "/auth/setup"),
-        ("/verify-email", {}, "/auth/email/verify"),
+        pytest.param(
+            "/setup",
+            {"email": "ann@example.com", "password": "correct horse"},
+            "/auth/setup",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("/verify-email", {}, "/auth/email/verify", marks=pytest.mark.long),
         ("/reset-password", {"new_password": "correct horse"}, "/auth/password/reset"),
     ],
 )
