@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -268,7 +269,7 @@ async def test_p15_a_database_that_is_read_only_is_logged_and_not_ready(caplog: 
                 assert (await world.call("GET", "/readyz")).status == status
                 assert (await browser.me()).status == 200
             said = next(line for line in caplog.messages if line.startswith("requests are refused with 503: "))
-            assert "postgres: 25006 cannot execute INSERT in a read-only transaction" in said
+            assert re.search("postgres: 25006 cannot execute .* in a read-only transaction", said)
 
 
 def test_p02_a_store_that_was_never_there_is_503_and_found_when_it_is(tmp_path: Path) -> None:
