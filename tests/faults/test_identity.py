@@ -18,7 +18,7 @@ async def identity_holds(ours: Cluster, requests: int, *, people: int = 24, conn
     """
     lots, answered, asked = random.Random(25), 0, 0
     async with ours.beside() as node, ours.wires(connections) as wires:
-        held = [await begin(node, f"person {n} of {requests}", mode="session" if n % 2 else "hybrid") for n in range(people)]
+        held = [await begin(node, f"{n} of {requests}", mode="session" if n % 2 else "hybrid") for n in range(people)]
 
         async def ask(wire) -> None:
             nonlocal answered, asked

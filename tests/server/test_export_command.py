@@ -13,7 +13,7 @@ from tests.standins import HOME
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import WrongCredentials
-from dutchdoor.model.accounts import bare_account
+from dutchdoor.model.accounts import external_account
 from dutchdoor.stores.base import Add
 
 PEPPER = {"DUTCHDOOR_PEPPER": "an entirely random pepper"}
@@ -91,7 +91,7 @@ def test_p45_an_export_is_its_owners_alone(run: Run, tmp_path: Path) -> None:
 
     async def add() -> None:
         async with auth_here() as auth:
-            await auth.store.commit(Add(bare_account("service", 0.0)))
+            await auth.store.commit(Add(external_account("service", 0.0)))
 
     asynchronously(add())
     exported = run("export", "accounts.jsonl", "--json")

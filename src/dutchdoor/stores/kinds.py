@@ -246,6 +246,10 @@ class Kinds:
         if len(self.by_table) < len(self.all) or len(self._by_record) < len(self.general):
             raise TypeError("two kinds have one table, or one record")
 
+    def __reduce__(self) -> tuple[type[Kinds], tuple[Any, ...]]:
+        """For a process that gets a store's kinds from another: accounts and sessions are the same objects there."""
+        return Kinds, (self.general, self._folders)
+
     def plus(self, *kinds: Kind[Any], migrations: Path) -> Kinds:
         """Add kinds of your own, with a folder that has their migrations in `sqlite/` and `postgres/`."""
         return Kinds((*self.general, *kinds), (*self._folders, migrations))
