@@ -35,17 +35,18 @@ help:
 serve: $(READY_TO_SERVE)
 	$(VENV)/bin/dutchdoor serve $(ARGS)
 
-# Two processes, a file at a time each: half of the time a test waits. In the order of the folders, the long ones first.
-PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A file at a time for each process, in the order of the folders, the long ones first. Half of the time a test waits, so
+# that `test` has two processes for each of two cores; `check` has one, because its crowds and kills fill a core each.
+PYTEST := $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 4 $(ARGS)
 
 soak: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -m soak --timeout 3600 $(ARGS)
 
 check: lint types
-	$(PYTEST) -m "not soak" $(ARGS)
+	$(PYTEST) -n 2 -m "not soak" $(ARGS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
