@@ -265,13 +265,14 @@ class Auth:
                 return
             try:
                 await self.authority.open(upkeep=upkeep, is_new_master=self._made_key_file is not None)
-            except InvalidKey as exc:
+            except InvalidKey:
                 if self._made_key_file is None:
                     raise
                 # It sealed nothing, and it would stand where the right key is looked for.
                 self._made_key_file.unlink(missing_ok=True)
                 raise Misconfigured(
-                    f"There is no master key file {self._made_key_file}, and the database needs its own: {exc.reason}."
+                    f"There is no master key file {self._made_key_file}, and another master key sealed what is in this "
+                    "database. Put its file back, or follow the page about keys: the master key is lost."
                 ) from None
             self._made_key_file = None
             self.directory.open()
@@ -485,7 +486,10 @@ def _read_master_key(file: Path) -> MasterKeys:
             content = opened.read()
     except OSError as exc:
         raise Misconfigured(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
-    return MasterKeys.parse(content)
+    try:
+        return MasterKeys.parse(content)
+    except Misconfigured as exc:
+        raise Misconfigured(f"The master key file {file.name}: {exc}") from None
 
 
 def _local_origin(url: str) -> str:
