@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
-from dutchdoor.errors import NotAuthenticated
 from dutchdoor.guard.asgi import visit_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.requirement import Requirement
@@ -41,17 +40,11 @@ _GUARDS = "__dutchdoor_guard__"
 
 
 async def _user(connection: HTTPConnection) -> User:
-    user = await visit_of(connection.scope).user()
-    if user is None:
-        raise NotAuthenticated("no proof was sent")
-    return user
+    return await visit_of(connection.scope).current_user()
 
 
 async def _user_or_none(connection: HTTPConnection) -> User | None:
-    try:
-        return await visit_of(connection.scope).user()
-    except NotAuthenticated:  # such as the cookie of a session that has ended
-        return None
+    return await visit_of(connection.scope).optional_user()
 
 
 async def _principal(connection: HTTPConnection) -> Principal:
@@ -59,10 +52,7 @@ async def _principal(connection: HTTPConnection) -> Principal:
 
 
 async def _principal_or_none(connection: HTTPConnection) -> Principal | None:
-    try:
-        return await visit_of(connection.scope).principal()
-    except NotAuthenticated:
-        return None
+    return await visit_of(connection.scope).optional_principal()
 
 
 _ANYONE = Requirement()

@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
-from dutchdoor.guard.asgi import Guard, Visit, close_code, visit_of
+from dutchdoor.errors import DutchdoorError, Misconfigured
+from dutchdoor.guard.asgi import Guard, Middleware, Visit, close_code, visit_of
 from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp
@@ -42,7 +42,7 @@ with extra("litestar"):
     from litestar.handlers import BaseRouteHandler
     from litestar.middleware import DefineMiddleware
     from litestar.plugins import InitPlugin
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.types import Receive, Scope, Send
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth as Engine
@@ -105,7 +105,7 @@ class Auth(InitPlugin):
         """
         if any(isinstance(plugin, Auth) and plugin is not self for plugin in app_config.plugins):
             raise Misconfigured("This application has two Auths. One Auth serves all of its routes.")
-        app_config.middleware.insert(0, DefineMiddleware(_Middleware, guard=self._guard))
+        app_config.middleware.insert(0, DefineMiddleware(Middleware, guard=self._guard))
         app_config.exception_handlers[DutchdoorError] = _refused
         app_config.dependencies |= {
             "current_user": Provide(_user),
@@ -152,16 +152,6 @@ class Auth(InitPlugin):
         return await _visit(request.scope).csrf_token()
 
 
-class _Middleware:
-    """Litestar makes it for each route."""
-
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        self._app, self._guard = app, guard
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._guard(self._app, scope, receive, send)  # type: ignore[arg-type] # the same scopes and messages
-
-
 async def _required(scope: Any, requirement: Requirement) -> Principal:
     try:
         return await _visit(scope).require(requirement)
@@ -174,18 +164,12 @@ async def _required(scope: Any, requirement: Requirement) -> Principal:
 
 
 async def _user(request: AnyConnection) -> User:
-    await _required(request.scope, _ANYONE)
-    user = await _visit(request.scope).user()
-    if user is None:
-        raise NotAuthenticated("no proof was sent")
-    return user
+    await _required(request.scope, _ANYONE)  # closes a WebSocket with the code for it
+    return await _visit(request.scope).current_user()
 
 
 async def _user_or_none(request: AnyConnection) -> User | None:
-    try:
-        return await _visit(request.scope).user()
-    except NotAuthenticated:  # such as the cookie of a session that has ended
-        return None
+    return await _visit(request.scope).optional_user()
 
 
 async def _principal(request: AnyConnection) -> Principal:
@@ -193,10 +177,7 @@ async def _principal(request: AnyConnection) -> Principal:
 
 
 async def _principal_or_none(request: AnyConnection) -> Principal | None:
-    try:
-        return await _visit(request.scope).principal()
-    except NotAuthenticated:
-        return None
+    return await _visit(request.scope).optional_principal()
 
 
 def _refused(_: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.guard.gates import AsgiApp, Gate, Known, Message, Receive, Scope, Send
@@ -23,9 +23,9 @@ from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.origin import SAFE_METHODS
 from dutchdoor.web.problems import problem
-from dutchdoor.web.scope import request_of
+from dutchdoor.web.scope import path_in, request_of
 
-__all__ = ["Guard", "Visit", "visit_of"]
+__all__ = ["Guard", "Middleware", "Visit", "close_code", "visit_of"]
 
 KEY: Final = "dutchdoor"
 SIGNED_OUT: Final = 4401
@@ -97,6 +97,29 @@ class Visit:
             self._user = await self._gate.user(known)
         return self._user
 
+    async def current_user(self) -> User:
+        """Return the account behind the request. Raises `NotAuthenticated` without a proof, and as `user` does."""
+        user = await self.user()
+        if user is None:
+            raise NotAuthenticated("no proof was sent")
+        return user
+
+    async def optional_user(self) -> User | None:
+        """Return the account behind the request; None also for a proof that is not valid, such as the cookie of a
+        session that has ended. Raises `Forbidden` and `Unavailable`.
+        """
+        try:
+            return await self.user()
+        except NotAuthenticated:
+            return None
+
+    async def optional_principal(self) -> Principal | None:
+        """Return the principal; None also for a proof that is not valid. Raises `Forbidden` and `Unavailable`."""
+        try:
+            return await self.principal()
+        except NotAuthenticated:
+            return None
+
     async def require(self, requirement: Requirement) -> Principal:
         """Return the principal, if it meets a requirement.
 
@@ -140,14 +163,6 @@ class Guard:
         self._streams: set[_Stream] = set()
         self._watching: asyncio.Task[None] | None = None
 
-    def around(self, app: AsgiApp) -> AsgiApp:
-        """Return `app` with this guard around it."""
-
-        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            await self(app, scope, receive, send)
-
-        return guarded
-
     async def __call__(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of `app`."""
         kind = scope["type"]
@@ -157,7 +172,7 @@ class Guard:
         if kind not in {"http", "websocket"}:
             await app(scope, receive, send)
             return
-        if self._engine is not None and self.gate.owns(_path_in(scope)):
+        if self._engine is not None and self.gate.owns(path_in(scope)):
             await self._engine(scope, receive, send)
             return
         visit = scope[KEY] = Visit(self.gate, scope)
@@ -248,9 +263,15 @@ class Guard:
         await self.gate.close()
 
 
-def _path_in(scope: Scope) -> str:
-    path, root = scope["path"], scope.get("root_path", "")
-    return str(path[len(root) :] if root and path.startswith(root) else path)
+class Middleware:
+    """A guard in the form of ASGI middleware: the framework makes it, with the application that it wraps."""
+
+    def __init__(self, app: Any, guard: Guard) -> None:
+        self._app, self._guard = app, guard
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        # Any: each framework has names of its own for the same scopes and messages.
+        await self._guard(self._app, scope, receive, send)
 
 
 async def refuse(scope: Scope, send: Send, error: DutchdoorError) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.asgi import Guard, visit_of
+from dutchdoor.guard.asgi import Guard, Middleware, visit_of
 from dutchdoor.guard.attached import engine_of, make_gate
 
 if TYPE_CHECKING:
@@ -59,9 +58,9 @@ class OnStarlette:
         """
         if not isinstance(app, Starlette):
             raise Misconfigured(f"Auth(app): {app!r} is not an application of Starlette or FastAPI.")
-        if any(getattr(each, "cls", None) is _Middleware for each in app.user_middleware):
+        if any(getattr(each, "cls", None) is Middleware for each in app.user_middleware):
             raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
-        app.add_middleware(_Middleware, guard=self._guard)
+        app.add_middleware(Middleware, guard=self._guard)
 
     @property
     def engine(self) -> Auth:
@@ -73,13 +72,3 @@ class OnStarlette:
         `X-CSRF-Token`; "" where no cookie is the proof. `request` is the one for the page.
         """
         return await visit_of(request.scope).csrf_token()
-
-
-class _Middleware:
-    """Starlette makes it when the application starts."""
-
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        self._app, self._guard = app, guard
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._guard(self._app, scope, receive, send)
