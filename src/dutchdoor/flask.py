@@ -27,7 +27,7 @@ from dutchdoor.guard.extra import extra
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import Anonymous, User
-from dutchdoor.guard.wsgi import engine_around, request_in
+from dutchdoor.guard.wsgi import engine_around, request_in, while_valid
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.http import Header
@@ -100,6 +100,7 @@ class Auth:
         app.extensions[_EXTENSION] = self._gate
         app.wsgi_app = engine_around(app.wsgi_app, self._gate)  # type: ignore[assignment,method-assign] # Flask's own way
         app.register_error_handler(DutchdoorError, _refused)
+        app.after_request(_ended_with_session)
         app.context_processor(_helpers)
 
     def require(
@@ -211,6 +212,16 @@ def _helpers() -> dict[str, Any]:
 
 def _csrf_field() -> Markup:
     return Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token())
+
+
+def _ended_with_session(response: Response) -> Response:
+    """Have a stream end with the session that asked for it."""
+    known = g.get("_dutchdoor")
+    if response.is_streamed and known is not None and not isinstance(known, DutchdoorError):
+        pieces: Iterable[Any] = response.response
+        checked = functools.partial(_gate().check, known)
+        response.response = while_valid(pieces, checked, is_bounded="Content-Length" in response.headers)
+    return response
 
 
 def _refused(error: Exception) -> Response:

@@ -63,6 +63,12 @@ class Embedded:
                 raise NotAuthenticated("the session is gone")
             check_live(held.session, held.account, authority.clock())
 
+    def check_at_once(self, known: Known) -> bool:
+        authority, session_id = self.auth.authority, known.principal.session_id
+        if known.token is not None:
+            return authority.verify_at_once(known.token) is not None
+        return session_id is None or authority.recall_at_once(session_id) is not None
+
     async def position(self) -> Hashable:
         fencing = self.auth.authority.fencing
         await fencing.follow()

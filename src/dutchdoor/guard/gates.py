@@ -74,6 +74,10 @@ class Gate(Protocol):
         """Check a proof once more, for a connection that stays open. Raises what `identify` raises."""
         ...
 
+    def check_at_once(self, known: Known) -> bool:
+        """Do what `check` does in a thread without an event loop. False if the engine's loop must do it."""
+        ...
+
     async def position(self) -> Hashable:
         """Return something that changes whenever a proof may have been revoked."""
         ...
@@ -122,6 +126,10 @@ class Verifying:
 
     async def check(self, known: Known) -> None:
         await self.verifier.check(known.token or "")
+
+    def check_at_once(self, known: Known) -> bool:
+        self.verifier(known.token or "")
+        return True
 
     async def position(self) -> Hashable:
         return self.verifier.applied_seq

@@ -1,11 +1,14 @@
-"""The guard of a WSGI application: the request in an environ, and the engine's own paths, answered by its thread."""
+"""The guard of a WSGI application: the request in an environ, the engine's own paths, answered by its thread, and
+streams that end with their session.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.guard.gates import AsgiApp, Message, Scope
@@ -13,10 +16,11 @@ from dutchdoor.guard.threads import SyncGate
 from dutchdoor.web.http import Header, Request
 from dutchdoor.web.problems import problem
 
-__all__ = ["engine_around", "request_in"]
+__all__ = ["engine_around", "request_in", "while_valid"]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
+T = TypeVar("T")
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 READ_AT_MOST: Final = 1 << 20
@@ -72,6 +76,32 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         return [body]
 
     return answering
+
+
+def while_valid(pieces: Iterable[T], check: Callable[[], None], *, is_bounded: bool) -> Iterator[T]:
+    """Pass on the pieces of a response, each only if the proof that asked for them still holds.
+
+    Args:
+        pieces: what the application sends.
+        check: raises if the proof does not hold any more.
+        is_bounded: whether the length of the whole was announced.
+
+    Raises:
+        BrokenPipeError: the proof was revoked, and a client would wait for the rest: the server must hang up.
+    """
+    try:
+        for piece in pieces:
+            try:
+                check()
+            except DutchdoorError as error:
+                if is_bounded:
+                    raise BrokenPipeError(errno.EPIPE, "the session has ended") from error
+                return
+            yield piece
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
 
 
 def _body(environ: Environ) -> bytes:

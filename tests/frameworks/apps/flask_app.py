@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
-from flask import Flask, render_template_string, request
+from flask import Flask, Response, render_template_string, request
 from settings import SETTINGS
 
 from dutchdoor.flask import Auth, current_principal, current_user, login_required
@@ -67,3 +69,14 @@ def factors() -> dict[str, bool]:
 @app.get("/form")
 def form() -> str:
     return render_template_string("{{ csrf_field() }}")
+
+
+@app.get("/stream")
+@login_required
+def stream() -> Response:
+    def numbers() -> Iterator[str]:
+        for number in range(10_000):
+            yield f"{number}\n"
+            time.sleep(0.01)
+
+    return Response(numbers(), mimetype="text/plain")
