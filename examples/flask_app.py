@@ -13,9 +13,7 @@ from flask import Flask
 from dutchdoor.flask import Auth, current_principal, current_user, login_required
 
 app = Flask(__name__)
-auth = Auth(
-    app, "sqlite:///example.db", master_key="example.keys", product="The example", local_url="http://localhost:5000"
-)
+auth = Auth(app, "sqlite:///example.db", master_key="example.keys", product="The example")
 
 
 @app.get("/")

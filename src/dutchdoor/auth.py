@@ -30,6 +30,7 @@ from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
+from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
 from dutchdoor.model.http_client import CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
@@ -54,7 +55,7 @@ from dutchdoor.web.headers import Hsts
 from dutchdoor.web.http import BadRequest, Request, is_loopback
 from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
-from dutchdoor.web.scope import request_of
+from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.user_agent import UserAgentReader
 
@@ -65,6 +66,10 @@ TIDY_FIRST, TIDY_EVERY = 60.0, 3600.0
 restarted often deletes them too, and a start is not slowed by it.
 """
 
+LOCAL_URL = "http://localhost:8000"
+"""Where an application without a public URL is, before its first request."""
+_TEST_PORT = 80
+"""What the test clients of frameworks name as their port; this machine's own users would need to be root."""
 _OWN = ("/auth/", "/oauth2/", "/admin/api/")
 """What nearly all paths of the API begin with."""
 _APPLICATIONS = {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
@@ -91,7 +96,9 @@ class Auth:
             `dutchdoor.keys` if not given, and for `memory:` a key that is kept in memory too. Keep the file apart from
             the database's backups: an attacker needs both.
         public_url: the https address that people use. Without it, this machine alone is served, over plain HTTP.
-        local_url: the issuer where there is no public URL.
+        local_url: what stands for the public URL where there is none. If not given, it is `http://localhost` at the
+            port that the first request comes to, and port 8000 until then.
+        base_path: what stands before every path of the API, such as `/id`. Then the issuer is the URL and this path.
         hosts: further host names that this answers to.
         proxies: addresses or networks of proxies whose forwarding headers are believed.
         origins: other origins whose pages may call this API, each exact.
@@ -134,7 +141,8 @@ class Auth:
         redis: str = "",
         master_key: MasterKeys | str | os.PathLike[str] | None = None,
         public_url: str | None = None,
-        local_url: str = "http://localhost:8000",
+        local_url: str | None = None,
+        base_path: str = "",
         hosts: Iterable[str] = (),
         proxies: Iterable[str] = (),
         origins: Iterable[str] = (),
@@ -169,7 +177,9 @@ class Auth:
             made = _make_master_key(Path(master_key))
             self._made_key_file = Path(master_key) if made else None
             keys = _read_master_key(Path(master_key))
-        issuer = edge.public_origin or _local_origin(local_url)
+        base_path = read_base_path(base_path)
+        origin = edge.public_origin or _local_origin(local_url or LOCAL_URL)
+        issuer = origin + base_path
         cookies = Cookies(secure=edge.secure, prefix=cookie_prefix)
         self.store = make_store(database) if isinstance(database, str) else database
         copies = with_redis(self.store, redis, key=keys.current.derive("redis")) if redis else None
@@ -200,9 +210,10 @@ class Auth:
         self._served = Served(
             policy=policy,
             alg=alg,
-            audience=self.authority.audience,
+            audience=tuple(audience),
             public_url=edge.public_origin,
-            local_url=local_url,
+            local_url=local_url or LOCAL_URL,
+            base_path=base_path,
             lease=lease,
             product=product,
             withheld=tuple(name for name, there in withheld.items() if there),
@@ -215,6 +226,7 @@ class Auth:
             csrf_key=keys.current.derive("csrf"),
             devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
+            base_path=base_path,
             product=product,
             security_contact=security_contact,
             hsts=hsts,
@@ -231,7 +243,8 @@ class Auth:
         pages = page_routes.routes(
             routes,
             product=product,
-            issuer=issuer,
+            issuer=lambda: self.authority.issuer,
+            base_path=base_path,
             version=_version(),
             policy=policy,
             keyless=edge.development,
@@ -240,11 +253,14 @@ class Auth:
         )
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
         single = {route.path for route in self.api.routes if not route.path.startswith(_OWN)} - _APPLICATIONS
-        self.own_paths = (*_OWN, *sorted(single))
+        self.own_paths = tuple(base_path + path for path in (*_OWN, *sorted(single)))
         self._single = frozenset(single)
         self._open = False
         self._opening = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
+        self._storing: asyncio.Task[None] | None = None
+        if edge.development and local_url is None:
+            self.api.first_request = self._learn_port
 
     async def open(self, *, upkeep: bool = True) -> None:
         """Open the store, update its schema, and create the first signing key. Idempotent.
@@ -303,6 +319,18 @@ class Auth:
         except (Conflict, Unavailable) as exc:  # another process did at this moment; or the disk is full
             log.warning("settings are not stored for commands: %s", exc.reason)
 
+    def _learn_port(self, request: Request) -> None:
+        """Take the port of the socket that a request came to: an application in development says it nowhere else."""
+        if request.port is None:
+            return
+        self.api.first_request = None
+        url = f"http://localhost:{request.port}"
+        if request.port != _TEST_PORT and url != self._served.local_url:
+            self.authority.sign_as(url + self.site.base_path)
+            self.directory.post.letters.public_url = self.authority.issuer
+            self._served = replace(self._served, local_url=url)
+            self._storing = asyncio.create_task(self._store_settings())
+
     async def _keep_house(self) -> None:
         """Delete expired records at intervals. Several processes may do so at the same time without harm."""
         wait = TIDY_FIRST
@@ -357,20 +385,26 @@ class Auth:
         """
         return [value.decode("ascii") for _, value in cookies_of(self.site.cookies, signed_in, self.authority.clock())]
 
-    def owns(self, path: str) -> bool:
-        """Whether an adapter leaves a `path` to the API: those of its routes, but not `/` and the description."""
-        return path.startswith(_OWN) or path in self._single
+    def owns(self, path: str, root_path: str = "") -> bool:
+        """Whether an adapter leaves a `path` to the API: those of its routes, but not `/` and the description.
+        `root_path` is where the application is mounted.
+        """
+        own = below(self.site.base_path, path, root_path)
+        return own is not None and (own.startswith(_OWN) or own in self._single)
 
     def described(self) -> dict[str, Any]:
         """Return the OpenAPI document of the paths that an adapter leaves to the API."""
-        return document(
-            [route for route in self.api.routes if route.gives is not None and self.owns(route.path)],
+        base = self.site.base_path
+        described = document(
+            [route for route in self.api.routes if route.gives is not None and self.owns(base + route.path)],
             product=self.site.product,
             issuer=self.authority.issuer,
             version=_version(),
             keyless=self.site.edge.development,
             cookie=self.site.cookies.session_name,
         )
+        described["paths"] = {base + path: operations for path, operations in described["paths"].items()}
+        return described
 
     def csrf_token(self, session_id: str) -> str:
         """Return the CSRF token of a session, for the forms and scripts of your pages.
@@ -409,6 +443,8 @@ class Auth:
         """
         if not self._open:
             await self.open()
+        if self.api.first_request is not None:
+            self.api.first_request(asked)
         call = Call(self.api, asked, {})
         try:
             return self._from_own_page(call, await call.identify(), websocket=websocket, csrf_field=csrf_field)
@@ -420,7 +456,7 @@ class Auth:
 
         `asked` is the request, and `csrf_field` the CSRF token that its form holds.
         """
-        if not self._open:
+        if not self._open or self.api.first_request is not None:
             return False, None
         call = Call(self.api, asked, {})
         try:

@@ -62,11 +62,11 @@ class App:
 
 
 @contextlib.contextmanager
-def serving(name: str, folder: Path, *, issuer: str = "") -> Iterator[App]:
+def serving(name: str, folder: Path, *, issuer: str = "", base_path: str = "") -> Iterator[App]:
     """Serve one of the applications until the block ends. With an `issuer` it only verifies."""
     port = free_port()
     target = f"{name}_app:app"
-    settings = {"ISSUER": issuer} if issuer else {"DATABASE": f"sqlite:///{folder}/app.db"}
+    settings = {"ISSUER": issuer} if issuer else {"DATABASE": f"sqlite:///{folder}/app.db", "BASE_PATH": base_path}
     if name in ASYNC:
         program = ["uvicorn", target, "--port", str(port), "--timeout-graceful-shutdown", "2"]
     else:

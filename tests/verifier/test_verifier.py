@@ -307,7 +307,8 @@ def test_a_published_secret_is_no_key(authority: Standin, following: Make) -> No
     "issuer",
     [
         "http://auth.example.com", "http://127.0.0.1.example.com", "http://10.0.0.1", "http://localhost.example.com",
-        "https://auth.example.com/", "https://auth.example.com/path", "https://auth.example.com:443",
+        "https://auth.example.com/", "https://auth.example.com/a//b", "https://auth.example.com/../x",
+        "https://auth.example.com/%2e", "https://auth.example.com/a/", "https://auth.example.com:443",
         "https://user:hunter2@auth.example.com", "https://Auth.Example.com", "https://auth.example.com?x=1",
         "ftp://auth.example.com", "auth.example.com", "", "https://", "https://auth.example.com:99999",
         "https://auth.example.com\n", " https://auth.example.com", "https://auth.example.com#x", None,

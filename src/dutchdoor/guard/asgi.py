@@ -23,7 +23,7 @@ from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.origin import SAFE_METHODS
 from dutchdoor.web.problems import problem
-from dutchdoor.web.scope import path_in, request_of
+from dutchdoor.web.scope import request_of
 
 __all__ = ["Guard", "Middleware", "Visit", "close_code", "visit_of"]
 
@@ -172,7 +172,7 @@ class Guard:
         if kind not in {"http", "websocket"}:
             await app(scope, receive, send)
             return
-        if self._engine is not None and self.gate.owns(path_in(scope)):
+        if self._engine is not None and self.gate.owns(scope["path"], scope.get("root_path", "")):
             await self._engine(scope, receive, send)
             return
         visit = scope[KEY] = Visit(self.gate, scope)

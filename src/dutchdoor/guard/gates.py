@@ -50,8 +50,8 @@ class Gate(Protocol):
     reads_cookies: bool
     """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
 
-    def owns(self, path: str) -> bool:
-        """Return whether the API answers a path."""
+    def owns(self, path: str, root_path: str = "") -> bool:
+        """Return whether the API answers a path. `root_path` is where the application is mounted."""
         ...
 
     def described(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Verifying:
     def __init__(self, verifier: Verifier) -> None:
         self.verifier, self.clock = verifier, time.time
 
-    def owns(self, path: str) -> bool:  # noqa: ARG002
+    def owns(self, path: str, root_path: str = "") -> bool:  # noqa: ARG002
         return False
 
     def described(self) -> dict[str, Any]:

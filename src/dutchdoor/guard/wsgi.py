@@ -38,6 +38,7 @@ def request_in(environ: Environ) -> Request:
         list(_headers(environ)),
         environ.get("REMOTE_ADDR", ""),
         environ.get("wsgi.url_scheme", "http"),
+        port=int(port) if (port := environ.get("SERVER_PORT", "")).isdigit() else None,
     )
 
 
@@ -60,7 +61,9 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
 
     def answering(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         engine = gate.gate.application
-        if engine is None or not gate.gate.owns(_decoded(environ.get("PATH_INFO", ""))):
+        if engine is None or not gate.gate.owns(
+            _decoded(environ.get("PATH_INFO", "")), _decoded(environ.get("SCRIPT_NAME", ""))
+        ):
             return app(environ, start_response)
         try:
             status, headers, body = gate.run(_answered(engine, environ, _body(environ)))
@@ -124,7 +127,8 @@ async def _answered(engine: AsgiApp, environ: Environ, body: bytes) -> tuple[int
         "headers": asked.headers,
         "scheme": asked.scheme,
         "client": (asked.peer, 0) if asked.peer else None,
-        "root_path": "",
+        "root_path": _decoded(environ.get("SCRIPT_NAME", "")),
+        "server": (environ.get("SERVER_NAME", ""), asked.port),
     }
     sent: list[Message] = []
     unread = [{"type": "http.request", "body": body, "more_body": False}]

@@ -50,7 +50,7 @@ class Letters:
             raise Misconfigured("The public URL must look like https://login.example.com.")
         if not product.strip() or not product.isprintable() or len(product) > _PRODUCT_AT_MOST:
             raise Misconfigured("The product's name must be one line of at most 60 characters.")
-        self._product, self._url = product.strip(), public_url.rstrip("/")
+        self._product, self.public_url = product.strip(), public_url.rstrip("/")
 
     def verify_email(self, to: str, *, token: str, valid_for: float) -> Mail:
         link = self._link(VERIFY_PATH, token)
@@ -105,7 +105,7 @@ class Letters:
         )
 
     def _link(self, path: str, token: str = "") -> str:
-        return f"{self._url}{path}" + (f"#{token}" if token else "")
+        return f"{self.public_url}{path}" + (f"#{token}" if token else "")
 
 
 def _duration(seconds: float) -> str:

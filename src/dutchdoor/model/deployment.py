@@ -27,6 +27,7 @@ class Served(Struct, frozen=True, kw_only=True):
     audience: tuple[str, ...]
     public_url: str | None
     local_url: str
+    base_path: str
     lease: float
     product: str
     withheld: tuple[str, ...]

@@ -81,6 +81,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str
     port: int
     public_url: str | None
+    base_path: str
     proxy: tuple[str, ...]
     other_host: tuple[str, ...]
     origin: tuple[str, ...]

@@ -36,6 +36,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         master_key=_master_key(settings),
         public_url=settings.public_url,
         local_url=local_url(settings),
+        base_path=settings.base_path,
         hosts=settings.other_host,
         proxies=settings.proxy,
         origins=settings.origin,
@@ -78,7 +79,11 @@ def as_served(settings: Settings, served: Served) -> Settings:
         policy = replace(
             served.policy, **{name: getattr(policy, name) for name in given if name in Policy.__struct_fields__}
         )
-    changed = {name: getattr(served, name) for name in ("alg", "audience", "lease", "product") if name not in given}
+    changed = {
+        name: getattr(served, name)
+        for name in ("alg", "audience", "base_path", "lease", "product")
+        if name not in given
+    }
     if "public_url" not in given and "port" not in given:
         port = urlsplit(served.local_url).port
         changed |= {"public_url": served.public_url, "port": settings.port if port is None else port}

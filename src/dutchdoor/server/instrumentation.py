@@ -25,6 +25,7 @@ from dutchdoor.server.logs import Fields
 from dutchdoor.stores.base import Around, Change, Log, Revoked, Store
 from dutchdoor.web.api import Route
 from dutchdoor.web.asgi import REQUEST
+from dutchdoor.web.scope import below
 
 __all__ = [
     "METHODS",
@@ -90,7 +91,7 @@ class Counting(Protocol):
     def text(self) -> bytes: ...
 
 
-def route_names(routes: Sequence[Route]) -> Callable[[str], str]:
+def route_names(routes: Sequence[Route], base_path: str = "") -> Callable[[str], str]:
     """Return a function that names the route of a path: a client may put a token into a path."""
     exact = {route.path for route in routes if "{" not in route.path}
     patterns = [
@@ -100,6 +101,7 @@ def route_names(routes: Sequence[Route]) -> Callable[[str], str]:
 
     @lru_cache(maxsize=1024)
     def named(path: str) -> str:
+        path = below(base_path, path) or path
         if path in exact:
             return path
         return next((name for pattern, name in patterns if pattern.fullmatch(path)), "(none)")
@@ -118,10 +120,11 @@ class Watched:
         counters: Counting | None,
         metrics_token: Secret | None,
         log: bool,
+        base_path: str = "",
     ) -> None:
         self._app, self._counters, self._log = app, counters, log
         self._token = None if metrics_token is None else metrics_token.reveal().encode()
-        self._named = route_names(routes)
+        self._named = route_names(routes, base_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -141,7 +141,9 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
 
     app: ASGIApp = AsgiApplication(auth.api, opened=opened, closed=closed)
     if traces is not None:
-        app = _tracing().Traced(app, auth.api.routes, edge=lambda: auth.site.edge, tracer=traces.tracer)
+        app = _tracing().Traced(
+            app, auth.api.routes, edge=lambda: auth.site.edge, tracer=traces.tracer, base_path=auth.site.base_path
+        )
     if read is not None:
         _listen(auth, settings, read)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
@@ -154,7 +156,12 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
     elif not settings.access_log:
         return app
     return Watched(
-        app, auth.api.routes, counters=counters, metrics_token=settings.metrics_token, log=settings.access_log
+        app,
+        auth.api.routes,
+        counters=counters,
+        metrics_token=settings.metrics_token,
+        log=settings.access_log,
+        base_path=auth.site.base_path,
     )
 
 

@@ -98,6 +98,14 @@ SETTINGS: tuple[Setting, ...] = (
         why="Unset: the server is for this machine only, over plain HTTP.",
     ),
     Setting(
+        name="base_path",
+        group="Serving",
+        kind="text",
+        default="",
+        does="What stands before every path, such as /id: the server is then at https://example.com/id.",
+        why="Empty: the server has a host of its own. A proxy in front passes the whole path on.",
+    ),
+    Setting(
         name="proxy",
         group="Serving",
         kind="list",

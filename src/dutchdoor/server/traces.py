@@ -66,10 +66,16 @@ class Traced:
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Sequence[Route], *, edge: Callable[[], Edge], tracer: trace.Tracer
+        self,
+        app: ASGIApp,
+        routes: Sequence[Route],
+        *,
+        edge: Callable[[], Edge],
+        tracer: trace.Tracer,
+        base_path: str = "",
     ) -> None:
         self._app, self._edge, self._tracer = app, edge, tracer
-        self._named = route_names(routes)
+        self._named = route_names(routes, base_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -119,7 +119,7 @@ class Authority(Endings):
         Args:
             store: the store of all records.
             master: the keys that seal signing keys and derive refresh tokens.
-            issuer: the `iss` of tokens, an origin.
+            issuer: the `iss` of tokens, an origin with any base path.
             audience: the `aud` of tokens; the issuer itself if empty.
             policy: every duration (seconds) and limit.
             alg: the algorithm of access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.

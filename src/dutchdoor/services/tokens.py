@@ -92,10 +92,21 @@ class Issuer:
         self.hooks = hooks or Hooks()
         self.fencing = Fencing(self.store, clock=clock, terms=Terms(lease_for=lease))
         self.clock: Callable[[], float] = self.fencing.clock
-        self.issuer, self.audience, self.alg = issuer, tuple(audience) or (issuer,), alg
+        self._audience, self.alg = tuple(audience), alg
         self.symmetric = alg.startswith("HS")
-        if self.symmetric and len(self.audience) > 1:
+        if self.symmetric and len(self._audience) > 1:
             raise Misconfigured("HS256 serves one audience: each could mint tokens for the others.")
+        self._own_kids: tuple[str, ...] = ()
+        self._verifiers: _Verifiers | None = None  # no keys before the ring was read
+        self.sign_as(issuer)
+        self._ring = KeyRing((), master)
+        self._ring_read_at, self._keys_killed = -1.0, 0
+        self._reading: asyncio.Task[None] | None = None
+        self._upkeep = True
+
+    def sign_as(self, issuer: str) -> None:
+        """Sign and accept tokens of this `issuer` from now on. Raises `Misconfigured`."""
+        self.issuer, self.audience = issuer, self._audience or (issuer,)
         self.proxied_audience = f"{issuer}/auth/check"
         """The audience of tokens that a proxy passes to the service behind it. It is never an audience of the API
         itself, or such a service could act for every user that it serves.
@@ -106,12 +117,8 @@ class Issuer:
             )
         self._issue = AccessTokenIssuer(issuer=issuer, audience=self.audience)
         self._issue_proxied = AccessTokenIssuer(issuer=issuer, audience=self.proxied_audience)
-        self._own_kids: tuple[str, ...] = ()
-        self._verifiers: _Verifiers | None = None  # no keys before the ring was read
-        self._ring = KeyRing((), master)
-        self._ring_read_at, self._keys_killed = -1.0, 0
-        self._reading: asyncio.Task[None] | None = None
-        self._upkeep = True
+        if self._verifiers is not None:
+            self._verifiers = self._verifiers_with(self._verifiers.bearer.keys)
 
     async def open(self, *, upkeep: bool = True, is_new_master: bool = False) -> None:
         """Open the store, and create the first key if there is none. Without `upkeep`, this process never creates a key
@@ -418,10 +425,13 @@ class Issuer:
         if kids != self._own_kids:  # the same keys in a new set would make the cache forget every token
             self._own_kids, self._verifiers = kids, None
             if own:
-                keys, everyone = KeySet(own), (*self.audience, self.proxied_audience)
-                bearer = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=self.audience)
-                issued = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=everyone)
-                self._verifiers = _Verifiers(bearer, TokenCache(bearer), TokenCache(issued))
+                self._verifiers = self._verifiers_with(KeySet(own))
+
+    def _verifiers_with(self, keys: KeySet) -> _Verifiers:
+        everyone = (*self.audience, self.proxied_audience)
+        bearer = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=self.audience)
+        issued = AccessTokenVerifier(keys=keys, issuer=self.issuer, audience=everyone)
+        return _Verifiers(bearer, TokenCache(bearer), TokenCache(issued))
 
     async def _add_key(self, signs_at: float, client: Client, actor: str, now: float) -> StoredKey:
         """Create the next key. Raises `Conflict` if another process created one of this number: one is enough."""

@@ -119,7 +119,7 @@ class Wire:
     def _once(self, method: str, path: str, body: bytes | None, content_type: str, limit: int, until: float) -> bytes:
         http = self._connected(until)
         http.until = until
-        http.putrequest(method, path)
+        http.putrequest(method, self._origin.base_path + path)
         http.putheader("Accept", "application/json")
         if self._key is not None:
             http.putheader("Authorization", f"Bearer {self._key.text()}")

@@ -60,6 +60,8 @@ class Site(Struct, frozen=True, kw_only=True):
     csrf_key: bytes
     devices: DeviceReader
     countries: CountryReader
+    base_path: str = ""
+    """What stands before every path, such as `/id`."""
     product: str = "dutchdoor"
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; "" for none."""
@@ -285,6 +287,8 @@ class Api:
         self.refresh_rate = LocalBuckets()
         self.verifiers = Verifiers(authority, directory.limits)
         self.waiting_for_fences = 0
+        self.first_request: Callable[[Request], None] | None = None
+        """Called with each request until it sets this to None."""
         self.outages, self.readiness = Outages(authority.fencing.now, authority.hooks.unavailable), Readiness(authority)
         self._readers = {
             route.body: JsonBody(route.body, at_most=route.body_at_most)
@@ -296,6 +300,8 @@ class Api:
     def admit(self, request: Request) -> Response | None:
         """Run the phases before routing. Returns the response to a preflight; raises the error of a refused request."""
         self.site.edge.admit(request)
+        if self.first_request is not None:
+            self.first_request(request)
         cors = self.site.cors
         # The proxy first: what `passes` refuses is for a configured one to read.
         if self.site.edge.came_through_proxy(request) and cors.passes(request):

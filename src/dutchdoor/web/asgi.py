@@ -20,7 +20,7 @@ from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request, Response
 from dutchdoor.web.request_id import CURRENT, request_id
-from dutchdoor.web.scope import request_of
+from dutchdoor.web.scope import below, request_of
 
 __all__ = ["REQUEST", "AsgiApplication", "ErrorMiddleware"]
 
@@ -37,6 +37,8 @@ class AsgiApplication:
         self, api: Api, *, opened: Callable[[], Awaitable[None]], closed: Callable[[], Awaitable[None]]
     ) -> None:
         self._api, self._opened, self._closed = api, opened, closed
+        self._base = api.site.base_path
+        self._probes = {route.path for route in api.routes if route.probe}
         self._exact = {(str(route.method), route.path): route for route in api.routes if "{" not in route.path}
         methods: dict[str, list[str]] = {}
         for route in api.routes:
@@ -54,22 +56,40 @@ class AsgiApplication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            if not self._ready:
-                try:
-                    await self._open_once()
-                except Unavailable as error:  # the next request tries again
-                    await self.serve(None, {}, scope, receive, send, refused=error)
-                    return
-            route = self._exact.get((scope["method"], scope["path"]))
-            if route is not None and not scope.get("root_path"):
-                await self.serve(route, {}, scope, receive, send)
+            if self._base:
+                await self._below_base_path(scope, receive, send)
             else:
-                await self._router(scope, receive, send)
+                await self._serve_http(scope, receive, send)
         elif kind == "lifespan":
             await self._live(receive, send)
         elif kind == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._ready:
+            try:
+                await self._open_once()
+            except Unavailable as error:  # the next request tries again
+                await self.serve(None, {}, scope, receive, send, refused=error)
+                return
+        route = self._exact.get((scope["method"], scope["path"]))
+        if route is not None and not scope.get("root_path"):
+            await self.serve(route, {}, scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
+
+    async def _below_base_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request as if this were at the root. Monitoring finds the probes there, too."""
+        path = below(self._base, scope["path"], scope.get("root_path", ""))
+        if path is None and scope["path"] in self._probes:
+            path = scope["path"]
+        inner = {**scope, "path": path or "", "root_path": ""}
+        try:
+            await self._serve_http(inner, receive, send)
+        finally:
+            if REQUEST in inner:
+                scope[REQUEST] = inner[REQUEST]
 
     async def serve(
         self,

@@ -242,9 +242,9 @@ def _public_origin(url: str) -> str:
     if parts.scheme == "http" and not is_loopback(host):
         raise Misconfigured(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
     if parts.path.strip("/"):
-        # Cookies, links and the issuer belong to the whole host. Under a path, only some of them would work.
+        # Cookies and the check of the origin belong to the whole host.
         raise Misconfigured(
-            f"--public-url {url!r} has a path, but the server needs the root of its host. Use {parts.scheme}://{host}."
+            f"--public-url {url!r} has a path. Use {parts.scheme}://{host} and --base-path {parts.path.rstrip('/')}."
         )
     return f"{parts.scheme}://{host}"
 

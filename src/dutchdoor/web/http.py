@@ -62,6 +62,7 @@ class Request:
         "method",
         "path",
         "peer",
+        "port",
         "query",
         "scheme",
     )
@@ -75,6 +76,7 @@ class Request:
         peer: str,
         scheme: str,
         body: bytes = b"",
+        port: int | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -83,6 +85,7 @@ class Request:
         self.peer = peer
         self.scheme = scheme
         self.body = body
+        self.port = port
         self.client = peer
         self.host = self.id = ""
         self.answered = False

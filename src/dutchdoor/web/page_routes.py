@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -24,18 +24,21 @@ def routes(
     api: Sequence[Route],
     *,
     product: str,
-    issuer: str,
+    issuer: Callable[[], str],
+    base_path: str,
     version: str,
     policy: Policy,
     keyless: bool,
     cookie: str,
     docs: bool,
 ) -> tuple[Route, ...]:
-    """Return the routes of the pages, for an API with these routes. Without `docs`, the API is not described."""
+    """Return the routes of the pages, for an API with these routes. `issuer` is called for the first page that shows
+    it. Without `docs`, the API is not described.
+    """
 
     @cache
     def described() -> dict[str, Any]:
-        return document(api, product=product, issuer=issuer, version=version, cookie=cookie, keyless=keyless)
+        return document(api, product=product, issuer=issuer(), version=version, cookie=cookie, keyless=keyless)
 
     values: dict[str, dict[str, Any]] = {
         name: {"password_minimum": policy.password_minimum} for name in ("setup", "reset_password", "verify_email")
@@ -45,7 +48,7 @@ def routes(
         @cache
         def written() -> bytes:
             more = {"document": described()} if name == "docs" else values.get(name, {})
-            return render(name, product=product, docs=docs, **more)
+            return render(name, base=base_path, product=product, docs=docs, **more)
 
         async def show(_call: Call) -> Response:
             return Response(200, [_HTML], written(), kind="page")

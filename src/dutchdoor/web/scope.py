@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
+from dutchdoor.model.base_path import whole_path
 from dutchdoor.web.http import Request
 
-__all__ = ["path_in", "request_of"]
+__all__ = ["below", "path_in", "request_of"]
 
 _SCHEMES = {"ws": "http", "wss": "https"}
 """For each WebSocket scheme, the scheme of the page that may open the WebSocket."""
@@ -19,9 +20,19 @@ def path_in(scope: MutableMapping[str, Any]) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
+def below(base_path: str, path: str, root_path: str = "") -> str | None:
+    """Return what follows the base path in the path of a request; None for a path outside. Without a base path, it is
+    what follows `root_path`, where the application is mounted.
+    """
+    if not base_path:
+        return path.removeprefix(root_path)
+    whole = whole_path(path, root_path)
+    return whole[len(base_path) :] if whole.startswith(f"{base_path}/") else None
+
+
 def request_of(scope: MutableMapping[str, Any]) -> Request:
     """Return the request of an HTTP or WebSocket scope."""
-    peer = scope.get("client")
+    peer, server = scope.get("client"), scope.get("server")
     scheme: str = scope.get("scheme", "http")
     return Request(
         scope.get("method", "GET"),  # the scope of a WebSocket has no method
@@ -30,4 +41,5 @@ def request_of(scope: MutableMapping[str, Any]) -> Request:
         scope["headers"],
         peer[0] if peer else "",
         _SCHEMES.get(scheme, scheme),
+        port=server[1] if server else None,
     )

@@ -70,9 +70,9 @@ async def metadata(call: Call) -> Response:
     return _cached(document, 3600)
 
 
-async def change_password(_call: Call) -> Response:
+async def change_password(call: Call) -> Response:
     """Redirect to the page for a new password. Password managers use this URL (W3C change-password)."""
-    return Response(302, [(b"location", b"/reset-password")], kind="page")
+    return Response(302, [(b"location", f"{call.api.site.base_path}/reset-password".encode())], kind="page")
 
 
 async def security_txt(call: Call) -> Response:

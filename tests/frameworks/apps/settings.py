@@ -10,5 +10,9 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 SETTINGS: dict[str, Any] = (
     {"issuer": os.environ["ISSUER"], "audience": "api"}
     if "ISSUER" in os.environ
-    else {"database": os.environ["DATABASE"], "hasher": PasswordHasher(CHEAPEST)}
+    else {
+        "database": os.environ["DATABASE"],
+        "base_path": os.environ.get("BASE_PATH", ""),
+        "hasher": PasswordHasher(CHEAPEST),
+    }
 )

@@ -75,15 +75,16 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters["prose"] = _prose
 
 
-def render(name: str, *, product: str = "dutchdoor", docs: bool = True, **values: Any) -> bytes:
+def render(name: str, *, base: str = "", product: str = "dutchdoor", docs: bool = True, **values: Any) -> bytes:
     """Render a page of `PAGES` as UTF-8. `docs` says whether pages link to the API reference.
 
-    `product` is the name of the product. `setup`, `reset_password` and `verify_email` also need `password_minimum`
-    (characters), and `docs` needs `document` (the OpenAPI document as a dict).
+    `base` is the base path of the API, and `product` the name of the product. `setup`, `reset_password` and
+    `verify_email` also need `password_minimum` (characters), and `docs` needs `document` (the OpenAPI document as a
+    dict).
 
     Raises:
         jinja2.UndefinedError: a value is missing.
     """
     if name == "docs":
         values["api"] = outline(values["document"])
-    return _TEMPLATES.get_template(f"{name}.html").render(values, product=product, docs=docs).encode()
+    return _TEMPLATES.get_template(f"{name}.html").render(values, base=base, product=product, docs=docs).encode()
