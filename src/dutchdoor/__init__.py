@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
     from dutchdoor.errors import DutchdoorError
+    from dutchdoor.model.audit_entry import AuditEvent
     from dutchdoor.model.http_client import Client
     from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
     from dutchdoor.model.principal import Principal, Verified
@@ -33,6 +34,7 @@ __all__ = [
     "HIGH",
     "RELAXED",
     "STANDARD",
+    "AuditEvent",
     "Auth",
     "Client",
     "DutchdoorError",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "AuditEvent": "model.audit_entry",
     "Auth": "auth",
     "Client": "model.http_client",
     "DutchdoorError": "errors",

@@ -16,10 +16,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
+from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
 from dutchdoor.model.http_client import CountryReader, DeviceReader
@@ -39,7 +41,7 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
-from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, notify
+from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, check_events, notify
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
@@ -76,6 +78,8 @@ _APPLICATIONS = {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
 """Paths that an application around this has for itself, although a server of our own answers them."""
 
 log = logging.getLogger("dutchdoor")
+
+ListenerT = TypeVar("ListenerT", bound=Listener)
 
 
 class HasScope(Protocol):
@@ -261,6 +265,31 @@ class Auth:
         self._storing: asyncio.Task[None] | None = None
         if edge.development and local_url is None:
             self.api.first_request = self._learn_port
+
+    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
+        """Return a decorator: the function is called with an `AuditEvent`, after the commit of each such event.
+
+            @auth.on("account_created")
+            async def welcome(event: AuditEvent) -> None: ...
+
+        `names` are those of the audit log. The process that wrote the event calls the function once, and the answer to
+        the client does not wait for it. A plain function runs in a thread. An exception is logged and undoes nothing.
+        If the process is killed meanwhile, the call is lost; the audit log is what loses nothing.
+
+        Raises:
+            Misconfigured: there is no such event.
+        """
+        check_events(names)
+
+        def decorate(listener: ListenerT) -> ListenerT:
+            self.authority.hooks.listen(names, listener)
+            return listener
+
+        return decorate
+
+    def call_inside(self, around: Callable[[], AbstractContextManager[object]]) -> None:
+        """Call the functions of the application inside of what `around` returns, for an adapter."""
+        self.authority.hooks.calling.around = around
 
     async def open(self, *, upkeep: bool = True) -> None:
         """Open the store, update its schema, and create the first signing key. Idempotent.

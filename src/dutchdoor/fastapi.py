@@ -22,6 +22,7 @@ from dutchdoor.guard.asgi import visit_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import User
+from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 
@@ -34,7 +35,16 @@ with extra("fastapi"):
 
     from dutchdoor.guard.on_starlette import OnStarlette
 
-__all__ = ["Auth", "CurrentPrincipal", "CurrentUser", "OptionalPrincipal", "OptionalUser", "Principal", "User"]
+__all__ = [
+    "AuditEvent",
+    "Auth",
+    "CurrentPrincipal",
+    "CurrentUser",
+    "OptionalPrincipal",
+    "OptionalUser",
+    "Principal",
+    "User",
+]
 
 _GUARDS = "__dutchdoor_guard__"
 

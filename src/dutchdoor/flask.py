@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
@@ -28,6 +29,7 @@ from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.guard.wsgi import engine_around, request_in, while_valid
+from dutchdoor.model.audit_entry import AuditEvent, EventName
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.http import Header
@@ -40,12 +42,13 @@ with extra("flask"):
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth as Engine
-    from dutchdoor.guard.gates import Known
+    from dutchdoor.guard.gates import Gate, Known
     from dutchdoor.stores.base import Store
     from dutchdoor.verifier import Verifier
 
 __all__ = [
     "Anonymous",
+    "AuditEvent",
     "Auth",
     "Principal",
     "User",
@@ -57,6 +60,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 
 _EXTENSION = "dutchdoor"
 _ANYONE = Requirement()
@@ -87,7 +91,10 @@ class Auth:
         audience: str | Iterable[str] | None = None,
         **options: Any,
     ) -> None:
-        self._gate = SyncGate(functools.partial(make_gate, database, issuer, audience, options))
+        self._made = functools.partial(make_gate, database, issuer, audience, options)
+        self._around: Callable[[], AbstractContextManager[object]] = nullcontext
+        self._listeners: list[tuple[tuple[EventName, ...], Callable[[AuditEvent], object]]] = []
+        self._gate = SyncGate(self._make_gate)
         if app is not None:
             self.init_app(app)
 
@@ -98,10 +105,37 @@ class Auth:
         if _EXTENSION in app.extensions:
             raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
         app.extensions[_EXTENSION] = self._gate
+        self._around = app.app_context
+        self._prepare(self._gate.gate)
         app.wsgi_app = engine_around(app.wsgi_app, self._gate)  # type: ignore[assignment,method-assign] # Flask's own way
         app.register_error_handler(DutchdoorError, _refused)
         app.after_request(_ended_with_session)
         app.context_processor(_helpers)
+
+    def _make_gate(self) -> Gate:
+        """Return the gate of this process; a forked child makes its own."""
+        gate = self._made()
+        self._prepare(gate)
+        for names, listener in self._listeners:
+            engine_of(gate).on(*names)(listener)
+        return gate
+
+    def _prepare(self, gate: Gate) -> None:
+        """Let functions of the application run in its context, as `db.session` of Flask-SQLAlchemy wants it."""
+        if gate.application is not None:
+            engine_of(gate).call_inside(self._around)
+
+    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
+        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
+        It runs in a thread, in the context of the application. Raises `Misconfigured` in a service that only verifies.
+        """
+        decorate = self.engine.on(*names)
+
+        def keep(listener: ListenerT) -> ListenerT:
+            self._listeners.append((names, listener))
+            return decorate(listener)
+
+        return keep
 
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1

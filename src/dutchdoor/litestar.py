@@ -19,7 +19,7 @@ Litestar injects by the name of a parameter: `current_user: CurrentUser`, `optio
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
@@ -29,6 +29,7 @@ from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import Anonymous, User
+from dutchdoor.model.audit_entry import AuditEvent, EventName
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.problems import problem
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Anonymous",
+    "AuditEvent",
     "Auth",
     "CurrentPrincipal",
     "CurrentUser",
@@ -69,6 +71,7 @@ CurrentPrincipal = NamedDependency[Principal]
 OptionalPrincipal = NamedDependency[Principal | None]
 """What the proof says, or None. The parameter is called `optional_principal`."""
 
+ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 _ANYONE = Requirement()
 
@@ -144,6 +147,12 @@ class Auth(InitPlugin):
     def engine(self) -> Engine:
         """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
         return engine_of(self.gate)
+
+    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
+        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
+        Raises `Misconfigured` in a service that only verifies.
+        """
+        return self.engine.on(*names)
 
     async def csrf_token(self, request: AnyConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header

@@ -23,6 +23,7 @@ from dutchdoor.guard.asgi import visit_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import Anonymous, User
+from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 
@@ -31,7 +32,7 @@ with extra("starlette"):
 
     from dutchdoor.guard.on_starlette import OnStarlette
 
-__all__ = ["Anonymous", "Auth", "Principal", "User"]
+__all__ = ["Anonymous", "AuditEvent", "Auth", "Principal", "User"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from tests.test_layout import FLOORS, PACKAGE
 
 from dutchdoor import errors
 from dutchdoor.errors import DutchdoorError
+from dutchdoor.model.audit_events import AuditEvent, EventName
 from dutchdoor.server.cli import cli
 from dutchdoor.web.problems import problem
 
@@ -56,6 +57,14 @@ def test_the_page_of_errors_has_each_error() -> None:
             status = str(problem(make(kind)).status) if kind not in {errors.InvalidKey, errors.Misconfigured} else ""
             expected[name] = f"`{kind.code}` | {status}"
     assert rows == expected
+
+
+def test_each_event_is_described() -> None:
+    """The page about hooks says what each event of the audit log means, and what each of its fields is."""
+    page = (REFERENCE.parent / "guides" / "hooks.md").read_text()
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted([*get_args(EventName), *AuditEvent.__struct_fields__])
 
 
 def test_the_page_of_the_architecture_draws_the_rooms_as_they_are() -> None:

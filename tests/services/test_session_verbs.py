@@ -894,7 +894,7 @@ class Forgetful:
     async def commit(self, *changes: Any) -> Any:
         for change in changes:
             if isinstance(change, Swap) and isinstance(change.record, Session):
-                memory = self.inner._inner
+                memory = self.inner._inner._inner
                 stored = memory._sessions.rows[change.record.id,]
                 memory._sessions.rows[change.record.id,] = replace(change.record, revision=stored.revision + 1)
                 memory._live[change.record.subject][change.record.id] = None

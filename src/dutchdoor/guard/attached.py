@@ -8,7 +8,6 @@ Both have the same guards.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.gates import Gate, Verifying
+from dutchdoor.model.choices import nearest
 from dutchdoor.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -76,6 +76,4 @@ def _none_left(options: Mapping[str, Any], where: str) -> None:
 def _check_names(options: Mapping[str, Any], known: frozenset[str], what: str) -> None:
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"It takes {', '.join(sorted(known))}."
-            raise Misconfigured(f"{what} has no setting {name!r}. {hint}")
+            raise Misconfigured(f"{what} has no setting {name!r}. {nearest(name, known)}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi import Guard, Middleware, visit_of
 from dutchdoor.guard.attached import engine_of, make_gate
+from dutchdoor.model.audit_entry import AuditEvent, EventName
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dutchdoor.verifier import Verifier
 
 __all__ = ["OnStarlette"]
+
+ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 
 
 class OnStarlette:
@@ -66,6 +69,12 @@ class OnStarlette:
     def engine(self) -> Auth:
         """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
         return engine_of(self.gate)
+
+    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
+        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
+        Raises `Misconfigured` in a service that only verifies.
+        """
+        return self.engine.on(*names)
 
     async def csrf_token(self, request: HTTPConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header

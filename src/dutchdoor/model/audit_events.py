@@ -7,50 +7,19 @@ is no event (the session's row records it); an unusual one is an event.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_entry import AuditEvent, EventName, Outcome
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_ordered_id
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.unicode_text import shown
 
 __all__ = ["AuditCursor", "AuditEvent", "EventName", "Outcome", "account_event", "event", "session_event"]
-
-EventName = Literal[
-    "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
-    "accounts_exported", "roles_changed",
-    "client_added", "client_removed",
-    "email_verification_sent", "email_verified",
-    "key_created", "key_exported", "key_revoked",
-    "log_begun", "login", "logout", "logout_all",
-    "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
-    "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
-    "session_ended", "session_started", "token_issued", "token_revoked",
-    "verifier_added", "verifier_removed",
-]  # fmt: skip
-Outcome = Literal["ok", "refused"]
-
-
-class AuditEvent(Struct, frozen=True, kw_only=True):
-    id: str
-    at: float
-    name: EventName
-    outcome: Outcome
-    subject: str
-    """The account it concerns; empty if there is none."""
-    actor: str
-    """Who did it: a subject, `system`, or `cli`; empty for a client that is not authenticated."""
-    session_id: str
-    client_id: str
-    address: str
-    country: str
-    device: str
-    detail: str
-    """One short sentence or word; never a secret."""
 
 
 class AuditCursor(Struct, frozen=True):

@@ -1,21 +1,25 @@
 """Hooks: what an application or a higher layer adds to the verbs, each declared here by its name and type.
 
-The first two return an answer. The others are lists of listeners, called after the event that their name says: add
-yours to the list. A listener's exception is logged and undoes nothing.
+The first two return an answer. An application adds `listeners` of audit events (`Auth.on`); the other lists are for the
+layers above. A listener's exception is logged and undoes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ParamSpec, TypeAlias
+from typing import ParamSpec, TypeAlias, get_args
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from dutchdoor.errors import Misconfigured
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.audit_events import AuditEvent, EventName
+from dutchdoor.model.choices import check_choice
 from dutchdoor.model.http_client import Client
+from dutchdoor.services.calling import Calling
 
-__all__ = ["BreachedHook", "ClaimsHook", "Hooks", "announce", "notify"]
+__all__ = ["BreachedHook", "ClaimsHook", "Hooks", "Listener", "announce", "check_events", "notify"]
 
 P = ParamSpec("P")
 
@@ -25,6 +29,11 @@ never under a refused name.
 """
 BreachedHook: TypeAlias = Callable[[str], bool]
 """Returns whether a password is known from a leak."""
+Listener: TypeAlias = Callable[[AuditEvent], object]
+"""Called with an audit event after its commit: a coroutine function in the event loop, a plain one in a thread."""
+
+LISTENING_THREADS = 4
+"""Threads for plain listeners. Sign-ins do not use them, and so never wait for a slow listener."""
 
 _log = logging.getLogger("dutchdoor")
 
@@ -34,6 +43,10 @@ class Hooks(Struct, kw_only=True):
 
     claims: ClaimsHook | None = None
     breached: BreachedHook | None = None
+
+    listeners: dict[EventName, list[Listener]] = {}
+    """What is called for which audit event."""
+    calling: Calling = field(default_factory=lambda: Calling(LISTENING_THREADS))
 
     refresh_theft: list[Callable[[Account, Client], Awaitable[None]]] = []
     """A refresh token was used by two clients, and its session was revoked. Gets the account and the client that sent
@@ -47,6 +60,22 @@ class Hooks(Struct, kw_only=True):
     """The transport accepted a letter, or failed to send it. Gets which of the two."""
     tidied: list[Callable[[int, float], None]] = []
     """Expired records were deleted. Gets their number and the seconds it took."""
+
+    def listen(self, names: Sequence[EventName], listener: Listener) -> None:
+        """Call a listener for audit events of these names from now on, once each. `check_events` has checked them."""
+        for name in names:
+            known = self.listeners.setdefault(name, [])
+            if listener not in known:
+                known.append(listener)
+
+
+def check_events(names: Sequence[object]) -> None:
+    """Check the names of audit events. Raises `Misconfigured` for a wrong one, or for none."""
+    # A decorator without parentheses passes the function itself.
+    if not names or callable(names[0]):
+        raise Misconfigured('Name the event to listen to: @auth.on("account_created").')
+    for name in names:
+        check_choice(name, get_args(EventName), "auth.on", noun="an audit event")
 
 
 async def announce(listeners: Sequence[Callable[P, Awaitable[None]]], *args: P.args, **named: P.kwargs) -> None:

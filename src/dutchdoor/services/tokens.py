@@ -38,6 +38,7 @@ from dutchdoor.model.policy import Policy
 from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.revocation.log import FOR_EVER, Named, Revocation, RevocationLog
+from dutchdoor.services.announcing import Announcing
 from dutchdoor.services.fencing import Fencing
 from dutchdoor.services.hooks import Hooks
 from dutchdoor.services.reapplying import Reapplying
@@ -87,9 +88,10 @@ class Issuer:
         `alg`, `claims`, `lease`, `clock`).
         """
         now = lambda: self.clock()  # noqa: E731, PLW0108 - the fencing below has it
-        self.store: Store = Reapplying(store, now)  # type: ignore[abstract]  # `Around` has the rest
-        self.master, self.policy = master, policy
         self.hooks = hooks or Hooks()
+        self._announcing = Announcing(store, self.hooks)  # type: ignore[abstract]  # `Around` has the rest
+        self.store: Store = Reapplying(self._announcing, now)  # type: ignore[abstract]
+        self.master, self.policy = master, policy
         self.fencing = Fencing(self.store, clock=clock, terms=Terms(lease_for=lease))
         self.clock: Callable[[], float] = self.fencing.clock
         self._audience, self.alg = tuple(audience), alg
@@ -144,7 +146,8 @@ class Issuer:
             await self._read_ring(self.clock(), force=True)
 
     async def close(self) -> None:
-        """Stop following the log, and close the store."""
+        """Let listeners finish, stop following the log, and close the store."""
+        await self._announcing.drain()
         await self.fencing.close()
         if self._reading is not None:
             await asyncio.wait([self._reading])

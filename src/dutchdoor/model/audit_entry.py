@@ -1,0 +1,52 @@
+"""One entry of the audit log: what listeners get, also in a process without the packages that keep accounts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+__all__ = ["AuditEvent", "EventName", "Outcome"]
+
+EventName = Literal[
+    "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
+    "accounts_exported", "roles_changed",
+    "client_added", "client_removed",
+    "email_verification_sent", "email_verified",
+    "key_created", "key_exported", "key_revoked",
+    "log_begun", "login", "logout", "logout_all",
+    "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
+    "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
+    "session_ended", "session_started", "token_issued", "token_revoked",
+    "verifier_added", "verifier_removed",
+]  # fmt: skip
+Outcome = Literal["ok", "refused"]
+
+
+class AuditEvent(Struct, frozen=True, kw_only=True):
+    """What happened to which account: an entry of the audit log, and what listeners (`Auth.on`) get."""
+
+    id: str
+    """Unique; a listener that must not act twice remembers it."""
+    at: float
+    """When it happened, in seconds since 1970."""
+    name: EventName
+    """What happened, such as `account_created`."""
+    outcome: Outcome
+    """`ok`, or `refused`, such as a log-in with a wrong password."""
+    subject: str
+    """The account it concerns; empty if there is none."""
+    actor: str
+    """Who did it: a subject, `system`, or `cli`; empty for a client that is not authenticated."""
+    session_id: str
+    """The public id of the session; empty if there is none."""
+    client_id: str
+    """The registered client that the sign-in belongs to."""
+    address: str
+    """The address of the client that asked."""
+    country: str
+    """Its country."""
+    device: str
+    """Its device, such as `Firefox on Linux`."""
+    detail: str
+    """One short sentence or word; never a secret."""
