@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -931,6 +932,39 @@ def test_every_command_has_help(run: Run, name: str) -> None:
 def test_version(run: Run) -> None:
     """`--version` says it."""
     assert run("--version").out.startswith("dutchdoor, version ")
+
+
+def with_arguments(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    """The commands that take an argument."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from with_arguments(inner, *path, name)
+    elif any(isinstance(each, click.Argument) for each in command.params):
+        yield path
+
+
+@pytest.mark.parametrize("dashed", ["-h" + "A" * 20, "--" + "a" * 20, "-" + "yes" * 14])
+def test_p16_an_id_that_begins_with_a_dash_is_no_option(run: Run, dashed: str) -> None:
+    """Every command that takes an argument takes an id that begins with a dash, before and behind its options. A
+    misspelt option is still one.
+    """
+    made(run)
+    found = list(with_arguments(cli))
+    assert {("user", "show"), ("session", "end"), ("key", "revoke"), ("client", "remove")} <= set(found)
+    for path in found:
+        for words in ((*path, dashed, "--json"), (*path, "--json", dashed)):
+            ran = run(*words, text="x\n")
+            assert "o such option" not in ran.err, words
+            assert "Usage: dutchdoor" not in ran.out, words
+    for path in (("user", "show"), ("session", "end"), ("key", "revoke")):
+        assert dashed in run(*path, dashed, *([] if path[0] == "user" else ["--no-wait"])).err
+    assert dashed in run("user", "role", "--database", "sqlite:///dutchdoor.db", dashed, "admin").err
+    assert run("user", "list", "--after", dashed).code == 0
+    for typing_error in ("--yess", "-y", "--no-waits"):
+        assert "No such option" in run("session", "end", "AZqp0cM0t2iWk1yqj3xF9A", typing_error).err
 
 
 def test_no_id_is_taken_for_an_option() -> None:

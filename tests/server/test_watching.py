@@ -85,6 +85,23 @@ async def test_p51_what_a_command_does_is_counted_and_logged(tmp_path: Path, cap
     assert re.findall(r"event=(\w+)", "\n".join(caplog.messages)) == ["key_exported", "log_begun"]
 
 
+async def test_p51_a_log_that_began_while_no_node_ran_is_seen(tmp_path: Path) -> None:
+    """After a restore, `dutchdoor restored` begins a log before any node starts. A node that starts then shows when,
+    and so does one that runs while another log begins.
+    """
+    beside = SqliteStore(tmp_path / "door.db")
+    async with opened(SqliteStore(tmp_path / "door.db")) as auth, watched(auth) as (counters, _):
+        assert value(counters, "log_begun_timestamp_seconds") == 0, "the first log of a database is no restore"
+    await beside.open()
+    await by_command(beside, "log_begun")
+    async with opened(SqliteStore(tmp_path / "door.db")) as auth, watched(auth) as (counters, watch):
+        assert value(counters, "log_begun_timestamp_seconds") == 1_800_000_000.0
+        await beside.commit(Log(event("log_begun", now=1_900_000_000.0, client=Client(), actor="system")))
+        await watch.look()
+        assert value(counters, "log_begun_timestamp_seconds") == 1_900_000_000.0
+    await beside.close()
+
+
 async def test_p51_one_process_of_a_node_counts_and_another_continues(tmp_path: Path) -> None:
     """Of the processes of a node one counts each event. When it ends another one continues behind the last event that
     was counted: none is counted twice, and none is missed.

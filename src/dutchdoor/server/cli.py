@@ -7,6 +7,7 @@ invalid.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import partial
 from importlib import import_module
@@ -58,6 +59,48 @@ class _Commands(click.Group):
             return super().get_command(ctx, cmd_name)
         found: click.Command = getattr(import_module(f"dutchdoor.server.commands.{name}"), name)
         return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_ids_apart(self, ctx, args))
+
+
+# 22 characters, and 43 for a signing key: no option has this form by accident.
+_ID = re.compile(r"-[A-Za-z0-9_-]{21}|-[A-Za-z0-9_-]{42}")
+
+
+def _with_ids_apart(root: click.Group, ctx: click.Context, args: list[str]) -> list[str]:
+    """Put an id that begins with a dash behind `--`, with the other arguments, so that it is not read as an option.
+
+    One id in 64 begins so. In an emergency, an administrator must not have to know about `--`.
+    """
+    command: click.Command = root
+    done, rest = [], list(args)
+    while isinstance(command, click.Group) and rest:
+        found = command.get_command(ctx, rest[0])
+        if found is None:
+            return args
+        command, done, rest = found, [*done, rest[0]], rest[1:]
+    known = {
+        name: option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    options, positional, is_apart = [], [], False
+    while rest:
+        word = rest.pop(0)
+        option = known.get(word)
+        if word == "--":
+            return args
+        if option is not None and not option.is_flag:
+            options += [word, *rest[:1]]
+            del rest[:1]
+        elif option is None and _ID.fullmatch(word):
+            positional.append(word)
+            is_apart = True
+        else:
+            (options if word.startswith("-") and word != "-" else positional).append(word)
+    return [*done, *options, "--", *positional] if is_apart else args
 
 
 @click.group(

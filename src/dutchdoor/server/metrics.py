@@ -115,6 +115,9 @@ class Counters:
         )
         self._entries = self._gauge("revocation_entries", "Live entries of the revocation log.", "livemax")
         self._seq = self._gauge("revocation_seq", "Last applied entry of the log; lowest of all processes.", "livemin")
+        self._log_begun = self._gauge(
+            "log_begun_timestamp_seconds", "When a new revocation log last began; 0 for never.", "livemax"
+        )
         self._stale = self._gauge("stale", "Processes that cannot read the revocation log.", "livesum")
         self._ready = self._gauge(
             "ready", "1 if a key signs and the store can be read and written, as /readyz; lowest of all.", "livemin"
@@ -145,6 +148,7 @@ class Counters:
         self._answered: dict[tuple[str, int], _Answers] = {}
         self._hanging = {route.path for route in routes if route.hangs}
         self._seen: set[str] = set()
+        self._has_looked_back = False
         self._begin(routes)
 
     def _begin(self, routes: Iterable[Route]) -> None:
@@ -221,6 +225,11 @@ class Counters:
         self._look_at_expiry(auth)
         self._look_at_process()
         self.record()
+        if not self._has_looked_back:
+            # A restore and a move begin a log while no node runs, and so no node counts that event.
+            for event in await auth.store.events(name="log_begun", limit=1):
+                self._log_begun.set(event.at)
+            self._has_looked_back = True
 
     def _look_at_expiry(self, auth: Auth) -> None:
         authority = auth.authority
@@ -244,6 +253,8 @@ class Counters:
 
     def happened(self, event: AuditEvent) -> None:
         self._events.labels(event.name, event.outcome).inc()
+        if event.name == "log_begun":
+            self._log_begun.set(event.at)
 
     def committed(self, _changes: Sequence[Change], _committed: Revoked, took: float) -> None:
         self._commits.observe(took)

@@ -126,11 +126,7 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
         )
 
 
-# One kid in 64 begins with a dash. In an emergency, an administrator must not have to know about `--`.
-_A_KID_MAY_BEGIN_WITH_A_DASH = {"ignore_unknown_options": True}
-
-
-@key.command(epilog="Example: dutchdoor key revoke yB6s1S5v... --yes", context_settings=_A_KID_MAY_BEGIN_WITH_A_DASH)
+@key.command(epilog="Example: dutchdoor key revoke yB6s1S5v... --yes")
 @click.argument("kid")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @no_wait
@@ -160,7 +156,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
         say_fence(fenced)
 
 
-@key.command(epilog="Example: dutchdoor key export > secret.txt", context_settings=_A_KID_MAY_BEGIN_WITH_A_DASH)
+@key.command(epilog="Example: dutchdoor key export > secret.txt")
 @click.argument("kid", required=False)
 @as_json
 @with_settings("database", "master_key")
