@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from dutchdoor.credentials.password import PasswordHasher
+from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
@@ -210,7 +211,12 @@ class Auth:
             limits=limits,
             product=product,
         )
-        withheld = {"mail": not isinstance(mail, ConsoleTransport), "pepper": hasher.is_peppered}
+        listed = breached if isinstance(breached, BreachedList) else None
+        withheld = {
+            "mail": not isinstance(mail, ConsoleTransport),
+            "pepper": hasher.is_peppered,
+            "breached": breached is not None and listed is None,
+        }
         self._served = Served(
             policy=policy,
             alg=alg,
@@ -221,6 +227,7 @@ class Auth:
             lease=lease,
             product=product,
             withheld=tuple(name for name, there in withheld.items() if there),
+            breached="" if listed is None else str(listed.path),
         )
         self._user_agents = UserAgentReader()
         self.site = Site(

@@ -110,7 +110,8 @@ AT = {"DutchdoorNoSignIns": "25h30m", "DutchdoorNotPurged": "7h"}
 QUIET_AT = {**AT, "DutchdoorLogBegun": "7h"}
 
 QUIET: list[tuple[str, str]] = [
-    gauge("ready", "1x60"), gauge("stale", "0x60"), gauge("log_begun_timestamp_seconds", "-86400x60"), gauge("dependency_up", "1x60", 'name="redis"'),
+    gauge("ready", "1x60"), gauge("stale", "0x60"), gauge("log_begun_timestamp_seconds", "-86400x60"),
+    gauge("dependency_up", "1x60", 'name="redis"'),
     gauge("http_answers_total", "0+1000x60", f'{LOG_INS}, status="200"'),
     gauge("http_answers_total", "0x60", f'{LOG_INS}, status="500"'),
     gauge("http_answers_total", "0+60x60", 'route="/readyz", status="503"'),

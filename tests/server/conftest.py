@@ -35,3 +35,14 @@ def served(database: str = "sqlite:///dutchdoor.db", **settings: Any) -> None:
             pass
 
     asynchronously(start())
+
+
+def empty() -> None:
+    """Create the database without a server: it knows no settings and has no key."""
+
+    async def open_and_close() -> None:
+        auth = auth_here()
+        await auth.open(upkeep=False)
+        await auth.close()
+
+    asynchronously(open_and_close())

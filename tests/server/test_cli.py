@@ -16,10 +16,12 @@ import bcrypt
 import click
 import pytest
 from msgspec.structs import replace
-from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, made, served
-from tests.server.running import clean_environment, command
+from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, empty, made, served
+from tests.server.running import clean_environment, command, running
+from tests.stores.test_new_kind import WITH_BADGES
 
 from dutchdoor.auth import Auth
+from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, WrongCredentials
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
@@ -28,13 +30,17 @@ from dutchdoor.model.ids import new_id
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.revocation.node_messages import NodeRow
 from dutchdoor.server import cli as cli_module
+from dutchdoor.server import options
 from dutchdoor.server.cli import cli
 from dutchdoor.server.commands import session as session_commands
 from dutchdoor.server.commands.audit import audit
 from dutchdoor.server.options import say_fence
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.services import endings
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Store, Swap
+from dutchdoor.stores.postgres import PostgresStore
+from dutchdoor.stores.sqlite import SqliteStore
+from dutchdoor.stores.urls import make_store
 from dutchdoor.web.schemas import Fence
 
 
@@ -91,7 +97,7 @@ async def _followed(cursor: AuditCursor | None = None, limit: int = 100) -> list
 )
 def test_p16_a_command_looks_before_it_asks(run: Run, arguments: tuple[str, ...], says: str) -> None:
     """Where there is nothing that a command could do anything to, it says so and asks nothing."""
-    run("migrate")
+    empty()
     ran = run(*arguments)
     assert ran.code != 0
     assert says in ran.err
@@ -201,7 +207,7 @@ def test_a_password_is_never_an_argument(run: Run) -> None:
         (("session", "list", "nobody@example.com"), "", "no account"),
         (("session", "end", "abc"), "", "no session"),
         (("key", "revoke", "abc", "--yes"), "", "no key"),
-        (("key", "revoke", "-6ig2o", "--yes"), "", "no key"),
+        (("key", "revoke", "-6ig2oXh0mUeYq2k7dPr1tVbNc4sLw8zJf5xGa9oRiE", "--yes"), "", "no key"),
         (("key", "export"), "", "never leaves"),
         (("key", "export", "abc"), "", "no key"),
         (("client", "remove", "abc"), "", "no client"),
@@ -329,6 +335,13 @@ def test_c05_a_breached_password_is_refused_by_setting(
     assert (refused.code, "leak" in refused.err) == (1, True)
     monkeypatch.delenv("DUTCHDOOR_BREACHED")
     assert run("user", "create", "ada@example.com", "--password-stdin", text=leaked).code == 0
+    served(breached=BreachedList(listed))
+    beside = run("user", "create", "bob@example.com", "--password-stdin", text=leaked)
+    assert (beside.code, "leak" in beside.err) == (1, True), "a command has the list of the servers"
+    listed.rename(tmp_path / "away.txt")
+    away = run("user", "create", "bob@example.com", "--password-stdin", text=leaked)
+    assert (away.code, str(listed) in away.err, "--breached FILE" in away.err) == (2, True, True)
+    assert run("user", "list").code == 0, "only a command that takes a password needs the list"
     monkeypatch.setenv("DUTCHDOOR_BREACHED", str(tmp_path / "none.txt"))
     stopped = run("user", "list")
     assert (stopped.code, "breached" in stopped.err) == (2, True)
@@ -614,10 +627,118 @@ def test_a_fresh_master_key_is_one(run: Run) -> None:
 
 def test_migrate_says_what_is_there(run: Run) -> None:
     """The schema is made or brought up to date, and the rows are counted."""
+    empty()
     assert run("migrate", "--json").json["up_to_date"] is True
     made(run)
     assert run("migrate", "--json").json["rows"]["accounts"] == 1
     assert "The schema is up to date." in run("migrate").out
+
+
+def changing(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Every command with a database, each with as many arguments as it needs."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from changing(inner, *path, name)
+    elif path != ("serve",) and any(each.name == "database" for each in command.params):
+        yield path, ["x@example.com" for each in command.params if isinstance(each, click.Argument) and each.required]
+
+
+MAKING = {("user", "create"), ("client", "add"), ("verifier", "add"), ("import",)}
+"""Commands that may come before the first server."""
+
+
+def test_p40_no_command_creates_a_database_by_a_wrong_path(run: Run) -> None:
+    """Without --database, a command in the wrong directory finds no database. It says so, and creates none."""
+    for path, arguments in changing(cli):
+        if path in MAKING or path == ("check",):
+            continue
+        more = {("session", "end"): ["--all"], ("user", "role"): ["admin"]}.get(path, ())
+        ran = run(*path, *arguments, *more, text="a.b.c\n")
+        assert ran.code == 2, path
+        assert "There is no database dutchdoor.db (the default). Name that of the servers with --config" in ran.err, (
+            path
+        )
+        assert list(Path().iterdir()) == [], path
+
+
+def test_p40_a_command_says_what_it_creates(run: Run) -> None:
+    """The commands that may come before the first server create the database and the master key, and say both, also if
+    what they were asked for is refused then.
+    """
+    weak = run("user", "create", "a@example.com", "--password-stdin", text="password1\n")
+    assert weak.code == 1
+    assert weak.err.startswith(
+        "Created the database dutchdoor.db (the default).\nCreated the master key file dutchdoor.keys"
+    )
+    assert "Created" not in run("client", "add", "orders").err
+    elsewhere = ("--database", "sqlite:///other.db", "--master-key-file", "other.keys")
+    told = run("verifier", "add", "orders", *elsewhere).err
+    assert "Created the database other.db (--database)." in told
+    assert "Created the master key file other.keys (--master-key-file). The servers need the same file." in told
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgres"])
+def test_p40_a_newer_program_lists_nothing_and_writes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, place: str
+) -> None:
+    """A command of a newer version does not migrate the database beside older servers: it says what to do, and
+    `migrate` does it. In an empty database a command that lists creates no table.
+    """
+    if place == "postgres":
+        monkeypatch.setenv("DUTCHDOOR_DATABASE", request.getfixturevalue("postgres_url"))
+        nothing = run("user", "list")
+        assert (nothing.code, "there is nothing of dutchdoor here" in nothing.err) == (2, True)
+        assert run("user", "list").err == nothing.err, "it created no table"
+        assert "Created the tables of dutchdoor in the database (DUTCHDOOR_DATABASE)." in run("client", "add", "a").err
+    made(run)
+    monkeypatch.setattr(options, "make_store", _of_a_newer_program)
+    for words in (("user", "list"), ("key", "list"), ("audit",), ("user", "show", "ada@example.com"), ("purge",)):
+        told = run(*words)
+        assert told.code == 2, words
+        assert "is older than this program: it has not had" in told.err
+        assert "run `dutchdoor migrate`" in told.err
+    assert run("user", "create", "b@example.com", "--password-stdin", text=PASSWORD).code == 2
+    monkeypatch.setattr(options, "make_store", make_store)
+    assert run("user", "list").code == 0, "the older program goes on"
+    monkeypatch.setattr(options, "make_store", _of_a_newer_program)
+    assert run("migrate", "--json").json["rows"]["badges"] == 0
+    assert run("user", "list").code == 0
+
+
+def _of_a_newer_program(url: str) -> Store:
+    if url.startswith("sqlite"):
+        return SqliteStore(url.removeprefix("sqlite:///"), kinds=WITH_BADGES)
+    return PostgresStore(url, kinds=WITH_BADGES)
+
+
+def test_a12_restored_says_that_a_server_runs(run: Run, tmp_path: Path) -> None:
+    """`restored` beside a running server says so, and says nothing where no other process has the database open."""
+    with running(tmp_path):
+        told = run("restored", "--yes")
+        assert (told.code, "Another process has this database open, perhaps a server." in told.err) == (0, True)
+    assert run("restored", "--yes").err == ""
+
+
+def test_p40_a_rehearsed_import_creates_nothing(run: Run) -> None:
+    """`import --dry-run` takes and refuses the same lines as the import, says what that would create, and creates
+    nothing; the import then says that it created it.
+    """
+    Path("users.csv").write_text("email\nada@example.com\nno address\n")
+    before = set(Path().iterdir())
+    dry = run("import", "users.csv", "--dry-run")
+    assert (dry.code, "1 would be imported, 0 already existed, 1 refused" in dry.out) == (1, True)
+    assert (
+        "This would create the database dutchdoor.db (the default), and the master key file dutchdoor.keys." in dry.err
+    )
+    assert set(Path().iterdir()) == before
+    real = run("import", "users.csv")
+    assert (real.code, "1 imported, 0 already existed, 1 refused" in real.out) == (1, True)
+    assert "Created the database dutchdoor.db" in real.err
+    assert "Created the master key file dutchdoor.keys" in real.err
+    assert "create" not in run("import", "users.csv", "--dry-run").err
 
 
 def test_token_inspect_needs_no_server(run: Run) -> None:
@@ -739,7 +860,7 @@ def test_a02_a_sender_in_letters_is_converted_and_one_that_is_no_address_stops_t
 
 def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
     """The dry run judges as the import does, and leaves the database as it was."""
-    run("migrate")
+    empty()
     (tmp_path / "users.csv").write_text(f"email,password_hash\na@example.com,{BCRYPT}\nbad,{BCRYPT}\n")
     ran = run("import", "users.csv", "--dry-run")
     assert ran.code == 1
@@ -759,7 +880,7 @@ def test_a_dry_run_refuses_what_the_import_refuses(run: Run, tmp_path: Path) -> 
         {"email": "a@example.com."},
     ]
     (tmp_path / "users.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    run("migrate")
+    empty()
     told = [run("import", "users.jsonl", "--json", *more).json for more in (["--dry-run"], [])]
     assert told[0].pop("dry_run")
     assert not told[1].pop("dry_run")
@@ -841,7 +962,7 @@ def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, e
 )
 def test_a_file_that_is_no_import_is_refused_whole(run: Run, tmp_path: Path, text: str) -> None:
     """A misspelt column would import all accounts without a password: nothing is imported then."""
-    run("migrate")
+    empty()
     (tmp_path / "users.csv").write_text(text)
     ran = run("import", "users.csv")
     assert ran.code == 1

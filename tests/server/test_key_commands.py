@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, made, served
+from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, empty, made, served
 from tests.standins import HOME
 
 from dutchdoor.auth import Auth
@@ -78,7 +78,7 @@ def test_p40_a_rotation_by_command_follows_the_servers(run: Run) -> None:
     """A key that a command creates has the algorithm and the times of the servers, unless the command is given others.
     Where no server was, it does not guess.
     """
-    run("migrate")
+    empty()
     refused = run("key", "rotate")
     assert (refused.code, "No server has used this database" in refused.err) == (2, True)
     served(alg="EdDSA", policy=DAILY)
@@ -124,7 +124,9 @@ def test_p40_a_command_verifies_a_token_as_the_servers_issue_it(run: Run) -> Non
          "DUTCHDOOR_PEPPER"),
         ({"mail": FileTransport(Path("mail"), sender="a@example.com")}, ("create", "a@example.com", "--mail-link"),
          "DUTCHDOOR_MAIL"),
-        ({"mail": FileTransport(Path("mail"), sender="a@example.com")}, ("reset", "ada@example.com"), "DUTCHDOOR_MAIL"),
+        ({"mail": FileTransport(Path("mail"), sender="a@example.com")}, ("reset", "ada@example.com"),
+         "with --config FILE, or set --mail-file FILE or DUTCHDOOR_MAIL."),
+        ({"breached": lambda _: False}, ("create", "a@example.com", "--password-stdin"), "--breached FILE"),
     ],
 )  # fmt: skip
 def test_p40_a_command_asks_for_a_secret_that_the_servers_have(

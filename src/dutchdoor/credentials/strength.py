@@ -108,7 +108,7 @@ class BreachedList:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path.absolute()
         try:
             with path.open("rb") as lines:
                 size = lines.seek(0, 2)
@@ -129,7 +129,7 @@ class BreachedList:
         # SHA-1 is only the format of the list; nothing of ours relies on it.
         wanted = hashlib.sha1(password.encode(), usedforsecurity=False).hexdigest().upper().encode()
         try:
-            with self._path.open("rb") as lines:
+            with self.path.open("rb") as lines:
                 size = lines.seek(0, 2)
 
                 def hash_after(offset: int) -> bytes:

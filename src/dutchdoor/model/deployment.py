@@ -31,7 +31,9 @@ class Served(Struct, frozen=True, kw_only=True):
     lease: float
     product: str
     withheld: tuple[str, ...]
-    """Names of settings that the servers have and that may be secret: `mail`, `pepper`."""
+    """Names of settings that the servers have and that may be secret, or are code: `mail`, `pepper`, `breached`."""
+    breached: str = ""
+    """Path of the list of breached passwords; "" without one."""
 
 
 class Deployment(Struct, frozen=True, kw_only=True):

@@ -74,19 +74,22 @@ def _with_ids_apart(root: click.Group, ctx: click.Context, args: list[str]) -> l
     One id in 64 begins so. In an emergency, an administrator must not have to know about `--`.
     """
     command: click.Command = root
-    done, rest = [], list(args)
+    path: list[str] = []
+    rest = list(args)
     while isinstance(command, click.Group) and rest:
         found = command.get_command(ctx, rest[0])
         if found is None:
             return args
-        command, done, rest = found, [*done, rest[0]], rest[1:]
+        command, path, rest = found, [*path, rest[0]], rest[1:]
     known = {
         name: option
         for option in command.params
         if isinstance(option, click.Option)
         for name in (*option.opts, *option.secondary_opts)
     }
-    options, positional, is_apart = [], [], False
+    options: list[str] = []
+    positional: list[str] = []
+    is_apart = False
     while rest:
         word = rest.pop(0)
         option = known.get(word)
@@ -100,7 +103,7 @@ def _with_ids_apart(root: click.Group, ctx: click.Context, args: list[str]) -> l
             is_apart = True
         else:
             (options if word.startswith("-") and word != "-" else positional).append(word)
-    return [*done, *options, "--", *positional] if is_apart else args
+    return [*path, *options, "--", *positional] if is_apart else args
 
 
 @click.group(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
@@ -17,11 +18,14 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.deployment import SERVERS, Deployment, read_served
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
-from dutchdoor.server.config import Settings, read_settings
+from dutchdoor.model.master_key import MasterKey
+from dutchdoor.server.config import Secret, Settings, read_settings
 from dutchdoor.server.factory import another_master_key, as_served, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import agree, say, write
 from dutchdoor.stores.base import Revoked, Store
+from dutchdoor.stores.migrations import NoSchema, OlderSchema
+from dutchdoor.stores.transfer import Movable
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.schemas import Fence
 
@@ -32,6 +36,7 @@ __all__ = [
     "ask_first",
     "find_account",
     "must_be_there",
+    "rehearse",
     "settings_from",
     "with_auth",
     "with_settings",
@@ -112,57 +117,83 @@ def must_be_there(settings: Settings) -> None:
         )
     if file is not None and not file.exists():
         # A new, empty database in the wrong directory would answer every question with "none".
-        raise Misconfigured(
-            f"There is no database {file} ({settings.source('database')}). Set it with --database or "
-            f"DUTCHDOOR_DATABASE."
+        raise NoSchema(
+            f"There is no database {file} ({settings.source('database')}). Name that of the servers with --config, "
+            "--database or DUTCHDOOR_DATABASE. The first `dutchdoor serve` creates it."
         )
 
 
 def with_auth(
-    settings: Settings, work: Callable[[Auth], Awaitable[T]], *, make: bool = False, needs: tuple[str, ...] = ()
+    settings: Settings,
+    work: Callable[[Auth], Awaitable[T]],
+    *,
+    make: bool = False,
+    update: bool = False,
+    needs: tuple[str, ...] = (),
 ) -> T:
-    """Open the database of the settings, do the work, and close it. Without `make`, the database and the master key
-    must exist. What the settings leave open is as the servers have it, and `needs` names what must not be guessed.
+    """Open the database of the settings, do the work, and close it. What the settings leave open is as the servers have
+    it, and `needs` names what must not be guessed.
+
+    The database and the master key must exist, and the schema be that of this program. With `make`, what does not exist
+    is created, and with `update` the schema is migrated. What was created is said.
 
     Raises:
-        Misconfigured: the database or the master key does not exist, the master key is another one, or a needed setting
-            is not known.
+        Misconfigured: the database or the master key does not exist, the schema or the master key is another one, or a
+            needed setting is not known.
         DutchdoorError: any error that the work raises.
     """
     file = sqlite_file(settings)
-    is_new = file is not None and not file.exists()
-    if not (is_new and make):
+    if not (make and file is not None and not file.exists()):
         must_be_there(settings)
+    has_key = _has_master_key(settings)
 
     async def run() -> T:
         store = make_store(settings.database.reveal())
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(naming(settings.database.reveal()))
             stack.push_async_callback(store.close)
-            await store.open()
-            if not make:
-                _must_have_master_key(settings)
+            if await _open(store, make=make, update=update):
+                say(f"Created the {_database(settings)}.")
+            if not has_key and not make:
+                # A new key could not open this database, and its file would stand where the right one is looked for.
+                raise Misconfigured(
+                    f"There is no master key file {settings.master_key_file} ({settings.source('master_key_file')}). "
+                    "Name that of the servers with --config, --master-key-file or DUTCHDOOR_MASTER_KEY_FILE, or set "
+                    "the key in DUTCHDOOR_MASTER_KEY."
+                )
             auth = make_auth(await _as_served(settings, store, needs), store=store)
             await auth.open(upkeep=False)
             stack.push_async_callback(auth.close)
+            if not has_key:
+                say(
+                    f"Created the master key file {settings.master_key_file} ({settings.source('master_key_file')}). "
+                    "The servers need the same file."
+                )
             return await work(auth)
 
     try:
-        done = asyncio.run(run())
+        return asyncio.run(run())
     except InvalidKey as exc:
         raise another_master_key(exc) from None
-    if is_new:
-        say(f"Created the database {file} ({settings.source('database')}).")
-    return done
 
 
-def _must_have_master_key(settings: Settings) -> None:
-    if settings.master_key is None and not Path(settings.master_key_file).exists():
-        # A new key could not open this database, and its file would stand where the right one is looked for.
-        raise Misconfigured(
-            f"There is no master key file {settings.master_key_file}. Set the file with --master-key-file or "
-            "DUTCHDOOR_MASTER_KEY_FILE, or the key in DUTCHDOOR_MASTER_KEY."
-        )
+async def _open(store: Store, *, make: bool, update: bool) -> bool:
+    """Open a store as it stands, or create or migrate its schema if that is asked for. Return whether it was empty."""
+    if not isinstance(store, Movable):
+        await store.open()
+        return False
+    try:
+        await store.open(as_is=True)
+    except NoSchema:
+        if not (make or update):
+            raise
+        await store.open()
+        return True
+    except OlderSchema:
+        if not update:
+            raise
+        await store.open()
+    return False
 
 
 async def _as_served(settings: Settings, store: Store, needs: tuple[str, ...]) -> Settings:
@@ -172,16 +203,52 @@ async def _as_served(settings: Settings, store: Store, needs: tuple[str, ...]) -
         if name in settings.sources or f"{name}_file" in settings.sources:
             continue
         setting = BY_NAME[name]
-        if served is None and not setting.hidden:
+        if served is None and not setting.hidden and setting.default is not None:
             raise Misconfigured(
                 "No server has used this database yet, so its settings are not known. Start the server first, or set "
                 f"{setting.option}."
             )
         if served is not None and name in served.withheld:
+            by_option = f"{setting.option}-file" if setting.hidden else setting.option
             raise Misconfigured(
-                f"The servers have the setting {name}, and this command does not. Set {setting.variable} for it."
+                f"The servers have the setting {name}, and this command does not know its value. Name their settings "
+                f"with --config FILE, or set {by_option} FILE or {setting.variable}."
             )
-    return settings if served is None else as_served(settings, served)
+    if served is None:
+        return settings
+    settings = as_served(settings, served)
+    if "breached" in needs and "breached" not in settings.sources and served.breached:
+        # Only for a command that takes a password: the list may be on another machine than the command.
+        if not os.access(served.breached, os.R_OK):
+            raise Misconfigured(
+                f"The servers refuse passwords of the list {served.breached}, which this command cannot read. Name it "
+                "with --breached FILE, or let the owner choose the password with --mail-link."
+            )
+        settings = replace(settings, breached=served.breached)
+    return settings
+
+
+def rehearse(settings: Settings, work: Callable[[Auth], Awaitable[T]]) -> T:
+    """Do the work on an empty database in memory, in place of one that does not exist yet."""
+    there = "" if _has_master_key(settings) else f", and the master key file {settings.master_key_file}"
+    say(f"This would create the {_database(settings)}{there}.")
+    settings = replace(settings, database=Secret("memory:"), master_key=Secret(MasterKey.generate().text()))
+
+    async def run() -> T:
+        async with make_auth(settings) as auth:
+            return await work(auth)
+
+    return asyncio.run(run())
+
+
+def _database(settings: Settings) -> str:
+    file = sqlite_file(settings)
+    what = "tables of dutchdoor in the database" if file is None else f"database {file}"
+    return f"{what} ({settings.source('database')})"
+
+
+def _has_master_key(settings: Settings) -> bool:
+    return settings.master_key is not None or Path(settings.master_key_file).exists()
 
 
 async def _look(_auth: Auth) -> None:

@@ -103,7 +103,7 @@ class MemoryStore:
     def load(self) -> Load:
         return Load()
 
-    async def open(self, *, to_move: bool = False) -> None:
+    async def open(self, *, to_move: bool = False, as_is: bool = False) -> None:  # noqa: ARG002 - it has no schema
         if not to_move:
             refuse_unless_whole([LEFT] if self._left else [""] if self._moving is not None else [], "this store")
 

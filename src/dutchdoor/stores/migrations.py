@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,9 +13,17 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["Dialect", "Migration", "read_migrations"]
+__all__ = ["Dialect", "Migration", "NoSchema", "OlderSchema", "read_migrations", "refuse_another_schema"]
 
 Dialect: TypeAlias = Literal["sqlite", "postgres"]
+
+
+class NoSchema(Misconfigured):
+    """The database is empty, and was opened as it stands."""
+
+
+class OlderSchema(Misconfigured):
+    """An older program created or migrated the database, and it was opened as it stands."""
 
 
 class Migration(Struct, frozen=True):
@@ -43,6 +51,21 @@ def read_migrations(dialect: Dialect, folders: Iterable[Path] = ()) -> list[Migr
     if len({migration.name for migration in found}) < len(found):
         raise Misconfigured(f"two migrations have one name: {', '.join(migration.name for migration in found)}")
     return found
+
+
+def refuse_another_schema(place: str, applied: Collection[str], migrations: Sequence[Migration]) -> None:
+    """Raise `NoSchema` or `OlderSchema` if a migration is missing in a database: opening it would write."""
+    lacks = [migration.name for migration in migrations if migration.name not in applied]
+    if lacks and not applied:
+        raise NoSchema(
+            f"{place}: there is nothing of dutchdoor here. If it is the right database, start a server on it, or run "
+            "`dutchdoor migrate`."
+        )
+    if lacks:
+        raise OlderSchema(
+            f"{place}: the database is older than this program: it has not had {lacks[0]}. Use the version of its "
+            "servers. Or upgrade: start servers of this version, or run `dutchdoor migrate`."
+        )
 
 
 def _in(folder: Traversable) -> list[Migration]:

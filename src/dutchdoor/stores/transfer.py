@@ -127,10 +127,13 @@ class Transfer(Protocol):
 class Movable(Store, Transfer, Protocol):
     """A store that can be moved from and into."""
 
-    async def open(self, *, to_move: bool = False) -> None:
-        """As `Store.open`. Raises `Misconfigured` for a store with an unfinished move into it, and for one that was
-        left. With `to_move` that is allowed. But then it raises `Conflict` if another process has the store open, where
-        the store can detect, and `Misconfigured` if it has records of kinds that it was not created with.
+    async def open(self, *, to_move: bool = False, as_is: bool = False) -> None:
+        """As `Store.open`. With `as_is`, nothing is created and no schema changes: raises `NoSchema` or `OlderSchema`
+        (`dutchdoor.stores.migrations`) if that would be needed.
+
+        Raises `Misconfigured` for a store with an unfinished move into it, and for one that was left. With `to_move`
+        that is allowed. But then it raises `Conflict` if another process has the store open, where the store can
+        detect, and `Misconfigured` if it has records of kinds that it was not created with.
         """
         ...
 

@@ -19,10 +19,11 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.legacy import recognise
 from dutchdoor.errors import InvalidInput, Taken
 from dutchdoor.model.email_address import canonical
-from dutchdoor.server.options import NO_CLIENT, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import NO_CLIENT, as_json, rehearse, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
 from dutchdoor.server.user_import import Incoming, Refused, read_lines, refused
 from dutchdoor.services.administration import check_roles
+from dutchdoor.stores.migrations import NoSchema
 
 __all__ = ["import_users"]
 
@@ -68,7 +69,8 @@ def import_users(
     a Keycloak realm are read unchanged. The first log-in replaces an imported hash by Argon2id. Plain MD5, SHA-1 and
     SHA-2 hashes are refused.
 
-    Existing accounts are not changed, so an interrupted import can be run again. Exits with 1 if a line was refused.
+    A database that does not exist is created, with its master key file, and the command says so. Existing accounts are
+    not changed, so an interrupted import can be run again. Exits with 1 if a line was refused.
     """
     settings = settings_from(options)
 
@@ -77,7 +79,12 @@ def import_users(
             return await _import(auth, read_lines(source), dry_run=dry_run, verified=verified)
 
     started = time.monotonic()
-    tally = with_auth(settings, work, make=not dry_run)
+    try:
+        tally = with_auth(settings, work, make=not dry_run)
+    except NoSchema:
+        if not dry_run:
+            raise
+        tally = rehearse(settings, work)
     _report(tally, dry_run=dry_run, as_json=as_json, seconds=time.monotonic() - started)
     if refused_to is not None:
         lines = [msgspec.json.encode(each) + b"\n" for each in tally.refused]

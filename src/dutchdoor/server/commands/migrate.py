@@ -38,8 +38,8 @@ LOOK_AT_MOST = 30.0
 
 
 @click.command(
-    epilog="Examples: dutchdoor migrate --database sqlite:////srv/door.db; "
-    "dutchdoor migrate --from sqlite:////srv/door.db --to postgresql://door@db/door"
+    epilog="Examples: dutchdoor migrate --database sqlite:////srv/dutchdoor.db; "
+    "dutchdoor migrate --from sqlite:////srv/dutchdoor.db --to postgresql://door@db/door"
 )
 @click.option("--from", "source", metavar="URL", envvar="DUTCHDOOR_MOVE_FROM", help="Move all data from this database.")
 @click.option("--to", "target", metavar="URL", envvar="DUTCHDOOR_MOVE_TO", help="Move it to this empty database.")
@@ -48,9 +48,10 @@ LOOK_AT_MOST = 30.0
 def migrate(source: str | None, target: str | None, *, as_json: bool, **options: Any) -> None:
     """Update the schema and count the records; or, with --from and --to, move all data to another database.
 
-    `serve` updates the schema by itself. A move copies all records, so users stay signed in. Before a move, stop all
-    servers; after it, start servers on the new database with the same master key. Both can be interrupted and run
-    again. Pass a URL with a password in DUTCHDOOR_MOVE_FROM or DUTCHDOOR_MOVE_TO, so that other users do not see it.
+    `serve` updates the schema by itself. Other commands refuse the database of an older version. A move copies all
+    records, so users stay signed in. Before a move, stop all servers; after it, start servers on the new database with
+    the same master key. Both can be interrupted and run again. Pass a URL with a password in DUTCHDOOR_MOVE_FROM or
+    DUTCHDOOR_MOVE_TO, so that other users do not see it.
     """
     context = click.get_current_context()
     for name, option, variable in (
@@ -68,7 +69,7 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
     async def work(auth: Auth) -> dict[str, int]:
         return await auth.store.counts()
 
-    counts = with_auth(settings_from(options), work, make=True)
+    counts = with_auth(settings_from(options), work, update=True)
     if as_json:
         print_json({"up_to_date": True, "rows": counts})
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Any
 
@@ -14,8 +13,9 @@ from dutchdoor.errors import Conflict
 from dutchdoor.model.audit_events import event
 from dutchdoor.revocation.node_messages import row_of_the_gone
 from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, must_be_there, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import agree, print_json, write
+from dutchdoor.server.terminal import agree, print_json, say, write
 from dutchdoor.stores.base import Log
+from dutchdoor.stores.migrations import OlderSchema
 from dutchdoor.stores.transfer import Movable
 from dutchdoor.stores.urls import make_store, naming
 
@@ -37,8 +37,12 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
     settings = settings_from(options)
     url = settings.database.reveal()
     must_be_there(settings)
+    if asyncio.run(_is_in_use(url)):
+        say(
+            "Another process has this database open, perhaps a server. Stop all servers before a restore, and start "
+            "them after this command: one that runs meanwhile may answer for some seconds from what it read before."
+        )
     if not yes:
-        asyncio.run(_look(url))
         agree(
             "This begins a new revocation log. Pending fences answer false, verifiers have no lease until they have "
             "read the new log, and every fence takes the maximum wait while a lease of an old server may be valid. "
@@ -58,7 +62,7 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
         )
         return epoch
 
-    epoch = with_auth(settings, work)
+    epoch = with_auth(settings, work, update=True)
     if as_json:
         print_json({"log_epoch": epoch})
     else:
@@ -66,13 +70,20 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
         write("Revoke again everything that was revoked since the backup.")
 
 
-async def _look(url: str) -> None:
-    """Open the database before the question, even if it was moved elsewhere."""
-    with naming(url), contextlib.suppress(Conflict):  # another process has it open, so it exists
-        store = make_store(url)
-        if isinstance(store, Movable):
-            await store.open(to_move=True)
-            await store.close()
+async def _is_in_use(url: str) -> bool:
+    """Whether another process has the database open, as far as the store can tell. It may have been moved elsewhere."""
+    store = make_store(url)
+    if not isinstance(store, Movable):
+        return False
+    with naming(url):
+        try:
+            await store.open(to_move=True, as_is=True)
+        except OlderSchema:
+            return False
+        except Conflict:
+            return True
+        await store.close()
+    return False
 
 
 async def _take_back(url: str) -> None:

@@ -54,9 +54,14 @@ def view(account: Account) -> dict[str, object]:
 @click.option("--name", default="", help="The display name.")
 @click.option("--role", "roles", multiple=True, help="A role, such as admin; may be repeated.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
-@click.option("--mail-link", is_flag=True, help="Invite the owner: mail a link to choose the password.")
+@click.option(
+    "--mail-link",
+    is_flag=True,
+    help="Invite the owner: mail a link to choose the password. It needs the servers' --config, --mail-file or "
+    "DUTCHDOOR_MAIL.",
+)
 @as_json
-@with_settings("database", "master_key", "mail", "public_url")
+@with_settings("database", "master_key", "mail", "public_url", "breached", "pepper")
 def create(
     email: str,
     name: str,
@@ -72,7 +77,7 @@ def create(
     if password_stdin and mail_link:
         raise click.UsageError("Use either --password-stdin or --mail-link, not both.")
 
-    needs = ("mail",) if mail_link else ("pepper",)
+    needs = ("mail",) if mail_link else ("pepper", "breached")
 
     async def look(auth: Auth) -> None:
         await auth.directory.admin.look(email, name=name, roles=roles)
@@ -80,7 +85,10 @@ def create(
     password = _from_stdin() if password_stdin else None
     if not password_stdin and not mail_link:
         if not sys.stdin.isatty():
-            raise click.UsageError("No terminal to ask for the password: use --password-stdin or --mail-link.")
+            raise click.UsageError(
+                "No terminal to ask for the password: use --password-stdin, or --mail-link with the servers' --config "
+                "FILE, --mail-file FILE or DUTCHDOOR_MAIL."
+            )
         with_auth(settings, look, make=True, needs=needs)
         password = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
 

@@ -43,6 +43,6 @@ def vacuum(*, as_json: bool, **options: Any) -> None:
 
 async def _vacuum(file: Path) -> None:
     store = SqliteStore(file)
-    await store.open(to_move=True)  # finds out that it is ours, and that no other process has it open
+    await store.open(to_move=True, as_is=True)  # finds out that it is ours, and that no other process has it open
     await store.close()
     await asyncio.to_thread(write_anew, file)

@@ -127,18 +127,19 @@ class PostgresStore(SqlStore[Table[Any]]):
     def newest_log(self) -> int:
         return self._make.newest_log
 
-    async def open(self, *, to_move: bool = False) -> None:
-        """Connect, and migrate the schema `dutchdoor`.
+    async def open(self, *, to_move: bool = False, as_is: bool = False) -> None:
+        """Connect, and create or migrate the schema `dutchdoor`; not `as_is`.
 
         Raises:
             Misconfigured: the role or the database cannot be used, a newer program migrated the database, or a move
-                into it is not finished.
+                into it is not finished. It is opened as it is, and has no schema (`NoSchema`) or has to be migrated
+                (`OlderSchema`).
             Conflict: it is opened for a move, and another client is connected to it.
             Unavailable: no server that is not a standby can be reached.
         """
         if self._is_open:
             return
-        await prepare(self._make, self.kinds, to_move=to_move)
+        await prepare(self._make, self.kinds, to_move=to_move, as_is=as_is)
         probe = self._probe = Reads(self._some(1), PROBE_FOR)
         self._lookups = Lookups(self._some(LOOKUP_LANES), ANSWER_FOR)
         self._reads = Reads(self._some(READ_LANES), ANSWER_FOR)

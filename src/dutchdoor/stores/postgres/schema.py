@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.stores.kinds import Kinds
-from dutchdoor.stores.migrations import Migration
+from dutchdoor.stores.migrations import Migration, refuse_another_schema
 from dutchdoor.stores.postgres.connection import CONNECT_PATIENTLY_FOR, OPEN_FOR, Connection, Connector, begin
 from dutchdoor.stores.postgres.failures import Refusal, meant
 from dutchdoor.stores.transfer import refuse_unless_whole
@@ -20,14 +20,22 @@ _LOCK = 0x64646F6F
 """First half of the advisory lock that migrations hold. 'ddoo' in ASCII; the limits' locks use it too."""
 
 
-async def prepare(connect: Connector, kinds: Kinds, *, to_move: bool) -> None:
-    """Check that the server can be used, and bring the schema up to date."""
+async def prepare(connect: Connector, kinds: Kinds, *, to_move: bool, as_is: bool) -> None:
+    """Check that the server can be used, and bring the schema up to date; or refuse if this is needed and the database
+    is opened `as_is`.
+    """
     migrations = kinds.migrations("postgres")
     try:
         connection = await connect(OPEN_FOR, within=CONNECT_PATIENTLY_FOR)
         try:
             async with asyncio.timeout(OPEN_FOR):
                 await _check_server(connection)
+                if to_move:
+                    await _refuse_company(connection)
+                if as_is:
+                    await connection.execute(begin(OPEN_FOR))
+                    refuse_another_schema("postgres", await _applied(connection, migrations), migrations)
+                    await connection.execute("COMMIT")
                 for migration in migrations:
                     await _migrate(connection, migration, migrations)
                 await _check_whole(connection, kinds, to_move=to_move)
@@ -56,6 +64,18 @@ async def _check_server(connection: Connection) -> None:
     await connection.execute("COMMIT")
 
 
+async def _refuse_company(connection: Connection) -> None:
+    """Raise `Conflict` if another program of ours is connected to the database."""
+    await connection.execute(begin(OPEN_FOR))
+    if await connection.fetch(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'dutchdoor%' "
+        "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    ):
+        text = "Another process has this database open. Stop all servers and commands that use it, and run this again."
+        raise Conflict(text, message=text)
+    await connection.execute("COMMIT")
+
+
 async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -> None:
     """Refuse an unfinished copy: half of the records would refuse people, and accept sessions that have ended
     elsewhere.
@@ -63,12 +83,6 @@ async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -
     await connection.execute(begin(OPEN_FOR))
     if not to_move:
         refuse_unless_whole([kind for kind, _ in await connection.fetch(_MOVING)], "this database")
-    if to_move and await connection.fetch(
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'dutchdoor%' "
-        "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    ):
-        text = "Another process has this database open. Stop all servers and commands that use it, and run this again."
-        raise Conflict(text, message=text)
     if to_move:  # records of a kind from a newer program would stay behind
         unknown = await connection.fetch("SELECT name FROM dutchdoor.kinds WHERE name <> ALL ($1)", kinds.tables)
         if unknown:

@@ -120,17 +120,18 @@ class SqliteStore(SqlStore[Table[Any]]):
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
-    async def open(self, *, to_move: bool = False) -> None:
-        """Create the file if it does not exist, readable only by its owner, and migrate it.
+    async def open(self, *, to_move: bool = False, as_is: bool = False) -> None:
+        """Create the file if it does not exist, readable only by its owner, and migrate it; not `as_is`.
 
         Raises:
-            Misconfigured: the file is not ours, a newer program migrated it, or a move into it is not finished.
+            Misconfigured: the file is not ours, a newer program migrated it, or a move into it is not finished. It is
+                opened as it is, and does not exist (`NoSchema`) or has to be migrated (`OlderSchema`).
             Conflict: it is opened for a move, and another process has it open.
             Unavailable: it cannot be reached, read or written.
         """
         if self._is_open:
             return
-        self._head = await asyncio.to_thread(prepare, self._path, self.kinds, to_move=to_move)
+        self._head = await asyncio.to_thread(prepare, self._path, self.kinds, to_move=to_move, as_is=as_is)
         self._writer = Writer(self._path, self._tables, self._head, self._grown)
         self._scanner = ThreadPoolExecutor(1, "dutchdoor-sqlite-scanner")
         self._is_open = True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dutchdoor.errors import Conflict, DutchdoorError, Misconfigured, Unavailable
 from dutchdoor.stores.kinds import Kinds
-from dutchdoor.stores.migrations import Migration
+from dutchdoor.stores.migrations import Migration, refuse_another_schema
 from dutchdoor.stores.sqlite.head import Head
 from dutchdoor.stores.sqlite.permissions import refuse_open
 from dutchdoor.stores.transfer import refuse_unless_whole
@@ -35,12 +35,17 @@ def connect(path: Path, *, wait: float) -> sqlite3.Connection:
     return connection
 
 
-def prepare(path: Path, kinds: Kinds, *, to_move: bool) -> Head:
-    """Create the file if it does not exist, and bring its schema up to date. One at a time in a process: see below."""
+def prepare(path: Path, kinds: Kinds, *, to_move: bool, as_is: bool) -> Head:
+    """Create the file if it does not exist, and bring its schema up to date; or refuse if this is needed and the file
+    is opened `as_is`. One at a time in a process: see below.
+    """
+    migrations = kinds.migrations("sqlite")
     with _preparing:
         try:
             if not path.parent.is_dir():
                 raise Misconfigured(f"There is no directory {path.parent}.")
+            if as_is and not path.exists():
+                refuse_another_schema(str(path), (), migrations)
             # Only if there is no file. Closing a descriptor of a file that SQLite has open in this process would drop
             # SQLite's locks on it: POSIX requires that, and it corrupts databases.
             with contextlib.suppress(FileExistsError):
@@ -53,8 +58,10 @@ def prepare(path: Path, kinds: Kinds, *, to_move: bool) -> Head:
                 _refuse_company(path)
             connection = connect(path, wait=_OPEN_FOR)
             try:
+                if as_is:
+                    refuse_another_schema(str(path), _applied(connection, migrations), migrations)
                 patiently(connection, "PRAGMA journal_mode = WAL", _OPEN_FOR)
-                _migrate(connection, kinds.migrations("sqlite"))
+                _migrate(connection, migrations)
                 connection.execute("BEGIN IMMEDIATE")
                 if not to_move:
                     refuse_unless_whole((kind for (kind,) in connection.execute("SELECT kind FROM moving")), str(path))
@@ -109,28 +116,32 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) ->
     for migration in migrations:
         connection.execute("BEGIN IMMEDIATE")
         # Under the lock, since another process may have migrated a moment ago.
-        _check_ours(connection, migrations)
-        if connection.execute("SELECT 1 FROM migrations WHERE name = ?", (migration.name,)).fetchone() is None:
+        applied = _applied(connection, migrations)
+        if not applied:
+            connection.execute("CREATE TABLE migrations (name TEXT PRIMARY KEY NOT NULL, sha256 TEXT NOT NULL)")
+        if migration.name not in applied:
             for statement in _statements(migration.text):
                 connection.execute(statement)
             connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.name, migration.sha256))
         connection.execute("COMMIT")
 
 
-def _check_ours(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+def _applied(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> set[str]:
+    """Names of the applied migrations. Raises `Misconfigured` if this program and this database do not fit."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
-        connection.execute("CREATE TABLE migrations (name TEXT PRIMARY KEY NOT NULL, sha256 TEXT NOT NULL)")
-        return
+        return set()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if "migrations" not in tables or application != _APPLICATION:
         raise Misconfigured("The database belongs to another application.")
     known = {migration.name: migration.sha256 for migration in migrations}
-    for name, digest in connection.execute("SELECT name, sha256 FROM migrations"):
+    applied = dict(connection.execute("SELECT name, sha256 FROM migrations"))
+    for name, digest in applied.items():
         if name not in known:
             raise Misconfigured(f"The database is newer than this program: it has had {name}.")
         if known[name] != digest:
             raise Misconfigured(f"{name} is not the migration this database has had: a released one was changed.")
+    return set(applied)
 
 
 def _statements(text: str) -> list[str]:
