@@ -172,6 +172,7 @@ class Auth:
         countries: CountryReader | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        self.made_with = {name: given for name, given in locals().items() if name != "self"}
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
@@ -202,7 +203,8 @@ class Auth:
             copies=copies,
             clock=clock,
         )
-        hasher, mail = hasher or PasswordHasher(), mail or ConsoleTransport()
+        hasher = hasher or PasswordHasher()
+        mail = ConsoleTransport() if mail is None else mail  # an empty outbox of a test is a transport
         self.directory = Directory(
             self.authority,
             hasher=hasher,

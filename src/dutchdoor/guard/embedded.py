@@ -21,9 +21,12 @@ class Embedded:
     reads_cookies = True
 
     def __init__(self, auth: Auth) -> None:
-        self.auth, self.clock, self.owns = auth, auth.authority.clock, auth.owns
+        self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()
+
+    def clock(self) -> float:
+        return self.auth.authority.clock()
 
     async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:
         return self._known(asked, await self.auth.caller(asked, websocket=websocket, csrf_field=csrf_field))

@@ -1,1 +1,1 @@
-"""For the tests of applications that use dutchdoor: a clock set by hand, and the laws that every store obeys."""
+"""For your tests: fixtures for pytest (`plugin`), a clock set by hand, and the laws that every store obeys."""

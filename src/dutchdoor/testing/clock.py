@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dutchdoor.model.durations import Duration, read_duration
+
 __all__ = ["Clock"]
 
 
@@ -14,7 +16,10 @@ class Clock:
     def __call__(self) -> float:
         return self.at
 
-    def advance(self, seconds: float) -> float:
-        """Let time pass, or run backwards if `seconds` is negative; return the new instant."""
-        self.at += seconds
+    def advance(self, by: Duration) -> float:
+        """Let time pass, or run backwards by a negative number of seconds; return the new instant. Raises
+        `Misconfigured` if `by` is no duration.
+        """
+        is_back = isinstance(by, int | float) and not isinstance(by, bool) and by < 0
+        self.at += float(by) if is_back else read_duration(by, "clock.advance")  # type: ignore[arg-type] # negative
         return self.at
