@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from dutchdoor.guard.asgi import visit_of
 from dutchdoor.guard.extra import extra
+from dutchdoor.guard.refusal import next_path
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import User
 from dutchdoor.model.audit_entry import AuditEvent
@@ -44,6 +45,7 @@ __all__ = [
     "OptionalUser",
     "Principal",
     "User",
+    "next_path",
 ]
 
 _GUARDS = "__dutchdoor_guard__"

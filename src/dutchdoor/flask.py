@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.guard.extra import extra
+from dutchdoor.guard.refusal import next_path, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import Anonymous, User
@@ -32,8 +33,6 @@ from dutchdoor.guard.wsgi import engine_around, request_in, while_valid
 from dutchdoor.model.audit_entry import AuditEvent, EventName
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
-from dutchdoor.web.http import Header
-from dutchdoor.web.problems import problem
 
 with extra("flask"):
     from flask import Flask, Response, current_app, g, request
@@ -56,6 +55,7 @@ __all__ = [
     "current_principal",
     "current_user",
     "login_required",
+    "next_path",
 ]
 
 P = ParamSpec("P")
@@ -261,7 +261,8 @@ def _ended_with_session(response: Response) -> Response:
 def _refused(error: Exception) -> Response:
     if isinstance(error, Misconfigured):
         raise error
-    answer = problem(error)
-    headers: list[Header] = [*answer.headers, (b"cache-control", b"no-store")]
-    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    if not isinstance(error, DutchdoorError):
+        raise error
+    answer = refusal(error, request_in(request.environ), _gate().gate.sign_in_page, request.script_root)
+    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
     return Response(answer.body, status=answer.status, headers=listed)

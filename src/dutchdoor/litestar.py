@@ -27,12 +27,13 @@ from dutchdoor.guard.asgi import Guard, Middleware, Visit, close_code, visit_of
 from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp
+from dutchdoor.guard.refusal import next_path, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.audit_entry import AuditEvent, EventName
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
-from dutchdoor.web.problems import problem
+from dutchdoor.web.scope import request_of
 
 with extra("litestar"):
     from litestar import Request, Response, asgi
@@ -60,6 +61,7 @@ __all__ = [
     "OptionalUser",
     "Principal",
     "User",
+    "next_path",
 ]
 
 CurrentUser = NamedDependency[User]
@@ -109,7 +111,7 @@ class Auth(InitPlugin):
         if any(isinstance(plugin, Auth) and plugin is not self for plugin in app_config.plugins):
             raise Misconfigured("This application has two Auths. One Auth serves all of its routes.")
         app_config.middleware.insert(0, DefineMiddleware(Middleware, guard=self._guard))
-        app_config.exception_handlers[DutchdoorError] = _refused
+        app_config.exception_handlers[DutchdoorError] = self._refused
         app_config.dependencies |= {
             "current_user": Provide(_user),
             "optional_user": Provide(_user_or_none),
@@ -142,6 +144,13 @@ class Auth(InitPlugin):
             await _required(connection.scope, requirement)
 
         return guard
+
+    def _refused(self, request: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:
+        scope: Any = request.scope
+        answer = refusal(error, request_of(scope), self.gate.sign_in_page, scope.get("root_path", ""))
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+        kind = headers.pop("content-type", None)
+        return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)
 
     @property
     def engine(self) -> Engine:
@@ -187,14 +196,6 @@ async def _principal(request: AnyConnection) -> Principal:
 
 async def _principal_or_none(request: AnyConnection) -> Principal | None:
     return await _visit(request.scope).optional_principal()
-
-
-def _refused(_: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:
-    answer = problem(error)
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
-    headers["cache-control"] = "no-store"
-    kind = headers.pop("content-type")
-    return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)
 
 
 def _mounts(application: AsgiApp, paths: Iterable[str]) -> list[Any]:

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi import visit_of
 from dutchdoor.guard.extra import extra
+from dutchdoor.guard.refusal import next_path
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.audit_entry import AuditEvent
@@ -32,7 +33,7 @@ with extra("starlette"):
 
     from dutchdoor.guard.on_starlette import OnStarlette
 
-__all__ = ["Anonymous", "AuditEvent", "Auth", "Principal", "User"]
+__all__ = ["Anonymous", "AuditEvent", "Auth", "Principal", "User", "next_path"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -235,3 +235,38 @@ def test_a_stream_ends_with_its_session(app: App) -> None:
         assert out.json()["fenced"], out.text
         left = list(lines)
     assert len(left) < 5000
+
+
+# --- browsers ---------------------------------------------------------------------------------------------------------
+
+_PAGE = {"accept": "text/html,application/xhtml+xml", "sec-fetch-mode": "navigate", "sec-fetch-site": "none"}
+
+
+@pytest.mark.parametrize("headers", [_PAGE, {"accept": "text/html"}], ids=["now", "an old browser"])
+def test_a_browser_is_sent_to_sign_in_and_back(app: App, headers: dict[str, str]) -> None:
+    """A browser that opens a page without a session is sent to the sign-in page, with the way back to what it asked."""
+    answer = app.browser().get("/hello?page=2&q=a%2Fb", headers=headers)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/login?next=%2Fhello%3Fpage%3D2%26q%3Da%252Fb"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_browser_with_an_old_proof_is_sent_to_prove_it_again(app: App) -> None:
+    """Where the proof is too old or too weak, the page learns that a session is not enough."""
+    client, _ = signed_in(app, app.someone())
+    assert client.get("/factors", headers=_PAGE).headers["location"] == "/login?next=%2Ffactors&again=1"
+
+
+def test_only_a_page_is_redirected(app: App) -> None:
+    """A script, a program with a token and a form get the problem document: after a redirect a script would take the
+    page for its data, and what the form would do would be lost. A missing role is no reason to sign in.
+    """
+    for headers in (
+        {"accept": "*/*"},
+        {"accept": "text/html", "sec-fetch-mode": "cors"},
+        {"accept": "text/html", "authorization": "Bearer x"},
+    ):
+        assert app.browser().get("/hello", headers=headers).status_code == 401
+    assert app.browser().post("/order", headers=_PAGE, data={"what": "tea"}).status_code == 401
+    client, _ = signed_in(app, app.someone())
+    assert client.get("/admin", headers=_PAGE).status_code == 403

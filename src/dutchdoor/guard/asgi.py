@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.guard.gates import AsgiApp, Gate, Known, Message, Receive, Scope, Send
+from dutchdoor.guard.refusal import refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.origin import SAFE_METHODS
-from dutchdoor.web.problems import problem
 from dutchdoor.web.scope import request_of
 
 __all__ = ["Guard", "Middleware", "Visit", "close_code", "visit_of"]
@@ -186,7 +186,7 @@ class Guard:
         except DutchdoorError as error:
             if stream.started or isinstance(error, Misconfigured):
                 raise
-            await refuse(scope, send, error)
+            await refuse(scope, send, error, self.gate.sign_in_page)
         except Exception:
             # The application found its client gone, which was our doing.
             if not stream.ended:
@@ -274,13 +274,13 @@ class Middleware:
         await self._guard(self._app, scope, receive, send)
 
 
-async def refuse(scope: Scope, send: Send, error: DutchdoorError) -> None:
-    """Answer a request that a guard refused: with a problem document, or by closing the WebSocket."""
+async def refuse(scope: Scope, send: Send, error: DutchdoorError, sign_in_page: str) -> None:
+    """Answer a request that a guard refused, or close the WebSocket."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": close_code(error), "reason": str(error)[:100]})
         return
-    answer = problem(error)
-    headers = [*answer.headers, (b"cache-control", b"no-store"), (b"content-length", b"%d" % len(answer.body))]
+    answer = refusal(error, request_of(scope), sign_in_page, scope.get("root_path", ""))
+    headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["engine_of", "make_gate"]
 
 DATABASE = "sqlite:///dutchdoor.db"
+_SIGN_IN_PAGE = "sign_in_page"
+"""A setting of adapters alone: the engine sends no browser elsewhere."""
 _VERIFYING = frozenset(inspect.signature(Verifier).parameters) - {"issuer"}
 
 
@@ -49,15 +52,17 @@ def make_gate(
         return Verifying(Verifier(issuer, audience=audience, **options))
     # Imported now: a service that only verifies does not have its packages.
     engine: type[Auth] = import_module("dutchdoor").Auth
-    embedded: Callable[[Auth], Gate] = import_module("dutchdoor.guard.embedded").Embedded
+    embedded: Callable[..., Gate] = import_module("dutchdoor.guard.embedded").Embedded
+    page = options.get(_SIGN_IN_PAGE, "")
+    options = {name: value for name, value in options.items() if name != _SIGN_IN_PAGE}
     if isinstance(database, engine):
         _none_left(options if audience is None else {**options, "audience": audience}, "Give them to dutchdoor.Auth.")
-        return embedded(database)
-    _check_names(options, frozenset(inspect.signature(engine).parameters) - {"database"}, "Auth")
+        return embedded(database, sign_in_page=page)
+    _check_names(options, {*inspect.signature(engine).parameters, _SIGN_IN_PAGE} - {"database"}, "Auth")
     if audience is not None:
         options = {**options, "audience": (audience,) if isinstance(audience, str) else tuple(audience)}
     where: str | Store = DATABASE if database is None else database  # type: ignore[assignment] # not an engine
-    return embedded(engine(where, **options))
+    return embedded(engine(where, **options), sign_in_page=page)
 
 
 def engine_of(gate: Gate) -> Auth:
@@ -73,7 +78,7 @@ def _none_left(options: Mapping[str, Any], where: str) -> None:
         raise Misconfigured(f"Auth got {', '.join(sorted(options))} beside an object that is made already. {where}")
 
 
-def _check_names(options: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+def _check_names(options: Mapping[str, Any], known: AbstractSet[str], what: str) -> None:
     for name in options:
         if name not in known:
             raise Misconfigured(f"{what} has no setting {name!r}. {nearest(name, known)}")

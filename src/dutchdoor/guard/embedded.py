@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.guard.gates import AsgiApp, Known
+from dutchdoor.guard.refusal import read_sign_in_page
 from dutchdoor.guard.user import User
 from dutchdoor.model.sessions import check_live
 from dutchdoor.web.api import Caller
@@ -20,7 +21,8 @@ class Embedded:
 
     reads_cookies = True
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: Auth, *, sign_in_page: str = "") -> None:
+        self.sign_in_page = read_sign_in_page(sign_in_page)
         self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()

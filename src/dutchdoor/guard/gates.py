@@ -47,6 +47,8 @@ class Gate(Protocol):
     """Answers the paths of the API; None in a service that only verifies."""
     paths: tuple[str, ...]
     """The paths of the API. One that ends with a slash stands for all below it."""
+    sign_in_page: str
+    """Where a browser is sent that opens a page without a session; "" if nowhere."""
     reads_cookies: bool
     """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
 
@@ -102,6 +104,7 @@ class Verifying:
 
     application: AsgiApp | None = None
     paths: tuple[str, ...] = ()
+    sign_in_page = ""
     reads_cookies = False
 
     def __init__(self, verifier: Verifier) -> None:

@@ -12,6 +12,7 @@ SETTINGS: dict[str, Any] = (
     if "ISSUER" in os.environ
     else {
         "database": os.environ["DATABASE"],
+        "sign_in_page": "/login",
         "base_path": os.environ.get("BASE_PATH", ""),
         "hasher": PasswordHasher(CHEAPEST),
     }
