@@ -58,6 +58,14 @@ class Embedded:
             raise NotAuthenticated("the account is disabled or removed")
         return User.of(account)
 
+    def user_at_once(self, known: Known) -> User | None:
+        if known.user is not None:
+            return known.user
+        principal = known.principal
+        held = None if principal.session_id is None else self.auth.authority.recall_at_once(principal.session_id)
+        # What is remembered is live. For all else, `user` finds out why.
+        return User.of(held.account) if held is not None and held.session.subject == principal.subject else None
+
     async def check(self, known: Known) -> None:
         authority = self.auth.authority
         if known.token is not None:

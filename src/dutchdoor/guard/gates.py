@@ -72,6 +72,10 @@ class Gate(Protocol):
         """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
         ...
 
+    def user_at_once(self, known: Known) -> User | None:
+        """Do what `user` does in a thread without an event loop. None if the engine's loop must do it."""
+        ...
+
     async def check(self, known: Known) -> None:
         """Check a proof once more, for a connection that stays open. Raises what `identify` raises."""
         ...
@@ -125,6 +129,9 @@ class Verifying:
         return True, None if token is None else Known(self.verifier(token), token=token)
 
     async def user(self, known: Known) -> User:
+        return User.named(known.principal)
+
+    def user_at_once(self, known: Known) -> User | None:
         return User.named(known.principal)
 
     async def check(self, known: Known) -> None:

@@ -58,9 +58,8 @@ class SyncGate:
 
     def user(self, known: Known) -> User:
         """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
-        if known.user is not None:
-            return known.user
-        return User.named(known.principal) if self._gate.application is None else self.run(self._gate.user(known))
+        gate = self._gate
+        return gate.user_at_once(known) or self.run(gate.user(known))
 
     def check(self, known: Known) -> None:
         """Check a proof once more, mostly from memory. Raises what `identify` raises."""
