@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "dutchdoor"
 # From the roof down.
 FLOORS = (
     ("server", "testing"),
-    ("fastapi", "starlette", "litestar", "flask"),
+    ("fastapi", "starlette", "litestar", "flask", "django"),
     ("guard",),
     ("auth",),
     ("web",),
@@ -227,8 +227,9 @@ def declared() -> tuple[set[str], set[str]]:
 
     def names(requirements: list[str]) -> set[str]:
         found = {re.split(r"[^\w.-]", line, maxsplit=1)[0].replace("-", "_").lower() for line in requirements}
-        # The distributions of OpenTelemetry share one package.
-        return {"opentelemetry" if name.startswith("opentelemetry_") else name for name in found}
+        # The distributions of OpenTelemetry share one package, and REST framework has another name than its own.
+        found = {"opentelemetry" if name.startswith("opentelemetry_") else name for name in found}
+        return {"rest_framework" if name == "djangorestframework" else name for name in found}
 
     optional = set().union(*map(names, project["optional-dependencies"].values()))
     return names(project["dependencies"]), optional - {"dutchdoor"}  # an extra may name another one

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ from dutchdoor.mail.letters import Letters
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
-from dutchdoor.model.http_client import CountryReader, DeviceReader
+from dutchdoor.model.http_client import Client, CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.principal import Principal
@@ -450,6 +450,12 @@ class Auth:
         `session_id` is that of the principal.
         """
         return csrf_token(self.site.csrf_key, session_id)
+
+    def observed(self, asked: Request) -> Client:
+        """Describe the client of a request, `asked`, for audit events and the list of sessions: for an adapter."""
+        with suppress(BadRequest):  # without the word of a configured proxy it is the peer
+            self.site.edge.admit(asked)
+        return Call(self.api, asked, {}).observed()
 
     async def principal(self, request: HasScope | MutableMapping[str, Any]) -> Principal | None:
         """Return who sent a request to your application, by its cookie or bearer token; None without either.

@@ -45,6 +45,13 @@ class Embedded:
             return Known(caller.principal, None if caller.account is None else User.of(caller.account))
         return Known(caller.principal, token=asked.credentials()[1])
 
+    async def of_session(self, session_id: str) -> Known | None:
+        held = await self.auth.authority.recall(session_id)
+        if held is None:
+            raise NotAuthenticated("the session is gone")
+        check_live(held.session, held.account, self.auth.authority.clock())
+        return Known(held.principal, User.of(held.account))
+
     async def user(self, known: Known) -> User:
         if known.user is not None:
             return known.user
@@ -71,10 +78,7 @@ class Embedded:
         if known.token is not None:
             await authority.verify(known.token)
         elif known.principal.session_id is not None:
-            held = await authority.recall(known.principal.session_id)
-            if held is None:
-                raise NotAuthenticated("the session is gone")
-            check_live(held.session, held.account, authority.clock())
+            await self.of_session(known.principal.session_id)
 
     def check_at_once(self, known: Known) -> bool:
         authority, session_id = self.auth.authority, known.principal.session_id

@@ -68,6 +68,12 @@ class Gate(Protocol):
         """Do what `identify` does in a thread without an event loop. (False, None) if the engine's loop must do it."""
         ...
 
+    async def of_session(self, session_id: str) -> Known | None:
+        """Return who signed in to a session, whose id the server itself has kept. None in a service that only verifies.
+        Raises `NotAuthenticated` if the session has ended, and `Unavailable`.
+        """
+        ...
+
     async def user(self, known: Known) -> User:
         """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
         ...
@@ -127,6 +133,9 @@ class Verifying:
     def identify_at_once(self, asked: Request, *, csrf_field: str | None) -> tuple[bool, Known | None]:  # noqa: ARG002
         token = _bearer(asked)
         return True, None if token is None else Known(self.verifier(token), token=token)
+
+    async def of_session(self, session_id: str) -> Known | None:  # noqa: ARG002
+        return None
 
     async def user(self, known: Known) -> User:
         return User.named(known.principal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures.thread  # noqa: F401 - first: what it registers for the end of the process must run after ours
+import concurrent.futures.thread  # first: what it registers for the end of the process must run after ours
 import os
 import threading
 import weakref
@@ -49,12 +49,17 @@ class SyncGate:
 
     def identify(self, asked: Request, csrf_field: str | None) -> Known | None:
         """Return who sent a request; None if it carries no proof. Raises what `Auth.principal` raises."""
+        found, known = self.identify_at_once(asked, csrf_field)
+        if found:
+            return known
+        return self.run(self._gate.identify(asked, websocket=False, csrf_field=csrf_field))
+
+    def identify_at_once(self, asked: Request, csrf_field: str | None) -> tuple[bool, Known | None]:
+        """Do what `identify` does without waiting. (False, None) if it has to wait."""
         gate = self._gate
         if self._is_open or gate.application is None:
-            found, known = gate.identify_at_once(asked, csrf_field=csrf_field)
-            if found:
-                return known
-        return self.run(gate.identify(asked, websocket=False, csrf_field=csrf_field))
+            return gate.identify_at_once(asked, csrf_field=csrf_field)
+        return False, None
 
     def user(self, known: Known) -> User:
         """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
@@ -79,12 +84,16 @@ class SyncGate:
             raise Misconfigured(
                 "A hook runs in the engine's thread, and cannot wait for it. Await dutchdoor.Auth there."
             )
-        waiting = asyncio.run_coroutine_threadsafe(self._opened(work), self._running())
+        waiting = self.begin(work)
         try:
             return waiting.result(WAITS_FOR)
         except TimeoutError:
             waiting.cancel()
             raise Unavailable("the engine's thread is busy") from None
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run `work` in the engine's thread, for a caller with an event loop of its own, who awaits the future."""
+        return asyncio.run_coroutine_threadsafe(self._opened(work), self._running())
 
     async def _opened(self, work: Coroutine[Any, Any, T]) -> T:
         try:

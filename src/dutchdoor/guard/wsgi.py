@@ -16,7 +16,7 @@ from dutchdoor.guard.threads import SyncGate
 from dutchdoor.web.http import Header, Request
 from dutchdoor.web.problems import problem
 
-__all__ = ["engine_around", "request_in", "while_valid"]
+__all__ = ["answered", "engine_around", "request_in", "while_valid"]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -66,7 +66,9 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         ):
             return app(environ, start_response)
         try:
-            status, headers, body = gate.run(_answered(engine, environ, _body(environ)))
+            status, headers, body = gate.run(
+                answered(engine, request_in(environ), _body(environ), _decoded(environ.get("SCRIPT_NAME", "")))
+            )
         except Misconfigured:
             raise
         except DutchdoorError as error:  # the store is out of reach at the first request
@@ -116,9 +118,12 @@ def _body(environ: Environ) -> bytes:
     return body
 
 
-async def _answered(engine: AsgiApp, environ: Environ, body: bytes) -> tuple[int, list[Header], bytes]:
-    """Pass a request through the engine's ASGI application."""
-    asked = request_in(environ)
+async def answered(
+    engine: AsgiApp, asked: Request, body: bytes, root_path: str = ""
+) -> tuple[int, list[Header], bytes]:
+    """Pass a request through the engine's ASGI application. Returns the status, the headers and the body. `root_path`
+    is where the application is mounted.
+    """
     scope: Scope = {
         "type": "http",
         "method": asked.method,
@@ -127,8 +132,8 @@ async def _answered(engine: AsgiApp, environ: Environ, body: bytes) -> tuple[int
         "headers": asked.headers,
         "scheme": asked.scheme,
         "client": (asked.peer, 0) if asked.peer else None,
-        "root_path": _decoded(environ.get("SCRIPT_NAME", "")),
-        "server": (environ.get("SERVER_NAME", ""), asked.port),
+        "root_path": root_path,
+        "server": ("", asked.port),
     }
     sent: list[Message] = []
     unread = [{"type": "http.request", "body": body, "more_body": False}]

@@ -1,0 +1,47 @@
+"""The request that Django has read, as the engine takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dutchdoor.guard.wsgi import request_in
+from dutchdoor.web.http import Request
+from dutchdoor.web.scope import request_of
+
+__all__ = ["asked_of", "to_read"]
+
+_TEST_HOST = "testserver"
+
+
+def asked_of(request: Any) -> Request:
+    """Return the request behind a `django.http.HttpRequest`."""
+    scope = getattr(request, "scope", None)
+    if scope is not None:
+        asked = request_of(scope)
+        return _from_test_client(asked) if _is_of_a_test(scope, asked) else asked
+    meta = request.META
+    if "REQUEST_METHOD" not in meta:  # made by hand, such as the one that the test client signs in with
+        return Request("GET", "/", b"", [], "", "http")
+    asked = request_in({**meta, "wsgi.url_scheme": request.scheme})
+    # A test client sends no Host. A server has its name from its settings, so no client can claim this one.
+    return _from_test_client(asked) if "HTTP_HOST" not in meta and meta.get("SERVER_NAME") == _TEST_HOST else asked
+
+
+def to_read(asked: Request) -> Request:
+    """Return a request with the same proofs that only reads.
+
+    To know who sends a request is one question; whether a page of another site caused it is another, and Django's own
+    protection answers that one for views.
+    """
+    return Request("GET", asked.path, asked.query, asked.headers, asked.peer, asked.scheme, port=asked.port)
+
+
+def _is_of_a_test(scope: Any, asked: Request) -> bool:
+    # No connection has the port 0.
+    return (scope.get("client") or ("", 1))[1] == 0 and asked.header(b"host") in {None, _TEST_HOST}
+
+
+def _from_test_client(asked: Request) -> Request:
+    headers = [header for header in asked.headers if header[0] != b"host"]
+    host = (b"host", _TEST_HOST.encode())
+    return Request(asked.method, asked.path, asked.query, [*headers, host], "testclient", asked.scheme, port=asked.port)

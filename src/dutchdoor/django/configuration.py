@@ -1,0 +1,59 @@
+"""The settings of a Django project, `DUTCHDOOR`, and the gate that they describe: one for each process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.guard.attached import make_gate
+from dutchdoor.guard.gates import Gate
+from dutchdoor.guard.threads import SyncGate
+from dutchdoor.model.choices import nearest
+
+__all__ = ["SETTING", "forget", "gate", "is_embedded"]
+
+SETTING = "DUTCHDOOR"
+
+_OWN = ("audience", "database", "issuer")
+"""What this file reads itself. All else is an argument of `dutchdoor.Auth`, or of `Verifier` beside an issuer."""
+
+_lock = threading.Lock()
+_made: SyncGate | None = None
+
+
+def gate() -> SyncGate:
+    """Return the gate of this process. Raises `Misconfigured` for a setting that is unknown or wrong."""
+    global _made  # noqa: PLW0603 - Django's settings are of the process, too
+    if _made is None:
+        with _lock:
+            if _made is None:
+                _made = SyncGate(_make)
+    return _made
+
+
+def is_embedded() -> bool:
+    """Return whether the engine runs in this process, and not at an issuer elsewhere."""
+    return gate().gate.application is not None
+
+
+def _make() -> Gate:
+    options = getattr(settings, SETTING, {})
+    if not isinstance(options, Mapping):
+        raise Misconfigured(f'{SETTING} is a dict, such as {{"database": "sqlite:///sessions.db"}}.')
+    rest: dict[str, Any] = dict(options)
+    for name in rest:
+        if nearest(name, _OWN).startswith("Did") and name not in _OWN:
+            raise Misconfigured(f"There is no setting {name!r}. {nearest(name, _OWN)}")
+    return make_gate(rest.pop("database", None), rest.pop("issuer", None), rest.pop("audience", None), rest)
+
+
+def forget(*, setting: str, **_: object) -> None:
+    """Make another gate after a test has changed the setting."""
+    global _made  # noqa: PLW0603
+    if setting == SETTING and _made is not None:
+        _made.close()
+        _made = None

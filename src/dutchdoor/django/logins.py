@@ -1,0 +1,213 @@
+"""Log-in, log-out and changes of Django's users, as its signals report them.
+
+Django's own functions do the work: `login()` has written the user into Django's session when its signal comes, and
+`logout()` empties that session after its own. Here a session of ours begins and ends with them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.contrib.auth import HASH_SESSION_KEY, get_user_model
+from django.db import transaction
+from django.utils.module_loading import import_string
+
+from dutchdoor.auth import Auth
+from dutchdoor.django.accounts import FENCE_FOR, agree, end_of
+from dutchdoor.django.configuration import gate, is_embedded
+from dutchdoor.django.users import roles_of, stamps_of, subject_of
+from dutchdoor.django.visit import BOUND, Visit, visit_of
+from dutchdoor.errors import DutchdoorError, NotAuthenticated
+from dutchdoor.guard.attached import engine_of
+from dutchdoor.guard.gates import Known
+from dutchdoor.guard.user import User
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.principal import Principal, Verified
+from dutchdoor.model.sessions import principal_of
+from dutchdoor.services.endings import Found
+from dutchdoor.services.fencing import as_one
+from dutchdoor.services.sessions import SignedIn
+from dutchdoor.web.http import AmbiguousCookie
+
+__all__ = ["changed", "finish", "logged_in", "logged_out", "removed", "roles_changed"]
+
+_MATTERS = {"password", "is_active", "is_superuser"}
+"""The columns of a user that decide about sessions and roles."""
+
+_BY_PASSWORD = "django.contrib.auth.backends.ModelBackend"
+
+_log = logging.getLogger("dutchdoor")
+
+
+# --- log-in and log-out ----------------------------------------------------------------------------------------------
+
+
+def logged_in(*, request: Any, user: Any, **_: Any) -> None:
+    """Start a session. Raises `Unavailable` and `SessionLimitReached`, which undo nothing of Django's own log-in: the
+    request is refused, and its session of Django's proves no one.
+    """
+    if request is None or not is_embedded():
+        return
+    visit = visit_of(request)
+    _start(request, visit, user, _methods(user), None)
+
+
+def _start(request: Any, visit: Visit, user: Any, amr: tuple[str, ...], at: float | None) -> None:
+    subject, stamps = subject_of(user), stamps_of(user)
+    signed_in = visit.run(_started(visit, subject, stamps, roles_of(user), amr, at, request.session.get(BOUND)))
+    session = signed_in.session
+    if session is not None:
+        request.session[BOUND] = session.id
+        visit.become(Known(principal_of(session, signed_in.account), User.of(signed_in.account)))
+    visit.signed_in, visit.signed_out, visit.user, visit.stamp = signed_in, False, user, stamps[0]
+
+
+async def _started(
+    visit: Visit,
+    subject: str,
+    stamps: tuple[str, ...],
+    roles: tuple[str, ...],
+    amr: tuple[str, ...],
+    at: float | None,
+    bound: str | None,
+) -> SignedIn:
+    auth = engine_of(visit.gate.gate)
+    authority = auth.authority
+    await authority.provide(subject)
+    await agree(visit.gate, subject, stamps, roles)
+    account = await authority.provide(subject)  # read after what may have raised its epoch
+    proof = Verified(subject=subject, epoch=account.epoch, amr=amr, at=authority.clock() if at is None else at)
+    return await authority.start(
+        proof,
+        mode="session",
+        client=_client_of(auth, visit),
+        account=account,
+        replacing=await _held(auth, visit, bound),
+    )
+
+
+def _methods(user: Any) -> tuple[str, ...]:
+    """Return how the user has authenticated (RFC 8176), as far as the backend says it."""
+    backend = getattr(user, "backend", "")
+    return ("pwd",) if backend and issubclass(import_string(backend), import_string(_BY_PASSWORD)) else ()
+
+
+def logged_out(*, request: Any, **_: Any) -> None:
+    """End the session of a request. Raises `Unavailable`: then the log-out did not happen, and must not seem to."""
+    if request is None or not is_embedded():
+        return
+    visit = visit_of(request)
+    try:
+        known = visit.known()
+    except NotAuthenticated:  # it has ended already
+        known = None
+    session = getattr(request, "session", None)
+    visit.run(_ended(visit, known, None if session is None else session.get(BOUND)))
+    visit.become(None)
+    visit.signed_in, visit.signed_out, visit.user = None, True, None
+
+
+async def _ended(visit: Visit, known: Known | None, bound: str | None) -> None:
+    auth = engine_of(visit.gate.gate)
+    authority, client = auth.authority, _client_of(auth, visit)
+    done = [
+        await authority.end(session.id, client=client, actor=account.subject, found=(session, account))
+        for session, account in await _held(auth, visit, bound)
+    ]
+    if known is not None and known.token is not None:
+        done.append(await authority.end_named(await authority.claims_of_any_age(known.token), client=client))
+    if done:
+        await authority.fencing.fence(as_one(done), wait=FENCE_FOR)
+
+
+async def _held(auth: Auth, visit: Visit, bound: str | None) -> list[Found]:
+    """Return the live sessions that this browser holds: of each cookie of ours, and of Django's session."""
+    authority = auth.authority
+    found: dict[str, Found] = {}
+    try:
+        in_session, in_refresh = auth.site.cookies.standing(visit.asked.cookie())
+    except AmbiguousCookie:  # more than any browser has
+        in_session, in_refresh = [], []
+    for tokens, find in ((in_session, authority.bearer_of), (in_refresh, authority.holder)):
+        for token in tokens:
+            try:
+                each = await find(token)
+            except NotAuthenticated:
+                continue
+            found[each[0].id] = each
+    if bound is not None and bound not in found:
+        theirs = await authority.store.session(bound)
+        if theirs is not None and theirs[0].ended_at is None:
+            found[bound] = theirs
+    return list(found.values())
+
+
+def _client_of(auth: Auth, visit: Visit) -> Client:
+    return auth.observed(visit.asked)
+
+
+# --- after a view ----------------------------------------------------------------------------------------------------
+
+
+def finish(request: Any, visit: Visit) -> None:
+    """Take care of what a view has written into Django's session."""
+    session, known = getattr(request, "session", None), visit.seen
+    if session is None or not session.modified or known is None or known.token is not None:
+        return
+    _continue_after_change(request, visit, known.principal)
+    if BOUND not in session and not session.is_empty():
+        session[BOUND] = known.principal.session_id  # both end together
+
+
+def _continue_after_change(request: Any, visit: Visit, principal: Principal) -> None:
+    """Start the session anew in which the user has changed the password: Django's `update_session_auth_hash` has put
+    another hash into its session. Everything else that the user had is ended.
+    """
+    if visit.stamp is None or visit.signed_in is not None:
+        return
+    stamp, user = request.session.get(HASH_SESSION_KEY), request.user
+    if stamp and stamp != visit.stamp and user.is_authenticated and stamp == stamps_of(user)[0]:
+        _start(request, visit, user, principal.amr, principal.auth_time)
+
+
+# --- changes of users ------------------------------------------------------------------------------------------------
+
+
+def changed(*, instance: Any, created: bool, raw: bool, update_fields: Any = None, **_: Any) -> None:
+    """End what a user has when the password has changed or the user is inactive, after the transaction."""
+    if created or raw or (update_fields is not None and not _MATTERS & set(update_fields)):
+        return
+    subject, stamps = subject_of(instance), stamps_of(instance)
+    roles = None if update_fields is not None and "is_superuser" not in update_fields else roles_of(instance)
+    _after_commit(subject, stamps, roles, is_active=getattr(instance, "is_active", True))
+
+
+def removed(*, instance: Any, **_: Any) -> None:
+    """End what a user had that was deleted."""
+    _after_commit(subject_of(instance), ("",), None, is_active=False)
+
+
+def roles_changed(*, instance: Any, action: str, reverse: bool, pk_set: Any = None, **_: Any) -> None:
+    """Give a user's account the names of its groups as roles."""
+    if not action.startswith("post_"):
+        return
+    users = [instance] if not reverse else get_user_model()._default_manager.filter(pk__in=pk_set or ())  # noqa: SLF001
+    for user in users:
+        _after_commit(subject_of(user), stamps_of(user), roles_of(user), is_active=True)
+
+
+def _after_commit(subject: str, stamps: tuple[str, ...], roles: tuple[str, ...] | None, *, is_active: bool) -> None:
+    def now() -> None:
+        held = gate()
+        try:
+            if is_active:
+                held.run(agree(held, subject, stamps, roles))
+            else:
+                held.run(end_of(held, subject, "account_disabled"))
+        except DutchdoorError as error:
+            # The change stands. The next request of the user finds it.
+            _log.warning("sessions of %s were not ended yet: %s", subject, error.reason or error)
+
+    if is_embedded():
+        transaction.on_commit(now)

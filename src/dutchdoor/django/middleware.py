@@ -1,0 +1,102 @@
+"""The middleware: `request.user`, `request.principal`, cookies of a log-in, and streams that end with their session.
+
+It stands after `AuthenticationMiddleware`, whose `request.user` it replaces by one that our cookie or a bearer token
+names.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpResponseBase
+from django.utils.cache import patch_vary_headers
+from django.utils.functional import SimpleLazyObject
+
+from dutchdoor.django.answers import refused, set_cookies
+from dutchdoor.django.configuration import is_embedded
+from dutchdoor.django.streams import ends_with_session
+from dutchdoor.django.users import auser_of, user_of
+from dutchdoor.django.visit import Visit, visit_of
+from dutchdoor.errors import DutchdoorError, Misconfigured
+from dutchdoor.guard.attached import engine_of
+from dutchdoor.web.origin import SAFE_METHODS
+
+__all__ = ["DutchdoorMiddleware"]
+
+
+class DutchdoorMiddleware:
+    """Middleware of Django, for WSGI and ASGI."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        """Raises `Misconfigured` for wrong settings, when the server starts."""
+        self._get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+        # Imported now: a service that only verifies does not have the engine's packages.
+        self._logins = import_module("dutchdoor.django.logins") if is_embedded() else None
+
+    def __call__(self, request: Any) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Serve one request."""
+        if self._is_async:
+            return self._aserved(request)
+        visit = _begun(request)
+        if _may_skip_csrf(request) and visit.is_from_own_page():
+            request._dont_enforce_csrf_checks = True  # noqa: SLF001 - what Django's middleware looks at
+        response: HttpResponseBase = self._get_response(request)
+        if self._logins is not None:
+            self._logins.finish(request, visit)
+        return _finished(visit, response)
+
+    async def _aserved(self, request: Any) -> HttpResponseBase:
+        visit = _begun(request)
+        if _may_skip_csrf(request) and await visit.ais_from_own_page():
+            request._dont_enforce_csrf_checks = True  # noqa: SLF001
+        response: HttpResponseBase = await self._get_response(request)
+        if self._logins is not None and _has_changed_session(request):
+            await sync_to_async(self._logins.finish)(request, visit)
+        return _finished(visit, response)
+
+    def process_exception(self, request: Any, exception: Exception) -> HttpResponseBase | None:
+        """Answer what a guard or a look-up raised."""
+        if isinstance(exception, DutchdoorError) and not isinstance(exception, Misconfigured):
+            return refused(request, exception)
+        return None
+
+
+def _begun(request: Any) -> Visit:
+    visit = visit_of(request)
+    request.user = SimpleLazyObject(functools.partial(user_of, request))
+    request.auser = functools.partial(auser_of, request)
+    request.principal = SimpleLazyObject(visit.principal)
+    return visit
+
+
+def _may_skip_csrf(request: Any) -> bool:
+    """Return whether an unsafe request brings something that makes Django's own check for other sites needless."""
+    return request.method not in SAFE_METHODS and (
+        "Authorization" in request.headers or "X-CSRF-Token" in request.headers
+    )
+
+
+def _has_changed_session(request: Any) -> bool:
+    session = getattr(request, "session", None)
+    return session is not None and session.modified
+
+
+def _finished(visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
+    if visit.signed_in is not None:
+        set_cookies(response, engine_of(visit.gate.gate).set_cookies(visit.signed_in))
+    elif visit.signed_out:
+        cookies = engine_of(visit.gate.gate).site.cookies
+        cleared = (cookies.clear_session(), cookies.clear_refresh())
+        set_cookies(response, [value.decode("ascii") for _, value in cleared])
+    if visit.was_asked:
+        patch_vary_headers(response, ("Cookie", "Authorization"))
+    return ends_with_session(visit, response)

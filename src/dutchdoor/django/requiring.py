@@ -1,0 +1,71 @@
+"""`auth.require(...)` on the views of Django, and how a view refuses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+
+from dutchdoor.django.configuration import gate
+from dutchdoor.django.visit import visit_of
+from dutchdoor.guard.attached import engine_of
+from dutchdoor.guard.requirement import Requirement
+from dutchdoor.model.durations import Duration
+
+if TYPE_CHECKING:
+    from dutchdoor.auth import Auth
+
+__all__ = ["Attached"]
+
+ViewT = TypeVar("ViewT", bound=Callable[..., Any])
+
+
+class Attached:
+    """What a project's settings attach to it. There is one: `dutchdoor.django.auth`."""
+
+    def require(
+        self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
+    ) -> Callable[[ViewT], ViewT]:
+        """Return a decorator for a view, plain or `async def`: it is called only if the caller meets the requirement.
+        On a class, use Django's `method_decorator(auth.require(...), name="dispatch")`.
+
+        Args:
+            role: a role that the account has: the name of a group of Django's, or `admin`, which superusers have.
+            scope: words that the scope of the sign-in contains.
+            fresh: the greatest age of the last proof: "5m", a timedelta, or seconds.
+            factors: how many kinds of proof the sign-in took: 1 or 2.
+
+        Raises:
+            Misconfigured: an argument is wrong.
+        """
+        requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
+
+        def decorate(view: Any) -> Any:
+            if iscoroutinefunction(view):
+
+                @functools.wraps(view)
+                async def aguarded(request: Any, *args: Any, **named: Any) -> Any:
+                    await visit_of(request).arequire(requirement)
+                    return await view(request, *args, **named)
+
+                return aguarded
+
+            @functools.wraps(view)
+            def guarded(request: Any, *args: Any, **named: Any) -> Any:
+                visit_of(request).require(requirement)
+                return view(request, *args, **named)
+
+            return guarded
+
+        return decorate
+
+    @property
+    def engine(self) -> Auth:
+        """The `dutchdoor.Auth` of this process. Raises `Misconfigured` in a service that only verifies."""
+        return engine_of(gate().gate)
+
+    def close(self) -> None:
+        """Close the engine. The end of the process does it, too."""
+        gate().close()

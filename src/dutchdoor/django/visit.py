@@ -1,0 +1,197 @@
+"""One request, who sends it, and what its response must set.
+
+The proof is a session cookie of ours or a bearer token. A request without either may have a session of Django's that
+`login()` bound to one of ours: the test client's `force_login` makes such a session, and no response sets its cookie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from dutchdoor.django.asked import asked_of, to_read
+from dutchdoor.django.configuration import gate
+from dutchdoor.errors import DutchdoorError, NotAuthenticated
+from dutchdoor.guard.gates import Known
+from dutchdoor.guard.requirement import Requirement
+from dutchdoor.model.principal import Principal
+from dutchdoor.web.http import CsrfRefused, Request
+from dutchdoor.web.origin import SAFE_METHODS
+
+if TYPE_CHECKING:
+    from dutchdoor.services.sessions import SignedIn
+
+__all__ = ["BOUND", "Visit", "visit_of"]
+
+T = TypeVar("T")
+
+BOUND: Final = "_dutchdoor"
+"""The key of Django's session data with the id of our session. The id is not secret, and the data is on the server."""
+_ATTRIBUTE: Final = "_dutchdoor"
+
+
+def visit_of(request: Any) -> Visit:
+    """Return the visit of a request of Django or REST framework. A request that passed no middleware gets a new one."""
+    request = getattr(request, "_request", request)
+    visit: Visit | None = getattr(request, _ATTRIBUTE, None)
+    if visit is None:
+        visit = Visit(request)
+        setattr(request, _ATTRIBUTE, visit)
+    return visit
+
+
+class Visit:
+    """One request."""
+
+    __slots__ = ("_error", "_found", "_known", "_request", "asked", "gate", "signed_in", "signed_out", "stamp", "user")
+
+    def __init__(self, request: Any) -> None:
+        self._request, self.asked, self.gate = request, asked_of(request), gate()
+        self._found = False
+        self._known: Known | None = None
+        self._error: DutchdoorError | None = None
+        self.signed_in: SignedIn | None = None
+        """What the response must put into a cookie."""
+        self.signed_out = False
+        """Whether the response must clear our cookies."""
+        self.user: Any = None
+        """Django's user, once it was asked for."""
+        self.stamp: str | None = None
+        """What stood for the password of Django's user when the request came; None until that user was read."""
+
+    # Who
+
+    def known(self) -> Known | None:
+        """Return who sends this request, found once; None without a proof.
+
+        Raises:
+            NotAuthenticated: the proof is not valid, such as the cookie of a session that has ended.
+            Unavailable: the store is out of reach.
+        """
+        if not self._found:
+            try:
+                self._known = self.gate.identify(to_read(self.asked), None) or self._bound()
+            except DutchdoorError as error:
+                self._error = error
+            self._found = True
+        return self._result()
+
+    async def aknown(self) -> Known | None:
+        """Do what `known` does, without blocking the event loop."""
+        if not self._found:
+            try:
+                self._known = await self._aidentified()
+            except DutchdoorError as error:
+                self._error = error
+            self._found = True
+        return self._result()
+
+    async def _aidentified(self) -> Known | None:
+        known = await self._aidentify(to_read(self.asked))
+        if known is not None or not self._may_be_bound():
+            return known
+        session_id = await self._request.session.aget(BOUND)
+        return None if session_id is None else await self.arun(self.gate.gate.of_session(session_id))
+
+    async def _aidentify(self, asked: Request) -> Known | None:
+        found, known = self.gate.identify_at_once(asked, None)
+        return known if found else await self.arun(self.gate.gate.identify(asked, websocket=False, csrf_field=None))
+
+    def _result(self) -> Known | None:
+        if self._error is not None:
+            raise self._error
+        return self._known
+
+    def _bound(self) -> Known | None:
+        """Return who signed in to Django's session of this request."""
+        if not self._may_be_bound():
+            return None
+        session_id = self._request.session.get(BOUND)
+        return None if session_id is None else self.run(self.gate.gate.of_session(session_id))
+
+    def _may_be_bound(self) -> bool:
+        return self.gate.gate.application is not None and getattr(self._request, "session", None) is not None
+
+    @property
+    def seen(self) -> Known | None:
+        """Who sends this, if that was asked already and the proof is valid."""
+        return self._known
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether the response depends on the proof."""
+        return self._found
+
+    def principal(self) -> Principal | None:
+        """Return what the proof says; None without a valid proof. Raises `Unavailable`."""
+        try:
+            known = self.known()
+        except NotAuthenticated:
+            return None
+        return None if known is None else known.principal
+
+    def become(self, known: Known | None) -> None:
+        """Take note of a log-in or a log-out during this request."""
+        self._found, self._known, self._error = True, known, None
+
+    # May they
+
+    def is_from_own_page(self) -> bool:
+        """Return whether the request carries a valid token, which no page of another site can send, or our CSRF token
+        of its session. Django need not check it then.
+        """
+        try:
+            return self.gate.identify(self.asked, None) is not None
+        except DutchdoorError:
+            return False
+
+    async def ais_from_own_page(self) -> bool:
+        """Do what `is_from_own_page` does, without blocking the event loop."""
+        try:
+            return await self._aidentify(self.asked) is not None
+        except DutchdoorError:
+            return False
+
+    def require(self, requirement: Requirement) -> Principal:
+        """Return the principal, if it meets a requirement and no page of another site sent the request. Raises what the
+        requirement's `check` raises, what `known` raises, and `CsrfRefused`.
+        """
+        known = self.known()
+        if self._is_unprotected(known) and self.gate.identify(self.asked, None) is None:
+            raise CsrfRefused("no token")
+        return self._checked(known, requirement)
+
+    async def arequire(self, requirement: Requirement) -> Principal:
+        """Do what `require` does, without blocking the event loop."""
+        known = await self.aknown()
+        if self._is_unprotected(known) and await self._aidentify(self.asked) is None:
+            raise CsrfRefused("no token")
+        return self._checked(known, requirement)
+
+    def _is_unprotected(self, known: Known | None) -> bool:
+        """Return whether a cookie authenticates an unsafe request that Django did not check for a page of another site:
+        the view is exempt, or its middleware is missing.
+        """
+        if known is None or known.token is not None or self.asked.method in SAFE_METHODS:
+            return False
+        request = self._request
+        return not getattr(request, "csrf_processing_done", False) and not getattr(
+            request, "_dont_enforce_csrf_checks", False
+        )
+
+    def _checked(self, known: Known | None, requirement: Requirement) -> Principal:
+        if known is None:
+            raise NotAuthenticated("no proof was sent")
+        requirement.check(known.principal, self.gate.gate.clock())
+        return known.principal
+
+    # The engine
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the engine's thread. Raises what it raises."""
+        return self.gate.run(work)
+
+    async def arun(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the engine's thread, and await it here."""
+        return await asyncio.wrap_future(self.gate.begin(work))

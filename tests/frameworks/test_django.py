@@ -1,0 +1,391 @@
+"""Django's own log-in, admin, permissions and views over sessions of dutchdoor, with Django's test client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.frameworks.django_site import SETTINGS
+
+# isort: split
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser, Group, User
+from django.core.management import CommandError, call_command
+from django.test import AsyncClient, Client, override_settings
+from django.test.utils import setup_test_environment, teardown_test_environment
+
+from dutchdoor.django import auth
+from dutchdoor.django.checks import check_project
+from dutchdoor.django.configuration import gate
+from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.model.http_client import Client as HttpClient
+from dutchdoor.model.principal import Verified
+
+PASSWORD = "a door in two halves"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project() -> Iterator[None]:
+    """The tables of the project, and its engine."""
+    setup_test_environment()
+    call_command("migrate", verbosity=0)
+    yield
+    auth.close()
+    teardown_test_environment()
+
+
+_numbers = iter(range(1, 1000))
+
+
+@pytest.fixture
+def ada() -> AbstractUser:
+    return User.objects.create_user(f"ada{next(_numbers)}", password=PASSWORD)
+
+
+def signed_in(user: AbstractUser, **options: Any) -> Client:
+    """A browser that signed in on the page of Django."""
+    client = Client(**options)
+    answer = client.post("/sign-in/", {"username": user.username, "password": PASSWORD})
+    assert answer.status_code == 302, answer.content
+    return client
+
+
+def is_in(client: Client) -> bool:
+    return client.get("/hello").status_code == 200
+
+
+def token_of(user: AbstractUser) -> str:
+    """An access token of a user who has signed in before."""
+
+    async def start() -> str:
+        authority = auth.engine.authority
+        account = await authority.provide(str(user.pk))
+        proof = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=authority.clock())
+        return (await authority.start(proof, mode="hybrid", client=HttpClient())).access_token
+
+    return gate().run(start())
+
+
+def bearer(token: str) -> dict[str, Any]:
+    return {"headers": {"authorization": f"Bearer {token}"}}
+
+
+# --- log-in and log-out ----------------------------------------------------------------------------------------------
+
+
+def test_a_log_in_of_django_is_a_session_of_ours(ada: AbstractUser) -> None:
+    """`login()` starts a session that the API lists, and `logout()` ends it and clears both cookies."""
+    client = signed_in(ada)
+    assert client.get("/hello").json() == {"hello": ada.username, "subject": str(ada.pk)}
+    listed = client.get("/auth/sessions").json()["sessions"]
+    assert [each["current"] for each in listed] == [True]
+    held = client.cookies["dd_session"].value
+    assert client.get("/sign-out").json() == {"user": ""}
+    assert client.cookies["dd_session"].value == client.cookies["sessionid"].value == ""
+    assert not is_in(client)
+    thief = Client()
+    thief.cookies["dd_session"] = held
+    assert not is_in(thief)
+
+
+def test_a_second_log_in_replaces_the_first(ada: AbstractUser) -> None:
+    """A browser that signs in anew has one session, with another id: a planted cookie is worthless afterwards."""
+    client = signed_in(ada)
+    first = client.cookies["dd_session"].value
+    assert client.post("/sign-in/", {"username": ada.username, "password": PASSWORD}).status_code == 302
+    assert client.cookies["dd_session"].value != first
+    assert len(client.get("/auth/sessions").json()["sessions"]) == 1
+
+
+def test_the_cookie_alone_signs_in(ada: AbstractUser) -> None:
+    """The session cookie names the user without Django's own, and so does a token; a cookie of no one names no one."""
+    client = signed_in(ada)
+    other = Client()
+    other.cookies["dd_session"] = client.cookies["dd_session"].value
+    assert is_in(other)
+    assert Client().get("/hello", **bearer(token_of(ada))).json()["hello"] == ada.username
+    other.cookies["dd_session"] = "dds1_" + "A" * 48
+    assert not is_in(other)
+
+
+def test_the_test_client_signs_in_without_a_page(ada: AbstractUser) -> None:
+    """`force_login` and `login` of Django's test client start sessions, and `logout` ends them."""
+    client = Client()
+    client.force_login(ada)
+    assert client.get("/hello").json()["subject"] == str(ada.pk)
+    client.logout()
+    assert not is_in(client)
+    assert client.login(username=ada.username, password=PASSWORD)
+    assert is_in(client)
+
+
+async def test_async_views_know_the_user(ada: AbstractUser) -> None:
+    """`await request.auser()` and `auth.require` work in coroutines, under Django's asynchronous handler."""
+    client = AsyncClient()
+    await client.aforce_login(ada)
+    assert (await client.get("/ahello")).json() == {"hello": ada.username}
+    refused = await client.get("/aeditors")
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    answers = await asyncio.gather(*(client.get("/ahello") for _ in range(10)))
+    assert {answer.json()["hello"] for answer in answers} == {ada.username}
+
+
+# --- changes of the user ---------------------------------------------------------------------------------------------
+
+
+def test_a_changed_password_ends_the_other_sessions(ada: AbstractUser) -> None:
+    """Who changes the password stays in, under a new id; every other session and token ends."""
+    client, other, token = signed_in(ada), signed_in(ada), token_of(ada)
+    before = client.cookies["dd_session"].value
+    form = {"old_password": PASSWORD, "new_password1": "two halves of a door", "new_password2": "two halves of a door"}
+    assert client.post("/password/", form).status_code == 302
+    assert is_in(client) and client.cookies["dd_session"].value != before
+    assert not is_in(other)
+    assert Client().get("/api/whole", **bearer(token)).status_code == 401
+
+
+def _saved(user: AbstractUser) -> None:
+    user.set_password("two halves of a door")
+    user.save()
+
+
+def _updated(user: AbstractUser) -> None:
+    user.set_password("two halves of a door")
+    User.objects.filter(pk=user.pk).update(password=user.password)
+
+
+def _disabled(user: AbstractUser) -> None:
+    user.is_active = False
+    user.save()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _saved,
+        _updated,
+        _disabled,
+        lambda user: User.objects.filter(pk=user.pk).update(is_active=False),
+        lambda user: user.delete(),
+        lambda user: User.objects.filter(pk=user.pk).delete(),
+    ],
+    ids=["saved", "updated", "disabled", "disabled by update", "deleted", "deleted by query"],
+)
+def test_a_changed_user_is_signed_out_at_the_next_request(
+    ada: AbstractUser, change: Callable[[AbstractUser], object]
+) -> None:
+    """A new password, `is_active = False` and a removal end sessions and tokens, also where no signal told of it."""
+    client, token, subject = signed_in(ada), token_of(ada), str(ada.pk)
+    assert is_in(client)
+    change(ada)
+    assert not is_in(client)
+    assert Client().get("/api/whole", **bearer(token)).status_code == 401
+    assert gate().run(auth.engine.authority.sessions(subject)) == []
+
+
+def test_a_change_that_concerns_no_session_ends_none(ada: AbstractUser) -> None:
+    """A new name leaves a session alone, and so does another secret key that the project lists as a fallback."""
+    client = signed_in(ada)
+    ada.first_name = "Ada"
+    ada.save()
+    assert is_in(client)
+    with override_settings(
+        SECRET_KEY="another secret of the project" * 2, SECRET_KEY_FALLBACKS=[SETTINGS["SECRET_KEY"]]
+    ):
+        assert is_in(client)
+        ada.save()
+        assert is_in(client)
+
+
+def test_groups_are_roles(ada: AbstractUser) -> None:
+    """The groups of a user are the roles of the account, at once in a session; tokens from before are stale."""
+    client, token = signed_in(ada), token_of(ada)
+    assert client.get("/editors").json()["code"] == "forbidden"
+    editors, _ = Group.objects.get_or_create(name="editors")
+    ada.groups.add(editors)
+    assert client.get("/editors").json() == {"edits": True}
+    assert Client().get("/api/scoped", **bearer(token)).json()["code"] == "token_stale"
+    editors.user_set.remove(ada)
+    assert client.get("/editors").json()["code"] == "forbidden"
+
+
+# --- guards ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_browser_is_sent_to_the_log_in_and_back(ada: AbstractUser) -> None:
+    """A guard answers a browser that wants a page with the way to the log-in, and a program with a problem."""
+    refused = Client().get("/editors?page=2")
+    assert (refused.status_code, refused.json()["code"]) == (401, "not_authenticated")
+    sent = Client().get("/editors?page=2", headers={"accept": "text/html"})
+    assert (sent.status_code, sent["Location"]) == (303, "/sign-in/?next=%2Feditors%3Fpage%3D2")
+    client = signed_in(ada)
+    assert client.get("/fresh").json() == {"fresh": True}
+
+
+def test_a_cookie_needs_a_proof_of_its_page(ada: AbstractUser) -> None:
+    """Cross-site request forgery: Django checks views by its own token or by ours; where a view is exempt, the guard
+    checks ours. A bearer token needs neither.
+    """
+    client = signed_in(ada)
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies["dd_session"] = client.cookies["dd_session"].value
+    csrf = strict.get("/auth/csrf").json()["csrf_token"]
+    by = {"by": str(ada.pk)}
+    for path in ("/order", "/exempt"):
+        assert strict.post(path).status_code == 403
+        assert strict.post(path, headers={"x-csrf-token": csrf + "A"}).status_code == 403
+        evil = {"x-csrf-token": csrf, "origin": "https://evil.example"}
+        assert strict.post(path, headers=evil).status_code == 403
+        assert strict.post(path, headers={"x-csrf-token": csrf}).json() == by
+        assert Client(enforce_csrf_checks=True).post(path, **bearer(token_of(ada))).json() == by
+        assert strict.post(path, headers={"authorization": "Bearer nonsense"}).status_code in {401, 403}
+    assert strict.post("/exempt").json()["code"] == "csrf_token"
+    strict.cookies["csrftoken"] = "a" * 32
+    assert strict.post("/order", {"csrfmiddlewaretoken": "a" * 32}).json() == by
+
+
+def test_admin_permissions_and_messages_work(ada: AbstractUser) -> None:
+    """Django's admin, permissions and messages see the user of our session."""
+    assert signed_in(ada).get("/permitted").status_code == 403
+    root = User.objects.create_superuser(f"root{next(_numbers)}", password=PASSWORD)
+    client = signed_in(root)
+    assert client.get("/permitted").json() == {"permitted": True}
+    page = client.get("/admin/")
+    assert page.status_code == 200 and b"Noted" in page.content
+    assert client.get("/admin/api/accounts").status_code == 200, "a superuser is an administrator of the API"
+
+
+def test_the_admin_shows_and_ends_the_sessions_of_a_user(ada: AbstractUser) -> None:
+    """The page of a user leads to the sessions; each has a button that ends it, and one ends all."""
+    client, others = signed_in(ada), [signed_in(ada) for _ in range(2)]
+    root = signed_in(User.objects.create_superuser(f"root{next(_numbers)}", password=PASSWORD))
+    way = f"/admin/auth/user/{ada.pk}/sessions/"
+    assert way.encode() in root.get(f"/admin/auth/user/{ada.pk}/change/").content
+    current = next(each["id"] for each in client.get("/auth/sessions").json()["sessions"] if each["current"])
+    page = root.get(way).content.decode()
+    assert page.count('name="end"') == 4 and current in page
+    assert root.post(way, {"end": current}).status_code == 302
+    assert not is_in(client) and all(map(is_in, others))
+    assert root.post(way, {"end": "all"}).status_code == 302
+    assert not any(map(is_in, others))
+    assert b"No one is signed in" in root.get(way).content
+    staff = User.objects.create_user(f"staff{next(_numbers)}", password=PASSWORD, is_staff=True)
+    assert signed_in(staff).get(way).status_code == 403
+
+
+# --- REST framework --------------------------------------------------------------------------------------------------
+
+
+def test_rest_framework_takes_tokens_and_cookies(ada: AbstractUser) -> None:
+    """A view of REST framework knows the user of a token and of a cookie, which needs Django's CSRF token."""
+    token = token_of(ada)
+    assert Client().get("/api/whole", **bearer(token)).json() == {"user": ada.username, "by": "access_token"}
+    assert Client(enforce_csrf_checks=True).post("/api/whole", **bearer(token)).status_code == 200
+    client = signed_in(ada)
+    assert client.get("/api/whole").json() == {"user": ada.username, "by": None}
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies["dd_session"] = client.cookies["dd_session"].value
+    assert strict.post("/api/whole").status_code == 403
+    refused = Client().get("/api/whole", **bearer("nonsense"))
+    assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
+    assert refused["WWW-Authenticate"] == 'Bearer realm="dutchdoor", error="invalid_token"'
+
+
+def test_permissions_of_rest_framework_refuse_as_guards_do(ada: AbstractUser) -> None:
+    """`require` in `permission_classes` answers 401 with a challenge, and 403 with the same problem as a guard."""
+    anonymous = Client().get("/api/scoped")
+    assert (anonymous.status_code, anonymous["WWW-Authenticate"]) == (401, 'Bearer realm="dutchdoor"')
+    refused = Client().get("/api/scoped", **bearer(token_of(ada)))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert 'error="insufficient_scope"' in refused["WWW-Authenticate"]
+    ada.groups.add(Group.objects.get_or_create(name="editors")[0])
+    assert Client().get("/api/scoped", **bearer(token_of(ada))).status_code == 200
+    assert signed_in(ada).get("/api/scoped").status_code == 200
+
+
+# --- the project -----------------------------------------------------------------------------------------------------
+
+
+def without(name: str) -> list[str]:
+    return [each for each in SETTINGS["MIDDLEWARE"] if name not in each]
+
+
+VERIFIES = {"issuer": "http://localhost:1"}
+OURS = "dutchdoor.django.middleware.DutchdoorMiddleware"
+
+
+@pytest.mark.parametrize(
+    ("changed", "id", "hint"),
+    [
+        ({"DUTCHDOOR": {"datbase": "memory:"}}, "E002", "Did you mean database?"),
+        ({"DUTCHDOOR": "memory:"}, "E002", "is a dict"),
+        ({"DUTCHDOOR": {"database": "memory:", "issuer": "http://localhost:1"}}, "E002", "a database or an issuer"),
+        ({"MIDDLEWARE": without("dutchdoor")}, "E004", "right after"),
+        ({"MIDDLEWARE": [*SETTINGS["MIDDLEWARE"], OURS]}, "E005", "Remove one"),
+        ({"MIDDLEWARE": without("sessions")}, "E006", "Add it before"),
+        ({"MIDDLEWARE": [OURS, *without("dutchdoor")]}, "E007", "Move"),
+        ({"ROOT_URLCONF": "django.contrib.auth.urls"}, "E008", 'path("", include("dutchdoor.django.urls"))'),
+        ({"ROOT_URLCONF": "tests.frameworks.django_late_urls"}, "W009", "to the top of urlpatterns"),
+    ],
+)
+def test_a_check_says_the_fix(changed: dict[str, Any], id: str, hint: str) -> None:
+    """Each misuse of the settings, the middleware and the paths is an error of `manage.py check`, with the fix."""
+    assert check_project() == []
+    with override_settings(**changed):
+        found = check_project()
+    assert [each.id for each in found][:1] == [f"dutchdoor.{id}"]
+    assert hint in f"{found[0].msg} {found[0].hint}"
+
+
+def test_a_missing_setting_is_named() -> None:
+    """A project without the setting gets the line to add."""
+    with override_settings():
+        del settings.DUTCHDOOR
+        found = check_project()
+    assert found[0].id == "dutchdoor.E001" and 'DUTCHDOOR = {"database"' in str(found[0].hint)
+
+
+def test_a_store_out_of_reach_signs_no_one_out(ada: AbstractUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the store a view answers 503, and keeps the cookies; a log-out that did not happen does not seem to."""
+    client = signed_in(ada)
+
+    async def gone(*_: Any, **__: Any) -> None:
+        raise Unavailable("out of reach")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(auth.engine.authority, "recall", gone)
+        broken.setattr(auth.engine.authority, "recall_at_once", lambda _: None)
+        broken.setattr(auth.engine.authority, "bearer_of", gone)
+        for path in ("/hello", "/editors", "/sign-out"):
+            refused = client.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+            assert not refused.cookies
+    assert is_in(client)
+
+
+def test_the_commands_use_the_database_of_the_project(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """`manage.py dutchdoor` passes its arguments on, and says where a setting cannot be passed on."""
+    here = {"database": f"sqlite:///{tmp_path}/app.db", "master_key": f"{tmp_path}/keys"}
+    with override_settings(DUTCHDOOR=here):
+        gate().run(auth.engine.authority.provide("1"))
+        auth.close()
+        call_command("dutchdoor", "key", "list")
+        assert "ES256" in capfd.readouterr().out
+        with pytest.raises(CommandError, match="has said why"):
+            call_command("dutchdoor", "session", "list", "nobody")
+    with (
+        override_settings(DUTCHDOOR={"issuer": "http://localhost:1"}),
+        pytest.raises(CommandError, match="only verifies"),
+    ):
+        call_command("dutchdoor", "key", "list")
+
+
+def test_only_the_embedding_project_has_an_engine() -> None:
+    """`auth.engine` says where the engine is, in a project that only verifies."""
+    with (
+        override_settings(DUTCHDOOR={"issuer": "http://localhost:1"}),
+        pytest.raises(Misconfigured, match="at its issuer"),
+    ):
+        assert auth.engine
