@@ -16,6 +16,7 @@
     │   ├── Forbidden              authenticated, but not allowed to do this                             403
     │   └── RateLimited            too many attempts; `retry_after` seconds                              429
     ├── InvalidInput               the input is wrong; `field` says where                                422
+    │   ├── TooMuchData            the session data would be larger than policy allows                   422
     │   └── WeakPassword           a refused new password, with a reason for people                      422
     ├── Taken                      the e-mail address already has an account                             409
     ├── Superseded                 an older refresh token: read the cookie jar again (R5)                409
@@ -54,6 +55,7 @@ __all__ = [
     "StepUpRequired",
     "Superseded",
     "Taken",
+    "TooMuchData",
     "Unavailable",
     "UnknownKey",
     "WeakPassword",
@@ -187,6 +189,19 @@ class InvalidInput(DutchdoorError):
     def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
         super().__init__(reason or message, message=message)
         self.field = field
+
+
+class TooMuchData(InvalidInput):
+    """The data of a session or of a visitor would have more than `at_most` bytes (`Policy.session_data_at_most`)."""
+
+    code = "too_much_data"
+
+    def __init__(self, at_most: int) -> None:
+        super().__init__(
+            "This session holds too much. Remove something and try again.",
+            reason=f"session data would have more than {at_most} bytes (session_data_at_most)",
+        )
+        self.at_most = at_most
 
 
 class WeakPassword(InvalidInput):

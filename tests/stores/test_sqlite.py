@@ -640,6 +640,8 @@ async def test_a_session_is_found_by_its_key(path, store):
         "SELECT 1 FROM accounts WHERE email = ?": 1,
         "DELETE FROM one_time_tokens WHERE subject = ? AND purpose = ?": 2,
         changes._END_ALL: 4,
+        changes._ENDING: 2,
+        changes._LIVE: 2,
     }
     connection = sqlite3.connect(path)
     for sql, values in plans.items():

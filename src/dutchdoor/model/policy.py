@@ -75,6 +75,15 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     to sign its owner out everywhere.
     """
 
+    session_data_at_most: int = 65_536
+    """Bytes of JSON that an application keeps for one session or visitor. Each write stores all of it: a basket and
+    a form are a few kilobytes, and what is larger belongs into a table of the application.
+    """
+    visitor_data_for: float = 14 * DAY
+    """Data of a visitor who has not signed in and does not come back is deleted after this: as long as an unused
+    session lives.
+    """
+
     password_minimum: int = 8
     """Characters. NIST SP 800-63B-4 requires 15 if the password is the only factor."""
     reset_for: float = 30 * MINUTE
@@ -108,6 +117,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "verify_email_for",
             "setup_for",
             "step_up_for",
+            "visitor_data_for",
         ):
             if getattr(self, name) <= 0:
                 raise Misconfigured(f"{name} must be more than 0 seconds.")
@@ -132,6 +142,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise Misconfigured("key_publish_for must not be longer than key_sign_for, or unused keys pile up.")
         if self.max_sessions is not None and not 1 <= self.max_sessions <= 1000:  # noqa: PLR2004
             raise Misconfigured("max_sessions must be between 1 and 1,000, or not set.")
+        if not 1024 <= self.session_data_at_most <= 1_048_576:  # noqa: PLR2004
+            raise Misconfigured("session_data_at_most must be between 1,024 and 1,048,576 bytes.")
         if not 8 <= self.password_minimum <= 64:  # noqa: PLR2004
             raise Misconfigured("password_minimum must be between 8 and 64 characters.")
 

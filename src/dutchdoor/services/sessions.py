@@ -49,6 +49,7 @@ from dutchdoor.services.endings import Endings, Found, Leaving, by_owner
 from dutchdoor.services.hooks import Hooks, announce
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
+from dutchdoor.services.session_data import DataVerbs
 from dutchdoor.stores.base import Add, Change, Copies, Expect, Log, Revoked, Store, Swap
 
 __all__ = ["Authority", "SignedIn"]
@@ -81,6 +82,8 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     """Seconds the access token lives."""
     rotated: bool = True
     """False when a refresh returned what the client already had: no cookie is set then."""
+    visitor_moved: bool = False
+    """Whether the session has taken over what the visitor of a cookie had kept: that cookie is cleared."""
     ended: Revoked | None = None
     """What was revoked with it, where that is fenced: everything from before a change of the password."""
 
@@ -145,6 +148,7 @@ class Authority(Endings):
             clock=clock,
         )
         self.client_id = client_id
+        self.data = DataVerbs(self.store, policy, self.clock)
         self._remembered, self._copies, self._forgot_at = RememberedSessions(), copies, -math.inf
         self._log_epoch = 0
 
@@ -161,6 +165,7 @@ class Authority(Endings):
         account: Account | None = None,
         replacing: Sequence[Found] = (),
         inside: Session | None = None,
+        visitor: str = "",
         also: Sequence[Change] = (),
         tries_again: bool = True,
     ) -> SignedIn:
@@ -175,6 +180,8 @@ class Authority(Endings):
             replacing: sessions to revoke with it, such as the one this browser held, each with its account. Some may
                 be revoked already.
             inside: the session in which the proof was given. It is replaced, too, and must be live.
+            visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none. It
+                also takes over that of the sessions of the same account that it replaces.
             also: further changes of the same transaction.
             tries_again: whether to try again after a lost race. False raises `Conflict`, for a caller whose `also` must
                 be decided again.
@@ -206,6 +213,7 @@ class Authority(Endings):
                 if found is None:
                     raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
                 leaving.append(Leaving(*found))
+            replaced = [each.session for each in leaving]
             if mode != "jwt":
                 leaving += await self._over_the_limit(account, leaving, now)
             changes: list[Change] = [Expect(account.subject, verified.epoch)]
@@ -223,6 +231,7 @@ class Authority(Endings):
                 # The epoch rises in the same transaction that expects the proof's epoch: nothing came in between.
                 account, proof = raised, replace(verified, epoch=raised.epoch)
             in_name_of = client_id or self.client_id
+            moved: list[Change] = []
             if mode == "jwt":
                 signed_in, record = await self._issue_stateless(account, proof, client, in_name_of, scope, now)
             else:
@@ -237,9 +246,11 @@ class Authority(Endings):
                     policy=self.policy,
                 )
                 changes.append(Add(session))
+                moved = await self.data.moving(visitor, replaced, session)
                 record = session_event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
-            await self.store.commit(*changes, *also, Log(record))
+                signed_in = replace(signed_in, visitor_moved=bool(visitor))
+            await self.store.commit(*moved, *changes, *also, Log(record))
             return signed_in
 
         return await (retried(RACES, "starting a session")(once) if tries_again else once)()

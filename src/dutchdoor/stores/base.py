@@ -16,7 +16,8 @@ The laws:
 3. **Swap.** A `Swap` succeeds if and only if the stored revision is the record's own; it writes the record with that
    revision plus one. Of any number of simultaneous swaps from one revision exactly one succeeds.
 4. **Take.** A record is taken at most once, ever.
-5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that.
+5. **End.** An `End` succeeds once per session; an ended session never lives again, and no swap can change that. What
+   belongs to a session is deleted by the change that ends it.
 6. **The log** is dense and in commit order: an entry that is read was committed, and none with a lower `seq` appears
    later. `head`, where it is not None, and `read_log` are never behind a commit that returned before.
 7. **What is written is what is read**, to the bit (a role and an `amr` value are words: not empty, without spaces).
@@ -52,8 +53,8 @@ from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
     "REMEMBERED_FOR", "RESTS_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect",
-    "ExpectFew", "ExpectRole", "Forgive", "Known", "Load", "Log", "RateLimits", "Records", "Remove", "RevocationLog",
-    "Revoke",
+    "ExpectFew", "ExpectLive", "ExpectRole", "Forgive", "Known", "Load", "Log", "RateLimits", "Records", "Remove",
+    "RevocationLog", "Revoke",
     "Revoked", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
@@ -103,6 +104,15 @@ class ExpectFew(Struct, frozen=True):
     at: float
 
 
+class ExpectLive(Struct, frozen=True):
+    """Write nothing. Conflict unless the session exists, belongs to this subject's account, and has not ended. When it
+    is ended at the same moment, the ending comes before or after the whole commit.
+    """
+
+    session_id: str
+    subject: str
+
+
 class ExpectRole(Struct, frozen=True):
     """Write nothing. Conflict unless an active account has the role after the changes before this one. When two commits
     at once each take the role from one account, the second sees what the first did.
@@ -131,7 +141,9 @@ class Discard(Struct, frozen=True):
 
 
 class End(Struct, frozen=True):
-    """End a session: `ended_at`, its reason, revision plus one. Conflict if it does not exist or has ended already."""
+    """End a session: `ended_at`, its reason, revision plus one. Conflict if it does not exist or has ended already. The
+    records of kinds with a `session` that belong to it are deleted.
+    """
 
     session_id: str
     reason: str
@@ -139,8 +151,8 @@ class End(Struct, frozen=True):
 
 
 class EndAll(Struct, frozen=True):
-    """End every session of a subject that has not ended, except `keep`. Never a conflict; `Revoked.count` counts the
-    ended sessions.
+    """End every session of a subject that has not ended, except `keep`, with what belongs to it. Never a conflict;
+    `Revoked.count` counts the ended sessions.
     """
 
     subject: str
@@ -168,7 +180,10 @@ class Forgive(Struct, frozen=True):
     forget: tuple[Bucket, ...] = ()
 
 
-Change = Add | Swap | Remove | Expect | ExpectFew | ExpectRole | Take | Discard | End | EndAll | Revoke | Forgive | Log
+Change = (
+    Add | Swap | Remove | Expect | ExpectFew | ExpectLive | ExpectRole | Take | Discard
+    | End | EndAll | Revoke | Forgive | Log
+)  # fmt: skip
 
 
 class Revoked(Struct, frozen=True):

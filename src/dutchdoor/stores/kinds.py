@@ -1,8 +1,8 @@
 """Kinds of record, each described once.
 
 A description says what a record is and how it is found. Every store derives the rest from it: the columns, the
-statements that add, swap, take, remove and read it, the purge, the removal together with its account, and the move to
-another store. A new kind is one description and one migration for each dialect of SQL:
+statements that add, swap, take, remove and read it, the purge, the removal together with its account or with the end
+of its session, and the move to another store. A new kind is one description and one migration for each dialect of SQL:
 
     BADGE = Kind(record=Badge, table="badges", unique=(("number",),), owner="subject")
 
@@ -43,6 +43,7 @@ from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.deployment import Deployment
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
+from dutchdoor.model.session_data import StoredData
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.migrations import Dialect, Migration, read_migrations
@@ -93,11 +94,13 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
     unique: tuple[tuple[str, ...], ...] = ()
     """Values that at most one record has. A group in which a value is None or empty belongs to no record."""
     indexes: tuple[tuple[str, ...], ...] = ()
-    """Fields that `select` and `Discard` may name, together or the first few of them. Key, unique values and owner are
-    indexes as well.
+    """Fields that `select` and `Discard` may name, together or the first few of them. Key, unique values, owner and
+    session are indexes as well.
     """
     owner: str = ""
     """The field with the subject of the account whose removal also removes this record."""
+    session: str = ""
+    """The field with the id of the session whose end also removes this record."""
     ids: tuple[str, ...] = ()
     """Fields that hold ids issued here, which are stored as 16 bytes."""
     expires: str = ""
@@ -108,7 +111,7 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         by_name = {column.name: column for column in self.columns}
         named = {*self.key, *self.ids, *self.listing, *(name for group in self.indexed for name in group)}
-        named |= {name for name in (self.owner, self.expires) if name}
+        named |= {name for name in (self.owner, self.session, self.expires) if name}
         wrong = {name for name in named if name not in by_name} | {
             name for name in (self.table, *by_name) if not _NAME.fullmatch(name)
         }
@@ -124,6 +127,7 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
         refuse_unless([name for group in self.unique for name in group], {"text", "int"}, optional=True)
         refuse_unless([name for group in self.indexes for name in group], {"text", "id", "int"}, optional=True)
         refuse_unless([self.owner], {"text"})
+        refuse_unless([self.session], {"id"})
         refuse_unless([self.expires], {"float"})
         refuse_unless(["revision"], {"int"})
         wrong |= {name for group in self.indexed for name in group} & _ARGUMENTS
@@ -146,7 +150,7 @@ class Kind(Struct, Generic[R], frozen=True, kw_only=True):
 
     @property
     def indexed(self) -> tuple[tuple[str, ...], ...]:
-        return (self.key, *self.unique, *self.indexes, *([(self.owner,)] if self.owner else []))
+        return (self.key, *self.unique, *self.indexes, *[(name,) for name in (self.owner, self.session) if name])
 
     def key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, name) for name in self.key])
@@ -225,6 +229,7 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
         ids=("id",),
         expires="expires_at",
     ),
+    Kind(record=StoredData, table="session_data", owner="subject", session="id", ids=("id",), expires="expires_at"),
     Kind(record=StoredKey, table="keys", key=("kid",), unique=(("number",),), order=("number",)),
     Kind(record=RegisteredClient, table="clients"),
     Kind(record=Deployment, table="deployment"),

@@ -37,6 +37,7 @@ from dutchdoor.stores.base import (
     EndAll,
     Expect,
     ExpectFew,
+    ExpectLive,
     ExpectRole,
     Forgive,
     Known,
@@ -131,7 +132,7 @@ class MemoryStore:
             self._wake()
         return done
 
-    def _apply(self, change: Change, undo: list[Undo]) -> int:  # noqa: C901, PLR0912 - one branch for a kind of change
+    def _apply(self, change: Change, undo: list[Undo]) -> int:  # noqa: C901, PLR0912, PLR0915 - one for each for a kind of change
         match change:
             case Add(record):
                 self._add(record, undo)
@@ -146,6 +147,12 @@ class MemoryStore:
             case ExpectFew(subject, at_most, at):
                 if sum(entry.expires_at > at for entry in self._log_of.get(subject, ())) > at_most:
                     raise Conflict("many revocations of the subject are live")
+            case ExpectLive(session_id, subject):
+                session = self._sessions.rows.get((session_id,))
+                if session is None or session.ended_at is not None or session.subject != subject:
+                    raise Conflict("session is not there or has ended")
+                if session_id in self._orphans:
+                    raise Conflict("the session's account was removed")
             case ExpectRole(role):
                 if not any(account.active and role in account.roles for account in self._accounts.rows.values()):
                     raise Conflict("no active account has the role")
@@ -231,8 +238,12 @@ class MemoryStore:
         live = self._live.setdefault(session.subject, {})
         if session.ended_at is None:
             _put(live, session.id, None, undo)
-        else:
-            _drop(live, session.id, undo)
+            return
+        _drop(live, session.id, undo)
+        for table in self._general.values():
+            if table.kind.session:
+                for record in table.select({table.kind.session: session.id}):
+                    table.drop(record, undo)
 
     def _replace_log(self, log: list[Revocation]) -> None:
         self._log, self._log_of = log, {}
@@ -578,6 +589,9 @@ class _Table(Generic[R]):
     def select(self, values: Mapping[str, str | int]) -> list[R]:
         self.kind.must_index(values)
         rows: Iterable[R] = self.rows.values()
+        if tuple(values) == self.kind.key:
+            found = self.rows.get(tuple(values.values()))
+            return [] if found is None else [found]
         if self.kind.owner in values:
             rows = [self.rows[key] for key in self._owned.get(str(values[self.kind.owner]), ())]
         return [r for r in rows if all(getattr(r, name) == value for name, value in values.items())]

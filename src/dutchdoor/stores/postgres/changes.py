@@ -23,6 +23,7 @@ from dutchdoor.stores.base import (
     EndAll,
     Expect,
     ExpectFew,
+    ExpectLive,
     ExpectRole,
     Forgive,
     Log,
@@ -144,6 +145,8 @@ def _change(change: Change, tables: Tables) -> dict[str, Any]:  # noqa: C901, PL
             return {"do": "expect role", "role": f" {write_text(role)} "}
         case ExpectFew(subject, at_most, at):
             return {"do": "expect few", "subject": write_text(subject), "at_most": at_most, "at": str(at)}
+        case ExpectLive(session_id, subject):
+            return {"do": "expect live", "id": write_bytes(stored_id(session_id)), "subject": write_text(subject)}
         case Expect(subject, epoch):
             return {"do": "expect", "subject": write_text(subject), "epoch": epoch}
         case End(id, reason, at):

@@ -23,6 +23,7 @@ from dutchdoor.stores.base import (
     EndAll,
     Expect,
     ExpectFew,
+    ExpectLive,
     ExpectRole,
     Forgive,
     Log,
@@ -32,7 +33,7 @@ from dutchdoor.stores.base import (
     Swap,
     Take,
 )
-from dutchdoor.stores.sql import Row, account_values, session_values
+from dutchdoor.stores.sql import Row, account_values, quoted, session_values
 from dutchdoor.stores.sqlite.log import begin_log_epoch
 from dutchdoor.stores.sqlite.records import (
     ADD_ACCOUNT,
@@ -67,6 +68,8 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
             _must_change(execute(*_added(record, tables)))
         case Swap(record):
             _must_change(execute(*_swapped(record, tables)))
+            if isinstance(record, Session) and record.ended_at is not None:
+                _delete_with(record.id, transaction)
         case Remove(Account(subject=subject)):
             execute("DELETE FROM accounts WHERE subject = ?", (subject,))
             for kind in tables.kinds.general:
@@ -82,6 +85,9 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
             sql = "SELECT count(*) FROM revocations WHERE subject = ? AND expires_at > ?"
             if execute(sql, (subject, at)).fetchone()[0] > at_most:
                 raise Conflict("many revocations of the subject are live")
+        case ExpectLive(session_id, subject):
+            if execute(_LIVE, (stored_id(session_id), subject)).fetchone() is None:
+                raise Conflict("session is not there or has ended")
         case ExpectRole(role):
             sql = f"SELECT 1 FROM accounts a WHERE {SQLITE.with_role} LIMIT 1"
             if execute(sql, (f" {role} ",)).fetchone() is None:
@@ -92,8 +98,15 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
             execute(*tables.of(kind).deleted(values))
         case End(session_id, reason, at):
             _must_change(execute(f"{_END} id = ?", (at, reason, stored_id(session_id))))
+            _delete_with(session_id, transaction)
         case EndAll(subject, reason, at, keep):
-            return execute(_END_ALL, (at, reason, subject, None if keep is None else stored_id(keep))).rowcount
+            which = subject, None if keep is None else stored_id(keep)
+            for kind in tables.kinds.general:
+                if kind.session:
+                    execute(
+                        f"DELETE FROM {tables.of(kind.record).name} WHERE {quoted(kind.session)} IN ({_ENDING})", which
+                    )
+            return execute(_END_ALL, (at, reason, *which)).rowcount
         case Revoke(entry):
             transaction.seq += 1
             execute(*tables.by_name["revocations"].added(replace(entry, seq=transaction.seq)))
@@ -106,7 +119,21 @@ def _apply(change: Change, transaction: Transaction) -> int:  # noqa: C901, PLR0
 
 
 _END = "UPDATE sessions SET ended_at = ?, end_reason = ?, revision = revision + 1 WHERE ended_at IS NULL AND"
-_END_ALL = f"{_END} account = (SELECT number FROM accounts WHERE subject = ?) AND id IS NOT ?"
+_OF_SUBJECT = "account = (SELECT number FROM accounts WHERE subject = ?) AND id IS NOT ?"
+_END_ALL = f"{_END} {_OF_SUBJECT}"
+_ENDING = f"SELECT id FROM sessions WHERE ended_at IS NULL AND {_OF_SUBJECT}"
+_LIVE = (
+    "SELECT 1 FROM sessions s JOIN accounts a ON a.number = s.account WHERE s.id = ? AND a.subject = ? "
+    "AND s.ended_at IS NULL"
+)
+
+
+def _delete_with(session_id: str, transaction: Transaction) -> None:
+    """Delete what belongs to a session that has ended."""
+    tables = transaction.tables
+    for kind in tables.kinds.general:
+        if kind.session:
+            transaction.execute(*tables.of(kind.record).deleted({kind.session: session_id}))
 
 
 def _added(record: Struct, tables: Tables) -> tuple[str, Row]:

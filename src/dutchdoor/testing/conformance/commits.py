@@ -22,6 +22,7 @@ from dutchdoor.stores.base import (
     End,
     EndAll,
     Expect,
+    ExpectLive,
     ExpectRole,
     Log,
     Remove,
@@ -65,7 +66,8 @@ async def a_commit_is_all_or_none(store: Store) -> None:
         Add(a_client("second")), Add(a_verifier("second")), Swap(replace(ada, email="new@example.com", epoch=1)),
         Swap(replace(live, generation=1)), Swap(replace(world.credential, proof="new")),
         Swap(replace(world.key, revoked_at=NOW)), Swap(replace(world.client, name="new")), Expect(ada.subject, 1),
-        Take(world.token), End(world.other.id, "logout", NOW), tokens_of(bob.subject, "reset_password"),
+        ExpectLive(live.id, ada.subject), Take(world.token), End(world.other.id, "logout", NOW),
+        tokens_of(bob.subject, "reset_password"),
         EndAll(ada.subject, "logout_all", NOW), Revoke(a_revocation()), Revoke(a_revocation()), Log(an_event()),
         Remove(world.credential), Remove(world.client), Remove(world.verifier), Remove(ada),
     ]  # fmt: skip
@@ -77,7 +79,8 @@ async def a_commit_is_all_or_none(store: Store) -> None:
         Swap(replace(ended, revision=1)), Swap(replace(world.key, revision=7)), Swap(a_key(9)), Swap(a_client("third")),
         Swap(a_credential(stranger)), Expect(bob.subject, 1), Expect(stranger.subject, 0), Expect(world.out.subject, 0),
         Take(world.token), Take(a_token("")), End(ended.id, "logout", NOW), End(new_id(), "logout", NOW),
-        Add(a_verifier("second")),
+        Add(a_verifier("second")), ExpectLive(ended.id, ada.subject), ExpectLive(new_id(), ada.subject),
+        ExpectLive(live.id, bob.subject),
     ]  # fmt: skip
     before = await world.seen()
     for change in bad:

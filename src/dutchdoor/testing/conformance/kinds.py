@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dutchdoor.errors import Conflict
 from dutchdoor.model.accounts import new_account
 from dutchdoor.model.ids import new_id
-from dutchdoor.stores.base import Add, Discard, Remove, Store, Swap, Take
+from dutchdoor.model.sessions import Session
+from dutchdoor.stores.base import Add, Change, Discard, End, EndAll, ExpectLive, Log, Remove, Store, Swap, Take
 from dutchdoor.stores.kinds import Column, Kind
-from dutchdoor.testing.conformance.samples import NOW, Law, is_refused
+from dutchdoor.testing.conformance.samples import AT_ONCE, NOW, Law, a_session, an_account, an_event, is_refused
 
 __all__ = ["LAWS", "a_record", "records_of_every_kind"]
 
@@ -180,6 +183,59 @@ async def an_owner_takes_every_kind_along(store: Store) -> None:
     assert [await read(store, one) for one in [*theirs, *free]] == [*theirs, *free]
 
 
+def _belonging(store: Store, sessions: Sequence[Session]) -> list[Struct]:
+    kinds = [kind for kind in store.kinds.general if kind.session]
+    return [
+        a_record(kind, n, **{kind.session: session.id, **({kind.owner: session.subject} if kind.owner else {})})
+        for kind in kinds
+        for n, session in enumerate(sessions)
+    ]
+
+
+async def the_end_of_a_session_takes_along_what_belongs_to_it(store: Store) -> None:
+    """5. What belongs to a session is deleted by the change that ends it, in whichever way, and nothing else is."""
+    ada, bob = an_account("ada"), an_account("bob")
+    sessions = [a_session(ada, NOW + n) for n in range(6)]
+    theirs = a_session(bob)
+    await store.commit(Add(ada), Add(bob), *map(Add, [*sessions, theirs]))
+    belonging = _belonging(store, [*sessions, theirs])
+    await store.commit(*map(Add, belonging))
+
+    async def left() -> set[str]:
+        return {str(getattr(one, store.kinds.of(type(one)).session)) for one in belonging if await read(store, one)}
+
+    ids = [session.id for session in sessions]
+    everything = {*ids, theirs.id} if belonging else set()
+    assert await is_refused(store, End(ids[0], "logout", NOW), EndAll(ada.subject, "x", NOW), Swap(sessions[0]))
+    assert await left() == everything
+    await store.commit(End(ids[0], "logout", NOW))
+    await store.commit(Swap(replace(sessions[1], ended_at=NOW, end_reason="logout")), Swap(sessions[2]))
+    assert await left() == everything - {*ids[:2]}
+    await store.commit(EndAll(ada.subject, "logout_all", NOW, keep=ids[3]))
+    assert await left() == everything & {ids[3], theirs.id}
+    await store.commit(EndAll(ada.subject, "logout_all", NOW))
+    assert await left() == everything & {theirs.id}
+
+
+async def nothing_is_written_for_a_session_that_ends(store: Store) -> None:
+    """5. and `ExpectLive`: a write that expects a live session comes before its end, which deletes it, or is refused.
+    It is the same when its account is removed.
+    """
+    for n in range(AT_ONCE):
+        ada = an_account(f"ada{n}")
+        session = a_session(ada)
+        await store.commit(Add(ada), Add(session))
+        ways: list[Change] = [End(session.id, "logout", NOW), EndAll(ada.subject, "logout_all", NOW), Remove(ada)]
+        belonging = _belonging(store, [session])
+        attempts = [store.commit(ExpectLive(session.id, ada.subject), Add(one)) for one in belonging]
+        attempts.insert(n % 2, store.commit(ways[n % 3], Log(an_event())))
+        for outcome in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Conflict):
+                raise outcome
+        assert {await read(store, one) for one in belonging} <= {None}
+        assert await is_refused(store, ExpectLive(session.id, ada.subject))
+
+
 async def what_expires_is_purged(store: Store) -> None:
     """Upkeep: for each kind that names an expiry field, expired records are deleted, and no others."""
     for kind in store.kinds.general:
@@ -199,5 +255,7 @@ LAWS: tuple[Law, ...] = (
     every_kind_is_taken_once,
     every_index_finds_its_records,
     an_owner_takes_every_kind_along,
+    the_end_of_a_session_takes_along_what_belongs_to_it,
+    nothing_is_written_for_a_session_that_ends,
     what_expires_is_purged,
 )

@@ -91,6 +91,18 @@ CREATE TABLE dutchdoor.one_time_tokens (
 
 CREATE INDEX one_time_tokens_by_subject ON dutchdoor.one_time_tokens (subject, purpose);
 
+-- Of a session, under its id, or of a visitor, without a subject. It is rewritten often.
+CREATE TABLE dutchdoor.session_data (
+    id bytea PRIMARY KEY,
+    subject text COLLATE "C" NOT NULL,
+    secret_hash bytea NOT NULL,
+    data text COLLATE "C" NOT NULL,
+    expires_at double precision NOT NULL,
+    revision bigint NOT NULL
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE INDEX session_data_by_subject ON dutchdoor.session_data (subject);
+
 CREATE TABLE dutchdoor.keys (
     kid text COLLATE "C" PRIMARY KEY,
     number bigint NOT NULL UNIQUE,
@@ -247,19 +259,22 @@ CREATE TABLE dutchdoor.limits (
     tat double precision NOT NULL
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
--- Each kind of record: its table, its key, and the column with the subject of the account that takes it along when it is
--- removed. A migration that brings a kind adds its row here, and no function: those below read this table, so that a
+-- Each kind of record: its table, its key, the column with the subject of the account that takes it along when it is
+-- removed, and the column with the id of the session that takes it along when it ends. A migration that brings a kind adds its row here, and no function: those below read this table, so that a
 -- program of the version before, beside a newer schema, removes with an account the kinds that it does not have.
 CREATE TABLE dutchdoor.kinds (
     name text COLLATE "C" PRIMARY KEY,
     key text[] COLLATE "C" NOT NULL,
-    owner text COLLATE "C"
+    owner text COLLATE "C",
+    session text COLLATE "C"
 );
 
 INSERT INTO dutchdoor.kinds VALUES
     ('accounts', '{subject}', NULL), ('sessions', '{id}', NULL), ('credentials', '{subject, method, handle}', 'subject'),
     ('one_time_tokens', '{id}', 'subject'), ('keys', '{kid}', NULL), ('clients', '{id}', NULL),
     ('deployment', '{id}', NULL), ('verifiers', '{id}', NULL), ('revocations', '{seq}', NULL), ('events', '{id}', NULL), ('limits', '{key}', NULL);
+
+INSERT INTO dutchdoor.kinds VALUES ('session_data', '{id}', 'subject', 'id');
 
 -- --- changes ----------------------------------------------------------------------------------------------------------
 
@@ -305,6 +320,17 @@ BEGIN
 END
 $$;
 
+-- Deletes what belongs to sessions that have ended in this transaction.
+CREATE FUNCTION dutchdoor.end_with_1(gone bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    belonging dutchdoor.kinds;
+BEGIN
+    FOR belonging IN SELECT * FROM dutchdoor.kinds k WHERE k.session IS NOT NULL ORDER BY k.name LOOP
+        EXECUTE format('DELETE FROM dutchdoor.%I t WHERE t.%I = ANY ($1)', belonging.name, belonging.session) USING gone;
+    END LOOP;
+END
+$$;
+
 -- Applies one change, in JSON. Gives how many sessions it ended, or -1 where it was impossible and wrote nothing.
 CREATE FUNCTION dutchdoor.apply_1(change jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -314,7 +340,7 @@ DECLARE
     account dutchdoor.accounts;
     event dutchdoor.events;
     owner bigint;
-    written bigint;
+    gone bytea[];
     owned dutchdoor.kinds;
 BEGIN
     IF verb = 'swap session' THEN
@@ -331,6 +357,10 @@ BEGIN
             revision = s.revision + 1
         WHERE s.id = session.id AND s.revision = session.revision AND s.ended_at IS NULL
             AND s.account = (SELECT a.number FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject');
+        IF FOUND AND session.ended_at IS NOT NULL THEN
+            PERFORM dutchdoor.end_with_1(ARRAY[session.id]);
+            RETURN 0;
+        END IF;
     ELSIF verb = 'add session' THEN
         SELECT a.number INTO owner FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject';
         IF NOT FOUND THEN
@@ -350,6 +380,13 @@ BEGIN
         WHERE a.subject = change ->> 'subject' AND a.active
             AND (change ->> 'epoch')::bigint = dutchdoor.epoch_1(a.epoch, l.begun - a.begun, l.epoch)
         FOR SHARE OF a;
+    ELSIF verb = 'expect live' THEN
+        -- Shared, and the account first, as in `lock_1`: a transaction that ends the session or removes the account waits
+        -- for this one and deletes what it wrote, or this one waits for it.
+        SELECT a.number INTO owner FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject' FOR SHARE;
+        PERFORM 1 FROM dutchdoor.sessions s
+        WHERE s.id = (change ->> 'id')::bytea AND s.account = owner AND s.ended_at IS NULL
+        FOR SHARE;
     ELSIF verb = 'expect few' THEN
         PERFORM 1 FROM dutchdoor.revocations r
         WHERE r.subject = change ->> 'subject' AND r.expires_at > (change ->> 'at')::double precision
@@ -365,13 +402,23 @@ BEGIN
         UPDATE dutchdoor.sessions s SET
             ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason', revision = s.revision + 1
         WHERE s.id = (change ->> 'id')::bytea AND s.ended_at IS NULL;
+        IF NOT FOUND THEN
+            RETURN -1;
+        END IF;
+        PERFORM dutchdoor.end_with_1(ARRAY[(change ->> 'id')::bytea]);
+        RETURN 0;
     ELSIF verb = 'end all' THEN
-        UPDATE dutchdoor.sessions s SET
-            ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason', revision = s.revision + 1
-        WHERE s.account = (SELECT a.number FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject')
-            AND s.ended_at IS NULL AND s.id IS DISTINCT FROM (change ->> 'keep')::bytea;
-        GET DIAGNOSTICS written = ROW_COUNT;
-        RETURN written;
+        WITH ended AS (
+            UPDATE dutchdoor.sessions s SET
+                ended_at = (change ->> 'at')::double precision, end_reason = change ->> 'reason',
+                revision = s.revision + 1
+            WHERE s.account = (SELECT a.number FROM dutchdoor.accounts a WHERE a.subject = change ->> 'subject')
+                AND s.ended_at IS NULL AND s.id IS DISTINCT FROM (change ->> 'keep')::bytea
+            RETURNING s.id
+        )
+        SELECT coalesce(array_agg(e.id), '{}') INTO gone FROM ended e;
+        PERFORM dutchdoor.end_with_1(gone);
+        RETURN cardinality(gone);
     ELSIF verb = 'add account' THEN
         INSERT INTO dutchdoor.accounts (
             subject, email, address, name, roles, active, email_verified_at, epoch, created_at, revision, folded, begun

@@ -83,6 +83,18 @@ CREATE TABLE one_time_tokens (
 
 CREATE INDEX one_time_tokens_by_subject ON one_time_tokens (subject, purpose);
 
+-- Of a session, under its id, or of a visitor, without a subject.
+CREATE TABLE session_data (
+    id BLOB PRIMARY KEY NOT NULL,
+    subject TEXT NOT NULL,
+    secret_hash BLOB NOT NULL,
+    data TEXT NOT NULL,
+    expires_at REAL NOT NULL,
+    revision INTEGER NOT NULL
+);
+
+CREATE INDEX session_data_by_subject ON session_data (subject);
+
 CREATE TABLE keys (
     kid TEXT PRIMARY KEY NOT NULL,
     number INTEGER NOT NULL UNIQUE,
