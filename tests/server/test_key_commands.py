@@ -31,6 +31,31 @@ def counts(run: Run) -> dict[str, int]:
     return rows
 
 
+def test_p40_a_second_next_key_is_refused(run: Run) -> None:
+    """While a key waits to sign, `key rotate` creates no other one of its algorithm: it says which and from when. With
+    --at-once, or for another algorithm, it does.
+    """
+    served()
+    made = run("key", "rotate")
+    assert "Every server shows it in its key set within 30 s. It signs from 2" in made.out
+    again = run("key", "rotate")
+    kid = made.out.split()[2]
+    assert (again.code, f"Key {kid} is the next one already: it signs from 2" in again.err) == (1, True)
+    assert "add --at-once" in again.err
+    assert len(run("key", "list", "--json").json) == 2
+    assert run("key", "rotate", "--alg", "EdDSA").code == 0
+    assert run("key", "rotate", "--at-once").code == 0
+    assert run("key", "rotate").code == 1
+
+
+def test_p40_no_key_is_shown_to_sign_before_it_was_created(run: Run) -> None:
+    """A first key is stored with an earlier time, for nodes whose clocks are behind. No one is shown that time."""
+    served()
+    (key,) = run("key", "list", "--json").json
+    assert key["signs_at"] == key["created_at"]
+    assert key["created_at"] in run("key", "list").out
+
+
 def stored(spoil: str = "") -> str:
     """The settings in the database; with `spoil`, make that name in them another one."""
 

@@ -26,6 +26,8 @@ from cryptography import x509
 from tests.running import free_port
 from tests.server.running import Running, clean_environment, command, eventually, running
 
+from dutchdoor.auth import Auth
+from dutchdoor.model.http_client import Client
 from dutchdoor.server import serve as serving
 from dutchdoor.server.cli import main
 from dutchdoor.server.config import read_settings
@@ -179,8 +181,29 @@ def test_c12_the_first_start_offers_a_set_up_once(tmp_path: Path, workers: str) 
         for token in (first, second):
             refused = ask(server, "/auth/setup", {**draft, "email": "eve@example.com", "token": token})
             assert refused[0] in {400, 401, 403, 404, 409}
+        eventually(lambda: not (tmp_path / "dutchdoor.setup").exists())
     with running(tmp_path) as server:
         assert "no administrator" not in server.said
+
+
+async def test_c12_the_set_up_file_goes_when_its_link_has_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C12: the file with the link is removed once there is an administrator, whoever created it, and when the link has
+    expired; not before.
+    """
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "dutchdoor.setup"
+    async with Auth("memory:") as auth:
+        for role, age, stays in (("editor", 0, True), ("editor", 3700, False), ("admin", 0, False)):
+            await auth.directory.admin.create(
+                f"{role}{age}@example.com", roles=(role,), password=PASSWORD, client=Client(), actor="cli"
+            )
+            file.touch()
+            os.utime(file, (time.time() - age,) * 2)
+            await serving.remove_spent_setup(auth)
+            assert file.exists() is stays
+        await serving.remove_spent_setup(auth)
 
 
 def test_c12_a_terminal_shows_the_set_up_link(tmp_path: Path) -> None:

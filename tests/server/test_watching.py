@@ -42,7 +42,7 @@ async def watched(auth: Auth, place: Path | None = None) -> AsyncIterator[tuple[
     """Counters of a process, and its looks, which the test takes itself."""
     counters = Counters(auth.api.routes)
     counters.watch(auth)
-    watch = Watch(auth, happened=[log_foreign, counters.happened], look=lambda: counters.look(auth), place=place)
+    watch = Watch(auth, happened=[log_foreign, counters.happened], looks=[counters.look], place=place)
     await watch.begin()
     yield counters, watch
     await watch.close()

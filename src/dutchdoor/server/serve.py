@@ -47,6 +47,7 @@ from dutchdoor.server.logs import logging_config
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.reload import Read, apply_to, limit_connections, reloaded
 from dutchdoor.server.watching import Watch, log_foreign
+from dutchdoor.services.administration import ADMIN
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.health import Readiness
@@ -70,7 +71,7 @@ _TICK = 0.1
 """Seconds between two calls of `on_tick` during a handover, as in uvicorn, which updates the Date header by them."""
 
 SETUP_FILE = "dutchdoor.setup"
-"""The file with the set-up link, in the working directory."""
+"""The file with the set-up link, in the working directory. It is removed when the link has no use any more."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the directory that the processes of one server share."""
@@ -123,7 +124,7 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
     watch = Watch(
         auth,
         happened=[log_foreign] if counters is None else [log_foreign, counters.happened],
-        look=None if counters is None else functools.partial(counters.look, auth),
+        looks=[*([] if counters is None else [counters.look]), remove_spent_setup],
         place=None if shared is None else Path(shared, "audit-cursor"),
     )
 
@@ -254,6 +255,27 @@ def _offer(link: str, settings: Settings) -> None:
         )
     else:
         log.warning("there is no administrator yet. The link that creates one is in %s. It %s", file, lives)
+
+
+async def remove_spent_setup(auth: Auth) -> None:
+    """Remove the file with the set-up link once there is an administrator, or the link has expired."""
+    age = _setup_age()
+    if age is None:
+        return
+    if age > auth.authority.policy.setup_for or await auth.store.accounts_with_role(ADMIN, limit=1):
+        _remove_setup()
+
+
+def _setup_age() -> float | None:
+    try:
+        return time.time() - Path(SETUP_FILE).stat().st_mtime
+    except OSError:
+        return None
+
+
+def _remove_setup() -> None:
+    with contextlib.suppress(OSError):  # another process removed it, or it is not ours
+        Path(SETUP_FILE).unlink()
 
 
 def _announce(settings: Settings) -> None:

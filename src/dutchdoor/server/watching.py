@@ -41,7 +41,7 @@ class Watch:
     Args:
         auth: what to watch. It must be open before `begin`.
         happened: called with each audit event that is committed from now on, in the process that follows.
-        look: called at each look; None for nothing.
+        looks: called one after the other at each look.
         place: the file that the processes of this node share; None for the only process.
     """
 
@@ -50,10 +50,10 @@ class Watch:
         auth: Auth,
         *,
         happened: Sequence[Callable[[AuditEvent], None]],
-        look: Callable[[], Awaitable[None]] | None = None,
+        looks: Sequence[Callable[[Auth], Awaitable[None]]] = (),
         place: Path | None = None,
     ) -> None:
-        self._auth, self._happened, self._more, self._place = auth, happened, look, place
+        self._auth, self._happened, self._looks, self._place = auth, happened, looks, place
         self._file: int | None = None
         self._cursor: AuditCursor | None = None
         self._task: asyncio.Task[None] | None = None
@@ -74,8 +74,8 @@ class Watch:
 
     async def look(self) -> None:
         """Read what was committed since the last look, and look at this process."""
-        if self._more is not None:
-            await self._more()
+        for look in self._looks:
+            await look(self._auth)
         if not await self._lead():
             return
         while page := await self._auth.store.events_after(self._cursor, limit=PAGE):

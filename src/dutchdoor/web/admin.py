@@ -232,7 +232,7 @@ def key_view(row: StoredKey, state: KeyState) -> KeyView:
         alg=row.alg,
         state=state,
         created_at=instant(row.created_at),
-        signs_at=instant(row.signs_at),
+        signs_at=instant(max(row.signs_at, row.created_at)),  # a first key is dated back, for clocks that are behind
         signs_until=instant(row.signs_until),
         verifies_until=instant(row.verifies_until),
     )

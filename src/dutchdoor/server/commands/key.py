@@ -58,12 +58,19 @@ def view(row: StoredKey, state: KeyState) -> dict[str, object]:
         "alg": row.alg,
         "state": state,
         "created_at": instant(row.created_at),
-        "signs_at": instant(row.signs_at),
+        "signs_at": instant(_signs_at(row)),
         "signs_until": instant(row.signs_until),
         "verifies_until": instant(row.verifies_until),
         "revoked_at": instant(row.revoked_at) or None,
         "exported_at": instant(row.exported_at) or None,
     }
+
+
+def _signs_at(row: StoredKey) -> float:
+    """When a key begins to sign. A first key is stored with five minutes before its creation, for nodes whose clocks
+    are behind.
+    """
+    return max(row.signs_at, row.created_at)
 
 
 @key.command("list")
@@ -87,7 +94,7 @@ def list_(*, as_json: bool, **options: Any) -> None:
                 row.kid,
                 row.alg,
                 state,
-                instant(row.signs_at),
+                instant(_signs_at(row)),
                 instant(row.signs_until),
                 instant(row.exported_at) or "-",
             )
@@ -108,10 +115,19 @@ def list_(*, as_json: bool, **options: Any) -> None:
 def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
     """Create the next signing key. The server publishes it first, and signs with it when every cache has it.
 
-    Algorithm and times are those of the servers, unless you set others.
+    Algorithm and times are those of the servers, unless you set others. While a key waits to sign, there is nothing to
+    do: without --at-once, another one of the same algorithm is refused.
     """
 
     async def work(auth: Auth) -> StoredKey:
+        rows, now = await auth.store.select(StoredKey), auth.authority.clock()
+        for row in rows:
+            if not at_once and row.alg == auth.authority.alg and state_of(row, now) == "upcoming":
+                text = (
+                    f"Key {row.kid} is the next one already: it signs from {instant(row.signs_at)}. To sign with "
+                    "another one now, add --at-once."
+                )
+                raise Conflict(text, message=text)
         return await auth.authority.rotate(client=NO_CLIENT, actor=ACTOR, at_once=at_once)
 
     needs = ("alg", "key_sign_for", "key_publish_for")
@@ -119,10 +135,14 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(view(row, state_of(row, now)))
     else:
-        from_now = f"Every server signs with it within {RING_FRESH_FOR:.0f} s."
         write(
             f"Created key {row.kid} ({row.alg}). "
-            + (from_now if at_once else f"It signs from {instant(row.signs_at)}.")
+            + (
+                f"Every server signs with it within {RING_FRESH_FOR:.0f} s."
+                if at_once
+                else f"Every server shows it in its key set within {RING_FRESH_FOR:.0f} s. It signs from "
+                f"{instant(_signs_at(row))}."
+            )
         )
 
 
