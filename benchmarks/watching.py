@@ -80,7 +80,7 @@ async def measure(mode: str, folder: Path) -> float:
     from dutchdoor.server.serve import application  # noqa: PLC0415 - it reads where several processes share counters
 
     settings = read_settings(
-        {"database": f"sqlite:///{folder}/door.db", "master_key_file": f"{folder}/keys"}, ENVIRONMENTS[mode]
+        {"database": f"sqlite:///{folder}/dutchdoor.db", "master_key_file": f"{folder}/keys"}, ENVIRONMENTS[mode]
     )
     logging.config.dictConfig(logging_config(settings.log_format))
     app = application(settings)

@@ -50,7 +50,7 @@ FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and not path
 HOST = "auth.example.com"
 
 SECRETS = {
-    "master_key": "{key}",
+    "dutchdoor.keys": "{key}",
     "database_url": "postgresql://dutchdoor:3c8f1f0f@postgres:5432/dutchdoor",
     "redis_url": "redis://:77aa31e5@valkey:6379/0",
     "mail_url": "smtps://user:password@mail.example.com:465",
@@ -126,7 +126,7 @@ def files_for(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
 def test_the_units_settings_are_accepted_and_safe(tmp_path: Path) -> None:
     """The file that the unit names is read, would be served, and `dutchdoor check` finds nothing in it that matters."""
     text = (DEPLOY / "dutchdoor.toml").read_text()
-    for name in ("master_key", "mail_url"):
+    for name in ("dutchdoor.keys", "mail_url"):
         file = tmp_path / name
         file.write_text(SECRETS[name].format(key=MasterKey.generate().text()))
         file.chmod(0o600)
@@ -167,7 +167,7 @@ def test_a_secret_that_a_platform_hands_over_is_read(tmp_path: Path) -> None:
     """A file of root's that only our group may read is closed, as Kubernetes and systemd make them; one of our own that
     the group may read is not, and neither is one that the world may.
     """
-    file = tmp_path / "master_key"
+    file = tmp_path / "dutchdoor.keys"
     file.write_text("x")
     file.chmod(0o440)
     assert not is_closed_to_others(file.stat())
@@ -238,7 +238,7 @@ def test_the_image_copies_what_is_there() -> None:
             assert (ROOT / each).exists() or each == "dist/*.whl", each
             assert any(each == pattern or Path(each).match(pattern) for pattern in let_through), each
     assert re.search(r"^USER 10001", text, re.MULTILINE)
-    assert text.count("pip install") == text.count("--require-hashes") + text.count("--no-index --no-deps") == 2
+    assert text.count("pip install") == text.count("--require-hashes") + text.count("--no-index --no-deps") == 3
     built = re.search(r"^wheel:.*\n(?:\t.*\n)+", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert built is not None
     assert "rm -rf dist" in built[0], "an older wheel would be installed too"
@@ -254,7 +254,8 @@ def test_the_image_and_the_unit_install_a_program_that_runs(tmp_path: Path) -> N
         pytest.skip("needs uv, which `make test` installs")
     text = (DEPLOY / "Dockerfile").read_text()
     (tmp_path / "requirements").mkdir()
-    shutil.copy(ROOT / "requirements" / "serve.txt", tmp_path / "requirements")
+    for name in ("serve.txt", "otel.txt"):
+        shutil.copy(ROOT / "requirements" / name, tmp_path / "requirements")
     build = [uv, "build", "--quiet", "--wheel", "--build-constraints", "requirements/build.txt", "--require-hashes"]
     subprocess.run([*build, "--out-dir", tmp_path / "dist"], cwd=ROOT, check=True)
     (stage,) = re.findall(r"^RUN ((?:.*\\\n)+.*)$", text, re.MULTILINE)
@@ -264,6 +265,8 @@ def test_the_image_and_the_unit_install_a_program_that_runs(tmp_path: Path) -> N
     program = tmp_path / "opt" / "dutchdoor" / "bin" / "dutchdoor"
     found = subprocess.run([program, "check"], env=placed, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")
+    python = program.with_name("python")
+    subprocess.run([python, "-c", "import dutchdoor.server.traces"], check=True, cwd=tmp_path)  # for --traces
     head = (DEPLOY / "dutchdoor.service").read_text().partition("[Unit]")[0]
     for install in re.findall(r"pip install .*?(?:serve\.txt|\.whl)", stage.replace("--no-cache-dir ", "")):
         assert f"/opt/dutchdoor/bin/{install}" in head

@@ -121,7 +121,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     policy: Policy
     config_file: str | None
     sources: Mapping[str, str]
-    """Where each setting without its default was set: `--port`, `DUTCHDOOR_PORT`, `port in door.toml`."""
+    """Where each setting without its default was set: `--port`, `DUTCHDOOR_PORT`, `port in dutchdoor.toml`."""
     doubts: Mapping[str, str]
     """Settings with an allowed value that is probably a mistake, each with a sentence about it."""
 

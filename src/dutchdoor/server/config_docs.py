@@ -47,7 +47,7 @@ of tokens (without it, the issuer is `http://localhost:PORT`). HttpOnly and Same
 ```toml
 public_url = "https://auth.example.com"
 proxy = ["127.0.0.1", "::1"]
-database = "sqlite:////var/lib/dutchdoor/door.db"
+database = "sqlite:////var/lib/dutchdoor/dutchdoor.db"
 master_key_file = "/etc/dutchdoor/keys"
 mail_file = "/etc/dutchdoor/mail-url"
 require_verified_email = true

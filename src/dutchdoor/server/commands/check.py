@@ -16,7 +16,7 @@ from dutchdoor.server.terminal import print_json, write
 __all__ = ["check"]
 
 
-@click.command(epilog="Example: dutchdoor check --config door.toml")
+@click.command(epilog="Example: dutchdoor check --config dutchdoor.toml")
 @as_json
 @with_settings(*(setting.name for setting in SETTINGS))
 def check(*, as_json: bool, **options: Any) -> None:
