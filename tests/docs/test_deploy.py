@@ -155,6 +155,30 @@ def test_the_page_installs_what_the_unit_says() -> None:
     assert f"    {command_line}\n" in page
 
 
+NAMES = {
+    r"/etc/dutchdoor/([\w.-]+\w)": {"dutchdoor.toml", "dutchdoor.keys", "mail_url", "database_url"},
+    r"--config (?:\S*/)?([\w.-]+\.toml)": {"dutchdoor.toml"},
+    r"sqlite:////(?!absolute)\S*?/([\w.-]+\.db)": {"dutchdoor.db"},
+    r"key master > (?:secrets/)?([\w.-]+)": {"dutchdoor.keys"},
+    r"DUTCHDOOR_MASTER_KEY_FILE[=:] ?\S*/([\w.-]+)": {"dutchdoor.keys"},
+    r"(?:metrics-port |metrics_port = |127\.0\.0\.1:)(9\d{3})": {"9464"},
+}
+
+
+def test_each_file_of_a_deployment_has_one_name() -> None:
+    """The pages, the files of deploy/ and the examples in the help texts name each file, and the port of the metrics,
+    as the unit does: an operator who goes from one page to another looks for no file that is not there.
+    """
+    pages = [
+        *(ROOT / "docs").rglob("*.md"),
+        *DEPLOY.rglob("*.*"),
+        *(ROOT / "src" / "dutchdoor" / "server").rglob("*.py"),
+    ]
+    text = "\n".join(page.read_text() for page in [*pages, ROOT / "README.md", ROOT / "llms.txt"])
+    for pattern, names in NAMES.items():
+        assert set(re.findall(pattern, text)) == names, pattern
+
+
 @pytest.mark.parametrize("name", environments())
 def test_every_example_is_accepted_and_safe(name: str, tmp_path: Path) -> None:
     """The program reads each example, would serve it, and `dutchdoor check` finds nothing in it that matters."""

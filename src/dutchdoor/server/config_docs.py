@@ -48,8 +48,8 @@ of tokens (without it, the issuer is `http://localhost:PORT`). HttpOnly and Same
 public_url = "https://auth.example.com"
 proxy = ["127.0.0.1", "::1"]
 database = "sqlite:////var/lib/dutchdoor/dutchdoor.db"
-master_key_file = "/etc/dutchdoor/keys"
-mail_file = "/etc/dutchdoor/mail-url"
+master_key_file = "/etc/dutchdoor/dutchdoor.keys"
+mail_file = "/etc/dutchdoor/mail_url"
 require_verified_email = true
 security_contact = "mailto:security@example.com"
 ```
