@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -50,6 +51,16 @@ class Replicated(Wrapped):
         """Until when it keeps all pages of its log back but the first."""
         self.pages.set()
         self.is_half_read = False
+
+    def __getattr__(self, name: str) -> Any:
+        if not callable(getattr(self.inner, name)):
+            return getattr(self.inner, name)
+
+        def asked(*args: Any, **named: Any) -> Any:
+            # What was looked up before the promotion asks the promoted one after it, as a connection does.
+            return getattr(self.inner, name)(*args, **named)
+
+        return asked
 
     def head(self) -> None:
         return None
