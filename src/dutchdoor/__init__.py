@@ -11,7 +11,7 @@ A service that only verifies access tokens refuses revoked ones as soon as the l
     verify = Verifier("https://auth.example.com", audience="api")
     principal = verify(token)                             # or `await verify.check(token)`
 
-An application with its own users calls `auth.authority` to start sessions from a `Verified` that it creates. All errors
+An application with users of its own passes `Auth(users=ExternalUsers(...))`. All errors
 that dutchdoor raises deliberately are a `DutchdoorError`. The names in this module are the public API; others may
 change.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dutchdoor.model.http_client import Client
     from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
     from dutchdoor.model.principal import Principal, Verified
+    from dutchdoor.services.external_users import ExternalUsers
     from dutchdoor.verifier import Verifier
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Auth",
     "Client",
     "DutchdoorError",
+    "ExternalUsers",
     "Policy",
     "Principal",
     "Verified",
@@ -49,6 +51,7 @@ _WHERE = {
     "Auth": "auth",
     "Client": "model.http_client",
     "DutchdoorError": "errors",
+    "ExternalUsers": "services.external_users",
     "HIGH": "model.policy",
     "Policy": "model.policy",
     "Principal": "model.principal",

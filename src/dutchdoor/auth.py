@@ -42,6 +42,7 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, check_events, notify
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
@@ -58,6 +59,7 @@ from dutchdoor.web.headers import Hsts
 from dutchdoor.web.http import BadRequest, Request, is_loopback
 from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
+from dutchdoor.web.own_users import routes_for
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.user_agent import UserAgentReader
@@ -120,6 +122,7 @@ class Auth:
         cookie_prefix: what the names of cookies begin with. Applications on one host name need one each.
         docs: whether `/docs` and `/openapi.json` are there.
         product: the name people know this by, in mail and on pages.
+        users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
         mail: how mail is carried; printed to the console if not given.
         hasher: how passwords are hashed; Argon2id with 19 MiB and two passes if not given.
         breached: answers whether a password is known from a leak, such as `BreachedList`.
@@ -162,6 +165,7 @@ class Auth:
         cookie_prefix: str = PREFIX,
         docs: bool = True,
         product: str = "dutchdoor",
+        users: ExternalUsers[Any] | None = None,
         mail: Transport | None = None,
         hasher: PasswordHasher | None = None,
         breached: BreachedHook | None = None,
@@ -173,6 +177,8 @@ class Auth:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
+        if users is not None:
+            _check_alone(users, policy, mail=mail, hasher=hasher, breached=breached)
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
@@ -212,6 +218,7 @@ class Auth:
             letters=Letters(product=product, public_url=issuer),
             limits=limits,
             product=product,
+            users=users,
         )
         listed = breached if isinstance(breached, BreachedList) else None
         withheld = {
@@ -245,13 +252,16 @@ class Auth:
             hsts=hsts,
             clear_site_data=clear_site_data,
         )
-        routes = (
-            *auth_routes.ROUTES,
-            *account_routes.ROUTES,
-            *revocations.ROUTES,
-            *admin.ROUTES,
-            *oauth.ROUTES,
-            *wellknown.ROUTES,
+        routes = routes_for(
+            users,
+            (
+                *auth_routes.ROUTES,
+                *account_routes.ROUTES,
+                *revocations.ROUTES,
+                *admin.ROUTES,
+                *oauth.ROUTES,
+                *wellknown.ROUTES,
+            ),
         )
         pages = page_routes.routes(
             routes,
@@ -263,6 +273,7 @@ class Auth:
             keyless=edge.development,
             cookie=cookies.session_name,
             docs=docs,
+            bundled=users is None,
         )
         self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
         single = {route.path for route in self.api.routes if not route.path.startswith(_OWN)} - _APPLICATIONS
@@ -299,6 +310,35 @@ class Auth:
     def call_inside(self, around: Callable[[], AbstractContextManager[object]]) -> None:
         """Call the functions of the application inside of what `around` returns, for an adapter."""
         self.authority.hooks.calling.around = around
+        if self.directory.external is not None:
+            self.directory.external.calling.around = around
+
+    async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
+        """Revoke all sessions and tokens of a `subject`: after a change of the password, and when a user is disabled.
+        Call it after your own commit.
+
+        Args:
+            reason: one word, for the audit log.
+            wait: seconds to wait at most until no verifier accepts them any more.
+
+        Returns:
+            Seconds after which the last verifier refuses them: 0.0 if all of them do already.
+
+        Raises:
+            NotFound: there is no such account. Users of the application's own have one from their first sign-in.
+            Unavailable: the store is out of reach. Nothing was revoked.
+        """
+        if not self._open:
+            await self.open()
+        if self.directory.external is not None:
+            # A first sign-in by the old password may be under way: without an account, nothing would stop it.
+            await self.authority.provide(subject)
+        fencing = self.authority.fencing
+        while True:
+            done = await self.authority.end_all(subject, client=Client(), actor="system", reason=reason)
+            fence = await fencing.fence(done, wait=wait)
+            if fence.state != "lost":  # another log began: it may lack what was revoked
+                return fence.due_in(fencing.now())
 
     async def open(self, *, upkeep: bool = True) -> None:
         """Open the store, update its schema, and create the first signing key. Idempotent.
@@ -570,6 +610,23 @@ def _read_master_key(file: Path) -> MasterKeys:
         return MasterKeys.parse(content)
     except Misconfigured as exc:
         raise Misconfigured(f"The master key file {file.name}: {exc}") from None
+
+
+def _check_alone(users: object, policy: Policy, **others: object) -> None:
+    """Refuse `users` of the application's own beside settings that are for the bundled accounts."""
+    if not isinstance(users, ExternalUsers):
+        raise Misconfigured(f"users is {users!r}. Give Auth(users=ExternalUsers(authenticate=..., load=...)).")
+    for name, given in others.items():
+        if given is not None:
+            raise Misconfigured(
+                f"Auth got users and {name}. The second is for the bundled accounts: with users of your own, it does "
+                "nothing. Leave it out."
+            )
+    if policy.require_verified_email:
+        raise Misconfigured(
+            "Auth got users and require_verified_email. Let `authenticate` return None for a user whose address is not "
+            "verified."
+        )
 
 
 def _local_origin(url: str) -> str:

@@ -51,11 +51,11 @@ __all__ = [
 _GUARDS = "__dutchdoor_guard__"
 
 
-async def _user(connection: HTTPConnection) -> User:
+async def _user(connection: HTTPConnection) -> Any:
     return await visit_of(connection.scope).current_user()
 
 
-async def _user_or_none(connection: HTTPConnection) -> User | None:
+async def _user_or_none(connection: HTTPConnection) -> Any:
     return await visit_of(connection.scope).optional_user()
 
 
@@ -82,7 +82,18 @@ OptionalPrincipal = Annotated[Principal | None, Depends(_principal_or_none)]
 
 
 class Auth(OnStarlette):
-    """Authentication for a FastAPI application. `Auth(app)` puts it in front of every route."""
+    """Authentication for a FastAPI application. `Auth(app)` puts it in front of every route.
+
+    With users of your own, `CurrentUser` gives your object. Name its type once for all routes:
+
+        CurrentUser = Annotated[MyUser, Depends(auth.current_user)]
+        OptionalUser = Annotated[MyUser | None, Depends(auth.optional_user)]
+    """
+
+    current_user = staticmethod(_user)
+    """The dependency of `CurrentUser`."""
+    optional_user = staticmethod(_user_or_none)
+    """The dependency of `OptionalUser`."""
 
     def attach(self, app: Starlette) -> None:
         """Put the guard around an `app`, and the paths of the API into its OpenAPI document.

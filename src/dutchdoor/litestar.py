@@ -163,6 +163,12 @@ class Auth(InitPlugin):
         """
         return self.engine.on(*names)
 
+    async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
+        `wait` until no verifier accepts them. Returns the seconds that are left at most.
+        """
+        return await self.engine.end_all(subject, reason=reason, wait=wait)
+
     async def csrf_token(self, request: AnyConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header
         `X-CSRF-Token`; "" where no cookie is the proof. `request` is the one for the page.
@@ -181,12 +187,12 @@ async def _required(scope: Any, requirement: Requirement) -> Principal:
         raise WebSocketException(detail=str(error), code=close_code(error)) from None
 
 
-async def _user(request: AnyConnection) -> User:
+async def _user(request: AnyConnection) -> Any:
     await _required(request.scope, _ANYONE)  # closes a WebSocket with the code for it
     return await _visit(request.scope).current_user()
 
 
-async def _user_or_none(request: AnyConnection) -> User | None:
+async def _user_or_none(request: AnyConnection) -> Any:
     return await _visit(request.scope).optional_user()
 
 

@@ -54,6 +54,21 @@ def test_the_flask_example_signs_in_and_refuses(tmp_path: Path, monkeypatch: pyt
     found["auth"].close()
 
 
+def test_the_example_with_users_of_its_own_signs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member of the application's own table signs in, and the route gets the member."""
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(EXAMPLES / "own_users_app.py"))
+    hashed = found["hasher"].hash("a door in two halves")
+    found["row"]("INSERT INTO members (login, hash) VALUES (?, ?)", "ada", hashed)
+    with TestClient(found["app"]) as client:
+        assert client.get("/hello").status_code == 401
+        assert client.post("/auth/login", json={"email": "bob", "password": "wrong"}).status_code == 401
+        ada = {"email": "ada", "password": "a door in two halves", "mode": "session"}
+        assert client.post("/auth/login", json=ada).json()["user"]["id"] == "1"
+        assert client.get("/hello").json() == {"hello": "ada"}
+        assert client.post("/auth/register", json=ADA).status_code == 404
+
+
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*_app.py")), ids=lambda path: path.stem)
 def test_an_example_is_short(example: Path) -> None:
     """An application with accounts, a guard and a role is under 40 lines, its text of instructions aside."""

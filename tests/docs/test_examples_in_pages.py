@@ -66,39 +66,61 @@ def test_the_index_links_each_page() -> None:
     assert len(text.splitlines()) < 50
 
 
-async def test_users_of_an_application_of_their_own_sign_in_and_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The guide's functions start a session for a right password alone, and end it when the password changes."""
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs" / "guides" / "own-users.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+def test_users_of_ones_own_take_less_than_30_lines() -> None:
+    """The first block of the guide is complete: a table, a check, a look-up, an application."""
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) < 30
+
+
+@pytest.fixture
+def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of the guide about users of one's own, with one user."""
 
     async def is_right(_user: str, password: str) -> bool:
         return password == "right"
 
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"is_right": is_right}
-    page = (ROOT / "docs" / "guides" / "own-users.md").read_text()
-    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    names: dict[str, Any] = module.__dict__
+    names["is_right"] = is_right
+    for block in BLOCKS:
         exec(compile(block, "own-users.md", "exec"), names)
-    async with names["auth"] as auth:
-        assert await names["sign_in"]("user-42", "wrong", "127.0.0.1", "test") is None
-        signed_in = await names["sign_in"]("user-42", "right", "127.0.0.1", "test")
+    names["members"].execute("INSERT INTO members (login, hash) VALUES (?, ?)", ["ada", names["hasher"].hash("right")])
+    return names
+
+
+def test_the_guide_to_users_of_ones_own_signs_in_and_out(guide: dict[str, Any]) -> None:
+    """A login of the table signs in, a route gets its object, and a change of the password signs it out."""
+    with TestClient(guide["app"]) as client:
+        assert client.post("/auth/login", json={"email": "ada", "password": "wrong"}).status_code == 401
+        assert client.post("/auth/login", json={"email": "bob", "password": "right"}).status_code == 401
+        ada = {"email": "ada", "password": "right", "mode": "session"}
+        assert client.post("/auth/login", json=ada).status_code == 200
+        assert client.get("/hello").json() == {"hello": "ada"}
+        client.portal.call(guide["password_changed"], guide["Member"](1, "ada"))  # type: ignore[union-attr]
+        assert client.get("/hello").status_code == 401
+
+
+async def test_a_proof_of_ones_own_starts_a_session(guide: dict[str, Any]) -> None:
+    """The guide's functions start a session for a right password alone, by token and by cookie."""
+    async with guide["auth"].engine as auth:
+        assert await guide["sign_in"]("1", "wrong", "127.0.0.1", "test") is None
+        signed_in = await guide["sign_in"]("1", "right", "127.0.0.1", "test")
         scope = {
             "type": "http", "method": "GET", "path": "/hello", "query_string": b"", "client": ("127.0.0.1", 50000),
             "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {signed_in.access_token}".encode())],
         }  # fmt: skip
-        assert (await auth.principal(scope)).subject == "user-42"
-        sent = {"user_id": "user-42", "password": "right"}
-        with TestClient(names["app"], client=("127.0.0.1", 50000)) as client:
-            assert client.post("/sign-in", json={**sent, "password": "wrong"}).status_code == 401
-            answer = client.post("/sign-in", json=sent)
-        by_cookie = {
-            **scope,
-            "headers": [(b"host", b"localhost"), (b"cookie", b"dd_session=" + answer.cookies["dd_session"].encode())],
-        }
-        assert (await auth.principal(by_cookie)).subject == "user-42"
-        assert await names["password_changed"]("user-42", dutchdoor.Client()) is True
-        with pytest.raises(dutchdoor.DutchdoorError):
-            await auth.principal(scope)
+        assert (await auth.principal(scope)).subject == "1"
+        sent = {"user_id": "1", "password": "right"}
+        client = TestClient(guide["app"], client=("127.0.0.1", 50000))
+        assert client.post("/sign-in", json={**sent, "password": "wrong"}).status_code == 401
+        assert client.post("/sign-in", json=sent).status_code == 200
+        assert client.get("/hello").json() == {"hello": "ada"}
 
 
 def test_the_skill_says_when_to_use_it() -> None:

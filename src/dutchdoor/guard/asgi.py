@@ -20,7 +20,7 @@ from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated, Un
 from dutchdoor.guard.gates import AsgiApp, Gate, Known, Message, Receive, Scope, Send
 from dutchdoor.guard.refusal import refusal
 from dutchdoor.guard.requirement import Requirement
-from dutchdoor.guard.user import Anonymous, User
+from dutchdoor.guard.user import Anonymous
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.origin import SAFE_METHODS
 from dutchdoor.web.scope import request_of
@@ -60,7 +60,7 @@ class Visit:
         self._found = False
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
-        self._user: User | None = None
+        self._user: Any = None
         self.csrf_field: str | None = None
 
     @property
@@ -88,24 +88,30 @@ class Visit:
         known = await self.identify()
         return None if known is None else known.principal
 
-    async def user(self) -> User | None:
-        """Return the account behind the request, or None. Raises what `Auth.principal` raises."""
+    async def user(self) -> Any:
+        """Return the `User` behind the request, or the application's own object; None without a proof. Raises what
+        `Auth.principal` raises.
+        """
         known = await self.identify()
         if known is None:
             return None
         if self._user is None:
-            self._user = await self._gate.user(known)
+            try:
+                self._user = await self._gate.user(known)
+            except NotAuthenticated as error:
+                self._error = error  # a guard of this request refuses it, too
+                raise
         return self._user
 
-    async def current_user(self) -> User:
-        """Return the account behind the request. Raises `NotAuthenticated` without a proof, and as `user` does."""
+    async def current_user(self) -> Any:
+        """Return the user behind the request. Raises `NotAuthenticated` without a proof, and as `user` does."""
         user = await self.user()
         if user is None:
             raise NotAuthenticated("no proof was sent")
         return user
 
-    async def optional_user(self) -> User | None:
-        """Return the account behind the request; None also for a proof that is not valid, such as the cookie of a
+    async def optional_user(self) -> Any:
+        """Return the user behind the request; None also for a proof that is not valid, such as the cookie of a
         session that has ended. Raises `Forbidden` and `Unavailable`.
         """
         try:

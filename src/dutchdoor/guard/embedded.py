@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
@@ -26,6 +27,8 @@ class Embedded:
         self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()
+        self._external = auth.directory.external
+        self.has_own_users = self._external is not None
 
     def clock(self) -> float:
         return self.auth.authority.clock()
@@ -42,7 +45,8 @@ class Embedded:
         if caller is None:
             return None
         if caller.by_cookie:
-            return Known(caller.principal, None if caller.account is None else User.of(caller.account))
+            account = caller.account if self._external is None else None
+            return Known(caller.principal, None if account is None else User.of(account))
         return Known(caller.principal, token=asked.credentials()[1])
 
     async def of_session(self, session_id: str) -> Known | None:
@@ -50,9 +54,11 @@ class Embedded:
         if held is None:
             raise NotAuthenticated("the session is gone")
         check_live(held.session, held.account, self.auth.authority.clock())
-        return Known(held.principal, User.of(held.account))
+        return Known(held.principal, User.of(held.account) if self._external is None else None)
 
-    async def user(self, known: Known) -> User:
+    async def user(self, known: Known) -> Any:
+        if self._external is not None:
+            return await self._external.user_of(known.principal)
         if known.user is not None:
             return known.user
         authority, principal = self.auth.authority, known.principal
@@ -65,7 +71,9 @@ class Embedded:
             raise NotAuthenticated("the account is disabled or removed")
         return User.of(account)
 
-    def user_at_once(self, known: Known) -> User | None:
+    def user_at_once(self, known: Known) -> Any:
+        if self._external is not None:
+            return self._external.user_at_once(known.principal)
         if known.user is not None:
             return known.user
         principal = known.principal

@@ -51,6 +51,8 @@ class Gate(Protocol):
     """Where a browser is sent that opens a page without a session; "" if nowhere."""
     reads_cookies: bool
     """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
+    has_own_users: bool
+    """Whether users are the application's own: objects that it loads."""
 
     def owns(self, path: str, root_path: str = "") -> bool:
         """Return whether the API answers a path. `root_path` is where the application is mounted."""
@@ -74,11 +76,13 @@ class Gate(Protocol):
         """
         ...
 
-    async def user(self, known: Known) -> User:
-        """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
+    async def user(self, known: Known) -> Any:
+        """Return the `User` behind a proof, or the application's own object where it has users of its own. Raises
+        `NotAuthenticated` if there is none any more, and `Unavailable`.
+        """
         ...
 
-    def user_at_once(self, known: Known) -> User | None:
+    def user_at_once(self, known: Known) -> Any:
         """Do what `user` does in a thread without an event loop. None if the engine's loop must do it."""
         ...
 
@@ -115,7 +119,7 @@ class Verifying:
     application: AsgiApp | None = None
     paths: tuple[str, ...] = ()
     sign_in_page = ""
-    reads_cookies = False
+    reads_cookies = has_own_users = False
 
     def __init__(self, verifier: Verifier) -> None:
         self.verifier, self.clock = verifier, time.time
@@ -137,10 +141,10 @@ class Verifying:
     async def of_session(self, session_id: str) -> Known | None:  # noqa: ARG002
         return None
 
-    async def user(self, known: Known) -> User:
+    async def user(self, known: Known) -> Any:
         return User.named(known.principal)
 
-    def user_at_once(self, known: Known) -> User | None:
+    def user_at_once(self, known: Known) -> Any:
         return User.named(known.principal)
 
     async def check(self, known: Known) -> None:

@@ -76,6 +76,12 @@ class OnStarlette:
         """
         return self.engine.on(*names)
 
+    async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
+        `wait` until no verifier accepts them. Returns the seconds that are left at most.
+        """
+        return await self.engine.end_all(subject, reason=reason, wait=wait)
+
     async def csrf_token(self, request: HTTPConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header
         `X-CSRF-Token`; "" where no cookie is the proof. `request` is the one for the page.

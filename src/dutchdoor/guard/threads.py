@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
 from dutchdoor.guard.gates import Gate, Known
-from dutchdoor.guard.user import User
 from dutchdoor.web.http import Request
 
 __all__ = ["SyncGate"]
@@ -61,10 +60,11 @@ class SyncGate:
             return gate.identify_at_once(asked, csrf_field=csrf_field)
         return False, None
 
-    def user(self, known: Known) -> User:
-        """Return the account behind a proof. Raises `NotAuthenticated` if it was removed, and `Unavailable`."""
+    def user(self, known: Known) -> Any:
+        """Return the user behind a proof. Raises `NotAuthenticated` if there is none any more, and `Unavailable`."""
         gate = self._gate
-        return gate.user_at_once(known) or self.run(gate.user(known))
+        user = gate.user_at_once(known)
+        return self.run(gate.user(known)) if user is None else user
 
     def check(self, known: Known) -> None:
         """Check a proof once more, mostly from memory. Raises what `identify` raises."""

@@ -95,6 +95,8 @@ class Pending(Struct, frozen=True, kw_only=True):
     """When the password was chosen: the browser is known by it later."""
     device: str
     """What the browser was known as before; empty if it was not."""
+    digest: str
+    """The account in the browser's known-device mark."""
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)

@@ -8,6 +8,7 @@ address has an account or not. The parts share `attempts` (counting), `post` (ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import Password, PasswordHasher
@@ -18,6 +19,9 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.administration import Administration
 from dutchdoor.services.attempts import Attempts
+from dutchdoor.services.external_accounts import ExternalAccounts
+from dutchdoor.services.external_sign_in import ExternalSignIn
+from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passwords import Passwords
@@ -43,8 +47,11 @@ class Directory:
         limits: Limits = DEFAULT_LIMITS,
         product: str = "dutchdoor",
         methods: Sequence[Method] = (),
+        users: ExternalUsers[Any] | None = None,
     ) -> None:
-        """`methods` are the authentication methods besides the password."""
+        """`methods` are the authentication methods besides the password. With `users`, the application keeps them and
+        their passwords.
+        """
         self.authority, self.store, self.policy = authority, authority.store, authority.policy
         self.clock, self.hasher, self.limits = authority.clock, hasher, limits
         attempts = Attempts(authority, limits)
@@ -52,7 +59,11 @@ class Directory:
         self.post = Post(mail, letters, attempts, authority.hooks)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
         self.registration, self.recovery = Registration(shared), Recovery(shared)
-        self.sign_in = SignIn(shared, {each.name: each for each in (Password(hasher), *methods)})
+        by_name = {each.name: each for each in (Password(hasher), *methods)}
+        self.external = None if users is None else ExternalAccounts(authority, users)
+        self.sign_in = (
+            SignIn(shared, by_name) if self.external is None else ExternalSignIn(shared, by_name, self.external)
+        )
         self.admin = Administration(shared, self.registration)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
 
@@ -64,6 +75,8 @@ class Directory:
         """Wait for mail that is being sent, a few seconds at most."""
         await self.post.close()
         self.hasher.close()
+        if self.external is not None:
+            self.external.close()
 
     async def _notify_of_theft(self, account: Account, client: Client) -> None:
         self.post.notify(self.post.letters.sign_in_copied, account, client, self.clock())

@@ -1,7 +1,7 @@
 """Hooks: what an application or a higher layer adds to the verbs, each declared here by its name and type.
 
-The first two return an answer. An application adds `listeners` of audit events (`Auth.on`); the other lists are for the
-layers above. A listener's exception is logged and undoes nothing.
+The first three return an answer. An application adds `listeners` of audit events (`Auth.on`); the other lists are for
+the layers above. A listener's exception is logged and undoes nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class Hooks(Struct, kw_only=True):
 
     claims: ClaimsHook | None = None
     breached: BreachedHook | None = None
+    current: Callable[[Account], Awaitable[Account | None]] | None = None
+    """Returns an account as the application's own users say it is now; None if the user is gone, and what the account
+    had is revoked. Called when a session is read from the store.
+    """
 
     listeners: dict[EventName, list[Listener]] = {}
     """What is called for which audit event."""

@@ -372,6 +372,8 @@ class Authority(Endings):
         if found is None:
             return None
         session, account = found
+        if self.hooks.current is not None and sessions.is_live(session, account, now):
+            account = await self._current(account)
         if sessions.is_live(session, account, now):
             seen = sessions.touched(session, now, self.policy)
             # Refreshes keep a hybrid session in use; the use of its access token does not prolong it.
@@ -384,6 +386,15 @@ class Authority(Endings):
             if self._copies is not None and self._is_newest(log_epoch):
                 self._copies.keep_recent(session, account, now, log_epoch)
         return self._remembered.keep(session, account, now, remember=self._is_newest(log_epoch))
+
+    async def _current(self, account: Account) -> Account:
+        """Return the account of a live session as it is now. Raises `NotAuthenticated` if its user is gone."""
+        if self.hooks.current is None:
+            return account
+        current = await self.hooks.current(account)
+        if current is None:
+            raise NotAuthenticated("the application has no such user any more")
+        return current
 
     def _is_newest(self, log_epoch: int) -> bool:
         """Return whether no newer log is known. What was read under one log may be revoked under the other."""
@@ -494,6 +505,10 @@ class Authority(Endings):
                 )
                 await self.store.commit(Log(record))
                 raise InvalidToken("R1: presented by another client")
+            try:
+                account = await self._current(account)
+            except NotAuthenticated as exc:
+                raise InvalidToken(f"R1: {exc.reason}") from None
             outcome = decide(session, token, client, time_of(session, now), self.policy)
             return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
 

@@ -45,7 +45,7 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
 
-__all__ = ["SignIn", "Welcome"]
+__all__ = ["Proved", "SignIn", "Welcome"]
 
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
@@ -65,7 +65,7 @@ class Welcome(Struct, frozen=True, kw_only=True):
     """Whether the account signed in from here before, or never signed in at all."""
 
 
-class _Proved(NamedTuple):
+class Proved(NamedTuple):
     """A first proof that was right."""
 
     account: Account
@@ -73,6 +73,8 @@ class _Proved(NamedTuple):
     proof: Proof
     chosen_at: float
     device: str
+    digest: str
+    """The account in the browser's known-device mark."""
     familiar: bool
     forgiving: Forgive
     """What to forget of the failures before it, written with the next commit."""
@@ -106,7 +108,7 @@ class SignIn(Part):
         return Welcome(
             verified=proved.step.verified,
             account=proved.account,
-            mark=self._mark(marks, proved.account, proved.device, proved.chosen_at),
+            mark=self._mark(marks, proved.digest, proved.device, proved.chosen_at),
             familiar=proved.familiar,
         )
 
@@ -161,10 +163,10 @@ class SignIn(Part):
                 continue
             if not proved.familiar:
                 self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
-            return signed_in, self._mark(marks, proved.account, proved.device, proved.chosen_at)
+            return signed_in, self._mark(marks, proved.digest, proved.device, proved.chosen_at)
         raise WrongCredentials("the account kept changing")
 
-    async def _prove(self, email: str, password: str, client: Client, marks: str) -> _Proved:
+    async def _prove(self, email: str, password: str, client: Client, marks: str) -> Proved:
         now, method = self.clock(), self.methods[PASSWORD]
         try:
             key = canonical(email)
@@ -211,12 +213,13 @@ class SignIn(Part):
             await self._refuse(account, client, step.why)
         record = await self._upgraded(method, record, password, client)
         ceilings = rate_limits.sign_in_ceilings(self.attempts.limits, digest)
-        return _Proved(
+        return Proved(
             account=account,
             step=step,
             proof=proof,
             chosen_at=record.created_at,
             device=device,
+            digest=digest,
             familiar=standing is not Standing.STRANGER or not networks,
             forgiving=Forgive(give_back=charged, forget=(own[0], *ceilings)),
         )
@@ -245,7 +248,7 @@ class SignIn(Part):
 
     # The steps after it
 
-    async def _wait(self, proved: _Proved, step: Ask, mode: Mode, client_id: str) -> None:
+    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client_id: str) -> None:
         """Keep what was proved for the next step. Always raises `SignInUnfinished`, unless the account changed."""
         account = proved.account
         pending = Pending(
@@ -256,6 +259,7 @@ class SignIn(Part):
             familiar=proved.familiar,
             chosen_at=proved.chosen_at,
             device=proved.device,
+            digest=proved.digest,
         )
         with suppress(Conflict):  # the account changed between proof and start: prove again
             await self._ask(account, pending, step, Expect(account.subject, account.epoch), proved.forgiving)
@@ -342,12 +346,19 @@ class SignIn(Part):
                 raise InvalidToken("the account changed since the first proof")
         if not pending.familiar:
             self.post.notify(self.post.letters.new_device, account, client, now)
-        return signed_in, self._mark(marks, account, pending.device, pending.chosen_at)
+        return signed_in, self._mark(marks, pending.digest, pending.device, pending.chosen_at)
 
     # Inside a session
 
     async def reauthenticate(
-        self, account: Account, session: Session | None, password: str, *, client: Client, client_id: str
+        self,
+        account: Account,
+        session: Session | None,
+        password: str,
+        *,
+        client: Client,
+        client_id: str,
+        login: str = "",  # noqa: ARG002 - the account has its address
     ) -> SignedIn:
         """Check the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
         old.
@@ -357,6 +368,7 @@ class SignIn(Part):
             session: the current session; None for a stateless sign-in.
             password: the password as the person typed it.
             client_id: the registered client that the sign-in belongs to.
+            login: what the person typed as login; read only where the application has users of its own.
 
         Raises:
             WrongCredentials: the password is wrong.
@@ -378,8 +390,8 @@ class SignIn(Part):
             also=also,
         )  # fmt: skip
 
-    def _mark(self, marks: str, account: Account, device: str, chosen_at: float) -> str:
-        return self.attempts.marked(marks, self.attempts.digest(account.email or ""), device, chosen_at, self.clock())
+    def _mark(self, marks: str, digest: str, device: str, chosen_at: float) -> str:
+        return self.attempts.marked(marks, digest, device, chosen_at, self.clock())
 
 
 def _record_of(known: Known | None, method: Method, response: str) -> Credential | None:

@@ -129,6 +129,8 @@ def _like(engine: Auth | None, *, clock: Clock, outbox: Outbox) -> Auth:
         "database": "memory:", "redis": "", "master_key": None, "public_url": None, "hosts": (), "proxies": (),
         "mail": outbox, "hasher": PasswordHasher(CHEAPEST), "devices": Device(), "clock": clock,
     }  # fmt: skip
+    if settings.get("users") is not None:  # they have passwords and mail of their own
+        del settings["mail"], settings["hasher"]
     made = Auth(**settings)
     force_setattr(made.site, "edge", _AnyHost())
     if engine is not None:
@@ -291,7 +293,7 @@ class MakeAccount:
         """Return the account of an address, and create it if there is none.
 
         Args:
-            login: an e-mail address; or, without an @, the subject of an account that your own directory keeps.
+            login: an e-mail address; with users of your own, and for what has no @, the id of the user.
             roles: its roles from now on; those it has, if not given.
             name: the name people see, for a new account.
             password: what it signs in with by its form, for a new account. Any will do.
@@ -309,7 +311,7 @@ class MakeAccount:
         self, login: str, roles: Iterable[str] | None, name: str, password: str | None, *, verified: bool
     ) -> Account:
         engine = self._trial.engine
-        if "@" not in login:
+        if "@" not in login or engine.directory.external is not None:
             account = await engine.authority.provide(login)
         else:
             found = await engine.store.account_by_email(canonical(login))
@@ -349,8 +351,8 @@ class SignIn:
         """Return a client that is signed in. It sends the cookie and the CSRF token, or the access token, by itself.
 
         Args:
-            login: an e-mail address; or, without an @, the subject of an account that your own directory keeps. An
-                account that is not there is created.
+            login: an e-mail address; with users of your own, and for what has no @, the id of the user. An account
+                that is not there is created.
             roles: its roles from now on; those it has, if not given.
             name: the name people see, for a new account.
             mode: `session` (a cookie), `hybrid` or `jwt` (an access token). A cookie if not given; a token where the

@@ -114,6 +114,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/auth/register",
+        bundled=True,
         handler=register,
         body=Registration,
         gives=UserView,
@@ -124,6 +125,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/auth/password",
+        bundled=True,
         handler=change_password,
         demands="caller",
         body=PasswordChange,
@@ -143,6 +145,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/auth/password/forgot",
+        bundled=True,
         handler=forgot,
         body=Forgotten,
         gives=Accepted,
@@ -152,6 +155,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/auth/password/reset",
+        bundled=True,
         handler=reset,
         body=Reset,
         gives=ChangedUser,
@@ -162,6 +166,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/auth/email/verify",
+        bundled=True,
         handler=verify_email,
         body=Verification,
         gives=ChangedUser,
@@ -173,6 +178,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/auth/setup",
+        bundled=True,
         handler=setup,
         body=FirstAdmin,
         gives=UserView,

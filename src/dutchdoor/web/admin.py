@@ -298,6 +298,7 @@ ROUTES = (
     _route(
         method="POST",
         path="/admin/api/accounts",
+        bundled=True,
         handler=create_account,
         body=AccountDraft,
         gives=UserView,
@@ -343,6 +344,7 @@ ROUTES = (
     _route(
         method="POST",
         path="/admin/api/accounts/{subject}/reset",
+        bundled=True,
         handler=force_reset,
         gives=Accepted,
         status=202,

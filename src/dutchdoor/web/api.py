@@ -115,6 +115,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether Fetch Metadata and Origin are checked. False for endpoints of registered clients, not browsers."""
     fences: bool = False
     """Whether the endpoint revokes something, and answers 202 until that is fenced. `Prefer: wait=N` waits."""
+    bundled: bool = False
+    """Whether the endpoint needs the bundled accounts: it is absent where the application has users of its own."""
     hangs: bool = False
     """Whether the endpoint is a long poll, which is cancelled when the client hangs up. It must not change data."""
 

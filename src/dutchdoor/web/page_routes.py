@@ -18,6 +18,8 @@ __all__ = ["routes"]
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 _KEPT = (b"cache-control", b"public, max-age=3600")
+_OF_ACCOUNTS = ("setup", "reset_password", "verify_email")
+"""Pages for the owners of bundled accounts."""
 
 
 def routes(
@@ -31,24 +33,23 @@ def routes(
     keyless: bool,
     cookie: str,
     docs: bool,
+    bundled: bool = True,
 ) -> tuple[Route, ...]:
     """Return the routes of the pages, for an API with these routes. `issuer` is called for the first page that shows
-    it. Without `docs`, the API is not described.
+    it. Without `docs`, the API is not described. `bundled` says whether it keeps accounts, and not the application.
     """
 
     @cache
     def described() -> dict[str, Any]:
         return document(api, product=product, issuer=issuer(), version=version, cookie=cookie, keyless=keyless)
 
-    values: dict[str, dict[str, Any]] = {
-        name: {"password_minimum": policy.password_minimum} for name in ("setup", "reset_password", "verify_email")
-    }
+    values: dict[str, dict[str, Any]] = {name: {"password_minimum": policy.password_minimum} for name in _OF_ACCOUNTS}
 
     def page(name: str) -> Handler:
         @cache
         def written() -> bytes:
             more = {"document": described()} if name == "docs" else values.get(name, {})
-            return render(name, base=base_path, product=product, docs=docs, **more)
+            return render(name, base=base_path, product=product, docs=docs, bundled=bundled, **more)
 
         async def show(_call: Call) -> Response:
             return Response(200, [_HTML], written(), kind="page")
@@ -67,7 +68,7 @@ def routes(
         *(
             Route(method="GET", path=path, handler=page(name), summary=f"Show the page {name}.")
             for path, name in PAGES.items()
-            if docs or name != "docs"
+            if (docs or name != "docs") and (bundled or name not in _OF_ACCOUNTS)
         ),
         *(
             Route(method="GET", path=path, handler=_file(file), summary="Get a file of the pages.")

@@ -75,8 +75,17 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters["prose"] = _prose
 
 
-def render(name: str, *, base: str = "", product: str = "dutchdoor", docs: bool = True, **values: Any) -> bytes:
-    """Render a page of `PAGES` as UTF-8. `docs` says whether pages link to the API reference.
+def render(
+    name: str,
+    *,
+    base: str = "",
+    product: str = "dutchdoor",
+    docs: bool = True,
+    bundled: bool = True,
+    **values: Any,
+) -> bytes:
+    """Render a page of `PAGES` as UTF-8. `docs` says whether pages link to the API reference, and `bundled` whether
+    there are accounts here.
 
     `base` is the base path of the API, and `product` the name of the product. `setup`, `reset_password` and
     `verify_email` also need `password_minimum` (characters), and `docs` needs `document` (the OpenAPI document as a
@@ -87,4 +96,5 @@ def render(name: str, *, base: str = "", product: str = "dutchdoor", docs: bool 
     """
     if name == "docs":
         values["api"] = outline(values["document"])
-    return _TEMPLATES.get_template(f"{name}.html").render(values, base=base, product=product, docs=docs).encode()
+    values |= {"base": base, "product": product, "docs": docs, "bundled": bundled}
+    return _TEMPLATES.get_template(f"{name}.html").render(values).encode()

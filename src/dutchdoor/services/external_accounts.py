@@ -1,0 +1,181 @@
+"""The accounts that stand for users of the application's own.
+
+Each user has an external account: a subject, roles, a status and an epoch, without an address. It is created at the
+first sign-in. From then on it follows the user: at each sign-in, refresh and look-up of a session, and whenever a route
+asks for the user.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from dutchdoor.errors import DutchdoorError, InvalidInput, Misconfigured, NotAuthenticated, Unavailable
+from dutchdoor.model.accounts import Account, with_roles
+from dutchdoor.model.audit_events import account_event
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.principal import Principal
+from dutchdoor.services.administration import check_roles
+from dutchdoor.services.calling import Calling, is_coroutine_function
+from dutchdoor.services.external_users import ExternalUsers
+from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Log, Swap
+
+__all__ = ["ExternalAccounts"]
+
+THREADS: Final = 8
+"""Threads for plain functions. Each may wait for the application's database, or compute a hash."""
+GONE: Final = "user_gone"
+"""Why a session is revoked: `load` returned None."""
+
+_CLIENT = Client()
+_log = logging.getLogger("dutchdoor")
+
+
+class ExternalAccounts:
+    """The external accounts of one authority, which follow the users of the application."""
+
+    def __init__(self, authority: Authority, users: ExternalUsers[Any]) -> None:
+        self.authority, self.store, self.users = authority, authority.store, users
+        self.calling = Calling(THREADS)
+        self._is_plain = not is_coroutine_function(users.load)
+        authority.hooks.current = self.current
+
+    async def authenticate(self, login: str, password: str) -> str | None:
+        """Return the subject of a login and a password, or None.
+
+        Raises:
+            Unavailable: the application's function failed.
+            Misconfigured: it returned what is no id.
+        """
+        with _asking("authenticate"):
+            found = await self.calling(self.users.authenticate, login, password)
+        if found is None:
+            return None
+        if isinstance(found, bool) or not isinstance(found, str | int | UUID):
+            # `True` would be one account for all users.
+            raise Misconfigured(f"authenticate returned {type(found).__name__}. Return the user's id, or None.")
+        return str(found)
+
+    async def load(self, subject: str) -> Any:
+        """Return the user of a subject, or None. Raises `Unavailable`: the application's function failed."""
+        with _asking("load"):
+            return await self.calling(self.users.load, subject)
+
+    async def user_of(self, principal: Principal) -> Any:
+        """Return the user behind a proof, as the application has it now.
+
+        Raises:
+            NotAuthenticated: there is none any more. Their sessions and tokens are revoked.
+            Unavailable: the application's function failed, or the store is out of reach.
+        """
+        user = await self.load(principal.subject)
+        if self._agrees(user, principal.roles):
+            return user
+        account = await self.store.account(principal.subject)
+        if account is None or await self.updated(account, user) is None:
+            raise NotAuthenticated("the application has no such user any more")
+        return user
+
+    def user_at_once(self, principal: Principal) -> Any:
+        """Do what `user_of` does in the caller's own thread, with its own database session; None if the event loop must
+        do it.
+        """
+        if not self._is_plain:
+            return None
+        with _asking("load"):
+            user = self.users.load(principal.subject)
+        return user if self._agrees(user, principal.roles) else None
+
+    def _agrees(self, user: Any, roles: tuple[str, ...]) -> bool:
+        return user is not None and (self.users.roles is None or self._roles_of(user) == roles)
+
+    def _roles_of(self, user: Any) -> tuple[str, ...]:
+        if self.users.roles is None:
+            return ()
+        with _asking("roles"):
+            found = self.users.roles(user)
+        if isinstance(found, str):  # each letter would be a role
+            raise Misconfigured(f"roles returned {found!r}. Return a list of roles.")
+        try:
+            return check_roles(tuple(found))
+        except InvalidInput as exc:
+            raise Misconfigured(f"roles returned what is no role. {exc}") from None
+
+    # The accounts
+
+    async def current(self, account: Account) -> Account | None:
+        """Return an account as its user is now; None if there is no user any more, and its sessions are revoked."""
+        return await self.updated(account, await self.load(account.subject))
+
+    async def updated(self, account: Account, user: Any) -> Account | None:
+        """Let an account follow its user, who was loaded a moment ago. Returns it, or None if the user is None."""
+        if user is None:
+            await self.authority.end_all(account.subject, client=_CLIENT, actor="system", reason=GONE)
+            return None
+        if self._agrees(user, account.roles):
+            return account
+        wanted = self._roles_of(user)
+
+        @retried(RACES, "changing roles")
+        async def once() -> Account | None:
+            read = await self.store.account(account.subject)
+            if read is None or read.roles == wanted:
+                return read
+            return await self.give_roles(read, wanted)
+
+        return await once()
+
+    async def admitted(self, account: Account) -> Account | None:
+        """Return the account of someone who signs in, with the roles of its user; None if there is no user.
+
+        Raises:
+            Conflict: the account changed since it was read.
+        """
+        user = await self.load(account.subject)
+        if user is None:
+            return None
+        return account if self._agrees(user, account.roles) else await self.give_roles(account, self._roles_of(user))
+
+    async def give_roles(self, account: Account, roles: tuple[str, ...]) -> Account:
+        """Give an account other roles, as it was read. Its tokens are stale, and its sessions stay. Raises
+        `Conflict`.
+        """
+        now, changed = self.authority.clock(), with_roles(account, roles)
+        record = account_event("roles_changed", account, _CLIENT, now, actor="system", detail=" ".join(roles))
+        await self.store.commit(Swap(changed), *self.authority.staling(changed, now), Log(record))
+        return replace(changed, revision=changed.revision + 1)
+
+    async def provide(self, subject: str) -> Account:
+        """Return the account of a subject, and create it at the first time. Raises `Misconfigured` for what is no
+        subject.
+        """
+        try:
+            return await self.authority.provide(subject)
+        except InvalidInput as exc:
+            raise Misconfigured(f"authenticate returned what is no id. {exc}") from None
+
+    def close(self) -> None:
+        self.calling.close()
+
+
+@contextmanager
+def _asking(name: str) -> Iterator[None]:
+    """Turn an exception of the application's function into `Unavailable`, and log where it was raised."""
+    try:
+        yield
+    except DutchdoorError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever it is, no one is signed out, and no one signs in
+        # Not the text of the exception: a database's error quotes the statement with what the person typed.
+        frames = traceback.extract_tb(exc.__traceback__)[-3:]
+        where = " <- ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
+        _log.error("users: %s failed: %s at %s", name, type(exc).__name__, where)
+        raise Unavailable(f"the application's {name} failed: {type(exc).__name__}") from None

@@ -1,0 +1,59 @@
+"""The API where the application has users of its own: without what needs the bundled accounts, and with logins that
+need not be e-mail addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from dutchdoor.services.external_users import ExternalUsers
+from dutchdoor.web import admin
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.body import Body
+from dutchdoor.web.http import Response
+from dutchdoor.web.schemas import Login, Password
+from dutchdoor.web.sign_in_answer import answer_transport, check_client, signed_in_answer
+
+__all__ = ["routes_for"]
+
+TypedLogin = Annotated[str, Meta(max_length=320, description="What the application's users sign in with.")]
+
+
+class OwnLogin(Login, frozen=True):
+    email: TypedLogin
+
+
+class OwnReauthentication(Body, frozen=True):
+    email: TypedLogin
+    password: Password
+
+
+async def reauthenticate(call: Call) -> Response:
+    body: OwnReauthentication = call.body
+    client_id = call.required.principal.client_id
+    await check_client(call, client_id)
+    account, session = await call.holding()
+    signed_in = await call.directory.sign_in.reauthenticate(
+        account, session, body.password, client=call.observed(), client_id=client_id, login=body.email
+    )
+    return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
+
+
+_CHANGED: dict[str, dict[str, Any]] = {
+    "/auth/login": {"body": OwnLogin},
+    "/auth/reauthenticate": {"body": OwnReauthentication, "handler": reauthenticate},
+}
+
+
+def routes_for(users: ExternalUsers[Any] | None, routes: Sequence[Route]) -> tuple[Route, ...]:
+    """Return these routes as they are for an application with `users` of its own; all of them if it has none."""
+    if users is None:
+        return tuple(routes)
+    kept = [route for route in routes if not route.bundled]
+    if users.roles is not None:  # the next sign-in would undo what an administrator sets
+        kept = [route for route in kept if route.handler is not admin.set_roles]
+    return tuple(replace(route, **_CHANGED.get(route.path, {})) for route in kept)
