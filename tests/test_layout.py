@@ -29,6 +29,7 @@ FLOORS = (
     ("guard",),
     ("auth",),
     ("web",),
+    ("client",),
     ("services", "verifier"),
     ("stores", "mail"),
     ("credentials", "revocation"),

@@ -1,0 +1,149 @@
+"""Calls of a dutchdoor server by its public HTTP API. A refusal is raised as the error that the server had."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from dutchdoor import errors
+from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
+
+try:
+    import httpx2
+except ModuleNotFoundError as error:
+    text = f"dutchdoor.client needs {error.name}, which is not installed: pip install 'dutchdoor[client]'"
+    raise ImportError(text, name=error.name) from error
+
+__all__ = ["Server", "check_url"]
+
+_TIMEOUT: Final = 10.0
+"""Seconds without progress after which a call fails."""
+_ANSWER_AT_MOST: Final = 1 << 20
+_THIS_MACHINE: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
+_BY_CODE: Final = {
+    kind.code: kind
+    for kind in reversed([getattr(errors, name) for name in errors.__all__])
+    if kind is not DutchdoorError
+}
+_BY_STATUS: Final[dict[int, type[DutchdoorError]]] = {
+    401: errors.NotAuthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+}
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a server without a slash at its end. Raises `Misconfigured` for plain HTTP to another machine:
+    everyone on the way would read the password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
+        # It may hold a password, so the message does not repeat it.
+        raise Misconfigured("The server is a URL such as https://auth.example.com.")
+    if parts.scheme == "http" and not _THIS_MACHINE.fullmatch(host):
+        raise Misconfigured(f"http://{host} is another machine, and plain HTTP is for this one only. Use https://...")
+    return url.rstrip("/")
+
+
+class Server:
+    """One server. Safe to share between threads.
+
+    Args:
+        url: its public URL, with the base path of its API if it has one.
+        client: the HTTP client to call it with. It must not follow redirects: a secret would follow them, too.
+    """
+
+    def __init__(self, url: str, client: httpx2.Client | None = None) -> None:
+        """Raises `Misconfigured` for a URL or a client that must not be used."""
+        self.url = check_url(url)
+        if client is not None and client.follow_redirects:
+            raise Misconfigured("The client for a server must not follow redirects: follow_redirects=False.")
+        # A call every few minutes: no connection would still be open for the next one.
+        self._client = client or httpx2.Client(
+            timeout=_TIMEOUT,
+            headers={"user-agent": "dutchdoor.client"},
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def call(self, method: str, path: str, body: dict[str, object] | None = None, *, token: str = "") -> Any:
+        """Call the server, and return what its answer holds.
+
+        Raises:
+            Unavailable: it is out of reach, or says so; `retry_after` seconds.
+            Misconfigured: what answers is no dutchdoor server.
+            DutchdoorError: the error that it answers, of the class with its code.
+        """
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            with self._client.stream(method, self.url + path, json=body, headers=headers, auth=None) as answer:
+                content = _bounded(answer)
+        except httpx2.HTTPError as exc:
+            raise _out_of_reach(self.url, exc) from None
+        return self._read(answer, content)
+
+    def _read(self, answer: httpx2.Response, content: bytes) -> Any:
+        try:
+            held: Any = msgspec.json.decode(content)
+        except msgspec.DecodeError:
+            held = None
+        if answer.is_success and held is not None:
+            return held
+        if isinstance(held, dict) and isinstance(held.get("code"), str):
+            raise _error_of(answer.status_code, held, _retry_after(answer))
+        if answer.status_code in {429, 502, 503, 504}:  # of a proxy in front of it
+            raise Unavailable(f"status {answer.status_code}", retry_after=_retry_after(answer))
+        raise Misconfigured(
+            f"{self.url} answered {answer.status_code}, and not as a dutchdoor server does. Check the URL, and the "
+            "base path of the API if it has one."
+        )
+
+
+def _bounded(answer: httpx2.Response) -> bytes:
+    content = b""
+    for piece in answer.iter_bytes():
+        content += piece
+        if len(content) > _ANSWER_AT_MOST:
+            raise Misconfigured("The answer is longer than any of a dutchdoor server.")
+    return content
+
+
+def _out_of_reach(url: str, exc: httpx2.HTTPError) -> Unavailable:
+    error = Unavailable(f"{url} is out of reach: {type(exc).__name__}")
+    # For the person at the terminal, who needs the address, and for whom no log is kept.
+    error.message = f"{url} is out of reach. Check the address and the network."
+    error.args = (error.message,)
+    return error
+
+
+def _retry_after(answer: httpx2.Response) -> float:
+    seconds = answer.headers.get("retry-after", "")
+    return float(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) <= 5 else 1.0  # noqa: PLR2004
+
+
+def _error_of(status: int, held: dict[str, Any], retry_after: float) -> DutchdoorError:
+    """Return the error that a problem document (RFC 9457) stands for."""
+    code, detail = held["code"], str(held.get("detail") or "")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if kind is errors.RateLimited or (kind is None and status == 429):  # noqa: PLR2004
+        return errors.RateLimited(code, retry_after=retry_after)
+    if kind is Unavailable or (kind is None and status >= 500):  # noqa: PLR2004
+        return Unavailable(code, retry_after=retry_after)
+    if kind in {errors.InvalidInput, errors.WeakPassword}:
+        wrong = errors.WeakPassword if kind is errors.WeakPassword else errors.InvalidInput
+        return wrong(detail, field=str(held.get("field") or ""))
+    if kind is errors.StepUpRequired:
+        return errors.StepUpRequired(code, max_age=held.get("max_age"), factors=held.get("factors", 1))
+    if kind in {errors.SignInUnfinished, Misconfigured, errors.Misdirected}:
+        kind = errors.NotAuthenticated if status == 401 else DutchdoorError  # noqa: PLR2004
+    return (kind or DutchdoorError)(code, message=detail or None)

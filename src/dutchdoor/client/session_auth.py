@@ -1,0 +1,275 @@
+"""`SessionAuth`: an httpx2 client whose requests carry a fresh access token.
+
+A request takes the token from memory. Shortly before the token expires, or when a server refuses it, one thread gets
+another with the refresh token, and all others wait for it. Each refresh token works once. So the next one is in the
+storage before anything uses it, and after a lost answer the one before is sent again, which the server allows.
+
+Asynchronous clients do the same work in a thread, so that one object serves threads, tasks and event loops together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Final
+
+import anyio.to_thread
+import httpx2
+
+from dutchdoor.client.server import Server, check_url
+from dutchdoor.client.storage import MemoryStorage, Storage
+from dutchdoor.client.tokens import Tokens, read_tokens
+from dutchdoor.errors import (
+    InvalidToken,
+    Misconfigured,
+    NotAuthenticated,
+    NotFound,
+    RateLimited,
+    Superseded,
+    Unavailable,
+)
+
+__all__ = ["SessionAuth"]
+
+_TRIES: Final = 3
+"""Calls of one refresh, where the server is out of reach or asks to wait a little."""
+_WAITS_AT_MOST: Final = 5.0
+"""Seconds that a request waits for the server between two of them. Where it asks for more, the request fails."""
+_JUST_REFRESHED: Final = 5.0
+"""Seconds for which a refused token is not refreshed again: the refusal has another reason than its age."""
+_UNAUTHORIZED: Final = 401
+
+
+class SessionAuth(httpx2.Auth):
+    """Signs in at a dutchdoor server, and sends a fresh access token with each request.
+
+        auth = SessionAuth("https://auth.example.com", login="ada@example.com", password=password)
+        client = httpx2.Client(base_url="https://api.example.com", auth=auth)
+
+    The token goes with every request that you send with this: use a client of its own for other hosts. Without a
+    `login` and a `refresh_token`, the storage has the tokens of an earlier sign-in.
+
+    Args:
+        url: the server's public URL, with the base path of its API if it has one.
+        login: the e-mail address to sign in with, at the first request and again when the session has ended.
+        password: the password for it.
+        refresh_token: a refresh token that the program was given, instead of both. It is used once, if the storage has
+            none.
+        storage: where tokens are kept. In memory if not given: `FileStorage` and `KeyringStorage` keep the session for
+            the next run.
+        client: the httpx2 client to call the server with, for a proxy or a CA of your own. It follows no redirects.
+        clock: the time of day in seconds since 1970, for tests.
+        sleep: what waits between two tries, for tests.
+
+    Raises:
+        Misconfigured: the URL is plain HTTP to another machine, or arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        login: str = "",
+        password: str = "",
+        refresh_token: str = "",
+        storage: Storage | None = None,
+        client: httpx2.Client | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if bool(login) != bool(password):
+            raise Misconfigured("SessionAuth takes login and password together.")
+        if login and refresh_token:
+            raise Misconfigured("SessionAuth takes login and password, or a refresh_token.")
+        self.server = Server(url, client)
+        self._login, self._password, self._given = login, password, refresh_token
+        self._storage = storage or MemoryStorage()
+        self._clock, self._sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._tokens: Tokens | None = None
+        self._got_at = self._not_before = -1.0
+
+    def __repr__(self) -> str:
+        return f"SessionAuth({self.server.url!r})"
+
+    # For httpx2
+
+    def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """Send a request with the token, and once more with another if it is refused. httpx2 calls this."""
+        token, may_repeat = self.token(), _may_repeat(request)
+        response = yield self._with(request, token)
+        if may_repeat and _is_refused(response):
+            newer = self._fresh(rejected=token)
+            if newer != token:
+                yield self._with(request, newer)
+
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        """Do what `sync_auth_flow` does with a request, for `httpx2.AsyncClient`."""
+        token, may_repeat = await self.atoken(), _may_repeat(request)
+        response = yield self._with(request, token)
+        if may_repeat and _is_refused(response):
+            newer = await anyio.to_thread.run_sync(self._fresh, token)
+            if newer != token:
+                yield self._with(request, newer)
+
+    def _with(self, request: httpx2.Request, token: str) -> httpx2.Request:
+        # Everyone on the way could read the token.
+        check_url(str(request.url.copy_with(path="/", query=None, fragment=None)))
+        request.headers["authorization"] = f"Bearer {token}"
+        return request
+
+    # For everything else
+
+    def token(self) -> str:
+        """Return an access token that has some time left: from memory, or by a refresh, or by signing in.
+
+        Raises:
+            NotAuthenticated: the session has ended, and there is no password to sign in with.
+            WrongCredentials: the password is not right.
+            Unavailable, RateLimited: the server cannot be asked now; `retry_after` seconds.
+            Misconfigured: the server is none of dutchdoor, or the storage cannot be used.
+        """
+        tokens = self._tokens
+        if tokens is not None and tokens.is_fresh(self._clock()):
+            return tokens.access_token
+        return self._fresh()
+
+    async def atoken(self) -> str:
+        """Do what `token` does, without blocking the event loop."""
+        tokens = self._tokens
+        if tokens is not None and tokens.is_fresh(self._clock()):
+            return tokens.access_token
+        return await anyio.to_thread.run_sync(self._fresh)
+
+    def log_out(self) -> None:
+        """Revoke the session at the server, and forget its tokens. Idempotent.
+
+        Raises:
+            Unavailable: the server cannot be asked. The tokens are kept: call again.
+        """
+        with self._lock:
+            tokens = self._newest()
+            if tokens is not None:
+                with contextlib.suppress(NotAuthenticated):  # the session has ended already
+                    self.server.call("POST", "/auth/logout", {"refresh_token": tokens.refresh_token})
+                self._forget()
+            self._given = ""
+
+    async def alog_out(self) -> None:
+        """Do what `log_out` does, without blocking the event loop."""
+        await anyio.to_thread.run_sync(self.log_out)
+
+    def close(self) -> None:
+        """Close the connections to the server. The session goes on."""
+        self.server.close()
+
+    # One at a time
+
+    def _fresh(self, rejected: str = "") -> str:
+        """Return a fresh access token that is not the `rejected` one. One thread gets it, and the others wait."""
+        with self._lock:
+            now = self._clock()
+            tokens = self._tokens
+            if tokens is not None and tokens.access_token == rejected and now - self._got_at < _JUST_REFRESHED:
+                return rejected
+            if tokens is None or tokens.access_token == rejected or not tokens.is_fresh(now):
+                tokens = self._newest()  # another process may have refreshed
+            if tokens is not None and tokens.access_token != rejected and tokens.is_fresh(now):
+                self._tokens = tokens
+                return tokens.access_token
+            is_usable = tokens is not None and tokens.access_token != rejected and tokens.is_valid(now)
+            if tokens is not None and is_usable and now < self._not_before:
+                return tokens.access_token
+            tries = 1 if is_usable else _TRIES
+            try:
+                return self._kept(self._signed_in() if tokens is None else self._refreshed(tokens, tries)).access_token
+            except (Unavailable, RateLimited) as exc:
+                self._not_before = self._clock() + exc.retry_after
+                if tokens is None or not is_usable:
+                    raise
+                self._tokens = tokens  # an outage ends no session: this one is good for some seconds more
+                return tokens.access_token
+
+    def _newest(self) -> Tokens | None:
+        stored = self._storage.load()
+        if stored is not None and stored.server != self.server.url:
+            raise Misconfigured(
+                f"The storage has the tokens of {stored.server}. Use another one for {self.server.url}."
+            )
+        if stored is None and self._given:
+            return Tokens(server=self.server.url, login="", refresh_token=self._given)
+        return stored
+
+    def _kept(self, tokens: Tokens) -> Tokens:
+        # Stored first: a process that dies between the two would have lost the only refresh token that works.
+        self._storage.save(tokens)
+        self._tokens, self._got_at, self._given = tokens, self._clock(), ""
+        return tokens
+
+    def _forget(self) -> None:
+        self._tokens = None
+        self._storage.clear()
+
+    def _signed_in(self) -> Tokens:
+        if not self._login:
+            raise NotAuthenticated("no tokens are stored", message=f"Not signed in at {self.server.url}.")
+        asked_at = self._clock()
+        body: dict[str, object] = {
+            "email": self._login,
+            "password": self._password,
+            "mode": "hybrid",
+            "transport": "body",
+        }
+        answer = self._asked("/auth/login", body, _TRIES)
+        return read_tokens(answer, server=self.server.url, asked_at=asked_at)
+
+    def _refreshed(self, tokens: Tokens, tries: int) -> Tokens:
+        asked_at = self._clock()
+        try:
+            answer = self._asked("/auth/refresh", {"refresh_token": tokens.refresh_token}, tries)
+            return read_tokens(answer, server=self.server.url, asked_at=asked_at)
+        except Superseded:
+            newer = self._newest()
+            if newer is not None and newer.refresh_token != tokens.refresh_token:  # another process was faster
+                return self._refreshed(newer, tries)
+            return self._after_the_end()
+        except (InvalidToken, NotFound):
+            return self._after_the_end()
+
+    def _after_the_end(self) -> Tokens:
+        """Sign in again after the session has ended, if there is a password. Raises `NotAuthenticated`."""
+        self._forget()
+        self._given = ""
+        if self._login:
+            return self._signed_in()
+        raise NotAuthenticated(
+            "the session has ended", message=f"The session at {self.server.url} has ended. Sign in again."
+        )
+
+    def _asked(self, path: str, body: dict[str, object], tries: int) -> object:
+        """Call the server, and again after a lost answer: it gives the same next token then."""
+        for left in reversed(range(tries)):
+            try:
+                return self.server.call("POST", path, body)
+            except Unavailable as exc:
+                if not left or exc.retry_after > _WAITS_AT_MOST:
+                    raise
+                self._sleep(exc.retry_after)
+        raise AssertionError  # the last try returns or raises
+
+
+def _may_repeat(request: httpx2.Request) -> bool:
+    """Return whether a request can be sent twice. A body that is streamed is gone then: the rest of it would arrive as
+    the whole.
+    """
+    return isinstance(request.stream, httpx2.ByteStream)
+
+
+def _is_refused(response: httpx2.Response) -> bool:
+    """Return whether a token was refused that another one may replace. Where the owner must prove who they are again
+    (RFC 9470), a newer token says nothing else.
+    """
+    challenge = response.headers.get("www-authenticate", "")
+    return response.status_code == _UNAUTHORIZED and "insufficient_user_authentication" not in challenge

@@ -1,0 +1,70 @@
+"""The tokens of one sign-in, and when a program gets new ones. No I/O, no clock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from dutchdoor.errors import Misconfigured, Unavailable
+
+__all__ = ["REFRESH_BEFORE", "Tokens", "decode", "read_tokens"]
+
+REFRESH_BEFORE: Final = 30.0
+"""Seconds before its expiry from which an access token is refreshed; at most a tenth of its life."""
+
+
+class Tokens(Struct, frozen=True, kw_only=True):
+    """What a program keeps of a sign-in. Both tokens are secrets, and stay out of `repr`."""
+
+    server: str
+    """The URL of the server. The tokens are never sent to another one."""
+    login: str
+    """The account's e-mail address, for people; its id where it has none."""
+    refresh_token: str
+    access_token: str = ""
+    expires_at: float = 0.0
+    """When the access token expires, in seconds since 1970, by this machine's clock."""
+    refresh_at: float = 0.0
+    """From when on it is refreshed."""
+
+    def __repr__(self) -> str:
+        return f"Tokens(server={self.server!r}, login={self.login!r})"
+
+    def is_fresh(self, now: float) -> bool:
+        """Return whether the access token can be used without a refresh."""
+        return bool(self.access_token) and now < self.refresh_at
+
+    def is_valid(self, now: float) -> bool:
+        """Return whether the access token has not expired."""
+        return bool(self.access_token) and now < self.expires_at
+
+
+def read_tokens(answer: object, *, server: str, asked_at: float) -> Tokens:
+    """Read the answer to a sign-in or a refresh. `asked_at` is when the request was sent: a slow answer makes a token
+    expire earlier here, never later.
+
+    Raises:
+        Unavailable: it is not such an answer.
+    """
+    match answer:
+        case {"access_token": str(access), "refresh_token": str(refresh), "expires_in": int(lives_for), "user": user}:
+            email, subject = (user.get("email"), user.get("id")) if isinstance(user, dict) else (None, None)
+            return Tokens(
+                server=server,
+                login=str(email or subject or ""),
+                refresh_token=refresh,
+                access_token=access,
+                expires_at=asked_at + lives_for,
+                refresh_at=asked_at + lives_for - min(REFRESH_BEFORE, lives_for / 10),
+            )
+    raise Unavailable("the answer holds no tokens")
+
+
+def decode(content: bytes, where: str) -> Tokens:
+    """Read stored tokens. Raises `Misconfigured` that names `where` for something else."""
+    try:
+        return msgspec.json.decode(content, type=Tokens)
+    except msgspec.DecodeError:
+        raise Misconfigured(f"{where} holds no tokens of dutchdoor. Remove it, and sign in again.") from None

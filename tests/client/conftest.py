@@ -1,0 +1,77 @@
+"""A real server, and accounts on it, each with its own address."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.server.running import Running, running
+
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.model.http_client import Client
+
+PASSWORD = "a door in two halves"
+
+
+class Place(NamedTuple):
+    """A server, and the folder of its database."""
+
+    server: Running
+    folder: Path
+    numbers: Iterator[int]
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.server.port}"
+
+    def engine(self) -> Auth:
+        """The same database, from outside."""
+        return Auth(
+            f"sqlite:///{self.folder}/dutchdoor.db",
+            master_key=self.folder / "dutchdoor.keys",
+            hasher=PasswordHasher(CHEAPEST),
+        )
+
+    def account(self) -> str:
+        """The address of a new account, whose password is `PASSWORD`."""
+
+        async def work() -> str:
+            async with self.engine() as auth:
+                hashed = await auth.directory.hasher.hash(PASSWORD)
+                email = f"person{next(self.numbers)}@example.com"
+                await auth.directory.registration.add(email, "", hashed, client=Client(), verified=True)
+                return email
+
+        return asyncio.run(work())
+
+    def sessions(self, email: str) -> int:
+        async def work() -> int:
+            async with self.engine() as auth:
+                account = await auth.store.account_by_email(email)
+                assert account is not None
+                return len(await auth.authority.sessions(account.subject))
+
+        return asyncio.run(work())
+
+    def end(self, email: str) -> None:
+        """End all sessions of an account, as an administrator does."""
+
+        async def work() -> None:
+            async with self.engine() as auth:
+                account = await auth.store.account_by_email(email)
+                assert account is not None
+                await auth.authority.end_all(account.subject, client=Client(), actor="cli")
+
+        asyncio.run(work())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("client")
+    with running(folder, "--refresh-window", "0s") as server:  # so that each refresh gives another token
+        yield Place(server, folder, itertools.count(1))
