@@ -24,7 +24,6 @@ from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from starlette.types import ASGIApp
 
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
@@ -50,7 +49,7 @@ from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Caller, Site
-from dutchdoor.web.asgi import AsgiApplication, ErrorMiddleware
+from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
@@ -446,14 +445,6 @@ class Auth:
     def asgi(self) -> AsgiApplication:
         """Return the whole API as an ASGI application, to serve alone or to mount at the root of another."""
         return AsgiApplication(self.api, opened=self.open, closed=self.close)
-
-    def error_middleware(self, app: ASGIApp) -> ASGIApp:
-        """Wrap an ASGI application, `app`. An error of dutchdoor that `app` does not catch is answered with the status
-        of the error and a problem document (RFC 9457): 401 and not 500 for `NotAuthenticated`, 503 for `Unavailable`.
-
-            app.add_middleware(auth.error_middleware)   # FastAPI, Starlette
-        """
-        return ErrorMiddleware(app, self.api)
 
     def set_cookies(self, signed_in: SignedIn) -> list[str]:
         """Return the values of the `Set-Cookie` headers that keep a sign-in in the browser, for a response of your own.

@@ -23,14 +23,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
-from dutchdoor.guard.attached import engine_of, make_gate
+from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.extra import extra
+from dutchdoor.guard.on_wsgi import OnWsgi
 from dutchdoor.guard.refusal import next_path, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import Anonymous, User
-from dutchdoor.guard.wsgi import engine_around, request_in, while_valid
-from dutchdoor.model.audit_entry import AuditEvent, EventName
+from dutchdoor.guard.wsgi import FORMS, engine_around, request_in, while_valid
+from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 
@@ -65,10 +66,9 @@ ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 _EXTENSION = "dutchdoor"
 _ANYONE = Requirement()
 _ANONYMOUS = Anonymous()
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
-class Auth:
+class Auth(OnWsgi):
     """Authentication for a Flask application.
 
     Args:
@@ -91,10 +91,8 @@ class Auth:
         audience: str | Iterable[str] | None = None,
         **options: Any,
     ) -> None:
-        self._made = functools.partial(make_gate, database, issuer, audience, options)
         self._around: Callable[[], AbstractContextManager[object]] = nullcontext
-        self._listeners: list[tuple[tuple[EventName, ...], Callable[[AuditEvent], object]]] = []
-        self._gate = SyncGate(self._make_gate)
+        super().__init__(database, issuer=issuer, audience=audience, **options)
         if app is not None:
             self.init_app(app)
 
@@ -112,30 +110,10 @@ class Auth:
         app.after_request(_ended_with_session)
         app.context_processor(_helpers)
 
-    def _make_gate(self) -> Gate:
-        """Return the gate of this process; a forked child makes its own."""
-        gate = self._made()
-        self._prepare(gate)
-        for names, listener in self._listeners:
-            engine_of(gate).on(*names)(listener)
-        return gate
-
     def _prepare(self, gate: Gate) -> None:
         """Let functions of the application run in its context, as `db.session` of Flask-SQLAlchemy wants it."""
         if gate.application is not None:
             engine_of(gate).call_inside(self._around)
-
-    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
-        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
-        It runs in a thread, in the context of the application. Raises `Misconfigured` in a service that only verifies.
-        """
-        decorate = self.engine.on(*names)
-
-        def keep(listener: ListenerT) -> ListenerT:
-            self._listeners.append((names, listener))
-            return decorate(listener)
-
-        return keep
 
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
@@ -154,26 +132,11 @@ class Auth:
         return _guard(Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors))
 
     @property
-    def engine(self) -> Engine:
-        """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
-        return engine_of(self._gate.gate)
-
-    @property
     def current_user(self) -> Any:
         """The same as `current_user`, with a type that you give: `current_user: MyUser = auth.current_user`. It stands
         for the user of each request, so one line for the whole module is enough.
         """
         return current_user
-
-    def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
-        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
-        `wait` until no verifier accepts them. Returns the seconds that are left at most.
-        """
-        return self._gate.run(self.engine.end_all(subject, reason=reason, wait=wait))
-
-    def close(self) -> None:
-        """Close the engine. The end of the process does it, too."""
-        self._gate.close()
 
 
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
@@ -228,7 +191,7 @@ def _known() -> Known | None:
 def _identified() -> Known | None:
     asked = request_in(request.environ)
     field = None
-    if request.mimetype in _FORMS and "Cookie" in request.headers and "X-CSRF-Token" not in request.headers:
+    if request.mimetype in FORMS and "Cookie" in request.headers and "X-CSRF-Token" not in request.headers:
         field = request.form.get("csrf_token")
     return _gate().identify(asked, field)
 

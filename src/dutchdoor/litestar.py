@@ -19,18 +19,18 @@ Litestar injects by the name of a parameter: `current_user: CurrentUser`, `optio
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.guard.asgi import Guard, Middleware, Visit, close_code, visit_of
-from dutchdoor.guard.attached import engine_of, make_gate
+from dutchdoor.guard.asgi import Middleware, Visit, close_code, visit_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp
+from dutchdoor.guard.on_asgi import OnAsgi
 from dutchdoor.guard.refusal import next_path, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import Anonymous, User
-from dutchdoor.model.audit_entry import AuditEvent, EventName
+from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.scope import request_of
@@ -46,10 +46,6 @@ with extra("litestar"):
     from litestar.plugins import InitPlugin
     from litestar.types import Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from dutchdoor.auth import Auth as Engine
-    from dutchdoor.stores.base import Store
-    from dutchdoor.verifier import Verifier
 
 __all__ = [
     "Anonymous",
@@ -78,7 +74,7 @@ AnyConnection = ASGIConnection[Any, Any, Any, Any]
 _ANYONE = Requirement()
 
 
-class Auth(InitPlugin):
+class Auth(OnAsgi, InitPlugin):
     """Authentication for a Litestar application: one of its `plugins`.
 
     Args:
@@ -91,16 +87,7 @@ class Auth(InitPlugin):
         Misconfigured: a setting is unknown or wrong, or the application has an `Auth` already.
     """
 
-    def __init__(
-        self,
-        database: str | Store | Engine | Verifier | None = None,
-        *,
-        issuer: str | None = None,
-        audience: str | Iterable[str] | None = None,
-        **options: Any,
-    ) -> None:
-        self.gate = make_gate(database, issuer, audience, options)
-        self._guard = Guard(self.gate, eager=True)
+    _eager = True
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Put the guard, the API's routes and the dependencies into the configuration. Litestar calls this.
@@ -151,23 +138,6 @@ class Auth(InitPlugin):
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
         kind = headers.pop("content-type", None)
         return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)
-
-    @property
-    def engine(self) -> Engine:
-        """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
-        return engine_of(self.gate)
-
-    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
-        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
-        Raises `Misconfigured` in a service that only verifies.
-        """
-        return self.engine.on(*names)
-
-    async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
-        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
-        `wait` until no verifier accepts them. Returns the seconds that are left at most.
-        """
-        return await self.engine.end_all(subject, reason=reason, wait=wait)
 
     async def csrf_token(self, request: AnyConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header

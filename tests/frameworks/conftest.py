@@ -22,7 +22,7 @@ from dutchdoor.auth import Auth, read_or_make_master_key
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 
 APPS = Path(__file__).parent / "apps"
-ASYNC, SYNC = ("fastapi", "starlette", "litestar"), ("flask",)
+ASYNC, SYNC = ("fastapi", "starlette", "litestar", "asgi"), ("flask", "wsgi")
 STARTS_WITHIN = 60.0
 PASSWORD = "a door in two halves"
 
@@ -96,7 +96,7 @@ def serving(name: str, folder: Path, *, issuer: str = "", base_path: str = "") -
     assert not re.search(r"Traceback|Exception|never awaited", said), said
 
 
-LONG = {"starlette", "litestar"}
+LONG = {"starlette", "litestar", "asgi", "wsgi"}
 """What a short run leaves out: it has an asynchronous framework and one of threads."""
 
 

@@ -214,7 +214,7 @@ def test_both_examples_follow_a_log_out(tmp_path: Path, monkeypatch: pytest.Monk
             assert client.get("/hello", headers=headers).status_code == 401
             until(lambda: said_by(plain["app"], token)[0] == "401 Unauthorized")
             other = signed_in(at)["access_token"]
-        plain["verifier"].close()
+        plain["auth"].close()
         assert said_by(plain["app"], other)[0] == "503 Service Unavailable"
         assert said_by(plain["app"], "")[0] == "401 Unauthorized"
 

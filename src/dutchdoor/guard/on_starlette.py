@@ -9,9 +9,9 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.asgi import Guard, Middleware, visit_of
-from dutchdoor.guard.attached import engine_of, make_gate
-from dutchdoor.model.audit_entry import AuditEvent, EventName
+from dutchdoor.guard.asgi import Middleware, visit_of
+from dutchdoor.guard.on_asgi import OnAsgi
+from dutchdoor.model.audit_entry import AuditEvent
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -23,7 +23,7 @@ __all__ = ["OnStarlette"]
 ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 
 
-class OnStarlette:
+class OnStarlette(OnAsgi):
     """Authentication for an application of Starlette or FastAPI.
 
     Args:
@@ -37,8 +37,6 @@ class OnStarlette:
         Misconfigured: a setting is unknown or wrong, or the application has an `Auth` already.
     """
 
-    _eager = False
-
     def __init__(
         self,
         app: Starlette | None = None,
@@ -48,8 +46,7 @@ class OnStarlette:
         audience: str | Iterable[str] | None = None,
         **options: Any,
     ) -> None:
-        self.gate = make_gate(database, issuer, audience, options)
-        self._guard = Guard(self.gate, eager=self._eager)
+        super().__init__(database, issuer=issuer, audience=audience, **options)
         if app is not None:
             self.attach(app)
 
@@ -64,23 +61,6 @@ class OnStarlette:
         if any(getattr(each, "cls", None) is Middleware for each in app.user_middleware):
             raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
         app.add_middleware(Middleware, guard=self._guard)
-
-    @property
-    def engine(self) -> Auth:
-        """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
-        return engine_of(self.gate)
-
-    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
-        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
-        Raises `Misconfigured` in a service that only verifies.
-        """
-        return self.engine.on(*names)
-
-    async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
-        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
-        `wait` until no verifier accepts them. Returns the seconds that are left at most.
-        """
-        return await self.engine.end_all(subject, reason=reason, wait=wait)
 
     async def csrf_token(self, request: HTTPConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header

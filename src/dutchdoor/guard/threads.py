@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
-from dutchdoor.guard.gates import Gate, Known
+from dutchdoor.guard.gates import Gate, Known, Verifying
 from dutchdoor.web.http import Request
 
 __all__ = ["SyncGate"]
@@ -122,6 +122,8 @@ class SyncGate:
         """Close the engine, and end its thread. Idempotent."""
         with self._lock:
             loop, self._loop = self._loop, None
+        if isinstance(self._gate, Verifying):
+            self._gate.verifier.close()  # it needs no loop
         if loop is None:
             return
         closing = asyncio.run_coroutine_threadsafe(self._gate.close(), loop)

@@ -6,23 +6,42 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
 from typing import Any, Final, TypeVar
 
-from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.guard.gates import AsgiApp, Message, Scope
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.guard.gates import AsgiApp, Known, Message, Scope
+from dutchdoor.guard.refusal import refusal
+from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
+from dutchdoor.model.principal import Principal
 from dutchdoor.web.http import Header, Request
 from dutchdoor.web.problems import problem
 
-__all__ = ["answered", "engine_around", "request_in", "while_valid"]
+__all__ = [
+    "FORMS",
+    "Environ",
+    "StartResponse",
+    "Visit",
+    "answered",
+    "around",
+    "engine_around",
+    "request_in",
+    "visit_of",
+    "while_valid",
+]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 T = TypeVar("T")
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+"""What browsers send for a form that has fields."""
+KEY: Final = "dutchdoor"
 READ_AT_MOST: Final = 1 << 20
 """Bytes of a body that are read for the engine. Its own limits are far below."""
 
@@ -74,13 +93,129 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         except DutchdoorError as error:  # the store is out of reach at the first request
             answer = problem(error)
             status, headers, body = answer.status, answer.headers, answer.body
-        start_response(
-            f"{status} {responses.get(status, '')}",
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
-        )
+        _start(start_response, status, headers)
         return [body]
 
     return answering
+
+
+def _start(start_response: StartResponse, status: int, headers: Iterable[Header]) -> None:
+    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    start_response(f"{status} {responses.get(status, '')}", listed)
+
+
+class Visit:
+    """One request, and who sends it."""
+
+    __slots__ = ("_environ", "_error", "_found", "_gate", "_known", "_user")
+
+    def __init__(self, gate: SyncGate, environ: Environ) -> None:
+        self._gate, self._environ, self._found = gate, environ, False
+        self._known: Known | None = None
+        self._error: DutchdoorError | None = None
+        self._user: Any = None
+
+    @property
+    def known(self) -> Known | None:
+        """Who sends this, if a guard has found out already."""
+        return self._known
+
+    def identify(self, csrf_field: str | None = None) -> Known | None:
+        """Return who sends this request, found once; None without a proof. Raises what `Auth.principal` raises."""
+        if not self._found:
+            kind = self._environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+            try:
+                self._known = self._gate.identify(request_in(self._environ), csrf_field if kind in FORMS else None)
+            except DutchdoorError as error:
+                self._error = error
+            self._found = True
+        if self._error is not None:
+            raise self._error
+        return self._known
+
+    def user(self, csrf_field: str | None = None) -> Any:
+        """Return the `User` behind the request, or the application's own object; None without a proof. Raises what
+        `Auth.principal` raises.
+        """
+        known = self.identify(csrf_field)
+        if known is not None and self._user is None:
+            self._user = self._gate.user(known)
+        return self._user
+
+    def require(self, requirement: Requirement, csrf_field: str | None = None) -> Principal:
+        """Return the principal, if it meets a requirement. Raises what `Auth.principal` raises, and
+        `StepUpRequired`.
+        """
+        known = self.identify(csrf_field)
+        if known is None:
+            raise NotAuthenticated("no proof was sent")
+        requirement.check(known.principal, self._gate.gate.clock())
+        return known.principal
+
+    def csrf_token(self) -> str:
+        """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
+        known = self.identify()
+        return "" if known is None else self._gate.gate.csrf_token(known)
+
+
+def visit_of(environ: Environ) -> Visit:
+    """Return the visit of a request. Raises `Misconfigured` where no `Auth` is around the application."""
+    visit = environ.get(KEY)
+    if not isinstance(visit, Visit):
+        raise Misconfigured("This application asks who sends a request, but has no Auth: app = auth.around(app).")
+    return visit
+
+
+def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
+    """Return an application that answers what a guard of `app` raises, and ends its streams with their session."""
+
+    def guarded(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if KEY in environ:
+            raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
+        visit = environ[KEY] = Visit(gate, environ)
+        lengths: list[str] = []
+        started = False
+
+        def starting(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            nonlocal started
+            started = True
+            lengths[:] = [value for name, value in headers if name.lower() == "content-length"]
+            return start_response(status, headers, *exc_info)
+
+        def refused(error: DutchdoorError) -> list[bytes]:
+            if started or isinstance(error, Misconfigured):
+                raise error
+            answer = refusal(
+                error, request_in(environ), gate.gate.sign_in_page, _decoded(environ.get("SCRIPT_NAME", ""))
+            )
+            _start(start_response, answer.status, answer.headers)
+            return [answer.body]
+
+        def lazily(pieces: Iterable[bytes]) -> Iterator[bytes]:
+            """Find out in the generator of the application who sends the request, and check it before each piece."""
+            iterator = iter(pieces)
+            try:
+                first = [piece for piece, _ in zip(iterator, range(1), strict=False)]
+                if visit.known is None:
+                    yield from first
+                    yield from iterator
+                else:
+                    check = functools.partial(gate.check, visit.known)
+                    yield from while_valid(itertools.chain(first, iterator), check, is_bounded=bool(lengths))
+            except DutchdoorError as error:
+                yield from refused(error)
+            finally:
+                close = getattr(pieces, "close", None)
+                if close is not None:
+                    close()
+
+        try:
+            pieces = app(environ, starting)
+        except DutchdoorError as error:
+            return refused(error)
+        return pieces if isinstance(pieces, (list, tuple)) else lazily(pieces)
+
+    return guarded
 
 
 def while_valid(pieces: Iterable[T], check: Callable[[], None], *, is_bounded: bool) -> Iterator[T]:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
 from dutchdoor.web.api import Api, Route
@@ -22,7 +22,7 @@ from dutchdoor.web.http import MethodNotAllowed, Request, Response
 from dutchdoor.web.request_id import CURRENT, request_id
 from dutchdoor.web.scope import below, request_of
 
-__all__ = ["REQUEST", "AsgiApplication", "ErrorMiddleware"]
+__all__ = ["REQUEST", "AsgiApplication"]
 
 REQUEST = "dutchdoor.request"
 """The key in an ASGI scope under which an answered request is found, with its client and its id."""
@@ -146,43 +146,6 @@ class AsgiApplication:
                 self._ready = False
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-class ErrorMiddleware:
-    """Wraps another ASGI application, and answers what dutchdoor raises and the application does not catch."""
-
-    def __init__(self, app: ASGIApp, api: Api) -> None:
-        self._app, self._api = app, api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sending)
-        except DutchdoorError as error:
-            if begun:
-                raise
-            response = self._api.refusal(request_of(scope), error)
-            # No CORS headers: which pages may call the application is the application's own matter.
-            headers = self._api.security.finish(response)
-            start = {"type": "http.response.start", "status": response.status, "headers": headers}
-            body = {"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else response.body}
-            if scope["type"] == "http":
-                await send(start)
-                await send(body)
-            elif "websocket.http.response" in scope.get("extensions", ()):
-                await send({**start, "type": "websocket.http.response.start"})
-                await send({**body, "type": "websocket.http.response.body"})
-            else:
-                await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
 class _Endpoint:

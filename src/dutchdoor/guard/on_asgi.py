@@ -1,0 +1,64 @@
+"""What `Auth` of every ASGI framework has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dutchdoor.guard.asgi import Guard
+from dutchdoor.guard.attached import engine_of, make_gate
+from dutchdoor.model.audit_entry import AuditEvent, EventName
+
+if TYPE_CHECKING:
+    from dutchdoor.auth import Auth
+    from dutchdoor.stores.base import Store
+    from dutchdoor.verifier import Verifier
+
+__all__ = ["OnAsgi"]
+
+ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
+
+
+class OnAsgi:
+    """A gate, and the guard that stands around an application.
+
+    Args:
+        database: a URL, a store, or a `dutchdoor.Auth` that is made already. A file `dutchdoor.db` if it is not given.
+        issuer: the URL of the server that signs tokens, for a service that only verifies them.
+        audience: who tokens are for.
+        options: the settings of `dutchdoor.Auth` and `sign_in_page`; with `issuer`, those of `dutchdoor.Verifier`.
+
+    Raises:
+        Misconfigured: a setting is unknown or wrong.
+    """
+
+    _eager = False
+    """Whether the user is put into each scope."""
+
+    def __init__(
+        self,
+        database: str | Store | Auth | Verifier | None = None,
+        *,
+        issuer: str | None = None,
+        audience: str | Iterable[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.gate = make_gate(database, issuer, audience, options)
+        self._guard = Guard(self.gate, eager=self._eager)
+
+    @property
+    def engine(self) -> Auth:
+        """The `dutchdoor.Auth` behind this. Raises `Misconfigured` in a service that only verifies."""
+        return engine_of(self.gate)
+
+    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
+        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
+        Raises `Misconfigured` in a service that only verifies.
+        """
+        return self.engine.on(*names)
+
+    async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
+        `wait` until no verifier accepts them. Returns the seconds that are left at most.
+        """
+        return await self.engine.end_all(subject, reason=reason, wait=wait)
