@@ -170,6 +170,9 @@ async def test_keys_rotate_and_die(world: World) -> None:
     assert [key["state"] for key in listed] == ["signing"]
     made = await admin.call("POST", "/admin/api/keys/rotate")
     assert (made.status, made.json["state"]) == (201, "upcoming")
+    again = await admin.call("POST", "/admin/api/keys/rotate")
+    assert (again.status, again.code) == (409, "conflict"), "a retry of a lost answer creates no second key"
+    assert f"Key {made.json['kid']} is the next one already" in again.json["detail"]
     assert len((await world.call("GET", "/.well-known/jwks.json")).json["keys"]) == 2
     assert (await admin.call("DELETE", f"/admin/api/keys/{listed[0]['kid']}")).json["fenced"] is True
     assert (await admin.me()).status == 401

@@ -25,7 +25,7 @@ from dutchdoor.jose.jwk import Key
 from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import CLOCK_SLACK, LONGEST_ACCESS, Policy
 
-__all__ = ["KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "with_states"]
+__all__ = ["KeyRing", "KeyState", "StoredKey", "new_key", "revoked", "state_of", "waiting", "with_states"]
 
 KeyState = Literal["upcoming", "signing", "verifying", "retired", "revoked"]
 
@@ -74,6 +74,11 @@ def with_states(keys: Sequence[StoredKey], now: float) -> list[tuple[StoredKey, 
         (key, "verifying" if state_of(key, now) == "signing" and signing[key.alg] != key.kid else state_of(key, now))
         for key in keys
     ]
+
+
+def waiting(keys: Iterable[StoredKey], alg: str, now: float) -> StoredKey | None:
+    """Return the key of an algorithm that is published and does not sign yet, or None."""
+    return next((row for row in keys if row.alg == alg and state_of(row, now) == "upcoming"), None)
 
 
 def new_key(key: Key, master: MasterKeys, *, number: int, signs_at: float, now: float, policy: Policy) -> StoredKey:

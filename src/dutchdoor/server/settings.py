@@ -302,7 +302,8 @@ SETTINGS: tuple[Setting, ...] = (
         kind="path",
         does="A list of breached passwords, which are refused as new passwords: the SHA-1 file of Have I Been Pwned, "
         "sorted by hash (`haveibeenpwned-downloader`). It is searched on disk, not loaded into memory.",
-        why="Unset: only the most common passwords are refused, from a built-in list.",
+        why="Unset: only the most common passwords are refused, from a built-in list. `dutchdoor user create` reads "
+        "the list of the servers.",
     ),
     Setting(
         name="pepper",

@@ -12,8 +12,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
-from dutchdoor.errors import InvalidInput, NotFound, Refused
-from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
+from dutchdoor.errors import Conflict, InvalidInput, NotFound, Refused
+from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.web.api import ADMIN, Call, Route
@@ -217,6 +217,11 @@ async def list_keys(call: Call) -> Response:
 
 
 async def rotate_key(call: Call) -> Response:
+    authority = call.authority
+    after = waiting(await authority.store.select(StoredKey), authority.alg, authority.clock())
+    if after is not None:
+        text = f"Key {after.kid} is the next one already: it signs from {instant(after.signs_at)}."
+        raise Conflict(text, message=text)
     row = await call.authority.rotate(client=call.observed(), actor=_actor(call))
     return json_response(201, key_view(row, state_of(row, call.authority.clock())))
 
@@ -398,7 +403,8 @@ ROUTES = (
         handler=rotate_key,
         gives=KeyView,
         status=201,
-        summary="Create the next signing key. It signs after it was published long enough.",
+        also=(409,),
+        summary="Create the next signing key. It signs after it was published long enough. 409 if one waits to sign.",
     ),
     _route(
         method="DELETE",

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, NotFound
 from dutchdoor.jose.jwk import Key
-from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, with_states
+from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import encode
 from dutchdoor.model.master_key import MasterKey, MasterKeys, sealed_by
@@ -120,14 +120,13 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
     """
 
     async def work(auth: Auth) -> StoredKey:
-        rows, now = await auth.store.select(StoredKey), auth.authority.clock()
-        for row in rows:
-            if not at_once and row.alg == auth.authority.alg and state_of(row, now) == "upcoming":
-                text = (
-                    f"Key {row.kid} is the next one already: it signs from {instant(row.signs_at)}. To sign with "
-                    "another one now, add --at-once."
-                )
-                raise Conflict(text, message=text)
+        after = waiting(await auth.store.select(StoredKey), auth.authority.alg, auth.authority.clock())
+        if after is not None and not at_once:
+            text = (
+                f"Key {after.kid} is the next one already: it signs from {instant(after.signs_at)}. To sign with "
+                "another one now, add --at-once."
+            )
+            raise Conflict(text, message=text)
         return await auth.authority.rotate(client=NO_CLIENT, actor=ACTOR, at_once=at_once)
 
     needs = ("alg", "key_sign_for", "key_publish_for")
