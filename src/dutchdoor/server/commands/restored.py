@@ -22,7 +22,7 @@ from dutchdoor.stores.urls import make_store, naming
 __all__ = ["restored"]
 
 
-@click.command(epilog="Example: dutchdoor restored --database postgresql://door@db/door --yes")
+@click.command(epilog="Example: dutchdoor restored --database postgresql://dutchdoor@db/dutchdoor --yes")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
 @with_settings("database", "master_key", "lease")
