@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
 from dutchdoor.guard.asgi import visit_of
+from dutchdoor.guard.described import merge
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.refusal import next_path
 from dutchdoor.guard.requirement import Requirement
@@ -131,8 +132,6 @@ class Auth(OnStarlette):
 
 # --- OpenAPI ---------------------------------------------------------------------------------------------------------
 
-_PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
-
 
 def _describe(app: FastAPI, ours: dict[str, Any]) -> None:
     """Add our paths and schemes to the application's document, and a requirement to each route with a guard."""
@@ -140,15 +139,7 @@ def _describe(app: FastAPI, ours: dict[str, Any]) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = type(app).openapi(app)
-            schemes = ours["components"]["securitySchemes"]
-            security: list[dict[str, list[str]]] = [{name: []} for name in ("session", "bearer") if name in schemes]
-            for operation in _guarded(app, document):
-                operation["security"] = security
-                operation["responses"].setdefault("401", {"description": "Sign in to continue.", "content": _PROBLEM})
-            document["paths"] |= ours["paths"]
-            components = document.setdefault("components", {})
-            for kind, named in ours["components"].items():
-                components.setdefault(kind, {}).update(named)
+            merge(document, ours, _guarded(app, document))
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI documents this way to extend it

@@ -19,11 +19,13 @@ Litestar injects by the name of a parameter: `current_user: CurrentUser`, `optio
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from copy import copy
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.guard.asgi import Middleware, Visit, close_code, visit_of
+from dutchdoor.guard.described import merge
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp
 from dutchdoor.guard.on_asgi import OnAsgi
@@ -41,9 +43,13 @@ with extra("litestar"):
     from litestar.connection import ASGIConnection
     from litestar.di import NamedDependency, Provide
     from litestar.exceptions import WebSocketException
-    from litestar.handlers import BaseRouteHandler
+    from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
     from litestar.middleware import DefineMiddleware
+    from litestar.openapi.config import OpenAPIConfig
+    from litestar.openapi.spec import OpenAPI
     from litestar.plugins import InitPlugin
+    from litestar.plugins.base import ReceiveRoutePlugin
+    from litestar.routes import BaseRoute, HTTPRoute
     from litestar.types import Receive, Scope, Send
 
 
@@ -72,9 +78,10 @@ OptionalPrincipal = NamedDependency[Principal | None]
 ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 _ANYONE = Requirement()
+_GUARDS = "__dutchdoor_guard__"
 
 
-class Auth(OnAsgi, InitPlugin):
+class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
     """Authentication for a Litestar application: one of its `plugins`.
 
     Args:
@@ -107,9 +114,23 @@ class Auth(OnAsgi, InitPlugin):
         }
         app_config.on_startup.append(self.gate.open)
         app_config.on_shutdown.append(self._guard.stop)
+        self._guarded: set[tuple[str, str]] = set()
+        if app_config.openapi_config is not None:
+            app_config.openapi_config = copy(app_config.openapi_config)  # the default is one for all applications
+            _describe(app_config.openapi_config, self.gate.described(), self._guarded)
         if self.gate.application is not None:
             app_config.route_handlers.extend(_mounts(self.gate.application, self.gate.paths))
         return app_config
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Note which operations of a `route` have a guard. Litestar calls this."""
+        if isinstance(route, HTTPRoute):
+            self._guarded.update(
+                (route.path_format, method.lower())
+                for handler in route.route_handlers
+                for method in handler.http_methods
+                if _has_guard(handler)
+            )
 
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
@@ -130,6 +151,7 @@ class Auth(OnAsgi, InitPlugin):
         async def guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
             await _required(connection.scope, requirement)
 
+        setattr(guard, _GUARDS, True)
         return guard
 
     def _refused(self, request: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:
@@ -172,6 +194,36 @@ async def _principal(request: AnyConnection) -> Principal:
 
 async def _principal_or_none(request: AnyConnection) -> Principal | None:
     return await _visit(request.scope).optional_principal()
+
+
+# --- OpenAPI ---------------------------------------------------------------------------------------------------------
+
+
+def _has_guard(handler: HTTPRouteHandler) -> bool:
+    asked = handler.parsed_fn_signature.parameters
+    return not asked.keys().isdisjoint({"current_user", "current_principal"}) or any(
+        hasattr(guard, _GUARDS) for guard in handler.resolve_guards()
+    )
+
+
+def _describe(config: OpenAPIConfig, ours: dict[str, Any], guarded: set[tuple[str, str]]) -> None:
+    """Add our paths and schemes to the application's document, and a requirement to each operation with a guard."""
+    made_by_litestar = config.to_openapi_schema
+
+    def make() -> OpenAPI:
+        document = made_by_litestar()
+        written_by_litestar = document.to_schema
+
+        def write() -> dict[str, Any]:
+            written = written_by_litestar()
+            paths = written.get("paths", {})
+            merge(written, ours, [paths[path][name] for path, name in guarded if name in paths.get(path, ())])
+            return written
+
+        document.to_schema = write  # type: ignore[method-assign] # Litestar has no other place for more paths
+        return document
+
+    config.to_openapi_schema = make  # type: ignore[method-assign]
 
 
 def _mounts(application: AsgiApp, paths: Iterable[str]) -> list[Any]:
