@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -33,10 +33,12 @@ from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.base_path import read_base_path
+from dutchdoor.model.choices import check_choice
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
+from dutchdoor.model.durations import Duration, read_duration
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
-from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.policy import STANDARD, Policy, RegistrationMode
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
@@ -74,6 +76,9 @@ LOCAL_URL = "http://localhost:8000"
 """Where an application without a public URL is, before its first request."""
 _TEST_PORT = 80
 """What the test clients of frameworks name as their port; this machine's own users would need to be root."""
+LEASE_FOR = Terms().lease_for
+ALGORITHMS = ("ES256", "EdDSA", "RS256", "HS256")
+"""What signs access tokens."""
 _OWN = ("/auth/", "/oauth2/", "/admin/api/")
 """What nearly all paths of the API begin with."""
 _APPLICATIONS = {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
@@ -93,6 +98,8 @@ class HasScope(Protocol):
 
 class Auth:
     """Authentication for one application. Use it as an async context manager, or `open` and `close` it.
+
+    A duration is "15m", a `timedelta`, or seconds.
 
     Args:
         database: a URL (`sqlite:///app.db`, `postgresql://...`, `memory:`) or a store of your own that obeys the laws.
@@ -115,7 +122,9 @@ class Auth:
         clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
             of your own pages included.
         audience: who access tokens are for (`aud`, RFC 9068); the issuer itself if empty.
-        policy: every duration (seconds) and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
+        policy: every duration and limit; `STANDARD`, `HIGH` and `RELAXED` are ready.
+        registration: who creates accounts: anyone (`open`), administrators who invite by mail (`invite`), or only the
+            command line (`closed`). As the policy says, if not given.
         limits: how many attempts at passwords, registrations, resets and links are looked at, by name.
         alg: what signs access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
         cookie_prefix: what the names of cookies begin with. Applications on one host name need one each.
@@ -127,7 +136,7 @@ class Auth:
         breached: answers whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens, by account and session id (None for a stateless token), within 2,000
             bytes.
-        lease: seconds for which a verifier may trust what it knows of the revocation log. It decides both the longest a
+        lease: for how long a verifier may trust what it knows of the revocation log. It decides both the longest a
             fence can take (times 1.1 / 0.9) and the outage of this that stateless checks survive (`Terms.survives`).
         security_contact: a mailto: or https: address for reports of weaknesses, published as
             `/.well-known/security.txt` (RFC 9116); "" publishes none.
@@ -159,6 +168,7 @@ class Auth:
         clear_site_data: bool = False,
         audience: Sequence[str] = (),
         policy: Policy = STANDARD,
+        registration: RegistrationMode | None = None,
         limits: Limits = DEFAULT_LIMITS,
         alg: str = "ES256",
         cookie_prefix: str = PREFIX,
@@ -169,15 +179,28 @@ class Auth:
         hasher: PasswordHasher | None = None,
         breached: BreachedHook | None = None,
         claims: ClaimsHook | None = None,
-        lease: float = Terms().lease_for,
+        lease: Duration = LEASE_FOR,
         security_contact: str = "",
         devices: DeviceReader | None = None,
         countries: CountryReader | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
+        _check_values(policy, limits, alg=alg, hsts=hsts)
+        for name, given in (
+            ("hosts", hosts),
+            ("proxies", proxies),
+            ("origins", origins),
+            ("origin_headers", origin_headers),
+            ("audience", audience),
+        ):
+            if isinstance(given, str):  # each letter would be one of them
+                raise Misconfigured(f"{name} is a list: {name}=[{given!r}].")
         if users is not None:
-            _check_alone(users, policy, mail=mail, hasher=hasher, breached=breached)
+            _check_alone(users, policy, registration=registration, mail=mail, hasher=hasher, breached=breached)
+        if registration is not None:
+            policy = _with_registration(policy, registration)
+        lease = read_duration(lease, "lease")
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
@@ -601,6 +624,24 @@ def _read_master_key(file: Path) -> MasterKeys:
         return MasterKeys.parse(content)
     except Misconfigured as exc:
         raise Misconfigured(f"The master key file {file.name}: {exc}") from None
+
+
+def _check_values(policy: object, limits: object, *, alg: object, hsts: object) -> None:
+    """Check settings that have choices, or a type that text could be taken for."""
+    if not isinstance(policy, Policy):
+        raise Misconfigured(f"policy is {policy!r}. Give a Policy(...), or STANDARD, HIGH or RELAXED of dutchdoor.")
+    if not isinstance(limits, Limits):
+        raise Misconfigured(f"limits is {limits!r}. Give dutchdoor.model.rate_limits.Limits(...).")
+    check_choice(alg, ALGORITHMS, "alg")
+    check_choice(hsts, get_args(Hsts), "hsts")
+
+
+def _with_registration(policy: Policy, registration: RegistrationMode) -> Policy:
+    if policy.registration not in {STANDARD.registration, registration}:
+        raise Misconfigured(
+            f"Auth got registration={registration!r} and Policy(registration={policy.registration!r}). Give one."
+        )
+    return replace(policy, registration=registration)
 
 
 def _check_alone(users: object, policy: Policy, **others: object) -> None:

@@ -163,8 +163,8 @@ def test_every_audit_event_can_be_listened_to() -> None:
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (("account_create",), r"auth.on: 'account_create' is not an audit event. Did you mean account_created\?"),
-        (("log_in",), r"Did you mean login\?"),
+        (("account_create",), r"auth.on: 'account_create' is not an audit event. Did you mean .account_created.\?"),
+        (("log_in",), r"Did you mean .login.\?"),
         ((), r'@auth.on\("account_created"\)'),
         ((print,), r'@auth.on\("account_created"\)'),
     ],

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Final
 
 from dutchdoor.errors import Misconfigured
 
 __all__ = ["check_choice", "nearest"]
 
 
+LISTED: Final = 6
+"""Choices that a message lists. Of more, it names the nearest."""
+
+
 def nearest(value: object, known: Collection[str]) -> str:
     """Return the sentence that helps after a wrong name: the nearest right one, or all of them."""
-    lowered = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(str(value).casefold(), lowered, 1)
-    return f"Did you mean {lowered[near[0]]}?" if near else f"It takes {', '.join(sorted(known))}."
+    near = _near(value, known)
+    return f"Did you mean {near}?" if near else f"It takes {', '.join(sorted(known))}."
 
 
-def check_choice(value: object, known: Collection[str], setting: str, *, noun: str = "one of its values") -> None:
-    """Check a value of a `setting` that has choices.
+def check_choice(value: object, known: Sequence[str], setting: str, *, noun: str = "one of its values") -> None:
+    """Check a value of a `setting` that has choices. `noun` names them where they are too many to list.
 
     Raises:
         Misconfigured: it is none of them.
     """
-    if not isinstance(value, str) or value not in known:
-        raise Misconfigured(f"{setting}: {value!r} is not {noun}. {nearest(value, known)}")
+    if isinstance(value, str) and value in known:
+        return
+    near = _near(value, known)
+    hint = f' Did you mean "{near}"?' if near else ""
+    if len(known) > LISTED:
+        raise Misconfigured(f"{setting}: {value!r} is not {noun}.{hint}")
+    *first, last = (f'"{name}"' for name in known)
+    raise Misconfigured(f"{setting} is {', '.join(first)} or {last}, and not {value!r}.{hint}")
+
+
+def _near(value: object, known: Collection[str]) -> str:
+    lowered = {name.casefold(): name for name in known}
+    found = difflib.get_close_matches(str(value).casefold(), lowered, 1)
+    return lowered[found[0]] if found else ""

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["Duration", "read_duration"]
+__all__ = ["Duration", "Seconds", "read_duration", "seconds"]
 
 Duration: TypeAlias = str | float | timedelta
 """`"15m"`, `timedelta(minutes=15)`, or seconds."""
+
+if TYPE_CHECKING:
+
+    class Seconds:
+        """A field that takes a `Duration` and holds seconds. For a type checker: at run time, it is a float."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> float: ...
+
+        def __set__(self, instance: object, value: Duration) -> None: ...
+else:
+    Seconds = float
+
+
+def seconds(default: float) -> Any:
+    """Return the default of a field that is `Seconds`."""
+    return default
+
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?[smhdw]\s*)+")

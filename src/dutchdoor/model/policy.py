@@ -1,26 +1,31 @@
 """Every duration and limit of dutchdoor, frozen and checked once.
 
-Durations are seconds. Presets have names, and each number has a reason:
+A duration is given as people write it ("15m", a `timedelta`, seconds) and held as seconds. Presets have names, and each
+number has a reason:
 
 - `STANDARD`: ordinary web applications. NIST SP 800-63B allows 30 days without a new sign-in at its first assurance
-level; tokens live 10 minutes, a compromise between few refreshes and a short window for verifiers that do not follow
-the log. - `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1
-hour), passwords have 15 characters because they are the only factor (63B-4), tokens live 5 minutes. - `RELAXED`:
-low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a warning.
+  level; tokens live 10 minutes, a compromise between few refreshes and a short window for verifiers that do not follow
+  the log.
+- `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1 hour),
+  passwords have 15 characters because they are the only factor (63B-4), tokens live 5 minutes.
+- `RELAXED`: low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a
+  warning.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.choices import check_choice
+from dutchdoor.model.durations import Seconds, read_duration, seconds
 
 __all__ = [
     "CLOCK_SLACK", "DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode",
-    "Policy",
+    "Policy", "RegistrationMode",
 ]  # fmt: skip
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -36,39 +41,57 @@ first key begins to sign this much earlier."""
 
 Mode = Literal["session", "hybrid", "jwt"]
 """How a sign-in is presented: a session cookie, refresh + access token, or a stateless access token."""
+AtLimit: TypeAlias = Literal["end_oldest", "refuse"]
+Rotation: TypeAlias = Literal["convergent", "strict"]
+Fingerprint: TypeAlias = Literal["revoke", "observe", "off"]
+RegistrationMode: TypeAlias = Literal["open", "invite", "closed"]
+"""Who creates accounts: anyone; administrators, who invite by mail; or only the command line."""
+
+_CHOICES: Final = {
+    "at_limit": AtLimit,
+    "rotation": Rotation,
+    "fingerprint": Fingerprint,
+    "registration": RegistrationMode,
+}
+_SWITCHES: Final = ("theft_ends_all", "require_verified_email")
+_COUNTS: Final = ("max_sessions", "max_siblings", "session_data_at_most", "password_minimum")
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Durations (seconds) and limits. Raises `Misconfigured` when two of them contradict each other."""
+    """Durations and limits. A duration is "15m", a `timedelta`, or seconds.
+
+    Raises:
+        Misconfigured: a value is none of those that its name takes, or two of them contradict each other.
+    """
 
     modes: tuple[Mode, ...] = ("session", "hybrid", "jwt")
     """Which patterns a client may ask for; the first is the default."""
 
-    access_for: float = 10 * MINUTE
+    access_for: Seconds = seconds(10 * MINUTE)
     """Lifetime of an access token: the longest time that a verifier without the log accepts a revoked token."""
-    idle_for: float = 14 * DAY
+    idle_for: Seconds = seconds(14 * DAY)
     """A session that was not used for this long has expired."""
-    absolute_for: float = 30 * DAY
+    absolute_for: Seconds = seconds(30 * DAY)
     """A session this old has expired: rotation and use never extend it."""
-    touch_every: float = MINUTE
+    touch_every: Seconds = seconds(MINUTE)
     """`last_seen_at` is written at most this often, so that not every request writes."""
-    step_up_for: float = 10 * MINUTE
+    step_up_for: Seconds = seconds(10 * MINUTE)
     """The maximum age of an administrator's proof for any change (RFC 9470); `/auth/reauthenticate` renews it."""
 
     max_sessions: int | None = None
     """Live sessions an account may have; 1 is single device. None: no limit."""
-    at_limit: Literal["end_oldest", "refuse"] = "end_oldest"
+    at_limit: AtLimit = "end_oldest"
     """What one more sign-in does: revoke the least recently used session, or be refused."""
 
-    rotation: Literal["convergent", "strict"] = "convergent"
+    rotation: Rotation = "convergent"
     """`strict` treats every second use of a refresh token as theft, as ASVS 10.4.5 says: then a lost answer signs a
     user out.
     """
-    refresh_window: float = 30.0
+    refresh_window: Seconds = seconds(30.0)
     """W: within this time, every re-presentation of a refresh token converges on one token."""
     max_siblings: int = 16
     """Tokens that one parent may split into when answers keep getting lost."""
-    fingerprint: Literal["revoke", "observe", "off"] = "revoke"
+    fingerprint: Fingerprint = "revoke"
     """A parent token replayed late from another browser or country: theft, an audit event, or ignored."""
     theft_ends_all: bool = False
     """Whether a proven theft revokes the account's other sessions too. Off by default: one old token must not be enough
@@ -79,36 +102,37 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bytes of JSON that an application keeps for one session or visitor. Each write stores all of it: a basket and
     a form are a few kilobytes, and what is larger belongs into a table of the application.
     """
-    visitor_data_for: float = 14 * DAY
+    visitor_data_for: Seconds = seconds(14 * DAY)
     """Data of a visitor who has not signed in and does not come back is deleted after this: as long as an unused
     session lives.
     """
 
     password_minimum: int = 8
     """Characters. NIST SP 800-63B-4 requires 15 if the password is the only factor."""
-    reset_for: float = 30 * MINUTE
+    reset_for: Seconds = seconds(30 * MINUTE)
     """Lifetime of a link that resets a password."""
-    verify_email_for: float = DAY
+    verify_email_for: Seconds = seconds(DAY)
     """Lifetime of a link that verifies an address."""
-    unverified_for: float = 7 * DAY
+    unverified_for: Seconds = seconds(7 * DAY)
     """If a verified address is required: an account whose address is not verified by then is removed."""
-    registration: Literal["open", "invite", "closed"] = "open"
+    registration: RegistrationMode = "open"
     """Who creates accounts: anyone; administrators, who invite by mail; or only the command line."""
-    setup_for: float = HOUR
+    setup_for: Seconds = seconds(HOUR)
     """Lifetime of the link for the first administrator."""
     require_verified_email: bool = False
     """Sign-in needs a verified address, and registration always answers 202, so that a client cannot learn which
     accounts exist.
     """
 
-    key_publish_for: float = DAY
+    key_publish_for: Seconds = seconds(DAY)
     """A new signing key is published this long before it signs, so that every cached key set has it in time."""
-    key_sign_for: float = 30 * DAY
+    key_sign_for: Seconds = seconds(30 * DAY)
     """How long a signing key signs before the next key does."""
-    max_audit_for: float = 365 * DAY
+    max_audit_for: Seconds = seconds(365 * DAY)
     """Audit events are purged after this."""
 
     def __post_init__(self) -> None:
+        self._read()
         for name in (
             "access_for",
             "idle_for",
@@ -147,11 +171,33 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if not 8 <= self.password_minimum <= 64:  # noqa: PLR2004
             raise Misconfigured("password_minimum must be between 8 and 64 characters.")
 
+    def _read(self) -> None:
+        """Check each value by itself, and turn durations into seconds."""
+        for name in DURATIONS:
+            force_setattr(self, name, read_duration(getattr(self, name), name))
+        for name, known in _CHOICES.items():
+            check_choice(getattr(self, name), get_args(known), name)
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise Misconfigured(f"{name} is True or False, and not {getattr(self, name)!r}.")
+        for name in _COUNTS:
+            given = getattr(self, name)
+            if not (type(given) is int or (given is None and name == "max_sessions")):
+                raise Misconfigured(f"{name} is a whole number, and not {given!r}.")
+        if isinstance(self.modes, str) or not isinstance(self.modes, tuple | list):
+            raise Misconfigured('modes is a list of patterns, such as modes=("session", "hybrid").')
+        for mode in self.modes:
+            check_choice(mode, get_args(Mode), "modes")
+        force_setattr(self, "modes", tuple(self.modes))
+
     @property
     def default_mode(self) -> Mode:
         """The mode of a client that names none."""
         return self.modes[0]
 
+
+DURATIONS: Final = tuple(name for name, kind in Policy.__annotations__.items() if kind == "Seconds")
+"""The fields of a policy that are durations."""
 
 STANDARD = Policy()
 HIGH = replace(STANDARD, access_for=5 * MINUTE, idle_for=30 * MINUTE, absolute_for=12 * HOUR, password_minimum=15)

@@ -21,13 +21,15 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, get_args
 
 from dutchdoor.errors import InvalidToken, Misconfigured, Misdirected, StaleClaims, Unavailable, UnknownKey
 from dutchdoor.jose.access_token import AccessTokenVerifier
 from dutchdoor.jose.claims import Claims
 from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.token_cache import TokenCache
+from dutchdoor.model.choices import check_choice
+from dutchdoor.model.durations import Duration, read_duration
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import VerifierSecret
@@ -86,18 +88,16 @@ class Verifier:
         key: str | None = None,
         stale: Stale = "introspect",
         follow: Follow = "background",
-        leeway: float = 10.0,
+        leeway: Duration = 10.0,
     ) -> None:
-        if stale not in ("introspect", "refuse"):
-            raise Misconfigured('stale is "introspect" or "refuse".')
-        if follow not in ("background", "on demand"):
-            raise Misconfigured('follow is "background" or "on demand".')
+        check_choice(stale, get_args(Stale), "stale")
+        check_choice(follow, get_args(Follow), "follow")
         self.issuer, self._origin = issuer, Origin.of(issuer)
         self._key = _read_key(os.environ.get("DUTCHDOOR_VERIFIER_KEY", "") if key is None else key)
         # The keys are fetched later. This reports faults in the other arguments now.
         self._verify = AccessTokenVerifier(
-            keys=_NO_KEYS, issuer=issuer, audience=issuer if audience is None else audience, leeway=leeway,
-            longest=LONGEST_ACCESS,
+            keys=_NO_KEYS, issuer=issuer, audience=issuer if audience is None else audience,
+            leeway=read_duration(leeway, "leeway"), longest=LONGEST_ACCESS,
         )  # fmt: skip
         self._cache = TokenCache(self._verify)
         self._has_keys = False
