@@ -1,4 +1,4 @@
-"""A real server, and accounts on it, each with its own address."""
+"""A real server, accounts on it, each with its own address, and a keyring."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from keyring.backend import KeyringBackend
 from tests.server.running import Running, running
 
 from dutchdoor.auth import Auth
@@ -68,6 +69,29 @@ class Place(NamedTuple):
                 await auth.authority.end_all(account.subject, client=Client(), actor="cli")
 
         asyncio.run(work())
+
+
+class Ring(KeyringBackend):
+    """A keyring as a desktop has one, in memory; a locked one refuses."""
+
+    priority = 5.0  # type: ignore[assignment]
+
+    def __init__(self, *, locked: bool = False) -> None:
+        self.kept: dict[tuple[str, str], str] = {}
+        self.locked = locked
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if self.locked:
+            raise RuntimeError("secret: locked")
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        if self.locked:
+            raise RuntimeError("secret: locked")
+        self.kept[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.kept[service, username]
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ def test_the_guide_does_what_it_says(place: Place, monkeypatch: pytest.MonkeyPat
     assert names["greeting"]() == "Sign in again."
 
 
+@pytest.mark.long
 def test_the_example_asks_for_a_password_once(place: Place, tmp_path: Path) -> None:
     """The example signs in by a password, greets, and needs none the next time; a wrong one is one sentence. It is
     under 40 lines, its text of instructions aside.

@@ -14,9 +14,8 @@ import anyio
 import httpx2
 import keyring
 import pytest
-from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
-from tests.client.conftest import PASSWORD, Place
+from tests.client.conftest import PASSWORD, Place, Ring
 
 from dutchdoor.client import FileStorage, KeyringStorage, MemoryStorage, SessionAuth, Storage, Tokens
 from dutchdoor.errors import Misconfigured, NotAuthenticated, RateLimited, Unavailable, WrongCredentials
@@ -393,27 +392,6 @@ def test_a_file_of_tokens_is_its_owners_alone(tmp_path: Path) -> None:
     file.clear()
     with pytest.raises(Misconfigured, match="cannot be written"):
         FileStorage(Path("/proc/tokens.json")).save(tokens)
-
-
-class Ring(KeyringBackend):
-    """A keyring as a desktop has one, in memory; a locked one refuses."""
-
-    priority = 5.0  # type: ignore[assignment]
-
-    def __init__(self, *, locked: bool = False) -> None:
-        self.kept: dict[tuple[str, str], str] = {}
-        self.locked = locked
-
-    def get_password(self, service: str, username: str) -> str | None:
-        if self.locked:
-            raise RuntimeError("secret: locked")
-        return self.kept.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.kept[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.kept[service, username]
 
 
 def test_a_keyring_keeps_what_it_has_room_for() -> None:

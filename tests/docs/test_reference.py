@@ -24,6 +24,8 @@ def commands(group: click.Group, *path: str) -> Iterator[str]:
     for name in group.list_commands(context):
         found = group.get_command(context, name)
         if isinstance(found, click.Group):
+            if found.invoke_without_command:
+                yield " ".join([*path, name])
             yield from commands(found, *path, name)
         else:
             yield " ".join([*path, name])

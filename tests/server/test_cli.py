@@ -34,6 +34,7 @@ from dutchdoor.server import options
 from dutchdoor.server.cli import cli
 from dutchdoor.server.commands import session as session_commands
 from dutchdoor.server.commands.audit import audit
+from dutchdoor.server.commands.serve import serve
 from dutchdoor.server.options import say_fence
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.services import endings
@@ -191,7 +192,7 @@ def test_a_password_is_never_an_argument(run: Run) -> None:
     assert run("user", "create", "a@example.com", "--password", "x" * 20).code == 2
     assert "--password-stdin" in run("user", "create", "a@example.com").err
     assert run("user", "create", "a@example.com", "--password-stdin").code == 2
-    options = {option for each in cli.commands["serve"].params for option in each.opts}
+    options = {option for each in serve.params for option in each.opts}
     assert not options & {setting.option for setting in SETTINGS if setting.kind == "secret"}
     assert {f"{setting.option}-file" for setting in SETTINGS if setting.kind == "secret"} <= options
 

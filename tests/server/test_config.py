@@ -13,7 +13,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.model.durations import read_duration
 from dutchdoor.model.policy import HIGH, PRESETS, STANDARD
 from dutchdoor.server.check import findings
-from dutchdoor.server.cli import serve
+from dutchdoor.server.commands.serve import serve
 from dutchdoor.server.config import Secret, Settings, read_settings
 from dutchdoor.server.config_docs import reference
 from dutchdoor.server.factory import make_auth

@@ -32,7 +32,18 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name at its first use (PEP 562): `dutchdoor token` mostly needs no HTTP client."""
+    """Import a public name at its first use (PEP 562): `dutchdoor token` mostly needs no HTTP client.
+
+    Raises:
+        ImportError: a package of the extra `client` or `keyring` is not installed.
+    """
     if name not in _WHERE:
         raise AttributeError(f"module 'dutchdoor.client' has no attribute {name!r}")
-    return getattr(import_module(f"dutchdoor.client.{_WHERE[name]}"), name)
+    try:
+        return getattr(import_module(f"dutchdoor.client.{_WHERE[name]}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("dutchdoor"):
+            raise
+        extra = "keyring" if name == "KeyringStorage" else "client"
+        text = f"dutchdoor.client.{name} needs {exc.name}, which is not installed: pip install 'dutchdoor[{extra}]'"
+        raise ImportError(text, name=exc.name) from exc

@@ -6,17 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import keyring
 import msgspec
 from msgspec.structs import replace
 
 from dutchdoor.client.tokens import Tokens, decode
 from dutchdoor.errors import Misconfigured, Unavailable
-
-try:
-    import keyring
-except ModuleNotFoundError as error:
-    text = f"KeyringStorage needs {error.name}, which is not installed: pip install 'dutchdoor[keyring]'"
-    raise ImportError(text, name=error.name) from error
 
 __all__ = ["KeyringStorage"]
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final, TypeVar
 
+import httpx2
 import msgspec
 
 from dutchdoor import errors
+from dutchdoor.client.tokens import check_url
 from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
 
-try:
-    import httpx2
-except ModuleNotFoundError as error:
-    text = f"dutchdoor.client needs {error.name}, which is not installed: pip install 'dutchdoor[client]'"
-    raise ImportError(text, name=error.name) from error
-
-__all__ = ["Server", "check_url"]
+__all__ = ["Server"]
 
 _TIMEOUT: Final = 10.0
 """Seconds without progress after which a call fails."""
 _ANSWER_AT_MOST: Final = 1 << 20
-_THIS_MACHINE: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
+ErrorT = TypeVar("ErrorT", bound=DutchdoorError)
 _BY_CODE: Final = {
     kind.code: kind
     for kind in reversed([getattr(errors, name) for name in errors.__all__])
@@ -34,23 +28,6 @@ _BY_STATUS: Final[dict[int, type[DutchdoorError]]] = {
     404: errors.NotFound,
     409: errors.Conflict,
 }
-
-
-def check_url(url: str) -> str:
-    """Return the URL of a server without a slash at its end. Raises `Misconfigured` for plain HTTP to another machine:
-    everyone on the way would read the password.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        parts, host = urlsplit(""), ""
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
-        # It may hold a password, so the message does not repeat it.
-        raise Misconfigured("The server is a URL such as https://auth.example.com.")
-    if parts.scheme == "http" and not _THIS_MACHINE.fullmatch(host):
-        raise Misconfigured(f"http://{host} is another machine, and plain HTTP is for this one only. Use https://...")
-    return url.rstrip("/")
 
 
 class Server:
@@ -100,9 +77,9 @@ class Server:
         if answer.is_success and held is not None:
             return held
         if isinstance(held, dict) and isinstance(held.get("code"), str):
-            raise _error_of(answer.status_code, held, _retry_after(answer))
+            raise _error_of(self.url, answer.status_code, held, _retry_after(answer))
         if answer.status_code in {429, 502, 503, 504}:  # of a proxy in front of it
-            raise Unavailable(f"status {answer.status_code}", retry_after=_retry_after(answer))
+            raise _busy(self.url, _retry_after(answer))
         raise Misconfigured(
             f"{self.url} answered {answer.status_code}, and not as a dutchdoor server does. Check the URL, and the "
             "base path of the API if it has one."
@@ -120,9 +97,17 @@ def _bounded(answer: httpx2.Response) -> bytes:
 
 def _out_of_reach(url: str, exc: httpx2.HTTPError) -> Unavailable:
     error = Unavailable(f"{url} is out of reach: {type(exc).__name__}")
-    # For the person at the terminal, who needs the address, and for whom no log is kept.
-    error.message = f"{url} is out of reach. Check the address and the network."
-    error.args = (error.message,)
+    return _saying(error, f"{url} is out of reach. Check the address and the network.")
+
+
+def _busy(url: str, retry_after: float) -> Unavailable:
+    error = Unavailable(f"{url} is not available", retry_after=retry_after)
+    return _saying(error, f"{url} is not available now. Try again in {retry_after:.0f} s.")
+
+
+def _saying(error: ErrorT, message: str) -> ErrorT:
+    """Return an error with a sentence of its own, for the person who runs the program."""
+    error.message, error.args = message, (message,)
     return error
 
 
@@ -131,14 +116,15 @@ def _retry_after(answer: httpx2.Response) -> float:
     return float(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) <= 5 else 1.0  # noqa: PLR2004
 
 
-def _error_of(status: int, held: dict[str, Any], retry_after: float) -> DutchdoorError:
+def _error_of(url: str, status: int, held: dict[str, Any], retry_after: float) -> DutchdoorError:
     """Return the error that a problem document (RFC 9457) stands for."""
     code, detail = held["code"], str(held.get("detail") or "")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if kind is errors.RateLimited or (kind is None and status == 429):  # noqa: PLR2004
-        return errors.RateLimited(code, retry_after=retry_after)
+        limited = errors.RateLimited(code, retry_after=retry_after)
+        return _saying(limited, f"{url} had too many attempts. Try again in {retry_after:.0f} s.")
     if kind is Unavailable or (kind is None and status >= 500):  # noqa: PLR2004
-        return Unavailable(code, retry_after=retry_after)
+        return _busy(url, retry_after)
     if kind in {errors.InvalidInput, errors.WeakPassword}:
         wrong = errors.WeakPassword if kind is errors.WeakPassword else errors.InvalidInput
         return wrong(detail, field=str(held.get("field") or ""))

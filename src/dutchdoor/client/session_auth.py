@@ -13,14 +13,14 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Final
+from typing import Any, Final
 
 import anyio.to_thread
 import httpx2
 
-from dutchdoor.client.server import Server, check_url
+from dutchdoor.client.server import Server
 from dutchdoor.client.storage import MemoryStorage, Storage
-from dutchdoor.client.tokens import Tokens, read_tokens
+from dutchdoor.client.tokens import Tokens, check_url, read_tokens
 from dutchdoor.errors import (
     InvalidToken,
     Misconfigured,
@@ -101,7 +101,7 @@ class SessionAuth(httpx2.Auth):
         token, may_repeat = self.token(), _may_repeat(request)
         response = yield self._with(request, token)
         if may_repeat and _is_refused(response):
-            newer = self._fresh(rejected=token)
+            newer = self._fresh(rejected=token).access_token
             if newer != token:
                 yield self._with(request, newer)
 
@@ -110,7 +110,7 @@ class SessionAuth(httpx2.Auth):
         token, may_repeat = await self.atoken(), _may_repeat(request)
         response = yield self._with(request, token)
         if may_repeat and _is_refused(response):
-            newer = await anyio.to_thread.run_sync(self._fresh, token)
+            newer = (await anyio.to_thread.run_sync(self._fresh, token)).access_token
             if newer != token:
                 yield self._with(request, newer)
 
@@ -131,9 +131,13 @@ class SessionAuth(httpx2.Auth):
             Unavailable, RateLimited: the server cannot be asked now; `retry_after` seconds.
             Misconfigured: the server is none of dutchdoor, or the storage cannot be used.
         """
+        return self.fresh().access_token
+
+    def fresh(self) -> Tokens:
+        """Return the tokens, with an access token that has some time left. Raises what `token` raises."""
         tokens = self._tokens
         if tokens is not None and tokens.is_fresh(self._clock()):
-            return tokens.access_token
+            return tokens
         return self._fresh()
 
     async def atoken(self) -> str:
@@ -141,7 +145,20 @@ class SessionAuth(httpx2.Auth):
         tokens = self._tokens
         if tokens is not None and tokens.is_fresh(self._clock()):
             return tokens.access_token
-        return await anyio.to_thread.run_sync(self._fresh)
+        return (await anyio.to_thread.run_sync(self._fresh)).access_token
+
+    def call(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:
+        """Call the server's own API as this account, and return what the answer holds: `auth.call("GET", "/auth/me")`.
+        Raises what `token` raises, and the error that the server answers.
+        """
+        token = self.token()
+        try:
+            return self.server.call(method, path, body, token=token)
+        except InvalidToken:  # revoked, or stale since roles have changed
+            newer = self._fresh(token).access_token
+            if newer == token:
+                raise
+            return self.server.call(method, path, body, token=newer)
 
     def log_out(self) -> None:
         """Revoke the session at the server, and forget its tokens. Idempotent.
@@ -167,30 +184,30 @@ class SessionAuth(httpx2.Auth):
 
     # One at a time
 
-    def _fresh(self, rejected: str = "") -> str:
-        """Return a fresh access token that is not the `rejected` one. One thread gets it, and the others wait."""
+    def _fresh(self, rejected: str = "") -> Tokens:
+        """Return fresh tokens, without the `rejected` access token. One thread gets them, and the others wait."""
         with self._lock:
             now = self._clock()
             tokens = self._tokens
             if tokens is not None and tokens.access_token == rejected and now - self._got_at < _JUST_REFRESHED:
-                return rejected
+                return tokens
             if tokens is None or tokens.access_token == rejected or not tokens.is_fresh(now):
                 tokens = self._newest()  # another process may have refreshed
             if tokens is not None and tokens.access_token != rejected and tokens.is_fresh(now):
                 self._tokens = tokens
-                return tokens.access_token
+                return tokens
             is_usable = tokens is not None and tokens.access_token != rejected and tokens.is_valid(now)
             if tokens is not None and is_usable and now < self._not_before:
-                return tokens.access_token
+                return tokens
             tries = 1 if is_usable else _TRIES
             try:
-                return self._kept(self._signed_in() if tokens is None else self._refreshed(tokens, tries)).access_token
+                return self._kept(self._signed_in() if tokens is None else self._refreshed(tokens, tries))
             except (Unavailable, RateLimited) as exc:
                 self._not_before = self._clock() + exc.retry_after
                 if tokens is None or not is_usable:
                     raise
                 self._tokens = tokens  # an outage ends no session: this one is good for some seconds more
-                return tokens.access_token
+                return tokens
 
     def _newest(self) -> Tokens | None:
         stored = self._storage.load()

@@ -1,18 +1,22 @@
-"""The tokens of one sign-in, and when a program gets new ones. No I/O, no clock."""
+"""The tokens of one sign-in: when a program gets new ones, and where they may go. No I/O, no clock."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured, Unavailable
 
-__all__ = ["REFRESH_BEFORE", "Tokens", "decode", "read_tokens"]
+__all__ = ["REFRESH_BEFORE", "Tokens", "check_url", "decode", "read_tokens"]
 
 REFRESH_BEFORE: Final = 30.0
 """Seconds before its expiry from which an access token is refreshed; at most a tenth of its life."""
+
+_THIS_MACHINE: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 
 
 class Tokens(Struct, frozen=True, kw_only=True):
@@ -68,3 +72,20 @@ def decode(content: bytes, where: str) -> Tokens:
         return msgspec.json.decode(content, type=Tokens)
     except msgspec.DecodeError:
         raise Misconfigured(f"{where} holds no tokens of dutchdoor. Remove it, and sign in again.") from None
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a server without a slash at its end. Raises `Misconfigured` for plain HTTP to another machine:
+    everyone on the way would read the password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
+        # It may hold a password, so the message does not repeat it.
+        raise Misconfigured("The server is a URL such as https://auth.example.com.")
+    if parts.scheme == "http" and not _THIS_MACHINE.fullmatch(host):
+        raise Misconfigured(f"http://{host} is another machine, and plain HTTP is for this one only. Use https://...")
+    return url.rstrip("/")

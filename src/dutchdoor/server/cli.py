@@ -9,26 +9,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from functools import partial
 from importlib import import_module
-from typing import Any
 
 import click
 
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
-from dutchdoor.server.config import Settings, read_settings
-from dutchdoor.server.options import with_settings
-from dutchdoor.server.serve import serve as run_server
-from dutchdoor.server.settings import SETTINGS
 from dutchdoor.server.terminal import say
 
 __all__ = ["cli", "main"]
 
 DONE, FAILED, REFUSED = 0, 1, 2
-EVERY = tuple(setting.name for setting in SETTINGS)
 
-
-# By name and not by import: an import would cost memory in every process of `serve`.
+# By name and not by import: an import would cost memory in every process of `serve`, and `token` half a second.
 _COMMANDS = {
     "audit": "audit",
     "check": "check",
@@ -36,32 +28,55 @@ _COMMANDS = {
     "export": "export_users",
     "import": "import_users",
     "key": "key",
+    "login": "login",
+    "logout": "logout",
     "migrate": "migrate",
     "purge": "purge",
     "restored": "restored",
+    "serve": "serve",
     "session": "session",
     "token": "token",
     "user": "user",
     "vacuum": "vacuum",
     "verifier": "verifier",
+    "whoami": "whoami",
 }
+_OF_PROGRAMS = {"login", "logout", "token", "whoami"}
+"""Commands that need the extra `client`. All others need `server`."""
 
 
 class _Commands(click.Group):
     """A group that imports the module of a command when the command is called or listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_COMMANDS])
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         name = _COMMANDS.get(cmd_name)
         if name is None:
-            return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(import_module(f"dutchdoor.server.commands.{name}"), name)
+            return None
+        try:
+            found: click.Command = getattr(import_module(f"dutchdoor.server.commands.{name}"), name)
+        except ModuleNotFoundError as exc:
+            if exc.name is None or exc.name.startswith("dutchdoor"):
+                raise
+            extra = "client" if cmd_name in _OF_PROGRAMS else "server"
+            return _Lacking(cmd_name, f"it needs {exc.name}, which is not installed: pip install 'dutchdoor[{extra}]'")
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_ids_apart(self, ctx, args))
+
+
+class _Lacking(click.Command):
+    """Stands for a command whose packages are not installed: it is listed, and says what to install."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, short_help=f"({why})", add_help_option=False)
+        self._why = why
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: ARG002
+        raise click.ClickException(f"dutchdoor {self.name}: {self._why}")
 
 
 # 22 characters, and 43 for a signing key: no option has this form by accident.
@@ -120,21 +135,6 @@ def cli() -> None:
     """
 
 
-@cli.command(
-    epilog="Examples: dutchdoor serve; dutchdoor serve --host 0.0.0.0 --public-url https://auth.example.com "
-    "--proxy 10.0.0.7"
-)
-@with_settings(*EVERY)
-def serve(**options: Any) -> None:
-    """Run the server. Without any settings, it serves this machine only, with a SQLite file in this directory."""
-    sys.exit(run_server(partial(_read, options)))
-
-
-def _read(options: dict[str, Any]) -> Settings:
-    # In each process, and again on SIGHUP: the same arguments and variables, and the files as they are then.
-    return read_settings(options, os.environ)
-
-
 def main() -> None:
     """Run the command line. An expected error prints one sentence, never a traceback."""
     try:
@@ -143,6 +143,11 @@ def main() -> None:
         _end(exc, REFUSED)
     except DutchdoorError as exc:
         _end(exc, FAILED)
+    except ImportError as exc:  # a file that needs an extra says which
+        if exc.name is None or exc.name.startswith("dutchdoor"):
+            raise
+        say(f"dutchdoor: {exc}")
+        sys.exit(FAILED)
     except BrokenPipeError:
         # `dutchdoor audit | head`: the reader closed the pipe. Without /dev/null, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,7 +22,7 @@ from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.config import Secret, Settings, read_settings
 from dutchdoor.server.factory import another_master_key, as_served, make_auth, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
-from dutchdoor.server.terminal import agree, say, write
+from dutchdoor.server.terminal import agree, as_json, say, write
 from dutchdoor.stores.base import Revoked, Store
 from dutchdoor.stores.migrations import NoSchema, OlderSchema
 from dutchdoor.stores.transfer import Movable
@@ -50,7 +50,6 @@ T = TypeVar("T")
 Command = Callable[..., Any]
 
 no_wait = click.option("--no-wait", is_flag=True, help="Do not wait until every verifier refuses what was revoked.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def with_settings(*shown: str) -> Callable[[Command], Command]:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-__all__ = ["agree", "instant", "plain", "print_json", "print_pairs", "print_table", "say", "write"]
+__all__ = ["agree", "as_json", "instant", "plain", "print_json", "print_pairs", "print_table", "say", "write"]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def agree(question: str) -> None:

@@ -1,98 +1,63 @@
-"""`dutchdoor token`: show what an access token contains, and whether this server accepts it."""
+"""`dutchdoor token`: print a fresh access token. `dutchdoor token inspect` and `verify` say what is in one."""
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
 import click
 
-from dutchdoor.auth import Auth
-from dutchdoor.errors import DutchdoorError, InvalidInput
-from dutchdoor.jose.claims import MAX_TOKEN
-from dutchdoor.jose.inspect import Finding, explain
-from dutchdoor.jose.jwk import KeySet
-from dutchdoor.server.options import as_json, must_be_there, settings_from, with_auth, with_settings
-from dutchdoor.server.terminal import print_json, write
+from dutchdoor.client.tokens import Tokens
+from dutchdoor.server.fresh import asking, at_server
+from dutchdoor.server.sign_ins import SignIn, choose
+from dutchdoor.server.terminal import as_json, instant, print_json, write
 
 __all__ = ["token"]
 
-JWKS_AT_MOST = 1 << 20
-_MARKS = {"says": " ", "fine": "+", "warning": "?", "wrong": "!"}
 
+class _Judging(click.Group):
+    """Imports `inspect` and `verify` when they are called: printing a token needs no server."""
 
-@click.group()
-def token() -> None:
-    """Inspect access tokens. Without TOKEN, the token is read from standard input, which no process list shows."""
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return ["inspect", "verify"]
 
-
-@token.command(epilog="Example: dutchdoor token inspect < token.txt")
-@click.argument("token", required=False)
-@click.option("--jwks", metavar="FILE", help="Check the signature with these public keys (a JWKS document).")
-@click.option("--issuer", help="Required value of iss.")
-@click.option("--audience", multiple=True, help="Accepted value of aud; may be repeated.")
-@as_json
-def inspect(
-    token: str | None, *, jwks: str | None, issuer: str | None, audience: tuple[str, ...], as_json: bool
-) -> None:
-    """Show what a token contains and what is wrong with it. Exits with 1 if the token must be refused."""
-    text = _read(token)
-    _show(explain(text, _keys(jwks), now=time.time(), issuer=issuer, audience=audience or None), as_json=as_json)
-
-
-@token.command(epilog="Example: dutchdoor token verify --public-url https://auth.example.com < token.txt")
-@click.argument("token", required=False)
-@as_json
-@with_settings("database", "master_key", "public_url", "port", "audience")
-def verify(token: str | None, *, as_json: bool, **options: Any) -> None:
-    """Verify a token as this server does: with its keys, its issuer and its revocation log."""
-    settings = settings_from(options)
-    must_be_there(settings)  # before it asks for the token
-    text = _read(token)
-
-    async def work(auth: Auth) -> list[Finding]:
-        authority, now = auth.authority, time.time()
-        await authority.jwks()  # reads the ring
-        keys = KeySet(authority.ring.published(now))
-        found = explain(text, keys, now=now, issuer=authority.issuer, audience=authority.audience)
-        if not any(each.level == "wrong" for each in found):
-            try:
-                await authority.verify(text)
-            except DutchdoorError as exc:
-                found.append(Finding("wrong", f"this server refuses it: {exc.reason}"))
-            else:
-                found.append(Finding("fine", "not revoked"))
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        found: click.Command = getattr(import_module("dutchdoor.server.commands.judge_token"), cmd_name)
         return found
 
-    _show(with_auth(settings, work), as_json=as_json)
 
-
-def _read(token: str | None) -> str:
-    if token is None and sys.stdin.isatty():
-        token = click.prompt("Token", hide_input=True, err=True)
-    # More characters than a token may have, so that a longer token is recognised as too long.
-    text = (token if token is not None else sys.stdin.read(MAX_TOKEN + 64)).strip()
-    if not text:
-        raise click.UsageError("Standard input contains no token.")
-    return text
-
-
-def _keys(jwks: str | None) -> KeySet | None:
-    if jwks is None:
-        return None
-    try:
-        with Path(jwks).open("rb") as file:
-            return KeySet.from_jwks(file.read(JWKS_AT_MOST))
-    except OSError as exc:
-        raise InvalidInput(f"{jwks} cannot be read: {exc.strerror}.") from None
-
-
-def _show(found: list[Finding], *, as_json: bool) -> None:
+@click.group(
+    cls=_Judging,
+    invoke_without_command=True,
+    epilog='Example: curl -H "Authorization: Bearer $(dutchdoor token)" https://api.example.com/orders',
+)
+@at_server
+@as_json
+@click.pass_context
+def token(context: click.Context, server: str, email: str, *, as_json: bool) -> None:
+    """Print a fresh access token of your sign-in (`dutchdoor login`), for a script; or inspect one."""
+    if context.invoked_subcommand is not None:
+        if server or email or as_json:
+            raise click.UsageError("--server, --email and --json are for `dutchdoor token` without a command after it.")
+        return
+    tokens = _fresh(choose(server, email))
     if as_json:
-        print_json(found)
+        print_json({
+            "access_token": tokens.access_token,
+            "token_type": "Bearer",
+            "expires_at": instant(tokens.expires_at),
+            "server": tokens.server,
+            "email": tokens.login,
+        })  # fmt: skip
     else:
-        for each in found:
-            write(f"{_MARKS[each.level]} {each.text}")
-    sys.exit(1 if any(each.level == "wrong" for each in found) else 0)
+        write(tokens.access_token)
+
+
+def _fresh(sign_in: SignIn) -> Tokens:
+    held = sign_in.storage.load()
+    if held is not None and held.is_fresh(time.time()):
+        return held
+    with asking(sign_in) as auth:
+        return auth.fresh()
