@@ -26,10 +26,12 @@ from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.user import User
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData
 
 __all__ = [
     "Auth",
     "Principal",
+    "SessionData",
     "User",
     "csrf_token",
     "current_principal",
@@ -37,6 +39,7 @@ __all__ = [
     "next_path",
     "optional_principal",
     "optional_user",
+    "session_data",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -106,6 +109,15 @@ async def current_principal(scope: Scope) -> Principal:
 async def optional_principal(scope: Scope) -> Principal | None:
     """Return what the proof says, or None. Raises `Forbidden` and `Unavailable`."""
     return await visit_of(scope).optional_principal()
+
+
+async def session_data(scope: Scope) -> SessionData:
+    """Return the data that is kept on the server for the caller's session, or for a visitor who has not signed in. It
+    behaves as a dict, and is `scope["session"]` afterwards. What changed is stored when the response starts.
+
+    Raises `Misconfigured` in a service that only verifies, `Forbidden` and `Unavailable`.
+    """
+    return await visit_of(scope).session(scope)
 
 
 async def csrf_token(scope: Scope) -> str:

@@ -477,6 +477,15 @@ class Auth:
         """
         return [value.decode("ascii") for _, value in cookies_of(self.site.cookies, signed_in, self.authority.clock())]
 
+    def visitor(self, request: Request | HasScope | MutableMapping[str, Any]) -> str:
+        """Return the token of the visitor whose cookie a `request` carries, for `authority.start(visitor=...)`: the new
+        session takes over what the visitor has kept. "" if there is none.
+        """
+        if not isinstance(request, Request):
+            scope = request if isinstance(request, MutableMapping) else request.scope
+            request = request_of(scope)
+        return self.site.cookies.visitor(request.cookie())
+
     def owns(self, path: str, root_path: str = "") -> bool:
         """Whether an adapter leaves a `path` to the API: those of its routes, but not `/` and the description.
         `root_path` is where the application is mounted.

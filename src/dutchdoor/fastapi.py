@@ -27,6 +27,7 @@ from dutchdoor.guard.user import User
 from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData as Data
 
 with extra("fastapi"):
     from fastapi import Depends, FastAPI
@@ -45,6 +46,7 @@ __all__ = [
     "OptionalPrincipal",
     "OptionalUser",
     "Principal",
+    "SessionData",
     "User",
     "next_path",
 ]
@@ -68,6 +70,10 @@ async def _principal_or_none(connection: HTTPConnection) -> Principal | None:
     return await visit_of(connection.scope).optional_principal()
 
 
+async def _session(connection: HTTPConnection) -> Data:
+    return await visit_of(connection.scope).session(connection.scope)
+
+
 _ANYONE = Requirement()
 for _guard in (_user, _principal):
     setattr(_guard, _GUARDS, True)
@@ -80,6 +86,8 @@ CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 """What the proof says; 401 without one. It takes no look-up where a token is the proof."""
 OptionalPrincipal = Annotated[Principal | None, Depends(_principal_or_none)]
 """What the proof says, or None."""
+SessionData = Annotated[Data, Depends(_session)]
+"""What is kept on the server for the caller's session, or for a visitor who has not signed in: a dict."""
 
 
 class Auth(OnStarlette):

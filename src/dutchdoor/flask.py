@@ -36,15 +36,19 @@ from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 
 with extra("flask"):
-    from flask import Flask, Response, current_app, g, request
+    from flask import Flask, Response, current_app, g, has_request_context, request
+    from flask.sessions import SecureCookieSessionInterface
     from markupsafe import Markup
     from werkzeug.local import LocalProxy
+
+    from dutchdoor.guard.on_flask import KeptSessions, NoSessions
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth as Engine
     from dutchdoor.guard.gates import Gate, Known
     from dutchdoor.stores.base import Store
     from dutchdoor.verifier import Verifier
+    from dutchdoor.web.http import Request as Asked
 
 __all__ = [
     "Anonymous",
@@ -109,6 +113,24 @@ class Auth(OnWsgi):
         app.register_error_handler(DutchdoorError, _refused)
         app.after_request(_ended_with_session)
         app.context_processor(_helpers)
+        if isinstance(app.session_interface, SecureCookieSessionInterface):  # Flask's own, and not the application's
+            self._keep_sessions(app)
+
+    def _keep_sessions(self, app: Flask) -> None:
+        """Let `flask.session` be data that the server keeps."""
+        gate = self._gate
+        if gate.gate.application is None:
+            app.session_interface = NoSessions()
+            return
+
+        def sender(asked: Asked) -> Known | None:
+            try:
+                # A test's `session_transaction` has no request around it.
+                return _known() if has_request_context() else gate.identify(asked, None)
+            except NotAuthenticated:  # such as the cookie of a session that has ended
+                return None
+
+        app.session_interface = KeptSessions(gate, sender, _refused)
 
     def _prepare(self, gate: Gate) -> None:
         """Let functions of the application run in its context, as `db.session` of Flask-SQLAlchemy wants it."""

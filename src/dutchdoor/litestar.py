@@ -12,8 +12,8 @@
     app = Litestar([hello, admin], plugins=[auth])
 
 Litestar injects by the name of a parameter: `current_user: CurrentUser`, `optional_user: OptionalUser`,
-`current_principal: CurrentPrincipal`, `optional_principal: OptionalPrincipal`. `request.user` is a `User`, or an
-`Anonymous`.
+`current_principal: CurrentPrincipal`, `optional_principal: OptionalPrincipal`, `session_data: SessionData`.
+`request.user` is a `User`, or an `Anonymous`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData as Data
 from dutchdoor.web.scope import request_of
 
 with extra("litestar"):
@@ -62,6 +63,7 @@ __all__ = [
     "OptionalPrincipal",
     "OptionalUser",
     "Principal",
+    "SessionData",
     "User",
     "next_path",
 ]
@@ -74,6 +76,8 @@ CurrentPrincipal = NamedDependency[Principal]
 """What the proof says; 401 without one. The parameter is called `current_principal`."""
 OptionalPrincipal = NamedDependency[Principal | None]
 """What the proof says, or None. The parameter is called `optional_principal`."""
+SessionData = NamedDependency[Data]
+"""What is kept on the server for the caller's session or for a visitor: a dict. The parameter is `session_data`."""
 
 ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
@@ -111,6 +115,7 @@ class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
             "optional_user": Provide(_user_or_none),
             "current_principal": Provide(_principal),
             "optional_principal": Provide(_principal_or_none),
+            "session_data": Provide(_session),
         }
         app_config.on_startup.append(self.gate.open)
         app_config.on_shutdown.append(self._guard.stop)
@@ -161,6 +166,18 @@ class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
         kind = headers.pop("content-type", None)
         return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)
 
+    async def session(self, request: AnyConnection) -> Data:
+        """Return the data that is kept on the server for the caller's session, or for a visitor who has not signed in.
+        It behaves as a dict, and `request.session` is the same object afterwards. What changed is stored when the
+        response starts. `request` is the request or the WebSocket.
+
+        Raises:
+            Misconfigured: this service only verifies.
+            Forbidden: another site's page sent the request, or it lacks the CSRF token.
+            Unavailable: the store is out of reach.
+        """
+        return await _session(request)
+
     async def csrf_token(self, request: AnyConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header
         `X-CSRF-Token`; "" where no cookie is the proof. `request` is the one for the page.
@@ -190,6 +207,11 @@ async def _user_or_none(request: AnyConnection) -> Any:
 
 async def _principal(request: AnyConnection) -> Principal:
     return await _required(request.scope, _ANYONE)
+
+
+async def _session(request: AnyConnection) -> Data:
+    scope: Any = request.scope
+    return await _visit(scope).session(scope)
 
 
 async def _principal_or_none(request: AnyConnection) -> Principal | None:

@@ -25,10 +25,12 @@ from dutchdoor.guard.user import User
 from dutchdoor.guard.wsgi import Environ, StartResponse, around, engine_around, visit_of
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData
 
 __all__ = [
     "Auth",
     "Principal",
+    "SessionData",
     "User",
     "csrf_token",
     "current_principal",
@@ -36,6 +38,7 @@ __all__ = [
     "next_path",
     "optional_principal",
     "optional_user",
+    "session_data",
 ]
 
 Application = Callable[[Any, Any], Iterable[bytes]]
@@ -114,6 +117,15 @@ def optional_principal(environ: Environ, csrf_field: str | None = None) -> Princ
     except NotAuthenticated:
         return None
     return None if known is None else known.principal
+
+
+def session_data(environ: Environ, csrf_field: str | None = None) -> SessionData:
+    """Return the data that is kept on the server for the caller's session, or for a visitor who has not signed in. It
+    behaves as a dict. What changed is stored when the application calls `start_response`.
+
+    Raises `Misconfigured` in a service that only verifies, `Forbidden` and `Unavailable`.
+    """
+    return visit_of(environ).session(csrf_field)
 
 
 def csrf_token(environ: Environ) -> str:

@@ -17,6 +17,7 @@ from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.session_data import SessionData, StoredData, VisitorToken, joined
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.sessions import Authority
+from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Remove
 from dutchdoor.stores.postgres import PostgresStore
 
@@ -29,7 +30,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite", "postgres"])
-async def over(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Authority]:
+async def over(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Authority]:
+    monkeypatch.setattr(postgres, "ANSWER_FOR", 30.0)  # a busy machine takes longer than a request may wait
     with new_database() as url:
         store = PostgresStore(url) if request.param == "postgres" else make(request.param, tmp_path)
         made = authority(store, clock)

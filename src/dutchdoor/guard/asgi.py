@@ -20,8 +20,10 @@ from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated, Un
 from dutchdoor.guard.gates import AsgiApp, Gate, Known, Message, Receive, Scope, Send
 from dutchdoor.guard.refusal import refusal
 from dutchdoor.guard.requirement import Requirement
+from dutchdoor.guard.unloaded import STORED
 from dutchdoor.guard.user import Anonymous
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData
 from dutchdoor.web.origin import SAFE_METHODS
 from dutchdoor.web.scope import request_of
 
@@ -53,7 +55,7 @@ def visit_of(scope: Scope) -> Visit:
 class Visit:
     """One request, and who sends it."""
 
-    __slots__ = ("_error", "_found", "_gate", "_known", "_scope", "_user", "csrf_field")
+    __slots__ = ("_error", "_found", "_gate", "_known", "_scope", "_user", "csrf_field", "data", "has_begun")
 
     def __init__(self, gate: Gate, scope: Scope) -> None:
         self._gate, self._scope = gate, scope
@@ -61,6 +63,8 @@ class Visit:
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
         self._user: Any = None
+        self.data: SessionData | None = None
+        self.has_begun = False
         self.csrf_field: str | None = None
 
     @property
@@ -141,6 +145,56 @@ class Visit:
         requirement.check(known.principal, self._gate.clock())
         return known.principal
 
+    async def session(self, scope: Scope) -> SessionData:
+        """Return the session data, read once, and put it into the `scope`, where frameworks look for it.
+
+        Raises:
+            Misconfigured: this service only verifies.
+            Forbidden, Unavailable: as `identify` does.
+        """
+        if self.data is None:
+            try:
+                known = await self.identify()
+            except NotAuthenticated:  # such as the cookie of a session that has ended
+                known = None
+            data = await self._gate.session_data(request_of(self._scope), known)
+            if self.data is None:  # another task of this request may have been faster
+                self.data = data
+                self._close_what_is_lost()
+        if scope.get("session") is self._gate.unloaded:
+            scope["session"] = self.data
+        return self.data
+
+    async def store(self, message: Message | None = None) -> None:
+        """Store changed session data, and add its headers to the `message` that begins the response; without one, the
+        handler of a WebSocket has ended. Raises what `Gate.save` raises.
+        """
+        data, self.has_begun = self.data, True
+        if data is None or data.is_closed:
+            return
+        try:
+            headers = await self._gate.save(request_of(self._scope), data)
+        except BaseException:
+            data.close(STORED)  # or the error's own response would try again
+            raise
+        if message is not None:
+            message["headers"] = [*message.get("headers", ()), *headers]
+        self._close_what_is_lost()
+
+    def _close_what_is_lost(self) -> None:
+        """Refuse changes that nothing would store, or that would be stored where no request finds them."""
+        data = self.data
+        if data is None or not self.has_begun:
+            return
+        if self._scope["type"] == "http":
+            data.close(STORED)
+        elif data.token is None and not data.session_id:
+            data.close("An open WebSocket cannot set a cookie. Store something for a visitor in a request before it.")
+
+    async def refuse(self, error: DutchdoorError, send: Send) -> None:
+        """Answer this request with an error."""
+        await refuse(self._scope, send, error, self._gate.sign_in_page)
+
     async def csrf_token(self) -> str:
         """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
         known = await self.identify()
@@ -182,6 +236,7 @@ class Guard:
             await self._engine(scope, receive, send)
             return
         visit = scope[KEY] = Visit(self.gate, scope)
+        scope.setdefault("session", self.gate.unloaded)  # a framework's own middleware may have been first
         if self._find_token is not None and kind == "http" and scope["method"] not in SAFE_METHODS:
             receive = await self._find_token(visit, scope, receive)
         if self._eager:
@@ -200,6 +255,8 @@ class Guard:
         finally:
             self._streams.discard(stream)
             stream.close()
+            if kind == "websocket" and stream.started:
+                await _store_at_end(visit)
 
     # Connections that stay open
 
@@ -296,6 +353,14 @@ def close_code(error: DutchdoorError) -> int:
     if isinstance(error, NotAuthenticated):
         return SIGNED_OUT
     return TRY_LATER if isinstance(error, Unavailable) else FORBIDDEN
+
+
+async def _store_at_end(visit: Visit) -> None:
+    """Store what the handler of a WebSocket has changed. There is no client left to answer."""
+    try:
+        await visit.store()
+    except DutchdoorError as error:
+        _log.warning("session data of a WebSocket is not stored: %s", error.reason or error)
 
 
 async def _put_user(visit: Visit, scope: Scope) -> None:
@@ -397,11 +462,11 @@ class _Stream:
 class _Answer(_Stream):
     """A response. Its first piece was just asked for; each further piece is checked."""
 
-    __slots__ = ("_has_body", "_is_bounded", "_is_stream")
+    __slots__ = ("_has_body", "_is_bounded", "_is_refused", "_is_stream")
 
     def __init__(self, guard: Guard, visit: Visit, receive: Receive, send: Send) -> None:
         super().__init__(guard, visit, receive, send)
-        self._has_body = self._is_bounded = self._is_stream = False
+        self._has_body = self._is_bounded = self._is_refused = self._is_stream = False
 
     async def receive(self) -> Message:
         if self._has_body:  # what waits now waits for the client to hang up
@@ -411,14 +476,30 @@ class _Answer(_Stream):
         return message
 
     async def send(self, message: Message) -> None:
+        if self._is_refused:
+            return
         if message["type"] == "http.response.start":
-            self.started = True
+            self.started = self._visit.has_begun = True
+            if self._visit.data is not None and not await self._stored(message):
+                return
             self._is_bounded = any(name == b"content-length" for name, _ in message.get("headers", ()))
         elif self._is_stream:
             await self.checked()
         else:
             self._is_stream = bool(message.get("more_body", False))
         await self._send(message)
+
+    async def _stored(self, message: Message) -> bool:
+        """Store session data. If that fails, the client gets the error instead of the response."""
+        try:
+            await self._visit.store(message)
+        except Misconfigured:
+            raise
+        except DutchdoorError as error:
+            # Not raised: the framework has begun to respond, and would not answer any more.
+            self._is_refused = True
+            await self._visit.refuse(error, self._send)
+        return not self._is_refused
 
     async def _finish(self, error: DutchdoorError) -> None:  # noqa: ARG002 - the status has been sent
         if not self._is_bounded:  # otherwise the server cuts the connection, because the body is not whole
@@ -446,9 +527,12 @@ class _Socket(_Stream):
 
     async def send(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
+            await self._visit.store(message)
             self.started = True
         elif message["type"] == "websocket.send":
             await self.checked()
+        elif message["type"] == "websocket.close" and self.started:
+            await _store_at_end(self._visit)  # a client that sees the end finds what was stored
         if not self.ended:  # it has been closed already
             await self._send(message)
 

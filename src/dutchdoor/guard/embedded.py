@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Final
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import NotAuthenticated
+from dutchdoor.errors import Forbidden, NotAuthenticated
 from dutchdoor.guard.gates import AsgiApp, Known
 from dutchdoor.guard.refusal import read_sign_in_page
+from dutchdoor.guard.unloaded import NOT_LOADED
 from dutchdoor.guard.user import User
+from dutchdoor.model.session_data import SessionData
 from dutchdoor.model.sessions import check_live
-from dutchdoor.web.api import Caller
-from dutchdoor.web.http import Request
+from dutchdoor.web.api import Call, Caller
+from dutchdoor.web.http import BadRequest, Header, Request
+from dutchdoor.web.origin import SAFE_METHODS
 
 __all__ = ["Embedded"]
+
+VARY: Final = (b"vary", b"Cookie")
 
 
 class Embedded:
     """The gate of an application that embeds `Auth`."""
 
     reads_cookies = True
+    unloaded = NOT_LOADED
 
     def __init__(self, auth: Auth, *, sign_in_page: str = "") -> None:
         self.sign_in_page = read_sign_in_page(sign_in_page)
@@ -98,6 +104,34 @@ class Embedded:
         fencing = self.auth.authority.fencing
         await fencing.follow()
         return fencing.node.log_epoch, fencing.node.applied_seq
+
+    async def session_data(self, asked: Request, known: Known | None) -> SessionData:
+        data = self.auth.authority.data
+        principal = None if known is None else known.principal
+        if principal is not None and principal.session_id is not None:
+            return await data.of_session(principal.session_id, principal.subject)
+        return await data.of_visitor(self.auth.visitor(asked))
+
+    async def save(self, asked: Request, data: SessionData) -> list[Header]:
+        if not data.session_id and asked.method not in SAFE_METHODS and data.changes():
+            self._judge(asked)
+        cookies, policy = self.auth.site.cookies, self.auth.authority.policy
+        match await self.auth.authority.data.save(data):
+            case "set" if data.token is not None:
+                return [VARY, cookies.set_visitor(data.token.text(), max_age=policy.visitor_data_for)]
+            case "clear":
+                return [VARY, cookies.clear_visitor()]
+        return [VARY]
+
+    def _judge(self, asked: Request) -> None:
+        """Refuse a page of another site. Its form arrives without the visitor's cookie, so the answer would replace
+        that by the cookie of a visitor whose data the page has chosen. Raises `Forbidden`.
+        """
+        try:
+            self.auth.site.edge.admit(asked)
+        except BadRequest as error:
+            raise Forbidden(error.reason, message=str(error)) from None
+        Call(self.auth.api, asked, {}).judge(asked.method, by_cookie=False, handshake=False)
 
     def csrf_token(self, known: Known) -> str:
         session_id = known.principal.session_id

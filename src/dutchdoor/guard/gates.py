@@ -13,11 +13,13 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from dutchdoor.errors import InvalidToken
+from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.guard.unloaded import NOT_KEPT, Unloaded
 from dutchdoor.guard.user import User
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData
 from dutchdoor.verifier import Verifier
-from dutchdoor.web.http import BadRequest, Request
+from dutchdoor.web.http import BadRequest, Header, Request
 
 __all__ = ["AsgiApp", "Gate", "Known", "Message", "Receive", "Scope", "Send", "Verifying"]
 
@@ -53,6 +55,8 @@ class Gate(Protocol):
     """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
     has_own_users: bool
     """Whether users are the application's own: objects that it loads."""
+    unloaded: Unloaded
+    """What stands in the scope until session data is loaded."""
 
     def owns(self, path: str, root_path: str = "") -> bool:
         """Return whether the API answers a path. `root_path` is where the application is mounted."""
@@ -98,6 +102,26 @@ class Gate(Protocol):
         """Return something that changes whenever a proof may have been revoked."""
         ...
 
+    async def session_data(self, asked: Request, known: Known | None) -> SessionData:
+        """Return the data of the caller's session, or of the visitor whose cookie a request carries.
+
+        Raises:
+            Misconfigured: this service only verifies.
+            Unavailable: the store is out of reach.
+        """
+        ...
+
+    async def save(self, asked: Request, data: SessionData) -> list[Header]:
+        """Store what a request changed. Returns the headers for its response.
+
+        Raises:
+            Forbidden: a page of another site caused the request, and it would store a visitor's data.
+            TooMuchData: it is larger than the policy allows.
+            TypeError: a value is not JSON.
+            Unavailable: the store is out of reach.
+        """
+        ...
+
     def csrf_token(self, known: Known) -> str:
         """Return the CSRF token for forms and scripts of a page; "" where the proof needs none."""
         ...
@@ -120,6 +144,7 @@ class Verifying:
     paths: tuple[str, ...] = ()
     sign_in_page = ""
     reads_cookies = has_own_users = False
+    unloaded = NOT_KEPT
 
     def __init__(self, verifier: Verifier) -> None:
         self.verifier, self.clock = verifier, time.time
@@ -156,6 +181,12 @@ class Verifying:
 
     async def position(self) -> Hashable:
         return self.verifier.applied_seq
+
+    async def session_data(self, asked: Request, known: Known | None) -> SessionData:  # noqa: ARG002
+        raise Misconfigured(NOT_KEPT.why)
+
+    async def save(self, asked: Request, data: SessionData) -> list[Header]:  # noqa: ARG002 - there is none
+        return []
 
     def csrf_token(self, known: Known) -> str:  # noqa: ARG002 - no browser adds a token by itself
         return ""

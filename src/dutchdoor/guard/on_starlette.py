@@ -12,6 +12,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi import Middleware, visit_of
 from dutchdoor.guard.on_asgi import OnAsgi
 from dutchdoor.model.audit_entry import AuditEvent
+from dutchdoor.model.session_data import SessionData
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -61,6 +62,18 @@ class OnStarlette(OnAsgi):
         if any(getattr(each, "cls", None) is Middleware for each in app.user_middleware):
             raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
         app.add_middleware(Middleware, guard=self._guard)
+
+    async def session(self, request: HTTPConnection) -> SessionData:
+        """Return the data that is kept on the server for the caller's session, or for a visitor who has not signed in.
+        It behaves as a dict, and `request.session` is the same object afterwards. What changed is stored when the
+        response starts. `request` is the request or the WebSocket.
+
+        Raises:
+            Misconfigured: this service only verifies.
+            Forbidden: another site's page sent the request, or it lacks the CSRF token.
+            Unavailable: the store is out of reach.
+        """
+        return await visit_of(request.scope).session(request.scope)
 
     async def csrf_token(self, request: HTTPConnection) -> str:
         """Return the token that the forms of a page carry in their field `csrf_token`, and its scripts in the header

@@ -18,7 +18,9 @@ from typing import Any, Final, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
 from dutchdoor.guard.gates import Gate, Known, Verifying
-from dutchdoor.web.http import Request
+from dutchdoor.guard.unloaded import STORED
+from dutchdoor.model.session_data import SessionData
+from dutchdoor.web.http import Header, Request
 
 __all__ = ["SyncGate"]
 
@@ -71,6 +73,22 @@ class SyncGate:
         gate = self._gate
         if not gate.check_at_once(known):
             self.run(gate.check(known))
+
+    def session_data(self, asked: Request, known: Known | None) -> SessionData:
+        """Return the data of the caller's session, or of the visitor whose cookie a request carries. Raises
+        `Misconfigured` in a service that only verifies, and `Unavailable`.
+        """
+        gate = self._gate
+        if gate.application is None:
+            gate.unloaded.refuse()
+        return self.run(gate.session_data(asked, known))
+
+    def save(self, asked: Request, data: SessionData) -> list[Header]:
+        """Store what a request changed, once. Returns the headers for its response. Raises what `Gate.save` raises."""
+        try:
+            return self.run(self._gate.save(asked, data))
+        finally:
+            data.close(STORED)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the engine's thread, and return its result.

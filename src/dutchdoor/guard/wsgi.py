@@ -17,7 +17,9 @@ from dutchdoor.guard.gates import AsgiApp, Known, Message, Scope
 from dutchdoor.guard.refusal import refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
+from dutchdoor.guard.unloaded import STORED
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.session_data import SessionData
 from dutchdoor.web.http import Header, Request
 from dutchdoor.web.problems import problem
 
@@ -100,20 +102,25 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
 
 
 def _start(start_response: StartResponse, status: int, headers: Iterable[Header]) -> None:
-    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-    start_response(f"{status} {responses.get(status, '')}", listed)
+    start_response(f"{status} {responses.get(status, '')}", _readable(headers))
+
+
+def _readable(headers: Iterable[Header]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 class Visit:
     """One request, and who sends it."""
 
-    __slots__ = ("_environ", "_error", "_found", "_gate", "_known", "_user")
+    __slots__ = ("_environ", "_error", "_found", "_gate", "_known", "_user", "data", "has_begun")
 
     def __init__(self, gate: SyncGate, environ: Environ) -> None:
         self._gate, self._environ, self._found = gate, environ, False
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
         self._user: Any = None
+        self.data: SessionData | None = None
+        self.has_begun = False
 
     @property
     def known(self) -> Known | None:
@@ -152,6 +159,28 @@ class Visit:
         requirement.check(known.principal, self._gate.gate.clock())
         return known.principal
 
+    def session(self, csrf_field: str | None = None) -> SessionData:
+        """Return the session data, read once.
+
+        Raises `Misconfigured` in a service that only verifies, `Forbidden` and `Unavailable`.
+        """
+        if self.data is None:
+            try:
+                known = self.identify(csrf_field)
+            except NotAuthenticated:  # such as the cookie of a session that has ended
+                known = None
+            self.data = self._gate.session_data(request_in(self._environ), known)
+            if self.has_begun:
+                self.data.close(STORED)
+        return self.data
+
+    def begin(self) -> list[Header]:
+        """Store changed session data, and return the headers for the response. Raises what `Gate.save` raises."""
+        data, self.has_begun = self.data, True
+        if data is None or data.is_closed:
+            return []
+        return self._gate.save(request_in(self._environ), data)
+
     def csrf_token(self) -> str:
         """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
         known = self.identify()
@@ -178,6 +207,7 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
 
         def starting(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             nonlocal started
+            headers = [*headers, *_readable(visit.begin())]
             started = True
             lengths[:] = [value for name, value in headers if name.lower() == "content-length"]
             return start_response(status, headers, *exc_info)

@@ -173,6 +173,10 @@ class SessionData(MutableMapping[str, Any]):
         """Refuse changes from now on, since nothing would store them. The error says `why`."""
         self._closed = why
 
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._closed)
+
     def _must_be_open(self) -> None:
         if self._closed:
             raise Misconfigured(self._closed)

@@ -132,6 +132,7 @@ class DataVerbs:
                     return "clear" if data.token is not None else "keep"
                 made, data.token = for_visitor(text, now, self.policy)
                 await self.store.commit(Add(made))
+                data.record = made  # a WebSocket may store again
                 return "set"
             expires_at = expiry_of_visitor(record, now, self.policy)
             try:

@@ -122,6 +122,7 @@ class SignIn(Part):
         client_id: str = "",
         marks: str = "",
         replacing: Sequence[Found] = (),
+        visitor: str = "",
     ) -> tuple[SignedIn, str]:
         """Check an address and a password, and start a session. Returns what starts, and the browser's known-device
         mark.
@@ -132,6 +133,7 @@ class SignIn(Part):
             mode: `session`, `hybrid` or `jwt`.
             client_id: the registered client that the sign-in belongs to; "" for the application itself.
             replacing: sessions to revoke with it, such as the one this browser held, each with its account.
+            visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
 
         Raises:
             WrongCredentials: the address or the password is wrong.
@@ -153,6 +155,7 @@ class SignIn(Part):
                     client=client,
                     client_id=client_id,
                     replacing=replacing,
+                    visitor=visitor,
                     also=[proved.forgiving],
                 )
             except SessionLimitReached:
@@ -287,6 +290,7 @@ class SignIn(Part):
         client: Client,
         marks: str = "",
         replacing: Sequence[Found] = (),
+        visitor: str = "",
     ) -> tuple[SignedIn, str]:
         """Continue an unfinished sign-in with the next proof. A wrong one may be tried again, within limits. Returns
         what starts, and the browser's known-device mark.
@@ -296,6 +300,7 @@ class SignIn(Part):
             method: the name of the method, one of those that were offered.
             response: what the owner typed, or their device answered.
             replacing: sessions to revoke with it, such as the one this browser held, each with its account.
+            visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
 
         Raises:
             SignInUnfinished: the proof is right, and another one is needed.
@@ -336,6 +341,7 @@ class SignIn(Part):
                     client=client,
                     client_id=pending.client_id,
                     replacing=replacing,
+                    visitor=visitor,
                     also=spent,
                 )
             case Ask() as step:

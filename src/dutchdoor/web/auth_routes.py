@@ -56,6 +56,7 @@ async def login(call: Call) -> Response:
         client_id=client_id,
         marks=call.cookies.mark(call.request.cookie()),
         replacing=await _sessions_of_cookies(call),
+        visitor=call.cookies.visitor(call.request.cookie()),
     )
     headers = set_mark(call, mark, mode, transport)
     # Otherwise a cookie of the replaced sign-in would stay beside the new proof, and every request with a dead proof is
@@ -193,7 +194,7 @@ async def logout(call: Call) -> Response:
             raise call.unproven()
         done.append(await authority.fencing.nothing_left())
     by_cookie = call.presented.session is not None or call.presented.refresh is not None
-    return await fence(call, as_one(done), _signed_out(call, by_cookie=by_cookie))
+    return await fence(call, as_one(done), await _signed_out(call, by_cookie=by_cookie))
 
 
 async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
@@ -201,8 +202,12 @@ async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
     return [await end(found[0].id, client=client, actor=found[0].subject, found=found) for found in held]
 
 
-def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
+async def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
     headers = [call.cookies.clear_session(), call.cookies.clear_refresh()]
+    visitor = call.cookies.visitor(call.request.cookie())
+    if visitor:  # what a stateless sign-in has kept
+        await call.authority.data.forget_visitor(visitor)
+        headers.append(call.cookies.clear_visitor())
     # A program that sends a bearer token manages its own storage.
     if by_cookie and call.api.site.clear_site_data:
         headers.append(CLEAR_SITE_DATA)
@@ -218,7 +223,7 @@ async def logout_all(call: Call) -> Response:
         await _check_holder(call, session)
     done = [await call.authority.end_all(subject, client=call.observed(), actor=subject)]
     done += await _end_each(call, others)
-    return await fence(call, as_one(done), _signed_out(call, by_cookie=caller.by_cookie))
+    return await fence(call, as_one(done), await _signed_out(call, by_cookie=caller.by_cookie))
 
 
 # Who am I, and my other sessions

@@ -16,7 +16,7 @@ hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 21
 an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
 here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
-Left out: a general cookie parser. We read four names.
+Left out: a general cookie parser. We read five names.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ _NOTHING = Presented(None, None)
 class Cookies:
     """The names and attributes of our cookies, for a server that is or is not reached over TLS (`secure`).
 
-    `session` is Lax, so that a reader who follows a link from elsewhere is signed in. `refresh` and `mark` (which
-    browsers an account signed in from) are needed only by our own pages, and are Strict.
+    `session` and `visitor` are Lax, so that a reader who follows a link from elsewhere is signed in, or finds the
+    basket. `refresh` and `mark` (which browsers an account signed in from) are needed only by our own pages, and are
+    Strict.
     """
 
-    __slots__ = ("_mark", "_refresh", "_registrant", "_session", "secure", "session_name")
+    __slots__ = ("_mark", "_refresh", "_registrant", "_session", "_visitor", "secure", "session_name")
 
     def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
         """Raises `Misconfigured` for a prefix that cannot begin the name of a cookie."""
@@ -71,6 +72,7 @@ class Cookies:
         end = b"; Path=/; HttpOnly" + flag
         self.session_name = f"{host}{prefix}session"
         self._session = _Kind(self.session_name, end + b"; SameSite=Lax")
+        self._visitor = _Kind(f"{host}{prefix}visitor", end + b"; SameSite=Lax")
         self._refresh = _Kind(f"{host}{prefix}refresh", end + b"; SameSite=Strict")
         self._mark = _Kind(f"{host}{prefix}mark", end + b"; SameSite=Strict")
         self._registrant = _Kind(f"{host}{prefix}registrant", end + b"; SameSite=Strict")
@@ -127,6 +129,13 @@ class Cookies:
         except AmbiguousCookie:
             return ""
 
+    def visitor(self, line: bytes) -> str:
+        """Find the token of a visitor who has not signed in. "" if there is none, or it is ambiguous."""
+        try:
+            return self._visitor.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
     def set_session(self, value: str, *, max_age: float) -> Header:
         """Set the session cookie. `max_age`: seconds the browser keeps it; the server decides anyway."""
         return self._session.set(value, max_age)
@@ -139,6 +148,12 @@ class Cookies:
 
     def set_registrant(self, value: str, *, max_age: float) -> Header:
         return self._registrant.set(value, max_age)
+
+    def set_visitor(self, value: str, *, max_age: float) -> Header:
+        return self._visitor.set(value, max_age)
+
+    def clear_visitor(self) -> Header:
+        return self._visitor.cleared
 
     def clear_session(self) -> Header:
         """Clear it with the attributes it was set with: with others, a browser keeps the old cookie."""

@@ -73,13 +73,15 @@ def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header
         by_session = cookies.set_session(signed_in.session_token, max_age=lives_for)
     elif signed_in.mode == "hybrid":
         by_refresh = cookies.set_refresh(signed_in.refresh_token, max_age=lives_for)
-    return [by_session, by_refresh]
+    return [by_session, by_refresh, *([cookies.clear_visitor()] if signed_in.visitor_moved else [])]
 
 
 def signed_in_answer(
     call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fence | None = None
 ) -> Response:
     session = signed_in.session
+    if signed_in.visitor_moved:
+        headers.append(call.cookies.clear_visitor())
     view = SignedInView(user=user_view(signed_in.account))
     status = 200
     if fenced is not None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from settings import SETTINGS
 
-from dutchdoor.asgi import Auth, csrf_token, current_principal, current_user, optional_user
+from dutchdoor.asgi import Auth, csrf_token, current_principal, current_user, optional_user, session_data
 
 auth = Auth(**SETTINGS)
 
@@ -39,11 +39,16 @@ async def hello(scope: Any, _receive: Any, send: Any) -> None:
 
 async def order(scope: Any, receive: Any, send: Any) -> None:
     principal = await current_principal(scope)
+    body = await body_of(receive)
+    await answer(send, {"by": principal.subject, "what": field(dict(scope["headers"]).get(b"content-type", b""), body)})
+
+
+async def body_of(receive: Any) -> bytes:
     body, more = b"", True
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    await answer(send, {"by": principal.subject, "what": field(dict(scope["headers"]).get(b"content-type", b""), body)})
+    return body
 
 
 def field(kind: bytes, body: bytes) -> str | None:
@@ -88,6 +93,29 @@ async def stream(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def basket(scope: Any, receive: Any, send: Any) -> None:
+    session = await session_data(scope)
+    key = scope["path"].removeprefix("/basket").lstrip("/")
+    if key:
+        scope["session"].setdefault(key, []).append((await body_of(receive)).decode())
+    await answer(send, dict(session))
+
+
+async def empty(scope: Any, _receive: Any, send: Any) -> None:
+    session = await session_data(scope)
+    session.clear()
+    await answer(send, dict(session))
+
+
+async def said(scope: Any, receive: Any, send: Any) -> None:
+    session = await session_data(scope)
+    session["before"] = True
+    await receive()
+    await send({"type": "websocket.accept"})
+    session["said"] = (await receive())["text"]
+    await send({"type": "websocket.close"})
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     user = await current_user(scope)
     await receive()
@@ -96,8 +124,9 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.send", "text": f"{user.email}: {message['text']}"})
 
 
-ROUTES = {"/": index, "/ws": echo} | {
-    f"/{each.__name__}": each for each in (who, hello, order, admin, scoped, fresh, factors, form, stream)
+ROUTES = {"/": index, "/ws": echo, "/ws-basket": said} | {
+    f"/{each.__name__}": each
+    for each in (who, hello, order, admin, scoped, fresh, factors, form, stream, basket, empty)
 }
 
 
@@ -106,6 +135,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
+    elif scope["path"].startswith("/basket/"):
+        await basket(scope, receive, send)
     elif scope["path"] in ROUTES:
         await ROUTES[scope["path"]](scope, receive, send)
     else:

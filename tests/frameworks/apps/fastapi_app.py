@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse, StreamingResponse
 from settings import SETTINGS
 
-from dutchdoor.fastapi import Auth, CurrentPrincipal, CurrentUser, OptionalUser
+from dutchdoor.fastapi import Auth, CurrentPrincipal, CurrentUser, OptionalUser, SessionData
 
 app = FastAPI()
 auth = Auth(app, **SETTINGS)
@@ -69,6 +69,31 @@ async def stream(principal: CurrentPrincipal) -> StreamingResponse:
             await asyncio.sleep(0.01)
 
     return StreamingResponse(numbers(), media_type="text/plain")
+
+
+@app.get("/basket")
+async def basket(session: SessionData) -> dict[str, object]:
+    return dict(session)
+
+
+@app.post("/basket/{key}")
+async def add(key: str, request: Request, session: SessionData) -> dict[str, object]:
+    session.setdefault(key, []).append((await request.body()).decode())
+    return dict(session)
+
+
+@app.post("/empty")
+async def empty(session: SessionData) -> dict[str, object]:
+    session.clear()
+    return dict(session)
+
+
+@app.websocket("/ws-basket")
+async def said(socket: WebSocket, session: SessionData) -> None:
+    session["before"] = True
+    await socket.accept()
+    session["said"] = await socket.receive_text()
+    await socket.close()
 
 
 @app.websocket("/ws")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Flask, Response, render_template_string, request
+from flask import Flask, Response, render_template_string, request, session
 from settings import SETTINGS
 
 from dutchdoor.flask import Auth, current_principal, current_user, login_required
@@ -69,6 +69,23 @@ def factors() -> dict[str, bool]:
 @app.get("/form")
 def form() -> str:
     return render_template_string("{{ csrf_field() }}")
+
+
+@app.get("/basket")
+def basket() -> dict[str, Any]:
+    return dict(session)
+
+
+@app.post("/basket/<key>")
+def add(key: str) -> dict[str, Any]:
+    session.setdefault(key, []).append(request.get_data(as_text=True))
+    return dict(session)
+
+
+@app.post("/empty")
+def empty() -> dict[str, Any]:
+    session.clear()
+    return dict(session)
 
 
 @app.get("/stream")

@@ -11,7 +11,7 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.response import Stream
 from settings import SETTINGS
 
-from dutchdoor.litestar import Auth, CurrentPrincipal, CurrentUser, OptionalUser
+from dutchdoor.litestar import Auth, CurrentPrincipal, CurrentUser, OptionalUser, SessionData
 
 auth = Auth(**SETTINGS)
 
@@ -77,6 +77,32 @@ async def stream() -> Stream:
     return Stream(numbers(), media_type="text/plain")
 
 
+@get("/basket")
+async def basket(session_data: SessionData) -> dict[str, Any]:
+    return dict(session_data)
+
+
+@post("/basket/{key:str}", status_code=200)
+async def add(key: str, request: Request[Any, Any, Any]) -> dict[str, Any]:
+    await auth.session(request)
+    request.session.setdefault(key, []).append((await request.body()).decode())
+    return dict(request.session)
+
+
+@post("/empty", status_code=200)
+async def empty(session_data: SessionData) -> dict[str, Any]:
+    session_data.clear()
+    return dict(session_data)
+
+
+@websocket("/ws-basket")
+async def said(socket: WebSocket[Any, Any, Any], session_data: SessionData) -> None:
+    session_data["before"] = True
+    await socket.accept()
+    session_data["said"] = await socket.receive_text()
+    await socket.close()
+
+
 @websocket("/ws")
 async def echo(socket: WebSocket[Any, Any, Any], current_user: CurrentUser) -> None:
     await socket.accept()
@@ -88,5 +114,10 @@ async def echo(socket: WebSocket[Any, Any, Any], current_user: CurrentUser) -> N
 
 
 app = Litestar(
-    [index, who, hello, order, admin, scoped, fresh, factors, form, stream, echo], plugins=[auth], openapi_config=None
+    [
+        *(index, who, hello, order, admin, scoped, fresh, factors, form, stream, echo),
+        *(basket, add, empty, said),
+    ],
+    plugins=[auth],
+    openapi_config=None,
 )

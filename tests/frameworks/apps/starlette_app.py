@@ -77,6 +77,30 @@ async def stream(request: Request) -> StreamingResponse:
     return StreamingResponse(numbers(), media_type="text/plain")
 
 
+async def basket(request: Request) -> JSONResponse:
+    return JSONResponse(dict(await auth.session(request)))
+
+
+async def add(request: Request) -> JSONResponse:
+    await auth.session(request)
+    request.session.setdefault(request.path_params["key"], []).append((await request.body()).decode())
+    return JSONResponse(dict(request.session))
+
+
+async def empty(request: Request) -> JSONResponse:
+    session = await auth.session(request)
+    session.clear()
+    return JSONResponse(dict(session))
+
+
+async def said(websocket: WebSocket) -> None:
+    session = await auth.session(websocket)
+    session["before"] = True
+    await websocket.accept()
+    session["said"] = await websocket.receive_text()
+    await websocket.close()
+
+
 @auth.require()
 async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
@@ -100,6 +124,10 @@ app = Starlette(
         Route("/factors", factors),
         Route("/form", form),
         Route("/stream", stream),
+        Route("/basket", basket),
+        Route("/basket/{key}", add, methods=["POST"]),
+        Route("/empty", empty, methods=["POST"]),
+        WebSocketRoute("/ws-basket", said),
         WebSocketRoute("/ws", echo),
     ]
 )

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from settings import SETTINGS
 
-from dutchdoor.wsgi import Auth, csrf_token, current_principal, current_user, optional_user
+from dutchdoor.wsgi import Auth, csrf_token, current_principal, current_user, optional_user, session_data
 
 auth = Auth(**SETTINGS)
 
@@ -85,13 +85,30 @@ def stream(environ: Any, start: Any) -> Iterator[bytes]:
         time.sleep(0.01)
 
 
+def basket(environ: Any, start: Any) -> list[bytes]:
+    session = session_data(environ)
+    key = environ["PATH_INFO"].removeprefix("/basket").lstrip("/")
+    if key:
+        item = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()
+        session.setdefault(key, []).append(item)
+    return answer(start, dict(session))
+
+
+def empty(environ: Any, start: Any) -> list[bytes]:
+    session = session_data(environ)
+    session.clear()
+    return answer(start, dict(session))
+
+
 ROUTES = {"/": index} | {
-    f"/{each.__name__}": each for each in (who, hello, order, admin, scoped, fresh, factors, form, stream)
+    f"/{each.__name__}": each
+    for each in (who, hello, order, admin, scoped, fresh, factors, form, stream, basket, empty)
 }
 
 
 def application(environ: Any, start: Any) -> Iterable[bytes]:
-    route = ROUTES.get(environ["PATH_INFO"])
+    path = environ["PATH_INFO"]
+    route = basket if path.startswith("/basket/") else ROUTES.get(path)
     if route is not None:
         return route(environ, start)
     start("404 Not Found", [("Content-Type", "text/plain")])

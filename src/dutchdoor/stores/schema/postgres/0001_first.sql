@@ -96,9 +96,9 @@ CREATE TABLE dutchdoor.session_data (
     id bytea PRIMARY KEY,
     subject text COLLATE "C" NOT NULL,
     secret_hash bytea NOT NULL,
-    data text COLLATE "C" NOT NULL,
     expires_at double precision NOT NULL,
-    revision bigint NOT NULL
+    revision bigint NOT NULL,
+    data text COLLATE "C" NOT NULL
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE INDEX session_data_by_subject ON dutchdoor.session_data (subject);

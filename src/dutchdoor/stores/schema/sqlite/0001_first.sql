@@ -83,14 +83,15 @@ CREATE TABLE one_time_tokens (
 
 CREATE INDEX one_time_tokens_by_subject ON one_time_tokens (subject, purpose);
 
--- Of a session, under its id, or of a visitor, without a subject.
+-- Of a session, under its id, or of a visitor, without a subject. The data is the last column: to read another, SQLite
+-- would follow it over all its pages.
 CREATE TABLE session_data (
     id BLOB PRIMARY KEY NOT NULL,
     subject TEXT NOT NULL,
     secret_hash BLOB NOT NULL,
-    data TEXT NOT NULL,
     expires_at REAL NOT NULL,
-    revision INTEGER NOT NULL
+    revision INTEGER NOT NULL,
+    data TEXT NOT NULL
 );
 
 CREATE INDEX session_data_by_subject ON session_data (subject);
