@@ -326,6 +326,31 @@ def test_starlettes_own_sessions_stay_beside_ours(is_outside: bool) -> None:
         assert client.get("/").json() == {"theirs": {"n": 2}, "ours": {"n": 20}}
 
 
+def test_litestars_own_verbs_replace_the_data() -> None:
+    """`set_session` and `clear_session` of a request replace what it has loaded, and delete the rest."""
+
+    @get("/set")
+    async def put(request: LitestarRequest[Any, Any, Any], session_data: dutchdoor.litestar.SessionData) -> None:
+        session_data["old"] = 1
+        request.set_session({"new": 2})
+
+    @get("/clear")
+    async def clear(request: LitestarRequest[Any, Any, Any], session_data: dutchdoor.litestar.SessionData) -> None:
+        assert session_data
+        request.clear_session()
+
+    @get("/")
+    async def read(session_data: dutchdoor.litestar.SessionData) -> dict[str, Any]:
+        return dict(session_data)
+
+    auth = dutchdoor.litestar.Auth("memory:")
+    with LitestarClient(Litestar([put, clear, read], plugins=[auth], openapi_config=None)) as client:
+        client.get("/set")
+        assert client.get("/").json() == {"new": 2}
+        client.get("/clear")
+        assert (client.get("/").json(), "dd_visitor" in client.cookies) == ({}, False)
+
+
 # --- a service that only verifies ------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,13 @@ def test_s12_a_mark_in_doubt_is_no_mark() -> None:
     assert SECURE.mark(b"") == ""
 
 
+def test_s12_a_visitors_cookie_in_doubt_is_no_visitors() -> None:
+    """Two of them name no one's data, and stop no request."""
+    assert SECURE.visitor(b"__Host-dd_visitor=abc") == "abc"
+    assert SECURE.visitor(b"__Host-dd_visitor=abc; __Host-dd_visitor=abd") == ""
+    assert SECURE.visitor(b"dd_visitor=abc") == "", "a sibling domain can set it"
+
+
 def test_s12_on_plain_loopback_the_prefixed_cookie_is_not_ours() -> None:
     """A browser that met localhost over TLS before sends both; only the one of this transport is read."""
     assert PLAIN.present(f"{S}=other; dd_session={GOOD}".encode()) == Presented(GOOD, None)
@@ -295,7 +302,9 @@ def parts(header: tuple[bytes, bytes]) -> tuple[str, str, dict[str, str]]:
     return name, value, {p.partition("=")[0].lower(): p.partition("=")[2] for p in rest}
 
 
-@pytest.mark.parametrize(("which", "same_site"), [("session", "Lax"), ("refresh", "Strict"), ("mark", "Strict")])
+@pytest.mark.parametrize(
+    ("which", "same_site"), [("session", "Lax"), ("visitor", "Lax"), ("refresh", "Strict"), ("mark", "Strict")]
+)
 def test_s11_over_tls_every_cookie_is_host_bound(which: str, same_site: str) -> None:
     """`__Host-`, Secure, HttpOnly, Path=/, no Domain, SameSite, under 4,096 bytes."""
     header = getattr(SECURE, f"set_{which}")(GOOD, max_age=3600.9)
@@ -317,7 +326,7 @@ def test_s11_on_plain_loopback_only_secure_and_the_prefix_go() -> None:
 
 
 @pytest.mark.parametrize("cookies", [SECURE, PLAIN])
-@pytest.mark.parametrize("which", ["session", "refresh"])
+@pytest.mark.parametrize("which", ["session", "refresh", "visitor"])
 def test_s06_clearing_names_the_same_attributes(cookies: Cookies, which: str) -> None:
     """A browser keeps a cookie that is cleared with other attributes than it was set with."""
     set_name, _, was = parts(getattr(cookies, f"set_{which}")(GOOD, max_age=60))

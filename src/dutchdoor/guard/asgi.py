@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
@@ -55,7 +55,18 @@ def visit_of(scope: Scope) -> Visit:
 class Visit:
     """One request, and who sends it."""
 
-    __slots__ = ("_error", "_found", "_gate", "_known", "_scope", "_user", "csrf_field", "data", "has_begun")
+    __slots__ = (
+        "_error",
+        "_found",
+        "_gate",
+        "_holding",
+        "_known",
+        "_scope",
+        "_user",
+        "csrf_field",
+        "data",
+        "has_begun",
+    )
 
     def __init__(self, gate: Gate, scope: Scope) -> None:
         self._gate, self._scope = gate, scope
@@ -64,6 +75,7 @@ class Visit:
         self._error: DutchdoorError | None = None
         self._user: Any = None
         self.data: SessionData | None = None
+        self._holding: Scope | None = None
         self.has_begun = False
         self.csrf_field: str | None = None
 
@@ -163,6 +175,7 @@ class Visit:
                 self._close_what_is_lost()
         if scope.get("session") is self._gate.unloaded:
             scope["session"] = self.data
+            self._holding = scope
         return self.data
 
     async def store(self, message: Message | None = None) -> None:
@@ -172,6 +185,10 @@ class Visit:
         data, self.has_begun = self.data, True
         if data is None or data.is_closed:
             return
+        given = data if self._holding is None else self._holding["session"]
+        if given is not data:  # Litestar's `set_session` and `clear_session` put another object in its place
+            data.clear()
+            data.update(given if isinstance(given, Mapping) else {})
         try:
             headers = await self._gate.save(request_of(self._scope), data)
         except BaseException:
