@@ -3,6 +3,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import assert_type
 
 from dutchdoor import Auth, Policy, Principal, Verifier
@@ -26,3 +27,5 @@ async def check(token: str) -> None:
 
 
 verify(None)  # type: ignore[arg-type]
+Policy(access_for="15m", idle_for=timedelta(days=3), absolute_for=86400 * 30)
+Policy(access_for=("15m",))  # type: ignore[arg-type]
