@@ -16,6 +16,7 @@ from dutchdoor.errors import InvalidInput, Misconfigured, TooMuchData
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.session_data import SessionData, StoredData, VisitorToken, joined
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.session_data import MERGES
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Remove
@@ -140,6 +141,16 @@ async def test_requests_at_once_that_change_different_keys_lose_nothing(over: Au
     await over.data.save(other)
     found = await kept(over, session)
     assert (found["key 0"], "key 1" in found, found["new"]) == ("other", False, 1)
+
+
+async def test_a_crowd_of_requests_is_stored(over: Authority) -> None:
+    """More requests at once than a write is tried: none of them gives up, because they take turns."""
+    session = await begin(over)
+    crowd = [await of(over, session) for _ in range(MERGES + 16)]
+    for n, data in enumerate(crowd):
+        data[f"key {n}"] = n
+    await asyncio.gather(*map(over.data.save, crowd))
+    assert len(await kept(over, session)) == len(crowd)
 
 
 async def test_a_visitors_data_moves_to_the_session(over: Authority) -> None:

@@ -7,9 +7,11 @@ that runs on while its session ends brings no data back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, Literal
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -30,14 +32,14 @@ from dutchdoor.model.session_data import (
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import Add, Change, ExpectLive, Remove, Store, Swap
 
-__all__ = ["DataVerbs", "VisitorCookie"]
+__all__ = ["MERGES", "DataVerbs", "VisitorCookie"]
 
 VisitorCookie = Literal["keep", "set", "clear"]
 """What to do with a visitor's cookie after a write."""
 
 MERGES: Final = 64
-"""How often a write is tried. Each lost race is the write of another request of the same session, and a page may send
-dozens at once.
+"""How often a write is tried. Each lost race is a write of the same data by another process: in this one, writers take
+turns.
 """
 
 
@@ -46,6 +48,7 @@ class DataVerbs:
 
     def __init__(self, store: Store, policy: Policy, clock: Callable[[], float]) -> None:
         self.store, self.policy, self.clock = store, policy, clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of_session(self, session_id: str, subject: str) -> SessionData:
         """Return the data of a session. One look-up.
@@ -92,10 +95,13 @@ class DataVerbs:
         """
         changes = data.changes()
         cookie: VisitorCookie = "keep"
-        if not data.session_id:
-            cookie = await self._merge_into_visitor(data, changes)
-        elif changes:
-            await self._merge_into_session(data, changes)
+        key = data.session_id or ("" if data.record is None else data.record.id)
+        # A page may send dozens of requests at once. Without turns, each write would make all others try again.
+        async with self._turns.setdefault(key, asyncio.Lock()) if key and changes else nullcontext():
+            if not data.session_id:
+                cookie = await self._merge_into_visitor(data, changes)
+            elif changes:
+                await self._merge_into_session(data, changes)
         data.stored(changes)
         return cookie
 
