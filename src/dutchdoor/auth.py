@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, get_args
+from typing import Any, Protocol, Self, TypeVar, cast, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -31,6 +31,7 @@ from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
+from dutchdoor.mail.urls import make_transport, noreply
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.choices import check_choice
@@ -131,7 +132,10 @@ class Auth:
         docs: whether `/docs` and `/openapi.json` are there.
         product: the name people know this by, in mail and on pages.
         users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
-        mail: how mail is carried; printed to the console if not given.
+        mail: how mail is carried: a URL (`smtp://user:password@host:587`, `smtps://...`, `file:DIRECTORY`, `console:`),
+            or a transport of your own; printed to the console if not given.
+        mail_from: who mail is from, where `mail` is a URL: `login@example.com`, or `Example <login@example.com>`;
+            `noreply@` at the host of `public_url` if not given.
         hasher: how passwords are hashed; Argon2id with 19 MiB and two passes if not given.
         breached: answers whether a password is known from a leak, such as `BreachedList`.
         claims: adds claims to access tokens, by account and session id (None for a stateless token), within 2,000
@@ -175,7 +179,8 @@ class Auth:
         docs: bool = True,
         product: str = "dutchdoor",
         users: ExternalUsers[Any] | None = None,
-        mail: Transport | None = None,
+        mail: str | Transport | None = None,
+        mail_from: str | None = None,
         hasher: PasswordHasher | None = None,
         breached: BreachedHook | None = None,
         claims: ClaimsHook | None = None,
@@ -232,11 +237,11 @@ class Auth:
             clock=clock,
         )
         hasher = hasher or PasswordHasher()
-        mail = ConsoleTransport() if mail is None else mail  # an empty outbox of a test is a transport
+        transport = _transport(mail, mail_from, public_url)
         self.directory = Directory(
             self.authority,
             hasher=hasher,
-            mail=mail,
+            mail=transport,
             letters=Letters(product=product, public_url=issuer),
             limits=limits,
             product=product,
@@ -244,7 +249,7 @@ class Auth:
         )
         listed = breached if isinstance(breached, BreachedList) else None
         withheld = {
-            "mail": not isinstance(mail, ConsoleTransport),
+            "mail": not isinstance(transport, ConsoleTransport),
             "pepper": hasher.is_peppered,
             "breached": breached is not None and listed is None,
         }
@@ -633,6 +638,23 @@ def _read_master_key(file: Path) -> MasterKeys:
         return MasterKeys.parse(content)
     except Misconfigured as exc:
         raise Misconfigured(f"The master key file {file.name}: {exc}") from None
+
+
+def _transport(mail: object, mail_from: str | None, public_url: str | None) -> Transport:
+    """Return the transport that a setting describes. Raises `Misconfigured`, without a password that it holds."""
+    if isinstance(mail, str):
+        return make_transport(mail, sender=mail_from or noreply(public_url))
+    if mail_from is not None:
+        raise Misconfigured(
+            "mail_from is for a URL: Auth(mail='smtp://user:password@host:587', mail_from='login@example.com')."
+        )
+    if mail is None:
+        return ConsoleTransport()
+    if not callable(getattr(mail, "send", None)):
+        raise Misconfigured(
+            "mail is a URL, such as smtp://user:password@host:587, or an object with the coroutine function `send`."
+        )
+    return cast("Transport", mail)
 
 
 def _check_values(policy: object, limits: object, *, alg: object, hsts: object) -> None:

@@ -8,6 +8,7 @@ import email.policy
 import ssl
 import stat
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dutchdoor import Auth, Policy
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
 from dutchdoor.mail import Mail, as_message, sender_of
 from dutchdoor.mail.console import ConsoleTransport
@@ -569,3 +572,54 @@ def test_a_mail_server_address_that_cannot_be_read_is_refused_without_repeating_
         SmtpTransport(url, sender=SENDER)
     assert "hunter2" not in str(caught.value) + caught.value.reason
     assert caught.value.__cause__ is None
+
+
+# The setting `mail`.
+
+
+async def test_auth_takes_the_url_of_a_mail_server() -> None:
+    """`Auth(mail="smtp://...")` sends by that server, from `mail_from`, or from no-reply at the public host."""
+    inbox, ann = Inbox(), {"email": "ann@example.com", "password": "a door in two halves"}
+    async with serving(inbox) as port:
+        for named in ({"mail_from": SENDER}, {"public_url": "https://shop.example.com"}):
+            policy = Policy(require_verified_email=True)
+            hasher = PasswordHasher(CHEAPEST)
+            auth = Auth("memory:", mail=f"smtp://127.0.0.1:{port}", policy=policy, hasher=hasher, **named)
+            async with auth:
+                await auth.directory.registration.register(ann["email"], ann["password"], "", client=HERE)
+    assert [each.mail_from for each in inbox.received] == ["login@example.com", "noreply@shop.example.com"]
+
+
+@pytest.mark.parametrize(
+    ("mail", "says"),
+    [
+        ("smpt://ann:hunter2@mail.example.com", "Did you mean smtp:?"),
+        ("SMTP:/mail.example.com", "smtp://user:password@host:587"),
+        ("ann:hunter2@mail.example.com", "mail must be console:, file:DIRECTORY, smtp://user:password@host:587"),
+        ("hunter2", "mail must be console:"),
+        ("", "mail must be console:"),
+        ("console", "mail must be console:"),
+        ("file:", "mail must be console:"),
+        ("smtp://ann:hunter2@", "must look like smtps://user:password@host:465"),
+        ("smtp://ann:hunter2@mail.example.com:port", "must look like"),
+        ("smtp://ann:hunter#2@mail.example.com", "%40 for @, %23 for #"),
+        (b"smtp://ann:hunter2@mail.example.com", "an object with the coroutine function `send`"),
+        (True, "mail is a URL"),
+    ],
+)
+def test_a_wrong_mail_is_refused_without_its_password(mail: object, says: str) -> None:
+    """The message says what to write, and repeats nothing of a URL: it may hold a password anywhere."""
+    with pytest.raises(Misconfigured) as refused:
+        Auth("memory:", mail=mail)  # type: ignore[arg-type]
+    assert says in str(refused.value)
+    text = "".join(traceback.format_exception(refused.value, chain=True)[-1:])
+    assert "hunter" not in text and "hunter" not in repr(refused.value.__context__)
+
+
+def test_a_wrong_sender_is_named() -> None:
+    """The sender is checked with the URL, and is for a URL alone."""
+    with pytest.raises(Misconfigured, match="mail_from: Mail cannot be sent from this address"):
+        Auth("memory:", mail="console:", mail_from="the shop")
+    for mail in (None, ConsoleTransport()):
+        with pytest.raises(Misconfigured, match="mail_from is for a URL"):
+            Auth("memory:", mail=mail, mail_from=SENDER)

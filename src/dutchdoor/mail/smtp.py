@@ -19,8 +19,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiosmtplib
 
@@ -32,6 +33,10 @@ __all__ = ["SmtpTransport"]
 _STEP_FOR = 10.0  # one command and its answer, in seconds
 _SEND_FOR = 30.0  # a whole message, in seconds: a server that delays each answer must not block us
 _PORTS = {"smtps": 465, "smtp": 587}
+_WRONG = (
+    "The mail server's address must look like smtps://user:password@host:465. In the user and the password, write %40 "
+    "for @, %23 for #, %2F for /, %3A for : and %25 for %."
+)
 
 
 class SmtpTransport:
@@ -44,15 +49,7 @@ class SmtpTransport:
     def __init__(self, url: str, *, sender: str, clock: Callable[[], float] = time.time) -> None:
         """Take `smtps://user:password@host:port` or `smtp://...`; user and password percent-encoded."""
         self._sender, self._clock = sender_of(sender), clock
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            # The address holds a password, and a traceback would show it: the cause is dropped too.
-            raise Misconfigured("The mail server's address cannot be read.") from None
-        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-            raise Misconfigured("The mail server's address must look like smtps://user:password@host:465.")
-        self._host = parts.hostname
+        parts, self._host, port = _taken_apart(url)
         self._port = port or _PORTS[parts.scheme]
         self._username = unquote(parts.username or "")
         self._password = unquote(parts.password or "")
@@ -92,6 +89,16 @@ class SmtpTransport:
                 await client.send_message(content, sender=self._sender.addr_spec, recipients=[message.to])
         except Exception as error:  # noqa: BLE001 - a driver has many ways to fail
             raise Unavailable(f"mail not sent: {self._host} port {self._port}: {_why(error)}") from None
+
+
+def _taken_apart(url: str) -> tuple[SplitResult, str, int | None]:
+    """Return the parts of an address, its host and its port. Raises `Misconfigured`."""
+    with suppress(ValueError):  # whose message quotes the password: it must not be the cause of ours either
+        parts = urlsplit(url)
+        port = parts.port
+        if parts.scheme in _PORTS and parts.hostname and not (parts.path.strip("/") or parts.query or parts.fragment):
+            return parts, parts.hostname, port
+    raise Misconfigured(_WRONG)
 
 
 _REFUSED = {

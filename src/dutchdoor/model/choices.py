@@ -8,7 +8,7 @@ from typing import Final
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["check_choice", "nearest"]
+__all__ = ["check_choice", "near", "nearest"]
 
 
 LISTED: Final = 6
@@ -17,8 +17,8 @@ LISTED: Final = 6
 
 def nearest(value: object, known: Collection[str]) -> str:
     """Return the sentence that helps after a wrong name: the nearest right one, or all of them."""
-    near = _near(value, known)
-    return f"Did you mean {near}?" if near else f"It takes {', '.join(sorted(known))}."
+    meant = near(value, known)
+    return f"Did you mean {meant}?" if meant else f"It takes {', '.join(sorted(known))}."
 
 
 def check_choice(value: object, known: Sequence[str], setting: str, *, noun: str = "one of its values") -> None:
@@ -29,15 +29,16 @@ def check_choice(value: object, known: Sequence[str], setting: str, *, noun: str
     """
     if isinstance(value, str) and value in known:
         return
-    near = _near(value, known)
-    hint = f' Did you mean "{near}"?' if near else ""
+    meant = near(value, known)
+    hint = f' Did you mean "{meant}"?' if meant else ""
     if len(known) > LISTED:
         raise Misconfigured(f"{setting}: {value!r} is not {noun}.{hint}")
     *first, last = (f'"{name}"' for name in known)
     raise Misconfigured(f"{setting} is {', '.join(first)} or {last}, and not {value!r}.{hint}")
 
 
-def _near(value: object, known: Collection[str]) -> str:
+def near(value: object, known: Collection[str]) -> str:
+    """Return the nearest of some names to a value, without regard to case; "" if none is near."""
     lowered = {name.casefold(): name for name in known}
     found = difflib.get_close_matches(str(value).casefold(), lowered, 1)
     return lowered[found[0]] if found else ""

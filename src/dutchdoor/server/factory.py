@@ -11,13 +11,9 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.hashing import available_cores
 from dutchdoor.credentials.password import PROFILES, PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
-from dutchdoor.errors import InvalidInput, InvalidKey, Misconfigured
-from dutchdoor.mail import Transport, sender_of
-from dutchdoor.mail.console import ConsoleTransport
-from dutchdoor.mail.file import FileTransport
-from dutchdoor.mail.smtp import SmtpTransport
+from dutchdoor.errors import InvalidKey, Misconfigured
+from dutchdoor.mail.urls import make_transport, noreply
 from dutchdoor.model.deployment import Served
-from dutchdoor.model.email_address import mailbox
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import Policy
 from dutchdoor.server.config import Settings
@@ -51,7 +47,12 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         alg=settings.alg,
         lease=settings.lease,
         product=settings.product,
-        mail=_mail(settings),
+        mail=make_transport(
+            settings.mail.reveal(),
+            sender=settings.mail_from or noreply(settings.public_url),
+            source=settings.source("mail"),
+            sender_source=settings.source("mail_from"),
+        ),
         hasher=PasswordHasher(
             PROFILES[settings.password_hash],
             pepper=None if pepper is None else pepper.reveal().encode(),
@@ -107,31 +108,3 @@ def _master_key(settings: Settings) -> MasterKeys | str:
     if is_in_memory(settings.database.reveal()) and "master_key_file" not in settings.sources:
         return MasterKeys(MasterKey.generate())
     return settings.master_key_file
-
-
-def _mail(settings: Settings) -> Transport:
-    url = settings.mail.reveal()
-    scheme, _, rest = url.partition(":")
-    sender = settings.mail_from or _noreply(settings.public_url)
-    try:
-        sender_of(sender)
-    except Misconfigured as exc:
-        raise Misconfigured(f"{settings.source('mail_from')}: {exc}") from None
-    if scheme == "console" and not rest.strip("/"):
-        return ConsoleTransport()
-    if scheme == "file" and rest.strip("/"):
-        return FileTransport(Path("/" + rest.lstrip("/") if rest.startswith("///") else rest), sender=sender)
-    if scheme in {"smtp", "smtps"}:
-        return SmtpTransport(url, sender=sender)
-    # The value is not repeated: it may contain a password.
-    raise Misconfigured(
-        f"{settings.source('mail')} must be console:, file:DIRECTORY, or smtps://user:password@host:465."
-    )
-
-
-def _noreply(public_url: str | None) -> str:
-    host = urlsplit(public_url or "").hostname or "localhost"
-    try:
-        return mailbox(f"noreply@{host}", any_host=True)
-    except InvalidInput:  # an address in brackets
-        return "noreply@localhost"
