@@ -20,9 +20,12 @@ from tests.running import free_port
 
 from dutchdoor.auth import Auth, read_or_make_master_key
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.model.http_client import Client
 
 APPS = Path(__file__).parent / "apps"
-ASYNC, SYNC = ("fastapi", "starlette", "litestar", "asgi"), ("flask", "wsgi")
+ASYNC = ("fastapi", "starlette", "litestar", "asgi", "djangoasync")
+SYNC = ("flask", "wsgi", "django")
+OF_DJANGO = ("django", "djangoasync")
 STARTS_WITHIN = 60.0
 PASSWORD = "a door in two halves"
 
@@ -38,7 +41,12 @@ class App:
     @property
     def streams(self) -> bool:
         """Whether it serves WebSockets."""
-        return self.name in ASYNC
+        return self.name in ASYNC and not self.is_django
+
+    @property
+    def is_django(self) -> bool:
+        """Whether users are Django's own, and views have Django's check for other sites."""
+        return self.name in OF_DJANGO
 
     def browser(self) -> httpx2.Client:
         """A client with cookies of its own, closed after the test."""
@@ -59,6 +67,14 @@ class App:
             master_key=read_or_make_master_key(self.folder / "dutchdoor.keys"),
             hasher=PasswordHasher(CHEAPEST),
         )
+
+    async def make_admin(self, subject: str) -> None:
+        """Give an account the role `admin`."""
+        if self.is_django:  # whose groups are the roles
+            assert self.browser().get("/promote", params={"id": subject, "role": "admin"}).status_code == 200
+            return
+        async with self.engine() as engine:
+            await engine.directory.admin.set_roles(subject, ["admin"], client=Client(), actor="a test")
 
 
 @contextlib.contextmanager
@@ -96,8 +112,8 @@ def serving(name: str, folder: Path, *, issuer: str = "", base_path: str = "") -
     assert not re.search(r"Traceback|Exception|never awaited", said), said
 
 
-LONG = {"starlette", "litestar", "asgi", "wsgi"}
-"""What a short run leaves out: it has an asynchronous framework and one of threads."""
+LONG = {"starlette", "litestar", "asgi", "wsgi", "djangoasync"}
+"""What a short run leaves out: it has an asynchronous framework, and both of threads."""
 
 
 @pytest.fixture(

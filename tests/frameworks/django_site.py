@@ -49,6 +49,7 @@ SETTINGS: dict[str, Any] = {
     "PASSWORD_HASHERS": ["django.contrib.auth.hashers.MD5PasswordHasher"],
     "LOGIN_URL": "/sign-in/",
     "LOGIN_REDIRECT_URL": "/hello",
+    "SESSION_ENGINE": "dutchdoor.django.sessions",
     "USE_TZ": True,
     "DUTCHDOOR": {"database": "memory:"},
     "REST_FRAMEWORK": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from django.contrib import admin, messages
@@ -17,6 +18,8 @@ from rest_framework.views import APIView
 
 from dutchdoor.django import auth
 from dutchdoor.django.rest_framework import require
+
+meeting = threading.Barrier(2)
 
 
 @login_required
@@ -58,6 +61,9 @@ def order(request: Any) -> JsonResponse:
 
 def keep(request: Any) -> JsonResponse:
     """Put what is in the query into the session, and show all of it."""
+    if "first" in request.GET:
+        request.session.get("")  # read before the other request writes
+        meeting.wait(10)
     for key, value in request.GET.items():
         request.session[key] = value
     return JsonResponse({key: value for key, value in request.session.items() if not key.startswith("_")})

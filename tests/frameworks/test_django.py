@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.frameworks.django_site import SETTINGS
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, Group, User
 from django.core.management import CommandError, call_command
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client, TestCase, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 
 from dutchdoor.django import auth
@@ -119,6 +120,10 @@ def test_the_test_client_signs_in_without_a_page(ada: AbstractUser) -> None:
     assert not is_in(client)
     assert client.login(username=ada.username, password=PASSWORD)
     assert is_in(client)
+    client = signed_in(ada)
+    for user in (ada, User.objects.create_user(f"eve{next(_numbers)}", password=PASSWORD)):
+        client.force_login(user)
+        assert client.get("/hello").json()["subject"] == str(user.pk)
 
 
 async def test_async_views_know_the_user(ada: AbstractUser) -> None:
@@ -130,6 +135,19 @@ async def test_async_views_know_the_user(ada: AbstractUser) -> None:
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     answers = await asyncio.gather(*(client.get("/ahello") for _ in range(10)))
     assert {answer.json()["hello"] for answer in answers} == {ada.username}
+
+
+class TestInATransaction(TestCase):
+    """Django's own kind of test, whose rows no other thread sees."""
+
+    def test_the_api_signs_in_a_user_of_this_transaction(self) -> None:
+        """`/auth/login` and `/auth/refresh` find a user whom only the transaction of the test has."""
+        User.objects.create_user("grace", password=PASSWORD)
+        grace = {"email": "grace", "password": PASSWORD, "mode": "hybrid", "transport": "body"}
+        held = self.client.post("/auth/login", grace, content_type="application/json").json()
+        assert self.client.get("/hello", **bearer(held["access_token"])).json()["hello"] == "grace"
+        token = {"refresh_token": held["refresh_token"]}
+        assert self.client.post("/auth/refresh", token, content_type="application/json").status_code == 200
 
 
 # --- changes of the user ---------------------------------------------------------------------------------------------
@@ -209,6 +227,102 @@ def test_groups_are_roles(ada: AbstractUser) -> None:
     assert Client().get("/api/scoped", **bearer(token)).json()["code"] == "token_stale"
     editors.user_set.remove(ada)
     assert client.get("/editors").json()["code"] == "forbidden"
+
+
+# --- session data ----------------------------------------------------------------------------------------------------
+
+ENGINES = pytest.mark.parametrize(
+    "engine", ["dutchdoor.django.sessions", "django.contrib.sessions.backends.db"], ids=["ours", "db"]
+)
+
+
+@ENGINES
+def test_a_basket_survives_the_log_in_under_another_id(ada: AbstractUser, engine: str) -> None:
+    """What a visitor has kept is there after the log-in under another key, by the page and by the API, and the old key
+    finds nothing.
+    """
+    with override_settings(SESSION_ENGINE=engine):
+        for sign_in in (
+            lambda client: client.post("/sign-in/", {"username": ada.username, "password": PASSWORD}),
+            lambda client: client.post(
+                "/auth/login",
+                {"email": ada.username, "password": PASSWORD, "mode": "session"},
+                content_type="application/json",
+            ),
+        ):
+            client = Client()
+            assert client.get("/keep?basket=tea").json() == {"basket": "tea"}
+            before = client.cookies["sessionid"].value
+            assert sign_in(client).status_code in {200, 302}
+            assert client.cookies["sessionid"].value != before
+            assert client.get("/keep").json() == {"basket": "tea"} and is_in(client)
+            thief = Client()
+            thief.cookies["sessionid"] = before
+            assert thief.get("/keep").json() == {}
+            assert sign_in(client).status_code in {200, 302}, "a second time"
+            assert client.get("/keep").json() == {"basket": "tea"}
+
+
+@ENGINES
+@pytest.mark.parametrize("way", ["page", "api", "elsewhere"])
+def test_a_log_out_leaves_no_data(ada: AbstractUser, engine: str, way: str) -> None:
+    """After a log-out by the page or by the API there is no data under the key, and with our engine none either after
+    the session was ended from elsewhere.
+    """
+    if way == "elsewhere" and engine.startswith("django"):
+        return  # Django's table knows nothing of that
+    with override_settings(SESSION_ENGINE=engine):
+        client = signed_in(ada)
+        assert client.get("/keep?basket=tea").json() == {"basket": "tea"}
+        held = client.cookies["sessionid"].value
+        if way == "page":
+            client.get("/sign-out")
+        elif way == "api":
+            csrf = client.get("/auth/csrf").json()["csrf_token"]
+            out = client.post("/auth/logout", headers={"x-csrf-token": csrf}, content_type="application/json")
+            assert out.status_code == 200
+        else:
+            gate().run(auth.engine.authority.end_all(str(ada.pk), client=HttpClient(), actor="a test"))
+        thief = Client()
+        thief.cookies["sessionid"] = held
+        assert thief.get("/keep").json() == {}
+        assert client.get("/keep").json() == {}
+
+
+def test_two_requests_at_once_lose_no_key() -> None:
+    """Two requests of one session that change different keys at the same time lose neither."""
+    client = Client()
+    client.get("/keep?before=1")
+    key = client.cookies["sessionid"].value
+
+    def keep(name: str) -> None:
+        other = Client()
+        other.cookies["sessionid"] = key
+        assert other.get(f"/keep?first=1&{name}=1").status_code == 200
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(keep, ("tea", "coffee")))
+    assert client.get("/keep").json() == {"before": "1", "first": "1", "tea": "1", "coffee": "1"}
+
+
+def test_data_of_another_session_is_not_shown(ada: AbstractUser) -> None:
+    """A browser with the data of one session and the cookie of another sees nothing of the first."""
+    first, second = signed_in(ada), signed_in(User.objects.create_user(f"eve{next(_numbers)}", password=PASSWORD))
+    first.get("/keep?basket=tea")
+    mixed = Client(headers={"host": "localhost"})  # as a browser, and not as Django's client for tests
+    mixed.cookies["sessionid"] = first.cookies["sessionid"].value
+    mixed.cookies["dd_session"] = second.cookies["dd_session"].value
+    assert mixed.get("/keep").json() == {}
+    assert first.get("/keep").json() == {"basket": "tea"}
+
+
+def test_data_has_a_bound(ada: AbstractUser) -> None:
+    """Data that is larger than the policy allows is refused with a problem, and what was there stays."""
+    client = signed_in(ada)
+    client.get("/keep?basket=tea")
+    refused = client.get(f"/keep?more={'x' * 70_000}")
+    assert (refused.status_code, refused.json()["code"]) == (422, "too_much_data")
+    assert client.get("/keep").json() == {"basket": "tea"}
 
 
 # --- guards ----------------------------------------------------------------------------------------------------------

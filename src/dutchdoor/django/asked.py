@@ -8,8 +8,10 @@ from dutchdoor.guard.wsgi import request_in
 from dutchdoor.web.http import Request
 from dutchdoor.web.scope import request_of
 
-__all__ = ["asked_of", "to_read"]
+__all__ = ["TEST_PEER", "asked_of", "to_read"]
 
+TEST_PEER = "testclient"
+"""The peer of a request of Django's test client. It is no address, so no connection has it."""
 _TEST_HOST = "testserver"
 
 
@@ -22,7 +24,12 @@ def asked_of(request: Any) -> Request:
     meta = request.META
     if "REQUEST_METHOD" not in meta:  # made by hand, such as the one that the test client signs in with
         return Request("GET", "/", b"", [], "", "http")
-    asked = request_in({**meta, "wsgi.url_scheme": request.scheme})
+    asked = request_in(
+        {
+            **{name: value for name, value in meta.items() if isinstance(value, str)},
+            "wsgi.url_scheme": request.scheme,
+        }
+    )
     # A test client sends no Host. A server has its name from its settings, so no client can claim this one.
     return _from_test_client(asked) if "HTTP_HOST" not in meta and meta.get("SERVER_NAME") == _TEST_HOST else asked
 
@@ -42,6 +49,10 @@ def _is_of_a_test(scope: Any, asked: Request) -> bool:
 
 
 def _from_test_client(asked: Request) -> Request:
-    headers = [header for header in asked.headers if header[0] != b"host"]
-    host = (b"host", _TEST_HOST.encode())
-    return Request(asked.method, asked.path, asked.query, [*headers, host], "testclient", asked.scheme, port=asked.port)
+    # It keeps cookies that a response has cleared, as empty ones.
+    cookies = b"; ".join(piece for piece in asked.cookie().split(b"; ") if piece.partition(b"=")[2] not in {b"", b'""'})
+    headers = [header for header in asked.headers if header[0] not in {b"host", b"cookie"}]
+    headers.append((b"host", _TEST_HOST.encode()))
+    if cookies:
+        headers.append((b"cookie", cookies))
+    return Request(asked.method, asked.path, asked.query, headers, TEST_PEER, asked.scheme, port=asked.port)

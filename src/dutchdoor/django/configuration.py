@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.attached import make_gate
+from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.guard.gates import Gate
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.model.choices import nearest
@@ -48,7 +50,15 @@ def _make() -> Gate:
     for name in rest:
         if nearest(name, _OWN).startswith("Did") and name not in _OWN:
             raise Misconfigured(f"There is no setting {name!r}. {nearest(name, _OWN)}")
-    return make_gate(rest.pop("database", None), rest.pop("issuer", None), rest.pop("audience", None), rest)
+    database, issuer, audience = rest.pop("database", None), rest.pop("issuer", None), rest.pop("audience", None)
+    is_made = not isinstance(database, str | None) and not hasattr(database, "commit")  # an Auth, and no store
+    if issuer is not None or is_made or "users" in rest or not apps.is_installed("django.contrib.auth"):
+        return make_gate(database, issuer, audience, rest)
+    # Imported now: a service that only verifies does not have the engine's packages.
+    directory = import_module("dutchdoor.django.directory")
+    made = make_gate(database, issuer, audience, {**rest, "users": directory.USERS})
+    engine_of(made).call_inside(directory.connections)
+    return made
 
 
 def forget(*, setting: str, **_: object) -> None:

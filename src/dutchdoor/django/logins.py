@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.contrib.auth import HASH_SESSION_KEY, get_user_model
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.db import transaction
 from django.utils.module_loading import import_string
 
 from dutchdoor.auth import Auth
 from dutchdoor.django.accounts import FENCE_FOR, agree, end_of
 from dutchdoor.django.configuration import gate, is_embedded
-from dutchdoor.django.users import roles_of, stamps_of, subject_of
+from dutchdoor.django.users import find, roles_of, stamps_of, subject_of
 from dutchdoor.django.visit import BOUND, Visit, visit_of
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
@@ -24,13 +25,14 @@ from dutchdoor.guard.gates import Known
 from dutchdoor.guard.user import User
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Principal, Verified
-from dutchdoor.model.sessions import principal_of
+from dutchdoor.model.refresh_tokens import RefreshToken
+from dutchdoor.model.sessions import SessionToken, principal_of
 from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.web.http import AmbiguousCookie
 
-__all__ = ["changed", "finish", "logged_in", "logged_out", "removed", "roles_changed"]
+__all__ = ["changed", "finish", "follow", "logged_in", "logged_out", "removed", "roles_changed"]
 
 _MATTERS = {"password", "is_active", "is_superuser"}
 """The columns of a user that decide about sessions and roles."""
@@ -47,7 +49,7 @@ def logged_in(*, request: Any, user: Any, **_: Any) -> None:
     """Start a session. Raises `Unavailable` and `SessionLimitReached`, which undo nothing of Django's own log-in: the
     request is refused, and its session of Django's proves no one.
     """
-    if request is None or not is_embedded():
+    if getattr(request, "session", None) is None or not is_embedded():
         return
     visit = visit_of(request)
     _start(request, visit, user, _methods(user), None)
@@ -58,8 +60,9 @@ def _start(request: Any, visit: Visit, user: Any, amr: tuple[str, ...], at: floa
     signed_in = visit.run(_started(visit, subject, stamps, roles_of(user), amr, at, request.session.get(BOUND)))
     session = signed_in.session
     if session is not None:
-        request.session[BOUND] = session.id
         visit.become(Known(principal_of(session, signed_in.account), User.of(signed_in.account)))
+        request.session[BOUND] = session.id
+        _move_data(request.session, session.id, subject)
     visit.signed_in, visit.signed_out, visit.user, visit.stamp = signed_in, False, user, stamps[0]
 
 
@@ -129,10 +132,10 @@ async def _held(auth: Auth, visit: Visit, bound: str | None) -> list[Found]:
         in_session, in_refresh = auth.site.cookies.standing(visit.asked.cookie())
     except AmbiguousCookie:  # more than any browser has
         in_session, in_refresh = [], []
-    for tokens, find in ((in_session, authority.bearer_of), (in_refresh, authority.holder)):
+    for tokens, owner_of in ((in_session, authority.bearer_of), (in_refresh, authority.holder)):
         for token in tokens:
             try:
-                each = await find(token)
+                each = await owner_of(token)
             except NotAuthenticated:
                 continue
             found[each[0].id] = each
@@ -151,13 +154,69 @@ def _client_of(auth: Auth, visit: Visit) -> Client:
 
 
 def finish(request: Any, visit: Visit) -> None:
-    """Take care of what a view has written into Django's session."""
-    session, known = getattr(request, "session", None), visit.seen
-    if session is None or not session.modified or known is None or known.token is not None:
+    """Take care of what a view has written into Django's session. Raises `TooMuchData` and `Unavailable`."""
+    session = getattr(request, "session", None)
+    if session is None or not session.modified:
         return
-    _continue_after_change(request, visit, known.principal)
-    if BOUND not in session and not session.is_empty():
-        session[BOUND] = known.principal.session_id  # both end together
+    try:
+        known = visit.known()
+    except NotAuthenticated:
+        known = None
+    if known is not None and known.token is None:
+        _continue_after_change(request, visit, known.principal)
+        if visit.signed_in is None and not session.is_empty():
+            _bind(session, visit, known)
+    if hasattr(session, "store_now"):
+        session.store_now()
+
+
+def _bind(session: Any, visit: Visit, known: Known) -> None:
+    """Have data end with the session of the cookie."""
+    try:
+        visit.gate.check(known)
+    except NotAuthenticated:  # it has ended meanwhile, perhaps by this view
+        session.flush()
+        return
+    if session.get(BOUND) != known.principal.session_id:
+        session[BOUND] = known.principal.session_id
+        _move_data(session, known.principal.session_id or "", known.principal.subject)
+
+
+def _move_data(session: Any, session_id: str, subject: str) -> None:
+    """Have the data end with the session, where our engine keeps it."""
+    if hasattr(session, "belong_to"):
+        session.belong_to(session_id, subject)
+
+
+def follow(request: Any, visit: Visit, response: Any) -> None:
+    """Take care of Django's session after the API has answered: a sign-in there takes the visitor's data along, and a
+    log-out deletes it.
+    """
+    session, cookies = getattr(request, "session", None), engine_of(visit.gate.gate).site.cookies
+    if session is None or settings.SESSION_COOKIE_NAME not in request.COOKIES:
+        return
+    found = cookies.present("; ".join(f"{name}={each.value}" for name, each in response.cookies.items()).encode())
+    if found.session is not None:
+        _adopt(session, visit, SessionToken.parse(found.session).id)
+    elif found.refresh is not None:
+        _adopt(session, visit, RefreshToken.parse(found.refresh).session_id)
+    elif cookies.session_name in response.cookies:
+        session.flush()
+
+
+def _adopt(session: Any, visit: Visit, session_id: str) -> None:
+    if session.get(BOUND) == session_id:  # a refresh, for example
+        return
+    known = visit.run(visit.gate.gate.of_session(session_id))
+    subject = "" if known is None else known.principal.subject
+    if SESSION_KEY in session and session[SESSION_KEY] != subject:
+        session.flush()  # the data of another user
+    elif not session.is_empty():
+        session.cycle_key()
+    session.pop(SESSION_KEY, None)
+    if not session.is_empty():
+        session[BOUND] = session_id
+        _move_data(session, session_id, subject)
 
 
 def _continue_after_change(request: Any, visit: Visit, principal: Principal) -> None:
@@ -166,8 +225,11 @@ def _continue_after_change(request: Any, visit: Visit, principal: Principal) -> 
     """
     if visit.stamp is None or visit.signed_in is not None:
         return
-    stamp, user = request.session.get(HASH_SESSION_KEY), request.user
-    if stamp and stamp != visit.stamp and user.is_authenticated and stamp == stamps_of(user)[0]:
+    stamp = request.session.get(HASH_SESSION_KEY)
+    if not stamp or stamp == visit.stamp:
+        return
+    user = find(principal.subject)  # as it is now: a form may have changed another object of the same user
+    if user is not None and stamp == stamps_of(user)[0]:
         _start(request, visit, user, principal.amr, principal.auth_time)
 
 

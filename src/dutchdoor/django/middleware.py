@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
@@ -20,12 +21,16 @@ from dutchdoor.django.answers import refused, set_cookies
 from dutchdoor.django.configuration import is_embedded
 from dutchdoor.django.streams import ends_with_session
 from dutchdoor.django.users import auser_of, user_of
+from dutchdoor.django.views import engine
 from dutchdoor.django.visit import Visit, visit_of
 from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.web.origin import SAFE_METHODS
 
 __all__ = ["DutchdoorMiddleware"]
+
+_FAILED = 500
+"""From this status on, Django's middleware stores no session."""
 
 
 class DutchdoorMiddleware:
@@ -49,19 +54,33 @@ class DutchdoorMiddleware:
         visit = _begun(request)
         if _may_skip_csrf(request) and visit.is_from_own_page():
             request._dont_enforce_csrf_checks = True  # noqa: SLF001 - what Django's middleware looks at
+        _load_for(request, visit)
         response: HttpResponseBase = self._get_response(request)
-        if self._logins is not None:
-            self._logins.finish(request, visit)
-        return _finished(visit, response)
+        return _finished(visit, self._followed(request, visit, response))
 
     async def _aserved(self, request: Any) -> HttpResponseBase:
         visit = _begun(request)
         if _may_skip_csrf(request) and await visit.ais_from_own_page():
             request._dont_enforce_csrf_checks = True  # noqa: SLF001
+        if _signs_in(request, visit):
+            await sync_to_async(_load_for)(request, visit)
         response: HttpResponseBase = await self._get_response(request)
-        if self._logins is not None and _has_changed_session(request):
-            await sync_to_async(self._logins.finish)(request, visit)
+        if _has_changed_session(request) or _is_of_api(request):
+            response = await sync_to_async(self._followed)(request, visit, response)
         return _finished(visit, response)
+
+    def _followed(self, request: Any, visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
+        """Take care of Django's session, after a view and after the API."""
+        if self._logins is None or response.status_code >= _FAILED:
+            return response
+        try:
+            if _is_of_api(request):
+                self._logins.follow(request, visit, response)
+            else:
+                self._logins.finish(request, visit)
+        except DutchdoorError as error:
+            return refused(request, error)
+        return response
 
     def process_exception(self, request: Any, exception: Exception) -> HttpResponseBase | None:
         """Answer what a guard or a look-up raised."""
@@ -72,6 +91,9 @@ class DutchdoorMiddleware:
 
 def _begun(request: Any) -> Visit:
     visit = visit_of(request)
+    session: Any = getattr(request, "session", None)
+    if hasattr(session, "visit"):  # data of another session than that of the proof is not for this request
+        session.visit = visit
     request.user = SimpleLazyObject(functools.partial(user_of, request))
     request.auser = functools.partial(auser_of, request)
     request.principal = SimpleLazyObject(visit.principal)
@@ -83,6 +105,26 @@ def _may_skip_csrf(request: Any) -> bool:
     return request.method not in SAFE_METHODS and (
         "Authorization" in request.headers or "X-CSRF-Token" in request.headers
     )
+
+
+def _signs_in(request: Any, visit: Visit) -> bool:
+    return (
+        request.method == "POST"
+        and request.path_info.endswith("/auth/login")
+        and visit.gate.gate.owns(request.path_info)
+    )
+
+
+def _load_for(request: Any, visit: Visit) -> None:
+    """Read the data that a sign-in takes along: that of a session which it replaces is deleted with the session."""
+    session = getattr(request, "session", None)
+    if session is not None and settings.SESSION_COOKIE_NAME in request.COOKIES and _signs_in(request, visit):
+        session.get("")
+
+
+def _is_of_api(request: Any) -> bool:
+    match = request.resolver_match
+    return match is not None and match.func is engine
 
 
 def _has_changed_session(request: Any) -> bool:

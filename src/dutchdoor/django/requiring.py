@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import iscoroutinefunction
 
 from dutchdoor.django.configuration import gate
+from dutchdoor.django.users import auser_of
 from dutchdoor.django.visit import visit_of
+from dutchdoor.errors import NotAuthenticated
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.durations import Duration
@@ -48,6 +50,7 @@ class Attached:
                 @functools.wraps(view)
                 async def aguarded(request: Any, *args: Any, **named: Any) -> Any:
                     await visit_of(request).arequire(requirement)
+                    _check(await auser_of(request))
                     return await view(request, *args, **named)
 
                 return aguarded
@@ -69,3 +72,9 @@ class Attached:
     def close(self) -> None:
         """Close the engine. The end of the process does it, too."""
         gate().close()
+
+
+def _check(user: Any) -> None:
+    """Refuse a user who is inactive, gone or changed now, and not at the next request. Raises `NotAuthenticated`."""
+    if not user.is_authenticated:
+        raise NotAuthenticated("the user is inactive, gone, or has another password")

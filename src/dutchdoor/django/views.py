@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from django.http import HttpResponse
@@ -11,6 +10,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dutchdoor.django.answers import response_of
 from dutchdoor.django.asked import asked_of
+from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
 from dutchdoor.errors import Unavailable
 from dutchdoor.guard.wsgi import answered
@@ -27,8 +27,8 @@ async def engine(request: Any) -> HttpResponse:
     if application is None:
         return HttpResponse(status=404)
     try:
-        work = held.begin(answered(application, asked_of(request), request.body, get_script_prefix().rstrip("/")))
-        status, headers, body = await asyncio.wrap_future(work)
+        work = answered(application, asked_of(request), request.body, get_script_prefix().rstrip("/"))
+        status, headers, body = await awaited(held, work)
     except Unavailable as error:  # the store is out of reach at the first request
         answer = problem(error)
         status, headers, body = answer.status, answer.headers, answer.body

@@ -6,11 +6,13 @@ The proof is a session cookie of ours or a bearer token. A request without eithe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from dutchdoor.django.asked import asked_of, to_read
+from asgiref.sync import sync_to_async
+
+from dutchdoor.django.asked import TEST_PEER, asked_of, to_read
+from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
 from dutchdoor.guard.gates import Known
@@ -44,13 +46,28 @@ def visit_of(request: Any) -> Visit:
 class Visit:
     """One request."""
 
-    __slots__ = ("_error", "_found", "_known", "_request", "asked", "gate", "signed_in", "signed_out", "stamp", "user")
+    __slots__ = (
+        "_error",
+        "_found",
+        "_is_proof_read",
+        "_known",
+        "_proof",
+        "_request",
+        "asked",
+        "gate",
+        "signed_in",
+        "signed_out",
+        "stamp",
+        "user",
+    )
 
     def __init__(self, request: Any) -> None:
         self._request, self.asked, self.gate = request, asked_of(request), gate()
         self._found = False
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
+        self._is_proof_read = False
+        self._proof: Known | None = None
         self.signed_in: SignedIn | None = None
         """What the response must put into a cookie."""
         self.signed_out = False
@@ -71,7 +88,7 @@ class Visit:
         """
         if not self._found:
             try:
-                self._known = self.gate.identify(to_read(self.asked), None) or self._bound()
+                self._known = self._of_test() or self._proven() or self._bound()
             except DutchdoorError as error:
                 self._error = error
             self._found = True
@@ -88,15 +105,53 @@ class Visit:
         return self._result()
 
     async def _aidentified(self) -> Known | None:
-        known = await self._aidentify(to_read(self.asked))
+        known = (await sync_to_async(self._of_test)() if self._is_of_test else None) or await self._aproven()
         if known is not None or not self._may_be_bound():
             return known
         session_id = await self._request.session.aget(BOUND)
         return None if session_id is None else await self.arun(self.gate.gate.of_session(session_id))
 
+    def _proven(self) -> Known | None:
+        """Return who the cookie or the token names."""
+        if not self._is_proof_read:
+            self._proof, self._is_proof_read = self.gate.identify(to_read(self.asked), None), True
+        return self._proof
+
+    async def _aproven(self) -> Known | None:
+        if not self._is_proof_read:
+            self._proof, self._is_proof_read = await self._aidentify(to_read(self.asked)), True
+        return self._proof
+
+    def session_of_proof(self) -> str | None:
+        """Return the id of the session that the cookie or the token names; None without one. Raises `Unavailable`."""
+        if self._is_of_test:
+            return None
+        try:
+            known = self._proven()
+        except NotAuthenticated:
+            return None
+        return None if known is None else known.principal.session_id
+
+    async def asession_of_proof(self) -> str | None:
+        """Do what `session_of_proof` does, without blocking the event loop."""
+        if self._is_of_test:
+            return None
+        try:
+            known = await self._aproven()
+        except NotAuthenticated:
+            return None
+        return None if known is None else known.principal.session_id
+
     async def _aidentify(self, asked: Request) -> Known | None:
+        gate = self.gate.gate
+        identified = gate.identify(asked, websocket=False, csrf_field=None)
+        if gate.application is None:  # a verifier works in any event loop
+            return await identified
         found, known = self.gate.identify_at_once(asked, None)
-        return known if found else await self.arun(self.gate.gate.identify(asked, websocket=False, csrf_field=None))
+        if found:
+            identified.close()
+            return known
+        return await self.arun(identified)
 
     def _result(self) -> Known | None:
         if self._error is not None:
@@ -109,6 +164,21 @@ class Visit:
             return None
         session_id = self._request.session.get(BOUND)
         return None if session_id is None else self.run(self.gate.gate.of_session(session_id))
+
+    @property
+    def _is_of_test(self) -> bool:
+        return self.asked.peer == TEST_PEER
+
+    def _of_test(self) -> Known | None:
+        """Return who has signed in by `force_login` or `login` of the test client. They set no cookie of ours, and an
+        earlier one may still be there.
+        """
+        if not self._is_of_test:
+            return None
+        try:
+            return self._bound()
+        except NotAuthenticated:
+            return None
 
     def _may_be_bound(self) -> bool:
         return self.gate.gate.application is not None and getattr(self._request, "session", None) is not None
@@ -134,6 +204,7 @@ class Visit:
     def become(self, known: Known | None) -> None:
         """Take note of a log-in or a log-out during this request."""
         self._found, self._known, self._error = True, known, None
+        self._is_proof_read, self._proof = True, known
 
     # May they
 
@@ -194,4 +265,4 @@ class Visit:
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the engine's thread, and await it here."""
-        return await asyncio.wrap_future(self.gate.begin(work))
+        return await awaited(self.gate, work)

@@ -11,15 +11,18 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # first: what it registers for the end of the process must run after ours
 import os
+import queue
 import threading
+import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
 from dutchdoor.guard.gates import Gate, Known, Verifying
 from dutchdoor.guard.unloaded import STORED
 from dutchdoor.model.session_data import SessionData
+from dutchdoor.services.calling import HOST
 from dutchdoor.web.http import Header, Request
 
 __all__ = ["SyncGate"]
@@ -102,9 +105,14 @@ class SyncGate:
             raise Misconfigured(
                 "A hook runs in the engine's thread, and cannot wait for it. Await dutchdoor.Auth there."
             )
-        waiting = self.begin(work)
+        errands = _Errands()
+        token = HOST.set(errands)
         try:
-            return waiting.result(WAITS_FOR)
+            waiting = self.begin(work)
+        finally:
+            HOST.reset(token)
+        try:
+            return errands.run_until(waiting, WAITS_FOR)
         except TimeoutError:
             waiting.cancel()
             raise Unavailable("the engine's thread is busy") from None
@@ -158,6 +166,55 @@ class SyncGate:
         if self._loop is not None or self._is_open:
             self._loop, self._is_open = None, False
             self._gate = self._make()
+
+
+class _Errands:
+    """What the engine asks the thread to do that waits for it: to call functions of the application."""
+
+    def __init__(self) -> None:
+        self._given: queue.SimpleQueue[tuple[Callable[[], Any], concurrent.futures.Future[Any]] | None]
+        self._given = queue.SimpleQueue()
+        self._lock, self._is_over = threading.Lock(), False
+
+    def __call__(self, function: Callable[[], Any]) -> Awaitable[Any] | None:
+        """Take a function, in the engine's thread. None if no thread waits any more."""
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        with self._lock:
+            if self._is_over:  # what runs in the background began with this request, and outlives it
+                return None
+            self._given.put((function, done))
+        return asyncio.wrap_future(done)
+
+    def run_until(self, waiting: concurrent.futures.Future[T], seconds: float) -> T:
+        """Call functions until the result is there. Raises `TimeoutError`, and what the engine raises."""
+        waiting.add_done_callback(lambda _: self._given.put(None))
+        until = time.monotonic() + seconds
+        try:
+            while True:
+                given = self._given.get(timeout=max(0.0, until - time.monotonic()))
+                if given is None:
+                    return waiting.result()
+                function, done = given
+                if done.set_running_or_notify_cancel():
+                    try:
+                        done.set_result(function())
+                    except BaseException as error:  # noqa: BLE001 - it is raised where the function was called
+                        done.set_exception(error)
+        except queue.Empty:
+            raise TimeoutError from None
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._is_over = True
+        while True:
+            try:
+                given = self._given.get_nowait()
+            except queue.Empty:
+                return
+            if given is not None and given[1].set_running_or_notify_cancel():
+                given[1].set_exception(Unavailable("the request does not wait any more"))
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,6 +1,8 @@
 """Calls the functions that an application gives: coroutine functions in the event loop, plain ones in threads.
 
 A plain function may wait for a database, or compute a hash. In the event loop, every other request would wait for it.
+Where the thread of a request waits for the event loop anyway, that thread is the `HOST`: the function finds its
+database session there, and sees what the request's transaction has written.
 """
 
 from __future__ import annotations
@@ -8,12 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Calling", "is_coroutine_function"]
+__all__ = ["HOST", "Calling", "Host", "is_coroutine_function", "is_own_thread"]
+
+_NAME = "dutchdoor-application"
+
+Host: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any] | None]
+"""Calls a function elsewhere, and returns what to await; None if it cannot any more."""
+
+HOST: contextvars.ContextVar[Host | None] = contextvars.ContextVar("dutchdoor_host", default=None)
+"""The thread that waits for what runs in this context."""
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -21,11 +32,18 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-class Calling:
-    """Calls functions, with up to `threads` threads for plain ones. They start when they are needed."""
+def is_own_thread() -> bool:
+    """Return whether this thread is one of ours, for functions of the application."""
+    return threading.current_thread().name.startswith(_NAME)
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+
+class Calling:
+    """Calls functions, with up to `threads` threads for plain ones. They start when they are needed. With `in_request`,
+    a function that a request waits for runs in that request's thread.
+    """
+
+    def __init__(self, threads: int, *, in_request: bool = False) -> None:
+        self._threads, self._in_request = threads, in_request
         self._pool: ThreadPoolExecutor | None = None
         self.around: Callable[[], AbstractContextManager[object]] = nullcontext
         """What a function runs in, such as the application context of Flask."""
@@ -35,8 +53,13 @@ class Calling:
         if is_coroutine_function(function):
             with self.around():
                 return await function(*args)
+        host = HOST.get() if self._in_request else None
+        hosted = None if host is None else host(lambda: self._run(function, args))
+        if hosted is not None:
+            result = await hosted
+            return await result if inspect.isawaitable(result) else result
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="dutchdoor-application")
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=_NAME)
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(self._pool, lambda: context.run(self._run, function, args))

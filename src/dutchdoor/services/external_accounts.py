@@ -44,7 +44,7 @@ class ExternalAccounts:
 
     def __init__(self, authority: Authority, users: ExternalUsers[Any]) -> None:
         self.authority, self.store, self.users = authority, authority.store, users
-        self.calling = Calling(THREADS)
+        self.calling = Calling(THREADS, in_request=True)
         self._is_plain = not is_coroutine_function(users.load)
         authority.hooks.current = self.current
 
