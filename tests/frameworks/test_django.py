@@ -16,6 +16,7 @@ from django.contrib.auth.models import AbstractUser, Group, User
 from django.core.management import CommandError, call_command
 from django.test import AsyncClient, Client, TestCase, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
+from django.urls import Resolver404, resolve, reverse
 
 from dutchdoor.django import auth
 from dutchdoor.django.checks import check_project
@@ -503,3 +504,13 @@ def test_only_the_embedding_project_has_an_engine() -> None:
         pytest.raises(Misconfigured, match="at its issuer"),
     ):
         assert auth.engine
+
+
+def test_each_path_of_the_api_has_a_name_and_no_other_path_is_taken() -> None:
+    """`reverse` knows the paths, and what only looks like one belongs to the application."""
+    for path in gate().gate.paths:
+        assert reverse(f"dutchdoor:{path.strip('/')}") == path
+        assert resolve(path).view_name == f"dutchdoor:{path.strip('/')}"
+    for path in ("/x/auth/login", "/setup/", "/setup2", "/auth"):
+        with pytest.raises(Resolver404):
+            resolve(path)

@@ -9,6 +9,7 @@ import errno
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from http.client import responses
 from typing import Any, Final, TypeVar
 
@@ -66,9 +67,14 @@ def request_in(environ: Environ) -> Request:
 def _headers(environ: Environ) -> Iterator[Header]:
     for key, value in environ.items():
         if key.startswith("HTTP_"):
-            yield key[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")
+            yield _header_name(key[5:]), value.encode("latin-1")
         elif key in {"CONTENT_TYPE", "CONTENT_LENGTH"} and value:
-            yield key.replace("_", "-").lower().encode(), value.encode("latin-1")
+            yield _header_name(key), value.encode("latin-1")
+
+
+@lru_cache(maxsize=256)  # the same few names come with every request
+def _header_name(key: str) -> bytes:
+    return key.replace("_", "-").lower().encode("latin-1")
 
 
 def _decoded(text: str) -> str:
