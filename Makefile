@@ -5,6 +5,7 @@
 VENV := .venv
 UV := .tools/uv/bin/uv
 PEERS := django fastapi-users fastapi-jwt sqlalchemy
+BESIDE_ADAPTERS := allauth better-auth crudauth django fastapi-users flask-login
 
 export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache
 export UV_PYTHON_DOWNLOADS := never
@@ -19,7 +20,7 @@ endif
 # Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.
 READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
 
-.PHONY: help serve test soak check lint types format bench lock wheel clean
+.PHONY: help serve test soak check lint types format bench bench-adapters lock wheel clean
 
 help:
 	@echo "make serve    run the server (ARGS='--port 9000')"
@@ -28,6 +29,7 @@ help:
 	@echo "make soak     run the longest races and kills"
 	@echo "make format   rewrite the code the way lint wants it"
 	@echo "make bench    measure against peers, one table (QUICK=1 for a short one)"
+	@echo "make bench-adapters   the same for what each framework adapter costs"
 	@echo "make lock     choose versions anew and pin them (at least a week old)"
 	@echo "make wheel    build the package into dist/"
 	@echo "make clean    remove everything that these made"
@@ -65,6 +67,9 @@ bench: $(VENV)/.test $(PEERS:%=benchmarks/.venvs/%/.ready)
 	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 	@echo; $(VENV)/bin/python benchmarks/jwt.py $(if $(QUICK),--garbage 20000)
 	@echo; $(VENV)/bin/python benchmarks/sqlite_session.py $(if $(QUICK),--quick)
+
+bench-adapters: $(VENV)/.test $(BESIDE_ADAPTERS:%=benchmarks/.venvs/%/.ready)
+	@$(VENV)/bin/python -m benchmarks.adapters $(if $(QUICK),--quick) $(ARGS)
 
 wheel: $(UV)
 	@rm -rf dist  # an image and an installation take what they find there
@@ -121,6 +126,6 @@ lock: $(UV)
 	$(COMPILE) pyproject.toml --extra otel -c requirements/serve.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
 	$(COMPILE) requirements/kubernetes.in -o requirements/kubernetes.txt
-	for peer in $(PEERS); do \
-		$(COMPILE) requirements/bench-$$peer.in -o requirements/bench-$$peer.txt || exit 1; \
+	for peer in $(sort $(PEERS) $(BESIDE_ADAPTERS)); do \
+		$(COMPILE) requirements/bench-$$peer.in -c requirements/test.txt -o requirements/bench-$$peer.txt || exit 1; \
 	done

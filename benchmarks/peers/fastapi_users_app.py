@@ -1,4 +1,5 @@
-"""fastapi-users as its documentation sets it up: the database strategy under /db, the JWT strategy under /jwt.
+"""fastapi-users as its documentation sets it up: the database strategy under /db, and under /cookie with its cookie
+transport; the JWT strategy under /jwt.
 
 SQLITE_PATH names the file. HASH=none puts SHA-256 in place of the password hash, HASH=argon2id is Argon2id as
 everywhere.
@@ -16,7 +17,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI
 from fastapi_users import BaseUserManager, FastAPIUsers, UUIDIDMixin
-from fastapi_users.authentication import AuthenticationBackend, BearerTransport, JWTStrategy
+from fastapi_users.authentication import AuthenticationBackend, BearerTransport, CookieTransport, JWTStrategy
 from fastapi_users.authentication.strategy.db import DatabaseStrategy
 from fastapi_users.password import PasswordHelper
 from fastapi_users_db_sqlalchemy import SQLAlchemyBaseUserTableUUID, SQLAlchemyUserDatabase
@@ -116,8 +117,10 @@ def jwt_strategy() -> JWTStrategy:
 
 by_database = AuthenticationBackend("db", BearerTransport("db/login"), database_strategy)
 by_jwt = AuthenticationBackend("jwt", BearerTransport("jwt/login"), jwt_strategy)
+by_cookie = AuthenticationBackend("cookie", CookieTransport(), database_strategy)
 with_database = FastAPIUsers[User, uuid.UUID](users, [by_database])
 with_jwt = FastAPIUsers[User, uuid.UUID](users, [by_jwt])
+with_cookie = FastAPIUsers[User, uuid.UUID](users, [by_cookie])
 
 
 @contextlib.asynccontextmanager
@@ -134,6 +137,7 @@ async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
 app = FastAPI(lifespan=lifespan)
 app.include_router(with_database.get_auth_router(by_database), prefix="/db")
 app.include_router(with_jwt.get_auth_router(by_jwt), prefix="/jwt")
+app.include_router(with_cookie.get_auth_router(by_cookie), prefix="/cookie")
 
 
 @app.get("/db/me")
@@ -143,4 +147,9 @@ async def me_by_database(user: Annotated[User, Depends(with_database.current_use
 
 @app.get("/jwt/me")
 async def me_by_jwt(user: Annotated[User, Depends(with_jwt.current_user(active=True))]):
+    return {"user_id": str(user.id), "ok": True}
+
+
+@app.get("/cookie/me")
+async def me_by_cookie(user: Annotated[User, Depends(with_cookie.current_user(active=True))]):
     return {"user_id": str(user.id), "ok": True}

@@ -1,0 +1,151 @@
+"""dutchdoor in Django: `user` reads `request.user`, which is Django's own, from its table; `principal` asks for a
+signed-in caller and reads no row; `rest` is REST framework's view with a token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import ModuleType
+
+import django
+from django.conf import settings
+
+from benchmarks.guarded.ours import settings as of_ours
+from benchmarks.peers.in_process import SignIn, bearer, serve_wsgi
+
+WITHOUT = ["django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
+settings.configure(
+    SECRET_KEY="a benchmark's key, 50 characters and no secret at all",
+    ALLOWED_HOSTS=["*"],
+    ROOT_URLCONF="urls",
+    USE_TZ=True,
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": os.environ["SQLITE_PATH"] + ".users",
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {
+                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=5000",
+                "transaction_mode": "IMMEDIATE",
+            },
+        }
+    },
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+        "rest_framework",
+        "dutchdoor.django",
+    ],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        *WITHOUT,
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "dutchdoor.django.middleware.DutchdoorMiddleware",
+    ],
+    REST_FRAMEWORK={
+        "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+        "DEFAULT_PERMISSION_CLASSES": [],
+        "UNAUTHENTICATED_USER": None,
+    },
+    DUTCHDOOR=of_ours(),
+)
+django.setup()
+
+# These can be imported only once the settings are there.
+from django.contrib.auth import authenticate, login  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
+from django.test.utils import override_settings  # noqa: E402
+from django.urls import include, path  # noqa: E402
+from django.views.decorators.csrf import csrf_exempt  # noqa: E402
+from rest_framework.decorators import api_view, authentication_classes, permission_classes  # noqa: E402
+from rest_framework.permissions import IsAuthenticated  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
+
+from dutchdoor.django import auth  # noqa: E402
+from dutchdoor.django.configuration import gate  # noqa: E402
+from dutchdoor.django.rest_framework import TokenAuthentication  # noqa: E402
+from dutchdoor.model.http_client import Client  # noqa: E402
+from dutchdoor.model.principal import Verified  # noqa: E402
+
+
+@csrf_exempt
+def sign_in(request: HttpRequest) -> HttpResponse:
+    login(request, authenticate(request, **json.loads(request.body)))
+    return JsonResponse({"ok": True})
+
+
+@csrf_exempt
+def token(request: HttpRequest) -> HttpResponse:
+    """Issue an access token to a user of Django's."""
+    found = authenticate(request, **json.loads(request.body))
+    assert found is not None
+    return JsonResponse({"token": gate().run(_issue(str(found.pk)))})
+
+
+async def _issue(subject: str) -> str:
+    authority = auth.engine.authority
+    account = await authority.provide(subject)
+    proof = Verified(subject=subject, epoch=account.epoch, amr=("pwd",), at=authority.clock())
+    return (await authority.start(proof, mode="hybrid", client=Client())).access_token or ""
+
+
+def user(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_authenticated:
+        return HttpResponse(status=401)
+    return JsonResponse({"user_id": request.user.pk, "ok": True})
+
+
+@auth.require()
+def principal(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"user_id": request.principal.subject, "ok": True})
+
+
+@api_view(["GET"])
+@authentication_classes([TokenAuthentication])
+@permission_classes([IsAuthenticated])
+def rest(request: HttpRequest) -> Response:
+    return Response({"user_id": request.user.pk, "ok": True})
+
+
+@api_view(["GET"])
+@authentication_classes([])
+def anyone(_: HttpRequest) -> Response:
+    return Response({"user_id": "0", "ok": True})
+
+
+urls = ModuleType("urls")
+urls.__dict__["urlpatterns"] = [
+    # Before ours: what it takes to look for the paths of the API is a part of what the adapter costs.
+    path("bare", lambda _: JsonResponse({"user_id": "0", "ok": True})),
+    path("bare-rest", anyone),
+    path("", include("dutchdoor.django.urls")),
+    path("sign-in", sign_in),
+    path("token", token),
+    path("user", user),
+    path("principal", principal),
+    path("rest", rest),
+]
+sys.modules["urls"] = urls
+
+
+def main(what: str) -> None:
+    call_command("migrate", verbosity=0)
+    User.objects.create_user("bench@example.com", "bench@example.com", "correct horse")
+    with override_settings(MIDDLEWARE=WITHOUT):
+        bare = WSGIHandler()
+    account, me = {"username": "bench@example.com", "password": "correct horse"}, f"/{what}"
+    ways = {"bearer": SignIn("/token", account, bearer("token"), me, "/bare-rest" if what == "rest" else "/bare")}
+    if what != "rest":
+        ways["cookie"] = SignIn("/sign-in", account, lambda answer: answer.cookie(), me, "/bare")
+    serve_wsgi(bare, WSGIHandler(), ways)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
