@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 # Imported here, once: pytester forgets what a project imports.
+import dutchdoor.asgi
 import dutchdoor.fastapi
 import dutchdoor.flask
 import dutchdoor.litestar
 import dutchdoor.starlette
 import dutchdoor.testing.application
-import dutchdoor.testing.server  # noqa: F401
+import dutchdoor.testing.server
+import dutchdoor.wsgi  # noqa: F401
 
 pytest_plugins = "pytester"
 
@@ -63,7 +65,7 @@ async def hello(current_user: CurrentUser) -> dict[str, str]: return {{"hello": 
 async def admin() -> None: ...
 @post("/orders", guards=[auth.require(fresh="10m", factors=2)], status_code=200)
 async def orders() -> None: ...
-app = Litestar([hello, admin, orders], plugins=[auth])
+app = Litestar([hello, admin, orders], plugins=[auth], logging_config=None)
 """,
     "flask": f"""
 from flask import Flask
@@ -297,6 +299,152 @@ def test_an_application_without_an_adapter_is_a_pair(project: pytest.Pytester) -
         """,
     )
     project.runpytest_inprocess("-q").assert_outcomes(passed=2)
+
+
+BARE = {
+    "asgi": """
+from dutchdoor.asgi import Auth, current_principal
+auth = Auth("sqlite:///shop.db")
+async def hello(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        return await send({"type": "lifespan.shutdown.complete"})
+    principal = await current_principal(scope)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": principal.subject.encode()})
+app = auth.around(hello)
+""",
+    "wsgi": """
+from dutchdoor.wsgi import Auth, current_principal
+auth = Auth("sqlite:///shop.db")
+def hello(environ, start_response):
+    subject = current_principal(environ).subject
+    start_response("200 OK", [])
+    return [subject.encode()]
+app = auth.around(hello)
+""",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BARE))
+def test_an_application_without_a_framework_has_a_client_too(project: pytest.Pytester, kind: str) -> None:
+    """`auth.around(app)` is found, over ASGI by itself and over WSGI beside its `Auth`."""
+    project.makepyfile(
+        shop=BARE[kind],
+        test_shop="""
+        import pytest, shop
+        @pytest.fixture
+        def auth_app(): return (shop.app, shop.auth) if "wsgi" in shop.auth.__module__ else shop.app
+        def test_it(auth_client, sign_in):
+            assert auth_client.get("/").status_code == 401
+            for mode in ("session", "hybrid"):
+                assert sign_in("ada@example.com", mode=mode).get("/").status_code == 200
+        """,
+    )
+    project.runpytest_inprocess("-q").assert_outcomes(passed=1)
+
+
+OWN_USERS = """
+from fastapi import Depends, FastAPI
+from dutchdoor import ExternalUsers
+from dutchdoor.fastapi import Auth
+MEMBERS = {"7": ("ada", ("editor",))}
+def authenticate(login, password): return "7" if (login, password) == ("ada", "right") else None
+app = FastAPI()
+users = ExternalUsers(authenticate=authenticate, load=MEMBERS.get, roles=lambda member: member[1])
+auth = Auth(app, "sqlite:///shop.db", users=users)
+@app.get("/hello", dependencies=[Depends(auth.require(role="editor"))])
+async def hello(user = Depends(auth.current_user)): return {"hello": user[0]}
+"""
+
+
+def test_users_of_the_application_sign_in_by_their_id(project: pytest.Pytester) -> None:
+    """With users of the application's own, `sign_in` takes an id of them, and says what is missing for any other."""
+    project.makepyfile(
+        shop=OWN_USERS,
+        test_shop="""
+        import pytest
+        def test_it(auth_client, sign_in, make_account):
+            assert sign_in("7").get("/hello").json() == {"hello": "ada"}
+            answer = auth_client.post("/auth/login", json={"email": "ada", "password": "right", "mode": "session"})
+            assert answer.status_code == 200 and auth_client.get("/hello").status_code == 200
+            with pytest.raises(Exception, match="load` returned no user for 'ada@example.com'.*own table"):
+                sign_in("ada@example.com")
+            with pytest.raises(Exception, match="give the user the roles in your own table"):
+                sign_in("7", roles=["admin"])
+            with pytest.raises(Exception, match="Create the user there, and give the id"):
+                make_account("7", password="x")
+        """,
+    )
+    project.runpytest_inprocess("-q").assert_outcomes(passed=1)
+
+
+DJANGO = """
+import django
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import JsonResponse
+from django.urls import include, path
+settings.configure(
+    SECRET_KEY="s" * 50, ROOT_URLCONF="shop", USE_TZ=True, ALLOWED_HOSTS=["testserver"],
+    INSTALLED_APPS=[
+        "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions", "dutchdoor.django",
+    ],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware", "dutchdoor.django.middleware.DutchdoorMiddleware",
+    ],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    DUTCHDOOR={"database": "sqlite:///shop.db"},
+)
+django.setup()
+from django.core.wsgi import get_wsgi_application
+from dutchdoor.django import auth
+@login_required(login_url="/sign-in")
+def hello(request): return JsonResponse({"hello": request.user.get_username()})
+@auth.require(role="admin")
+def admin(request): return JsonResponse({"staff": request.user.is_staff})
+@auth.require(role="editor", fresh="10m")
+def edit(request): return JsonResponse({})
+ours = path("", include("dutchdoor.django.urls"))
+urlpatterns = [ours, path("hello", hello), path("admin", admin), path("edit", edit)]
+app = get_wsgi_application()
+"""
+
+
+@pytest.mark.long
+def test_a_project_of_django_signs_in_its_own_users(project: pytest.Pytester) -> None:
+    """In Django the accounts are Django's users, roles are groups, and the client is Django's test client."""
+    project.makepyfile(
+        shop=DJANGO,
+        test_shop="""
+        import os, pytest, shop
+        from django.contrib.auth.models import User
+        from django.core.management import call_command
+        from django.test import Client
+        @pytest.fixture(scope="module", autouse=True)
+        def tables(): call_command("migrate", verbosity=0)
+        def test_admin_page(auth_client, sign_in):
+            assert auth_client.get("/admin").status_code == 401
+            assert auth_client.get("/hello").status_code == 302
+            assert sign_in("ada", roles=["admin"]).get("/admin").json() == {"staff": True}
+            assert sign_in("bob@example.com", roles=["editor"]).get("/admin").status_code == 403
+            assert User.objects.get(username="bob@example.com").email == "bob@example.com"
+        def test_time_and_tokens(sign_in, clock, auth_client, tokens):
+            bob = sign_in("bob", roles=["editor"], client=Client(enforce_csrf_checks=True))
+            assert [bob.get("/hello").status_code, bob.post("/edit").status_code] == [200, 200]
+            clock.advance("11m")
+            assert [bob.get("/hello").status_code, bob.post("/edit").status_code] == [200, 401]
+            assert sign_in("bob", mode="hybrid").get("/edit").status_code == 200
+            for kind in ("expired", "forged", "foreign", "revoked", "stale"):
+                token = getattr(tokens, kind)("bob")
+                assert auth_client.get("/edit", headers={"authorization": f"Bearer {token}"}).status_code == 401, kind
+        def test_nothing_is_left(auth_client):
+            assert not os.path.exists("shop.db")
+        """,
+    )
+    project.runpytest_subprocess("-q").assert_outcomes(passed=3)
 
 
 @pytest.mark.parametrize(

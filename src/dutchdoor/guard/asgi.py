@@ -347,11 +347,11 @@ class Middleware:
     """A guard in the form of ASGI middleware: the framework makes it, with the application that it wraps."""
 
     def __init__(self, app: Any, guard: Guard) -> None:
-        self._app, self._guard = app, guard
+        self._app, self.guard = app, guard
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         # Any: each framework has names of its own for the same scopes and messages.
-        await self._guard(self._app, scope, receive, send)
+        await self.guard(self._app, scope, receive, send)
 
 
 async def refuse(scope: Scope, send: Send, error: DutchdoorError, sign_in_page: str) -> None:

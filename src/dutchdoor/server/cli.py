@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from importlib import import_module
 
 import click
 
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
+from dutchdoor.server.importing import imported
 from dutchdoor.server.terminal import say
 
 __all__ = ["cli", "main"]
@@ -52,31 +52,12 @@ class _Commands(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        name = _COMMANDS.get(cmd_name)
-        if name is None:
-            return None
-        try:
-            found: click.Command = getattr(import_module(f"dutchdoor.server.commands.{name}"), name)
-        except ModuleNotFoundError as exc:
-            if exc.name is None or exc.name.startswith("dutchdoor"):
-                raise
-            extra = "client" if cmd_name in _OF_PROGRAMS else "server"
-            return _Lacking(cmd_name, f"it needs {exc.name}, which is not installed: pip install 'dutchdoor[{extra}]'")
-        return found
+        module = _COMMANDS.get(cmd_name)
+        extra = "client" if cmd_name in _OF_PROGRAMS else "server"
+        return None if module is None else imported(module, module, extra=extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_ids_apart(self, ctx, args))
-
-
-class _Lacking(click.Command):
-    """Stands for a command whose packages are not installed: it is listed, and says what to install."""
-
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(name, short_help=f"({why})", add_help_option=False)
-        self._why = why
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: ARG002
-        raise click.ClickException(f"dutchdoor {self.name}: {self._why}")
 
 
 # 22 characters, and 43 for a signing key: no option has this form by accident.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from importlib import import_module
@@ -22,7 +23,10 @@ from msgspec.structs import force_setattr
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidInput, Misconfigured
+from dutchdoor.guard.asgi import Middleware
 from dutchdoor.guard.gates import Gate, Verifying
+from dutchdoor.guard.on_asgi import OnAsgi
+from dutchdoor.guard.on_wsgi import OnWsgi
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.jose.access_token import AccessTokenIssuer
 from dutchdoor.jose.jwk import Key
@@ -34,7 +38,7 @@ from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.services.administration import check_roles
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Change, Revoked
-from dutchdoor.testing.clients import carry, new_client
+from dutchdoor.testing.clients import carry, is_django, new_client
 from dutchdoor.testing.clock import Clock
 from dutchdoor.testing.engine_thread import EngineThread
 from dutchdoor.testing.outbox import Outbox
@@ -84,30 +88,46 @@ class _Found(NamedTuple):
     engine: Auth | None
     gate: Gate | None = None
     threads: SyncGate | None = None
+    django: Any = None
+    """`dutchdoor.testing.django_users`, for a project of Django."""
 
 
 def _find(app: Any) -> _Found:
     """Return an application with what is attached to it. Raises `Misconfigured` that says what to write."""
+    beside: object = None
     if isinstance(app, tuple):
-        if len(app) != 2 or not isinstance(app[1], Auth):  # noqa: PLR2004
-            raise Misconfigured("auth_app returns an application, or a pair: the application and its dutchdoor.Auth.")
-        return _Found(*app)
-    threads = getattr(app, "extensions", {}).get("dutchdoor")  # Flask
-    if isinstance(threads, SyncGate):
-        return _Found(app, getattr(threads.gate, "auth", None), threads.gate, threads)
-    gates = [each.kwargs["guard"].gate for each in getattr(app, "user_middleware", ()) if "guard" in each.kwargs]
-    plugins = getattr(getattr(app, "plugins", None), "init", ())  # Litestar
-    gates += [each.gate for each in plugins if hasattr(each, "gate")]
-    for gate in gates:
-        return _Found(app, getattr(gate, "auth", None), gate)
-    if callable(app) and not hasattr(app, "routes") and hasattr(app, "__code__"):
+        app, beside = app if len(app) == 2 else (None, None)  # noqa: PLR2004
+        if isinstance(beside, Auth):
+            return _Found(app, beside)
+        if not isinstance(beside, OnAsgi | OnWsgi):
+            raise Misconfigured("auth_app returns an application, or a pair: the application and its Auth.")
+    django = import_module("dutchdoor.testing.django_users") if is_django(app) else None
+    threads = django.gate_of_project() if django else _threads_of(app, beside)
+    gate = threads.gate if threads else beside.gate if isinstance(beside, OnAsgi) else _gate_of(app)
+    if gate is not None:
+        return _Found(app, getattr(gate, "auth", None), gate, threads, django)
+    if inspect.isfunction(app):
         raise Misconfigured(
             f"{app.__name__} is a function and no application. Write the fixture auth_app, and call it there."
         )
     raise Misconfigured(
         f"No Auth is attached to {app!r}. Attach it, auth = Auth(app); or write the fixture auth_app, which returns "
-        "the application and its dutchdoor.Auth as a pair."
+        "the application and its Auth as a pair."
     )
+
+
+def _threads_of(app: Any, beside: object) -> SyncGate | None:
+    """Return the gate of an application that runs in threads: Flask, or WSGI beside its `Auth`."""
+    found = beside._gate if isinstance(beside, OnWsgi) else getattr(app, "extensions", {}).get("dutchdoor")  # noqa: SLF001
+    return found if isinstance(found, SyncGate) else None
+
+
+def _gate_of(app: Any) -> Gate | None:
+    """Return the gate of an application over ASGI: Starlette and FastAPI, Litestar, or one without a framework."""
+    guards = [each.kwargs.get("guard") for each in getattr(app, "user_middleware", ())]
+    guards += [getattr(each, "gate", None) and each for each in getattr(getattr(app, "plugins", None), "init", ())]
+    guards += [app.guard] if isinstance(app, Middleware) else []
+    return next((each.gate for each in guards if each is not None), None)
 
 
 # --- the engine of a test --------------------------------------------------------------------------------------------
@@ -127,10 +147,10 @@ def _like(engine: Auth | None, *, clock: Clock, outbox: Outbox) -> Auth:
     settings = {} if engine is None else dict(engine.made_with)
     settings |= {
         "database": "memory:", "redis": "", "master_key": None, "public_url": None, "hosts": (), "proxies": (),
-        "mail": outbox, "hasher": PasswordHasher(CHEAPEST), "devices": Device(), "clock": clock,
+        "devices": Device(), "clock": clock,
     }  # fmt: skip
-    if settings.get("users") is not None:  # they have passwords and mail of their own
-        del settings["mail"], settings["hasher"]
+    if settings.get("users") is None:  # users of the application's own have passwords and mail elsewhere
+        settings |= {"mail": outbox, "hasher": PasswordHasher(CHEAPEST)}
     made = Auth(**settings)
     force_setattr(made.site, "edge", _AnyHost())
     if engine is not None:
@@ -140,7 +160,7 @@ def _like(engine: Auth | None, *, clock: Clock, outbox: Outbox) -> Auth:
             if isinstance(ours, list):
                 ours += [each for each in theirs if getattr(each, "__self__", None) is not engine.directory]
         made.authority.hooks.listeners = {name: [*each] for name, each in engine.authority.hooks.listeners.items()}
-        made.authority.hooks.calling.around = engine.authority.hooks.calling.around
+        made.call_inside(engine.authority.hooks.calling.around)
     return made
 
 
@@ -170,6 +190,8 @@ class _Issuer:
 
     def __call__(self, token: str) -> Principal:
         return self._run(self.check(token))
+
+    def close(self) -> None: ...
 
     async def check(self, token: str) -> Principal:
         return await self._engine.authority.verify(token)
@@ -227,12 +249,22 @@ class Trial:
     def client(self) -> Any:
         """A client that is signed out. The first one starts the application, and the end of the test stops it."""
         if self._client is None:
-            self._client = self._stack.enter_context(new_client(self.app, None))
+            self._client = self._stack.enter_context(
+                new_client(self.app, None, is_wsgi=self._found.threads is not None)
+            )
         return self._client
 
     def new_client(self) -> Any:
         """Return one more client, with cookies of its own."""
-        return self._stack.enter_context(new_client(self.app, self.client))
+        return self._new_client(self.client)
+
+    def _new_client(self, first: Any) -> Any:
+        return self._stack.enter_context(new_client(self.app, first, is_wsgi=self._found.threads is not None))
+
+    @property
+    def django(self) -> Any:
+        """What makes users of a Django project; None elsewhere."""
+        return None if self.only_verifies else self._found.django
 
     @property
     def only_verifies(self) -> bool:
@@ -263,6 +295,7 @@ def _pairs(old: Auth, new: Auth) -> list[tuple[Any, Any]]:
         (old.authority, new.authority),
         (old.api, new.api),
         *((getattr(old.directory, part), getattr(new.directory, part)) for part in parts),
+        *([] if old.directory.external is None else [(old.directory.external, new.directory.external)]),
         (old.directory, new.directory),
         (old, new),
     ]
@@ -293,7 +326,8 @@ class MakeAccount:
         """Return the account of an address, and create it if there is none.
 
         Args:
-            login: an e-mail address; with users of your own, and for what has no @, the id of the user.
+            login: an e-mail address; with users of your own, and for what has no @, the id of the user. In Django, the
+                name that the user signs in with.
             roles: its roles from now on; those it has, if not given.
             name: the name people see, for a new account.
             password: what it signs in with by its form, for a new account. Any will do.
@@ -304,14 +338,20 @@ class MakeAccount:
         """
         if isinstance(roles, str):
             raise InvalidInput(f'roles is a list: roles=["{roles}"].', field="roles")
+        if self._trial.django is not None:  # in this thread, which has the test's transaction
+            login, name, password = self._trial.django.made(login, roles, name, password), "", None
         account: Account = self._trial.run(self._made(login, roles, name, password, verified=verified))
         return account
 
     async def _made(
         self, login: str, roles: Iterable[str] | None, name: str, password: str | None, *, verified: bool
     ) -> Account:
-        engine = self._trial.engine
-        if "@" not in login or engine.directory.external is not None:
+        engine, external = self._trial.engine, self._trial.engine.directory.external
+        if external is not None and (name or password is not None):
+            raise InvalidInput("Names and passwords are in your own table. Create the user there, and give the id.")
+        if external is not None and external.users.roles is not None and roles is not None:
+            raise InvalidInput("ExternalUsers has `roles`: give the user the roles in your own table.", field="roles")
+        if external is not None or "@" not in login:
             account = await engine.authority.provide(login)
         else:
             found = await engine.store.account_by_email(canonical(login))
@@ -397,11 +437,22 @@ class SignIn:
         modes = trial.engine.authority.policy.modes
         default: Mode = "hybrid" if trial.only_verifies else ("session" if "session" in modes else modes[0])
         account = trial.make_account(login, roles=roles, name=name)
+        if trial.run(_is_unknown(trial.engine, account)):
+            raise InvalidInput(
+                f"Your function `load` returned no user for {login!r}. Create the user in your own table, and give "
+                "sign_in the id."
+            )
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=tuple(amr), at=trial.clock())
         started: SignedIn = trial.run(
             trial.engine.authority.start(verified, mode=mode or default, client=_NO_CLIENT, scope=scope)
         )
         return started
+
+
+async def _is_unknown(engine: Auth, account: Account) -> bool:
+    """Return whether an account stands for a user that the application does not know."""
+    external = engine.directory.external
+    return external is not None and await external.calling(external.users.load, account.subject) is None
 
 
 class Tokens:

@@ -13,14 +13,22 @@ from typing import Any
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["carry", "new_client"]
+__all__ = ["carry", "is_django", "new_client"]
 
 
 @contextlib.contextmanager
-def new_client(app: Any, first: Any) -> Iterator[Any]:
-    """Give a test client of the application's framework. `first` is the one that started the application, if any."""
+def new_client(app: Any, first: Any, *, is_wsgi: bool) -> Iterator[Any]:
+    """Give a test client of the application's framework. `first` is the one that started the application, if any, and
+    `is_wsgi` whether a server of WSGI runs it.
+    """
     if hasattr(app, "test_client"):  # Flask
         yield app.test_client()
+    elif is_django(app):
+        yield import_module("django.test").Client()
+    elif is_wsgi:
+        library = import_module("httpx2")
+        with library.Client(transport=library.WSGITransport(app=app), base_url="http://testserver") as client:
+            yield client
     elif callable(app):
         with _asgi(app, first) as client:
             yield client
@@ -28,6 +36,11 @@ def new_client(app: Any, first: Any) -> Iterator[Any]:
         raise Misconfigured(
             f"There is no test client for {app!r}. Give sign_in one of your own: sign_in(..., client=client)."
         )
+
+
+def is_django(app: object) -> bool:
+    """Return whether an application is what runs a project of Django, over WSGI or ASGI."""
+    return type(app).__module__.startswith("django.core.handlers")
 
 
 @contextlib.contextmanager

@@ -56,8 +56,8 @@ def _in_one_sentence() -> Iterator[None]:
 def auth_app(request: pytest.FixtureRequest) -> Any:
     """The application under test: what the ini option `dutchdoor_app` names. Override it to build one for each test.
 
-    It is an application of FastAPI, Starlette, Litestar or Flask with an `Auth`; or a pair of any ASGI application and
-    the `dutchdoor.Auth` that it uses.
+    It is an application of FastAPI, Starlette, Litestar or Flask with an `Auth`; what runs a project of Django; or a
+    pair of any other application and its `Auth`.
     """
     with _in_one_sentence():
         return import_module("dutchdoor.testing.application").load(request.config.getini(INI))
@@ -90,7 +90,7 @@ def auth_engine(_dutchdoor_trial: Trial) -> Auth:
 @pytest.fixture
 def auth_client(_dutchdoor_trial: Trial) -> Any:
     """A test client of the application's framework, signed out: Starlette's TestClient for ASGI, started and stopped
-    with the application's lifespan; Flask's for Flask.
+    with the application's lifespan; that of Flask or Django; httpx2's for WSGI.
     """
     with _in_one_sentence():
         return _dutchdoor_trial.client

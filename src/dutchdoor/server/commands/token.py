@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from importlib import import_module
 
 import click
 
 from dutchdoor.client.tokens import Tokens
 from dutchdoor.server.fresh import asking, at_server
+from dutchdoor.server.importing import imported
 from dutchdoor.server.sign_ins import SignIn, choose
 from dutchdoor.server.terminal import as_json, instant, print_json, write
 
@@ -22,10 +22,7 @@ class _Judging(click.Group):
         return ["inspect", "verify"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        found: click.Command = getattr(import_module("dutchdoor.server.commands.judge_token"), cmd_name)
-        return found
+        return imported("judge_token", cmd_name, extra="server") if cmd_name in self.list_commands(ctx) else None
 
 
 @click.group(

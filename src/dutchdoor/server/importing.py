@@ -1,0 +1,31 @@
+"""A command is imported when it is called or listed. One whose packages are not installed says what to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+__all__ = ["imported"]
+
+
+def imported(module: str, name: str, *, extra: str) -> click.Command:
+    """Return the command `name` of a module of `dutchdoor.server.commands`, which needs an `extra`."""
+    try:
+        found: click.Command = getattr(import_module(f"dutchdoor.server.commands.{module}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("dutchdoor"):
+            raise
+        return _Lacking(name, exc.name, extra)
+    return found
+
+
+class _Lacking(click.Command):
+    """Stands for a command whose packages are not installed."""
+
+    def __init__(self, name: str, package: str, extra: str) -> None:
+        super().__init__(name, short_help=f"(needs dutchdoor[{extra}])", add_help_option=False)
+        self._why = f"{package} is not installed: pip install 'dutchdoor[{extra}]'"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: ARG002
+        raise click.ClickException(f"dutchdoor {self.name}: {self._why}")
