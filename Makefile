@@ -113,6 +113,12 @@ benchmarks/.venvs/%/.ready: requirements/bench-%.txt $(UV)
 	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
 	@touch $@
 
+# Proxies that tests put in front of servers, beside Debian's where it is there. Likewise.
+.tools/proxies/.ready: requirements/proxies.txt $(UV)
+	@$(UV) venv --quiet --clear --python .tools/uv/bin/python $(@D)
+	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
+	@touch $@
+
 # --- pins ------------------------------------------------------------------------------------------------------------
 
 # A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
@@ -126,6 +132,7 @@ lock: $(UV)
 	$(COMPILE) pyproject.toml --extra otel -c requirements/serve.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
 	$(COMPILE) requirements/kubernetes.in -o requirements/kubernetes.txt
+	$(COMPILE) requirements/proxies.in -o requirements/proxies.txt
 	for peer in $(sort $(PEERS) $(BESIDE_ADAPTERS)); do \
 		$(COMPILE) requirements/bench-$$peer.in -c requirements/test.txt -o requirements/bench-$$peer.txt || exit 1; \
 	done

@@ -64,6 +64,7 @@ from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
+from dutchdoor.web.sign_in_page import read_sign_in_page
 from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth", "read_or_make_master_key"]
@@ -118,6 +119,8 @@ class Auth:
         origins: other origins whose pages may call this API, each exact.
         origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
         pass_preflights: whether `/auth/check` lets CORS preflights pass, which carry no credentials.
+        sign_in_page: the path of your sign-in page, such as `/login`. Guards and `/auth/check` send browsers there that
+            open a page without a valid proof, with the path of that page as `next`.
         hsts: what Strict-Transport-Security covers for a year where the public URL is https: this `host`, its
             `subdomains` too, or nothing (`off`).
         clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
@@ -168,6 +171,7 @@ class Auth:
         origins: Iterable[str] = (),
         origin_headers: Iterable[str] = (),
         pass_preflights: bool = False,
+        sign_in_page: str = "",
         hsts: Hsts = "host",
         clear_site_data: bool = False,
         audience: Sequence[str] = (),
@@ -274,6 +278,7 @@ class Auth:
             devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
             base_path=base_path,
+            sign_in_page=read_sign_in_page(sign_in_page),
             product=product,
             security_contact=security_contact,
             hsts=hsts,

@@ -6,7 +6,7 @@ import pytest
 
 import dutchdoor.fastapi
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.refusal import NEXT_AT_MOST, next_path
+from dutchdoor.web.sign_in_page import NEXT_AT_MOST, next_path
 
 
 @pytest.mark.parametrize("path", ["/", "/orders?page=2&q=a%2Fb", "/a/b#c", "/a//b"])

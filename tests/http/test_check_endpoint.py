@@ -209,6 +209,74 @@ async def test_s22_a_proxy_names_the_method_once(world: World) -> None:
     assert (await world.call("GET", "/auth/check", headers=same, bearer=program.access, peer=PROXY)).status == 204
 
 
+OPENED = [("sec-fetch-mode", "navigate"), ("x-forwarded-uri", "/app/x?a=1&b=%26")]
+WAY = "/login?next=%2Fapp%2Fx%3Fa%3D1%26b%3D%2526"
+
+
+async def test_f23_a_browser_that_opens_a_page_is_sent_to_sign_in() -> None:
+    """With a sign-in page, a browser that opens a page without a valid proof is sent there. nginx names the page in
+    X-Original-URI, and gets the way in a 401. A script, a form, and every client without the setting, get 401.
+    """
+    async with a_world(proxies=[PROXY], sign_in_page="/login") as world:
+        for proof in ({}, {"cookie": f"__Host-{SESSION}=dds1_x"}):
+            answer = await world.check("GET", *OPENED, **proof)
+            assert (answer.status, answer.header("location"), answer.body) == (303, WAY, b"")
+        by_nginx = [(name.replace("x-forwarded", "x-original"), value) for name, value in OPENED]
+        answer = await world.check("GET", *by_nginx)
+        assert (answer.status, answer.code, answer.header("location")) == (401, "not_authenticated", WAY)
+        old = await world.check("GET", OPENED[1], ("accept", "text/html, */*;q=0.8"))
+        assert old.status == 303, "a browser before 2023"
+        assert (await world.check("GET", *OPENED, bearer="x")).status == 401, "a program"
+        for method, headers in (
+            ("POST", OPENED),
+            ("GET", [("sec-fetch-mode", "cors"), OPENED[1], ("accept", "text/html")]),
+            ("GET", [OPENED[0]]),
+            ("GET", [OPENED[0], ("x-forwarded-uri", "/login?next=/")]),
+            ("GET", [OPENED[1]]),
+        ):
+            answer = await world.check(method, *headers)
+            assert (answer.status, answer.header("location")) == (401, None), (method, headers)
+        stranger = await world.call("GET", "/auth/check", headers=[*OPENED, ("x-forwarded-method", "GET")])
+        assert (stranger.status, stranger.header("location")) == (401, None), "not from a proxy"
+        await world.register()
+        browser = world.browser()
+        await browser.login(mode="session")
+        assert (await world.check("GET", *OPENED, cookie=browser.cookie())).status == 204
+    async with a_world(proxies=[PROXY]) as world:
+        assert (await world.check("GET", *OPENED)).status == 401
+
+
+ELSEWHERE = [
+    *("//evil.example", "/\\evil.example", "\\evil.example", "https://evil.example/", "/\t/evil.example"),
+    *("javascript:alert(1)", "evil.example", "", "/a b", "/\xe9", "/" + "a" * 2048),
+]
+
+
+@pytest.mark.parametrize("opened", ELSEWHERE)
+async def test_f23_no_one_is_sent_to_another_host(opened: str) -> None:
+    """A path that a browser could read as another host is not passed on as `next`."""
+    async with a_world(proxies=[PROXY], sign_in_page="/login") as world:
+        answer = await world.check("GET", OPENED[0], ("x-forwarded-uri", opened))
+        assert (answer.status, answer.header("location")) == (303, "/login?next=%2F")
+
+
+@pytest.mark.parametrize("page", ["login", "//evil.example", "/\\evil", "https://evil.example/", "/a b"])
+def test_f23_a_sign_in_page_is_a_path(page: str) -> None:
+    """A sign-in page on another host is refused: the cookie would not be there."""
+    with pytest.raises(Misconfigured, match=r"is not a path of this host\. Use one such as /login"):
+        World(sign_in_page=page)
+
+
+async def test_f21_the_query_of_the_other_request_is_not_ours(world: World) -> None:
+    """Caddy appends the query of the request that it asks about: no query is read, and none is refused."""
+    await world.register()
+    program = await signed_in(world)
+    headers = [("x-forwarded-method", "GET")]
+    for query in ("a=1", "a=1&a=2", "%zz", "except=current&" * 100):
+        answer = await world.call("GET", f"/auth/check?{query}", headers=headers, bearer=program.access, peer=PROXY)
+        assert answer.status == 204, query
+
+
 @pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
 async def test_j11_the_forwarded_token_is_for_services_behind_the_proxy(world: World, mode: str) -> None:
     """X-Auth-Token has an audience of its own. No endpoint of ours takes it as a bearer, log-out included; a service

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["engine_of", "make_gate"]
 
 DATABASE = "sqlite:///dutchdoor.db"
-_SIGN_IN_PAGE = "sign_in_page"
-"""A setting of adapters alone: the engine sends no browser elsewhere."""
 _VERIFYING = frozenset(inspect.signature(Verifier).parameters) - {"issuer"}
 
 
@@ -53,16 +51,16 @@ def make_gate(
     # Imported now: a service that only verifies does not have its packages.
     engine: type[Auth] = import_module("dutchdoor").Auth
     embedded: Callable[..., Gate] = import_module("dutchdoor.guard.embedded").Embedded
-    page = options.get(_SIGN_IN_PAGE, "")
-    options = {name: value for name, value in options.items() if name != _SIGN_IN_PAGE}
     if isinstance(database, engine):
+        page = options.get("sign_in_page", "")
+        options = {name: value for name, value in options.items() if name != "sign_in_page"}
         _none_left(options if audience is None else {**options, "audience": audience}, "Give them to dutchdoor.Auth.")
         return embedded(database, sign_in_page=page)
-    _check_names(options, {*inspect.signature(engine).parameters, _SIGN_IN_PAGE} - {"database"}, "Auth")
+    _check_names(options, frozenset(inspect.signature(engine).parameters) - {"database"}, "Auth")
     if audience is not None:
         options = {**options, "audience": (audience,) if isinstance(audience, str) else tuple(audience)}
     where: str | Store = DATABASE if database is None else database  # type: ignore[assignment] # not an engine
-    return embedded(engine(where, **options), sign_in_page=page)
+    return embedded(engine(where, **options))
 
 
 def engine_of(gate: Gate) -> Auth:

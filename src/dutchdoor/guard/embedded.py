@@ -8,7 +8,6 @@ from typing import Any, Final
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Forbidden, NotAuthenticated
 from dutchdoor.guard.gates import AsgiApp, Known
-from dutchdoor.guard.refusal import read_sign_in_page
 from dutchdoor.guard.unloaded import NOT_LOADED
 from dutchdoor.guard.user import User
 from dutchdoor.model.session_data import SessionData
@@ -16,6 +15,7 @@ from dutchdoor.model.sessions import check_live
 from dutchdoor.web.api import Call, Caller
 from dutchdoor.web.http import BadRequest, Header, Request
 from dutchdoor.web.origin import SAFE_METHODS
+from dutchdoor.web.sign_in_page import read_sign_in_page
 
 __all__ = ["Embedded"]
 
@@ -29,7 +29,7 @@ class Embedded:
     unloaded = NOT_LOADED
 
     def __init__(self, auth: Auth, *, sign_in_page: str = "") -> None:
-        self.sign_in_page = read_sign_in_page(sign_in_page)
+        self.sign_in_page = read_sign_in_page(sign_in_page) or auth.site.sign_in_page
         self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()

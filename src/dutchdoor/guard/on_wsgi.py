@@ -28,7 +28,7 @@ class OnWsgi:
         database: a URL, a store, or a `dutchdoor.Auth` that is made already. A file `dutchdoor.db` if it is not given.
         issuer: the URL of the server that signs tokens, for a service that only verifies them.
         audience: who tokens are for.
-        options: the settings of `dutchdoor.Auth` and `sign_in_page`; with `issuer`, those of `dutchdoor.Verifier`.
+        options: the settings of `dutchdoor.Auth`; with `issuer`, those of `dutchdoor.Verifier`.
 
     Raises:
         Misconfigured: a setting is unknown or wrong.

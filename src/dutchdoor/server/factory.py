@@ -38,6 +38,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         origins=settings.origin,
         origin_headers=settings.origin_header,
         pass_preflights=settings.pass_preflights,
+        sign_in_page=settings.sign_in_page,
         hsts=settings.hsts,
         clear_site_data=settings.clear_site_data,
         cookie_prefix=settings.cookie_prefix,

@@ -62,6 +62,8 @@ class Site(Struct, frozen=True, kw_only=True):
     countries: CountryReader
     base_path: str = ""
     """What stands before every path, such as `/id`."""
+    sign_in_page: str = ""
+    """The path of the application's sign-in page; "" for none."""
     product: str = "dutchdoor"
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; "" for none."""
@@ -109,6 +111,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Further statuses of a response, for the documentation."""
     query: tuple[str, ...] = ()
     """The query parameters that the endpoint reads. Others are refused."""
+    query_of_another: bool = False
+    """Whether the query belongs to another request than this one, and is not read."""
     probe: bool = False
     """Whether the endpoint answers every client under every host name: monitoring uses the address of the server."""
     own_origin: bool = True
@@ -117,6 +121,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether the endpoint revokes something, and answers 202 until that is fenced. `Prefer: wait=N` waits."""
     bundled: bool = False
     """Whether the endpoint needs the bundled accounts: it is absent where the application has users of its own."""
+    unproven: Callable[[Call, NotAuthenticated], Response] | None = None
+    """Answers a request without a valid proof. None: the 401 of every endpoint."""
     hangs: bool = False
     """Whether the endpoint is a long poll, which is cancelled when the client hangs up. It must not change data."""
 
@@ -316,7 +322,7 @@ class Api:
         call = Call(self, request, params)
         if unsafe and route.own_origin:
             call.judge(request.method, by_cookie=False, handshake=False)
-        if request.query and not route.form:
+        if request.query and not route.form and not route.query_of_another:
             call.query = read_query(request, known=route.query)
         development = self.site.edge.development
         if route.demands == "client" or (
@@ -326,8 +332,13 @@ class Api:
         elif route.demands in {"verifier", "introspection"}:
             call.verifier = await verifier_of(request, self.verifiers, development=development)
         elif route.demands != "anyone":
-            call.caller = await call.identify()
-            caller = call.required
+            try:
+                call.caller = await call.identify()
+                caller = call.required
+            except NotAuthenticated as error:
+                if route.unproven is None:
+                    raise
+                return route.unproven(call, error)
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the caller needs the role admin")
             if route.demands == ADMIN and unsafe:

@@ -34,6 +34,7 @@ from dutchdoor.web.schemas import (
     user_view,
 )
 from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_page import sent_to_sign_in
 
 __all__ = ["ROUTES"]
 
@@ -286,7 +287,7 @@ async def csrf(call: Call) -> Response:
 
 
 async def check(call: Call) -> Response:
-    """Answer nginx `auth_request` and the like: 204 with the caller's identity, or 401.
+    """Answer nginx `auth_request` and the like: 204 with the caller's identity. `unproven` answers the others.
 
     The proxy asks about another request than this one. A forwarded header carries that request's method, and the
     client's headers carry its origin and the signs of a WebSocket handshake. A cookie alone never lets a cross-site
@@ -308,6 +309,14 @@ async def check(call: Call) -> Response:
     if token:
         headers.append((b"x-auth-token", token.encode()))
     return Response(204, headers)
+
+
+def unproven(call: Call, error: NotAuthenticated) -> Response:
+    """Answer 401, or send a browser to the sign-in page. Raises `BadRequest` as `check` does."""
+    refusal = call.api.refusal(call.request, error)
+    if not call.api.site.edge.came_through_proxy(call.request):
+        return refusal  # its headers may be anyone's
+    return sent_to_sign_in(call.request, refusal, call.api.site.sign_in_page)
 
 
 def _forwarded_method(call: Call) -> str:
@@ -407,7 +416,10 @@ ROUTES = (
         handler=check,
         demands="caller",
         status=204,
-        also=(403,),
-        summary="For a configured proxy: 204 with X-Auth-Subject, -Session, -Roles and -Token, or 401.",
+        also=(303, 403),
+        # Caddy appends the query of the request that it asks about.
+        query_of_another=True,
+        unproven=unproven,
+        summary="For a configured proxy: 204 with X-Auth-Subject, -Session, -Roles and -Token; 401; or a redirect.",
     ),
 )

@@ -25,7 +25,8 @@ _TITLES = {
     429: "Too many attempts; see Retry-After.",
     503: "The store is unavailable; see Retry-After. The caller stays signed in.",
 }
-_OK = {200: "Success.", 201: "Created.", 202: "Accepted; a mail follows.", 204: "Allowed.", 302: "Redirect."}
+_OK = {200: "Success.", 201: "Created.", 202: "Accepted; a mail follows.", 204: "Allowed."}
+_OK |= {302: "Redirect.", 303: "Redirect to the sign-in page."}
 _NOT_FENCED = "Revoked at this server; every verifier refuses it within `fenced_in_ms`."
 _PREFER = {
     "name": "Prefer",

@@ -1,0 +1,80 @@
+"""The page of the application where people sign in, and the way there and back.
+
+A browser that opens `/orders?page=2` without a session is sent to `/login?next=%2Forders%3Fpage%3D2`. The page sends
+people back to `next_path(...)` of that value. Open redirect: an attacker must not choose where that is, so it is a path
+of this host, and never a URL.
+
+Behind a proxy, `/auth/check` says where to go. Traefik and Caddy pass on its 303. nginx takes only a 401 or 403 from
+its check, so it gets a 401 with the same `Location`. It names the page in X-Original-URI, which nginx's own examples
+use, and the others in X-Forwarded-Uri.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.web.http import Request, Response, forwarded_method
+
+__all__ = ["NEXT_AT_MOST", "next_path", "opens_a_page", "read_sign_in_page", "sent_to_sign_in", "way_to_sign_in"]
+
+NEXT_AT_MOST: Final = 2000
+"""Characters of a path to come back to. Browsers and proxies accept that much."""
+_PATH: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+"""A path of this host: visible ASCII without a backslash. Browsers read `//host`, and `/\\host`, as another host."""
+
+
+def next_path(text: str | None, default: str = "/") -> str:
+    """Return the path to send people to after they have signed in: the value of `next`, if it is a path of this host.
+
+    Open redirect: anyone can write a link to your page with a `next` of theirs. A value that a browser would read as
+    another host, or that is none, becomes the `default`.
+    """
+    if text is None or len(text) > NEXT_AT_MOST or not _PATH.fullmatch(text):
+        return default
+    return text
+
+
+def read_sign_in_page(text: str) -> str:
+    """Check the setting. Raises `Misconfigured` for what is no path of this host."""
+    if text and not next_path(text, ""):
+        raise Misconfigured(f"sign_in_page {text!r} is not a path of this host. Use one such as /login.")
+    return text
+
+
+def opens_a_page(asked: Request, method: str) -> bool:
+    """Whether a browser opens a page by this `method`, rather than a script that asks for data."""
+    if method not in {"GET", "HEAD"}:
+        return False  # what was to be done would be lost
+    by_name: dict[bytes, bytes] = asked.by_name
+    if b"authorization" in by_name:
+        return False
+    mode = by_name.get(b"sec-fetch-mode")
+    if mode is not None:
+        return mode == b"navigate"
+    return b"text/html" in by_name.get(b"accept", b"")
+
+
+def way_to_sign_in(page: str, back: str, more: str = "") -> bytes:
+    """Return the `Location` of the sign-in page, with the path to come `back` to. `more` are further parameters."""
+    joined = "&" if "?" in page else "?"
+    return f"{page}{joined}next={quote(next_path(back), safe='')}{more}".encode("ascii")
+
+
+def sent_to_sign_in(asked: Request, refusal: Response, page: str) -> Response:
+    """Return the way to the sign-in `page`, for a proxy that asks about a browser that opens a page without a valid
+    proof. For each other request, return the `refusal`.
+    """
+    by_nginx = asked.header(b"x-original-uri")
+    opened = asked.header(b"x-forwarded-uri") if by_nginx is None else by_nginx
+    # A sign-in page behind the check would be sent to itself, without an end.
+    if not page or opened is None or opened.partition("?")[0] == page.partition("?")[0]:
+        return refusal
+    if not opens_a_page(asked, forwarded_method(asked)):
+        return refusal
+    way = (b"location", way_to_sign_in(page, opened))
+    if by_nginx is None:
+        return Response(303, [way])
+    return Response(refusal.status, [*refusal.headers, way], refusal.body)
