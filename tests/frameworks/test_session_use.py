@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, Request, WebSocket
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from flask import Flask, flash, get_flashed_messages, session
@@ -25,7 +25,7 @@ import dutchdoor.fastapi
 import dutchdoor.flask
 import dutchdoor.litestar
 import dutchdoor.wsgi
-from dutchdoor import STANDARD, Policy
+from dutchdoor import STANDARD, Client, Policy, Verified
 from dutchdoor.errors import Misconfigured, TooMuchData
 from dutchdoor.fastapi import SessionData
 from dutchdoor.testing.clock import Clock
@@ -349,6 +349,35 @@ def test_litestars_own_verbs_replace_the_data() -> None:
         assert client.get("/").json() == {"new": 2}
         client.get("/clear")
         assert (client.get("/").json(), "dd_visitor" in client.cookies) == ({}, False)
+
+
+def test_a_sign_in_of_ones_own_takes_the_visitors_data_along() -> None:
+    """A handler that starts a session passes the visitor on; what it changes itself goes to the session, too."""
+    app, auth = fast()
+
+    @app.post("/sign-in")
+    async def sign_in(request: Request, response: Response, data: SessionData) -> None:
+        authority = auth.engine.authority
+        account = await authority.provide("ada")
+        data["before"] = 1
+        proof = Verified(subject="ada", epoch=account.epoch, amr=("pwd",), at=authority.clock())
+        signed_in = await authority.start(proof, mode="session", client=Client(), visitor=auth.engine.visitor(request))
+        assert signed_in.session is not None
+        data.move(signed_in.session)
+        data["after"] = 2
+        for value in auth.engine.set_cookies(signed_in):
+            response.headers.append("set-cookie", value)
+
+    @app.get("/basket/{item}")
+    async def add(item: str, data: SessionData) -> dict[str, Any]:
+        data.setdefault("basket", []).append(item)
+        return dict(data)
+
+    with TestClient(app) as client:
+        client.get("/basket/tea")
+        client.post("/sign-in")
+        assert sorted(client.cookies) == ["dd_session"]
+        assert client.get("/basket/milk").json() == {"basket": ["tea", "milk"], "before": 1, "after": 2}
 
 
 # --- a service that only verifies ------------------------------------------------------------------------------------

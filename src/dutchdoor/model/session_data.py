@@ -164,6 +164,13 @@ class SessionData(MutableMapping[str, Any]):
             {key: text for key, text in written.items() if self._loaded.get(key) != text}, frozenset(self._deleted)
         )
 
+    def move(self, session: Session) -> None:
+        """Belong to a `session` that has just started: what this request has changed and still changes is stored
+        there.
+        """
+        self.session_id, self.subject = session.id, session.subject
+        self.record = self.token = None
+
     def stored(self, changes: Changes) -> None:
         """Take note that these changes have been stored."""
         self._loaded = {key: text for key, text in self._loaded.items() if key not in changes.deleted} | changes.set
