@@ -141,8 +141,8 @@ class Auth:
             `noreply@` at the host of `public_url` if not given.
         hasher: how passwords are hashed; Argon2id with 19 MiB and two passes if not given.
         breached: answers whether a password is known from a leak, such as `BreachedList`.
-        claims: adds claims to access tokens, by account and session id (None for a stateless token), within 2,000
-            bytes.
+        claims: returns what `principal.claims` holds, by account and session id (None for a stateless token). It is
+            called for each access token, within 2,000 bytes, and at most once a minute for the session of a cookie.
         lease: for how long a verifier may trust what it knows of the revocation log. It decides both the longest a
             fence can take (times 1.1 / 0.9) and the outage of this that stateless checks survive (`Terms.survives`).
         security_contact: a mailto: or https: address for reports of weaknesses, published as

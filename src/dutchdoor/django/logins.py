@@ -60,7 +60,9 @@ def _start(request: Any, visit: Visit, user: Any, amr: tuple[str, ...], at: floa
     signed_in = visit.run(_started(visit, subject, stamps, roles_of(user), amr, at, request.session.get(BOUND)))
     session = signed_in.session
     if session is not None:
-        visit.become(Known(principal_of(session, signed_in.account), User.of(signed_in.account)))
+        account = signed_in.account
+        claims = engine_of(visit.gate.gate).authority.claims_of(account, session.id)
+        visit.become(Known(principal_of(session, account, claims), User.of(account)))
         request.session[BOUND] = session.id
         _move_data(request.session, session.id, subject)
     visit.signed_in, visit.signed_out, visit.user, visit.stamp = signed_in, False, user, stamps[0]

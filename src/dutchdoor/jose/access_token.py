@@ -34,6 +34,7 @@ __all__ = [
     "AccessTokenIssuer",
     "AccessTokenVerifier",
     "Claims",
+    "as_read_back",
     "read_claims",
 ]
 
@@ -283,6 +284,17 @@ class AccessTokenIssuer:
             )
             raise Misconfigured(text)
         return token
+
+
+def as_read_back(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return extra claims as a verifier reads them from a token. Raises `Misconfigured` for what no token may carry."""
+    if not extra:
+        return {}
+    text = _write(_checked_extra(extra))
+    if len(text) > SIZE_BUDGET:
+        raise Misconfigured(f"The extra claims have {len(text):,} bytes; a whole token has at most {SIZE_BUDGET:,}.")
+    read: dict[str, Any] = msgspec.json.decode(text)
+    return read
 
 
 def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:

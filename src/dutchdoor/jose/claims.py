@@ -68,4 +68,5 @@ def principal_of(claims: Claims) -> Principal:
         amr=claims.amr,
         expires_at=claims.exp,
         token_id=claims.jti,
+        claims=claims.extra,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -53,6 +54,13 @@ class Principal(Struct, frozen=True, kw_only=True):
     """The name people see, where a session proved it; else ""."""
     token_id: str = ""
     """The id of an access token (`jti`)."""
+    claims: Mapping[str, Any] = {}
+    """What the `claims` hook adds, as JSON gives it back; in a token, every claim that has no field here. Requests
+    share it: do not change it.
+    """
+
+    def __hash__(self) -> int:  # a mapping has none
+        return hash((self.subject, self.method, self.session_id, self.token_id, self.roles, self.auth_time))
 
     def has_role(self, role: str) -> bool:
         """Return whether the account has a `role`."""

@@ -8,7 +8,8 @@ adopt an id we did not create.
 from __future__ import annotations
 
 import secrets
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -176,7 +177,7 @@ def to_end_for(live: list[Session], policy: Policy) -> list[Session] | None:
     return by_use[: len(live) - policy.max_sessions + 1]
 
 
-def principal_of(session: Session, account: Account) -> Principal:
+def principal_of(session: Session, account: Account, claims: Mapping[str, Any]) -> Principal:
     return Principal(
         subject=session.subject,
         method="session",
@@ -189,4 +190,5 @@ def principal_of(session: Session, account: Account) -> Principal:
         expires_at=min(session.idle_expires_at, session.expires_at),
         email=account.address,
         name=account.name,
+        claims=claims,
     )

@@ -4,14 +4,17 @@ once.
 A remembered session is judged like an access token: at every hit, by the clock and by the revocation log. It is used
 for at most `REMEMBERED_FOR` after its read began. Every operation that revokes a session, disables an account or
 changes its roles writes an entry that covers what was read before it. Changes without an entry (another name, a
-verified address, a later expiry) show after that time at the latest. A session that seems idle too long is looked up
-again before it is refused.
+verified address, a later expiry, another result of the `claims` hook) show after that time at the latest. A session
+that seems idle too long is looked up again before it is refused.
 
 There are two generations, as in `jose/token_cache.py`: a hit moves a session to the young one, and the old one is
 dropped as a whole.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -23,6 +26,7 @@ from dutchdoor.stores.base import REMEMBERED_FOR
 
 __all__ = ["GENERATION", "Remembered", "RememberedSessions"]
 
+ClaimsOf: TypeAlias = Callable[[Account, str], Mapping[str, Any]]
 GENERATION = 1024
 """Sessions in a generation, at about 2 kB each."""
 
@@ -40,9 +44,13 @@ class Remembered(Struct, frozen=True, kw_only=True):
 class RememberedSessions:
     """A bounded memory of sessions, for one process."""
 
-    __slots__ = ("_old", "_young")
+    __slots__ = ("_claims_of", "_old", "_young")
 
-    def __init__(self) -> None:
+    def __init__(
+        self, claims_of: Callable[[Account, str], Mapping[str, Any]] = lambda _account, _session_id: {}
+    ) -> None:
+        """`claims_of` returns what the `claims` hook adds. It is called once for each read of a live session."""
+        self._claims_of = claims_of
         self._young: dict[str, Remembered] = {}
         self._old: dict[str, Remembered] = {}
 
@@ -65,8 +73,15 @@ class RememberedSessions:
         # The account's epoch at this read, not the session's own at its start: a change of roles leaves sessions valid,
         # and what was read after it needs no second look-up.
         named = Named(session.subject, account.epoch, session.id, "", session.client_id, "")
+        # One that was revoked is refused: its owner may be gone, and the hook need not know them.
+        asks = self._claims_of if is_live(session, account, read_at) else None
+        claims = {} if asks is None else asks(account, session.id)
         held = Remembered(
-            session=session, account=account, principal=principal_of(session, account), named=named, read_at=read_at
+            session=session,
+            account=account,
+            principal=principal_of(session, account, claims),
+            named=named,
+            read_at=read_at,
         )
         if remember:
             if len(self._young) >= GENERATION:

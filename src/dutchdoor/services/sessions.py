@@ -149,7 +149,7 @@ class Authority(Endings):
         )
         self.client_id = client_id
         self.data = DataVerbs(self.store, policy, self.clock)
-        self._remembered, self._copies, self._forgot_at = RememberedSessions(), copies, -math.inf
+        self._remembered, self._copies, self._forgot_at = RememberedSessions(self.claims_of), copies, -math.inf
         self._log_epoch = 0
 
     # Starting

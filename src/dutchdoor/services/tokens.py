@@ -7,9 +7,9 @@ signs (RFC 7517), and an emergency kills it through the revocation log. Tokens f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -24,7 +24,7 @@ from dutchdoor.errors import (
     UnknownKey,
 )
 from dutchdoor.jose import jws, signing_keys
-from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier, read_claims
+from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier, as_read_back, read_claims
 from dutchdoor.jose.claims import Claims
 from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.signing_keys import KeyRing, StoredKey
@@ -171,6 +171,12 @@ class Issuer:
         """
         _, principal = await self._recognised(token)
         return principal
+
+    def claims_of(self, account: Account, session_id: str | None) -> Mapping[str, Any]:
+        """Return what the `claims` hook adds for an `account` and a `session_id` (None for a stateless token), as a
+        verifier reads it from a token. Raises `Misconfigured` for what no token may carry.
+        """
+        return as_read_back(self.hooks.claims(account, session_id)) if self.hooks.claims else {}
 
     async def claims(self, token: str) -> Claims:
         """Return what the access token `token` says if it is valid now, also for a service behind a proxy: for
