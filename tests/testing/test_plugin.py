@@ -26,7 +26,11 @@ CONFIGURATION = (
     '[tool.pytest.ini_options]\ndutchdoor_app = "shop:app"\npythonpath = ["."]\nfilterwarnings = ["error"]\n'
 )
 
-AUTH = 'Auth({app}"sqlite:///shop.db", master_key="shop.keys", public_url="https://shop.example.com")'
+AUTH = """Auth(
+    {app}"sqlite:///shop.db", master_key="shop.keys", public_url="https://shop.example.com", proxies=["10.0.0.7"],
+    hosts=["www.shop.example.com"], redis="redis://localhost:1",
+    mail="smtp://localhost:1", mail_from="shop@example.com",
+)"""
 SHOPS = {
     "fastapi": f"""
 from fastapi import Depends, FastAPI
@@ -469,6 +473,7 @@ def test_an_application_that_is_not_found_says_the_fix(
     done.assert_outcomes(errors=1)
     said = done.stdout.str()
     assert re.search(says, said, re.DOTALL), said
+    assert "During handling" not in said
     assert "plugin.py" not in said or "no_such_package" in said  # no traceback through the package
 
 

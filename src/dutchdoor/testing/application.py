@@ -150,7 +150,7 @@ def _like(engine: Auth | None, *, clock: Clock, outbox: Outbox) -> Auth:
         "devices": Device(), "clock": clock,
     }  # fmt: skip
     if settings.get("users") is None:  # users of the application's own have passwords and mail elsewhere
-        settings |= {"mail": outbox, "hasher": PasswordHasher(CHEAPEST)}
+        settings |= {"mail": outbox, "mail_from": None, "hasher": PasswordHasher(CHEAPEST)}
     made = Auth(**settings)
     force_setattr(made.site, "edge", _AnyHost())
     if engine is not None:

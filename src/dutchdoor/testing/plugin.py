@@ -49,7 +49,7 @@ def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except Misconfigured as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture
