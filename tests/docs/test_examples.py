@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import runpy
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from litestar.testing import TestClient as LitestarClient
 from starlette.testclient import TestClient
+from tests.running import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}
@@ -52,6 +59,37 @@ def test_the_flask_example_signs_in_and_refuses(tmp_path: Path, monkeypatch: pyt
     assert client.post("/auth/logout", headers={"X-CSRF-Token": csrf}).status_code == 200
     assert client.get("/hello").status_code == 401
     found["auth"].close()
+
+
+@pytest.mark.long
+def test_the_django_example_signs_in_and_refuses(tmp_path: Path) -> None:
+    """The commands of its text create a user, who signs in over HTTP, is greeted, and may not order."""
+    program, port = [sys.executable, str(EXAMPLES / "django_app.py")], free_port()
+    variables = {**os.environ, "DJANGO_SUPERUSER_PASSWORD": ADA["password"]}
+    user = ["createsuperuser", "--noinput", "--username", "ada", "--email", ADA["email"]]
+    for arguments in (["migrate"], user):
+        subprocess.run([*program, *arguments], cwd=tmp_path, env=variables, check=True, capture_output=True)
+    serve = [*program, "runserver", str(port), "--noreload"]
+    server = subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with httpx2.Client(base_url=f"http://localhost:{port}") as client:
+            until = time.monotonic() + 60
+            while True:
+                with contextlib.suppress(httpx2.TransportError):
+                    assert client.get("/hello").status_code == 401
+                    break
+                assert server.poll() is None and time.monotonic() < until
+                time.sleep(0.05)
+            ada = {"email": "ada", "password": ADA["password"], "mode": "session"}
+            csrf = client.post("/auth/login", json=ada).json()["csrf_token"]
+            assert client.get("/hello").json() == {"hello": "ada"}
+            assert client.post("/orders").status_code == 403
+            assert client.post("/orders", headers={"X-CSRF-Token": csrf}).json()["code"] == "forbidden"
+            assert client.post("/auth/logout", headers={"X-CSRF-Token": csrf}).status_code == 200
+            assert client.get("/hello").status_code == 401
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def test_the_example_with_users_of_its_own_signs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,64 +1,15 @@
-"""A project of Django in this process, with its own session engine, admin, and views of each kind.
+"""The project of `django_settings` in this process.
 
-Django's settings are those of the process: whoever imports this module gets this project.
+Django's settings are those of the process: who imports this module gets this project.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import django
 from django.conf import settings
+from tests.frameworks.django_settings import SETTINGS
 
-SETTINGS: dict[str, Any] = {
-    "SECRET_KEY": "only for tests, and long enough for Django to be content",
-    "ROOT_URLCONF": "tests.frameworks.django_urls",
-    "INSTALLED_APPS": [
-        "django.contrib.admin",
-        "django.contrib.auth",
-        "django.contrib.contenttypes",
-        "django.contrib.sessions",
-        "django.contrib.messages",
-        "rest_framework",
-        "dutchdoor.django",
-    ],
-    "MIDDLEWARE": [
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "dutchdoor.django.middleware.DutchdoorMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-    ],
-    "TEMPLATES": [
-        {
-            "BACKEND": "django.template.backends.django.DjangoTemplates",
-            "APP_DIRS": True,
-            "OPTIONS": {
-                "context_processors": [
-                    "django.contrib.auth.context_processors.auth",
-                    "django.template.context_processors.request",
-                    "django.contrib.messages.context_processors.messages",
-                ]
-            },
-        }
-    ],
-    # Shared by the threads of this process.
-    "DATABASES": {
-        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:django_site?mode=memory&cache=shared"}
-    },
-    "PASSWORD_HASHERS": ["django.contrib.auth.hashers.MD5PasswordHasher"],
-    "LOGIN_URL": "/sign-in/",
-    "LOGIN_REDIRECT_URL": "/hello",
-    "SESSION_ENGINE": "dutchdoor.django.sessions",
-    "USE_TZ": True,
-    "DUTCHDOOR": {"database": "memory:"},
-    "REST_FRAMEWORK": {
-        "DEFAULT_AUTHENTICATION_CLASSES": [
-            "dutchdoor.django.rest_framework.TokenAuthentication",
-            "rest_framework.authentication.SessionAuthentication",
-        ]
-    },
-}
+__all__ = ["SETTINGS"]
 
 if not settings.configured:
     settings.configure(**SETTINGS)

@@ -11,7 +11,16 @@ from typing import Any
 
 import django
 from django.conf import settings
+from django.contrib.auth import get_user_model, login, logout
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.middleware.csrf import get_token
+from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
 from settings import SETTINGS
+
+from dutchdoor.django import auth
 
 VERIFIES = "issuer" in SETTINGS
 settings.configure(
@@ -41,17 +50,6 @@ settings.configure(
     DUTCHDOOR={name: value for name, value in SETTINGS.items() if name != "hasher"},  # passwords are Django's
 )
 django.setup()
-
-# isort: split
-from django.contrib.auth import get_user_model, login, logout
-from django.core.management import call_command
-from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
-from django.middleware.csrf import get_token
-from django.urls import include, path
-from django.views.decorators.csrf import csrf_exempt
-
-from dutchdoor.django import auth
 
 
 def index(request: Any) -> JsonResponse:
