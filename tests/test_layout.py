@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "dutchdoor"
 # From the roof down.
 FLOORS = (
     ("server", "testing"),
-    ("fastapi", "starlette", "litestar", "flask", "django", "asgi", "wsgi"),
+    ("fastapi", "starlette", "litestar", "flask", "sqlalchemy", "django", "asgi", "wsgi"),
     ("guard",),
     ("auth",),
     ("web",),
