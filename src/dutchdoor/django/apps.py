@@ -11,7 +11,7 @@ from django.core.signals import setting_changed
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from dutchdoor.django.checks import check_project
-from dutchdoor.django.configuration import forget
+from dutchdoor.django.configuration import forget, names_issuer
 
 __all__ = ["DutchdoorConfig"]
 
@@ -27,13 +27,13 @@ class DutchdoorConfig(AppConfig):
         """Connect the signals and the checks."""
         checks.register(check_project, checks.Tags.security)
         setting_changed.connect(forget, dispatch_uid="dutchdoor")
-        if apps.is_installed("django.contrib.auth"):
+        if apps.is_installed("django.contrib.auth") and not names_issuer():
             _listen()
 
 
 def _listen() -> None:
     """Listen to log-ins and to changes of users."""
-    # Imported now: they need Django's users, which a service that only verifies may not have.
+    # Imported now: they need Django's users and the engine, which a service that only verifies does not have.
     signals, logins = import_module("django.contrib.auth.signals"), import_module("dutchdoor.django.logins")
     user = auth.get_user_model()
     signals.user_logged_in.connect(logins.logged_in, dispatch_uid="dutchdoor")

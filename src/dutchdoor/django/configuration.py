@@ -16,7 +16,7 @@ from dutchdoor.guard.gates import Gate
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.model.choices import nearest
 
-__all__ = ["SETTING", "forget", "gate", "is_embedded"]
+__all__ = ["SETTING", "forget", "gate", "is_embedded", "names_issuer"]
 
 SETTING = "DUTCHDOOR"
 
@@ -40,6 +40,12 @@ def gate() -> SyncGate:
 def is_embedded() -> bool:
     """Return whether the engine runs in this process, and not at an issuer elsewhere."""
     return gate().gate.application is not None
+
+
+def names_issuer() -> bool:
+    """Return whether the settings name an issuer, so that no log-in and no user here concerns the engine."""
+    options = getattr(settings, SETTING, {})
+    return isinstance(options, Mapping) and options.get("issuer") is not None
 
 
 def _make() -> Gate:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
-from dutchdoor.model.accounts import Account
 from dutchdoor.model.principal import Principal
+
+if TYPE_CHECKING:
+    from dutchdoor.model.accounts import Account  # not imported: a service that only verifies lacks its packages
 
 __all__ = ["Anonymous", "User"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
@@ -21,7 +21,9 @@ from msgspec.json import encode as encode_json
 from dutchdoor.errors import Misconfigured, TooMuchData
 from dutchdoor.model.ids import Opaque, new_ordered_id
 from dutchdoor.model.policy import DAY, Policy
-from dutchdoor.model.sessions import Session
+
+if TYPE_CHECKING:
+    from dutchdoor.model.sessions import Session  # not imported: a service that only verifies lacks its packages
 
 __all__ = [
     "EMPTY",
