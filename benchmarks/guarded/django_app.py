@@ -4,7 +4,6 @@ signed-in caller and reads no row; `rest` is REST framework's view with a token.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from types import ModuleType
@@ -12,8 +11,9 @@ from types import ModuleType
 import django
 from django.conf import settings
 
+from benchmarks.guarded.ours import ACCOUNT, WAYS
 from benchmarks.guarded.ours import settings as of_ours
-from benchmarks.peers.in_process import SignIn, bearer, serve_wsgi
+from benchmarks.peers.in_process import serve_wsgi
 
 WITHOUT = ["django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
 settings.configure(
@@ -51,49 +51,23 @@ settings.configure(
         "DEFAULT_PERMISSION_CLASSES": [],
         "UNAUTHENTICATED_USER": None,
     },
-    DUTCHDOOR=of_ours(),
+    DUTCHDOOR=of_ours(users_elsewhere=True),
 )
 django.setup()
 
 # These can be imported only once the settings are there.
-from django.contrib.auth import authenticate, login  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.test.utils import override_settings  # noqa: E402
 from django.urls import include, path  # noqa: E402
-from django.views.decorators.csrf import csrf_exempt  # noqa: E402
 from rest_framework.decorators import api_view, authentication_classes, permission_classes  # noqa: E402
 from rest_framework.permissions import IsAuthenticated  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 
 from dutchdoor.django import auth  # noqa: E402
-from dutchdoor.django.configuration import gate  # noqa: E402
 from dutchdoor.django.rest_framework import TokenAuthentication  # noqa: E402
-from dutchdoor.model.http_client import Client  # noqa: E402
-from dutchdoor.model.principal import Verified  # noqa: E402
-
-
-@csrf_exempt
-def sign_in(request: HttpRequest) -> HttpResponse:
-    login(request, authenticate(request, **json.loads(request.body)))
-    return JsonResponse({"ok": True})
-
-
-@csrf_exempt
-def token(request: HttpRequest) -> HttpResponse:
-    """Issue an access token to a user of Django's."""
-    found = authenticate(request, **json.loads(request.body))
-    assert found is not None
-    return JsonResponse({"token": gate().run(_issue(str(found.pk)))})
-
-
-async def _issue(subject: str) -> str:
-    authority = auth.engine.authority
-    account = await authority.provide(subject)
-    proof = Verified(subject=subject, epoch=account.epoch, amr=("pwd",), at=authority.clock())
-    return (await authority.start(proof, mode="hybrid", client=Client())).access_token or ""
 
 
 def user(request: HttpRequest) -> HttpResponse:
@@ -126,8 +100,6 @@ urls.__dict__["urlpatterns"] = [
     path("bare", lambda _: JsonResponse({"user_id": "0", "ok": True})),
     path("bare-rest", anyone),
     path("", include("dutchdoor.django.urls")),
-    path("sign-in", sign_in),
-    path("token", token),
     path("user", user),
     path("principal", principal),
     path("rest", rest),
@@ -137,13 +109,13 @@ sys.modules["urls"] = urls
 
 def main(what: str) -> None:
     call_command("migrate", verbosity=0)
-    User.objects.create_user("bench@example.com", "bench@example.com", "correct horse")
+    User.objects.create_user(ACCOUNT["email"], ACCOUNT["email"], ACCOUNT["password"])
     with override_settings(MIDDLEWARE=WITHOUT):
         bare = WSGIHandler()
-    account, me = {"username": "bench@example.com", "password": "correct horse"}, f"/{what}"
-    ways = {"bearer": SignIn("/token", account, bearer("token"), me, "/bare-rest" if what == "rest" else "/bare")}
-    if what != "rest":
-        ways["cookie"] = SignIn("/sign-in", account, lambda answer: answer.cookie(), me, "/bare")
+    plain = "/bare-rest" if what == "rest" else "/bare"
+    ways = {name: way._replace(me=f"/{what}", bare=plain) for name, way in WAYS.items()}
+    if what == "rest":
+        del ways["cookie"]
     serve_wsgi(bare, WSGIHandler(), ways)
 
 

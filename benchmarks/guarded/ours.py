@@ -15,7 +15,7 @@ WAYS = {
 }
 
 
-def settings() -> dict[str, Any]:
+def settings(*, users_elsewhere: bool = False) -> dict[str, Any]:
     """Return the settings of the engine: those of `benchmarks.ours`, with tokens that live as long as this measures."""
     from benchmarks.ours import NoHash, unlimited  # noqa: PLC0415 - it reads the environment
     from dutchdoor.model.policy import Policy  # noqa: PLC0415
@@ -26,5 +26,5 @@ def settings() -> dict[str, Any]:
         "master_key": f"{path}.keys",
         "policy": Policy(access_for=3600.0),
         "limits": unlimited(),
-        "hasher": NoHash(),
+        **({} if users_elsewhere else {"hasher": NoHash()}),
     }

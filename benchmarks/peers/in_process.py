@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
     def cookie(self) -> Headers:
         """The header that sends its cookies back."""
-        pairs = [value.partition(";")[0] for name, value in self.headers if name.lower() == "set-cookie"]
+        pairs = [value.partition(";")[0].strip() for name, value in self.headers if name.lower() == "set-cookie"]
         return {"cookie": "; ".join(pair for pair in pairs if not pair.endswith("="))}
 
 
