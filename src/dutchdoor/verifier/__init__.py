@@ -62,6 +62,25 @@ elapsed: Callable[[], float] = time.monotonic if _BOOTTIME is None else partial(
 meanwhile, an old lease would still be valid."""
 
 
+class Thawing:
+    """Elapsed seconds for a process that is frozen between two calls.
+
+    A machine that is paused as a whole, or restored from a snapshot, may have a clock of elapsed seconds that stood
+    still. The time of day did not: each step of it forward counts as time that passed. If a clock was only set forward,
+    that costs a poll. A step back changes nothing.
+    """
+
+    __slots__ = ("_ahead",)
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - elapsed()
+
+    def __call__(self) -> float:
+        now = elapsed()
+        self._ahead = ahead = max(self._ahead, time.time() - now)
+        return now + ahead
+
+
 class Verifier:
     """Checks access tokens of one authority. Share one among all threads and tasks of a process.
 
@@ -104,6 +123,8 @@ class Verifier:
         self._recognise: Callable[[str | bytes, float], tuple[Claims, Principal]] = _without_keys
         self._stale: Stale = stale
         self._on_demand = follow == "on demand"
+        # Functions are frozen between two calls. A thread that follows notices a pause by its hanging poll.
+        self._elapsed: Callable[[], float] = Thawing() if self._on_demand else elapsed
         self._follower = self._new_follower()
         self._judge = self._follower.judge
         self._closed = False
@@ -175,7 +196,7 @@ class Verifier:
     @property
     def lease_left(self) -> float:
         """Seconds left of the lease; 0 when there is none."""
-        return self._follower.leased_for(elapsed())
+        return self._follower.leased_for(self._elapsed())
 
     @property
     def applied_seq(self) -> int:
@@ -197,7 +218,7 @@ class Verifier:
         This call is optional: the first check does the same.
         """
         following = self._begin()
-        until = elapsed() + WAITS_FOR
+        until = self._elapsed() + WAITS_FOR
         if self._on_demand:
             following.catch_up(until)
         else:
@@ -248,7 +269,7 @@ class Verifier:
         module: Any = import_module("dutchdoor.verifier.poller")
         following: Following = module.Following(
             self._origin, self._key, self._follower,
-            replace=self._another_log, on_keys=self._take_keys, elapsed=elapsed, clock=time.time,
+            replace=self._another_log, on_keys=self._take_keys, elapsed=self._elapsed, clock=time.time,
         )  # fmt: skip
         following.start()
         return following
@@ -288,7 +309,7 @@ class Verifier:
 
     def _at_once(self, token: str | bytes) -> Principal | None:
         """Check a token by what this process knows; None if the check must wait for the authority."""
-        now = elapsed()  # before the lease is looked at, not after
+        now = self._elapsed()  # before the lease is looked at, not after
         try:
             claims, principal = self._recognise(token, time.time())
         except UnknownKey:
@@ -309,13 +330,13 @@ class Verifier:
     def _waiting_for_it(self, token: str | bytes) -> Principal:
         """Check a token, waiting for keys, a lease, or the authority's answer about it."""
         following = self._begin()
-        until = elapsed() + WAITS_FOR
+        until = self._elapsed() + WAITS_FOR
         following.wait_until_begun(until)
         claims, principal = self._recognise_waiting(following, token, until)
-        verdict = self._judge(claims, elapsed())
+        verdict = self._judge(claims, self._elapsed())
         if verdict == "stale" and self._on_demand:
             following.catch_up(until)
-            verdict = self._judge(claims, elapsed())
+            verdict = self._judge(claims, self._elapsed())
         if verdict == "accepted":
             return principal
         if verdict != "stale":
@@ -326,7 +347,7 @@ class Verifier:
         if not self._has_keys:
             following.find_keys(until)
             if not self._has_keys:
-                raise Unavailable("no keys yet", retry_after=following.wait_for(elapsed()))
+                raise Unavailable("no keys yet", retry_after=following.wait_for(self._elapsed()))
         try:
             return self._recognise(token, time.time())
         except UnknownKey:
@@ -339,7 +360,9 @@ class Verifier:
     def _refuse_unknown(self, following: Following) -> NoReturn:
         if following.could_not_look:
             # The token may be valid: a failure to fetch keys must not sign a user out.
-            raise Unavailable("an unknown key; fetching new keys failed", retry_after=following.wait_for(elapsed()))
+            raise Unavailable(
+                "an unknown key; fetching new keys failed", retry_after=following.wait_for(self._elapsed())
+            )
         raise UnknownKey("no key of this kid")
 
     def _without_lease(
@@ -347,11 +370,11 @@ class Verifier:
     ) -> Principal:
         """Do what `stale` says."""
         if self._stale == "refuse":
-            raise Unavailable("no lease", retry_after=following.wait_for(elapsed()))
+            raise Unavailable("no lease", retry_after=following.wait_for(self._elapsed()))
         if not following.ask(token, until):
             raise InvalidToken("the authority says that it is not valid")
         # The log may have reported it meanwhile.
-        verdict = self._judge(claims, elapsed())
+        verdict = self._judge(claims, self._elapsed())
         if verdict in ("revoked", "outdated"):
             _refuse(verdict)
         return principal
