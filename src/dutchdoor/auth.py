@@ -32,7 +32,7 @@ from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.mail.urls import make_transport, noreply
-from dutchdoor.model.audit_events import EventName
+from dutchdoor.model.audit_entry import EventName, check_events
 from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.choices import check_choice
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
@@ -45,7 +45,7 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.external_users import ExternalUsers
-from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, check_events, notify
+from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, notify
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from django.test import AsyncClient, Client, TestCase, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import Resolver404, resolve, reverse
 
-from dutchdoor.django import auth
+from dutchdoor.django import AuditEvent, auth
 from dutchdoor.django.checks import check_project
 from dutchdoor.django.configuration import gate
 from dutchdoor.errors import Misconfigured, Unavailable
@@ -514,3 +515,24 @@ def test_each_path_of_the_api_has_a_name_and_no_other_path_is_taken() -> None:
     for path in ("/x/auth/login", "/setup/", "/setup2", "/auth"):
         with pytest.raises(Resolver404):
             resolve(path)
+
+
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_hears_of_a_log_in_and_of_its_end(ada: AbstractUser) -> None:
+    """`@auth.on` calls a function in a thread, which may use the models; `auth.end_all` ends what a user has."""
+    heard: queue.Queue[tuple[str, str]] = queue.Queue()
+
+    @auth.on("session_started", "session_ended")
+    def listening(event: AuditEvent) -> None:
+        if event.subject == str(ada.pk):
+            heard.put((event.name, event.detail))
+
+    client = signed_in(ada)
+    assert heard.get(timeout=10)[0] == "session_started"
+    assert auth.end_all(str(ada.pk), reason="left") == 0.0
+    assert heard.get(timeout=10) == ("session_ended", "left")
+    assert not is_in(client)
+    with pytest.raises(Misconfigured, match=r"Did you mean .session_started."):
+        auth.on("session_start")  # type: ignore[arg-type]

@@ -116,6 +116,7 @@ async def test_an_unknown_login_and_a_wrong_password_get_one_answer() -> None:
         ]
         assert [answer.status_code for answer in answers] == [401, 401]
         assert answers[0].json() == answers[1].json()
+        assert answers[0].json()["detail"] == "The login or the password is not right."
         assert answers[0].headers.keys() == answers[1].headers.keys()
         one, two = await our.auth.store.events(name="login")
         assert (one.subject, one.detail) == (two.subject, two.detail) == ("", "unknown login or wrong password")

@@ -17,6 +17,7 @@ is Django's user, and `request.principal` says what the proof says.
 from __future__ import annotations
 
 from dutchdoor.guard.extra import extra
+from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.principal import Principal
 
 with extra("django"):
@@ -24,7 +25,7 @@ with extra("django"):
 
     from dutchdoor.django.requiring import Attached
 
-__all__ = ["Principal", "auth"]
+__all__ = ["AuditEvent", "Principal", "auth"]
 
 auth = Attached()
 """What `settings.DUTCHDOOR` describes: `auth.require(...)` guards a view, and `auth.engine` is the `dutchdoor.Auth`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -14,15 +14,17 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.guard.gates import Gate
 from dutchdoor.guard.threads import SyncGate
+from dutchdoor.model.audit_entry import AuditEvent, EventName
 from dutchdoor.model.choices import nearest
 
-__all__ = ["SETTING", "forget", "gate", "is_embedded", "names_issuer"]
+__all__ = ["SETTING", "forget", "gate", "is_embedded", "listen", "names_issuer"]
 
 SETTING = "DUTCHDOOR"
 
 _OWN = ("audience", "database", "issuer")
 """What this file reads itself. All else is an argument of `dutchdoor.Auth`, or of `Verifier` beside an issuer."""
 
+_listeners: list[tuple[tuple[EventName, ...], Callable[[AuditEvent], object]]] = []
 _lock = threading.Lock()
 _made: SyncGate | None = None
 
@@ -48,7 +50,21 @@ def names_issuer() -> bool:
     return isinstance(options, Mapping) and options.get("issuer") is not None
 
 
+def listen(names: tuple[EventName, ...], listener: Callable[[AuditEvent], object]) -> None:
+    """Call a function for audit events of these names: of this engine, and of one that a forked child makes."""
+    _listeners.append((names, listener))
+    if _made is not None:
+        engine_of(_made.gate).on(*names)(listener)
+
+
 def _make() -> Gate:
+    made = _described()
+    for names, listener in _listeners:
+        engine_of(made).on(*names)(listener)
+    return made
+
+
+def _described() -> Gate:
     options = getattr(settings, SETTING, {})
     if not isinstance(options, Mapping):
         raise Misconfigured(f'{SETTING} is a dict, such as {{"database": "sqlite:///sessions.db"}}.')

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
 
-from dutchdoor.django.configuration import gate
+from dutchdoor.django.configuration import gate, listen
 from dutchdoor.django.users import auser_of
 from dutchdoor.django.visit import visit_of
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.requirement import Requirement
+from dutchdoor.model.audit_entry import AuditEvent, EventName, check_events
 from dutchdoor.model.durations import Duration
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attached"]
 
+ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
 
@@ -63,6 +65,24 @@ class Attached:
             return guarded
 
         return decorate
+
+    def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
+        """Do what `dutchdoor.Auth.on` does: return a decorator of a function that is called after these audit events.
+        It runs in a thread. Raises `Misconfigured` for a wrong name.
+        """
+        check_events(names)
+
+        def decorate(listener: ListenerT) -> ListenerT:
+            listen(names, listener)
+            return listener
+
+        return decorate
+
+    def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
+        `wait` until no verifier accepts them. Returns the seconds that are left at most.
+        """
+        return gate().run(self.engine.end_all(subject, reason=reason, wait=wait))
 
     @property
     def engine(self) -> Auth:

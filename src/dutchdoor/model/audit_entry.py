@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 from msgspec import Struct
 
-__all__ = ["AuditEvent", "EventName", "Outcome"]
+from dutchdoor.errors import Misconfigured
+from dutchdoor.model.choices import check_choice
+
+__all__ = ["AuditEvent", "EventName", "Outcome", "check_events"]
 
 EventName = Literal[
     "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
@@ -50,3 +54,12 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
     """Its device, such as `Firefox on Linux`."""
     detail: str
     """One short sentence or word; never a secret."""
+
+
+def check_events(names: Sequence[object]) -> None:
+    """Check the names of audit events. Raises `Misconfigured` for a wrong one, or for none."""
+    # A decorator without parentheses passes the function itself.
+    if not names or callable(names[0]):
+        raise Misconfigured('Name the event to listen to: @auth.on("account_created").')
+    for name in names:
+        check_choice(name, get_args(EventName), "auth.on", noun="an audit event")

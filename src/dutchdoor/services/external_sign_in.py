@@ -13,7 +13,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import PASSWORD
@@ -115,6 +115,10 @@ class ExternalSignIn(SignIn):
                 return await self.accounts.admitted(account)
         return None
 
+    async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
+        await self.attempts.refuse(account, client, why)
+        raise WrongCredentials("sign-in refused", message="The login or the password is not right.")
+
     async def reauthenticate(
         self,
         account: Account,
@@ -150,7 +154,7 @@ class ExternalSignIn(SignIn):
         found = await self._authenticated(login, password)
         if found is None or found.subject != account.subject:
             await self.attempts.refuse(account, client, "wrong password")
-            raise WrongCredentials("wrong password")
+            raise WrongCredentials("wrong password", message="The login or the password is not right.")
         if not found.active:
             raise NotAuthenticated("the account is disabled")
         verified = Verified(subject=found.subject, epoch=found.epoch, amr=(AMR,), at=self.clock())

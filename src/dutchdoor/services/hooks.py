@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ParamSpec, TypeAlias, get_args
+from typing import ParamSpec, TypeAlias
 
 from msgspec import Struct, field
 
-from dutchdoor.errors import Misconfigured
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent, EventName
-from dutchdoor.model.choices import check_choice
 from dutchdoor.model.http_client import Client
 from dutchdoor.services.calling import Calling
 
-__all__ = ["BreachedHook", "ClaimsHook", "Hooks", "Listener", "announce", "check_events", "notify"]
+__all__ = ["BreachedHook", "ClaimsHook", "Hooks", "Listener", "announce", "notify"]
 
 P = ParamSpec("P")
 
@@ -71,15 +69,6 @@ class Hooks(Struct, kw_only=True):
             known = self.listeners.setdefault(name, [])
             if listener not in known:
                 known.append(listener)
-
-
-def check_events(names: Sequence[object]) -> None:
-    """Check the names of audit events. Raises `Misconfigured` for a wrong one, or for none."""
-    # A decorator without parentheses passes the function itself.
-    if not names or callable(names[0]):
-        raise Misconfigured('Name the event to listen to: @auth.on("account_created").')
-    for name in names:
-        check_choice(name, get_args(EventName), "auth.on", noun="an audit event")
 
 
 async def announce(listeners: Sequence[Callable[P, Awaitable[None]]], *args: P.args, **named: P.kwargs) -> None:
