@@ -55,6 +55,7 @@ from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
+from dutchdoor.web.form_pages import LOGIN_PATH, Pages, with_forms
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
@@ -119,8 +120,9 @@ class Auth:
         origins: other origins whose pages may call this API, each exact.
         origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
         pass_preflights: whether `/auth/check` lets CORS preflights pass, which carry no credentials.
-        sign_in_page: the path of your sign-in page, such as `/login`. Guards and `/auth/check` send browsers there that
-            open a page without a valid proof, with the path of that page as `next`.
+        sign_in_page: the path of the page where people sign in: `/auth/login` here if not given, or one of yours, such
+            as `/login`. Guards and `/auth/check` send browsers there that open a page without a valid proof, with the
+            path of that page as `next`. "" sends none.
         hsts: what Strict-Transport-Security covers for a year where the public URL is https: this `host`, its
             `subdomains` too, or nothing (`off`).
         clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
@@ -157,6 +159,9 @@ class Auth:
         Misconfigured: two settings contradict each other, one is not safe, or a driver is not installed.
     """
 
+    _housekeeping: asyncio.Task[None] | None = None
+    _storing: asyncio.Task[None] | None = None
+
     def __init__(
         self,
         database: str | Store = "sqlite:///dutchdoor.db",
@@ -171,7 +176,7 @@ class Auth:
         origins: Iterable[str] = (),
         origin_headers: Iterable[str] = (),
         pass_preflights: bool = False,
-        sign_in_page: str = "",
+        sign_in_page: str | None = None,
         hsts: Hsts = "host",
         clear_site_data: bool = False,
         audience: Sequence[str] = (),
@@ -270,15 +275,24 @@ class Auth:
             breached="" if listed is None else str(listed.path),
         )
         self._user_agents = UserAgentReader()
+        own_page = base_path + LOGIN_PATH if "session" in policy.modes else ""
+        forms = Pages(
+            product=product,
+            base=base_path,
+            home=f"{base_path}/",
+            registration=users is None and policy.registration == "open",
+            recovery=users is None,
+        )
         self.site = Site(
             edge=edge,
+            error_page=forms.error,
             cors=Cors(origins, headers=origin_headers, pass_preflights=pass_preflights),
             cookies=cookies,
             csrf_key=keys.current.derive("csrf"),
             devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
             base_path=base_path,
-            sign_in_page=read_sign_in_page(sign_in_page),
+            sign_in_page=own_page if sign_in_page is None else read_sign_in_page(sign_in_page),
             product=product,
             security_contact=security_contact,
             hsts=hsts,
@@ -307,14 +321,12 @@ class Auth:
             docs=docs,
             bundled=users is None,
         )
-        self.api = Api(self.authority, self.directory, self.site, (*routes, *pages))
+        self.api = Api(self.authority, self.directory, self.site, (*with_forms(routes, forms), *pages))
         single = {route.path for route in self.api.routes if not route.path.startswith(_OWN)} - _APPLICATIONS
         self.own_paths = tuple(base_path + path for path in (*_OWN, *sorted(single)))
         self._single = frozenset(single)
         self._open = False
         self._opening = asyncio.Lock()
-        self._housekeeping: asyncio.Task[None] | None = None
-        self._storing: asyncio.Task[None] | None = None
         if edge.development and local_url is None:
             self.api.first_request = self._learn_port
 

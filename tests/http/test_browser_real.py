@@ -85,6 +85,30 @@ def test_the_set_up_page_makes_the_first_administrator(context: BrowserContext, 
     assert call(page, "POST", "/auth/register", ADA)[0] == 201
 
 
+def test_a_browser_without_scripts_registers_and_signs_in(browser: Browser, site: Site) -> None:
+    """With scripts off, the pages create an account, refuse a wrong password with the reason, and sign in."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.url + "/auth/login")
+    page.click("text=Create one")
+    page.fill("input[name=email]", "noscript@example.com")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("button[type=submit]")
+    assert page.url == site.url + "/"
+    assert SESSION.removeprefix("__Host-") in {cookie.get("name") for cookie in context.cookies()}
+    context.clear_cookies()
+    page.goto(site.url + "/auth/login?next=/docs")
+    page.fill("input[name=email]", "noscript@example.com")
+    page.fill("input[name=password]", "another one")
+    page.click("button[type=submit]")
+    assert page.text_content("[role=alert]")
+    assert page.input_value("input[name=email]") == "noscript@example.com"
+    page.fill("input[name=password]", PASSWORD)
+    page.click("button[type=submit]")
+    assert page.url == site.url + "/docs"
+    context.close()
+
+
 def test_s06_a_session_lives_in_a_cookie_that_scripts_cannot_read(context: BrowserContext, site: Site) -> None:
     """Signed in by fetch, the page's script sees no cookie; another tab is signed in; without the CSRF token it cannot
     log out, with it both tabs are out and the cookie is gone.

@@ -215,7 +215,7 @@ WAY = "/login?next=%2Fapp%2Fx%3Fa%3D1%26b%3D%2526"
 
 async def test_f23_a_browser_that_opens_a_page_is_sent_to_sign_in() -> None:
     """With a sign-in page, a browser that opens a page without a valid proof is sent there. nginx names the page in
-    X-Original-URI, and gets the way in a 401. A script, a form, and every client without the setting, get 401.
+    X-Original-URI, and gets the way in a 401. A script, a form, and with "" every client, get 401.
     """
     async with a_world(proxies=[PROXY], sign_in_page="/login") as world:
         for proof in ({}, {"cookie": f"__Host-{SESSION}=dds1_x"}):
@@ -242,8 +242,10 @@ async def test_f23_a_browser_that_opens_a_page_is_sent_to_sign_in() -> None:
         browser = world.browser()
         await browser.login(mode="session")
         assert (await world.check("GET", *OPENED, cookie=browser.cookie())).status == 204
-    async with a_world(proxies=[PROXY]) as world:
+    async with a_world(proxies=[PROXY], sign_in_page="") as world:
         assert (await world.check("GET", *OPENED)).status == 401
+    async with a_world(proxies=[PROXY]) as world:
+        assert (await world.check("GET", *OPENED)).header("location") == WAY.replace("/login", "/auth/login")
 
 
 ELSEWHERE = [

@@ -84,6 +84,7 @@ ROWS = [
     (TooLarge("x"), 413, "too_large", None),
     (UnsupportedMediaType("x"), 415, "unsupported_media_type", None),
     (InvalidInput("Bad.", field="email"), 422, "invalid_input", None),
+    (domain.TooMuchData(65_536), 422, "too_much_data", None),
     (WeakPassword("Too short.", field="password"), 422, "weak_password", None),
     (RateLimited("x", retry_after=3.2), 429, "rate_limited", None),
     (Unavailable("x"), 503, "unavailable", None),

@@ -72,6 +72,8 @@ def _described() -> Gate:
     for name in rest:
         if nearest(name, _OWN).startswith("Did") and name not in _OWN:
             raise Misconfigured(f"There is no setting {name!r}. {nearest(name, _OWN)}")
+    if rest.get("issuer") is None:
+        rest.setdefault("sign_in_page", "")  # Django names one itself: LOGIN_URL
     database, issuer, audience = rest.pop("database", None), rest.pop("issuer", None), rest.pop("audience", None)
     is_made = not isinstance(database, str | None) and not hasattr(database, "commit")  # an Auth, and no store
     if issuer is not None or is_made or "users" in rest or not apps.is_installed("django.contrib.auth"):

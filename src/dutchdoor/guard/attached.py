@@ -52,7 +52,7 @@ def make_gate(
     engine: type[Auth] = import_module("dutchdoor").Auth
     embedded: Callable[..., Gate] = import_module("dutchdoor.guard.embedded").Embedded
     if isinstance(database, engine):
-        page = options.get("sign_in_page", "")
+        page = options.get("sign_in_page")
         options = {name: value for name, value in options.items() if name != "sign_in_page"}
         _none_left(options if audience is None else {**options, "audience": audience}, "Give them to dutchdoor.Auth.")
         return embedded(database, sign_in_page=page)

@@ -28,8 +28,8 @@ class Embedded:
     reads_cookies = True
     unloaded = NOT_LOADED
 
-    def __init__(self, auth: Auth, *, sign_in_page: str = "") -> None:
-        self.sign_in_page = read_sign_in_page(sign_in_page) or auth.site.sign_in_page
+    def __init__(self, auth: Auth, *, sign_in_page: str | None = None) -> None:
+        self.sign_in_page = auth.site.sign_in_page if sign_in_page is None else read_sign_in_page(sign_in_page)
         self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()

@@ -87,7 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     origin: tuple[str, ...]
     origin_header: tuple[str, ...]
     pass_preflights: bool
-    sign_in_page: str
+    sign_in_page: str | None
     hsts: Hsts
     clear_site_data: bool
     cookie_prefix: str

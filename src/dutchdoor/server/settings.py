@@ -151,11 +151,10 @@ SETTINGS: tuple[Setting, ...] = (
         name="sign_in_page",
         group="Serving",
         kind="text",
-        default="",
-        does="The path of your sign-in page, such as /login. /auth/check sends a browser there that opens a page "
-        "without a valid proof, with the path of that page as next.",
-        why="Empty: the answer is 401, and the proxy shows it. The page is on the host of the public URL, because the "
-        "cookie belongs to that host. The check must not protect the page itself.",
+        does="The path of the page where people sign in, such as /login. /auth/check sends a browser there that opens "
+        "a page without a valid proof, with the path of that page as next.",
+        why="Unset: the page of this server, /auth/login. Empty: the answer is 401, and the proxy shows it. The page "
+        "is on the host of the public URL, because the cookie belongs to that host. The check must not protect it.",
     ),
     Setting(
         name="hsts",

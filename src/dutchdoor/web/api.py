@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -31,12 +31,13 @@ from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
+from dutchdoor.web.browser import sends_a_form, wants_a_page
 from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import Hsts, SecurityHeaders
 from dutchdoor.web.health import Outages, Readiness
-from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Request, Response
+from dutchdoor.web.http import AmbiguousCookie, BadRequest, CrossSite, Header, Request, Response
 from dutchdoor.web.problems import problem
 from dutchdoor.web.program_auth import client_of, is_verifier, verifier_of
 from dutchdoor.web.rate import LocalBuckets
@@ -67,7 +68,8 @@ class Site(Struct, frozen=True, kw_only=True):
     product: str = "dutchdoor"
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; "" for none."""
-    metrics_token: str = ""
+    error_page: Callable[[Exception, Response], Response] | None = None
+    """Returns the page for a browser to which a problem document would mean nothing."""
     hsts: Hsts = "host"
     clear_site_data: bool = False
     """Whether a log-out by cookie makes the browser clear its cache and storage of this origin."""
@@ -123,8 +125,26 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether the endpoint needs the bundled accounts: it is absent where the application has users of its own."""
     unproven: Callable[[Call, NotAuthenticated], Response] | None = None
     """Answers a request without a valid proof. None: the 401 of every endpoint."""
+    page: Page | None = None
+    """What reads and answers the form of a page, if a browser sends one in place of JSON."""
     hangs: bool = False
     """Whether the endpoint is a long poll, which is cancelled when the client hangs up. It must not change data."""
+
+
+class Page(Protocol):
+    """The form of a page: a second way into an endpoint, for a browser without a script."""
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
+        """Return the fields of the body that a program would have sent."""
+        ...
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+        """Return where the browser goes after the endpoint has done its work."""
+        ...
+
+    def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        """Return the page once more, with what was wrong. Only harmless fields keep their value."""
+        ...
 
 
 class Call:
@@ -324,6 +344,29 @@ class Api:
             call.judge(request.method, by_cookie=False, handshake=False)
         if request.query and not route.form and not route.query_of_another:
             call.query = read_query(request, known=route.query)
+        fields: dict[str, str] | None = None
+        if route.page is not None and sends_a_form(request):
+            if not call.from_browser:  # what no preflight protects must say where it comes from
+                raise CrossSite("a form without an Origin")
+            fields = read_form(request)
+        try:
+            await self._identify(route, call, fields, unsafe=unsafe)
+        except NotAuthenticated as error:
+            if route.unproven is None:
+                raise
+            return route.unproven(call, error)
+        if fields is not None and route.page is not None:
+            return call.clearing(await self._answer_form(route, route.page, call, fields))
+        if route.form:
+            call.form = read_form(request)
+        elif route.body is not None:
+            reader = self._readers[route.body]
+            call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
+        return call.clearing(await route.handler(call))
+
+    async def _identify(self, route: Route, call: Call, fields: Mapping[str, str] | None, *, unsafe: bool) -> None:
+        """Find out who sends a request, and raise unless the route lets them in. `fields` are those of a form."""
+        request = call.request
         development = self.site.edge.development
         if route.demands == "client" or (
             route.demands == "introspection" and not is_verifier(request, development=development)
@@ -332,30 +375,33 @@ class Api:
         elif route.demands in {"verifier", "introspection"}:
             call.verifier = await verifier_of(request, self.verifiers, development=development)
         elif route.demands != "anyone":
-            try:
-                call.caller = await call.identify()
-                caller = call.required
-            except NotAuthenticated as error:
-                if route.unproven is None:
-                    raise
-                return route.unproven(call, error)
+            call.caller = await call.identify()
+            caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the caller needs the role admin")
             if route.demands == ADMIN and unsafe:
                 self._check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
-                call.check_csrf(caller.session.id)
-        if route.form:
-            call.form = read_form(request)
-        elif route.body is not None:
-            reader = self._readers[route.body]
-            call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
-        return call.clearing(await route.handler(call))
+                call.check_csrf(caller.session.id, field=None if fields is None else fields.get("csrf_token"))
+
+    async def _answer_form(self, route: Route, page: Page, call: Call, fields: Mapping[str, str]) -> Response:
+        reader = self._readers.get(route.body) if route.body is not None else None
+        try:
+            taken = page.take(call, fields)
+            call.body = None if reader is None else reader.take(taken)
+            return await page.answer(call, await route.handler(call), fields)
+        except DutchdoorError as error:
+            if isinstance(error, Unavailable):
+                self.outages.note(error)
+            return page.refuse(call, error, fields)
 
     def refusal(self, request: Request, error: Exception) -> Response:
         if isinstance(error, Unavailable):
             self.outages.note(error)
-        return problem(error, path=request.path)
+        answer = problem(error, path=request.path)
+        if self.site.error_page is not None and wants_a_page(request):
+            return self.site.error_page(error, answer)
+        return answer
 
     def finish(self, request: Request, response: Response) -> list[Header]:
         """Return all headers of the response. Also called after a refusal by `admit`: it must not trust the request."""

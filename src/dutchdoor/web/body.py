@@ -106,12 +106,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class JsonBody(Generic[T]):
     """Reader for bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""
 
-    __slots__ = ("_at_most", "_choices", "_decode")
+    __slots__ = ("_at_most", "_body", "_choices", "_decode")
 
     def __init__(self, body: type[T], *, at_most: int = BODY_AT_MOST) -> None:
         if not issubclass(body, Body):
             raise TypeError(f"{body.__name__} does not derive from Body")
-        self._decode = msgspec.json.Decoder(body).decode
+        self._body, self._decode = body, msgspec.json.Decoder(body).decode
         self._at_most, self._choices = at_most, _choices(body)
 
     def read(self, request: Request) -> T:
@@ -136,6 +136,13 @@ class JsonBody(Generic[T]):
             raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
         _refuse_repeats(body)
         return value
+
+    def take(self, fields: Mapping[str, object]) -> T:
+        """Return the body that the fields of a page's form stand for. Raises `InvalidInput`, as `read` does."""
+        try:
+            return msgspec.convert(fields, self._body)
+        except msgspec.ValidationError as error:
+            raise _invalid(str(error), self._choices) from None
 
     def read_if_sent(self, request: Request) -> T | None:
         """Read an optional body, such as that of a log-out. Raises the same errors as `read`.
