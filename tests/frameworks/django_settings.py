@@ -41,6 +41,10 @@ SETTINGS: dict[str, Any] = {
         "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:django_site?mode=memory&cache=shared"}
     },
     "PASSWORD_HASHERS": ["django.contrib.auth.hashers.MD5PasswordHasher"],
+    "AUTHENTICATION_BACKENDS": [
+        "django.contrib.auth.backends.ModelBackend",
+        "django.contrib.auth.backends.RemoteUserBackend",
+    ],
     "LOGIN_URL": "/sign-in/",
     "LOGIN_REDIRECT_URL": "/hello",
     "SESSION_ENGINE": "dutchdoor.django.sessions",

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.auth import logout, views
+from django.contrib.auth import get_user_model, login, logout, views
 from django.contrib.auth.decorators import login_required, permission_required
 from django.http import JsonResponse
 from django.urls import include, path
@@ -54,6 +54,24 @@ class Fresh(View):
         return JsonResponse({"fresh": True})
 
 
+@auth.require(factors=2)
+def factors(request: Any) -> JsonResponse:
+    return JsonResponse({"factors": request.principal.amr})
+
+
+def code(request: Any) -> JsonResponse:
+    """Where a project checks a code of a second factor."""
+    auth.proved(request, "otp")
+    return JsonResponse({})
+
+
+def elsewhere(request: Any) -> JsonResponse:
+    """A log-in that another provider has proved."""
+    user = get_user_model().objects.get(pk=request.GET["id"])
+    login(request, user, backend="django.contrib.auth.backends.RemoteUserBackend")
+    return JsonResponse({})
+
+
 @auth.require()
 def order(request: Any) -> JsonResponse:
     return JsonResponse({"by": request.principal.subject})
@@ -94,6 +112,9 @@ urlpatterns = [
     path("aeditors", aeditors),
     path("fresh", Fresh.as_view()),
     path("order", order),
+    path("factors", factors),
+    path("code", code),
+    path("elsewhere", elsewhere),
     path("exempt", csrf_exempt(order)),
     path("keep", keep),
     path("sign-out", sign_out),

@@ -198,8 +198,10 @@ def test_a_changed_user_is_signed_out_at_the_next_request(
 ) -> None:
     """A new password, `is_active = False` and a removal end sessions and tokens, also where no signal told of it."""
     client, token, subject = signed_in(ada), token_of(ada), str(ada.pk)
-    assert is_in(client)
+    guarded = signed_in(ada)
+    assert is_in(client) and guarded.get("/fresh").status_code == 200
     change(ada)
+    assert guarded.get("/fresh").status_code == 401
     assert not is_in(client)
     assert Client().get("/api/whole", **bearer(token)).status_code == 401
     assert gate().run(auth.engine.authority.sessions(subject)) == []
@@ -227,7 +229,14 @@ def test_groups_are_roles(ada: AbstractUser) -> None:
     ada.groups.add(editors)
     assert client.get("/editors").json() == {"edits": True}
     assert Client().get("/api/scoped", **bearer(token)).json()["code"] == "token_stale"
-    editors.user_set.remove(ada)
+    for lose in (lambda group: group.user_set.remove(ada), lambda group: group.user_set.clear(), Group.delete):
+        lose(editors)
+        assert client.get("/editors").json()["code"] == "forbidden"
+        editors, _ = Group.objects.get_or_create(name="editors")
+        editors.user_set.add(ada)
+        assert client.get("/editors").json() == {"edits": True}
+    editors.name = "writers"
+    editors.save()
     assert client.get("/editors").json()["code"] == "forbidden"
 
 
@@ -340,6 +349,24 @@ def test_a_browser_is_sent_to_the_log_in_and_back(ada: AbstractUser) -> None:
     assert client.get("/fresh").json() == {"fresh": True}
 
 
+def test_a_second_factor_of_the_project_counts(ada: AbstractUser) -> None:
+    """`auth.proved` starts the session anew with a further method, which `factors=2` finds; a log-in by another
+    provider is one factor.
+    """
+    assert Client().get("/code").status_code == 401
+    client = signed_in(ada)
+    before = client.cookies["dd_session"].value
+    assert client.get("/factors").json()["code"] == "step_up_required"
+    client.get("/code")
+    assert client.get("/factors").json() == {"factors": ["pwd", "otp"]}
+    assert client.cookies["dd_session"].value != before
+    assert len(client.get("/auth/sessions").json()["sessions"]) == 1
+    other = Client()
+    other.get(f"/elsewhere?id={ada.pk}")
+    assert other.get("/fresh").status_code == 200
+    assert other.get("/factors").json()["code"] == "step_up_required"
+
+
 def test_a_cookie_needs_a_proof_of_its_page(ada: AbstractUser) -> None:
     """Cross-site request forgery: Django checks views by its own token or by ours; where a view is exempt, the guard
     checks ours. A bearer token needs neither.
@@ -444,6 +471,7 @@ OURS = "dutchdoor.django.middleware.DutchdoorMiddleware"
         ({"MIDDLEWARE": [OURS, *without("dutchdoor")]}, "E007", "Move"),
         ({"ROOT_URLCONF": "django.contrib.auth.urls"}, "E008", 'path("", include("dutchdoor.django.urls"))'),
         ({"ROOT_URLCONF": "tests.frameworks.django_late_urls"}, "W009", "to the top of urlpatterns"),
+        ({"SESSION_SERIALIZER": "shop.Pickle"}, "W010", "what JSON can hold"),
     ],
 )
 def test_a_check_says_the_fix(changed: dict[str, Any], id: str, hint: str) -> None:

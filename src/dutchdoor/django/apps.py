@@ -8,7 +8,7 @@ from django.apps import AppConfig, apps
 from django.contrib import auth
 from django.core import checks
 from django.core.signals import setting_changed
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from dutchdoor.django.checks import check_project
 from dutchdoor.django.configuration import forget, names_issuer
@@ -41,4 +41,7 @@ def _listen() -> None:
     post_save.connect(logins.changed, sender=user, dispatch_uid="dutchdoor")
     post_delete.connect(logins.removed, sender=user, dispatch_uid="dutchdoor")
     if hasattr(user, "groups"):
-        m2m_changed.connect(logins.roles_changed, sender=user.groups.through, dispatch_uid="dutchdoor")
+        group = user.groups.rel.model
+        m2m_changed.connect(logins.groups_changed, sender=user.groups.through, dispatch_uid="dutchdoor")
+        post_save.connect(logins.group_changed, sender=group, dispatch_uid="dutchdoor group")
+        pre_delete.connect(logins.group_changed, sender=group, dispatch_uid="dutchdoor group")

@@ -12,7 +12,7 @@ __all__ = ["TEST_PEER", "asked_of", "to_read"]
 
 TEST_PEER = "testclient"
 """The peer of a request of Django's test client. It is no address, so no connection has it."""
-_TEST_HOST = "testserver"
+_TEST_HOST, _TEST_PORT = "testserver", 80
 
 
 def asked_of(request: Any) -> Request:
@@ -30,8 +30,9 @@ def asked_of(request: Any) -> Request:
             "wsgi.url_scheme": request.scheme,
         }
     )
-    # A test client sends no Host. A server has its name from its settings, so no client can claim this one.
-    return _from_test_client(asked) if "HTTP_HOST" not in meta and meta.get("SERVER_NAME") == _TEST_HOST else asked
+    # A test client sends no Host, and its body is a class of its own: no client can claim that.
+    is_of_a_test = "HTTP_HOST" not in meta and type(meta.get("wsgi.input")).__module__ == "django.test.client"
+    return _from_test_client(asked) if is_of_a_test else asked
 
 
 def to_read(asked: Request) -> Request:
@@ -44,8 +45,8 @@ def to_read(asked: Request) -> Request:
 
 
 def _is_of_a_test(scope: Any, asked: Request) -> bool:
-    # No connection has the port 0.
-    return (scope.get("client") or ("", 1))[1] == 0 and asked.header(b"host") in {None, _TEST_HOST}
+    # The port of a server is a number, but for the test client.
+    return isinstance((scope.get("server") or ("", 0))[1], str) and asked.header(b"host") in {None, _TEST_HOST}
 
 
 def _from_test_client(asked: Request) -> Request:
@@ -55,4 +56,4 @@ def _from_test_client(asked: Request) -> Request:
     headers.append((b"host", _TEST_HOST.encode()))
     if cookies:
         headers.append((b"cookie", cookies))
-    return Request(asked.method, asked.path, asked.query, headers, TEST_PEER, asked.scheme, port=asked.port)
+    return Request(asked.method, asked.path, asked.query, headers, TEST_PEER, asked.scheme, port=_TEST_PORT)

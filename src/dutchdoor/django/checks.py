@@ -19,6 +19,8 @@ __all__ = ["check_project"]
 _OURS = "dutchdoor.django.middleware.DutchdoorMiddleware"
 _SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 _USERS = "django.contrib.auth.middleware.AuthenticationMiddleware"
+_ENGINE = "dutchdoor.django.sessions"
+_JSON = "django.contrib.sessions.serializers.JSONSerializer"
 _INCLUDE = 'path("", include("dutchdoor.django.urls"))'
 
 
@@ -36,8 +38,17 @@ def check_project(**_: Any) -> list[CheckMessage]:
         return [Error(f"settings.{SETTING} embeds the engine: {error}", hint=hint, id="dutchdoor.E003")]
     found = list(_middleware(is_embedded=held.gate.application is not None))
     if held.gate.application is not None:
-        found += _urls()
+        found += [*_urls(), *_session_data()]
     return found
+
+
+def _session_data() -> Iterator[CheckMessage]:
+    if settings.SESSION_ENGINE == _ENGINE and settings.SESSION_SERIALIZER != _JSON:
+        yield Advice(
+            f"SESSION_SERIALIZER does nothing with {_ENGINE}, which keeps session data as JSON.",
+            hint="Remove it, and keep in request.session what JSON can hold.",
+            id="dutchdoor.W010",
+        )
 
 
 def _middleware(*, is_embedded: bool) -> Iterator[CheckMessage]:

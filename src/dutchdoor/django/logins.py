@@ -10,9 +10,8 @@ import logging
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.db import transaction
-from django.utils.module_loading import import_string
 
 from dutchdoor.auth import Auth
 from dutchdoor.django.accounts import FENCE_FOR, agree, end_of
@@ -32,7 +31,9 @@ from dutchdoor.services.fencing import as_one
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.web.http import AmbiguousCookie
 
-__all__ = ["changed", "finish", "follow", "logged_in", "logged_out", "removed", "roles_changed"]
+__all__ = [
+    "changed", "finish", "follow", "group_changed", "groups_changed", "logged_in", "logged_out", "proved", "removed",
+]  # fmt: skip
 
 _MATTERS = {"password", "is_active", "is_superuser"}
 """The columns of a user that decide about sessions and roles."""
@@ -52,7 +53,7 @@ def logged_in(*, request: Any, user: Any, **_: Any) -> None:
     if getattr(request, "session", None) is None or not is_embedded():
         return
     visit = visit_of(request)
-    _start(request, visit, user, _methods(user), None)
+    _start(request, visit, user, _methods(request), None)
 
 
 def _start(request: Any, visit: Visit, user: Any, amr: tuple[str, ...], at: float | None) -> None:
@@ -92,10 +93,21 @@ async def _started(
     )
 
 
-def _methods(user: Any) -> tuple[str, ...]:
-    """Return how the user has authenticated (RFC 8176), as far as the backend says it."""
-    backend = getattr(user, "backend", "")
-    return ("pwd",) if backend and issubclass(import_string(backend), import_string(_BY_PASSWORD)) else ()
+def _methods(request: Any) -> tuple[str, ...]:
+    """Return how the user has authenticated (RFC 8176), as far as that is known: another backend may have asked another
+    provider.
+    """
+    return ("pwd",) if request.session.get(BACKEND_SESSION_KEY) == _BY_PASSWORD else ()
+
+
+def proved(request: Any, methods: tuple[str, ...]) -> None:
+    """Start the session anew of a user who has just given further proofs. Raises `NotAuthenticated` without a user."""
+    visit = visit_of(request)
+    known, user = visit.known(), request.user
+    if known is None or not user.is_authenticated:
+        raise NotAuthenticated("no proof was sent")
+    amr = tuple(dict.fromkeys((*known.principal.amr, *methods)))
+    _start(request, visit, user, amr, None)
 
 
 def logged_out(*, request: Any, **_: Any) -> None:
@@ -242,36 +254,48 @@ def changed(*, instance: Any, created: bool, raw: bool, update_fields: Any = Non
     """End what a user has when the password has changed or the user is inactive, after the transaction."""
     if created or raw or (update_fields is not None and not _MATTERS & set(update_fields)):
         return
-    subject, stamps = subject_of(instance), stamps_of(instance)
-    roles = None if update_fields is not None and "is_superuser" not in update_fields else roles_of(instance)
-    _after_commit(subject, stamps, roles, is_active=getattr(instance, "is_active", True))
+    with_roles = update_fields is None or "is_superuser" in update_fields
+    _after_commit([instance], is_active=getattr(instance, "is_active", True), with_roles=with_roles)
 
 
 def removed(*, instance: Any, **_: Any) -> None:
     """End what a user had that was deleted."""
-    _after_commit(subject_of(instance), ("",), None, is_active=False)
+    _after_commit([instance], is_active=False)
 
 
-def roles_changed(*, instance: Any, action: str, reverse: bool, pk_set: Any = None, **_: Any) -> None:
-    """Give a user's account the names of its groups as roles."""
-    if not action.startswith("post_"):
-        return
-    users = [instance] if not reverse else get_user_model()._default_manager.filter(pk__in=pk_set or ())  # noqa: SLF001
-    for user in users:
-        _after_commit(subject_of(user), stamps_of(user), roles_of(user), is_active=True)
+def groups_changed(*, instance: Any, action: str, reverse: bool, pk_set: Any = None, **_: Any) -> None:
+    """Give users the names of their groups as roles, when a user or a group has others."""
+    if action == "pre_clear" and reverse:
+        _after_commit(_members(instance))
+    elif action.startswith("post_"):
+        users = get_user_model()._default_manager  # noqa: SLF001 - Django's public way to a model's rows
+        _after_commit(list(users.filter(pk__in=pk_set or ())) if reverse else [instance])
 
 
-def _after_commit(subject: str, stamps: tuple[str, ...], roles: tuple[str, ...] | None, *, is_active: bool) -> None:
+def group_changed(*, instance: Any, created: bool = False, raw: bool = False, **_: Any) -> None:
+    """Give the members of a group that has another name, or is about to be deleted, their roles."""
+    if not created and not raw:
+        _after_commit(_members(instance))
+
+
+def _members(group: Any) -> list[Any]:
+    return list(get_user_model()._default_manager.filter(groups=group))  # noqa: SLF001
+
+
+def _after_commit(users: list[Any], *, is_active: bool = True, with_roles: bool = True) -> None:
+    named = [(user, subject_of(user), stamps_of(user)) for user in users]  # a deleted one has no key any more
+
     def now() -> None:
         held = gate()
-        try:
-            if is_active:
-                held.run(agree(held, subject, stamps, roles))
-            else:
-                held.run(end_of(held, subject, "account_disabled"))
-        except DutchdoorError as error:
-            # The change stands. The next request of the user finds it.
-            _log.warning("sessions of %s were not ended yet: %s", subject, error.reason or error)
+        for user, subject, stamps in named:
+            try:
+                if is_active:
+                    held.run(agree(held, subject, stamps, roles_of(user) if with_roles else None))
+                else:
+                    held.run(end_of(held, subject, "account_disabled"))
+            except DutchdoorError as error:
+                # The change stands. The next request of the user finds it.
+                _log.warning("sessions of %s were not ended yet: %s", subject, error.reason or error)
 
-    if is_embedded():
+    if users and is_embedded():
         transaction.on_commit(now)

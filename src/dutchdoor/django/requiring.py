@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
 
 from dutchdoor.django.configuration import gate, listen
-from dutchdoor.django.users import auser_of
+from dutchdoor.django.users import auser_of, user_of
 from dutchdoor.django.visit import visit_of
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.guard.attached import engine_of
@@ -60,6 +61,7 @@ class Attached:
             @functools.wraps(view)
             def guarded(request: Any, *args: Any, **named: Any) -> Any:
                 visit_of(request).require(requirement)
+                _check(user_of(request))
                 return view(request, *args, **named)
 
             return guarded
@@ -83,6 +85,21 @@ class Attached:
         `wait` until no verifier accepts them. Returns the seconds that are left at most.
         """
         return gate().run(self.engine.end_all(subject, reason=reason, wait=wait))
+
+    def proved(self, request: Any, *methods: str) -> None:
+        """Take note that the user of a request has just given a further proof, such as a code: the session starts anew,
+        under another id. `auth.require(factors=2)` and `fresh=` then find it.
+
+        Args:
+            request: the request of Django, whose user has signed in.
+            methods: how (RFC 8176): `otp`, `hwk`, `sms` and others; `pwd` for the password once more.
+
+        Raises:
+            NotAuthenticated: no one has signed in.
+            Misconfigured: this service only verifies tokens.
+        """
+        engine_of(gate().gate)
+        import_module("dutchdoor.django.logins").proved(request, methods)
 
     @property
     def engine(self) -> Auth:

@@ -47,13 +47,13 @@ class Visit:
     """One request."""
 
     __slots__ = (
+        "_asked",
         "_error",
         "_found",
         "_is_proof_read",
         "_known",
         "_proof",
         "_request",
-        "asked",
         "gate",
         "signed_in",
         "signed_out",
@@ -62,7 +62,8 @@ class Visit:
     )
 
     def __init__(self, request: Any) -> None:
-        self._request, self.asked, self.gate = request, asked_of(request), gate()
+        self._request, self.gate = request, gate()
+        self._asked: Request | None = None
         self._found = False
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
@@ -76,6 +77,13 @@ class Visit:
         """Django's user, once it was asked for."""
         self.stamp: str | None = None
         """What stood for the password of Django's user when the request came; None until that user was read."""
+
+    @property
+    def asked(self) -> Request:
+        """The request, as the engine takes it."""
+        if self._asked is None:
+            self._asked = asked_of(self._request)
+        return self._asked
 
     # Who
 
