@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import httpx2
 import pytest
 from fastapi import Depends, FastAPI
 from flask import Flask, current_app
@@ -17,6 +20,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from tests.frameworks.conftest import serving
 
 import dutchdoor.fastapi
 import dutchdoor.flask
@@ -221,3 +225,23 @@ def test_other_roles_hold_from_the_next_request(make: Callable[[], tuple[Any, An
         rows[7] = Member(7, "red")
         assert client.get("/team").json() == {"team": "red"}
         assert client.get("/captain").status_code == 403
+
+
+@pytest.mark.long
+def test_processes_that_fork_have_the_same_users(tmp_path: Path) -> None:
+    """Under gunicorn, which loads the application before it forks, every process checks and loads the same users."""
+    with sqlite3.connect(tmp_path / "members.db") as members:
+        members.execute("CREATE TABLE members (id INTEGER PRIMARY KEY, login TEXT, password TEXT)")
+        members.execute("INSERT INTO members VALUES (7, 'ada', 'right')")
+    with serving("ownusers", tmp_path) as app:
+        client = app.browser()
+        assert client.post("/auth/login", json={"email": "ada", "password": "wrong"}).status_code == 401
+        signed_in = {"email": "ada", "password": "right", "mode": "session"}
+        assert client.post("/auth/login", json=signed_in).status_code == 200
+        answers = [httpx2.get(f"{app.url}/hello", cookies=dict(client.cookies)).json() for _ in range(40)]
+        assert {answer["hello"] for answer in answers} == {"ada"}
+        with sqlite3.connect(tmp_path / "members.db") as members:
+            members.execute("DELETE FROM members")
+        refused = [httpx2.get(f"{app.url}/hello", cookies=dict(client.cookies)).status_code for _ in range(10)]
+        assert set(refused) == {401}
+        client.close()

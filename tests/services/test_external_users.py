@@ -17,8 +17,9 @@ from standins import HOME, Clock
 
 from dutchdoor import Auth, ExternalUsers, Policy
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, RateLimited, WrongCredentials
+from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, RateLimited, Unavailable, WrongCredentials
 from dutchdoor.model.policy import Mode
+from dutchdoor.services import external_accounts
 from dutchdoor.stores.base import REMEMBERED_FOR
 
 ADA = {"email": "ada", "password": "right"}
@@ -381,3 +382,24 @@ async def test_roles_that_are_no_roles_are_an_error() -> None:
         async with running(users=users) as our:
             with pytest.raises(Misconfigured, match="roles returned"):
                 await our.sign_in()
+
+
+async def test_a_flood_of_attempts_is_refused_before_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More sign-ins at once than the application can check get 503, and the next one is looked at again."""
+    monkeypatch.setattr(external_accounts, "WAITING", 2)
+    members, go = Members(), asyncio.Event()
+
+    async def slowly(login: str, password: str) -> int | None:
+        await go.wait()
+        return await members.authenticate(login, password)
+
+    async with running(users=ExternalUsers(authenticate=slowly, load=members.load)) as our:
+        waiting = [asyncio.create_task(our.sign_in()) for _ in range(2)]
+        await asyncio.sleep(0)
+        while our.auth.directory.external._checking < 2:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await our.sign_in(email="bob")
+        go.set()
+        await asyncio.gather(*waiting)
+        await our.sign_in(email="bob")

@@ -32,6 +32,8 @@ __all__ = ["ExternalAccounts"]
 
 THREADS: Final = 8
 """Threads for plain functions. Each may wait for the application's database, or compute a hash."""
+WAITING: Final = 64
+"""Sign-ins that wait for `authenticate` at once. With more of them, a flood of attempts would delay everyone."""
 GONE: Final = "user_gone"
 """Why a session is revoked: `load` returned None."""
 
@@ -46,17 +48,24 @@ class ExternalAccounts:
         self.authority, self.store, self.users = authority, authority.store, users
         self.calling = Calling(THREADS, in_request=True)
         self._is_plain = not is_coroutine_function(users.load)
+        self._checking = 0
         authority.hooks.current = self.current
 
     async def authenticate(self, login: str, password: str) -> str | None:
         """Return the subject of a login and a password, or None.
 
         Raises:
-            Unavailable: the application's function failed.
+            Unavailable: the application's function failed, or too many of its calls are under way.
             Misconfigured: it returned what is no id.
         """
-        with _asking("authenticate"):
-            found = await self.calling(self.users.authenticate, login, password)
+        if self._checking >= WAITING:
+            raise Unavailable("too many sign-ins wait for the application")
+        self._checking += 1
+        try:
+            with _asking("authenticate"):
+                found = await self.calling(self.users.authenticate, login, password)
+        finally:
+            self._checking -= 1
         if found is None:
             return None
         if isinstance(found, bool) or not isinstance(found, str | int | UUID):
