@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,12 +14,14 @@ import pytest
 from tests.frameworks.django_site import SETTINGS
 
 # isort: split
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, Group, User
 from django.core.management import CommandError, call_command
-from django.test import AsyncClient, Client, TestCase, override_settings
+from django.test import AsyncClient, Client, RequestFactory, TestCase, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import Resolver404, resolve, reverse
+from tests.frameworks import django_urls
 
 from dutchdoor.django import AuditEvent, auth
 from dutchdoor.django.checks import check_project
@@ -524,6 +528,26 @@ def test_the_commands_use_the_database_of_the_project(tmp_path: Any, capfd: pyte
         pytest.raises(CommandError, match="only verifies"),
     ):
         call_command("dutchdoor", "key", "list")
+
+
+def test_a_guard_without_the_middleware_says_so() -> None:
+    """A guard refuses every request of a project without the middleware, and names the line that is missing."""
+    for view in (django_urls.editors, async_to_sync(django_urls.aeditors)):
+        with pytest.raises(Misconfigured, match="DutchdoorMiddleware"):
+            view(RequestFactory().get("/"))
+
+
+@pytest.mark.parametrize(("module", "extra"), [("django", "django"), ("rest_framework", "drf")])
+def test_a_missing_package_is_named(module: str, extra: str) -> None:
+    """Without Django, or without REST framework, the import names the extra to install."""
+    of = "dutchdoor.django" if module == "django" else "dutchdoor.django.rest_framework"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules[{module!r}] = None; import {of}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"pip install 'dutchdoor[{extra}]'" in ran.stderr.splitlines()[-1]
 
 
 def test_only_the_embedding_project_has_an_engine() -> None:

@@ -21,7 +21,7 @@ from dutchdoor.django.answers import refused, set_cookies
 from dutchdoor.django.configuration import is_embedded
 from dutchdoor.django.streams import ends_with_session
 from dutchdoor.django.users import auser_of, user_of
-from dutchdoor.django.views import engine
+from dutchdoor.django.views import engine, engine_at_once
 from dutchdoor.django.visit import Visit, visit_of
 from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.guard.attached import engine_of
@@ -44,6 +44,8 @@ class DutchdoorMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
+        else:
+            self.process_view = self._answer_api
         # Imported now: a service that only verifies does not have the engine's packages.
         self._logins = import_module("dutchdoor.django.logins") if is_embedded() else None
 
@@ -82,6 +84,9 @@ class DutchdoorMiddleware:
             return refused(request, error)
         return response
 
+    def _answer_api(self, request: Any, view: Any, _args: Any, _named: Any) -> HttpResponseBase | None:
+        return engine_at_once(request) if view is engine else None
+
     def process_exception(self, request: Any, exception: Exception) -> HttpResponseBase | None:
         """Answer what a guard or a look-up raised."""
         if isinstance(exception, DutchdoorError) and not isinstance(exception, Misconfigured):
@@ -91,6 +96,7 @@ class DutchdoorMiddleware:
 
 def _begun(request: Any) -> Visit:
     visit = visit_of(request)
+    visit.has_passed = True
     session: Any = getattr(request, "session", None)
     if hasattr(session, "visit"):  # data of another session than that of the proof is not for this request
         session.visit = visit

@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from dutchdoor.django.asked import TEST_PEER, asked_of, to_read
 from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
-from dutchdoor.errors import DutchdoorError, NotAuthenticated
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.gates import Known
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.principal import Principal
@@ -55,6 +55,7 @@ class Visit:
         "_proof",
         "_request",
         "gate",
+        "has_passed",
         "signed_in",
         "signed_out",
         "stamp",
@@ -69,6 +70,8 @@ class Visit:
         self._error: DutchdoorError | None = None
         self._is_proof_read = False
         self._proof: Known | None = None
+        self.has_passed = False
+        """Whether the request has passed the middleware."""
         self.signed_in: SignedIn | None = None
         """What the response must put into a cookie."""
         self.signed_out = False
@@ -236,6 +239,7 @@ class Visit:
         """Return the principal, if it meets a requirement and no page of another site sent the request. Raises what the
         requirement's `check` raises, what `known` raises, and `CsrfRefused`.
         """
+        self._must_have_passed()
         known = self.known()
         if self._is_unprotected(known) and self.gate.identify(self.asked, None) is None:
             raise CsrfRefused("no token")
@@ -243,10 +247,18 @@ class Visit:
 
     async def arequire(self, requirement: Requirement) -> Principal:
         """Do what `require` does, without blocking the event loop."""
+        self._must_have_passed()
         known = await self.aknown()
         if self._is_unprotected(known) and await self._aidentify(self.asked) is None:
             raise CsrfRefused("no token")
         return self._checked(known, requirement)
+
+    def _must_have_passed(self) -> None:
+        if not self.has_passed:
+            raise Misconfigured(
+                "This view has a guard, but its request passed no middleware of dutchdoor. Add "
+                '"dutchdoor.django.middleware.DutchdoorMiddleware" to MIDDLEWARE, after AuthenticationMiddleware.'
+            )
 
     def _is_unprotected(self, known: Known | None) -> bool:
         """Return whether a cookie authenticates an unsafe request that Django did not check for a page of another site:
