@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from dutchdoor.credentials.password import PasswordHasher
@@ -23,9 +24,11 @@ from dutchdoor.services.external_users import ExternalUsers
 with extra("sqlalchemy"):
     from sqlalchemy import ColumnElement, Update, inspect, select, update
     from sqlalchemy.exc import NoInspectionAvailable, SQLAlchemyError
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Mapper, Session, scoped_session, sessionmaker
     from sqlalchemy.orm.interfaces import ORMOption
+
+if TYPE_CHECKING:  # at run time it needs greenlet, which SQLAlchemy brings for its extra `asyncio` alone
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 __all__ = ["SQLAlchemyUsers"]
 
@@ -72,7 +75,8 @@ class SQLAlchemyUsers(ExternalUsers[UserT]):
         upgrade: bool = True,
         hasher: PasswordHasher | None = None,
     ) -> None:
-        if not isinstance(sessions, sessionmaker | scoped_session | async_sessionmaker):
+        is_async = _is_async(sessions)
+        if not is_async and not isinstance(sessions, sessionmaker | scoped_session):
             raise Misconfigured(
                 "SQLAlchemyUsers: the first argument makes sessions: a sessionmaker, an async_sessionmaker, or the "
                 f"scoped_session of Flask-SQLAlchemy (db.session), and not {sessions!r}."
@@ -92,7 +96,7 @@ class SQLAlchemyUsers(ExternalUsers[UserT]):
                 "the column longer, or give upgrade=False."
             )
         self._upgrade, self.hasher = upgrade, hasher or PasswordHasher()
-        is_async = isinstance(sessions, async_sessionmaker)
+        self._is_async = is_async
         super().__init__(
             authenticate=self._authenticate,
             load=self._load_async if is_async else self._load,
@@ -167,7 +171,7 @@ class SQLAlchemyUsers(ExternalUsers[UserT]):
         return session
 
     async def _rows(self, statement: Any) -> Sequence[Any]:
-        if isinstance(self._sessions, async_sessionmaker):
+        if self._is_async:
             async with self._async_session() as session:
                 rows: Sequence[Any] = (await session.execute(statement)).all()
                 return rows
@@ -180,7 +184,7 @@ class SQLAlchemyUsers(ExternalUsers[UserT]):
         return await asyncio.to_thread(read)
 
     async def _write(self, statement: Update) -> None:
-        if isinstance(self._sessions, async_sessionmaker):
+        if self._is_async:
             async with self._async_session() as session, session.begin():
                 await session.execute(statement)
             return
@@ -190,6 +194,11 @@ class SQLAlchemyUsers(ExternalUsers[UserT]):
                 session.execute(statement)
 
         await asyncio.to_thread(write)
+
+
+def _is_async(sessions: object) -> bool:
+    module = sys.modules.get("sqlalchemy.ext.asyncio")  # who has made an async_sessionmaker has imported it
+    return module is not None and isinstance(sessions, module.async_sessionmaker)
 
 
 def _mapper_of(model: type) -> Mapper[Any]:

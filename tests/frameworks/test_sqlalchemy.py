@@ -282,3 +282,17 @@ def test_a_missing_sqlalchemy_is_named() -> None:
     code = "import sys; sys.modules['sqlalchemy'] = None; import dutchdoor.sqlalchemy"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'dutchdoor[sqlalchemy]'" in ran.stderr.splitlines()[-1]
+
+
+def test_plain_sessions_take_no_greenlet() -> None:
+    """Without greenlet, which SQLAlchemy brings for asynchronous sessions alone, plain sessions work."""
+    code = """import sys; sys.modules["greenlet"] = None
+from sqlalchemy import Column, Integer, String
+from sqlalchemy.orm import declarative_base, sessionmaker
+from dutchdoor.sqlalchemy import SQLAlchemyUsers
+class User(declarative_base()):
+    __tablename__ = "users"
+    id, email, password_hash = Column(Integer, primary_key=True), Column(String), Column(String)
+SQLAlchemyUsers(sessionmaker(), User)"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
