@@ -49,7 +49,14 @@ def test_no_proof_helps_a_disabled_account_or_an_unverified_address(proofs: list
 def test_a_pending_sign_in_is_read_as_it_was_written() -> None:
     """What waits for its next step comes back as it was; what cannot be read is an invalid token."""
     pending = Pending(
-        proofs=(PASSWORD, CODE), epoch=3, mode="hybrid", client_id="app", familiar=True, chosen_at=T0, device=""
+        proofs=(PASSWORD, CODE),
+        epoch=3,
+        mode="hybrid",
+        client_id="app",
+        familiar=True,
+        chosen_at=T0,
+        device="",
+        digest="d",
     )
     assert Pending.decode(pending.encode()) == pending
     for wrong in (b"", b"{}", pending.encode()[:-1], pending.encode().replace(b"hybrid", b"other")):

@@ -228,7 +228,8 @@ def test_new_secrets_kill_the_old_ones() -> None:
 def test_the_principal_is_what_the_session_and_the_account_say() -> None:
     """I-25: a principal takes its subject from the session, its roles and name from that session's account."""
     account = replace(ALICE, roles=("admin",), name="Alice", address="a@example.com")
-    principal = principal_of(begun(), account)
+    principal = principal_of(begun(), account, {"plan": "pro"})
+    assert principal.claims == {"plan": "pro"}
     assert (principal.subject, principal.roles, principal.name) == ("alice", ("admin",), "Alice")
     assert principal.expires_at == T0 + STANDARD.idle_for
     assert principal.auth_time == T0 - 5
