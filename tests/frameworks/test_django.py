@@ -537,6 +537,12 @@ def test_a_guard_without_the_middleware_says_so() -> None:
             view(RequestFactory().get("/"))
 
 
+def test_a_guard_on_a_class_says_where_it_belongs() -> None:
+    """A class of a view is no view: the error names Django's decorator for it."""
+    with pytest.raises(Misconfigured, match=r"method_decorator\(auth.require"):
+        auth.require()(django_urls.Fresh)
+
+
 @pytest.mark.parametrize(("module", "extra"), [("django", "django"), ("rest_framework", "drf")])
 def test_a_missing_package_is_named(module: str, extra: str) -> None:
     """Without Django, or without REST framework, the import names the extra to install."""

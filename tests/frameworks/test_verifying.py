@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.frameworks.conftest import ASYNC, PASSWORD, SYNC, App, serving
+from tests.frameworks.conftest import ASYNC, LONG, PASSWORD, SYNC, App, serving
 from tests.running import running_server
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -20,7 +20,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://localhost:{port}"
 
 
-@pytest.fixture(scope="module", params=[*ASYNC, *SYNC])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in (*ASYNC, *SYNC)],
+)
 def service(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with serving(request.param, tmp_path_factory.mktemp(request.param), issuer=server) as running:
         yield running

@@ -62,6 +62,8 @@ class DutchdoorMiddleware:
 
     async def _aserved(self, request: Any) -> HttpResponseBase:
         visit = _begun(request)
+        if _has_proof(request, visit):
+            await visit.read_proof()
         if _may_skip_csrf(request) and await visit.ais_from_own_page():
             request._dont_enforce_csrf_checks = True  # noqa: SLF001
         if _signs_in(request, visit):
@@ -104,6 +106,12 @@ def _begun(request: Any) -> Visit:
     request.auser = functools.partial(auser_of, request)
     request.principal = SimpleLazyObject(visit.principal)
     return visit
+
+
+def _has_proof(request: Any, visit: Visit) -> bool:
+    if "Authorization" in request.headers:
+        return True
+    return visit.gate.gate.reads_cookies and engine_of(visit.gate.gate).site.cookies.session_name in request.COOKIES
 
 
 def _may_skip_csrf(request: Any) -> bool:

@@ -12,7 +12,7 @@ from asgiref.sync import iscoroutinefunction
 from dutchdoor.django.configuration import gate, listen
 from dutchdoor.django.users import auser_of, user_of
 from dutchdoor.django.visit import visit_of
-from dutchdoor.errors import NotAuthenticated
+from dutchdoor.errors import Misconfigured, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.audit_entry import AuditEvent, EventName, check_events
@@ -48,6 +48,11 @@ class Attached:
         requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
 
         def decorate(view: Any) -> Any:
+            if isinstance(view, type):
+                raise Misconfigured(
+                    f"auth.require guards a view, and not the class {view.__name__}. Write above the class: "
+                    '@method_decorator(auth.require(...), name="dispatch")'
+                )
             if iscoroutinefunction(view):
 
                 @functools.wraps(view)

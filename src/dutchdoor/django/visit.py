@@ -7,6 +7,7 @@ The proof is a session cookie of ours or a bearer token. A request without eithe
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -133,6 +134,11 @@ class Visit:
             self._proof, self._is_proof_read = await self._aidentify(to_read(self.asked)), True
         return self._proof
 
+    async def read_proof(self) -> None:
+        """Find who the cookie or the token names, so that plain attributes of the request need not wait."""
+        with suppress(DutchdoorError):  # it is raised where someone asks
+            await self._aproven()
+
     def session_of_proof(self) -> str | None:
         """Return the id of the session that the cookie or the token names; None without one. Raises `Unavailable`."""
         if self._is_of_test:
@@ -155,14 +161,10 @@ class Visit:
 
     async def _aidentify(self, asked: Request) -> Known | None:
         gate = self.gate.gate
-        identified = gate.identify(asked, websocket=False, csrf_field=None)
         if gate.application is None:  # a verifier works in any event loop
-            return await identified
+            return await gate.identify(asked, websocket=False, csrf_field=None)
         found, known = self.gate.identify_at_once(asked, None)
-        if found:
-            identified.close()
-            return known
-        return await self.arun(identified)
+        return known if found else await self.arun(gate.identify(asked, websocket=False, csrf_field=None))
 
     def _result(self) -> Known | None:
         if self._error is not None:
