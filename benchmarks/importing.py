@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROUNDS = 15
+ROUNDS = 7
 REPORT = """
 import resource, time
 pages = int(open("/proc/self/statm").read().split()[1])
