@@ -202,13 +202,15 @@ class Down(Wrapped):
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
-        if not self.down or not asyncio.iscoroutinefunction(found):
+        if not asyncio.iscoroutinefunction(found):
             return found
 
-        async def fails(*_: Any, **__: Any) -> Any:
-            raise Unavailable("the disk is gone")
+        async def called(*given: Any, **named: Any) -> Any:
+            if self.down:
+                raise Unavailable("the disk is gone")
+            return await found(*given, **named)
 
-        return fails
+        return called
 
     async def commit(self, *changes: Any) -> Any:
         if self.down:

@@ -373,7 +373,10 @@ def test_joining_counts_exactly() -> None:
     assert joined(['{"a":[1,2,3]}', '{"a":1}', '{"b":2}'], 13) == '{"a":1,"b":2}'
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), float("nan"), b"bytes", "\ud800", 1j], ids=repr)
+NOT_JSON = [{1, 2}, object(), float("nan"), b"bytes", "\ud800", 1j]
+
+
+@pytest.mark.parametrize("value", NOT_JSON, ids=lambda value: type(value).__name__)
 def test_what_is_not_json_is_refused_where_it_is_set(value: object) -> None:
     """A value that would come back as another, or not at all, is refused with its key."""
     data = SessionData(None, at_most=1000)
