@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
-from tests.frameworks.conftest import App, signed_in
+from tests.frameworks.conftest import ASYNC, LONG, OF_DJANGO, SYNC, App, serving, signed_in
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 VISITOR = "dd_visitor"
+FRAMEWORKS = [name for name in (*ASYNC, *SYNC) if name not in OF_DJANGO]
+"""Django has a cookie and rules of its own for session data: see `test_django.py`."""
 TEXT = {"content-type": "text/plain"}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in FRAMEWORKS]
+)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with serving(request.param, tmp_path_factory.mktemp(request.param)) as running:
+        yield running
 
 
 def add(client: httpx2.Client, key: str, item: str, **headers: str) -> httpx2.Response:

@@ -142,6 +142,33 @@ def test_a_view_of_django_keeps_djangos_check(app: App) -> None:
         assert refused.status_code == 403, refused.text
 
 
+@pytest.mark.parametrize("is_signed_in", [True, False], ids=["session", "visitor"])
+def test_session_data_of_django_loses_nothing(app: App, is_signed_in: bool) -> None:
+    """Requests that arrive together and change different keys are all kept, whichever process they meet; a log-in takes
+    them along, and a log-out leaves none.
+    """
+    if not app.is_django:
+        return
+    who = app.someone()
+    client = signed_in(app, who)[0] if is_signed_in else app.browser()
+    client.get("/keep", params={"key0": "0"})
+
+    async def crowd() -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(base_url=app.url, cookies=dict(client.cookies), timeout=60) as many:
+            return await asyncio.gather(*(many.get("/keep", params={f"key{n}": f"{n}"}) for n in range(1, 17)))
+
+    assert {answer.status_code for answer in asyncio.run(crowd())} == {200}
+    wanted = {f"key{n}": f"{n}" for n in range(17)}
+    assert client.get("/keep").json() == wanted
+    before = client.cookies["sessionid"]
+    csrf = client.post("/auth/login", json={**who, "mode": "session"}).json()["csrf_token"]
+    assert (client.get("/keep").json(), client.cookies["sessionid"] == before) == (wanted, False)
+    held = client.cookies["sessionid"]
+    client.post("/auth/logout", headers={"x-csrf-token": csrf})
+    for key in (before, held):
+        assert httpx2.get(f"{app.url}/keep", headers={"cookie": f"sessionid={key}"}).json() == {}
+
+
 def test_a_bearer_token_needs_no_csrf_token(app: App) -> None:
     """A page of another site cannot add a token, so a request that carries one needs no other proof of its origin."""
     who = app.someone()

@@ -143,7 +143,12 @@ def promote(request: Any) -> JsonResponse:
     return JsonResponse({})
 
 
-own = [] if VERIFIES else [path("auth/register", register), path("", include("dutchdoor.django.urls"))]
+base = SETTINGS.get("base_path", "").strip("/")
+own = (
+    []
+    if VERIFIES
+    else [path(f"{base}/auth/register".lstrip("/"), register), path("", include("dutchdoor.django.urls"))]
+)
 urlpatterns = [
     *own,
     path("", index),
