@@ -36,7 +36,7 @@ from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 
 with extra("flask"):
-    from flask import Flask, Response, current_app, g, has_request_context, request
+    from flask import Flask, Request, Response, current_app, has_request_context, request
     from flask.sessions import SecureCookieSessionInterface
     from markupsafe import Markup
     from werkzeug.local import LocalProxy
@@ -68,6 +68,8 @@ R = TypeVar("R")
 ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 
 _EXTENSION = "dutchdoor"
+_FOUND, _USER = "_dutchdoor", "_dutchdoor_user"
+"""Attributes of a request: who sends it, and the user."""
 _ANYONE = Requirement()
 _ANONYMOUS = Anonymous()
 
@@ -199,15 +201,23 @@ def _gate() -> SyncGate:
 
 def _known() -> Known | None:
     """Who sends this request, found once. Raises what `Auth.principal` raises."""
-    if "_dutchdoor" not in g:
+    # Not in `g`: that lives as long as the application context, which `app.app_context().push()` in a module makes one
+    # for all requests. Each would be served as the first one's user.
+    kept = vars(_this_request())
+    if _FOUND not in kept:
         try:
-            g._dutchdoor = _identified()  # noqa: SLF001 - our own key in Flask's namespace of a request
+            kept[_FOUND] = _identified()
         except DutchdoorError as error:
-            g._dutchdoor = error  # noqa: SLF001
-    found: Known | DutchdoorError | None = g._dutchdoor  # noqa: SLF001
+            kept[_FOUND] = error
+    found: Known | DutchdoorError | None = kept[_FOUND]
     if isinstance(found, DutchdoorError):
         raise found
     return found
+
+
+def _this_request() -> Request:
+    this: Request = request._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - the object, not a proxy
+    return this
 
 
 def _identified() -> Known | None:
@@ -228,9 +238,10 @@ def _user() -> Any:
 
 def _loaded(known: Known) -> Any:
     """The user of this request, found once: each use of `current_user` asks."""
-    if "_dutchdoor_user" not in g:
-        g._dutchdoor_user = _gate().user(known)  # noqa: SLF001
-    return g._dutchdoor_user  # noqa: SLF001
+    kept = vars(_this_request())
+    if _USER not in kept:
+        kept[_USER] = _gate().user(known)
+    return kept[_USER]
 
 
 def _principal() -> Principal | None:
@@ -256,12 +267,18 @@ def _csrf_field() -> Markup:
 
 
 def _ended_with_session(response: Response) -> Response:
-    """Have a stream end with the session that asked for it."""
-    known = g.get("_dutchdoor")
-    if response.is_streamed and known is not None and not isinstance(known, DutchdoorError):
+    """Have a stream end with the session that asked for it, also if only the stream itself finds out who that is."""
+    kept, gate = vars(_this_request()), _gate()
+
+    def check() -> None:
+        known = kept.get(_FOUND)
+        if known is not None and not isinstance(known, DutchdoorError):
+            gate.check(known)
+
+    # A file that anyone may read is left to the server, which has a faster way to send it.
+    if response.is_streamed and not (response.direct_passthrough and kept.get(_FOUND) is None):
         pieces: Iterable[Any] = response.response
-        checked = functools.partial(_gate().check, known)
-        response.response = while_valid(pieces, checked, is_bounded="Content-Length" in response.headers)
+        response.response = while_valid(pieces, check, is_bounded="Content-Length" in response.headers)
     return response
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.frameworks.django_site import SETTINGS
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, Group, User
+from django.core.handlers.asgi import ASGIRequest
 from django.core.management import CommandError, call_command
 from django.test import AsyncClient, Client, RequestFactory, TestCase, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
@@ -24,6 +26,7 @@ from django.urls import Resolver404, resolve, reverse
 from tests.frameworks import django_urls
 
 from dutchdoor.django import AuditEvent, auth
+from dutchdoor.django.asked import asked_of
 from dutchdoor.django.checks import check_project
 from dutchdoor.django.configuration import gate
 from dutchdoor.errors import Misconfigured, Unavailable
@@ -130,6 +133,17 @@ def test_the_test_client_signs_in_without_a_page(ada: AbstractUser) -> None:
     for user in (ada, User.objects.create_user(f"eve{next(_numbers)}", password=PASSWORD)):
         client.force_login(user)
         assert client.get("/hello").json()["subject"] == str(user.pk)
+
+
+def test_nobody_behind_a_proxy_is_taken_for_the_test_client() -> None:
+    """A client behind a proxy of uvicorn has the port 0, and anyone may send `Host: testserver`: they are counted by
+    their address as everyone else.
+    """
+    sent = {
+        "type": "http", "method": "POST", "path": "/auth/login", "query_string": b"", "scheme": "http",
+        "headers": [(b"host", b"testserver")], "client": ("203.0.113.5", 0), "server": ("127.0.0.1", 8000),
+    }  # fmt: skip
+    assert asked_of(ASGIRequest(sent, BytesIO())).peer == "203.0.113.5"
 
 
 async def test_async_views_know_the_user(ada: AbstractUser) -> None:

@@ -48,8 +48,12 @@ def test_a_form_signs_in_and_goes_on(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "to", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", ""]
-)
+    "to",
+    [
+        "https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "", "//[", "https://[::1",
+        "https://app.example.com.evil.example/", "https://app.example.com@evil.example/",
+    ],
+)  # fmt: skip
 def test_nobody_is_sent_to_another_host(client: TestClient, to: str) -> None:
     """Open redirect: anyone can write a link to the page. Only paths of this host and listed origins are gone to."""
     assert client.post("/auth/login", data={**ADA, "next": to}, headers=FORM).headers["location"] == "/"

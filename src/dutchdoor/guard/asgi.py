@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -270,7 +271,7 @@ class Guard:
             if not stream.ended:
                 raise
         finally:
-            self._streams.discard(stream)
+            self.leave(stream)
             stream.close()
             if kind == "websocket" and stream.started:
                 await _store_at_end(visit)
@@ -284,6 +285,10 @@ class Guard:
         if watching is None or watching.done() or watching.get_loop() is not loop:  # a TestClient has a loop a request
             self._watching = loop.create_task(self._watch())
 
+    def leave(self, stream: _Stream) -> None:
+        """Stop watching a connection whose last message has been sent."""
+        self._streams.discard(stream)
+
     async def _watch(self) -> None:
         """End connections whose proof is not valid any more. Runs while there are some."""
         position: object = None
@@ -293,9 +298,9 @@ class Guard:
             try:
                 newest = await self.gate.position()
                 if newest != position or now() - looked_at_all > LOOKS_AT_ALL_EVERY:
-                    position, looked_at_all = newest, now()
                     for stream in tuple(self._streams):
                         await stream.look()
+                    position, looked_at_all = newest, now()
             except Unavailable:
                 pass  # an outage ends no connection; but no message passes meanwhile
             except Exception:  # noqa: BLE001
@@ -412,9 +417,11 @@ class _Ended(ConnectionError):
 
 
 class _Stream:
-    """One request and its answer. Once the proof is known, what passes after the first piece is checked."""
+    """One request and its answer. Once the proof is known, what passes is checked."""
 
-    __slots__ = ("_closing", "_guard", "_is_kept", "_next", "_receive", "_send", "_visit", "ended", "started")
+    __slots__ = (
+        "_closing", "_ending", "_guard", "_is_kept", "_next", "_receive", "_send", "_visit", "ended", "started",
+    )  # fmt: skip
 
     gone = "http.disconnect"
 
@@ -422,6 +429,7 @@ class _Stream:
         self._guard, self._visit, self._receive, self._send = guard, visit, receive, send
         self._closing: asyncio.Future[None] | None = None
         self._next: asyncio.Task[Message] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.started = self.ended = self._is_kept = False
 
     async def look(self) -> None:
@@ -432,7 +440,18 @@ class _Stream:
             except Unavailable:
                 pass
             except DutchdoorError as error:
-                await self.end(error)
+                # In a task of its own: a client that reads nothing must not keep open what others have.
+                self._ending = asyncio.ensure_future(self._end_if_there(error))
+
+    async def _end_if_there(self, error: DutchdoorError) -> None:
+        with suppress(Exception):  # the client is gone already: servers differ in what they raise then
+            await self.end(error)
+
+    def watched(self) -> None:
+        """Have the guard look at this connection from now on, if the proof is known."""
+        if not self._is_kept and self._visit.known is not None:
+            self._is_kept = True
+            self._guard.keep(self)
 
     async def end(self, error: DutchdoorError) -> None:
         """End this connection. The application sees that its client is gone."""
@@ -445,9 +464,7 @@ class _Stream:
     async def checked(self) -> None:
         """Let one message pass. Raises `_Ended`."""
         if not self.ended and self._visit.known is not None:
-            if not self._is_kept:
-                self._is_kept = True
-                self._guard.keep(self)
+            self.watched()
             try:
                 await self._visit.check()
             except DutchdoorError as error:
@@ -477,7 +494,9 @@ class _Stream:
 
 
 class _Answer(_Stream):
-    """A response. Its first piece was just asked for; each further piece is checked."""
+    """A response. One that is sent whole was just asked for; each piece of a stream is checked, also the first: it may
+    come an hour after the status.
+    """
 
     __slots__ = ("_has_body", "_is_bounded", "_is_refused", "_is_stream")
 
@@ -500,10 +519,11 @@ class _Answer(_Stream):
             if self._visit.data is not None and not await self._stored(message):
                 return
             self._is_bounded = any(name == b"content-length" for name, _ in message.get("headers", ()))
-        elif self._is_stream:
+        elif self._is_stream or message.get("more_body", False):
+            self._is_stream = True
             await self.checked()
-        else:
-            self._is_stream = bool(message.get("more_body", False))
+            if not message.get("more_body", False):
+                self._guard.leave(self)  # a task may go on in the background
         await self._send(message)
 
     async def _stored(self, message: Message) -> bool:
@@ -546,10 +566,12 @@ class _Socket(_Stream):
         if message["type"] == "websocket.accept":
             await self._visit.store(message)
             self.started = True
+            self.watched()
         elif message["type"] == "websocket.send":
             await self.checked()
         elif message["type"] == "websocket.close" and self.started:
             await _store_at_end(self._visit)  # a client that sees the end finds what was stored
+            self._guard.leave(self)
         if not self.ended:  # it has been closed already
             await self._send(message)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from dutchdoor.web.http import Request
 from dutchdoor.web.sign_in_page import NEXT_AT_MOST, next_path, opens_a_page
@@ -32,7 +31,8 @@ def next_url(text: str | None, listed: Collection[str], default: str) -> str:
     """Return what `next_path` returns, or an address at one of the `listed` origins."""
     if text is None or not text.isascii() or not text.isprintable() or len(text) > NEXT_AT_MOST:
         return default
-    scheme, host = (parts := urlsplit(text)).scheme, parts.netloc
-    if f"{scheme}://{host}" in listed and " " not in text and "\\" not in text:
+    # Compared as text: `urlsplit` raises for some of what people write into a link, and reads hosts as no browser does.
+    whole = any(text == origin or text.startswith((f"{origin}/", f"{origin}?", f"{origin}#")) for origin in listed)
+    if whole and " " not in text and "\\" not in text:
         return text
     return next_path(text, default)
