@@ -293,6 +293,39 @@ def test_a_basket_survives_the_log_in_under_another_id(ada: AbstractUser, engine
 
 
 @ENGINES
+@pytest.mark.parametrize("first", ["page", "api"])
+@pytest.mark.parametrize("second", ["page", "api"])
+@pytest.mark.parametrize("ended", [False, True], ids=["live", "ended"])
+def test_the_next_user_of_a_browser_finds_nothing(
+    ada: AbstractUser, engine: str, first: str, second: str, ended: bool
+) -> None:
+    """Whoever signs in where someone else was signed in gets nothing of what that user has kept, by the page and by the
+    API, also after the first session has ended; the same user keeps it.
+    """
+
+    def sign_in(user: AbstractUser, way: str) -> None:
+        path, form = "/sign-in/", {"username": user.username, "password": PASSWORD}
+        if way == "api":
+            path, form = "/auth/login", {"email": user.username, "password": PASSWORD, "mode": "session"}
+        kind = {"content_type": "application/json"} if way == "api" else {}
+        assert client.post(path, form, **kind).status_code in {200, 302}
+
+    bob = User.objects.create_user(f"bob{next(_numbers)}", password=PASSWORD)
+    with override_settings(SESSION_ENGINE=engine):
+        client = Client()
+        sign_in(ada, first)
+        assert client.get("/keep?secret=hers").json() == {"secret": "hers"}
+        if ended:
+            gate().run(auth.engine.authority.end_all(str(ada.pk), client=HttpClient(), actor="a test"))
+        else:
+            sign_in(ada, second)
+            assert client.get("/keep").json() == {"secret": "hers"}
+        sign_in(bob, second)
+        assert client.get("/hello").json()["hello"] == bob.username
+        assert client.get("/keep").json() == {}
+
+
+@ENGINES
 @pytest.mark.parametrize("way", ["page", "api", "elsewhere"])
 def test_a_log_out_leaves_no_data(ada: AbstractUser, engine: str, way: str) -> None:
     """After a log-out by the page or by the API there is no data under the key, and with our engine none either after

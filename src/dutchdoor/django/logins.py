@@ -17,7 +17,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.django.accounts import FENCE_FOR, agree, end_of
 from dutchdoor.django.configuration import gate, is_embedded
 from dutchdoor.django.users import find, roles_of, stamps_of, subject_of
-from dutchdoor.django.visit import BOUND, Visit, visit_of
+from dutchdoor.django.visit import BOUND, OWNER, Visit, visit_of
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.gates import Known
@@ -37,6 +37,9 @@ __all__ = [
 
 _MATTERS = {"password", "is_active", "is_superuser"}
 """The columns of a user that decide about sessions and roles."""
+
+_OF_LOG_IN = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
+"""What Django's `login` writes into its session."""
 
 _BY_PASSWORD = "django.contrib.auth.backends.ModelBackend"
 
@@ -64,8 +67,8 @@ def _start(request: Any, visit: Visit, user: Any, amr: tuple[str, ...], at: floa
         account = signed_in.account
         claims = engine_of(visit.gate.gate).authority.claims_of(account, session.id)
         visit.become(Known(principal_of(session, account, claims), User.of(account)))
-        request.session[BOUND] = session.id
-        _move_data(request.session, session.id, subject)
+        _forget_others(request.session, subject)
+        _bind_data(request.session, session.id, subject)
     visit.signed_in, visit.signed_out, visit.user, visit.stamp = signed_in, False, user, stamps[0]
 
 
@@ -192,12 +195,22 @@ def _bind(session: Any, visit: Visit, known: Known) -> None:
         session.flush()
         return
     if session.get(BOUND) != known.principal.session_id:
-        session[BOUND] = known.principal.session_id
-        _move_data(session, known.principal.session_id or "", known.principal.subject)
+        _bind_data(session, known.principal.session_id or "", known.principal.subject)
 
 
-def _move_data(session: Any, session_id: str, subject: str) -> None:
-    """Have the data end with the session, where our engine keeps it."""
+def _forget_others(session: Any, subject: str) -> None:
+    """Delete what another user has kept in this browser. Django's `login` takes that for a visitor's, unless it was the
+    one that signed the other user in.
+    """
+    if session.get(OWNER, subject) != subject:
+        mine = {name: session[name] for name in _OF_LOG_IN if name in session}
+        session.flush()
+        session.update(mine)
+
+
+def _bind_data(session: Any, session_id: str, subject: str) -> None:
+    """Have the data be that of one user, and end with the session, where our engine keeps it."""
+    session[BOUND], session[OWNER] = session_id, subject
     if hasattr(session, "belong_to"):
         session.belong_to(session_id, subject)
 
@@ -223,14 +236,13 @@ def _adopt(session: Any, visit: Visit, session_id: str) -> None:
         return
     known = visit.run(visit.gate.gate.of_session(session_id))
     subject = "" if known is None else known.principal.subject
-    if SESSION_KEY in session and session[SESSION_KEY] != subject:
+    if subject != session.get(SESSION_KEY, subject) or subject != session.get(OWNER, subject):
         session.flush()  # the data of another user
     elif not session.is_empty():
         session.cycle_key()
     session.pop(SESSION_KEY, None)
     if not session.is_empty():
-        session[BOUND] = session_id
-        _move_data(session, session_id, subject)
+        _bind_data(session, session_id, subject)
 
 
 def _continue_after_change(request: Any, visit: Visit, principal: Principal) -> None:

@@ -25,12 +25,14 @@ from dutchdoor.web.origin import SAFE_METHODS
 if TYPE_CHECKING:
     from dutchdoor.services.sessions import SignedIn
 
-__all__ = ["BOUND", "Visit", "visit_of"]
+__all__ = ["BOUND", "OWNER", "Visit", "visit_of"]
 
 T = TypeVar("T")
 
 BOUND: Final = "_dutchdoor"
 """The key of Django's session data with the id of our session. The id is not secret, and the data is on the server."""
+OWNER: Final = "_dutchdoor_subject"
+"""The key with the subject of that session: whose data it is, also after the session has ended."""
 _ATTRIBUTE: Final = "_dutchdoor"
 
 
