@@ -403,3 +403,17 @@ async def test_a_flood_of_attempts_is_refused_before_it_waits(monkeypatch: pytes
         go.set()
         await asyncio.gather(*waiting)
         await our.sign_in(email="bob")
+
+
+async def test_a_search_that_finds_nothing_hangs_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    """`next()` without a default raises StopIteration for an unknown login, which no future can hold: the request is
+    answered, and the log says where it was raised.
+    """
+
+    def authenticate(login: str, _: str) -> str:
+        return next(name for name in ("eve",) if name == login)
+
+    async with running(users=ExternalUsers(authenticate=authenticate, load=lambda subject: object())) as our:
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(our.sign_in(), 10)
+    assert f"users: authenticate failed: RuntimeError at {__file__}:" in caplog.text

@@ -67,7 +67,11 @@ class Calling:
 
     def _run(self, function: Callable[..., Any], args: tuple[object, ...]) -> Any:
         with self.around():
-            return function(*args)
+            try:
+                return function(*args)
+            except StopIteration as error:
+                # A `next()` that found nothing. No future can hold this one: its caller would wait for ever.
+                raise RuntimeError("StopIteration").with_traceback(error.__traceback__) from None
 
     def close(self) -> None:
         """Let the threads end. The next call starts others."""
