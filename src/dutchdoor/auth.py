@@ -281,7 +281,7 @@ class Auth:
             base=base_path,
             home=f"{base_path}/",
             registration=users is None and policy.registration == "open",
-            recovery=users is None,
+            own_users=users is not None,
         )
         self.site = Site(
             edge=edge,

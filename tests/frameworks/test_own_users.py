@@ -245,3 +245,17 @@ def test_processes_that_fork_have_the_same_users(tmp_path: Path) -> None:
         refused = [httpx2.get(f"{app.url}/hello", cookies=dict(client.cookies)).status_code for _ in range(10)]
         assert set(refused) == {401}
         client.close()
+
+
+def test_a_login_that_is_no_address_can_be_typed_into_the_page() -> None:
+    """The sign-in page asks for a login: a browser would refuse `ada` in a field for an address."""
+    app, client_of = in_fastapi()
+    page = {"Accept": "text/html", "Origin": "http://testserver", "Sec-Fetch-Mode": "navigate"}
+    with client_of(app) as client:
+        shown = client.get("/auth/login", headers=page).text
+        assert 'name="email" type="text"' in shown and "E-mail" not in shown
+        wrong = client.post("/auth/login", headers=page, data={"email": "ada", "password": "wrong"})
+        assert wrong.status_code == 401 and "The login or the password is not right." in wrong.text
+        right = {"email": "ada", "password": "right", "next": "/team"}
+        assert client.post("/auth/login", headers=page, data=right, follow_redirects=False).status_code == 303
+        assert client.get("/team").json() == {"team": "blue"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated
+from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, WrongCredentials
 from dutchdoor.model.policy import Mode
 from dutchdoor.web import account_routes, auth_routes
 from dutchdoor.web.api import Call, Handler, Route
@@ -33,16 +33,16 @@ _HTML: Header = (b"content-type", b"text/html; charset=utf-8")
 class Pages:
     """What all pages of one site say: its name, its base path, and where people go from here."""
 
-    def __init__(self, *, product: str, base: str, home: str, registration: bool, recovery: bool) -> None:
-        """`home` is where people go who came from nowhere. `registration` and `recovery` say what people can do
-        without being signed in.
+    def __init__(self, *, product: str, base: str, home: str, registration: bool, own_users: bool) -> None:
+        """`home` is where people go who came from nowhere. `registration` says whether people create accounts without
+        being signed in. The logins of an application with `own_users` need not be addresses.
         """
-        self.base, self.home = base, home
+        self.base, self.home, self.own_users = base, home, own_users
         self._values: dict[str, Any] = {
             "product": product,
             "base": base,
             "registration": registration,
-            "recovery": recovery,
+            "own_users": own_users,
         }
 
     def show(self, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any) -> Response:
@@ -85,7 +85,9 @@ class _Form:
         answer = problem(error)
         kept = self._kept(fields)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
-        shown = {"words": str(error), "field": error.field if isinstance(error, InvalidInput) else ""}
+        wrong_login = self.pages.own_users and isinstance(error, WrongCredentials)
+        words = "The login or the password is not right." if wrong_login else str(error)
+        shown = {"words": words, "field": error.field if isinstance(error, InvalidInput) else ""}
         return self.pages.show(self.name, answer.status, passed, kept=kept, error=shown, **self.values(call))
 
     def _kept(self, fields: Mapping[str, str]) -> dict[str, str]:
