@@ -7,6 +7,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,8 @@ def test_an_unknown_setting_is_named_with_the_nearest(make: Callable[..., Any]) 
         make(database="memory:", polcy=dutchdoor.STANDARD)
     with pytest.raises(Misconfigured, match=r"no setting 'stail'. Did you mean stale\?"):
         make(issuer="http://localhost:1", stail="refuse")
+    with pytest.raises(Misconfigured, match=r"Auth\(policy=Policy\(access_for=...\)\)"):
+        make(database="memory:", access_for="5m")
 
 
 @pytest.mark.parametrize("make", ADAPTERS.values(), ids=ADAPTERS)
@@ -229,3 +232,11 @@ def test_a_test_client_works_as_it_comes() -> None:
                 socket.receive_text()
             assert closed.value.code == 4401
         assert client.get("/hello").status_code == 401
+
+
+def test_a_start_that_fails_says_why_to_a_test_client(tmp_path: Path) -> None:
+    """Where the database cannot be opened, a TestClient raises the reason. It does not wait."""
+    app = FastAPI()
+    dutchdoor.fastapi.Auth(app, f"sqlite:///{tmp_path}/missing/app.db", master_key=str(tmp_path / "keys"))
+    with pytest.raises(Misconfigured, match="There is no directory"), TestClient(app):
+        pass

@@ -79,4 +79,10 @@ def _none_left(options: Mapping[str, Any], where: str) -> None:
 def _check_names(options: Mapping[str, Any], known: AbstractSet[str], what: str) -> None:
     for name in options:
         if name not in known:
+            if what == "Auth" and name in _policy_names():
+                raise Misconfigured(f"{name!r} is a setting of the policy: Auth(policy=Policy({name}=...)).")
             raise Misconfigured(f"{what} has no setting {name!r}. {nearest(name, known)}")
+
+
+def _policy_names() -> AbstractSet[str]:
+    return frozenset(import_module("dutchdoor.model.policy").Policy.__struct_fields__)
