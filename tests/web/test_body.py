@@ -438,3 +438,15 @@ def test_p05_a_choice_is_refused_with_the_choices(sent: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         LOGIN.read(request(body.encode()))
     assert (refusal.value.field, str(refusal.value)) == ("mode", "This must be session, hybrid or jwt.")
+
+
+def test_a_field_that_is_not_known_is_answered_with_those_that_are() -> None:
+    """Who sends `username`, as other systems want it, reads what the field is called here."""
+
+    class Named(Body, frozen=True):
+        email: str
+        password: str = ""
+
+    with pytest.raises(InvalidInput, match="The fields are email, password") as refused:
+        JsonBody(Named).take({"email": "ada@example.com", "username": "ada"})
+    assert refused.value.field == "username"

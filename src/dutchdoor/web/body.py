@@ -106,13 +106,14 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class JsonBody(Generic[T]):
     """Reader for bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""
 
-    __slots__ = ("_at_most", "_body", "_choices", "_decode")
+    __slots__ = ("_at_most", "_body", "_choices", "_decode", "_fields")
 
     def __init__(self, body: type[T], *, at_most: int = BODY_AT_MOST) -> None:
         if not issubclass(body, Body):
             raise TypeError(f"{body.__name__} does not derive from Body")
         self._body, self._decode = body, msgspec.json.Decoder(body).decode
         self._at_most, self._choices = at_most, _choices(body)
+        self._fields = ", ".join(field.encode_name for field in msgspec.structs.fields(body))
 
     def read(self, request: Request) -> T:
         """Read the body.
@@ -130,7 +131,7 @@ class JsonBody(Generic[T]):
         try:
             value = self._decode(body)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error), self._choices) from None
+            raise _invalid(str(error), self._choices, self._fields) from None
         # UnicodeDecodeError is a ValueError that msgspec lets through.
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
@@ -142,7 +143,7 @@ class JsonBody(Generic[T]):
         try:
             return msgspec.convert(fields, self._body)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error), self._choices) from None
+            raise _invalid(str(error), self._choices, self._fields) from None
 
     def read_if_sent(self, request: Request) -> T | None:
         """Read an optional body, such as that of a log-out. Raises the same errors as `read`.
@@ -200,7 +201,7 @@ def _choices(body: type) -> dict[str, str]:
     return found
 
 
-def _invalid(problem: str, choices: Mapping[str, str]) -> InvalidInput:
+def _invalid(problem: str, choices: Mapping[str, str], fields: str) -> InvalidInput:
     """Replace the message of msgspec, which may quote the request, by one that contains only known text."""
     at = _PATH.search(problem)
     path = at[1] if at else ""
@@ -213,7 +214,8 @@ def _invalid(problem: str, choices: Mapping[str, str]) -> InvalidInput:
     if unknown:
         # The name is repeated only if it looks like a field name.
         name = unknown[1] if _NAME.fullmatch(unknown[1]) else ""
-        return InvalidInput("This field is not known.", field=_below(path, name) if name else path)
+        known = "" if at else f" The fields are {fields}."
+        return InvalidInput(f"This field is not known.{known}", field=_below(path, name) if name else path)
     expected = _EXPECTED.match(problem)
     if expected:
         if expected[2]:

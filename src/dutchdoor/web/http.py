@@ -238,7 +238,9 @@ class CrossSite(Forbidden):
     """A page of another site caused this request."""
 
     code = "cross_site"
-    message = "This request came from another site."
+    message = (
+        "This request came from another site, or does not say where from. Programs send JSON; pages send an Origin."
+    )
 
 
 class CsrfRefused(Forbidden):
