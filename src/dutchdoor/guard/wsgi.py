@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -216,7 +215,21 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
             headers = [*headers, *_readable(visit.begin())]
             started = True
             lengths[:] = [value for name, value in headers if name.lower() == "content-length"]
-            return start_response(status, headers, *exc_info)
+            pass_on = start_response(status, headers, *exc_info)
+
+            def write(piece: bytes) -> object:
+                try:
+                    check()
+                except DutchdoorError as error:
+                    raise _ended() from error
+                return pass_on(piece)
+
+            return write
+
+        def check() -> None:
+            """Check the proof once more, if the application has found out by now who sends the request."""
+            if visit.known is not None:
+                gate.check(visit.known)
 
         def refused(error: DutchdoorError) -> list[bytes]:
             if started or isinstance(error, Misconfigured):
@@ -231,13 +244,8 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
             """Find out in the generator of the application who sends the request, and check it before each piece."""
             iterator = iter(pieces)
             try:
-                first = [piece for piece, _ in zip(iterator, range(1), strict=False)]
-                if visit.known is None:
-                    yield from first
-                    yield from iterator
-                else:
-                    check = functools.partial(gate.check, visit.known)
-                    yield from while_valid(itertools.chain(first, iterator), check, is_bounded=bool(lengths))
+                first = list(itertools.islice(iterator, 1))  # here the application starts its response
+                yield from while_valid(itertools.chain(first, iterator), check, is_bounded=bool(lengths))
             except DutchdoorError as error:
                 yield from refused(error)
             finally:
@@ -271,13 +279,18 @@ def while_valid(pieces: Iterable[T], check: Callable[[], None], *, is_bounded: b
                 check()
             except DutchdoorError as error:
                 if is_bounded:
-                    raise BrokenPipeError(errno.EPIPE, "the session has ended") from error
+                    raise _ended() from error
                 return
             yield piece
     finally:
         close = getattr(pieces, "close", None)
         if close is not None:
             close()
+
+
+def _ended() -> BrokenPipeError:
+    """Return what servers take for a client that has gone."""
+    return BrokenPipeError(errno.EPIPE, "the session has ended")
 
 
 def _body(environ: Environ) -> bytes:
