@@ -25,7 +25,7 @@ from dutchdoor.model.session_data import SessionData
 from dutchdoor.services.calling import HOST
 from dutchdoor.web.http import Header, Request
 
-__all__ = ["SyncGate"]
+__all__ = ["Errands", "SyncGate"]
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class SyncGate:
             raise Misconfigured(
                 "A hook runs in the engine's thread, and cannot wait for it. Await dutchdoor.Auth there."
             )
-        errands = _Errands()
+        errands = Errands()
         token = HOST.set(errands)
         try:
             waiting = self.begin(work)
@@ -168,7 +168,7 @@ class SyncGate:
             self._gate = self._make()
 
 
-class _Errands:
+class Errands:
     """What the engine asks the thread to do that waits for it: to call functions of the application."""
 
     def __init__(self) -> None:

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from dutchdoor.guard.threads import Errands
+from dutchdoor.services.calling import HOST
+
 __all__ = ["EngineThread"]
 
 T = TypeVar("T")
@@ -28,8 +31,16 @@ class EngineThread:
         return threading.current_thread() is self._thread
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`, or raise its error."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAITS_FOR)
+        """Return the result of `work`, or raise its error. Functions of the application run in the thread of the test,
+        which has its transaction.
+        """
+        errands = Errands()
+        token = HOST.set(errands)
+        try:
+            waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        finally:
+            HOST.reset(token)
+        return errands.run_until(waiting, WAITS_FOR)
 
     def close(self) -> None:
         """End the thread."""
