@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -81,5 +82,17 @@ def test_a_response_arrives_whole_and_ends_with_its_session(
     try:
         assert got(lambda: None) == "ada@example.com\ntwo\nthree\n"
         assert got(log_out) == "ada@example.com\ntwo\n"
+    finally:
+        auth.close()
+
+
+def test_a_mount_that_begins_as_a_path_of_ours_hides_none(tmp_path: Path) -> None:
+    """Mounted at `/a`, an application still has `/auth/...`: only whole segments of a path are cut off."""
+    auth = Auth(f"sqlite:///{tmp_path}/app.db", hasher=PasswordHasher(CHEAPEST))
+    mounted = DispatcherMiddleware(by_writing, {"/a": auth.around(by_writing)})
+    try:
+        answer = Client(mounted).get("/a/auth/me", environ_overrides={**HERE, "between": None})
+        assert answer.status_code == 401
+        assert "x-request-id" in answer.headers, "the API has answered, and not the application"
     finally:
         auth.close()

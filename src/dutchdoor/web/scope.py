@@ -16,8 +16,12 @@ _SCHEMES = {"ws": "http", "wss": "https"}
 
 def path_in(scope: MutableMapping[str, Any]) -> str:
     """Return the path below the one that the application is mounted at."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    return _below_mount(scope["path"], scope.get("root_path", ""))
+
+
+def _below_mount(path: str, root_path: str) -> str:
+    # Whole segments: where an application is mounted at `/a` and its server does not repeat that, `/auth` stays.
+    return path[len(root_path) :] if path == root_path or path.startswith(f"{root_path}/") else path
 
 
 def below(base_path: str, path: str, root_path: str = "") -> str | None:
@@ -25,7 +29,7 @@ def below(base_path: str, path: str, root_path: str = "") -> str | None:
     what follows `root_path`, where the application is mounted.
     """
     if not base_path:
-        return path.removeprefix(root_path)
+        return _below_mount(path, root_path)
     whole = whole_path(path, root_path)
     return whole[len(base_path) :] if whole.startswith(f"{base_path}/") else None
 
