@@ -21,6 +21,7 @@ import functools
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
@@ -71,6 +72,8 @@ _EXTENSION = "dutchdoor"
 _FOUND, _USER = "_dutchdoor", "_dutchdoor_user"
 """Attributes of a request: who sends it, and the user."""
 _ANYONE = Requirement()
+_BEHIND_GUARDS: WeakSet[Callable[..., Any]] = WeakSet()
+"""The views that guards call. None of them is the view of a route."""
 _ANONYMOUS = Anonymous()
 
 
@@ -113,6 +116,7 @@ class Auth(OnWsgi):
         self._prepare(self._gate.gate)
         app.wsgi_app = engine_around(app.wsgi_app, self._gate)  # type: ignore[assignment,method-assign] # Flask's own way
         app.register_error_handler(DutchdoorError, _refused)
+        app.before_request(_refuse_a_guard_above_the_route)
         app.after_request(_ended_with_session)
         app.context_processor(_helpers)
         if isinstance(app.session_interface, SecureCookieSessionInterface):  # Flask's own, and not the application's
@@ -176,6 +180,8 @@ def csrf_token() -> str:
 
 def _guard(requirement: Requirement) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        _BEHIND_GUARDS.add(view)
+
         @functools.wraps(view)
         def guarded(*args: P.args, **named: P.kwargs) -> R:
             known = _known()
@@ -190,6 +196,13 @@ def _guard(requirement: Requirement) -> Callable[[Callable[P, R]], Callable[P, R
         return guarded
 
     return decorate
+
+
+def _refuse_a_guard_above_the_route() -> None:
+    """Refuse a view whose guard stands above its route: Flask calls what the route got, which has no guard."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is not None and view in _BEHIND_GUARDS:
+        raise Misconfigured(f"The guard of {request.endpoint!r} stands above its route. Write it below @app.get(...).")
 
 
 def _gate() -> SyncGate:

@@ -240,3 +240,24 @@ def test_a_start_that_fails_says_why_to_a_test_client(tmp_path: Path) -> None:
     dutchdoor.fastapi.Auth(app, f"sqlite:///{tmp_path}/missing/app.db", master_key=str(tmp_path / "keys"))
     with pytest.raises(Misconfigured, match="There is no directory"), TestClient(app):
         pass
+
+
+def test_a_guard_above_a_route_of_flask_opens_nothing() -> None:
+    """Flask calls the view that its route got. A guard that stands above the route would not be asked."""
+    app = Flask("app")
+    auth = dutchdoor.flask.Auth(app, "memory:")
+
+    @auth.require(role="admin")
+    @app.get("/role")
+    def role() -> str:
+        return "secret"
+
+    @dutchdoor.flask.login_required
+    @app.get("/any")
+    def anyone() -> str:
+        return "secret"
+
+    for path in ("/role", "/any"):
+        answer = app.test_client().get(path)
+        assert answer.status_code == 500 and "secret" not in answer.text
+    auth.close()
