@@ -88,8 +88,9 @@ def keep(request: Any) -> JsonResponse:
 
 
 def sign_out(request: Any) -> JsonResponse:
+    before = bool(request.principal)
     logout(request)
-    return JsonResponse({"user": request.user.get_username()})
+    return JsonResponse({"user": request.user.get_username(), "principals": [before, bool(request.principal)]})
 
 
 class Whole(APIView):

@@ -92,7 +92,7 @@ def test_a_log_in_of_django_is_a_session_of_ours(ada: AbstractUser) -> None:
     listed = client.get("/auth/sessions").json()["sessions"]
     assert [each["current"] for each in listed] == [True]
     held = client.cookies["dd_session"].value
-    assert client.get("/sign-out").json() == {"user": ""}
+    assert client.get("/sign-out").json() == {"user": "", "principals": [True, False]}, "in the same view, too"
     assert client.cookies["dd_session"].value == client.cookies["sessionid"].value == ""
     assert not is_in(client)
     thief = Client()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.utils.functional import SimpleLazyObject
 
 from dutchdoor.django.asked import TEST_PEER, asked_of, to_read
 from dutchdoor.django.awaiting import awaited
@@ -220,6 +221,7 @@ class Visit:
         """Take note of a log-in or a log-out during this request."""
         self._found, self._known, self._error = True, known, None
         self._is_proof_read, self._proof = True, known
+        self._request.principal = SimpleLazyObject(self.principal)  # a view may have read the one before
 
     # May they
 
