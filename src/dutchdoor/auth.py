@@ -55,7 +55,7 @@ from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
-from dutchdoor.web.form_pages import LOGIN_PATH, Pages, with_forms
+from dutchdoor.web.form_pages import LOGIN_PATH, Pages
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
@@ -321,7 +321,7 @@ class Auth:
             docs=docs,
             bundled=users is None,
         )
-        self.api = Api(self.authority, self.directory, self.site, (*with_forms(routes, forms), *pages))
+        self.api = Api(self.authority, self.directory, self.site, (*page_routes.with_pages(routes, forms), *pages))
         single = {route.path for route in self.api.routes if not route.path.startswith(_OWN)} - _APPLICATIONS
         self.own_paths = tuple(base_path + path for path in (*_OWN, *sorted(single)))
         self._single = frozenset(single)

@@ -30,6 +30,7 @@ BODIES: dict[str, Any] = {
     "/auth/login": {"email": ADA, "password": PASSWORD, "mode": "session"},
     "/auth/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "/auth/reauthenticate": {"password": PASSWORD},
+    "/auth/devices": {"session": "others"},
     "/auth/password/forgot": {"email": ADA},
     "/auth/password/reset": {"token": "ddo1_" + "A" * 48, "new_password": OTHER_PASSWORD},
     "/auth/email/verify": {"token": "ddo1_" + "A" * 48},

@@ -123,7 +123,13 @@ def test_nothing_is_inline_and_nothing_is_foreign(name):
 @every_page
 def test_every_file_and_page_that_is_linked_is_there(name):
     """No link leads nowhere."""
-    elsewhere = {"/auth/login", "/openapi.json", "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"}
+    elsewhere = {
+        "/auth/login",
+        "/auth/devices",
+        "/openapi.json",
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+    }
     elements = Elements(page(name))
     ids = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
     for _, attributes in elements.found:

@@ -157,6 +157,7 @@ class Call:
         "caller",
         "client",
         "cookies",
+        "csrf_field",
         "form",
         "params",
         "query",
@@ -176,6 +177,8 @@ class Call:
         self.client: Client = _NOT_OBSERVED
         self.body: Any = None
         self.form: dict[str, str] = {}
+        self.csrf_field: str | None = None
+        """The CSRF token in the form of a page."""
         self.query: dict[str, str] = {}
 
     @property
@@ -233,7 +236,8 @@ class Call:
         the `field` that an adapter has found in a form.
         """
         sent = self.request.header(b"x-csrf-token")
-        origins.check_csrf(self.api.site.csrf_key, field if sent is None else sent, *session_ids)
+        in_form = self.csrf_field if field is None else field
+        origins.check_csrf(self.api.site.csrf_key, in_form if sent is None else sent, *session_ids)
 
     def judge(self, method: str, *, by_cookie: bool, handshake: bool) -> None:
         """Check a request to the embedding or proxied application like a request to this API. Raises `CrossSite`."""
@@ -349,8 +353,9 @@ class Api:
             if not call.from_browser:  # what no preflight protects must say where it comes from
                 raise CrossSite("a form without an Origin")
             fields = read_form(request)
+            call.csrf_field = fields.get("csrf_token")
         try:
-            await self._identify(route, call, fields, unsafe=unsafe)
+            await self._identify(route, call, unsafe=unsafe)
         except NotAuthenticated as error:
             if route.unproven is None:
                 raise
@@ -364,8 +369,8 @@ class Api:
             call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
         return call.clearing(await route.handler(call))
 
-    async def _identify(self, route: Route, call: Call, fields: Mapping[str, str] | None, *, unsafe: bool) -> None:
-        """Find out who sends a request, and raise unless the route lets them in. `fields` are those of a form."""
+    async def _identify(self, route: Route, call: Call, *, unsafe: bool) -> None:
+        """Find out who sends a request, and raise unless the route lets them in."""
         request = call.request
         development = self.site.edge.development
         if route.demands == "client" or (
@@ -382,7 +387,7 @@ class Api:
             if route.demands == ADMIN and unsafe:
                 self._check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
-                call.check_csrf(caller.session.id, field=None if fields is None else fields.get("csrf_token"))
+                call.check_csrf(caller.session.id)
 
     async def _answer_form(self, route: Route, page: Page, call: Call, fields: Mapping[str, str]) -> Response:
         reader = self._readers.get(route.body) if route.body is not None else None

@@ -11,19 +11,17 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from msgspec.structs import replace
-
 from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, WrongCredentials
 from dutchdoor.model.policy import Mode
-from dutchdoor.web import account_routes, auth_routes
-from dutchdoor.web.api import Call, Handler, Route
+from dutchdoor.web import auth_routes
+from dutchdoor.web.api import Call
 from dutchdoor.web.browser import next_url
 from dutchdoor.web.http import CsrfRefused, Header, Response
 from dutchdoor.web.pages import render
 from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Login
 
-__all__ = ["LOGIN_PATH", "REGISTER_PATH", "Pages", "with_forms"]
+__all__ = ["LOGIN_PATH", "REGISTER_PATH", "Pages", "RegistrationForm", "SignInForm"]
 
 LOGIN_PATH, REGISTER_PATH = "/auth/login", "/auth/register"
 
@@ -148,26 +146,3 @@ def _mode(call: Call) -> Mode:
     """A browser without a script can only keep a session cookie."""
     modes = call.authority.policy.modes
     return "session" if "session" in modes else call.authority.policy.default_mode
-
-
-def with_forms(routes: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
-    """Return the routes of the API with a page for each that has a form."""
-    login, register = SignInForm(pages), RegistrationForm(pages)
-    forms: dict[Handler, _Form] = {auth_routes.login: login, account_routes.register: register}
-    shown = [
-        Route(
-            method="GET", path=LOGIN_PATH, handler=login.show, summary="Show the sign-in page.", query=("next", "again")
-        )
-    ]
-    if any(route.path == REGISTER_PATH for route in routes):
-        shown += [
-            Route(
-                method="GET",
-                path=REGISTER_PATH,
-                handler=register.show,
-                summary="Show the registration page.",
-                query=("next",),
-            ),
-            Route(method="GET", path=f"{REGISTER_PATH}/sent", handler=register.sent, summary="Say what happens next."),
-        ]
-    return (*(replace(route, page=forms.get(route.handler)) for route in routes), *shown)

@@ -7,14 +7,18 @@ from functools import cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dutchdoor.model.policy import Policy
-from dutchdoor.web.api import Call, Handler, Route
+from dutchdoor.web import account_routes, auth_routes
+from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.devices_page import DevicesPage, SignOutForm
+from dutchdoor.web.form_pages import LOGIN_PATH, REGISTER_PATH, Pages, RegistrationForm, SignInForm
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
 from dutchdoor.web.pages import PAGES, STATIC, StaticFile, render
 
-__all__ = ["routes"]
+__all__ = ["routes", "with_pages"]
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 _KEPT = (b"cache-control", b"public, max-age=3600")
@@ -87,3 +91,31 @@ def _file(file: StaticFile) -> Handler:
         return Response(200, headers, file.content, kind="public")
 
     return give
+
+
+def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
+    """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
+    login, register, devices = SignInForm(pages), RegistrationForm(pages), DevicesPage(pages)
+    forms: dict[Handler, Page] = {
+        auth_routes.login: login,
+        auth_routes.logout: SignOutForm(pages),
+        account_routes.register: register,
+    }
+    shown = [
+        Route(
+            method="GET", path=LOGIN_PATH, handler=login.show, summary="Show the sign-in page.", query=("next", "again")
+        ),
+        *devices.routes(),
+    ]
+    if any(route.path == REGISTER_PATH for route in api):
+        shown += [
+            Route(
+                method="GET",
+                path=REGISTER_PATH,
+                handler=register.show,
+                summary="Show the registration page.",
+                query=("next",),
+            ),
+            Route(method="GET", path=f"{REGISTER_PATH}/sent", handler=register.sent, summary="Say what happens next."),
+        ]
+    return (*(replace(route, page=forms.get(route.handler)) for route in api), *shown)

@@ -1,0 +1,120 @@
+"""The page of one's own sign-ins, and the buttons on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+from tests.web.test_form_pages import ADA, FORM, PAGE
+from tests.web.test_pages import Elements
+
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+
+
+class Browsers:
+    """Browsers of one server."""
+
+    def __init__(self) -> None:
+        self.auth = Auth("memory:", hasher=PasswordHasher(CHEAPEST))
+        self.app = self.auth.asgi()
+
+    def one(self, agent: str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") -> TestClient:
+        headers = {**PAGE, "user-agent": agent}
+        client = TestClient(self.app, headers=headers, follow_redirects=False)
+        assert client.post("/auth/login", data=ADA, headers=FORM).status_code == 303
+        return client
+
+
+@pytest.fixture
+def browsers() -> Iterator[Browsers]:
+    found = Browsers()
+    with TestClient(found.app, headers=PAGE, follow_redirects=False) as client:
+        assert client.post("/auth/register", data=ADA, headers=FORM).status_code == 303
+        client.post("/auth/logout", data=buttons(client)[0], headers=FORM)
+        yield found
+
+
+def buttons(client: TestClient) -> list[dict[str, str]]:
+    """The fields of each form of the page."""
+    page = client.get("/auth/devices")
+    assert page.status_code == 200, page.text
+    return [
+        dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+        for form in re.findall(r"(?s)<form.*?</form>", page.text)
+    ]
+
+
+def is_in(client: TestClient) -> bool:
+    return client.get("/auth/me", headers={"sec-fetch-mode": "cors"}).status_code == 200
+
+
+def test_a_button_ends_another_session_and_no_other(browsers: Browsers) -> None:
+    """The page lists each sign-in with this one marked, and its buttons end the one beside them, or all others."""
+    here, phone, tablet = browsers.one(), browsers.one(), browsers.one()
+    page = here.get("/auth/devices").text
+    assert page.count("<li>") == 3 and page.count("this one") == 1 and "Firefox" in page
+    theirs = phone.get("/auth/sessions", headers={"sec-fetch-mode": "cors"}).json()["sessions"]
+    (of_phone,) = [each["id"] for each in theirs if each["current"]]
+    (button,) = [fields for fields in buttons(here) if fields.get("session") == of_phone]
+    done = here.post("/auth/devices", data=button, headers=FORM)
+    assert done.headers["location"] == "/auth/devices?ended=now"
+    assert "Ended, everywhere." in here.get(done.headers["location"]).text
+    assert [is_in(each) for each in (here, phone, tablet)] == [True, False, True]
+    here.post("/auth/devices", data=buttons(here)[-1], headers=FORM)
+    assert [is_in(each) for each in (here, phone, tablet)] == [True, False, False]
+
+
+def test_the_button_beside_this_one_signs_out(browsers: Browsers) -> None:
+    """Signing out leads to the sign-in page without a cookie; a second press of the button does the same."""
+    here = browsers.one()
+    button = buttons(here)[0]
+    assert "session" not in button
+    for _ in range(2):
+        assert here.post("/auth/logout", data=button, headers=FORM).headers["location"] == "/auth/login"
+        assert not is_in(here) and "dd_session" not in here.cookies
+    assert here.get("/auth/devices").headers["location"] == "/auth/login?next=%2Fauth%2Fdevices"
+
+
+def test_a_button_without_its_token_does_nothing(browsers: Browsers) -> None:
+    """Cross-site request forgery: each button carries the token of its session. Another's, or none, is refused."""
+    here, other = browsers.one(), browsers.one()
+    for wrong in ({}, {"csrf_token": buttons(other)[0]["csrf_token"]}):
+        for path, fields in (("/auth/devices", {"session": "others"}), ("/auth/logout", {"now": "1"})):
+            refused = here.post(path, data={**fields, **wrong}, headers=FORM)
+            assert refused.status_code == 403 and "This form has expired." in refused.text
+    assert is_in(here) and is_in(other)
+
+
+def test_a_session_of_another_account_is_not_there(browsers: Browsers) -> None:
+    """The id of a session of someone else ends nothing, and is answered as one that does not exist."""
+    here = browsers.one()
+    eve = TestClient(browsers.app, headers=PAGE, follow_redirects=False)
+    assert eve.post("/auth/register", data={**ADA, "email": "eve@example.com"}, headers=FORM).status_code == 303
+    (mine,) = here.get("/auth/sessions", headers={"sec-fetch-mode": "cors"}).json()["sessions"]
+    token = buttons(eve)[0]["csrf_token"]
+    for session in (mine["id"], "nothing", ""):
+        refused = eve.post("/auth/devices", data={"csrf_token": token, "session": session}, headers=FORM)
+        assert refused.status_code in {404, 422}
+    assert is_in(here)
+
+
+def test_what_a_client_calls_itself_is_text(browsers: Browsers) -> None:
+    """A device and every other value is shown, not run; the page has nothing inline."""
+    here = browsers.one(agent='<script>alert(1)</script>"><b>' * 3)
+    page = here.get("/auth/devices").text
+    assert "<script>alert" not in page
+    elements = Elements(page)
+    assert len(elements.all("h1")) == 1
+    assert all(form["method"] == "post" for form in elements.all("form"))
+    for _, attributes in elements.found:
+        assert not {key for key in attributes if key == "style" or key.startswith("on")}
+
+
+def test_a_program_is_refused_and_not_sent_to_a_page(browsers: Browsers) -> None:
+    """Without a proof a script gets the 401 of every endpoint."""
+    anyone = TestClient(browsers.app, follow_redirects=False)
+    assert anyone.get("/auth/devices").status_code == 401
+    assert anyone.post("/auth/devices", json={"session": "others"}).status_code == 401
