@@ -157,7 +157,10 @@ async def test_the_cookie_is_described_by_its_name() -> None:
 schemathesis.checks.load_all_checks()
 MEANING = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
 # A page stands beside the endpoint, for its form. The document describes the API alone.
-BESIDE_A_PAGE = [*MEANING, schemathesis.checks.CHECKS.get_one("allow_header_conformance")]
+BESIDE_A_PAGE = [
+    *MEANING,
+    *map(schemathesis.checks.CHECKS.get_one, ("allow_header_conformance", "unsupported_method")),
+]
 
 
 def excluded_at(path: str) -> list[Any]:
