@@ -13,9 +13,9 @@ _CHECK = "/auth/check"
 
 
 def sends_a_form(request: Request) -> bool:
-    """Whether a page sent its form by itself, without a script."""
+    """Whether a page sent its form by itself, without a script. Some libraries declare one for an empty body."""
     kind = request.by_name.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return request.method == "POST" and kind == b"application/x-www-form-urlencoded"
+    return request.method == "POST" and request.body != b"" and kind == b"application/x-www-form-urlencoded"
 
 
 def wants_a_page(request: Request) -> bool:
