@@ -31,7 +31,7 @@ from dutchdoor.guard.refusal import next_path, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import Anonymous, User
-from dutchdoor.guard.wsgi import FORMS, engine_around, request_in, while_valid
+from dutchdoor.guard.wsgi import FORMS, engine_around, readable, request_in, while_valid
 from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
@@ -66,7 +66,6 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 
 _EXTENSION = "dutchdoor"
 _FOUND, _USER = "_dutchdoor", "_dutchdoor_user"
@@ -296,10 +295,7 @@ def _ended_with_session(response: Response) -> Response:
 
 
 def _refused(error: Exception) -> Response:
-    if isinstance(error, Misconfigured):
-        raise error
-    if not isinstance(error, DutchdoorError):
+    if isinstance(error, Misconfigured) or not isinstance(error, DutchdoorError):
         raise error
     answer = refusal(error, request_in(request.environ), _gate().gate.sign_in_page, request.script_root)
-    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-    return Response(answer.body, status=answer.status, headers=listed)
+    return Response(answer.body, status=answer.status, headers=readable(answer.headers))

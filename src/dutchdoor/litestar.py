@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
@@ -79,7 +79,6 @@ OptionalPrincipal = NamedDependency[Principal | None]
 SessionData = NamedDependency[Data]
 """What is kept on the server for the caller's session or for a visitor: a dict. The parameter is `session_data`."""
 
-ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 _ANYONE = Requirement()
 _GUARDS = "__dutchdoor_guard__"

@@ -25,6 +25,7 @@ from dutchdoor.guard.unloaded import STORED
 from dutchdoor.guard.user import Anonymous
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData
+from dutchdoor.web.http import Request
 from dutchdoor.web.origin import SAFE_METHODS
 from dutchdoor.web.scope import request_of
 
@@ -57,6 +58,7 @@ class Visit:
     """One request, and who sends it."""
 
     __slots__ = (
+        "_asked",
         "_error",
         "_found",
         "_gate",
@@ -71,6 +73,7 @@ class Visit:
 
     def __init__(self, gate: Gate, scope: Scope) -> None:
         self._gate, self._scope = gate, scope
+        self._asked: Request | None = None
         self._found = False
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
@@ -81,6 +84,13 @@ class Visit:
         self.csrf_field: str | None = None
 
     @property
+    def asked(self) -> Request:
+        """The request, as the engine takes it."""
+        if self._asked is None:
+            self._asked = request_of(self._scope)
+        return self._asked
+
+    @property
     def known(self) -> Known | None:
         """Who sends this, if a guard has found out already."""
         return self._known
@@ -88,10 +98,9 @@ class Visit:
     async def identify(self) -> Known | None:
         """Return who sends this request, found once; None without a proof. Raises what `Auth.principal` raises."""
         if not self._found:
-            scope = self._scope
             try:
                 self._known = await self._gate.identify(
-                    request_of(scope), websocket=scope["type"] == "websocket", csrf_field=self.csrf_field
+                    self.asked, websocket=self._scope["type"] == "websocket", csrf_field=self.csrf_field
                 )
             except DutchdoorError as error:
                 self._error = error
@@ -170,7 +179,7 @@ class Visit:
                 known = await self.identify()
             except NotAuthenticated:  # such as the cookie of a session that has ended
                 known = None
-            data = await self._gate.session_data(request_of(self._scope), known)
+            data = await self._gate.session_data(self.asked, known)
             if self.data is None:  # another task of this request may have been faster
                 self.data = data
                 self._close_what_is_lost()
@@ -191,7 +200,7 @@ class Visit:
             data.clear()
             data.update(given if isinstance(given, Mapping) else {})
         try:
-            headers = await self._gate.save(request_of(self._scope), data)
+            headers = await self._gate.save(self.asked, data)
         except BaseException:
             data.close(STORED)  # or the error's own response would try again
             raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
@@ -11,7 +11,6 @@ from starlette.requests import HTTPConnection
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi import Middleware, visit_of
 from dutchdoor.guard.on_asgi import OnAsgi
-from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.session_data import SessionData
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from dutchdoor.verifier import Verifier
 
 __all__ = ["OnStarlette"]
-
-ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 
 
 class OnStarlette(OnAsgi):

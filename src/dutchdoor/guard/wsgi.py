@@ -31,6 +31,7 @@ __all__ = [
     "answered",
     "around",
     "engine_around",
+    "readable",
     "request_in",
     "visit_of",
     "while_valid",
@@ -80,6 +81,11 @@ def _decoded(text: str) -> str:
     return text.encode("latin-1").decode("utf-8", "replace")
 
 
+def _mount(environ: Environ) -> str:
+    """Return where the application is mounted."""
+    return _decoded(environ.get("SCRIPT_NAME", ""))
+
+
 def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
     """Return an application that answers the engine's paths, and leaves all others to `app`."""
     if gate.gate.application is None:
@@ -87,14 +93,11 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
 
     def answering(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         engine = gate.gate.application
-        if engine is None or not gate.gate.owns(
-            _decoded(environ.get("PATH_INFO", "")), _decoded(environ.get("SCRIPT_NAME", ""))
-        ):
+        mount = _mount(environ)
+        if engine is None or not gate.gate.owns(_decoded(environ.get("PATH_INFO", "")), mount):
             return app(environ, start_response)
         try:
-            status, headers, body = gate.run(
-                answered(engine, request_in(environ), _body(environ), _decoded(environ.get("SCRIPT_NAME", "")))
-            )
+            status, headers, body = gate.run(answered(engine, request_in(environ), _body(environ), mount))
         except Misconfigured:
             raise
         except DutchdoorError as error:  # the store is out of reach at the first request
@@ -107,25 +110,34 @@ def engine_around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
 
 
 def _start(start_response: StartResponse, status: int, headers: Iterable[Header]) -> None:
-    start_response(f"{status} {responses.get(status, '')}", _readable(headers))
+    start_response(f"{status} {responses.get(status, '')}", readable(headers))
 
 
-def _readable(headers: Iterable[Header]) -> list[tuple[str, str]]:
+def readable(headers: Iterable[Header]) -> list[tuple[str, str]]:
+    """Return headers as WSGI has them."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 class Visit:
     """One request, and who sends it."""
 
-    __slots__ = ("_environ", "_error", "_found", "_gate", "_known", "_user", "data", "has_begun")
+    __slots__ = ("_asked", "_environ", "_error", "_found", "_gate", "_known", "_user", "data", "has_begun")
 
     def __init__(self, gate: SyncGate, environ: Environ) -> None:
         self._gate, self._environ, self._found = gate, environ, False
+        self._asked: Request | None = None
         self._known: Known | None = None
         self._error: DutchdoorError | None = None
         self._user: Any = None
         self.data: SessionData | None = None
         self.has_begun = False
+
+    @property
+    def asked(self) -> Request:
+        """The request, as the engine takes it."""
+        if self._asked is None:
+            self._asked = request_in(self._environ)
+        return self._asked
 
     @property
     def known(self) -> Known | None:
@@ -137,7 +149,7 @@ class Visit:
         if not self._found:
             kind = self._environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
             try:
-                self._known = self._gate.identify(request_in(self._environ), csrf_field if kind in FORMS else None)
+                self._known = self._gate.identify(self.asked, csrf_field if kind in FORMS else None)
             except DutchdoorError as error:
                 self._error = error
             self._found = True
@@ -174,7 +186,7 @@ class Visit:
                 known = self.identify(csrf_field)
             except NotAuthenticated:  # such as the cookie of a session that has ended
                 known = None
-            self.data = self._gate.session_data(request_in(self._environ), known)
+            self.data = self._gate.session_data(self.asked, known)
             if self.has_begun:
                 self.data.close(STORED)
         return self.data
@@ -184,7 +196,7 @@ class Visit:
         data, self.has_begun = self.data, True
         if data is None or data.is_closed:
             return []
-        return self._gate.save(request_in(self._environ), data)
+        return self._gate.save(self.asked, data)
 
     def csrf_token(self) -> str:
         """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
@@ -212,7 +224,7 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
 
         def starting(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             nonlocal started
-            headers = [*headers, *_readable(visit.begin())]
+            headers = [*headers, *readable(visit.begin())]
             started = True
             lengths[:] = [value for name, value in headers if name.lower() == "content-length"]
             pass_on = start_response(status, headers, *exc_info)
@@ -234,9 +246,7 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         def refused(error: DutchdoorError) -> list[bytes]:
             if started or isinstance(error, Misconfigured):
                 raise error
-            answer = refusal(
-                error, request_in(environ), gate.gate.sign_in_page, _decoded(environ.get("SCRIPT_NAME", ""))
-            )
+            answer = refusal(error, visit.asked, gate.gate.sign_in_page, _mount(environ))
             _start(start_response, answer.status, answer.headers)
             return [answer.body]
 

@@ -18,6 +18,7 @@ from dutchdoor.services.session_cache import GENERATION
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
+from dutchdoor.web.cors import CHECK_PATH
 from dutchdoor.web.fences import fence
 from dutchdoor.web.headers import CLEAR_SITE_DATA
 from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Response, forwarded_method, json_response
@@ -412,7 +413,7 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path="/auth/check",
+        path=CHECK_PATH,
         handler=check,
         demands="caller",
         status=204,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from dutchdoor.web.cors import CHECK_PATH
 from dutchdoor.web.http import Request
 from dutchdoor.web.sign_in_page import NEXT_AT_MOST, next_path, opens_a_page
 
 __all__ = ["next_url", "sends_a_form", "wants_a_page"]
-
-_CHECK = "/auth/check"
 
 
 def sends_a_form(request: Request) -> bool:
@@ -20,7 +19,7 @@ def sends_a_form(request: Request) -> bool:
 
 def wants_a_page(request: Request) -> bool:
     """Whether a problem document would mean nothing to the client: a browser that shows what it gets."""
-    if request.path == _CHECK:  # a proxy asks, with the headers of another request
+    if request.path == CHECK_PATH:  # a proxy asks, with the headers of another request
         return False
     if sends_a_form(request):
         return b"text/html" in request.by_name.get(b"accept", b"")

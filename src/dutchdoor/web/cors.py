@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dutchdoor.errors import Misconfigured
 from dutchdoor.web.http import Header, Request, Response, forwarded_method, listed_origin
 
-__all__ = ["Cors"]
+__all__ = ["CHECK_PATH", "Cors"]
 
 _METHODS = b"GET, POST, DELETE"
 _HEADERS = ("authorization", "content-type", "prefer", "x-csrf-token")
@@ -27,8 +27,8 @@ _EXPOSED = b"preference-applied, retry-after, www-authenticate"
 _PREFLIGHT_KEPT_FOR = b"600"  # seconds; short, so that removing an origin takes effect soon
 
 _OPEN = ("/auth/", "/oauth2/", "/.well-known/")
-_CHECK = "/auth/check"
-_NEVER = ("/auth/revocations/", _CHECK)
+CHECK_PATH = "/auth/check"
+_NEVER = ("/auth/revocations/", CHECK_PATH)
 
 _PUBLIC = frozenset({"/.well-known/jwks.json", "/.well-known/oauth-authorization-server"})
 
@@ -106,7 +106,7 @@ class Cors:
         """Whether `/auth/check` lets this preflight pass. The caller must check that a configured proxy sent it."""
         return (
             self._pass_preflights
-            and request.path == _CHECK
+            and request.path == CHECK_PATH
             and forwarded_method(request) == "OPTIONS"
             and _asks_first(request)
         )
