@@ -35,7 +35,7 @@ FLOORS = (
     ("credentials", "revocation"),
     ("jose",),
     ("model",),
-    ("errors",),
+    ("errors", "texts"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -50,12 +50,11 @@ from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
-from dutchdoor.web import account_routes, admin, auth_routes, oauth, page_routes, revocations, wellknown
+from dutchdoor.web import account_routes, admin, auth_routes, oauth, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
-from dutchdoor.web.form_pages import LOGIN_PATH, Pages
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
@@ -63,6 +62,8 @@ from dutchdoor.web.http import BadRequest, Request, is_loopback
 from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
+from dutchdoor.web.pages import routes as page_routes
+from dutchdoor.web.pages.site import LOGIN_PATH, Pages
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.sign_in_page import read_sign_in_page

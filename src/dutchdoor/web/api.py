@@ -68,7 +68,7 @@ class Site(Struct, frozen=True, kw_only=True):
     product: str = "dutchdoor"
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; "" for none."""
-    error_page: Callable[[Exception, Response], Response] | None = None
+    error_page: Callable[[Request, Exception, Response], Response] | None = None
     """Returns the page for a browser to which a problem document would mean nothing."""
     hsts: Hsts = "host"
     clear_site_data: bool = False
@@ -405,7 +405,7 @@ class Api:
             self.outages.note(error)
         answer = problem(error, path=request.path)
         if self.site.error_page is not None and wants_a_page(request):
-            return self.site.error_page(error, answer)
+            return self.site.error_page(request, error, answer)
         return answer
 
     def finish(self, request: Request, response: Response) -> list[Header]:

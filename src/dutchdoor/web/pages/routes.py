@@ -10,13 +10,12 @@ import msgspec
 from msgspec.structs import replace
 
 from dutchdoor.model.policy import Policy
-from dutchdoor.web import account_routes, auth_routes
-from dutchdoor.web.api import Call, Handler, Page, Route
-from dutchdoor.web.devices_page import DevicesPage, SignOutForm
-from dutchdoor.web.form_pages import LOGIN_PATH, REGISTER_PATH, Pages, RegistrationForm, SignInForm
+from dutchdoor.web.api import Call, Handler, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
-from dutchdoor.web.pages import PAGES, STATIC, StaticFile, render
+from dutchdoor.web.pages import devices, register, sign_in
+from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
+from dutchdoor.web.pages.site import Pages
 
 __all__ = ["routes", "with_pages"]
 
@@ -95,27 +94,7 @@ def _file(file: StaticFile) -> Handler:
 
 def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
-    login, register, devices = SignInForm(pages), RegistrationForm(pages), DevicesPage(pages)
-    forms: dict[Handler, Page] = {
-        auth_routes.login: login,
-        auth_routes.logout: SignOutForm(pages),
-        account_routes.register: register,
-    }
-    shown = [
-        Route(
-            method="GET", path=LOGIN_PATH, handler=login.show, summary="Show the sign-in page.", query=("next", "again")
-        ),
-        *devices.routes(),
-    ]
-    if any(route.path == REGISTER_PATH for route in api):
-        shown += [
-            Route(
-                method="GET",
-                path=REGISTER_PATH,
-                handler=register.show,
-                summary="Show the registration page.",
-                query=("next",),
-            ),
-            Route(method="GET", path=f"{REGISTER_PATH}/sent", handler=register.sent, summary="Say what happens next."),
-        ]
-    return (*(replace(route, page=forms.get(route.handler)) for route in api), *shown)
+    forms = {**sign_in.forms(pages), **register.forms(pages)}
+    shown = (*sign_in.routes(pages), *register.routes(pages), *devices.routes(pages))
+    kept = [route for route in shown if not (route.bundled and pages.own_users)]
+    return (*(replace(route, page=forms.get(route.handler)) for route in api), *kept)

@@ -1,0 +1,102 @@
+"""The pages: landing page, first administrator, address confirmation, new password, API reference.
+
+`render` returns a page, and `STATIC` has the files of all pages, independent of a framework. A page is plain HTML that
+explains its purpose without a script. The only script sends forms as JSON and writes text, never markup. So the
+content security policy can forbid inline code and all Trusted Types policies (see `headers.py`).
+
+A one-time token is in the fragment of a link, after the `#`. Browsers send the fragment neither to a server nor in a
+Referer. The script first removes it from the address bar and the history. The user must press a button before the token
+is used, so that a mail filter that opens links does not consume it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from dutchdoor.web.pages.api_reference import outline
+
+__all__ = ["PAGES", "STATIC", "StaticFile", "render"]
+
+PAGES: Mapping[str, str] = {
+    "/": "landing",
+    "/setup": "setup",
+    "/verify-email": "verify_email",
+    "/reset-password": "reset_password",
+    "/docs": "docs",
+}
+"""The template of each path. Links in mail use some of these paths."""
+
+_HERE = Path(__file__).parent
+
+
+class StaticFile(NamedTuple):
+    """A static file. `etag` is quoted, and changes with the content."""
+
+    content_type: str
+    content: bytes
+    etag: str
+
+
+def _static(name: str, content_type: str) -> StaticFile:
+    content = (_HERE / "static" / name).read_bytes()
+    return StaticFile(content_type, content, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+
+
+STATIC: Mapping[str, StaticFile] = {
+    "/assets/page.css": _static("page.css", "text/css; charset=utf-8"),
+    "/assets/page.js": _static("page.js", "text/javascript; charset=utf-8"),
+    "/assets/door.svg": _static("door.svg", "image/svg+xml"),
+}
+
+
+def _prose(text: str) -> Markup:
+    """Escape a text, and mark text between backticks as code. The only Python code that writes markup."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts)
+    )
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=["jinja2.ext.i18n"],
+)
+_TEMPLATES.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
+_TEMPLATES.filters["prose"] = _prose
+
+
+def render(
+    name: str,
+    *,
+    base: str = "",
+    product: str = "dutchdoor",
+    docs: bool = True,
+    bundled: bool = True,
+    **values: Any,
+) -> bytes:
+    """Render a page of `PAGES` as UTF-8. `docs` says whether pages link to the API reference, and `bundled` whether
+    there are accounts here.
+
+    `base` is the base path of the API, and `product` the name of the product. `setup`, `reset_password` and
+    `verify_email` also need `password_minimum` (characters), and `docs` needs `document` (the OpenAPI document as a
+    dict).
+
+    Raises:
+        jinja2.UndefinedError: a value is missing.
+    """
+    if name == "docs":
+        values["api"] = outline(values["document"])
+    values |= {"base": base, "product": product, "docs": docs, "bundled": bundled}
+    return _TEMPLATES.get_template(f"{name}.html").render(values).encode()

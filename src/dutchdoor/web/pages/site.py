@@ -1,0 +1,105 @@
+"""What all pages of one site share: its name, how a page is answered, and where people go from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
+from dutchdoor.web.api import ADMIN, Call
+from dutchdoor.web.browser import next_url, sends_a_form
+from dutchdoor.web.http import CsrfRefused, Header, Request, Response
+from dutchdoor.web.pages.rendering import render
+from dutchdoor.web.sign_in_page import next_path, opens_a_page, way_to_sign_in
+
+__all__ = ["ACCOUNT_PATH", "ACTIVITY_PATH", "CONSOLE_PATH", "DEVICES_PATH", "LOGIN_PATH", "REGISTER_PATH", "Pages"]
+
+LOGIN_PATH, REGISTER_PATH = "/auth/login", "/auth/register"
+ACCOUNT_PATH, DEVICES_PATH, ACTIVITY_PATH = "/auth/account", "/auth/devices", "/auth/activity"
+CONSOLE_PATH = "/admin"
+
+_HTML: Header = (b"content-type", b"text/html; charset=utf-8")
+
+
+class Pages:
+    """Answers with pages of one site."""
+
+    def __init__(self, *, product: str, base: str, home: str, registration: bool, own_users: bool) -> None:
+        """`home` is where people go who came from nowhere. `registration` says whether people create accounts without
+        being signed in. The logins of an application with `own_users` need not be addresses.
+        """
+        self.base, self.home, self.own_users = base, home, own_users
+        self._values: dict[str, Any] = {
+            "product": product,
+            "base": base,
+            "registration": registration,
+            "own_users": own_users,
+        }
+
+    def show(
+        self, request: Request, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any
+    ) -> Response:
+        """Answer a request with a page, made of the template of this `name`."""
+        body = render(name, **self._values, path=request.path, **values)
+        return Response(status, [_HTML, *headers], body, kind="page")
+
+    async def show_own(self, call: Call, name: str, status: int = 200, **values: Any) -> Response:
+        """Show one of the pages of a person who is signed in, with the links from one to the other.
+
+        Raises:
+            NotAuthenticated: no session cookie proves who asks. A token shows nothing in a browser, and the buttons of
+                its page would carry no CSRF token.
+        """
+        account, session = await call.holding()
+        if session is None or not call.required.by_cookie:
+            raise NotAuthenticated("no cookie proves this")
+        return self.show(
+            call.request,
+            name,
+            status,
+            who=account.address or account.name or account.subject,
+            is_admin=call.required.principal.has_role(ADMIN),
+            csrf_token=call.csrf_token(session.id),
+            **values,
+        )
+
+    def go(self, to: str, response: Response) -> Response:
+        """Send the browser on, with the cookies that the endpoint has set."""
+        cookies = [header for header in response.headers if header[0] == b"set-cookie"]
+        return Response(303, [(b"location", to.encode("ascii")), *cookies], kind="page")
+
+    def after(self, call: Call, fields: Mapping[str, str]) -> str:
+        """Return where people go who have signed in: to where they came from, if that is ours."""
+        return next_url(fields.get("next"), call.api.site.cors.origins, self.home)
+
+    def to_sign_in(self, call: Call, error: NotAuthenticated) -> Response:
+        """Send a browser without a session to the sign-in page, and from there back to the page it asked for; refuse a
+        program. A form that was posted leads back to the page with the form: the session ended while it was open.
+        """
+        if opens_a_page(call.request, call.request.method) or sends_a_form(call.request):
+            way = way_to_sign_in(self.base + LOGIN_PATH, self._page_of(call.request))
+            return Response(303, [(b"location", way)], kind="page")
+        return call.api.refusal(call.request, error)
+
+    def error(self, request: Request, error: Exception, answer: Response) -> Response:
+        """Return the page for an error in place of the `answer` that a program would get."""
+        if isinstance(error, StepUpRequired):  # the sign-in page asks for a new proof, and leads back
+            back = quote(self._page_of(request), safe="")
+            return Response(303, [(b"location", f"{self.base}{LOGIN_PATH}?next={back}&again=1".encode())], kind="page")
+        words = str(error) if isinstance(error, DutchdoorError) and not isinstance(error, CsrfRefused) else ""
+        if isinstance(error, CsrfRefused):
+            words = "This form has expired. Go back, load the page again, and send it once more."
+        title = HTTPStatus(answer.status).phrase
+        kept = [header for header in answer.headers if header[0] in {b"retry-after", b"allow", b"www-authenticate"}]
+        return self.show(request, "error", answer.status, tuple(kept), title=title, words=words, number=answer.status)
+
+    def _page_of(self, request: Request) -> str:
+        """Return the path of the page that a person sees: the one asked for, or the one with the form that was sent."""
+        if sends_a_form(request):
+            seen = urlsplit(request.header(b"referer") or "")
+            path, query = seen.path, seen.query
+        else:
+            path, query = self.base + request.path, request.query.decode("ascii", "replace")
+        return next_path(f"{path}?{query}" if query else path, self.home)
