@@ -63,7 +63,7 @@ from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
 from dutchdoor.web.pages import routes as page_routes
-from dutchdoor.web.pages.site import LOGIN_PATH, Pages
+from dutchdoor.web.pages.site import CONSOLE_PATH, LOGIN_PATH, Pages
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.sign_in_page import read_sign_in_page
@@ -136,6 +136,8 @@ class Auth:
         alg: what signs access tokens: `ES256`, `EdDSA`, `RS256` or `HS256`.
         cookie_prefix: what the names of cookies begin with. Applications on one host name need one each.
         docs: whether `/docs` and `/openapi.json` are there.
+        console: whether administrators have pages at `/admin`, and all paths below belong to this API. Off, because
+            many applications have an `/admin` of their own, such as Django's. Its pages need the mode `session`.
         product: the name people know this by, in mail and on pages.
         users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
         mail: how mail is carried: a URL (`smtp://user:password@host:587`, `smtps://...`, `file:DIRECTORY`, `console:`),
@@ -187,6 +189,7 @@ class Auth:
         alg: str = "ES256",
         cookie_prefix: str = PREFIX,
         docs: bool = True,
+        console: bool = False,
         product: str = "dutchdoor",
         users: ExternalUsers[Any] | None = None,
         mail: str | Transport | None = None,
@@ -201,7 +204,7 @@ class Auth:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
-        _check_values(policy, limits, alg=alg, hsts=hsts)
+        _check_values(policy, limits, alg=alg, hsts=hsts, console=console)
         for name, given in (
             ("hosts", hosts),
             ("proxies", proxies),
@@ -283,6 +286,7 @@ class Auth:
             home=f"{base_path}/",
             registration=users is None and policy.registration == "open",
             own_users=users is not None,
+            console=console,
         )
         self.site = Site(
             edge=edge,
@@ -323,8 +327,9 @@ class Auth:
             bundled=users is None,
         )
         self.api = Api(self.authority, self.directory, self.site, (*page_routes.with_pages(routes, forms), *pages))
-        single = {route.path for route in self.api.routes if not route.path.startswith(_OWN)} - _APPLICATIONS
-        self.own_paths = tuple(base_path + path for path in (*_OWN, *sorted(single)))
+        self._own = (*_OWN, f"{CONSOLE_PATH}/") if console else _OWN
+        single = {route.path for route in self.api.routes if not route.path.startswith(self._own)} - _APPLICATIONS
+        self.own_paths = tuple(base_path + path for path in (*self._own, *sorted(single)))
         self._single = frozenset(single)
         self._open = False
         self._opening = asyncio.Lock()
@@ -514,7 +519,7 @@ class Auth:
         `root_path` is where the application is mounted.
         """
         own = below(self.site.base_path, path, root_path)
-        return own is not None and (own.startswith(_OWN) or own in self._single)
+        return own is not None and (own.startswith(self._own) or own in self._single)
 
     def described(self) -> dict[str, Any]:
         """Return the OpenAPI document of the paths that an adapter leaves to the API."""
@@ -675,7 +680,7 @@ def _transport(mail: object, mail_from: str | None, public_url: str | None) -> T
     return cast("Transport", mail)
 
 
-def _check_values(policy: object, limits: object, *, alg: object, hsts: object) -> None:
+def _check_values(policy: object, limits: object, *, alg: object, hsts: object, console: bool) -> None:
     """Check settings that have choices, or a type that text could be taken for."""
     if not isinstance(policy, Policy):
         raise Misconfigured(f"policy is {policy!r}. Give a Policy(...), or STANDARD, HIGH or RELAXED of dutchdoor.")
@@ -683,6 +688,11 @@ def _check_values(policy: object, limits: object, *, alg: object, hsts: object) 
         raise Misconfigured(f"limits is {limits!r}. Give dutchdoor.model.rate_limits.Limits(...).")
     check_choice(alg, ALGORITHMS, "alg")
     check_choice(hsts, get_args(Hsts), "hsts")
+    if console and "session" not in policy.modes:
+        raise Misconfigured(
+            "Auth got console=True, and a policy without the mode session. A browser shows the console to a session "
+            "cookie only. Add session to the modes of the policy, or leave console out."
+        )
 
 
 def _with_registration(policy: Policy, registration: RegistrationMode) -> Policy:

@@ -92,6 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     clear_site_data: bool
     cookie_prefix: str
     docs: bool
+    console: bool
     tls_cert: str | None
     tls_key: str | None
     workers: int

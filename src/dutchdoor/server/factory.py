@@ -43,6 +43,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         clear_site_data=settings.clear_site_data,
         cookie_prefix=settings.cookie_prefix,
         docs=settings.docs,
+        console=settings.console and "session" in settings.policy.modes,
         audience=settings.audience,
         policy=settings.policy,
         alg=settings.alg,

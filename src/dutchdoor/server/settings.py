@@ -194,6 +194,15 @@ SETTINGS: tuple[Setting, ...] = (
         why="On: the description contains no secrets. Turn it off if you do not want it to be public.",
     ),
     Setting(
+        name="console",
+        group="Serving",
+        kind="switch",
+        default=True,
+        does="Serve the pages of administrators at /admin.",
+        why="On: only accounts with the role admin see them, and each change asks for a recent sign-in. They are not "
+        "there if modes does not name session.",
+    ),
+    Setting(
         name="tls_cert",
         group="Serving",
         kind="path",

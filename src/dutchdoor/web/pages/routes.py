@@ -14,6 +14,7 @@ from dutchdoor.web.api import Call, Handler, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
 from dutchdoor.web.pages import devices, register, sign_in
+from dutchdoor.web.pages.console import routes as console
 from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
 from dutchdoor.web.pages.site import Pages
 
@@ -96,5 +97,7 @@ def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
     forms = {**sign_in.forms(pages), **register.forms(pages)}
     shown = (*sign_in.routes(pages), *register.routes(pages), *devices.routes(pages))
+    if pages.console:
+        shown = (*shown, *console.routes(pages))
     kept = [route for route in shown if not (route.bundled and pages.own_users)]
     return (*(replace(route, page=forms.get(route.handler)) for route in api), *kept)

@@ -26,16 +26,20 @@ _HTML: Header = (b"content-type", b"text/html; charset=utf-8")
 class Pages:
     """Answers with pages of one site."""
 
-    def __init__(self, *, product: str, base: str, home: str, registration: bool, own_users: bool) -> None:
+    def __init__(
+        self, *, product: str, base: str, home: str, registration: bool, own_users: bool, console: bool
+    ) -> None:
         """`home` is where people go who came from nowhere. `registration` says whether people create accounts without
-        being signed in. The logins of an application with `own_users` need not be addresses.
+        being signed in. The logins of an application with `own_users` need not be addresses. `console` says whether the
+        pages of administrators are there.
         """
-        self.base, self.home, self.own_users = base, home, own_users
+        self.base, self.home, self.own_users, self.console = base, home, own_users, console
         self._values: dict[str, Any] = {
             "product": product,
             "base": base,
             "registration": registration,
             "own_users": own_users,
+            "console": console,
         }
 
     def show(
@@ -79,14 +83,14 @@ class Pages:
         program. A form that was posted leads back to the page with the form: the session ended while it was open.
         """
         if opens_a_page(call.request, call.request.method) or sends_a_form(call.request):
-            way = way_to_sign_in(self.base + LOGIN_PATH, self._page_of(call.request))
+            way = way_to_sign_in(self.base + LOGIN_PATH, self.page_of(call.request))
             return Response(303, [(b"location", way)], kind="page")
         return call.api.refusal(call.request, error)
 
     def error(self, request: Request, error: Exception, answer: Response) -> Response:
         """Return the page for an error in place of the `answer` that a program would get."""
         if isinstance(error, StepUpRequired):  # the sign-in page asks for a new proof, and leads back
-            back = quote(self._page_of(request), safe="")
+            back = quote(self.page_of(request), safe="")
             return Response(303, [(b"location", f"{self.base}{LOGIN_PATH}?next={back}&again=1".encode())], kind="page")
         words = str(error) if isinstance(error, DutchdoorError) and not isinstance(error, CsrfRefused) else ""
         if isinstance(error, CsrfRefused):
@@ -95,7 +99,7 @@ class Pages:
         kept = [header for header in answer.headers if header[0] in {b"retry-after", b"allow", b"www-authenticate"}]
         return self.show(request, "error", answer.status, tuple(kept), title=title, words=words, number=answer.status)
 
-    def _page_of(self, request: Request) -> str:
+    def page_of(self, request: Request) -> str:
         """Return the path of the page that a person sees: the one asked for, or the one with the form that was sent."""
         if sends_a_form(request):
             seen = urlsplit(request.header(b"referer") or "")

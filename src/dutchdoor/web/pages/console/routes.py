@@ -1,0 +1,15 @@
+"""All pages of the console, each in a file of its own."""
+
+from __future__ import annotations
+
+from dutchdoor.web.api import Route
+from dutchdoor.web.pages.console import overview
+from dutchdoor.web.pages.console.frame import Console
+from dutchdoor.web.pages.site import Pages
+
+__all__ = ["routes"]
+
+
+def routes(pages: Pages) -> list[Route]:
+    console = Console(pages)
+    return [*overview.routes(console)]
