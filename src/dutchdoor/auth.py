@@ -280,9 +280,11 @@ class Auth:
         )
         self._user_agents = UserAgentReader()
         own_page = base_path + LOGIN_PATH if "session" in policy.modes else ""
+        asked_to_sign_in = own_page if sign_in_page is None else read_sign_in_page(sign_in_page)
         forms = Pages(
             product=product,
             base=base_path,
+            sign_in_page=asked_to_sign_in or base_path + LOGIN_PATH,
             home=f"{base_path}/",
             registration=users is None and policy.registration == "open",
             own_users=users is not None,
@@ -297,7 +299,7 @@ class Auth:
             devices=devices or self._user_agents,
             countries=countries or RegistryCountryReader(),
             base_path=base_path,
-            sign_in_page=own_page if sign_in_page is None else read_sign_in_page(sign_in_page),
+            sign_in_page=asked_to_sign_in,
             product=product,
             security_contact=security_contact,
             hsts=hsts,

@@ -98,7 +98,8 @@ class Story:
         self.keep(service[1], again.refresh, again.access)
         form = {"grant_type": "refresh_token", "refresh_token": again.refresh}
         await world.call("POST", "/oauth2/token", form=form, headers=[basic(service)])
-        # passwords
+        # the account
+        assert (await browser.call("POST", "/auth/account/name", json={"name": "Ada L."})).status == 200
         change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
         assert (await browser.call("POST", "/auth/password", json=change)).status == 200
         self.keep(*browser.jar.values(), browser.csrf)

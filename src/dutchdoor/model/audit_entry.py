@@ -19,6 +19,7 @@ EventName = Literal[
     "email_verification_sent", "email_verified",
     "key_created", "key_exported", "key_revoked",
     "log_begun", "login", "logout", "logout_all",
+    "name_changed",
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
     "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
     "session_ended", "session_started", "token_issued", "token_revoked",

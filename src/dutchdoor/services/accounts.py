@@ -1,7 +1,7 @@
 """The directory: the bundled accounts and their passwords, for an application that has no user directory of its own.
 
-Its verbs are in four parts, one file each: `registration`, `sign_in`, `recovery` and `administration`. Each verb takes
-the client that asks, and counts the attempt before any work. Its answer and its timing are the same whether an
+Its verbs are in parts, one file each: `registration`, `sign_in`, `recovery`, `profile` and `administration`. Each verb
+takes the client that asks, and counts the attempt before any work. Its answer and its timing are the same whether an
 address has an account or not. The parts share `attempts` (counting), `post` (mail) and `one_time` (mailed links).
 """
 
@@ -26,6 +26,7 @@ from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passwords import Passwords
 from dutchdoor.services.post import Post
+from dutchdoor.services.profile import Profile
 from dutchdoor.services.recovery import Recovery
 from dutchdoor.services.registration import Registration
 from dutchdoor.services.sessions import Authority
@@ -58,7 +59,7 @@ class Directory:
         passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
         self.post = Post(mail, letters, attempts, authority.hooks)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
-        self.registration, self.recovery = Registration(shared), Recovery(shared)
+        self.registration, self.recovery, self.profile = Registration(shared), Recovery(shared), Profile(shared)
         by_name = {each.name: each for each in (Password(hasher), *methods)}
         self.external = None if users is None else ExternalAccounts(authority, users)
         self.sign_in = (

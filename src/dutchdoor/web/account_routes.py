@@ -14,6 +14,7 @@ from dutchdoor.web.schemas import (
     ChangedUser,
     FirstAdmin,
     Forgotten,
+    NameChange,
     PasswordChange,
     Reauthentication,
     Registration,
@@ -41,6 +42,14 @@ async def register(call: Call) -> Response:
         headers = [call.cookies.set_registrant(browser, max_age=kept)] if browser else []
         return json_response(202, Accepted(), headers)
     return json_response(201, UserView(user_view(account)))
+
+
+async def change_name(call: Call) -> Response:
+    body: NameChange = call.body
+    account = await call.directory.profile.change_name(
+        call.required.principal.subject, body.name, client=call.observed()
+    )
+    return json_response(200, UserView(user_view(account)))
 
 
 async def change_password(call: Call) -> Response:
@@ -121,6 +130,16 @@ ROUTES = (
         status=201,
         also=(202, 409),
         summary="Make an account. Where a verified address is required: always 202, and the rest goes by mail.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/account/name",
+        bundled=True,
+        handler=change_name,
+        demands="caller",
+        body=NameChange,
+        gives=UserView,
+        summary="Change the name that people see.",
     ),
     Route(
         method="POST",

@@ -142,7 +142,7 @@ class Page(Protocol):
         """Return where the browser goes after the endpoint has done its work."""
         ...
 
-    def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         """Return the page once more, with what was wrong. Only harmless fields keep their value."""
         ...
 
@@ -398,7 +398,7 @@ class Api:
         except DutchdoorError as error:
             if isinstance(error, Unavailable):
                 self.outages.note(error)
-            return page.refuse(call, error, fields)
+            return await page.refuse(call, error, fields)
 
     def refusal(self, request: Request, error: Exception) -> Response:
         if isinstance(error, Unavailable):

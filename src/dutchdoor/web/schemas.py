@@ -69,6 +69,10 @@ class RefreshProof(Body, frozen=True):
     client_id: Text | UnsetType = UNSET
 
 
+class NameChange(Body, frozen=True):
+    name: Name
+
+
 class PasswordChange(Body, frozen=True):
     current_password: Password
     new_password: Password

@@ -69,7 +69,7 @@ class DevicesPage:
         when = "now" if response.status == HTTPStatus.OK else "soon"
         return self.pages.go(f"{self.pages.base}{DEVICES_PATH}?ended={when}", response)
 
-    def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return self.pages.error(call.request, error, problem(error))
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dutchdoor.errors import DutchdoorError, InvalidInput, WrongCredentials
+from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, WrongCredentials
 from dutchdoor.model.policy import Mode
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.site import Pages
 from dutchdoor.web.problems import problem
 
-__all__ = ["Form", "browser_mode"]
+__all__ = ["Form", "OwnForm", "browser_mode", "wrong_of"]
 
 
 class Form:
@@ -32,13 +33,12 @@ class Form:
     async def show(self, call: Call) -> Response:
         return self.pages.show(call.request, self.name, kept=self._kept(call.query), error=None, **self.values(call))
 
-    def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         answer = problem(error)
         kept = self._kept(fields)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
         wrong_login = self.pages.own_users and isinstance(error, WrongCredentials)
-        words = "The login or the password is not right." if wrong_login else str(error)
-        shown = {"words": words, "field": error.field if isinstance(error, InvalidInput) else ""}
+        shown = wrong_of(error, mark("The login or the password is not right.") if wrong_login else "")
         return self.pages.show(
             call.request, self.name, answer.status, passed, kept=kept, error=shown, **self.values(call)
         )
@@ -48,6 +48,26 @@ class Form:
 
     def values(self, call: Call) -> dict[str, Any]:  # noqa: ARG002 - some pages say what depends on the request
         return {}
+
+
+class OwnForm:
+    """A form on a page of a person who is signed in. A subclass says what it takes, and where it goes on to."""
+
+    def __init__(self, pages: Pages) -> None:
+        self.pages = pages
+
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+        """Send those whose session has ended to sign in, and those who must prove again to do so; to the others, show
+        the page of the error.
+        """
+        if isinstance(error, NotAuthenticated) and not isinstance(error, WrongCredentials):
+            return self.pages.to_sign_in(call, error)
+        return self.pages.error(call.request, error, problem(error))
+
+
+def wrong_of(error: DutchdoorError, words: str = "") -> dict[str, Any]:
+    """Return what a form shows of an error: its words, and the field that they are about."""
+    return {"words": words or str(error), "field": error.field if isinstance(error, InvalidInput) else ""}
 
 
 def browser_mode(call: Call) -> Mode:

@@ -10,10 +10,11 @@ import msgspec
 from msgspec.structs import replace
 
 from dutchdoor.model.policy import Policy
-from dutchdoor.web.api import Call, Handler, Route
+from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
 from dutchdoor.web.pages import devices, register, sign_in
+from dutchdoor.web.pages.account import page as account
 from dutchdoor.web.pages.console import routes as console
 from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
 from dutchdoor.web.pages.site import Pages
@@ -95,9 +96,16 @@ def _file(file: StaticFile) -> Handler:
 
 def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
-    forms = {**sign_in.forms(pages), **register.forms(pages)}
-    shown = (*sign_in.routes(pages), *register.routes(pages), *devices.routes(pages))
+    forms = {**sign_in.forms(pages), **register.forms(pages), **account.forms(pages)}
+    shown = (*sign_in.routes(pages), *register.routes(pages), *account.routes(pages), *devices.routes(pages))
     if pages.console:
         shown = (*shown, *console.routes(pages))
     kept = [route for route in shown if not (route.bundled and pages.own_users)]
-    return (*(replace(route, page=forms.get(route.handler)) for route in api), *kept)
+    return (*(_with_form(route, forms.get(route.handler), pages) for route in api), *kept)
+
+
+def _with_form(route: Route, form: Page | None, pages: Pages) -> Route:
+    """Return a route of the API with its form. Who sends one without a session is sent to sign in, and back to it."""
+    if form is None:
+        return route
+    return replace(route, page=form, unproven=pages.to_sign_in if route.demands == "caller" else route.unproven)

@@ -60,12 +60,12 @@ class SignOutForm:
         return {}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        gone = self.pages.go(self.pages.base + LOGIN_PATH, response)
+        gone = self.pages.go(self.pages.sign_in_page, response)
         kept: list[Header] = [header for header in response.headers if header[0] == b"clear-site-data"]
         return Response(gone.status, [*gone.headers, *kept], kind="page")
 
-    def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         # Signed out already is what the button was for.
         if type(error) is NotAuthenticated:
-            return self.pages.go(self.pages.base + LOGIN_PATH, Response(303))
+            return self.pages.go(self.pages.sign_in_page, Response(303))
         return self.pages.error(call.request, error, problem(error))

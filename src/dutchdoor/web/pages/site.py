@@ -20,6 +20,9 @@ LOGIN_PATH, REGISTER_PATH = "/auth/login", "/auth/register"
 ACCOUNT_PATH, DEVICES_PATH, ACTIVITY_PATH = "/auth/account", "/auth/devices", "/auth/activity"
 CONSOLE_PATH = "/admin"
 
+DONE_FOR = 300.0
+"""Seconds for which a page may say that something was done just now."""
+
 _HTML: Header = (b"content-type", b"text/html; charset=utf-8")
 
 
@@ -27,13 +30,22 @@ class Pages:
     """Answers with pages of one site."""
 
     def __init__(
-        self, *, product: str, base: str, home: str, registration: bool, own_users: bool, console: bool
+        self,
+        *,
+        product: str,
+        base: str,
+        home: str,
+        sign_in_page: str,
+        registration: bool,
+        own_users: bool,
+        console: bool,
     ) -> None:
-        """`home` is where people go who came from nowhere. `registration` says whether people create accounts without
-        being signed in. The logins of an application with `own_users` need not be addresses. `console` says whether the
-        pages of administrators are there.
+        """`home` is where people go who came from nowhere, and `sign_in_page` where they sign in: here, or on a page of
+        the application. `registration` says whether people create accounts without being signed in. The logins of an
+        application with `own_users` need not be addresses. `console` says whether administrators have pages here.
         """
-        self.base, self.home, self.own_users, self.console = base, home, own_users, console
+        self.base, self.home, self.sign_in_page = base, home, sign_in_page
+        self.own_users, self.console = own_users, console
         self._values: dict[str, Any] = {
             "product": product,
             "base": base,
@@ -49,7 +61,9 @@ class Pages:
         body = render(name, **self._values, path=request.path, **values)
         return Response(status, [_HTML, *headers], body, kind="page")
 
-    async def show_own(self, call: Call, name: str, status: int = 200, **values: Any) -> Response:
+    async def show_own(
+        self, call: Call, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any
+    ) -> Response:
         """Show one of the pages of a person who is signed in, with the links from one to the other.
 
         Raises:
@@ -63,11 +77,25 @@ class Pages:
             call.request,
             name,
             status,
+            headers,
             who=account.address or account.name or account.subject,
             is_admin=call.required.principal.has_role(ADMIN),
             csrf_token=call.csrf_token(session.id),
             **values,
         )
+
+    async def done(self, call: Call, said: Mapping[str, str]) -> str:
+        """Return what a page says was done: the words of the audit event that `?done=` names, "" for none.
+
+        Anyone can write a link to a page, so the page says only what the audit log says too.
+        """
+        name, now = call.query.get("done", ""), call.authority.clock()
+        if name not in said:
+            return ""
+        found = await call.authority.store.events(
+            subject=call.required.principal.subject, name=name, since=now - DONE_FOR, limit=1
+        )
+        return said[name] if found else ""
 
     def go(self, to: str, response: Response) -> Response:
         """Send the browser on, with the cookies that the endpoint has set."""
@@ -83,7 +111,7 @@ class Pages:
         program. A form that was posted leads back to the page with the form: the session ended while it was open.
         """
         if opens_a_page(call.request, call.request.method) or sends_a_form(call.request):
-            way = way_to_sign_in(self.base + LOGIN_PATH, self.page_of(call.request))
+            way = way_to_sign_in(self.sign_in_page, self.page_of(call.request))
             return Response(303, [(b"location", way)], kind="page")
         return call.api.refusal(call.request, error)
 

@@ -1,0 +1,1 @@
+"""The account page: one file for each of its sections."""
