@@ -50,7 +50,7 @@ from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
-from dutchdoor.web import account_routes, admin, auth_routes, oauth, revocations, wellknown
+from dutchdoor.web import account_routes, admin, admin_programs, auth_routes, oauth, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
@@ -312,6 +312,7 @@ class Auth:
                 *account_routes.ROUTES,
                 *revocations.ROUTES,
                 *admin.ROUTES,
+                *admin_programs.ROUTES,
                 *oauth.ROUTES,
                 *wellknown.ROUTES,
             ),

@@ -7,7 +7,8 @@ from tests.http.world import OTHER_PASSWORD, PASSWORD, Program, World
 
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
-from dutchdoor.web.admin import ROUTES
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
+from dutchdoor.web import admin, admin_programs
 
 
 async def root(world: World) -> Program:
@@ -15,6 +16,9 @@ async def root(world: World) -> Program:
     program = world.program()
     await program.login("root@example.com", mode="hybrid")
     return program
+
+
+ROUTES = (*admin.ROUTES, *admin_programs.ROUTES)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method}-{route.path}")
@@ -26,9 +30,9 @@ async def test_only_an_administrator_may(world: World, route) -> None:
     program = world.program()
     await program.login(mode="hybrid")
     path = route.path
-    for name, value in (("subject", "x"), ("id", program.session_id), ("kid", "x")):
+    for name, value in (("subject", "x"), ("id", program.session_id), ("kid", "x"), ("name", "x")):
         path = path.replace("{" + name + "}", value)
-    for body in (None, {}, {"roles": ["admin"]}, {"email": "new@example.com", "roles": ["admin"]}):
+    for body in (None, {}, {"roles": ["admin"]}, {"email": "new@example.com", "roles": ["admin"]}, {"name": "orders"}):
         sent = {"json": body} if body is not None else {}
         assert (await world.call(route.method, path, **sent)).status == 401
         refused = await program.call(route.method, path, **sent)
@@ -36,6 +40,7 @@ async def test_only_an_administrator_may(world: World, route) -> None:
         assert 'error="insufficient_scope"' in (refused.header("www-authenticate") or "")
     assert (await program.me()).status == 200
     assert len(await world.store.accounts()) == 1
+    assert await world.store.select(RegisteredClient) == await world.store.select(VerifierKey) == []
 
 
 async def test_accounts_are_made_found_and_shown(world: World) -> None:

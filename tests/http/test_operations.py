@@ -49,8 +49,9 @@ CHROME = (
 ELSEWHERE = {
     "account_expired",
     "accounts_exported",
-    *("client_added", "client_removed", "key_exported", "account_imported", "password_rehashed"),
-    *("refresh_impossible", "log_begun", "verifier_added", "verifier_removed"),
+    *("client_added", "client_removed", "client_secret_changed", "key_exported", "account_imported"),
+    *("password_rehashed", "refresh_impossible", "log_begun"),
+    *("verifier_added", "verifier_key_changed", "verifier_removed"),
 }
 
 

@@ -15,10 +15,10 @@ from dutchdoor.errors import Unavailable
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limit
 from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.revocation import messages
+from dutchdoor.services.service_credentials import removal_of
 from dutchdoor.stores.base import Remove, Revoke
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.web import verifiers
-from dutchdoor.web.verifiers import removal_of
 
 POLL = "/auth/revocations/poll"
 

@@ -212,7 +212,10 @@ def test_a_password_is_never_an_argument(run: Run) -> None:
         (("key", "export"), "", "never leaves"),
         (("key", "export", "abc"), "", "no key"),
         (("client", "remove", "abc"), "", "no client"),
+        (("client", "rotate", "abc"), "", "no client"),
+        (("client", "add", " "), "", "empty"),
         (("verifier", "remove", "abc"), "", "no verifier"),
+        (("verifier", "rotate", "abc"), "", "no verifier"),
         (("import", "nothing.csv"), "", "cannot be read"),
         (("token", "inspect", "--jwks", "nothing.json", "a.b.c"), "", "cannot be read"),
     ],
@@ -421,10 +424,13 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
     table = run("verifier", "list").out
     assert table.split()[:3] == ["NAME", "CREATED", "ID"]
     assert "There are no server processes with rows" in table
+    anew = run("verifier", "rotate", "billing", "--json").json
+    assert (anew["name"], anew["key"][:5], anew["fenced"]) == ("billing", "ddv1_", True)
+    assert run("verifier", "list", "--json").json["log"]["seq"] == 1
     removed = run("verifier", "remove", "orders", "--json").json
     assert removed == {"name": "orders", "removed": True, "fenced": True, "fenced_in_ms": 0}
     assert [each["name"] for each in run("verifier", "list", "--json").json["verifiers"]] == ["billing"]
-    assert run("verifier", "list", "--json").json["log"]["seq"] == 1
+    assert run("verifier", "list", "--json").json["log"]["seq"] == 2
     assert run("verifier", "remove", "orders").code == 1
     assert run("verifier", "add", "orders").code == 0
     names = [event["name"] for event in run("audit", "--json").json]
@@ -436,7 +442,8 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
 def test_a_verifiers_name_is_a_word(run: Run, name: str) -> None:
     """It stands in metrics and in the rows of nodes."""
     ran = run("verifier", "add", name)
-    assert (ran.code, "letters, digits" in ran.err) == (2, True)
+    assert (ran.code, "letters, digits" in ran.err) == (1, True)
+    assert not Path("dutchdoor.db").exists()
 
 
 def test_nodes_are_listed_with_how_far_they_are(run: Run) -> None:
@@ -564,9 +571,13 @@ def test_a_clients_secret_is_printed_once(run: Run) -> None:
     assert [(each["client_id"], each["confidential"]) for each in listed] == [(added["client_id"], True)]
     assert added["client_secret"].encode() not in Path("dutchdoor.db").read_bytes()
     assert run("client", "add", "app", "--public", "--json").json["client_secret"] is None
-    assert run("client", "remove", added["client_id"]).code == 0
+    anew = run("client", "rotate", added["client_id"])
+    assert (added["client_id"] in anew.out, "ddc1_" in anew.out, "shown only once" in anew.err) == (True, True, True)
+    assert added["client_secret"] not in anew.out
+    removed = run("client", "remove", added["client_id"], "--json").json
+    assert removed == {"client_id": added["client_id"], "removed": True, "fenced": True, "fenced_in_ms": 0}
     told = [event["name"] for event in run("audit", "--json").json]
-    assert (told.count("client_added"), told.count("client_removed")) == (2, 1)
+    assert [told.count(name) for name in ("client_added", "client_secret_changed", "client_removed")] == [2, 1, 1]
 
 
 def test_keys_rotate_and_die(run: Run) -> None:

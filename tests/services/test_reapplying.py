@@ -18,7 +18,7 @@ from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import LONGEST_ACCESS, Mode
-from dutchdoor.model.service_credentials import VerifierKey
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import FOR_EVER, Revocation
 from dutchdoor.revocation.messages import Answer, Poll
@@ -26,11 +26,11 @@ from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.services import reapplying
 from dutchdoor.services.fencing import elapsed
 from dutchdoor.services.reapplying import ENDED_AGAIN, Reapplying
+from dutchdoor.services.service_credentials import add_client, removal_of, remove_client
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Change, Remove, Revoke, Revoked
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.testing.conformance import LAWS, NOW
-from dutchdoor.web.verifiers import removal_of
 
 
 class Replicated(Wrapped):
@@ -434,6 +434,18 @@ async def test_a_removed_verifier_stays_removed(store: Replicated, over: Authori
     await hear(over)
     assert await store.get(VerifierKey, row.id) is None
     assert [event.detail for event in await store.events(name="verifier_removed")] == ["orders"]
+
+
+async def test_a_removed_client_stays_removed(store: Replicated, over: Authority) -> None:
+    """So does the row of a client: otherwise its secret would work again."""
+    client = (await add_client(over, "orders", client=HOME, actor="cli")).client
+    store.lags = True
+    await remove_client(over, client.id, client=HOME, actor="cli")
+    await hear(over)
+    await store.promote()
+    assert await store.get(RegisteredClient, client.id) is not None
+    await hear(over)
+    assert await store.get(RegisteredClient, client.id) is None
 
 
 async def test_a_key_that_was_killed_is_not_shown_again(store: Replicated, over: Authority) -> None:

@@ -15,7 +15,7 @@ __all__ = ["AuditEvent", "EventName", "Outcome", "check_events"]
 EventName = Literal[
     "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
     "accounts_exported", "roles_changed",
-    "client_added", "client_removed",
+    "client_added", "client_removed", "client_secret_changed",
     "email_verification_sent", "email_verified",
     "key_created", "key_exported", "key_revoked",
     "log_begun", "login", "logout", "logout_all",
@@ -23,7 +23,7 @@ EventName = Literal[
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
     "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
     "session_ended", "session_started", "token_issued", "token_revoked",
-    "verifier_added", "verifier_removed",
+    "verifier_added", "verifier_key_changed", "verifier_removed",
 ]  # fmt: skip
 Outcome = Literal["ok", "refused"]
 

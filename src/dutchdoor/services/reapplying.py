@@ -29,10 +29,10 @@ from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.jose import signing_keys
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.audit_events import account_event, event, session_event
+from dutchdoor.model.audit_events import EventName, account_event, event, session_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import LONGEST_ACCESS
-from dutchdoor.model.service_credentials import VerifierKey
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Kind, Revocation
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
@@ -287,11 +287,11 @@ class Reapplying(Around):
                 changes = [Swap(signing_keys.revoked(key, now)), Log(record)]
         elif lost.kind == "client":
             verifier = await store.get(VerifierKey, lost.id)
-            if verifier is not None:
-                record = event(
-                    "verifier_removed", now=now, client=_CLIENT, actor="system", client_id=lost.id, detail=verifier.name
-                )
-                changes = [Remove(verifier), Log(record)]
+            row = verifier or await store.get(RegisteredClient, lost.id)
+            if row is not None:
+                name: EventName = "client_removed" if verifier is None else "verifier_removed"
+                record = event(name, now=now, client=_CLIENT, actor="system", client_id=lost.id, detail=row.name)
+                changes = [Remove(row), Log(record)]
         await store.commit(*changes, Revoke(entry))
 
 

@@ -5,7 +5,6 @@ No endpoint here reads or returns a password. An administrator can start a reset
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from msgspec.structs import asdict
 from dutchdoor.errors import Conflict, InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
-from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
@@ -31,7 +29,6 @@ from dutchdoor.web.schemas import (
     session_view,
     user_view,
 )
-from dutchdoor.web.verifiers import followed
 
 __all__ = ["ROUTES"]
 
@@ -74,28 +71,6 @@ class KeyView(Struct):
 
 class Keys(Struct):
     keys: list[KeyView]
-
-
-class VerifierView(Struct):
-    """The processes that poll this node with one key."""
-
-    name: str
-    following: int
-    """Number of processes."""
-    behind: int
-    """Entries that the slowest process has not acknowledged."""
-    lease_left_ms: int
-    """The longest remaining lease of a process."""
-
-
-class Following(Struct):
-    """One node, and the verifiers that follow its revocation log. Each process of this server is a node."""
-
-    node: str
-    log_epoch: int
-    seq: int
-    entries: int
-    verifiers: list[VerifierView]
 
 
 class EventView(Struct):
@@ -241,18 +216,6 @@ def key_view(row: StoredKey, state: KeyState) -> KeyView:
         signs_until=instant(row.signs_until),
         verifies_until=instant(row.verifies_until),
     )
-
-
-async def list_verifiers(call: Call) -> Response:
-    fencing = call.authority.fencing
-    node = fencing.node
-    found = {key.name: VerifierView(key.name, 0, 0, 0) for key in await call.authority.store.select(VerifierKey)}
-    for each in followed(fencing):
-        found[each.credential] = VerifierView(
-            each.credential, each.processes, each.behind, math.ceil(each.lease_left * 1000)
-        )
-    verifiers = [found[name] for name in sorted(found)]
-    return json_response(200, Following(node.id, node.log_epoch, node.applied_seq, len(fencing.log), verifiers))
 
 
 class EventStream(Struct):
@@ -414,13 +377,6 @@ ROUTES = (
         fences=True,
         also=(404,),
         summary="Revoke a signing key. Tokens that it signed are refused.",
-    ),
-    _route(
-        method="GET",
-        path="/admin/api/verifiers",
-        handler=list_verifiers,
-        gives=Following,
-        summary="List verifier keys, and the verifiers that follow the revocation log at the answering process.",
     ),
     _route(
         method="GET",

@@ -17,18 +17,17 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from dutchdoor.errors import RateLimited
-from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.rate_limits import Limits, bucket_of
 from dutchdoor.model.service_credentials import VerifierKey, VerifierSecret
 from dutchdoor.revocation.lease_table import Holder
-from dutchdoor.revocation.log import Named, Revocation
+from dutchdoor.revocation.log import Named
 from dutchdoor.revocation.messages import Poll
 from dutchdoor.services.fencing import Fencing
 from dutchdoor.services.sessions import Authority
 from dutchdoor.web.http import UnknownVerifier
 from dutchdoor.web.rate import LocalBuckets
 
-__all__ = ["Followed", "Verifiers", "followed", "removal_of"]
+__all__ = ["Followed", "Verifiers", "followed"]
 
 REMEMBERED_FOR: Final = 60.0
 """Seconds for which a key is cached. The log keeps the entry of a removal much longer."""
@@ -39,14 +38,6 @@ PLACES_AT_MOST: Final = 16_384
 """Holders whose position in the log is kept, about 4 MB."""
 
 _Place = tuple[int, int]
-
-
-def removal_of(key: VerifierKey, now: float) -> Revocation:
-    """Return the log entry for the removal of a key, to be committed with the removal.
-
-    It covers no token, because the client of a token is never the id of a verifier key.
-    """
-    return Revocation(kind="client", id=key.id, min_epoch=1, expires_at=now + LONGEST_ACCESS)
 
 
 class Verifiers:

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import NotFound
-from dutchdoor.model.audit_events import event
-from dutchdoor.model.ids import new_id
-from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient
-from dutchdoor.model.unicode_text import check_name
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, settings_from, with_auth, with_settings
+from dutchdoor.model.service_credentials import RegisteredClient
+from dutchdoor.server.options import (
+    ACTOR,
+    NO_CLIENT,
+    as_json,
+    no_wait,
+    say_fence,
+    settings_from,
+    wait_for,
+    with_auth,
+    with_settings,
+)
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
-from dutchdoor.stores.base import Add, Log, Remove
+from dutchdoor.services.service_credentials import (
+    NewClient,
+    add_client,
+    check_client_name,
+    remove_client,
+    rotate_client,
+)
+from dutchdoor.web.schemas import Fence
 
 __all__ = ["client"]
-
-NAME_AT_MOST = 100
 
 
 @click.group()
 def client() -> None:
-    """Register and remove clients."""
+    """Register, list and remove clients, and change their secrets."""
 
 
 @client.command(epilog="Example: dutchdoor client add 'orders service'")
@@ -34,25 +45,21 @@ def client() -> None:
 @with_settings("database", "master_key")
 def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
     """Register a client. The secret is printed once and not stored."""
-    name = check_name(name, at_most=NAME_AT_MOST)
-    if not name:
-        raise click.UsageError("The name of the client is empty.")
-    secret = ClientSecret.mint(new_id())
-    hashed = b"" if public else secret.hash()
-    row = RegisteredClient(id=secret.id, name=name, secret_hash=hashed, created_at=time.time())
+    check_client_name(name)  # before a database is created
 
-    async def work(auth: Auth) -> None:
-        now = auth.authority.clock()
-        record = event("client_added", now=now, client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=row.name)
-        await auth.store.commit(Add(row), Log(record))
+    async def work(auth: Auth) -> NewClient:
+        return await add_client(auth.authority, name, public=public, client=NO_CLIENT, actor=ACTOR)
 
-    with_auth(settings_from(options), work, make=True)
-    shown = None if public else secret.text()
+    _print(with_auth(settings_from(options), work, make=True), as_json=as_json)
+
+
+def _print(made: NewClient, *, as_json: bool) -> None:
+    row = made.client
     if as_json:
-        print_json({"client_id": row.id, "client_secret": shown, "name": row.name})
+        print_json({"client_id": row.id, "client_secret": made.secret or None, "name": row.name})
         return
-    print_pairs([("client_id", row.id), *([("client_secret", shown)] if shown else [])])
-    if shown:
+    print_pairs([("client_id", row.id), *([("client_secret", made.secret)] if made.secret else [])])
+    if made.secret:
         say("The secret is shown only once.")
 
 
@@ -89,25 +96,37 @@ def list_(*, as_json: bool, **options: Any) -> None:
     )
 
 
-@client.command(epilog="Example: dutchdoor client remove 5o0JgG0QmHvYk2C7w1pXzA")
+@client.command(epilog="Example: dutchdoor client rotate 5o0JgG0QmHvYk2C7w1pXzA")
 @click.argument("client_id")
 @as_json
 @with_settings("database", "master_key")
-def remove(client_id: str, *, as_json: bool, **options: Any) -> None:
-    """Remove a client. The server refuses its secret from then on."""
+def rotate(client_id: str, *, as_json: bool, **options: Any) -> None:
+    """Give a client a new secret, and print it. The server refuses the old one from then on."""
 
-    async def work(auth: Auth) -> None:
-        row = await auth.store.get(RegisteredClient, client_id)
-        if row is None:
-            text = f"There is no client {client_id[:64]!a}."
-            raise NotFound(text, message=text)
-        record = event(
-            "client_removed", now=time.time(), client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=row.name
-        )
-        await auth.store.commit(Remove(row), Log(record))
+    async def work(auth: Auth) -> NewClient:
+        return await rotate_client(auth.authority, client_id, client=NO_CLIENT, actor=ACTOR)
 
-    with_auth(settings_from(options), work)
+    _print(with_auth(settings_from(options), work), as_json=as_json)
+
+
+@client.command(epilog="Example: dutchdoor client remove 5o0JgG0QmHvYk2C7w1pXzA")
+@click.argument("client_id")
+@no_wait
+@as_json
+@with_settings("database", "master_key")
+def remove(client_id: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
+    """Remove a client. It is refused from then on, and its access tokens are revoked.
+
+    Browser sessions that began under its name go on: end them with `dutchdoor session end`.
+    """
+
+    async def work(auth: Auth) -> Fence:
+        done = await remove_client(auth.authority, client_id, client=NO_CLIENT, actor=ACTOR)
+        return await wait_for(auth, done, no_wait=no_wait)
+
+    fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json({"client_id": client_id, "removed": True})
+        print_json({"client_id": client_id, "removed": True, **to_builtins(fenced)})
     else:
         write("Removed.")
+        say_fence(fenced)

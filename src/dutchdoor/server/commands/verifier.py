@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import time
 from typing import Any
 
 import click
 from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import Conflict, NotFound
-from dutchdoor.model.audit_events import event
-from dutchdoor.model.ids import new_id
-from dutchdoor.model.service_credentials import VerifierKey, VerifierSecret
+from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.revocation.messages import MAX_SEQ
 from dutchdoor.revocation.node_messages import LogHead, Rows
 from dutchdoor.server.options import (
@@ -28,18 +23,21 @@ from dutchdoor.server.options import (
     with_settings,
 )
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
-from dutchdoor.stores.base import Add, Log, Remove, Revoke
+from dutchdoor.services.service_credentials import (
+    NewVerifier,
+    add_verifier,
+    check_verifier_name,
+    remove_verifier,
+    rotate_verifier,
+)
 from dutchdoor.web.schemas import Fence
-from dutchdoor.web.verifiers import removal_of
 
 __all__ = ["verifier"]
-
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 @click.group()
 def verifier() -> None:
-    """Create, list and remove the keys of services that follow the revocation log."""
+    """Create, list, replace and remove the keys of services that follow the revocation log."""
 
 
 @verifier.command(epilog="Example: dutchdoor verifier add orders")
@@ -51,25 +49,20 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
 
     The service passes the key to Verifier(..., key=...), or reads it from DUTCHDOOR_VERIFIER_KEY.
     """
-    if not _NAME.fullmatch(name):
-        raise click.UsageError("The name of a verifier has 1 to 64 letters, digits or characters of - _ . :")
-    secret = VerifierSecret.mint(new_id())
-    row = VerifierKey(id=secret.id, name=name, secret_hash=secret.hash(), created_at=time.time())
+    check_verifier_name(name)  # before a database is created
 
-    async def work(auth: Auth) -> None:
-        now = auth.authority.clock()
-        record = event("verifier_added", now=now, client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=name)
-        try:
-            await auth.store.commit(Add(row), Log(record))
-        except Conflict:
-            text = f"Verifier {name!r} already exists. Remove it first, or choose another name."
-            raise Conflict(text, message=text) from None
+    async def work(auth: Auth) -> NewVerifier:
+        return await add_verifier(auth.authority, name, client=NO_CLIENT, actor=ACTOR)
 
-    with_auth(settings_from(options), work, make=True)
+    made = with_auth(settings_from(options), work, make=True)
     if as_json:
-        print_json({"name": name, "id": row.id, "key": secret.text()})
+        print_json({"name": name, "id": made.key.id, "key": made.secret})
         return
-    print_pairs([("name", name), ("key", secret.text())])
+    _print_key(made)
+
+
+def _print_key(made: NewVerifier) -> None:
+    print_pairs([("name", made.key.name), ("key", made.secret)])
     say("The key is shown only once.")
 
 
@@ -116,6 +109,30 @@ def list_(*, as_json: bool, **options: Any) -> None:
     )
 
 
+@verifier.command(epilog="Example: dutchdoor verifier rotate orders")
+@click.argument("name")
+@no_wait
+@as_json
+@with_settings("database", "master_key")
+def rotate(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
+    """Replace a verifier key, and print the new one. Polls with the old key are refused from then on.
+
+    The service refuses all tokens until it has the new key. For a change without a gap, add a key under another name,
+    give it to the service, and remove the first.
+    """
+
+    async def work(auth: Auth) -> tuple[NewVerifier, Fence]:
+        made = await rotate_verifier(auth.authority, name, client=NO_CLIENT, actor=ACTOR)
+        return made, await wait_for(auth, made.done, no_wait=no_wait)
+
+    made, fenced = with_auth(settings_from(options), work)
+    if as_json:
+        print_json({"name": name, "id": made.key.id, "key": made.secret, **to_builtins(fenced)})
+        return
+    _print_key(made)
+    say_fence(fenced)
+
+
 @verifier.command(epilog="Example: dutchdoor verifier remove orders")
 @click.argument("name")
 @no_wait
@@ -125,13 +142,7 @@ def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Remove a verifier key. Its polls are refused from then on. When this prints "Fenced", its leases have expired."""
 
     async def work(auth: Auth) -> Fence:
-        row = await auth.store.find(VerifierKey, name=name)
-        if row is None:
-            text = f"There is no verifier {name[:64]!a}."
-            raise NotFound(text, message=text)
-        now = auth.authority.clock()
-        record = event("verifier_removed", now=now, client=NO_CLIENT, actor=ACTOR, client_id=row.id, detail=row.name)
-        done = await auth.store.commit(Remove(row), Revoke(removal_of(row, now)), Log(record))
+        done = await remove_verifier(auth.authority, name, client=NO_CLIENT, actor=ACTOR)
         return await wait_for(auth, done, no_wait=no_wait)
 
     fenced = with_auth(settings_from(options), work)
