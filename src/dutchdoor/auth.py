@@ -63,7 +63,7 @@ from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
 from dutchdoor.web.pages import routes as page_routes
-from dutchdoor.web.pages.site import CONSOLE_PATH, LOGIN_PATH, Pages
+from dutchdoor.web.pages.site import CONFIRM_PATH, CONSOLE_PATH, LOGIN_PATH, Pages
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.sign_in_page import read_sign_in_page
@@ -300,6 +300,7 @@ class Auth:
             countries=countries or RegistryCountryReader(),
             base_path=base_path,
             sign_in_page=asked_to_sign_in,
+            confirm_page=base_path + CONFIRM_PATH if asked_to_sign_in == base_path + LOGIN_PATH else "",
             product=product,
             security_contact=security_contact,
             hsts=hsts,

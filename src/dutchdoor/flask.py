@@ -297,5 +297,11 @@ def _ended_with_session(response: Response) -> Response:
 def _refused(error: Exception) -> Response:
     if isinstance(error, Misconfigured) or not isinstance(error, DutchdoorError):
         raise error
-    answer = refusal(error, request_in(request.environ), _gate().gate.sign_in_page, request.script_root)
+    answer = refusal(
+        error,
+        request_in(request.environ),
+        _gate().gate.sign_in_page,
+        request.script_root,
+        _gate().gate.confirm_page,
+    )
     return Response(answer.body, status=answer.status, headers=readable(answer.headers))

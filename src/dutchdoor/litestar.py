@@ -160,7 +160,9 @@ class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
 
     def _refused(self, request: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:
         scope: Any = request.scope
-        answer = refusal(error, request_of(scope), self.gate.sign_in_page, scope.get("root_path", ""))
+        answer = refusal(
+            error, request_of(scope), self.gate.sign_in_page, scope.get("root_path", ""), self.gate.confirm_page
+        )
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
         kind = headers.pop("content-type", None)
         return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)

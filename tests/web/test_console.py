@@ -122,7 +122,7 @@ def test_each_act_demands_each_of_its_proofs(console: Console) -> None:
     for route in acts:
         form = {**FORM, "referer": "http://testserver/admin?done=x"}
         sent = root.post(path_of(route), data=whole, headers=form)
-        assert sent.headers["location"] == "/auth/login?next=%2Fadmin%3Fdone%3Dx&again=1", route.path
+        assert sent.headers["location"] == "/auth/confirm?next=%2Fadmin%3Fdone%3Dx", route.path
     assert console.call(console.auth.store.counts) == before
 
 

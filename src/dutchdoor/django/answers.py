@@ -46,5 +46,6 @@ def refused(request: Any, error: DutchdoorError) -> HttpResponse:
     """
     # The sign-in of a service that only verifies is elsewhere.
     page = (gate().gate.sign_in_page or resolve_url(settings.LOGIN_URL)) if is_embedded() else ""
-    answer = refusal(error, asked_of(request), page, get_script_prefix().rstrip("/"))
+    confirm = gate().gate.confirm_page if is_embedded() else ""
+    answer = refusal(error, asked_of(request), page, get_script_prefix().rstrip("/"), confirm)
     return response_of(answer.status, answer.headers, answer.body)

@@ -220,7 +220,7 @@ class Visit:
 
     async def refuse(self, error: DutchdoorError, send: Send) -> None:
         """Answer this request with an error."""
-        await refuse(self._scope, send, error, self._gate.sign_in_page)
+        await refuse(self._scope, send, error, self._gate)
 
     async def csrf_token(self) -> str:
         """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
@@ -274,7 +274,7 @@ class Guard:
         except DutchdoorError as error:
             if stream.started or isinstance(error, Misconfigured):
                 raise
-            await refuse(scope, send, error, self.gate.sign_in_page)
+            await refuse(scope, send, error, self.gate)
         except Exception:
             # The application found its client gone, which was our doing.
             if not stream.ended:
@@ -369,12 +369,12 @@ class Middleware:
         await self.guard(self._app, scope, receive, send)
 
 
-async def refuse(scope: Scope, send: Send, error: DutchdoorError, sign_in_page: str) -> None:
+async def refuse(scope: Scope, send: Send, error: DutchdoorError, gate: Gate) -> None:
     """Answer a request that a guard refused, or close the WebSocket."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": close_code(error), "reason": str(error)[:100]})
         return
-    answer = refusal(error, request_of(scope), sign_in_page, scope.get("root_path", ""))
+    answer = refusal(error, request_of(scope), gate.sign_in_page, scope.get("root_path", ""), gate.confirm_page)
     headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})

@@ -30,6 +30,8 @@ class Embedded:
 
     def __init__(self, auth: Auth, *, sign_in_page: str | None = None) -> None:
         self.sign_in_page = auth.site.sign_in_page if sign_in_page is None else read_sign_in_page(sign_in_page)
+        ours = self.sign_in_page == auth.site.sign_in_page
+        self.confirm_page = auth.site.confirm_page if ours else ""
         self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()

@@ -51,6 +51,9 @@ class Gate(Protocol):
     """The paths of the API. One that ends with a slash stands for all below it."""
     sign_in_page: str
     """Where a browser is sent that opens a page without a session; "" if nowhere."""
+    confirm_page: str
+    """Where a browser is sent whose proof is too old or too weak; "" for the sign-in page, which is the application's
+    own then."""
     reads_cookies: bool
     """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
     has_own_users: bool
@@ -142,7 +145,7 @@ class Verifying:
 
     application: AsgiApp | None = None
     paths: tuple[str, ...] = ()
-    sign_in_page = ""
+    sign_in_page = confirm_page = ""
     reads_cookies = has_own_users = False
     unloaded = NOT_KEPT
 

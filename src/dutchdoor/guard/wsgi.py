@@ -246,7 +246,7 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         def refused(error: DutchdoorError) -> list[bytes]:
             if started or isinstance(error, Misconfigured):
                 raise error
-            answer = refusal(error, visit.asked, gate.gate.sign_in_page, _mount(environ))
+            answer = refusal(error, visit.asked, gate.gate.sign_in_page, _mount(environ), gate.gate.confirm_page)
             _start(start_response, answer.status, answer.headers)
             return [answer.body]
 

@@ -65,6 +65,8 @@ class Site(Struct, frozen=True, kw_only=True):
     """What stands before every path, such as `/id`."""
     sign_in_page: str = ""
     """The path of the application's sign-in page; "" for none."""
+    confirm_page: str = ""
+    """The path of our page to prove again who one is; "" where people sign in on a page of the application."""
     product: str = "dutchdoor"
     security_contact: str = ""
     """`mailto:` or `https:` address for security.txt; "" for none."""

@@ -15,10 +15,18 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import Misconfigured, StepUpRequired
 from dutchdoor.web.http import Request, Response, forwarded_method
 
-__all__ = ["NEXT_AT_MOST", "next_path", "opens_a_page", "read_sign_in_page", "sent_to_sign_in", "way_to_sign_in"]
+__all__ = [
+    "NEXT_AT_MOST",
+    "next_path",
+    "opens_a_page",
+    "read_sign_in_page",
+    "sent_to_sign_in",
+    "way_to_confirm",
+    "way_to_sign_in",
+]
 
 NEXT_AT_MOST: Final = 2000
 """Characters of a path to come back to. Browsers and proxies accept that much."""
@@ -61,6 +69,11 @@ def way_to_sign_in(page: str, back: str, more: str = "") -> bytes:
     """Return the `Location` of the sign-in page, with the path to come `back` to. `more` are further parameters."""
     joined = "&" if "?" in page else "?"
     return f"{page}{joined}next={quote(next_path(back), safe='')}{more}".encode("ascii")
+
+
+def way_to_confirm(page: str, back: str, error: StepUpRequired) -> bytes:
+    """Return the `Location` of the page where people prove again who they are, with the path to come `back` to."""
+    return way_to_sign_in(page, back, f"&factors={error.factors}" if error.factors > 1 else "")
 
 
 def sent_to_sign_in(asked: Request, refusal: Response, page: str) -> Response:

@@ -13,7 +13,7 @@ from dutchdoor.model.policy import Policy
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
-from dutchdoor.web.pages import devices, register, sign_in
+from dutchdoor.web.pages import confirm, devices, register, sign_in
 from dutchdoor.web.pages.account import page as account
 from dutchdoor.web.pages.console import routes as console
 from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
@@ -96,8 +96,14 @@ def _file(file: StaticFile) -> Handler:
 
 def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
-    forms = {**sign_in.forms(pages), **register.forms(pages), **account.forms(pages)}
-    shown = (*sign_in.routes(pages), *register.routes(pages), *account.routes(pages), *devices.routes(pages))
+    forms = {**sign_in.forms(pages), **register.forms(pages), **confirm.forms(pages), **account.forms(pages)}
+    shown = (
+        *sign_in.routes(pages),
+        *register.routes(pages),
+        *confirm.routes(pages),
+        *account.routes(pages),
+        *devices.routes(pages),
+    )
     if pages.console:
         shown = (*shown, *console.routes(pages))
     kept = [route for route in shown if not (route.bundled and pages.own_users)]

@@ -17,9 +17,7 @@ __all__ = ["forms", "routes"]
 
 def routes(pages: Pages) -> list[Route]:
     show = SignInForm(pages).show
-    return [
-        Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next", "again"))
-    ]
+    return [Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next",))]
 
 
 def forms(pages: Pages) -> dict[Handler, Page]:
@@ -32,14 +30,13 @@ class SignInForm(Form):
     name = "login"
 
     async def show(self, call: Call) -> Response:
-        # A session that is there is enough, unless the page that sent the browser here asks for a new proof.
-        if "again" not in call.query:
-            try:
-                caller = await call.identify()
-            except NotAuthenticated:
-                caller = None
-            if caller is not None and caller.by_cookie:
-                return self.pages.go(self.pages.after(call, call.query), Response(303))
+        # A session that is there is enough.
+        try:
+            caller = await call.identify()
+        except NotAuthenticated:
+            caller = None
+        if caller is not None and caller.by_cookie:
+            return self.pages.go(self.pages.after(call, call.query), Response(303))
         return await super().show(call)
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
 from dutchdoor.web.api import ADMIN, Call
 from dutchdoor.web.browser import next_url, sends_a_form
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
 from dutchdoor.web.pages.rendering import render
-from dutchdoor.web.sign_in_page import next_path, opens_a_page, way_to_sign_in
+from dutchdoor.web.sign_in_page import next_path, opens_a_page, way_to_confirm, way_to_sign_in
 
-__all__ = ["ACCOUNT_PATH", "ACTIVITY_PATH", "CONSOLE_PATH", "DEVICES_PATH", "LOGIN_PATH", "REGISTER_PATH", "Pages"]
+__all__ = [
+    "ACCOUNT_PATH",
+    "ACTIVITY_PATH",
+    "CONFIRM_PATH",
+    "CONSOLE_PATH",
+    "DEVICES_PATH",
+    "LOGIN_PATH",
+    "REGISTER_PATH",
+    "Pages",
+]
 
-LOGIN_PATH, REGISTER_PATH = "/auth/login", "/auth/register"
+LOGIN_PATH, CONFIRM_PATH, REGISTER_PATH = "/auth/login", "/auth/confirm", "/auth/register"
 ACCOUNT_PATH, DEVICES_PATH, ACTIVITY_PATH = "/auth/account", "/auth/devices", "/auth/activity"
 CONSOLE_PATH = "/admin"
 
@@ -117,9 +126,9 @@ class Pages:
 
     def error(self, request: Request, error: Exception, answer: Response) -> Response:
         """Return the page for an error in place of the `answer` that a program would get."""
-        if isinstance(error, StepUpRequired):  # the sign-in page asks for a new proof, and leads back
-            back = quote(self.page_of(request), safe="")
-            return Response(303, [(b"location", f"{self.base}{LOGIN_PATH}?next={back}&again=1".encode())], kind="page")
+        if isinstance(error, StepUpRequired):
+            way = way_to_confirm(self.base + CONFIRM_PATH, self.page_of(request), error)
+            return Response(303, [(b"location", way)], kind="page")
         words = str(error) if isinstance(error, DutchdoorError) and not isinstance(error, CsrfRefused) else ""
         if isinstance(error, CsrfRefused):
             words = "This form has expired. Go back, load the page again, and send it once more."

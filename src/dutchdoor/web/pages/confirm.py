@@ -1,0 +1,65 @@
+"""The page to prove again who one is, for what demands a fresh proof (RFC 9470). It leads back to where one was.
+
+The shortest proof that the requirement asks for is enough: the password. Where it asks for two kinds of proof, only a
+new sign-in gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
+from dutchdoor.web import account_routes, own_users
+from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.http import Response
+from dutchdoor.web.pages.forms import OwnForm, wrong_of
+from dutchdoor.web.pages.site import CONFIRM_PATH, Pages
+from dutchdoor.web.problems import problem
+
+__all__ = ["forms", "routes"]
+
+
+def routes(pages: Pages) -> list[Route]:
+    return [
+        Route(
+            method="GET",
+            path=CONFIRM_PATH,
+            handler=ConfirmForm(pages).show,
+            demands="caller",
+            unproven=pages.to_sign_in,
+            query=("next", "factors"),
+            summary="Show the page to prove again who one is.",
+        )
+    ]
+
+
+def forms(pages: Pages) -> dict[Handler, Page]:
+    return {account_routes.reauthenticate: ConfirmForm(pages), own_users.reauthenticate: ConfirmForm(pages)}
+
+
+class ConfirmForm(OwnForm):
+    """Proves the password again, and goes on to where one came from."""
+
+    async def show(self, call: Call) -> Response:
+        return await self._show(call, call.query)
+
+    async def _show(self, call: Call, fields: Mapping[str, str], status: int = 200, **values: Any) -> Response:
+        # A login is written again by hand: dutchdoor knows the application's users by their ids alone.
+        kept = {name: fields.get(name, "") for name in ("next", "email")}
+        shown: dict[str, Any] = {"kept": kept, "error": None, "factors": fields.get("factors", ""), **values}
+        return await self.pages.show_own(call, "confirm", status, **shown)
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
+        names = ("email", "password") if self.pages.own_users else ("password",)
+        return {name: fields.get(name, "") for name in names}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+        return self.pages.go(self.pages.after(call, fields), response)
+
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        if not isinstance(error, (InvalidInput, WrongCredentials, RateLimited)):
+            return await super().refuse(call, error, fields)
+        answer = problem(error)
+        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error))
