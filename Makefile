@@ -20,7 +20,7 @@ endif
 # Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.
 READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
 
-.PHONY: help serve test soak check lint types format bench bench-adapters lock wheel clean
+.PHONY: help serve test soak check lint types format texts bench bench-adapters lock wheel clean
 
 help:
 	@echo "make serve    run the server (ARGS='--port 9000')"
@@ -28,6 +28,7 @@ help:
 	@echo "make check    lint, types and all tests but the soak: what must pass before a change lands"
 	@echo "make soak     run the longest races and kills"
 	@echo "make format   rewrite the code the way lint wants it"
+	@echo "make texts    put new texts of pages and mails into the catalogues, and list what is to be translated"
 	@echo "make bench    measure against peers, one table (QUICK=1 for a short one)"
 	@echo "make bench-adapters   the same for what each framework adapter costs"
 	@echo "make lock     choose versions anew and pin them (at least a week old)"
@@ -62,6 +63,9 @@ types: $(VENV)/.test
 format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix --quiet . || true
 	$(VENV)/bin/ruff format .
+
+texts: $(VENV)/.test
+	@$(VENV)/bin/python -m dutchdoor.texts.update $(ARGS)
 
 bench: $(VENV)/.test $(PEERS:%=benchmarks/.venvs/%/.ready)
 	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)

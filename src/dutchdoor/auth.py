@@ -50,6 +50,7 @@ from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
+from dutchdoor.texts.languages import Languages
 from dutchdoor.web import account_routes, admin, admin_programs, auth_routes, oauth, revocations, wellknown
 from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
@@ -289,6 +290,7 @@ class Auth:
             registration=users is None and policy.registration == "open",
             own_users=users is not None,
             console=console,
+            languages=Languages(),
         )
         self.site = Site(
             edge=edge,
@@ -328,6 +330,7 @@ class Auth:
             keyless=edge.development,
             cookie=cookies.session_name,
             docs=docs,
+            languages=forms.languages,
             bundled=users is None,
         )
         self.api = Api(self.authority, self.directory, self.site, (*page_routes.with_pages(routes, forms), *pages))

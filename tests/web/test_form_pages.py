@@ -146,7 +146,7 @@ def test_a_form_page_is_accessible_and_has_nothing_inline(client: TestClient, pa
     style, and no address of another site.
     """
     elements = Elements(client.get(path).text)
-    assert elements.all("html") == [{"lang": "en"}]
+    assert elements.all("html") == [{"lang": "en", "dir": "ltr"}]
     assert len(elements.all("title")) == len(elements.all("h1")) == 1
     labelled = {label["for"] for label in elements.all("label")}
     assert {field["id"] for field in elements.all("input") if field.get("type") != "hidden"} == labelled

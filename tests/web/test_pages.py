@@ -142,7 +142,7 @@ def test_every_file_and_page_that_is_linked_is_there(name):
 def test_a_page_is_accessible_by_construction(name):
     """A language, a title, a first heading, a label for every field, ids that are unique."""
     elements = Elements(page(name))
-    assert elements.all("html") == [{"lang": "en"}]
+    assert elements.all("html") == [{"lang": "en", "dir": "ltr"}]
     assert len(elements.all("title")) == 1
     assert elements.all("h1")
     labelled = {label["for"] for label in elements.all("label")}

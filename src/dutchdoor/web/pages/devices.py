@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from dutchdoor.errors import DutchdoorError
 from dutchdoor.model.sessions import Session
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence
@@ -74,13 +74,11 @@ class DevicesPage:
 
 
 def _shown(session: Session, current: str | None) -> dict[str, Any]:
-    seen = datetime.fromtimestamp(int(session.last_seen_at), UTC)
     return {
         "id": session.id,
         "current": session.id == current,
-        "device": session.device or "An unknown device",
+        "device": session.device,
         "place": " · ".join(filter(None, [session.country, session.address])),
-        "seen": f"{seen.day} {seen:%B %Y, %H:%M} UTC",
-        "seen_at": f"{seen:%Y-%m-%dT%H:%M:%SZ}",
-        "mode": {"session": "browser session", "hybrid": "tokens"}.get(session.mode, session.mode),
+        "seen": session.last_seen_at,
+        "mode": mark("browser session") if session.mode == "session" else mark("tokens"),
     }

@@ -67,7 +67,7 @@ class OwnForm:
 
 def wrong_of(error: DutchdoorError, words: str = "") -> dict[str, Any]:
     """Return what a form shows of an error: its words, and the field that they are about."""
-    return {"words": words or str(error), "field": error.field if isinstance(error, InvalidInput) else ""}
+    return {"words": words or error.message, "field": error.field if isinstance(error, InvalidInput) else ""}
 
 
 def browser_mode(call: Call) -> Mode:

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from dutchdoor.texts.languages import ENGLISH, Language
+from dutchdoor.texts.templates import environment
 from dutchdoor.web.pages.api_reference import outline
 
 __all__ = ["PAGES", "STATIC", "StaticFile", "render"]
@@ -65,20 +66,9 @@ def _prose(text: str) -> Markup:
     )
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=["jinja2.ext.i18n"],
-)
-_TEMPLATES.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
-_TEMPLATES.filters["prose"] = _prose
-
-
 def render(
     name: str,
+    language: Language = ENGLISH,
     *,
     base: str = "",
     product: str = "dutchdoor",
@@ -86,7 +76,7 @@ def render(
     bundled: bool = True,
     **values: Any,
 ) -> bytes:
-    """Render a page of `PAGES` as UTF-8. `docs` says whether pages link to the API reference, and `bundled` whether
+    """Render a page as UTF-8, in a language. `docs` says whether pages link to the API reference, and `bundled` whether
     there are accounts here.
 
     `base` is the base path of the API, and `product` the name of the product. `setup`, `reset_password` and
@@ -99,4 +89,6 @@ def render(
     if name == "docs":
         values["api"] = outline(values["document"])
     values |= {"base": base, "product": product, "docs": docs, "bundled": bundled}
-    return _TEMPLATES.get_template(f"{name}.html").render(values).encode()
+    templates = environment(_HERE / "templates", language)
+    templates.filters["prose"] = _prose
+    return templates.get_template(f"{name}.html").render(values).encode()

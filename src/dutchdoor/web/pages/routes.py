@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dutchdoor.model.policy import Policy
+from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
@@ -38,6 +39,7 @@ def routes(
     keyless: bool,
     cookie: str,
     docs: bool,
+    languages: Languages,
     bundled: bool = True,
 ) -> tuple[Route, ...]:
     """Return the routes of the pages, for an API with these routes. `issuer` is called for the first page that shows
@@ -52,12 +54,13 @@ def routes(
 
     def page(name: str) -> Handler:
         @cache
-        def written() -> bytes:
+        def written(language: Language) -> bytes:
             more = {"document": described()} if name == "docs" else values.get(name, {})
-            return render(name, base=base_path, product=product, docs=docs, bundled=bundled, **more)
+            return render(name, language, base=base_path, product=product, docs=docs, bundled=bundled, **more)
 
-        async def show(_call: Call) -> Response:
-            return Response(200, [_HTML], written(), kind="page")
+        async def show(call: Call) -> Response:
+            language = languages.of(call.request.header_list(b"accept-language"))
+            return Response(200, [_HTML], written(language), kind="page")
 
         return show
 

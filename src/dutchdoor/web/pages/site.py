@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
+from dutchdoor.texts import mark
+from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call
 from dutchdoor.web.browser import next_url, sends_a_form
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
@@ -34,6 +35,22 @@ DONE_FOR = 300.0
 
 _HTML: Header = (b"content-type", b"text/html; charset=utf-8")
 
+_TITLES: Mapping[int, str] = {
+    400: mark("This request makes no sense here"),
+    401: mark("Sign in"),
+    403: mark("You may not do this"),
+    404: mark("There is nothing here"),
+    405: mark("This request makes no sense here"),
+    409: mark("Something else came first"),
+    413: mark("This is too much at once"),
+    415: mark("This request makes no sense here"),
+    422: mark("Something is not right"),
+    429: mark("Too many attempts"),
+    500: mark("Something went wrong"),
+    503: mark("Out of reach for a moment"),
+}
+"""The heading of the page for each status of an error."""
+
 
 class Pages:
     """Answers with pages of one site."""
@@ -48,13 +65,14 @@ class Pages:
         registration: bool,
         own_users: bool,
         console: bool,
+        languages: Languages,
     ) -> None:
         """`home` is where people go who came from nowhere, and `sign_in_page` where they sign in: here, or on a page of
         the application. `registration` says whether people create accounts without being signed in. The logins of an
         application with `own_users` need not be addresses. `console` says whether administrators have pages here.
         """
         self.base, self.home, self.sign_in_page = base, home, sign_in_page
-        self.own_users, self.console = own_users, console
+        self.own_users, self.console, self.languages = own_users, console, languages
         self._values: dict[str, Any] = {
             "product": product,
             "base": base,
@@ -66,9 +84,13 @@ class Pages:
     def show(
         self, request: Request, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any
     ) -> Response:
-        """Answer a request with a page, made of the template of this `name`."""
-        body = render(name, **self._values, path=request.path, **values)
+        """Answer a request with a page, made of the template of this `name`, in the language of the request."""
+        body = render(name, self.language(request), **self._values, path=request.path, **values)
         return Response(status, [_HTML, *headers], body, kind="page")
+
+    def language(self, request: Request) -> Language:
+        """Return the language that the browser asks for."""
+        return self.languages.of(request.header_list(b"accept-language"))
 
     async def show_own(
         self, call: Call, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any
@@ -129,10 +151,10 @@ class Pages:
         if isinstance(error, StepUpRequired):
             way = way_to_confirm(self.base + CONFIRM_PATH, self.page_of(request), error)
             return Response(303, [(b"location", way)], kind="page")
-        words = str(error) if isinstance(error, DutchdoorError) and not isinstance(error, CsrfRefused) else ""
+        words = error.message if isinstance(error, DutchdoorError) and not isinstance(error, CsrfRefused) else ""
         if isinstance(error, CsrfRefused):
-            words = "This form has expired. Go back, load the page again, and send it once more."
-        title = HTTPStatus(answer.status).phrase
+            words = mark("This form has expired. Go back, load the page again, and send it once more.")
+        title = _TITLES.get(answer.status, _TITLES[500])
         kept = [header for header in answer.headers if header[0] in {b"retry-after", b"allow", b"www-authenticate"}]
         return self.show(request, "error", answer.status, tuple(kept), title=title, words=words, number=answer.status)
 

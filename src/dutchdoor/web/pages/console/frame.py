@@ -110,7 +110,7 @@ class Console:
         if isinstance(error, StepUpRequired) or not call.required.by_cookie:
             return self.pages.error(call.request, error, answer)
         kept = [header for header in answer.headers if header[0] == b"retry-after"]
-        shown = self.show(call, "refused", answer.status, words=str(error), back=self.pages.page_of(call.request))
+        shown = self.show(call, "refused", answer.status, words=error.message, back=self.pages.page_of(call.request))
         return Response(shown.status, [*shown.headers, *kept], shown.body, kind="page")
 
 

@@ -15,17 +15,19 @@ for (const part of all("[data-if]")) part.hidden = part.dataset.if !== (token ? 
 // If the user opens another link to the same page, only the part after the '#' changes, and the browser does not reload.
 addEventListener("hashchange", () => takesToken && location.hash.length > 1 && location.reload());
 
+// Every text is in the page, in its language; a duration is written by the browser.
 function waiting(seconds) {
-  if (seconds < 90) return `${seconds} seconds`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} minutes` : `${Math.round(seconds / 3600)} hours`;
+  const [length, unit] = seconds < 90 ? [1, "second"] : seconds < 5400 ? [60, "minute"] : [3600, "hour"];
+  const written = new Intl.NumberFormat(document.documentElement.lang, { style: "unit", unit, unitDisplay: "long" });
+  return written.format(Math.ceil(seconds / length));
 }
 
-function words(problem) {
-  const said = problem.detail || problem.title || "That did not work.";
-  return problem.retry_after ? `${said} Try again in ${waiting(problem.retry_after)}.` : said;
+function words(problem, texts) {
+  const said = problem.detail || problem.title || texts.failed;
+  return problem.retry_after ? `${said} ${texts.later.replace("%(time)s", waiting(problem.retry_after))}` : said;
 }
 
-async function call(path, body) {
+async function call(path, body, texts) {
   try {
     const answer = await fetch(path, {
       method: "POST",
@@ -36,9 +38,9 @@ async function call(path, body) {
       referrerPolicy: "no-referrer",
     });
     if (answer.ok) return null;
-    return await answer.json().catch(() => ({ title: "The response of the server is unreadable. Try again." }));
+    return await answer.json().catch(() => ({ title: texts.unreadable }));
   } catch {
-    return { title: "The server cannot be reached. Check the connection and try again." };
+    return { title: texts.unreachable };
   }
 }
 
@@ -56,7 +58,7 @@ for (const form of all("form[data-call]")) {
     }
     const body = Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
     if (form.hasAttribute("data-with-token")) body.token = token;
-    const problem = await call(form.dataset.call, body);
+    const problem = await call(form.dataset.call, body, wrong.dataset);
     button.removeAttribute("aria-disabled");
     // A part of the form that is shown only if the server asks for it.
     const asked = problem && all("[data-when]", form).find((part) => part.dataset.when === problem.code && part.hidden);
@@ -66,7 +68,7 @@ for (const form of all("form[data-call]")) {
       return;
     }
     if (problem) {
-      wrong.textContent = words(problem);
+      wrong.textContent = words(problem, wrong.dataset);
       const input = problem.field && one(`input[name="${CSS.escape(problem.field)}"]`, form);
       if (input) {
         input.setAttribute("aria-invalid", "true");
@@ -86,12 +88,13 @@ for (const form of all("form[data-call]")) {
 
 for (const button of all("button[data-show]")) {
   const input = document.getElementById(button.dataset.show);
+  const texts = { show: button.textContent, hide: button.dataset.hide };
   button.hidden = false;
   button.addEventListener("click", () => {
     const shown = input.type === "password";
     input.type = shown ? "text" : "password";
     button.setAttribute("aria-pressed", String(shown));
-    button.textContent = shown ? "Hide the password" : "Show the password";
+    button.textContent = shown ? texts.hide : texts.show;
   });
 }
 

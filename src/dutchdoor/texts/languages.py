@@ -1,0 +1,153 @@
+"""The languages there are, their texts, and which of them a request asks for (RFC 9110, 12.5.4; RFC 4647, 3.4)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from gettext import GNUTranslations, NullTranslations
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from dutchdoor.texts import Text
+
+__all__ = ["ENGLISH", "SHIPPED", "Language", "Languages", "language"]
+
+CATALOGUES: Final = Path(__file__).parent
+SHIPPED: Final = ("en", *sorted(path.stem.replace("_", "-") for path in CATALOGUES.glob("*.po")))
+"""The tags of the languages that come with this package. English is in the code."""
+
+_HEADER_AT_MOST, _RANGES_AT_MOST = 400, 20
+"""Characters of the header that are read, and languages in it. A browser sends some five."""
+
+_RANGE = re.compile(
+    r"\s*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*|\*)\s*"  # de-AT
+    r"(?:;\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?"  # ;q=0.8
+)
+
+
+class Language:
+    """One language: its `tag` (RFC 5646), the `direction` of its script (`ltr`, `rtl`), and its texts."""
+
+    def __init__(self, tag: str, texts: NullTranslations, direction: str) -> None:
+        self.tag, self.direction, self._texts = tag, direction, texts
+
+    def __repr__(self) -> str:
+        return f"Language({self.tag!r})"
+
+    def text(self, text: str) -> str:
+        """Return the translation of a text of the catalogue, or a text that is in none as it is: an application's own
+        error has the words of the application.
+        """
+        if isinstance(text, Text):
+            return self._texts.gettext(text.message) % text.values
+        return self._texts.gettext(text) if text else ""  # the empty one is the catalogue's header
+
+    def plural(self, one: str, many: str, number: int) -> str:
+        return self._texts.ngettext(one, many, number)
+
+    # Babel has the formats of each language, and costs 30 ms and 6 MB: imported for the first date.
+
+    def when(self, at: float) -> str:
+        """Write an instant, in seconds since 1970, to the minute: `November 3, 2026, 14:15 UTC`."""
+        dates = import_module("babel.dates")
+        moment, locale = datetime.fromtimestamp(int(at), UTC), self._locale
+        day, time = dates.format_date(moment, "long", locale=locale), dates.format_skeleton("Hm", moment, locale=locale)
+        return f"{day}, {time} UTC"
+
+    def number(self, number: float) -> str:
+        return str(import_module("babel.numbers").format_decimal(number, locale=self._locale))
+
+    def duration(self, seconds: float) -> str:
+        """Write a duration in one unit, rounded down: no link lasts shorter than its mail says. At least a minute,
+        unless it is a number of seconds.
+        """
+        length, unit = next((found for found in _UNITS if seconds >= found[0]), _UNITS[-1])
+        return str(import_module("babel.units").format_unit(int(seconds // length), unit, locale=self._locale))
+
+    @property
+    def _locale(self) -> str:
+        return self.tag.replace("-", "_")
+
+
+_UNITS = ((86400, "duration-day"), (3600, "duration-hour"), (60, "duration-minute"), (1, "duration-second"))
+
+ENGLISH: Final = Language("en", NullTranslations(), "ltr")
+
+
+@cache
+def language(tag: str, folder: Path | None = None) -> Language:
+    """Return a language by its tag. `folder` may have catalogues of an operator (`de.po`), whose texts come first.
+
+    Raises:
+        LookupError: no catalogue is there.
+    """
+    found = [
+        file for place in (folder, CATALOGUES) if place and (file := place / f"{tag.replace('-', '_')}.po").is_file()
+    ]
+    if not found:
+        if tag == "en":
+            return ENGLISH
+        raise LookupError(f"there is no catalogue of the language {tag}")
+    first, *others = map(_read, found)
+    for other in others:
+        first.add_fallback(other)
+    locale = import_module("babel").Locale.parse(tag, sep="-")
+    return Language(tag, first, {"right-to-left": "rtl"}.get(locale.character_order, "ltr"))
+
+
+def _read(path: Path) -> NullTranslations:
+    """Read a catalogue from its text: there is no compiled file that could be older than it."""
+    with path.open("rb") as lines:
+        catalogue = import_module("babel.messages.pofile").read_po(lines)
+    compiled = io.BytesIO()
+    import_module("babel.messages.mofile").write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return GNUTranslations(compiled)
+
+
+class Languages:
+    """The languages that a site offers. The first is for people who ask for none of them."""
+
+    def __init__(self, tags: Iterable[str] = SHIPPED, folder: Path | None = None) -> None:
+        """Raises `LookupError` for a language without a catalogue."""
+        self._folder = folder
+        self.tags = tuple(tags)
+        self.by_tag: Mapping[str, str] = {tag.lower(): tag for tag in self.tags}
+        self.of_header = lru_cache(maxsize=256)(self._of_header)
+
+    @property
+    def default(self) -> Language:
+        return language(self.tags[0], self._folder)
+
+    def of(self, accept_language: str | None) -> Language:
+        """Return the language that an Accept-Language header asks for."""
+        return self.of_header((accept_language or "")[:_HEADER_AT_MOST])
+
+    def named(self, tag: str) -> Language:
+        """Return an offered language by its tag, or the default."""
+        return language(self.by_tag.get(tag.lower(), self.tags[0]), self._folder)
+
+    def _of_header(self, header: str) -> Language:
+        for wanted in _by_preference(header):
+            while wanted:
+                if wanted in self.by_tag:
+                    return language(self.by_tag[wanted], self._folder)
+                wanted = wanted.rpartition("-")[0]  # noqa: PLW2901 - de-CH-1996, de-CH, de
+        return self.default
+
+
+def _by_preference(header: str) -> list[str]:
+    """Return the tags of an Accept-Language header in lower case, the most wanted first. What is malformed is no
+    wish.
+    """
+    found: list[tuple[float, str]] = []
+    for piece in header.split(",", _RANGES_AT_MOST)[:_RANGES_AT_MOST]:
+        read = _RANGE.fullmatch(piece)
+        weight = float(read[2] or 1) if read else 0.0
+        if read and weight and read[1] != "*":
+            found.append((-weight, read[1].lower()))
+    return [tag for _, tag in sorted(found, key=lambda each: each[0])]

@@ -1,0 +1,68 @@
+"""The catalogues: complete, and of the texts that templates and code have today."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from babel.messages.checkers import python_format
+
+from dutchdoor.texts.languages import CATALOGUES, SHIPPED
+from dutchdoor.texts.update import catalogue, extract
+
+FILES = sorted(CATALOGUES.glob("*.po"))
+USED = {message.id: message for message in extract() if message.id}
+each_catalogue = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+HINT = "Run `make texts`, and write what it lists."
+
+
+def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
+    return text if isinstance(text, tuple) else (text,)
+
+
+def test_german_is_among_the_languages():
+    """A catalogue beside the code is a language of the package, without a list that could forget it."""
+    assert SHIPPED[0] == "en"
+    assert "de" in SHIPPED
+
+
+@each_catalogue
+def test_a_catalogue_has_each_text_that_is_used_and_no_other(path: Path):
+    """A text of a template or of `mark` that has no entry would stay English in silence."""
+    there = {message.id for message in catalogue(path) if message.id}
+    assert there == set(USED), HINT
+
+
+@each_catalogue
+def test_each_text_is_translated(path: Path):
+    """No entry is empty or a machine's guess."""
+    unfinished = [m.id for m in catalogue(path) if m.id and (m.fuzzy or not all(forms(m.string)) or not m.string)]
+    assert not unfinished, HINT
+
+
+@each_catalogue
+def test_a_translation_has_the_places_and_the_markup_of_its_text(path: Path):
+    """A value that is missing hides what happened; one too many is an exception on the page. Markup that differs is a
+    link that leads nowhere.
+    """
+    found = catalogue(path)
+    for message in (m for m in found if m.id):
+        if message.python_format:
+            python_format(found, message)
+        for form in forms(message.string):
+            wanted = forms(message.id)[-1]
+            assert places(form) == places(wanted), message.id
+            assert sorted(re.findall(r"<[^>]*>", form)) == sorted(re.findall(r"<[^>]*>", wanted)), message.id
+
+
+def places(text: str) -> set[str]:
+    return set(re.findall(r"%\((\w+)\)", text))
+
+
+def test_a_text_with_a_place_says_so():
+    """`%s` has no name that another language could move, and a lone % breaks the text when it gets its values."""
+    for text in USED:
+        for form in forms(text):
+            rest = re.sub(r"%\(\w+\)s|%%", "", form)
+            assert "%" not in rest, form
