@@ -30,7 +30,7 @@ from dutchdoor.web.schemas import (
     user_view,
 )
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "key_view", "next_key"]
 
 PAGE_AT_MOST = 500
 # Only for the description of the API: the directory checks roles, with a readable message.
@@ -192,13 +192,18 @@ async def list_keys(call: Call) -> Response:
 
 
 async def rotate_key(call: Call) -> Response:
+    row = await next_key(call)
+    return json_response(201, key_view(row, state_of(row, call.authority.clock())))
+
+
+async def next_key(call: Call) -> StoredKey:
+    """Create the next signing key. Raises `Conflict` if one waits to sign already."""
     authority = call.authority
     after = waiting(await authority.store.select(StoredKey), authority.alg, authority.clock())
     if after is not None:
         text = f"Key {after.kid} is the next one already: it signs from {instant(after.signs_at)}."
         raise Conflict(text, message=text)
-    row = await call.authority.rotate(client=call.observed(), actor=_actor(call))
-    return json_response(201, key_view(row, state_of(row, call.authority.clock())))
+    return await authority.rotate(client=call.observed(), actor=_actor(call))
 
 
 async def kill_key(call: Call) -> Response:

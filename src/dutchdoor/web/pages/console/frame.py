@@ -23,10 +23,20 @@ from dutchdoor.web.schemas import Fence
 
 __all__ = ["NOTICES", "PLACES", "Console", "Nothing"]
 
-PLACES: tuple[tuple[str, str], ...] = ((CONSOLE_PATH, mark("Overview")),)
+PLACES: tuple[tuple[str, str], ...] = (
+    (CONSOLE_PATH, mark("Overview")),
+    (f"{CONSOLE_PATH}/clients", mark("Clients")),
+    (f"{CONSOLE_PATH}/verifiers", mark("Verifiers")),
+    (f"{CONSOLE_PATH}/keys", mark("Keys")),
+)
 """The links at the top of each page: where they lead, and their words."""
 
-NOTICES: Mapping[str, str] = {}
+NOTICES: Mapping[str, str] = {
+    "client-removed": mark("The client was removed."),
+    "verifier-removed": mark("The verifier key was removed."),
+    "key-created": mark("The next key is published. It signs when its time has come."),
+    "key-revoked": mark("The key was revoked."),
+}
 """What an act has done, in words, by the word in the address of the page that says it. Content spoofing: a link shows
 one of these texts, and none that its author wrote."""
 

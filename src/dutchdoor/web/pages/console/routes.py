@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dutchdoor.web.api import Route
-from dutchdoor.web.pages.console import overview
+from dutchdoor.web.pages.console import clients, keys, overview, verifiers
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import Pages
 
@@ -12,4 +12,9 @@ __all__ = ["routes"]
 
 def routes(pages: Pages) -> list[Route]:
     console = Console(pages)
-    return [*overview.routes(console)]
+    return [
+        *overview.routes(console),
+        *clients.routes(console),
+        *verifiers.routes(console),
+        *keys.routes(console),
+    ]

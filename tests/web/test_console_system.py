@@ -1,0 +1,170 @@
+"""The pages of the console about the system: clients, verifiers, keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from tests.standins import Watched
+from tests.web.test_console import ADA, FORM, ROOT, Console, token_of
+
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
+from dutchdoor.stores.base import Add
+from dutchdoor.stores.memory import MemoryStore
+from dutchdoor.testing.clock import Clock
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched(MemoryStore())
+
+
+@pytest.fixture
+def console(watched: Watched) -> Iterator[Console]:
+    clock, store = Clock(), watched
+    found = Console(Auth(store, console=True, hasher=PasswordHasher(CHEAPEST), clock=clock, master_key=_keys()), clock)  # type: ignore[arg-type]
+    with found.open:
+        for who, roles in ((ROOT, ("admin",)), (ADA, ())):
+            made = partial(found.auth.directory.admin.create, roles=roles, client=Client(), actor="cli")
+            found.call(made, who["email"], password=who["password"])
+        yield found
+
+
+def _keys() -> Any:
+    from dutchdoor.model.master_key import MasterKey, MasterKeys  # noqa: PLC0415
+
+    return MasterKeys(MasterKey.generate())
+
+
+def post(browser: TestClient, path: str, **fields: str) -> Any:
+    return browser.post(path, data={**fields, "csrf_token": token_of(browser)}, headers=FORM)
+
+
+def secret_in(text: str) -> str:
+    (secret,) = re.findall(r"<code>(dd[cv]1_[\w-]+)</code>", text)
+    return str(secret)
+
+
+def names(console: Console) -> list[str]:
+    return [event.name for event in console.call(console.auth.store.events)]
+
+
+def test_w30_a_clients_secret_is_on_one_page(console: Console) -> None:
+    """The form that adds a client answers with its secret, which no cache stores and no other page shows; so does the
+    form for a new secret. Removed, the client is gone, and the page says so.
+    """
+    root = console.one()
+    added = post(root, "/admin/clients", name="orders", kind="confidential")
+    assert (added.status_code, added.headers["cache-control"]) == (201, "no-store")
+    first = secret_in(added.text)
+    (row,) = console.call(console.auth.store.select, RegisteredClient)
+    page = root.get("/admin/clients").text
+    assert row.id in page and "ddc1_" not in page
+    second = secret_in(post(root, f"/admin/clients/{row.id}/secret").text)
+    assert first != second
+    public = post(root, "/admin/clients", name="app", kind="public")
+    assert "<code>ddc1_" not in public.text
+    gone = post(root, f"/admin/clients/{row.id}/remove")
+    assert (gone.status_code, gone.headers["location"]) == (303, "/admin/clients?done=client-removed&within=0")
+    page = root.get(gone.headers["location"]).text
+    assert "The client was removed." in page and row.id not in page
+    told = names(console)
+    assert [told.count(name) for name in ("client_added", "client_secret_changed", "client_removed")] == [2, 1, 1]
+
+
+def test_w30_a_verifiers_key_is_on_one_page(console: Console) -> None:
+    """The form that adds a verifier answers with its key, and so does the form for a new one. A name that is taken and
+    a name that is no word are refused with the reason.
+    """
+    root = console.one()
+    first = secret_in(post(root, "/admin/verifiers", name="orders").text)
+    again = post(root, "/admin/verifiers", name="orders")
+    assert (again.status_code, "already exists" in again.text, "ddv1_" in again.text) == (409, True, False)
+    assert post(root, "/admin/verifiers", name="two words").status_code == 422
+    assert "ddv1_" not in root.get("/admin/verifiers").text
+    second = secret_in(post(root, "/admin/verifiers/orders/key").text)
+    assert first != second
+    gone = post(root, "/admin/verifiers/orders/remove")
+    assert gone.headers["location"].startswith("/admin/verifiers?done=verifier-removed")
+    assert console.call(console.auth.store.select, VerifierKey) == []
+
+
+def test_w31_the_page_shows_who_follows(console: Console) -> None:
+    """A verifier that polls is shown with its processes, how far it is behind, and its lease; the node with its row."""
+    root = console.one()
+    key = secret_in(post(root, "/admin/verifiers", name="orders").text)
+    body = {"holder": "A" * 22, "log_epoch": 0, "applied_seq": 0, "wait_ms": 0}
+    program = {"authorization": f"Bearer {key}", "accept": "application/json"}
+    for _ in range(2):
+        answer = console.anyone().post("/auth/revocations/poll", json=body, headers=program).json()
+        body |= {"log_epoch": answer["log_epoch"], "applied_seq": answer["upto_seq"]}
+    page = root.get("/admin/verifiers").text
+    cells = re.findall(r'data-label="(\w[\w ]*)">([^<]*)<', page)
+    assert cells[:2] == [("Processes", "1"), ("Behind", "0 entries")]
+    assert re.fullmatch(r"\d+ s", cells[2][1])
+    assert console.auth.authority.fencing.node.id in page
+    assert "this one" in page
+
+
+def test_w32_keys_are_created_and_revoked(console: Console) -> None:
+    """The page shows each key with its state. The next key is created once; a revoked one is shown as such, and each
+    is an event of the administrator.
+    """
+    root = console.one()
+    assert post(root, "/admin/keys").headers["location"] == "/admin/keys?done=key-created"
+    page = root.get("/admin/keys").text
+    assert 'that it sealed">2</td>' in page
+    assert "Published, waits to sign" in page and "Create the next key" not in page
+    assert post(root, "/admin/keys").status_code == 409
+    kid = console.call(console.auth.store.select, StoredKey)[0].kid
+    gone = post(root, f"/admin/keys/{kid}/revoke")
+    assert gone.headers["location"].startswith("/admin/keys?done=key-revoked&within=")
+    assert "Revoked" in root.get("/admin/keys").text
+    events = console.call(console.auth.store.events, name="key_revoked")
+    assert [event.detail for event in events] == [kid]
+    assert events[0].actor not in {"", "cli", "system"}
+
+
+def test_a_hostile_name_is_text(console: Console) -> None:
+    """A name made of markup is shown as it is, and its buttons work."""
+    root = console.one()
+    shown = post(root, "/admin/clients", name=HOSTILE, kind="public").text
+    assert HOSTILE not in shown and "&lt;script&gt;" in shown
+    assert HOSTILE not in root.get("/admin/clients").text
+    assert post(root, "/admin/clients", name="\u202eevil", kind="public").status_code == 422
+
+
+def test_w33_a_page_reads_a_bounded_part(console: Console, watched: Watched) -> None:
+    """Each page makes the same few calls of the store, whatever is stored, and lists a hundred rows at most."""
+    root = console.one()
+    seen = {}
+    for path in ("/admin/clients", "/admin/verifiers", "/admin/keys"):
+        root.get(path)
+        watched.calls.clear()
+        root.get(path)
+        seen[path] = list(watched.calls)
+        assert len(watched.calls) <= 4, (path, watched.calls)
+    for number in range(250):
+        word = f"c{number:03}"
+        client = RegisteredClient(id=word, name=word, secret_hash=b"", created_at=0.0)
+        verifier = VerifierKey(id=word, name=word, secret_hash=b"x", created_at=0.0)
+        console.call(watched.commit, Add(client), Add(verifier))
+    for path in ("/admin/clients", "/admin/verifiers"):
+        watched.calls.clear()
+        page, found = root.get(path).text, set()
+        assert watched.calls == seen[path]
+        for _ in range(2):
+            found |= set(re.findall(r"<bdi>(c\d+)</bdi>", page))
+            page = root.get(re.findall(r'href="([^"]+)" rel="next"', page)[0].replace("&amp;", "&")).text
+        assert len(found | set(re.findall(r"<bdi>(c\d+)</bdi>", page))) == 250
+        assert 'rel="next"' not in page
