@@ -51,7 +51,16 @@ from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.texts.languages import Languages
-from dutchdoor.web import account_routes, admin, admin_programs, auth_routes, oauth, revocations, wellknown
+from dutchdoor.web import (
+    account_routes,
+    admin,
+    admin_programs,
+    auth_routes,
+    factor_routes,
+    oauth,
+    revocations,
+    wellknown,
+)
 from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
@@ -313,6 +322,7 @@ class Auth:
             (
                 *auth_routes.ROUTES,
                 *account_routes.ROUTES,
+                *factor_routes.ROUTES,
                 *revocations.ROUTES,
                 *admin.ROUTES,
                 *admin_programs.ROUTES,

@@ -121,15 +121,15 @@ class WrongCredentials(NotAuthenticated):
 
 class SignInUnfinished(NotAuthenticated):
     """The proof is right, but one more is needed. `token` goes on with the sign-in, by one of `methods`; it is a secret
-    for the client that gave the first proof.
+    for the client that gave the first proof. `enrol` says that the account has none of them, and has to enrol one now.
     """
 
     code = "sign_in_unfinished"
     message = "Signing in takes another step."
 
-    def __init__(self, reason: str = "", *, token: str, methods: tuple[str, ...]) -> None:
+    def __init__(self, reason: str = "", *, token: str, methods: tuple[str, ...], enrol: bool = False) -> None:
         super().__init__(reason)
-        self.token, self.methods = token, methods
+        self.token, self.methods, self.enrol = token, methods, enrol
 
 
 class StepUpRequired(Refused):

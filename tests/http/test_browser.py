@@ -31,10 +31,15 @@ BODIES: dict[str, Any] = {
     "/auth/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "/auth/reauthenticate": {"password": PASSWORD},
     "/auth/devices": {"session": "others"},
+    "/auth/login/step": {"token": "ddo1_" + "A" * 48, "method": "totp", "response": "123456"},
+    "/auth/factors/totp/confirm": {"token": "ddo1_" + "A" * 48, "code": "123456"},
     "/auth/password/forgot": {"email": ADA},
     "/auth/password/reset": {"token": "ddo1_" + "A" * 48, "new_password": OTHER_PASSWORD},
     "/auth/email/verify": {"token": "ddo1_" + "A" * 48},
     "/auth/setup": {"token": "ddo1_" + "A" * 48, "email": "x@example.com", "password": PASSWORD},
+    "/auth/account/name": {"name": "Ada"},
+    "/admin/api/clients": {"name": "orders"},
+    "/admin/api/verifiers": {"name": "orders"},
     "/auth/revocations/poll": {"holder": "A" * 22},
     "/admin/api/accounts": {"email": "made@example.com"},
     "/admin/api/accounts/{subject}/roles": {"roles": ["admin"]},
@@ -50,7 +55,7 @@ UNSAFE = routes()
 ids = [f"{route.method}-{route.path}" for route in UNSAFE]
 SAFE_WITHOUT_PROOF = {
     *("/auth/register", "/auth/login", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify"),
-    "/auth/setup",
+    *("/auth/setup", "/auth/login/step", "/auth/login/enrol"),
 }
 
 
@@ -65,7 +70,12 @@ async def admin(world: World, mode: str = "session") -> Browser:
 
 def filled(route: Route, browser: Browser) -> str:
     path = route.path
-    for name, value in (("subject", browser.somebody), ("id", browser.session_id), ("kid", "unknown")):  # type: ignore[attr-defined]
+    for name, value in (
+        ("subject", browser.somebody),
+        ("id", browser.session_id),
+        ("kid", "unknown"),
+        ("method", "totp"),
+    ):  # type: ignore[attr-defined]
         path = path.replace("{" + name + "}", value)
     return path + ("?except=current" if route.query == ("except",) else "")
 
@@ -144,7 +154,8 @@ async def test_s17_a_cookie_needs_the_token_of_its_session(world: World, route: 
             assert (answer.status, answer.code, answer.set_cookies()) == (403, "csrf_token", []), token
     assert await rows(world) == before
     right = await browser.call(route.method, filled(route, browser), json=BODIES.get(route.path))
-    assert right.status in {200, 201, 202, 404}, right
+    unknown = right.status == 401 and right.code == "invalid_token"  # a one-time token that nobody was given
+    assert right.status in {200, 201, 202, 204, 404} or unknown, right
 
 
 async def test_s18_log_in_and_register_are_protected_too(world: World) -> None:

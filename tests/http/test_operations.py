@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import pyotp
 import pytest
 from starlette.testclient import TestClient
 from tests.backing import a_postgres
@@ -115,6 +116,18 @@ class Story:
         assert (
             await world.call("POST", "/auth/email/verify", json={"token": token, "password": PASSWORD})
         ).status == 200
+        # second factors
+        await browser.login(password=PASSWORD)
+        given = (await browser.call("POST", "/auth/factors/totp/enrol")).json
+        self.keep(given["token"], given["secret"])
+        proof = {"token": given["token"], "code": pyotp.TOTP(given["secret"]).at(int(world.clock()))}
+        codes = (await browser.call("POST", "/auth/factors/totp/confirm", json=proof)).json["recovery_codes"]
+        self.keep(*codes)
+        pending = await browser.call("POST", "/auth/login", json={"email": ADA, "password": PASSWORD})
+        self.keep(pending.json["token"])
+        step = {"token": pending.json["token"], "method": "recovery_code", "response": codes[0]}
+        assert (await browser.call("POST", "/auth/login/step", json=step)).status == 200
+        assert (await browser.call("DELETE", "/auth/factors/totp")).status == 204
         # endings
         admin = world.program()
         await admin.login(mode="hybrid")

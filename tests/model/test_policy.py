@@ -25,7 +25,9 @@ def test_a_duration_is_text_a_timedelta_or_seconds(given: Any) -> None:
 def test_each_duration_of_a_policy_is_read() -> None:
     """No field with a duration is left as it was typed."""
     named = {
-        name for name in Policy.__struct_fields__ if name.endswith("_for") or name in {"touch_every", "refresh_window"}
+        name
+        for name in Policy.__struct_fields__
+        if name.endswith("_for") or name in {"touch_every", "refresh_window", "second_factor_grace"}
     }
     assert set(DURATIONS) == named
     typed = Policy(**{name: f"{getattr(STANDARD, name)}s" for name in DURATIONS})

@@ -6,16 +6,10 @@ from msgspec import Struct
 
 from dutchdoor.errors import Forbidden, Misconfigured, StepUpRequired
 from dutchdoor.model.durations import Duration, read_duration
-from dutchdoor.model.principal import Principal
+from dutchdoor.model.principal import Principal, factors_of
 
 __all__ = ["Requirement"]
 
-# The kinds of proof: what one knows, has, or is. Two methods of one kind are one factor (NIST SP 800-63B-4, 2.2).
-_KIND = {
-    **dict.fromkeys(("pwd", "pin", "kba"), "known"),
-    **dict.fromkeys(("otp", "hwk", "swk", "sms", "tel", "sc", "pop"), "held"),
-    **dict.fromkeys(("face", "fpt", "iris", "retina", "vbm"), "inherent"),
-}
 _MOST_FACTORS = 2
 
 
@@ -60,9 +54,3 @@ class Requirement(Struct, frozen=True):
             raise StepUpRequired("the caller gave too few factors", max_age=self.fresh, factors=self.factors)
         if self.fresh is not None and now - principal.auth_time > self.fresh:
             raise StepUpRequired("the caller authenticated too long ago", max_age=self.fresh)
-
-
-def factors_of(amr: tuple[str, ...]) -> int:
-    """Count the kinds of proof in the methods of a sign-in (RFC 8176)."""
-    kinds = {_KIND[method] for method in amr if method in _KIND}
-    return max(len(kinds), 2 if "mfa" in amr else 0)

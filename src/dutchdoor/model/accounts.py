@@ -17,7 +17,10 @@ from dutchdoor.errors import InvalidInput
 from dutchdoor.model.email_address import canonical, mailbox
 from dutchdoor.model.ids import new_id
 
-__all__ = ["Account", "Credential", "external_account", "new_account", "renewed", "with_roles"]
+__all__ = ["ADMIN", "Account", "Credential", "external_account", "new_account", "renewed", "with_roles"]
+
+ADMIN = "admin"
+"""The role of administrators."""
 
 
 class Account(Struct, frozen=True, kw_only=True):
@@ -40,6 +43,11 @@ class Account(Struct, frozen=True, kw_only=True):
     @property
     def active(self) -> bool:
         return self.status == "active"
+
+    @property
+    def administers(self) -> bool:
+        """Whether it has the role of administrators."""
+        return ADMIN in self.roles
 
 
 class Credential(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from dutchdoor.model.ids import Opaque, new_id
 
 __all__ = ["PAYLOAD_AT_MOST", "OneTimeSecret", "OneTimeToken", "Purpose", "check", "issue"]
 
-Purpose = Literal["reset_password", "verify_email", "setup", "sign_in"]
+Purpose = Literal["reset_password", "verify_email", "setup", "sign_in", "enrol"]
 
 
 PAYLOAD_AT_MOST: Final = 4096

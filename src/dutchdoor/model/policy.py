@@ -25,7 +25,7 @@ from dutchdoor.model.durations import Seconds, read_duration, seconds
 
 __all__ = [
     "CLOCK_SLACK", "DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode",
-    "Policy", "RegistrationMode",
+    "Policy", "RegistrationMode", "SecondFactor",
 ]  # fmt: skip
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -46,12 +46,15 @@ Rotation: TypeAlias = Literal["convergent", "strict"]
 Fingerprint: TypeAlias = Literal["revoke", "observe", "off"]
 RegistrationMode: TypeAlias = Literal["open", "invite", "closed"]
 """Who creates accounts: anyone; administrators, who invite by mail; or only the command line."""
+SecondFactor: TypeAlias = Literal["off", "optional", "admins", "required"]
+"""Who needs a second factor: no account, and none is offered; who has one; administrators too; or everyone."""
 
 _CHOICES: Final = {
     "at_limit": AtLimit,
     "rotation": Rotation,
     "fingerprint": Fingerprint,
     "registration": RegistrationMode,
+    "second_factor": SecondFactor,
 }
 _SWITCHES: Final = ("theft_ends_all", "require_verified_email")
 _COUNTS: Final = ("max_sessions", "max_siblings", "session_data_at_most", "password_minimum")
@@ -77,6 +80,17 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`last_seen_at` is written at most this often, so that not every request writes."""
     step_up_for: Seconds = seconds(10 * MINUTE)
     """The maximum age of an administrator's proof for any change (RFC 9470); `/auth/reauthenticate` renews it."""
+
+    second_factor: SecondFactor = "optional"
+    """Who needs a second factor to sign in: who has enrolled one; administrators too; or everyone. `off` offers none,
+    and still asks for those that were enrolled.
+    """
+    second_factor_grace: Seconds = seconds(0.0)
+    """Where one is needed: how long an account without one may sign in, from the first time that it should have had
+    one. After that, signing in enrols one.
+    """
+    remember_device_for: Seconds = seconds(30 * DAY)
+    """How long a browser whose owner asked for it skips the second factor. An administrator's never does. 0: none."""
 
     max_sessions: int | None = None
     """Live sessions an account may have; 1 is single device. None: no limit."""

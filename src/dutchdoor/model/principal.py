@@ -7,7 +7,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-__all__ = ["Principal", "Verified"]
+__all__ = ["Principal", "Verified", "assurance_of", "factors_of"]
+
+# The kinds of proof: what one knows, has, or is. Two methods of one kind are one factor (NIST SP 800-63B-4, 2.2).
+_KIND = {
+    **dict.fromkeys(("pwd", "pin", "kba"), "known"),
+    **dict.fromkeys(("otp", "hwk", "swk", "sms", "tel", "sc", "pop"), "held"),
+    **dict.fromkeys(("face", "fpt", "iris", "retina", "vbm"), "inherent"),
+}
 
 
 class Verified(Struct, frozen=True, kw_only=True):
@@ -62,6 +69,22 @@ class Principal(Struct, frozen=True, kw_only=True):
     def __hash__(self) -> int:  # a mapping has none
         return hash((self.subject, self.method, self.session_id, self.token_id, self.roles, self.auth_time))
 
+    @property
+    def acr(self) -> str:
+        """How strong the sign-in was (NIST SP 800-63B): "aal2" for two kinds of proof, else "aal1"."""
+        return assurance_of(self.amr)
+
     def has_role(self, role: str) -> bool:
         """Return whether the account has a `role`."""
         return role in self.roles
+
+
+def factors_of(amr: tuple[str, ...]) -> int:
+    """Count the kinds of proof in the methods of a sign-in (RFC 8176)."""
+    kinds = {_KIND[method] for method in amr if method in _KIND}
+    return max(len(kinds), 2 if "mfa" in amr else 0)
+
+
+def assurance_of(amr: tuple[str, ...]) -> str:
+    """Return the authenticator assurance level of a sign-in by these methods (RFC 8176)."""
+    return "aal2" if factors_of(amr) > 1 else "aal1"

@@ -346,6 +346,8 @@ class Mark(NamedTuple):
 
     device: str
     password: bytes
+    at: float
+    """When it was issued."""
 
     def is_of(self, key: bytes, chosen_at: float) -> bool:
         """Return whether the mark was issued for the password that was chosen at this instant."""
@@ -376,7 +378,7 @@ def find_mark(key: bytes, cookie: str, *, account: str, now: float) -> Mark | No
         body, tag = raw[:-16], raw[-16:]
         made_at = int.from_bytes(body[:4], "big")
         if hmac.compare_digest(tag, _mark_tag(key, body, account)) and 0 <= now - made_at <= MARK_FOR:
-            return Mark(encode(body[4:20]), body[20:])
+            return Mark(encode(body[4:20]), body[20:], made_at)
     return None
 
 

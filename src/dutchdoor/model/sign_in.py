@@ -7,6 +7,7 @@ half made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Final, TypeAlias
 
@@ -18,7 +19,7 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import MINUTE, Mode, Policy
 from dutchdoor.model.principal import Verified
 
-__all__ = ["PENDING_FOR", "Ask", "Pending", "Proof", "Refuse", "Start", "Step", "next_step"]
+__all__ = ["PENDING_FOR", "Ask", "Pending", "Proof", "Refuse", "Start", "Step", "needs_second", "next_step"]
 
 PENDING_FOR: Final = 10 * MINUTE
 """Seconds in which the next step has to be taken."""
@@ -43,6 +44,8 @@ class Ask(Struct, frozen=True):
     """One more proof is needed, by any of these methods."""
 
     methods: tuple[str, ...]
+    enrol: bool = False
+    """Whether the account has none of them, and has to enrol one now."""
 
 
 class Refuse(Struct, frozen=True):
@@ -54,7 +57,16 @@ class Refuse(Struct, frozen=True):
 Step: TypeAlias = Start | Ask | Refuse
 
 
-def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, factors: Collection[str]) -> Step:
+def next_step(
+    account: Account,
+    proofs: Sequence[Proof],
+    policy: Policy,
+    *,
+    factors: Collection[str],
+    offered: Collection[str] = (),
+    grace_ends: float = math.inf,
+    remembered: bool = False,
+) -> Step:
     """Decide what comes after these proofs of one account, of which there is one at least.
 
     Args:
@@ -62,6 +74,9 @@ def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, fact
         proofs: what was right so far, the first one first.
         policy: what it demands of everyone.
         factors: the methods of the second factors that the account has.
+        offered: the methods that an account without a second factor can enrol.
+        grace_ends: when an account that needs one and has none must have enrolled it.
+        remembered: whether the browser proved a second factor before, and its owner asked to remember it.
     """
     if not account.active:
         return Refuse("disabled")
@@ -69,7 +84,11 @@ def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, fact
         return Refuse("address not verified")
     proved = {proof.method for proof in proofs}
     if factors and not proved & set(factors):
-        return Ask(tuple(sorted(factors)))
+        # A browser left open, or copied with its cookies, must not act for everyone.
+        if not remembered or account.administers:
+            return Ask(tuple(sorted(factors)))
+    elif not factors and needs_second(account, policy) and offered and proofs[-1].at >= grace_ends:
+        return Ask(tuple(sorted(offered)), enrol=True)
     return Start(
         Verified(
             subject=account.subject,
@@ -79,6 +98,11 @@ def next_step(account: Account, proofs: Sequence[Proof], policy: Policy, *, fact
             at=min(proof.at for proof in proofs),
         )
     )
+
+
+def needs_second(account: Account, policy: Policy) -> bool:
+    """Return whether an account must have a second factor."""
+    return policy.second_factor == "required" or (policy.second_factor == "admins" and account.administers)
 
 
 class Pending(Struct, frozen=True, kw_only=True):

@@ -406,6 +406,30 @@ SETTINGS: tuple[Setting, ...] = (
         "Long enough for one task. After that, an open browser or a stolen session cannot change anything (RFC 9470).",
     ),
     _policy(
+        "second_factor",
+        "text",
+        "Who needs a second factor to sign in. `off`: no account, and none is offered. `optional`: who has one. "
+        "`admins`: administrators too. `required`: everyone. With `off`, one that was enrolled is still asked for.",
+        "People may protect themselves, and no one is surprised. `admins` is right for a server with many users.",
+        "off",
+        "optional",
+        "admins",
+        "required",
+    ),
+    _policy(
+        "second_factor_grace",
+        "duration",
+        "Where a second factor is needed: how long an account without one may sign in, from the first time it lacked "
+        "one. After that, signing in enrols one.",
+        "None: the first sign-in enrols it. A week or two is right where the demand is new to people.",
+    ),
+    _policy(
+        "remember_device_for",
+        "duration",
+        "How long a browser skips the second factor after its owner asked for it. 0: never.",
+        "A month is what people expect. The browser of an administrator never skips it.",
+    ),
+    _policy(
         "max_sessions",
         "count",
         "Live sessions that an account may have; 1 allows a single device.",

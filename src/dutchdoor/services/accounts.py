@@ -22,6 +22,7 @@ from dutchdoor.services.attempts import Attempts
 from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.external_sign_in import ExternalSignIn
 from dutchdoor.services.external_users import ExternalUsers
+from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passwords import Passwords
@@ -60,10 +61,14 @@ class Directory:
         self.post = Post(mail, letters, attempts, authority.hooks)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
         self.registration, self.recovery, self.profile = Registration(shared), Recovery(shared), Profile(shared)
-        by_name = {each.name: each for each in (Password(hasher), *methods)}
+        self.factors = Factors(shared, product=product)
+        known: tuple[Method, ...] = (Password(hasher), self.factors.totp, self.factors.codes, *methods)
+        by_name = {each.name: each for each in known}
         self.external = None if users is None else ExternalAccounts(authority, users)
         self.sign_in = (
-            SignIn(shared, by_name) if self.external is None else ExternalSignIn(shared, by_name, self.external)
+            SignIn(shared, by_name, self.factors)
+            if self.external is None
+            else ExternalSignIn(shared, by_name, self.factors, self.external)
         )
         self.admin = Administration(shared, self.registration)
         authority.hooks.refresh_theft.append(self._notify_of_theft)

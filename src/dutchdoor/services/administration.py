@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidInput, InvalidToken, LastAdministrator, NotFound, RegistrationClosed
 from dutchdoor.model import one_time_tokens
-from dutchdoor.model.accounts import Account, with_roles
+from dutchdoor.model.accounts import ADMIN, Account, with_roles
 from dutchdoor.model.audit_events import EventName, account_event, event
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
@@ -22,9 +22,6 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, ExpectRole, Log, Revoked, Swap, Take
 
 __all__ = ["ADMIN", "Administration", "check_roles"]
-
-ADMIN = "admin"
-"""The role of administrators."""
 
 
 class Administration(Part):
@@ -281,7 +278,7 @@ class Administration(Part):
 
 
 def _administers(account: Account) -> bool:
-    return account.active and ADMIN in account.roles
+    return account.active and account.administers
 
 
 _ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")

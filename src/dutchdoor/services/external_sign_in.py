@@ -21,12 +21,12 @@ from dutchdoor.errors import Conflict, NotAuthenticated, RateLimited, WrongCrede
 from dutchdoor.model import rate_limits
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.http_client import Client
-from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.sign_in import Proof, Refuse, next_step
+from dutchdoor.model.sign_in import Proof, Refuse
 from dutchdoor.model.unicode_text import is_stream_safe
 from dutchdoor.services.external_accounts import ExternalAccounts
+from dutchdoor.services.factors import Factors
 from dutchdoor.services.part import Shared
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import Proved, SignIn
@@ -44,12 +44,14 @@ ATTEMPTS: Final = 2
 class ExternalSignIn(SignIn):
     """Signs in the users of an application."""
 
-    def __init__(self, shared: Shared, methods: Mapping[str, Method], accounts: ExternalAccounts) -> None:
+    def __init__(
+        self, shared: Shared, methods: Mapping[str, Method], factors: Factors, accounts: ExternalAccounts
+    ) -> None:
         """`methods` are those of second factors, by their names, and `accounts` follow the application's users."""
-        super().__init__(shared, methods)
+        super().__init__(shared, methods, factors)
         self.accounts = accounts
 
-    async def _prove(self, email: str, password: str, client: Client, marks: str) -> Proved:
+    async def _prove(self, email: str, password: str, client: Client, marks: str, remembered: str) -> Proved:
         now, limits = self.clock(), self.attempts.limits
         digest = self.attempts.digest(_counted_as(email))
         charged = by_address(limits.sign_in_by_address, client.networks)
@@ -78,8 +80,8 @@ class ExternalSignIn(SignIn):
         if account is None:
             await self._refuse(None, client, "unknown login or wrong password")
         proof = Proof(method=PASSWORD, amr=AMR, at=now)
-        held = await self.store.select(Credential, subject=account.subject) if self._second else []
-        step = next_step(account, (proof,), self.policy, factors=self._second_of(held))
+        held = await self.store.select(Credential, subject=account.subject)
+        step = await self._next(account, (proof,), held, remembered, digest)
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         ceilings = rate_limits.sign_in_ceilings(limits, digest)
@@ -127,6 +129,7 @@ class ExternalSignIn(SignIn):
         *,
         client: Client,
         client_id: str,
+        held: tuple[str, ...] = (),
         login: str = "",
     ) -> SignedIn:
         """Check the login and the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session
@@ -137,6 +140,7 @@ class ExternalSignIn(SignIn):
             session: the current session; None for a stateless sign-in.
             password: the password as the person typed it.
             client_id: the registered client that the sign-in belongs to.
+            held: what the sign-in has proved so far (`amr`), which stays true of it.
             login: the login as the person typed it.
 
         Raises:
@@ -157,14 +161,8 @@ class ExternalSignIn(SignIn):
             raise WrongCredentials("wrong password", message="The login or the password is not right.")
         if not found.active:
             raise NotAuthenticated("the account is disabled")
-        verified = Verified(subject=found.subject, epoch=found.epoch, amr=(AMR,), at=self.clock())
-        also = [Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))]
-        if session is None:
-            return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id, also=also)
-        return await self.authority.start(
-            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session,
-            also=also,
-        )  # fmt: skip
+        forgiven = Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))
+        return await self._fresh(found, session, AMR, held, client, client_id, forgiven)
 
 
 def _counted_as(login: str) -> str:

@@ -50,7 +50,7 @@ class OneTimeTokens:
     async def owner_of(self, token: OneTimeToken) -> Account:
         account = await self.store.account(token.subject)
         # A token mailed to an address proves nothing about an account that has another address by now.
-        if account is None or not account.active or account.email != token.email:
+        if account is None or not account.active or (account.email or "") != token.email:
             raise InvalidToken("the account of the one-time token changed")
         return account
 

@@ -9,8 +9,10 @@ the store in the same order, and one hash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, NoReturn
 
 from msgspec import Struct
@@ -18,12 +20,14 @@ from msgspec.structs import replace
 
 from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import (
     Conflict,
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
     RateLimited,
+    Refused,
     SessionLimitReached,
     SignInUnfinished,
     Unavailable,
@@ -31,24 +35,29 @@ from dutchdoor.errors import (
 )
 from dutchdoor.model import one_time_tokens, rate_limits
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import event
+from dutchdoor.model.audit_events import account_event, event
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client, network_of
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Standing, by_address
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, next_step
+from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, needs_second, next_step
 from dutchdoor.services.endings import Found
+from dutchdoor.services.factors import Enrolment, Factors
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
 
-__all__ = ["Proved", "SignIn", "Welcome"]
+__all__ = ["Finished", "Proved", "SignIn", "Welcome"]
 
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
+DUE = "second_factor_due"
+"""The method of a record without a secret: from when on an account should have had a second factor."""
 _NOT_RIGHT_OR_NOT_VERIFIED = (
     "The e-mail address or the password is not right, or the address is not verified yet: follow the link in the mail, "
     "or choose a new password."
@@ -63,6 +72,18 @@ class Welcome(Struct, frozen=True, kw_only=True):
     mark: str
     familiar: bool
     """Whether the account signed in from here before, or never signed in at all."""
+
+
+class Finished(NamedTuple):
+    """What the last step of a sign-in has started."""
+
+    signed_in: SignedIn
+    mark: str
+    """The browser's known-device mark."""
+    remembered: str
+    """What lets this browser skip the second factor; "" if its owner did not ask for that."""
+    codes: tuple[str, ...]
+    """Recovery codes, which are shown this once: a first second factor was enrolled."""
 
 
 class Proved(NamedTuple):
@@ -86,14 +107,18 @@ class SignIn(Part):
     being hashed.
     """
 
-    def __init__(self, shared: Shared, methods: Mapping[str, Method]) -> None:
-        """`methods` are the authentication methods, by their names."""
+    def __init__(self, shared: Shared, methods: Mapping[str, Method], factors: Factors) -> None:
+        """`methods` are the authentication methods, by their names, and `factors` enrols second ones."""
         super().__init__(shared)
-        self.methods = methods
+        self.methods, self.factors = methods, factors
         self._second = frozenset(name for name, method in methods.items() if method.second)
+        self._remember_key = self.authority.master.current.derive("remembered device")
 
-    async def prove(self, email: str, password: str, *, client: Client, marks: str = "") -> Welcome:
-        """Check an address, `email`, and its `password`, and start nothing.
+    async def prove(
+        self, email: str, password: str, *, client: Client, marks: str = "", remembered: str = ""
+    ) -> Welcome:
+        """Check an address, `email`, and its `password`, and start nothing. `remembered` is what the browser's
+        remembered-device cookie holds.
 
         Raises:
             WrongCredentials: the address or the password is wrong. Unknown, disabled and unverified accounts get the
@@ -101,10 +126,12 @@ class SignIn(Part):
             SignInUnfinished: they are right, and a session requires another proof. The token is empty.
             RateLimited: too many attempts. The right password is refused then too, or the refusal would reveal it.
         """
-        proved = await self._prove(email, password, client, marks)
+        proved = await self._prove(email, password, client, marks, remembered)
         await self.store.commit(proved.forgiving)
         if isinstance(proved.step, Ask):
-            raise SignInUnfinished("proved, not started", token="", methods=proved.step.methods)
+            raise SignInUnfinished(
+                "proved, not started", token="", methods=proved.step.methods, enrol=proved.step.enrol
+            )
         return Welcome(
             verified=proved.step.verified,
             account=proved.account,
@@ -121,6 +148,7 @@ class SignIn(Part):
         client: Client,
         client_id: str = "",
         marks: str = "",
+        remembered: str = "",
         replacing: Sequence[Found] = (),
         visitor: str = "",
     ) -> tuple[SignedIn, str]:
@@ -132,6 +160,7 @@ class SignIn(Part):
             password: the password as the person typed it.
             mode: `session`, `hybrid` or `jwt`.
             client_id: the registered client that the sign-in belongs to; "" for the application itself.
+            remembered: what the browser's remembered-device cookie holds; "" for none.
             replacing: sessions to revoke with it, such as the one this browser held, each with its account.
             visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
 
@@ -143,7 +172,7 @@ class SignIn(Part):
             Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         for _ in range(2):
-            proved = await self._prove(email, password, client, marks)
+            proved = await self._prove(email, password, client, marks, remembered)
             if isinstance(proved.step, Ask):
                 await self._wait(proved, proved.step, mode, client_id)
                 continue
@@ -169,7 +198,7 @@ class SignIn(Part):
             return signed_in, self._mark(marks, proved.digest, proved.device, proved.chosen_at)
         raise WrongCredentials("the account kept changing")
 
-    async def _prove(self, email: str, password: str, client: Client, marks: str) -> Proved:
+    async def _prove(self, email: str, password: str, client: Client, marks: str, remembered: str) -> Proved:
         now, method = self.clock(), self.methods[PASSWORD]
         try:
             key = canonical(email)
@@ -211,7 +240,7 @@ class SignIn(Part):
             await self._refuse(account, client, "unknown address" if account is None else "wrong password")
         proof = Proof(method=method.name, amr=method.amr, at=now)
         # Further properties of the account show after its first proof, and never before.
-        step = next_step(account, (proof,), self.policy, factors=self._second_of(known.credentials))
+        step = await self._next(account, (proof,), known.credentials, remembered, digest)
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         record = await self._upgraded(method, record, password, client)
@@ -233,8 +262,46 @@ class SignIn(Part):
         message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
         raise WrongCredentials("sign-in refused", message=message)
 
-    def _second_of(self, credentials: Sequence[Credential]) -> frozenset[str]:
-        return self._second & {each.method for each in credentials}
+    async def _next(
+        self,
+        account: Account,
+        proofs: Sequence[Proof],
+        held: Sequence[Credential],
+        remembered: str,
+        digest: str,
+    ) -> Start | Ask | Refuse:
+        """Decide what comes after these proofs. `held` are all credentials of the account."""
+        factors = self._second & {each.method for each in held if not self.factors.is_used_up(each)}
+        ends = math.inf
+        if not factors and account.active and needs_second(account, self.policy):
+            due = next((each.created_at for each in held if each.method == DUE), None)
+            ends = (await self._due_from_now(account) if due is None else due) + self.policy.second_factor_grace
+        mark = rate_limits.find_mark(self._remember_key, remembered, account=digest, now=self.clock())
+        return next_step(
+            account,
+            proofs,
+            self.policy,
+            factors=factors,
+            offered=self.factors.offered,
+            grace_ends=ends,
+            remembered=mark is not None
+            and self.clock() - mark.at < self.policy.remember_device_for
+            and mark.is_of(self._remember_key, self._chosen_at(held)),
+        )
+
+    def _chosen_at(self, held: Sequence[Credential]) -> float:
+        """Return when the password or a second factor of an account was chosen last: what a browser was remembered for
+        before that is void.
+        """
+        return max((each.created_at for each in held if each.method in self.methods), default=0.0)
+
+    async def _due_from_now(self, account: Account) -> float:
+        now = self.clock()
+        if self.policy.second_factor_grace > 0:
+            with suppress(Conflict):  # another sign-in did it at the same moment
+                record = Credential(subject=account.subject, method=DUE, handle="", proof="", created_at=now)
+                await self.store.commit(Add(record))
+        return now
 
     async def _upgraded(self, method: Method, record: Credential, response: str, client: Client) -> Credential:
         # The account changed meanwhile, another log-in upgraded it, or no thread is free: the next log-in upgrades it.
@@ -278,7 +345,35 @@ class SignIn(Part):
             payload=pending.encode(),
         )
         await self.store.commit(*also, Add(token))
-        raise SignInUnfinished("another proof is needed", token=secret.text(), methods=step.methods)
+        raise SignInUnfinished("another proof is needed", token=secret.text(), methods=step.methods, enrol=step.enrol)
+
+    async def enrol(self, token: str, *, client: Client) -> Enrolment:
+        """Begin to enrol an authenticator app in a sign-in that demands one of an account that has none.
+
+        Args:
+            token: the token of the `SignInUnfinished`, which stays valid for `proceed`.
+
+        Raises:
+            InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
+            Refused: the account has a second factor, which has to be proved instead.
+        """
+        _, account, pending = await self._pending(token, client)
+        held = await self.store.select(Credential, subject=account.subject)
+        # A password alone must not add a factor beside the one that the owner has, and then be enough.
+        if not self._enrols(pending, held):
+            raise Refused("the account has a second factor", message="Prove the second factor that the account has.")
+        return await self.factors.begin_totp(account, amr=None)
+
+    async def _pending(self, token: str, client: Client) -> tuple[OneTimeToken, Account, Pending]:
+        stored = await self.one_time.redeem(token, "sign_in", client)
+        account = await self.one_time.owner_of(stored)
+        pending = Pending.decode(stored.payload)
+        if account.epoch != pending.epoch:
+            raise InvalidToken("the account changed since the first proof")
+        return stored, account, pending
+
+    def _enrols(self, pending: Pending, held: Sequence[Credential]) -> bool:
+        return not self._second & {each.method for each in held} and len(pending.proofs) == 1
 
     @retried(RACES, "finishing the sign-in")
     async def proceed(
@@ -288,17 +383,22 @@ class SignIn(Part):
         response: str,
         *,
         client: Client,
+        enrolment: str = "",
+        remember: bool = False,
         marks: str = "",
+        remembered: str = "",
         replacing: Sequence[Found] = (),
         visitor: str = "",
-    ) -> tuple[SignedIn, str]:
-        """Continue an unfinished sign-in with the next proof. A wrong one may be tried again, within limits. Returns
-        what starts, and the browser's known-device mark.
+    ) -> Finished:
+        """Continue an unfinished sign-in with the next proof. A wrong one may be tried again, within limits.
 
         Args:
             token: the token of the `SignInUnfinished`.
             method: the name of the method, one of those that were offered.
             response: what the owner typed, or their device answered.
+            enrolment: the token of the enrolment that `enrol` began, where the sign-in demands one; else "".
+            remember: whether this browser may skip the second factor next time.
+            remembered: what the browser's remembered-device cookie holds; "" for none.
             replacing: sessions to revoke with it, such as the one this browser held, each with its account.
             visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
 
@@ -309,29 +409,38 @@ class SignIn(Part):
             RateLimited: too many guesses.
             SessionLimitReached: the policy refuses one more session.
         """
-        stored = await self.one_time.redeem(token, "sign_in", client)
-        account = await self.one_time.owner_of(stored)
-        pending = Pending.decode(stored.payload)
-        if account.epoch != pending.epoch:
-            raise InvalidToken("the account changed since the first proof")
+        stored, account, pending = await self._pending(token, client)
         way = self.methods.get(method)
         if way is None or not way.second:
             raise WrongCredentials("not a method that was asked for")
-        now, guesses = self.clock(), self.attempts.second(account, method)
-        await self.attempts.take([guesses])
-        known = await self.store.select(Credential, subject=account.subject)
-        handle = way.handle_of(response)
-        record = next((each for each in known if (each.method, each.handle) == (method, handle)), None)
-        right = await way.check(record, response, now)
-        if right is None:
-            await self.attempts.refuse(account, client, f"wrong {method}")
-            raise WrongCredentials("wrong second factor")
+        now = self.clock()
+        held = list(await self.store.select(Credential, subject=account.subject))
+        codes: tuple[str, ...] = ()
         # A call that loses the race for the token or for the response finds it gone at the next try.
-        spent: list[Change] = [Take(stored), Forgive(forget=(guesses,))]
-        if right.spent is not None:
-            spent.append(Swap(right.spent))
+        spent: list[Change] = [Take(stored)]
+        if enrolment:
+            if not self._enrols(pending, held):
+                raise InvalidToken("the account has a second factor by now")
+            confirmed = await self.factors.confirm_totp(account, enrolment, response, client=client)
+            spent += confirmed.changes
+            codes = confirmed.codes
+            held += confirmed.records
+        else:
+            guesses = self.attempts.second(account, method)
+            await self.attempts.take([guesses])
+            handle = way.handle_of(response)
+            record = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
+            right = await way.check(record, response, now)
+            if right is None:
+                await self.attempts.refuse(account, client, f"wrong {method}")
+                raise WrongCredentials("wrong second factor", message="This code is not right, or was used already.")
+            spent.append(Forgive(forget=(guesses,)))
+            if right.spent is not None:
+                spent.append(Swap(right.spent))
+            if method == RECOVERY_CODE:
+                spent.append(Log(account_event("recovery_code_used", account, client, now)))
         proofs = (*pending.proofs, Proof(method=method, amr=way.amr, at=now))
-        match next_step(account, proofs, self.policy, factors=self._second_of(known)):
+        match await self._next(account, proofs, held, "", pending.digest):
             case Start(verified):
                 signed_in = await self.authority.start(
                     verified,
@@ -352,7 +461,21 @@ class SignIn(Part):
                 raise InvalidToken("the account changed since the first proof")
         if not pending.familiar:
             self.post.notify(self.post.letters.new_device, account, client, now)
-        return signed_in, self._mark(marks, pending.digest, pending.device, pending.chosen_at)
+        mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
+        return Finished(signed_in, mark, self._remembered(remembered, pending, held) if remember else "", codes)
+
+    def _remembered(self, remembered: str, pending: Pending, held: Sequence[Credential]) -> str:
+        """Return the remembered-device cookie with this account in it; "" if the policy remembers none."""
+        if not self.policy.remember_device_for:
+            return ""
+        fresh = rate_limits.mint_mark(
+            self._remember_key,
+            account=pending.digest,
+            device=pending.device or new_id(),
+            chosen_at=self._chosen_at(held),
+            now=self.clock(),
+        )
+        return rate_limits.with_mark(remembered, fresh)
 
     # Inside a session
 
@@ -364,6 +487,7 @@ class SignIn(Part):
         *,
         client: Client,
         client_id: str,
+        held: tuple[str, ...] = (),
         login: str = "",  # noqa: ARG002 - the account has its address
     ) -> SignedIn:
         """Check the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
@@ -374,6 +498,7 @@ class SignIn(Part):
             session: the current session; None for a stateless sign-in.
             password: the password as the person typed it.
             client_id: the registered client that the sign-in belongs to.
+            held: what the sign-in has proved so far (`amr`), which stays true of it.
             login: what the person typed as login; read only where the application has users of its own.
 
         Raises:
@@ -387,14 +512,106 @@ class SignIn(Part):
         if await method.check(record, password, self.clock()) is None:
             await self.attempts.refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
-        verified = Verified(subject=account.subject, epoch=account.epoch, amr=(method.amr,), at=self.clock())
-        also = [self.attempts.forgiving(account)]
+        return await self._fresh(
+            account, session, method.amr, held, client, client_id, self.attempts.forgiving(account)
+        )
+
+    @retried(RACES, "proving again")
+    async def prove_again(
+        self,
+        account: Account,
+        session: Session | None,
+        method: str,
+        response: str,
+        *,
+        held: tuple[str, ...],
+        client: Client,
+        client_id: str,
+    ) -> SignedIn:
+        """Prove a second factor inside a sign-in (RFC 9470): a fresh `auth_time`, and one more kind of proof.
+
+        Args:
+            account: the owner of the factor.
+            session: the current session; None for a stateless sign-in.
+            method: the name of the factor's method.
+            response: what the owner typed, or their device answered.
+            held: what the sign-in has proved so far (`amr`).
+            client_id: the registered client that the sign-in belongs to.
+
+        Raises:
+            WrongCredentials: the proof is wrong, or the account has no such factor.
+            RateLimited: too many guesses.
+            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
+        """
+        way = self.methods.get(method)
+        if way is None or not way.second:
+            raise WrongCredentials("not a second factor", message="This account has no such second factor.")
+        guesses = self.attempts.second(account, method)
+        await self.attempts.take([guesses])
+        record = await self.store.get(Credential, account.subject, method, way.handle_of(response))
+        right = await way.check(record, response, self.clock())
+        if right is None:
+            await self.attempts.refuse(account, client, f"wrong {method}")
+            raise WrongCredentials("wrong second factor", message="This code is not right, or was used already.")
+        spent: list[Change] = [Forgive(forget=(guesses,))]
+        if right.spent is not None:
+            spent.append(Swap(right.spent))
+        return await self._fresh(account, session, way.amr, held, client, client_id, *spent, tries_again=False)
+
+    @retried(RACES, "adding the authenticator app")
+    async def add_totp(
+        self,
+        account: Account,
+        session: Session | None,
+        token: str,
+        code: str,
+        *,
+        held: tuple[str, ...],
+        client: Client,
+        client_id: str,
+    ) -> tuple[SignedIn, tuple[str, ...]]:
+        """Finish enrolling an authenticator app inside a sign-in. Returns what replaces the sign-in, which has proved
+        the app now, and recovery codes if it is the first second factor.
+
+        Args:
+            account: the owner of the app.
+            session: the current session; None for a stateless sign-in.
+            token: the token of the enrolment.
+            code: the code that the app shows.
+            held: what the sign-in has proved so far (`amr`).
+            client_id: the registered client that the sign-in belongs to.
+
+        Raises:
+            InvalidToken, WrongCredentials, RateLimited: as `Factors.confirm_totp` says.
+            StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
+            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
+        """
+        await self.factors.check_may_add(account, held)
+        confirmed = await self.factors.confirm_totp(account, token, code, client=client)
+        changes, way = confirmed.changes, self.factors.totp.amr
+        signed_in = await self._fresh(account, session, way, held, client, client_id, *changes, tries_again=False)
+        return signed_in, confirmed.codes
+
+    async def _fresh(
+        self,
+        account: Account,
+        session: Session | None,
+        proved: str,
+        held: tuple[str, ...],
+        client: Client,
+        client_id: str,
+        *also: Change,
+        tries_again: bool = True,
+    ) -> SignedIn:
+        """Replace a sign-in by one that was proved now, which keeps what was proved at its start (`held`)."""
+        amr = tuple(dict.fromkeys((*held, proved)))
+        verified = Verified(subject=account.subject, epoch=account.epoch, amr=amr, at=self.clock())
+        start = partial(
+            self.authority.start, verified, client=client, client_id=client_id, also=also, tries_again=tries_again
+        )
         if session is None:
-            return await self.authority.start(verified, mode="jwt", client=client, client_id=client_id, also=also)
-        return await self.authority.start(
-            verified, mode=session.mode, client=client, client_id=client_id, scope=session.scope, inside=session,
-            also=also,
-        )  # fmt: skip
+            return await start(mode="jwt")
+        return await start(mode=session.mode, scope=session.scope, inside=session)
 
     def _mark(self, marks: str, digest: str, device: str, chosen_at: float) -> str:
         return self.attempts.marked(marks, digest, device, chosen_at, self.clock())

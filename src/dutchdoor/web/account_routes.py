@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from dutchdoor.errors import InvalidInput
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.web.api import Call, Route
@@ -74,9 +75,18 @@ async def reauthenticate(call: Call) -> Response:
     body: Reauthentication = call.body
     await check_client(call, call.required.principal.client_id)
     account, session = await call.holding()
-    signed_in = await call.directory.sign_in.reauthenticate(
-        account, session, body.password, client=call.observed(), client_id=call.required.principal.client_id
-    )
+    principal, client = call.required.principal, call.observed()
+    if body.password is not UNSET:
+        signed_in = await call.directory.sign_in.reauthenticate(
+            account, session, body.password, client=client, client_id=principal.client_id, held=principal.amr
+        )
+    elif body.method is not UNSET and body.response is not UNSET:
+        signed_in = await call.directory.sign_in.prove_again(
+            account, session, body.method, body.response,
+            held=principal.amr, client=client, client_id=principal.client_id,
+        )  # fmt: skip
+    else:
+        raise InvalidInput("Send the password, or the method of a second factor and the response.", field="password")
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
 
 
@@ -159,7 +169,7 @@ ROUTES = (
         demands="caller",
         body=Reauthentication,
         gives=SignedInView,
-        summary="Prove the password again: a fresh auth_time, and fresh tokens.",
+        summary="Prove the password or a second factor again: a fresh auth_time, and fresh tokens.",
     ),
     Route(
         method="POST",

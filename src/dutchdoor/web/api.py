@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired, Unavailable
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import ADMIN, Account
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
@@ -48,8 +48,6 @@ __all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site"]
 Demand = Literal["anyone", "caller", "admin", "client", "verifier", "introspection"]
 """Who may use a route: anyone; a signed-in caller; a caller with the role `admin`; a client with its secret;
 a verifier with its key; or an introspection client, which is a client or a verifier."""
-
-ADMIN = "admin"
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -119,6 +117,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether the query belongs to another request than this one, and is not read."""
     probe: bool = False
     """Whether the endpoint answers every client under every host name: monitoring uses the address of the server."""
+    fresh: bool = False
+    """Whether the caller must have proved who they are not longer ago than `step_up_for`."""
     own_origin: bool = True
     """Whether Fetch Metadata and Origin are checked. False for endpoints of registered clients, not browsers."""
     fences: bool = False
@@ -386,7 +386,7 @@ class Api:
             caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the caller needs the role admin")
-            if route.demands == ADMIN and unsafe:
+            if route.fresh or (route.demands == ADMIN and unsafe):
                 self._check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
                 call.check_csrf(caller.session.id)

@@ -37,7 +37,7 @@ from dutchdoor.web.schemas import (
 from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, signed_in_answer
 from dutchdoor.web.sign_in_page import sent_to_sign_in
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "clear_replaced", "judge_token_in_body", "sessions_of_cookies"]
 
 # Signing in
 
@@ -57,17 +57,24 @@ async def login(call: Call) -> Response:
         client=call.observed(),
         client_id=client_id,
         marks=call.cookies.mark(call.request.cookie()),
-        replacing=await _sessions_of_cookies(call),
+        remembered=call.cookies.remembered(call.request.cookie()),
+        replacing=await sessions_of_cookies(call),
         visitor=call.cookies.visitor(call.request.cookie()),
     )
-    headers = set_mark(call, mark, mode, transport)
-    # Otherwise a cookie of the replaced sign-in would stay beside the new proof, and every request with a dead proof is
-    # refused.
+    headers = [*set_mark(call, mark, mode, transport), *clear_replaced(call, mode, transport)]
+    return signed_in_answer(call, signed_in, transport, headers)
+
+
+def clear_replaced(call: Call, mode: Mode, transport: Transport) -> list[Header]:
+    """Clear the cookies of the sign-in that a new one replaces. Otherwise one would stay beside the new proof, and
+    every request with a dead proof is refused.
+    """
+    headers: list[Header] = []
     if call.presented.session is not None and mode != "session":
         headers.append(call.cookies.clear_session())
     if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
         headers.append(call.cookies.clear_refresh())
-    return signed_in_answer(call, signed_in, transport, headers)
+    return headers
 
 
 def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
@@ -79,11 +86,11 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
     transport: Transport = ("cookie" if call.from_browser else "body") if asked is UNSET else asked
     if transport == "body":
         # A script injected into our own page must not be able to request what the cookie hides from it.
-        _judge_token_in_body(call)
+        judge_token_in_body(call)
     return transport
 
 
-def _judge_token_in_body(call: Call) -> None:
+def judge_token_in_body(call: Call) -> None:
     origins.judge_token_in_body(
         sec_fetch_site=call.request.header(b"sec-fetch-site"),
         origin=call.request.header(b"origin"),
@@ -91,7 +98,7 @@ def _judge_token_in_body(call: Call) -> None:
     )
 
 
-async def _sessions_of_cookies(call: Call) -> list[Found]:
+async def sessions_of_cookies(call: Call) -> list[Found]:
     """The live sessions that the cookies of this request prove. They are revoked when the browser signs in anew: a
     cookie that an attacker planted before a log-in is worthless after it.
     """
@@ -162,7 +169,7 @@ def _refresh_token(call: Call) -> tuple[str, Transport]:
     if in_body is not None and in_cookie is not None:
         raise BadRequest("Send the refresh token in the cookie or in the body, not in both.", code="two_refresh_tokens")
     if in_body is not None:
-        _judge_token_in_body(call)
+        judge_token_in_body(call)
         return in_body, "body"
     if in_cookie is None:
         raise call.unproven()

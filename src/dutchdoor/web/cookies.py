@@ -16,7 +16,7 @@ hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 21
 an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
 here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
-Left out: a general cookie parser. We read five names.
+Left out: a general cookie parser. We read seven names.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ class Cookies:
     """The names and attributes of our cookies, for a server that is or is not reached over TLS (`secure`).
 
     `session` and `visitor` are Lax, so that a reader who follows a link from elsewhere is signed in, or finds the
-    basket. `refresh` and `mark` (which browsers an account signed in from) are needed only by our own pages, and are
-    Strict.
+    basket. `refresh`, `mark` (which browsers an account signed in from), `remembered` (which of them skip the second
+    factor) and `step` (a sign-in that is not finished) are needed only by our own pages, and are Strict.
     """
 
-    __slots__ = ("_mark", "_refresh", "_registrant", "_session", "_visitor", "secure", "session_name")
+    __slots__ = (
+        "_mark", "_refresh", "_registrant", "_remembered", "_session", "_step", "_visitor", "secure", "session_name"
+    )  # fmt: skip
 
     def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
         """Raises `Misconfigured` for a prefix that cannot begin the name of a cookie."""
@@ -76,6 +78,8 @@ class Cookies:
         self._refresh = _Kind(f"{host}{prefix}refresh", end + b"; SameSite=Strict")
         self._mark = _Kind(f"{host}{prefix}mark", end + b"; SameSite=Strict")
         self._registrant = _Kind(f"{host}{prefix}registrant", end + b"; SameSite=Strict")
+        self._remembered = _Kind(f"{host}{prefix}remembered", end + b"; SameSite=Strict")
+        self._step = _Kind(f"{host}{prefix}step", end + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
         """Find the session and the refresh cookie in the result of `Request.cookie()`."""
@@ -136,6 +140,20 @@ class Cookies:
         except AmbiguousCookie:
             return ""
 
+    def remembered(self, line: bytes) -> str:
+        """Find what lets this browser skip the second factor. "" if there is nothing, or it is ambiguous."""
+        try:
+            return self._remembered.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
+    def step(self, line: bytes) -> str:
+        """Find the token of a sign-in that is not finished. "" if there is none, or it is ambiguous."""
+        try:
+            return self._step.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
     def set_session(self, value: str, *, max_age: float) -> Header:
         """Set the session cookie. `max_age`: seconds the browser keeps it; the server decides anyway."""
         return self._session.set(value, max_age)
@@ -148,6 +166,15 @@ class Cookies:
 
     def set_registrant(self, value: str, *, max_age: float) -> Header:
         return self._registrant.set(value, max_age)
+
+    def set_remembered(self, value: str, *, max_age: float) -> Header:
+        return self._remembered.set(value, max_age)
+
+    def set_step(self, value: str, *, max_age: float) -> Header:
+        return self._step.set(value, max_age)
+
+    def clear_step(self) -> Header:
+        return self._step.cleared
 
     def set_visitor(self, value: str, *, max_age: float) -> Header:
         return self._visitor.set(value, max_age)

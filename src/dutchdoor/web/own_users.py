@@ -38,7 +38,13 @@ async def reauthenticate(call: Call) -> Response:
     await check_client(call, client_id)
     account, session = await call.holding()
     signed_in = await call.directory.sign_in.reauthenticate(
-        account, session, body.password, client=call.observed(), client_id=client_id, login=body.email
+        account,
+        session,
+        body.password,
+        client=call.observed(),
+        client_id=client_id,
+        login=body.email,
+        held=call.required.principal.amr,
     )
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
 

@@ -30,6 +30,7 @@ from dutchdoor.errors import (
     RateLimited,
     Refused,
     SessionLimitReached,
+    SignInUnfinished,
     StepUpRequired,
     Superseded,
     Taken,
@@ -135,6 +136,8 @@ def problem(error: Exception, *, path: str = "") -> Response:
         document["retry_after"] = _whole_seconds(error.retry_after)
     elif isinstance(error, StepUpRequired):
         document.update(_step_up(error))
+    elif isinstance(error, SignInUnfinished):
+        document.update(token=error.token, methods=error.methods, enrol=error.enrol)
     if row.challenge:
         headers.append((b"www-authenticate", _challenge(error, row.challenge)))
     return Response(row.status, headers, _encode(document))

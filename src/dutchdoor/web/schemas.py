@@ -30,6 +30,8 @@ Password = Annotated[
 ]
 Name = Annotated[str, Meta(max_length=200)]
 OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link after the #.")]
+Method = Annotated[str, Meta(max_length=32, description="A method of `methods`, such as `totp`.")]
+FactorResponse = Annotated[str, Meta(max_length=200, description="What the owner typed.")]
 Text = Annotated[str, Meta(max_length=200)]
 Transport = Literal["cookie", "body"]
 UntilUnused = Annotated[
@@ -42,6 +44,9 @@ UntilUnused = Annotated[
 SecondsUnused = Annotated[
     int,
     Meta(description="Seconds until `session.expires_at`, when the refresh token expires if it is not used."),
+]
+ShownOnce = Annotated[
+    tuple[str, ...], Meta(description="Recovery codes. Each stands in for the second factor once. They are shown once.")
 ]
 
 _EPOCH = date(1970, 1, 1)
@@ -79,7 +84,31 @@ class PasswordChange(Body, frozen=True):
 
 
 class Reauthentication(Body, frozen=True):
-    password: Password
+    """The password; or the method of a second factor, and the response to it."""
+
+    password: Password | UnsetType = UNSET
+    method: Method | UnsetType = UNSET
+    response: FactorResponse | UnsetType = UNSET
+
+
+class NextStep(Body, frozen=True):
+    """The next proof of a sign-in that is not finished. A browser's form leaves the token in its cookie."""
+
+    method: Method
+    response: FactorResponse
+    token: OneTime | UnsetType = UNSET
+    enrolment: OneTime | UnsetType = UNSET
+    remember: bool = False
+    transport: Transport | UnsetType = UNSET
+
+
+class UnfinishedSignIn(Body, frozen=True):
+    token: OneTime | UnsetType = UNSET
+
+
+class FirstCode(Body, frozen=True):
+    token: OneTime
+    code: FactorResponse
 
 
 class Forgotten(Body, frozen=True):
@@ -142,9 +171,47 @@ class SignedInView(Struct, omit_defaults=True):
     csrf_token: str | UnsetType = UNSET
     fenced: bool | UnsetType = UNSET
     fenced_in_ms: int | UnsetType | None = UNSET
+    recovery_codes: ShownOnce | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"<SignedInView of {self.user.id}>"
+
+
+class FactorView(Struct):
+    method: str
+    id: str
+    """Which of several; "" where an account has one."""
+    created_at: str
+
+
+class FactorsView(Struct):
+    """The second factors of an account. `offered` are the methods that it can enrol, and `needed` says whether it must
+    have one.
+    """
+
+    factors: list[FactorView]
+    recovery_codes_left: int
+    offered: tuple[str, ...]
+    needed: bool
+
+
+class EnrolmentView(Struct):
+    """What an authenticator app is given: a QR code shows the `uri`, and people type the `secret`."""
+
+    token: str
+    secret: str
+    uri: str
+    expires_in: int
+
+    def __repr__(self) -> str:
+        return "<EnrolmentView>"
+
+
+class RecoveryCodesView(Struct):
+    recovery_codes: ShownOnce
+
+    def __repr__(self) -> str:
+        return "<RecoveryCodesView>"
 
 
 class UserView(Struct):

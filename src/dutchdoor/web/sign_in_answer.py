@@ -77,12 +77,20 @@ def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header
 
 
 def signed_in_answer(
-    call: Call, signed_in: SignedIn, transport: Transport, headers: list[Header], fenced: Fence | None = None
+    call: Call,
+    signed_in: SignedIn,
+    transport: Transport,
+    headers: list[Header],
+    fenced: Fence | None = None,
+    *,
+    codes: tuple[str, ...] = (),
 ) -> Response:
     session = signed_in.session
     if signed_in.visitor_moved:
         headers.append(call.cookies.clear_visitor())
     view = SignedInView(user=user_view(signed_in.account))
+    if codes:
+        view.recovery_codes = codes
     status = 200
     if fenced is not None:
         status = status_of(fenced)

@@ -1,0 +1,243 @@
+"""Second factors of an account: enrolling, replacing and removing them, and the recovery codes beside them.
+
+An app or a key is enrolled in two steps: what it needs is given out with a one-time token, and the record is written
+once its owner has shown that it works. To remove a factor, a caller must have proved one: a password alone, or a
+session from before, must not take away what protects the account from exactly those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyotp.totp
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE, RecoveryCodes
+from dutchdoor.credentials.totp import TOTP, Totp, new_secret
+from dutchdoor.errors import InvalidToken, NotFound, Refused, StepUpRequired, WrongCredentials
+from dutchdoor.model import one_time_tokens
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import EventName, account_event
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import MINUTE
+from dutchdoor.model.principal import factors_of
+from dutchdoor.model.sign_in import needs_second
+from dutchdoor.services.one_time import tokens_of
+from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.retry import RACES, retried
+from dutchdoor.stores.base import Add, Change, Expect, Forgive, Log, Remove, Swap, Take
+
+__all__ = ["Confirmed", "Enrolment", "Factor", "Factors"]
+
+ENROL_FOR = 15 * MINUTE
+"""Seconds in which a new app has to show its first code."""
+
+
+class Factor(Struct, frozen=True):
+    """A second factor that an account has."""
+
+    method: str
+    handle: str
+    created_at: float
+
+
+class Enrolment(Struct, frozen=True):
+    """What an authenticator app is given. All of it is secret, but for the name of the account in the address."""
+
+    token: str
+    secret: str
+    """In base32, for typing."""
+    uri: str
+    """The `otpauth:` address, which the QR code shows."""
+
+    def __repr__(self) -> str:
+        return "<Enrolment>"
+
+
+class Confirmed(Struct, frozen=True):
+    """What enrolling writes, and the recovery codes that came with a first factor: they are shown this once."""
+
+    changes: Sequence[Change]
+    records: Sequence[Credential]
+    codes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "<Confirmed>"
+
+
+class Factors(Part):
+    """Second factors over one authority. `client` is the client that asks. Every verb raises `Unavailable` when the
+    store is out of reach.
+    """
+
+    def __init__(self, shared: Shared, *, product: str) -> None:
+        """`product` is the name under which an app shows the account."""
+        super().__init__(shared)
+        self.totp, self.codes, self.product = Totp(self.authority.master), RecoveryCodes(self.authority.master), product
+        self.offered: tuple[str, ...] = () if self.policy.second_factor == "off" else (TOTP,)
+        """The methods that an account can enrol."""
+
+    async def of(self, subject: str) -> tuple[list[Factor], int]:
+        """Return the second factors of a `subject`, oldest first, and how many recovery codes are left."""
+        held = await self.store.select(Credential, subject=subject)
+        found = [Factor(each.method, each.handle, each.created_at) for each in held if each.method == TOTP]
+        left = sum(self.codes.left(each) for each in held if each.method == RECOVERY_CODE)
+        return sorted(found, key=lambda each: each.created_at), left
+
+    def is_used_up(self, credential: Credential) -> bool:
+        """Return whether a credential can prove nothing any more: recovery codes of which none is left."""
+        return credential.method == RECOVERY_CODE and not self.codes.left(credential)
+
+    async def begin_totp(self, account: Account, *, amr: tuple[str, ...] | None) -> Enrolment:
+        """Give out the secret of an authenticator app. It counts once `confirm_totp` has seen a code.
+
+        Args:
+            account: its owner.
+            amr: what the sign-in of the caller proved; None in a sign-in that demands a first factor.
+
+        Raises:
+            Refused: the policy offers no second factors.
+            StepUpRequired: the account has a second factor, and the sign-in of the caller did not prove one.
+        """
+        if amr is not None:
+            await self.check_may_add(account, amr)
+        if TOTP not in self.offered:
+            raise Refused("no second factors here", message="Second factors are switched off here.")
+        secret = new_secret()
+        token, given = one_time_tokens.issue(
+            "enrol",
+            subject=account.subject,
+            email=account.email or "",
+            now=self.clock(),
+            lives_for=ENROL_FOR,
+            payload=self.authority.master.current.seal(secret.encode(), _name(account)),
+        )
+        # One at a time: a page that is left open must not finish after another one did.
+        await self.store.commit(Expect(account.subject, account.epoch), tokens_of(account.subject, "enrol"), Add(token))
+        shown = account.address or account.name or account.subject
+        uri = pyotp.totp.TOTP(secret).provisioning_uri(name=shown, issuer_name=self.product)
+        return Enrolment(token=given.text(), secret=secret, uri=uri)
+
+    async def check_may_add(self, account: Account, amr: tuple[str, ...]) -> None:
+        """Raise `StepUpRequired` if the account has a second factor that this sign-in did not prove."""
+        if (await self.of(account.subject))[0]:
+            self._check_proved(amr)
+
+    async def confirm_totp(self, account: Account, token: str, code: str, *, client: Client) -> Confirmed:
+        """Return what to commit for an app that shows the right `code`, for the `token` of its enrolment. It replaces
+        the app that the account had.
+
+        Raises:
+            InvalidToken: the enrolment is unknown, too old, used, or another account's.
+            WrongCredentials: the code is wrong. It may be tried again, within limits.
+            RateLimited: too many wrong codes.
+        """
+        stored = await self.one_time.redeem(token, "enrol", client)
+        if stored.subject != account.subject:
+            raise InvalidToken("the enrolment of another account")
+        guesses = self.attempts.second(account, "enrol")
+        await self.attempts.take([guesses])
+        now = self.clock()
+        secret = self.authority.master.open(stored.payload, _name(account)).decode()
+        fresh = self.totp.enrolled(account.subject, secret, code, now)
+        if fresh is None:
+            raise WrongCredentials("wrong first code", message="This is not the code that the app should show now.")
+        held = await self.store.get(Credential, account.subject, TOTP, "")
+        written: Change = Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
+        codes, beside = await self._first_codes(account, client, now)
+        changes = [Take(stored), written, *beside, Forgive(forget=(guesses,))]
+        return Confirmed([*changes, self._log("factor_added", account, client, now, TOTP)], (fresh,), codes)
+
+    async def _first_codes(self, account: Account, client: Client, now: float) -> tuple[tuple[str, ...], list[Change]]:
+        """Return new recovery codes for an account without any."""
+        if await self.store.get(Credential, account.subject, RECOVERY_CODE, "") is not None:
+            return (), []
+        record, codes = self.codes.issue(account.subject, now)
+        return codes, [Add(record), self._log("recovery_codes_created", account, client, now)]
+
+    @retried(RACES, "creating recovery codes")
+    async def new_codes(self, account: Account, *, amr: tuple[str, ...], client: Client) -> tuple[str, ...]:
+        """Replace the recovery codes of an account, and return the new ones.
+
+        Args:
+            account: their owner.
+            amr: what the sign-in of the caller proved.
+
+        Raises:
+            NotFound: the account has no second factor that they could stand in for.
+            StepUpRequired: the sign-in proved no second factor.
+        """
+        factors, _ = await self.of(account.subject)
+        if not factors:
+            raise NotFound("no second factor")
+        self._check_proved(amr)
+        now = self.clock()
+        record, codes = self.codes.issue(account.subject, now)
+        held = await self.store.get(Credential, account.subject, RECOVERY_CODE, "")
+        written: Change = Add(record) if held is None else Swap(replace(record, revision=held.revision))
+        await self.store.commit(
+            Expect(account.subject, account.epoch), written, self._log("recovery_codes_created", account, client, now)
+        )
+        return codes
+
+    @retried(RACES, "removing the factor")
+    async def remove(
+        self,
+        account: Account,
+        method: str,
+        handle: str,
+        *,
+        amr: tuple[str, ...] | None,
+        client: Client,
+        actor: str = "",
+    ) -> None:
+        """Remove a second factor. With the last one go the recovery codes.
+
+        Args:
+            account: its owner.
+            method: the name of its method.
+            handle: which of them; "" where an account has one.
+            amr: what the sign-in of the caller proved; None for a command or an administrator.
+            actor: who removes it; "" for the owner.
+
+        Raises:
+            NotFound: the account has no such factor.
+            StepUpRequired: the sign-in of the caller proved no second factor.
+            Refused: the policy demands one of the account, which would have none. An administrator may remove it.
+        """
+        held = await self.store.select(Credential, subject=account.subject)
+        found = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
+        if found is None or method != TOTP:
+            raise NotFound("no such factor")
+        if amr is not None:
+            self._check_proved(amr)
+        last = sum(each.method == TOTP for each in held) == 1
+        if last and amr is not None and needs_second(account, self.policy):
+            raise Refused(
+                "the last factor is demanded", message="Your account needs a second factor. Add another one first."
+            )
+        now = self.clock()
+        codes = [Remove(each) for each in held if each.method == RECOVERY_CODE and last]
+        await self.store.commit(
+            Expect(account.subject, account.epoch),
+            Swap(found),  # two removals at once must not each see the other factor as the one that is left
+            Remove(found),
+            *codes,
+            self._log("factor_removed", account, client, now, method, actor),
+        )
+
+    @staticmethod
+    def _check_proved(amr: tuple[str, ...]) -> None:
+        if factors_of(amr) < 2:  # noqa: PLR2004 - a second factor
+            raise StepUpRequired("a second factor was not proved", factors=2)
+
+    @staticmethod
+    def _log(
+        name: EventName, account: Account, client: Client, now: float, detail: str = "", actor: str = ""
+    ) -> Change:
+        return Log(account_event(name, account, client, now, actor=actor, detail=detail))
+
+
+def _name(account: Account) -> str:
+    return f"enrol {account.subject}"

@@ -1,0 +1,199 @@
+"""Second factors over HTTP: the next step of a sign-in, and enrolling, listing and removing one's own."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+
+from dutchdoor.errors import NotAuthenticated
+from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.model.sign_in import needs_second
+from dutchdoor.services.factors import ENROL_FOR, Enrolment
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies
+from dutchdoor.web.http import Header, Response, json_response
+from dutchdoor.web.schemas import (
+    EnrolmentView,
+    FactorsView,
+    FactorView,
+    FirstCode,
+    NextStep,
+    RecoveryCodesView,
+    SignedInView,
+    Transport,
+    UnfinishedSignIn,
+    instant,
+)
+from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
+
+__all__ = ["ROUTES"]
+
+
+def _pending(call: Call, token: str | UnsetType) -> str:
+    """Return the token of a sign-in that is not finished, from the body or the cookie. Raises `NotAuthenticated`."""
+    found = call.cookies.step(call.request.cookie()) if token is UNSET else token
+    if not found:
+        raise NotAuthenticated("no sign-in waits for a step", message="Sign in again: this sign-in has expired.")
+    return found
+
+
+async def take_step(call: Call) -> Response:
+    body: NextStep = call.body
+    line = call.request.cookie()
+    asked: Transport = ("cookie" if call.from_browser else "body") if body.transport is UNSET else body.transport
+    if asked == "body":
+        # A script injected into our own page must not be able to request what the cookie hides from it.
+        judge_token_in_body(call)
+    done = await call.directory.sign_in.proceed(
+        _pending(call, body.token),
+        body.method,
+        body.response,
+        enrolment="" if body.enrolment is UNSET else body.enrolment,
+        remember=body.remember,
+        client=call.observed(),
+        marks=call.cookies.mark(line),
+        remembered=call.cookies.remembered(line),
+        replacing=await sessions_of_cookies(call),
+        visitor=call.cookies.visitor(line),
+    )
+    mode = done.signed_in.mode
+    transport: Transport = asked if mode == "hybrid" else "cookie"
+    headers: list[Header] = [*set_mark(call, done.mark, mode, transport), *clear_replaced(call, mode, transport)]
+    if call.cookies.step(line):
+        headers.append(call.cookies.clear_step())
+    if done.remembered:
+        headers.append(call.cookies.set_remembered(done.remembered, max_age=MARK_FOR))
+    return signed_in_answer(call, done.signed_in, transport, headers, codes=done.codes)
+
+
+async def enrol_in_sign_in(call: Call) -> Response:
+    body: UnfinishedSignIn | None = call.body
+    token = UNSET if body is None else body.token
+    given = await call.directory.sign_in.enrol(_pending(call, token), client=call.observed())
+    return json_response(201, _enrolment_view(given))
+
+
+async def list_factors(call: Call) -> Response:
+    account, _ = await call.holding()
+    factors, left = await call.directory.factors.of(account.subject)
+    return json_response(
+        200,
+        FactorsView(
+            factors=[FactorView(each.method, each.handle, instant(each.created_at)) for each in factors],
+            recovery_codes_left=left,
+            offered=call.directory.factors.offered,
+            needed=needs_second(account, call.authority.policy),
+        ),
+    )
+
+
+async def begin_totp(call: Call) -> Response:
+    account, _ = await call.holding()
+    given = await call.directory.factors.begin_totp(account, amr=call.required.principal.amr)
+    return json_response(201, _enrolment_view(given))
+
+
+async def confirm_totp(call: Call) -> Response:
+    body: FirstCode = call.body
+    principal = call.required.principal
+    await check_client(call, principal.client_id)
+    account, session = await call.holding()
+    signed_in, codes = await call.directory.sign_in.add_totp(
+        account,
+        session,
+        body.token,
+        body.code,
+        held=principal.amr,
+        client=call.observed(),
+        client_id=principal.client_id,
+    )
+    return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [], codes=codes)
+
+
+async def new_codes(call: Call) -> Response:
+    account, _ = await call.holding()
+    codes = await call.directory.factors.new_codes(account, amr=call.required.principal.amr, client=call.observed())
+    return json_response(201, RecoveryCodesView(codes))
+
+
+async def remove(call: Call) -> Response:
+    account, _ = await call.holding()
+    await call.directory.factors.remove(
+        account, call.params["method"], "", amr=call.required.principal.amr, client=call.observed()
+    )
+    return Response(204)
+
+
+def _enrolment_view(given: Enrolment) -> EnrolmentView:
+    return EnrolmentView(given.token, given.secret, given.uri, int(ENROL_FOR))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/auth/login/step",
+        handler=take_step,
+        body=NextStep,
+        gives=SignedInView,
+        also=(401,),
+        summary="Continue a sign-in that answered `sign_in_unfinished`, with the next proof.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/login/enrol",
+        handler=enrol_in_sign_in,
+        body=UnfinishedSignIn,
+        optional_body=True,
+        gives=EnrolmentView,
+        status=201,
+        also=(401,),
+        summary="Begin to enrol an authenticator app in a sign-in that demands one (`enrol`).",
+    ),
+    Route(
+        method="GET",
+        path="/auth/factors",
+        handler=list_factors,
+        demands="caller",
+        gives=FactorsView,
+        summary="The caller's second factors.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/factors/totp/enrol",
+        handler=begin_totp,
+        demands="caller",
+        fresh=True,
+        gives=EnrolmentView,
+        status=201,
+        summary="Begin to enrol an authenticator app. It counts once it has shown a right code.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/factors/totp/confirm",
+        handler=confirm_totp,
+        demands="caller",
+        body=FirstCode,
+        gives=SignedInView,
+        summary="Finish enrolling an authenticator app by its first code. With a first factor come recovery codes.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/factors/recovery-codes",
+        handler=new_codes,
+        demands="caller",
+        fresh=True,
+        gives=RecoveryCodesView,
+        status=201,
+        also=(404,),
+        summary="Replace the recovery codes.",
+    ),
+    Route(
+        method="DELETE",
+        path="/auth/factors/{method}",
+        handler=remove,
+        demands="caller",
+        fresh=True,
+        status=204,
+        also=(404,),
+        summary="Remove a second factor.",
+    ),
+)

@@ -1,0 +1,341 @@
+"""Second factors over HTTP: an authenticator app and recovery codes, from enrolling to losing the phone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pyotp
+import pytest
+from msgspec.structs import replace
+from tests.http.world import PASSWORD, Answer, Browser, World, a_world
+
+from dutchdoor.model.accounts import Credential
+from dutchdoor.model.policy import DAY, STANDARD
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
+
+ADA = "ada@example.com"
+
+
+def code(world: World, secret: str, *, ahead: int = 0) -> str:
+    return pyotp.TOTP(secret).at(int(world.clock()) + 30 * ahead)
+
+
+async def enrolled(world: World, person: Browser) -> tuple[str, list[str]]:
+    """Enrol an app, let its first code become old, and return its secret and the recovery codes."""
+    given = await person.call("POST", "/auth/factors/totp/enrol")
+    assert given.status == 201, given
+    secret = given.json["secret"]
+    done = await person.call(
+        "POST", "/auth/factors/totp/confirm", json={"token": given.json["token"], "code": code(world, secret)}
+    )
+    assert done.status == 200, done
+    world.clock.now += 60
+    return secret, done.json.get("recovery_codes", [])
+
+
+async def begin(person: Any, **more: Any) -> Answer:
+    answer: Answer = await person.call("POST", "/auth/login", json={"email": ADA, "password": PASSWORD, **more})
+    assert (answer.status, answer.code) == (401, "sign_in_unfinished"), answer
+    return answer
+
+
+async def step(person: Any, token: str, response: str, method: str = "totp", **more: Any) -> Answer:
+    body = {"token": token, "method": method, "response": response, **more}
+    answer: Answer = await person.call("POST", "/auth/login/step", json=body)
+    return answer
+
+
+async def with_app(world: World, **more: Any) -> tuple[Browser, str, list[str]]:
+    await world.register(ADA, **more)
+    person = world.browser()
+    await person.login()
+    return person, *await enrolled(world, person)
+
+
+@pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
+async def test_a_password_alone_starts_nothing(world: World, mode: str) -> None:
+    """With an app enrolled, the password leads to a step and sets no session; the code starts it, in each pattern."""
+    _, secret, codes = await with_app(world)
+    assert len(codes) == 10 and len(set(codes)) == 10
+    browser = world.browser()
+    asked = await begin(browser, mode=mode)
+    assert (asked.json["methods"], asked.json["enrol"]) == (["recovery_code", "totp"], False)
+    assert not asked.set_cookies()
+    done = await step(browser, asked.json["token"], code(world, secret))
+    assert done.status == 200, done
+    me = await browser.call("GET", "/auth/me", by_token=mode != "session")
+    assert me.json["user"]["email"] == ADA
+
+
+async def test_what_was_proved_is_in_the_token(world: World) -> None:
+    """`amr` names both kinds of proof, and `acr` the level that they reach."""
+    _, secret, _ = await with_app(world)
+    program = world.program()
+    asked = await begin(program, mode="hybrid")
+    done = await step(program, asked.json["token"], code(world, secret))
+    assert done.json["refresh_token"]
+    principal = await world.auth.authority.verify(done.json["access_token"])
+    assert (principal.amr, principal.acr) == (("pwd", "otp"), "aal2")
+
+
+async def test_a_code_is_accepted_once(world: World) -> None:
+    """64 tries at once with one code, in as many sign-ins, start one session; so do 64 with one recovery code, and 64
+    with one pending sign-in.
+    """
+    _, secret, codes = await with_app(world)
+    before = (await world.store.counts())["sessions"]
+
+    async def tries(response: str, method: str, token: str = "") -> list[int]:
+        tokens = [token or (await begin(world.program(), mode="session")).json["token"] for _ in range(64)]
+        answers = await asyncio.gather(*(step(world.program(), each, response, method) for each in tokens))
+        return sorted(answer.status for answer in answers)
+
+    assert await tries(code(world, secret), "totp") == [200, *[401] * 63]
+    assert await tries(codes[0], "recovery_code") == [200, *[401] * 63]
+    world.clock.now += 60
+    token = (await begin(world.program(), mode="session")).json["token"]
+    assert await tries(code(world, secret), "totp", token) == [200, *[401] * 63]
+    assert (await world.store.counts())["sessions"] == before + 3
+
+
+async def test_codes_of_a_clock_that_is_off(world: World) -> None:
+    """The step before and the step after are right, others are not, and none from before the last one is."""
+    _, secret, _ = await with_app(world)
+    token = (await begin(world.program())).json["token"]
+    for ahead in (-3, -2, 2, 3):
+        assert (await step(world.program(), token, code(world, secret, ahead=ahead))).code == "wrong_credentials"
+    assert (await step(world.program(), token, code(world, secret, ahead=1))).status == 200
+    token = (await begin(world.program())).json["token"]
+    for ahead in (-1, 0, 1):
+        assert (await step(world.program(), token, code(world, secret, ahead=ahead))).code == "wrong_credentials"
+    world.clock.now += 60
+    assert (await step(world.program(), token, f" {code(world, secret)[:3]} {code(world, secret)[3:]}")).status == 200
+
+
+@pytest.mark.parametrize("typed", ["", "12345", "1234567", "abcdef", "１２３４５６", "0" * 200, "-1 -1", "000000\n"])
+async def test_what_is_no_code_is_wrong(world: World, typed: str) -> None:
+    """Anything but six digits is a wrong code, and no error of the server."""
+    await with_app(world)
+    token = (await begin(world.program())).json["token"]
+    for method in ("totp", "recovery_code"):
+        assert (await step(world.program(), token, typed, method)).code == "wrong_credentials"
+
+
+async def test_steps_of_two_accounts_do_not_mix(world: World) -> None:
+    """A code of one account finishes no sign-in of another, and an enrolment of one adds no app to another."""
+    _, secret, codes = await with_app(world)
+    await world.register("bob@example.com")
+    bob = world.browser()
+    await bob.login("bob@example.com")
+    given = (await bob.call("POST", "/auth/factors/totp/enrol")).json
+    token = (await begin(world.program())).json["token"]
+    assert (await step(world.program(), token, code(world, given["secret"]))).code == "wrong_credentials"
+    ada = world.browser()
+    asked = await begin(ada, mode="session")
+    assert (await step(ada, asked.json["token"], codes[1], "recovery_code")).status == 200
+    proof = {"token": given["token"], "code": code(world, given["secret"])}
+    assert (await ada.call("POST", "/auth/factors/totp/confirm", json=proof)).status == 401
+    assert (await bob.call("POST", "/auth/factors/totp/confirm", json=proof)).status == 200
+    assert secret != given["secret"]
+
+
+async def test_a_pending_sign_in_ends_with_what_changes_the_account(world: World) -> None:
+    """After a new password, after another's log-out of everything, and after ten minutes, the step leads nowhere."""
+    person, secret, _ = await with_app(world)
+    for change in ("password", "logout", "time"):
+        token = (await begin(world.program())).json["token"]
+        if change == "password":
+            body = {"current_password": PASSWORD, "new_password": PASSWORD + " anew"}
+            assert (await person.call("POST", "/auth/password", json=body)).status == 200
+            back = {"current_password": PASSWORD + " anew", "new_password": PASSWORD}
+            assert (await person.call("POST", "/auth/password", json=back)).status == 200
+        elif change == "logout":
+            assert (await person.call("POST", "/auth/logout/all")).status == 200
+        else:
+            world.clock.now += 601
+        assert (await step(world.program(), token, code(world, secret))).code == "invalid_token", change
+
+
+async def test_guesses_are_few_and_lock_nothing_else(world: World) -> None:
+    """Wrong codes are refused with 429 after a few, while the owner's recovery codes and sessions go on working."""
+    async with a_world(limits=DEFAULT_LIMITS) as limited:
+        person, _, codes = await with_app(limited)
+        token = (await begin(limited.program())).json["token"]
+        statuses = [(await step(limited.program(), token, f"{n:06}")).status for n in range(8)]
+        assert statuses[-1] == 429 and statuses.count(401) == 5
+        assert (await step(limited.program(), token, codes[0], "recovery_code")).status == 200
+        assert (await person.me()).status == 200
+
+
+async def test_a_remembered_browser_skips_the_step(world: World) -> None:
+    """Only where its owner asked for it, for as long as the policy says, until the password or a factor changes; an
+    administrator's never does. Its sign-in counts as one kind of proof.
+    """
+    person, secret, _ = await with_app(world)
+    browser = world.browser()
+    token = (await begin(browser, mode="session")).json["token"]
+    assert (await step(browser, token, code(world, secret), remember=True)).status == 200
+    assert "__Host-dd_remembered" in browser.jar
+    kept = dict(browser.jar)
+    done = await browser.login(mode="jwt")
+    assert (await world.auth.authority.verify(done.json["access_token"])).acr == "aal1"
+    await begin(world.browser())  # another browser is asked
+    other = world.browser()
+    other.jar["__Host-dd_remembered"] = kept["__Host-dd_remembered"][:-1] + "x"
+    await begin(other)
+    user = (await person.me()).json["user"]["id"]
+    await world.directory.admin.set_roles(user, ["admin"], client=world.api_client(), actor="cli")
+    await begin(browser)
+    await world.make_admin()
+    await world.directory.admin.set_roles(user, [], client=world.api_client(), actor="cli")
+    assert (await browser.call("POST", "/auth/login", json={"email": ADA, "password": PASSWORD})).status == 200
+    body = {"current_password": PASSWORD, "new_password": PASSWORD + " anew"}
+    assert (await person.call("POST", "/auth/password", json=body)).status == 200
+    back = {"current_password": PASSWORD + " anew", "new_password": PASSWORD}
+    assert (await person.call("POST", "/auth/password", json=back)).status == 200
+    await begin(browser)
+    browser.jar = kept
+    await begin(browser)
+
+
+async def test_a_browser_is_remembered_for_a_time() -> None:
+    """After `remember_device_for`, the browser is asked again."""
+    async with a_world(policy=replace(STANDARD, remember_device_for=DAY)) as world:
+        _, secret, _ = await with_app(world)
+        browser = world.browser()
+        token = (await begin(browser, mode="session")).json["token"]
+        assert (await step(browser, token, code(world, secret), remember=True)).status == 200
+        world.clock.now += DAY - 60
+        await browser.login()
+        world.clock.now += 120
+        await begin(browser)
+
+
+async def test_a_factor_is_removed_only_by_who_has_proved_one(world: World) -> None:
+    """A session from before the app, and a remembered browser, cannot remove it, replace it or make recovery codes:
+    they are asked for a second factor. Afterwards, the password is enough again.
+    """
+    await world.register(ADA)
+    old = world.browser()
+    await old.login()
+    person = world.browser()
+    await person.login()
+    secret, _ = await enrolled(world, person)
+    for method, path in (
+        ("DELETE", "/auth/factors/totp"),
+        ("POST", "/auth/factors/recovery-codes"),
+        ("POST", "/auth/factors/totp/enrol"),
+    ):
+        refused = await old.call(method, path)
+        assert (refused.status, refused.code, refused.json["factors"]) == (401, "step_up_required", 2)
+    again = {"method": "totp", "response": code(world, secret)}
+    assert (await old.call("POST", "/auth/reauthenticate", json=again)).status == 200
+    fresh = await old.call("POST", "/auth/factors/recovery-codes")
+    assert fresh.status == 201 and len(fresh.json["recovery_codes"]) == 10
+    listed = (await old.call("GET", "/auth/factors")).json
+    assert ([each["method"] for each in listed["factors"]], listed["recovery_codes_left"]) == (["totp"], 10)
+    assert (await old.call("DELETE", "/auth/factors/totp")).status == 204
+    assert (await old.call("DELETE", "/auth/factors/totp")).status == 404
+    listed = (await old.call("GET", "/auth/factors")).json
+    assert (listed["factors"], listed["recovery_codes_left"]) == ([], 0)
+    await world.browser().login()
+
+
+async def test_an_old_proof_enrols_nothing(world: World) -> None:
+    """A browser that was left open cannot enrol a stranger's app: the password is asked for."""
+    await world.register(ADA)
+    person = world.browser()
+    await person.login()
+    world.clock.now += 3600
+    assert (await person.call("POST", "/auth/factors/totp/enrol")).code == "step_up_required"
+    assert (await person.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})).status == 200
+    await enrolled(world, person)
+
+
+async def test_a_new_phone_replaces_the_old_one(world: World) -> None:
+    """A second enrolment replaces the app: the old secret signs nobody in, and the recovery codes stay."""
+    person, old, codes = await with_app(world)
+    new, more = await enrolled(world, person)
+    assert more == []
+    token = (await begin(world.program())).json["token"]
+    assert (await step(world.program(), token, code(world, old))).code == "wrong_credentials"
+    assert (await step(world.program(), token, code(world, new))).status == 200
+    token = (await begin(world.program())).json["token"]
+    typed = codes[3].lower().replace("-", " ")
+    assert (await step(world.program(), token, typed, "recovery_code")).status == 200
+
+
+@pytest.mark.parametrize("demanded", ["required", "admins"])
+async def test_a_sign_in_enrols_what_the_policy_demands(demanded: str) -> None:
+    """Who needs a second factor and has none signs in by enrolling one; a password alone starts nothing, and a second
+    app is not enrolled that way.
+    """
+    async with a_world(policy=replace(STANDARD, second_factor=demanded)) as world:
+        user = await world.register(ADA)
+        if demanded == "admins":
+            await world.browser().login()  # an ordinary account
+            await world.directory.admin.set_roles(user["id"], ["admin"], client=world.api_client(), actor="cli")
+        browser = world.browser()
+        asked = await begin(browser, mode="session")
+        assert (asked.json["methods"], asked.json["enrol"]) == (["totp"], True)
+        token = asked.json["token"]
+        assert (await step(browser, token, "123456")).code == "wrong_credentials"
+        given = (await browser.call("POST", "/auth/login/enrol", json={"token": token})).json
+        assert re.fullmatch(
+            r"otpauth://totp/dutchdoor:ada%40example.com\?secret=[A-Z2-7]{32}&issuer=dutchdoor", given["uri"]
+        )
+        assert (await step(browser, token, "000000", enrolment=given["token"])).code == "wrong_credentials"
+        done = await step(browser, token, code(world, given["secret"]), enrolment=given["token"])
+        assert done.status == 200 and len(done.json["recovery_codes"]) == 10
+        world.clock.now += 60
+        token = (await begin(world.browser())).json["token"]
+        assert (await world.browser().call("POST", "/auth/login/enrol", json={"token": token})).status == 403
+        if demanded == "required":
+            assert (await browser.call("DELETE", "/auth/factors/totp")).status == 403
+        assert (await step(world.program(), token, code(world, given["secret"]))).status == 200
+
+
+async def test_there_is_a_time_of_grace() -> None:
+    """From the first sign-in that lacks a factor, the account may sign in for the time of grace, and not longer."""
+    async with a_world(policy=replace(STANDARD, second_factor="required", second_factor_grace=DAY)) as world:
+        await world.register(ADA)
+        world.clock.now += 5 * DAY  # nobody signed in: nobody was told
+        await world.browser().login()
+        world.clock.now += DAY - 60
+        await world.browser().login()
+        world.clock.now += 120
+        assert (await begin(world.browser())).json["enrol"]
+
+
+async def test_off_offers_none_and_asks_for_what_is_there() -> None:
+    """`second_factor=off` lets nobody enrol."""
+    async with a_world(policy=replace(STANDARD, second_factor="off")) as world:
+        await world.register(ADA)
+        person = world.browser()
+        await person.login()
+        assert (await person.call("POST", "/auth/factors/totp/enrol")).status == 403
+        assert (await person.call("GET", "/auth/factors")).json["offered"] == []
+
+
+async def test_before_the_password_nothing_tells_of_a_factor(world: World) -> None:
+    """A wrong password gets one answer, with an app and without."""
+    await with_app(world)
+    await world.register("bob@example.com")
+    answers = [
+        await world.call("POST", "/auth/login", json={"email": email, "password": "not the one"})
+        for email in (ADA, "bob@example.com", "nobody@example.com")
+    ]
+    assert len({(answer.status, answer.body) for answer in answers}) == 1
+
+
+async def test_a_stolen_database_makes_no_codes(world: World) -> None:
+    """Neither the secret of an app nor a recovery code stands in the store."""
+    _, secret, codes = await with_app(world)
+    user = await world.store.account_by_email(ADA)
+    assert user is not None
+    rows = await world.store.select(Credential, subject=user.subject)
+    text = " ".join(row.proof for row in rows)
+    assert secret not in text
+    assert not any(each in text or each.replace("-", "") in text for each in codes)
