@@ -58,6 +58,7 @@ from dutchdoor.web import (
     auth_routes,
     factor_routes,
     oauth,
+    own_events,
     revocations,
     wellknown,
 )
@@ -323,6 +324,7 @@ class Auth:
                 *auth_routes.ROUTES,
                 *account_routes.ROUTES,
                 *factor_routes.ROUTES,
+                *own_events.ROUTES,
                 *revocations.ROUTES,
                 *admin.ROUTES,
                 *admin_programs.ROUTES,

@@ -55,15 +55,15 @@ def test_a_button_ends_another_session_and_no_other(browsers: Browsers) -> None:
     """The page lists each sign-in with this one marked, and its buttons end the one beside them, or all others."""
     here, phone, tablet = browsers.one(), browsers.one(), browsers.one()
     page = here.get("/auth/devices").text
-    assert page.count('name="csrf_token"') == 5 and page.count("this one") == 1 and "Firefox" in page
+    assert page.count('name="csrf_token"') == 6 and page.count(">this one<") == 1 and "Firefox" in page
     theirs = phone.get("/auth/sessions", headers={"sec-fetch-mode": "cors"}).json()["sessions"]
     (of_phone,) = [each["id"] for each in theirs if each["current"]]
     (button,) = [fields for fields in buttons(here) if fields.get("session") == of_phone]
     done = here.post("/auth/devices", data=button, headers=FORM)
-    assert done.headers["location"] == "/auth/devices?ended=now"
-    assert "Ended, everywhere." in here.get(done.headers["location"]).text
+    assert done.headers["location"] == "/auth/devices?done=session_ended"
+    assert "Ended. It is refused everywhere." in here.get(done.headers["location"]).text
     assert [is_in(each) for each in (here, phone, tablet)] == [True, False, True]
-    here.post("/auth/devices", data=buttons(here)[-1], headers=FORM)
+    here.post("/auth/devices", data=buttons(here)[-2], headers=FORM)
     assert [is_in(each) for each in (here, phone, tablet)] == [True, False, False]
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 from tests.web.test_pages import Elements
 
@@ -24,6 +25,12 @@ def browser(policy: Policy | None = None, **settings: object) -> TestClient:
     return TestClient(auth.asgi(), headers=PAGE, follow_redirects=False)
 
 
+def led_to(client: TestClient, sent: Response) -> str:
+    """Where a sign-in leads, by way of the page that looks whether the browser has kept the cookie."""
+    to = str(sent.headers["location"])
+    return str(client.get(to).headers["location"]) if "signed_in=1" in to else to
+
+
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     with browser(origins=["https://app.example.com"]) as client:
@@ -40,7 +47,7 @@ def test_a_form_signs_in_and_goes_on(client: TestClient) -> None:
         page.headers["cache-control"] == "no-store" and "default-src 'none'" in page.headers["content-security-policy"]
     )
     sent = client.post("/auth/login", data={**ADA, "next": "/orders?page=2"}, headers=FORM)
-    assert (sent.status_code, sent.headers["location"]) == (303, "/orders?page=2")
+    assert (sent.status_code, led_to(client, sent)) == (303, "/orders?page=2")
     assert client.get("/auth/me", headers={"sec-fetch-mode": "cors"}).json()["user"]["email"] == ADA["email"]
     # Who is signed in already has nothing to do here.
     assert client.get("/auth/login?next=/orders").headers["location"] == "/orders"
@@ -55,10 +62,49 @@ def test_a_form_signs_in_and_goes_on(client: TestClient) -> None:
 )  # fmt: skip
 def test_nobody_is_sent_to_another_host(client: TestClient, to: str) -> None:
     """Open redirect: anyone can write a link to the page. Only paths of this host and listed origins are gone to."""
-    assert client.post("/auth/login", data={**ADA, "next": to}, headers=FORM).headers["location"] == "/"
+    assert led_to(client, client.post("/auth/login", data={**ADA, "next": to}, headers=FORM)) == "/"
     assert client.get("/auth/login", params={"next": to}).headers["location"] == "/"
     listed = "https://app.example.com/orders"
     assert client.get("/auth/login", params={"next": listed}).headers["location"] == listed
+
+
+def test_a_browser_that_keeps_no_cookies_reads_so(client: TestClient) -> None:
+    """Who signs in and keeps no cookie reads so, and is not asked for a password again and again without a word. A
+    browser that was here before takes no detour.
+    """
+    sent = client.post("/auth/login", data={**ADA, "next": "/orders"}, headers=FORM)
+    client.cookies.clear()
+    page = client.get(sent.headers["location"])
+    assert page.status_code == 200 and "did not keep the cookie" in page.text and 'value="/orders"' in page.text
+    for _ in range(2):
+        sent = client.post("/auth/login", data={**ADA, "next": "/orders"}, headers=FORM)
+    assert sent.headers["location"] == "/orders"
+
+
+def test_two_tabs_sign_in(client: TestClient) -> None:
+    """A second tab with the sign-in page signs in as well, and leaves one session; with another account, the first
+    account's form does nothing to the second.
+    """
+    eve = {**ADA, "email": "eve@example.com"}
+    assert client.post("/auth/register", data=eve, headers=FORM).status_code == 303
+    script, found = {"sec-fetch-mode": "cors"}, []
+    for _ in range(2):
+        assert client.post("/auth/login", data=ADA, headers=FORM).status_code == 303
+        found.append(len(client.get("/auth/sessions", headers=script).json()["sessions"]))
+    assert found[0] == found[1]
+    page = client.get("/auth/account").text
+    of_ada = {"csrf_token": re.findall(r'name="csrf_token" value="([^"]+)"', page)[0]}
+    assert client.post("/auth/login", data=eve, headers=FORM).status_code == 303
+    form = {**FORM, "referer": "http://testserver/auth/account"}
+    for path, fields in (
+        ("/auth/account/name", {"name": "Ada"}), ("/auth/devices", {"session": "others"}), ("/auth/logout", {}),
+        ("/auth/reauthenticate", {"password": PASSWORD}),
+    ):  # fmt: skip
+        refused = client.post(path, data={**of_ada, **fields}, headers=form)
+        assert refused.status_code == 403 and "Nothing was changed." in refused.text, path
+        assert 'href="/auth/account"' in refused.text
+    user = client.get("/auth/me", headers=script).json()["user"]
+    assert (user["email"], user["name"]) == (eve["email"], "")
 
 
 def test_a_refused_form_is_shown_again(client: TestClient) -> None:
@@ -82,7 +128,7 @@ def test_a_limit_says_when(client: TestClient) -> None:
             break
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) > 0
-    assert "Sign in" in refused.text and 'role="alert"' in refused.text
+    assert re.search(r'role="alert"[^>]*>[^<]* Try again in [0-9]+ (seconds?|minutes?)\.<', refused.text)
 
 
 def test_another_sites_form_signs_nobody_in(client: TestClient) -> None:

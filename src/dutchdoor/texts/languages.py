@@ -58,6 +58,10 @@ class Language:
         day, time = dates.format_date(moment, "long", locale=locale), dates.format_skeleton("Hm", moment, locale=locale)
         return f"{day}, {time} UTC"
 
+    def country(self, code: str) -> str:
+        """Return the name of a country by its two letters, or the letters of one that has no name."""
+        return str(import_module("babel").Locale.parse(self._locale).territories.get(code, code))
+
     def number(self, number: float) -> str:
         return str(import_module("babel.numbers").format_decimal(number, locale=self._locale))
 

@@ -49,5 +49,10 @@ def environment(folder: Path, language: Language) -> Environment:
         exact = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Markup('<time datetime="{}">{}</time>').format(exact, language.when(at))
 
-    made.filters |= {"when": when, "number": language.number, "duration": language.duration}
+    made.filters |= {
+        "when": when,
+        "country": language.country,
+        "number": language.number,
+        "duration": language.duration,
+    }
     return made

@@ -109,6 +109,10 @@ class Cookies:
             raise AmbiguousCookie("more cookies of ours than a browser has")
         return found
 
+    def any(self, line: bytes) -> bool:
+        """Whether a browser has kept a cookie of ours, of whatever kind: it does keep cookies."""
+        return any(kind.every(line) for kind in (self._session, self._mark, self._registrant, self._visitor))
+
     def session(self, line: bytes) -> str | None:
         """Find the session cookie alone: all that an ordinary request needs.
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
-from dutchdoor.errors import DutchdoorError
+from dutchdoor.errors import InvalidInput
+from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.sessions import LISTED
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.forms import OwnForm
+from dutchdoor.web.pages.in_force import in_force
 from dutchdoor.web.pages.site import DEVICES_PATH, Pages
-from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Text
 
 __all__ = ["routes"]
 
 OTHERS = "others"
+PAGE = 50
+"""Sign-ins that one page lists."""
+
+MODES: Mapping[str, str] = {
+    "session": mark("a browser, by its cookie"),
+    "hybrid": mark("an application, by tokens that it renews"),
+}
+ENDED = "session_ended"
+SAID = {ENDED: mark("Ended.")}
 
 
 class Ended(Body, frozen=True):
@@ -32,25 +43,33 @@ def routes(pages: Pages) -> list[Route]:
     page = DevicesPage(pages)
     own = partial(Route, path=DEVICES_PATH, demands="caller", unproven=pages.to_sign_in)
     return [
-        own(method="GET", handler=page.show, query=("ended",), summary="Show where the account is signed in."),
+        own(method="GET", handler=page.show, query=("done", "page"), summary="Show where the account is signed in."),
         own(method="POST", handler=page.end, body=Ended, page=page, summary="End sessions from the page."),
     ]
 
 
-class DevicesPage:
+class DevicesPage(OwnForm):
     """Shows the sessions of the account, and ends the one that a button stands beside."""
-
-    def __init__(self, pages: Pages) -> None:
-        self.pages = pages
 
     async def show(self, call: Call) -> Response:
         principal = call.required.principal
         live = await call.authority.sessions(principal.subject)
+        live.sort(key=lambda each: (each.id != principal.session_id, -each.last_seen_at))  # this one first
+        pages = max(1, -(-len(live) // PAGE))
+        number = _number(call.query.get("page", "1"), pages)
+        shown = live[(number - 1) * PAGE : number * PAGE]
+        names = await _names(call, shown)
+        done = await self.pages.done(call, SAID)
         return await self.pages.show_own(
             call,
             "devices",
-            devices=[_shown(each, principal.session_id) for each in sorted(live, key=lambda each: -each.last_seen_at)],
-            ended=call.query.get("ended", ""),
+            devices=[_shown(each, principal.session_id, names) for each in shown],
+            done=done,
+            in_force=await in_force(call) if done else None,
+            number=number,
+            pages=pages,
+            many=len(live),
+            listed=LISTED,
         )
 
     async def end(self, call: Call) -> Response:
@@ -66,19 +85,35 @@ class DevicesPage:
         return {"session": fields["session"]} if "session" in fields else {}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        when = "now" if response.status == HTTPStatus.OK else "soon"
-        return self.pages.go(f"{self.pages.base}{DEVICES_PATH}?ended={when}", response)
-
-    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        return self.pages.error(call.request, error, problem(error))
+        return self.pages.go(f"{self.pages.base}{DEVICES_PATH}?done={ENDED}", response)
 
 
-def _shown(session: Session, current: str | None) -> dict[str, Any]:
+def _number(text: str, pages: int) -> int:
+    """Read the number of a page. Raises `InvalidInput`."""
+    if not text.isascii() or not text.isdigit() or len(text) > 2 or int(text) < 1:  # noqa: PLR2004 - 500 by 50 are 10
+        raise InvalidInput("There is no such page.", field="page")
+    return min(int(text), pages)  # the last one is gone if its sign-ins have ended meanwhile
+
+
+async def _names(call: Call, shown: Sequence[Session]) -> dict[str, str]:
+    """Return the names of the registered clients that hold these sessions; the application itself has none."""
+    named: dict[str, str] = {call.authority.client_id: ""}
+    for session in shown:
+        if session.client_id not in named:
+            client = await call.authority.store.get(RegisteredClient, session.client_id)
+            named[session.client_id] = client.name if client is not None else session.client_id
+    return named
+
+
+def _shown(session: Session, current: str | None, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": session.id,
         "current": session.id == current,
         "device": session.device,
-        "place": " · ".join(filter(None, [session.country, session.address])),
+        "country": session.country,
+        "address": session.address,
+        "program": names[session.client_id],
+        "mode": MODES[session.mode],
+        "since": session.created_at,
         "seen": session.last_seen_at,
-        "mode": mark("browser session") if session.mode == "session" else mark("tokens"),
     }

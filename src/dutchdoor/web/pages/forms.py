@@ -15,7 +15,7 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.site import Pages
+from dutchdoor.web.pages.site import Pages, wait_of
 from dutchdoor.web.problems import problem
 
 __all__ = ["Form", "OwnForm", "browser_mode", "wrong_of"]
@@ -31,11 +31,11 @@ class Form:
         self.pages = pages
 
     async def show(self, call: Call) -> Response:
-        return self.pages.show(call.request, self.name, kept=self._kept(call.query), error=None, **self.values(call))
+        return self.pages.show(call.request, self.name, kept=self.kept(call.query), error=None, **self.values(call))
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         answer = problem(error)
-        kept = self._kept(fields)
+        kept = self.kept(fields)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
         wrong_login = self.pages.own_users and isinstance(error, WrongCredentials)
         shown = wrong_of(error, mark("The login or the password is not right.") if wrong_login else "")
@@ -43,7 +43,7 @@ class Form:
             call.request, self.name, answer.status, passed, kept=kept, error=shown, **self.values(call)
         )
 
-    def _kept(self, fields: Mapping[str, str]) -> dict[str, str]:
+    def kept(self, fields: Mapping[str, str]) -> dict[str, str]:
         return {name: fields.get(name, "") for name in self.keeps}
 
     def values(self, call: Call) -> dict[str, Any]:  # noqa: ARG002 - some pages say what depends on the request
@@ -66,8 +66,12 @@ class OwnForm:
 
 
 def wrong_of(error: DutchdoorError, words: str = "") -> dict[str, Any]:
-    """Return what a form shows of an error: its words, and the field that they are about."""
-    return {"words": words or error.message, "field": error.field if isinstance(error, InvalidInput) else ""}
+    """Return what a form shows of an error: its words, the field that they are about, and the seconds to wait."""
+    return {
+        "words": words or error.message,
+        "field": error.field if isinstance(error, InvalidInput) else "",
+        "wait": wait_of(error),
+    }
 
 
 def browser_mode(call: Call) -> Mode:

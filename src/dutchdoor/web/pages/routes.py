@@ -14,7 +14,7 @@ from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
-from dutchdoor.web.pages import confirm, devices, register, sign_in
+from dutchdoor.web.pages import activity, confirm, devices, register, sign_in
 from dutchdoor.web.pages.account import page as account
 from dutchdoor.web.pages.console import routes as console
 from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
@@ -106,6 +106,7 @@ def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
         *confirm.routes(pages),
         *account.routes(pages),
         *devices.routes(pages),
+        *activity.routes(pages),
     )
     if pages.console:
         shown = (*shown, *console.routes(pages))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
+from dutchdoor.texts import mark
 from dutchdoor.web import auth_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
@@ -15,13 +17,27 @@ from dutchdoor.web.problems import problem
 __all__ = ["forms", "routes"]
 
 
+SIGNED_IN = "signed_in"
+"""Says in an address that the browser was given a cookie just before."""
+NO_COOKIES = mark(
+    "If you have just signed in, your browser did not keep the cookie. Allow cookies for this site, and sign in again."
+)
+
+
 def routes(pages: Pages) -> list[Route]:
     show = SignInForm(pages).show
-    return [Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next",))]
+    return [
+        Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next", SIGNED_IN))
+    ]
 
 
 def forms(pages: Pages) -> dict[Handler, Page]:
-    return {auth_routes.login: SignInForm(pages), auth_routes.logout: SignOutForm(pages)}
+    signing_out = SignOutForm(pages)
+    return {
+        auth_routes.login: SignInForm(pages),
+        auth_routes.logout: signing_out,
+        auth_routes.logout_all: signing_out,
+    }
 
 
 class SignInForm(Form):
@@ -37,14 +53,25 @@ class SignInForm(Form):
             caller = None
         if caller is not None and caller.by_cookie:
             return self.pages.go(self.pages.after(call, call.query), Response(303))
+        if SIGNED_IN in call.query:  # and the cookie of it is not there
+            return self.refuse_cookies(call)
         return await super().show(call)
+
+    def refuse_cookies(self, call: Call) -> Response:
+        """Say that the browser keeps no cookies, and a sign-in needs one."""
+        shown = {"words": NO_COOKIES, "field": ""}
+        return self.pages.show(call.request, self.name, kept=self.kept(call.query), error=shown, **self.values(call))
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
         taken: dict[str, object] = {name: fields[name] for name in ("email", "password") if name in fields}
         return {**taken, "mode": browser_mode(call)}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
-        return self.pages.go(self.pages.after(call, fields), response)
+        to = self.pages.after(call, fields)
+        # A browser that sent no cookie of ours may keep none. It is asked once more, by way of this page.
+        if browser_mode(call) == "session" and not call.cookies.any(call.request.cookie()):
+            to = f"{self.pages.base}{LOGIN_PATH}?{urlencode({'next': to, SIGNED_IN: 1})}"
+        return self.pages.go(to, response)
 
 
 class SignOutForm:

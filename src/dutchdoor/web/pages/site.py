@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
+from dutchdoor.errors import DutchdoorError, NotAuthenticated, RateLimited, StepUpRequired, Unavailable
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call
@@ -32,6 +33,8 @@ CONSOLE_PATH = "/admin"
 
 DONE_FOR = 300.0
 """Seconds for which a page may say that something was done just now."""
+
+MINUTE = 60
 
 _HTML: Header = (b"content-type", b"text/html; charset=utf-8")
 
@@ -151,12 +154,25 @@ class Pages:
         if isinstance(error, StepUpRequired):
             way = way_to_confirm(self.base + CONFIRM_PATH, self.page_of(request), error)
             return Response(303, [(b"location", way)], kind="page")
-        words = error.message if isinstance(error, DutchdoorError) and not isinstance(error, CsrfRefused) else ""
+        title, words, back = _TITLES.get(answer.status, _TITLES[500]), "", ""
         if isinstance(error, CsrfRefused):
-            words = mark("This form has expired. Go back, load the page again, and send it once more.")
-        title = _TITLES.get(answer.status, _TITLES[500])
+            # Another account signed in in another tab, say: this form is the first one's, and did nothing.
+            title, words = mark("This form has expired."), mark("It is too old, or another sign-in began meanwhile.")
+            back = self.page_of(request)
+        elif isinstance(error, DutchdoorError):
+            words = error.message
         kept = [header for header in answer.headers if header[0] in {b"retry-after", b"allow", b"www-authenticate"}]
-        return self.show(request, "error", answer.status, tuple(kept), title=title, words=words, number=answer.status)
+        return self.show(
+            request,
+            "error",
+            answer.status,
+            tuple(kept),
+            title=title,
+            words=words,
+            wait=wait_of(error),
+            back=back,
+            number=answer.status,
+        )
 
     def page_of(self, request: Request) -> str:
         """Return the path of the page that a person sees: the one asked for, or the one with the form that was sent."""
@@ -166,3 +182,13 @@ class Pages:
         else:
             path, query = self.base + request.path, request.query.decode("ascii", "replace")
         return next_path(f"{path}?{query}" if query else path, self.home)
+
+
+def wait_of(error: Exception) -> int:
+    """Return after how many seconds to try again; 0 if that makes no difference. Whole minutes after the first, so that
+    a page that says minutes is not too early.
+    """
+    if not isinstance(error, (RateLimited, Unavailable)) or not math.isfinite(error.retry_after):
+        return 0
+    seconds = max(1, math.ceil(error.retry_after))
+    return seconds if seconds <= MINUTE else math.ceil(seconds / MINUTE) * MINUTE

@@ -13,6 +13,7 @@ from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCre
 from dutchdoor.web.api import Call, Handler
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
+from dutchdoor.web.pages.in_force import in_force
 from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages
 from dutchdoor.web.problems import problem
 
@@ -20,6 +21,10 @@ __all__ = ["AccountPage", "Section"]
 
 SHOWN_IN_PLACE = (InvalidInput, WrongCredentials, RateLimited)
 """What a person can put right in the form. The other errors have a page of their own."""
+
+
+ENDING = ("password_changed",)
+"""The acts that end sign-ins elsewhere."""
 
 
 class AccountPage:
@@ -47,6 +52,7 @@ class AccountPage:
         said: dict[str, str] = {}
         for each in self.sections:
             said |= each.says
+        done = await self.pages.done(call, said)
         # Read anew: what this node remembers may be from before a change at another node.
         account = await call.authority.store.account(call.required.principal.subject)
         return await self.pages.show_own(
@@ -59,7 +65,8 @@ class AccountPage:
             mine={each.name: await each.values(call) for each in self.sections},
             wrong={} if error is None else {section: error},
             kept=kept or {},
-            done=await self.pages.done(call, said),
+            done=done,
+            in_force=await in_force(call) if done and call.query.get("done") in ENDING else None,
         )
 
 

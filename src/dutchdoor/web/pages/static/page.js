@@ -98,6 +98,15 @@ for (const button of all("button[data-show]")) {
   });
 }
 
+// What was ended is not refused everywhere yet: look again.
+if (one("[data-reload]")) setTimeout(() => location.reload(), 2000);
+
+// A form is sent once: the answer to the first of two would be lost.
+for (const form of all("form[method=post]:not([data-call])")) {
+  form.addEventListener("submit", (event) => (form.dataset.sent ? event.preventDefault() : (form.dataset.sent = "1")));
+  addEventListener("pageshow", () => delete form.dataset.sent);
+}
+
 // The API page: a filter, and a link to a closed part opens the part.
 const filter = one("#filter");
 if (filter) {
