@@ -35,7 +35,8 @@ FLOORS = (
     ("credentials", "revocation"),
     ("jose",),
     ("model",),
-    ("errors", "texts"),
+    ("errors",),
+    ("texts",),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -33,6 +33,8 @@ log: it says more, and never holds a secret. The mapping to HTTP is one table in
 
 from __future__ import annotations
 
+from dutchdoor.texts import mark
+
 __all__ = [
     "AnotherBrowser",
     "Conflict",
@@ -67,7 +69,7 @@ class DutchdoorError(Exception):
     """Root of the tree. `code` is stable and machine-readable; `message` is for the client, `reason` for the log."""
 
     code = "error"
-    message = "The request could not be carried out."
+    message = mark("The request could not be carried out.")
 
     def __init__(self, reason: str = "", *, message: str | None = None) -> None:
         if message is not None:
@@ -78,17 +80,17 @@ class DutchdoorError(Exception):
 
 class Refused(DutchdoorError):
     code = "refused"
-    message = "The request was refused."
+    message = mark("The request was refused.")
 
 
 class NotAuthenticated(Refused):
     code = "not_authenticated"
-    message = "Sign in to continue."
+    message = mark("Sign in to continue.")
 
 
 class InvalidToken(NotAuthenticated):
     code = "invalid_token"
-    message = "The token is not valid."
+    message = mark("The token is not valid.")
 
 
 class UnknownKey(InvalidToken):
@@ -111,12 +113,12 @@ class StaleClaims(InvalidToken):
     """
 
     code = "token_stale"
-    message = "The token's claims are out of date. Refresh it and try again."
+    message = mark("The token's claims are out of date. Refresh it and try again.")
 
 
 class WrongCredentials(NotAuthenticated):
     code = "wrong_credentials"
-    message = "The e-mail address or the password is not right."
+    message = mark("The e-mail address or the password is not right.")
 
 
 class SignInUnfinished(NotAuthenticated):
@@ -125,7 +127,7 @@ class SignInUnfinished(NotAuthenticated):
     """
 
     code = "sign_in_unfinished"
-    message = "Signing in takes another step."
+    message = mark("Signing in takes another step.")
 
     def __init__(self, reason: str = "", *, token: str, methods: tuple[str, ...], enrol: bool = False) -> None:
         super().__init__(reason)
@@ -140,7 +142,7 @@ class StepUpRequired(Refused):
     """
 
     code = "step_up_required"
-    message = "Confirm who you are to continue."
+    message = mark("Confirm who you are to continue.")
 
     def __init__(self, reason: str = "", *, max_age: float | None = None, factors: int = 1) -> None:
         super().__init__(reason)
@@ -149,31 +151,31 @@ class StepUpRequired(Refused):
 
 class Forbidden(Refused):
     code = "forbidden"
-    message = "You may not do this."
+    message = mark("You may not do this.")
 
 
 class AnotherBrowser(Refused):
     """The client has proved the mailbox, but not the password: an attacker may have registered the address."""
 
     code = "another_browser"
-    message = "This link was opened in another browser than the one that registered. Choose a password."
+    message = mark("This link was opened in another browser than the one that registered. Choose a password.")
 
 
 class LastAdministrator(Refused):
     code = "last_administrator"
-    message = "This is the last administrator. Give the role `admin` to another account first."
+    message = mark("This is the last administrator. Give the role `admin` to another account first.")
 
 
 class RegistrationClosed(Refused):
     code = "registration_closed"
-    message = "You cannot register here yourself. Ask an administrator for an invitation."
+    message = mark("You cannot register here yourself. Ask an administrator for an invitation.")
 
 
 class RateLimited(Refused):
     """Too many attempts. `retry_after` is in seconds and positive."""
 
     code = "rate_limited"
-    message = "Too many attempts. Wait and try again."
+    message = mark("Too many attempts. Wait and try again.")
 
     def __init__(self, reason: str = "", *, retry_after: float) -> None:
         super().__init__(reason)
@@ -184,7 +186,7 @@ class InvalidInput(DutchdoorError):
     """The input is wrong. `field` names the field (empty for the whole), `message` is the sentence for the client."""
 
     code = "invalid_input"
-    message = "The input is not valid."
+    message = mark("The input is not valid.")
 
     def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
         super().__init__(reason or message, message=message)
@@ -206,37 +208,37 @@ class TooMuchData(InvalidInput):
 
 class WeakPassword(InvalidInput):
     code = "weak_password"
-    message = "The password is not strong enough."
+    message = mark("The password is not strong enough.")
 
 
 class Taken(DutchdoorError):
     code = "email_taken"
-    message = "There is already an account with this e-mail address."
+    message = mark("There is already an account with this e-mail address.")
 
 
 class Superseded(DutchdoorError):
     code = "superseded"
-    message = "A newer token exists. Read it and try again; if there is none, sign in."
+    message = mark("A newer token exists. Read it and try again; if there is none, sign in.")
 
 
 class SessionLimitReached(DutchdoorError):
     code = "session_limit_reached"
-    message = "This account is signed in on the maximum number of devices. Sign out on one of them first."
+    message = mark("This account is signed in on the maximum number of devices. Sign out on one of them first.")
 
 
 class NotFound(DutchdoorError):
     code = "not_found"
-    message = "This does not exist, or is not yours."
+    message = mark("This does not exist, or is not yours.")
 
 
 class Conflict(DutchdoorError):
     code = "conflict"
-    message = "Another request changed this at the same time. Try again."
+    message = mark("Another request changed this at the same time. Try again.")
 
 
 class InvalidKey(DutchdoorError):
     code = "invalid_key"
-    message = "The key must not be used."
+    message = mark("The key must not be used.")
 
 
 class Misconfigured(DutchdoorError):
@@ -254,7 +256,7 @@ class Unavailable(DutchdoorError):
     """A dependency is out of reach. `retry_after` is in seconds and positive."""
 
     code = "unavailable"
-    message = "The service is out of reach for a moment. Try again shortly."
+    message = mark("The service is out of reach for a moment. Try again shortly.")
 
     def __init__(self, reason: str = "", *, retry_after: float = 1.0) -> None:
         super().__init__(reason)

@@ -31,6 +31,7 @@ from dutchdoor.credentials.base import Checked
 from dutchdoor.credentials.hashing import HashingPool
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.unicode_text import is_stream_safe
+from dutchdoor.texts import mark
 
 __all__ = [
     "CHEAPEST",
@@ -112,13 +113,13 @@ def normalise(password: str, *, field: str = "password") -> str:
     if len(password) > MAX_TYPED:
         raise _too_long(field)
     if not is_stream_safe(password):
-        raise errors.InvalidInput("The password has too many accents on one letter.", field=field)
+        raise errors.InvalidInput(mark("The password has too many accents on one letter."), field=field)
     composed = unicodedata.normalize("NFC", password)
     try:
         size = len(composed.encode())
     except UnicodeEncodeError:
         # Not chained: the original exception carries the password.
-        raise errors.InvalidInput("The password is not valid text.", field=field) from None
+        raise errors.InvalidInput(mark("The password is not valid text."), field=field) from None
     if size > MAX_BYTES:
         raise _too_long(field)
     return composed
@@ -336,4 +337,6 @@ def _b64(raw: bytes) -> str:
 
 
 def _too_long(field: str) -> errors.InvalidInput:
-    return errors.InvalidInput(f"The password is too long: at most {MAX_BYTES:,} bytes.", field=field)
+    return errors.InvalidInput(
+        mark("The password is too long: at most %(most)s bytes.", most=f"{MAX_BYTES:,}"), field=field
+    )

@@ -30,6 +30,7 @@ from zxcvbn_rs_py import zxcvbn
 
 from dutchdoor import errors
 from dutchdoor.credentials.password import normalise
+from dutchdoor.texts import mark
 
 __all__ = ["BreachedList", "check_new_password"]
 
@@ -83,11 +84,14 @@ def check_new_password(
     """
     composed = normalise(password, field=field)
     if len(composed) < minimum:
-        reason = f"This password is too short. Use {minimum} characters or more; a few words in a row are easy to keep."
+        reason = mark(
+            "This password is too short. Use %(minimum)s characters or more; a few words in a row are easy to keep.",
+            minimum=minimum,
+        )
     elif _fold(composed) in _common():
-        reason = "This is one of the most common passwords, which are tried first. Choose another."
+        reason = mark("This is one of the most common passwords, which are tried first. Choose another.")
     elif breached is not None and breached(composed):
-        reason = (
+        reason = mark(
             "This password is known from a leak elsewhere, so it will be tried. Choose another, and change it there."
         )
     else:
@@ -160,7 +164,9 @@ def _guessable(folded: str, own: list[str]) -> str:
     # Words that an attacker reads from the address or the page do not count; the rest must be strong by itself. So
     # `bob2026!!` is refused for bob@example.com and `bobcat tractor lemon` is not.
     if rest != folded and _estimate(rest.lstrip(" ._+-"), [])[0] < MIN_GUESSES_LOG10:
-        return "This password is made of your e-mail address or a name others know. Choose one they would not think of."
+        return mark(
+            "This password is made of your e-mail address or a name others know. Choose one they would not think of."
+        )
     guesses, pattern = _estimate(folded, own)
     if guesses >= MIN_GUESSES_LOG10:
         return ""
@@ -209,18 +215,18 @@ _LINE = re.compile(rb"[0-9A-Fa-f]{40}(?::[0-9]+)?\r?\n?")
 _STAND_FOR_A_LETTER = [set(symbols) for symbols in ("4@", "([{<", "69", "1!|", "17|", "$5", "+7")]
 _NO_DISGUISE = str.maketrans("@([{<!|$+%", "жяэщбюцёдъ")
 
-_COMMON = "This is close to one of the most common passwords, which are tried first. Choose another."
-_NAME = "This password is little more than a name. Add another word or two that do not belong together."
-_REPEATED = "This password repeats itself, which adds little. Use different words instead."
-_ANY = "This password is easy to guess. Add another word or two that do not belong together."
-_ROW = "This password follows a row or pattern of keys. Use a few words that do not belong together instead."
+_COMMON = mark("This is close to one of the most common passwords, which are tried first. Choose another.")
+_NAME = mark("This password is little more than a name. Add another word or two that do not belong together.")
+_REPEATED = mark("This password repeats itself, which adds little. Use different words instead.")
+_ANY = mark("This password is easy to guess. Add another word or two that do not belong together.")
+_ROW = mark("This password follows a row or pattern of keys. Use a few words that do not belong together instead.")
 
 _PATTERNS: list[tuple[Pattern, str]] = [
     (Pattern.ThisIsATop10Password, _COMMON),
     (Pattern.ThisIsATop100Password, _COMMON),
     (Pattern.ThisIsACommonPassword, _COMMON),
     (Pattern.ThisIsSimilarToACommonlyUsedPassword, _COMMON),
-    (Pattern.AWordByItselfIsEasyToGuess, "This password is a single word. Add another word or two."),
+    (Pattern.AWordByItselfIsEasyToGuess, mark("This password is a single word. Add another word or two.")),
     (Pattern.NamesAndSurnamesByThemselvesAreEasyToGuess, _NAME),
     (Pattern.CommonNamesAndSurnamesAreEasyToGuess, _NAME),
     (Pattern.RepeatsLikeAaaAreEasyToGuess, _REPEATED),
@@ -229,14 +235,14 @@ _PATTERNS: list[tuple[Pattern, str]] = [
     (Pattern.ShortKeyboardPatternsAreEasyToGuess, _ROW),
     (
         Pattern.SequencesLikeAbcAreEasyToGuess,
-        "This password counts up or down, which is easy to guess. Use words instead.",
+        mark("This password counts up or down, which is easy to guess. Use words instead."),
     ),
     (
         Pattern.RecentYearsAreEasyToGuess,
-        "A year adds little to a password. Use a few words that do not belong together.",
+        mark("A year adds little to a password. Use a few words that do not belong together."),
     ),
     (
         Pattern.DatesAreOftenEasyToGuess,
-        "A date adds little to a password. Use a few words that do not belong together.",
+        mark("A date adds little to a password. Use a few words that do not belong together."),
     ),
 ]

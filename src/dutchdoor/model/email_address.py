@@ -29,6 +29,7 @@ from functools import lru_cache
 import idna
 
 from dutchdoor import errors
+from dutchdoor.texts import mark
 
 __all__ = ["canonical", "mailbox", "without_tag"]
 
@@ -55,21 +56,26 @@ def mailbox(address: str, *, any_host: bool = False) -> str:
         InvalidInput: not an address, or of a form that is refused; `field` is `email`.
     """
     if len(address) > MAX_TYPED:
-        raise _refusal("This is too long for an e-mail address.")
+        raise _refusal(mark("This is too long for an e-mail address."))
     # Checked before any trimming: the program that sends the mail would read a line end as a second header.
     if _FORBIDDEN.search(address):
-        raise _refusal("An e-mail address has no line breaks or invisible characters.")
+        raise _refusal(mark("An e-mail address has no line breaks or invisible characters."))
     text = address.strip(" ")
     for character in text:
         if _stands_for_another(character):
-            raise _refusal(f"An e-mail address does not have {_named(character)}. Type the plain character.")
+            raise _refusal(
+                mark(
+                    "An e-mail address does not have %(character)s. Type the plain character.",
+                    character=_named(character),
+                )
+            )
     if text.count("@") != 1:
-        raise _refusal("An e-mail address has one @, with a name before it and a domain after it.")
+        raise _refusal(mark("An e-mail address has one @, with a name before it and a domain after it."))
     local, _, domain = text.partition("@")
     _check_local(local)
     joined = f"{local}@{_domain(domain, any_host=any_host)}"
     if len(joined) > MAX_LENGTH:
-        raise _refusal(f"An e-mail address has at most {MAX_LENGTH} characters.")
+        raise _refusal(mark("An e-mail address has at most %(most)s characters.", most=MAX_LENGTH))
     return joined
 
 
@@ -86,31 +92,34 @@ def _check_local(local: str) -> None:
     other = next((character for character in local if not character.isascii()), "")
     if other:
         raise _refusal(
-            f"The part before the @ has {_named(other)}. Many mail servers cannot deliver to it: use the mailbox's "
-            "ASCII address."
+            mark(
+                "The part before the @ has %(character)s. Many mail servers cannot deliver to it: use the mailbox's "
+                "ASCII address.",
+                character=_named(other),
+            )
         )
     if "%" in local or "!" in local:
-        raise _refusal("The part before the @ has % or !, which mail servers read as a route to another mailbox.")
+        raise _refusal(mark("The part before the @ has ! or %, which mail servers read as a route to another mailbox."))
     if "=?" in local:
-        raise _refusal("The part before the @ is an encoded word, which mail programs decode to another address.")
+        raise _refusal(mark("The part before the @ is an encoded word, which mail programs decode to another address."))
     if not _LOCAL.fullmatch(local):
-        raise _refusal("The part before the @ has a character, or a dot in a place, that is not accepted.")
+        raise _refusal(mark("The part before the @ has a character, or a dot in a place, that is not accepted."))
     if len(local) > MAX_LOCAL:
-        raise _refusal(f"The part before the @ has at most {MAX_LOCAL} characters.")
+        raise _refusal(mark("The part before the @ has at most %(most)s characters.", most=MAX_LOCAL))
 
 
 def _domain(domain: str, *, any_host: bool) -> str:
     if domain.startswith("["):
-        raise _refusal("The part after the @ is a domain name, not an address in brackets.")
+        raise _refusal(mark("The part after the @ is a domain name, not an address in brackets."))
     if domain.endswith("."):
-        raise _refusal("The part after the @ ends with a dot. Leave it out.")
+        raise _refusal(mark("The part after the @ ends with a dot. Leave it out."))
     try:
         ascii_form = idna.encode(domain, uts46=True).decode()
     except (idna.IDNAError, UnicodeError):
-        raise _refusal("The part after the @ is not a domain name.") from None
+        raise _refusal(mark("The part after the @ is not a domain name.")) from None
     labels = ascii_form.split(".")
     if not all(labels) or not (any_host or (len(labels) > 1 and not labels[-1].isdigit())):
-        raise _refusal("The part after the @ is a domain name, such as example.org.")
+        raise _refusal(mark("The part after the @ is a domain name, such as example.org."))
     return ascii_form
 
 

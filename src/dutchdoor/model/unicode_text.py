@@ -11,6 +11,7 @@ from __future__ import annotations
 import unicodedata
 
 from dutchdoor.errors import InvalidInput
+from dutchdoor.texts import mark
 
 __all__ = ["NAME_AT_MOST", "check_name", "is_stream_safe", "shown"]
 
@@ -48,9 +49,9 @@ def check_name(text: str, *, at_most: int = NAME_AT_MOST) -> str:
     """
     text = text.strip(" ")
     if len(text) > at_most:
-        raise InvalidInput(f"A name has at most {at_most} characters.", field="name")
+        raise InvalidInput(mark("A name has at most %(most)s characters.", most=at_most), field="name")
     if not text.translate(_JOINERS).isprintable():
-        raise InvalidInput("A name has no line breaks, control characters or invisible characters.", field="name")
+        raise InvalidInput(mark("A name has no line breaks, control characters or invisible characters."), field="name")
     return text
 
 

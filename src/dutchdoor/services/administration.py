@@ -20,6 +20,7 @@ from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, taken
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, ExpectRole, Log, Revoked, Swap, Take
+from dutchdoor.texts import mark
 
 __all__ = ["ADMIN", "Administration", "check_roles"]
 
@@ -78,7 +79,7 @@ class Administration(Part):
         """
         if self.policy.registration == "closed" and actor != "cli":
             raise RegistrationClosed(
-                "accounts are made by command", message="Accounts are made by `dutchdoor user create` alone."
+                "accounts are made by command", message=mark("Accounts are made by `dutchdoor user create` alone.")
             )
         key = canonical(email)
         encoded = None
@@ -290,7 +291,7 @@ def check_roles(roles: Sequence[str]) -> tuple[str, ...]:
     """
     for role in roles:
         if not _ROLE.fullmatch(role):
-            raise InvalidInput("A role is 1 to 64 letters, digits, or - _ . :", field="roles")
+            raise InvalidInput(mark("A role is 1 to 64 letters, digits, or - _ . :"), field="roles")
     if len(set(roles)) > 32:  # noqa: PLR2004 - every token carries them
-        raise InvalidInput("An account has at most 32 roles.", field="roles")
+        raise InvalidInput(mark("An account has at most 32 roles."), field="roles")
     return tuple(sorted(set(roles)))

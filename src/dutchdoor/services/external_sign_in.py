@@ -31,6 +31,7 @@ from dutchdoor.services.part import Shared
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import Proved, SignIn
 from dutchdoor.stores.base import Forgive
+from dutchdoor.texts import mark
 
 __all__ = ["ExternalSignIn"]
 
@@ -119,7 +120,7 @@ class ExternalSignIn(SignIn):
 
     async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
         await self.attempts.refuse(account, client, why)
-        raise WrongCredentials("sign-in refused", message="The login or the password is not right.")
+        raise WrongCredentials("sign-in refused", message=mark("The login or the password is not right."))
 
     async def reauthenticate(
         self,
@@ -158,7 +159,7 @@ class ExternalSignIn(SignIn):
         found = await self._authenticated(login, password)
         if found is None or found.subject != account.subject:
             await self.attempts.refuse(account, client, "wrong password")
-            raise WrongCredentials("wrong password", message="The login or the password is not right.")
+            raise WrongCredentials("wrong password", message=mark("The login or the password is not right."))
         if not found.active:
             raise NotAuthenticated("the account is disabled")
         forgiven = Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))

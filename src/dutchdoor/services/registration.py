@@ -21,6 +21,7 @@ from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.unicode_text import check_name
 from dutchdoor.services.part import Part
 from dutchdoor.stores.base import Add, Change, Log, Remove, Swap
+from dutchdoor.texts import mark
 
 __all__ = ["REGISTRATION", "Registration", "proof_of", "taken"]
 
@@ -29,7 +30,7 @@ REGISTRATION = "registration"
 browser keeps.
 """
 
-_NEVER_VERIFIED = (
+_NEVER_VERIFIED = mark(
     "There is an account with this e-mail address, and the address was never verified: another person may have "
     "registered it. Mail a link by which the owner of the mailbox takes the account over (`dutchdoor user reset "
     "ADDRESS`), and give it roles only after that."

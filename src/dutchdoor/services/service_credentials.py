@@ -26,6 +26,7 @@ from dutchdoor.revocation.log import Revocation
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Log, Remove, Revoke, Revoked, Swap, Take
+from dutchdoor.texts import mark
 
 __all__ = [
     "NewClient",
@@ -70,14 +71,16 @@ def check_client_name(name: str) -> str:
     """Return the name of a client as it is stored. Raises `InvalidInput` for one that is empty or not one line."""
     name = check_name(name, at_most=CLIENT_NAME_AT_MOST)
     if not name:
-        raise InvalidInput("The name of the client is empty.", field="name")
+        raise InvalidInput(mark("The name of the client is empty."), field="name")
     return name
 
 
 def check_verifier_name(name: str) -> str:
     """Return the name of a verifier: it is a label of metrics. Raises `InvalidInput` for one that is not a word."""
     if not _VERIFIER_NAME.fullmatch(name):
-        raise InvalidInput("The name of a verifier has 1 to 64 letters, digits or characters of - _ . :", field="name")
+        raise InvalidInput(
+            mark("The name of a verifier has 1 to 64 letters, digits or characters of - _ . :"), field="name"
+        )
     return name
 
 
@@ -123,7 +126,7 @@ async def rotate_client(authority: Authority, id: str, *, client: Client, actor:
     """
     row = await _client(authority, id)
     if not row.confidential:
-        raise InvalidInput("This client is public: it has no secret.", field="client_id")
+        raise InvalidInput(mark("This client is public: it has no secret."), field="client_id")
     secret = ClientSecret.mint(row.id)
     record = event(
         "client_secret_changed", now=authority.clock(), client=client, actor=actor, client_id=row.id, detail=row.name
@@ -148,7 +151,7 @@ async def remove_client(authority: Authority, id: str, *, client: Client, actor:
 async def _client(authority: Authority, id: str) -> RegisteredClient:
     row = await authority.store.get(RegisteredClient, id)
     if row is None:
-        text = f"There is no client {id[:64]!a}."
+        text = mark("There is no client %(client)s.", client=ascii(id[:64]))
         raise NotFound(text, message=text)
     return row
 
@@ -173,7 +176,7 @@ async def add_verifier(authority: Authority, name: str, *, client: Client, actor
     try:
         done = await authority.store.commit(Add(row), Log(record))
     except Conflict:
-        text = f"Verifier {name!r} already exists. Remove it first, or choose another name."
+        text = mark("Verifier %(name)s already exists. Remove it first, or choose another name.", name=repr(name))
         raise Conflict(text, message=text) from None
     return NewVerifier(row, secret.text(), done)
 
@@ -215,6 +218,6 @@ async def remove_verifier(authority: Authority, name: str, *, client: Client, ac
 async def _verifier(authority: Authority, name: str) -> VerifierKey:
     row = await authority.store.find(VerifierKey, name=name)
     if row is None:
-        text = f"There is no verifier {name[:64]!a}."
+        text = mark("There is no verifier %(name)s.", name=ascii(name[:64]))
         raise NotFound(text, message=text)
     return row

@@ -51,6 +51,7 @@ from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
+from dutchdoor.texts import mark
 
 __all__ = ["Finished", "Proved", "SignIn", "Welcome"]
 
@@ -58,7 +59,7 @@ RECENT = 4
 """Sign-ins whose networks count as the owner's."""
 DUE = "second_factor_due"
 """The method of a record without a secret: from when on an account should have had a second factor."""
-_NOT_RIGHT_OR_NOT_VERIFIED = (
+_NOT_RIGHT_OR_NOT_VERIFIED = mark(
     "The e-mail address or the password is not right, or the address is not verified yet: follow the link in the mail, "
     "or choose a new password."
 )

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from dutchdoor.errors import Conflict, InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.texts import mark
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
@@ -130,7 +131,9 @@ async def show_account(call: Call) -> Response:
 def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
     """Raise `Refused` if administrators would disable or demote themselves. So one administrator always remains."""
     if call.params["subject"] == _actor(call) and ADMIN not in roles:
-        message = "You cannot remove your own access. Another administrator can, or `dutchdoor user` on the server."
+        message = mark(
+            "You cannot remove your own access. Another administrator can, or `dutchdoor user` on the server."
+        )
         raise Refused("an administrator would remove their own access", message=message)
 
 
@@ -201,7 +204,9 @@ async def next_key(call: Call) -> StoredKey:
     authority = call.authority
     after = waiting(await authority.store.select(StoredKey), authority.alg, authority.clock())
     if after is not None:
-        text = f"Key {after.kid} is the next one already: it signs from {instant(after.signs_at)}."
+        text = mark(
+            "Key %(key)s is the next one already: it signs from %(at)s.", key=after.kid, at=instant(after.signs_at)
+        )
         raise Conflict(text, message=text)
     return await authority.rotate(client=call.observed(), actor=_actor(call))
 

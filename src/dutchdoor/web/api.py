@@ -29,6 +29,7 @@ from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
+from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
 from dutchdoor.web.browser import sends_a_form, wants_a_page
@@ -440,7 +441,9 @@ def _caller(principal: Principal | None, held: Remembered | None) -> Caller | No
     a, b = principal, held.principal
     # An attacker may plant a cookie beside the client's own token. Neither of the two may win.
     if a is not None and (a.subject != b.subject or a.session_id not in {None, b.session_id}):
-        raise BadRequest("The cookie and the bearer token belong to different sign-ins. Send one.", code="two_callers")
+        raise BadRequest(
+            mark("The cookie and the bearer token belong to different sign-ins. Send one."), code="two_callers"
+        )
     return Caller(principal=b, account=held.account, session=held.session, by_cookie=True)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from dutchdoor.errors import InvalidInput
+from dutchdoor.texts import mark
 from dutchdoor.web.http import BadRequest, Request, TooLarge, UnsupportedMediaType
 
 __all__ = ["BODY_AT_MOST", "Body", "BoundedBody", "JsonBody", "read_form", "read_query"]
@@ -209,7 +210,7 @@ def _invalid(problem: str, choices: Mapping[str, str], fields: str) -> InvalidIn
         return InvalidInput(f"This must be {choices[path]}.", field=path)
     missing = _MISSING.match(problem)
     if missing:
-        return InvalidInput("This field is required.", field=_below(path, missing[1]))
+        return InvalidInput(mark("This field is required."), field=_below(path, missing[1]))
     unknown = _UNKNOWN.match(problem[: at.start()] if at else problem)
     if unknown:
         # The name is repeated only if it looks like a field name.
@@ -222,7 +223,7 @@ def _invalid(problem: str, choices: Mapping[str, str], fields: str) -> InvalidIn
             return InvalidInput(f"This has the wrong length: it must be {expected[2]}.", field=path)
         words = " or ".join(_WORDS.get(word.strip(), "another type") for word in expected[1].split("|"))
         return InvalidInput(f"This must be {words}.", field=path)
-    return InvalidInput("This value is not accepted.", field=path)
+    return InvalidInput(mark("This value is not accepted."), field=path)
 
 
 def _below(path: str, name: str) -> str:

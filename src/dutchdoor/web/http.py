@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, Misconfigured
+from dutchdoor.texts import mark
 
 __all__ = [
     "AmbiguousCookie",
@@ -199,7 +200,7 @@ class BadRequest(DutchdoorError):
     """The request contradicts itself or is malformed (400). `code` may be more specific."""
 
     code = "bad_request"
-    message = "The request is malformed."
+    message = mark("The request is malformed.")
 
     def __init__(self, message: str | None = None, *, code: str | None = None, reason: str = "") -> None:
         super().__init__(reason, message=message)
@@ -209,17 +210,17 @@ class BadRequest(DutchdoorError):
 
 class TooLarge(DutchdoorError):
     code = "too_large"
-    message = "The request is too large."
+    message = mark("The request is too large.")
 
 
 class UnsupportedMediaType(DutchdoorError):
     """The endpoint does not read the media type of the body. `accepts` is the type that it reads."""
 
     code = "unsupported_media_type"
-    message = "The media type of the body is not supported."
+    message = mark("The media type of the body is not supported.")
 
     def __init__(self, reason: str = "", *, accepts: str = "application/json") -> None:
-        super().__init__(reason, message=f"Send the body as {accepts}.")
+        super().__init__(reason, message=mark("Send the body as %(type)s.", type=accepts))
         self.accepts = accepts
 
 
@@ -227,7 +228,7 @@ class MethodNotAllowed(DutchdoorError):
     """The path does not support the method. `allow` has the supported methods."""
 
     code = "method_not_allowed"
-    message = "This path does not support this method."
+    message = mark("This path does not support this method.")
 
     def __init__(self, allow: Iterable[str]) -> None:
         super().__init__()
@@ -238,7 +239,7 @@ class CrossSite(Forbidden):
     """A page of another site caused this request."""
 
     code = "cross_site"
-    message = (
+    message = mark(
         "This request came from another site, or does not say where from. Programs send JSON; pages send an Origin."
     )
 
@@ -247,28 +248,28 @@ class CsrfRefused(Forbidden):
     """A cookie authenticates this request, but its CSRF token is missing or wrong."""
 
     code = "csrf_token"
-    message = "Send the token from GET /auth/csrf in the header X-CSRF-Token."
+    message = mark("Send the token from GET /auth/csrf in the header X-CSRF-Token.")
 
 
 class AmbiguousCookie(InvalidToken):
     """A cookie of this server has a form that the server never sets, or that parsers could read in two ways."""
 
     code = "ambiguous_cookie"
-    message = "The cookies of this site contradict each other or cannot be read. Sign in again."
+    message = mark("The cookies of this site contradict each other or cannot be read. Sign in again.")
 
 
 class UnknownVerifier(InvalidToken):
     """The verifier key is unknown or was removed."""
 
     code = "unknown_verifier"
-    message = "This verifier key is unknown or was removed. `dutchdoor verifier add` creates a key."
+    message = mark("This verifier key is unknown or was removed. `dutchdoor verifier add` creates a key.")
 
 
 class OAuthRefused(DutchdoorError):
     """A refusal under /oauth2/ with an error code of RFC 6749, section 5.2. `error` is that code."""
 
     code = "oauth_refused"
-    message = "The request was refused."
+    message = mark("The request was refused.")
 
     def __init__(
         self,
@@ -285,7 +286,7 @@ def forwarded_method(request: Request) -> str:
     said = {request.header(name) for name in (b"x-forwarded-method", b"x-original-method")} - {None}
     if len(said) != 1:
         raise BadRequest(
-            "The proxy must send the method of the request in X-Forwarded-Method.", code="forwarded_method"
+            mark("The proxy must send the method of the request in X-Forwarded-Method."), code="forwarded_method"
         )
     return str(said.pop()).upper()
 

@@ -7,6 +7,7 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.services.sessions import SignedIn
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call
 from dutchdoor.web.cookies import Cookies
 from dutchdoor.web.fences import applied, status_of
@@ -41,7 +42,7 @@ async def client_for(call: Call, client_id: str) -> str:
         return client_id
     registered = await call.authority.store.get(RegisteredClient, client_id)
     if registered is None:
-        raise InvalidInput("There is no such client.", field="client_id")
+        raise InvalidInput(mark("There is no such client."), field="client_id")
     if registered.confidential and (await client_of(call.request, call.authority.store)).id != client_id:
         raise NotAuthenticated("another client authenticated")
     return client_id
@@ -61,7 +62,7 @@ async def check_client(call: Call, client_id: str) -> None:
     if registered is None or (
         registered.confidential and (await client_of(call.request, call.authority.store)).id != client_id
     ):
-        raise NotAuthenticated("this client must authenticate", message="Authenticate the client by HTTP Basic.")
+        raise NotAuthenticated("this client must authenticate", message=mark("Authenticate the client by HTTP Basic."))
 
 
 def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header]:
