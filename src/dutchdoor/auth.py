@@ -50,7 +50,7 @@ from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
-from dutchdoor.texts.languages import Languages
+from dutchdoor.texts.languages import SHIPPED, Languages
 from dutchdoor.web import (
     account_routes,
     admin,
@@ -150,6 +150,9 @@ class Auth:
         console: whether administrators have pages at `/admin`, and all paths below belong to this API. Off, because
             many applications have an `/admin` of their own, such as Django's. Its pages need the mode `session`.
         product: the name people know this by, in mail and on pages.
+        languages: the languages of pages and mail, the first for people who ask for none of them; `["de"]` for one
+            alone. All that there are if not given, English first.
+        catalogues: a folder with texts of your own, or with another language: `de.po`, `fr.po`.
         users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
         mail: how mail is carried: a URL (`smtp://user:password@host:587`, `smtps://...`, `file:DIRECTORY`, `console:`),
             or a transport of your own; printed to the console if not given.
@@ -202,6 +205,8 @@ class Auth:
         docs: bool = True,
         console: bool = False,
         product: str = "dutchdoor",
+        languages: Sequence[str] = (),
+        catalogues: str | os.PathLike[str] | None = None,
         users: ExternalUsers[Any] | None = None,
         mail: str | Transport | None = None,
         mail_from: str | None = None,
@@ -222,6 +227,7 @@ class Auth:
             ("origins", origins),
             ("origin_headers", origin_headers),
             ("audience", audience),
+            ("languages", languages),
         ):
             if isinstance(given, str):  # each letter would be one of them
                 raise Misconfigured(f"{name} is a list: {name}=[{given!r}].")
@@ -300,7 +306,7 @@ class Auth:
             registration=users is None and policy.registration == "open",
             own_users=users is not None,
             console=console,
-            languages=Languages(),
+            languages=_languages(languages, catalogues),
         )
         self.site = Site(
             edge=edge,
@@ -680,6 +686,18 @@ def _read_master_key(file: Path) -> MasterKeys:
         return MasterKeys.parse(content)
     except Misconfigured as exc:
         raise Misconfigured(f"The master key file {file.name}: {exc}") from None
+
+
+def _languages(tags: Sequence[str], catalogues: str | os.PathLike[str] | None) -> Languages:
+    folder = None if catalogues is None else Path(catalogues)
+    if folder is not None and not folder.is_dir():
+        raise Misconfigured(f"catalogues: there is no folder {folder}.")
+    try:
+        return Languages(tags, folder)
+    except LookupError as exc:
+        raise Misconfigured(
+            f"languages: {exc.args[0]}. There are {', '.join(SHIPPED)}; `catalogues` names a folder with others."
+        ) from None
 
 
 def _transport(mail: object, mail_from: str | None, public_url: str | None) -> Transport:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
-from dutchdoor.errors import InvalidInput
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.errors import InvalidInput, Misconfigured
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Languages, language
 from dutchdoor.texts.templates import environment
@@ -107,6 +111,42 @@ def test_dates_numbers_and_durations_are_of_the_language(templates):
     assert page.render(at=1795976873.9) == (
         '<time datetime="2026-11-29T18:27:53Z">29. November 2026, 18:27 UTC</time> 1.234.567 15 Minuten 1 Tag 1 Stunde'
     )
+
+
+def test_a_site_chooses_its_languages_and_texts(tmp_path: Path):
+    """A folder replaces single texts of ours, and adds a language; a list says which languages there are."""
+    (tmp_path / "de.po").write_text('msgid "Sign in"\nmsgstr "Eintreten, für alle"\n')
+    (tmp_path / "fr.po").write_text('msgid "Sign in"\nmsgstr "Se connecter"\n')
+    (tmp_path / "en.po").write_text('msgid "Sign in"\nmsgstr "Log in"\n')
+    languages = Languages((), tmp_path)
+    assert languages.tags == ("en", "de", "fr")
+    texts = {tag: languages.of(tag).text("Sign in") for tag in languages.tags}
+    assert texts == {"en": "Log in", "de": "Eintreten, für alle", "fr": "Se connecter"}
+    assert languages.of("de").text("Password") == "Passwort"
+    assert languages.of("fr").text("Password") == "Password"
+    auth = Auth("memory:", languages=["de"], catalogues=tmp_path, hasher=PasswordHasher(CHEAPEST))
+    with TestClient(auth.asgi(), headers={"accept-language": "en", "accept": "text/html"}) as client:
+        page = client.get("/auth/login").text
+    assert '<html lang="de"' in page
+    assert "Eintreten, für alle" in page
+
+
+@pytest.mark.parametrize(
+    ("written", "settings", "expected"),
+    [
+        ('msgid "End %(device)s"\nmsgstr "%(gerät)s"\n', {}, "has other places for values"),
+        ('msgid "End %(device)s"\nmsgstr "100% %(device)s"\n', {}, "has other places for values"),
+        ('msgid "Sign in\n', {}, "cannot be read"),
+        ("", {"languages": ["xx"]}, "there is no catalogue xx.po. There are en, de"),
+        ("", {"languages": "de"}, "languages=['de']"),
+        ("", {"catalogues": "nowhere"}, "there is no folder nowhere"),
+    ],
+)
+def test_a_catalogue_that_does_not_fit_is_refused_at_start(tmp_path: Path, written, settings, expected):
+    """A mistake in a file or a setting is no error on a page, weeks later: the start says what is wrong."""
+    (tmp_path / "de.po").write_text(written)
+    with pytest.raises(Misconfigured, match=re.escape(expected)):
+        Auth("memory:", **{"catalogues": tmp_path, **settings})
 
 
 def test_english_needs_no_babel():

@@ -112,6 +112,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     lease: float
     password_hash: str
     product: str
+    languages: tuple[str, ...]
+    catalogues: str | None
     mail: Secret
     mail_from: str | None
     security_contact: str

@@ -49,6 +49,8 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         alg=settings.alg,
         lease=settings.lease,
         product=settings.product,
+        languages=settings.languages,
+        catalogues=settings.catalogues,
         mail=make_transport(
             settings.mail.reveal(),
             sender=settings.mail_from or noreply(settings.public_url),

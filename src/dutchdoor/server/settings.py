@@ -533,6 +533,21 @@ SETTINGS: tuple[Setting, ...] = (
         why="Mail and pages need a name.",
     ),
     Setting(
+        name="languages",
+        group="Mail and names",
+        kind="list",
+        default=(),
+        does="The languages of pages and mail. The first is for people whose browser asks for none of them.",
+        why="Empty: English, German, and those of your own catalogues. A browser says which of them its user reads.",
+    ),
+    Setting(
+        name="catalogues",
+        group="Mail and names",
+        kind="path",
+        does="A folder with texts of your own (en.po, de.po), or with another language (fr.po).",
+        why="Unset: the texts that come with dutchdoor.",
+    ),
+    Setting(
         name="mail",
         group="Mail and names",
         kind="url",

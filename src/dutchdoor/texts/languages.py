@@ -17,7 +17,13 @@ from dutchdoor.texts import Text
 __all__ = ["ENGLISH", "SHIPPED", "Language", "Languages", "language"]
 
 CATALOGUES: Final = Path(__file__).parent
-SHIPPED: Final = ("en", *sorted(path.stem.replace("_", "-") for path in CATALOGUES.glob("*.po")))
+
+
+def _tags(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem.replace("_", "-") for path in folder.glob("*.po")))
+
+
+SHIPPED: Final = ("en", *_tags(CATALOGUES))
 """The tags of the languages that come with this package. English is in the code."""
 
 _HEADER_AT_MOST, _RANGES_AT_MOST = 400, 20
@@ -89,37 +95,63 @@ def language(tag: str, folder: Path | None = None) -> Language:
     Raises:
         LookupError: no catalogue is there.
     """
-    found = [
-        file for place in (folder, CATALOGUES) if place and (file := place / f"{tag.replace('-', '_')}.po").is_file()
-    ]
+    name = f"{tag.replace('-', '_')}.po"
+    found = [place / name for place in (folder, CATALOGUES) if place and (place / name).is_file()]
     if not found:
         if tag == "en":
             return ENGLISH
-        raise LookupError(f"there is no catalogue of the language {tag}")
-    first, *others = map(_read, found)
+        raise LookupError(f"there is no catalogue {name}")
+    first, *others = (_read(path, checked=path.parent != CATALOGUES) for path in found)
     for other in others:
         first.add_fallback(other)
-    locale = import_module("babel").Locale.parse(tag, sep="-")
+    babel = import_module("babel")
+    try:
+        locale = babel.Locale.parse(tag, sep="-")
+    except (ValueError, babel.UnknownLocaleError):
+        raise LookupError(f"{tag} is no language that is known") from None
     return Language(tag, first, {"right-to-left": "rtl"}.get(locale.character_order, "ltr"))
 
 
-def _read(path: Path) -> NullTranslations:
-    """Read a catalogue from its text: there is no compiled file that could be older than it."""
-    with path.open("rb") as lines:
-        catalogue = import_module("babel.messages.pofile").read_po(lines)
+def _read(path: Path, *, checked: bool) -> NullTranslations:
+    """Read a catalogue from its text: there is no compiled file that could be older than it. `checked` refuses a text
+    in which the values of its original have no place, as the tests do for ours: it would be an error on a page.
+    """
+    try:
+        with path.open("rb") as lines:
+            catalogue = import_module("babel.messages.pofile").read_po(lines, abort_invalid=True)
+    except (OSError, ValueError, import_module("babel.messages.pofile").PoFileError) as exc:
+        raise LookupError(f"{path} cannot be read: {exc}") from None
+    for message in catalogue if checked else ():
+        places = dict.fromkeys(_PLACE.findall(str(message.id)), "")
+        for form in message.string if isinstance(message.string, tuple) else (message.string,):
+            try:
+                form % places if places else form
+            except (KeyError, TypeError, ValueError):
+                raise LookupError(f"{path} has other places for values than the original in: {form}") from None
     compiled = io.BytesIO()
     import_module("babel.messages.mofile").write_mo(compiled, catalogue)
     compiled.seek(0)
     return GNUTranslations(compiled)
 
 
+_PLACE = re.compile(r"%\((\w+)\)")
+
+
 class Languages:
     """The languages that a site offers. The first is for people who ask for none of them."""
 
-    def __init__(self, tags: Iterable[str] = SHIPPED, folder: Path | None = None) -> None:
-        """Raises `LookupError` for a language without a catalogue."""
+    def __init__(self, tags: Iterable[str] = (), folder: Path | None = None) -> None:
+        """Offer all languages that there are, English first, unless `tags` are given. `folder` has catalogues of the
+        site's own, which may replace single texts of ours or be of another language.
+
+        Raises:
+            LookupError: a language has no catalogue, or a catalogue of the folder cannot be used.
+        """
         self._folder = folder
-        self.tags = tuple(tags)
+        self.tags = tuple(tags) or tuple(dict.fromkeys((*SHIPPED, *(_tags(folder) if folder else ()))))
+        for tag in self.tags:
+            if folder or tag not in SHIPPED:  # ours are read when they are first asked for
+                language(tag, folder)
         self.by_tag: Mapping[str, str] = {tag.lower(): tag for tag in self.tags}
         self.of_header = lru_cache(maxsize=256)(self._of_header)
 

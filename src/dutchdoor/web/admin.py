@@ -99,7 +99,7 @@ class Events(Struct):
 def _limit(call: Call) -> int:
     text = call.query.get("limit", "100")
     if not text.isascii() or not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= PAGE_AT_MOST:  # noqa: PLR2004
-        raise InvalidInput(f"limit must be a number from 1 to {PAGE_AT_MOST}.", field="limit")
+        raise InvalidInput(mark("limit must be a number from 1 to %(most)s.", most=PAGE_AT_MOST), field="limit")
     return int(text)
 
 

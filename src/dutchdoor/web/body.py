@@ -220,7 +220,7 @@ def _invalid(problem: str, choices: Mapping[str, str], fields: str) -> InvalidIn
     expected = _EXPECTED.match(problem)
     if expected:
         if expected[2]:
-            return InvalidInput(f"This has the wrong length: it must be {expected[2]}.", field=path)
+            return InvalidInput(mark("This has the wrong length: it must be %(bound)s.", bound=expected[2]), field=path)
         words = " or ".join(_WORDS.get(word.strip(), "another type") for word in expected[1].split("|"))
         return InvalidInput(f"This must be {words}.", field=path)
     return InvalidInput(mark("This value is not accepted."), field=path)

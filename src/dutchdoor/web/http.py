@@ -120,7 +120,9 @@ class Request:
         if value is None:
             return None
         if len(by_name) != len(self.headers) and sum(1 for sent, _ in self.headers if sent == name) != 1:
-            raise BadRequest(f"The header {name.decode('ascii')} was sent more than once.", code="repeated_header")
+            raise BadRequest(
+                mark("The header %(name)s was sent more than once.", name=name.decode("ascii")), code="repeated_header"
+            )
         return value.strip(b" \t").decode("latin-1")
 
     def header_list(self, name: bytes) -> str | None:
