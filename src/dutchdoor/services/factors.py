@@ -27,6 +27,7 @@ from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Log, Remove, Swap, Take
+from dutchdoor.texts import mark
 
 __all__ = ["Confirmed", "Enrolment", "Factor", "Factors"]
 
@@ -103,7 +104,7 @@ class Factors(Part):
         if amr is not None:
             await self.check_may_add(account, amr)
         if TOTP not in self.offered:
-            raise Refused("no second factors here", message="Second factors are switched off here.")
+            raise Refused("no second factors here", message=mark("Second factors are switched off here."))
         secret = new_secret()
         token, given = one_time_tokens.issue(
             "enrol",
@@ -142,7 +143,9 @@ class Factors(Part):
         secret = self.authority.master.open(stored.payload, _name(account)).decode()
         fresh = self.totp.enrolled(account.subject, secret, code, now)
         if fresh is None:
-            raise WrongCredentials("wrong first code", message="This is not the code that the app should show now.")
+            raise WrongCredentials(
+                "wrong first code", message=mark("This is not the code that the app should show now.")
+            )
         held = await self.store.get(Credential, account.subject, TOTP, "")
         written: Change = Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
         codes, beside = await self._first_codes(account, client, now)
@@ -215,7 +218,8 @@ class Factors(Part):
         last = sum(each.method == TOTP for each in held) == 1
         if last and amr is not None and needs_second(account, self.policy):
             raise Refused(
-                "the last factor is demanded", message="Your account needs a second factor. Add another one first."
+                "the last factor is demanded",
+                message=mark("Your account needs a second factor. Add another one first."),
             )
         now = self.clock()
         codes = [Remove(each) for each in held if each.method == RECOVERY_CODE and last]

@@ -59,6 +59,7 @@ RECENT = 4
 """Sign-ins whose networks count as the owner's."""
 DUE = "second_factor_due"
 """The method of a record without a secret: from when on an account should have had a second factor."""
+_WRONG_CODE = mark("This code is not right, or was used already.")
 _NOT_RIGHT_OR_NOT_VERIFIED = mark(
     "The e-mail address or the password is not right, or the address is not verified yet: follow the link in the mail, "
     "or choose a new password."
@@ -362,7 +363,9 @@ class SignIn(Part):
         held = await self.store.select(Credential, subject=account.subject)
         # A password alone must not add a factor beside the one that the owner has, and then be enough.
         if not self._enrols(pending, held):
-            raise Refused("the account has a second factor", message="Prove the second factor that the account has.")
+            raise Refused(
+                "the account has a second factor", message=mark("Prove the second factor that the account has.")
+            )
         return await self.factors.begin_totp(account, amr=None)
 
     async def _pending(self, token: str, client: Client) -> tuple[OneTimeToken, Account, Pending]:
@@ -434,7 +437,7 @@ class SignIn(Part):
             right = await way.check(record, response, now)
             if right is None:
                 await self.attempts.refuse(account, client, f"wrong {method}")
-                raise WrongCredentials("wrong second factor", message="This code is not right, or was used already.")
+                raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
             spent.append(Forgive(forget=(guesses,)))
             if right.spent is not None:
                 spent.append(Swap(right.spent))
@@ -546,14 +549,14 @@ class SignIn(Part):
         """
         way = self.methods.get(method)
         if way is None or not way.second:
-            raise WrongCredentials("not a second factor", message="This account has no such second factor.")
+            raise WrongCredentials("not a second factor", message=mark("This account has no such second factor."))
         guesses = self.attempts.second(account, method)
         await self.attempts.take([guesses])
         record = await self.store.get(Credential, account.subject, method, way.handle_of(response))
         right = await way.check(record, response, self.clock())
         if right is None:
             await self.attempts.refuse(account, client, f"wrong {method}")
-            raise WrongCredentials("wrong second factor", message="This code is not right, or was used already.")
+            raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
         spent: list[Change] = [Forgive(forget=(guesses,))]
         if right.spent is not None:
             spent.append(Swap(right.spent))

@@ -7,6 +7,7 @@ from msgspec import UNSET
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import fence_of_user, wait_for
 from dutchdoor.web.http import Response, json_response
@@ -86,7 +87,9 @@ async def reauthenticate(call: Call) -> Response:
             held=principal.amr, client=client, client_id=principal.client_id,
         )  # fmt: skip
     else:
-        raise InvalidInput("Send the password, or the method of a second factor and the response.", field="password")
+        raise InvalidInput(
+            mark("Send the password, or the method of a second factor and the response."), field="password"
+        )
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
 
 

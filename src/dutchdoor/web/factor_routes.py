@@ -8,6 +8,7 @@ from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.factors import ENROL_FOR, Enrolment
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies
 from dutchdoor.web.http import Header, Response, json_response
@@ -32,7 +33,7 @@ def _pending(call: Call, token: str | UnsetType) -> str:
     """Return the token of a sign-in that is not finished, from the body or the cookie. Raises `NotAuthenticated`."""
     found = call.cookies.step(call.request.cookie()) if token is UNSET else token
     if not found:
-        raise NotAuthenticated("no sign-in waits for a step", message="Sign in again: this sign-in has expired.")
+        raise NotAuthenticated("no sign-in waits for a step", message=mark("Sign in again: this sign-in has expired."))
     return found
 
 
