@@ -1,0 +1,144 @@
+"""Every page in every state that people see it in. A new page joins the list here, and obeys the laws of all.
+
+`test_every_page.py` compares the list with the routes of the server, and `screenshots.py` takes a picture of each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+from playwright.sync_api import Page
+from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
+from tests.standins import endless
+
+from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.rate_limits import Limit, Limits
+
+FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
+
+HOUSES: Mapping[str, Mapping[str, Any]] = {
+    "open": {},
+    "careful": {"policy": replace(STANDARD, require_verified_email=True)},
+    "strict": {"limits": replace(endless(Limits()), sign_in_by_stranger=FOUR)},
+    "invited": {"registration": "invite"},
+}
+"""What each server is made with. Most pages are of the first."""
+
+
+class Visit(NamedTuple):
+    """A browser on its way to a page."""
+
+    page: Page
+    house: House
+
+    def open(self, path: str) -> None:
+        self.page.goto(path)
+
+    def send(self, **fields: str) -> None:
+        """Fill in the form with these fields, and send it."""
+        form = self.page.locator("form:visible").filter(has=self.page.locator(f"[name={next(iter(fields))}]"))
+        for name, value in fields.items():
+            form.locator(f"[name={name}]").fill(value)
+        form.locator("button[type=submit]").click()
+        self.page.wait_for_load_state()
+
+    def mailed(self) -> str:
+        """The path of the link in the latest mail."""
+        links = re.findall(r"https?://[^/\s]+(/\S+)", self.house.mailbox.mails[-1].text)
+        return str(links[0])
+
+
+Steps = Callable[[Visit], None]
+
+
+class State(NamedTuple):
+    """A page as it is shown at the end of some steps."""
+
+    name: str
+    route: str
+    """The path of its route, as the server has it; "" for a page that belongs to no route."""
+    steps: Steps
+    who: str | None = None
+    status: int = 200
+    house: str = "open"
+    refused: bool = False
+    """Whether it says what was wrong with a form. The focus is there, or at the field."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def at(path: str) -> Steps:
+    return lambda visit: visit.open(path)
+
+
+def wrong_password(visit: Visit) -> None:
+    visit.open("/auth/login")
+    visit.send(email=ADA, password="not this one")
+
+
+def weak_password(visit: Visit) -> None:
+    visit.open("/auth/register")
+    visit.send(name=LONG, email="someone@example.com", password="password1234")
+
+
+def registered(visit: Visit) -> None:
+    visit.open("/auth/register")
+    visit.send(name="New", email="new@example.com", password=PASSWORD)
+
+
+def too_often(visit: Visit) -> None:
+    visit.open("/auth/login")
+    for _ in range(FOUR.burst + 1):
+        visit.send(email="someone@example.com", password="not this one")
+
+
+def expired(visit: Visit) -> None:
+    visit.open("/auth/devices")
+    visit.page.eval_on_selector_all("[name=csrf_token]", "all => all.forEach(each => each.value = 'x')")
+    visit.page.locator("main button[type=submit]").last.click()
+    visit.page.wait_for_load_state()
+
+
+def out_of_reach(visit: Visit) -> None:
+    visit.open("/auth/login")
+    with visit.house.outage():
+        visit.send(email=ADA, password=PASSWORD)
+
+
+LONG = "unpronounceable" * 13
+
+STATES: tuple[State, ...] = (
+    # for everyone
+    State("landing", "/", at("/")),
+    State("login", "/auth/login", at("/auth/login")),
+    State("login-refused", "/auth/login", wrong_password, status=401, refused=True),
+    State("login-too-often", "/auth/login", too_often, status=429, refused=True, house="strict"),
+    State("register", "/auth/register", at("/auth/register")),
+    State("register-refused", "/auth/register", weak_password, status=422, refused=True),
+    State("registered", "/auth/register/sent", registered, house="careful"),
+    State("docs", "/docs", at("/docs")),
+    State("setup-without-token", "/setup", at("/setup")),
+    State("setup", "/setup", at("/setup#ddo1_x")),
+    State("reset-password", "/reset-password", at("/reset-password")),
+    State("reset-password-chosen", "/reset-password", at("/reset-password#ddo1_x")),
+    State("verify-email-without-token", "/verify-email", at("/verify-email")),
+    State("verify-email", "/verify-email", at("/verify-email#ddo1_x")),
+    # for a person who is signed in
+    State("account", "/auth/account", at("/auth/account"), ADA),
+    State("devices", "/auth/devices", at("/auth/devices"), ADA),
+    State("devices-tricks", "/auth/devices", at("/auth/devices"), MALLORY),
+    # for administrators
+    State("console", "/admin", at("/admin"), ROOT),
+    # errors
+    State("no-such-page", "", at("/no-such-page"), status=404),
+    State("not-an-administrator", "", at("/admin"), ADA, status=403),
+    State("expired-form", "", expired, ADA, status=403),
+    State("out-of-reach", "", out_of_reach, status=503),
+)  # fmt: skip
+
+NO_PAGES = ("/openapi.json", "/assets/")
+"""What the pages' routes answer that is no page: how its path begins."""

@@ -1,0 +1,163 @@
+"""A server with people and data in it, and browsers at its pages."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page
+from tests.running import free_port
+from tests.standins import MASTER, Clock, Mailbox, Wrapped, endless
+
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.errors import Unavailable
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.stores.sqlite import SqliteStore
+
+PASSWORD = "correct horse battery staple 7"
+ADA, ROOT = "ada@example.com", "root@example.com"
+MALLORY = "mallory@example.com"
+
+SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+BACKWARDS = "\u202emoc.elpmaxe@nimda\u202c"
+"""An override that makes the rest of a line read from right to left."""
+AGENTS = (
+    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1",
+    SCRIPT,
+    "\u202e" + "W" * 10_000,
+)
+HEADERS = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+
+
+class Outage(Wrapped):
+    """A store that can be out of reach."""
+
+    down = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.down:
+            raise Unavailable("The database is out of reach.")
+        return super().__getattr__(name)
+
+
+class House:
+    """One server at a port of its own, with an administrator, a user with four devices, and a user who plays tricks."""
+
+    def __init__(self, folder: Path, *, limits: Limits | None = None, policy: Policy = STANDARD, **more: Any) -> None:
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.clock = Clock(time.time())
+        self.mailbox = Mailbox()
+        self.store = Outage(SqliteStore(folder / "pages.db"))
+        self.auth = Auth(
+            self.store,  # type: ignore[arg-type]
+            master_key=MASTER,
+            local_url=self.url,
+            policy=policy,
+            limits=limits or endless(Limits()),
+            hasher=PasswordHasher(CHEAPEST),
+            mail=self.mailbox,
+            clock=self.clock,
+            console=True,
+            **more,
+        )
+        self.loop = asyncio.new_event_loop()
+        self._cookies: dict[str, list[Any]] = {}
+        self.subjects: dict[str, str] = {}
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await something where the server runs."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+
+    def client(self, agent: str = AGENTS[0]) -> httpx2.Client:
+        # Text beyond ASCII, as a client may send it.
+        headers = {**HEADERS, "origin": self.url, "user-agent": agent.encode()}
+        return httpx2.Client(base_url=self.url, headers=headers)  # type: ignore[arg-type]
+
+    def sign_in(self, email: str, agent: str = AGENTS[0]) -> httpx2.Client:
+        client = self.client(agent)
+        answer = client.post("/auth/login", json={"email": email, "password": PASSWORD, "mode": "session"})
+        assert answer.status_code == 200, answer.text
+        return client
+
+    def people(self) -> None:
+        admin = self.auth.directory.admin
+        for email, roles, name in ((ROOT, ("admin",), "Rut Root"), (ADA, (), "Ada"), (MALLORY, (), SCRIPT)):
+            made = self.do(admin.create(email, client=Client(), actor="cli", roles=roles, password=PASSWORD, name=name))
+            self.subjects[email] = made.subject
+        for email in (ADA, MALLORY):
+            for agent in AGENTS:
+                self.sign_in(email, agent).close()
+
+    def context(self, browser: Browser, who: str | None = None, **options: Any) -> BrowserContext:
+        """Give a browser of its own, in which this person is signed in: with one session, however many browsers."""
+        context = browser.new_context(base_url=self.url, **options)
+        context.set_default_timeout(15_000)
+        if who is not None:
+            if who not in self._cookies:
+                with closing(self.sign_in(who)) as client:
+                    self._cookies[who] = [
+                        {"name": cookie.name, "value": cookie.value, "url": self.url} for cookie in client.cookies.jar
+                    ]
+            context.add_cookies(self._cookies[who])
+        return context
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        self.store.down = True
+        try:
+            yield
+        finally:
+            self.store.down = False
+
+
+@contextmanager
+def open_house(folder: Path, **more: Any) -> Iterator[House]:
+    """Run a server in a thread of this process, over SQLite and TCP."""
+    house = House(folder, **more)
+    server = uvicorn.Server(
+        uvicorn.Config(house.auth.asgi(), port=house.port, log_level="error", lifespan="on", server_header=False)
+    )
+    thread = threading.Thread(target=lambda: house.loop.run_until_complete(server.serve()), daemon=True)
+    thread.start()
+    try:
+        until = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < until, "the server does not start"
+            time.sleep(0.01)
+        house.people()
+        yield house
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        house.loop.close()
+
+
+class Watch:
+    """Listens to everything that a page may complain about."""
+
+    LISTEN = """addEventListener("securitypolicyviolation", event => console.error(
+        `broke the policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"""
+
+    def __init__(self, page: Page) -> None:
+        self.said: list[str] = []
+        page.add_init_script(self.LISTEN)
+        page.on("console", lambda line: self._hear(line.type, line.text))
+        page.on("pageerror", lambda error: self.said.append(f"threw: {error}"))
+        page.on("dialog", lambda dialog: self.said.append(f"opened a dialog: {dialog.message}") or dialog.dismiss())
+
+    def _hear(self, kind: str, text: str) -> None:
+        # A browser reports each answer of 400 and more as an error.
+        if kind in {"error", "warning"} and not text.startswith("Failed to load resource: the server responded"):
+            self.said.append(text)

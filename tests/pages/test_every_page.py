@@ -1,0 +1,177 @@
+"""The laws that every page obeys, in every state of it, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+from tests.nodejs import needed, node_modules
+from tests.pages.every import NO_PAGES, STATES, State, Visit
+from tests.pages.house import House, Watch
+
+pytestmark = pytest.mark.browser
+
+Houses = Callable[..., House]
+
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+BROKEN = """async tags => {
+  const {violations} = await axe.run({runOnly: {type: "tag", values: tags}, resultTypes: ["violations"]});
+  const why = node => node.any.concat(node.all, node.none).map(check => check.message).join("; ");
+  return violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 200)} ${why(node)}`));
+}"""
+
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+  [...document.querySelectorAll("body *")].filter(each => {
+    const {left, right} = each.getBoundingClientRect();
+    return left < 0 || right > innerWidth;
+  }).map(each => each.outerHTML.slice(0, 120))"""
+IN_FOCUS = """() => document.activeElement.matches("[role=alert], [aria-invalid=true]")"""
+CONTROLS = """() => {
+  const controls = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
+  const usable = each => each.checkVisibility({visibilityProperty: true}) && !each.disabled
+    && (each.type !== "radio" || each.checked || !document.querySelector(`input[name="${each.name}"]:checked`));
+  const found = [...document.querySelectorAll(controls)].filter(usable);
+  found.forEach((each, number) => each.dataset.number = number);
+  return found.map(each => each.outerHTML.slice(0, 120));
+}"""
+FOCUSED = """() => {
+  const here = document.activeElement;
+  const {outlineStyle, outlineWidth} = getComputedStyle(here);
+  return here.dataset.number === undefined ? [-1, true] :
+    [Number(here.dataset.number), outlineStyle !== "none" && parseFloat(outlineWidth) >= 2];
+}"""
+FIELDS = """() => {
+  for (const event of ["submit", "invalid"])
+    addEventListener(event, happened => { happened.preventDefault(); globalThis.sent = true; }, true);
+  const text = "input:is([type=text], [type=email], [type=password], [type=search], :not([type]))";
+  return [...document.querySelectorAll(`form ${text}`)].map(each => each.dataset.number).filter(each => each);
+}"""
+
+
+@cache
+def axe() -> str:
+    return (needed(node_modules) / "axe-core" / "axe.min.js").read_text()
+
+
+@contextmanager
+def shown(browser: Browser, houses: Houses, state: State, **options: Any) -> Iterator[tuple[Page, Watch]]:
+    """Go to a page in a browser of its own, and see that the server answered as it should."""
+    house = houses(state.house)
+    context = house.context(browser, state.who, **options)
+    page = context.new_page()
+    watch = Watch(page)
+    statuses: list[int] = []
+    page.on("response", lambda answer: answer.request.is_navigation_request() and statuses.append(answer.status))
+    state.steps(Visit(page, house))
+    assert statuses[-1] == state.status
+    yield page, watch
+    context.close()
+
+
+def every(*states: State) -> Any:
+    return pytest.mark.parametrize("state", states or STATES, ids=str)
+
+
+def test_w80_every_page_of_the_server_is_in_the_list(houses: Houses) -> None:
+    """Each route that answers with a page is in `STATES`, and nothing else is."""
+    served = {
+        route.path
+        for route in houses().auth.api.routes
+        if route.method == "GET"
+        and route.handler.__module__.startswith("dutchdoor.web.pages")
+        and not route.path.startswith(NO_PAGES)
+    }
+    assert {state.route for state in STATES} - {""} == served
+
+
+NEEDS_SCRIPT = {
+    "setup",
+    "setup-without-token",
+    "reset-password",
+    "reset-password-chosen",
+    "verify-email",
+    "verify-email-without-token",
+}
+"""States in which a form waits for a script, since the secret of a link never leaves the browser without one."""
+
+
+def too_wide(page: Page, width: int) -> list[str]:
+    """Look at a page at this width, and name what is wider than the screen."""
+    page.set_viewport_size({"width": width, "height": 700})
+    found: list[str] = page.evaluate(TOO_WIDE)
+    return found
+
+
+@every()
+def test_w80_a_page_is_usable_by_everyone(browser: Browser, houses: Houses, state: State) -> None:
+    """By WCAG 2.2 AA and axe's best practices nothing is wrong; the page breaks no policy, throws nothing, and nothing
+    of it is wider than a screen of 320 pixels, which is 400 % of zoom on one of 1280.
+    """
+    with shown(browser, houses, state) as (page, watch):
+        assert watch.said == []
+        assert page.title() not in {"", "owned"}
+        page.evaluate(axe())
+        assert page.evaluate(BROKEN, STANDARDS) == []
+        assert too_wide(page, 320) == []
+        if state.refused:
+            assert page.evaluate(IN_FOCUS), "the focus is neither at what was wrong nor at its field"
+
+
+@pytest.mark.long
+@every()
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_w80_a_page_is_usable_in_the_dark_and_on_a_phone(
+    browser: Browser, houses: Houses, state: State, language: str
+) -> None:
+    """In each language, a page has enough contrast in dark colours too, and fits a phone, from either side."""
+    with shown(browser, houses, state, locale=language, color_scheme="dark") as (page, watch):
+        page.evaluate(axe())
+        assert page.evaluate(BROKEN, STANDARDS) == []
+        assert too_wide(page, 375) == []
+        assert page.evaluate(BROKEN, STANDARDS) == [], "on a phone"
+        page.evaluate("document.documentElement.dir = 'rtl'")
+        for width in (320, 375, 1200):
+            assert too_wide(page, width) == [], "from right to left"
+        assert watch.said == []
+
+
+@pytest.mark.long
+@every()
+def test_w80_a_page_is_usable_by_keyboard(browser: Browser, houses: Houses, state: State) -> None:
+    """The tab key reaches everything that a mouse can press, in the order of the page, and each place is visible while
+    it has the focus; in each field of text, Enter sends the form.
+    """
+    with shown(browser, houses, state) as (page, _):
+        expected = page.evaluate(CONTROLS)
+        reached: list[int] = []
+        for _ in range(2 * len(expected) + 10):
+            page.keyboard.press("Tab")
+            number, visible = page.evaluate(FOCUSED)
+            assert visible, expected[number]
+            if number >= 0 and number not in reached:
+                reached.append(number)
+        assert [expected[number] for number in sorted(reached)] == expected
+        first = reached.index(min(reached, default=0)) if reached else 0
+        assert reached[first:] + reached[:first] == sorted(reached), "in another order than the page has"
+        for number in page.evaluate(FIELDS):
+            page.locator(f"[data-number='{number}']").focus()
+            page.keyboard.press("Enter")
+            assert page.evaluate("globalThis.sent === true"), expected[int(number)]
+            page.evaluate("globalThis.sent = false")
+
+
+@pytest.mark.long
+@every(*[state for state in STATES if state.name not in NEEDS_SCRIPT])
+def test_w80_a_page_works_without_a_script(browser: Browser, houses: Houses, state: State) -> None:
+    """With scripts off a page comes with the same status and heading, and each form has what sends it."""
+    with shown(browser, houses, state, java_script_enabled=False) as (page, _):
+        assert page.locator("h1:visible").count() == 1
+        assert page.locator("noscript").count() == 0
+        for form in page.locator("form").all():
+            assert form.is_visible()
+            assert form.get_attribute("action") and form.get_attribute("method") in {"post", "get"}
+            assert form.locator("button[type=submit]").first.is_visible()
