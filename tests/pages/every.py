@@ -96,6 +96,31 @@ def too_often(visit: Visit) -> None:
         visit.send(email="someone@example.com", password="not this one")
 
 
+def wrong_proof(visit: Visit) -> None:
+    visit.open("/auth/confirm?next=/auth/devices")
+    visit.send(password="not this one")
+
+
+def asked(path: str) -> Steps:
+    """Show what a button of the page asks before it does its work."""
+
+    def steps(visit: Visit) -> None:
+        visit.open(path)
+        visit.page.locator("main summary").first.click()
+
+    return steps
+
+
+def client_added(visit: Visit) -> None:
+    visit.open("/admin/clients")
+    visit.send(name="Shop")
+
+
+def verifier_refused(visit: Visit) -> None:
+    visit.open("/admin/verifiers")
+    visit.send(name="orders")
+
+
 def expired(visit: Visit) -> None:
     visit.open("/auth/devices")
     visit.page.eval_on_selector_all("[name=csrf_token]", "all => all.forEach(each => each.value = 'x')")
@@ -129,10 +154,18 @@ STATES: tuple[State, ...] = (
     State("verify-email", "/verify-email", at("/verify-email#ddo1_x")),
     # for a person who is signed in
     State("account", "/auth/account", at("/auth/account"), ADA),
+    State("confirm", "/auth/confirm", at("/auth/confirm?next=/auth/devices"), ADA),
+    State("confirm-refused", "/auth/confirm", wrong_proof, ADA, status=401, refused=True),
+    State("confirm-two", "/auth/confirm", at("/auth/confirm?factors=2"), ADA),
     State("devices", "/auth/devices", at("/auth/devices"), ADA),
     State("devices-tricks", "/auth/devices", at("/auth/devices"), MALLORY),
     # for administrators
     State("console", "/admin", at("/admin"), ROOT),
+    State("console-clients", "/admin/clients", asked("/admin/clients"), ROOT),
+    State("console-client-added", "/admin/clients", client_added, ROOT, status=201),
+    State("console-verifiers", "/admin/verifiers", asked("/admin/verifiers"), ROOT),
+    State("console-verifier-refused", "/admin/verifiers", verifier_refused, ROOT, status=409),
+    State("console-keys", "/admin/keys", asked("/admin/keys"), ROOT),
     # errors
     State("no-such-page", "", at("/no-such-page"), status=404),
     State("not-an-administrator", "", at("/admin"), ADA, status=403),

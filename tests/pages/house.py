@@ -29,8 +29,6 @@ ADA, ROOT = "ada@example.com", "root@example.com"
 MALLORY = "mallory@example.com"
 
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-BACKWARDS = "\u202emoc.elpmaxe@nimda\u202c"
-"""An override that makes the rest of a line read from right to left."""
 AGENTS = (
     "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1",
@@ -99,6 +97,16 @@ class House:
         for email in (ADA, MALLORY):
             for agent in AGENTS:
                 self.sign_in(email, agent).close()
+        self.programs()
+
+    def programs(self) -> None:
+        """Add clients and verifiers with names of all kinds."""
+        with closing(self.sign_in(ROOT)) as root:
+            root.headers["x-csrf-token"] = root.get("/auth/csrf").json()["csrf_token"]
+            for name in ("Shop", SCRIPT, "unpronounceable" * 6):
+                assert root.post("/admin/api/clients", json={"name": name}).status_code == 201
+            for name in ("orders", "unpronounceable-" * 4):
+                assert root.post("/admin/api/verifiers", json={"name": name}).status_code == 201
 
     def context(self, browser: Browser, who: str | None = None, **options: Any) -> BrowserContext:
         """Give a browser of its own, in which this person is signed in: with one session, however many browsers."""
