@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
+import io
+import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,9 +20,10 @@ from tests.web.test_console import ADA, FORM, ROOT, Console, token_of
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.jose.signing_keys import StoredKey
+from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
-from dutchdoor.stores.base import Add
+from dutchdoor.stores.base import Add, Log
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.testing.clock import Clock
 
@@ -148,7 +154,8 @@ def test_w33_a_page_reads_a_bounded_part(console: Console, watched: Watched) -> 
     """Each page makes the same few calls of the store, whatever is stored, and lists a hundred rows at most."""
     root = console.one()
     seen = {}
-    for path in ("/admin/clients", "/admin/verifiers", "/admin/keys"):
+    of_one = "/admin/events?who=" + ROOT["email"]
+    for path in ("/admin/clients", "/admin/verifiers", "/admin/keys", "/admin/events", of_one):
         root.get(path)
         watched.calls.clear()
         root.get(path)
@@ -168,3 +175,93 @@ def test_w33_a_page_reads_a_bounded_part(console: Console, watched: Watched) -> 
             page = root.get(re.findall(r'href="([^"]+)" rel="next"', page)[0].replace("&amp;", "&")).text
         assert len(found | set(re.findall(r"<bdi>(c\d+)</bdi>", page))) == 250
         assert 'rel="next"' not in page
+
+
+def an_event(name: str, now: float, detail: str = "", **more: Any) -> Log:
+    return Log(event(name, now=now, client=Client(address="192.0.2.9"), detail=detail, **more))  # type: ignore[arg-type]
+
+
+def test_w34_the_audit_log_is_filtered_and_paged(console: Console) -> None:
+    """Events are found by name, outcome, account, address of the client and time, newest first, each with what is known
+    of it; a page leads to the older ones with the same filters. A wrong filter is shown with what is wrong.
+    """
+    root, now = console.one(), console.clock()
+    ada = console.call(console.auth.store.account_by_email, "ada@example.com")
+    for n in range(150):
+        console.call(console.auth.store.commit, an_event("login", now - 9000 + n, f"nr {n}", outcome="refused"))
+    console.call(console.auth.store.commit, an_event("logout", now - 100, "mine", subject=ada.subject))
+
+    def found(**filters: str) -> list[str]:
+        page = root.get("/admin/events", params=filters).text
+        return re.findall(r"<summary><bdi>(nr \d+|mine)</bdi>", page)
+
+    page = root.get("/admin/events?name=login&outcome=refused").text
+    assert re.findall(r"<summary><bdi>nr (\d+)<", page) == [str(n) for n in range(149, 49, -1)]
+    older = re.findall(r'href="([^"]+)" rel="next"', page)[0].replace("&amp;", "&")
+    page = root.get(older).text
+    assert re.findall(r"<summary><bdi>nr (\d+)<", page) == [str(n) for n in range(49, -1, -1)]
+    assert 'rel="next"' not in page and "Newest" in page
+    assert found(who="Ada@Example.com", address="192.0.2.9") == found(who=ada.subject, name="logout") == ["mine"]
+    assert found(address="192.0.2.10") == []
+    moments = [f"{datetime.fromtimestamp(now - 9000 + n, UTC):%Y-%m-%dT%H:%M:%S}" for n in (3, 5)]
+    assert found(since=moments[0], until=moments[1]) == ["nr 4", "nr 3"]
+    assert "192.0.2.9" in root.get("/admin/events?name=logout").text
+    for wrong, field in (({"who": "no@example.com"}, "who"), ({"since": "soon"}, "since"), ({"name": "x"}, "name")):
+        refused = root.get("/admin/events", params=wrong)
+        assert (refused.status_code, 'role="alert"' in refused.text) == (422, True), field
+
+
+def test_w35_the_audit_log_is_exported(console: Console) -> None:
+    """All that the filters find is in a file, as CSV and as lines of JSON, newest first. No cell of the CSV is a
+    formula. A browser whose session has ended gets nothing.
+    """
+    root, now = console.one(), console.clock()
+    details = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", 'a "b", c', "ünï", *map(str, range(1200))]
+    for n, detail in enumerate(details):
+        console.call(console.auth.store.commit, an_event("login", now - 9000 + n, detail, outcome="refused"))
+    answer = root.get("/admin/events/export?name=login&outcome=refused&format=csv")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert re.fullmatch(r'attachment; filename="audit-\d{8}T\d{6}Z\.csv"', answer.headers["content-disposition"])
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["detail"].removeprefix("'") for row in rows] == details[::-1]
+    assert not [cell for row in rows for cell in row.values() if cell[:1] in {"=", "+", "-", "@", "\t", "\r"}]
+    lines = [json.loads(line) for line in root.get("/admin/events/export?name=login&format=jsonl").text.splitlines()]
+    assert [line["detail"] for line in lines] == details[::-1]
+    assert set(lines[0]) == set(rows[0])
+    assert root.get("/admin/events/export?format=xls").status_code == 422
+    assert root.get("/admin/events/export?name=x").status_code == 422
+    root.post("/auth/logout", data={"csrf_token": token_of(root)}, headers=FORM)
+    assert root.get("/admin/events/export").status_code == 303
+
+
+def test_w35_an_export_ends_with_its_session(console: Console) -> None:
+    """An export whose session is ended meanwhile stops at the next piece, and its response has no end."""
+    root, now = console.one(), console.clock()
+    for n in range(1200):
+        console.call(console.auth.store.commit, an_event("login", now - 9000 + n, outcome="refused"))
+    admin = console.call(console.auth.store.account_by_email, ROOT["email"])
+    sent: list[Any] = []
+
+    async def export() -> None:
+        cookie = "; ".join(f"{name}={value}" for name, value in root.cookies.items())
+        headers = [(b"host", b"testserver"), (b"cookie", cookie.encode()), (b"sec-fetch-mode", b"navigate")]
+        scope = {
+            "type": "http", "method": "GET", "path": "/admin/events/export", "query_string": b"format=jsonl",
+            "headers": headers, "scheme": "http", "client": ("testclient", 50000), "root_path": "",
+            "server": ("testserver", 80), "http_version": "1.1",
+        }  # fmt: skip
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if message.get("body", b"").count(b"\n") == 500:
+                await console.auth.authority.end_all(
+                    admin.subject, client=Client(), actor="cli", reason="ended_by_admin"
+                )
+
+        await console.app(scope, asyncio.Queue().get, send)
+
+    console.call(export)
+    assert sent[0]["status"] == 200, sent
+    assert sum(message.get("body", b"").count(b"\n") for message in sent) == 500
+    assert sent[-1]["more_body"] is True, "no end: the server closes the connection"

@@ -7,6 +7,7 @@ is no event (the session's row records it); an unusual one is an event.
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from msgspec import Struct
@@ -19,7 +20,16 @@ from dutchdoor.model.ids import new_ordered_id
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.unicode_text import shown
 
-__all__ = ["AuditCursor", "AuditEvent", "EventName", "Outcome", "account_event", "event", "session_event"]
+__all__ = [
+    "AuditCursor",
+    "AuditEvent",
+    "AuditSearch",
+    "EventName",
+    "Outcome",
+    "account_event",
+    "event",
+    "session_event",
+]
 
 
 class AuditCursor(Struct, frozen=True):
@@ -58,6 +68,29 @@ class AuditCursor(Struct, frozen=True):
 
 
 _CURSOR_AT_MOST, _CURSOR_PARTS = 128, 4
+
+
+class AuditSearch(Struct, frozen=True, kw_only=True):
+    """Which events someone looks for. An empty value means any."""
+
+    subject: str = ""
+    name: str = ""
+    outcome: str = ""
+    address: str = ""
+    """The address of the client."""
+    since: float = 0.0
+    until: float = math.inf
+    """The instant before which the events happened. Times are in seconds since 1970."""
+
+    def finds(self, event: AuditEvent) -> bool:
+        """Whether it finds an event."""
+        return (
+            (not self.subject or event.subject == self.subject)
+            and (not self.name or event.name == self.name)
+            and (not self.outcome or event.outcome == self.outcome)
+            and (not self.address or event.address == self.address)
+            and self.since <= event.at < self.until
+        )
 
 
 def event(

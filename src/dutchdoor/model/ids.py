@@ -19,7 +19,7 @@ import pybase64
 
 from dutchdoor.errors import InvalidToken
 
-__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id", "packed"]
+__all__ = ["Opaque", "decode", "encode", "is_id", "new_id", "new_ordered_id", "ordered_from", "packed"]
 
 ID_BYTES, SECRET_BYTES = 16, 20
 
@@ -59,6 +59,13 @@ def new_id() -> str:
 def new_ordered_id(now: float) -> str:
     """Create an id that sorts by creation time: 6 bytes of milliseconds, 10 random bytes."""
     return encode((int(now * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + secrets.token_bytes(ID_BYTES - 6))
+
+
+def ordered_from(at: float) -> str:
+    """Return the id that sorts before each one that `new_ordered_id` creates at an instant or later, and after each
+    earlier one. Instants before 1970 are 1970.
+    """
+    return encode((int(max(0.0, at) * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + bytes(ID_BYTES - 6))
 
 
 _is_16_bytes = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch

@@ -44,7 +44,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
@@ -321,6 +321,24 @@ class Records(Protocol):
         self, *, subject: str = "", name: str = "", since: float = 0.0, before: str = "", limit: int = 100
     ) -> list[AuditEvent]:
         """Audit events, newest first; `before` is the id of the last one seen."""
+        ...
+
+    async def look_for_events(
+        self, wanted: AuditSearch, *, before: str = "", limit: int = 100, look_at: int = 50_000
+    ) -> tuple[list[AuditEvent], str]:
+        """Audit events of a search, newest first, and the `before` of the next call: "" if there are no more.
+
+        Indexes have the subject, the name and the time. For an outcome and an address, a call looks at so many events
+        that have the rest, and may return few or none of them although there are more.
+        """
+        ...
+
+    async def count_events(self, names: Sequence[str], edges: Sequence[float]) -> dict[str, list[int]]:
+        """How many events of each name happened from each of the `edges`, which are instants in order, to the next.
+
+        The time of an event is that of its id, in milliseconds. An index has both, so that a call reads the ids that it
+        counts and no event.
+        """
         ...
 
     async def events_after(

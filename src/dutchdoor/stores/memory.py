@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch
 from dutchdoor.model.ids import decode, is_id
 from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
 from dutchdoor.model.sessions import Session
@@ -345,6 +345,27 @@ class MemoryStore:
             ]
         found.sort(key=lambda event: _order(event.id), reverse=True)
         return [event for event in found if not before or _order(event.id) < _order(before)][:limit]
+
+    async def look_for_events(
+        self, wanted: AuditSearch, *, before: str = "", limit: int = 100, look_at: int = 50_000
+    ) -> tuple[list[AuditEvent], str]:
+        indexed = replace(wanted, outcome="", address="")
+        with self._lock:
+            found = [event for event in self._events.rows.values() if indexed.finds(event)]
+        found.sort(key=lambda event: _order(event.id), reverse=True)
+        behind = [event for event in found if not before or _order(event.id) < _order(before)]
+        shown = [event for event in behind[:look_at] if wanted.finds(event)][:limit]
+        if len(shown) == limit:
+            return shown, shown[-1].id
+        return shown, behind[look_at - 1].id if len(behind) >= look_at else ""
+
+    async def count_events(self, names: Sequence[str], edges: Sequence[float]) -> dict[str, list[int]]:
+        counts = {name: [0] * (len(edges) - 1) for name in names}
+        with self._lock:
+            for event in self._events.rows.values():
+                if event.name in counts and edges[0] <= event.at < edges[-1]:
+                    counts[event.name][bisect_right(edges, event.at) - 1] += 1
+        return counts
 
     async def events_after(
         self, cursor: AuditCursor | None, *, limit: int = 100

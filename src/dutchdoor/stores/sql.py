@@ -9,14 +9,17 @@ mark each value with `?`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
 
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.audit_events import AuditEvent, AuditSearch
+from dutchdoor.model.ids import ordered_from
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import Renewed
@@ -331,6 +334,44 @@ class SqlStore(Generic[T]):
             wanted["id < ?"] = self._dialect.stored_id(before)
         sql = f"{table.rows}{where((), wanted)} ORDER BY id DESC LIMIT ?"
         return await self._records(table, (sql, (*wanted.values(), limit)), scan=True)
+
+    async def look_for_events(
+        self, wanted: AuditSearch, *, before: str = "", limit: int = 100, look_at: int = 50_000
+    ) -> tuple[list[AuditEvent], str]:
+        table, stored_id = self._tables.by_name["events"], self._dialect.stored_id
+        indexed: dict[str, object] = {"id >= ?": stored_id(ordered_from(wanted.since))}
+        if wanted.until < math.inf:
+            indexed["id < ?"] = stored_id(ordered_from(wanted.until))
+        if before:
+            indexed[" id < ?"] = stored_id(before)  # another key than the one above
+        if wanted.subject:
+            indexed["subject <> '' AND subject = ?"] = wanted.subject  # the first half: the partial index has it
+        if wanted.name:
+            indexed["name = ?"] = wanted.name
+        others: dict[str, object] = {
+            f"{name} = ?": value for name, value in (("outcome", wanted.outcome), ("address", wanted.address)) if value
+        }
+        last: object = None
+        if others:
+            sql = f"SELECT id FROM {table.name}{where((), indexed)} ORDER BY id DESC LIMIT 1 OFFSET ?"
+            for (last,) in await self._rows(sql, (*indexed.values(), look_at - 1), scan=True):
+                others["id >= ?"] = last
+        sql = f"{table.rows}{where((), [*indexed, *others])} ORDER BY id DESC LIMIT ?"
+        found = await self._records(table, (sql, (*indexed.values(), *others.values(), limit)), scan=True)
+        if len(found) == limit:
+            return found, found[-1].id
+        return found, "" if last is None else self._dialect.text_of_id(last)
+
+    async def count_events(self, names: Sequence[str], edges: Sequence[float]) -> dict[str, list[int]]:
+        ids = [self._dialect.stored_id(ordered_from(edge)) for edge in edges]
+        spans = list(pairwise(ids))
+        one = f"(SELECT count(*) FROM {self._tables.by_name['events'].name} WHERE name = ? AND id >= ? AND id < ?)"
+        sql = "SELECT " + ", ".join([one] * (len(names) * len(spans)))
+        (row,) = await self._rows(
+            sql, [value for name in names for span in spans for value in (name, *span)], scan=True
+        )
+        counts = [int(count) for count in row]
+        return {name: counts[at * len(spans) : (at + 1) * len(spans)] for at, name in enumerate(names)}
 
     async def live_revocations(self, subject: str, now: float) -> int:
         table = self._tables.by_name["revocations"].name

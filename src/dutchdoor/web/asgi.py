@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
@@ -18,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
 from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
-from dutchdoor.web.http import MethodNotAllowed, Request, Response
+from dutchdoor.web.http import MethodNotAllowed, Request
 from dutchdoor.web.request_id import CURRENT, request_id
 from dutchdoor.web.scope import below, request_of
 
@@ -26,6 +28,8 @@ __all__ = ["REQUEST", "AsgiApplication"]
 
 REQUEST = "dutchdoor.request"
 """The key in an ASGI scope under which an answered request is found, with its client and its id."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("dutchdoor")
 
@@ -121,9 +125,14 @@ class AsgiApplication:
             response = api.refusal(request, error)
         finally:
             request.answered = True
-        body = b"" if scope["method"] == "HEAD" else response.body
+        body, pieces = (b"", None) if scope["method"] == "HEAD" else (response.body, response.pieces)
         headers = [*api.finish(request, response), (b"x-request-id", request.id.encode())]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if pieces is not None:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            with suppress(_Gone):
+                await _while_there(_send(pieces, send), receive)
+            return
         await send({"type": "http.response.body", "body": body})
 
     async def _open_once(self) -> None:
@@ -170,12 +179,23 @@ class _UnknownPath:
         await self._app.serve(None, {}, scope, receive, send)
 
 
+async def _send(pieces: AsyncIterator[bytes], send: Send) -> None:
+    try:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except DutchdoorError as error:
+        # Without an end, the server closes the connection, and the client knows that the response is not whole.
+        log.warning("a response was cut off: %s", error.reason or error)
+    else:
+        await send({"type": "http.response.body", "body": b""})
+
+
 class _Gone(Exception):
     """The client disconnected, so no response is possible."""
 
 
-async def _while_there(answering: Coroutine[None, None, Response], receive: Receive) -> Response:
-    """Wait for a response until the client hangs up. Then cancel the work and raise `_Gone`."""
+async def _while_there(answering: Coroutine[None, None, T], receive: Receive) -> T:
+    """Wait for what answers a request until the client hangs up. Then cancel the work and raise `_Gone`."""
     task = asyncio.current_task()
     leaving = asyncio.create_task(_hang_up(receive, task))
     try:

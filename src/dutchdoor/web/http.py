@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -168,9 +168,12 @@ class Request:
 
 
 class Response:
-    """One response. `kind` decides its security headers (`headers.py`): no-store unless it is `public`."""
+    """One response. `kind` decides its security headers (`headers.py`): no-store unless it is `public`.
 
-    __slots__ = ("body", "headers", "kind", "status")
+    A long one is sent in `pieces` after its `body`. An error there cuts it off, which the client notices.
+    """
+
+    __slots__ = ("body", "headers", "kind", "pieces", "status")
 
     def __init__(
         self,
@@ -179,10 +182,11 @@ class Response:
         body: bytes = b"",
         *,
         kind: Literal["api", "page", "public"] = "api",
+        pieces: AsyncIterator[bytes] | None = None,
     ) -> None:
         self.status = status
         self.headers: list[Header] = list(headers)
-        self.body = body
+        self.body, self.pieces = body, pieces
         self.kind: Literal["api", "page", "public"] = kind
 
 

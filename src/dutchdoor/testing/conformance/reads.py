@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import InvalidInput
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch
 from dutchdoor.model.ids import new_id, new_ordered_id
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
@@ -329,6 +329,58 @@ async def events_are_paged_and_filtered(store: Store) -> None:
     ]  # fmt: skip
 
 
+async def events_are_looked_for(store: Store) -> None:
+    """Reads: audit events of a search, newest first, page by page; a page looks at a bounded number of events, and says
+    where the next one goes on.
+    """
+    events = [
+        replace(
+            an_event("ada" if n % 3 else "bob", NOW + n * 0.25),
+            name="logout" if n % 2 else "login",
+            outcome="refused" if n % 5 else "ok",
+            address=f"192.0.2.{n % 4}",
+        )
+        for n in range(40)
+    ]
+    for happened in random.Random(2).sample(events, len(events)):
+        await store.commit(Log(happened))
+    newest = events[::-1]
+    searches = [
+        AuditSearch(),
+        AuditSearch(subject="ada"),
+        AuditSearch(subject="bob", name="login"),
+        AuditSearch(outcome="ok"),
+        AuditSearch(address="192.0.2.3", name="logout"),
+        AuditSearch(address="192.0.2.9"),
+        AuditSearch(since=NOW + 2, until=NOW + 5),
+        AuditSearch(since=NOW + 1, until=NOW + 8, outcome="refused", subject="ada", address="192.0.2.1"),
+    ]
+    for wanted in searches:
+        expected = [happened for happened in newest if wanted.finds(happened)]
+        assert await store.look_for_events(wanted) == (expected, ""), wanted
+        for limit, look_at in ((3, 1000), (100, 7), (2, 5)):
+            found: list[AuditEvent] = []
+            before, calls = "", 0
+            while calls == 0 or before:
+                page, before = await store.look_for_events(wanted, before=before, limit=limit, look_at=look_at)
+                found += page
+                calls += 1
+                assert len(page) <= limit
+                assert calls < 50
+            assert found == expected, (wanted, limit, look_at)
+    assert await store.look_for_events(AuditSearch(address="192.0.2.9"), look_at=7) == ([], newest[6].id)
+
+
+async def events_are_counted(store: Store) -> None:
+    """Reads: events of a name, counted from one instant to the next."""
+    for n in range(40):
+        await store.commit(Log(replace(an_event("ada", NOW + n * 0.25), name="logout" if n % 4 else "login")))
+    edges = [NOW, NOW + 0.5, NOW + 3, NOW + 3, NOW + 9]
+    counted = await store.count_events(["login", "logout", "email_verified"], edges)
+    assert counted == {"login": [1, 2, 0, 6], "logout": [1, 8, 0, 18], "email_verified": [0, 0, 0, 0]}
+    assert await store.count_events(["login"], [NOW - 5, NOW]) == {"login": [0]}
+
+
 async def the_audit_log_is_followed_in_the_order_of_commits(store: Store) -> None:
     """12. A follower gets each event once and in the order of commits, whatever their times and ids say; its cursor
     outlives a purge and another log epoch, and a cursor of another database is refused.
@@ -422,6 +474,8 @@ LAWS: tuple[Law, ...] = (
     a_sign_in_reads_what_it_needs_at_once,
     accounts_are_paged_and_searched,
     events_are_paged_and_filtered,
+    events_are_looked_for,
+    events_are_counted,
     the_audit_log_is_followed_in_the_order_of_commits,
     a_follower_of_the_audit_log_misses_no_commit,
 )

@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
+from dutchdoor.model.accounts import Account
+from dutchdoor.model.sessions import Session
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Handler, Route
 from dutchdoor.web.body import Body
@@ -28,6 +30,7 @@ PLACES: tuple[tuple[str, str], ...] = (
     (f"{CONSOLE_PATH}/clients", mark("Clients")),
     (f"{CONSOLE_PATH}/verifiers", mark("Verifiers")),
     (f"{CONSOLE_PATH}/keys", mark("Keys")),
+    (f"{CONSOLE_PATH}/events", mark("Audit log")),
 )
 """The links at the top of each page: where they lead, and their words."""
 
@@ -83,22 +86,28 @@ class Console:
             summary=summary,
         )
 
+    def holder(self, call: Call) -> tuple[Account, Session]:
+        """Return the administrator, and the session whose cookie proves who asks. Raises `NotAuthenticated` if none
+        does: a token shows nothing in a browser.
+        """
+        caller = call.required
+        if caller.account is None or caller.session is None:
+            raise NotAuthenticated("no cookie proves this")
+        return caller.account, caller.session
+
     def show(self, call: Call, name: str, status: int = 200, **values: Any) -> Response:
         """Show a page, made of the template `console/NAME.html`.
 
         Raises:
             NotAuthenticated: no session cookie proves who asks. The buttons would carry no CSRF token.
         """
-        caller = call.required
-        if caller.account is None or caller.session is None:
-            raise NotAuthenticated("no cookie proves this")
-        account = caller.account
+        account, session = self.holder(call)
         return self.pages.show(
             call.request,
             f"console/{name}",
             status,
             who=account.address or account.name or account.subject,
-            csrf_token=call.csrf_token(caller.session.id),
+            csrf_token=call.csrf_token(session.id),
             places=PLACES,
             notice=_notice(call.query),
             **values,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dutchdoor.web.api import Route
-from dutchdoor.web.pages.console import clients, keys, overview, verifiers
+from dutchdoor.web.pages.console import clients, events, keys, overview, verifiers
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import Pages
 
@@ -17,4 +17,5 @@ def routes(pages: Pages) -> list[Route]:
         *clients.routes(console),
         *verifiers.routes(console),
         *keys.routes(console),
+        *events.routes(console),
     ]
