@@ -27,7 +27,15 @@ from msgspec.structs import replace
 
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
-from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotAuthenticated, Unavailable
+from dutchdoor.errors import (
+    Conflict,
+    DutchdoorError,
+    InvalidKey,
+    Misconfigured,
+    NotAuthenticated,
+    NotFound,
+    Unavailable,
+)
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
@@ -54,9 +62,11 @@ from dutchdoor.texts.languages import SHIPPED, Languages
 from dutchdoor.web import (
     account_routes,
     admin,
+    admin_invitations,
     admin_programs,
     auth_routes,
     factor_routes,
+    life_routes,
     oauth,
     own_events,
     revocations,
@@ -331,8 +341,10 @@ class Auth:
                 *account_routes.ROUTES,
                 *factor_routes.ROUTES,
                 *own_events.ROUTES,
+                *life_routes.ROUTES,
                 *revocations.ROUTES,
                 *admin.ROUTES,
+                *admin_invitations.ROUTES,
                 *admin_programs.ROUTES,
                 *oauth.ROUTES,
                 *wellknown.ROUTES,
@@ -414,6 +426,30 @@ class Auth:
             fence = await fencing.fence(done, wait=wait)
             if fence.state != "lost":  # another log began: it may lack what was revoked
                 return fence.due_in(fencing.now())
+
+    async def erase(self, subject: str, *, wait: float = 1.0) -> float:
+        """Erase what is kept of a `subject`: sessions, session data, tokens, credentials, and the account itself. Audit
+        events stay under the subject, and name no client any more. Call it after a user of your own is deleted.
+
+        Args:
+            wait: seconds to wait at most until no verifier accepts the subject's tokens any more.
+
+        Returns:
+            Seconds after which the last verifier refuses them: 0.0 if all of them do already, or if nothing was kept.
+
+        Raises:
+            LastAdministrator: it is the last active administrator among the bundled accounts.
+            Unavailable: the store is out of reach. What was begun is finished later.
+        """
+        if not self._open:
+            await self.open()
+        try:
+            done = await self.directory.deletion.erase(subject, client=Client(), actor="system")
+        except NotFound:
+            return 0.0
+        fencing = self.authority.fencing
+        fence = await fencing.fence(done, wait=wait)
+        return fence.due_in(fencing.now())
 
     async def open(self, *, upkeep: bool = True) -> None:
         """Open the store, update its schema, and create the first signing key. Idempotent.
@@ -505,7 +541,8 @@ class Auth:
             Unavailable: the store is unavailable.
         """
         started = time.monotonic()
-        count = await self.directory.registration.tidy() + await self.authority.tidy()
+        count = await self.directory.registration.tidy() + await self.directory.deletion.tidy()
+        count += await self.authority.tidy()
         notify(self.authority.hooks.tidied, count, time.monotonic() - started)
         return count
 

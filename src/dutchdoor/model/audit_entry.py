@@ -13,11 +13,13 @@ from dutchdoor.model.choices import check_choice
 __all__ = ["AuditEvent", "EventName", "Outcome", "check_events"]
 
 EventName = Literal[
-    "account_created", "account_disabled", "account_enabled", "account_expired", "account_imported",
-    "accounts_exported", "roles_changed",
+    "account_created", "account_disabled", "account_enabled", "account_erased", "account_expired", "account_exported",
+    "account_imported", "accounts_exported", "roles_changed",
     "client_added", "client_removed", "client_secret_changed",
-    "email_verification_sent", "email_verified",
+    "deletion_cancelled", "deletion_requested",
+    "email_change_requested", "email_changed", "email_restored", "email_verification_sent", "email_verified",
     "factor_added", "factor_removed",
+    "invitation_sent", "invitation_withdrawn",
     "key_created", "key_exported", "key_revoked",
     "log_begun", "login", "logout", "logout_all",
     "name_changed",

@@ -16,7 +16,10 @@ from dutchdoor.model.ids import Opaque, new_id
 
 __all__ = ["PAYLOAD_AT_MOST", "OneTimeSecret", "OneTimeToken", "Purpose", "check", "issue"]
 
-Purpose = Literal["reset_password", "verify_email", "setup", "sign_in", "enrol"]
+Purpose = Literal[
+    "reset_password", "verify_email", "change_email", "restore_email", "keep_account", "invitation", "setup",
+    "sign_in", "enrol",
+]  # fmt: skip
 
 
 PAYLOAD_AT_MOST: Final = 4096

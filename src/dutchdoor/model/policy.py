@@ -79,7 +79,9 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     touch_every: Seconds = seconds(MINUTE)
     """`last_seen_at` is written at most this often, so that not every request writes."""
     step_up_for: Seconds = seconds(10 * MINUTE)
-    """The maximum age of an administrator's proof for any change (RFC 9470); `/auth/reauthenticate` renews it."""
+    """The maximum age of the proof for what an administrator changes, and for what an owner does once: another
+    address, an export, the deletion (RFC 9470). `/auth/reauthenticate` renews it.
+    """
 
     second_factor: SecondFactor = "optional"
     """Who needs a second factor to sign in: who has enrolled one; administrators too; or everyone. `off` offers none,
@@ -127,6 +129,16 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Lifetime of a link that resets a password."""
     verify_email_for: Seconds = seconds(DAY)
     """Lifetime of a link that verifies an address."""
+    restore_email_for: Seconds = seconds(7 * DAY)
+    """How long the owner of the former address can undo a change of the address by a mailed link. A week covers an
+    absence: a thief who has the password changes the address first, so that no reset reaches the owner.
+    """
+    invitation_for: Seconds = seconds(7 * DAY)
+    """Lifetime of an invitation: a week of absence. An administrator can send it again."""
+    keep_deleted_for: Seconds = seconds(14 * DAY)
+    """How long an account that its owner has deleted can be kept by a mailed link, before it is erased; 0 erases it at
+    once. Two weeks cover a holiday, and are within the month that the GDPR gives (article 12).
+    """
     unverified_for: Seconds = seconds(7 * DAY)
     """If a verified address is required: an account whose address is not verified by then is removed."""
     registration: RegistrationMode = "open"
@@ -153,6 +165,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "absolute_for",
             "reset_for",
             "verify_email_for",
+            "restore_email_for",
+            "invitation_for",
             "setup_for",
             "step_up_for",
             "visitor_data_for",

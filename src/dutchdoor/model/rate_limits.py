@@ -256,6 +256,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Mail that an attacker can make us send to a person. Three at once, then one in ten minutes: a nuisance, not a
     # flood. All tags of a mailbox (`ann+shop@`) are counted as one, because its owner reads them all.
     register_by_mailbox: Limit = Limit(name="register_by_mailbox", count=6, per_seconds=HOUR, burst=3)
+    # Changes of the address that one account asks for. Each may mail a stranger: five a day are more than a person
+    # needs, and too few to make us a source of spam.
+    change_email_by_account: Limit = Limit(name="change_email_by_account", count=5, per_seconds=DAY, burst=5)
+    # Exports of one account: each reads thousands of rows.
+    export_by_account: Limit = Limit(name="export_by_account", count=10, per_seconds=DAY, burst=5)
     # Its interval, ten minutes, must stay below the lifetime of a reset link: see the top of this file.
     reset_by_mailbox: Limit = Limit(name="reset_by_mailbox", count=6, per_seconds=HOUR, burst=3)
     # Notices of one kind (a new device, a copied sign-in, a changed password) to one mailbox. A fourth notice in a

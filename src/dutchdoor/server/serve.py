@@ -40,6 +40,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
+from dutchdoor.model.accounts import ADMIN
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
 from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
@@ -47,7 +48,6 @@ from dutchdoor.server.logs import logging_config
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.reload import Read, apply_to, limit_connections, reloaded
 from dutchdoor.server.watching import Watch, log_foreign
-from dutchdoor.services.administration import ADMIN
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.health import Readiness

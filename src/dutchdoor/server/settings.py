@@ -509,6 +509,25 @@ SETTINGS: tuple[Setting, ...] = (
         "How long an account with an unverified address is kept, if verification is required. Then it is removed.",
         "Covers a week of absence. Until then, the owner of the mailbox can still register the address.",
     ),
+    _policy(
+        "restore_email_for",
+        "duration",
+        "How long a change of the e-mail address can be undone by the link that is mailed to the former address.",
+        "Covers a week of absence. A thief who knows the password changes the address first.",
+    ),
+    _policy(
+        "invitation_for",
+        "duration",
+        "Lifetime of an invitation that an administrator mails.",
+        "Covers a week of absence. It can be sent again.",
+    ),
+    _policy(
+        "keep_deleted_for",
+        "duration",
+        "How long an account that its owner has deleted can still be kept, by a mailed link. Then it is erased. 0: at "
+        "once.",
+        "Covers a holiday, and is within the month that the GDPR gives.",
+    ),
     _policy("setup_for", "duration", "Lifetime of the first administrator's link.", "Each start offers a new link."),
     _policy(
         "require_verified_email",
@@ -626,6 +645,8 @@ SHORTEST_LIKELY = {
     "step_up_for": MINUTE,
     "reset_for": 5 * MINUTE,
     "verify_email_for": HOUR,
+    "restore_email_for": DAY,
+    "invitation_for": HOUR,
     "unverified_for": HOUR,
     "setup_for": 5 * MINUTE,
     "key_publish_for": HOUR,

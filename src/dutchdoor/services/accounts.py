@@ -19,10 +19,14 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.administration import Administration
 from dutchdoor.services.attempts import Attempts
+from dutchdoor.services.deletion import Deletion
+from dutchdoor.services.email_change import EmailChange
+from dutchdoor.services.export import Export
 from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.external_sign_in import ExternalSignIn
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.factors import Factors
+from dutchdoor.services.invitations import Invitations
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passwords import Passwords
@@ -60,7 +64,8 @@ class Directory:
         passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
         self.post = Post(mail, letters, attempts, authority.hooks)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
-        self.registration, self.recovery, self.profile = Registration(shared), Recovery(shared), Profile(shared)
+        self.registration, self.deletion = Registration(shared), Deletion(shared)
+        self.recovery, self.profile = Recovery(shared, self.deletion), Profile(shared)
         self.factors = Factors(shared, product=product)
         known: tuple[Method, ...] = (Password(hasher), self.factors.totp, self.factors.codes, *methods)
         by_name = {each.name: each for each in known}
@@ -70,6 +75,9 @@ class Directory:
             if self.external is None
             else ExternalSignIn(shared, by_name, self.factors, self.external)
         )
+        self.email_change = EmailChange(shared, self.registration)
+        self.export = Export(shared)
+        self.invitations = Invitations(shared, self.registration)
         self.admin = Administration(shared, self.registration)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import InvalidInput, InvalidToken, LastAdministrator, NotFound, RegistrationClosed
+from dutchdoor.errors import InvalidToken, NotFound, RegistrationClosed
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import ADMIN, Account, with_roles
 from dutchdoor.model.audit_events import EventName, account_event, event
+from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeSecret
@@ -19,10 +19,11 @@ from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, taken
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.stores.base import Add, Change, ExpectRole, Log, Revoked, Swap, Take
+from dutchdoor.services.roles import administers, check_roles, keeping_an_administrator
+from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
 from dutchdoor.texts import mark
 
-__all__ = ["ADMIN", "Administration", "check_roles"]
+__all__ = ["Administration"]
 
 
 class Administration(Part):
@@ -148,7 +149,8 @@ class Administration(Part):
         return found is not None and not await self.registration.is_registration(found)
 
     async def disable(self, subject: str, *, client: Client, actor: str) -> Revoked:
-        """Disable the account of a `subject`: it cannot sign in, and all its sessions and tokens are revoked.
+        """Disable the account of a `subject`: it cannot sign in, and all its sessions and tokens are revoked. If its
+        owner has deleted it, no link keeps it any more.
 
         Raises:
             NotFound: there is no such account.
@@ -157,7 +159,9 @@ class Administration(Part):
 
         async def also(account: Account) -> list[Change]:
             record = event("account_disabled", now=self.clock(), client=client, subject=subject, actor=actor)
-            return [Log(record), *await self._keeping_an_administrator(account, without=True)]
+            departure = await self.store.get(Departure, subject)
+            final: list[Change] = [] if departure is None else [Swap(replace(departure, is_final=True))]
+            return [*final, Log(record), *await keeping_an_administrator(self.store, account, without=True)]
 
         return await self.authority.end_all(
             subject,
@@ -169,12 +173,18 @@ class Administration(Part):
         )
 
     async def enable(self, subject: str, *, client: Client, actor: str) -> Account:
-        """Let the account of a `subject` sign in again. What was revoked stays revoked.
+        """Let the account of a `subject` sign in again, and keep it if its owner has deleted it. What was revoked stays
+        revoked.
 
         Raises:
             NotFound: there is no such account.
         """
-        changed, _ = await self._alter(subject, lambda a: replace(a, status="active"), "account_enabled", client, actor)
+        keeping: list[Change] = [
+            Remove(Departure(subject=subject, asked_at=0.0, due_at=0.0)), tokens_of(subject, "keep_account")
+        ]  # fmt: skip
+        changed, _ = await self._alter(
+            subject, lambda a: replace(a, status="active"), "account_enabled", client, actor, also=keeping
+        )
         return changed
 
     async def set_roles(
@@ -212,6 +222,7 @@ class Administration(Part):
         *,
         detail: str = "",
         stale: bool = False,
+        also: Sequence[Change] = (),
     ) -> tuple[Account, Revoked]:
         account = await self.store.account(subject)
         if account is None:
@@ -220,24 +231,16 @@ class Administration(Part):
         changed = change(account)
         changes: list[Change] = [
             Swap(changed),
+            *also,
             Log(account_event(name, account, client, now, actor=actor, detail=detail)),
         ]
         if stale:
             changes += self.authority.staling(changed, now)
-        changes += await self._keeping_an_administrator(account, without=not _administers(changed))
-        if _administers(changed):
+        changes += await keeping_an_administrator(self.store, account, without=not administers(changed))
+        if administers(changed):
             changes.append(tokens_of("", "setup"))
         done = await self.store.commit(*changes)
         return changed, done
-
-    async def _keeping_an_administrator(self, account: Account, *, without: bool) -> list[Change]:
-        """Return the change that fails when the last administrator would be removed. Raises `LastAdministrator`."""
-        if not (without and _administers(account)):
-            return []
-        others = await self.store.accounts_with_role(ADMIN, limit=2)
-        if all(other.subject == account.subject for other in others):
-            raise LastAdministrator(f"{account.subject} is the last administrator")
-        return [ExpectRole(ADMIN)]  # another transaction may remove the other administrators at the same moment
 
     async def offer_setup(self) -> OneTimeSecret | None:
         """Create a one-time token for the first administrator, if there is none. Each node creates and prints one when
@@ -276,22 +279,3 @@ class Administration(Part):
             # The other links are deleted too: when two people have a link each, only the first of them can use it.
             also=[Take(stored), tokens_of("", "setup")],
         )  # fmt: skip
-
-
-def _administers(account: Account) -> bool:
-    return account.active and account.administers
-
-
-_ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-
-
-def check_roles(roles: Sequence[str]) -> tuple[str, ...]:
-    """Return roles in order, each once. Raises `InvalidInput` for a role that is not a plain word: tokens and headers
-    carry roles separated by spaces.
-    """
-    for role in roles:
-        if not _ROLE.fullmatch(role):
-            raise InvalidInput(mark("A role is 1 to 64 letters, digits, or - _ . :"), field="roles")
-    if len(set(roles)) > 32:  # noqa: PLR2004 - every token carries them
-        raise InvalidInput(mark("An account has at most 32 roles."), field="roles")
-    return tuple(sorted(set(roles)))

@@ -21,10 +21,10 @@ from dutchdoor.model.accounts import Account, with_roles
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Principal
-from dutchdoor.services.administration import check_roles
 from dutchdoor.services.calling import Calling, is_coroutine_function
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.roles import check_roles
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Log, Swap
 

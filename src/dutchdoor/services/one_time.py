@@ -22,11 +22,23 @@ class OneTimeTokens:
         self.store, self.clock, self.attempts = attempts.store, attempts.clock, attempts
 
     async def issue(
-        self, purpose: Purpose, account: Account, lives_for: float, client: Client, name: EventName, actor: str
+        self,
+        purpose: Purpose,
+        account: Account,
+        lives_for: float,
+        client: Client,
+        name: EventName,
+        actor: str,
+        payload: bytes = b"",
     ) -> OneTimeSecret:
         now = self.clock()
         token, secret = one_time_tokens.issue(
-            purpose, subject=account.subject, email=account.email or "", now=now, lives_for=lives_for
+            purpose,
+            subject=account.subject,
+            email=account.email or "",
+            now=now,
+            lives_for=lives_for,
+            payload=payload,
         )
         record = event(name, now=now, client=client, subject=account.subject, actor=actor)
         # Verification links stay valid beside each other. Otherwise a stranger could register an address again and so

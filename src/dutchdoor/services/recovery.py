@@ -17,12 +17,13 @@ from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.one_time import tokens_of
-from dutchdoor.services.part import Part
-from dutchdoor.services.registration import REGISTRATION, proof_of
+from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.registration import REGISTRATION, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
+from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
 
@@ -32,6 +33,10 @@ class Recovery(Part):
     `marks` is what its known-device cookie holds ("" for none). Every verb raises `Unavailable` when the store is
     out of reach, or too many passwords are being hashed.
     """
+
+    def __init__(self, shared: Shared, deletion: Deletion) -> None:
+        super().__init__(shared)
+        self.deletion = deletion
 
     async def change_password(
         self,
@@ -133,6 +138,8 @@ class Recovery(Part):
         if account is not None and account.active and account.address:
             await self._send_reset(account, account.address, client, "")
             return
+        if account is not None and not account.active:
+            await self.deletion.remind(account)  # whose owner has deleted it, and wants to sign in
         # The same work for an address without an account, because other callers could measure the difference: a token
         # that belongs to no account, and a letter that is not sent.
         now = self.clock()
@@ -214,7 +221,7 @@ class Recovery(Part):
             Swap(raised),
             *self.authority.ending_all(raised, "password_reset", now),
             tokens_of(account.subject, "reset_password"),
-            *self._verifying(account),
+            *verifying(account),
             self.attempts.forgiving(account),
             Log(account_event("password_reset" if resetting else "email_verified", account, client, now)),
         )
@@ -251,14 +258,8 @@ class Recovery(Part):
         await self.store.commit(
             Take(stored),
             Swap(verified),
-            *self._verifying(account),
+            *verifying(account),
             Log(account_event("email_verified", account, client, now)),
         )
         self.authority.forget_remembered()  # no entry of the log reports this change
         return verified
-
-    @staticmethod
-    def _verifying(account: Account) -> list[Change]:
-        """Return what to remove when an address is verified: its registration, and the other links."""
-        registration = Credential(subject=account.subject, method=REGISTRATION, handle="", proof="", created_at=0.0)
-        return [Remove(registration), tokens_of(account.subject, "verify_email")]

@@ -19,11 +19,12 @@ from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.unicode_text import check_name
+from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part
 from dutchdoor.stores.base import Add, Change, Log, Remove, Swap
 from dutchdoor.texts import mark
 
-__all__ = ["REGISTRATION", "Registration", "proof_of", "taken"]
+__all__ = ["REGISTRATION", "Registration", "is_unproved", "proof_of", "taken", "verifying"]
 
 REGISTRATION = "registration"
 """The method of a credential that exists until the address is verified. Its proof is a hash of the secret that the
@@ -140,7 +141,7 @@ class Registration(Part):
         if actor or verified:  # by an administrator, a command or the set-up link
             found = await self.store.account_by_email(account.email or "")
             if found is not None and await self.is_registration(found):
-                changes = [*self._expiring(found, client, actor or account.subject, now), *changes]
+                changes = [*self.expiring(found, client, actor or account.subject, now), *changes]
         for method, proof in ((PASSWORD, encoded), (REGISTRATION, registration)):
             if proof is not None:
                 changes.append(
@@ -161,7 +162,15 @@ class Registration(Part):
             return False
         return await self.store.get(Credential, account.subject, REGISTRATION, "") is not None
 
-    def _expiring(self, account: Account, client: Client, actor: str, now: float) -> list[Change]:
+    def expiring(self, account: Account, client: Client, actor: str, now: float) -> list[Change]:
+        """Return the changes that remove an `account` whose address was never verified, with all that it has.
+
+        Args:
+            account: the account as it was read.
+            client: the client that asks.
+            actor: who removes it, for the audit event.
+            now: the instant.
+        """
         raised = replace(account, epoch=account.epoch + 1)
         return [
             Swap(raised),  # first: it fails if the address was verified at this moment
@@ -182,7 +191,7 @@ class Registration(Part):
             last = found[-1].subject
             for account in found:
                 with suppress(Conflict):  # verified at this moment
-                    await self.store.commit(*self._expiring(account, Client(), "system", now))
+                    await self.store.commit(*self.expiring(account, Client(), "system", now))
                     count += 1
         return count
 
@@ -219,3 +228,9 @@ def taken(account: Account | None) -> Taken:
 def proof_of(browser: str) -> str:
     """Return what is stored of the secret that a browser keeps. Without a secret, the result equals nothing."""
     return hashlib.sha256(browser.encode()).hexdigest() if browser else ""
+
+
+def verifying(account: Account) -> list[Change]:
+    """Return what to remove when an address is verified: its registration, and the links that would verify it."""
+    registration = Credential(subject=account.subject, method=REGISTRATION, handle="", proof="", created_at=0.0)
+    return [Remove(registration), tokens_of(account.subject, "verify_email")]

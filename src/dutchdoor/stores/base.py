@@ -368,6 +368,15 @@ class Records(Protocol):
         """
         ...
 
+    async def forget(self, subject: str) -> int:
+        """Delete every session of a subject, ended or not, and empty what its audit events say of the clients: address,
+        country, device. Returns the number of rows. The events stay, in their order.
+
+        It is not one step with anything else, and may be repeated. It comes before the removal of the account, which a
+        store may name its sessions by, and after their end, which is what the log and the nodes learn of.
+        """
+        ...
+
     async def counts(self) -> dict[str, int]:
         """Rows per table: accounts, sessions, keys, ..., for people and for verifying a move."""
         ...

@@ -40,6 +40,7 @@ from msgspec import Struct
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
+from dutchdoor.model.departures import Departure
 from dutchdoor.model.deployment import Deployment
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
@@ -230,6 +231,7 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
         expires="expires_at",
     ),
     Kind(record=StoredData, table="session_data", owner="subject", session="id", ids=("id",), expires="expires_at"),
+    Kind(record=Departure, table="departures", key=("subject",), owner="subject"),
     Kind(record=StoredKey, table="keys", key=("kid",), unique=(("number",),), order=("number",)),
     Kind(record=RegisteredClient, table="clients"),
     Kind(record=Deployment, table="deployment"),

@@ -493,6 +493,22 @@ class MemoryStore:
             self._replace_log(kept)
         return deleted
 
+    async def forget(self, subject: str) -> int:
+        with self._lock:
+            gone = [session for session in self._sessions.rows.values() if session.subject == subject]
+            for session in gone:
+                self._sessions.drop(session, [])
+                self._orphans.pop(session.id, None)
+            self._live.pop(subject, None)
+            seen = [
+                each
+                for each in self._events.rows.values()
+                if each.subject == subject and (each.address or each.country or each.device)
+            ]
+            for each in seen:
+                self._events.write(replace(each, address="", country="", device=""), [])
+        return len(gone) + len(seen)
+
     async def counts(self) -> dict[str, int]:
         with self._lock:
             counts = {name: len(table.rows) for name, table in self._tables().items()}

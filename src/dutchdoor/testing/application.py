@@ -35,7 +35,7 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Principal, Verified
-from dutchdoor.services.administration import check_roles
+from dutchdoor.services.roles import check_roles
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Change, Revoked
 from dutchdoor.testing.clients import carry, is_django, new_client

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from dutchdoor.errors import Conflict, InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.departures import Departure
 from dutchdoor.texts import mark
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
@@ -21,11 +22,13 @@ from dutchdoor.web.fences import fence, fence_of_user
 from dutchdoor.web.http import Response, json_response
 from dutchdoor.web.schemas import (
     Accepted,
+    AccountView,
     ChangedUser,
     Fence,
     Sessions,
     User,
     UserView,
+    account_view,
     instant,
     session_view,
     user_view,
@@ -46,11 +49,6 @@ class AccountDraft(Body, frozen=True):
 
 class Roles(Body, frozen=True):
     roles: Annotated[tuple[Role, ...], Meta(max_length=32)]
-
-
-class AccountView(User):
-    status: str
-    created_at: str
 
 
 class Accounts(Struct):
@@ -96,7 +94,7 @@ class Events(Struct):
     next: str | None
 
 
-def _limit(call: Call) -> int:
+def page_limit(call: Call) -> int:
     text = call.query.get("limit", "100")
     if not text.isascii() or not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= PAGE_AT_MOST:  # noqa: PLR2004
         raise InvalidInput(mark("limit must be a number from 1 to %(most)s.", most=PAGE_AT_MOST), field="limit")
@@ -104,7 +102,7 @@ def _limit(call: Call) -> int:
 
 
 async def list_accounts(call: Call) -> Response:
-    limit = _limit(call)
+    limit = page_limit(call)
     found = await call.authority.store.accounts(
         search=call.query.get("search", "")[:200], after=call.query.get("after", "")[:200], limit=limit
     )
@@ -124,8 +122,8 @@ async def show_account(call: Call) -> Response:
     account = await call.authority.store.account(call.params["subject"])
     if account is None:
         raise NotFound("no such account")
-    view = AccountView(**asdict(user_view(account)), status=account.status, created_at=instant(account.created_at))
-    return json_response(200, view)
+    departure = await call.authority.store.get(Departure, account.subject)
+    return json_response(200, account_view(account, departure))
 
 
 def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
@@ -146,6 +144,12 @@ async def disable(call: Call) -> Response:
 async def enable(call: Call) -> Response:
     account = await call.directory.admin.enable(call.params["subject"], client=call.observed(), actor=_actor(call))
     return json_response(200, UserView(user_view(account)))
+
+
+async def erase(call: Call) -> Response:
+    _check_not_oneself(call)
+    done = await call.directory.deletion.erase(call.params["subject"], client=call.observed(), actor=_actor(call))
+    return await fence(call, done)
 
 
 async def set_roles(call: Call) -> Response:
@@ -236,7 +240,7 @@ class EventStream(Struct):
 
 
 async def list_events(call: Call) -> Response:
-    limit = _limit(call)
+    limit = page_limit(call)
     found = await call.authority.store.events(
         subject=call.query.get("subject", "")[:200],
         name=call.query.get("name", "")[:64],
@@ -248,7 +252,7 @@ async def list_events(call: Call) -> Response:
 
 
 async def follow_events(call: Call) -> Response:
-    limit, after = _limit(call), call.query.get("after")
+    limit, after = page_limit(call), call.query.get("after")
     found = await call.authority.store.events_after(AuditCursor.parse(after) if after else None, limit=limit)
     events = [_event_view(event) for _, event in found]
     return json_response(200, EventStream(events, found[-1][0].text() if found else after or None))
@@ -308,6 +312,15 @@ ROUTES = (
         gives=UserView,
         also=(404,),
         summary="Enable an account, so that its owner can sign in again.",
+    ),
+    _route(
+        method="DELETE",
+        path="/admin/api/accounts/{subject}",
+        handler=erase,
+        gives=Fence,
+        fences=True,
+        also=(404,),
+        summary="Erase an account at once, with all that belongs to it. Its audit events stay, and name no client.",
     ),
     _route(
         method="POST",

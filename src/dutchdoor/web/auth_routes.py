@@ -37,7 +37,7 @@ from dutchdoor.web.schemas import (
 from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, signed_in_answer
 from dutchdoor.web.sign_in_page import sent_to_sign_in
 
-__all__ = ["ROUTES", "clear_replaced", "judge_token_in_body", "sessions_of_cookies"]
+__all__ = ["ROUTES", "clear_replaced", "judge_token_in_body", "sessions_of_cookies", "signed_out"]
 
 # Signing in
 
@@ -203,7 +203,7 @@ async def logout(call: Call) -> Response:
             raise call.unproven()
         done.append(await authority.fencing.nothing_left())
     by_cookie = call.presented.session is not None or call.presented.refresh is not None
-    return await fence(call, as_one(done), await _signed_out(call, by_cookie=by_cookie))
+    return await fence(call, as_one(done), await signed_out(call, by_cookie=by_cookie))
 
 
 async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
@@ -211,7 +211,8 @@ async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
     return [await end(found[0].id, client=client, actor=found[0].subject, found=found) for found in held]
 
 
-async def _signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
+async def signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
+    """Return the headers that clear what a browser keeps of a sign-in."""
     headers = [call.cookies.clear_session(), call.cookies.clear_refresh()]
     visitor = call.cookies.visitor(call.request.cookie())
     if visitor:  # what a stateless sign-in has kept
@@ -232,7 +233,7 @@ async def logout_all(call: Call) -> Response:
         await _check_holder(call, session)
     done = [await call.authority.end_all(subject, client=call.observed(), actor=subject)]
     done += await _end_each(call, others)
-    return await fence(call, as_one(done), await _signed_out(call, by_cookie=caller.by_cookie))
+    return await fence(call, as_one(done), await signed_out(call, by_cookie=caller.by_cookie))
 
 
 # Who am I, and my other sessions

@@ -24,7 +24,7 @@ PAGE = 50
 """Events of a page, and of an answer."""
 
 REASONS = frozenset({
-    "disabled", "ended_again", "ended_by_admin", "ended_by_application", "ended_by_owner", "expired",
+    "deleted", "disabled", "ended_again", "ended_by_admin", "ended_by_application", "ended_by_owner", "expired",
     "impossible_token", "limit", "lost_in_restore", "password_changed", "password_reset", "replaced", "theft",
     "address not verified", "wrong current password", "wrong password", "wrong recovery_code", "wrong totp",
 })  # fmt: skip

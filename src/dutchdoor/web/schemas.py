@@ -10,9 +10,11 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import asdict
 
 from dutchdoor.credentials.password import MAX_TYPED
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.departures import Departure
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.sessions import Session
 from dutchdoor.web.body import Body
@@ -127,6 +129,22 @@ class Verification(Body, frozen=True):
     password: Password | UnsetType = UNSET
 
 
+class NewEmail(Body, frozen=True):
+    email: Email
+
+
+class MailedToken(Body, frozen=True):
+    token: OneTime
+
+
+class Acceptance(Body, frozen=True):
+    """`name` is the one that people see; empty for the one that the invitation suggests."""
+
+    token: OneTime
+    password: Password
+    name: Name = ""
+
+
 class FirstAdmin(Body, frozen=True):
     token: OneTime
     email: Email
@@ -230,6 +248,23 @@ class Sessions(Struct):
     sessions: list[SessionView]
 
 
+class AccountView(User, omit_defaults=True):
+    """`erased_at` is there if the account was deleted: it is erased then."""
+
+    status: str
+    created_at: str
+    erased_at: str | UnsetType = UNSET
+
+
+class InvitationView(Struct):
+    """What the invited person may know. `invited_by` is empty for a command."""
+
+    email: str
+    name: str
+    invited_by: str
+    expires_at: str
+
+
 class Fence(Struct, omit_defaults=True):
     """Whether every verifier refuses the revoked sessions and tokens already (`fenced`). If not, `fenced_in_ms` is the
     maximum wait in milliseconds. It is null if a new revocation log began: then revoke again. `ended` counts sessions.
@@ -244,6 +279,14 @@ class ChangedUser(Struct, omit_defaults=True):
     """An account after a change that revoked its earlier tokens, and the fence of that revocation."""
 
     user: User
+    fenced: bool
+    fenced_in_ms: int | None
+
+
+class Departing(Struct):
+    """A deleted account: when it is erased, and the fence of what was revoked."""
+
+    erased_at: str
     fenced: bool
     fenced_in_ms: int | None
 
@@ -271,6 +314,15 @@ def _date(days: int) -> str:
 
 def user_view(account: Account) -> User:
     return User(account.subject, account.address, account.name, account.roles, account.email_verified_at is not None)
+
+
+def account_view(account: Account, departure: Departure | None = None) -> AccountView:
+    return AccountView(
+        **asdict(user_view(account)),
+        status=account.status,
+        created_at=instant(account.created_at),
+        erased_at=UNSET if departure is None else instant(departure.due_at),
+    )
 
 
 def session_view(session: Session, current: str | None) -> SessionView:

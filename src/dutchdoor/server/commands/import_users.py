@@ -22,7 +22,7 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.server.options import NO_CLIENT, as_json, rehearse, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
 from dutchdoor.server.user_import import Incoming, Refused, read_lines, refused
-from dutchdoor.services.administration import check_roles
+from dutchdoor.services.roles import check_roles
 from dutchdoor.stores.migrations import NoSchema
 
 __all__ = ["import_users"]

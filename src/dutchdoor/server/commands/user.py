@@ -227,6 +227,48 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
         write(f"{account.address or account.subject} is enabled.")
 
 
+@user.command(epilog="Example: dutchdoor user delete mallory@example.com")
+@click.argument("user")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
+@no_wait
+@as_json
+@with_settings("database", "master_key")
+def delete(user: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any) -> None:
+    """Erase an account at once, with its sessions and all else that belongs to it. Its audit events stay, and name no
+    client any more. To let it only sign in no more, use `dutchdoor user disable`.
+    """
+    settings = settings_from(options)
+
+    async def look(auth: Auth) -> Account:
+        return await find_account(auth, user)
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("No terminal to ask: add --yes to erase the account.")
+        found = with_auth(settings, look)
+        click.confirm(f"Erase {found.address or found.subject} for good?", abort=True, err=True)
+
+    async def work(auth: Auth) -> tuple[Account, int, Fence]:
+        account = await find_account(auth, user)
+        done = await auth.directory.deletion.erase(account.subject, client=NO_CLIENT, actor=ACTOR)
+        return account, done.count, await wait_for(auth, done, no_wait=no_wait)
+
+    account, count, fenced = with_auth(settings, work)
+    if as_json:
+        print_json(
+            {
+                "id": account.subject,
+                "erased": True,
+                "ended": count,
+                "fenced": fenced.fenced,
+                "fenced_in_ms": fenced.fenced_in_ms,
+            }
+        )
+    else:
+        write(f"{account.address or account.subject} is erased; {_sessions(count)} revoked.")
+        say_fence(fenced)
+
+
 @user.command(
     epilog="Examples: dutchdoor user role ada@example.com admin editor; dutchdoor user role ada@example.com --none"
 )

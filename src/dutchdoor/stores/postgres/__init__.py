@@ -29,7 +29,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.accounts import Account, Credential
@@ -77,6 +77,18 @@ LOOKUP_LANES, READ_LANES, COMMIT_LANES = 2, 2, 2
 """Connections. Behind a proxy, where a transaction takes four times as long, three times as many."""
 _STEP = 400
 """Rows that one step of a purge reads: a few milliseconds of the server's time."""
+_FORGET_SESSIONS: Final = """
+WITH gone AS (
+    DELETE FROM dutchdoor.sessions s USING dutchdoor.accounts a WHERE a.subject = $1 AND s.account = a.number
+    RETURNING 1
+)
+SELECT count(*) FROM gone"""
+_FORGET_CLIENTS: Final = """
+WITH emptied AS (
+    UPDATE dutchdoor.events SET address = '', country = '', device = ''
+    WHERE subject <> '' AND subject = $1 AND (address, country, device) <> ('', '', '') RETURNING 1
+)
+SELECT count(*) FROM emptied"""
 
 
 def from_url(url: str) -> Store:
@@ -311,6 +323,13 @@ class PostgresStore(SqlStore[Table[Any]]):
                 if count:
                     await asyncio.sleep(RESTS_FOR * (loop.time() - began))
         return deleted
+
+    async def forget(self, subject: str) -> int:
+        count = 0
+        for change in (_FORGET_SESSIONS, _FORGET_CLIENTS):
+            ((changed,),) = await self._scan(change, write_text(subject))
+            count += changed
+        return count
 
     # --- moving -------------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,33 @@ async def a_purge_is_bounded_and_misses_nothing(store: Store) -> None:
     assert {s.id for s in await store.sessions_of(ada.subject)} == {s.id for s in sessions if s.expires_at > NOW}
 
 
+async def what_is_forgotten_is_gone(store: Store) -> None:
+    """Erasure: sessions of one account are gone, ended ones too, and its events name no client; nothing else changes.
+    It may be repeated, and the events keep their place in the audit log.
+    """
+    ada, bob = an_account(), an_account("bob")
+    live, ended = a_session(ada), a_session(ada, ended_at=NOW)
+    theirs = a_session(bob)
+    events = [
+        replace(an_event(now=NOW + n), subject=account.subject, address="192.0.2.7", country="NL", device="Firefox")
+        for n, account in enumerate((ada, bob, ada))
+    ]
+    await store.commit(*map(Add, (ada, bob, live, ended, theirs)), *map(Log, events))
+    before = [cursor for cursor, _ in await store.events_after(None)]
+    assert await store.forget(ada.subject) == 4
+    assert await store.forget(ada.subject) == 0
+    assert await store.forget("unknown") == 0
+    assert [await store.session(each.id) for each in (live, ended)] == [None, None]
+    assert (await store.counts())["sessions"] == 1
+    assert await store.sessions_of(bob.subject) == [theirs]
+    emptied = [replace(each, address="", country="", device="") for each in events]
+    after = await store.events_after(None)
+    assert [cursor for cursor, _ in after] == before
+    assert [event for _, event in after] == [emptied[0], events[1], emptied[2]]
+    await store.commit(Remove(ada))
+    assert await store.account(ada.subject) is None
+
+
 async def everything_is_counted(store: Store) -> None:
     """Upkeep: rows are counted by kind, limits included."""
     world = await World(store).fill()
@@ -155,6 +182,7 @@ LAWS: tuple[Law, ...] = (
     an_attempt_is_given_back_or_forgotten,
     a_purge_takes_what_is_over_and_nothing_else,
     a_purge_is_bounded_and_misses_nothing,
+    what_is_forgotten_is_gone,
     everything_is_counted,
     closing_twice_is_fine,
 )

@@ -31,11 +31,20 @@ SENTENCES: Mapping[EventName, Sentence] = {
         mark("The account was disabled"), mark("An administrator disabled the account"), look=True
     ),
     "account_enabled": Sentence(mark("The account was enabled again"), mark("An administrator enabled the account")),
+    "account_erased": Sentence(mark("The account was erased")),
+    "account_exported": Sentence(mark("A copy of all data was downloaded"), look=True),
     "account_expired": Sentence(mark("The account expired: its address was not confirmed in time")),
     "account_imported": Sentence(mark("The account was brought here from another system")),
     "roles_changed": Sentence(
         mark("The roles of the account changed"), mark("An administrator changed the roles of the account"), look=True
     ),
+    "deletion_cancelled": Sentence(mark("The account was kept, after all")),
+    "deletion_requested": Sentence(
+        mark("The account was deleted"), mark("An administrator deleted the account"), look=True
+    ),
+    "email_change_requested": Sentence(mark("Another e-mail address was asked for"), look=True),
+    "email_changed": Sentence(mark("The e-mail address was changed"), look=True),
+    "email_restored": Sentence(mark("The change of the e-mail address was undone"), look=True),
     "email_verification_sent": Sentence(mark("A mail to confirm the address was sent")),
     "email_verified": Sentence(mark("The address was confirmed")),
     "factor_added": Sentence(mark("A second factor was added"), look=True),
@@ -70,12 +79,14 @@ SENTENCES: Mapping[EventName, Sentence] = {
 """A sentence for each event of an account."""
 
 NOT_OF_AN_ACCOUNT = frozenset({
-    "accounts_exported", "client_added", "client_removed", "client_secret_changed", "key_created", "key_exported",
-    "key_revoked", "log_begun", "verifier_added", "verifier_key_changed", "verifier_removed",
+    "accounts_exported", "client_added", "client_removed", "client_secret_changed", "invitation_sent",
+    "invitation_withdrawn", "key_created", "key_exported", "key_revoked", "log_begun", "verifier_added",
+    "verifier_key_changed", "verifier_removed",
 })  # fmt: skip
 """Events of the server. No account's own log has one."""
 
 _ENDED: Mapping[str, Sentence] = {
+    "deleted": Sentence(mark("All sign-ins ended: the account was deleted"), look=True),
     "disabled": Sentence(mark("All sign-ins ended: the account was disabled"), look=True),
     "ended_again": Sentence(mark("A sign-in ended again: the server went back to a backup")),
     "ended_by_admin": Sentence(mark("An administrator ended a sign-in"), look=True),

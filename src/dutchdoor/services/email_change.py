@@ -1,0 +1,247 @@
+"""Another e-mail address for an account: asked for, confirmed by a link to the new one, undone from the old one.
+
+The new address is the account's when a person who reads its mailbox follows the link. Until then nothing has changed.
+The former address gets a notice with a second link. For a week (`Policy.restore_email_for`) that link brings the
+address back, revokes every session and sets a new password: a thief who knows the password, or sits at an open browser,
+changes the address first, so that no reset reaches the owner.
+
+The answer to the one who asks is the same whether the new address has an account or not; the rest goes to its mailbox.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, Taken
+from dutchdoor.model import one_time_tokens
+from dutchdoor.model.accounts import Account, Credential, renewed
+from dutchdoor.model.audit_events import account_event
+from dutchdoor.model.departures import Departure
+from dutchdoor.model.email_address import canonical, mailbox, without_tag
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.one_time_tokens import OneTimeToken
+from dutchdoor.model.rate_limits import bucket_of
+from dutchdoor.services.one_time import tokens_of
+from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.registration import Registration, is_unproved, verifying
+from dutchdoor.services.retry import RACES, retried
+from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
+from dutchdoor.texts import mark
+
+__all__ = ["EmailChange"]
+
+_HAS_ANOTHER = mark(
+    "This address has another account by now. Sign in to that one; to get this one back, delete that one first, or ask "
+    "an administrator."
+)
+
+
+class Wanted(Struct, frozen=True):
+    """The payload of a link that confirms an address."""
+
+    address: str
+    epoch: int
+    """The account's when the change was asked for. What revokes the owner's sessions also revokes the link: a thief
+    must not confirm, after the owner has chosen a new password, what they asked for before.
+    """
+
+
+class Former(Struct, frozen=True):
+    """The payload of a link that brings an address back."""
+
+    address: str
+
+
+class EmailChange(Part):
+    """Changes the addresses of accounts over one authority. `client` is the client that asks. Every verb raises
+    `Unavailable` when the store is out of reach.
+    """
+
+    def __init__(self, shared: Shared, registration: Registration) -> None:
+        super().__init__(shared)
+        self.registration = registration
+
+    async def ask(self, account: Account, email: str, *, client: Client) -> None:
+        """Mail a link to the address `email` that makes it the address of an `account`. A link that was mailed before
+        is void. If the address has an account already, a mail to it says so, and the caller learns nothing.
+
+        The caller has proved recently who they are. Otherwise a thief at an open browser could take the account.
+
+        Raises:
+            InvalidInput: `email` is not an address, or is the account's own.
+            NotFound: the account has no address: its directory is elsewhere.
+            RateLimited: too many changes of this account, or too much mail to this mailbox.
+        """
+        key = canonical(email)
+        if account.email is None:
+            raise NotFound("the account has no address")
+        if key == account.email:
+            raise InvalidInput(mark("This is the address of your account already."), field="email")
+        limits, digest = self.attempts.limits, self.attempts.digest
+        await self.attempts.take(
+            [
+                bucket_of(limits.change_email_by_account, account.subject),
+                bucket_of(limits.register_by_mailbox, digest(without_tag(key))),
+            ]
+        )
+        self.post.later(self._ask_quietly(account, mailbox(email), client))
+
+    async def _ask_quietly(self, account: Account, address: str, client: Client) -> None:
+        found = await self.store.account_by_email(canonical(address))
+        is_taken = found is not None and not await self.registration.is_registration(found)
+        # The same token and event either way: the caller sees both, on the activity page and in an export, and must not
+        # learn which addresses have accounts. The token of a taken address is never mailed.
+        lives_for = self.policy.verify_email_for
+        wanted = msgspec.json.encode(Wanted(address, account.epoch))
+        secret = await self.one_time.issue(
+            "change_email", account, lives_for, client, "email_change_requested", account.subject, wanted
+        )
+        if is_taken:
+            await self.post.send(self.post.letters.address_taken, address)
+        else:
+            await self.post.send(self.post.letters.change_email, address, token=secret.text(), valid_for=lives_for)
+
+    @retried(RACES, "changing the address")
+    async def confirm(self, token: str, *, client: Client) -> tuple[Account, Revoked]:
+        """Make the address that a mailed `token` was sent to the account's: token, address, epoch and event in one
+        transaction. Sign-in by the former address stops. Sessions stay, and access tokens are stale.
+
+        Returns the account, and the fence of what was revoked. The former address gets a notice, if it was verified,
+        with a link that undoes the change. A mailbox that no one ever proved gets none: a
+        stranger may read it, and would take the account.
+
+        Raises:
+            InvalidToken: the token is not valid or was used, or the account changed since: its address, its password.
+            Taken: the address has an account by now.
+            RateLimited: too many attempts from there.
+        """
+        stored = await self.one_time.redeem(token, "change_email", client)
+        account = await self.one_time.owner_of(stored)
+        wanted = msgspec.json.decode(stored.payload, type=Wanted)
+        if account.epoch != wanted.epoch:
+            raise InvalidToken("the account changed since the link was mailed")
+        now, key = self.clock(), canonical(wanted.address)
+        changed = replace(account, email=key, address=wanted.address, email_verified_at=now, epoch=account.epoch + 1)
+        undo, secret = one_time_tokens.issue(
+            "restore_email",
+            subject=account.subject,
+            email=key,
+            now=now,
+            lives_for=self.policy.restore_email_for,
+            payload=msgspec.json.encode(Former(account.address or "")),
+        )
+        proved = account.address if account.email_verified_at is not None else None
+        done = await self.store.commit(
+            Take(stored),
+            *await self._vacating(key, client, account, now),
+            Swap(changed),
+            *self.authority.staling(changed, now),
+            *self._voiding(account),
+            *([Add(undo)] if proved else []),
+            self.attempts.forgiving(account),
+            Log(account_event("email_changed", account, client, now)),
+        )
+        if proved:
+            self.post.later(
+                self.post.send(
+                    self.post.letters.email_changed,
+                    proved,
+                    token=secret.text(),
+                    valid_for=self.policy.restore_email_for,
+                    client=client,
+                    at=now,
+                )
+            )
+        return changed, done
+
+    @retried(RACES, "restoring the address")
+    async def restore(self, token: str, new: str, *, client: Client, marks: str = "") -> tuple[Account, str, Revoked]:
+        """Undo a change of the address by the `token` that was mailed to the former one, and set a `new` password:
+        address, hash, tokens, sessions, epoch and event in one transaction.
+
+        A thief may have changed the address several times: the oldest link wins, and voids those of later changes. What
+        was enrolled since, such as a passkey, is removed, because the thief may have enrolled it.
+
+        Returns the account, a known-device mark for the browser, and what was revoked.
+
+        Raises:
+            InvalidToken: the token is not valid or was used, or the account is disabled.
+            Taken: the former address has a verified account by now.
+            WeakPassword, InvalidInput: the new password is not acceptable.
+            RateLimited: too many attempts from there.
+        """
+        stored = await self.one_time.redeem(token, "restore_email", client)
+        account = await self.store.account(stored.subject)
+        departure = await self.store.get(Departure, stored.subject)
+        # A thief may have deleted the account after they changed its address; an administrator's decision stands.
+        if account is None or (not account.active and (departure is None or departure.is_final)):
+            raise InvalidToken("the account of the link is gone or disabled")
+        former = msgspec.json.decode(stored.payload, type=Former)
+        key = canonical(former.address)
+        accepted = await self.passwords.accepted(new, key, account.name, field="new_password")
+        proof = await self.passwords.hasher.hash(accepted)
+        now = self.clock()
+        enrolled = await self.store.select(Credential, subject=account.subject)
+        known = next((each for each in enrolled if each.method == PASSWORD), None)
+        fresh = (
+            renewed(known, proof, now)
+            if known
+            else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
+        )
+        links = await self.store.select(OneTimeToken, subject=account.subject, purpose="restore_email")
+        keeping: list[Change] = []
+        if departure is not None:
+            keeping = [Take(departure), tokens_of(account.subject, "keep_account")]
+        restored = replace(
+            account,
+            email=key,
+            address=former.address,
+            email_verified_at=now,
+            epoch=account.epoch + 1,
+            status="active",
+        )
+        done = await self.store.commit(
+            Take(stored),
+            *await self._vacating(key, client, account, now, since=stored.created_at),
+            Swap(restored),
+            Swap(fresh) if known else Add(fresh),
+            *self.authority.ending_all(restored, "email_restored", now),
+            *self._voiding(account),
+            *keeping,
+            *[Remove(each) for each in links if each.created_at >= stored.created_at],
+            *[Remove(each) for each in enrolled if each.created_at >= stored.created_at and each.method != PASSWORD],
+            self.attempts.forgiving(restored),
+            Log(account_event("email_restored", account, client, now)),
+        )
+        self.post.notify(self.post.letters.password_changed, restored, client, now)
+        mark = self.attempts.marked(marks, self.attempts.digest(key), "", fresh.created_at, now)
+        return restored, mark, done
+
+    async def _vacating(
+        self, key: str, client: Client, account: Account, now: float, *, since: float | None = None
+    ) -> list[Change]:
+        """Return what frees an address for an account, after a person has proved its mailbox. Raises `Taken`.
+
+        A registration that waits for its address proves nothing, and is removed. Where people use accounts that were
+        never verified, only one that was created `since` the address was given up is removed: a thief could create it
+        to keep the owner out.
+        """
+        found = await self.store.account_by_email(key)
+        if found is None or found.subject == account.subject:
+            return []
+        squats = since is not None and is_unproved(found) and not found.roles and found.created_at >= since
+        if not squats and not await self.registration.is_registration(found):
+            raise Taken("the address has an account", message=None if since is None else _HAS_ANOTHER)
+        return self.registration.expiring(found, client, account.subject, now)
+
+    @staticmethod
+    def _voiding(account: Account) -> list[Change]:
+        """Return what deletes the links that were mailed to the address that an account gives up."""
+        return [
+            *verifying(account),
+            tokens_of(account.subject, "reset_password"),
+            tokens_of(account.subject, "change_email"),
+        ]

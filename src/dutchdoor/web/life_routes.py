@@ -1,0 +1,223 @@
+"""The life of an account over HTTP: another address, a copy of all that is known, the end, and
+the beginning by an invitation. JSON in and out.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct
+
+from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.auth_routes import signed_out
+from dutchdoor.web.fences import applied, fence_of_user, status_of, wait_for
+from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.own_events import OwnEvent, own_event
+from dutchdoor.web.schemas import (
+    Acceptance,
+    Accepted,
+    AccountView,
+    ChangedUser,
+    Departing,
+    InvitationView,
+    MailedToken,
+    NewEmail,
+    Reset,
+    SessionView,
+    UserView,
+    account_view,
+    instant,
+    session_view,
+    user_view,
+)
+
+__all__ = ["ROUTES"]
+
+
+class CredentialView(Struct):
+    method: str
+    created_at: str
+
+
+class LinkView(Struct):
+    """A mailed link, or a sign-in that waits for its second step."""
+
+    purpose: str
+    created_at: str
+    expires_at: str
+
+
+class Export(Struct):
+    """All that is known of an account, without secrets. `data` is what the application keeps for each session.
+    `complete` is false if there are more audit events than these.
+    """
+
+    exported_at: str
+    account: AccountView
+    credentials: list[CredentialView]
+    links: list[LinkView]
+    sessions: list[SessionView]
+    data: dict[str, Raw]
+    events: list[OwnEvent]
+    complete: bool
+
+
+async def change_email(call: Call) -> Response:
+    body: NewEmail = call.body
+    account, _ = await call.holding()
+    await call.directory.email_change.ask(account, body.email, client=call.observed())
+    return json_response(202, Accepted())
+
+
+async def confirm_email(call: Call) -> Response:
+    body: MailedToken = call.body
+    account, done = await call.directory.email_change.confirm(body.token, client=call.observed())
+    return await fence_of_user(call, done, account)
+
+
+async def restore_email(call: Call) -> Response:
+    body: Reset = call.body
+    marks = call.cookies.mark(call.request.cookie())
+    account, mark, done = await call.directory.email_change.restore(
+        body.token, body.new_password, client=call.observed(), marks=marks
+    )
+    return await fence_of_user(call, done, account, [call.cookies.set_mark(mark, max_age=MARK_FOR)])
+
+
+async def export(call: Call) -> Response:
+    principal = call.required.principal
+    copy = await call.directory.export.collect(principal.subject, client=call.observed())
+    shown = Export(
+        exported_at=instant(copy.at),
+        account=account_view(copy.account),
+        credentials=[CredentialView(each.method, instant(each.created_at)) for each in copy.credentials],
+        links=[LinkView(each.purpose, instant(each.created_at), instant(each.expires_at)) for each in copy.links],
+        sessions=[session_view(each, principal.session_id) for each in copy.sessions],
+        data=copy.data,
+        events=[own_event(each) for each in copy.events],
+        complete=copy.complete,
+    )
+    name = f"account-{instant(copy.at)[:10]}.json"
+    return json_response(200, shown, [(b"content-disposition", f'attachment; filename="{name}"'.encode())])
+
+
+async def delete(call: Call) -> Response:
+    caller = call.required
+    departure, done = await call.directory.deletion.ask(caller.principal.subject, client=call.observed())
+    found = await wait_for(call, done)
+    headers = [*await signed_out(call, by_cookie=caller.by_cookie), *applied(call)]
+    shown = Departing(instant(departure.due_at), found.fenced, found.fenced_in_ms)
+    return json_response(status_of(found), shown, headers)
+
+
+async def keep(call: Call) -> Response:
+    body: MailedToken = call.body
+    account = await call.directory.deletion.keep(body.token, client=call.observed())
+    return json_response(200, UserView(user_view(account)))
+
+
+async def look_at_invitation(call: Call) -> Response:
+    body: MailedToken = call.body
+    found = await call.directory.invitations.look(body.token, client=call.observed())
+    return json_response(200, InvitationView(found.address, found.name, found.inviter, instant(found.expires_at)))
+
+
+async def accept_invitation(call: Call) -> Response:
+    body: Acceptance = call.body
+    account = await call.directory.invitations.accept(body.token, body.password, body.name, client=call.observed())
+    return json_response(201, UserView(user_view(account)))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/auth/email/change",
+        bundled=True,
+        handler=change_email,
+        demands="caller",
+        fresh=True,
+        body=NewEmail,
+        gives=Accepted,
+        status=202,
+        summary="Mail a link to another address, which makes it the account's. The answer is the same if that address "
+        "has an account already.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/email/confirm",
+        bundled=True,
+        handler=confirm_email,
+        body=MailedToken,
+        gives=ChangedUser,
+        fences=True,
+        also=(401, 409),
+        summary="Confirm another address by the token that was mailed to it. Sign-in by the former one stops; access "
+        "tokens are stale.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/email/restore",
+        bundled=True,
+        handler=restore_email,
+        body=Reset,
+        gives=ChangedUser,
+        fences=True,
+        also=(401, 409),
+        summary="Undo a change of the address by the token that was mailed to the former one, and set a new password. "
+        "Ends every session.",
+    ),
+    Route(
+        method="GET",
+        path="/auth/account/export",
+        handler=export,
+        demands="caller",
+        fresh=True,
+        gives=Export,
+        also=(404, 429),
+        summary="Download all that is known of the caller's account: sessions, events, what the application keeps for "
+        "them, and credentials without secrets.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/account/delete",
+        bundled=True,
+        handler=delete,
+        demands="caller",
+        fresh=True,
+        gives=Departing,
+        fences=True,
+        also=(403, 404),
+        summary="Delete the caller's account. It cannot sign in any more, and everything is revoked. It is erased "
+        "after some days; until then, a mailed link keeps it.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/account/keep",
+        bundled=True,
+        handler=keep,
+        body=MailedToken,
+        gives=UserView,
+        also=(401,),
+        summary="Keep a deleted account, by the token that was mailed to its address. It can sign in again.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/join/look",
+        bundled=True,
+        handler=look_at_invitation,
+        body=MailedToken,
+        gives=InvitationView,
+        also=(401,),
+        summary="Read an invitation by the token of its link: who invites whom, and until when. It uses nothing up.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/join",
+        bundled=True,
+        handler=accept_invitation,
+        body=Acceptance,
+        gives=UserView,
+        status=201,
+        also=(401, 409),
+        summary="Accept an invitation by the token of its link, and create the account.",
+    ),
+)
