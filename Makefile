@@ -20,7 +20,7 @@ endif
 # Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.
 READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
 
-.PHONY: help serve test soak check lint types format texts bench bench-adapters lock wheel clean
+.PHONY: help serve test soak check lint types format texts bench bench-adapters client lock wheel clean
 
 help:
 	@echo "make serve    run the server (ARGS='--port 9000')"
@@ -31,6 +31,7 @@ help:
 	@echo "make texts    put new texts of pages and mails into the catalogues, and list what is to be translated"
 	@echo "make bench    measure against peers, one table (QUICK=1 for a short one)"
 	@echo "make bench-adapters   the same for what each framework adapter costs"
+	@echo "make client   make client.min.js of the browser client, as it is served"
 	@echo "make lock     choose versions anew and pin them (at least a week old)"
 	@echo "make wheel    build the package into dist/"
 	@echo "make clean    remove everything that these made"
@@ -145,6 +146,14 @@ benchmarks/.venvs/%/.ready: requirements/bench-%.txt $(UV)
 	@cd .tools/browser && TMPDIR="$(CURDIR)/$(@D)" ../node/bin/node unpack.mjs
 	@touch $@
 
+# --- the browser client ----------------------------------------------------------------------------------------------
+
+CLIENT := src/dutchdoor/client/browser
+
+client: .tools/browser/.ready
+	.tools/node/bin/node .tools/browser/node_modules/terser/bin/terser $(CLIENT)/client.js --module --ecma 2022 \
+		--compress passes=3 --mangle --output $(CLIENT)/client.min.js
+
 # --- pins ------------------------------------------------------------------------------------------------------------
 
 # A week's cooldown: most poisoned releases are found and withdrawn within days. No index, no address, in any of them.
@@ -162,7 +171,7 @@ lock: $(UV) .tools/node/.ready
 	$(COMPILE) requirements/node.in -c requirements/test.txt -o requirements/node.txt
 	cd requirements/browser && PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm install --silent --package-lock-only \
 		--ignore-scripts --save-dev --save-exact --before="$$(date -u -d '7 days ago' +%F)" \
-		@sparticuz/chromium@latest axe-core@latest typescript@latest
+		@sparticuz/chromium@latest axe-core@latest terser@latest typescript@latest
 	for peer in $(sort $(PEERS) $(BESIDE_ADAPTERS)); do \
 		$(COMPILE) requirements/bench-$$peer.in -c requirements/test.txt -o requirements/bench-$$peer.txt || exit 1; \
 	done

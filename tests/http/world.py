@@ -94,7 +94,7 @@ _INNARDS = re.compile(
     rb"dutchdoor\.[a-z]+\.[A-Z]|Exception",
     re.IGNORECASE,
 )
-_PUBLIC = re.compile(r"/\.well-known/|/openapi\.json|/assets/")
+_PUBLIC = re.compile(r"/\.well-known/|/openapi\.json|/assets/|/auth/client\.")
 _OPEN = re.compile(r"/\.well-known/(jwks\.json|oauth-authorization-server)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
@@ -283,13 +284,14 @@ async def csrf(call: Call) -> Response:
     """The token for the caller's session, proved by its cookie, its access token or its refresh cookie."""
     if call.presented.refresh is not None and call.presented.session is None and call.request.bearer() is None:
         session, _ = await call.authority.holder(call.presented.refresh)
-        return json_response(200, CsrfToken(call.csrf_token(session.id)))
+        return json_response(200, CsrfToken(call.csrf_token(session.id), "hybrid"))
     caller: Caller | None = await call.identify()
     if caller is None:
         raise NotAuthenticated("no proof was sent")
     if caller.principal.session_id is None:
         raise NotFound("a stateless token has no session")
-    return json_response(200, CsrfToken(call.csrf_token(caller.principal.session_id)))
+    mode: Literal["session", "hybrid"] = "session" if caller.by_cookie else "hybrid"
+    return json_response(200, CsrfToken(call.csrf_token(caller.principal.session_id), mode))
 
 
 # For a proxy

@@ -292,7 +292,10 @@ class Departing(Struct):
 
 
 class CsrfToken(Struct):
+    """`mode` says what proved the session: a script of a page refreshes in the mode `hybrid`, and not in `session`."""
+
     csrf_token: str
+    mode: Literal["session", "hybrid"]
 
 
 class Accepted(Struct):

@@ -34,6 +34,7 @@ PAGES: Mapping[str, str] = {
 """The template of each path. Links in mail use some of these paths."""
 
 _HERE = Path(__file__).parent
+_CLIENT = _HERE.parents[1] / "client" / "browser"
 
 
 class StaticFile(NamedTuple):
@@ -44,8 +45,8 @@ class StaticFile(NamedTuple):
     etag: str
 
 
-def _static(name: str, content_type: str) -> StaticFile:
-    content = (_HERE / "static" / name).read_bytes()
+def _static(name: str, content_type: str, folder: Path = _HERE / "static") -> StaticFile:
+    content = (folder / name).read_bytes()
     return StaticFile(content_type, content, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
 
 
@@ -53,6 +54,8 @@ STATIC: Mapping[str, StaticFile] = {
     "/assets/page.css": _static("page.css", "text/css; charset=utf-8"),
     "/assets/page.js": _static("page.js", "text/javascript; charset=utf-8"),
     "/assets/door.svg": _static("door.svg", "image/svg+xml"),
+    "/auth/client.js": _static("client.min.js", "text/javascript; charset=utf-8", _CLIENT),
+    "/auth/client.d.ts": _static("client.d.ts", "text/plain; charset=utf-8", _CLIENT),
 }
 
 

@@ -1,0 +1,80 @@
+/** An account, as the server describes it. */
+export interface User {
+  id: string;
+  /** `null` for a user of the application's own who has no address here. */
+  email: string | null;
+  name: string;
+  roles: string[];
+  email_verified: boolean;
+}
+
+/** What a page gives to sign in. `email` is the login, where the application keeps its users itself. */
+export interface Credentials {
+  email: string;
+  password: string;
+  /** The pattern, if it is not the server's default. */
+  mode?: "session" | "hybrid" | "jwt";
+}
+
+/** Whether no service accepts what was revoked any more. */
+export interface Fence {
+  fenced: boolean;
+  /** Milliseconds until it is fenced at the latest; 0 when it is; `null` when that is unknown. */
+  fenced_in_ms: number | null;
+  /** How many sessions were ended. */
+  ended?: number;
+}
+
+export interface Options {
+  /** Further origins that get the access token, such as `https://api.example.com`. Each is exact. */
+  origins?: string[];
+}
+
+/** A refusal of the server. A network that fails is a `TypeError`, as that of the browser's own `fetch`. */
+export class AuthError extends Error {
+  readonly name: "AuthError";
+  /** The status of the answer. */
+  readonly status: number;
+  /** What the server refuses, such as `wrong_credentials`; `undefined` if the answer is not the server's. */
+  readonly code?: string;
+  /** The field that is wrong. */
+  readonly field?: string;
+  /** Seconds to wait before another attempt. */
+  readonly retryAfter?: number;
+}
+
+export interface Client {
+  /** Who is signed in; `null`: no one; `undefined`: not known yet. The same object until something in it changes. */
+  readonly user: User | null | undefined;
+  /** Resolves once it is known who is signed in. It never rejects. */
+  readonly ready: Promise<User | null>;
+  /**
+   * Call a function with each change of `user`, in this tab or another, and at once if the user is known.
+   * Returns a function that ends this.
+   */
+  onChange(listener: (user: User | null) => void): () => void;
+  /**
+   * Sign in.
+   * @throws {AuthError} the server refuses: `wrong_credentials`, `rate_limited` (see `retryAfter`) and others
+   * @throws {TypeError} the server is out of reach
+   */
+  signIn(credentials: Credentials): Promise<User>;
+  /**
+   * Sign this browser out, in every tab.
+   * @throws {AuthError} the server cannot do it now; the user is still signed in
+   * @throws {TypeError} the server is out of reach; the user is still signed in
+   */
+  signOut(): Promise<Fence>;
+  /**
+   * Do what the browser's `fetch` does, with the proof of who is signed in if the URL is of this page's origin, of the
+   * server's, or of one of `origins`. A response 401 is tried once more, with a new proof.
+   */
+  fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
+}
+
+/**
+ * Create the client, once for each page.
+ * @param url where the server is, with its base path: `https://auth.example.com` or `/id`. If it is left out, it is
+ *   where this module came from if that is the server, and else the origin of the page.
+ */
+export function createClient(url?: string | URL, options?: Options): Client;

@@ -1,0 +1,43 @@
+// What the types of the browser client promise, and what they refuse. `tsc --strict` reads it; nothing runs it.
+import { AuthError, createClient, type Client, type Credentials, type Fence, type User } from "dutchdoor";
+
+const auth: Client = createClient();
+createClient("/id");
+createClient(new URL("https://auth.example.com"), { origins: ["https://api.example.com"] });
+
+const known: User | null | undefined = auth.user;
+const stop: () => void = auth.onChange((user) => {
+  const email: string | null | undefined = user?.email;
+  const admin: boolean = user?.roles.includes("admin") ?? false;
+  console.log(email, admin);
+});
+stop();
+
+export async function use(): Promise<Fence> {
+  const credentials: Credentials = { email: "ada@example.com", password: "x", mode: "hybrid" };
+  try {
+    const user: User = await auth.signIn(credentials);
+    const response: Response = await auth.fetch("/api", { method: "POST", body: user.id });
+    const again: Response = await auth.fetch(new Request("/api"));
+    console.log(response.ok, again.ok, known);
+  } catch (error) {
+    if (error instanceof AuthError && error.code === "rate_limited") {
+      const seconds: number | undefined = error.retryAfter;
+      console.log(error.status, error.field, error.message, seconds);
+    }
+  }
+  const first: User | null = await auth.ready;
+  console.log(first);
+  return auth.signOut();
+}
+
+// @ts-expect-error no password
+void auth.signIn({ email: "ada@example.com" });
+// @ts-expect-error no such pattern
+void auth.signIn({ email: "a", password: "b", mode: "cookie" });
+// @ts-expect-error the user is what the server says
+auth.user = null;
+// @ts-expect-error a user that may be null
+auth.onChange((user) => console.log(user.email));
+// @ts-expect-error one origin is a list too
+createClient("/", { origins: "https://api.example.com" });
