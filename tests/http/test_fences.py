@@ -5,6 +5,7 @@ after a restore, and for as long as the caller would wait.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -223,6 +224,31 @@ async def test_a_call_waits_for_as_long_as_it_is_asked_to(world: World) -> None:
     assert (answer.status, answer.header("preference-applied")) == (200, "wait=20")
     assert took < 20
     assert world.auth.api.waiting_for_fences == 0
+
+
+async def test_the_page_of_devices_says_when_an_end_holds(world: World) -> None:
+    """After a button has ended a sign-in, the page says within which time every service refuses it, and that all do
+    when they do: by asking, and not by what stands in the address.
+    """
+    await world.register()
+    here, there = world.browser(), world.browser()
+    await here.login(mode="session")
+    await there.login(mode="session")
+    await silent(world)
+    page = [("accept", "text/html"), ("sec-fetch-mode", "navigate")]
+    nothing = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
+    assert b'role="status"' not in nothing.body
+    form = {"csrf_token": here.csrf, "session": there.session_id}
+    sent = await here.call("POST", "/auth/devices", form=form, headers=page)
+    assert (sent.status, sent.header("location")) == (303, "/auth/devices?done=session_ended")
+    shown = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
+    assert b"Ended." in shown.body and re.search(rb"Other services may accept it for 1[0-9] seconds more", shown.body)
+    world.elapsed.ahead += 12.3
+    shown = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
+    assert b"It is refused everywhere." in shown.body and b"data-reload" not in shown.body
+    world.clock.forward(301)
+    later = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
+    assert b'role="status"' not in later.body
 
 
 async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:

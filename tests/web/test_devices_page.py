@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from anyio.from_thread import BlockingPortal
 from starlette.testclient import TestClient
 from tests.web.test_form_pages import ADA, FORM, PAGE
 from tests.web.test_pages import Elements
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.principal import Verified
+
+SCRIPT = {"sec-fetch-mode": "cors"}
 
 
 class Browsers:
     """Browsers of one server."""
+
+    portal: BlockingPortal
 
     def __init__(self) -> None:
         self.auth = Auth("memory:", hasher=PasswordHasher(CHEAPEST))
@@ -27,6 +35,11 @@ class Browsers:
         assert client.post("/auth/login", data=ADA, headers=FORM).status_code == 303
         return client
 
+    def start(self, subject: str) -> None:
+        """Start a session without hashing a password."""
+        verified = Verified(subject=subject, epoch=0, amr=("pwd",), at=self.auth.authority.clock())
+        self.portal.call(partial(self.auth.authority.start, verified, mode="session", client=Client()))
+
 
 @pytest.fixture
 def browsers() -> Iterator[Browsers]:
@@ -34,6 +47,8 @@ def browsers() -> Iterator[Browsers]:
     with TestClient(found.app, headers=PAGE, follow_redirects=False) as client:
         assert client.post("/auth/register", data=ADA, headers=FORM).status_code == 303
         client.post("/auth/logout", data=buttons(client)[0], headers=FORM)
+        assert client.portal is not None
+        found.portal = client.portal
         yield found
 
 
@@ -111,6 +126,26 @@ def test_what_a_client_calls_itself_is_text(browsers: Browsers) -> None:
     assert all(form["method"] == "post" for form in elements.all("form"))
     for _, attributes in elements.found:
         assert not {key for key in attributes if key == "style" or key.startswith("on")}
+
+
+def test_many_sign_ins_are_shown_in_bounded_pages(browsers: Browsers) -> None:
+    """Fifty sign-ins a page, this one first; each is on one page, and a page that is not there is refused or the last
+    one.
+    """
+    here = browsers.one()
+    mine = here.get("/auth/me", headers={"sec-fetch-mode": "cors"}).json()
+    for _ in range(120):
+        browsers.start(mine["user"]["id"])
+    seen: list[str] = []
+    for number in (1, 2, 3):
+        page = here.get(f"/auth/devices?page={number}").text
+        found = re.findall(r'name="session" value="([^"]+)"', page)
+        seen += [each for each in found if each != "others"]
+        assert (">this one<" in page) == (number == 1) and f"Page {number} of 3" in page
+    assert len(seen) == len(set(seen)) == len(here.get("/auth/sessions", headers=SCRIPT).json()["sessions"]) - 1
+    assert "Page 3 of 3" in here.get("/auth/devices?page=99").text
+    for wrong in ("0", "x", "-1", "100", "\u0661"):
+        assert here.get("/auth/devices", params={"page": wrong}).status_code == 422
 
 
 def test_a_program_is_refused_and_not_sent_to_a_page(browsers: Browsers) -> None:

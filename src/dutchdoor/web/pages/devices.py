@@ -27,8 +27,8 @@ PAGE = 50
 """Sign-ins that one page lists."""
 
 MODES: Mapping[str, str] = {
-    "session": mark("a browser, by its cookie"),
-    "hybrid": mark("an application, by tokens that it renews"),
+    "session": mark("browser"),
+    "hybrid": mark("application with tokens"),
 }
 ENDED = "session_ended"
 SAID = {ENDED: mark("Ended.")}

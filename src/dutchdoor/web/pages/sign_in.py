@@ -17,6 +17,10 @@ from dutchdoor.web.problems import problem
 __all__ = ["forms", "routes"]
 
 
+NO_SCRIPT = "no_script"
+FORGET_PAGES: Header = (b"clear-site-data", b'"cache"')
+"""For a browser without scripts: Chromium keeps whole pages for the back button, and shows them after a log-out. The
+script of the pages prevents that otherwise."""
 SIGNED_IN = "signed_in"
 """Says in an address that the browser was given a cookie just before."""
 NO_COOKIES = mark(
@@ -86,6 +90,8 @@ class SignOutForm:
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         gone = self.pages.go(self.pages.sign_in_page, response)
         kept: list[Header] = [header for header in response.headers if header[0] == b"clear-site-data"]
+        if NO_SCRIPT in fields and not kept:
+            kept.append(FORGET_PAGES)
         return Response(gone.status, [*gone.headers, *kept], kind="page")
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002

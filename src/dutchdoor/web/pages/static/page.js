@@ -98,6 +98,11 @@ for (const button of all("button[data-show]")) {
   });
 }
 
+// The back button after a log-out: Chromium keeps whole pages, in spite of no-store, and shows them without asking the
+// server. A page that comes back shows nothing until it is loaded again.
+addEventListener("pagehide", () => (document.documentElement.hidden = true));
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
 // What was ended is not refused everywhere yet: look again.
 if (one("[data-reload]")) setTimeout(() => location.reload(), 2000);
 
