@@ -154,6 +154,8 @@ STATES: tuple[State, ...] = (
     State("verify-email", "/verify-email", at("/verify-email#ddo1_x")),
     # for a person who is signed in
     State("account", "/auth/account", at("/auth/account"), ADA),
+    State("account-asked", "/auth/account", asked("/auth/account"), ADA),
+    State("account-deleted", "/auth/account/deleted", at("/auth/account/deleted")),
     State("confirm", "/auth/confirm", at("/auth/confirm?next=/auth/devices"), ADA),
     State("confirm-refused", "/auth/confirm", wrong_proof, ADA, status=401, refused=True),
     State("confirm-two", "/auth/confirm", at("/auth/confirm?factors=2"), ADA),

@@ -213,6 +213,23 @@ async def test_keeping_and_erasing_race(house: House, seed: int) -> None:
     assert account is None or (account.active and await house.opens(PASSWORD))
 
 
+async def test_an_account_that_is_kept_in_the_middle_of_the_erasure_stays(house: House) -> None:
+    """A22: the owner keeps the account at a node whose clock is behind, while another one erases it: it stays."""
+    subject = (await house.ann()).subject
+    _, token = await deleted(house)
+    forward(house, GRACE)
+    gate = Gate(house.store, "forget")
+    erasing = asyncio.create_task(house.over(gate).deletion.tidy())
+    await gate.reached.wait()
+    forward(house, -1)
+    await house.clean.deletion.keep(token, client=HOME)
+    forward(house, 1)
+    gate.open.set()
+    assert await erasing == 0
+    assert await house.opens(PASSWORD)
+    assert (await house.ann()).subject == subject
+
+
 async def test_a_sign_in_that_overlaps_the_deletion_does_not_survive_it(house: House) -> None:
     """I-3: the password was checked before, the session begins after: it is refused."""
     gate = Gate(house.store, "known", after=True)

@@ -91,6 +91,12 @@ class Attached:
         """
         return gate().run(self.engine.end_all(subject, reason=reason, wait=wait))
 
+    def erase(self, subject: str, *, wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.erase` does: erase what is kept of a `subject`, and `wait` until no verifier accepts
+        its tokens. Returns the seconds that are left at most.
+        """
+        return gate().run(self.engine.erase(subject, wait=wait))
+
     def proved(self, request: Any, *methods: str) -> None:
         """Take note that the user of a request has just given a further proof, such as a code: the session starts anew,
         under another id. `auth.require(factors=2)` and `fresh=` then find it.

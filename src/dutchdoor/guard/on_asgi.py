@@ -62,3 +62,9 @@ class OnAsgi:
         `wait` until no verifier accepts them. Returns the seconds that are left at most.
         """
         return await self.engine.end_all(subject, reason=reason, wait=wait)
+
+    async def erase(self, subject: str, *, wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.erase` does: erase what is kept of a `subject`, and `wait` until no verifier accepts
+        its tokens. Returns the seconds that are left at most.
+        """
+        return await self.engine.erase(subject, wait=wait)

@@ -80,6 +80,12 @@ class OnWsgi:
         """
         return self._gate.run(self.engine.end_all(subject, reason=reason, wait=wait))
 
+    def erase(self, subject: str, *, wait: float = 1.0) -> float:
+        """Do what `dutchdoor.Auth.erase` does: erase what is kept of a `subject`, and `wait` until no verifier accepts
+        its tokens. Returns the seconds that are left at most.
+        """
+        return self._gate.run(self.engine.erase(subject, wait=wait))
+
     def close(self) -> None:
         """Close the engine. The end of the process does it, too."""
         self._gate.close()

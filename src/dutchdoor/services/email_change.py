@@ -87,22 +87,28 @@ class EmailChange(Part):
                 bucket_of(limits.register_by_mailbox, digest(without_tag(key))),
             ]
         )
-        self.post.later(self._ask_quietly(account, mailbox(email), client))
-
-    async def _ask_quietly(self, account: Account, address: str, client: Client) -> None:
-        found = await self.store.account_by_email(canonical(address))
-        is_taken = found is not None and not await self.registration.is_registration(found)
-        # The same token and event either way: the caller sees both, on the activity page and in an export, and must not
-        # learn which addresses have accounts. The token of a taken address is never mailed.
-        lives_for = self.policy.verify_email_for
-        wanted = msgspec.json.encode(Wanted(address, account.epoch))
+        # The same token and event whether the address has an account: the caller sees both, on the activity page and in
+        # an export, and must not learn which addresses have one. The token of a taken address is never mailed.
+        address = mailbox(email)
+        wanted = Wanted(address, account.epoch)
         secret = await self.one_time.issue(
-            "change_email", account, lives_for, client, "email_change_requested", account.subject, wanted
+            "change_email",
+            account,
+            self.policy.verify_email_for,
+            client,
+            "email_change_requested",
+            account.subject,
+            msgspec.json.encode(wanted),
         )
-        if is_taken:
-            await self.post.send(self.post.letters.address_taken, address)
+        self.post.later(self._write(address, secret.text()))
+
+    async def _write(self, address: str, token: str) -> None:
+        found = await self.store.account_by_email(canonical(address))
+        letters, lives_for = self.post.letters, self.policy.verify_email_for
+        if found is None or await self.registration.is_registration(found):
+            await self.post.send(letters.change_email, address, token=token, valid_for=lives_for)
         else:
-            await self.post.send(self.post.letters.change_email, address, token=secret.text(), valid_for=lives_for)
+            await self.post.send(letters.address_taken, address)
 
     @retried(RACES, "changing the address")
     async def confirm(self, token: str, *, client: Client) -> tuple[Account, Revoked]:

@@ -1,9 +1,9 @@
-"""The sections about the person: the name, which can be changed here, and the address."""
+"""The sections about the person: the name and the address, which can be changed here."""
 
 from __future__ import annotations
 
 from dutchdoor.texts import mark
-from dutchdoor.web import account_routes
+from dutchdoor.web import account_routes, life_routes
 from dutchdoor.web.pages.account.section import Section
 
 __all__ = ["EmailSection", "NameSection"]
@@ -20,6 +20,14 @@ class NameSection(Section):
 
 
 class EmailSection(Section):
-    """Shows the address."""
+    """Shows the address, and asks for another one, which its mailbox confirms."""
 
     name = "email"
+    handlers = (life_routes.change_email,)
+    fields = keeps = ("email",)
+    did = "email_change_requested"
+    says = {  # noqa: RUF012
+        "email_change_requested": mark(
+            "We sent a mail to the new address. Your account has it as soon as you follow the link in that mail."
+        )
+    }

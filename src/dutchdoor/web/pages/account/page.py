@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from dutchdoor.texts import mark
-from dutchdoor.web.api import Handler, Page, Route
+from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account.about import EmailSection, NameSection
+from dutchdoor.web.pages.account.data import DELETED_PATH, DeletionSection, ExportSection
 from dutchdoor.web.pages.account.password import PasswordSection
 from dutchdoor.web.pages.account.section import AccountPage, Section
 from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages
@@ -17,14 +19,23 @@ __all__ = ["forms", "routes"]
 GROUPS: Sequence[tuple[str, Sequence[type[Section]]]] = (
     (mark("About you"), (NameSection, EmailSection)),
     (mark("Ways to sign in"), (PasswordSection,)),
-    (mark("Your data"), ()),
+    (mark("Your data"), (ExportSection, DeletionSection)),
 )
 """The sections of the page. A group without one is not shown."""
 
 
 def routes(pages: Pages) -> list[Route]:
     own = partial(Route, path=ACCOUNT_PATH, demands="caller", unproven=pages.to_sign_in, query=("done",))
-    return [own(method="GET", handler=AccountPage(pages, GROUPS).show, summary="Show the page of one's own account.")]
+
+    async def deleted(call: Call) -> Response:
+        return pages.show(call.request, "account_deleted", kept_for=call.authority.policy.keep_deleted_for)
+
+    return [
+        own(method="GET", handler=AccountPage(pages, GROUPS).show, summary="Show the page of one's own account."),
+        Route(
+            method="GET", path=DELETED_PATH, handler=deleted, bundled=True, summary="Say that an account was deleted."
+        ),
+    ]
 
 
 def forms(pages: Pages) -> dict[Handler, Page]:

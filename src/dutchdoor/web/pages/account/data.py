@@ -1,0 +1,48 @@
+"""The sections about one's data: a copy of all of it, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dutchdoor.web import life_routes
+from dutchdoor.web.api import Call
+from dutchdoor.web.http import Header, Response
+from dutchdoor.web.pages.account.section import Section
+
+__all__ = ["DELETED_PATH", "DeletionSection", "ExportSection"]
+
+DELETED_PATH = "/auth/account/deleted"
+
+
+class ExportSection(Section):
+    """Offers a copy of all that is known. A download can send no browser to prove again and back, so the page asks for
+    the proof first.
+    """
+
+    name = "export"
+    bundled = False
+
+    async def values(self, call: Call) -> Mapping[str, Any]:
+        return {"fresh": _is_fresh(call)}
+
+
+class DeletionSection(Section):
+    """Deletes the account, and signs the browser out."""
+
+    name = "deletion"
+    handlers = (life_routes.delete,)
+
+    async def values(self, call: Call) -> Mapping[str, Any]:
+        return {"fresh": _is_fresh(call), "kept_for": call.authority.policy.keep_deleted_for}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+        gone = self.pages.go(self.pages.base + DELETED_PATH, response)
+        kept: list[Header] = [header for header in response.headers if header[0] == b"clear-site-data"]
+        return Response(gone.status, [*gone.headers, *kept], kind="page")
+
+
+def _is_fresh(call: Call) -> bool:
+    """Return whether the caller's proof is recent enough for what comes next. A minute is for reading."""
+    authority = call.authority
+    return authority.clock() - call.required.principal.auth_time < authority.policy.step_up_for - 60
