@@ -224,11 +224,11 @@ async def test_a_factor_is_removed_only_by_who_has_proved_one(world: World) -> N
     await person.login()
     secret, _ = await enrolled(world, person)
     for method, path in (
-        ("DELETE", "/auth/factors/totp"),
+        ("POST", "/auth/factors/remove"),
         ("POST", "/auth/factors/recovery-codes"),
         ("POST", "/auth/factors/totp/enrol"),
     ):
-        refused = await old.call(method, path)
+        refused = await old.call(method, path, json={"method": "totp"} if path.endswith("remove") else None)
         assert (refused.status, refused.code, refused.json["factors"]) == (401, "step_up_required", 2)
     again = {"method": "totp", "response": code(world, secret)}
     assert (await old.call("POST", "/auth/reauthenticate", json=again)).status == 200
@@ -236,8 +236,8 @@ async def test_a_factor_is_removed_only_by_who_has_proved_one(world: World) -> N
     assert fresh.status == 201 and len(fresh.json["recovery_codes"]) == 10
     listed = (await old.call("GET", "/auth/factors")).json
     assert ([each["method"] for each in listed["factors"]], listed["recovery_codes_left"]) == (["totp"], 10)
-    assert (await old.call("DELETE", "/auth/factors/totp")).status == 204
-    assert (await old.call("DELETE", "/auth/factors/totp")).status == 404
+    assert (await old.call("POST", "/auth/factors/remove", json={"method": "totp"})).status == 204
+    assert (await old.call("POST", "/auth/factors/remove", json={"method": "totp"})).status == 404
     listed = (await old.call("GET", "/auth/factors")).json
     assert (listed["factors"], listed["recovery_codes_left"]) == ([], 0)
     await world.browser().login()
@@ -293,7 +293,7 @@ async def test_a_sign_in_enrols_what_the_policy_demands(demanded: str) -> None:
         token = (await begin(world.browser())).json["token"]
         assert (await world.browser().call("POST", "/auth/login/enrol", json={"token": token})).status == 403
         if demanded == "required":
-            assert (await browser.call("DELETE", "/auth/factors/totp")).status == 403
+            assert (await browser.call("POST", "/auth/factors/remove", json={"method": "totp"})).status == 403
         assert (await step(world.program(), token, code(world, given["secret"]))).status == 200
 
 

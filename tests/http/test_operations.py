@@ -127,7 +127,7 @@ class Story:
         self.keep(pending.json["token"])
         step = {"token": pending.json["token"], "method": "recovery_code", "response": codes[0]}
         assert (await browser.call("POST", "/auth/login/step", json=step)).status == 200
-        assert (await browser.call("DELETE", "/auth/factors/totp")).status == 204
+        assert (await browser.call("POST", "/auth/factors/remove", json={"method": "totp"})).status == 204
         # endings
         admin = world.program()
         await admin.login(mode="hybrid")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from uuid import uuid4
 
+import pyotp
 from msgspec.structs import replace
 from playwright.sync_api import Page
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
@@ -134,6 +136,43 @@ def out_of_reach(visit: Visit) -> None:
         visit.send(email=ADA, password=PASSWORD)
 
 
+def set_up_app(visit: Visit) -> None:
+    visit.open("/auth/register")
+    visit.send(name="App", email=f"{uuid4().hex}@example.com", password=PASSWORD)
+    visit.open("/auth/account")
+    visit.page.locator("form[action$='/totp/enrol'] button").click()
+    visit.page.wait_for_load_state()
+
+
+def wrong_first_code(visit: Visit) -> None:
+    set_up_app(visit)
+    visit.send(response="000000")
+
+
+def recovery_codes(visit: Visit) -> None:
+    set_up_app(visit)
+    secret = (visit.page.text_content("details code") or "").replace(" ", "")
+    visit.send(response=pyotp.TOTP(secret).at(int(visit.house.auth.authority.clock())))
+
+
+def second_factor(visit: Visit) -> None:
+    recovery_codes(visit)
+    visit.open("/auth/account")
+
+
+def second_step(visit: Visit) -> None:
+    second_factor(visit)
+    email = visit.page.locator("#email bdi").inner_text()
+    visit.page.context.clear_cookies()
+    visit.open("/auth/login")
+    visit.send(email=email, password=PASSWORD)
+
+
+def wrong_second_step(visit: Visit) -> None:
+    second_step(visit)
+    visit.send(response="000000")
+
+
 LONG = "unpronounceable" * 13
 
 STATES: tuple[State, ...] = (
@@ -142,6 +181,12 @@ STATES: tuple[State, ...] = (
     State("login", "/auth/login", at("/auth/login")),
     State("login-refused", "/auth/login", wrong_password, status=401, refused=True),
     State("login-too-often", "/auth/login", too_often, status=429, refused=True, house="strict"),
+    State("second-step", "/auth/login/step", second_step),
+    State("second-step-refused", "/auth/login/step", wrong_second_step, status=401, refused=True),
+    State("set-up-app", "", set_up_app),
+    State("set-up-app-refused", "", wrong_first_code, status=401, refused=True),
+    State("recovery-codes", "", recovery_codes),
+    State("account-second-factor", "/auth/account", second_factor),
     State("register", "/auth/register", at("/auth/register")),
     State("register-refused", "/auth/register", weak_password, status=422, refused=True),
     State("registered", "/auth/register/sent", registered, house="careful"),

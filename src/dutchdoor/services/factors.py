@@ -20,6 +20,7 @@ from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import EventName, account_event
 from dutchdoor.model.http_client import Client
+from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE
 from dutchdoor.model.principal import factors_of
 from dutchdoor.model.sign_in import needs_second
@@ -116,9 +117,27 @@ class Factors(Part):
         )
         # One at a time: a page that is left open must not finish after another one did.
         await self.store.commit(Expect(account.subject, account.epoch), tokens_of(account.subject, "enrol"), Add(token))
+        return self._enrolment(account, given.text(), secret)
+
+    def _enrolment(self, account: Account, token: str, secret: str) -> Enrolment:
         shown = account.address or account.name or account.subject
         uri = pyotp.totp.TOTP(secret).provisioning_uri(name=shown, issuer_name=self.product)
-        return Enrolment(token=given.text(), secret=secret, uri=uri)
+        return Enrolment(token=token, secret=secret, uri=uri)
+
+    async def resumed(self, account: Account, token: str, *, client: Client) -> Enrolment:
+        """Return once more what was given out with the `token` of an enrolment, for a page that is shown again.
+
+        Raises:
+            InvalidToken: it is unknown, used or too old, or another account's.
+        """
+        _, secret = await self._begun(account, token, client)
+        return self._enrolment(account, token, secret)
+
+    async def _begun(self, account: Account, token: str, client: Client) -> tuple[OneTimeToken, str]:
+        stored = await self.one_time.redeem(token, "enrol", client)
+        if stored.subject != account.subject:
+            raise InvalidToken("the enrolment of another account")
+        return stored, self.authority.master.open(stored.payload, _name(account)).decode()
 
     async def check_may_add(self, account: Account, amr: tuple[str, ...]) -> None:
         """Raise `StepUpRequired` if the account has a second factor that this sign-in did not prove."""
@@ -134,13 +153,10 @@ class Factors(Part):
             WrongCredentials: the code is wrong. It may be tried again, within limits.
             RateLimited: too many wrong codes.
         """
-        stored = await self.one_time.redeem(token, "enrol", client)
-        if stored.subject != account.subject:
-            raise InvalidToken("the enrolment of another account")
+        stored, secret = await self._begun(account, token, client)
         guesses = self.attempts.second(account, "enrol")
         await self.attempts.take([guesses])
         now = self.clock()
-        secret = self.authority.master.open(stored.payload, _name(account)).decode()
         fresh = self.totp.enrolled(account.subject, secret, code, now)
         if fresh is None:
             raise WrongCredentials(

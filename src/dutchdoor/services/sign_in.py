@@ -53,7 +53,7 @@ from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
 from dutchdoor.texts import mark
 
-__all__ = ["Finished", "Proved", "SignIn", "Welcome"]
+__all__ = ["Finished", "Proved", "SignIn", "Waiting", "Welcome"]
 
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
@@ -74,6 +74,16 @@ class Welcome(Struct, frozen=True, kw_only=True):
     mark: str
     familiar: bool
     """Whether the account signed in from here before, or never signed in at all."""
+
+
+class Waiting(NamedTuple):
+    """What a sign-in waits for."""
+
+    methods: tuple[str, ...]
+    enrol: bool
+    """Whether the account has none of these, and has to enrol one now."""
+    may_remember: bool
+    """Whether this browser may skip the step next time, if its owner wants that."""
 
 
 class Finished(NamedTuple):
@@ -368,6 +378,29 @@ class SignIn(Part):
             )
         return await self.factors.begin_totp(account, amr=None)
 
+    async def waiting(self, token: str, *, client: Client) -> Waiting:
+        """Return what a sign-in waits for, by the `token` of its `SignInUnfinished`.
+
+        Raises:
+            InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
+        """
+        _, account, pending = await self._pending(token, client)
+        held = await self.store.select(Credential, subject=account.subject)
+        step = await self._next(account, pending.proofs, held, "", pending.digest)
+        if not isinstance(step, Ask):
+            raise InvalidToken("the sign-in waits for nothing")
+        may_remember = self.policy.remember_device_for > 0 and not account.administers and not step.enrol
+        return Waiting(step.methods, step.enrol, may_remember)
+
+    async def enrolment(self, token: str, enrolment: str, *, client: Client) -> Enrolment:
+        """Return once more what `enrol` gave out in a sign-in (`token`), by the token of the `enrolment`.
+
+        Raises:
+            InvalidToken: one of them is unknown, used or too old, or they belong to different accounts.
+        """
+        _, account, _ = await self._pending(token, client)
+        return await self.factors.resumed(account, enrolment, client=client)
+
     async def _pending(self, token: str, client: Client) -> tuple[OneTimeToken, Account, Pending]:
         stored = await self.one_time.redeem(token, "sign_in", client)
         account = await self.one_time.owner_of(stored)
@@ -465,8 +498,8 @@ class SignIn(Part):
                 raise InvalidToken("the account changed since the first proof")
         if not pending.familiar:
             self.post.notify(self.post.letters.new_device, account, client, now)
-        mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
-        return Finished(signed_in, mark, self._remembered(remembered, pending, held) if remember else "", codes)
+        device_mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
+        return Finished(signed_in, device_mark, self._remembered(remembered, pending, held) if remember else "", codes)
 
     def _remembered(self, remembered: str, pending: Pending, held: Sequence[Credential]) -> str:
         """Return the remembered-device cookie with this account in it; "" if the policy remembers none."""

@@ -16,6 +16,11 @@ from dutchdoor.texts.languages import Language
 __all__ = ["environment"]
 
 
+def _groups(text: str) -> str:
+    """Write a key in groups of four, for typing."""
+    return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
 @cache
 def environment(folder: Path, language: Language) -> Environment:
     """Return the templates of a folder in one language. Each language has its own: a macro that is imported sees only
@@ -50,6 +55,7 @@ def environment(folder: Path, language: Language) -> Environment:
         return Markup('<time datetime="{}">{}</time>').format(exact, language.when(at))
 
     made.filters |= {
+        "groups": _groups,
         "when": when,
         "country": language.country,
         "number": language.number,

@@ -11,15 +11,18 @@ from dutchdoor.services.factors import ENROL_FOR, Enrolment
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies
+from dutchdoor.web.body import Body
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.schemas import (
     EnrolmentView,
     FactorsView,
     FactorView,
     FirstCode,
+    Method,
     NextStep,
     RecoveryCodesView,
     SignedInView,
+    Text,
     Transport,
     UnfinishedSignIn,
     instant,
@@ -27,6 +30,11 @@ from dutchdoor.web.schemas import (
 from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
 
 __all__ = ["ROUTES"]
+
+
+class Removed(Body, frozen=True):
+    method: Method
+    id: Text = ""
 
 
 def _pending(call: Call, token: str | UnsetType) -> str:
@@ -117,9 +125,10 @@ async def new_codes(call: Call) -> Response:
 
 
 async def remove(call: Call) -> Response:
+    body: Removed = call.body
     account, _ = await call.holding()
     await call.directory.factors.remove(
-        account, call.params["method"], "", amr=call.required.principal.amr, client=call.observed()
+        account, body.method, body.id, amr=call.required.principal.amr, client=call.observed()
     )
     return Response(204)
 
@@ -188,11 +197,12 @@ ROUTES = (
         summary="Replace the recovery codes.",
     ),
     Route(
-        method="DELETE",
-        path="/auth/factors/{method}",
+        method="POST",
+        path="/auth/factors/remove",
         handler=remove,
         demands="caller",
         fresh=True,
+        body=Removed,
         status=204,
         also=(404,),
         summary="Remove a second factor.",

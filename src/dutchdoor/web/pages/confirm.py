@@ -1,7 +1,7 @@
 """The page to prove again who one is, for what demands a fresh proof (RFC 9470). It leads back to where one was.
 
-The shortest proof that the requirement asks for is enough: the password. Where it asks for two kinds of proof, only a
-new sign-in gives both.
+The shortest proof that the requirement asks for is enough: the password, or the code of the app. Where it asks for two
+kinds of proof, the code is added to the password that the sign-in began with.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
 from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -28,7 +29,7 @@ def routes(pages: Pages) -> list[Route]:
             handler=ConfirmForm(pages).show,
             demands="caller",
             unproven=pages.to_sign_in,
-            query=("next", "factors"),
+            query=("next", "factors", "by"),
             summary="Show the page to prove again who one is.",
         )
     ]
@@ -46,11 +47,23 @@ class ConfirmForm(OwnForm):
 
     async def _show(self, call: Call, fields: Mapping[str, str], status: int = 200, **values: Any) -> Response:
         # A login is written again by hand: dutchdoor knows the application's users by their ids alone.
-        kept = {name: fields.get(name, "") for name in ("next", "email")}
-        shown: dict[str, Any] = {"kept": kept, "error": None, "factors": fields.get("factors", ""), **values}
+        kept = {name: fields.get(name, "") for name in ("next", "email", "factors")}
+        account, _ = await call.holding()
+        found, left = await call.directory.factors.of(account.subject)
+        shown: dict[str, Any] = {
+            "kept": kept,
+            "error": None,
+            "factors": fields.get("factors", ""),
+            "has_app": any(each.method == TOTP for each in found),
+            "codes_left": left,
+            "by": fields.get("by") or fields.get("method") or "",
+            **values,
+        }
         return await self.pages.show_own(call, "confirm", status, **shown)
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
+        if fields.get("method"):
+            return {name: fields.get(name, "") for name in ("method", "response")}
         names = ("email", "password") if self.pages.own_users else ("password",)
         return {name: fields.get(name, "") for name in names}
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
-from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, WrongCredentials
+from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, SignInUnfinished, WrongCredentials
 from dutchdoor.model.policy import Mode
+from dutchdoor.model.sign_in import PENDING_FOR
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.site import Pages, wait_of
+from dutchdoor.web.pages.site import STEP_PATH, Pages, wait_of
 from dutchdoor.web.problems import problem
 
 __all__ = ["Form", "OwnForm", "browser_mode", "wrong_of"]
@@ -34,6 +36,10 @@ class Form:
         return self.pages.show(call.request, self.name, kept=self.kept(call.query), error=None, **self.values(call))
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        if isinstance(error, SignInUnfinished):
+            query = "?" + urlencode({"next": fields["next"]}) if fields.get("next") else ""
+            waits = Response(303, [call.cookies.set_step(error.token, max_age=PENDING_FOR)])
+            return self.pages.go(f"{self.pages.base}{STEP_PATH}{query}", waits)
         answer = problem(error)
         kept = self.kept(fields)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")

@@ -14,7 +14,7 @@ from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
-from dutchdoor.web.pages import activity, confirm, devices, register, sign_in
+from dutchdoor.web.pages import activity, confirm, devices, register, second_step, sign_in
 from dutchdoor.web.pages.account import page as account
 from dutchdoor.web.pages.console import routes as console
 from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
@@ -100,8 +100,10 @@ def _file(file: StaticFile) -> Handler:
 def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
     forms = {**sign_in.forms(pages), **register.forms(pages), **confirm.forms(pages), **account.forms(pages)}
+    forms |= second_step.forms(pages)
     shown = (
         *sign_in.routes(pages),
+        *second_step.routes(pages),
         *register.routes(pages),
         *confirm.routes(pages),
         *account.routes(pages),

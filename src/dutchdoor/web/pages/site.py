@@ -24,10 +24,12 @@ __all__ = [
     "DEVICES_PATH",
     "LOGIN_PATH",
     "REGISTER_PATH",
+    "STEP_PATH",
     "Pages",
 ]
 
 LOGIN_PATH, CONFIRM_PATH, REGISTER_PATH = "/auth/login", "/auth/confirm", "/auth/register"
+STEP_PATH = f"{LOGIN_PATH}/step"
 ACCOUNT_PATH, DEVICES_PATH, ACTIVITY_PATH = "/auth/account", "/auth/devices", "/auth/activity"
 CONSOLE_PATH = "/admin"
 

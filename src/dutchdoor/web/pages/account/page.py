@@ -8,9 +8,11 @@ from functools import partial
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.account import second_factor
 from dutchdoor.web.pages.account.about import EmailSection, NameSection
 from dutchdoor.web.pages.account.data import DELETED_PATH, DeletionSection, ExportSection
 from dutchdoor.web.pages.account.password import PasswordSection
+from dutchdoor.web.pages.account.second_factor import SecondFactorSection
 from dutchdoor.web.pages.account.section import AccountPage, Section
 from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages
 
@@ -18,7 +20,7 @@ __all__ = ["forms", "routes"]
 
 GROUPS: Sequence[tuple[str, Sequence[type[Section]]]] = (
     (mark("About you"), (NameSection, EmailSection)),
-    (mark("Ways to sign in"), (PasswordSection,)),
+    (mark("Ways to sign in"), (PasswordSection, SecondFactorSection)),
     (mark("Your data"), (ExportSection, DeletionSection)),
 )
 """The sections of the page. A group without one is not shown."""
@@ -39,4 +41,5 @@ def routes(pages: Pages) -> list[Route]:
 
 
 def forms(pages: Pages) -> dict[Handler, Page]:
-    return {handler: section for section in AccountPage(pages, GROUPS).sections for handler in section.handlers}
+    of_sections = {handler: each for each in AccountPage(pages, GROUPS).sections for handler in each.handlers}
+    return {**of_sections, **second_factor.forms(pages)}

@@ -112,6 +112,11 @@ for (const form of all("form[method=post]:not([data-call])")) {
   addEventListener("pageshow", () => delete form.dataset.sent);
 }
 
+for (const button of all("button[data-print]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => print());
+}
+
 // The API page: a filter, and a link to a closed part opens the part.
 const filter = one("#filter");
 if (filter) {

@@ -1,0 +1,162 @@
+"""The second step of a sign-in: the code of an app or a recovery code, and setting up an app where one is demanded.
+
+The sign-in that waits is a one-time token in a cookie of this browser: in a hidden field it could be sent from another
+one, and in an address it would stand in logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from dutchdoor.credentials.totp import TOTP
+from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, RateLimited, WrongCredentials
+from dutchdoor.services.factors import Enrolment
+from dutchdoor.web import factor_routes
+from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.http import Header, Response
+from dutchdoor.web.pages.forms import wrong_of
+from dutchdoor.web.pages.qr_code import qr_code
+from dutchdoor.web.pages.site import STEP_PATH, Pages
+from dutchdoor.web.problems import problem
+
+__all__ = ["codes_or", "forms", "routes", "set_up_page"]
+
+
+def routes(pages: Pages) -> list[Route]:
+    show = StepForm(pages).show
+    return [
+        Route(
+            method="GET",
+            path=STEP_PATH,
+            handler=show,
+            query=("next", "by"),
+            summary="Show the page for the second step of a sign-in.",
+        )
+    ]
+
+
+def forms(pages: Pages) -> dict[Handler, Page]:
+    return {factor_routes.take_step: StepForm(pages), factor_routes.enrol_in_sign_in: SetUpForm(pages)}
+
+
+class StepForm:
+    """Takes the next proof of the sign-in that waits in this browser."""
+
+    def __init__(self, pages: Pages) -> None:
+        self.pages = pages
+
+    async def show(self, call: Call) -> Response:
+        return await self._show(call, call.query)
+
+    async def _show(
+        self,
+        call: Call,
+        fields: Mapping[str, str],
+        status: int = 200,
+        headers: tuple[Header, ...] = (),
+        *,
+        error: Mapping[str, Any] | None = None,
+    ) -> Response:
+        token = call.cookies.step(call.request.cookie())
+        try:
+            if not token:
+                raise NotAuthenticated("no sign-in waits")
+            waiting = await call.directory.sign_in.waiting(token, client=call.observed())
+        except (NotAuthenticated, RateLimited):
+            return self._anew(call, fields)
+        by = fields.get("by") or fields.get("method") or ""
+        by = by if by in waiting.methods else (TOTP if TOTP in waiting.methods else waiting.methods[0])
+        return self.pages.show(
+            call.request,
+            "second_step",
+            status,
+            headers,
+            kept={"next": fields.get("next", "")},
+            error=error,
+            by=by,
+            others=[each for each in waiting.methods if each != by],
+            enrol=waiting.enrol,
+            may_remember=waiting.may_remember,
+        )
+
+    def _anew(self, call: Call, fields: Mapping[str, str]) -> Response:
+        """Lead to the sign-in page: the sign-in that waited is over."""
+        query = urlencode({"next": fields["next"]}) if fields.get("next") else ""
+        gone = Response(303, [call.cookies.clear_step()])
+        return self.pages.go(f"{self.pages.sign_in_page}{'?' if query else ''}{query}", gone)
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
+        taken: dict[str, object] = {name: fields.get(name, "") for name in ("method", "response")}
+        if fields.get("enrolment"):
+            taken["enrolment"] = fields["enrolment"]
+        return {**taken, "remember": "remember" in fields}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+        return codes_or(self.pages, call, response, self.pages.after(call, fields))
+
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        answer = problem(error)
+        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        if isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):
+            token = call.cookies.step(call.request.cookie())
+            if fields.get("enrolment") and token:
+                try:
+                    given = await call.directory.sign_in.enrolment(token, fields["enrolment"], client=call.observed())
+                except NotAuthenticated:
+                    return self._anew(call, fields)
+                return set_up_page(self.pages, call, given, fields, answer.status, passed, error=wrong_of(error))
+            return await self._show(call, fields, answer.status, passed, error=wrong_of(error))
+        if isinstance(error, NotAuthenticated):
+            return self._anew(call, fields)
+        return self.pages.error(call.request, error, answer)
+
+
+class SetUpForm(StepForm):
+    """Gives out the secret of an app, in a sign-in that demands one."""
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002
+        return {}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+        given = msgspec.json.decode(response.body, type=Enrolment)
+        return set_up_page(self.pages, call, given, fields)
+
+
+def set_up_page(
+    pages: Pages,
+    call: Call,
+    given: Enrolment,
+    fields: Mapping[str, str],
+    status: int = 200,
+    headers: tuple[Header, ...] = (),
+    *,
+    error: Mapping[str, Any] | None = None,
+    csrf_token: str = "",
+    to: str = STEP_PATH,
+) -> Response:
+    """Show the QR code of an app, and ask for its first code."""
+    return pages.show(
+        call.request,
+        "set_up_app",
+        status,
+        headers,
+        given=given,
+        qr=qr_code(given.uri),
+        kept={"next": fields.get("next", "")},
+        error=error,
+        csrf_token=csrf_token,
+        to=to,
+    )
+
+
+def codes_or(pages: Pages, call: Call, response: Response, to: str) -> Response:
+    """Show the recovery codes in an answer, this once; without any, send the browser on."""
+    codes = msgspec.json.decode(response.body).get("recovery_codes") if response.body else None
+    if not codes:
+        return pages.go(to, response)
+    cookies = tuple(header for header in response.headers if header[0] == b"set-cookie")
+    return pages.show(call.request, "recovery_codes", 200, cookies, codes=codes, to=to)
