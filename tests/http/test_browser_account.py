@@ -114,7 +114,7 @@ def test_a_session_that_ended_while_a_form_was_open(people: Browser, context: Br
     other = elsewhere.new_page()
     sign_in(other, site, "ada", "/auth/devices")
     other.click("text=End all others")
-    expect(other.locator("[role=status]")).to_contain_text("It is refused everywhere.")
+    expect(other.locator("[role=status]")).to_contain_text("Ended. This holds everywhere.")
     elsewhere.close()
     page.fill("#name-field", "Ada")
     page.click("text=Save the name")

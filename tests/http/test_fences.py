@@ -242,10 +242,10 @@ async def test_the_page_of_devices_says_when_an_end_holds(world: World) -> None:
     sent = await here.call("POST", "/auth/devices", form=form, headers=page)
     assert (sent.status, sent.header("location")) == (303, "/auth/devices?done=session_ended")
     shown = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
-    assert b"Ended." in shown.body and re.search(rb"Other services may accept it for 1[0-9] seconds more", shown.body)
+    assert b"Ended." in shown.body and re.search(rb"Other services may take up to 1[0-9] seconds more", shown.body)
     world.elapsed.ahead += 12.3
     shown = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
-    assert b"It is refused everywhere." in shown.body and b"data-reload" not in shown.body
+    assert b"This holds everywhere." in shown.body and b"data-reload" not in shown.body
     world.clock.forward(301)
     later = await here.call("GET", "/auth/devices?done=session_ended", headers=page)
     assert b'role="status"' not in later.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -55,10 +56,36 @@ def test_the_password_is_changed(client: TestClient) -> None:
     assert short.status_code == 422 and re.search(r'name="new_password"[^>]*aria-invalid="true"', short.text)
     sent = client.post("/auth/password", data=fields, headers=FORM)
     assert (sent.status_code, sent.headers["location"]) == (303, "/auth/account?done=password_changed")
-    assert "Your password is changed." in client.get(sent.headers["location"]).text
+    said = "Your password is changed. All other devices are signed out. This holds everywhere."
+    assert said in re.sub(r"\s+", " ", client.get(sent.headers["location"]).text)
     client.cookies.clear()
     assert client.post("/auth/login", data=ADA, headers=FORM).status_code == 401
     assert client.post("/auth/login", data={**ADA, "password": NEW}, headers=FORM).status_code == 303
+
+
+def test_a_sign_in_page_of_the_application_is_the_one_that_is_used() -> None:
+    """Where `sign_in_page` names a page of the application, a browser without a session is sent there, and so is one
+    that signs out.
+    """
+    with browser(sign_in_page="/login") as client:
+        assert client.post("/auth/register", data=ADA, headers=FORM).status_code == 303
+        fields = {"csrf_token": token(client)}
+        assert client.post("/auth/logout", data=fields, headers=FORM).headers["location"] == "/login"
+        for path in ("/auth/account", "/auth/devices", "/auth/activity", "/auth/confirm"):
+            assert client.get(path).headers["location"] == f"/login?next={quote(path, safe='')}"
+        form = {**FORM, "referer": "http://testserver/auth/account"}
+        sent = client.post("/auth/account/name", data={**fields, "name": "Ada"}, headers=form)
+        assert sent.headers["location"] == "/login?next=%2Fauth%2Faccount"
+
+
+@pytest.mark.parametrize("path", ["/auth/account", "/auth/devices", "/auth/activity", "/auth/confirm"])
+def test_a_page_of_an_account_is_kept_by_no_cache(client: TestClient, path: str) -> None:
+    """A page of a person is shown to that person alone, at that moment: `no-store`, and not for a token."""
+    page = client.get(path)
+    assert (page.status_code, page.headers["cache-control"]) == (200, "no-store")
+    client.cookies.clear()
+    assert client.get(path).status_code == 303
+    assert client.get(path, headers={"authorization": "Bearer x"}).status_code == 401
 
 
 @pytest.mark.parametrize("done", ["name_changed", "password_changed", "<b>", "login"])

@@ -76,7 +76,7 @@ def test_a_button_ends_another_session_and_no_other(browsers: Browsers) -> None:
     (button,) = [fields for fields in buttons(here) if fields.get("session") == of_phone]
     done = here.post("/auth/devices", data=button, headers=FORM)
     assert done.headers["location"] == "/auth/devices?done=session_ended"
-    assert "Ended. It is refused everywhere." in here.get(done.headers["location"]).text
+    assert "Ended. This holds everywhere." in here.get(done.headers["location"]).text
     assert [is_in(each) for each in (here, phone, tablet)] == [True, False, True]
     here.post("/auth/devices", data=buttons(here)[-2], headers=FORM)
     assert [is_in(each) for each in (here, phone, tablet)] == [True, False, False]

@@ -103,6 +103,12 @@ for (const button of all("button[data-show]")) {
 addEventListener("pagehide", () => (document.documentElement.hidden = true));
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
+// Times are in UTC on the page. A browser knows where it is.
+for (const time of all("time")) {
+  const at = new Date(time.dateTime);
+  time.textContent = at.toLocaleString(document.documentElement.lang, { dateStyle: "long", timeStyle: "short" });
+}
+
 // What was ended is not refused everywhere yet: look again.
 if (one("[data-reload]")) setTimeout(() => location.reload(), 2000);
 
