@@ -44,6 +44,7 @@ FLOOR_OF = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) fo
 FAMILIES = ("credentials", "mail", "stores", "web")
 SHARED = {
     "credentials.base",
+    "stores.account_words",
     "stores.base",
     "stores.file_access",
     "stores.kinds",

@@ -1095,7 +1095,7 @@ def test_p16_an_id_that_begins_with_a_dash_is_no_option(run: Run, dashed: str) -
     for path in (("user", "show"), ("session", "end"), ("key", "revoke")):
         assert dashed in run(*path, dashed, *([] if path[0] == "user" else ["--no-wait"])).err
     assert dashed in run("user", "role", "--database", "sqlite:///dutchdoor.db", dashed, "admin").err
-    assert run("user", "list", "--after", dashed).code == 0
+    assert "of an earlier page" in run("user", "list", "--after", dashed).err
     for typing_error in ("--yess", "-y", "--no-waits"):
         assert "No such option" in run("session", "end", "AZqp0cM0t2iWk1yqj3xF9A", typing_error).err
 

@@ -1388,3 +1388,47 @@ async def test_a_link_that_is_not_taken_is_noticed(house: House) -> None:
     """I-17 can fail: over a store that takes nothing, a link works more than once."""
     house.store = Without(Without(house.store, Take), Discard)
     await broken(test_a_reset_link_works_once(house))
+
+
+async def test_accounts_are_listed_and_searched(house: House) -> None:
+    """Pages begin with the newest account, of a status or of all; a search finds words by their beginning, and an id as
+    a whole. The last page says that it is the last, and a place of another list is refused.
+    """
+    admin, ann = house.clean.admin, await house.ann()
+    first = [account.subject for account in await house.store.newest_accounts()]
+    made = []
+    for number in range(5):
+        house.clock.forward(1)
+        roles = ("admin",) if number < 2 else ()
+        made.append(
+            await admin.create(f"user{number}@example.org", client=HOME, actor="cli", roles=roles, password=PASSWORD)
+        )
+    house.clock.forward(1)
+    await admin.disable(made[4].subject, client=HOME, actor="cli")
+    newest = [*(each.subject for each in reversed(made)), *first]
+
+    async def pages(**asked: Any) -> list[list[str]]:
+        found, after = [], ""
+        while True:
+            page, following = await admin.accounts(after=after, limit=2, **asked)
+            found.append([each.subject for each in page])
+            if following is None:
+                return found
+            after = following
+
+    assert [len(page) for page in await pages()] == [2, 2, 2, 1]
+    assert [each for page in await pages() for each in page] == newest
+    assert await pages(status="disabled") == [[made[4].subject]]
+    assert await pages(status="unverified") == [[ann.subject]]
+    assert [each for page in await pages(status="active") for each in page] == newest[1:]
+    assert await pages(status="admin") == [sorted(each.subject for each in made[:2])]
+    assert await pages(search="USER") == [
+        [made[0].subject, made[1].subject],
+        [made[2].subject, made[3].subject],
+        [made[4].subject],
+    ]
+    assert await pages(search="ann@") == await pages(search=ann.subject) == [[ann.subject]]
+    assert await pages(search="ser") == await pages(search=ann.subject[:-1]) == [[]]
+    for wrong in ({"status": "gone"}, {"status": "active", "search": "a"}, {"after": "x"}, {"after": "WyJhIiwgMV0"}):
+        with pytest.raises(InvalidInput):
+            await admin.accounts(**wrong)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, get_args
 
 from msgspec.structs import replace
 
@@ -20,10 +21,15 @@ from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, taken
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.roles import administers, check_roles, keeping_an_administrator
-from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
+from dutchdoor.stores.account_words import read_cursor, write_cursor
+from dutchdoor.stores.base import AccountStatus, Add, Change, Log, Remove, Revoked, Swap, Take
 from dutchdoor.texts import mark
 
-__all__ = ["Administration"]
+__all__ = ["Administration", "ListedStatus"]
+
+
+ListedStatus: TypeAlias = Literal[AccountStatus, "admin"]
+"""Which accounts are listed."""
 
 
 class Administration(Part):
@@ -34,6 +40,42 @@ class Administration(Part):
     def __init__(self, shared: Shared, registration: Registration) -> None:
         super().__init__(shared)
         self.registration = registration
+
+    async def accounts(
+        self, *, search: str = "", status: ListedStatus = "any", after: str = "", limit: int = 100
+    ) -> tuple[list[Account], str | None]:
+        """Return a page of accounts, and the `after` of the next page: None on the last one. What it costs depends on
+        `limit` alone, however many accounts there are.
+
+        Args:
+            search: how a word in the address or the name begins, or a whole subject; "" lists all, the newest first.
+            status: `active`, `disabled`, `unverified` (the address was not verified), `admin` (active administrators),
+                or `any`, the only one for a search.
+            limit: accounts on the page.
+
+        Raises:
+            InvalidInput: there is no such status, both a search and a status are given, or `after` is of no page.
+        """
+        if status not in get_args(ListedStatus):
+            raise InvalidInput(mark("There is no such status."), field="status")
+        if search:
+            if status != "any":  # its cost would depend on how many accounts the search finds
+                raise InvalidInput(mark("Give a search or a status, not both."), field="status")
+            named = None if after else await self.store.account(search)
+            if named is not None:
+                return [named], None
+            searched = await self.store.search_accounts(search, after=after, limit=limit + 1)
+            page = [account for _, account in searched[:limit]]
+            return page, searched[limit - 1][0] if len(searched) > limit else None
+        place = read_cursor(after) if after else None
+        if place is not None and not (type(place[0]) in {int, float} and isinstance(place[1], str)):
+            raise InvalidInput(mark("This is no `after` of an earlier page."), field="after")
+        if status == "admin":
+            found = await self.store.accounts_with_role(ADMIN, after=place[1] if place else "", limit=limit + 1)
+        else:
+            found = await self.store.newest_accounts(status=status, before=place, limit=limit + 1)
+        more = len(found) > limit
+        return found[:limit], write_cursor(found[limit - 1].created_at, found[limit - 1].subject) if more else None
 
     async def look(self, email: str, *, name: str = "", roles: tuple[str, ...] = ()) -> None:
         """Check what `create` would refuse, apart from the password, and change nothing: a command looks first, and

@@ -39,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -52,13 +52,15 @@ from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
 from dutchdoor.stores.kinds import Kinds
 
 __all__ = [
-    "REMEMBERED_FOR", "RESTS_FOR", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll", "Expect",
-    "ExpectFew", "ExpectLive", "ExpectRole", "Forgive", "Known", "Load", "Log", "RateLimits", "Records", "Remove",
-    "RevocationLog", "Revoke",
-    "Revoked", "Store", "Swap", "Take", "joined", "words",
+    "REMEMBERED_FOR", "RESTS_FOR", "AccountStatus", "Add", "Around", "Change", "Copies", "Discard", "End", "EndAll",
+    "Expect", "ExpectFew", "ExpectLive", "ExpectRole", "Forgive", "Known", "Load", "Log", "RateLimits", "Records",
+    "Remove", "RevocationLog", "Revoke", "Revoked", "Store", "Swap", "Take", "joined", "words",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
+
+AccountStatus: TypeAlias = Literal["any", "active", "disabled", "unverified"]
+"""Which accounts are listed. `unverified` are those whose address was not verified."""
 
 
 class Add(Struct, frozen=True):
@@ -301,14 +303,27 @@ class Records(Protocol):
         """An account by the canonical spelling, with its credentials and the addresses of its newest sessions."""
         ...
 
-    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        """Accounts in the order of their subjects, after the named one. `search` is part of an e-mail address or a
-        name, taken literally, with case folded.
+    async def accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+        """Accounts in the order of their subjects, after the named one."""
+        ...
+
+    async def newest_accounts(
+        self, *, status: AccountStatus = "any", before: tuple[float, str] | None = None, limit: int = 100
+    ) -> list[Account]:
+        """Accounts, the newest first; `before` has the `created_at` and the subject of the last one seen."""
+        ...
+
+    async def search_accounts(self, text: str, *, after: str = "", limit: int = 100) -> list[tuple[str, Account]]:
+        """Accounts in whose address or name a word begins with a text, with case folded: see
+        `dutchdoor.stores.account_words`. They are in the order of what was found, each once and with its cursor:
+        `after` has that of the last one of a page, which may have been removed meanwhile.
+
+        The cost depends on `limit` alone, whatever is searched. Raises `InvalidInput` for what is no cursor.
         """
         ...
 
-    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
-        """Active accounts that have a role, in the order of their subjects."""
+    async def accounts_with_role(self, role: str, *, after: str = "", limit: int) -> list[Account]:
+        """Active accounts that have a role, in the order of their subjects, after the named one."""
         ...
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:

@@ -28,8 +28,10 @@ from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import LogHead, NodeRow, Renewed, Rows
+from dutchdoor.stores.account_words import read_word_cursor, sought, words_of, write_cursor
 from dutchdoor.stores.base import (
     WRITING,
+    AccountStatus,
     Add,
     Change,
     Discard,
@@ -286,18 +288,40 @@ class MemoryStore:
         newest = sorted(live, key=lambda session: _order(session.id), reverse=True)[:recent]
         return Known(account, credentials, [(session.created_at, session.address) for session in newest])
 
-    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
+    async def accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
         with self._lock:
-            found = [
-                a
-                for a in self._accounts.rows.values()
-                if a.subject > after and (not search or _mentions(a, search.casefold()))
-            ]
+            found = [account for account in self._accounts.rows.values() if account.subject > after]
         return sorted(found, key=lambda account: account.subject)[:limit]
 
-    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
+    async def newest_accounts(
+        self, *, status: AccountStatus = "any", before: tuple[float, str] | None = None, limit: int = 100
+    ) -> list[Account]:
+        def age(account: Account) -> tuple[float, str]:
+            return account.created_at, account.subject
+
         with self._lock:
-            found = [account for account in self._accounts.rows.values() if account.active and role in account.roles]
+            found = [a for a in self._accounts.rows.values() if _has_status(a, status)]
+        return sorted([a for a in found if before is None or age(a) < before], key=age, reverse=True)[:limit]
+
+    async def search_accounts(self, text: str, *, after: str = "", limit: int = 100) -> list[tuple[str, Account]]:
+        begins = sought(text)
+        if not begins:
+            return []
+        word, subject = read_word_cursor(after, begins)
+        start = word, subject if isinstance(subject, str) else ""
+        with self._lock:
+            found = {account.subject: (words_of(account), account) for account in self._accounts.rows.values()}
+        firsts = (
+            (min(word for word in words if word.startswith(begins)), account.subject)
+            for words, account in found.values()
+            if any(word.startswith(begins) for word in words)
+        )
+        page = sorted(first for first in firsts if first > start)[:limit]
+        return [(write_cursor(*each), found[each[1]][1]) for each in page]
+
+    async def accounts_with_role(self, role: str, *, after: str = "", limit: int) -> list[Account]:
+        with self._lock:
+            found = [a for a in self._accounts.rows.values() if a.active and role in a.roles and a.subject > after]
         return sorted(found, key=lambda account: account.subject)[:limit]
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
@@ -709,5 +733,7 @@ def _order(id: str) -> tuple[bool, bytes]:
     return (True, decode(id)) if is_id(id) else (False, id.encode())
 
 
-def _mentions(account: Account, part: str) -> bool:
-    return any(part in text.casefold() for text in (account.email or "", account.address or "", account.name))
+def _has_status(account: Account, status: AccountStatus) -> bool:
+    if status == "unverified":
+        return account.email_verified_at is None and account.email is not None
+    return status in {"any", account.status}

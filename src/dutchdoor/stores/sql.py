@@ -23,7 +23,8 @@ from dutchdoor.model.ids import ordered_from
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.revocation.node_messages import Renewed
-from dutchdoor.stores.base import joined, words
+from dutchdoor.stores.account_words import LAST, folded, read_word_cursor, sought, write_cursor
+from dutchdoor.stores.base import AccountStatus, joined, words
 from dutchdoor.stores.kinds import ACCOUNTS, SESSIONS, Form, Kind, Kinds
 from dutchdoor.stores.transfer import LEFT, Page
 
@@ -77,6 +78,16 @@ ACCOUNT_COLUMNS: Final = (
     "email", "address", "name", "roles", "active", "email_verified_at", "epoch", "created_at", "folded",
 )  # fmt: skip
 """All but number, subject and revision."""
+
+_OF_STATUS: Final[Mapping[AccountStatus, str]] = {
+    "any": "",
+    "active": " AND a.active",
+    "disabled": " AND NOT a.active",
+    "unverified": " AND a.email_verified_at IS NULL AND a.email IS NOT NULL",
+}
+"""As the partial indexes have it."""
+_NUMBERS: Final = 2**63
+"""Above the numbers of all accounts."""
 
 SESSION: Final = ", ".join(f"s.{name}" for name in ("id", *SESSION_COLUMNS, "ended_at", "revision"))
 ACCOUNT: Final = ", ".join(f"a.{name}" for name in ("subject", *ACCOUNT_COLUMNS[:-1], "revision"))
@@ -148,10 +159,9 @@ def read_session(id: str, row: Row) -> tuple[Session, Account]:
 
 
 def account_values(account: Account) -> Row:
-    folded = "\n".join((account.email or "", account.address or "", account.name)).casefold()
     return (
         account.email, account.address, account.name, joined(account.roles), account.active, account.email_verified_at,
-        account.epoch, account.created_at, folded,
+        account.epoch, account.created_at, folded(account),
     )  # fmt: skip
 
 
@@ -291,13 +301,39 @@ class SqlStore(Generic[T]):
         table: Table[Account] = self._tables.by_name["accounts"]
         return await self._record(table, table.by_unique({"email": email}))
 
-    async def accounts(self, *, search: str = "", after: str = "", limit: int = 100) -> list[Account]:
-        # Not LIKE: `position` has no wildcards to escape.
-        found = f"WHERE a.subject > ? AND {self._dialect.position}(a.folded, ?) > 0 ORDER BY a.subject"
-        return await self._accounts(found, after, search.casefold(), limit)
+    async def accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+        return await self._accounts("WHERE a.subject > ? ORDER BY a.subject", after, limit)
 
-    async def accounts_with_role(self, role: str, *, limit: int) -> list[Account]:
-        return await self._accounts(f"WHERE {self._dialect.with_role} ORDER BY a.subject", f" {role} ", limit)
+    async def newest_accounts(
+        self, *, status: AccountStatus = "any", before: tuple[float, str] | None = None, limit: int = 100
+    ) -> list[Account]:
+        found = (
+            f"WHERE (a.created_at, a.subject) < (?, ?){_OF_STATUS[status]} ORDER BY a.created_at DESC, a.subject DESC"
+        )
+        return await self._accounts(found, *(before or (math.inf, "")), limit)
+
+    async def search_accounts(self, text: str, *, after: str = "", limit: int = 100) -> list[tuple[str, Account]]:
+        begins = sought(text)
+        if not begins:
+            return []
+        word, number = read_word_cursor(after, begins)
+        start = word, number if type(number) is int and 0 < number < _NUMBERS else -1
+        words = f"{self._dialect.schema}account_words"
+        sql = (
+            # The first of its words that begins with the text stands for an account. A subquery for each row, and no
+            # join: the database must not read all words to find the few that are asked for.
+            f"SELECT w.word, w.account, {ACCOUNT} FROM (SELECT v.word, v.account FROM {words} v "
+            "WHERE (v.word, v.account) > (?, ?) AND v.word < ? "
+            f"AND v.word = (SELECT min(u.word) FROM {words} u WHERE u.account = v.account AND u.word >= ?) "
+            f"ORDER BY v.word, v.account LIMIT ?) w JOIN {self._dialect.accounts} a ON a.number = w.account "
+            "ORDER BY w.word, w.account"
+        )
+        rows = await self._rows(sql, (*start, begins + LAST, begins, limit))
+        return [(write_cursor(word, number), read_account(row)) for word, number, *row in rows]
+
+    async def accounts_with_role(self, role: str, *, after: str = "", limit: int) -> list[Account]:
+        found = f"WHERE {self._dialect.with_role} AND a.subject > ? ORDER BY a.subject"
+        return await self._accounts(found, f" {role} ", after, limit)
 
     async def registered_before(self, at: float, *, after: str = "", limit: int = 100) -> list[Account]:
         found = (

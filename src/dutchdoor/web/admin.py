@@ -6,7 +6,7 @@ No endpoint here reads or returns a password. An administrator can start a reset
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, cast
 
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
@@ -15,6 +15,7 @@ from dutchdoor.errors import Conflict, InvalidInput, NotFound, Refused
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.departures import Departure
+from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.body import Body
@@ -37,6 +38,7 @@ from dutchdoor.web.schemas import (
 __all__ = ["ROUTES", "key_view", "next_key"]
 
 PAGE_AT_MOST = 500
+AFTER_AT_MOST = 2000
 # Only for the description of the API: the directory checks roles, with a readable message.
 Role = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_.:-]{1,64}$"})]
 
@@ -102,11 +104,12 @@ def page_limit(call: Call) -> int:
 
 
 async def list_accounts(call: Call) -> Response:
-    limit = page_limit(call)
-    found = await call.authority.store.accounts(
-        search=call.query.get("search", "")[:200], after=call.query.get("after", "")[:200], limit=limit
+    found, following = await call.directory.admin.accounts(
+        search=call.query.get("search", "")[:255],
+        status=cast("ListedStatus", call.query.get("status", "any")),
+        after=call.query.get("after", "")[:AFTER_AT_MOST],
+        limit=page_limit(call),
     )
-    following = found[-1].subject if len(found) == limit else None
     return json_response(200, Accounts([user_view(account) for account in found], following))
 
 
@@ -274,8 +277,9 @@ ROUTES = (
         path="/admin/api/accounts",
         handler=list_accounts,
         gives=Accounts,
-        query=("search", "after", "limit"),
-        summary="List accounts, page by page. `search` is part of an address or a name.",
+        query=("search", "status", "after", "limit"),
+        summary="List accounts, page by page, the newest first. `search` is how a word of the address or the name "
+        "begins, or an id. Without a search, `status` may be active, disabled, unverified or admin.",
     ),
     _route(
         method="POST",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import click
 from msgspec import to_builtins
@@ -24,6 +24,7 @@ from dutchdoor.server.options import (
     with_settings,
 )
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
+from dutchdoor.services.administration import ListedStatus
 from dutchdoor.web.schemas import Fence
 
 __all__ = ["user"]
@@ -113,18 +114,24 @@ def _from_stdin() -> str:
 
 
 @user.command("list", epilog="Example: dutchdoor user list --search example.com --json")
-@click.option("--search", default="", help="Only accounts with this text in the address or the name.")
-@click.option("--after", default="", metavar="ID", help="Only accounts after this one, for the next page.")
+@click.option("--search", default="", help="Only accounts in whose address or name a word begins with this text.")
+@click.option(
+    "--status",
+    type=click.Choice(get_args(ListedStatus)),
+    default="any",
+    help="Only accounts that are active, disabled, unverified or administrators.",
+)
+@click.option("--after", default="", metavar="TEXT", help="The next page, as the page before says.")
 @click.option("--limit", default=100, type=click.IntRange(1, 10_000), show_default=True, help="Accounts to list.")
 @as_json
 @with_settings("database", "master_key")
-def list_(search: str, after: str, limit: int, *, as_json: bool, **options: Any) -> None:
-    """List accounts."""
+def list_(search: str, status: ListedStatus, after: str, limit: int, *, as_json: bool, **options: Any) -> None:
+    """List accounts, the newest first."""
 
-    async def work(auth: Auth) -> list[Account]:
-        return await auth.store.accounts(search=search, after=after, limit=limit)
+    async def work(auth: Auth) -> tuple[list[Account], str | None]:
+        return await auth.directory.admin.accounts(search=search, status=status, after=after, limit=limit)
 
-    found = with_auth(settings_from(options), work)
+    found, following = with_auth(settings_from(options), work)
     if as_json:
         print_json([view(account) for account in found])
         return
@@ -144,8 +151,8 @@ def list_(search: str, after: str, limit: int, *, as_json: bool, **options: Any)
         ),
         empty="There are no accounts.",
     )
-    if len(found) == limit:
-        say(f"There may be more accounts: add --after {found[-1].subject}")
+    if following is not None:
+        say(f"There are more accounts: add --after {following}")
 
 
 @user.command(epilog="Example: dutchdoor user show ada@example.com")

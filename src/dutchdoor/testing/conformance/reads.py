@@ -7,15 +7,17 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from functools import partial
+from operator import attrgetter
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidInput
 from dutchdoor.jose.signing_keys import StoredKey
-from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.accounts import Account, Credential, external_account
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch
 from dutchdoor.model.ids import new_id, new_ordered_id
 from dutchdoor.model.one_time_tokens import OneTimeToken
@@ -23,6 +25,7 @@ from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.base import (
+    AccountStatus,
     Add,
     End,
     EndAll,
@@ -283,29 +286,131 @@ async def sessions_are_listed_newest_first(store: Store) -> None:
     assert await store.sessions_of(ada.subject, limit=9) == await store.sessions_of(ada.subject)
 
 
-async def accounts_are_paged_and_searched(store: Store) -> None:
-    """Reads: accounts in the order of their subjects; a search is literal, folds case, looks at addresses and names."""
-    names = ["Zoë", "STRAßE", "100%", "under_score", "back\\slash", "plain"]
-    people = sorted(
-        (replace(an_account(f"user{n}"), name=name) for n, name in enumerate(names)), key=lambda person: person.subject
-    )
-    await store.commit(*map(Add, people))
+async def accounts_are_paged_and_filtered(store: Store) -> None:
+    """Reads: accounts in the order of their subjects, and the newest first, with a status or all of them."""
+    people = [an_account(f"user{n}") for n in range(9)]
+    people = [
+        replace(p, email_verified_at=None if n % 2 else NOW, created_at=NOW + n // 2) for n, p in enumerate(people)
+    ]
+    alone = external_account("of-the-application", NOW - 1e-6)  # it has no address to verify
+    people = [replace(each, status="disabled") if n % 3 == 0 else each for n, each in enumerate([*people, alone])]
+    await store.commit(*map(Add, random.Random(1).sample(people, len(people))))
+    people.sort(key=lambda person: person.subject)
     assert await store.accounts() == people
     paged: list[Account] = []
     while page := await store.accounts(after=paged[-1].subject if paged else "", limit=2):
         assert len(page) <= 2
         paged += page
     assert paged == people
-    for part, name in (
-        ("zoË", "Zoë"),
-        ("strasse", "STRAßE"),
-        ("%", "100%"),
-        ("_", "under_score"),
-        ("\\", "back\\slash"),
+    people.sort(key=lambda person: (person.created_at, person.subject), reverse=True)
+    kept: dict[AccountStatus, list[Account]] = {
+        "any": people,
+        "active": [each for each in people if each.active],
+        "disabled": [each for each in people if not each.active],
+        "unverified": [each for each in people if each.email_verified_at is None and each.email is not None],
+    }
+    for status, expected in kept.items():
+        assert await store.newest_accounts(status=status) == expected
+        before: tuple[float, str] | None = None
+        paged = []
+        while page := await store.newest_accounts(status=status, before=before, limit=2):
+            assert len(page) <= 2
+            paged += page
+            before = page[-1].created_at, page[-1].subject
+        assert paged == expected
+    admins = sorted((each for each in people if each.active), key=lambda person: person.subject)
+    await store.commit(*[Swap(replace(each, roles=("admin", "writer"))) for each in admins])
+    assert [each.subject for each in await store.accounts_with_role("admin", limit=99)] == [a.subject for a in admins]
+    assert [each.subject for each in await store.accounts_with_role("admin", after=admins[0].subject, limit=2)] == [
+        each.subject for each in admins[1:3]
+    ]
+
+
+async def accounts_are_searched(store: Store) -> None:
+    """Reads: a search finds accounts by the beginning of each word of their address and name, with case folded, in the
+    order of what it found; each once over all pages, also if one is removed meanwhile.
+    """
+    names = [
+        "Zoë Müller-Lüdenscheidt",
+        "STRAßE 9",
+        "100%",
+        "under_score",
+        "back\\slash",
+        "",
+        "Ada Ada's Adas",
+        "山田 太郎",
+    ]
+    people = [replace(an_account(f"user{n}.last"), name=name) for n, name in enumerate(names)]
+    await store.commit(*map(Add, people))
+
+    async def found(text: str) -> set[str]:
+        cursors, accounts = zip(*await store.search_accounts(text), strict=True) if text else ((), ())
+        assert len({*cursors}) == len({each.subject for each in accounts}) == len(accounts)
+        return {each.name for each in accounts}
+
+    for text, name in (
+        ("zoË", names[0]), ("LÜDEN", names[0]), ("müller-lüdenscheidt ", names[0]), ("strasse", names[1]),
+        ("100%", names[2]), ("under_s", names[3]), ("score", names[3]), ("back\\s", names[4]),
+        ("user5.LAST@exam", names[5]), ("user5 last ex", names[5]), ("ada's a", names[6]), ("太", names[7]),
+    ):  # fmt: skip
+        assert await found(text) == {name}, text
+    assert await found("last@") == await found("@example.com") == set(names)
+    for absent in (
+        "",
+        " ",
+        "%",
+        "%user%",
+        "'",
+        "_",
+        "ser1",
+        "enscheidt",
+        "ada adas",
+        "user9",
+        "\U0010ffff",
+        "x" * 5000,
     ):
-        assert [person.name for person in await store.accounts(search=part)] == [name]
-    assert [person.name for person in await store.accounts(search="USER5@exam")] == ["plain"]
-    assert await store.accounts(search="%user%") == await store.accounts(search="'") == []
+        assert await store.search_accounts(absent) == []
+    assert await _searched(store, "user") == people
+    by_subject = attrgetter("subject")
+    assert sorted(await _searched(store, "exam"), key=by_subject) == sorted(people, key=by_subject)
+    changed = replace(people[0], name="Eve", email="eve@example.org", address="Eve@example.org")
+    await store.commit(Swap(changed), Remove(people[6]))
+    assert await store.search_accounts("zoë") == await store.search_accounts("user0") == []
+    assert [each.name for _, each in await store.search_accounts("eve")] == ["Eve"]
+    assert await _searched(store, "user") == [each for n, each in enumerate(people) if n not in {0, 6}]
+    first, second = await store.search_accounts("user", limit=2)
+    await store.commit(Remove(second[1]))
+    rest = [each for _, each in await store.search_accounts("user", after=second[0])]
+    assert [first[1], second[1], *rest] == [each for n, each in enumerate(people) if n not in {0, 6}]
+    # A name of many words is found by the first of them, and costs no more than 32.
+    long = replace(an_account("long"), name=" ".join(f"w{n}" for n in range(60)))
+    await store.commit(Add(long))
+    assert [each for _, each in await store.search_accounts("w20 w21")] == [long]
+    assert await store.search_accounts("w59") == []
+    for wrong in ("x", "[]", "[1, 2]", '["a"]', '{"a": 1}', '["\\ud800", 1]', '["a", "\\ud800"]', "[" * 100_000):
+        assert await _is_no_cursor(store, b64encode(wrong.encode()).decode())
+    for odd in ('["user", 1e400]', f'["user", {2**70}]', '["user", "x"]', '["zzz", null]', '["user", -1]'):
+        await store.search_accounts("user", after=b64encode(odd.encode()).decode())
+    for wrong in ("x", "\N{SNOWMAN}", "=", "a b"):
+        assert await _is_no_cursor(store, wrong)
+
+
+async def _is_no_cursor(store: Store, text: str) -> bool:
+    try:
+        await store.search_accounts("user", after=text)
+    except InvalidInput:
+        return True
+    return False
+
+
+async def _searched(store: Store, text: str) -> list[Account]:
+    """Everything that a search finds, two at a time."""
+    found: list[Account] = []
+    cursor = ""
+    while page := await store.search_accounts(text, after=cursor, limit=2):
+        found += [account for _, account in page]
+        cursor = page[-1][0]
+    return found
 
 
 async def events_are_paged_and_filtered(store: Store) -> None:
@@ -472,7 +577,8 @@ LAWS: tuple[Law, ...] = (
     a_read_follows_every_commit,
     sessions_are_listed_newest_first,
     a_sign_in_reads_what_it_needs_at_once,
-    accounts_are_paged_and_searched,
+    accounts_are_paged_and_filtered,
+    accounts_are_searched,
     events_are_paged_and_filtered,
     events_are_looked_for,
     events_are_counted,
