@@ -315,6 +315,7 @@ class Auth:
             home=f"{base_path}/",
             registration=users is None and policy.registration == "open",
             own_users=users is not None,
+            own_roles=users is not None and users.roles is not None,
             console=console,
             languages=_languages(languages, catalogues),
         )

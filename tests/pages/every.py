@@ -113,6 +113,22 @@ def asked(path: str) -> Steps:
     return steps
 
 
+def account_of(who: str) -> Steps:
+    return lambda visit: visit.open(f"/admin/accounts/one?id={visit.house.subjects[who]}")
+
+
+def account_refused(visit: Visit) -> None:
+    visit.open("/admin/accounts")
+    visit.send(email=ADA, name=LONG, roles="staff")
+
+
+def account_disabled(visit: Visit) -> None:
+    account_of(MALLORY)(visit)
+    visit.page.locator("summary", has_text="Enable").or_(visit.page.locator("summary", has_text="Disable")).click()
+    visit.page.locator("details[open] button[type=submit]").click()
+    visit.page.wait_for_load_state()
+
+
 def client_added(visit: Visit) -> None:
     visit.open("/admin/clients")
     visit.send(name="Shop")
@@ -208,6 +224,12 @@ STATES: tuple[State, ...] = (
     State("devices-tricks", "/auth/devices", at("/auth/devices"), MALLORY),
     # for administrators
     State("console", "/admin", at("/admin"), ROOT),
+    State("console-accounts", "/admin/accounts", at("/admin/accounts"), ROOT),
+    State("console-accounts-none", "/admin/accounts", at("/admin/accounts?search=nobody"), ROOT),
+    State("console-account-refused", "/admin/accounts", account_refused, ROOT, status=409, refused=True),
+    State("console-account", "/admin/accounts/one", account_of(ADA), ROOT),
+    State("console-account-tricks", "/admin/accounts/one", account_of(MALLORY), ROOT),
+    State("console-account-disabled", "/admin/accounts/one", account_disabled, ROOT),
     State("console-clients", "/admin/clients", asked("/admin/clients"), ROOT),
     State("console-client-added", "/admin/clients", client_added, ROOT, status=201),
     State("console-verifiers", "/admin/verifiers", asked("/admin/verifiers"), ROOT),

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 from starlette.testclient import TestClient
+from tests.standins import MASTER, Watched
 from tests.web.test_form_pages import ADA, FORM, PAGE, PASSWORD
 from tests.web.test_pages import Elements
 
@@ -18,7 +20,11 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import Policy
+from dutchdoor.services.external_users import ExternalUsers
+from dutchdoor.stores.base import Add, Log
+from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.testing.clock import Clock
+from dutchdoor.testing.conformance import a_session, an_account, an_event
 from dutchdoor.web.api import Route
 
 T = TypeVar("T")
@@ -67,7 +73,8 @@ def console() -> Iterator[Console]:
 
 def path_of(route: Route) -> str:
     """The path of a route, with ids that are not there."""
-    return re.sub(r"\{\w+\}", "nothing-with-this-id", route.path)
+    named = "?id=nothing-with-this-id" if "id" in route.query else ""
+    return re.sub(r"\{\w+\}", "nothing-with-this-id", route.path) + named
 
 
 def token_of(client: TestClient) -> str:
@@ -84,8 +91,9 @@ def test_only_an_administrator_sees_a_page(console: Console) -> None:
     for route in of_console(console.auth):
         if route.method == "GET":
             path = path_of(route)
-            sent = console.anyone().get(path + "?done=x")
-            assert sent.headers["location"] == f"/auth/login?next={quote(path + '?done=x', safe='')}"
+            noted = f"{path}{'&' if '?' in path else '?'}done=x"
+            sent = console.anyone().get(noted)
+            assert sent.headers["location"] == f"/auth/login?next={quote(noted, safe='')}"
             refused = ada.get(path)
             assert refused.status_code == 403 and "<h1>" in refused.text, path
             assert console.anyone().get(path, headers={"sec-fetch-mode": "cors"}).status_code == 401
@@ -130,7 +138,7 @@ def test_every_link_of_the_console_leads_to_a_page(console: Console) -> None:
     """Each page has one h1, nothing inline, and no link or form that leads nowhere; it marks where it is."""
     root = console.one()
     for route in of_console(console.auth):
-        if route.method == "POST" or "{" in route.path:
+        if route.method == "POST" or "nothing" in path_of(route):
             continue
         answer = root.get(route.path)
         if not answer.headers["content-type"].startswith("text/html"):
@@ -167,3 +175,151 @@ def test_a_console_without_sessions_is_refused() -> None:
     """A browser proves itself to the console by a session cookie only: without the mode, there is none to show."""
     with pytest.raises(Misconfigured, match="Add session to the modes"):
         Auth("memory:", console=True, policy=Policy(modes=("hybrid",)))
+
+
+SCRIPT, IMAGE = "<script>document.title='owned'</script>", '"><img src=x onerror=alert(1)>'
+TRICKS = (SCRIPT, IMAGE, "\u202eevil\u2066", "W" * 10_000, *["Firefox on Linux"] * 4)
+
+
+def test_a_page_asks_no_more_for_a_thousand_rows_than_for_ten() -> None:
+    """Each page of accounts asks the store a number of questions that does not depend on how many rows there are, and
+    shows a bounded number of them; what people and programs call themselves is text in every table.
+    """
+    store = Watched(MemoryStore())
+    found = Console(Auth(store, console=True, hasher=PasswordHasher(CHEAPEST), master_key=MASTER), Clock())  # type: ignore[arg-type]
+    with found.open:
+        make = partial(found.auth.directory.admin.create, client=Client(), actor="cli", password=PASSWORD)
+        found.call(make, ROOT["email"], roles=("admin",))
+        ada = found.call(make, ADA["email"])
+        root, asked = found.one(), []
+        for rows in (10, 1000):
+            people = [replace(an_account(f"w{n}-{rows}"), name=TRICKS[n % 8][:200]) for n in range(rows)]
+            sessions = [replace(a_session(ada), device=TRICKS[n % 8], client_id=TRICKS[n % 8]) for n in range(rows)]
+            live = [replace(each, expires_at=4e9, idle_expires_at=4e9) for each in sessions]
+            events = [replace(an_event(ada.subject), device=TRICKS[n % 8], detail=TRICKS[n % 8]) for n in range(rows)]
+            found.call(store.commit, *map(Add, [*people, *live]), *map(Log, events))
+            for path in (
+                "/admin/accounts", "/admin/accounts?search=w", "/admin/accounts?status=unverified",
+                "/admin/accounts?status=admin", f"/admin/accounts/one?id={ada.subject}",
+            ):  # fmt: skip
+                root.get(path)
+                store.calls.clear()
+                page = root.get(path)
+                assert page.status_code == 200, page.text
+                asked.append((path, tuple(store.calls)))
+                assert page.text.count("<tr>") <= 130 and len(page.content) < 5_000_000
+                assert "<script>document" not in page.text and "<img src=x" not in page.text
+                elements = Elements(page.text)
+                assert not [each for _, each in elements.found if {"onerror", "style"} & each.keys()]
+        assert asked[:5] == asked[5:]
+        assert max(len(calls) for _, calls in asked) <= 7, asked
+
+
+def acted(console: Console, client: TestClient, act: str, status: int = 303, **fields: str) -> str:
+    """Send the form of an act, and return the page that the browser is shown then."""
+    form = {**fields, "csrf_token": token_of(client)}
+    done = client.post(
+        f"/admin/accounts{act}", data=form, headers={**FORM, "referer": "http://testserver/admin/accounts"}
+    )
+    assert done.status_code == status, done.text
+    return str(client.get(done.headers["location"]).text if status == 303 else done.text)
+
+
+def test_an_administrator_does_to_an_account_what_its_page_offers(console: Console) -> None:
+    """Each act does what it says, says whether it is in force everywhere, and is in the audit log by the administrator
+    who did it.
+    """
+    root, ada = console.one(), console.one(ADA)
+    store = console.auth.store
+    account = console.call(store.account_by_email, ADA["email"])
+    assert account is not None
+    of = {"subject": account.subject}
+    assert "In force everywhere" in acted(console, root, "/roles", **of, roles="staff admin").replace("It is in", "In")
+    assert ada.get("/admin").status_code == 200
+    assert "The roles were changed." in acted(console, root, "/roles", **of, roles="")
+    assert ada.get("/admin").status_code == 403
+    (live,) = console.call(console.auth.authority.sessions, account.subject)
+    assert "The sign-in was ended." in acted(console, root, "/end", **of, session=live.id)
+    assert ada.get("/auth/devices").status_code == 303
+    ada = console.one(ADA)
+    assert "signed out everywhere" in acted(console, root, "/sign-out", **of)
+    assert ada.get("/auth/devices").status_code == 303
+    assert "link to a new password was mailed" in acted(console, root, "/reset", **of)
+    assert "The account was disabled." in acted(console, root, "/disable", **of)
+    assert console.anyone().post("/auth/login", data=ADA, headers=FORM).status_code == 401
+    assert 'value="' + account.subject in root.get(f"/admin/accounts/one?id={account.subject}").text
+    assert "The account was enabled." in acted(console, root, "/enable", **of)
+    console.one(ADA)
+    made = acted(console, root, "", email="new@example.com", name="New", roles="staff")
+    assert "The account was created" in made and "<h1><bdi>new@example.com</bdi></h1>" in made
+    assert "The account was deleted." in acted(console, root, "/delete", **of)
+    assert root.get(f"/admin/accounts/one?id={account.subject}").status_code == 404
+    names = {(event.name, event.actor) for event in console.call(store.events, limit=100)}
+    own = console.call(store.account_by_email, ROOT["email"])
+    assert own is not None
+    for name in ("roles_changed", "session_ended", "password_reset_requested", "account_disabled",
+                 "account_enabled", "account_created"):  # fmt: skip
+        assert (name, own.subject) in names, name
+
+
+def test_what_an_administrator_may_not_do_is_said_on_a_page(console: Console) -> None:
+    """Nobody takes their own access or that of the last administrator; a wrong role, a taken address, a session
+    of another account and an account that is not there are refused with the reason and the way back.
+    """
+    root, store = console.one(), console.auth.store
+    own, ada = (console.call(store.account_by_email, who["email"]) for who in (ROOT, ADA))
+    assert own is not None and ada is not None
+    (mine,) = console.call(console.auth.authority.sessions, own.subject)
+    for act, status, fields, words in (
+        ("/disable", 403, {"subject": own.subject}, "You cannot remove your own access."),
+        ("/roles", 403, {"subject": own.subject, "roles": "staff"}, "You cannot remove your own access."),
+        ("/delete", 403, {"subject": own.subject}, "You cannot remove your own access."),
+        ("/roles", 422, {"subject": ada.subject, "roles": "a,b"}, "A role is 1 to 64 letters"),
+        ("/roles", 422, {"subject": ada.subject, "roles": " ".join(f"r{n}" for n in range(33))}, "at most 32 roles"),
+        ("/end", 404, {"subject": ada.subject, "session": mine.id}, "does not exist"),
+        ("/sign-out", 404, {"subject": "nobody"}, "does not exist"),
+        ("/reset", 404, {"subject": "nobody"}, "does not exist"),
+    ):
+        page = acted(console, root, act, status, **fields)
+        assert words in page and 'href="/admin/accounts"' in page, act
+    page = acted(console, root, "", 409, email=ADA["email"], name="Ada 2", roles="staff")
+    assert 'value="Ada 2"' in page and 'value="staff"' in page and 'role="alert"' in page
+    assert 'aria-invalid="true"' in acted(console, root, "", 422, email="new@example.com", roles="a,b")
+    assert console.call(store.account_by_email, "new@example.com") is None
+    assert root.get("/admin/accounts/one?id=nobody").status_code == 404
+    assert root.get("/admin/accounts?status=gone").status_code == 200
+    assert root.get("/admin/accounts?after=x").status_code == 422
+
+
+def test_a_list_of_accounts_goes_on_where_it_ended(console: Console) -> None:
+    """Accounts are found by how a word begins, and by status; a link leads to the next page."""
+    people = [replace(an_account(f"zoe{n:03}"), created_at=float(n)) for n in range(150)]
+    console.call(console.auth.store.commit, *map(Add, people))
+    root = console.one()
+    for path in ("/admin/accounts?search=zoe", "/admin/accounts?status=active", "/admin/accounts"):
+        first = root.get(path).text
+        (following,) = re.findall(r'href="([^"]*)" rel="next"', first)
+        second = root.get(following.replace("&amp;", "&")).text
+        found = re.findall(r"<bdi>(zoe\d+)@example.com</bdi></a>", first + second)
+        assert len(found) == len(set(found)) == 150 and 'rel="next"' not in second, path
+    assert "There are no such accounts." in root.get("/admin/accounts?search=oe001").text
+
+
+def test_accounts_of_the_application_are_its_own() -> None:
+    """Where the application has its users and their roles, the console neither creates accounts nor sets roles or
+    passwords; it shows an account whatever its id is.
+    """
+    users = ExternalUsers(authenticate=lambda login, _: login, load=lambda id: id, roles=lambda _: ("admin",))
+    auth = Auth("memory:", console=True, users=users)
+    paths = {route.path for route in of_console(auth) if route.method == "POST"}
+    assert "/admin/accounts/disable" in paths
+    assert not {"/admin/accounts", "/admin/accounts/roles", "/admin/accounts/reset"} & paths
+    client = TestClient(auth.asgi(), headers=PAGE, follow_redirects=False)
+    with client:
+        odd = "auth0|a/b?c#d&e"
+        assert client.post("/auth/login", data={"email": odd, "password": "x"}, headers=FORM).status_code == 303
+        listed = client.get("/admin/accounts").text
+        (link,) = re.findall(r'<a href="(/admin/accounts/one[^"]*)"', listed)
+        page = client.get(link).text
+        assert "auth0|a/b?c#d&amp;e" in page and "Create an account" not in listed
+        assert "/admin/accounts/roles" not in page and "/admin/accounts/reset" not in page

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import InvalidToken, NotFound, RegistrationClosed
+from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, RegistrationClosed
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import ADMIN, Account, with_roles
 from dutchdoor.model.audit_events import EventName, account_event, event
@@ -20,7 +20,7 @@ from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, taken
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.roles import administers, check_roles, keeping_an_administrator
+from dutchdoor.services.roles import administers, check_not_oneself, check_roles, keeping_an_administrator
 from dutchdoor.stores.account_words import read_cursor, write_cursor
 from dutchdoor.stores.base import AccountStatus, Add, Change, Log, Remove, Revoked, Swap, Take
 from dutchdoor.texts import mark
@@ -197,7 +197,9 @@ class Administration(Part):
         Raises:
             NotFound: there is no such account.
             LastAdministrator: it is the last active administrator.
+            Refused: the account is that of the `actor`.
         """
+        check_not_oneself(subject, actor)
 
         async def also(account: Account) -> list[Change]:
             record = event("account_disabled", now=self.clock(), client=client, subject=subject, actor=actor)
@@ -240,8 +242,11 @@ class Administration(Part):
             NotFound: there is no such account.
             InvalidInput: a role is not a plain word, or there are more than 32.
             LastAdministrator: it would take the role `admin` from the last active administrator.
+            Refused: it would take the role `admin` from the `actor`.
         """
         wanted = check_roles(roles)
+        if ADMIN not in wanted:
+            check_not_oneself(subject, actor)
         changed, done = await self._alter(
             subject,
             lambda a: with_roles(a, wanted),

@@ -29,7 +29,7 @@ from dutchdoor.services.invitations import invitations_about
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.roles import keeping_an_administrator
+from dutchdoor.services.roles import check_not_oneself, keeping_an_administrator
 from dutchdoor.stores.base import Add, Change, Forgive, Log, Remove, Revoked, Swap, Take
 
 __all__ = ["Deletion"]
@@ -144,7 +144,9 @@ class Deletion(Part):
         Raises:
             NotFound: there is no such account.
             LastAdministrator: it is the last active administrator.
+            Refused: the account is that of the `actor`.
         """
+        check_not_oneself(subject, actor)
         departure = Departure(subject=subject, asked_at=0.0, due_at=0.0)
 
         async def also(account: Account) -> Sequence[Change]:

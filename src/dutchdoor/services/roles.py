@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dutchdoor.errors import InvalidInput, LastAdministrator
+from dutchdoor.errors import InvalidInput, LastAdministrator, Refused
 from dutchdoor.model.accounts import ADMIN, Account
 from dutchdoor.stores.base import Change, ExpectRole, Store
 from dutchdoor.texts import mark
 
-__all__ = ["administers", "check_roles", "keeping_an_administrator"]
+__all__ = ["administers", "check_not_oneself", "check_roles", "keeping_an_administrator"]
 
 _ROLE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -30,6 +30,15 @@ def check_roles(roles: Sequence[str]) -> tuple[str, ...]:
 def administers(account: Account) -> bool:
     """Return whether an account is that of an active administrator."""
     return account.active and account.administers
+
+
+def check_not_oneself(subject: str, actor: str) -> None:
+    """Raise `Refused` if administrators would take their own access: it is a slip, and they could not undo it."""
+    if subject == actor:
+        message = mark(
+            "You cannot remove your own access. Another administrator can, or `dutchdoor user` on the server."
+        )
+        raise Refused("an administrator would remove their own access", message=message)
 
 
 async def keeping_an_administrator(store: Store, account: Account, *, without: bool) -> list[Change]:

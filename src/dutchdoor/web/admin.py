@@ -11,13 +11,13 @@ from typing import Annotated, cast
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
-from dutchdoor.errors import Conflict, InvalidInput, NotFound, Refused
+from dutchdoor.errors import Conflict, InvalidInput, NotFound
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.departures import Departure
 from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
-from dutchdoor.web.api import ADMIN, Call, Route
+from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence, fence_of_user
 from dutchdoor.web.http import Response, json_response
@@ -129,17 +129,7 @@ async def show_account(call: Call) -> Response:
     return json_response(200, account_view(account, departure))
 
 
-def _check_not_oneself(call: Call, roles: tuple[str, ...] = ()) -> None:
-    """Raise `Refused` if administrators would disable or demote themselves. So one administrator always remains."""
-    if call.params["subject"] == _actor(call) and ADMIN not in roles:
-        message = mark(
-            "You cannot remove your own access. Another administrator can, or `dutchdoor user` on the server."
-        )
-        raise Refused("an administrator would remove their own access", message=message)
-
-
 async def disable(call: Call) -> Response:
-    _check_not_oneself(call)
     done = await call.directory.admin.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
     return await fence(call, done)
 
@@ -150,14 +140,12 @@ async def enable(call: Call) -> Response:
 
 
 async def erase(call: Call) -> Response:
-    _check_not_oneself(call)
     done = await call.directory.deletion.erase(call.params["subject"], client=call.observed(), actor=_actor(call))
     return await fence(call, done)
 
 
 async def set_roles(call: Call) -> Response:
     wanted: Roles = call.body
-    _check_not_oneself(call, wanted.roles)
     account, done = await call.directory.admin.set_roles(
         call.params["subject"], wanted.roles, client=call.observed(), actor=_actor(call)
     )

@@ -69,15 +69,17 @@ class Pages:
         sign_in_page: str,
         registration: bool,
         own_users: bool,
+        own_roles: bool,
         console: bool,
         languages: Languages,
     ) -> None:
         """`home` is where people go who came from nowhere, and `sign_in_page` where they sign in: here, or on a page of
         the application. `registration` says whether people create accounts without being signed in. The logins of an
-        application with `own_users` need not be addresses. `console` says whether administrators have pages here.
+        application with `own_users` need not be addresses. `own_roles` says that it also decides
+        on the roles, and `console` whether administrators have pages here.
         """
         self.base, self.home, self.sign_in_page = base, home, sign_in_page
-        self.own_users, self.console, self.languages = own_users, console, languages
+        self.own_users, self.own_roles, self.console, self.languages = own_users, own_roles, console, languages
         self._values: dict[str, Any] = {
             "product": product,
             "base": base,

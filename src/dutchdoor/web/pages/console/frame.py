@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
@@ -27,6 +27,7 @@ __all__ = ["NOTICES", "PLACES", "Console", "Nothing"]
 
 PLACES: tuple[tuple[str, str], ...] = (
     (CONSOLE_PATH, mark("Overview")),
+    (f"{CONSOLE_PATH}/accounts", mark("Accounts")),
     (f"{CONSOLE_PATH}/clients", mark("Clients")),
     (f"{CONSOLE_PATH}/verifiers", mark("Verifiers")),
     (f"{CONSOLE_PATH}/keys", mark("Keys")),
@@ -35,6 +36,14 @@ PLACES: tuple[tuple[str, str], ...] = (
 """The links at the top of each page: where they lead, and their words."""
 
 NOTICES: Mapping[str, str] = {
+    "account-created": mark("The account was created, and the link was mailed."),
+    "account-disabled": mark("The account was disabled."),
+    "account-deleted": mark("The account was deleted."),
+    "account-enabled": mark("The account was enabled."),
+    "roles-changed": mark("The roles were changed."),
+    "reset-mailed": mark("The link to a new password was mailed."),
+    "signed-out": mark("The account was signed out everywhere."),
+    "session-ended": mark("The sign-in was ended."),
     "client-removed": mark("The client was removed."),
     "verifier-removed": mark("The verifier key was removed."),
     "key-created": mark("The next key is published. It signs when its time has come."),
@@ -44,6 +53,7 @@ NOTICES: Mapping[str, str] = {
 one of these texts, and none that its author wrote."""
 
 _NOTICE = ("done", "within")
+Again: TypeAlias = Callable[[Call, DutchdoorError, Mapping[str, str]], Awaitable[Response | None]]
 _MILLISECONDS = re.compile(r"[0-9]{1,8}")
 
 
@@ -69,10 +79,20 @@ class Console:
             summary=summary,
         )
 
-    def act(self, path: str, do: Handler, *, summary: str, body: type[Body] = Nothing, bundled: bool = False) -> Route:
+    def act(
+        self,
+        path: str,
+        do: Handler,
+        *,
+        summary: str,
+        body: type[Body] = Nothing,
+        bundled: bool = False,
+        again: Again | None = None,
+    ) -> Route:
         """Return the route of an act. `do` does it and answers with `Console.done`; its form has the fields of `body`.
 
-        `bundled` says that it needs the bundled accounts.
+        `bundled` says that it needs the bundled accounts. `again` shows the form with what was wrong in it, or returns
+        None for an error that has a page of its own.
         """
         return Route(
             method="POST",
@@ -81,7 +101,7 @@ class Console:
             demands="admin",
             unproven=self.pages.to_sign_in,
             body=body,
-            page=_Act(self),
+            page=_Act(self, again),
             bundled=bundled,
             summary=summary,
         )
@@ -136,8 +156,8 @@ class Console:
 class _Act:
     """Reads the form of an act."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, again: Again | None) -> None:
+        self._console, self._again = console, again
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
         return {name: value for name, value in fields.items() if name != "csrf_token"}
@@ -145,8 +165,9 @@ class _Act:
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return response
 
-    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        return self._console.refused(call, error)
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        shown = None if self._again is None else await self._again(call, error, fields)
+        return shown or self._console.refused(call, error)
 
 
 def _notice(query: Mapping[str, str]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dutchdoor.web.api import Route
-from dutchdoor.web.pages.console import clients, events, keys, overview, verifiers
+from dutchdoor.web.pages.console import account, accounts, clients, events, keys, overview, verifiers
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import Pages
 
@@ -14,6 +14,8 @@ def routes(pages: Pages) -> list[Route]:
     console = Console(pages)
     return [
         *overview.routes(console),
+        *accounts.routes(console),
+        *account.routes(console),
         *clients.routes(console),
         *verifiers.routes(console),
         *keys.routes(console),
