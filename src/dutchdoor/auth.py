@@ -87,7 +87,7 @@ from dutchdoor.web.pages import routes as page_routes
 from dutchdoor.web.pages.site import CONFIRM_PATH, CONSOLE_PATH, LOGIN_PATH, Pages
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
-from dutchdoor.web.sign_in_page import read_sign_in_page
+from dutchdoor.web.sign_in_page import read_home, read_sign_in_page
 from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth", "read_or_make_master_key"]
@@ -145,6 +145,8 @@ class Auth:
         sign_in_page: the path of the page where people sign in: `/auth/login` here if not given, or one of yours, such
             as `/login`. Guards and `/auth/check` send browsers there that open a page without a valid proof, with the
             path of that page as `next`. "" sends none.
+        home: where people go who signed in and came from no page of yours: a path such as `/orders`; `/` below the base
+            path if not given.
         hsts: what Strict-Transport-Security covers for a year where the public URL is https: this `host`, its
             `subdomains` too, or nothing (`off`).
         clear_site_data: whether a log-out by cookie has the browser clear its cache and storage of this origin, those
@@ -204,6 +206,7 @@ class Auth:
         origin_headers: Iterable[str] = (),
         pass_preflights: bool = False,
         sign_in_page: str | None = None,
+        home: str | None = None,
         hsts: Hsts = "host",
         clear_site_data: bool = False,
         audience: Sequence[str] = (),
@@ -312,7 +315,7 @@ class Auth:
             product=product,
             base=base_path,
             sign_in_page=asked_to_sign_in or base_path + LOGIN_PATH,
-            home=f"{base_path}/",
+            home=f"{base_path}/" if home is None else read_home(home),
             registration=users is None and policy.registration == "open",
             own_users=users is not None,
             own_roles=users is not None and users.roles is not None,
@@ -357,12 +360,10 @@ class Auth:
             issuer=lambda: self.authority.issuer,
             base_path=base_path,
             version=_version(),
-            policy=policy,
             keyless=edge.development,
             cookie=cookies.session_name,
             docs=docs,
             languages=forms.languages,
-            bundled=users is None,
         )
         self.api = Api(self.authority, self.directory, self.site, (*page_routes.with_pages(routes, forms), *pages))
         self._own = (*_OWN, f"{CONSOLE_PATH}/") if console else _OWN

@@ -31,6 +31,7 @@ BODIES: dict[str, Any] = {
     "/auth/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "/auth/reauthenticate": {"password": PASSWORD},
     "/auth/devices": {"session": "others"},
+    "/auth/password/strength": {"password": PASSWORD},
     "/auth/login/step": {"token": "ddo1_" + "A" * 48, "method": "totp", "response": "123456"},
     "/auth/factors/remove": {"method": "totp"},
     "/auth/factors/totp/confirm": {"token": "ddo1_" + "A" * 48, "code": "123456"},
@@ -63,7 +64,7 @@ UNSAFE = routes()
 ids = [f"{route.method}-{route.path}" for route in UNSAFE]
 SAFE_WITHOUT_PROOF = {
     *("/auth/register", "/auth/login", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify"),
-    *("/auth/setup", "/auth/login/step", "/auth/login/enrol"),
+    *("/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),
 }
 
@@ -288,7 +289,7 @@ async def test_s20_by_default_no_one_is_listed(world: World) -> None:
         assert not [name for name, _ in answer.headers if name.startswith("access-control")]
 
 
-PAGES = ("/", "/docs", "/setup", "/verify-email", "/reset-password", "/auth/me", "/nowhere", "/openapi.json", "/livez")
+PAGES = ("/", "/docs", "/auth/setup", "/auth/verify", "/auth/reset", "/auth/me", "/nowhere", "/openapi.json", "/livez")
 
 
 async def test_s21_every_answer_has_its_security_headers(world: World) -> None:
@@ -347,7 +348,7 @@ async def test_s22_spoofed_headers_change_nothing() -> None:
         await world.call("POST", "/auth/password/forgot", json={"email": ADA}, headers=SPOOFED, peer=AWAY)
         await world.posted()
         text = world.mailbox.mails[-1].text
-        assert f"{OWN}/reset-password#" in text
+        assert f"{OWN}/auth/reset#" in text
         assert "evil" not in text
         assert {event.address for event in await world.events() if event.name in {"login", "session_started"}} == {AWAY}
         wrong = {"email": "nobody@example.com", "password": "wrong"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,16 +33,29 @@ CALL = """async ([method, path, body, csrf, token]) => {
 
 class Site:
     def __init__(self, folder: Path, port: int) -> None:
+        self.mails = folder / "outgoing"
         self.url = f"http://localhost:{port}"
-        link = re.search(r"/setup#\S+", (folder / "dutchdoor.setup").read_text())
+        link = re.search(r"/auth/setup#\S+", (folder / "dutchdoor.setup").read_text())
         assert link is not None
         self.setup = self.url + link[0]
+
+    def link(self, to: str, path: str) -> str:
+        """The link to a page in the latest mail to an address, once that mail is there."""
+        for _ in range(100):
+            for file in sorted(self.mails.glob("*.eml"), key=lambda file: -file.stat().st_mtime_ns):
+                mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+                body = mail.get_body(("plain",))
+                found = body and re.search(rf"http\S+{path}#\S+", body.get_content())
+                if found and mail["To"] == to:
+                    return found[0]
+            time.sleep(0.05)
+        raise AssertionError(f"no mail to {to}")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("browser")
-    with running_server(folder) as port:
+    with running_server(folder, "--mail", "file:outgoing") as port:
         yield Site(folder, port)
 
 
@@ -65,24 +81,96 @@ def opened(context: BrowserContext, site: Site) -> Page:
 
 
 def test_the_set_up_page_makes_the_first_administrator(context: BrowserContext, site: Site) -> None:
-    """The printed link opens a page that takes its token out of the address bar, makes the administrator once, and the
-    administrator signs in and administers from a page of ours.
+    """The printed link opens a page that takes its token out of the address bar, makes the administrator once, and
+    leads into the console, signed in.
     """
     page = context.new_page()
     page.goto(site.setup)
     assert "#" not in page.url
+    assert not page.is_visible("#token") and page.input_value("#token").startswith("ddo1_")
+    assert page.evaluate("document.activeElement.name") == "name"
     page.fill("input[name=email]", "root@example.com")
     page.fill("input[name=password]", PASSWORD)
-    with page.expect_response("**/auth/setup") as answered:
-        page.click("button[type=submit]")
-    assert answered.value.status == 201
-    status, _ = call(
-        page, "POST", "/auth/login", {"email": "root@example.com", "password": PASSWORD, "mode": "session"}
-    )
-    assert status == 200
+    page.click("button[type=submit]")
+    assert page.url == site.url + "/admin"
     status, accounts = call(page, "GET", "/admin/api/accounts")
     assert (status, [account["roles"] for account in accounts["accounts"]]) == (200, [["admin"]])
     assert call(page, "POST", "/auth/register", ADA)[0] == 201
+
+
+def test_s13_a_token_reaches_the_server_in_one_body_and_nowhere_else(context: BrowserContext, site: Site) -> None:
+    """No request line, header or Referer has the token, and the address bar and the history lose it at once. A second
+    click sends nothing. The address to sign in with is filled in.
+    """
+    page, bea = context.new_page(), {**ADA, "email": "bea@example.com"}
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(site.url + "/auth/login")
+    assert call(page, "POST", "/auth/register", bea)[0] == 201
+    page.click("text=Forgot your password?")
+    page.fill("#email", bea["email"])
+    page.click("button[type=submit]")
+    assert page.url == site.url + "/auth/forgot/sent"
+    link = site.link(bea["email"], "/auth/reset")
+    token = link.partition("#")[2]
+    heads: list[str] = []
+    bodies: list[str] = []
+    page.on("request", lambda request: heads.append(f"{request.url} {request.all_headers()}"))
+    page.on("request", lambda request: bodies.append(request.post_data or ""))
+    page.goto(link.replace(token, "ddo1_half"))
+    page.goto(link)  # the browser loads nothing: only the fragment has changed
+    page.wait_for_url(site.url + "/auth/reset")
+    assert page.input_value("#token") == token and not page.is_visible("#token")
+    assert page.evaluate("document.activeElement.name") == "new_password"
+    page.fill("#new_password", "four other words there")
+    page.evaluate("() => { const button = document.querySelector('[type=submit]'); button.click(); button.click(); }")
+    page.wait_for_url("**/auth/reset/done?ended=now")
+    assert page.input_value("#email") == bea["email"]
+    assert page.evaluate("document.activeElement.name") == "password"
+    page.fill("#password", "four other words there")
+    page.click("button[type=submit]")
+    assert page.url == site.url + "/auth/account"
+    assert [token in body for body in bodies].count(True) == 1
+    assert token not in "".join(heads) and "#" not in "".join(heads)
+    page.go_back()
+    page.go_back()
+    assert page.url == site.url + "/auth/reset" and page.input_value("#token") == ""
+    page.fill("#token", link)
+    page.fill("#new_password", PASSWORD)
+    page.click("button[type=submit]")
+    assert "This link does not work any more" in page.inner_text("[role=alert]")
+    assert page.evaluate("document.activeElement.id") == "wrong"
+    page.click("text=Ask for a new link")
+    assert page.url == site.url + "/auth/forgot"
+    assert [text for text in complaints if "401" not in text] == []
+
+
+def test_a_link_is_used_without_scripts(browser: Browser, site: Site) -> None:
+    """With scripts off, the page of a link has a field to paste the link into: the address of the page will do."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    email = "plain@example.com"
+    page.goto(site.url + "/auth/register")
+    page.fill("input[name=email]", email)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("button[type=submit]")
+    page.goto(site.url + "/auth/forgot")
+    page.fill("#email", email)
+    page.click("button[type=submit]")
+    page.goto(site.link(email, "/auth/reset"))
+    page.fill("#token", page.url)
+    page.fill("#new_password", "password1")
+    page.click("button[type=submit]")
+    assert page.text_content("[role=alert]") and not page.is_visible("#token")
+    page.fill("#new_password", "four other words there")
+    page.click("button[type=submit]")
+    assert page.url.startswith(site.url + "/auth/reset/done")
+    page.fill("#email", email)
+    page.fill("#password", "four other words there")
+    page.click("button[type=submit]")
+    assert page.url == site.url + "/auth/account"
+    context.close()
 
 
 def test_a_browser_without_scripts_registers_and_signs_in(browser: Browser, site: Site) -> None:
@@ -94,7 +182,7 @@ def test_a_browser_without_scripts_registers_and_signs_in(browser: Browser, site
     page.fill("input[name=email]", "noscript@example.com")
     page.fill("input[name=password]", PASSWORD)
     page.click("button[type=submit]")
-    assert page.url == site.url + "/"
+    assert page.url == site.url + "/auth/account"
     assert SESSION.removeprefix("__Host-") in {cookie.get("name") for cookie in context.cookies()}
     context.clear_cookies()
     page.goto(site.url + "/auth/login?next=/docs")
@@ -107,6 +195,26 @@ def test_a_browser_without_scripts_registers_and_signs_in(browser: Browser, site
     page.click("button[type=submit]")
     assert page.url == site.url + "/docs"
     context.close()
+
+
+def test_the_meter_judges_a_password_while_one_types(context: BrowserContext, site: Site) -> None:
+    """It says why a password would be refused, follows what is typed, and is gone when it knows nothing."""
+    page = context.new_page()
+    page.goto(site.url + "/auth/register")
+    page.fill("#password", "karlsson street 9")
+    page.wait_for_selector(".strength:visible")
+    page.fill("#email", "karlsson.street@example.com")
+    page.locator(".strength", has_text="made of your e-mail address").wait_for()
+    assert page.locator("meter").evaluate("meter => meter.value") == 0
+    page.fill("#password", "four other words there")
+    page.locator(".strength", has_text="Hard to guess.").wait_for()
+    assert page.locator("meter").evaluate("meter => meter.value") == 3
+    page.fill("#password", "four")
+    assert not page.is_visible(".strength")
+    context.set_offline(True)
+    page.fill("#password", "four more words there")
+    page.wait_for_event("requestfailed")
+    assert not page.is_visible(".strength")
 
 
 def test_s06_a_session_lives_in_a_cookie_that_scripts_cannot_read(context: BrowserContext, site: Site) -> None:
@@ -236,7 +344,7 @@ def test_s21_no_page_of_ours_can_be_framed(context: BrowserContext, site: Site, 
     page.evaluate(
         "url => new Promise(done => { const frame = document.createElement('iframe'); frame.src = url; "
         "frame.onload = done; document.body.append(frame); })",
-        site.url + "/reset-password",
+        site.url + "/auth/reset",
     )
     shown = [frame for frame in page.frames if frame.url.startswith(site.url)]
     assert all(frame.locator("form").count() == 0 for frame in shown)

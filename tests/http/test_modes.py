@@ -34,7 +34,7 @@ class Site:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.wire = folder, Wire(port)
-        link = re.search(r"/setup#(\S+)", (folder / "dutchdoor.setup").read_text())
+        link = re.search(r"/auth/setup#(\S+)", (folder / "dutchdoor.setup").read_text())
         assert link is not None
         root = {"token": link[1], "email": "root@example.com", "password": PASSWORD}
         assert self.wire.call("POST", "/auth/setup", json=root).status == 201

@@ -115,7 +115,7 @@ async def test_the_description_can_be_turned_off() -> None:
     async with a_world(docs=False) as world:
         for path in ("/docs", "/openapi.json"):
             assert (await world.call("GET", path)).status == 404
-        for path in ("/", "/setup"):
+        for path in ("/", "/auth/setup"):
             page = await world.call("GET", path)
             assert page.status == 200
             assert b"/docs" not in page.body

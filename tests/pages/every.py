@@ -47,6 +47,13 @@ class Visit(NamedTuple):
         form.locator("button[type=submit]").click()
         self.page.wait_for_load_state()
 
+    def paste(self, link: str) -> None:
+        """Open a link. Without a script, put it into the form."""
+        self.open(link)
+        field = self.page.locator("#token")
+        if field.is_visible():
+            field.fill(link)
+
     def mailed(self) -> str:
         """The path of the link in the latest mail."""
         links = re.findall(r"https?://[^/\s]+(/\S+)", self.house.mailbox.mails[-1].text)
@@ -90,6 +97,36 @@ def weak_password(visit: Visit) -> None:
 def registered(visit: Visit) -> None:
     visit.open("/auth/register")
     visit.send(name="New", email="new@example.com", password=PASSWORD)
+
+
+def forgotten(visit: Visit) -> None:
+    visit.open("/auth/forgot")
+    visit.send(email=ADA)
+
+
+def used_link(path: str, **fields: str) -> Steps:
+    """Send the form of a link that works no more."""
+
+    def steps(visit: Visit) -> None:
+        visit.paste(f"{path}#{TOKEN}")
+        for name, value in fields.items():
+            visit.page.locator(f"[name={name}]").fill(value)
+        visit.page.locator("button[type=submit]").click()
+        visit.page.wait_for_load_state()
+
+    return steps
+
+
+def used_setup(visit: Visit) -> None:
+    used_link("/auth/setup", email="someone@example.com", password=PASSWORD)(visit)
+
+
+def another_browser(visit: Visit) -> None:
+    registered(visit)
+    visit.page.context.clear_cookies()
+    visit.paste(visit.mailed())
+    visit.page.locator("button[type=submit]").click()
+    visit.page.wait_for_load_state()
 
 
 def too_often(visit: Visit) -> None:
@@ -190,6 +227,8 @@ def wrong_second_step(visit: Visit) -> None:
 
 
 LONG = "unpronounceable" * 13
+TOKEN = "ddo1_" + "A" * 48
+"""The form of a token that was never made."""
 
 STATES: tuple[State, ...] = (
     # for everyone
@@ -207,12 +246,25 @@ STATES: tuple[State, ...] = (
     State("register-refused", "/auth/register", weak_password, status=422, refused=True),
     State("registered", "/auth/register/sent", registered, house="careful"),
     State("docs", "/docs", at("/docs")),
-    State("setup-without-token", "/setup", at("/setup")),
-    State("setup", "/setup", at("/setup#ddo1_x")),
-    State("reset-password", "/reset-password", at("/reset-password")),
-    State("reset-password-chosen", "/reset-password", at("/reset-password#ddo1_x")),
-    State("verify-email-without-token", "/verify-email", at("/verify-email")),
-    State("verify-email", "/verify-email", at("/verify-email#ddo1_x")),
+    State("register-by-invitation", "/auth/register", at("/auth/register"), status=403, house="invited"),
+    State("setup-without-token", "/auth/setup", at("/auth/setup")),
+    State("setup", "/auth/setup", at(f"/auth/setup#{TOKEN}")),
+    State("setup-refused", "/auth/setup", used_setup, status=401, refused=True),
+    State("forgot", "/auth/forgot", at("/auth/forgot")),
+    State("forgot-sent", "/auth/forgot/sent", forgotten),
+    State("reset-without-token", "/auth/reset", at("/auth/reset")),
+    State("reset", "/auth/reset", at(f"/auth/reset#{TOKEN}")),
+    State("reset-refused", "/auth/reset", used_link("/auth/reset", new_password=PASSWORD), status=401, refused=True),
+    State("reset-done", "/auth/reset/done", at("/auth/reset/done?ended=now#ada@example.com")),
+    State("invitation", "/auth/invitation", at(f"/auth/invitation#{TOKEN}")),
+    State("invitation-done", "/auth/invitation/done", at("/auth/invitation/done#ada@example.com")),
+    State("verify-without-token", "/auth/verify", at("/auth/verify")),
+    State("verify", "/auth/verify", at(f"/auth/verify#{TOKEN}")),
+    State("verify-refused", "/auth/verify", used_link("/auth/verify"), status=401, refused=True),
+    State("verify-elsewhere", "/auth/verify", another_browser, status=403, house="careful"),
+    State("verify-done", "/auth/verify/done", at("/auth/verify/done#ada@example.com")),
+    State("verify-done-signed-in", "/auth/verify/done", at("/auth/verify/done"), ADA),
+    State("landing-signed-in", "/", at("/"), ROOT),
     # for a person who is signed in
     State("account", "/auth/account", at("/auth/account"), ADA),
     State("account-asked", "/auth/account", asked("/auth/account"), ADA),
@@ -242,5 +294,5 @@ STATES: tuple[State, ...] = (
     State("out-of-reach", "", out_of_reach, status=503),
 )  # fmt: skip
 
-NO_PAGES = ("/openapi.json", "/assets/")
-"""What the pages' routes answer that is no page: how its path begins."""
+NO_PAGES = ("/openapi.json", "/assets/", "/auth/password/", "/auth/email/")
+"""What the pages' routes answer that is no page: how its path begins. Some lead on to a page."""

@@ -94,17 +94,6 @@ def test_w80_every_page_of_the_server_is_in_the_list(houses: Houses) -> None:
     assert {state.route for state in STATES} - {""} == served
 
 
-NEEDS_SCRIPT = {
-    "setup",
-    "setup-without-token",
-    "reset-password",
-    "reset-password-chosen",
-    "verify-email",
-    "verify-email-without-token",
-}
-"""States in which a form waits for a script, since the secret of a link never leaves the browser without one."""
-
-
 def too_wide(page: Page, width: int) -> list[str]:
     """Look at a page at this width, and name what is wider than the screen."""
     page.set_viewport_size({"width": width, "height": 700})
@@ -173,7 +162,7 @@ def test_w80_a_page_is_usable_by_keyboard(browser: Browser, houses: Houses, stat
 
 
 @pytest.mark.long
-@every(*[state for state in STATES if state.name not in NEEDS_SCRIPT])
+@every()
 def test_w80_a_page_works_without_a_script(browser: Browser, houses: Houses, state: State) -> None:
     """With scripts off a page comes with the same status and heading, and each form has what sends it."""
     with shown(browser, houses, state, java_script_enabled=False) as (page, _):

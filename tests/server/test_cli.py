@@ -560,7 +560,7 @@ def test_a_reset_goes_to_the_mailbox_and_to_no_one_else(run: Run) -> None:
     assert ran.code == 0
     assert "ddo1_" not in ran.out + ran.err
     (letter,) = Path("outbox").glob("*.eml")
-    assert "reset-password#ddo1_" in letter.read_text().replace("=\n", "").replace("=5F", "_")
+    assert "auth/reset#ddo1_" in letter.read_text().replace("=\n", "").replace("=5F", "_")
 
 
 def test_a_clients_secret_is_printed_once(run: Run) -> None:

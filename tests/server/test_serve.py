@@ -163,10 +163,10 @@ def test_c12_the_first_start_offers_a_set_up_once(tmp_path: Path, workers: str) 
         file = tmp_path / "dutchdoor.setup"
         assert f"The link that creates one is in {file}" in server.said
         assert file.stat().st_mode & 0o777 == 0o600
-        found = re.search(r"(http://localhost:[0-9]+)/setup#(ddo1_\S+)", file.read_text())
+        found = re.search(r"(http://localhost:[0-9]+)/auth/setup#(ddo1_\S+)", file.read_text())
         assert found, file.read_text()
         assert found[2] not in server.said, "a token is in no line of the log"
-        assert ask(server, "/setup")[0] == 200
+        assert ask(server, "/auth/setup")[0] == 200
         return found[2]
 
     with running(tmp_path) as server:
@@ -215,7 +215,7 @@ def test_c12_a_terminal_shows_the_set_up_link(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         assert b"is ready" in process.stdout.readline()
-        assert b"/setup#ddo1_" in os.read(shown, 65536)
+        assert b"/auth/setup#ddo1_" in os.read(shown, 65536)
         assert not (tmp_path / "dutchdoor.setup").exists()
     finally:
         process.terminate()
@@ -230,7 +230,7 @@ def test_c12_where_no_file_can_be_written_a_command_creates_the_administrator(
     """C12: where the working directory is read-only, the log names the command that creates an administrator."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dutchdoor.setup").mkdir()  # a file cannot take its place, not even root's
-    serving._offer("http://localhost/setup#ddo1_x", read_settings({}, {}))
+    serving._offer("http://localhost/auth/setup#ddo1_x", read_settings({}, {}))
     assert "dutchdoor user create --role admin" in caplog.text
     assert "ddo1_x" not in caplog.text
 
@@ -601,7 +601,7 @@ def test_p01_a_line_for_each_transition_and_no_secret_in_any(server: Running) ->
     status, _, answer = ask(server, "/auth/login", {**draft, "mode": "hybrid", "transport": "body"})
     assert status == 200
     bearer = {"authorization": f"Bearer {answer['access_token']}"}
-    assert ask(server, f"/verify-email/{answer['refresh_token']}?token={CANARY}", headers=bearer)[0] == 404
+    assert ask(server, f"/auth/verify/{answer['refresh_token']}?token={CANARY}", headers=bearer)[0] == 404
     assert ask(server, "/auth/logout", {}, headers=bearer)[0] == 200
     eventually(lambda: "event=logout" in server.said)
     said = server.said

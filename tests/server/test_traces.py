@@ -104,7 +104,7 @@ async def test_p27_no_span_holds_personal_data_or_a_secret() -> None:
         assert login.status == 200
         held = login.json
         await world.call("GET", "/auth/me", bearer=held["access_token"], **from_ada)
-        await world.call("GET", f"/verify-email/{held['refresh_token']}", **from_ada)
+        await world.call("GET", f"/auth/verify/{held['refresh_token']}", **from_ada)
         store.fails = True
         assert (await world.call("POST", "/auth/login", json=_login(), **from_ada)).status == 503
         spans = exporter.get_finished_spans()

@@ -147,7 +147,7 @@ async def test_what_needs_the_bundled_accounts_is_absent() -> None:
         for path in ("register", "password", "password/forgot", "password/reset", "email/verify", "setup"):
             answer = await client.post(f"/auth/{path}", json={})
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
-        for page in ("/setup", "/reset-password", "/verify-email"):
+        for page in ("/auth/setup", "/auth/reset", "/auth/verify", "/auth/forgot", "/auth/invitation"):
             assert (await client.get(page)).status_code == 404
         described = (await client.get("/openapi.json")).json()["paths"]
         assert not [
@@ -156,7 +156,7 @@ async def test_what_needs_the_bundled_accounts_is_absent() -> None:
         assert "/auth/login" in described and "/admin/api/accounts/{subject}/roles" not in described
         assert "post" not in described["/admin/api/accounts"] and "get" in described["/admin/api/accounts"]
         start = (await client.get("/")).text
-        assert "password" not in start and "accounts" not in start
+        assert "/auth/forgot" not in start and "/auth/register" not in start
         assert "register" not in str(our.auth.described())
 
 

@@ -153,6 +153,6 @@ def test_english_needs_no_babel():
     """A server that shows no date and no other language imports nothing for it."""
     code = (
         "import sys; from dutchdoor.texts.languages import Languages; from dutchdoor.web.pages.rendering import render;"
-        "render('landing', Languages().of('en-US')); assert 'babel' not in sys.modules, 'babel'"
+        "render('registered', Languages().of('en-US')); assert 'babel' not in sys.modules, 'babel'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

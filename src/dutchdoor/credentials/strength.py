@@ -32,7 +32,7 @@ from dutchdoor import errors
 from dutchdoor.credentials.password import normalise
 from dutchdoor.texts import mark
 
-__all__ = ["BreachedList", "check_new_password"]
+__all__ = ["BreachedList", "check_new_password", "tries_log10"]
 
 MIN_GUESSES_LOG10 = 6.0
 """A million tries. Rate limits at log-in keep a guesser far below it, so this stops guesses from lists, not a
@@ -99,6 +99,11 @@ def check_new_password(
     if reason:
         raise errors.WeakPassword(reason, field=field)
     return composed
+
+
+def tries_log10(password: str, *, product: str, email: str | None = None, words: Iterable[str] = ()) -> float:
+    """Return the tries that an attacker needs who knows these words, as a power of ten. Raises `InvalidInput`."""
+    return _estimate(_fold(normalise(password)), list(_own_words(product, email, words)))[0]
 
 
 class BreachedList:

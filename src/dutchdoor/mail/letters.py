@@ -19,10 +19,20 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.mail import Mail
 from dutchdoor.model.http_client import Client
 
-__all__ = ["CHANGE_PATH", "JOIN_PATH", "KEEP_PATH", "RESET_PATH", "RESTORE_PATH", "VERIFY_PATH", "Letters"]
+__all__ = [
+    "CHANGE_PATH",
+    "FORGOT_PATH",
+    "INVITATION_PATH",
+    "JOIN_PATH",
+    "KEEP_PATH",
+    "RESET_PATH",
+    "RESTORE_PATH",
+    "VERIFY_PATH",
+    "Letters",
+]
 
-RESET_PATH = "/reset-password"
-VERIFY_PATH = "/verify-email"
+FORGOT_PATH, RESET_PATH = "/auth/forgot", "/auth/reset"
+INVITATION_PATH, VERIFY_PATH = "/auth/invitation", "/auth/verify"
 CHANGE_PATH, RESTORE_PATH = "/auth/email/confirm", "/auth/email/restore"
 KEEP_PATH, JOIN_PATH = "/auth/account/keep", "/auth/join"
 
@@ -71,7 +81,7 @@ class Letters:
         """Write to the owner of an account that an administrator created: the link leads to the choice of a first
         password.
         """
-        link = self._link(RESET_PATH, token)
+        link = self._link(INVITATION_PATH, token)
         return self._write("invitation", to, "You have an account", link=link, valid=_duration(valid_for))
 
     def invited(self, to: str, *, token: str, valid_for: float, inviter: str) -> Mail:
@@ -86,7 +96,7 @@ class Letters:
         """Write to an address that is registered a second time: only its mailbox may learn that the account exists, not
         the page.
         """
-        return self._write("already_registered", to, "You already have an account", link=self._link(RESET_PATH))
+        return self._write("already_registered", to, "You already have an account", link=self._link(FORGOT_PATH))
 
     def change_email(self, to: str, *, token: str, valid_for: float) -> Mail:
         """Write to an address that is to become that of an account."""
@@ -97,7 +107,7 @@ class Letters:
         """Write to an address that was to become that of another account: only its mailbox may learn that it has one
         already.
         """
-        return self._write("address_taken", to, "You already have an account", link=self._link(RESET_PATH))
+        return self._write("address_taken", to, "You already have an account", link=self._link(FORGOT_PATH))
 
     def email_changed(self, to: str, *, token: str, valid_for: float, client: Client, at: float) -> Mail:
         """Write to the former address of an account. The new one is not named: a thief chose it, or its owner left the
@@ -133,7 +143,7 @@ class Letters:
             name,
             to,
             subject,
-            **{"link": self._link(RESET_PATH), **more},
+            **{"link": self._link(FORGOT_PATH), **more},
             when=_instant(at),
             device=client.device if _DEVICE.fullmatch(client.device) else "unknown",
             address=client.address or "unknown",

@@ -270,6 +270,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reset_by_address: Limit = Limit(name="reset_by_address", count=20, per_seconds=HOUR, burst=10)
     # One-time tokens have at least 128 bits and cannot be guessed; this bounds the work of refusing them.
     one_time_by_address: Limit = Limit(name="one_time_by_address", count=60, per_seconds=HOUR, burst=20)
+    # Judgements of a new password while a person types it, each some milliseconds of work. One registration takes some
+    # twenty, and a school class registers in one lesson.
+    strength_by_address: Limit = Limit(name="strength_by_address", count=1200, per_seconds=HOUR, burst=200)
     # Ten tabs may wake up and refresh at once; then one a second. An honest client needs one in five minutes.
     refresh_by_session: Limit = Limit(name="refresh_by_session", count=60, per_seconds=60.0, burst=30)
     # Unknown refresh tokens. Honest clients have none, except after a database was restored.

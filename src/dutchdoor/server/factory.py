@@ -13,12 +13,14 @@ from dutchdoor.credentials.password import PROFILES, PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.mail.urls import make_transport, noreply
+from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.deployment import Served
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import Policy
 from dutchdoor.server.config import Settings
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import is_in_memory
+from dutchdoor.web.pages.site import ACCOUNT_PATH
 
 __all__ = ["another_master_key", "as_served", "local_url", "make_auth", "sqlite_file"]
 
@@ -39,6 +41,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         origin_headers=settings.origin_header,
         pass_preflights=settings.pass_preflights,
         sign_in_page=settings.sign_in_page,
+        home=_home(settings),
         hsts=settings.hsts,
         clear_site_data=settings.clear_site_data,
         cookie_prefix=settings.cookie_prefix,
@@ -66,6 +69,11 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         breached=None if settings.breached is None else BreachedList(Path(settings.breached)),
         security_contact=settings.security_contact,
     )
+
+
+def _home(settings: Settings) -> str | None:
+    # Without sessions no page knows who is signed in.
+    return f"{read_base_path(settings.base_path)}{ACCOUNT_PATH}" if "session" in settings.policy.modes else None
 
 
 def another_master_key(exc: InvalidKey) -> Misconfigured:

@@ -51,6 +51,7 @@ from dutchdoor.server.watching import Watch, log_foreign
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.health import Readiness
+from dutchdoor.web.pages.site import SETUP_PATH
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
@@ -224,7 +225,7 @@ async def _prepare(settings: Settings) -> None:
                 return  # this store is lost when `_prepare` returns, and the link with it
             secret = await auth.directory.admin.offer_setup()
             if secret is not None:
-                _offer(f"{auth.authority.issuer}/setup#{secret.text()}", settings)
+                _offer(f"{auth.authority.issuer}{SETUP_PATH}#{secret.text()}", settings)
     except InvalidKey as exc:
         raise another_master_key(exc) from None
 

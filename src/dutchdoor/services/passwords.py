@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from dutchdoor.credentials.password import PasswordHasher
-from dutchdoor.credentials.strength import check_new_password
+from dutchdoor.credentials.strength import check_new_password, tries_log10
+from dutchdoor.errors import InvalidInput
 from dutchdoor.model.policy import Policy
 from dutchdoor.services.hooks import Hooks
 
@@ -25,13 +27,29 @@ class Passwords:
     async def accepted(self, password: str, key: str, name: str, *, field: str = "password") -> str:
         """Return the form of a new password that is hashed. Raises `WeakPassword`, `InvalidInput`."""
         # In a thread: the check takes milliseconds, and may read a list from a slow disk.
-        return await asyncio.to_thread(
-            check_new_password,
+        return await asyncio.to_thread(self._check, password, key, (name,), field)
+
+    async def judged(self, password: str, key: str, words: Sequence[str]) -> tuple[InvalidInput | None, float]:
+        """Return why a new password would be refused, None if it would not; and the tries that an attacker needs, as a
+        power of ten. `key` is the address of its owner, and `words` are names of the owner. Raises `Unavailable`.
+        """
+
+        def judge() -> tuple[InvalidInput | None, float]:
+            try:
+                self._check(password, key, words, "password")
+            except InvalidInput as error:
+                return error, 0.0
+            return None, tries_log10(password, product=self.product, email=key or None, words=words)
+
+        return await asyncio.to_thread(judge)
+
+    def _check(self, password: str, key: str, words: Sequence[str], field: str) -> str:
+        return check_new_password(
             password,
             minimum=self.policy.password_minimum,
             email=key or None,
             product=self.product,
-            words=(name,),
+            words=words,
             breached=self.hooks.breached,
             field=field,
         )

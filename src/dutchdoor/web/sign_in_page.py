@@ -22,6 +22,7 @@ __all__ = [
     "NEXT_AT_MOST",
     "next_path",
     "opens_a_page",
+    "read_home",
     "read_sign_in_page",
     "sent_to_sign_in",
     "way_to_confirm",
@@ -49,6 +50,13 @@ def read_sign_in_page(text: str) -> str:
     """Check the setting. Raises `Misconfigured` for what is no path of this host."""
     if text and not next_path(text, ""):
         raise Misconfigured(f"sign_in_page {text!r} is not a path of this host. Use one such as /login.")
+    return text
+
+
+def read_home(text: str) -> str:
+    """Check the setting. Raises `Misconfigured` for what is no path of this host."""
+    if not next_path(text, ""):
+        raise Misconfigured(f"home {text!r} is not a path of this host. Use one such as /orders.")
     return text
 
 

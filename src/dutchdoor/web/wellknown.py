@@ -71,8 +71,8 @@ async def metadata(call: Call) -> Response:
 
 
 async def change_password(call: Call) -> Response:
-    """Redirect to the page for a new password. Password managers use this URL (W3C change-password)."""
-    return Response(302, [(b"location", f"{call.api.site.base_path}/reset-password".encode())], kind="page")
+    """Redirect to where a person changes the password. Password managers use this URL (W3C change-password)."""
+    return Response(302, [(b"location", f"{call.api.site.base_path}/auth/account#password".encode())], kind="page")
 
 
 async def security_txt(call: Call) -> Response:
@@ -124,6 +124,7 @@ ROUTES = (
         method="GET",
         path="/.well-known/change-password",
         handler=change_password,
+        bundled=True,
         status=302,
         summary="Redirect to the page to change a password.",
     ),

@@ -15,12 +15,14 @@ from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, Sig
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.sign_in import PENDING_FOR
 from dutchdoor.texts import mark
+from dutchdoor.web import auth_routes
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.site import STEP_PATH, Pages, wait_of
+from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, wait_of
 from dutchdoor.web.problems import problem
+from dutchdoor.web.schemas import Login
 
-__all__ = ["Form", "OwnForm", "browser_mode", "wrong_of"]
+__all__ = ["Form", "OwnForm", "browser_mode", "signed_in", "wrong_of"]
 
 
 class Form:
@@ -43,11 +45,14 @@ class Form:
         answer = problem(error)
         kept = self.kept(fields)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
-        wrong_login = self.pages.own_users and isinstance(error, WrongCredentials)
-        shown = wrong_of(error, mark("The login or the password is not right.") if wrong_login else "")
         return self.pages.show(
-            call.request, self.name, answer.status, passed, kept=kept, error=shown, **self.values(call)
+            call.request, self.name, answer.status, passed, kept=kept, error=self.wrong(error), **self.values(call)
         )
+
+    def wrong(self, error: DutchdoorError) -> dict[str, Any]:
+        """Return what the page shows of an error."""
+        wrong_login = self.pages.own_users and isinstance(error, WrongCredentials)
+        return wrong_of(error, mark("The login or the password is not right.") if wrong_login else "")
 
     def kept(self, fields: Mapping[str, str]) -> dict[str, str]:
         return {name: fields.get(name, "") for name in self.keeps}
@@ -72,10 +77,11 @@ class OwnForm:
 
 
 def wrong_of(error: DutchdoorError, words: str = "") -> dict[str, Any]:
-    """Return what a form shows of an error: its words, the field that they are about, and the seconds to wait."""
+    """Return what a form shows of an error: its words and code, the field that is wrong, and the seconds to wait."""
     return {
         "words": words or error.message,
         "field": error.field if isinstance(error, InvalidInput) else "",
+        "code": error.code,
         "wait": wait_of(error),
     }
 
@@ -84,3 +90,14 @@ def browser_mode(call: Call) -> Mode:
     """A browser without a script can only keep a session cookie."""
     modes = call.authority.policy.modes
     return "session" if "session" in modes else call.authority.policy.default_mode
+
+
+async def signed_in(pages: Pages, call: Call, fields: Mapping[str, str], to: str) -> Response:
+    """Sign a browser in with the address and password that it has just chosen, and send it on. If that fails, it goes
+    to the sign-in page: the account is made.
+    """
+    call.body = Login(email=fields["email"], password=fields["password"], mode=browser_mode(call))
+    try:
+        return pages.go(to, await auth_routes.login(call))
+    except DutchdoorError:
+        return pages.go(pages.base + LOGIN_PATH, Response(303))

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from dutchdoor.web import account_routes, auth_routes
+from dutchdoor.web import account_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.forms import Form, browser_mode
+from dutchdoor.web.pages.forms import Form, signed_in
 from dutchdoor.web.pages.site import REGISTER_PATH, Pages
-from dutchdoor.web.schemas import Login
 
 __all__ = ["forms", "routes"]
 
@@ -41,7 +40,7 @@ class RegistrationForm(Form):
     """Create an account, and sign in with it unless its address must be confirmed first."""
 
     name = "register"
-    keeps = ("email", "name", "next")
+    keeps: tuple[str, ...] = ("email", "name", "next")
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002
         return {name: fields[name] for name in ("email", "password", "name") if fields.get(name)}
@@ -49,11 +48,22 @@ class RegistrationForm(Form):
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         if response.status == HTTPStatus.ACCEPTED:
             return self.pages.go(f"{self.pages.base}{SENT_PATH}", response)
-        call.body = Login(email=fields["email"], password=fields["password"], mode=browser_mode(call))
-        return self.pages.go(self.pages.after(call, fields), await auth_routes.login(call))
+        return await signed_in(self.pages, call, fields, self.pages.after(call, fields))
+
+    async def show(self, call: Call) -> Response:
+        # Where registration is not open, the page says how people get an account. The status is that of the endpoint.
+        page = await super().show(call)
+        if call.authority.policy.registration != "open":
+            page.status = HTTPStatus.FORBIDDEN
+        return page
 
     def values(self, call: Call) -> dict[str, Any]:
-        return {"password_minimum": call.authority.policy.password_minimum}
+        policy = call.authority.policy
+        return {
+            "password_minimum": policy.password_minimum,
+            "confirms": policy.require_verified_email,
+            "by_invitation": policy.registration == "invite",
+        }
 
     async def sent(self, call: Call) -> Response:
         """Show what happens next."""

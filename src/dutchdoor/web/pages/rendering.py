@@ -1,12 +1,8 @@
-"""The pages: landing page, first administrator, address confirmation, new password, API reference.
+"""Templates and static files of the pages.
 
 `render` returns a page, and `STATIC` has the files of all pages, independent of a framework. A page is plain HTML that
-explains its purpose without a script. The only script sends forms as JSON and writes text, never markup. So the
-content security policy can forbid inline code and all Trusted Types policies (see `headers.py`).
-
-A one-time token is in the fragment of a link, after the `#`. Browsers send the fragment neither to a server nor in a
-Referer. The script first removes it from the address bar and the history. The user must press a button before the token
-is used, so that a mail filter that opens links does not consume it.
+works without a script. The only script writes text, never markup. So the content security policy can forbid inline code
+and all Trusted Types policies (see `headers.py`).
 """
 
 from __future__ import annotations
@@ -22,16 +18,7 @@ from dutchdoor.texts.languages import ENGLISH, Language
 from dutchdoor.texts.templates import environment
 from dutchdoor.web.pages.api_reference import outline
 
-__all__ = ["PAGES", "STATIC", "StaticFile", "render"]
-
-PAGES: Mapping[str, str] = {
-    "/": "landing",
-    "/setup": "setup",
-    "/verify-email": "verify_email",
-    "/reset-password": "reset_password",
-    "/docs": "docs",
-}
-"""The template of each path. Links in mail use some of these paths."""
+__all__ = ["STATIC", "StaticFile", "render"]
 
 _HERE = Path(__file__).parent
 _CLIENT = _HERE.parents[1] / "client" / "browser"
@@ -75,23 +62,17 @@ def render(
     *,
     base: str = "",
     product: str = "dutchdoor",
-    docs: bool = True,
-    bundled: bool = True,
     **values: Any,
 ) -> bytes:
-    """Render a page as UTF-8, in a language. `docs` says whether pages link to the API reference, and `bundled` whether
-    there are accounts here.
-
-    `base` is the base path of the API, and `product` the name of the product. `setup`, `reset_password` and
-    `verify_email` also need `password_minimum` (characters), and `docs` needs `document` (the OpenAPI document as a
-    dict).
+    """Render the template of this name as UTF-8, in a language. `base` is the base path of the API, and `product` the
+    name of the product. `docs` needs `document`, the OpenAPI document as a dict.
 
     Raises:
         jinja2.UndefinedError: a value is missing.
     """
     if name == "docs":
         values["api"] = outline(values["document"])
-    values |= {"base": base, "product": product, "docs": docs, "bundled": bundled}
+    values |= {"base": base, "product": product}
     templates = environment(_HERE / "templates", language)
     templates.filters["prose"] = _prose
     return templates.get_template(f"{name}.html").render(values).encode()

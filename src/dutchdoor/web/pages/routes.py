@@ -9,23 +9,34 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from dutchdoor.model.policy import Policy
 from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.openapi import document
-from dutchdoor.web.pages import activity, confirm, devices, register, second_step, sign_in
+from dutchdoor.web.pages import (
+    activity,
+    confirm,
+    devices,
+    forgot,
+    landing,
+    linked,
+    register,
+    reset,
+    second_step,
+    setup,
+    sign_in,
+    strength,
+    verify,
+)
 from dutchdoor.web.pages.account import page as account
 from dutchdoor.web.pages.console import routes as console
-from dutchdoor.web.pages.rendering import PAGES, STATIC, StaticFile, render
+from dutchdoor.web.pages.rendering import STATIC, StaticFile, render
 from dutchdoor.web.pages.site import Pages
 
 __all__ = ["routes", "with_pages"]
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 _KEPT = (b"cache-control", b"public, max-age=3600")
-_OF_ACCOUNTS = ("setup", "reset_password", "verify_email")
-"""Pages for the owners of bundled accounts."""
 
 
 def routes(
@@ -35,34 +46,26 @@ def routes(
     issuer: Callable[[], str],
     base_path: str,
     version: str,
-    policy: Policy,
     keyless: bool,
     cookie: str,
     docs: bool,
     languages: Languages,
-    bundled: bool = True,
 ) -> tuple[Route, ...]:
-    """Return the routes of the pages, for an API with these routes. `issuer` is called for the first page that shows
-    it. Without `docs`, the API is not described. `bundled` says whether it keeps accounts, and not the application.
+    """Return the routes of the files of the pages, and of the description of an API with these routes. `issuer` is
+    called when it is first shown. Without `docs`, the API is not described.
     """
 
     @cache
     def described() -> dict[str, Any]:
         return document(api, product=product, issuer=issuer(), version=version, cookie=cookie, keyless=keyless)
 
-    values: dict[str, dict[str, Any]] = {name: {"password_minimum": policy.password_minimum} for name in _OF_ACCOUNTS}
+    @cache
+    def reference(language: Language) -> bytes:
+        return render("docs", language, base=base_path, product=product, document=described())
 
-    def page(name: str) -> Handler:
-        @cache
-        def written(language: Language) -> bytes:
-            more = {"document": described()} if name == "docs" else values.get(name, {})
-            return render(name, language, base=base_path, product=product, docs=docs, bundled=bundled, **more)
-
-        async def show(call: Call) -> Response:
-            language = languages.of(call.request.header_list(b"accept-language"))
-            return Response(200, [_HTML], written(language), kind="page")
-
-        return show
+    async def show(call: Call) -> Response:
+        language = languages.of(call.request.header_list(b"accept-language"))
+        return Response(200, [_HTML], reference(language), kind="page")
 
     async def openapi(_call: Call) -> Response:
         return Response(
@@ -70,14 +73,10 @@ def routes(
         )
 
     described_at = (
+        Route(method="GET", path="/docs", handler=show, summary="Show the page docs."),
         Route(method="GET", path="/openapi.json", handler=openapi, summary="Get this description as OpenAPI 3.1."),
     )
     return (
-        *(
-            Route(method="GET", path=path, handler=page(name), summary=f"Show the page {name}.")
-            for path, name in PAGES.items()
-            if (docs or name != "docs") and (bundled or name not in _OF_ACCOUNTS)
-        ),
         *(
             Route(method="GET", path=path, handler=_file(file), summary="Get a file of the pages.")
             for path, file in STATIC.items()
@@ -99,19 +98,13 @@ def _file(file: StaticFile) -> Handler:
 
 def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
-    forms = {**sign_in.forms(pages), **register.forms(pages), **confirm.forms(pages), **account.forms(pages)}
-    forms |= second_step.forms(pages)
-    shown = (
-        *sign_in.routes(pages),
-        *second_step.routes(pages),
-        *register.routes(pages),
-        *confirm.routes(pages),
-        *account.routes(pages),
-        *devices.routes(pages),
-        *activity.routes(pages),
-    )
-    if pages.console:
-        shown = (*shown, *console.routes(pages))
+    forms: dict[Handler, Page] = {}
+    shown: list[Route] = []
+    for page in (sign_in, second_step, register, forgot, reset, verify, linked, setup, confirm, account):
+        forms |= page.forms(pages)
+        shown += page.routes(pages)
+    for page in (landing, strength, devices, activity, *((console,) if pages.console else ())):
+        shown += page.routes(pages)
     kept = [route for route in shown if not (route.bundled and pages.own_users)]
     return (*(_with_form(route, forms.get(route.handler), pages) for route in api), *kept)
 

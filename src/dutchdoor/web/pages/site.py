@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, RateLimited, StepUpRequired, Unavailable
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
-from dutchdoor.web.api import ADMIN, Call
+from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.browser import next_url, sends_a_form
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
 from dutchdoor.web.pages.rendering import render
@@ -24,11 +24,12 @@ __all__ = [
     "DEVICES_PATH",
     "LOGIN_PATH",
     "REGISTER_PATH",
+    "SETUP_PATH",
     "STEP_PATH",
     "Pages",
 ]
 
-LOGIN_PATH, CONFIRM_PATH, REGISTER_PATH = "/auth/login", "/auth/confirm", "/auth/register"
+LOGIN_PATH, CONFIRM_PATH, REGISTER_PATH, SETUP_PATH = "/auth/login", "/auth/confirm", "/auth/register", "/auth/setup"
 STEP_PATH = f"{LOGIN_PATH}/step"
 ACCOUNT_PATH, DEVICES_PATH, ACTIVITY_PATH = "/auth/account", "/auth/devices", "/auth/activity"
 CONSOLE_PATH = "/admin"
@@ -134,6 +135,32 @@ class Pages:
             subject=call.required.principal.subject, name=name, since=now - DONE_FOR, limit=1
         )
         return said[name] if found else ""
+
+    async def visitor(self, call: Call) -> dict[str, Any]:
+        """Return what a page that anyone may see says of a person who is signed in: `who` it is, or "" for no one."""
+        no_one = {"who": "", "is_admin": False, "csrf_token": ""}
+        try:
+            call.caller = await call.identify()
+            if call.caller is None or not call.caller.by_cookie:
+                return no_one
+            account, session = await call.holding()
+        except DutchdoorError:  # a dead cookie, or a store out of reach: the page is for them too
+            return no_one
+        return {
+            "who": account.address or account.name or account.subject,
+            "is_admin": call.caller.principal.has_role(ADMIN),
+            "csrf_token": "" if session is None else call.csrf_token(session.id),
+        }
+
+    def way_from(self, endpoint: str, page: str) -> Route:
+        """Return a route from the path of an endpoint to its page. A form that was refused is shown at the path of the
+        endpoint, and people load that path again.
+        """
+
+        async def go(_call: Call) -> Response:
+            return Response(303, [(b"location", f"{self.base}{page}".encode())], kind="page")
+
+        return Route(method="GET", path=endpoint, handler=go, bundled=True, summary=f"Go to {page}.")
 
     def go(self, to: str, response: Response) -> Response:
         """Send the browser on, with the cookies that the endpoint has set."""

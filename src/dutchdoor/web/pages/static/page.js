@@ -4,97 +4,65 @@
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const one = (selector, within = document) => within.querySelector(selector);
 
-// A one-time token is after the '#'. The script removes it from the address bar and the history first: it could leak over
-// a shoulder, in a screenshot or in a synchronised history.
-const takesToken = document.body.hasAttribute("data-takes-token");
-const token = takesToken ? location.hash.slice(1) : "";
-if (token) history.replaceState(null, "", location.pathname);
-
-for (const part of all("[data-if]")) part.hidden = part.dataset.if !== (token ? "token" : "no-token");
-
-// If the user opens another link to the same page, only the part after the '#' changes, and the browser does not reload.
-addEventListener("hashchange", () => takesToken && location.hash.length > 1 && location.reload());
-
-// Every text is in the page, in its language; a duration is written by the browser.
-function waiting(seconds) {
-  const [length, unit] = seconds < 90 ? [1, "second"] : seconds < 5400 ? [60, "minute"] : [3600, "hour"];
-  const written = new Intl.NumberFormat(document.documentElement.lang, { style: "unit", unit, unitDisplay: "long" });
-  return written.format(Math.ceil(seconds / length));
-}
-
-function words(problem, texts) {
-  const said = problem.detail || problem.title || texts.failed;
-  return problem.retry_after ? `${said} ${texts.later.replace("%(time)s", waiting(problem.retry_after))}` : said;
-}
-
-async function call(path, body, texts) {
+// The link of a mail has its one-time token after the '#'. It goes into the form, and first of all out of the address
+// bar and the history: it could leak over a shoulder, in a screenshot or in a synchronised history.
+const field = one("input[data-fragment]");
+function takeFragment() {
+  const given = location.hash.slice(1);
+  if (!field || !given) return;
+  history.replaceState(null, "", location.pathname + location.search);
   try {
-    const answer = await fetch(path, {
+    field.value = decodeURIComponent(given);
+  } catch {
+    field.value = given;
+  }
+  field.closest("label").hidden = field.dataset.fragment === "hide";
+  const next = all("input", field.form).find((input) => !input.value && input.offsetParent);
+  if (next && !one("[role=alert]")) next.focus();
+}
+takeFragment();
+// If the person opens another link to the same page, the browser does not load the page again.
+addEventListener("hashchange", takeFragment);
+
+// How hard a new password is to guess, as the server judges it, for each pause in typing.
+for (const shown of all("[data-strength]")) {
+  const input = document.getElementById(shown.dataset.of);
+  const meter = one("meter", shown);
+  const fields = input.form.elements;
+  let timer;
+  let number = 0;
+  const judge = async () => {
+    const mine = ++number;
+    const body = { password: input.value, email: fields.email?.value ?? "", name: fields.name?.value ?? "" };
+    const said = await fetch(shown.dataset.strength, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
-      // The server must recognise the browser that registered: only there is an address confirmed without a password.
-      credentials: "same-origin",
-      referrerPolicy: "no-referrer",
-    });
-    if (answer.ok) return null;
-    return await answer.json().catch(() => ({ title: texts.unreadable }));
-  } catch {
-    return { title: texts.unreachable };
-  }
-}
-
-for (const form of all("form[data-call]")) {
-  const button = one("button[type=submit]", form);
-  const wrong = one(".wrong", form);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (button.getAttribute("aria-disabled")) return;
-    button.setAttribute("aria-disabled", "true");
-    wrong.textContent = "";
-    for (const input of all("input", form)) {
-      input.removeAttribute("aria-invalid");
-      input.removeAttribute("aria-describedby");
-    }
-    const body = Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
-    if (form.hasAttribute("data-with-token")) body.token = token;
-    const problem = await call(form.dataset.call, body, wrong.dataset);
-    button.removeAttribute("aria-disabled");
-    // A part of the form that is shown only if the server asks for it.
-    const asked = problem && all("[data-when]", form).find((part) => part.dataset.when === problem.code && part.hidden);
-    if (asked) {
-      asked.hidden = asked.disabled = false;
-      one("input", asked).focus();
-      return;
-    }
-    if (problem) {
-      wrong.textContent = words(problem, wrong.dataset);
-      const input = problem.field && one(`input[name="${CSS.escape(problem.field)}"]`, form);
-      if (input) {
-        input.setAttribute("aria-invalid", "true");
-        input.setAttribute("aria-describedby", wrong.id);
-      }
-      (input || button).focus();
-      return;
-    }
-    form.reset();
-    const section = form.closest("section");
-    const done = section.nextElementSibling;
-    section.hidden = true;
-    done.hidden = false;
-    done.focus();
-  });
+    }).then((answer) => answer.ok && answer.json()).catch(() => null);
+    if (mine !== number) return;
+    shown.hidden = !said;
+    if (!said) return;
+    meter.value = said.level;
+    one("span", shown).textContent = said.says;
+  };
+  const wait = () => {
+    clearTimeout(timer);
+    number++;
+    if (input.value.length < input.minLength) shown.hidden = true;
+    else timer = setTimeout(() => judge(), 300);
+  };
+  for (const field of [input, fields.email, fields.name]) field?.addEventListener("input", wait);
 }
 
 for (const button of all("button[data-show]")) {
   const input = document.getElementById(button.dataset.show);
-  const texts = { show: button.textContent, hide: button.dataset.hide };
+  const words = [button.textContent, button.dataset.hide];
   button.hidden = false;
   button.addEventListener("click", () => {
     const shown = input.type === "password";
     input.type = shown ? "text" : "password";
     button.setAttribute("aria-pressed", String(shown));
-    button.textContent = shown ? texts.hide : texts.show;
+    button.textContent = words[Number(shown)];
   });
 }
 
@@ -112,8 +80,8 @@ for (const time of all("time")) {
 // What was ended is not refused everywhere yet: look again.
 if (one("[data-reload]")) setTimeout(() => location.reload(), 2000);
 
-// A form is sent once: the answer to the first of two would be lost.
-for (const form of all("form[method=post]:not([data-call])")) {
+// A form is sent once: the answer to the first of two would be lost, and the link of a mail works once.
+for (const form of all("form[method=post]")) {
   form.addEventListener("submit", (event) => (form.dataset.sent ? event.preventDefault() : (form.dataset.sent = "1")));
   addEventListener("pageshow", () => delete form.dataset.sent);
 }

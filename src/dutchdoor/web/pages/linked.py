@@ -1,0 +1,134 @@
+"""The pages of links that change an account: another address, the former address again, a deleted account that is kept,
+and an account that is made by an invitation. Each is one form: a click, or a password too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from dutchdoor.mail.letters import CHANGE_PATH, JOIN_PATH, KEEP_PATH, RESTORE_PATH
+from dutchdoor.texts import mark
+from dutchdoor.web import life_routes
+from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.http import Response
+from dutchdoor.web.pages.links import LinkForm, with_address
+from dutchdoor.web.pages.site import Pages
+
+__all__ = ["forms", "routes"]
+
+
+class Linked(Struct, frozen=True, kw_only=True):
+    """What one of these pages says, and what its form asks for."""
+
+    path: str
+    """Of the page, and of the endpoint that its form posts to."""
+    handler: Handler
+    heading: str
+    words: str
+    button: str
+    password: str = ""
+    """The field of a password that is chosen; "" for none."""
+    named: bool = False
+    """Whether it asks for a name, too."""
+    otherwise: str
+    """What to do if the link does not work any more."""
+    done: str
+    """The heading after it."""
+
+
+LINKED = (
+    Linked(
+        path=CHANGE_PATH,
+        handler=life_routes.confirm_email,
+        heading=mark("Confirm your new e-mail address"),
+        words=mark("After that you sign in with this address. Confirm it only if the account is yours."),
+        button=mark("Confirm the address"),
+        otherwise=mark("Sign in, and change the address on the page of your account once more."),
+        done=mark("Your e-mail address is changed."),
+    ),
+    Linked(
+        path=RESTORE_PATH,
+        handler=life_routes.restore_email,
+        heading=mark("Undo the change of your e-mail address"),
+        words=mark("This address signs you in again. You choose a new password, and everyone else is signed out."),
+        button=mark("Undo the change"),
+        password="new_password",
+        otherwise=mark("If the account is in the hands of another person, ask those who run this site."),
+        done=mark("The change is undone."),
+    ),
+    Linked(
+        path=KEEP_PATH,
+        handler=life_routes.keep,
+        heading=mark("Keep your account"),
+        words=mark("The account was deleted, and is to be erased. If you keep it, you can sign in again."),
+        button=mark("Keep the account"),
+        otherwise=mark("If your account is gone, ask those who run this site."),
+        done=mark("Your account stays."),
+    ),
+    Linked(
+        path=JOIN_PATH,
+        handler=life_routes.accept_invitation,
+        heading=mark("You are invited"),
+        words=mark("An administrator of %(product)s invites you to create an account."),
+        button=mark("Create the account"),
+        password="password",
+        named=True,
+        otherwise=mark("Ask the administrator for a new invitation."),
+        done=mark("Your account is ready."),
+    ),
+)
+
+
+def routes(pages: Pages) -> list[Route]:
+    found: list[Route] = []
+    for linked in LINKED:
+        form = LinkedForm(pages, linked)
+        found += [
+            Route(
+                method="GET",
+                path=linked.path,
+                handler=form.show,
+                bundled=True,
+                summary=f"Show the page of a link: {linked.heading}.",
+            ),
+            Route(
+                method="GET",
+                path=f"{linked.path}/done",
+                handler=form.done,
+                bundled=True,
+                summary=f"Say that it is done, and offer to sign in: {linked.done}",
+            ),
+        ]
+    return found
+
+
+def forms(pages: Pages) -> dict[Handler, Page]:
+    return {linked.handler: LinkedForm(pages, linked) for linked in LINKED}
+
+
+class LinkedForm(LinkForm):
+    """The form of one of these pages. It signs no one in: a link may have reached the mailbox of another person."""
+
+    name = "linked"
+    keeps: tuple[str, ...] = ("token", "name")
+
+    def __init__(self, pages: Pages, linked: Linked) -> None:
+        super().__init__(pages)
+        self.linked = linked
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
+        asked = [self.linked.password, *(["name"] if self.linked.named else [])]
+        return {**super().take(call, fields), **{name: fields[name] for name in asked if fields.get(name)}}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+        return self.pages.go(with_address(f"{self.pages.base}{self.linked.path}/done", response), response)
+
+    async def done(self, call: Call) -> Response:
+        """Say that it is done."""
+        return self.pages.show(call.request, "linked_done", linked=self.linked, **await self.pages.visitor(call))
+
+    def values(self, call: Call) -> dict[str, Any]:
+        return {"linked": self.linked, "password_minimum": call.authority.policy.password_minimum}

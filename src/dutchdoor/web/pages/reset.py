@@ -1,0 +1,79 @@
+"""The pages where a link leads to the choice of a password: a new one, or the first one after an invitation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from dutchdoor.mail.letters import INVITATION_PATH, RESET_PATH
+from dutchdoor.web import account_routes
+from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.http import Response
+from dutchdoor.web.pages.links import LinkForm, with_address
+from dutchdoor.web.pages.site import Pages
+
+__all__ = ["forms", "routes"]
+
+
+def routes(pages: Pages) -> list[Route]:
+    form = ResetForm(pages)
+    page = partial(Route, method="GET", bundled=True)
+    return [
+        page(path=RESET_PATH, handler=form.show, summary="Show the page of a link to a new password."),
+        page(
+            path=f"{RESET_PATH}/done",
+            handler=form.done,
+            query=("ended",),
+            summary="Say that the password is changed, and offer to sign in.",
+        ),
+        page(path=INVITATION_PATH, handler=form.invite, summary="Show the page of an invitation."),
+        page(
+            path=f"{INVITATION_PATH}/done",
+            handler=form.welcome,
+            summary="Say that the account is ready, and offer to sign in.",
+        ),
+        pages.way_from("/auth/password/reset", RESET_PATH),
+    ]
+
+
+def forms(pages: Pages) -> dict[Handler, Page]:
+    return {account_routes.reset: ResetForm(pages)}
+
+
+class ResetForm(LinkForm):
+    """Choose a password by the token of a link. It signs no one in, and ends every sign-in there is."""
+
+    name = "reset"
+    keeps: tuple[str, ...] = ("token", "invited")
+
+    async def invite(self, call: Call) -> Response:
+        """Show the same form to a person whom an administrator invited.
+
+        The page does not name the administrator: it says nothing about a token before the token is sent, and the name
+        of an account is text that its owner chose.
+        """
+        return self.pages.show(
+            call.request, self.name, kept={"token": "", "invited": "1"}, error=None, **self.values(call)
+        )
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
+        taken = super().take(call, fields)
+        return {**taken, "new_password": fields["new_password"]} if "new_password" in fields else taken
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+        if fields.get("invited"):
+            to = f"{INVITATION_PATH}/done"
+        else:
+            to = f"{RESET_PATH}/done?ended={'now' if response.status == HTTPStatus.OK else 'soon'}"
+        return self.pages.go(with_address(self.pages.base + to, response), response)
+
+    async def done(self, call: Call) -> Response:
+        return self.pages.show(call.request, "reset_done", ended=call.query.get("ended", ""), invited=False)
+
+    async def welcome(self, call: Call) -> Response:
+        return self.pages.show(call.request, "reset_done", ended="", invited=True)
+
+    def values(self, call: Call) -> dict[str, Any]:
+        return {"password_minimum": call.authority.policy.password_minimum}
