@@ -34,6 +34,7 @@ BODIES: dict[str, Any] = {
     "/auth/password/strength": {"password": PASSWORD},
     "/auth/login/step": {"token": "ddo1_" + "A" * 48, "method": "totp", "response": "123456"},
     "/auth/factors/remove": {"method": "totp"},
+    "/admin/api/accounts/{subject}/factors/remove": {"method": "totp"},
     "/auth/factors/totp/confirm": {"token": "ddo1_" + "A" * 48, "code": "123456"},
     "/auth/password/forgot": {"email": ADA},
     "/auth/password/reset": {"token": "ddo1_" + "A" * 48, "new_password": OTHER_PASSWORD},

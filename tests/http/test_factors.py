@@ -339,3 +339,24 @@ async def test_a_stolen_database_makes_no_codes(world: World) -> None:
     text = " ".join(row.proof for row in rows)
     assert secret not in text
     assert not any(each in text or each.replace("-", "") in text for each in codes)
+
+
+async def test_an_administrator_removes_what_an_owner_has_lost(world: World) -> None:
+    """The admin API lists the factors of an account and removes one; the event names the administrator. An ordinary
+    caller cannot.
+    """
+    person, _, _ = await with_app(world)
+    user = (await person.me()).json["user"]["id"]
+    await world.make_admin()
+    root = world.browser()
+    await root.login("root@example.com")
+    path = f"/admin/api/accounts/{user}/factors"
+    assert [each["method"] for each in (await root.call("GET", path)).json["factors"]] == ["totp"]
+    assert (await person.call("GET", path)).status == 403
+    assert (await person.call("POST", f"{path}/remove", json={"method": "totp"})).status == 403
+    assert (await root.call("POST", f"{path}/remove", json={"method": "password"})).status == 404
+    assert (await root.call("POST", f"{path}/remove", json={"method": "totp"})).status == 204
+    assert (await root.call("GET", path)).json["recovery_codes_left"] == 0
+    (event,) = [each for each in await world.events() if each.name == "factor_removed"]
+    assert (event.subject, event.actor) == (user, (await root.me()).json["user"]["id"])
+    await world.browser().login()

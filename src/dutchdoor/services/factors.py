@@ -189,7 +189,7 @@ class Factors(Part):
         """
         factors, _ = await self.of(account.subject)
         if not factors:
-            raise NotFound("no second factor")
+            raise NotFound("no second factor", message=mark("The account has no second factor."))
         self._check_proved(amr)
         now = self.clock()
         record, codes = self.codes.issue(account.subject, now)
@@ -228,7 +228,7 @@ class Factors(Part):
         held = await self.store.select(Credential, subject=account.subject)
         found = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
         if found is None or method != TOTP:
-            raise NotFound("no such factor")
+            raise NotFound("no such factor", message=mark("There is no such second factor."))
         if amr is not None:
             self._check_proved(amr)
         last = sum(each.method == TOTP for each in held) == 1

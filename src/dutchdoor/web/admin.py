@@ -13,8 +13,10 @@ from msgspec.structs import asdict
 
 from dutchdoor.errors import Conflict, InvalidInput, NotFound
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.departures import Departure
+from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
@@ -25,7 +27,10 @@ from dutchdoor.web.schemas import (
     Accepted,
     AccountView,
     ChangedUser,
+    FactorsView,
+    FactorView,
     Fence,
+    RemovedFactor,
     Sessions,
     User,
     UserView,
@@ -158,6 +163,30 @@ async def force_reset(call: Call) -> Response:
         raise NotFound("no such account")
     await call.directory.recovery.send_reset(account, client=call.observed(), actor=_actor(call))
     return json_response(202, Accepted())
+
+
+async def factors_of(call: Call) -> Response:
+    account = await _account(call)
+    factors, left = await call.directory.factors.of(account.subject)
+    shown = [FactorView(each.method, each.handle, instant(each.created_at)) for each in factors]
+    needed = needs_second(account, call.authority.policy)
+    return json_response(200, FactorsView(shown, left, call.directory.factors.offered, needed))
+
+
+async def remove_factor(call: Call) -> Response:
+    body: RemovedFactor = call.body
+    account = await _account(call)
+    await call.directory.factors.remove(
+        account, body.method, body.id, amr=None, client=call.observed(), actor=_actor(call)
+    )
+    return Response(204)
+
+
+async def _account(call: Call) -> Account:
+    account = await call.authority.store.account(call.params["subject"])
+    if account is None:
+        raise NotFound("no such account")
+    return account
 
 
 async def sessions_of(call: Call) -> Response:
@@ -333,6 +362,23 @@ ROUTES = (
         status=202,
         also=(404,),
         summary="Mail the owner a link to choose a new password.",
+    ),
+    _route(
+        method="GET",
+        path="/admin/api/accounts/{subject}/factors",
+        handler=factors_of,
+        gives=FactorsView,
+        also=(404,),
+        summary="List the second factors of an account.",
+    ),
+    _route(
+        method="POST",
+        path="/admin/api/accounts/{subject}/factors/remove",
+        handler=remove_factor,
+        body=RemovedFactor,
+        status=204,
+        also=(404,),
+        summary="Remove a second factor, for an owner who has lost it. Make sure first that it is the owner who asks.",
     ),
     _route(
         method="GET",

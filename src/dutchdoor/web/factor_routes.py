@@ -11,18 +11,16 @@ from dutchdoor.services.factors import ENROL_FOR, Enrolment
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies
-from dutchdoor.web.body import Body
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.schemas import (
     EnrolmentView,
     FactorsView,
     FactorView,
     FirstCode,
-    Method,
     NextStep,
     RecoveryCodesView,
+    RemovedFactor,
     SignedInView,
-    Text,
     Transport,
     UnfinishedSignIn,
     instant,
@@ -30,11 +28,6 @@ from dutchdoor.web.schemas import (
 from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
 
 __all__ = ["ROUTES"]
-
-
-class Removed(Body, frozen=True):
-    method: Method
-    id: Text = ""
 
 
 def _pending(call: Call, token: str | UnsetType) -> str:
@@ -125,7 +118,7 @@ async def new_codes(call: Call) -> Response:
 
 
 async def remove(call: Call) -> Response:
-    body: Removed = call.body
+    body: RemovedFactor = call.body
     account, _ = await call.holding()
     await call.directory.factors.remove(
         account, body.method, body.id, amr=call.required.principal.amr, client=call.observed()
@@ -202,7 +195,7 @@ ROUTES = (
         handler=remove,
         demands="caller",
         fresh=True,
-        body=Removed,
+        body=RemovedFactor,
         status=204,
         also=(404,),
         summary="Remove a second factor.",

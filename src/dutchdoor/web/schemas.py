@@ -108,6 +108,11 @@ class UnfinishedSignIn(Body, frozen=True):
     token: OneTime | UnsetType = UNSET
 
 
+class RemovedFactor(Body, frozen=True):
+    method: Method
+    id: Text = ""
+
+
 class FirstCode(Body, frozen=True):
     token: OneTime
     code: FactorResponse

@@ -10,6 +10,7 @@ from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.server.commands.factors import factors
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.options import (
     ACTOR,
@@ -36,6 +37,9 @@ PASSWORD_AT_MOST = 4096
 @click.group()
 def user() -> None:
     """Create, list, change and disable accounts. USER is an e-mail address or an id."""
+
+
+user.add_command(factors)
 
 
 def view(account: Account) -> dict[str, object]:
