@@ -1,5 +1,5 @@
-"""The pages of links that change an account: another address, the former address again, a deleted account that is kept,
-and an account that is made by an invitation. Each is one form: a click, or a password too.
+"""The pages of links that change an account: another address, the former address again, a deleted account that is
+kept. Each is one form: a click, or a password too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from dutchdoor.mail.letters import CHANGE_PATH, JOIN_PATH, KEEP_PATH, RESTORE_PATH
+from dutchdoor.mail.letters import CHANGE_PATH, KEEP_PATH, RESTORE_PATH
 from dutchdoor.texts import mark
 from dutchdoor.web import life_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -31,8 +31,6 @@ class Linked(Struct, frozen=True, kw_only=True):
     button: str
     password: str = ""
     """The field of a password that is chosen; "" for none."""
-    named: bool = False
-    """Whether it asks for a name, too."""
     otherwise: str
     """What to do if the link does not work any more."""
     done: str
@@ -68,17 +66,6 @@ LINKED = (
         otherwise=mark("If your account is gone, ask those who run this site."),
         done=mark("Your account stays."),
     ),
-    Linked(
-        path=JOIN_PATH,
-        handler=life_routes.accept_invitation,
-        heading=mark("You are invited"),
-        words=mark("An administrator of %(product)s invites you to create an account."),
-        button=mark("Create the account"),
-        password="password",
-        named=True,
-        otherwise=mark("Ask the administrator for a new invitation."),
-        done=mark("Your account is ready."),
-    ),
 )
 
 
@@ -113,15 +100,14 @@ class LinkedForm(LinkForm):
     """The form of one of these pages. It signs no one in: a link may have reached the mailbox of another person."""
 
     name = "linked"
-    keeps: tuple[str, ...] = ("token", "name")
 
     def __init__(self, pages: Pages, linked: Linked) -> None:
         super().__init__(pages)
         self.linked = linked
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
-        asked = [self.linked.password, *(["name"] if self.linked.named else [])]
-        return {**super().take(call, fields), **{name: fields[name] for name in asked if fields.get(name)}}
+        taken, chosen = super().take(call, fields), self.linked.password
+        return {**taken, chosen: fields[chosen]} if fields.get(chosen) else taken
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return self.pages.go(with_address(f"{self.pages.base}{self.linked.path}/done", response), response)
