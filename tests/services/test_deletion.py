@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -266,6 +268,60 @@ async def test_a_failure_in_the_middle_undoes_all(house: House) -> None:
         assert await house.opens(PASSWORD), f"step {at} of {spoiled.changes}"
         assert await house.store.get(Departure, subject) is None
         steps, at = spoiled.changes, at + 1
+
+
+ERASER = """
+import asyncio, sys
+from pathlib import Path
+from tests.standins import HOME, Clock, authority, directory
+from dutchdoor.stores.sqlite import SqliteStore
+
+async def main():
+    over = authority(SqliteStore(Path(sys.argv[1])), Clock())
+    await over.open()
+    people = directory(over)
+    for subject in sys.argv[2:]:
+        print(subject, flush=True)
+        await people.deletion.erase(subject, client=HOME, actor="cli")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("after", range(8))
+async def test_a22_an_erasure_that_is_killed_is_finished_by_the_next_process(tmp_path: Path, after: int) -> None:
+    """A22: killed with -9 anywhere, each account is there and disabled, or gone with all that it had; then all are."""
+    async with opened("sqlite", tmp_path, Clock()) as over:
+        people = directory(over, Mailbox())
+        made = []
+        for number in range(12):
+            account = await people.registration.register(f"p{number}@example.com", PASSWORD, "", client=HOME)
+            assert account is not None
+            await people.sign_in.by_password(f"p{number}@example.com", PASSWORD, mode="session", client=HOME)
+            made.append(account.subject)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ERASER, str(tmp_path / "test.db"), *made, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(after + 1):
+            await process.stdout.readline()
+        await asyncio.sleep(random.Random(after).random() * 0.01)  # anywhere inside of an erasure
+        process.kill()
+        await process.wait()
+        left = [account for subject in made if (account := await over.store.account(subject)) is not None]
+        for account in left:
+            departure = await over.store.get(Departure, account.subject)
+            assert account.active == (departure is None)
+        under_way = [account for account in left if not account.active]
+        assert len(under_way) <= 1
+        assert await people.deletion.tidy() == len(under_way)
+        for account in await over.store.accounts(search="example.com"):
+            assert account.active
+        counts = await over.store.counts()
+        assert counts["departures"] == 0
+        assert counts["sessions"] == counts["credentials"] == len(await over.store.accounts(search="example.com"))
+        await people.close()
 
 
 # --- nowhere ----------------------------------------------------------------------------------------------------------
