@@ -16,6 +16,7 @@ from playwright.sync_api import Page
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
 from tests.standins import endless
 
+from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
 
@@ -119,6 +120,23 @@ def used_link(path: str, **fields: str) -> Steps:
 
 def used_setup(visit: Visit) -> None:
     used_link("/auth/setup", email="someone@example.com", password=PASSWORD)(visit)
+
+
+def invited(visit: Visit) -> None:
+    """Send the link of an invitation, by an administrator with a long name."""
+    directory, client = visit.house.auth.directory, Client()
+
+    async def invite() -> None:
+        root = await directory.store.account_by_email(ROOT)
+        assert root is not None
+        await directory.profile.change_name(root.subject, LONG, client=client)
+        await directory.invitations.invite("invited@example.com", client=client, actor=root.subject, name=LONG)
+        await directory.profile.change_name(root.subject, root.name, client=client)
+
+    visit.house.do(invite())
+    visit.paste(visit.mailed())
+    visit.page.locator("button[type=submit]").click()
+    visit.page.wait_for_load_state()
 
 
 def another_browser(visit: Visit) -> None:
@@ -264,6 +282,17 @@ STATES: tuple[State, ...] = (
     State("verify-elsewhere", "/auth/verify", another_browser, status=403, house="careful"),
     State("verify-done", "/auth/verify/done", at("/auth/verify/done#ada@example.com")),
     State("verify-done-signed-in", "/auth/verify/done", at("/auth/verify/done"), ADA),
+    State("change-email", "/auth/email/confirm", at(f"/auth/email/confirm#{TOKEN}")),
+    State("change-email-refused", "/auth/email/confirm", used_link("/auth/email/confirm"), status=401, refused=True),
+    State("change-email-done", "/auth/email/confirm/done", at("/auth/email/confirm/done#ada@example.com")),
+    State("restore-email", "/auth/email/restore", at(f"/auth/email/restore#{TOKEN}")),
+    State("restore-email-done", "/auth/email/restore/done", at("/auth/email/restore/done#ada@example.com")),
+    State("keep-account", "/auth/account/keep", at(f"/auth/account/keep#{TOKEN}")),
+    State("keep-account-done", "/auth/account/keep/done", at("/auth/account/keep/done#ada@example.com")),
+    State("join", "/auth/join", at(f"/auth/join#{TOKEN}")),
+    State("join-refused", "/auth/join", used_link("/auth/join"), status=401, refused=True),
+    State("join-choose", "/auth/join", invited),
+    State("join-done", "/auth/join/done", at("/auth/join/done#ada@example.com")),
     State("landing-signed-in", "/", at("/"), ROOT),
     # for a person who is signed in
     State("account", "/auth/account", at("/auth/account"), ADA),
@@ -294,5 +323,5 @@ STATES: tuple[State, ...] = (
     State("out-of-reach", "", out_of_reach, status=503),
 )  # fmt: skip
 
-NO_PAGES = ("/openapi.json", "/assets/", "/auth/password/", "/auth/email/")
+NO_PAGES = ("/openapi.json", "/assets/", "/auth/password/", "/auth/email/verify", "/auth/join/look")
 """What the pages' routes answer that is no page: how its path begins. Some lead on to a page."""
