@@ -24,7 +24,7 @@ from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.stores.base import Add, Log
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.testing.clock import Clock
-from dutchdoor.testing.conformance import a_session, an_account, an_event
+from dutchdoor.testing.conformance import a_credential, a_session, an_account, an_event
 from dutchdoor.web.api import Route
 
 T = TypeVar("T")
@@ -245,6 +245,13 @@ def test_an_administrator_does_to_an_account_what_its_page_offers(console: Conso
     assert "signed out everywhere" in acted(console, root, "/sign-out", **of)
     assert ada.get("/auth/devices").status_code == 303
     assert "link to a new password was mailed" in acted(console, root, "/reset", **of)
+    app = replace(a_credential(account), method="totp", proof="sealed")
+    console.call(store.commit, Add(app))
+    factor = {**of, "method": "totp"}
+    assert 'name="method" value="totp"' in root.get(f"/admin/accounts/one?id={account.subject}").text
+    assert "The second factor was removed." in acted(console, root, "/factor", **factor)
+    assert "There is no such second factor." in acted(console, root, "/factor", 404, **factor)
+    assert "There is no such second factor." in acted(console, root, "/factor", 404, **of, method="password")
     assert "The account was disabled." in acted(console, root, "/disable", **of)
     assert console.anyone().post("/auth/login", data=ADA, headers=FORM).status_code == 401
     assert 'value="' + account.subject in root.get(f"/admin/accounts/one?id={account.subject}").text
@@ -258,7 +265,7 @@ def test_an_administrator_does_to_an_account_what_its_page_offers(console: Conso
     own = console.call(store.account_by_email, ROOT["email"])
     assert own is not None
     for name in ("roles_changed", "session_ended", "password_reset_requested", "account_disabled",
-                 "account_enabled", "account_created"):  # fmt: skip
+                 "account_enabled", "account_created", "factor_removed"):  # fmt: skip
         assert (name, own.subject) in names, name
 
 

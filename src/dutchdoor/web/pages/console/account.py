@@ -8,6 +8,9 @@ from urllib.parse import urlencode
 
 from msgspec import Meta
 
+from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE
+from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import NotFound
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
@@ -30,12 +33,12 @@ SESSIONS, EVENTS, FACTORS = 50, 10, 50
 """Rows of each table at most."""
 
 FACTOR_NAMES: Mapping[str, str] = {
-    "password": mark("Password"),
-    "totp": mark("Authenticator app"),
-    "recovery_code": mark("Recovery codes"),
+    PASSWORD: mark("Password"),
+    TOTP: mark("Authenticator app"),
+    RECOVERY_CODE: mark("Recovery codes"),
     "passkey": mark("Passkey"),
 }
-"""What people call the ways to prove who one is. Another one is shown by its name."""
+"""What people call the ways to prove who one is."""
 
 Subject = Annotated[str, Meta(max_length=255)]
 
@@ -50,6 +53,12 @@ class NewRoles(Body, frozen=True):
     """Words with spaces between them."""
 
 
+class OneFactor(Body, frozen=True):
+    subject: Subject
+    method: Annotated[str, Meta(max_length=32)]
+    id: Annotated[str, Meta(max_length=255)] = ""
+
+
 class OneSession(Body, frozen=True):
     subject: Subject
     session: Annotated[str, Meta(max_length=64)]
@@ -61,6 +70,9 @@ def routes(console: Console) -> list[Route]:
         console.act(f"{PATH}/disable", page.disable, body=Of, summary="Disable an account from the console."),
         console.act(f"{PATH}/enable", page.enable, body=Of, summary="Enable an account from the console."),
         console.act(f"{PATH}/reset", page.reset, body=Of, bundled=True, summary="Mail a link to a new password."),
+        console.act(
+            f"{PATH}/factor", page.remove_factor, body=OneFactor, bundled=True, summary="Remove a second factor."
+        ),
         console.act(f"{PATH}/delete", page.delete, body=Of, bundled=True, summary="Delete an account for good."),
         console.act(f"{PATH}/sign-out", page.sign_out, body=Of, summary="End all sign-ins of an account."),
         console.act(f"{PATH}/end", page.end, body=OneSession, summary="End one sign-in of an account."),
@@ -91,7 +103,7 @@ class AccountPage:
             leaves="" if departure is None else instant(departure.due_at),
             sessions=[_session(each, own.session_id) for each in sessions[:SESSIONS]],
             further=len(sessions) - SESSIONS,
-            factors=[(FACTOR_NAMES.get(each.method, each.method), instant(each.created_at)) for each in factors],
+            factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES],
             events=[_event(each) for each in events],
             log=f"{CONSOLE_PATH}/events?{urlencode({'who': account.subject})}",
             is_oneself=account.subject == own.subject,
@@ -117,6 +129,14 @@ class AccountPage:
         account = await _account(call, call.body.subject)
         await call.directory.recovery.send_reset(account, client=call.observed(), actor=_actor(call))
         return await self._done(call, "reset-mailed")
+
+    async def remove_factor(self, call: Call) -> Response:
+        one: OneFactor = call.body
+        account = await _account(call, one.subject)
+        await call.directory.factors.remove(
+            account, one.method, one.id, amr=None, client=call.observed(), actor=_actor(call)
+        )
+        return await self._done(call, "factor-removed")
 
     async def delete(self, call: Call) -> Response:
         done = await call.directory.deletion.erase(call.body.subject, client=call.observed(), actor=_actor(call))
@@ -153,6 +173,16 @@ def _actor(call: Call) -> str:
 
 def _instant(at: float | None) -> str:
     return "" if at is None else instant(at)
+
+
+def _factor(credential: Credential) -> dict[str, Any]:
+    return {
+        "words": FACTOR_NAMES[credential.method],
+        "at": instant(credential.created_at),
+        "method": credential.method,
+        "id": credential.handle,
+        "is_second": credential.method not in {PASSWORD, RECOVERY_CODE},
+    }
 
 
 def _session(session: Session, own: str | None) -> dict[str, Any]:

@@ -39,6 +39,7 @@ NOTICES: Mapping[str, str] = {
     "account-created": mark("The account was created, and the link was mailed."),
     "account-disabled": mark("The account was disabled."),
     "account-deleted": mark("The account was deleted."),
+    "factor-removed": mark("The second factor was removed."),
     "account-enabled": mark("The account was enabled."),
     "roles-changed": mark("The roles were changed."),
     "reset-mailed": mark("The link to a new password was mailed."),
