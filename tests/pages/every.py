@@ -304,7 +304,7 @@ STATES: tuple[State, ...] = (
     State("devices", "/auth/devices", at("/auth/devices"), ADA),
     State("devices-tricks", "/auth/devices", at("/auth/devices"), MALLORY),
     # for administrators
-    State("console", "/admin", at("/admin"), ROOT),
+    State("console", "/admin", asked("/admin"), ROOT),
     State("console-accounts", "/admin/accounts", at("/admin/accounts"), ROOT),
     State("console-accounts-none", "/admin/accounts", at("/admin/accounts?search=nobody"), ROOT),
     State("console-account-refused", "/admin/accounts", account_refused, ROOT, status=409, refused=True),
@@ -316,6 +316,9 @@ STATES: tuple[State, ...] = (
     State("console-verifiers", "/admin/verifiers", asked("/admin/verifiers"), ROOT),
     State("console-verifier-refused", "/admin/verifiers", verifier_refused, ROOT, status=409),
     State("console-keys", "/admin/keys", asked("/admin/keys"), ROOT),
+    State("console-events", "/admin/events", asked("/admin/events"), ROOT),
+    State("console-events-refused", "/admin/events", at("/admin/events?who=nobody@example.com"), ROOT, status=422),
+    State("console-settings", "/admin/settings", at("/admin/settings"), ROOT),
     # errors
     State("no-such-page", "", at("/no-such-page"), status=404),
     State("not-an-administrator", "", at("/admin"), ADA, status=403),
@@ -323,5 +326,5 @@ STATES: tuple[State, ...] = (
     State("out-of-reach", "", out_of_reach, status=503),
 )  # fmt: skip
 
-NO_PAGES = ("/openapi.json", "/assets/", "/auth/password/", "/auth/email/verify", "/auth/join/look")
+NO_PAGES = ("/openapi.json", "/assets/", "/auth/password/", "/auth/email/verify", "/auth/join/look", "/admin/events/export")
 """What the pages' routes answer that is no page: how its path begins. Some lead on to a page."""

@@ -10,22 +10,31 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.standins import Watched
 from tests.web.test_console import ADA, FORM, ROOT, Console, token_of
+from tests.web.test_pages import Elements
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
+from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
+from dutchdoor.server.config import read_settings
+from dutchdoor.server.settings_report import report
+from dutchdoor.services.hooks import Hooks, notify
 from dutchdoor.stores.base import Add, Log
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.testing.clock import Clock
+from dutchdoor.web.pages.console.plots import Series, plot
+from dutchdoor.web.tally import Tally
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -38,18 +47,14 @@ def watched() -> Watched:
 @pytest.fixture
 def console(watched: Watched) -> Iterator[Console]:
     clock, store = Clock(), watched
-    found = Console(Auth(store, console=True, hasher=PasswordHasher(CHEAPEST), clock=clock, master_key=_keys()), clock)  # type: ignore[arg-type]
+    keys = MasterKeys(MasterKey.generate())
+    auth = Auth(store, console=True, hasher=PasswordHasher(CHEAPEST), clock=clock, master_key=keys)  # type: ignore[arg-type]
+    found = Console(auth, clock)
     with found.open:
         for who, roles in ((ROOT, ("admin",)), (ADA, ())):
             made = partial(found.auth.directory.admin.create, roles=roles, client=Client(), actor="cli")
             found.call(made, who["email"], password=who["password"])
         yield found
-
-
-def _keys() -> Any:
-    from dutchdoor.model.master_key import MasterKey, MasterKeys  # noqa: PLC0415
-
-    return MasterKeys(MasterKey.generate())
 
 
 def post(browser: TestClient, path: str, **fields: str) -> Any:
@@ -155,7 +160,7 @@ def test_w33_a_page_reads_a_bounded_part(console: Console, watched: Watched) -> 
     root = console.one()
     seen = {}
     of_one = "/admin/events?who=" + ROOT["email"]
-    for path in ("/admin/clients", "/admin/verifiers", "/admin/keys", "/admin/events", of_one):
+    for path in ("/admin", "/admin/clients", "/admin/verifiers", "/admin/keys", "/admin/events", of_one):
         root.get(path)
         watched.calls.clear()
         root.get(path)
@@ -265,3 +270,128 @@ def test_w35_an_export_ends_with_its_session(console: Console) -> None:
     assert sent[0]["status"] == 200, sent
     assert sum(message.get("body", b"").count(b"\n") for message in sent) == 500
     assert sent[-1]["more_body"] is True, "no end: the server closes the connection"
+
+
+def test_w36_the_settings_are_shown_without_secrets(console: Console, tmp_path: Path) -> None:
+    """A server's settings are shown with where each was set and what is unsafe about it; no secret, and no URL that may
+    hold one. An application that embeds this shows what it gave.
+    """
+    root = console.one()
+    page = root.get("/admin/settings").text
+    assert "access_for" in page and "10m" in page and "Auth(...)" in page
+    secrets = {
+        "DUTCHDOOR_DATABASE": "postgresql://door:hunter2hunter2@db.example.com/door",
+        "DUTCHDOOR_MAIL": "smtp://door:letters4letters@mail.example.com",
+        "DUTCHDOOR_METRICS_TOKEN": "a-token-of-the-metrics-0123456789",
+        "DUTCHDOOR_PEPPER": "a-pepper-of-the-passwords-0123456789",
+        "DUTCHDOOR_MASTER_KEY": MasterKey.generate().text(),
+    }
+    settings = read_settings(
+        {"access_for": "30m", "origin": ("https://app.example.com",), "preset": "high"},
+        {**secrets, "DUTCHDOOR_PRODUCT": HOSTILE},
+    )
+    console.auth.api.settings_report = lambda: report(settings)
+    page = root.get("/admin/settings").text
+    for value in secrets.values():
+        assert value not in page and "hunter2" not in page and "letters4letters" not in page
+    assert HOSTILE not in page and "&lt;script&gt;" in page
+    cells = dict(re.findall(r'<th scope="row"><code>(\w+)</code>.*?</th>\s*<td[^>]*><bdi>(.*?)</bdi>', page, re.DOTALL))
+    assert (cells["access_for"], cells["database"], cells["redis"]) == ("30m", "set, and not shown", "not set")
+    assert re.search(r"<code>access_for</code>.*?<bdi>--access-for</bdi>", page, re.DOTALL)
+    assert re.search(r"<code>idle_for</code>.*?<bdi>preset \(--preset\)</bdi>", page, re.DOTALL)
+    assert "Unsafe" in page and "There is no https public URL." in page and "Access tokens live 30 minutes." in page
+    gone = tmp_path / "gone.pem"
+    console.auth.api.settings_report = lambda: report(replace(settings, proxy=("no network",), tls_cert=str(gone)))
+    assert "no network" in root.get("/admin/settings").text
+
+
+def numbers(page: str, title: str) -> dict[str, list[str]]:
+    """The table of a plot: by step, the values."""
+    figure = page[page.index(f"<b>{title}</b>") :].partition("</figure>")[0]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', figure)
+    return {step: re.findall(r"<td[^>]*>([^<]*)</td>", cells) for step, cells in rows}
+
+
+def test_w37_the_overview_counts_what_happened(console: Console) -> None:
+    """Sign-ins, refusals and endings are counted from the audit log by minute, hour and day, beside each plot in a
+    table; the patterns of the newest sign-ins too. An unknown range is refused.
+    """
+    root, now = console.one(), console.clock()
+    hour = now // 3600 * 3600
+    for name, at, detail in (
+        *[("session_started", hour - 3600 + n, "session") for n in range(5)],
+        *[("session_started", hour - 7200 + n, "hybrid") for n in range(2)],
+        ("token_issued", hour - 7200, ""), ("login", hour - 7200, ""), ("refresh_theft", hour - 7200, ""),
+        ("session_ended", hour - 7200, ""), ("login", now - 86_400 * 40, ""),
+    ):  # fmt: skip
+        console.call(console.auth.store.commit, an_event(name, at, detail))
+    page = root.get("/admin").text
+    steps = [f"{datetime.fromtimestamp(hour - before, UTC):%H:%M}" for before in (3600, 7200)]
+    signed_in = numbers(page, "Sign-ins")
+    assert (len(signed_in), signed_in[steps[0]], signed_in[steps[1]]) == (24, ["5", "0"], ["2", "1"])
+    assert numbers(page, "Refusals")[steps[1]] == ["1", "1"]
+    assert numbers(page, "Endings")[steps[1]] == ["0", "1"]
+    assert re.findall(r"<dt>([\w ]+)</dt><dd>(\d+)</dd>", page) == [
+        ("Session cookie", "6"), ("Refresh and access token", "2"),
+    ]  # fmt: skip
+    assert sum(int(cells[0]) for cells in numbers(root.get("/admin?range=30d").text, "Sign-ins").values()) == 8
+    assert len(numbers(root.get("/admin?range=1h").text, "Sign-ins")) == 60
+    assert root.get("/admin?range=1y").status_code == 422
+    elements = Elements(page)
+    assert len(elements.all("svg")) == 3 and all(each["aria-label"] for each in elements.all("svg"))
+
+
+def test_w37_refreshes_and_fences_are_those_of_the_process(console: Console) -> None:
+    """They write no event: the page counts what this process did, and says since when."""
+    root = console.one()
+    program = TestClient(console.app)
+    tokens = program.post("/auth/login", json={**ADA, "mode": "hybrid"}).json()
+    for _ in range(2):
+        tokens = program.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]}).json()
+    wrong = {"refresh_token": tokens["refresh_token"][:-4] + "AAAA"}
+    assert program.post("/auth/refresh", json=wrong).status_code == 401
+    post(root, "/admin/clients", name="orders", kind="public")
+    (client,) = console.call(console.auth.store.select, RegisteredClient)
+    post(root, f"/admin/clients/{client.id}/remove")
+    page = root.get("/admin").text
+    assert list(numbers(page, "Refreshes").values())[-1] == ["2", "1"]
+    assert len(numbers(page, "Fences: the slowest wait")) == 24
+    assert f"since it began at {datetime.fromtimestamp(console.auth.api.tally.began, UTC):%Y-%m-%d %H:%M} UTC" in page
+
+
+def test_the_overview_counts_once_for_many(console: Console, watched: Watched) -> None:
+    """Administrators who look within ten seconds cost one count."""
+    root = console.one()
+    root.get("/admin")
+    watched.calls.clear()
+    for _ in range(3):
+        root.get("/admin")
+    assert "count_events" not in watched.calls
+
+
+def test_bars_stand_on_each_other_below_the_top() -> None:
+    """Each bar is as high as its value, from the end of the one below it; the scale ends at a round number."""
+    made = plot("t", ["a", "b"], [Series("x", [3, 0]), Series("y", [4, 7])])
+    assert [level.text for level in made.levels] == ["5", "10"]
+    first, second = ([float(n) for n in re.findall(r"[\d.]+", line)] for line in made.outlines)
+    floor, top = made.floor, made.levels[1].at
+    assert first[1] == floor and second[1] == first[2]
+    assert second[2] == pytest.approx(floor - 0.7 * (floor - top), abs=0.2)
+    assert plot("t", ["a"], [Series("x", [0])]).is_empty
+    assert [plot("t", ["a"], [Series("x", [n])]).levels[1].text for n in (1, 11, 20, 0.03)] == ["1", "20", "20", "0.05"]
+
+
+def test_the_counts_of_a_process_are_bounded() -> None:
+    """Of the steps, as many are kept as are shown; a clock that steps back loses nothing."""
+    clock, hooks = Clock(), Hooks()
+    tally = Tally(hooks, clock)
+    for _ in range(500):
+        notify(hooks.refreshed, True)
+        clock.advance(60)
+    assert sum(each.refreshed for each in tally.steps("1h", int(clock() // 60) - 59)) == 59
+    assert sum(each.refreshed for each in tally.steps("24h", int(clock() // 3600) - 23)) == 500
+    assert [len(kept) for kept in tally._kept.values()] == [60, 9, 1]
+    clock.advance(-3600)
+    notify(hooks.fence_waited, "fenced", 0.25)
+    clock.advance(3600)
+    assert sum(each.fences for each in tally.steps("1h", int(clock() // 60) - 59)) == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["Duration", "Seconds", "read_duration", "seconds"]
+__all__ = ["Duration", "Seconds", "read_duration", "seconds", "short_duration"]
 
 Duration: TypeAlias = str | float | timedelta
 """`"15m"`, `timedelta(minutes=15)`, or seconds."""
@@ -52,3 +52,11 @@ def read_duration(value: object, source: str = "A duration") -> float:
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _AT_MOST:
         return float(value)
     raise Misconfigured(f"{source} must be a duration such as 90s, 10m, 12h or 30d.")
+
+
+def short_duration(seconds: Any) -> str:
+    """Format seconds in the notation of settings: 10m, 30d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from dutchdoor.model.durations import short_duration
 from dutchdoor.server.config import DEFAULT_MASTER_KEY_FILE
-from dutchdoor.server.options import short_duration
 from dutchdoor.server.settings import GROUPS, SETTINGS, Setting
 
 __all__ = ["reference"]

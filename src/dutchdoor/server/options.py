@@ -16,6 +16,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, NotFound
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.deployment import SERVERS, Deployment, read_served
+from dutchdoor.model.durations import short_duration
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKey
@@ -91,14 +92,6 @@ def _default_of(setting: Setting) -> str:
     if setting.kind == "duration":
         return short_duration(setting.default)
     return ", ".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default)
-
-
-def short_duration(seconds: Any) -> str:
-    """Format seconds in the notation of settings: 10m, 30d."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s"
 
 
 def settings_from(options: dict[str, Any]) -> Settings:

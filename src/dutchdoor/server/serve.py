@@ -77,6 +77,7 @@ SETUP_FILE = "dutchdoor.setup"
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the directory that the processes of one server share."""
 COUNTING = "dutchdoor.server.metrics"
+REPORTING = "dutchdoor.server.settings_report"
 
 log = logging.getLogger("dutchdoor")
 
@@ -146,6 +147,7 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
         app = _tracing().Traced(
             app, auth.api.routes, edge=lambda: auth.site.edge, tracer=traces.tracer, base_path=auth.site.base_path
         )
+    _report_on(auth, settings)
     if read is not None:
         _listen(auth, settings, read)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
@@ -376,8 +378,14 @@ def _listen(auth: Auth, settings: Settings, read: Read) -> None:
         nonlocal settings
         settings = reloaded(settings, read, refuse_unsafe, aloud=aloud)
         apply_to(auth, settings)
+        _report_on(auth, settings)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+def _report_on(auth: Auth, settings: Settings) -> None:
+    """Let the console report on the settings that are in force now."""
+    auth.api.settings_report = lambda: import_module(REPORTING).report(settings)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -54,6 +54,8 @@ class Hooks(Struct, kw_only=True):
     """A refresh token was used by two clients, and its session was revoked. Gets the account and the client that sent
     it.
     """
+    refreshed: list[Callable[[bool], None]] = []
+    """A refresh token was exchanged, or refused. Gets which of the two: True if it was exchanged."""
     fence_waited: list[Callable[[str, float], None]] = []
     """A call waited for a fence. Gets the state of the fence and the seconds it took."""
     unavailable: list[Callable[[str], None]] = []

@@ -46,7 +46,7 @@ from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.endings import Endings, Found, Leaving, by_owner
-from dutchdoor.services.hooks import Hooks, announce
+from dutchdoor.services.hooks import Hooks, announce, notify
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
 from dutchdoor.services.session_data import DataVerbs
@@ -512,7 +512,13 @@ class Authority(Endings):
             outcome = decide(session, token, client, time_of(session, now), self.policy)
             return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
 
-        return await once()
+        try:
+            signed_in = await once()
+        except InvalidToken:
+            notify(self.hooks.refreshed, False)  # noqa: FBT003 - the hook says what it means
+            raise
+        notify(self.hooks.refreshed, True)  # noqa: FBT003
+        return signed_in
 
     async def _carry_out(
         self,

@@ -42,6 +42,8 @@ from dutchdoor.web.http import AmbiguousCookie, BadRequest, CrossSite, Header, R
 from dutchdoor.web.problems import problem
 from dutchdoor.web.program_auth import client_of, is_verifier, verifier_of
 from dutchdoor.web.rate import LocalBuckets
+from dutchdoor.web.settings_report import Report
+from dutchdoor.web.tally import Tally
 from dutchdoor.web.verifiers import Verifiers
 
 __all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site"]
@@ -324,6 +326,9 @@ class Api:
         self.waiting_for_fences = 0
         self.first_request: Callable[[Request], None] | None = None
         """Called with each request until it sets this to None."""
+        self.tally = Tally(authority.hooks, authority.clock)
+        self.settings_report: Report | None = None
+        """Reports on the settings of a server around this, for the console."""
         self.outages, self.readiness = Outages(authority.fencing.now, authority.hooks.unavailable), Readiness(authority)
         self._readers = {
             route.body: JsonBody(route.body, at_most=route.body_at_most)

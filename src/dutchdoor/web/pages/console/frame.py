@@ -32,6 +32,7 @@ PLACES: tuple[tuple[str, str], ...] = (
     (f"{CONSOLE_PATH}/verifiers", mark("Verifiers")),
     (f"{CONSOLE_PATH}/keys", mark("Keys")),
     (f"{CONSOLE_PATH}/events", mark("Audit log")),
+    (f"{CONSOLE_PATH}/settings", mark("Settings")),
 )
 """The links at the top of each page: where they lead, and their words."""
 

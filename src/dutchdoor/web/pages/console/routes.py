@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dutchdoor.web.api import Route
-from dutchdoor.web.pages.console import account, accounts, clients, events, keys, overview, verifiers
+from dutchdoor.web.pages.console import account, accounts, clients, events, keys, overview, settings, verifiers
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import Pages
 
@@ -20,4 +20,5 @@ def routes(pages: Pages) -> list[Route]:
         *verifiers.routes(console),
         *keys.routes(console),
         *events.routes(console),
+        *settings.routes(console),
     ]
