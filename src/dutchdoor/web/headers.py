@@ -84,6 +84,7 @@ class SecurityHeaders:
     def finish(self, response: Response) -> list[Header]:
         """Return all headers of a response: these, its own, and its length."""
         headers = self._lists[response.kind] + response.headers
-        if response.status != 204 and response.status != 304:  # noqa: PLR1714, PLR2004
+        # The length of a response in pieces is not known yet: the server sends it in chunks.
+        if response.status != 204 and response.status != 304 and response.pieces is None:  # noqa: PLR1714, PLR2004
             headers.append((b"content-length", b"%d" % len(response.body)))
         return headers
