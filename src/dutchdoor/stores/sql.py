@@ -375,25 +375,22 @@ class SqlStore(Generic[T]):
         self, wanted: AuditSearch, *, before: str = "", limit: int = 100, look_at: int = 50_000
     ) -> tuple[list[AuditEvent], str]:
         table, stored_id = self._tables.by_name["events"], self._dialect.stored_id
-        indexed: dict[str, object] = {"id >= ?": stored_id(ordered_from(wanted.since))}
-        if wanted.until < math.inf:
-            indexed["id < ?"] = stored_id(ordered_from(wanted.until))
-        if before:
-            indexed[" id < ?"] = stored_id(before)  # another key than the one above
-        if wanted.subject:
-            indexed["subject <> '' AND subject = ?"] = wanted.subject  # the first half: the partial index has it
-        if wanted.name:
-            indexed["name = ?"] = wanted.name
+        until = "" if wanted.until == math.inf else ordered_from(wanted.until)
+        highs = [stored_id(each) for each in (until, before) if each]
+        if len({type(high) for high in highs}) == 1:
+            highs = [min(highs)]
         others: dict[str, object] = {
             f"{name} = ?": value for name, value in (("outcome", wanted.outcome), ("address", wanted.address)) if value
         }
-        last: object = None
+        low, last = stored_id(ordered_from(wanted.since)), None
         if others:
-            sql = f"SELECT id FROM {table.name}{where((), indexed)} ORDER BY id DESC LIMIT 1 OFFSET ?"
-            for (last,) in await self._rows(sql, (*indexed.values(), look_at - 1), scan=True):
-                others["id >= ?"] = last
-        sql = f"{table.rows}{where((), [*indexed, *others])} ORDER BY id DESC LIMIT ?"
-        found = await self._records(table, (sql, (*indexed.values(), *others.values(), limit)), scan=True)
+            condition, order, values = _newest(wanted, low, highs)
+            sql = f"SELECT id FROM {table.name}{condition} ORDER BY {order} LIMIT 1 OFFSET ?"
+            for (last,) in await self._rows(sql, (*values, look_at - 1), scan=True):
+                low = last
+        condition, order, values = _newest(wanted, low, highs, *others)
+        sql = f"{table.rows}{condition} ORDER BY {order} LIMIT ?"
+        found = await self._records(table, (sql, (*values, *others.values(), limit)), scan=True)
         if len(found) == limit:
             return found, found[-1].id
         return found, "" if last is None else self._dialect.text_of_id(last)
@@ -439,6 +436,26 @@ class SqlStore(Generic[T]):
 
     async def is_left(self) -> bool:
         return LEFT in await self._moving()
+
+
+def _newest(wanted: AuditSearch, low: object, highs: Sequence[object], *more: str) -> tuple[str, str, list[object]]:
+    """Return the condition, the order and the values that find events from one id up to others, the newest first.
+
+    Where a name is wanted, ids are compared together with it: then only the index of both has the order, also for a
+    plan that does not know the name. Otherwise a plan for a frequent name would read the whole log for a rare one. An
+    account has few events, so its index comes first, and the name is compared as no index has it.
+    """
+    by_name = bool(wanted.name) and not wanted.subject
+    place, name = ("(name, id) {} (?, ?)", [wanted.name]) if by_name else ("id {} ?", [])
+    wheres = [place.format(">="), *[place.format("<")] * len(highs)]
+    values: list[object] = [value for bound in (low, *highs) for value in (*name, bound)]
+    if wanted.subject:
+        wheres.append("subject <> '' AND subject = ?")  # the first half: the partial index has it
+        values.append(wanted.subject)
+    if wanted.name:
+        wheres.append("name <= ?" if by_name else "name || '' = ?")
+        values.append(wanted.name)
+    return where((), [*wheres, *more]), "name DESC, id DESC" if by_name else "id DESC", values
 
 
 def changed(forms: Iterable[Callable[[Any], Any] | None], values: Iterable[Any]) -> Row:

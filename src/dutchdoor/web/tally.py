@@ -1,7 +1,7 @@
 """What this process has done in the last hour, day and month, for the console: refreshes, and how long fences took.
 
 An ordinary refresh writes no audit event, and neither does a fence. So no other process knows of them, and a restart
-forgets them. The counts of the three spans are kept apart, a little over a hundred in all, however much happens.
+forgets them. The counts of the three spans are kept apart, 84 in all, however much happens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dutchdoor.services.hooks import Hooks
 
 __all__ = ["SPANS", "Counts", "Tally"]
 
-SPANS: Final = {"1h": (60, 60), "24h": (3600, 24), "30d": (86_400, 30)}
+SPANS: Final = {"1h": (120, 30), "24h": (3600, 24), "30d": (86_400, 30)}
 """By name: the seconds of one step, and the number of steps."""
 
 

@@ -7,6 +7,7 @@ write no event: they are those of the process that answers, since it began.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -146,7 +147,7 @@ def _of_this_process(call: Call, span: str, edges: list[float], steps: list[str]
         plot(
             mark("Fences: the slowest wait"),
             steps,
-            [Series(mark("Milliseconds"), [round(each.slowest * 1000, 1) for each in counts])],
+            [Series(mark("Milliseconds"), [math.ceil(each.slowest * 1e6) / 1000 for each in counts])],
             unit="ms",
         ),
     ]
