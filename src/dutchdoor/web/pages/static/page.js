@@ -71,8 +71,8 @@ for (const button of all("button[data-show]")) {
 addEventListener("pagehide", () => (document.documentElement.hidden = true));
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
-// Times are in UTC on the page. A browser knows where it is.
-for (const time of all("time")) {
+// Times are in UTC on the page. A browser knows where it is. Some pages compare times, and keep UTC.
+for (const time of all("time:not([data-utc])")) {
   const at = new Date(time.dateTime);
   time.textContent = at.toLocaleString(document.documentElement.lang, { dateStyle: "long", timeStyle: "short" });
 }
