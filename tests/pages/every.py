@@ -326,5 +326,12 @@ STATES: tuple[State, ...] = (
     State("out-of-reach", "", out_of_reach, status=503),
 )  # fmt: skip
 
-NO_PAGES = ("/openapi.json", "/assets/", "/auth/password/", "/auth/email/verify", "/auth/join/look", "/admin/events/export")
+NO_PAGES = (
+    "/openapi.json",
+    "/assets/",
+    "/auth/password/",
+    "/auth/email/verify",
+    "/auth/join/look",
+    "/admin/events/export",
+)
 """What the pages' routes answer that is no page: how its path begins. Some lead on to a page."""

@@ -28,6 +28,7 @@ __all__ = ["routes"]
 
 PATH = f"{CONSOLE_PATH}/events"
 FILTERS = ("name", "who", "outcome", "address", "since", "until")
+OUTCOMES: Mapping[Outcome, str] = {"ok": mark("Done"), "refused": mark("Refused")}
 EXPORTED_AT_ONCE = 500
 COLUMNS = AuditEvent.__struct_fields__
 _RUNS = ("=", "+", "-", "@", "\t", "\r")
@@ -64,7 +65,7 @@ class EventsPage:
             kept=kept,
             error=error,
             names=sorted(get_args(EventName)),
-            outcomes=get_args(Outcome),
+            outcomes=OUTCOMES,
             following=next_page(PATH, **kept, before=following),
             newest=f"{PATH}?{urlencode(kept)}" if before else "",
             is_whole=len(found) == PAGE,
@@ -76,7 +77,7 @@ class EventsPage:
         self.console.holder(call)
         kind = call.query.get("format", "csv")
         if kind not in _WRITERS:
-            raise InvalidInput(f"format must be one of: {', '.join(_WRITERS)}.", field="format")
+            raise InvalidInput(mark("format must be one of: %(known)s.", known=", ".join(_WRITERS)), field="format")
         wanted = await _search(call, {name: call.query.get(name, "")[:320] for name in FILTERS})
         first, write, media_type = _WRITERS[kind]
         now = datetime.fromtimestamp(call.authority.clock(), UTC)

@@ -68,7 +68,7 @@ class OverviewPage:
     async def show(self, call: Call) -> Response:
         span = call.query.get("range", "24h")
         if span not in RANGES:
-            raise InvalidInput(f"range must be one of: {', '.join(RANGES)}.", field="range")
+            raise InvalidInput(mark("range must be one of: %(known)s.", known=", ".join(RANGES)), field="range")
         async with self._counting:
             found = self._counted.get(span)
             if found is None or not 0 <= time.monotonic() - found.made_at < REMEMBERED_FOR:

@@ -9,6 +9,7 @@ from typing import Any
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.durations import short_duration
 from dutchdoor.model.policy import DURATIONS
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.console.frame import Console
@@ -18,6 +19,16 @@ from dutchdoor.web.settings_report import ShownSetting
 __all__ = ["routes"]
 
 PATH = f"{CONSOLE_PATH}/settings"
+GROUPS = (
+    mark("Serving"),
+    mark("Keeping"),
+    mark("Tokens"),
+    mark("Signing in"),
+    mark("Mail and names"),
+    mark("Watching"),
+    mark("Policy"),
+)
+"""The groups of settings, for the catalogues."""
 
 
 def routes(console: Console) -> list[Route]:
@@ -30,7 +41,7 @@ def routes(console: Console) -> list[Route]:
 async def _values(call: Call) -> dict[str, Any]:
     report = call.api.settings_report
     if report is None:
-        return {"groups": {"Policy": list(_of_application(call))}, "findings": None, "window": "", "error": ""}
+        return {"groups": {GROUPS[-1]: list(_of_application(call))}, "findings": None, "window": "", "error": ""}
     try:
         found = await asyncio.to_thread(report)
     except Misconfigured as exc:
