@@ -47,6 +47,35 @@ def test_a_refused_name_is_shown_in_its_section(client: TestClient) -> None:
     assert 'value="Ada"' in client.get("/auth/account").text
 
 
+def test_the_name_is_not_changed_without_end(client: TestClient) -> None:
+    """Each change writes an event that is kept for a year, so their number is limited; the page says when to go on."""
+    csrf = token(client)
+    for number in range(12):
+        sent = client.post("/auth/account/name", data={"csrf_token": csrf, "name": f"Ada {number}"}, headers=FORM)
+        if sent.status_code == 429:
+            break
+    assert number == 10 and "Try again in 3 minutes." in sent.text and 'value="Ada 10"' in sent.text
+    assert 'value="Ada 9"' in client.get("/auth/account").text
+
+
+def test_the_pages_work_below_a_base_path() -> None:
+    """Below a base path every link, form and way back of these pages is below it."""
+    with browser(base_path="/id") as client:
+        assert client.post("/id/auth/register", data=ADA, headers=FORM).status_code == 303
+        for path in ("/id/auth/account", "/id/auth/devices", "/id/auth/activity", "/id/auth/confirm"):
+            linked = re.findall(r'(?:href|src|action)="(/[^"]*)"', client.get(path).text)
+            assert linked and all(each.startswith("/id/") for each in linked), path
+        form = {**FORM, "referer": "http://testserver/id/auth/account"}
+        refused = client.post("/id/auth/account/name", data={"csrf_token": "x", "name": "Ada"}, headers=form)
+        assert 'href="/id/auth/account"' in refused.text
+        fields = {"csrf_token": token(client, "/id/auth/account"), "name": "Ada"}
+        sent = client.post("/id/auth/account/name", data=fields, headers=form)
+        assert sent.headers["location"] == "/id/auth/account?done=name_changed"
+        assert client.post("/id/auth/logout", data=fields, headers=form).headers["location"] == "/id/auth/login"
+        sent = client.post("/id/auth/account/name", data=fields, headers=form)
+        assert sent.headers["location"] == "/id/auth/login?next=%2Fid%2Fauth%2Faccount"
+
+
 def test_the_password_is_changed(client: TestClient) -> None:
     """The form changes the password, ends the other sign-ins, and leads back to a page that says so."""
     fields = {"csrf_token": token(client), "current_password": PASSWORD, "new_password": NEW}

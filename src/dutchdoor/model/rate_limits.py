@@ -259,6 +259,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Changes of the address that one account asks for. Each may mail a stranger: five a day are more than a person
     # needs, and too few to make us a source of spam.
     change_email_by_account: Limit = Limit(name="change_email_by_account", count=5, per_seconds=DAY, burst=5)
+    # Changes of the name: each writes an event, which is kept for a year.
+    change_name_by_account: Limit = Limit(name="change_name_by_account", count=20, per_seconds=HOUR, burst=10)
     # Exports of one account: each reads thousands of rows.
     export_by_account: Limit = Limit(name="export_by_account", count=10, per_seconds=DAY, burst=5)
     # Its interval, ten minutes, must stay below the lifetime of a reset link: see the top of this file.

@@ -209,6 +209,7 @@ class Deletion(Part):
         limits, own = self.attempts.limits, account.subject
         buckets = [
             bucket_of(limits.change_email_by_account, own),
+            bucket_of(limits.change_name_by_account, own),
             bucket_of(limits.export_by_account, own),
             bucket_of(limits.password_by_session, own),
         ]
