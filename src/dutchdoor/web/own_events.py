@@ -14,6 +14,7 @@ from msgspec import Struct
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.audit_events import AuditEvent, EventName, Outcome
 from dutchdoor.model.ids import is_id
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.http import Response, json_response
 from dutchdoor.web.schemas import instant
@@ -63,7 +64,7 @@ async def events_before(call: Call) -> tuple[list[AuditEvent], str | None]:
     """Return a page of the caller's events, newest first, and the `before` of the next page. Raises `InvalidInput`."""
     before = call.query.get("before", "")
     if before and not is_id(before):
-        raise InvalidInput("This is no event.", field="before")
+        raise InvalidInput(mark("There is no such event."), field="before")
     subject = call.required.principal.subject
     found = await call.authority.store.events(subject=subject, before=before, limit=PAGE + 1)
     return found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None

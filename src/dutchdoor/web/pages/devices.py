@@ -91,7 +91,7 @@ class DevicesPage(OwnForm):
 def _number(text: str, pages: int) -> int:
     """Read the number of a page. Raises `InvalidInput`."""
     if not text.isascii() or not text.isdigit() or len(text) > 2 or int(text) < 1:  # noqa: PLR2004 - 500 by 50 are 10
-        raise InvalidInput("There is no such page.", field="page")
+        raise InvalidInput(mark("There is no such page."), field="page")
     return min(int(text), pages)  # the last one is gone if its sign-ins have ended meanwhile
 
 
