@@ -39,9 +39,7 @@ class Form:
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         if isinstance(error, SignInUnfinished):
-            query = "?" + urlencode({"next": fields["next"]}) if fields.get("next") else ""
-            waits = Response(303, [call.cookies.set_step(error.token, max_age=PENDING_FOR)])
-            return self.pages.go(f"{self.pages.base}{STEP_PATH}{query}", waits)
+            return to_next_step(self.pages, call, error, fields)
         answer = problem(error)
         kept = self.kept(fields)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
@@ -99,5 +97,14 @@ async def signed_in(pages: Pages, call: Call, fields: Mapping[str, str], to: str
     call.body = Login(email=fields["email"], password=fields["password"], mode=browser_mode(call))
     try:
         return pages.go(to, await auth_routes.login(call))
+    except SignInUnfinished as error:
+        return to_next_step(pages, call, error, fields)
     except DutchdoorError:
         return pages.go(pages.base + LOGIN_PATH, Response(303))
+
+
+def to_next_step(pages: Pages, call: Call, error: SignInUnfinished, fields: Mapping[str, str]) -> Response:
+    """Send a browser on to the next step of its sign-in, whose token is in a cookie of that browser."""
+    query = "?" + urlencode({"next": fields["next"]}) if fields.get("next") else ""
+    waits = Response(303, [call.cookies.set_step(error.token, max_age=PENDING_FOR)])
+    return pages.go(f"{pages.base}{STEP_PATH}{query}", waits)
