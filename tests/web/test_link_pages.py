@@ -297,9 +297,60 @@ def test_the_token_is_found_in_what_people_paste(text: str) -> None:
     assert find_token(text) == TOKEN
 
 
+def test_an_invitation_to_register_makes_the_account(house: House) -> None:
+    """The link says who invites, and leads to a form for a name and a password. It signs no one in, and works once."""
+    house.call(house.auth.directory.invitations.invite, "bob@example.com", client=Client(), actor="cli", name="Bob")
+    link = house.link()
+    assert link.startswith("http://localhost:8000/auth/join#ddo1_")
+    looked = house.post("/auth/join/look", token=link).text
+    assert "An administrator invites you to dutchdoor." in looked and "<bdi>bob@example.com</bdi>" in looked
+    assert re.search(r'data-strength="/auth/password/strength" data-of="password"', looked)
+    weak = house.post("/auth/join", token=link, password="short", name="<i>Rob")
+    assert weak.status_code == 422 and 'value="&lt;i&gt;Rob"' in weak.text and 'name="token" value="ddo1_' in weak.text
+    sent = house.post("/auth/join", token=link, password=NEW)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/auth/join/done#bob@example.com")
+    assert "set-cookie" not in sent.headers
+    again = house.post("/auth/join", token=link, password=NEW)
+    assert DEAD in again.text and "Ask the administrator for a new invitation." in again.text
+    assert house.post("/auth/login", email="bob@example.com", password=NEW).status_code == 303
+
+
+def test_an_address_is_changed_and_changed_back_by_the_pages_of_its_links(house: House) -> None:
+    """The new mailbox confirms the change by a click, and the former one undoes it with a new password."""
+    directory = house.auth.directory
+    account = house.call(house.auth.store.account_by_email, ADA["email"])
+    house.call(directory.recovery.forget_password, ADA["email"], client=Client())
+    assert house.post("/auth/password/reset", token=house.link(), new_password=NEW).status_code == 303  # verified now
+    account = house.call(house.auth.store.account, account.subject)
+    house.call(directory.email_change.ask, account, "ada@new.example.com", client=Client())
+    link = house.link()
+    assert "/auth/email/confirm#ddo1_" in link
+    sent = house.post("/auth/email/confirm", token=link)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/auth/email/confirm/done#ada@new.example.com")
+    undo = house.link()
+    assert "/auth/email/restore#ddo1_" in undo and not house.signs_in(NEW)
+    assert DEAD in house.post("/auth/email/restore", token=link, new_password=PASSWORD).text
+    sent = house.post("/auth/email/restore", token=undo, new_password=PASSWORD)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/auth/email/restore/done#ada@example.com")
+    assert house.signs_in(PASSWORD)
+
+
+def test_a_deleted_account_is_kept_by_the_page_of_its_link(house: House) -> None:
+    """One click, and the account signs in again."""
+    account = house.call(house.auth.store.account_by_email, ADA["email"])
+    house.call(house.auth.directory.deletion.ask, account.subject, client=Client())
+    assert not house.signs_in(PASSWORD)
+    link = house.link()
+    assert "/auth/account/keep#ddo1_" in link
+    sent = house.post("/auth/account/keep", token=link)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/auth/account/keep/done#ada@example.com")
+    assert house.signs_in(PASSWORD)
+
+
 PAGES = (
     "/", "/auth/forgot", "/auth/forgot/sent", "/auth/reset", "/auth/reset/done", "/auth/reset/done?ended=soon",
     "/auth/invitation", "/auth/invitation/done", "/auth/verify", "/auth/verify/done", "/auth/setup",
+    "/auth/join", "/auth/join/done", "/auth/email/confirm", "/auth/email/restore", "/auth/account/keep",
 )  # fmt: skip
 
 
