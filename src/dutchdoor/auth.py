@@ -285,7 +285,7 @@ class Auth:
             self.authority,
             hasher=hasher,
             mail=transport,
-            letters=Letters(product=product, public_url=issuer),
+            letters=Letters(product=product, public_url=issuer, languages=_languages(languages, catalogues)),
             limits=limits,
             product=product,
             users=users,
@@ -320,7 +320,7 @@ class Auth:
             own_users=users is not None,
             own_roles=users is not None and users.roles is not None,
             console=console,
-            languages=_languages(languages, catalogues),
+            languages=self.directory.post.letters.languages,
         )
         self.site = Site(
             edge=edge,

@@ -22,6 +22,8 @@ DATA = {"bdi", "code", "time", "samp"}
 """Elements of what people and programs chose: names, addresses, ids, instants."""
 READ_ALOUD = {"alt", "aria-label", "aria-description", "data-label", "placeholder", "title"}
 LETTERS = re.compile(r"[^\W\d_]{2,}")
+NAMES = re.compile(r"\b(?:[a-z]+(?:_[a-z0-9]+)+|CSV|JSON|UTC)\b")
+"""Words of the wire, which no language translates."""
 VOID = {"br", "img", "input", "link", "meta", "hr", "wbr", "col"}
 
 
@@ -48,6 +50,7 @@ class Outside(HTMLParser):
         super().__init__()
         self.found: list[str] = []
         self.known, self._depth, self._inside = set(known), 0, list[str]()
+        self._wire: str | None = None
         self.feed(page)
         assert self._depth == 0, "a bracket of a text is not closed: a translation is cut"
 
@@ -59,6 +62,9 @@ class Outside(HTMLParser):
             if (name in READ_ALOUD or button or name.startswith("data-words")) and value:
                 self._check(re.sub(f"{OPEN}.*{CLOSE}", "", value, flags=re.DOTALL))
 
+        if tag == "option":
+            self._wire = dict(attrs).get("value")
+
     def handle_endtag(self, tag):
         if tag in self._inside:
             while self._inside.pop() != tag:
@@ -67,6 +73,8 @@ class Outside(HTMLParser):
     def handle_data(self, data):
         if DATA & set(self._inside) or {"script", "style"} & set(self._inside):
             return
+        if self._inside[-1:] == ["option"] and self._wire in {None, data.strip()}:
+            return  # a word of the wire, shown as it is sent
         outside = ""
         for character in data:
             self._depth += (character == OPEN) - (character == CLOSE)
@@ -76,6 +84,7 @@ class Outside(HTMLParser):
     def _check(self, text):
         for known in self.known:
             text = text.replace(known, " ")
+        text = NAMES.sub(" ", text)
         if LETTERS.search(text):
             self.found.append(" ".join(text.split()))
 

@@ -4,20 +4,23 @@ Three rules. A link starts with the configured public URL, never with a value fr
 not send the owner's token to an attacker. The token comes after the `#`: a browser sends that part neither to a server
 nor in a Referer header. A mail never repeats text that a stranger chose: a display name or a User-Agent such as "call
 +1 555 0100" would appear as our own words.
+
+A letter is a row of texts. Two templates give all of them one look, as HTML and as plain text.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.mail import Mail
 from dutchdoor.model.http_client import Client
+from dutchdoor.texts import mark
+from dutchdoor.texts.languages import Languages
+from dutchdoor.texts.templates import environment
 
 __all__ = [
     "CHANGE_PATH",
@@ -36,16 +39,7 @@ INVITATION_PATH, VERIFY_PATH = "/auth/invitation", "/auth/verify"
 CHANGE_PATH, RESTORE_PATH = "/auth/email/confirm", "/auth/email/restore"
 KEEP_PATH, JOIN_PATH = "/auth/account/keep", "/auth/join"
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    extensions=["jinja2.ext.i18n"],
-)
-_TEMPLATES.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
+_TEMPLATES = Path(__file__).parent / "templates"
 # No dot, slash, colon, @ or row of digits: mail programs turn these into links and telephone numbers.
 _DEVICE = re.compile(r"(?!.*[0-9]{4})[A-Za-z0-9 +()-]{1,60}")
 # An administrator chose it for themselves: letters of any language, without what reads as a link or a number; or an
@@ -54,123 +48,274 @@ _NAME = re.compile(r"(?!.*[0-9]{4})(?:[\w '\u2019-]|\.(?= )){1,60}|[A-Za-z0-9._+
 _PRODUCT_AT_MOST = 60
 
 
+class _Letter(NamedTuple):
+    """What a letter says: its subject, the paragraphs before its button, the button, and those after it. Where and when
+    something was done stands below the first paragraph.
+    """
+
+    subject: str
+    before: tuple[str, ...]
+    button: str
+    after: tuple[str, ...] = ()
+
+
+_NEW_PASSWORD = mark("Choose a new password")
+_WAS_IT_YOU = mark(
+    "If it was you, there is nothing to do. If not, choose a new password now, which signs everyone else out."
+)
+
+VERIFY_EMAIL = _Letter(
+    mark("Confirm your e-mail address"),
+    (mark("Someone, hopefully you, gave this address to %(product)s. Confirm that it is yours."),),
+    mark("Confirm the address"),
+    (
+        mark(
+            "The link works once, within %(valid)s. If you open it in another browser than the one that registered, "
+            "the page asks for a password, which becomes the password of the account."
+        ),
+        mark("If it was not you, do nothing."),
+    ),
+)
+RESET_PASSWORD = _Letter(
+    _NEW_PASSWORD,
+    (mark("Someone, hopefully you, asked to choose a new password for your %(product)s account."),),
+    _NEW_PASSWORD,
+    (
+        mark("The link works once, within %(valid)s. You will then be signed out everywhere."),
+        mark("If it was not you, do nothing: your password stays as it is, and only you can see this link."),
+    ),
+)
+INVITATION = _Letter(
+    mark("You have an account"),
+    (mark("An administrator created an account at %(product)s for this address. Choose its password."),),
+    mark("Choose a password"),
+    (
+        mark("The link works once, within %(valid)s. Later, ask for another one on the same page."),
+        mark("If you do not know %(product)s, do nothing."),
+    ),
+)
+_YOU_CHOOSE = mark("You choose a name and a password.")
+INVITED = _Letter(
+    mark("You are invited"),
+    (mark("%(inviter)s invites you to %(product)s."), _YOU_CHOOSE),
+    mark("Accept the invitation"),
+    (mark("The link works once, within %(valid)s. If you do not know %(product)s, do nothing."),),
+)
+INVITED_BY_ADMINISTRATOR = INVITED._replace(before=(mark("An administrator invites you to %(product)s."), _YOU_CHOOSE))
+ALREADY_REGISTERED = _Letter(
+    mark("You already have an account"),
+    (
+        mark(
+            "Someone, hopefully you, tried to register at %(product)s with this address. It already has an account, so "
+            "nothing was changed. Sign in as usual, or choose a new password."
+        ),
+    ),
+    _NEW_PASSWORD,
+    (mark("If it was not you, do nothing."),),
+)
+CHANGE_EMAIL = _Letter(
+    mark("Confirm your new e-mail address"),
+    (
+        mark(
+            "Someone, hopefully you, wants to use this address for a %(product)s account. Confirm it only if the "
+            "account is yours."
+        ),
+    ),
+    mark("Confirm the new address"),
+    (
+        mark(
+            "The link works once, within %(valid)s. After that you sign in with this address. If it was not you, do "
+            "nothing."
+        ),
+    ),
+)
+ADDRESS_TAKEN = _Letter(
+    mark("You already have an account"),
+    (
+        mark(
+            "Someone, hopefully you, wanted to use this address for another %(product)s account. It already has an "
+            "account, so nothing was changed. Sign in to that one, or choose a new password for it."
+        ),
+    ),
+    _NEW_PASSWORD,
+    (mark("If it was not you, do nothing."),),
+)
+EMAIL_CHANGED = _Letter(
+    mark("Your e-mail address was changed"),
+    (
+        mark("Your %(product)s account has another e-mail address now. This one no longer signs you in."),
+        mark(
+            "If it was you, there is nothing to do. If not, undo the change now. You choose a new password, and "
+            "everyone else is signed out."
+        ),
+    ),
+    mark("Undo the change"),
+    (mark("The link works once, within %(valid)s."),),
+)
+ACCOUNT_DELETED = _Letter(
+    mark("Your account will be deleted"),
+    (
+        mark(
+            "Your %(product)s account was deleted, and you are signed out everywhere. On %(when)s we erase it with all "
+            "that belongs to it."
+        ),
+        mark("Until then you can keep it. If it was not you who deleted it, keep it now, and choose a new password."),
+    ),
+    mark("Keep my account"),
+    (mark("If it was you, there is nothing to do."),),
+)
+PASSWORD_CHANGED = _Letter(
+    mark("Your password was changed"),
+    (mark("The password of your %(product)s account was changed."), _WAS_IT_YOU),
+    _NEW_PASSWORD,
+)
+NEW_DEVICE = _Letter(
+    mark("New sign-in to your account"),
+    (
+        mark("Your %(product)s account was just used to sign in from a device we have not seen before."),
+        _WAS_IT_YOU,
+    ),
+    _NEW_PASSWORD,
+)
+SIGN_IN_COPIED = _Letter(
+    mark("Someone else may have used your sign-in"),
+    (
+        mark(
+            "Two programs used the same sign-in to your %(product)s account. One of them may belong to someone who "
+            "copied it, so we have revoked that sign-in. It was last used here:"
+        ),
+        mark(
+            "Sign in again to continue. If you do not recognise this, choose a new password now, which signs everyone "
+            "out."
+        ),
+    ),
+    _NEW_PASSWORD,
+    (mark("This can also happen when a device is restored from a backup."),),
+)
+
+
 class Letters:
     """Writes mail in the name of `product`, with links below `public_url`.
+
+    Each letter takes a `language`: a tag, or the Accept-Language header of the person who asked for it; "" is the
+    first of the `languages`.
 
     Raises:
         Misconfigured: the URL is not an http or https address, or the name is not one short line.
     """
 
-    def __init__(self, *, product: str, public_url: str) -> None:
+    def __init__(self, *, product: str, public_url: str, languages: Languages | None = None) -> None:
         parts = urlsplit(public_url)
         if parts.scheme not in {"https", "http"} or not parts.netloc or parts.query or parts.fragment:
             raise Misconfigured("The public URL must look like https://login.example.com.")
         if not product.strip() or not product.isprintable() or len(product) > _PRODUCT_AT_MOST:
             raise Misconfigured("The product's name must be one line of at most 60 characters.")
         self._product, self.public_url = product.strip(), public_url.rstrip("/")
+        self.languages = languages or Languages()
 
-    def verify_email(self, to: str, *, token: str, valid_for: float) -> Mail:
-        link = self._link(VERIFY_PATH, token)
-        return self._write("verify_email", to, "Confirm your e-mail address", link=link, valid=_duration(valid_for))
+    def verify_email(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
+        return self._write(VERIFY_EMAIL, to, language, self._link(VERIFY_PATH, token), valid_for=valid_for)
 
-    def reset_password(self, to: str, *, token: str, valid_for: float) -> Mail:
-        link = self._link(RESET_PATH, token)
-        return self._write("reset_password", to, "Choose a new password", link=link, valid=_duration(valid_for))
+    def reset_password(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
+        return self._write(RESET_PASSWORD, to, language, self._link(RESET_PATH, token), valid_for=valid_for)
 
-    def invitation(self, to: str, *, token: str, valid_for: float) -> Mail:
+    def invitation(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         """Write to the owner of an account that an administrator created: the link leads to the choice of a first
         password.
         """
-        link = self._link(INVITATION_PATH, token)
-        return self._write("invitation", to, "You have an account", link=link, valid=_duration(valid_for))
+        return self._write(INVITATION, to, language, self._link(INVITATION_PATH, token), valid_for=valid_for)
 
-    def invited(self, to: str, *, token: str, valid_for: float, inviter: str) -> Mail:
+    def invited(self, to: str, *, token: str, valid_for: float, inviter: str, language: str = "") -> Mail:
         """Write to a person who may create an account. The administrator who invites is named, unless the name could be
         taken for our own words: a link, or a telephone number.
         """
-        inviter = inviter if _NAME.fullmatch(inviter) else ""
+        letter = INVITED if _NAME.fullmatch(inviter) else INVITED_BY_ADMINISTRATOR
         link = self._link(JOIN_PATH, token)
-        return self._write("invited", to, "You are invited", link=link, valid=_duration(valid_for), inviter=inviter)
+        return self._write(letter, to, language, link, valid_for=valid_for, inviter=inviter)
 
-    def already_registered(self, to: str) -> Mail:
+    def already_registered(self, to: str, *, language: str = "") -> Mail:
         """Write to an address that is registered a second time: only its mailbox may learn that the account exists, not
         the page.
         """
-        return self._write("already_registered", to, "You already have an account", link=self._link(FORGOT_PATH))
+        return self._write(ALREADY_REGISTERED, to, language, self._link(FORGOT_PATH))
 
-    def change_email(self, to: str, *, token: str, valid_for: float) -> Mail:
+    def change_email(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         """Write to an address that is to become that of an account."""
-        link = self._link(CHANGE_PATH, token)
-        return self._write("change_email", to, "Confirm your new e-mail address", link=link, valid=_duration(valid_for))
+        return self._write(CHANGE_EMAIL, to, language, self._link(CHANGE_PATH, token), valid_for=valid_for)
 
-    def address_taken(self, to: str) -> Mail:
+    def address_taken(self, to: str, *, language: str = "") -> Mail:
         """Write to an address that was to become that of another account: only its mailbox may learn that it has one
         already.
         """
-        return self._write("address_taken", to, "You already have an account", link=self._link(FORGOT_PATH))
+        return self._write(ADDRESS_TAKEN, to, language, self._link(FORGOT_PATH))
 
-    def email_changed(self, to: str, *, token: str, valid_for: float, client: Client, at: float) -> Mail:
+    def email_changed(
+        self, to: str, *, token: str, valid_for: float, client: Client, at: float, language: str = ""
+    ) -> Mail:
         """Write to the former address of an account. The new one is not named: a thief chose it, or its owner left the
         old mailbox to others.
         """
-        return self._notice(
-            "email_changed",
-            to,
-            "Your e-mail address was changed",
-            client,
-            at,
-            link=self._link(RESTORE_PATH, token),
-            valid=_duration(valid_for),
-        )
+        link = self._link(RESTORE_PATH, token)
+        return self._write(EMAIL_CHANGED, to, language, link, valid_for=valid_for, client=client, at=at)
 
-    def account_deleted(self, to: str, *, token: str, until: float) -> Mail:
+    def account_deleted(self, to: str, *, token: str, until: float, language: str = "") -> Mail:
         """Write to the owner of an account that is to be erased at the instant `until`."""
-        link, when = self._link(KEEP_PATH, token), _instant(until)
-        return self._write("account_deleted", to, "Your account will be deleted", link=link, when=when)
+        return self._write(ACCOUNT_DELETED, to, language, self._link(KEEP_PATH, token), at=until)
 
-    def password_changed(self, to: str, *, client: Client, at: float) -> Mail:
-        return self._notice("password_changed", to, "Your password was changed", client, at)
+    def password_changed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(PASSWORD_CHANGED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
-    def new_device(self, to: str, *, client: Client, at: float) -> Mail:
-        return self._notice("new_device", to, "New sign-in to your account", client, at)
+    def new_device(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(NEW_DEVICE, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
-    def sign_in_copied(self, to: str, *, client: Client, at: float) -> Mail:
+    def sign_in_copied(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         """Warn the owner of a session whose refresh token was used twice. `client` presented it last."""
-        return self._notice("sign_in_copied", to, "Someone else may have used your sign-in", client, at)
+        return self._write(SIGN_IN_COPIED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
-    def _notice(self, name: str, to: str, subject: str, client: Client, at: float, **more: str) -> Mail:
-        return self._write(
-            name,
-            to,
-            subject,
-            **{"link": self._link(FORGOT_PATH), **more},
-            when=_instant(at),
-            device=client.device if _DEVICE.fullmatch(client.device) else "unknown",
-            address=client.address or "unknown",
-            country=client.country,
-        )
-
-    def _write(self, name: str, to: str, subject: str, **values: str) -> Mail:
-        values |= {"product": self._product, "subject": subject}
+    def _write(
+        self,
+        letter: _Letter,
+        to: str,
+        language: str,
+        link: str,
+        *,
+        valid_for: float = 0.0,
+        client: Client | None = None,
+        at: float = 0.0,
+        inviter: str = "",
+    ) -> Mail:
+        """Write a letter in a language, with its values. A `client` is named as the place where something was done."""
+        spoken = self.languages.of(language)
+        subject = spoken.text(letter.subject)
+        facts: list[tuple[str, str]] = []
+        if client is not None:
+            unknown = spoken.text(mark("unknown"))
+            country = f" ({spoken.country(client.country)})" if client.country else ""
+            facts = [
+                (mark("When"), spoken.when(at)),
+                (mark("Device"), client.device if _DEVICE.fullmatch(client.device) else unknown),
+                (mark("Address"), (client.address or unknown) + country),
+            ]
+        shown = {
+            **letter._asdict(),
+            "subject": subject,
+            "product": self._product,
+            "values": {
+                "product": self._product,
+                "valid": spoken.duration(valid_for),
+                "when": spoken.when(at),
+                "inviter": inviter,
+            },
+            "facts": facts,
+            "link": link,
+        }
+        templates = environment(_TEMPLATES, spoken)
         return Mail(
             to=to,
             subject=f"{subject} - {self._product}",
-            text=_TEMPLATES.get_template(f"{name}.txt").render(values),
-            html=_TEMPLATES.get_template(f"{name}.html").render(values),
+            text=templates.get_template("letter.txt").render(shown),
+            html=templates.get_template("letter.html").render(shown),
         )
 
     def _link(self, path: str, token: str = "") -> str:
         return f"{self.public_url}{path}" + (f"#{token}" if token else "")
-
-
-def _instant(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%d %B %Y, %H:%M} UTC".lstrip("0")
-
-
-def _duration(seconds: float) -> str:
-    """Write a duration in one unit, rounded down: the mail must not promise a longer time than the link is valid."""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}" + ("s" if count > 1 else "")
-    return "less than a minute"

@@ -24,6 +24,9 @@ __all__ = ["Client", "CountryReader", "Device", "DeviceReader", "network_of", "n
 USER_AGENT_AT_MOST = 512
 """Characters of the header that are kept. Browsers send 80 to 200; the longest honest ones stay below 400."""
 
+LANGUAGES_AT_MOST = 400
+"""Characters of the Accept-Language header that are kept. Browsers send some 50."""
+
 
 class DeviceReader(Protocol):
     """Reads a User-Agent header. Returns an empty Device for an unknown header, and never raises. It is called with the
@@ -54,6 +57,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     """The User-Agent header, 512 characters at most."""
     devices: DeviceReader = Device()
     """Reads the header, and caches the result."""
+    languages: str = ""
+    """The Accept-Language header, 400 characters at most: the language of a mail that this client asks for."""
 
     @property
     def device(self) -> str:
@@ -83,12 +88,20 @@ class CountryReader(Protocol):
     def country(self, address: str) -> str: ...
 
 
-def observe(address: str, user_agent: str, *, devices: DeviceReader, countries: CountryReader) -> Client:
+def observe(
+    address: str, user_agent: str, languages: str = "", *, devices: DeviceReader, countries: CountryReader
+) -> Client:
     """Describe the client of a request. `address` is the trusted one, after the configured proxies."""
     # Cut before it is parsed or stored, and without control characters: this text reaches terminals and log lines.
     kept = shown(user_agent[:USER_AGENT_AT_MOST])
     address = _plain(address)
-    return Client(address=address, country=shown(countries.country(address)), user_agent=kept, devices=devices)
+    return Client(
+        address=address,
+        country=shown(countries.country(address)),
+        user_agent=kept,
+        devices=devices,
+        languages=languages[:LANGUAGES_AT_MOST],
+    )
 
 
 def network_of(address: str) -> str:

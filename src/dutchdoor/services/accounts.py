@@ -62,7 +62,7 @@ class Directory:
         self.clock, self.hasher, self.limits = authority.clock, hasher, limits
         attempts = Attempts(authority, limits)
         passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
-        self.post = Post(mail, letters, attempts, authority.hooks)
+        self.post = Post(mail, letters, attempts, authority)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
         self.registration, self.deletion = Registration(shared), Deletion(shared)
         self.recovery, self.profile = Recovery(shared, self.deletion), Profile(shared)

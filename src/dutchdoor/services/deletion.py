@@ -99,7 +99,10 @@ class Deletion(Part):
         return token, secret.text()
 
     async def _write(self, address: str, token: str, departure: Departure) -> None:
-        await self.post.send(self.post.letters.account_deleted, address, token=token, until=departure.due_at)
+        language = await self.post.language_of(departure.subject)
+        await self.post.send(
+            self.post.letters.account_deleted, address, token=token, until=departure.due_at, language=language
+        )
 
     async def remind(self, account: Account) -> None:
         """Mail the link that keeps a deleted `account` once more; earlier ones are void. Nothing happens for an account

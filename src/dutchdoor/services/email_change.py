@@ -100,15 +100,15 @@ class EmailChange(Part):
             account.subject,
             msgspec.json.encode(wanted),
         )
-        self.post.later(self._write(address, secret.text()))
+        self.post.later(self._write(address, secret.text(), client.languages))
 
-    async def _write(self, address: str, token: str) -> None:
+    async def _write(self, address: str, token: str, language: str) -> None:
         found = await self.store.account_by_email(canonical(address))
         letters, lives_for = self.post.letters, self.policy.verify_email_for
         if found is None or await self.registration.is_registration(found):
-            await self.post.send(letters.change_email, address, token=token, valid_for=lives_for)
+            await self.post.send(letters.change_email, address, token=token, valid_for=lives_for, language=language)
         else:
-            await self.post.send(letters.address_taken, address)
+            await self.post.send(letters.address_taken, address, language=language)
 
     @retried(RACES, "changing the address")
     async def confirm(self, token: str, *, client: Client) -> tuple[Account, Revoked]:
@@ -159,6 +159,7 @@ class EmailChange(Part):
                     valid_for=self.policy.restore_email_for,
                     client=client,
                     at=now,
+                    language=await self.post.language_of(account.subject),
                 )
             )
         return changed, done

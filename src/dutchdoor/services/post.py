@@ -8,26 +8,34 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from dutchdoor.errors import DutchdoorError, RateLimited
 from dutchdoor.mail import Mail, Transport
 from dutchdoor.mail.letters import Letters
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.services.attempts import Attempts
-from dutchdoor.services.hooks import Hooks, notify
+from dutchdoor.services.hooks import notify
+from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Add, Change, Swap
 
 __all__ = ["Post"]
 
 log = logging.getLogger("dutchdoor")
 
+LANGUAGE = "language"
+"""The method of a record without a secret: the tag of the language in which an account gets its mail."""
+
 
 class Post:
     """Writes letters and gives them to the transport."""
 
-    def __init__(self, transport: Transport, letters: Letters, attempts: Attempts, hooks: Hooks) -> None:
-        self.transport, self.letters, self.attempts, self.hooks = transport, letters, attempts, hooks
+    def __init__(self, transport: Transport, letters: Letters, attempts: Attempts, authority: Authority) -> None:
+        self.transport, self.letters, self.attempts = transport, letters, attempts
+        self.hooks, self.store, self.clock = authority.hooks, authority.store, authority.clock
         self._posting: set[asyncio.Task[None]] = set()
 
     async def send(self, write: Callable[..., Mail], address: str, **more: object) -> None:
@@ -46,13 +54,32 @@ class Post:
         address.
         """
         if account.address and account.email_verified_at is not None:
-            self.later(self._send_notice(write, account.address, client, at))
+            self.later(self._send_notice(write, account, account.address, client, at))
 
-    async def _send_notice(self, write: Callable[..., Mail], address: str, client: Client, at: float) -> None:
+    async def _send_notice(
+        self, write: Callable[..., Mail], account: Account, address: str, client: Client, at: float
+    ) -> None:
         key = f"{write.__name__}:{self.attempts.digest(canonical(address))}"
         with suppress(RateLimited):
             await self.attempts.take([bucket_of(self.attempts.limits.notice_by_mailbox, key)])
-            await self.send(write, address, client=client, at=at)
+            # Not in the language of the client, which may be the thief: the owner might not read it.
+            await self.send(write, address, client=client, at=at, language=await self.language_of(account.subject))
+
+    async def language_of(self, subject: str) -> str:
+        """Return the language in which an account gets its mail, "" if none is known."""
+        kept = await self.store.get(Credential, subject, LANGUAGE, "")
+        return kept.proof if kept else ""
+
+    async def keeping_language(self, account: Account, client: Client) -> list[Change]:
+        """Return what stores the language of a client that has just proved that it reads the account's mailbox."""
+        kept = await self.store.get(Credential, account.subject, LANGUAGE, "")
+        tag = self.letters.languages.of(client.languages).tag
+        if kept and kept.proof == tag:
+            return []
+        if kept:
+            return [Swap(replace(kept, proof=tag))]
+        now = self.clock()
+        return [Add(Credential(subject=account.subject, method=LANGUAGE, handle="", proof=tag, created_at=now))]
 
     def later(self, work: Awaitable[None]) -> None:
         """Do something after the answer: mail is slow, and its time would reveal which addresses are known."""

@@ -147,7 +147,11 @@ class Recovery(Part):
         record = event("password_reset_requested", now=now, client=client, outcome="refused", detail="no such account")
         await self.store.commit(tokens_of("", "reset_password"), Add(token), Log(record))
         await asyncio.to_thread(
-            self.post.letters.reset_password, key, token=secret.text(), valid_for=self.policy.reset_for
+            self.post.letters.reset_password,
+            key,
+            token=secret.text(),
+            valid_for=self.policy.reset_for,
+            language=client.languages,
         )
 
     async def send_reset(self, account: Account, *, client: Client, actor: str = "") -> None:
@@ -168,7 +172,12 @@ class Recovery(Part):
             "reset_password", account, self.policy.reset_for, client, "password_reset_requested", actor
         )
         await self.post.send(
-            self.post.letters.reset_password, address, token=secret.text(), valid_for=self.policy.reset_for
+            self.post.letters.reset_password,
+            address,
+            token=secret.text(),
+            valid_for=self.policy.reset_for,
+            # An administrator asks in a language of their own.
+            language=await self.post.language_of(account.subject) if actor else client.languages,
         )
 
     def _mailbox(self, key: str) -> Bucket:
@@ -222,6 +231,7 @@ class Recovery(Part):
             *self.authority.ending_all(raised, "password_reset", now),
             tokens_of(account.subject, "reset_password"),
             *verifying(account),
+            *await self.post.keeping_language(account, client),
             self.attempts.forgiving(account),
             Log(account_event("password_reset" if resetting else "email_verified", account, client, now)),
         )
@@ -259,6 +269,7 @@ class Recovery(Part):
             Take(stored),
             Swap(verified),
             *verifying(account),
+            *await self.post.keeping_language(account, client),
             Log(account_event("email_verified", account, client, now)),
         )
         self.authority.forget_remembered()  # no entry of the log reports this change

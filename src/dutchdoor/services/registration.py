@@ -105,7 +105,7 @@ class Registration(Part):
             "account_created", now=self.clock(), client=client, outcome="refused", detail="address has an account"
         )
         await self.store.commit(Log(record))
-        await self.post.send(self.post.letters.already_registered, account.address)
+        await self.post.send(self.post.letters.already_registered, account.address, language=client.languages)
 
     async def add(
         self, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
@@ -208,6 +208,7 @@ class Registration(Part):
                 account.address,
                 token=secret.text(),
                 valid_for=self.policy.verify_email_for,
+                language=client.languages,
             )
 
     def _mailbox(self, key: str) -> list[Bucket]:

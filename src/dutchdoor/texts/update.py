@@ -1,7 +1,8 @@
 """`python -m dutchdoor.texts.update`: puts each new text of templates and code into the catalogues, and takes out what
 is no longer used. `... update fr` begins the catalogue of another language.
 
-A catalogue is sorted, and names files without lines, so that two people who add texts seldom change the same lines.
+A catalogue is sorted, has one line for each text, and names files without lines: two people who add texts seldom change
+the same lines. After a conflict in one, keep the lines of both sides, each entry once, and run this again.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main(arguments: list[str]) -> int:
         with path.open("wb") as lines:
             header = _HEADER.format(name=locale.english_name, tag=tag.replace("_", "-"), plurals=kept.plural_forms)
             lines.write(header.encode())
-            write_po(lines, kept, width=120, omit_header=True, sort_output=True, include_lineno=False)
+            write_po(lines, kept, width=10_000, omit_header=True, sort_output=True, include_lineno=False)
         empty = [message for message in kept if message.id and not _translated(message.string)]
         missing = missing or bool(empty)
         sys.stdout.write(f"{path}: {len(kept)} texts, {len(empty)} to translate\n")

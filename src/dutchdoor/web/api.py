@@ -230,7 +230,8 @@ class Call:
         if self.client is _NOT_OBSERVED:
             site = self.api.site
             agent = self.request.header(b"user-agent") or ""
-            self.client = observe(self.request.client, agent, devices=site.devices, countries=site.countries)
+            languages = self.request.header_list(b"accept-language") or ""
+            self.client = observe(self.request.client, agent, languages, devices=site.devices, countries=site.countries)
         return self.client
 
     def csrf_token(self, session_id: str) -> str:
