@@ -12,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from jinja2 import UndefinedError
 from playwright.sync_api import Page
+from starlette.testclient import TestClient
 
+from dutchdoor.auth import Auth
 from dutchdoor.web.headers import SecurityHeaders
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.api_reference import outline
@@ -117,10 +119,35 @@ def test_the_sheet_is_small_and_the_script_makes_no_markup():
     )
 
 
-def test_static_files_have_an_etag_that_follows_the_content():
+def test_each_content_of_a_static_file_has_a_version():
     """An unchanged file is not sent again, a changed one always is."""
-    assert all(re.fullmatch(r'"[0-9a-f]{16}"', file.etag) for file in STATIC.values())
-    assert len({file.etag for file in STATIC.values()}) == len(STATIC)
+    assert all(re.fullmatch(r"[0-9a-f]{16}", file.version) for file in STATIC.values())
+    assert len({file.version for file in STATIC.values()}) == len(STATIC)
+
+
+def test_a_file_is_compressed_and_kept_for_ever_by_its_version():
+    """A client that takes gzip gets it, and another the plain bytes. The address in a page is kept for ever, any other
+    for an hour, and who has the file already gets 304, through a proxy that makes its tag weak too.
+    """
+    with TestClient(Auth("memory:").asgi(), base_url="http://localhost:8000") as client:
+        address = re.search(r'href="(/assets/page\.css\?v=\w+)"', client.get("/").text)[1]
+        plain = STATIC["/assets/page.css"].content
+        for takes, coded in (
+            ("gzip, deflate, br", True), ("br;q=1, gzip;q=0.5", True), ("", False), ("gzip;q=0", False),
+            ("gzip; q=0.00, br", False), ("deflate", False), ("xgzip", False),
+        ):  # fmt: skip
+            answer = client.get(address, headers={"accept-encoding": takes})
+            assert answer.content == plain
+            assert (answer.headers.get("content-encoding") == "gzip") is coded, takes
+            assert (int(answer.headers["content-length"]) < len(plain) / 2) is coded
+            assert answer.headers["vary"] == "accept-encoding"
+            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+            again = {"accept-encoding": takes, "if-none-match": "W/" + answer.headers["etag"]}
+            assert client.get(address, headers=again).status_code == 304
+        for other in ("/assets/page.css", "/assets/page.css?v=0"):
+            assert client.get(other).headers["cache-control"] == "public, max-age=3600"
+        page = client.get("/auth/login", headers={"accept-encoding": "gzip"})
+        assert "content-encoding" not in page.headers, "what a stranger chooses beside a secret is never compressed"
 
 
 def luminance(colour: str) -> float:
@@ -188,7 +215,7 @@ def server() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            file = STATIC.get(self.path)
+            file = STATIC.get(self.path.partition("?")[0])
             content = page().encode() if file is None else file.content
             self.send_response(200)
             for name, value in policy:

@@ -7,8 +7,10 @@ and all Trusted Types policies (see `headers.py`).
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,16 +27,17 @@ _CLIENT = _HERE.parents[1] / "client" / "browser"
 
 
 class StaticFile(NamedTuple):
-    """A static file. `etag` is quoted, and changes with the content."""
+    """A static file, as it is and compressed. `version` changes with the content."""
 
     content_type: str
     content: bytes
-    etag: str
+    gzipped: bytes
+    version: str
 
 
 def _static(name: str, content_type: str, folder: Path = _HERE / "static") -> StaticFile:
     content = (folder / name).read_bytes()
-    return StaticFile(content_type, content, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+    return StaticFile(content_type, content, gzip.compress(content, mtime=0), hashlib.sha256(content).hexdigest()[:16])
 
 
 STATIC: Mapping[str, StaticFile] = {
@@ -44,6 +47,12 @@ STATIC: Mapping[str, StaticFile] = {
     "/auth/client.js": _static("client.min.js", "text/javascript; charset=utf-8", _CLIENT),
     "/auth/client.d.ts": _static("client.d.ts", "text/plain; charset=utf-8", _CLIENT),
 }
+
+
+def _asset(base: str, name: str) -> str:
+    """Return the address of a static file: another one for each content, so that browsers keep it without asking."""
+    path = f"/assets/{name}"
+    return f"{base}{path}?v={STATIC[path].version}"
 
 
 def _prose(text: str) -> Markup:
@@ -73,6 +82,7 @@ def render(
     if name == "docs":
         values["api"] = outline(values["document"])
     values |= {"base": base, "product": product}
+    values["asset"] = partial(_asset, base)
     templates = environment(_HERE / "templates", language)
     templates.filters["prose"] = _prose
     return templates.get_template(f"{name}.html").render(values).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -38,6 +39,8 @@ __all__ = ["routes", "with_pages"]
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 _KEPT = (b"cache-control", b"public, max-age=3600")
+_NEVER = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*", re.IGNORECASE)
+_FOR_EVER = (b"cache-control", b"public, max-age=31536000, immutable")
 
 
 def routes(
@@ -79,7 +82,7 @@ def routes(
     )
     return (
         *(
-            Route(method="GET", path=path, handler=_file(file), summary="Get a file of the pages.")
+            Route(method="GET", path=path, handler=_file(file), query=("v",), summary="Get a file of the pages.")
             for path, file in STATIC.items()
         ),
         *(described_at if docs else ()),
@@ -87,14 +90,32 @@ def routes(
 
 
 def _file(file: StaticFile) -> Handler:
-    headers = [(b"content-type", file.content_type.encode()), (b"etag", file.etag.encode()), _KEPT]
+    """Return the handler of a file. Files are compressed, and pages are not: the length of a compressed page tells who
+    chooses a part of it, such as a name, whether that is like its CSRF token (BREACH).
+    """
+    plain, gzipped = f'"{file.version}"'.encode(), f'"{file.version}-gzip"'.encode()
 
     async def give(call: Call) -> Response:
-        if call.request.header(b"if-none-match") == file.etag:
-            return Response(304, [(b"etag", file.etag.encode()), _KEPT], kind="public")
-        return Response(200, headers, file.content, kind="public")
+        asked = call.request
+        # An address of another version must not be kept for ever: during an update it may get the content of this one.
+        kept = _FOR_EVER if call.query.get("v") == file.version else _KEPT
+        compressed = _accepts_gzip(asked.header_list(b"accept-encoding") or "")
+        etag, content = (gzipped, file.gzipped) if compressed else (plain, file.content)
+        headers = [(b"etag", etag), kept, (b"vary", b"accept-encoding")]
+        if file.version in (asked.header_list(b"if-none-match") or ""):  # a proxy may have made it weak: W/"..."
+            return Response(304, headers, kind="public")
+        headers += [(b"content-type", file.content_type.encode())]
+        if compressed:
+            headers += [(b"content-encoding", b"gzip")]
+        return Response(200, headers, content, kind="public")
 
     return give
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Read the codings that a client lists (RFC 9110, 12.5.3)."""
+    weights = {coding.strip(): weight for coding, _, weight in (each.partition(";") for each in header.split(","))}
+    return not _NEVER.fullmatch(weights.get("gzip", "q=0"))
 
 
 def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
