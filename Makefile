@@ -20,7 +20,7 @@ endif
 # Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.
 READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
 
-.PHONY: help serve test soak check lint types format texts bench bench-adapters client lock wheel clean
+.PHONY: help serve test soak check lint types format texts bench bench-adapters client screenshots lock wheel clean
 
 help:
 	@echo "make serve    run the server (ARGS='--port 9000')"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-adapters   the same for what each framework adapter costs"
 	@echo "make client   make client.min.js of the browser client, as it is served"
 	@echo "make lock     choose versions anew and pin them (at least a week old)"
+	@echo "make screenshots   take a picture of every page and mail (ARGS='login de')"
 	@echo "make wheel    build the package into dist/"
 	@echo "make clean    remove everything that these made"
 
@@ -75,6 +76,9 @@ bench: $(VENV)/.test $(PEERS:%=benchmarks/.venvs/%/.ready)
 
 bench-adapters: $(VENV)/.test $(BESIDE_ADAPTERS:%=benchmarks/.venvs/%/.ready)
 	@$(VENV)/bin/python -m benchmarks.adapters $(if $(QUICK),--quick) $(ARGS)
+
+screenshots: $(VENV)/.test
+	@$(VENV)/bin/python -m tests.pages.screenshots $(ARGS)
 
 wheel: $(UV)
 	@rm -rf dist  # an image and an installation take what they find there

@@ -1,12 +1,14 @@
-"""Every page in every state that people see it in. A new page joins the list here, and obeys the laws of all.
+"""Every page in every state that people see it in. `test_every_page.py` has the laws of all, and `screenshots.py` takes
+a picture of each.
 
-`test_every_page.py` compares the list with the routes of the server, and `screenshots.py` takes a picture of each.
+A page that is opened by its path alone is here by itself, as whoever may see it finds it. A page whose path has a
+parameter, and every further state, such as after a refused form, joins the list.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -16,9 +18,11 @@ from playwright.sync_api import Page
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
 from tests.standins import endless
 
+from dutchdoor.auth import Auth
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
+from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
 
@@ -248,10 +252,8 @@ LONG = "unpronounceable" * 13
 TOKEN = "ddo1_" + "A" * 48
 """The form of a token that was never made."""
 
-STATES: tuple[State, ...] = (
+FURTHER: tuple[State, ...] = (
     # for everyone
-    State("landing", "/", at("/")),
-    State("login", "/auth/login", at("/auth/login")),
     State("login-refused", "/auth/login", wrong_password, status=401, refused=True),
     State("login-too-often", "/auth/login", too_often, status=429, refused=True, house="strict"),
     State("second-step", "/auth/login/step", second_step),
@@ -260,10 +262,8 @@ STATES: tuple[State, ...] = (
     State("set-up-app-refused", "", wrong_first_code, status=401, refused=True),
     State("recovery-codes", "", recovery_codes),
     State("account-second-factor", "/auth/account", second_factor),
-    State("register", "/auth/register", at("/auth/register")),
     State("register-refused", "/auth/register", weak_password, status=422, refused=True),
     State("registered", "/auth/register/sent", registered, house="careful"),
-    State("docs", "/docs", at("/docs")),
     State("register-by-invitation", "/auth/register", at("/auth/register"), status=403, house="invited"),
     State("setup-without-token", "/auth/setup", at("/auth/setup")),
     State("setup", "/auth/setup", at(f"/auth/setup#{TOKEN}")),
@@ -295,30 +295,25 @@ STATES: tuple[State, ...] = (
     State("join-done", "/auth/join/done", at("/auth/join/done#ada@example.com")),
     State("landing-signed-in", "/", at("/"), ROOT),
     # for a person who is signed in
-    State("account", "/auth/account", at("/auth/account"), ADA),
     State("account-asked", "/auth/account", asked("/auth/account"), ADA),
-    State("account-deleted", "/auth/account/deleted", at("/auth/account/deleted")),
-    State("confirm", "/auth/confirm", at("/auth/confirm?next=/auth/devices"), ADA),
     State("confirm-refused", "/auth/confirm", wrong_proof, ADA, status=401, refused=True),
     State("confirm-two", "/auth/confirm", at("/auth/confirm?factors=2"), ADA),
-    State("devices", "/auth/devices", at("/auth/devices"), ADA),
     State("devices-tricks", "/auth/devices", at("/auth/devices"), MALLORY),
     # for administrators
-    State("console", "/admin", asked("/admin"), ROOT),
-    State("console-accounts", "/admin/accounts", at("/admin/accounts"), ROOT),
+    State("console-asked", "/admin", asked("/admin"), ROOT),
     State("console-accounts-none", "/admin/accounts", at("/admin/accounts?search=nobody"), ROOT),
     State("console-account-refused", "/admin/accounts", account_refused, ROOT, status=409, refused=True),
-    State("console-account", "/admin/accounts/one", account_of(ADA), ROOT),
+    State("console-accounts-one", "/admin/accounts/one", account_of(ADA), ROOT),
     State("console-account-tricks", "/admin/accounts/one", account_of(MALLORY), ROOT),
     State("console-account-disabled", "/admin/accounts/one", account_disabled, ROOT),
-    State("console-clients", "/admin/clients", asked("/admin/clients"), ROOT),
+    State("console-clients-asked", "/admin/clients", asked("/admin/clients"), ROOT),
     State("console-client-added", "/admin/clients", client_added, ROOT, status=201),
-    State("console-verifiers", "/admin/verifiers", asked("/admin/verifiers"), ROOT),
+    State("console-verifiers-asked", "/admin/verifiers", asked("/admin/verifiers"), ROOT),
     State("console-verifier-refused", "/admin/verifiers", verifier_refused, ROOT, status=409),
-    State("console-keys", "/admin/keys", asked("/admin/keys"), ROOT),
-    State("console-events", "/admin/events", asked("/admin/events"), ROOT),
+    State("console-events-asked", "/admin/events", asked("/admin/events"), ROOT),
+    State("console-events-none", "/admin/events", at("/admin/events?address=nowhere"), ROOT),
+    State("console-keys-asked", "/admin/keys", asked("/admin/keys"), ROOT),
     State("console-events-refused", "/admin/events", at("/admin/events?who=nobody@example.com"), ROOT, status=422),
-    State("console-settings", "/admin/settings", at("/admin/settings"), ROOT),
     # errors
     State("no-such-page", "", at("/no-such-page"), status=404),
     State("not-an-administrator", "", at("/admin"), ADA, status=403),
@@ -326,12 +321,31 @@ STATES: tuple[State, ...] = (
     State("out-of-reach", "", out_of_reach, status=503),
 )  # fmt: skip
 
-NO_PAGES = (
-    "/openapi.json",
-    "/assets/",
-    "/auth/password/",
-    "/auth/email/verify",
-    "/auth/join/look",
-    "/admin/events/export",
-)
-"""What the pages' routes answer that is no page: how its path begins. Some lead on to a page."""
+NO_PAGE = re.compile(r".*(\.\w+|/export)|/auth/(password/.*|email/verify|join/look)")
+"""What the pages' routes answer that is no page: files, and what leads on to a page."""
+
+OF_DEMAND = {"anyone": None, "caller": ADA, "admin": ROOT}
+
+
+def page_routes() -> list[Route]:
+    """The routes of the server that answer with a page."""
+    return [
+        route
+        for route in Auth("memory:", console=True).api.routes
+        if route.method == "GET"
+        and route.handler.__module__.startswith("dutchdoor.web.pages")
+        and not NO_PAGE.fullmatch(route.path)
+    ]
+
+
+def opened_by_path() -> Iterator[State]:
+    listed = {state.name for state in FURTHER}
+    for route in page_routes():
+        if "{" not in route.path:
+            path = re.sub("^/(auth/)?", "", route.path).replace("admin", "console")
+            name = path.replace("/", "-") or "landing"
+            if name not in listed:
+                yield State(name, route.path, at(route.path), OF_DEMAND[route.demands])
+
+
+STATES = (*opened_by_path(), *FURTHER)

@@ -52,16 +52,26 @@ class Outage(Wrapped):
 class House:
     """One server at a port of its own, with an administrator, a user with four devices, and a user who plays tricks."""
 
-    def __init__(self, folder: Path, *, limits: Limits | None = None, policy: Policy = STANDARD, **more: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str | None = None,
+        limits: Limits | None = None,
+        policy: Policy = STANDARD,
+        **more: Any,
+    ) -> None:
+        """`host` is a name to serve over TLS, with the certificate in the folder."""
         self.port = free_port()
-        self.url = f"http://localhost:{self.port}"
+        self.url = f"https://{host}:{self.port}" if host else f"http://localhost:{self.port}"
+        self.tls = {"ssl_certfile": folder / "cert.pem", "ssl_keyfile": str(folder / "key.pem")} if host else {}
         self.clock = Clock(time.time())
         self.mailbox = Mailbox()
         self.store = Outage(SqliteStore(folder / "pages.db"))
         self.auth = Auth(
             self.store,  # type: ignore[arg-type]
             master_key=MASTER,
-            local_url=self.url,
+            **{"public_url" if host else "local_url": self.url},
             policy=policy,
             limits=limits or endless(Limits()),
             hasher=PasswordHasher(CHEAPEST),
@@ -80,8 +90,9 @@ class House:
 
     def client(self, agent: str = AGENTS[0]) -> httpx2.Client:
         # Text beyond ASCII, as a client may send it.
-        headers = {**HEADERS, "origin": self.url, "user-agent": agent.encode()}
-        return httpx2.Client(base_url=self.url, headers=headers)  # type: ignore[arg-type]
+        headers = {**HEADERS, "origin": self.url, "host": self.url.partition("//")[2], "user-agent": agent.encode()}
+        here = f"{self.url.partition(':')[0]}://127.0.0.1:{self.port}"
+        return httpx2.Client(base_url=here, headers=headers, verify=False)  # type: ignore[arg-type]
 
     def sign_in(self, email: str, agent: str = AGENTS[0]) -> httpx2.Client:
         client = self.client(agent)
@@ -134,9 +145,8 @@ class House:
 def open_house(folder: Path, **more: Any) -> Iterator[House]:
     """Run a server in a thread of this process, over SQLite and TCP."""
     house = House(folder, **more)
-    server = uvicorn.Server(
-        uvicorn.Config(house.auth.asgi(), port=house.port, log_level="error", lifespan="on", server_header=False)
-    )
+    options: dict[str, Any] = {"log_level": "error", "lifespan": "on", "server_header": False, **house.tls}
+    server = uvicorn.Server(uvicorn.Config(house.auth.asgi(), port=house.port, **options))
     thread = threading.Thread(target=lambda: house.loop.run_until_complete(server.serve()), daemon=True)
     thread.start()
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 from tests.nodejs import needed, node_modules
-from tests.pages.every import NO_PAGES, STATES, State, Visit
+from tests.pages.every import STATES, State, Visit, page_routes
 from tests.pages.house import House, Watch
 
 pytestmark = pytest.mark.browser
@@ -78,20 +78,22 @@ def shown(browser: Browser, houses: Houses, state: State, **options: Any) -> Ite
     context.close()
 
 
-def every(*states: State) -> Any:
-    return pytest.mark.parametrize("state", states or STATES, ids=str)
+every = pytest.mark.parametrize("state", STATES, ids=str)
 
 
-def test_w80_every_page_of_the_server_is_in_the_list(houses: Houses) -> None:
+def each_page_once() -> Any:
+    """All states, of which the first of each page is short."""
+    firsts = {state.route: state for state in reversed(STATES)}.values()
+    long = pytest.mark.long
+    return pytest.mark.parametrize(
+        "state", [pytest.param(state, id=state.name, marks=[] if state in firsts else long) for state in STATES]
+    )
+
+
+def test_w80_every_page_of_the_server_is_in_the_list() -> None:
     """Each route that answers with a page is in `STATES`, and nothing else is."""
-    served = {
-        route.path
-        for route in houses().auth.api.routes
-        if route.method == "GET"
-        and route.handler.__module__.startswith("dutchdoor.web.pages")
-        and not route.path.startswith(NO_PAGES)
-    }
-    assert {state.route for state in STATES} - {""} == served
+    assert {state.route for state in STATES} - {""} == {route.path for route in page_routes()}
+    assert len({state.name for state in STATES}) == len(STATES)
 
 
 def too_wide(page: Page, width: int) -> list[str]:
@@ -101,7 +103,7 @@ def too_wide(page: Page, width: int) -> list[str]:
     return found
 
 
-@every()
+@each_page_once()
 def test_w80_a_page_is_usable_by_everyone(browser: Browser, houses: Houses, state: State) -> None:
     """By WCAG 2.2 AA and axe's best practices nothing is wrong; the page breaks no policy, throws nothing, and nothing
     of it is wider than a screen of 320 pixels, which is 400 % of zoom on one of 1280.
@@ -118,7 +120,7 @@ def test_w80_a_page_is_usable_by_everyone(browser: Browser, houses: Houses, stat
 
 
 @pytest.mark.long
-@every()
+@every
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_w80_a_page_is_usable_in_the_dark_and_on_a_phone(
     browser: Browser, houses: Houses, state: State, language: str
@@ -137,7 +139,7 @@ def test_w80_a_page_is_usable_in_the_dark_and_on_a_phone(
 
 
 @pytest.mark.long
-@every()
+@every
 def test_w80_a_page_is_usable_by_keyboard(browser: Browser, houses: Houses, state: State) -> None:
     """The tab key reaches everything that a mouse can press, in the order of the page, and each place is visible while
     it has the focus; in each field of text, Enter sends the form.
@@ -162,7 +164,7 @@ def test_w80_a_page_is_usable_by_keyboard(browser: Browser, houses: Houses, stat
 
 
 @pytest.mark.long
-@every()
+@every
 def test_w80_a_page_works_without_a_script(browser: Browser, houses: Houses, state: State) -> None:
     """With scripts off a page comes with the same status and heading, and each form has what sends it."""
     with shown(browser, houses, state, java_script_enabled=False) as (page, _):

@@ -11,6 +11,7 @@ from typing import Any
 
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
+from dutchdoor.texts import mark
 from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
@@ -75,4 +76,6 @@ class ConfirmForm(OwnForm):
             return await super().refuse(call, error, fields)
         answer = problem(error)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
-        return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error))
+        only_password = isinstance(error, WrongCredentials) and not self.pages.own_users
+        words = mark("The password is not right.") if only_password else ""
+        return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error, words))
