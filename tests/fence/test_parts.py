@@ -410,6 +410,21 @@ def test_a_silent_verifier_delays_a_fence_by_a_guarded_lease() -> None:
     assert fence.fenced
 
 
+def test_a_fence_that_no_caller_waits_for_leaves_no_timer_behind() -> None:
+    """A client that got its 202, or hung up, abandons its fence. When the time of that fence comes, the node must not
+    be called again and again: one such log-out would keep a core busy until the next one.
+    """
+    rig = Rig()
+    rig.wait(LATE + 1)
+    rig.poll(a_poll(epoch=0))
+    rig.node.abandon(rig.end("s"))
+    for _ in range(3):
+        rig.now += LATE + 1
+        rig.node.tick(rig.now)
+        rig.serve()
+        assert rig.node.next_at > rig.now
+
+
 def test_without_the_store_no_one_gets_a_lease() -> None:
     """A node cut off from its store answers, with what it knows, and grants nothing beyond its own lease."""
     rig = Rig()

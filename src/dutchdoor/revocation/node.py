@@ -385,6 +385,8 @@ class Node:
         """No caller waits for this fence any more."""
         if fence in self._fences:
             self._fences.remove(fence)
+        if not self._fences:
+            self._fence_at = math.inf  # or `next_at` would lie in the past for ever, once that deadline is over
 
     def drop_expired(self, wall_now: float, *, look_at: int | None = None) -> None:
         """Forget entries that no token can need. `wall_now` is the time of day; `look_at` bounds the work."""
