@@ -535,10 +535,39 @@ def test_disabling_ends_everything_and_enabling_brings_nothing_back(run: Run) ->
     assert asynchronously(_sign_in("ada@example.com"))
 
 
+def test_a22_an_account_is_erased_by_a_command(run: Run) -> None:
+    """A22: `user delete` asks first, and erases the account at once; `user show` says when one is to be erased."""
+    made(run)
+    token = asynchronously(_sign_in("ada@example.com"))
+    asked = run("user", "delete", "ada@example.com")
+    assert asked.code == 2 and "--yes" in asked.err
+    assert run("user", "show", "ada@example.com", "--json").json["erased_at"] is None
+    ran = run("user", "delete", "ada@example.com", "--yes")
+    assert ran.code == 0 and "ada@example.com is erased; 1 session revoked" in ran.out
+    assert not asynchronously(_is_live(token))
+    assert run("user", "show", "ada@example.com").code != 0
+    made(run)
+    asynchronously(_delete("ada@example.com"))
+    assert "deleted, to be erased at 20" in run("user", "show", "ada@example.com").out
+    assert run("user", "enable", "ada@example.com").code == 0
+    assert run("user", "show", "ada@example.com", "--json").json["erased_at"] is None
+
+
+async def _delete(email: str) -> None:
+    async with auth_here() as auth:
+        account = await auth.store.account_by_email(email)
+        assert account is not None
+        await auth.directory.deletion.ask(account.subject, client=FOX)
+
+
 def test_a04_no_command_removes_the_last_administrator(run: Run) -> None:
-    """`user role` and `user disable` refuse what would leave no administrator, and name the reason."""
+    """`user role`, `user disable` and `user delete` refuse what would leave no administrator, and name the reason."""
     made(run, "ada@example.com", "--role", "admin")
-    for arguments in (("user", "role", "ada@example.com", "--none"), ("user", "disable", "ada@example.com")):
+    for arguments in (
+        ("user", "role", "ada@example.com", "--none"),
+        ("user", "disable", "ada@example.com"),
+        ("user", "delete", "ada@example.com", "--yes"),
+    ):
         ran = run(*arguments)
         assert ran.code != 0
         assert "last administrator" in ran.err

@@ -10,6 +10,7 @@ from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.departures import Departure
 from dutchdoor.server.commands.factors import factors
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.options import (
@@ -166,14 +167,17 @@ def list_(search: str, status: ListedStatus, after: str, limit: int, *, as_json:
 def show(user: str, *, as_json: bool, **options: Any) -> None:
     """Show an account and its live sessions."""
 
-    async def work(auth: Auth) -> tuple[Account, list[Any], bool]:
+    async def work(auth: Auth) -> tuple[Account, list[Any], bool, str]:
         account = await find_account(auth, user)
         credential = await auth.store.get(Credential, account.subject, "password", "")
-        return account, await auth.authority.sessions(account.subject), credential is not None
+        departure = await auth.store.get(Departure, account.subject)
+        erased_at = "" if departure is None else instant(departure.due_at)
+        return account, await auth.authority.sessions(account.subject), credential is not None, erased_at
 
-    account, sessions, has_password = with_auth(settings_from(options), work)
+    account, sessions, has_password, erased_at = with_auth(settings_from(options), work)
     if as_json:
-        print_json({**view(account), "password": has_password, "sessions": [session_view(each) for each in sessions]})
+        more = {"erased_at": erased_at or None, "password": has_password}
+        print_json({**view(account), **more, "sessions": [session_view(each) for each in sessions]})
         return
     print_pairs(
         (
@@ -181,7 +185,7 @@ def show(user: str, *, as_json: bool, **options: Any) -> None:
             ("id", account.subject),
             ("name", account.name),
             ("roles", " ".join(account.roles) or "-"),
-            ("status", account.status),
+            ("status", f"deleted, to be erased at {erased_at}" if erased_at else account.status),
             ("verified", instant(account.email_verified_at) or "no"),
             ("created", instant(account.created_at)),
             ("password", "yes" if has_password else "none yet"),
