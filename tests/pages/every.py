@@ -143,6 +143,12 @@ def invited(visit: Visit) -> None:
     visit.page.wait_for_load_state()
 
 
+def invited_by_console(visit: Visit) -> None:
+    visit.open("/admin/invitations")
+    visit.send(email="guest@example.com", name=LONG, roles="editor")
+    visit.page.locator("main summary").first.click()
+
+
 def another_browser(visit: Visit) -> None:
     registered(visit)
     visit.page.context.clear_cookies()
@@ -303,6 +309,7 @@ FURTHER: tuple[State, ...] = (
     State("console-asked", "/admin", asked("/admin"), ROOT),
     State("console-accounts-none", "/admin/accounts", at("/admin/accounts?search=nobody"), ROOT),
     State("console-account-refused", "/admin/accounts", account_refused, ROOT, status=409, refused=True),
+    State("console-invited", "/admin/invitations", invited_by_console, ROOT),
     State("console-accounts-one", "/admin/accounts/one", account_of(ADA), ROOT),
     State("console-account-tricks", "/admin/accounts/one", account_of(MALLORY), ROOT),
     State("console-account-disabled", "/admin/accounts/one", account_disabled, ROOT),

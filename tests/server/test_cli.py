@@ -684,7 +684,11 @@ def changing(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ..
             assert inner is not None
             yield from changing(inner, *path, name)
     elif path != ("serve",) and any(each.name == "database" for each in command.params):
-        yield path, ["x@example.com" for each in command.params if isinstance(each, click.Argument) and each.required]
+        needed = [each for each in command.params if isinstance(each, click.Argument) and each.required]
+        yield (
+            path,
+            [each.type.choices[0] if isinstance(each.type, click.Choice) else "x@example.com" for each in needed],
+        )
 
 
 MAKING = {("user", "create"), ("client", "add"), ("verifier", "add"), ("import",)}

@@ -258,9 +258,9 @@ def delete(user: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any
         return await find_account(auth, user)
 
     if not yes:
+        found = with_auth(settings, look)
         if not sys.stdin.isatty():
             raise click.UsageError("No terminal to ask: add --yes to erase the account.")
-        found = with_auth(settings, look)
         click.confirm(f"Erase {found.address or found.subject} for good?", abort=True, err=True)
 
     async def work(auth: Auth) -> tuple[Account, int, Fence]:

@@ -23,11 +23,15 @@ from dutchdoor.web.pages.site import CONSOLE_PATH, Pages
 from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Fence
 
-__all__ = ["NOTICES", "PLACES", "Console", "Nothing"]
+__all__ = ["INVITATIONS_PATH", "NOTICES", "PLACES", "Console", "Nothing"]
+
+INVITATIONS_PATH = f"{CONSOLE_PATH}/invitations"
+"""The page that an application with users of its own does not have."""
 
 PLACES: tuple[tuple[str, str], ...] = (
     (CONSOLE_PATH, mark("Overview")),
     (f"{CONSOLE_PATH}/accounts", mark("Accounts")),
+    (INVITATIONS_PATH, mark("Invitations")),
     (f"{CONSOLE_PATH}/clients", mark("Clients")),
     (f"{CONSOLE_PATH}/verifiers", mark("Verifiers")),
     (f"{CONSOLE_PATH}/keys", mark("Keys")),
@@ -46,6 +50,8 @@ NOTICES: Mapping[str, str] = {
     "reset-mailed": mark("The link to a new password was mailed."),
     "signed-out": mark("The account was signed out everywhere."),
     "session-ended": mark("The sign-in was ended."),
+    "invitation-sent": mark("The invitation was mailed."),
+    "invitation-withdrawn": mark("The invitation was withdrawn."),
     "client-removed": mark("The client was removed."),
     "verifier-removed": mark("The verifier key was removed."),
     "key-created": mark("The next key is published. It signs when its time has come."),
@@ -130,7 +136,7 @@ class Console:
             status,
             who=account.address or account.name or account.subject,
             csrf_token=call.csrf_token(session.id),
-            places=PLACES,
+            places=[place for place in PLACES if not (self.pages.own_users and place[0] == INVITATIONS_PATH)],
             notice=_notice(call.query),
             **values,
         )

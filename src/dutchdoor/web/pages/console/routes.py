@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dutchdoor.web.api import Route
-from dutchdoor.web.pages.console import account, accounts, clients, events, keys, overview, settings, verifiers
+from dutchdoor.web.pages.console import (
+    account,
+    accounts,
+    clients,
+    events,
+    invitations,
+    keys,
+    overview,
+    settings,
+    verifiers,
+)
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import Pages
 
@@ -16,6 +26,7 @@ def routes(pages: Pages) -> list[Route]:
         *overview.routes(console),
         *accounts.routes(console),
         *account.routes(console),
+        *invitations.routes(console),
         *clients.routes(console),
         *verifiers.routes(console),
         *keys.routes(console),
