@@ -208,4 +208,5 @@ def _event(event: AuditEvent) -> dict[str, Any]:
         "detail": event.detail,
         "by_owner": event.actor in {event.subject, ""},
         "actor": event.actor,
+        "actor_page": "" if event.actor in {"cli", "system"} else f"{ACCOUNT_PATH}?{urlencode({'id': event.actor})}",
     }
