@@ -98,6 +98,8 @@ def test_a_forgotten_password_is_chosen_anew_without_a_script(house: House) -> N
     assert "You are signed out everywhere." in done.text and 'action="/auth/login"' in done.text
     assert house.client.get("/auth/devices").status_code == 303  # this browser is out, too
     assert not house.signs_in(PASSWORD) and house.signs_in(NEW)
+    # A stranger's link to the page scares no one who is signed in.
+    assert house.client.get("/auth/reset/done?ended=now").headers["location"] == "/auth/account"
 
 
 def test_asking_for_a_link_reveals_no_account(house: House) -> None:

@@ -12,7 +12,7 @@ from dutchdoor.web import account_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.links import LinkForm, with_address
-from dutchdoor.web.pages.site import Pages
+from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages
 
 __all__ = ["forms", "routes"]
 
@@ -70,6 +70,9 @@ class ResetForm(LinkForm):
         return self.pages.go(with_address(self.pages.base + to, response), response)
 
     async def done(self, call: Call) -> Response:
+        # A reset ends every sign-in. To a browser that is signed in, a link of a stranger leads here, or the way back.
+        if (await self.pages.visitor(call))["who"]:
+            return self.pages.go(self.pages.base + ACCOUNT_PATH, Response(303))
         return self.pages.show(call.request, "reset_done", ended=call.query.get("ended", ""), invited=False)
 
     async def welcome(self, call: Call) -> Response:
