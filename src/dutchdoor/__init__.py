@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dutchdoor.model.principal import Principal, Verified
     from dutchdoor.services.external_users import ExternalUsers
     from dutchdoor.verifier import Verifier
+    from dutchdoor.web.pages.branding import Branding
 
 __all__ = [
     "HIGH",
@@ -37,6 +38,7 @@ __all__ = [
     "STANDARD",
     "AuditEvent",
     "Auth",
+    "Branding",
     "Client",
     "DutchdoorError",
     "ExternalUsers",
@@ -49,6 +51,7 @@ __all__ = [
 _WHERE = {
     "AuditEvent": "model.audit_entry",
     "Auth": "auth",
+    "Branding": "web.pages.branding",
     "Client": "model.http_client",
     "DutchdoorError": "errors",
     "ExternalUsers": "services.external_users",

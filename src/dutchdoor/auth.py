@@ -84,6 +84,7 @@ from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
 from dutchdoor.web.pages import routes as page_routes
+from dutchdoor.web.pages.branding import UNBRANDED, Branding, Look
 from dutchdoor.web.pages.site import CONFIRM_PATH, CONSOLE_PATH, LOGIN_PATH, Pages
 from dutchdoor.web.scope import below, request_of
 from dutchdoor.web.sign_in_answer import cookies_of
@@ -165,6 +166,7 @@ class Auth:
         languages: the languages of pages and mail, the first for people who ask for none of them; `["de"]` for one
             alone. All that there are if not given, English first.
         catalogues: a folder with texts of your own, or with another language: `de.po`, `fr.po`.
+        branding: how pages and mails look: accent, logo, corners, fonts, and templates in place of ours.
         users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
         mail: how mail is carried: a URL (`smtp://user:password@host:587`, `smtps://...`, `file:DIRECTORY`, `console:`),
             or a transport of your own; printed to the console if not given.
@@ -220,6 +222,7 @@ class Auth:
         product: str = "dutchdoor",
         languages: Sequence[str] = (),
         catalogues: str | os.PathLike[str] | None = None,
+        branding: Branding = UNBRANDED,
         users: ExternalUsers[Any] | None = None,
         mail: str | Transport | None = None,
         mail_from: str | None = None,
@@ -248,7 +251,7 @@ class Auth:
             _check_alone(users, policy, registration=registration, mail=mail, hasher=hasher, breached=breached)
         if registration is not None:
             policy = _with_registration(policy, registration)
-        lease = read_duration(lease, "lease")
+        lease, look = read_duration(lease, "lease"), Look(branding)
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
@@ -320,6 +323,7 @@ class Auth:
             own_users=users is not None,
             own_roles=users is not None and users.roles is not None,
             console=console,
+            look=look,
             languages=self.directory.post.letters.languages,
         )
         self.site = Site(
@@ -363,6 +367,7 @@ class Auth:
             keyless=edge.development,
             cookie=cookies.session_name,
             docs=docs,
+            look=look,
             languages=forms.languages,
         )
         self.api = Api(self.authority, self.directory, self.site, (*page_routes.with_pages(routes, forms), *pages))

@@ -19,7 +19,7 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.http_client import Client
 from dutchdoor.texts.languages import language
 from dutchdoor.texts.templates import environment
-from dutchdoor.web.pages.rendering import STATIC
+from dutchdoor.web.pages.files import STATIC
 
 PACKAGE = Path(__file__).parents[2] / "src" / "dutchdoor"
 TEMPLATES = sorted(path for room in ("web/pages", "mail") for path in (PACKAGE / room / "templates").rglob("*.*"))

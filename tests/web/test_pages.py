@@ -18,7 +18,8 @@ from dutchdoor.auth import Auth
 from dutchdoor.web.headers import SecurityHeaders
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.api_reference import outline
-from dutchdoor.web.pages.rendering import STATIC, render
+from dutchdoor.web.pages.files import STATIC
+from dutchdoor.web.pages.rendering import render
 
 EVIL = "<img src=x onerror=alert(1)>"
 DOCUMENT = {
@@ -163,8 +164,8 @@ def test_every_colour_of_text_can_be_read(scheme):
     sheet = STATIC["/assets/page.css"].content.decode()
     found = re.findall(r"--([\w-]+): light-dark\(#(\w+), #(\w+)\)", sheet)
     colours = {name: luminance((light, dark)[scheme]) for name, light, dark in found}
-    pairs = [(text, ground) for text in ("ink", "soft", "blue", "red", "green") for ground in ("paper", "card")]
-    for text, ground in [*pairs, ("on-blue", "blue")]:
+    pairs = [(text, ground) for text in ("ink", "soft", "accent", "red", "green") for ground in ("paper", "card")]
+    for text, ground in [*pairs, ("on-accent", "accent")]:
         light, dark = sorted((colours[text], colours[ground]), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 

@@ -114,6 +114,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     product: str
     languages: tuple[str, ...]
     catalogues: str | None
+    accent: str
+    accent_dark: str
+    logo: str | None
+    radius: int | None
+    font: str
+    templates: str | None
     mail: Secret
     mail_from: str | None
     security_contact: str

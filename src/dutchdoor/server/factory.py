@@ -20,6 +20,7 @@ from dutchdoor.model.policy import Policy
 from dutchdoor.server.config import Settings
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import is_in_memory
+from dutchdoor.web.pages.branding import Branding
 from dutchdoor.web.pages.site import ACCOUNT_PATH
 
 __all__ = ["another_master_key", "as_served", "local_url", "make_auth", "sqlite_file"]
@@ -54,6 +55,14 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         product=settings.product,
         languages=settings.languages,
         catalogues=settings.catalogues,
+        branding=Branding(
+            accent=settings.accent,
+            accent_dark=settings.accent_dark,
+            logo=settings.logo or "",
+            radius=settings.radius,
+            font=settings.font,
+            templates=settings.templates or "",
+        ),
         mail=make_transport(
             settings.mail.reveal(),
             sender=settings.mail_from or noreply(settings.public_url),

@@ -7,13 +7,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_eval_context, select_autoescape
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+    pass_eval_context,
+    select_autoescape,
+)
 from jinja2.nodes import EvalContext
 from markupsafe import Markup, escape
 
 from dutchdoor.texts.languages import Language
 
-__all__ = ["environment"]
+__all__ = ["OURS", "environment"]
+
+OURS = "dutchdoor/"
+"""What the name of a template begins with that is ours, whatever replaces it."""
 
 
 def _groups(text: str) -> str:
@@ -22,12 +33,14 @@ def _groups(text: str) -> str:
 
 
 @cache
-def environment(folder: Path, language: Language) -> Environment:
+def environment(folder: Path, language: Language, replacing: Path | None = None) -> Environment:
     """Return the templates of a folder in one language. Each language has its own: a macro that is imported sees only
-    what is global.
+    what is global. Those in the folder `replacing` take the place of those with the same name.
     """
+    ours = FileSystemLoader(folder)
+    first = [] if replacing is None else [FileSystemLoader(replacing)]
     made = Environment(
-        loader=FileSystemLoader(folder),
+        loader=ChoiceLoader([*first, ours, PrefixLoader({OURS.rstrip("/"): ours})]),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

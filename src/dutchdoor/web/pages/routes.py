@@ -31,8 +31,10 @@ from dutchdoor.web.pages import (
     verify,
 )
 from dutchdoor.web.pages.account import page as account
+from dutchdoor.web.pages.branding import PLAIN, Look
 from dutchdoor.web.pages.console import routes as console
-from dutchdoor.web.pages.rendering import STATIC, StaticFile, render
+from dutchdoor.web.pages.files import StaticFile
+from dutchdoor.web.pages.rendering import render
 from dutchdoor.web.pages.site import Pages
 
 __all__ = ["routes", "with_pages"]
@@ -54,6 +56,7 @@ def routes(
     cookie: str,
     docs: bool,
     languages: Languages,
+    look: Look = PLAIN,
 ) -> tuple[Route, ...]:
     """Return the routes of the files of the pages, and of the description of an API with these routes. `issuer` is
     called when it is first shown. Without `docs`, the API is not described.
@@ -65,7 +68,7 @@ def routes(
 
     @cache
     def reference(language: Language) -> bytes:
-        return render("docs", language, base=base_path, product=product, document=described())
+        return render("docs", language, base=base_path, product=product, look=look, document=described())
 
     async def show(call: Call) -> Response:
         language = languages.of(call.request.header_list(b"accept-language"))
@@ -83,7 +86,7 @@ def routes(
     return (
         *(
             Route(method="GET", path=path, handler=_file(file), query=("v",), summary="Get a file of the pages.")
-            for path, file in STATIC.items()
+            for path, file in look.served.items()
         ),
         *(described_at if docs else ()),
     )

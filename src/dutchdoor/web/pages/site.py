@@ -13,6 +13,7 @@ from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.browser import next_url, sends_a_form
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
+from dutchdoor.web.pages.branding import Look
 from dutchdoor.web.pages.rendering import render
 from dutchdoor.web.sign_in_page import next_path, opens_a_page, way_to_confirm, way_to_sign_in
 
@@ -73,6 +74,7 @@ class Pages:
         own_roles: bool,
         console: bool,
         languages: Languages,
+        look: Look,
     ) -> None:
         """`home` is where people go who came from nowhere, and `sign_in_page` where they sign in: here, or on a page of
         the application. `registration` says whether people create accounts without being signed in. The logins of an
@@ -81,6 +83,7 @@ class Pages:
         """
         self.base, self.home, self.sign_in_page = base, home, sign_in_page
         self.own_users, self.own_roles, self.console, self.languages = own_users, own_roles, console, languages
+        self._look = look
         self._values: dict[str, Any] = {
             "product": product,
             "base": base,
@@ -93,7 +96,7 @@ class Pages:
         self, request: Request, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any
     ) -> Response:
         """Answer a request with a page, made of the template of this `name`, in the language of the request."""
-        body = render(name, self.language(request), **self._values, path=request.path, **values)
+        body = render(name, self.language(request), look=self._look, **self._values, path=request.path, **values)
         return Response(status, [_HTML, *headers], body, kind="page")
 
     def language(self, request: Request) -> Language:
