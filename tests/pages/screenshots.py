@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
+from tests.mail.samples import letters
 from tests.nodejs import chromium
 from tests.pages.every import HOUSES, STATES, State, Visit
 from tests.pages.house import House, open_house
@@ -40,19 +41,18 @@ def pictures(browser: Browser, house: House, state: State, language: str) -> lis
     return names
 
 
-def mails(browser: Browser, houses: list[House]) -> list[tuple[str, list[str]]]:
-    """Take the pictures of each sort of mail that was sent on the way, once."""
-    sorts = {mail.subject: mail for house in houses for mail in house.mailbox.mails}
+def mails(browser: Browser, language: str) -> list[tuple[str, list[str]]]:
+    """Take the pictures of each letter that there is."""
     page = browser.new_page()
     rows = []
-    for number, mail in enumerate(sorts.values(), 1):
+    for name, mail in letters(language=language):
         names = []
         page.set_content(mail.html)
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 600})
-                names.append(f"mail-{number:02}-{theme}-{width}.png")
+                names.append(f"mail-{name}-{theme}-{width}.png")
                 page.screenshot(path=OUT / names[-1], full_page=True)
         rows.append((f"mail: {mail.subject}", names))
     return rows
@@ -78,7 +78,7 @@ def main(begins: str = "", language: str = "en") -> None:
                 place.mkdir()
                 houses[state.house] = stack.enter_context(open_house(place, **HOUSES[state.house]))
             rows.append((state.name, pictures(browser, houses[state.house], state, language)))
-        rows += mails(browser, list(houses.values()))
+        rows += mails(browser, language)
     write_index(rows)
     print(f"{sum(len(names) for _, names in rows)} pictures: {OUT / 'index.html'}")
 
