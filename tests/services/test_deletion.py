@@ -88,7 +88,7 @@ async def test_a_deleted_account_signs_nobody_in(house: House) -> None:
         await house.clean.recovery.reset_password(reset, OTHER_PASSWORD, client=HOME)
     letter = house.mailbox.mails[-1]
     assert (letter.to, letter.subject) == (ANN, "Your account will be deleted - Example")
-    assert "29 June 2025" in letter.text
+    assert "June 29, 2025" in letter.text
     with pytest.raises(NotFound):
         await house.clean.deletion.ask((await house.ann()).subject, client=HOME)
 
