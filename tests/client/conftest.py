@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyotp
 import pytest
 from keyring.backend import KeyringBackend
 from tests.server.running import Running, running
@@ -15,6 +17,7 @@ from tests.server.running import Running, running
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.http_client import Client
+from dutchdoor.stores.base import Change
 
 PASSWORD = "a door in two halves"
 
@@ -47,6 +50,23 @@ class Place(NamedTuple):
                 email = f"person{next(self.numbers)}@example.com"
                 await auth.directory.registration.add(email, "", hashed, client=Client(), verified=True)
                 return email
+
+        return asyncio.run(work())
+
+    def second_factor(self, email: str) -> tuple[str, tuple[str, ...]]:
+        """Give an account an authenticator app. Returns its secret and the recovery codes."""
+
+        async def work() -> tuple[str, tuple[str, ...]]:
+            async with self.engine() as auth:
+                account = await auth.store.account_by_email(email)
+                assert account is not None
+                factors = auth.directory.factors
+                given = await factors.begin_totp(account, amr=None)
+                code = pyotp.TOTP(given.secret).at(int(time.time()))
+                confirmed = await factors.confirm_totp(account, given.token, code, client=Client())
+                changes: list[Change] = list(confirmed.changes)
+                await auth.store.commit(*changes)
+                return given.secret, confirmed.codes
 
         return asyncio.run(work())
 

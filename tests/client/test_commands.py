@@ -7,11 +7,13 @@ import json
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import keyring
+import pyotp
 import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 from msgspec.structs import replace
@@ -37,6 +39,19 @@ def sign_in(run: Run, url: str, email: str, *more: str) -> None:
     done = run("login", url, email, "--password-stdin", *more, text=f"{PASSWORD}\n")
     assert done.code == 0, done.err
     assert f"Signed in at {url.rstrip('/')} as {email}." in done.out
+
+
+def test_a_person_signs_in_with_a_second_factor(place: Place, run: Run) -> None:
+    """`login` takes the code of the app, or a recovery code, after the password, and says what is missing."""
+    email = place.account()
+    secret, codes = place.second_factor(email)
+    for typed, says in ((f"{PASSWORD}\n", "The account has a second factor"), (f"{PASSWORD}\n000000\n", "not right")):
+        done = run("login", place.url, email, "--password-stdin", text=typed)
+        assert done.code != 0 and says in done.err
+    for code in (pyotp.TOTP(secret).at(int(time.time()) + 30), codes[0]):
+        done = run("login", place.url, email, "--password-stdin", text=f"{PASSWORD}\n{code}\n")
+        assert done.code == 0, done.err
+    assert email in run("whoami").out
 
 
 def test_a_person_signs_in_uses_tokens_and_signs_out(place: Place, run: Run) -> None:

@@ -428,3 +428,19 @@ def test_the_tokens_of_one_server_go_to_no_other(place: Place, program: Program)
     other = SessionAuth("https://auth.example.com", storage=program.storage)
     with pytest.raises(Misconfigured, match=f"The storage has the tokens of {place.url}"):
         other.token()
+
+
+def test_a_program_asks_for_the_second_factor(place: Place) -> None:
+    """`second_factor` is asked with the methods, and its code finishes the sign-in; without one, the error says so."""
+    email = place.account()
+    _, codes = place.second_factor(email)
+    asked: list[tuple[str, ...]] = []
+
+    def ask(methods: tuple[str, ...]) -> tuple[str, str]:
+        asked.append(methods)
+        return "recovery_code", codes[1]
+
+    with pytest.raises(NotAuthenticated, match="second_factor="):
+        SessionAuth(place.url, login=email, password=PASSWORD).token()
+    auth = SessionAuth(place.url, login=email, password=PASSWORD, second_factor=ask)
+    assert auth.token() and asked == [("recovery_code", "totp")]

@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio.to_thread
 import httpx2
@@ -27,12 +27,15 @@ from dutchdoor.errors import (
     NotAuthenticated,
     NotFound,
     RateLimited,
+    SignInUnfinished,
     Superseded,
     Unavailable,
 )
 
 __all__ = ["SessionAuth"]
 
+SecondFactor: TypeAlias = Callable[[tuple[str, ...]], tuple[str, str]]
+"""Gets the methods of second factors, and returns the one that was chosen and the response to it."""
 _TRIES: Final = 3
 """Calls of one refresh, where the server is out of reach or asks to wait a little."""
 _WAITS_AT_MOST: Final = 5.0
@@ -55,6 +58,8 @@ class SessionAuth(httpx2.Auth):
         url: the server's public URL, with the base path of its API if it has one.
         login: the e-mail address to sign in with, at the first request and again when the session has ended.
         password: the password for it.
+        second_factor: asks the person for a second factor, where the account has one. It gets the methods, such as
+            `("recovery_code", "totp")`, and returns the one that was chosen and the code.
         refresh_token: a refresh token that the program was given, instead of both. It is used once, if the storage has
             none.
         storage: where tokens are kept. In memory if not given: `FileStorage` and `KeyringStorage` keep the session for
@@ -73,6 +78,7 @@ class SessionAuth(httpx2.Auth):
         *,
         login: str = "",
         password: str = "",
+        second_factor: SecondFactor | None = None,
         refresh_token: str = "",
         storage: Storage | None = None,
         client: httpx2.Client | None = None,
@@ -85,6 +91,7 @@ class SessionAuth(httpx2.Auth):
             raise Misconfigured("SessionAuth takes login and password, or a refresh_token.")
         self.server = Server(url, client)
         self._login, self._password, self._given = login, password, refresh_token
+        self._second_factor = second_factor
         self._storage = storage or MemoryStorage()
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
@@ -239,8 +246,25 @@ class SessionAuth(httpx2.Auth):
             "mode": "hybrid",
             "transport": "body",
         }
-        answer = self._asked("/auth/login", body, _TRIES)
+        try:
+            answer = self._asked("/auth/login", body, _TRIES)
+        except SignInUnfinished as unfinished:
+            answer = self._finished(unfinished)
         return read_tokens(answer, server=self.server.url, asked_at=asked_at)
+
+    def _finished(self, unfinished: SignInUnfinished) -> object:
+        """Go on with a sign-in that takes a second factor. Raises `NotAuthenticated` if no person can be asked."""
+        url = self.server.url
+        if unfinished.enrol:
+            message = f"Your account at {url} needs a second factor first. Set one up on its page."
+            raise NotAuthenticated("a second factor has to be enrolled", message=message)
+        if self._second_factor is None:
+            message = f"Your account at {url} asks for a second factor. Pass second_factor= to SessionAuth."
+            raise NotAuthenticated("a second factor is asked for", message=message)
+        method, response = self._second_factor(unfinished.methods)
+        proof: dict[str, object] = {"token": unfinished.token, "method": method, "response": response}
+        # Not repeated: after a lost answer the code is used up.
+        return self.server.call("POST", "/auth/login/step", {**proof, "transport": "body"})
 
     def _refreshed(self, tokens: Tokens, tries: int) -> Tokens:
         asked_at = self._clock()

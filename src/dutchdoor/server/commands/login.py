@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,11 @@ PASSWORD_AT_MOST = 4096
 )
 @click.argument("server", metavar="[URL]", required=False)
 @click.argument("email", required=False)
-@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@click.option(
+    "--password-stdin",
+    is_flag=True,
+    help="Read the password from the first line of standard input, and the code of a second factor from the second.",
+)
 @click.option("--file", "in_file", is_flag=True, help="Keep the tokens in a file, and not in the system's keyring.")
 @as_json
 def login(server: str | None, email: str | None, *, password_stdin: bool, in_file: bool, as_json: bool) -> None:
@@ -44,7 +49,8 @@ def login(server: str | None, email: str | None, *, password_stdin: bool, in_fil
         email = _asked("E-mail address", "name the e-mail address: dutchdoor login URL EMAIL")
     password = _first_line() if password_stdin else _asked("Password", "use --password-stdin", hidden=True)
     memory = MemoryStorage()
-    auth: SessionAuth = kind(url, login=email, password=password, storage=memory)
+    ask = partial(_second_factor, from_stdin=password_stdin)
+    auth: SessionAuth = kind(url, login=email, password=password, second_factor=ask, storage=memory)
     try:
         auth.token()
         tokens = memory.load()
@@ -69,6 +75,19 @@ def login(server: str | None, email: str | None, *, password_stdin: bool, in_fil
         })  # fmt: skip
     else:
         write(f"Signed in at {made.server} as {made.login}. The tokens are in {made.where}.")
+
+
+def _second_factor(methods: tuple[str, ...], *, from_stdin: bool) -> tuple[str, str]:
+    """Ask for the code of the app, or for a recovery code: they differ in form."""
+    if from_stdin:
+        code = sys.stdin.readline(PASSWORD_AT_MOST).strip()
+        if not code:
+            raise click.UsageError("The account has a second factor. Write its code into the second line.")
+    else:
+        or_recovery = ", or a recovery code" if "recovery_code" in methods else ""
+        code = _asked(f"Code of the authenticator app{or_recovery}", "use --password-stdin, with the code as line 2")
+    is_code = code.replace(" ", "").isdigit()
+    return ("totp" if is_code or "recovery_code" not in methods else "recovery_code"), code
 
 
 def _held(url: str, login: str) -> tuple[SignIn, str] | None:
