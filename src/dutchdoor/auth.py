@@ -288,7 +288,12 @@ class Auth:
             self.authority,
             hasher=hasher,
             mail=transport,
-            letters=Letters(product=product, public_url=issuer, languages=_languages(languages, catalogues)),
+            letters=Letters(
+                product=product,
+                public_url=issuer,
+                languages=_languages(languages, catalogues),
+                accent=look.accent,
+            ),
             limits=limits,
             product=product,
             users=users,

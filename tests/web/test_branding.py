@@ -69,6 +69,14 @@ def test_accent_logo_corners_and_font_are_on_every_page(tmp_path: Path) -> None:
     assert plain.get("/assets/brand.css").status_code == 404
 
 
+def test_mails_have_the_accent() -> None:
+    """A mail has the accent of the pages, in both themes, and nothing of ours."""
+    letters = Auth("memory:", branding=Branding(accent="#0b6e4f")).directory.post.letters
+    mail = letters.reset_password("ada@example.com", token="x", valid_for=60)
+    assert mail.html.count("#0b6e4f") == 3
+    assert "#1f4e8c" not in mail.html and "#8cb4ec" not in mail.html
+
+
 def test_each_variable_of_the_sheet_is_there() -> None:
     """Each variable that the sheet of the pages uses is defined in it, and those of a branding replace one of them."""
     sheet = STATIC["/assets/page.css"].content.decode()

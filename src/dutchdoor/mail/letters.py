@@ -31,6 +31,7 @@ __all__ = [
     "RESET_PATH",
     "RESTORE_PATH",
     "VERIFY_PATH",
+    "Accent",
     "Letters",
 ]
 
@@ -194,6 +195,15 @@ SIGN_IN_COPIED = _Letter(
 )
 
 
+class Accent(NamedTuple):
+    """The colour of links and buttons in each theme, and of what stands on a button."""
+
+    light: str = "#1f4e8c"
+    dark: str = "#8cb4ec"
+    on_light: str = "#ffffff"
+    on_dark: str = "#0d1a2b"
+
+
 class Letters:
     """Writes mail in the name of `product`, with links below `public_url`.
 
@@ -204,14 +214,16 @@ class Letters:
         Misconfigured: the URL is not an http or https address, or the name is not one short line.
     """
 
-    def __init__(self, *, product: str, public_url: str, languages: Languages | None = None) -> None:
+    def __init__(
+        self, *, product: str, public_url: str, languages: Languages | None = None, accent: Accent | None = None
+    ) -> None:
         parts = urlsplit(public_url)
         if parts.scheme not in {"https", "http"} or not parts.netloc or parts.query or parts.fragment:
             raise Misconfigured("The public URL must look like https://login.example.com.")
         if not product.strip() or not product.isprintable() or len(product) > _PRODUCT_AT_MOST:
             raise Misconfigured("The product's name must be one line of at most 60 characters.")
         self._product, self.public_url = product.strip(), public_url.rstrip("/")
-        self.languages = languages or Languages()
+        self.languages, self._accent = languages or Languages(), accent or Accent()
 
     def verify_email(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         return self._write(VERIFY_EMAIL, to, language, self._link(VERIFY_PATH, token), valid_for=valid_for)
@@ -307,6 +319,7 @@ class Letters:
                 "inviter": inviter,
             },
             "facts": facts,
+            "accent": self._accent,
             "link": link,
         }
         templates = environment(_TEMPLATES, spoken)

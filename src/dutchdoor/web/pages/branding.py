@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.mail.letters import Accent
 from dutchdoor.web.pages.files import STATIC, StaticFile, static
 from dutchdoor.web.pages.overriding import check_templates
 
@@ -77,7 +78,7 @@ class Look:
                 raise Misconfigured(f"{name} is {getattr(branding, name)!r}. Give a colour such as #0b6e4f.")
         if branding.accent_dark and not branding.accent:
             raise Misconfigured("accent_dark is given without accent. Give both, or accent alone.")
-        self.accent = branding.accent.lower()
+        self.accent = _accent(branding) if branding.accent else None
         self.templates = _folder(branding.templates) if branding.templates else None
         files: dict[str, StaticFile] = {}
         self.logo = "door.svg"
@@ -112,9 +113,9 @@ class Look:
 def _variables(branding: Branding) -> Iterator[tuple[str, str]]:
     """Return the variables of the sheet that differ from ours."""
     if branding.accent:
-        light, dark = _readable("accent", branding.accent.lower(), 0), _dark_accent(branding)
-        yield "accent", f"light-dark({light}, {dark})"
-        yield "on-accent", f"light-dark({_ink_on(light)}, {_ink_on(dark)})"
+        accent = _accent(branding)
+        yield "accent", f"light-dark({accent.light}, {accent.dark})"
+        yield "on-accent", f"light-dark({accent.on_light}, {accent.on_dark})"
     if branding.radius is not None:
         if not _SHARPEST <= branding.radius <= _ROUNDEST:
             raise Misconfigured(f"radius is {branding.radius}. Give pixels from {_SHARPEST} to {_ROUNDEST}.")
@@ -126,6 +127,11 @@ def _variables(branding: Branding) -> Iterator[tuple[str, str]]:
                 f"font is {branding.font!r}. Give names of fonts, such as 'Inter, system-ui, sans-serif'."
             )
         yield "font", branding.font
+
+
+def _accent(branding: Branding) -> Accent:
+    light, dark = _readable("accent", branding.accent.lower(), 0), _dark_accent(branding)
+    return Accent(light, dark, _ink_on(light), _ink_on(dark))
 
 
 def _dark_accent(branding: Branding) -> str:
