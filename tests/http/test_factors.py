@@ -14,6 +14,7 @@ from tests.http.world import PASSWORD, Answer, Browser, World, a_world
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
+from dutchdoor.stores.base import Swap
 
 ADA = "ada@example.com"
 
@@ -360,3 +361,27 @@ async def test_an_administrator_removes_what_an_owner_has_lost(world: World) -> 
     (event,) = [each for each in await world.events() if each.name == "factor_removed"]
     assert (event.subject, event.actor) == (user, (await root.me()).json["user"]["id"])
     await world.browser().login()
+
+
+async def test_the_owner_is_written_to(world: World) -> None:
+    """An app that was added or removed, and a recovery code that was used, is a notice to the verified address: an
+    attacker who got that far is noticed.
+    """
+    await world.register(ADA)
+    account = await world.store.account_by_email(ADA)
+    assert account is not None
+    await world.store.commit(Swap(replace(account, email_verified_at=1.0)))
+    person = world.browser()
+    await person.login()
+    _, codes = await enrolled(world, person)
+    token = (await begin(world.program())).json["token"]
+    assert (await step(world.program(), token, codes[0], "recovery_code")).status == 200
+    assert (await person.call("POST", "/auth/factors/remove", json={"method": "totp"})).status == 204
+    await world.posted()
+    subjects = {mail.subject.partition(" - ")[0] for mail in world.mailbox.mails if "sign-in" not in mail.subject}
+    assert subjects == {
+        "An authenticator app was added to your account",
+        "A recovery code of your account was used",
+        "The authenticator app was removed from your account",
+    }
+    assert not any(codes[0] in mail.text for mail in world.mailbox.mails)

@@ -193,6 +193,25 @@ SIGN_IN_COPIED = _Letter(
     _NEW_PASSWORD,
     (mark("This can also happen when a device is restored from a backup."),),
 )
+FACTOR_ADDED = _Letter(
+    mark("An authenticator app was added to your account"),
+    (mark("Signing in to %(product)s now asks for a code of this app."), _WAS_IT_YOU),
+    _NEW_PASSWORD,
+)
+FACTOR_REMOVED = _Letter(
+    mark("The authenticator app was removed from your account"),
+    (mark("Signing in to %(product)s no longer asks for a code. The password alone is enough."), _WAS_IT_YOU),
+    _NEW_PASSWORD,
+)
+RECOVERY_CODE_USED = _Letter(
+    mark("A recovery code of your account was used"),
+    (
+        mark("Someone, hopefully you, signed in to %(product)s with a recovery code in place of the app."),
+        mark("If it was not you, someone has your password and your codes. Choose a new password now."),
+    ),
+    _NEW_PASSWORD,
+    (mark("A recovery code works once. On your account page you can set up the app again, and make new codes."),),
+)
 
 
 class Accent(NamedTuple):
@@ -279,6 +298,15 @@ class Letters:
 
     def new_device(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(NEW_DEVICE, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def factor_added(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(FACTOR_ADDED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def factor_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(FACTOR_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def recovery_code_used(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(RECOVERY_CODE_USED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def sign_in_copied(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         """Warn the owner of a session whose refresh token was used twice. `client` presented it last."""

@@ -246,6 +246,7 @@ class Factors(Part):
             *codes,
             self._log("factor_removed", account, client, now, method, actor),
         )
+        self.post.notify(self.post.letters.factor_removed, account, client, now)
 
     @staticmethod
     def _check_proved(amr: tuple[str, ...]) -> None:

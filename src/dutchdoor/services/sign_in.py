@@ -498,6 +498,10 @@ class SignIn(Part):
                 raise InvalidToken("the account changed since the first proof")
         if not pending.familiar:
             self.post.notify(self.post.letters.new_device, account, client, now)
+        if enrolment:
+            self.post.notify(self.post.letters.factor_added, account, client, now)
+        elif method == RECOVERY_CODE:
+            self.post.notify(self.post.letters.recovery_code_used, account, client, now)
         device_mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
         return Finished(signed_in, device_mark, self._remembered(remembered, pending, held) if remember else "", codes)
 
@@ -593,7 +597,12 @@ class SignIn(Part):
         spent: list[Change] = [Forgive(forget=(guesses,))]
         if right.spent is not None:
             spent.append(Swap(right.spent))
-        return await self._fresh(account, session, way.amr, held, client, client_id, *spent, tries_again=False)
+        if method == RECOVERY_CODE:
+            spent.append(Log(account_event("recovery_code_used", account, client, self.clock())))
+        fresh = await self._fresh(account, session, way.amr, held, client, client_id, *spent, tries_again=False)
+        if method == RECOVERY_CODE:
+            self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())
+        return fresh
 
     @retried(RACES, "adding the authenticator app")
     async def add_totp(
@@ -627,6 +636,7 @@ class SignIn(Part):
         confirmed = await self.factors.confirm_totp(account, token, code, client=client)
         changes, way = confirmed.changes, self.factors.totp.amr
         signed_in = await self._fresh(account, session, way, held, client, client_id, *changes, tries_again=False)
+        self.post.notify(self.post.letters.factor_added, account, client, self.clock())
         return signed_in, confirmed.codes
 
     async def _fresh(
