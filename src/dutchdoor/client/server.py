@@ -130,9 +130,9 @@ def _error_of(url: str, status: int, held: dict[str, Any], retry_after: float) -
         return wrong(detail, field=str(held.get("field") or ""))
     if kind is errors.StepUpRequired:
         return errors.StepUpRequired(code, max_age=held.get("max_age"), factors=held.get("factors", 1))
-    if kind is errors.SignInUnfinished and isinstance(held.get("token"), str):
-        methods = tuple(str(each) for each in held.get("methods") or ())
-        return errors.SignInUnfinished(code, token=held["token"], methods=methods, enrol=held.get("enrol") is True)
-    if kind in {errors.SignInUnfinished, Misconfigured, errors.Misdirected}:
+    if kind is errors.SignInUnfinished:
+        methods, token = tuple(map(str, held.get("methods") or ())), str(held.get("token") or "")
+        return errors.SignInUnfinished(code, token=token, methods=methods, enrol=held.get("enrol") is True)
+    if kind in {Misconfigured, errors.Misdirected}:
         kind = errors.NotAuthenticated if status == 401 else DutchdoorError  # noqa: PLR2004
     return (kind or DutchdoorError)(code, message=detail or None)
