@@ -16,8 +16,8 @@ from dutchdoor.stores.postgres.failures import is_fatal, meant
 from dutchdoor.stores.postgres.url import hosts
 
 __all__ = [
-    "ANSWER_FOR", "COMMIT_STATEMENT_FOR", "CONNECT_PATIENTLY_FOR", "OPEN_FOR", "STATEMENT_FOR", "Connection",
-    "Connector", "Lane", "Row", "begin",
+    "ANSWER_FOR", "COMMIT_STATEMENT_FOR", "CONNECT_PATIENTLY_FOR", "MIGRATE_FOR", "OPEN_FOR", "STATEMENT_FOR",
+    "Connection", "Connector", "Lane", "Row", "begin", "timeouts",
 ]  # fmt: skip
 
 ANSWER_FOR = 0.8
@@ -38,7 +38,10 @@ _NEXT_HOST_AFTER = 0.15
 CONNECT_PATIENTLY_FOR = 5.0
 """The same for operations with a probe, and for opening."""
 OPEN_FOR = 30.0
-"""Seconds to wait for another process's migration."""
+"""Seconds in which a database answers what an opening asks."""
+MIGRATE_FOR = 1800.0
+"""Seconds for a migration, by this process or by another one that this waits for: it may write rows for each account.
+"""
 
 Row: TypeAlias = Any
 """A tuple of values, or the driver's record, which unpacks like one."""

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.stores.kinds import Kinds
 from dutchdoor.stores.migrations import Migration, refuse_another_schema
-from dutchdoor.stores.postgres.connection import CONNECT_PATIENTLY_FOR, OPEN_FOR, Connection, Connector, begin
+from dutchdoor.stores.postgres.connection import (
+    CONNECT_PATIENTLY_FOR,
+    MIGRATE_FOR,
+    OPEN_FOR,
+    Connection,
+    Connector,
+    begin,
+    timeouts,
+)
 from dutchdoor.stores.postgres.failures import Refusal, meant
 from dutchdoor.stores.transfer import refuse_unless_whole
 
@@ -28,7 +36,7 @@ async def prepare(connect: Connector, kinds: Kinds, *, to_move: bool, as_is: boo
     try:
         connection = await connect(OPEN_FOR, within=CONNECT_PATIENTLY_FOR)
         try:
-            async with asyncio.timeout(OPEN_FOR):
+            async with asyncio.timeout(OPEN_FOR) as patience:
                 await _check_server(connection)
                 if to_move:
                     await _refuse_company(connection)
@@ -37,7 +45,7 @@ async def prepare(connect: Connector, kinds: Kinds, *, to_move: bool, as_is: boo
                     refuse_another_schema("postgres", await _applied(connection, migrations), migrations)
                     await connection.execute("COMMIT")
                 for migration in migrations:
-                    await _migrate(connection, migration, migrations)
+                    await _migrate(connection, migration, migrations, patience)
                 await _check_whole(connection, kinds, to_move=to_move)
         except Exception as exc:  # noqa: BLE001 - a driver has many ways to fail
             raise meant(exc) from None
@@ -93,11 +101,15 @@ async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -
     await connection.execute("COMMIT")
 
 
-async def _migrate(connection: Connection, migration: Migration, migrations: Sequence[Migration]) -> None:
+async def _migrate(
+    connection: Connection, migration: Migration, migrations: Sequence[Migration], patience: asyncio.Timeout
+) -> None:
     """Apply a file, and record that, in one transaction: after a kill, both happened or neither."""
     await connection.execute(begin(OPEN_FOR))
     applied = await _applied(connection, migrations)
     if migration.name not in applied:
+        patience.reschedule(asyncio.get_running_loop().time() + MIGRATE_FOR)
+        await connection.execute("; ".join(f"SET LOCAL {name} = {ms}" for name, ms in timeouts(MIGRATE_FOR).items()))
         # Check again under the lock, since another process may have migrated a moment ago. Each statement takes its own
         # snapshot, and so takes it after the lock.
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK}, 0)")
