@@ -244,6 +244,30 @@ async def test_a_factor_is_removed_only_by_who_has_proved_one(world: World) -> N
     await world.browser().login()
 
 
+async def test_an_administrator_with_a_factor_acts_only_after_proving_it(world: World) -> None:
+    """An administrator's session from before the app changes nothing, also after the password was proved again: the
+    app is asked for. Their own app is not removed by the API of administrators, which asks for no proof of it.
+    """
+    user = await world.register(ADA)
+    await world.directory.admin.set_roles(user["id"], ["admin"], client=world.api_client(), actor="cli")
+    old = world.browser()
+    await old.login()
+    person = world.browser()
+    await person.login()
+    secret, _ = await enrolled(world, person)
+    assert (await old.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})).status == 200
+    path = f"/admin/api/accounts/{user['id']}/factors/remove"
+    made = {"email": "accomplice@example.com", "roles": ["admin"]}
+    for where, body in ((path, {"method": "totp"}), ("/admin/api/accounts", made)):
+        refused = await old.call("POST", where, json=body)
+        assert (refused.status, refused.code, refused.json["factors"]) == (401, "step_up_required", 2), where
+    again = {"method": "totp", "response": code(world, secret)}
+    assert (await old.call("POST", "/auth/reauthenticate", json=again)).status == 200
+    assert (await old.call("POST", "/admin/api/accounts", json=made)).status == 201
+    own = await old.call("POST", path, json={"method": "totp"})
+    assert (own.status, "your own account" in own.json["detail"]) == (403, True), own
+
+
 async def test_an_old_proof_enrols_nothing(world: World) -> None:
     """A browser that was left open cannot enrol a stranger's app: the password is asked for."""
     await world.register(ADA)

@@ -103,7 +103,7 @@ class Factors(Part):
             StepUpRequired: the account has a second factor, and the sign-in of the caller did not prove one.
         """
         if amr is not None:
-            await self.check_may_add(account, amr)
+            await self.check_proved(account.subject, amr)
         if TOTP not in self.offered:
             raise Refused("no second factors here", message=mark("Second factors are switched off here."))
         secret = new_secret()
@@ -139,9 +139,9 @@ class Factors(Part):
             raise InvalidToken("the enrolment of another account")
         return stored, self.authority.master.open(stored.payload, _name(account)).decode()
 
-    async def check_may_add(self, account: Account, amr: tuple[str, ...]) -> None:
+    async def check_proved(self, subject: str, amr: tuple[str, ...]) -> None:
         """Raise `StepUpRequired` if the account has a second factor that this sign-in did not prove."""
-        if (await self.of(account.subject))[0]:
+        if (await self.of(subject))[0]:
             self._check_proved(amr)
 
     async def confirm_totp(self, account: Account, token: str, code: str, *, client: Client) -> Confirmed:
@@ -223,8 +223,15 @@ class Factors(Part):
         Raises:
             NotFound: the account has no such factor.
             StepUpRequired: the sign-in of the caller proved no second factor.
-            Refused: the policy demands one of the account, which would have none. An administrator may remove it.
+            Refused: the policy demands one of the account, which would have none; or an administrator removes their own
+                as an administrator. Another administrator may remove it.
         """
+        if amr is None and actor == account.subject:
+            # A session of theirs from before the factor, and the password, must not be enough.
+            raise Refused(
+                "an administrator would remove their own factor",
+                message=mark("This is your own account. Remove the second factor on the page of your account."),
+            )
         held = await self.store.select(Credential, subject=account.subject)
         found = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
         if found is None or method != TOTP:

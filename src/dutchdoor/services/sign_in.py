@@ -632,7 +632,7 @@ class SignIn(Part):
             StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
             NotAuthenticated: the account changed, or the session was revoked, meanwhile.
         """
-        await self.factors.check_may_add(account, held)
+        await self.factors.check_proved(account.subject, held)
         confirmed = await self.factors.confirm_totp(account, token, code, client=client)
         changes, way = confirmed.changes, self.factors.totp.amr
         signed_in = await self._fresh(account, session, way, held, client, client_id, *changes, tries_again=False)

@@ -395,6 +395,9 @@ class Api:
                 raise Forbidden("the caller needs the role admin")
             if route.fresh or (route.demands == ADMIN and unsafe):
                 self._check_fresh(caller.principal)
+            if route.demands == ADMIN and unsafe:
+                # A session from before the factor, and the password, must not act for everyone.
+                await self.directory.factors.check_proved(caller.principal.subject, caller.principal.amr)
             if unsafe and caller.by_cookie and caller.session is not None:
                 call.check_csrf(caller.session.id)
 
