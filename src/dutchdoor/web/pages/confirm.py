@@ -76,6 +76,6 @@ class ConfirmForm(OwnForm):
             return await super().refuse(call, error, fields)
         answer = problem(error)
         passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
-        only_password = isinstance(error, WrongCredentials) and not self.pages.own_users
+        only_password = isinstance(error, WrongCredentials) and not (self.pages.own_users or fields.get("method"))
         words = mark("The password is not right.") if only_password else ""
         return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error, words))
