@@ -48,6 +48,19 @@ def test_the_account_page_asks_for_another_address(site: Site) -> None:
     assert to == "/auth/account?done=email_change_requested" and "We sent a mail to the new address" in page
 
 
+def test_an_address_that_is_not_confirmed_says_how_to_confirm_it(site: Site) -> None:
+    """The account page links to the way that its owner has, a link to a new password; and afterwards no more."""
+    hint = '<a href="/auth/forgot">Confirm it'
+    assert hint in site.client.get("/auth/account").text
+    site.client.post("/auth/password/forgot", data={"email": ADA["email"]}, headers=FORM)
+    _, link = link_to(site, ADA["email"])
+    fields = {"token": link, "new_password": ANOTHER}
+    site.client.post("/auth/password/reset", data=fields, headers=FORM)
+    site.client.post("/auth/login", data={**ADA, "password": ANOTHER}, headers=FORM)
+    page = site.client.get("/auth/account").text
+    assert ">confirmed<" in page and hint not in page
+
+
 def test_the_button_deletes_the_account(site: Site) -> None:
     """W60: it signs out, and says what happens."""
     assert "14 days" in site.client.get("/auth/account").text
