@@ -268,6 +268,24 @@ async def test_an_administrator_with_a_factor_acts_only_after_proving_it(world: 
     assert (own.status, "your own account" in own.json["detail"]) == (403, True), own
 
 
+async def test_a_stranger_locks_nobody_out_of_an_address_by_a_factor(world: World) -> None:
+    """Of an account whose address was never verified, the link to a new password removes the second factor: a stranger
+    may have registered the address and enrolled an app. Once it is verified, the factor stays.
+    """
+    await with_app(world)
+    for kept in (False, True):
+        await world.browser().call("POST", "/auth/password/forgot", json={"email": ADA})
+        await world.posted()
+        body = {"token": world.mailbox.token(), "new_password": PASSWORD}
+        assert (await world.browser().call("POST", "/auth/password/reset", json=body)).status == 200
+        if kept:
+            await begin(world.browser())
+        else:
+            owner = world.browser()
+            await owner.login()
+            await enrolled(world, owner)
+
+
 async def test_an_old_proof_enrols_nothing(world: World) -> None:
     """A browser that was left open cannot enrol a stranger's app: the password is asked for."""
     await world.register(ADA)

@@ -20,10 +20,10 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
-from dutchdoor.services.registration import REGISTRATION, proof_of, verifying
+from dutchdoor.services.registration import REGISTRATION, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
+from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
 
@@ -199,6 +199,9 @@ class Recovery(Part):
         proved that it is the owner's. An attacker who keeps the account's bucket for strangers empty must not lock the
         owner out now.
 
+        A second factor stays, and is asked for at the next sign-in. Of an account without roles whose address no one
+        ever verified, it is removed: the mailbox decides whose it is.
+
         Args:
             token: the token in the link.
             new: the new password.
@@ -217,7 +220,10 @@ class Recovery(Part):
             await self.passwords.accepted(new, account.email or "", account.name, field=field)
         )
         now = self.clock()
-        credential = await self.store.get(Credential, account.subject, PASSWORD, "")
+        enrolled = await self.store.select(Credential, subject=account.subject)
+        credential = next((each for each in enrolled if each.method == PASSWORD), None)
+        # A stranger may have registered the address, and enrolled a factor that its owner could never prove.
+        strange = is_unproved(account) and not account.roles
         raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
         fresh = (
             renewed(credential, proof, now)
@@ -231,6 +237,7 @@ class Recovery(Part):
             *self.authority.ending_all(raised, "password_reset", now),
             tokens_of(account.subject, "reset_password"),
             *verifying(account),
+            *[Remove(each) for each in enrolled if strange and each.method not in {PASSWORD, REGISTRATION}],
             *await self.post.keeping_language(account, client),
             self.attempts.forgiving(account),
             Log(account_event("password_reset" if resetting else "email_verified", account, client, now)),
