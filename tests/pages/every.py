@@ -189,7 +189,7 @@ def account_refused(visit: Visit) -> None:
 
 def account_disabled(visit: Visit) -> None:
     account_of(MALLORY)(visit)
-    visit.page.locator("summary", has_text="Enable").or_(visit.page.locator("summary", has_text="Disable")).click()
+    visit.page.locator("details:has(form:is([action$='/enable'], [action$='/disable'])) > summary").click()
     visit.page.locator("details[open] button[type=submit]").click()
     visit.page.wait_for_load_state()
 
