@@ -105,12 +105,12 @@ def test_p30_the_extra_server_brings_the_command(wheel: Path, app: Path, tmp_pat
 
 
 def test_p30_without_extras_tokens_are_checked(wheel: Path, tmp_path: Path) -> None:
-    """The wheel alone checks tokens, and `Auth` names the extra that it needs."""
+    """The wheel alone checks tokens. `Auth` and the look of its pages name the extra that they need."""
     python = install(wheel, tmp_path / "venv", "")
-    names = ", ".join(name for name in public_names if name != "Auth")
+    names = ", ".join(name for name in public_names if name not in {"Auth", "Branding"})
     done = run(python, f"from dutchdoor import {names}; Verifier('http://localhost:8000')", tmp_path)
     assert done.returncode == 0, done.stderr
-    done = run(python, "from dutchdoor import Auth", tmp_path)
-    assert re.search(
-        r"^ImportError: dutchdoor\.Auth needs \w+, .*pip install 'dutchdoor\[app\]'$", done.stderr, re.MULTILINE
-    )
+    for name in ("Auth", "Branding"):
+        done = run(python, f"from dutchdoor import {name}", tmp_path)
+        missing = rf"^ImportError: dutchdoor\.{name} needs \w+, .*pip install 'dutchdoor\[app\]'$"
+        assert re.search(missing, done.stderr, re.MULTILINE), done.stderr

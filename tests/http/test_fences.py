@@ -10,9 +10,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from msgspec.structs import replace
 from tests.http.test_revocations import Follower, until
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, Program, World, basic
 
+from dutchdoor.stores.base import Swap
 from dutchdoor.web.api import Api
 
 ADA, ROOT = "ada@example.com", "root@example.com"
@@ -136,6 +138,53 @@ async def revoke(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await people.world.call("POST", "/oauth2/revoke", form={"token": await people.token()}, headers=prefer)
 
 
+async def erased_by_admin(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    return await people.root.call("DELETE", f"/admin/api/accounts/{people.ada}", headers=prefer)
+
+
+async def deleted(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    return await (await people.browser()).call("POST", "/auth/account/delete", headers=prefer)
+
+
+async def change_of_address(people: People) -> None:
+    """Prove the address, ask for another one, and have the letter to it."""
+    world = people.world
+    account = await world.store.account(people.ada)
+    assert account is not None
+    await world.store.commit(Swap(replace(account, email_verified_at=world.clock())))
+    browser = await people.browser()
+    assert (await browser.call("POST", "/auth/email/change", json={"email": "new@example.com"})).status == 202
+    await world.posted()
+
+
+async def confirmed_address(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    await change_of_address(people)
+    body = {"token": people.world.mailbox.token()}
+    return await people.world.call("POST", "/auth/email/confirm", json=body, headers=prefer)
+
+
+async def restored_address(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    await confirmed_address(people, [("prefer", "wait=0")])
+    await people.world.posted()
+    body = {"token": people.world.mailbox.token(), "new_password": OTHER_PASSWORD}
+    return await people.world.call("POST", "/auth/email/restore", json=body, headers=prefer)
+
+
+async def client_removed(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    made = await people.root.call("POST", "/admin/api/clients", json={"name": "shop"})
+    return await people.root.call("DELETE", f"/admin/api/clients/{made.json['client_id']}", headers=prefer)
+
+
+async def verifier_removed(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    assert (await people.root.call("POST", "/admin/api/verifiers", json={"name": "another"})).status == 201
+    return await people.root.call("DELETE", "/admin/api/verifiers/another", headers=prefer)
+
+
+async def verifier_key_changed(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    assert (await people.root.call("POST", "/admin/api/verifiers", json={"name": "another"})).status == 201
+    return await people.root.call("POST", "/admin/api/verifiers/another/key", headers=prefer)
+
+
 REVOKING: dict[Revoking, str] = {
     logout: "/auth/logout",
     logout_of_a_token: "/auth/logout",
@@ -150,6 +199,13 @@ REVOKING: dict[Revoking, str] = {
     sessions_by_admin: "/admin/api/accounts/{subject}/sessions",
     everything_by_admin: "/admin/api/sessions",
     session_by_admin: "/admin/api/sessions/{id}",
+    erased_by_admin: "/admin/api/accounts/{subject}",
+    deleted: "/auth/account/delete",
+    confirmed_address: "/auth/email/confirm",
+    restored_address: "/auth/email/restore",
+    client_removed: "/admin/api/clients/{id}",
+    verifier_removed: "/admin/api/verifiers/{name}",
+    verifier_key_changed: "/admin/api/verifiers/{name}/key",
     key: "/admin/api/keys/{kid}",
     revoke: "/oauth2/revoke",
 }

@@ -104,17 +104,17 @@ class Deletion(Part):
             self.post.letters.account_deleted, address, token=token, until=departure.due_at, language=language
         )
 
-    async def remind(self, account: Account) -> None:
-        """Mail the link that keeps a deleted `account` once more; earlier ones are void. Nothing happens for an account
-        that is disabled for another reason.
+    async def remind(self, account: Account, departure: Departure) -> bool:
+        """Mail the link that keeps a deleted `account` once more; earlier ones are void. Returns False, and does
+        nothing, if the account cannot be kept any more.
         """
-        departure = await self.store.get(Departure, account.subject)
         now = self.clock()
-        if departure is None or departure.is_final or now >= departure.due_at or not account.address:
-            return
+        if account.active or departure.is_final or now >= departure.due_at or not account.address:
+            return False
         token, secret = self._keep_token(account, now, departure.due_at)
         await self.store.commit(Swap(departure), tokens_of(account.subject, "keep_account"), Add(token))
         await self._write(account.address, secret, departure)
+        return True
 
     @retried(RACES, "keeping the account")
     async def keep(self, token: str, *, client: Client) -> Account:

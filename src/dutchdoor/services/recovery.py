@@ -13,6 +13,7 @@ from dutchdoor.errors import AnotherBrowser, Conflict, NotAuthenticated, NotFoun
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential, renewed
 from dutchdoor.model.audit_events import account_event, event
+from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
@@ -131,6 +132,7 @@ class Recovery(Part):
 
     async def _forget_quietly(self, key: str, client: Client) -> None:
         account = await self.store.account_by_email(key)
+        departure = await self.store.get(Departure, account.subject if account else "")
         shared = without_tag(key)
         if shared != key and (account is None or account.email_verified_at is None):
             # A stranger can register any number of tagged addresses of one mailbox, and each of them has a bucket.
@@ -138,8 +140,8 @@ class Recovery(Part):
         if account is not None and account.active and account.address:
             await self._send_reset(account, account.address, client, "")
             return
-        if account is not None and not account.active:
-            await self.deletion.remind(account)  # whose owner has deleted it, and wants to sign in
+        if account is not None and departure is not None and await self.deletion.remind(account, departure):
+            return  # its owner has deleted it, and wants to sign in
         # The same work for an address without an account, because other callers could measure the difference: a token
         # that belongs to no account, and a letter that is not sent.
         now = self.clock()
