@@ -78,7 +78,7 @@ def test_no_password_is_asked_for_where_it_is_not_enough(site: TestClient) -> No
     asked = site.get("/both").headers["location"]
     assert asked == "/auth/confirm?next=%2Fboth&factors=2"
     page = site.get(asked).text
-    assert 'href="/auth/account#second_factor"' in page and 'type="password"' not in page
+    assert 'action="/auth/factors/totp/enrol"' in page and 'type="password"' not in page
 
 
 def test_without_a_session_it_leads_to_sign_in(site: TestClient) -> None:

@@ -195,3 +195,24 @@ def test_an_act_asks_for_the_factor_and_leads_back(house: House) -> None:
     gone = old.post("/auth/factors/remove", data=csrf(old) | {"method": "totp"}, headers=FORM)
     assert gone.headers["location"] == "/auth/account?done=factor_removed"
     assert PASSWORD not in page
+
+
+def test_a_page_that_asks_for_a_factor_gets_its_visitor_back(house: House) -> None:
+    """Who has no second factor is led to set one up, and from the recovery codes back to the page that asked. A way to
+    another host is not followed.
+    """
+    client = house.browser()
+    assert client.post("/auth/login", data=ADA, headers=FORM).status_code == 303
+    for wanted, leads in (("/payout", "/payout"), ("https://evil.example/", "/")):
+        page = client.get("/auth/confirm", params={"factors": "2", "next": wanted}).text
+        assert 'action="/auth/factors/totp/enrol"' in page
+        token = csrf(client)
+        page = client.post("/auth/factors/totp/enrol", data=token | {"next": wanted}, headers=FORM).text
+        secret = re.findall(r"<code>([A-Z2-7 ]+)</code>", page)[0].replace(" ", "")
+        sent = {"enrolment": re.findall(r'name="enrolment" value="([^"]+)"', page)[0], "method": "totp", "next": wanted}
+        code = pyotp.TOTP(secret).at(int(house.clock()))
+        done = client.post("/auth/factors/totp/confirm", data=token | sent | {"response": code}, headers=FORM)
+        assert f'href="{leads}"' in done.text
+        house.clock.forward(60)
+        gone = client.post("/auth/factors/remove", data=csrf(client) | {"method": "totp"}, headers=FORM)
+        assert gone.status_code == 303

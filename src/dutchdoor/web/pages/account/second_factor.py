@@ -83,8 +83,10 @@ class FirstCodeForm(SetUpForm):
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
         return {"token": fields.get("enrolment", ""), "code": fields.get("response", "")}
 
-    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        return codes_or(self.pages, call, response, f"{self.pages.base}{ACCOUNT_PATH}?done=factor_added")
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+        # A page that asked for a second factor sent people here: back to it.
+        done = f"{self.pages.base}{ACCOUNT_PATH}?done=factor_added"
+        return codes_or(self.pages, call, response, self.pages.after(call, fields) if fields.get("next") else done)
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         if not isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):

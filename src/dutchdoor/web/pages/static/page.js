@@ -90,6 +90,13 @@ for (const button of all("button[data-print]")) {
   button.hidden = false;
   button.addEventListener("click", () => print());
 }
+for (const button of all("button[data-copy]")) {
+  button.hidden = !navigator.clipboard;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).innerText);
+    button.textContent = button.dataset.done;
+  });
+}
 
 // The API page: a filter, and a link to a closed part opens the part.
 const filter = one("#filter");
