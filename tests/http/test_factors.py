@@ -274,6 +274,7 @@ async def test_a_stranger_locks_nobody_out_of_an_address_by_a_factor(world: Worl
     """
     await with_app(world)
     for kept in (False, True):
+        await world.posted()  # the letters about what was before
         await world.browser().call("POST", "/auth/password/forgot", json={"email": ADA})
         await world.posted()
         body = {"token": world.mailbox.token(), "new_password": PASSWORD}
