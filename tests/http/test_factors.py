@@ -287,6 +287,35 @@ async def test_a_stranger_locks_nobody_out_of_an_address_by_a_factor(world: Worl
             await enrolled(world, owner)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/auth/email/change", {"email": "thief@example.com"}),
+        ("POST", "/auth/account/delete", None),
+        ("GET", "/auth/account/export", None),
+    ],
+)
+async def test_what_asks_for_a_fresh_proof_asks_for_the_factor(world: World, method: str, path: str, body: Any) -> None:
+    """A session from before the app, and the password, change no address, delete and export nothing; the app is asked
+    for once, and is a fresh proof, too.
+    """
+    await world.register(ADA)
+    old = world.browser()
+    await old.login()
+    person = world.browser()
+    await person.login()
+    secret, _ = await enrolled(world, person)
+    world.clock.now += 3600
+    for _ in range(2):
+        refused = await old.call(method, path, json=body)
+        assert (refused.status, refused.code, refused.json["factors"]) == (401, "step_up_required", 2)
+        assert (await old.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})).status == 200
+    world.clock.now += 3600
+    again = {"method": "totp", "response": code(world, secret)}
+    assert (await old.call("POST", "/auth/reauthenticate", json=again)).status == 200
+    assert (await old.call(method, path, json=body)).status in {200, 202}
+
+
 async def test_an_old_proof_enrols_nothing(world: World) -> None:
     """A browser that was left open cannot enrol a stranger's app: the password is asked for."""
     await world.register(ADA)

@@ -169,6 +169,16 @@ def test_a_demanded_app_is_set_up_while_signing_in() -> None:
         assert refused.status_code == 403 and "Add another one first" in refused.text
 
 
+def test_a_download_asks_for_the_factor_first(house: House) -> None:
+    """A download can send no browser to prove again: the page of an account offers the proof of the factor instead."""
+    old = house.browser()
+    assert old.post("/auth/login", data=ADA, headers=FORM).status_code == 303
+    assert 'href="/auth/account/export"' in old.get("/auth/account").text
+    enrolled(house)
+    page = old.get("/auth/account").text
+    assert 'href="/auth/confirm?next=/auth/account&amp;factors=2"' in page and "/auth/account/export" not in page
+
+
 def test_an_act_asks_for_the_factor_and_leads_back(house: House) -> None:
     """A browser that signed in before the app was there is asked for its code, and comes back to the page."""
     old = house.browser()

@@ -394,10 +394,10 @@ class Api:
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the caller needs the role admin")
             if route.fresh or (route.demands == ADMIN and unsafe):
-                self._check_fresh(caller.principal)
-            if route.demands == ADMIN and unsafe:
-                # A session from before the factor, and the password, must not act for everyone.
+                # A session from before the factor, or in a remembered browser, and the password must not be enough.
+                # First: proving the factor is a fresh proof, too, so that no one is asked twice.
                 await self.directory.factors.check_proved(caller.principal.subject, caller.principal.amr)
+                self._check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
                 call.check_csrf(caller.session.id)
 

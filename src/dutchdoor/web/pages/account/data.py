@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dutchdoor.errors import StepUpRequired
 from dutchdoor.web import life_routes
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Header, Response
@@ -24,7 +25,7 @@ class ExportSection(Section):
     bundled = False
 
     async def values(self, call: Call) -> Mapping[str, Any]:
-        return {"fresh": _is_fresh(call)}
+        return await _proof(call)
 
 
 class DeletionSection(Section):
@@ -34,7 +35,7 @@ class DeletionSection(Section):
     handlers = (life_routes.delete,)
 
     async def values(self, call: Call) -> Mapping[str, Any]:
-        return {"fresh": _is_fresh(call), "kept_for": call.authority.policy.keep_deleted_for}
+        return {**await _proof(call), "kept_for": call.authority.policy.keep_deleted_for}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         gone = self.pages.go(self.pages.base + DELETED_PATH, response)
@@ -42,7 +43,13 @@ class DeletionSection(Section):
         return Response(gone.status, [*gone.headers, *kept], kind="page")
 
 
-def _is_fresh(call: Call) -> bool:
-    """Return whether the caller's proof is recent enough for what comes next. A minute is for reading."""
-    authority = call.authority
-    return authority.clock() - call.required.principal.auth_time < authority.policy.step_up_for - 60
+async def _proof(call: Call) -> dict[str, Any]:
+    """Return whether the caller's proof is enough for what comes next, and the kinds of proof to ask for. A minute is
+    for reading.
+    """
+    authority, principal = call.authority, call.required.principal
+    try:
+        await call.directory.factors.check_proved(principal.subject, principal.amr)
+    except StepUpRequired as exc:
+        return {"fresh": False, "factors": exc.factors}
+    return {"fresh": authority.clock() - principal.auth_time < authority.policy.step_up_for - 60, "factors": 1}
