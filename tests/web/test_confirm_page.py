@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import flask
+import pyotp
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -111,5 +112,27 @@ def test_users_of_the_applications_own_prove_by_login_and_password(clock: Clock)
         assert refused.status_code == 401 and 'value="bob"' in refused.text
         sent = client.post("/auth/reauthenticate", data={**fields, "email": "ada"}, headers=FORM)
         assert sent.headers["location"] == "/x"
+        programs = {"x-csrf-token": token(client, "/auth/confirm")}
+        bare = client.post("/auth/reauthenticate", json={"password": "right"}, headers=programs)
+        assert (bare.status_code, bare.json()["field"]) == (422, "email")
         page = client.get("/auth/account").text
         assert 'type="password"' not in page and "belong to the application" in page
+
+
+def test_users_of_the_applications_own_prove_their_second_factor(clock: Clock) -> None:
+    """They, too, prove a second factor again inside a sign-in, by its code alone."""
+    auth = Auth("memory:", users=Members().users(), clock=clock)
+    with TestClient(auth.asgi(), headers=PAGE, follow_redirects=False) as client:
+        old = TestClient(client.app, headers=PAGE, follow_redirects=False)
+        for each in (client, old):
+            assert each.post("/auth/login", data={"email": "ada", "password": "right"}, headers=FORM).status_code == 303
+        csrf = {"x-csrf-token": token(client, "/auth/confirm")}
+        given = client.post("/auth/factors/totp/enrol", headers=csrf).json()
+        app = pyotp.TOTP(given["secret"])
+        shown = {"token": given["token"], "code": app.at(int(clock()))}
+        assert client.post("/auth/factors/totp/confirm", json=shown, headers=csrf).status_code == 200
+        clock.advance(60)
+        fields = {"csrf_token": token(old, "/auth/confirm?factors=2"), "factors": "2", "next": "/x"}
+        proved = {"method": "totp", "response": app.at(int(clock()))}
+        sent = old.post("/auth/reauthenticate", data={**fields, **proved}, headers=FORM)
+        assert (sent.status_code, sent.headers.get("location")) == (303, "/x")

@@ -7,15 +7,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
+from dutchdoor.errors import InvalidInput
 from dutchdoor.services.external_users import ExternalUsers
-from dutchdoor.web import admin
+from dutchdoor.texts import mark
+from dutchdoor.web import account_routes, admin
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.body import Body
 from dutchdoor.web.http import Response
-from dutchdoor.web.schemas import Login, Password
+from dutchdoor.web.schemas import Login, Reauthentication
 from dutchdoor.web.sign_in_answer import answer_transport, check_client, signed_in_answer
 
 __all__ = ["routes_for"]
@@ -27,13 +28,18 @@ class OwnLogin(Login, frozen=True):
     email: TypedLogin
 
 
-class OwnReauthentication(Body, frozen=True):
-    email: TypedLogin
-    password: Password
+class OwnReauthentication(Reauthentication, frozen=True):
+    """The login and the password; or the method of a second factor, and the response to it."""
+
+    email: TypedLogin | UnsetType = UNSET
 
 
 async def reauthenticate(call: Call) -> Response:
     body: OwnReauthentication = call.body
+    if body.password is UNSET:
+        return await account_routes.reauthenticate(call)
+    if body.email is UNSET:
+        raise InvalidInput(mark("Send the login, too."), field="email")
     client_id = call.required.principal.client_id
     await check_client(call, client_id)
     account, session = await call.holding()
