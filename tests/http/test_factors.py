@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pyotp
 import pytest
 from msgspec.structs import replace
-from tests.http.world import PASSWORD, Answer, Browser, World, a_world
+from tests.http.world import PASSWORD, Answer, Browser, World, a_world, basic
 
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Remove, Swap
 
 ADA = "ada@example.com"
 
@@ -36,8 +37,9 @@ async def enrolled(world: World, person: Browser) -> tuple[str, list[str]]:
     return secret, done.json.get("recovery_codes", [])
 
 
-async def begin(person: Any, **more: Any) -> Answer:
-    answer: Answer = await person.call("POST", "/auth/login", json={"email": ADA, "password": PASSWORD, **more})
+async def begin(person: Any, *, headers: Sequence[tuple[str, str]] = (), **more: Any) -> Answer:
+    body = {"email": ADA, "password": PASSWORD, **more}
+    answer: Answer = await person.call("POST", "/auth/login", json=body, headers=headers)
     assert (answer.status, answer.code) == (401, "sign_in_unfinished"), answer
     return answer
 
@@ -314,6 +316,42 @@ async def test_what_asks_for_a_fresh_proof_asks_for_the_factor(world: World, met
     again = {"method": "totp", "response": code(world, secret)}
     assert (await old.call("POST", "/auth/reauthenticate", json=again)).status == 200
     assert (await old.call(method, path, json=body)).status in {200, 202}
+
+
+async def test_a_step_is_taken_by_the_client_of_the_sign_in(world: World) -> None:
+    """The token of an unfinished sign-in of a client with a secret starts nothing without the secret."""
+    _, secret, _ = await with_app(world)
+    service = await world.add_client()
+    asked = await begin(world.program(), mode="hybrid", client_id=service[0], headers=[basic(service)])
+    body = {"token": asked.json["token"], "method": "totp", "response": code(world, secret)}
+    refused = await world.program().call("POST", "/auth/login/step", json=body)
+    assert (refused.status, refused.code) == (401, "not_authenticated")
+    done = await world.program().call("POST", "/auth/login/step", json=body, headers=[basic(service)])
+    assert done.status == 200 and done.json["refresh_token"]
+
+
+async def test_an_account_whose_codes_are_used_up_enrols_anew() -> None:
+    """Recovery codes without an app, as the undo of a change of the address may leave them: after the last one, a
+    sign-in enrols an app, and gets new codes.
+    """
+    async with a_world(policy=replace(STANDARD, second_factor="required")) as world:
+        user = await world.register(ADA)
+        browser = world.browser()
+        token = (await begin(browser, mode="session")).json["token"]
+        given = (await browser.call("POST", "/auth/login/enrol", json={"token": token})).json
+        done = await step(browser, token, code(world, given["secret"]), enrolment=given["token"])
+        app = await world.store.get(Credential, user["id"], "totp", "")
+        assert app is not None
+        await world.store.commit(Remove(app))
+        for each in done.json["recovery_codes"]:
+            token = (await begin(world.browser(), mode="session")).json["token"]
+            assert (await step(world.browser(), token, each, "recovery_code")).status == 200
+        asked = await begin(browser, mode="session")
+        assert (asked.json["methods"], asked.json["enrol"]) == (["totp"], True)
+        token = asked.json["token"]
+        given = (await browser.call("POST", "/auth/login/enrol", json={"token": token})).json
+        done = await step(browser, token, code(world, given["secret"]), enrolment=given["token"])
+        assert done.status == 200 and len(done.json["recovery_codes"]) == 10
 
 
 async def test_an_old_proof_enrols_nothing(world: World) -> None:

@@ -169,11 +169,13 @@ class Factors(Part):
         return Confirmed([*changes, self._log("factor_added", account, client, now, TOTP)], (fresh,), codes)
 
     async def _first_codes(self, account: Account, client: Client, now: float) -> tuple[tuple[str, ...], list[Change]]:
-        """Return new recovery codes for an account without any."""
-        if await self.store.get(Credential, account.subject, RECOVERY_CODE, "") is not None:
+        """Return new recovery codes for an account without any, or whose codes are all used."""
+        held = await self.store.get(Credential, account.subject, RECOVERY_CODE, "")
+        if held is not None and not self.is_used_up(held):
             return (), []
         record, codes = self.codes.issue(account.subject, now)
-        return codes, [Add(record), self._log("recovery_codes_created", account, client, now)]
+        written: Change = Add(record) if held is None else Swap(replace(record, revision=held.revision))
+        return codes, [written, self._log("recovery_codes_created", account, client, now)]
 
     @retried(RACES, "creating recovery codes")
     async def new_codes(self, account: Account, *, amr: tuple[str, ...], client: Client) -> tuple[str, ...]:

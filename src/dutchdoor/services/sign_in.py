@@ -378,6 +378,15 @@ class SignIn(Part):
             )
         return await self.factors.begin_totp(account, amr=None)
 
+    async def client_of(self, token: str, *, client: Client) -> str:
+        """Return the client that an unfinished sign-in belongs to, by the `token` of its `SignInUnfinished`; "" for the
+        application itself.
+
+        Raises:
+            InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
+        """
+        return (await self._pending(token, client))[2].client_id
+
     async def waiting(self, token: str, *, client: Client) -> Waiting:
         """Return what a sign-in waits for, by the `token` of its `SignInUnfinished`.
 
@@ -410,7 +419,8 @@ class SignIn(Part):
         return stored, account, pending
 
     def _enrols(self, pending: Pending, held: Sequence[Credential]) -> bool:
-        return not self._second & {each.method for each in held} and len(pending.proofs) == 1
+        factors = self._second & {each.method for each in held if not self.factors.is_used_up(each)}
+        return not factors and len(pending.proofs) == 1
 
     @retried(RACES, "finishing the sign-in")
     async def proceed(
