@@ -531,10 +531,11 @@ def test_the_server_of_a_run_is_real(pytester: pytest.Pytester) -> None:
 
 
 def test_a_run_without_the_fixtures_loads_nothing() -> None:
-    """Every pytest run on the machine loads the plugin: it imports nothing but our errors."""
+    """Every pytest run on the machine loads the plugin: it imports our errors and what names texts, no more."""
     code = (
         "import pytest, sys; before = set(sys.modules); import dutchdoor.testing.plugin; "
         "print(*sorted(set(sys.modules) - before))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert loaded == ["dutchdoor", "dutchdoor.errors", "dutchdoor.testing", "dutchdoor.testing.plugin"]
+    ours = ["dutchdoor", "dutchdoor.errors", "dutchdoor.testing", "dutchdoor.testing.plugin", "dutchdoor.texts"]
+    assert loaded == ours
