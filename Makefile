@@ -15,6 +15,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS := 1
+export NODE_EXTRA_CA_CERTS ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
 # Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.

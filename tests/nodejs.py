@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".tools"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -49,7 +50,9 @@ def node_environment() -> dict[str, str]:
     """Give the environment in which `node`, `npm` and `npx` are those that are pinned."""
     programs = installed("node") / "bin"
     cache = {"npm_config_cache": str(TOOLS / "cache" / "npm"), "npm_config_update_notifier": "false"}
-    return {**os.environ, **cache, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    # A mirror may have a certificate that this machine knows, and the authorities inside of Node do not.
+    known = {"NODE_EXTRA_CA_CERTS": str(CERTIFICATES)} if CERTIFICATES.is_file() else {}
+    return {**known, **os.environ, **cache, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 @cache

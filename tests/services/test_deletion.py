@@ -316,11 +316,11 @@ async def test_a22_an_erasure_that_is_killed_is_finished_by_the_next_process(tmp
         under_way = [account for account in left if not account.active]
         assert len(under_way) <= 1
         assert await people.deletion.tidy() == len(under_way)
-        for account in await over.store.accounts(search="example.com"):
+        for _, account in await over.store.search_accounts("example.com"):
             assert account.active
         counts = await over.store.counts()
         assert counts["departures"] == 0
-        assert counts["sessions"] == counts["credentials"] == len(await over.store.accounts(search="example.com"))
+        assert counts["sessions"] == counts["credentials"] == len(await over.store.search_accounts("example.com"))
         await people.close()
 
 
