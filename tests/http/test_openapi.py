@@ -24,7 +24,6 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limits
 from dutchdoor.stores.memory import MemoryStore
-from dutchdoor.web.pages.site import LOGIN_PATH, REGISTER_PATH
 
 ROOT = "root@example.com"
 
@@ -163,8 +162,13 @@ BESIDE_A_PAGE = [
 ]
 
 
+OF_PAGES = {
+    route.path for route in World().auth.api.routes if route.handler.__module__.startswith("dutchdoor.web.pages.")
+}
+
+
 def excluded_at(path: str) -> list[Any]:
-    return BESIDE_A_PAGE if path in {LOGIN_PATH, REGISTER_PATH} else MEANING
+    return BESIDE_A_PAGE if path in OF_PAGES else MEANING
 
 
 CALM = settings(
