@@ -162,8 +162,7 @@ class Factors(Part):
             raise WrongCredentials(
                 "wrong first code", message=mark("This is not the code that the app should show now.")
             )
-        held = await self.store.get(Credential, account.subject, TOTP, "")
-        written: Change = Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
+        written = _in_place_of(await self.store.get(Credential, account.subject, TOTP, ""), fresh)
         codes, beside = await self._first_codes(account, client, now)
         changes = [Take(stored), written, *beside, Forgive(forget=(guesses,))]
         return Confirmed([*changes, self._log("factor_added", account, client, now, TOTP)], (fresh,), codes)
@@ -174,8 +173,7 @@ class Factors(Part):
         if held is not None and not self.is_used_up(held):
             return (), []
         record, codes = self.codes.issue(account.subject, now)
-        written: Change = Add(record) if held is None else Swap(replace(record, revision=held.revision))
-        return codes, [written, self._log("recovery_codes_created", account, client, now)]
+        return codes, [_in_place_of(held, record), self._log("recovery_codes_created", account, client, now)]
 
     @retried(RACES, "creating recovery codes")
     async def new_codes(self, account: Account, *, amr: tuple[str, ...], client: Client) -> tuple[str, ...]:
@@ -196,7 +194,7 @@ class Factors(Part):
         now = self.clock()
         record, codes = self.codes.issue(account.subject, now)
         held = await self.store.get(Credential, account.subject, RECOVERY_CODE, "")
-        written: Change = Add(record) if held is None else Swap(replace(record, revision=held.revision))
+        written = _in_place_of(held, record)
         await self.store.commit(
             Expect(account.subject, account.epoch), written, self._log("recovery_codes_created", account, client, now)
         )
@@ -267,6 +265,11 @@ class Factors(Part):
         name: EventName, account: Account, client: Client, now: float, detail: str = "", actor: str = ""
     ) -> Change:
         return Log(account_event(name, account, client, now, actor=actor, detail=detail))
+
+
+def _in_place_of(held: Credential | None, fresh: Credential) -> Change:
+    """Return the change that adds a credential, or replaces the one that the account holds."""
+    return Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
 
 
 def _name(account: Account) -> str:

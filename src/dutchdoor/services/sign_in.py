@@ -283,7 +283,7 @@ class SignIn(Part):
         digest: str,
     ) -> Start | Ask | Refuse:
         """Decide what comes after these proofs. `held` are all credentials of the account."""
-        factors = self._second & {each.method for each in held if not self.factors.is_used_up(each)}
+        factors = self._factors_in(held)
         ends = math.inf
         if not factors and account.active and needs_second(account, self.policy):
             due = next((each.created_at for each in held if each.method == DUE), None)
@@ -419,8 +419,11 @@ class SignIn(Part):
         return stored, account, pending
 
     def _enrols(self, pending: Pending, held: Sequence[Credential]) -> bool:
-        factors = self._second & {each.method for each in held if not self.factors.is_used_up(each)}
-        return not factors and len(pending.proofs) == 1
+        return not self._factors_in(held) and len(pending.proofs) == 1
+
+    def _factors_in(self, held: Sequence[Credential]) -> frozenset[str]:
+        """Return the methods of the second factors that can still prove something."""
+        return self._second & {each.method for each in held if not self.factors.is_used_up(each)}
 
     @retried(RACES, "finishing the sign-in")
     async def proceed(
@@ -473,19 +476,7 @@ class SignIn(Part):
             codes = confirmed.codes
             held += confirmed.records
         else:
-            guesses = self.attempts.second(account, method)
-            await self.attempts.take([guesses])
-            handle = way.handle_of(response)
-            record = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
-            right = await way.check(record, response, now)
-            if right is None:
-                await self.attempts.refuse(account, client, f"wrong {method}")
-                raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
-            spent.append(Forgive(forget=(guesses,)))
-            if right.spent is not None:
-                spent.append(Swap(right.spent))
-            if method == RECOVERY_CODE:
-                spent.append(Log(account_event("recovery_code_used", account, client, now)))
+            spent += await self._spending(account, way, response, held, client)
         proofs = (*pending.proofs, Proof(method=method, amr=way.amr, at=now))
         match await self._next(account, proofs, held, "", pending.digest):
             case Start(verified):
@@ -514,6 +505,27 @@ class SignIn(Part):
             self.post.notify(self.post.letters.recovery_code_used, account, client, now)
         device_mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
         return Finished(signed_in, device_mark, self._remembered(remembered, pending, held) if remember else "", codes)
+
+    async def _spending(
+        self, account: Account, way: Method, response: str, held: Sequence[Credential], client: Client
+    ) -> list[Change]:
+        """Check the response to a second factor, and return what its use writes. `held` are all credentials of the
+        account. Raises `WrongCredentials`, `RateLimited`.
+        """
+        now, guesses = self.clock(), self.attempts.second(account, way.name)
+        await self.attempts.take([guesses])
+        wanted = way.name, way.handle_of(response)
+        record = next((each for each in held if (each.method, each.handle) == wanted), None)
+        right = await way.check(record, response, now)
+        if right is None:
+            await self.attempts.refuse(account, client, f"wrong {way.name}")
+            raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
+        spent: list[Change] = [Forgive(forget=(guesses,))]
+        if right.spent is not None:
+            spent.append(Swap(right.spent))
+        if way.name == RECOVERY_CODE:
+            spent.append(Log(account_event("recovery_code_used", account, client, now)))
+        return spent
 
     def _remembered(self, remembered: str, pending: Pending, held: Sequence[Credential]) -> str:
         """Return the remembered-device cookie with this account in it; "" if the policy remembers none."""
@@ -597,18 +609,8 @@ class SignIn(Part):
         way = self.methods.get(method)
         if way is None or not way.second:
             raise WrongCredentials("not a second factor", message=mark("This account has no such second factor."))
-        guesses = self.attempts.second(account, method)
-        await self.attempts.take([guesses])
-        record = await self.store.get(Credential, account.subject, method, way.handle_of(response))
-        right = await way.check(record, response, self.clock())
-        if right is None:
-            await self.attempts.refuse(account, client, f"wrong {method}")
-            raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
-        spent: list[Change] = [Forgive(forget=(guesses,))]
-        if right.spent is not None:
-            spent.append(Swap(right.spent))
-        if method == RECOVERY_CODE:
-            spent.append(Log(account_event("recovery_code_used", account, client, self.clock())))
+        known = await self.store.select(Credential, subject=account.subject)
+        spent = await self._spending(account, way, response, known, client)
         fresh = await self._fresh(account, session, way.amr, held, client, client_id, *spent, tries_again=False)
         if method == RECOVERY_CODE:
             self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())

@@ -16,11 +16,11 @@ from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, 
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.departures import Departure
-from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
+from dutchdoor.web.factor_routes import factors_view
 from dutchdoor.web.fences import fence, fence_of_user
 from dutchdoor.web.http import Response, json_response
 from dutchdoor.web.schemas import (
@@ -28,7 +28,6 @@ from dutchdoor.web.schemas import (
     AccountView,
     ChangedUser,
     FactorsView,
-    FactorView,
     Fence,
     RemovedFactor,
     Sessions,
@@ -166,11 +165,7 @@ async def force_reset(call: Call) -> Response:
 
 
 async def factors_of(call: Call) -> Response:
-    account = await _account(call)
-    factors, left = await call.directory.factors.of(account.subject)
-    shown = [FactorView(each.method, each.handle, instant(each.created_at)) for each in factors]
-    needed = needs_second(account, call.authority.policy)
-    return json_response(200, FactorsView(shown, left, call.directory.factors.offered, needed))
+    return json_response(200, await factors_view(call, await _account(call)))
 
 
 async def remove_factor(call: Call) -> Response:

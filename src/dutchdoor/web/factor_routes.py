@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType
 
 from dutchdoor.errors import NotAuthenticated
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.factors import ENROL_FOR, Enrolment
@@ -27,7 +28,7 @@ from dutchdoor.web.schemas import (
 )
 from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "factors_view"]
 
 
 def _pending(call: Call, token: str | UnsetType) -> str:
@@ -80,15 +81,17 @@ async def enrol_in_sign_in(call: Call) -> Response:
 
 async def list_factors(call: Call) -> Response:
     account, _ = await call.holding()
+    return json_response(200, await factors_view(call, account))
+
+
+async def factors_view(call: Call, account: Account) -> FactorsView:
+    """Return what the API says of the second factors of an account."""
     factors, left = await call.directory.factors.of(account.subject)
-    return json_response(
-        200,
-        FactorsView(
-            factors=[FactorView(each.method, each.handle, instant(each.created_at)) for each in factors],
-            recovery_codes_left=left,
-            offered=call.directory.factors.offered,
-            needed=needs_second(account, call.authority.policy),
-        ),
+    return FactorsView(
+        factors=[FactorView(each.method, each.handle, instant(each.created_at)) for each in factors],
+        recovery_codes_left=left,
+        offered=call.directory.factors.offered,
+        needed=needs_second(account, call.authority.policy),
     )
 
 

@@ -16,7 +16,7 @@ from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
-from dutchdoor.web.pages.site import CONFIRM_PATH, Pages
+from dutchdoor.web.pages.site import CONFIRM_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
 __all__ = ["forms", "routes"]
@@ -75,7 +75,7 @@ class ConfirmForm(OwnForm):
         if not isinstance(error, (InvalidInput, WrongCredentials, RateLimited)):
             return await super().refuse(call, error, fields)
         answer = problem(error)
-        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        passed = retry_after(answer)
         only_password = isinstance(error, WrongCredentials) and not (self.pages.own_users or fields.get("method"))
         words = mark("The password is not right.") if only_password else ""
         return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error, words))

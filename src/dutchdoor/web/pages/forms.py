@@ -18,7 +18,7 @@ from dutchdoor.texts import mark
 from dutchdoor.web import auth_routes
 from dutchdoor.web.api import Call
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, wait_of
+from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, retry_after, wait_of
 from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Login
 
@@ -42,7 +42,7 @@ class Form:
             return to_next_step(self.pages, call, error, fields)
         answer = problem(error)
         kept = self.kept(fields)
-        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        passed = retry_after(answer)
         return self.pages.show(
             call.request, self.name, answer.status, passed, kept=kept, error=self.wrong(error), **self.values(call)
         )

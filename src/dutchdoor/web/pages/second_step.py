@@ -20,7 +20,7 @@ from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.forms import wrong_of
 from dutchdoor.web.pages.qr_code import qr_code
-from dutchdoor.web.pages.site import STEP_PATH, Pages
+from dutchdoor.web.pages.site import STEP_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
 __all__ = ["codes_or", "forms", "routes", "set_up_page"]
@@ -100,7 +100,7 @@ class StepForm:
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         answer = problem(error)
-        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        passed = retry_after(answer)
         if isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):
             token = call.cookies.step(call.request.cookie())
             if fields.get("enrolment") and token:

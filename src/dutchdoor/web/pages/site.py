@@ -28,6 +28,7 @@ __all__ = [
     "SETUP_PATH",
     "STEP_PATH",
     "Pages",
+    "retry_after",
 ]
 
 LOGIN_PATH, CONFIRM_PATH, REGISTER_PATH, SETUP_PATH = "/auth/login", "/auth/confirm", "/auth/register", "/auth/setup"
@@ -215,6 +216,11 @@ class Pages:
         else:
             path, query = self.base + request.path, request.query.decode("ascii", "replace")
         return next_path(f"{path}?{query}" if query else path, self.home)
+
+
+def retry_after(answer: Response) -> tuple[Header, ...]:
+    """Return the header of a refusal that its page passes on."""
+    return tuple(header for header in answer.headers if header[0] == b"retry-after")
 
 
 def wait_of(error: Exception) -> int:

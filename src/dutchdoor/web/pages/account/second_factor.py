@@ -18,7 +18,7 @@ from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account.section import Section
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
 from dutchdoor.web.pages.second_step import codes_or, set_up_page
-from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages
+from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
 __all__ = ["SecondFactorSection", "forms"]
@@ -97,7 +97,7 @@ class FirstCodeForm(SetUpForm):
         except NotAuthenticated as gone:
             return await super().refuse(call, gone, fields)
         answer = problem(error)
-        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        passed = retry_after(answer)
         return await self.show(call, given, fields, answer.status, headers=passed, error=wrong_of(error))
 
 

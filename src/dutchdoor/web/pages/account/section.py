@@ -14,7 +14,7 @@ from dutchdoor.web.api import Call, Handler
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
 from dutchdoor.web.pages.in_force import in_force
-from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages
+from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
 __all__ = ["AccountPage", "Section"]
@@ -106,7 +106,7 @@ class Section(OwnForm):
         if not isinstance(error, SHOWN_IN_PLACE):
             return await super().refuse(call, error, fields)
         answer = problem(error)
-        passed = tuple(header for header in answer.headers if header[0] == b"retry-after")
+        passed = retry_after(answer)
         return await self.page.show(
             call,
             answer.status,

@@ -19,7 +19,7 @@ from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Handler, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.site import CONSOLE_PATH, Pages
+from dutchdoor.web.pages.site import CONSOLE_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Fence
 
@@ -156,7 +156,7 @@ class Console:
         answer = problem(error)
         if isinstance(error, StepUpRequired) or not call.required.by_cookie:
             return self.pages.error(call.request, error, answer)
-        kept = [header for header in answer.headers if header[0] == b"retry-after"]
+        kept = [*retry_after(answer)]
         shown = self.show(call, "refused", answer.status, words=error.message, back=self.pages.page_of(call.request))
         return Response(shown.status, [*shown.headers, *kept], shown.body, kind="page")
 
