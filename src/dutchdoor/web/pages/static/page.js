@@ -97,6 +97,17 @@ for (const button of all("button[data-copy]")) {
     button.textContent = button.dataset.done;
   });
 }
+for (const button of all("button[data-save]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const file = new Blob([document.getElementById(button.dataset.save).innerText + "\n"], { type: "text/plain" });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(file);
+    link.download = button.dataset.as;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+}
 
 // The API page: a filter, and a link to a closed part opens the part.
 const filter = one("#filter");
