@@ -187,8 +187,9 @@ def an_event(name: str, now: float, detail: str = "", **more: Any) -> Log:
 
 
 def test_w34_the_audit_log_is_filtered_and_paged(console: Console) -> None:
-    """Events are found by name, outcome, account, address of the client and time, newest first, each with what is known
-    of it; a page leads to the older ones with the same filters. A wrong filter is shown with what is wrong.
+    """Events are found by name, outcome, account, address of the client and time, newest first, each with the address
+    of its account and what else is known; a page leads to the older ones with the same filters. A wrong filter is
+    shown with what is wrong.
     """
     root, now = console.one(), console.clock()
     ada = console.call(console.auth.store.account_by_email, "ada@example.com")
@@ -210,7 +211,8 @@ def test_w34_the_audit_log_is_filtered_and_paged(console: Console) -> None:
     assert found(address="192.0.2.10") == []
     moments = [f"{datetime.fromtimestamp(now - 9000 + n, UTC):%Y-%m-%dT%H:%M:%S}" for n in (3, 5)]
     assert found(since=moments[0], until=moments[1]) == ["nr 4", "nr 3"]
-    assert "192.0.2.9" in root.get("/admin/events?name=logout").text
+    page = root.get("/admin/events?name=logout").text
+    assert "192.0.2.9" in page and "<bdi>ada@example.com</bdi>" in page
     for wrong, field in (({"who": "no@example.com"}, "who"), ({"since": "soon"}, "since"), ({"name": "x"}, "name")):
         refused = root.get("/admin/events", params=wrong)
         assert (refused.status_code, 'role="alert"' in refused.text) == (422, True), field

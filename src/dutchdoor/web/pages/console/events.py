@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -62,6 +63,7 @@ class EventsPage:
             "events",
             status,
             events=[_shown(event) for event in found],
+            people=await _people(call, found),
             kept=kept,
             error=error,
             names=sorted(get_args(EventName)),
@@ -114,6 +116,15 @@ def _instant(text: str, field: str) -> float | None:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except (ValueError, OverflowError):
         raise InvalidInput(mark("A time is a date, or a date and a time: 2026-11-29T18:30."), field=field) from None
+
+
+async def _people(call: Call, found: list[AuditEvent]) -> dict[str, str]:
+    """Return the addresses of the accounts that these events are about. Events hold ids alone, so that an erased
+    account is in none of them; people who look into the log know each other by address.
+    """
+    subjects = {event.subject for event in found if event.subject}
+    accounts = await asyncio.gather(*map(call.authority.store.account, subjects))
+    return {account.subject: account.address for account in accounts if account and account.address}
 
 
 async def _pieces(call: Call, wanted: AuditSearch, write: Callable[[list[AuditEvent]], bytes]) -> AsyncIterator[bytes]:

@@ -71,10 +71,13 @@ for (const button of all("button[data-show]")) {
 addEventListener("pagehide", () => (document.documentElement.hidden = true));
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
-// Times are in UTC on the page. A browser knows where it is. Some pages compare times, and keep UTC.
+// Times are in UTC on the page. A browser knows where it is, and how dates are written there (in English: 29 November or
+// November 29). Some pages compare times, and keep UTC.
+const language = document.documentElement.lang;
+const locale = navigator.languages.find((each) => each.split("-")[0] === language.split("-")[0]) ?? language;
 for (const time of all("time:not([data-utc])")) {
   const at = new Date(time.dateTime);
-  time.textContent = at.toLocaleString(document.documentElement.lang, { dateStyle: "long", timeStyle: "short" });
+  time.textContent = at.toLocaleString(locale, { dateStyle: "long", timeStyle: "short" });
 }
 
 // What was ended is not refused everywhere yet: look again.
