@@ -94,7 +94,7 @@ class ExternalSignIn(SignIn):
             device=device,
             digest=digest,
             familiar=True,  # only a mail would depend on it, and dutchdoor has no address
-            forgiving=Forgive(give_back=charged, forget=(own[0], *ceilings)),
+            changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
         )
 
     async def _authenticated(self, login: str, password: str) -> Account | None:

@@ -109,8 +109,8 @@ class Proved(NamedTuple):
     digest: str
     """The account in the browser's known-device mark."""
     familiar: bool
-    forgiving: Forgive
-    """What to forget of the failures before it, written with the next commit."""
+    changes: tuple[Change, ...]
+    """What the next commit writes with it, such as what it forgets of the failures before."""
 
 
 class SignIn(Part):
@@ -139,7 +139,7 @@ class SignIn(Part):
             RateLimited: too many attempts. The right password is refused then too, or the refusal would reveal it.
         """
         proved = await self._prove(email, password, client, marks, remembered)
-        await self.store.commit(proved.forgiving)
+        await self.store.commit(*proved.changes)
         if isinstance(proved.step, Ask):
             raise SignInUnfinished(
                 "proved, not started", token="", methods=proved.step.methods, enrol=proved.step.enrol
@@ -185,30 +185,70 @@ class SignIn(Part):
         """
         for _ in range(2):
             proved = await self._prove(email, password, client, marks, remembered)
-            if isinstance(proved.step, Ask):
-                await self._wait(proved, proved.step, mode, client_id)
-                continue
             try:
-                signed_in = await self.authority.start(
-                    proved.step.verified,
-                    account=proved.account,
+                return await self.begin(
+                    proved,
                     mode=mode,
                     client=client,
                     client_id=client_id,
+                    marks=marks,
                     replacing=replacing,
                     visitor=visitor,
-                    also=[proved.forgiving],
                 )
             except SessionLimitReached:
-                await self.store.commit(proved.forgiving)
+                await self.store.commit(*proved.changes)
                 raise
-            except NotAuthenticated:
+            except SignInUnfinished:
+                raise
+            except (Conflict, NotAuthenticated):
                 # The account changed between proof and start: its roles or its password changed. Prove again.
                 continue
-            if not proved.familiar:
-                self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
-            return signed_in, self._mark(marks, proved.digest, proved.device, proved.chosen_at)
         raise WrongCredentials("the account kept changing")
+
+    async def begin(
+        self,
+        proved: Proved,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        marks: str = "",
+        replacing: Sequence[Found] = (),
+        visitor: str = "",
+        tries_again: bool = True,
+    ) -> tuple[SignedIn, str]:
+        """Start a session from a first proof, or keep the proof for the next step. Returns what starts, and the
+        browser's known-device mark.
+
+        Args:
+            proved: the proof.
+            mode: `session`, `hybrid` or `jwt`.
+            client_id: the registered client that the sign-in belongs to; "" for the application itself.
+            replacing: sessions to revoke with it, such as the one this browser held, each with its account.
+            visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
+            tries_again: whether to try again after a lost race: False for a proof that its `changes` use up.
+
+        Raises:
+            SignInUnfinished: another proof is needed. Nothing started; `proceed` continues.
+            SessionLimitReached: the policy refuses one more session. Nothing was written.
+            NotAuthenticated, Conflict: the account changed since the proof: prove again.
+        """
+        if isinstance(proved.step, Ask):
+            await self._wait(proved, proved.step, mode, client_id)
+        signed_in = await self.authority.start(
+            proved.step.verified,
+            account=proved.account,
+            mode=mode,
+            client=client,
+            client_id=client_id,
+            replacing=replacing,
+            visitor=visitor,
+            also=proved.changes,
+            tries_again=tries_again,
+        )
+        if not proved.familiar:
+            self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
+        return signed_in, self._mark(marks, proved.digest, proved.device, proved.chosen_at)
 
     async def _prove(self, email: str, password: str, client: Client, marks: str, remembered: str) -> Proved:
         now, method = self.clock(), self.methods[PASSWORD]
@@ -265,7 +305,7 @@ class SignIn(Part):
             device=device,
             digest=digest,
             familiar=standing is not Standing.STRANGER or not networks,
-            forgiving=Forgive(give_back=charged, forget=(own[0], *ceilings)),
+            changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
         )
 
     async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
@@ -330,8 +370,8 @@ class SignIn(Part):
 
     # The steps after it
 
-    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client_id: str) -> None:
-        """Keep what was proved for the next step. Always raises `SignInUnfinished`, unless the account changed."""
+    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client_id: str) -> NoReturn:
+        """Keep what was proved for the next step. Raises `SignInUnfinished`; or `Conflict`."""
         account = proved.account
         pending = Pending(
             proofs=(proved.proof,),
@@ -343,8 +383,7 @@ class SignIn(Part):
             device=proved.device,
             digest=proved.digest,
         )
-        with suppress(Conflict):  # the account changed between proof and start: prove again
-            await self._ask(account, pending, step, Expect(account.subject, account.epoch), proved.forgiving)
+        await self._ask(account, pending, step, Expect(account.subject, account.epoch), *proved.changes)
 
     async def _ask(self, account: Account, pending: Pending, step: Ask, *also: Change) -> NoReturn:
         """Commit a pending sign-in, with other changes. Raises `SignInUnfinished`; or `Conflict`."""
