@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import pyotp
 import pytest
 from msgspec.structs import replace
-from tests.http.world import PASSWORD, Answer, Browser, World, a_world, basic
+from tests.http.world import PASSWORD, Answer, Browser, Program, World, a_world, basic
 
+from dutchdoor.credentials.totp import otpauth
 from dutchdoor.model.accounts import Credential
+from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.base import Remove, Swap
+from dutchdoor.web.pages.qr_code import qr_code
 
 ADA = "ada@example.com"
 
@@ -84,15 +88,19 @@ async def test_what_was_proved_is_in_the_token(world: World) -> None:
 
 
 async def test_a_code_is_accepted_once(world: World) -> None:
-    """64 tries at once with one code, in as many sign-ins, start one session; so do 64 with one recovery code, and 64
-    with one pending sign-in.
+    """64 tries at once with one code, in all sign-ins that wait, start one session; so do 64 with one recovery code,
+    and 64 with one pending sign-in.
     """
     _, secret, codes = await with_app(world)
     before = (await world.store.counts())["sessions"]
 
     async def tries(response: str, method: str, token: str = "") -> list[int]:
-        tokens = [token or (await begin(world.program(), mode="session")).json["token"] for _ in range(64)]
-        answers = await asyncio.gather(*(step(world.program(), each, response, method) for each in tokens))
+        tokens = [token]
+        if not token:  # as many as one account may have waiting, each in a network of its own
+            places = [world.program(peer=f"198.51.100.{n}") for n in range(1, 25)]
+            tokens = [(await begin(each, mode="session")).json["token"] for each in places]
+        each_of = itertools.islice(itertools.cycle(tokens), 64)
+        answers = await asyncio.gather(*(step(world.program(), each, response, method) for each in each_of))
         return sorted(answer.status for answer in answers)
 
     assert await tries(code(world, secret), "totp") == [200, *[401] * 63]
@@ -170,6 +178,113 @@ async def test_guesses_are_few_and_lock_nothing_else(world: World) -> None:
         assert statuses[-1] == 429 and statuses.count(401) == 5
         assert (await step(limited.program(), token, codes[0], "recovery_code")).status == 200
         assert (await person.me()).status == 200
+
+
+async def test_a_thief_with_the_password_locks_the_owner_out_of_nothing() -> None:
+    """Who knows the password can use up the guesses of strangers, in a burst and in a row; the owner's known browser,
+    own network and session still prove the app, and a recovery code does from anywhere.
+    """
+    async with a_world(limits=DEFAULT_LIMITS) as limited:
+        person, secret, codes = await with_app(limited)
+
+        async def finished(who: Browser | Program, response: str, method: str = "totp") -> int:
+            return (await step(who, (await begin(who)).json["token"], response, method)).status
+
+        assert await finished(person, code(limited, secret)) == 200  # its browser and its network are known now
+        for hour in range(7):
+            thief = limited.program(peer=f"203.0.113.{hour + 1}")
+            while (status := await finished(thief, "000000")) == 401:
+                pass
+            assert status == 429
+            for _ in range(8):
+                await finished(thief, "0000-0000-0000", "recovery_code")
+            limited.clock.now += 3600
+        stranger = limited.program(peer="203.0.113.99")
+        assert await finished(stranger, code(limited, secret)) == 429
+        again = {"method": "totp", "response": code(limited, secret)}
+        assert (await person.call("POST", "/auth/reauthenticate", json=again)).status == 200
+        limited.clock.now += 60
+        assert await finished(stranger, codes[0], "recovery_code") == 200  # and with it, strangers may try again
+        assert await finished(limited.program(peer="203.0.113.98"), code(limited, secret)) == 200
+        limited.clock.now += 60
+        assert await finished(person, code(limited, secret)) == 200
+        limited.clock.now += 60
+        assert await finished(limited.program(), code(limited, secret)) == 200
+
+
+async def test_no_standing_gives_a_hundred_guesses_in_a_row(world: World) -> None:
+    """All that a thief can copy gives less than a hundred wrong codes in a row (SP 800-63B): strangers, the owner's
+    network, known browsers and sessions have a ceiling each.
+    """
+    async with a_world(limits=DEFAULT_LIMITS) as limited:
+        person, secret, _ = await with_app(limited)
+        assert (await step(person, (await begin(person)).json["token"], code(limited, secret))).status == 200
+        guesses = 0
+        thieves = [limited.program(peer="203.0.113.1"), limited.program(), limited.browser()]
+        thieves[2].jar = dict(person.jar)  # type: ignore[union-attr]
+        for _ in range(40):
+            for thief in thieves:
+                answer = await step(thief, (await begin(thief)).json["token"], "000000")
+                guesses += answer.status == 401
+            inside = {"method": "totp", "response": "000000"}
+            answer = await person.call("POST", "/auth/reauthenticate", json=inside)
+            guesses += answer.code == "wrong_credentials"
+            limited.clock.now += 360
+        assert guesses == 100
+
+
+async def test_sign_ins_that_wait_are_few(world: World) -> None:
+    """Who knows the password can begin as many sign-ins as they like: few are kept, the oldest of one place ends first,
+    and the one that the owner began in a known browser waits on.
+    """
+    person, secret, _ = await with_app(world)
+    owners = (await begin(person, mode="session")).json["token"]
+    mine = []
+    for _ in range(4):
+        world.clock.now += 1
+        mine.append((await begin(world.program())).json["token"])
+    for n in range(40):
+        await begin(world.program(peer=f"203.0.113.{n + 1}"))
+    user = (await person.me()).json["user"]["id"]
+    waiting = await world.store.select(OneTimeToken, subject=user, purpose="sign_in")
+    assert len(waiting) == 24
+    assert (await step(world.program(), mine[0], code(world, secret))).code == "invalid_token"
+    assert (await step(person, owners, code(world, secret))).status == 200
+
+
+async def test_a_password_is_changed_by_who_proved_the_factor(world: World) -> None:
+    """A session from before the factor, and one in a remembered browser, need the factor besides the password; the
+    session that proved it keeps what it proved.
+    """
+    await world.register(ADA)
+    before, person = world.browser(), world.browser()
+    await before.login()
+    await person.login()
+    secret, _ = await enrolled(world, person)
+    remembered = world.browser()
+    token = (await begin(remembered, mode="session")).json["token"]
+    assert (await step(remembered, token, code(world, secret), remember=True)).status == 200
+    await remembered.login()
+    world.clock.now += 60
+    body = {"current_password": PASSWORD, "new_password": PASSWORD + " anew"}
+    for thief in (before, remembered):
+        refused = await thief.call("POST", "/auth/password", json=body)
+        assert (refused.status, refused.code) == (401, "step_up_required")
+        assert refused.json["factors"] == 2
+        proved = {"method": "totp", "response": code(world, secret)}
+        assert (await thief.call("POST", "/auth/reauthenticate", json=proved)).status == 200
+        world.clock.now += 60
+    changed = await remembered.call("POST", "/auth/password", json=body)
+    assert changed.status == 200, changed
+    assert (await remembered.call("GET", "/auth/account/export")).status == 200
+
+
+@pytest.mark.parametrize("name", ["x" * 320, "\U0001f469" * 100, "é" * 300], ids=["long", "emoji", "accents"])
+def test_a_name_of_any_length_has_a_qr_code(name: str) -> None:
+    """However long the names of an account and of the product are, the code for the app can be drawn and scanned."""
+    uri = otpauth("A" * 32, name=name, product=name)
+    assert len(uri) < 800
+    assert qr_code(uri).startswith("data:image/svg")
 
 
 async def test_a_remembered_browser_skips_the_step(world: World) -> None:

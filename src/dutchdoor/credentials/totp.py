@@ -21,7 +21,7 @@ from dutchdoor.errors import InvalidKey, Unavailable
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.master_key import MasterKeys, sealed_by
 
-__all__ = ["TOTP", "Totp", "new_secret"]
+__all__ = ["TOTP", "Totp", "new_secret", "otpauth"]
 
 TOTP: Final = "totp"
 """The method of the credential that is an authenticator app."""
@@ -30,11 +30,22 @@ DRIFT = 1
 """Steps by which a phone's clock may be off."""
 _CODE = re.compile(r"[0-9]{6}")
 _SECRET_CHARS = 32
+_SHOWN_BYTES = 64
 
 
 def new_secret() -> str:
     """Return a secret of 160 bits in base32, as RFC 4226 (4, R6) recommends and every app reads."""
     return pyotp.random_base32(_SECRET_CHARS)
+
+
+def otpauth(secret: str, *, name: str, product: str) -> str:
+    """Return the `otpauth:` address that an app scans: a `secret`, and under which `name` and `product` it is shown."""
+    return pyotp.totp.TOTP(secret).provisioning_uri(name=_shown(name), issuer_name=_shown(product))
+
+
+def _shown(text: str) -> str:
+    # A QR code holds 2,331 bytes, and a character may take 12 of them. No phone shows a longer name.
+    return text.encode()[:_SHOWN_BYTES].decode(errors="ignore")
 
 
 class Totp:

@@ -22,6 +22,11 @@ requests a reset, which has its own limits. If a reset mail is refused, another 
 ceilings and makes the browser a known device. A mark names the password it was issued for: a former holder of the
 password has no known device after a reset.
 
+*Locking the owner out of the second step.* A thief who knows the password can use up guesses at a code. They take from
+the buckets of the thief's standing, as above, with a ceiling for each standing and method: the owner's known devices,
+networks and sessions have their own. A recovery code cannot be guessed, so it has no ceiling, and a bucket for each
+client network: it lets in an owner who is in a new place. A finished sign-in empties all ceilings.
+
 *Learning which accounts exist.* Buckets are keyed by the typed address, whether it has an account or not, and answer
 alike, after the same reads. The client's address is counted first, before any read: a client refused by this limit
 cannot measure anything. Only the time for which a ceiling is remembered differs (`sign_in_buckets`, `known`): an
@@ -46,7 +51,7 @@ import enum
 import hashlib
 import hmac
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -74,6 +79,8 @@ __all__ = [
     "find_mark",
     "give_back",
     "mint_mark",
+    "second_factor_buckets",
+    "second_factor_ceilings",
     "sign_in_buckets",
     "sign_in_ceilings",
     "standing_of",
@@ -245,9 +252,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # retries during an attack must not use up what others at the address need. This is bounded, because the time of
     # such a refusal might reveal whether an account exists.
     refused_by_address: Limit = Limit(name="refused_by_address", count=60, per_seconds=HOUR, burst=30)
-    # Wrong second factors of one account, counted for each method, after a right password. Of a million codes three are
-    # right at a time: a thief who knows the password needs years.
+    # Wrong second factors of one account, counted for each method and standing, after a right password. Of a million
+    # codes three are right at a time.
     second_factor: Limit = Limit(name="second_factor", count=10, per_seconds=HOUR, burst=5)
+    # And wrong ones in a row, for each standing and inside a session: four times 25 are the 100 of SP 800-63B.
+    second_factor_in_a_row: Limit = Limit(name="second_factor_in_a_row", count=25, per_seconds=math.inf, burst=25)
     # A signed-in user who proves the current password again. A thief at an open browser gets five guesses at once, and
     # no more in a row than a known device, whose ceiling they share.
     password_by_session: Limit = Limit(name="password_by_session", count=10, per_seconds=HOUR, burst=5)
@@ -338,6 +347,36 @@ def sign_in_ceilings(limits: Limits, account: str) -> tuple[Bucket, Bucket, Buck
         bucket_of(limits.strangers_in_a_row, account),
         bucket_of(limits.networks_in_a_row, account),
         bucket_of(limits.devices_in_a_row, account),
+    )
+
+
+_INSIDE = "session"
+
+
+def second_factor_buckets(
+    limits: Limits, *, account: str, method: str, standing: Standing | None, place: str, guessable: bool
+) -> tuple[Bucket, ...]:
+    """Name the buckets that one response to a second factor takes from: one of its place and, if it can be guessed, the
+    ceiling of its standing.
+
+    `account` is a digest of the subject. Inside a session, the standing is None. `place` is the device, network or
+    session that it comes from. Of a stranger it is the network too, but guesses of all strangers are counted as one.
+    """
+    if standing is Standing.STRANGER and guessable:
+        place = ""
+    whence = _INSIDE if standing is None else standing.value
+    own = bucket_of(limits.second_factor, f"{method}:{account}:{whence}:{place}")
+    if not guessable:
+        return (own,)
+    return own, bucket_of(limits.second_factor_in_a_row, f"{method}:{account}:{whence}")
+
+
+def second_factor_ceilings(limits: Limits, *, account: str, methods: Iterable[str]) -> tuple[Bucket, ...]:
+    """Name the ceilings of an account's second factors. Forget all of them after a finished sign-in."""
+    return tuple(
+        bucket_of(limits.second_factor_in_a_row, f"{method}:{account}:{whence}")
+        for method in methods
+        for whence in (*(standing.value for standing in Standing), _INSIDE)
     )
 
 

@@ -8,7 +8,7 @@ half made.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -16,13 +16,17 @@ from msgspec import Struct
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE, Mode, Policy
 from dutchdoor.model.principal import Verified
+from dutchdoor.model.rate_limits import Standing
 
-__all__ = ["PENDING_FOR", "Ask", "Pending", "Proof", "Refuse", "Start", "Step", "needs_second", "next_step"]
+__all__ = ["PENDING_FOR", "Ask", "Pending", "Proof", "Refuse", "Start", "Step", "needs_second", "next_step", "outdated"]
 
 PENDING_FOR: Final = 10 * MINUTE
 """Seconds in which the next step has to be taken."""
+_WAITING_AT_ONE_PLACE, _WAITING = 3, 24
+"""Sign-ins of one account that wait for their next step at the same time."""
 
 
 class Proof(Struct, frozen=True, kw_only=True):
@@ -121,6 +125,21 @@ class Pending(Struct, frozen=True, kw_only=True):
     """What the browser was known as before; empty if it was not."""
     digest: str
     """The account in the browser's known-device mark."""
+    standing: Standing = Standing.STRANGER
+    """What was known of the client at the first proof."""
+    network: str = ""
+    """The network of the client at the first proof."""
+
+    @property
+    def place(self) -> tuple[Standing, str]:
+        """Where it waits: in a known browser, or in a network."""
+        return self.standing, self.device or self.network
+
+    def standing_of(self, network: str) -> tuple[Standing, str]:
+        """Return the standing of a client that continues this, and the place it comes from, by its `network`."""
+        if self.standing is Standing.NETWORK and network != self.network:
+            return Standing.STRANGER, network
+        return self.standing, self.device or network
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
@@ -135,3 +154,29 @@ class Pending(Struct, frozen=True, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(Pending).decode
+
+
+def outdated(waiting: Iterable[OneTimeToken], one_more: Pending) -> list[OneTimeToken]:
+    """Return which of an account's sign-ins that wait are over when one more waits.
+
+    Of one place, the oldest: its person began anew. Of all, the oldest of strangers: who knows the password can begin
+    as many as they like, and must neither fill the disk nor end the one that the owner began in a known browser.
+    """
+    kept: list[tuple[OneTimeToken, Pending]] = []
+    over: list[OneTimeToken] = []
+    here = 0
+    for token in sorted(waiting, key=lambda each: (each.created_at, each.id), reverse=True):
+        try:
+            pending = Pending.decode(token.payload)
+        except InvalidToken:
+            over.append(token)
+            continue
+        here += pending.place == one_more.place
+        if pending.place == one_more.place and here >= _WAITING_AT_ONE_PLACE:
+            over.append(token)
+        else:
+            kept.append((token, pending))
+    if len(kept) >= _WAITING:
+        kept.sort(key=lambda each: (each[1].standing is not Standing.STRANGER, each[0].created_at))
+        over += [token for token, _ in kept[: len(kept) - _WAITING + 1]]
+    return over

@@ -65,8 +65,8 @@ class Directory:
         self.post = Post(mail, letters, attempts, authority)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
         self.registration, self.deletion = Registration(shared), Deletion(shared)
-        self.recovery, self.profile = Recovery(shared, self.deletion), Profile(shared)
-        self.factors = Factors(shared, product=product)
+        self.factors, self.profile = Factors(shared, product=product), Profile(shared)
+        self.recovery = Recovery(shared, self.deletion, self.factors)
         known: tuple[Method, ...] = (Password(hasher), self.factors.totp, self.factors.codes, *methods)
         by_name = {each.name: each for each in known}
         self.external = None if users is None else ExternalAccounts(authority, users)

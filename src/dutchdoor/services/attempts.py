@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import RateLimited
 from dutchdoor.model import rate_limits
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.rate_limits import Bucket, Limits, Mark, bucket_of, by_address
+from dutchdoor.model.rate_limits import Bucket, Limits, Mark, Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Forgive, Log
 
 __all__ = ["Attempts"]
+
+UNGUESSABLE = frozenset({RECOVERY_CODE, "passkey"})
+"""Methods with so many answers that guessing is hopeless: they cannot be locked."""
 
 
 class Attempts:
@@ -72,9 +76,23 @@ class Attempts:
             wanted.append(bucket_of(self.limits.devices_in_a_row, self.digest(account.email)))
         return wanted
 
-    def second(self, account: Account, method: str) -> Bucket:
-        """Return the bucket that a guess at a second factor takes from."""
-        return bucket_of(self.limits.second_factor, f"{method}:{self.digest(account.subject)}")
+    def second(
+        self, account: Account, method: str, standing: Standing | None = None, place: str = ""
+    ) -> tuple[Bucket, ...]:
+        """Return the buckets that a response to a second factor takes from: `rate_limits.second_factor_buckets`."""
+        return rate_limits.second_factor_buckets(
+            self.limits,
+            account=self.digest(account.subject),
+            method=method,
+            standing=standing,
+            place=place,
+            guessable=method not in UNGUESSABLE,
+        )
+
+    def forgiving_second(self, account: Account, methods: Iterable[str]) -> Forgive:
+        """Return the change that deletes the failures in a row at an account's second factors, by these methods."""
+        digest = self.digest(account.subject)
+        return Forgive(forget=rate_limits.second_factor_ceilings(self.limits, account=digest, methods=methods))
 
     def find_mark(self, marks: str, digest: str, now: float) -> Mark | None:
         """Return what the browser's known-device cookie proves for the account of a digest."""

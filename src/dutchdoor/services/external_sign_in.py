@@ -62,11 +62,12 @@ class ExternalSignIn(SignIn):
             device, charged = mark.device, ()
         else:
             await self.attempts.take(charged)
+        standing = Standing.DEVICE if device else Standing.STRANGER
         own = rate_limits.sign_in_buckets(
             limits,
             account=digest,
             network=client.network,
-            standing=Standing.DEVICE if device else Standing.STRANGER,
+            standing=standing,
             device=device,
             # Not known before the check. As for an unknown address, a day without attempts empties the ceiling: the
             # owner of a login that is attacked has no mailed link of ours by which to come in.
@@ -93,6 +94,7 @@ class ExternalSignIn(SignIn):
             chosen_at=CHOSEN_AT,
             device=device,
             digest=digest,
+            standing=standing,
             familiar=True,  # only a mail would depend on it, and dutchdoor has no address
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
         )

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyotp.totp
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE, RecoveryCodes
-from dutchdoor.credentials.totp import TOTP, Totp, new_secret
+from dutchdoor.credentials.totp import TOTP, Totp, new_secret, otpauth
 from dutchdoor.errors import InvalidToken, NotFound, Refused, StepUpRequired, WrongCredentials
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
@@ -121,8 +120,7 @@ class Factors(Part):
 
     def _enrolment(self, account: Account, token: str, secret: str) -> Enrolment:
         shown = account.address or account.name or account.subject
-        uri = pyotp.totp.TOTP(secret).provisioning_uri(name=shown, issuer_name=self.product)
-        return Enrolment(token=token, secret=secret, uri=uri)
+        return Enrolment(token=token, secret=secret, uri=otpauth(secret, name=shown, product=self.product))
 
     async def resumed(self, account: Account, token: str, *, client: Client) -> Enrolment:
         """Return once more what was given out with the `token` of an enrolment, for a page that is shown again.
@@ -155,7 +153,7 @@ class Factors(Part):
         """
         stored, secret = await self._begun(account, token, client)
         guesses = self.attempts.second(account, "enrol")
-        await self.attempts.take([guesses])
+        await self.attempts.take(guesses)
         now = self.clock()
         fresh = self.totp.enrolled(account.subject, secret, code, now)
         if fresh is None:
@@ -164,7 +162,7 @@ class Factors(Part):
             )
         written = _in_place_of(await self.store.get(Credential, account.subject, TOTP, ""), fresh)
         codes, beside = await self._first_codes(account, client, now)
-        changes = [Take(stored), written, *beside, Forgive(forget=(guesses,))]
+        changes = [Take(stored), written, *beside, Forgive(forget=guesses)]
         return Confirmed([*changes, self._log("factor_added", account, client, now, TOTP)], (fresh,), codes)
 
     async def _first_codes(self, account: Account, client: Client, now: float) -> tuple[tuple[str, ...], list[Change]]:

@@ -19,6 +19,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.deletion import Deletion
+from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import REGISTRATION, is_unproved, proof_of, verifying
@@ -35,9 +36,9 @@ class Recovery(Part):
     out of reach, or too many passwords are being hashed.
     """
 
-    def __init__(self, shared: Shared, deletion: Deletion) -> None:
+    def __init__(self, shared: Shared, deletion: Deletion, factors: Factors) -> None:
         super().__init__(shared)
-        self.deletion = deletion
+        self.deletion, self.factors = deletion, factors
 
     async def change_password(
         self,
@@ -49,6 +50,7 @@ class Recovery(Part):
         client: Client,
         client_id: str,
         marks: str = "",
+        held: tuple[str, ...] = (),
     ) -> tuple[SignedIn, str]:
         """Change the caller's password and revoke every other session in one transaction, and issue fresh tokens for
         this one. Returns them and a new known-device mark: marks for the old password are void.
@@ -59,14 +61,19 @@ class Recovery(Part):
             current: the current password.
             new: the new password.
             client_id: the registered client that the sign-in belongs to.
+            held: what the sign-in has proved so far (`amr`), which stays true of it.
 
         Raises:
+            StepUpRequired: the account has a second factor, and the sign-in did not prove one.
             WrongCredentials: the current password is wrong.
             WeakPassword, InvalidInput: the new one is not acceptable.
             RateLimited: too many guesses at the current one.
             NotAuthenticated: the session or the account was revoked meanwhile.
         """
+        # A thief with the password and a session from before the factor must not lock the owner out with a new one.
+        await self.factors.check_proved(account.subject, held)
         await self.attempts.take(self.attempts.inside(account, session))
+        amr = tuple(dict.fromkeys((*held, "pwd")))
 
         @retried(RACES, "changing the password")
         async def once() -> tuple[SignedIn, str]:
@@ -92,7 +99,7 @@ class Recovery(Part):
             ]
             try:
                 signed_in = await self.authority.renew(
-                    session, account, raised=raised, client_id=client_id, changes=changes, amr=("pwd",), now=now
+                    session, account, raised=raised, client_id=client_id, changes=changes, amr=amr, now=now
                 )
             except Conflict:
                 found = await self.store.session(session.id) if session else None

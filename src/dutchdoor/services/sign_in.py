@@ -10,7 +10,7 @@ the store in the same order, and one hash.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, NoReturn
@@ -44,13 +44,13 @@ from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Standing, by_address
 from dutchdoor.model.sessions import Session
-from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, needs_second, next_step
+from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, needs_second, next_step, outdated
 from dutchdoor.services.endings import Found
 from dutchdoor.services.factors import Enrolment, Factors
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Swap, Take
+from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Remove, Swap, Take
 from dutchdoor.texts import mark
 
 __all__ = ["Finished", "Proved", "SignIn", "Waiting", "Welcome"]
@@ -111,6 +111,7 @@ class Proved(NamedTuple):
     familiar: bool
     changes: tuple[Change, ...]
     """What the next commit writes with it, such as what it forgets of the failures before."""
+    standing: Standing = Standing.STRANGER
 
 
 class SignIn(Part):
@@ -234,7 +235,7 @@ class SignIn(Part):
             NotAuthenticated, Conflict: the account changed since the proof: prove again.
         """
         if isinstance(proved.step, Ask):
-            await self._wait(proved, proved.step, mode, client_id)
+            await self._wait(proved, proved.step, mode, client, client_id)
         signed_in = await self.authority.start(
             proved.step.verified,
             account=proved.account,
@@ -304,6 +305,7 @@ class SignIn(Part):
             chosen_at=record.created_at,
             device=device,
             digest=digest,
+            standing=standing,
             familiar=standing is not Standing.STRANGER or not networks,
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
         )
@@ -370,7 +372,7 @@ class SignIn(Part):
 
     # The steps after it
 
-    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client_id: str) -> NoReturn:
+    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client: Client, client_id: str) -> NoReturn:
         """Keep what was proved for the next step. Raises `SignInUnfinished`; or `Conflict`."""
         account = proved.account
         pending = Pending(
@@ -382,6 +384,8 @@ class SignIn(Part):
             chosen_at=proved.chosen_at,
             device=proved.device,
             digest=proved.digest,
+            standing=proved.standing,
+            network=client.network,
         )
         await self._ask(account, pending, step, Expect(account.subject, account.epoch), *proved.changes)
 
@@ -395,7 +399,9 @@ class SignIn(Part):
             lives_for=PENDING_FOR,
             payload=pending.encode(),
         )
-        await self.store.commit(*also, Add(token))
+        waiting = await self.store.select(OneTimeToken, subject=account.subject, purpose="sign_in")
+        over = [Remove(each) for each in outdated(waiting, pending)]
+        await self.store.commit(*also, *over, Add(token))
         raise SignInUnfinished("another proof is needed", token=secret.text(), methods=step.methods, enrol=step.enrol)
 
     async def enrol(self, token: str, *, client: Client) -> Enrolment:
@@ -416,15 +422,6 @@ class SignIn(Part):
                 "the account has a second factor", message=mark("Prove the second factor that the account has.")
             )
         return await self.factors.begin_totp(account, amr=None)
-
-    async def client_of(self, token: str, *, client: Client) -> str:
-        """Return the client that an unfinished sign-in belongs to, by the `token` of its `SignInUnfinished`; "" for the
-        application itself.
-
-        Raises:
-            InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
-        """
-        return (await self._pending(token, client))[2].client_id
 
     async def waiting(self, token: str, *, client: Client) -> Waiting:
         """Return what a sign-in waits for, by the `token` of its `SignInUnfinished`.
@@ -472,6 +469,7 @@ class SignIn(Part):
         response: str,
         *,
         client: Client,
+        admit: Callable[[str], Awaitable[None]] | None = None,
         enrolment: str = "",
         remember: bool = False,
         marks: str = "",
@@ -485,6 +483,8 @@ class SignIn(Part):
             token: the token of the `SignInUnfinished`.
             method: the name of the method, one of those that were offered.
             response: what the owner typed, or their device answered.
+            admit: called with the client that the sign-in belongs to, "" for the application itself. If it raises,
+                nothing is looked at.
             enrolment: the token of the enrolment that `enrol` began, where the sign-in demands one; else "".
             remember: whether this browser may skip the second factor next time.
             remembered: what the browser's remembered-device cookie holds; "" for none.
@@ -499,6 +499,8 @@ class SignIn(Part):
             SessionLimitReached: the policy refuses one more session.
         """
         stored, account, pending = await self._pending(token, client)
+        if admit is not None:
+            await admit(pending.client_id)
         way = self.methods.get(method)
         if way is None or not way.second:
             raise WrongCredentials("not a method that was asked for")
@@ -506,7 +508,7 @@ class SignIn(Part):
         held = list(await self.store.select(Credential, subject=account.subject))
         codes: tuple[str, ...] = ()
         # A call that loses the race for the token or for the response finds it gone at the next try.
-        spent: list[Change] = [Take(stored)]
+        spent: list[Change] = [Take(stored), self.attempts.forgiving_second(account, self._second)]
         if enrolment:
             if not self._enrols(pending, held):
                 raise InvalidToken("the account has a second factor by now")
@@ -515,7 +517,8 @@ class SignIn(Part):
             codes = confirmed.codes
             held += confirmed.records
         else:
-            spent += await self._spending(account, way, response, held, client)
+            standing = pending.standing_of(client.network)
+            spent += await self._spending(account, way, response, held, client, *standing)
         proofs = (*pending.proofs, Proof(method=method, amr=way.amr, at=now))
         match await self._next(account, proofs, held, "", pending.digest):
             case Start(verified):
@@ -546,20 +549,28 @@ class SignIn(Part):
         return Finished(signed_in, device_mark, self._remembered(remembered, pending, held) if remember else "", codes)
 
     async def _spending(
-        self, account: Account, way: Method, response: str, held: Sequence[Credential], client: Client
+        self,
+        account: Account,
+        way: Method,
+        response: str,
+        held: Sequence[Credential],
+        client: Client,
+        standing: Standing | None,
+        place: str,
     ) -> list[Change]:
         """Check the response to a second factor, and return what its use writes. `held` are all credentials of the
-        account. Raises `WrongCredentials`, `RateLimited`.
+        account, and `standing` and `place` say where the response comes from: None inside the session of that id.
+        Raises `WrongCredentials`, `RateLimited`.
         """
-        now, guesses = self.clock(), self.attempts.second(account, way.name)
-        await self.attempts.take([guesses])
+        now, guesses = self.clock(), self.attempts.second(account, way.name, standing, place)
+        await self.attempts.take(guesses)
         wanted = way.name, way.handle_of(response)
         record = next((each for each in held if (each.method, each.handle) == wanted), None)
         right = await way.check(record, response, now)
         if right is None:
             await self.attempts.refuse(account, client, f"wrong {way.name}")
             raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
-        spent: list[Change] = [Forgive(forget=(guesses,))]
+        spent: list[Change] = [Forgive(forget=guesses)]
         if right.spent is not None:
             spent.append(Swap(right.spent))
         if way.name == RECOVERY_CODE:
@@ -649,7 +660,8 @@ class SignIn(Part):
         if way is None or not way.second:
             raise WrongCredentials("not a second factor", message=mark("This account has no such second factor."))
         known = await self.store.select(Credential, subject=account.subject)
-        spent = await self._spending(account, way, response, known, client)
+        spent = await self._spending(account, way, response, known, client, None, session.id if session else "")
+        spent.append(self.attempts.forgiving_second(account, self._second))
         fresh = await self._fresh(account, session, way.amr, held, client, client_id, *spent, tries_again=False)
         if method == RECOVERY_CODE:
             self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())

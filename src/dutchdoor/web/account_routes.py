@@ -66,6 +66,7 @@ async def change_password(call: Call) -> Response:
         client=call.observed(),
         client_id=call.required.principal.client_id,
         marks=call.cookies.mark(call.request.cookie()),
+        held=call.required.principal.amr,
     )
     fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
     transport = answer_transport(call, signed_in)

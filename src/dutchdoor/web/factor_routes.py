@@ -46,17 +46,14 @@ async def take_step(call: Call) -> Response:
     if asked == "body":
         # A script injected into our own page must not be able to request what the cookie hides from it.
         judge_token_in_body(call)
-    token = _pending(call, body.token)
-    await check_client(
-        call, await call.directory.sign_in.client_of(token, client=call.observed()) or call.authority.client_id
-    )
     done = await call.directory.sign_in.proceed(
-        token,
+        _pending(call, body.token),
         body.method,
         body.response,
         enrolment="" if body.enrolment is UNSET else body.enrolment,
         remember=body.remember,
         client=call.observed(),
+        admit=lambda client_id: check_client(call, client_id or call.authority.client_id),
         marks=call.cookies.mark(line),
         remembered=call.cookies.remembered(line),
         replacing=await sessions_of_cookies(call),
