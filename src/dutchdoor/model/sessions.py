@@ -65,6 +65,8 @@ class Session(Struct, frozen=True, kw_only=True):
     country: str
     ended_at: float | None = None
     end_reason: str = ""
+    binding: str | None = None
+    """The key of the client that the session is bound to, as `Binding` writes it; None for none."""
     revision: int = 0
 
     def __repr__(self) -> str:

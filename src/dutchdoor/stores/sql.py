@@ -71,7 +71,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 SESSION_COLUMNS: Final = (
     "hybrid", "client_id", "scope", "secret_hash", "salt", "master_key_id", "epoch", "amr", "auth_time", "created_at",
     "last_seen_at", "idle_expires_at", "expires_at", "generation", "sibling", "parent_sibling", "rotated_at",
-    "sibling_at", "fingerprint", "device", "address", "country", "end_reason",
+    "sibling_at", "fingerprint", "device", "address", "country", "end_reason", "binding",
 )  # fmt: skip
 """All but id, account, ended_at and revision, which no swap writes as they stand."""
 ACCOUNT_COLUMNS: Final = (
@@ -99,7 +99,7 @@ def session_values(session: Session) -> Row:
         session.master_key_id, session.epoch, joined(session.amr), session.auth_time, session.created_at,
         session.last_seen_at, session.idle_expires_at, session.expires_at, session.generation, session.sibling,
         session.parent_sibling, session.rotated_at, session.sibling_at, session.fingerprint, session.device,
-        session.address, session.country, session.end_reason,
+        session.address, session.country, session.end_reason, session.binding,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def read_session(id: str, row: Row) -> tuple[Session, Account]:
     (
         _, hybrid, client_id, scope, secret_hash, salt, master_key_id, epoch, amr, auth_time, created_at,
         last_seen_at, idle_expires_at, expires_at, generation, sibling, parent_sibling, rotated_at, sibling_at,
-        fingerprint, device, address, country, end_reason, ended_at, revision,
+        fingerprint, device, address, country, end_reason, binding, ended_at, revision,
         subject, email, address_typed, name, roles, active, email_verified_at, account_epoch, account_created_at,
         account_revision,
     ) = row  # fmt: skip
@@ -141,6 +141,7 @@ def read_session(id: str, row: Row) -> tuple[Session, Account]:
         country=country,
         ended_at=ended_at,
         end_reason=end_reason,
+        binding=binding,
         revision=revision,
     )
     account = Account(

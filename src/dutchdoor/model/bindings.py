@@ -1,0 +1,40 @@
+"""Bindings: the key of its client that a session is bound to. A copied token of such a session is worth nothing.
+
+The client keeps the private part and proves it: a program with DPoP (RFC 9449). The key never changes, because a copied
+token must not be able to bring a key of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+__all__ = ["Binding"]
+
+
+class Binding(Struct, frozen=True):
+    """The public half of a client's key, as a session keeps it."""
+
+    state: Literal["offered", "confirmed"]
+    """`confirmed` once the client has proved the key: every use of the session needs it then. An `offered` key may
+    still be replaced.
+    """
+    alg: str
+    """The one algorithm of its proofs, such as `ES256`."""
+    thumbprint: str
+    """Names the key (RFC 7638): 43 characters of base64url."""
+    jwk: str = ""
+    """The key itself as JSON without spaces, where proofs do not bring it along; else ""."""
+
+    @classmethod
+    def parse(cls, text: str) -> Binding:
+        """Read what `text` wrote. Raises `ValueError` for something else."""
+        state, alg, thumbprint, jwk = [*text.split(" "), "", "", ""][:4]
+        if state not in {"offered", "confirmed"} or text.count(" ") != 3:  # noqa: PLR2004 - four values
+            raise ValueError("not the binding of a session")
+        return cls("confirmed" if state == "confirmed" else "offered", alg, thumbprint, jwk)
+
+    def text(self) -> str:
+        """Return the text form, which a store keeps."""
+        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}"
