@@ -76,7 +76,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following_module, "ANSWERED_WITHIN", 0.5)
 
 
-@pytest.mark.parametrize("how", BROKEN)
+SHORT = {"500", "redirect", "deep", "cut short", "endless headers", "hangs"}
+"""One of each family in `make test`: each costs the seconds of a lease."""
+
+
+@pytest.mark.parametrize(
+    "how", [each if each in SHORT else pytest.param(each, marks=pytest.mark.long) for each in BROKEN]
+)
 def test_a_poll_that_fails_costs_the_lease_and_nothing_else(hasty: Standin, how: str) -> None:
     """Whatever is answered to a poll: until the lease runs out tokens are checked, after that they are refused, and
     when it is over everything is as before. No other server is followed.

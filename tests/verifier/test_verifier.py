@@ -413,16 +413,27 @@ def test_introspecting_asks_every_time(hasty: Standin) -> None:
         assert hasty.asked[ASK] == 7
 
 
+SAID = {
+    "text": response(b'{"active": "true"}'),
+    "number": response(b'{"active": 1}'),
+    "nothing": response(b"{}"),
+    "list": response(b"[]"),
+    "empty": response(b""),
+    "500": response(b'{"active": true}', 500),
+    "redirect": response(b'{"active": true}', 307, "Location: /"),
+    "too long": response(b'{"active": true, "x": "' + b"x" * 100_000 + b'"}'),
+    "no length": b'HTTP/1.1 200 OK\r\n\r\n{"active": true}',
+    "garbage": b"\x00" * 100,
+}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        response(b'{"active": "true"}'), response(b'{"active": 1}'), response(b"{}"), response(b"[]"), response(b""),
-        response(b'{"active": true}', 500), response(b'{"active": true}', 307, "Location: /"),
-        response(b'{"active": true, "x": "' + b"x" * 100_000 + b'"}'), b"HTTP/1.1 200 OK\r\n\r\n{\"active\": true}",
-        b"\x00" * 100,
+        pytest.param(SAID[each], id=each, marks=[pytest.mark.long] * (each not in {"text", "500", "redirect"}))
+        for each in SAID
     ],
-    ids=["text", "number", "nothing", "list", "empty", "500", "redirect", "too long", "no length", "garbage"],
-)  # fmt: skip
+)
 def test_only_a_plain_yes_is_a_yes(hasty: Standin, answer: bytes) -> None:
     """An answer about a token that is anything but `active: true` signs no one in; an unreadable one is a 503."""
     with Verifier(hasty.issuer, audience="api") as verifier:
