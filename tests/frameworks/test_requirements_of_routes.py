@@ -306,7 +306,7 @@ def test_a_browser_is_sent_to_sign_in_and_back(app: App, headers: dict[str, str]
 def test_a_browser_with_an_old_proof_is_sent_to_prove_it_again(app: App) -> None:
     """Where the proof is too old or too weak, the page learns that a session is not enough."""
     client, _ = signed_in(app, app.someone())
-    assert client.get("/factors", headers=_PAGE).headers["location"] == "/login?next=%2Ffactors&again=1"
+    assert client.get("/factors", headers=_PAGE).headers["location"] == "/login?next=%2Ffactors&again=1&factors=2"
 
 
 def test_only_a_page_is_redirected(app: App) -> None:

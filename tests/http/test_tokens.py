@@ -452,6 +452,7 @@ async def test_j13_an_access_token_says_what_the_profile_wants(bench: Bench) -> 
         "epoch",
         "auth_time",
         "amr",
+        "acr",
         "roles",
         "scope",
     }

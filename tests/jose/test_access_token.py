@@ -39,6 +39,7 @@ CLAIMS: dict[str, Any] = {
     "epoch": 3,
     "auth_time": 1_799_999_000,
     "amr": ["pwd"],
+    "acr": "aal1",
     "roles": ["admin"],
 }
 MISSING = object()
@@ -115,6 +116,7 @@ def test_j13_what_is_issued_verifies_and_carries_the_claims_of_the_profile(alg: 
         epoch=3,
         auth_time=1_800_000_000 - 100,
         amr=("pwd",),
+        acr="aal1",
         roles=("admin",),
         kid=key.kid,
     )

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
 from dutchdoor.web.http import Request, Response
 from dutchdoor.web.problems import problem
-from dutchdoor.web.sign_in_page import next_path, opens_a_page, way_to_confirm, way_to_sign_in
+from dutchdoor.web.sign_in_page import factors_wanted, next_path, opens_a_page, way_to_confirm, way_to_sign_in
 
 __all__ = ["next_path", "refusal"]
 
@@ -38,7 +38,9 @@ def refusal(
             back = f"{back}?{asked.query.decode('latin-1')}"
         if isinstance(error, StepUpRequired):
             way = (
-                way_to_confirm(confirm_page, back, error) if confirm_page else way_to_sign_in(sign_in_page, back, AGAIN)
+                way_to_confirm(confirm_page, back, error)
+                if confirm_page
+                else way_to_sign_in(sign_in_page, back, AGAIN + factors_wanted(error))
             )
         else:
             way = way_to_sign_in(sign_in_page, back)

@@ -24,6 +24,7 @@ from dutchdoor.jose.claims import MAX_TIME, MAX_TOKEN, Claims
 from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.jws import encode_header, sign_encoded, take_apart
 from dutchdoor.model.ids import new_id
+from dutchdoor.model.principal import assurance_of
 
 __all__ = [
     "MAX_LEEWAY",
@@ -252,6 +253,7 @@ class AccessTokenIssuer:
             raise Misconfigured("A token's lifetime must be more than 0 seconds.")
         if key.symmetric and type(self._audience) is not str:
             raise Misconfigured("HS256 serves one audience: each could mint tokens for the others.")
+        methods = tuple(amr)
         payload = _write(
             Claims(
                 iss=self.issuer,
@@ -264,7 +266,8 @@ class AccessTokenIssuer:
                 sid=session_id,
                 epoch=epoch,
                 auth_time=None if auth_time is None else int(auth_time),
-                amr=tuple(amr),
+                amr=methods,
+                acr=assurance_of(methods) if methods else "",
                 roles=tuple(roles),
                 scope=scope,
             )

@@ -46,6 +46,8 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The subject's epoch when the token was issued: a revocation of the subject covers every lower epoch."""
     auth_time: Time | None = None
     amr: tuple[str, ...]
+    acr: str = ""
+    """How strong the sign-in was (`Principal.acr`); "" where no person signed in."""
     roles: tuple[str, ...]
     scope: str = ""
     nbf: Time | None = None

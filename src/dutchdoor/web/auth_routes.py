@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import Mode
+from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
@@ -30,8 +31,10 @@ from dutchdoor.web.schemas import (
     Me,
     RefreshProof,
     Sessions,
+    SessionView,
     SignedInView,
     Transport,
+    instant,
     session_view,
     user_view,
 )
@@ -244,18 +247,25 @@ async def me(call: Call) -> Response:
     caller = call.required
     account, session = await call.holding()
     if session is None:
-        return json_response(200, Me(user_view(account), None, caller.principal.method))
+        return json_response(200, _me(account, None, caller.principal))
     # The most frequent answer. It is encoded once per read of the session; another read is another object.
-    shown = _shown.get((session.id, caller.by_cookie))
+    said = caller.principal
+    # An access token from before a step-up says less than the session does.
+    key = session.id, caller.by_cookie, said.amr, said.auth_time
+    shown = _shown.get(key)
     if shown is None or shown[0] is not session or shown[1] is not account:
-        view = Me(user_view(account), session_view(session, session.id), caller.principal.method)
+        view = _me(account, session_view(session, session.id), said)
         if len(_shown) >= GENERATION:
             _shown.clear()
-        shown = _shown[session.id, caller.by_cookie] = session, account, json_response(200, view)
+        shown = _shown[key] = session, account, json_response(200, view)
     return shown[2]
 
 
-_shown: dict[tuple[str, bool], tuple[Session, Account, Response]] = {}
+def _me(account: Account, session: SessionView | None, said: Principal) -> Me:
+    return Me(user_view(account), session, said.method, said.amr, said.acr, instant(said.auth_time))
+
+
+_shown: dict[tuple[str, bool, tuple[str, ...], float], tuple[Session, Account, Response]] = {}
 
 
 async def list_sessions(call: Call) -> Response:

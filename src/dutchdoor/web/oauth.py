@@ -126,6 +126,7 @@ async def _introspect_access(call: Call, text: str) -> dict[str, Any]:
         "sid": claims.sid,
         "auth_time": claims.auth_time,
         "amr": claims.amr,
+        "acr": claims.acr or None,
         "roles": claims.roles,
     }
     return {name: value for name, value in said.items() if value is not None}

@@ -172,10 +172,10 @@ def _challenge(error: DutchdoorError, name: str) -> bytes:
     return challenge.encode("ascii")
 
 
-def _step_up(error: StepUpRequired) -> dict[str, int]:
-    """What a step-up must bring: `max_age` of RFC 9470, and `factors` of our own."""
-    wanted = {} if error.max_age is None else {"max_age": int(error.max_age)}
-    return wanted if error.factors == 1 else {**wanted, "factors": error.factors}
+def _step_up(error: StepUpRequired) -> dict[str, int | str]:
+    """What a step-up must bring: `max_age` and `acr_values` of RFC 9470, and `factors` of our own."""
+    wanted: dict[str, int | str] = {} if error.max_age is None else {"max_age": int(error.max_age)}
+    return wanted if error.factors == 1 else {**wanted, "acr_values": "aal2", "factors": error.factors}
 
 
 # --- RFC 6749, section 5.2 -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dutchdoor.credentials.password import MAX_TYPED
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.policy import Mode
+from dutchdoor.model.principal import assurance_of
 from dutchdoor.model.sessions import Session
 from dutchdoor.web.body import Body
 
@@ -168,6 +169,9 @@ class User(Struct):
     email_verified: bool
 
 
+Acr = Annotated[str, Meta(description="`aal2` for two kinds of proof, else `aal1`.")]
+
+
 class SessionView(Struct):
     id: str
     current: bool
@@ -179,6 +183,8 @@ class SessionView(Struct):
     device: str
     address: str
     country: str
+    amr: tuple[str, ...]
+    acr: Acr
 
 
 class SignedInView(Struct, omit_defaults=True):
@@ -247,6 +253,10 @@ class Me(Struct):
     user: User
     session: SessionView | None
     method: str
+    amr: tuple[str, ...]
+    """What the sign-in has proved (RFC 8176)."""
+    acr: Acr
+    auth_time: Annotated[str, Meta(description="When it was proved last.")]
 
 
 class Sessions(Struct):
@@ -345,4 +355,6 @@ def session_view(session: Session, current: str | None) -> SessionView:
         device=session.device,
         address=session.address,
         country=session.country,
+        amr=session.amr,
+        acr=assurance_of(session.amr),
     )

@@ -20,6 +20,7 @@ from dutchdoor.web.http import Request, Response, forwarded_method
 
 __all__ = [
     "NEXT_AT_MOST",
+    "factors_wanted",
     "next_path",
     "opens_a_page",
     "read_home",
@@ -81,7 +82,12 @@ def way_to_sign_in(page: str, back: str, more: str = "") -> bytes:
 
 def way_to_confirm(page: str, back: str, error: StepUpRequired) -> bytes:
     """Return the `Location` of the page where people prove again who they are, with the path to come `back` to."""
-    return way_to_sign_in(page, back, f"&factors={error.factors}" if error.factors > 1 else "")
+    return way_to_sign_in(page, back, factors_wanted(error))
+
+
+def factors_wanted(error: StepUpRequired) -> str:
+    """Return the parameter that says how many kinds of proof are needed; "" for one."""
+    return f"&factors={error.factors}" if error.factors > 1 else ""
 
 
 def sent_to_sign_in(asked: Request, refusal: Response, page: str) -> Response:
