@@ -54,6 +54,7 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, notify
+from dutchdoor.services.passkeys import relying_party
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
@@ -69,6 +70,7 @@ from dutchdoor.web import (
     life_routes,
     oauth,
     own_events,
+    passkey_routes,
     revocations,
     wellknown,
 )
@@ -142,6 +144,10 @@ class Auth:
         proxies: addresses or networks of proxies whose forwarding headers are believed.
         origins: other origins whose pages may call this API, each exact.
         origin_headers: request headers that these pages may send besides what this API reads, such as `traceparent`.
+        passkey_domain: the domain that passkeys are for: the host of the public URL if not given, or a parent domain,
+            such as `example.com`, so that its subdomains share them. With another one, all passkeys are lost.
+        passkey_origins: other origins whose pages and apps may use these passkeys, such as `https://example.org`, or
+            `android:apk-key-hash:...`. Pages have to stand in `origins`, too.
         pass_preflights: whether `/auth/check` lets CORS preflights pass, which carry no credentials.
         sign_in_page: the path of the page where people sign in: `/auth/login` here if not given, or one of yours, such
             as `/login`. Guards and `/auth/check` send browsers there that open a page without a valid proof, with the
@@ -206,6 +212,8 @@ class Auth:
         proxies: Iterable[str] = (),
         origins: Iterable[str] = (),
         origin_headers: Iterable[str] = (),
+        passkey_domain: str = "",
+        passkey_origins: Iterable[str] = (),
         pass_preflights: bool = False,
         sign_in_page: str | None = None,
         home: str | None = None,
@@ -242,6 +250,7 @@ class Auth:
             ("proxies", proxies),
             ("origins", origins),
             ("origin_headers", origin_headers),
+            ("passkey_origins", passkey_origins),
             ("audience", audience),
             ("languages", languages),
         ):
@@ -296,6 +305,7 @@ class Auth:
             ),
             limits=limits,
             product=product,
+            party=relying_party(passkey_domain, passkey_origins, origin, product),
             users=users,
         )
         listed = breached if isinstance(breached, BreachedList) else None
@@ -353,6 +363,7 @@ class Auth:
                 *auth_routes.ROUTES,
                 *account_routes.ROUTES,
                 *factor_routes.ROUTES,
+                *passkey_routes.ROUTES,
                 *own_events.ROUTES,
                 *life_routes.ROUTES,
                 *revocations.ROUTES,

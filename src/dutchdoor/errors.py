@@ -9,6 +9,7 @@
     │   │   │   └── StaleClaims    valid, but the account has changed: refresh it                        401
     │   │   ├── SignInUnfinished   the proof is right; one more of `methods` is needed                   401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one error             401
+    │   │       └── ClonedPasskey  a passkey whose counter went back: there is a copy of it              401
     │   ├── StepUpRequired         the proof is too old or too weak for this (RFC 9470)                  401
     │   ├── AnotherBrowser         a verification link in another browser needs a password               403
     │   ├── LastAdministrator      no active administrator would be left                                 403
@@ -37,6 +38,7 @@ from dutchdoor.texts import mark
 
 __all__ = [
     "AnotherBrowser",
+    "ClonedPasskey",
     "Conflict",
     "DutchdoorError",
     "Forbidden",
@@ -119,6 +121,12 @@ class StaleClaims(InvalidToken):
 class WrongCredentials(NotAuthenticated):
     code = "wrong_credentials"
     message = mark("The e-mail address or the password is not right.")
+
+
+class ClonedPasskey(WrongCredentials):
+    """A passkey signed correctly, but its counter is behind: two devices have the same key, and one is a copy."""
+
+    message = mark("This passkey may have been copied, so it was refused. Sign in another way, and remove it.")
 
 
 class SignInUnfinished(NotAuthenticated):

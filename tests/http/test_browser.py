@@ -34,6 +34,9 @@ BODIES: dict[str, Any] = {
     "/auth/password/strength": {"password": PASSWORD},
     "/auth/login/step": {"token": "ddo1_" + "A" * 48, "method": "totp", "response": "123456"},
     "/auth/factors/remove": {"method": "totp"},
+    "/auth/passkeys/login": {"response": {}},
+    "/auth/passkeys/register": {"response": {}},
+    "/auth/passkeys/rename": {"id": "AAAA", "name": "Laptop"},
     "/admin/api/accounts/{subject}/factors/remove": {"method": "totp"},
     "/auth/factors/totp/confirm": {"token": "ddo1_" + "A" * 48, "code": "123456"},
     "/auth/password/forgot": {"email": ADA},
@@ -66,6 +69,7 @@ ids = [f"{route.method}-{route.path}" for route in UNSAFE]
 SAFE_WITHOUT_PROOF = {
     *("/auth/register", "/auth/login", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify"),
     *("/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
+    *("/auth/passkeys/login/options", "/auth/passkeys/login", "/auth/passkeys/step/options"),
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),
 }
 

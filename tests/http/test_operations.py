@@ -26,6 +26,7 @@ from tests.http.world import (
     basic,
 )  # fmt: skip
 from tests.running import running_server
+from tests.softkey import SoftKey, b64
 from tests.standins import Absent, Gate, Wrapped
 
 from dutchdoor.auth import Auth
@@ -130,6 +131,18 @@ class Story:
         step = {"token": pending.json["token"], "method": "recovery_code", "response": codes[0]}
         assert (await browser.call("POST", "/auth/login/step", json=step)).status == 200
         assert (await browser.call("POST", "/auth/factors/remove", json={"method": "totp"})).status == 204
+        # passkeys
+        key = SoftKey(world.origin, counts=True)
+        made = (await browser.call("POST", "/auth/passkeys/register/options")).json["publicKey"]
+        done = await browser.call("POST", "/auth/passkeys/register", json={"response": key.create(made)})
+        self.keep(*done.json["recovery_codes"], browser.jar[f"{world.prefix}dd_browser"])
+        named = {"id": b64(key.id), "name": "Laptop"}
+        assert (await browser.call("POST", "/auth/passkeys/rename", json=named)).status == 204
+        asked = (await browser.call("POST", "/auth/passkeys/login/options")).json["publicKey"]
+        copied = {"response": key.get(asked, count=0)}
+        assert (await browser.call("POST", "/auth/passkeys/login", json=copied)).status == 401
+        gone = {"method": "passkey", "id": b64(key.id)}
+        assert (await browser.call("POST", "/auth/factors/remove", json=gone)).status == 204
         # endings
         admin = world.program()
         await admin.login(mode="hybrid")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pyotp
 from tests.running import Run
 from tests.server.conftest import asynchronously, auth_here, made
+from tests.softkey import SoftKey
 from tests.standins import HOME
 
+from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.stores.base import Change
 
 
@@ -25,6 +28,36 @@ def with_an_app(email: str) -> None:
             await auth.store.commit(*changes)
 
     asynchronously(enrol())
+
+
+def with_passkeys(email: str, *names: str) -> None:
+    async def register() -> None:
+        async with auth_here() as auth:
+            account = await auth.store.account_by_email(email)
+            assert account is not None
+            here, factors = Ceremony("", "", "http://localhost:8000"), auth.directory.factors
+            for name in names:
+                answer = SoftKey(here.own).create(await factors.passkeys.creation_options(account, here))
+                made = await factors.confirm_passkey(account, json.dumps(answer), name, here, client=HOME)
+                await auth.store.commit(*made.changes)
+
+    asynchronously(register())
+
+
+def test_an_operator_removes_a_passkey_by_its_name(run: Run) -> None:
+    """Passkeys are listed by name; of several, the command wants to know which."""
+    made(run)
+    with_passkeys("ada@example.com", "Phone", "Blue key", "Phone")
+    listed = run("user", "factors", "list", "ada@example.com").out
+    assert listed.count("Phone") == 2 and "Blue key" in listed
+    remove = ("user", "factors", "remove", "ada@example.com", "passkey")
+    assert "Name one by its id" in run(*remove).err
+    assert "Name one by its id" in run(*remove, "Phone").err
+    assert run(*remove, "Yellow key").code == 1
+    assert run(*remove, "Blue key").code == 0
+    left = run("user", "factors", "list", "ada@example.com", "--json").json["factors"]
+    assert [each["name"] for each in left] == ["Phone", "Phone"]
+    assert [run(*remove, each["id"]).code for each in left] == [0, 0]
 
 
 def test_an_operator_removes_what_an_owner_has_lost(run: Run) -> None:

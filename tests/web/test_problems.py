@@ -55,6 +55,7 @@ def answered(error: Exception, path: str = "/auth/me") -> tuple[int, dict[str, A
 ROWS = [
     (NotAuthenticated("x"), 401, "not_authenticated", BEARER),
     (WrongCredentials("x"), 401, "wrong_credentials", BEARER),
+    (domain.ClonedPasskey("x"), 401, "wrong_credentials", BEARER),
     (domain.SignInUnfinished("x", token="t", methods=("code",)), 401, "sign_in_unfinished", BEARER),
     (InvalidToken("x"), 401, "invalid_token", BEARER + b', error="invalid_token"'),
     (domain.Misdirected("aud", found="a", expected="b"), 401, "invalid_token", BEARER + b', error="invalid_token"'),

@@ -22,6 +22,8 @@ class Checked(Struct, frozen=True):
     """The record after this response was used (a raised counter, a code less), or None if it stays the same. The
     transaction that uses the proof swaps the record: of two uses of one response, only one succeeds.
     """
+    amr: tuple[str, ...] = ()
+    """What it proved (RFC 8176), where that depends on the response; else the method's own."""
 
 
 class Method(Protocol):

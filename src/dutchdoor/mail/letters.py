@@ -203,6 +203,16 @@ FACTOR_REMOVED = _Letter(
     (mark("Signing in to %(product)s no longer asks for a code. The password alone is enough."), _WAS_IT_YOU),
     _NEW_PASSWORD,
 )
+PASSKEY_ADDED = _Letter(
+    mark("A passkey was added to your account"),
+    (mark("This passkey now signs in to %(product)s, without a password."), _WAS_IT_YOU),
+    _NEW_PASSWORD,
+)
+PASSKEY_REMOVED = _Letter(
+    mark("A passkey was removed from your account"),
+    (mark("It no longer signs in to %(product)s."), _WAS_IT_YOU),
+    _NEW_PASSWORD,
+)
 RECOVERY_CODE_USED = _Letter(
     mark("A recovery code of your account was used"),
     (
@@ -304,6 +314,12 @@ class Letters:
 
     def factor_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(FACTOR_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def passkey_added(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(PASSKEY_ADDED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def passkey_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(PASSKEY_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def recovery_code_used(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(RECOVERY_CODE_USED, to, language, self._link(FORGOT_PATH), client=client, at=at)

@@ -18,7 +18,7 @@ __all__ = ["PAYLOAD_AT_MOST", "OneTimeSecret", "OneTimeToken", "Purpose", "check
 
 Purpose = Literal[
     "reset_password", "verify_email", "change_email", "restore_email", "keep_account", "invitation", "setup",
-    "sign_in", "enrol",
+    "sign_in", "enrol", "challenge",
 ]  # fmt: skip
 
 
@@ -26,7 +26,9 @@ PAYLOAD_AT_MOST: Final = 4096
 
 
 class OneTimeToken(Struct, frozen=True, kw_only=True):
-    """The stored half. `subject` is empty for the set-up of the first administrator, who has no account yet."""
+    """The stored half. `subject` is empty for the set-up of the first administrator, who has no account yet, and for a
+    challenge that was used (`challenges.py`).
+    """
 
     id: str
     purpose: Purpose

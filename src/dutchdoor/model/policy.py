@@ -49,12 +49,15 @@ RegistrationMode: TypeAlias = Literal["open", "invite", "closed"]
 SecondFactor: TypeAlias = Literal["off", "optional", "admins", "required"]
 """Who needs a second factor: no account, and none is offered; who has one; administrators too; or everyone."""
 
+PasskeyVerification: TypeAlias = Literal["preferred", "required"]
+
 _CHOICES: Final = {
     "at_limit": AtLimit,
     "rotation": Rotation,
     "fingerprint": Fingerprint,
     "registration": RegistrationMode,
     "second_factor": SecondFactor,
+    "passkey_verification": PasskeyVerification,
 }
 _SWITCHES: Final = ("theft_ends_all", "require_verified_email")
 _COUNTS: Final = ("max_sessions", "max_siblings", "session_data_at_most", "password_minimum")
@@ -93,6 +96,11 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     remember_device_for: Seconds = seconds(30 * DAY)
     """How long a browser whose owner asked for it skips the second factor. An administrator's never does. 0: none."""
+
+    passkey_verification: PasskeyVerification = "preferred"
+    """Whether a passkey after a password must check its owner too, by a fingerprint, a face or a PIN (`required`), or
+    may do with a touch (`preferred`), as older security keys do. A passkey without a password must, always.
+    """
 
     max_sessions: int | None = None
     """Live sessions an account may have; 1 is single device. None: no limit."""

@@ -33,8 +33,8 @@ class Proof(Struct, frozen=True, kw_only=True):
     """One credential that was right."""
 
     method: str
-    amr: str
-    """Its authentication method reference (RFC 8176)."""
+    amr: tuple[str, ...]
+    """What it proved (RFC 8176)."""
     at: float
 
 
@@ -97,7 +97,7 @@ def next_step(
         Verified(
             subject=account.subject,
             epoch=account.epoch,
-            amr=tuple(dict.fromkeys(proof.amr for proof in proofs)),
+            amr=tuple(dict.fromkeys(amr for proof in proofs for amr in proof.amr)),
             # The oldest: a session is as fresh as the proof that was given first.
             at=min(proof.at for proof in proofs),
         )

@@ -19,6 +19,7 @@ from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.factory import sqlite_file
 from dutchdoor.server.serve import refuse_unsafe, tls_context
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.services.passkeys import relying_party
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store
 from dutchdoor.web.cors import Cors
@@ -49,6 +50,9 @@ def findings(settings: Settings) -> list[Finding]:
     """List the unsafe settings, the worst first. Raises `Misconfigured` for settings that `serve` refuses to read."""
     Edge(public_url=settings.public_url, hosts=settings.other_host, proxies=settings.proxy)
     Cors(settings.origin, headers=settings.origin_header)
+    relying_party(
+        settings.passkey_domain, settings.passkey_origin, settings.public_url or "http://localhost", settings.product
+    )
     make_store(settings.database.reveal(), "" if settings.redis is None else settings.redis.reveal())
     found = [
         *_reach(settings),

@@ -86,6 +86,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     other_host: tuple[str, ...]
     origin: tuple[str, ...]
     origin_header: tuple[str, ...]
+    passkey_domain: str
+    passkey_origin: tuple[str, ...]
     pass_preflights: bool
     sign_in_page: str | None
     hsts: Hsts

@@ -138,6 +138,25 @@ SETTINGS: tuple[Setting, ...] = (
         why="Empty: a browser lets these pages send only the headers that the API reads.",
     ),
     Setting(
+        name="passkey_domain",
+        group="Serving",
+        kind="text",
+        default="",
+        does="The domain that passkeys are for: the host of public_url, or a parent domain of it, such as example.com, "
+        "so that its subdomains share them.",
+        why="Empty: the host of public_url. With another domain, no passkey that was made before works any more.",
+    ),
+    Setting(
+        name="passkey_origin",
+        group="Serving",
+        kind="list",
+        default=(),
+        does="Another origin whose pages or app may use these passkeys, such as https://example.org or "
+        "android:apk-key-hash:... The server publishes those of pages at /.well-known/webauthn. A page also has to be "
+        "in `origin`.",
+        why="Empty: a passkey answers on pages of this server alone, so no page of another site can ask for it.",
+    ),
+    Setting(
         name="pass_preflights",
         group="Serving",
         kind="switch",
@@ -428,6 +447,15 @@ SETTINGS: tuple[Setting, ...] = (
         "duration",
         "How long a browser skips the second factor after its owner asked for it. 0: never.",
         "A month is what people expect. The browser of an administrator never skips it.",
+    ),
+    _policy(
+        "passkey_verification",
+        "text",
+        "Whether a passkey after a password must also check its owner, by a fingerprint, a face or a PIN (`required`), "
+        "or may do with a touch (`preferred`). Without a password it must, always.",
+        "Older security keys only notice a touch, and still stop a thief who has the password alone.",
+        "preferred",
+        "required",
     ),
     _policy(
         "max_sessions",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import Password, PasswordHasher
@@ -29,6 +30,7 @@ from dutchdoor.services.factors import Factors
 from dutchdoor.services.invitations import Invitations
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
+from dutchdoor.services.passkeys import Passkeys, RelyingParty
 from dutchdoor.services.passwords import Passwords
 from dutchdoor.services.post import Post
 from dutchdoor.services.profile import Profile
@@ -52,11 +54,12 @@ class Directory:
         letters: Letters,
         limits: Limits = DEFAULT_LIMITS,
         product: str = "dutchdoor",
+        party: RelyingParty | None = None,
         methods: Sequence[Method] = (),
         users: ExternalUsers[Any] | None = None,
     ) -> None:
-        """`methods` are the authentication methods besides the password. With `users`, the application keeps them and
-        their passwords.
+        """`party` is the site that passkeys are for, the issuer's host if not given. `methods` are further
+        authentication methods. With `users`, the application keeps them and their passwords.
         """
         self.authority, self.store, self.policy = authority, authority.store, authority.policy
         self.clock, self.hasher, self.limits = authority.clock, hasher, limits
@@ -65,9 +68,13 @@ class Directory:
         self.post = Post(mail, letters, attempts, authority)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
         self.registration, self.deletion = Registration(shared), Deletion(shared)
-        self.factors, self.profile = Factors(shared, product=product), Profile(shared)
+        party = party or RelyingParty(id=urlsplit(authority.issuer).hostname or "localhost", name=product)
+        passkeys = Passkeys(shared, party)
+        self.factors, self.profile = Factors(shared, passkeys, product=product), Profile(shared)
         self.recovery = Recovery(shared, self.deletion, self.factors)
-        known: tuple[Method, ...] = (Password(hasher), self.factors.totp, self.factors.codes, *methods)
+        known: tuple[Method, ...] = (
+            Password(hasher), passkeys.method, self.factors.totp, self.factors.codes, *methods
+        )  # fmt: skip
         by_name = {each.name: each for each in known}
         self.external = None if users is None else ExternalAccounts(authority, users)
         self.sign_in = (

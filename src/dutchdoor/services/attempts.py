@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import RateLimited
 from dutchdoor.model import rate_limits
@@ -19,7 +20,7 @@ from dutchdoor.stores.base import Forgive, Log
 
 __all__ = ["Attempts"]
 
-UNGUESSABLE = frozenset({RECOVERY_CODE, "passkey"})
+UNGUESSABLE = frozenset({RECOVERY_CODE, PASSKEY})
 """Methods with so many answers that guessing is hopeless: they cannot be locked."""
 
 

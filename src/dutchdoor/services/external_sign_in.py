@@ -81,7 +81,7 @@ class ExternalSignIn(SignIn):
         account = await self._authenticated(email, password)
         if account is None:
             await self._refuse(None, client, "unknown login or wrong password")
-        proof = Proof(method=PASSWORD, amr=AMR, at=now)
+        proof = Proof(method=PASSWORD, amr=(AMR,), at=now)
         held = await self.store.select(Credential, subject=account.subject)
         step = await self._next(account, (proof,), held, remembered, digest)
         if isinstance(step, Refuse):
@@ -98,6 +98,9 @@ class ExternalSignIn(SignIn):
             familiar=True,  # only a mail would depend on it, and dutchdoor has no address
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
         )
+
+    async def _current(self, account: Account) -> Account | None:
+        return await self.accounts.admitted(account)
 
     async def _authenticated(self, login: str, password: str) -> Account | None:
         """Return the account of a login and a password, as its user is now; None if there is none, or it changed twice
@@ -165,7 +168,7 @@ class ExternalSignIn(SignIn):
         if not found.active:
             raise NotAuthenticated("the account is disabled")
         forgiven = Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))
-        return await self._fresh(found, session, AMR, held, client, client_id, forgiven)
+        return await self._fresh(found, session, (AMR,), held, client, client_id, forgiven)
 
 
 def _counted_as(login: str) -> str:

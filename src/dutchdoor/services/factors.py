@@ -8,10 +8,13 @@ session from before, must not take away what protects the account from exactly t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dutchdoor.credentials.passkey import PASSKEY, facts_of
+from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE, RecoveryCodes
 from dutchdoor.credentials.totp import TOTP, Totp, new_secret, otpauth
 from dutchdoor.errors import InvalidToken, NotFound, Refused, StepUpRequired, WrongCredentials
@@ -25,12 +28,15 @@ from dutchdoor.model.principal import factors_of
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.passkeys import Ceremony, Passkeys
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Log, Remove, Swap, Take
 from dutchdoor.texts import mark
 
-__all__ = ["Confirmed", "Enrolment", "Factor", "Factors"]
+__all__ = ["FACTORS", "Confirmed", "Enrolment", "Factor", "Factors"]
 
+FACTORS: Final = (PASSKEY, TOTP)
+"""The methods of second factors. Recovery codes stand in for them."""
 ENROL_FOR = 15 * MINUTE
 """Seconds in which a new app has to show its first code."""
 
@@ -41,6 +47,12 @@ class Factor(Struct, frozen=True):
     method: str
     handle: str
     created_at: float
+    name: str = ""
+    """What its owner calls a passkey."""
+    used_at: float | None = None
+    """When a passkey was last used; None for never, and for others."""
+    synchronised: bool = False
+    """Whether a passkey is on further devices of its owner, or can be restored."""
 
 
 class Enrolment(Struct, frozen=True):
@@ -62,6 +74,8 @@ class Confirmed(Struct, frozen=True):
     changes: Sequence[Change]
     records: Sequence[Credential]
     codes: tuple[str, ...]
+    amr: tuple[str, ...]
+    """What making it has proved (RFC 8176)."""
 
     def __repr__(self) -> str:
         return "<Confirmed>"
@@ -72,17 +86,18 @@ class Factors(Part):
     store is out of reach.
     """
 
-    def __init__(self, shared: Shared, *, product: str) -> None:
+    def __init__(self, shared: Shared, passkeys: Passkeys, *, product: str) -> None:
         """`product` is the name under which an app shows the account."""
         super().__init__(shared)
         self.totp, self.codes, self.product = Totp(self.authority.master), RecoveryCodes(self.authority.master), product
-        self.offered: tuple[str, ...] = () if self.policy.second_factor == "off" else (TOTP,)
+        self.passkeys = passkeys
+        self.offered: tuple[str, ...] = () if self.policy.second_factor == "off" else FACTORS
         """The methods that an account can enrol."""
 
     async def of(self, subject: str) -> tuple[list[Factor], int]:
         """Return the second factors of a `subject`, oldest first, and how many recovery codes are left."""
         held = await self.store.select(Credential, subject=subject)
-        found = [Factor(each.method, each.handle, each.created_at) for each in held if each.method == TOTP]
+        found = [_factor(each) for each in held if each.method in FACTORS]
         left = sum(self.codes.left(each) for each in held if each.method == RECOVERY_CODE)
         return sorted(found, key=lambda each: each.created_at), left
 
@@ -163,7 +178,23 @@ class Factors(Part):
         written = _in_place_of(await self.store.get(Credential, account.subject, TOTP, ""), fresh)
         codes, beside = await self._first_codes(account, client, now)
         changes = [Take(stored), written, *beside, Forgive(forget=guesses)]
-        return Confirmed([*changes, self._log("factor_added", account, client, now, TOTP)], (fresh,), codes)
+        changes.append(self._log("factor_added", account, client, now, TOTP))
+        return Confirmed(changes, (fresh,), codes, (self.totp.amr,))
+
+    async def confirm_passkey(
+        self, account: Account, answer: str, name: str, ceremony: Ceremony, *, client: Client
+    ) -> Confirmed:
+        """Return what to commit for a new passkey, by the `answer` to its options. Raises what `Passkeys.made` raises.
+
+        Args:
+            account: its owner.
+            name: what they call it; "" for the name of the device.
+            ceremony: where it was made.
+        """
+        made, now = await self.passkeys.made(account, answer, name, ceremony, client=client), self.clock()
+        codes, beside = await self._first_codes(account, client, now)
+        changes = [*made.changes, *beside, self._log("factor_added", account, client, now, PASSKEY)]
+        return Confirmed(changes, (made.record,), codes, made.amr)
 
     async def _first_codes(self, account: Account, client: Client, now: float) -> tuple[tuple[str, ...], list[Change]]:
         """Return new recovery codes for an account without any, or whose codes are all used."""
@@ -232,11 +263,12 @@ class Factors(Part):
             )
         held = await self.store.select(Credential, subject=account.subject)
         found = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
-        if found is None or method != TOTP:
+        if found is None or method not in FACTORS:
             raise NotFound("no such factor", message=mark("There is no such second factor."))
         if amr is not None:
             self._check_proved(amr)
-        last = sum(each.method == TOTP for each in held) == 1
+            self._check_way_in(account, [each for each in held if each is not found])
+        last = sum(each.method in FACTORS for each in held) == 1
         if last and amr is not None and needs_second(account, self.policy):
             raise Refused(
                 "the last factor is demanded",
@@ -251,7 +283,20 @@ class Factors(Part):
             *codes,
             self._log("factor_removed", account, client, now, method, actor),
         )
-        self.post.notify(self.post.letters.factor_removed, account, client, now)
+        letters = self.post.letters
+        letter = letters.passkey_removed if method == PASSKEY else letters.factor_removed
+        self.post.notify(letter, account, client, now)
+
+    @staticmethod
+    def _check_way_in(account: Account, left: Sequence[Credential]) -> None:
+        """Raise `Refused` if nothing in `left` signs in to the account. The application keeps the passwords of an
+        external account.
+        """
+        if account.email is not None and not any(each.method in {PASSWORD, PASSKEY} for each in left):
+            raise Refused(
+                "the last way in",
+                message=mark("This is the only way to sign in to your account. Choose a password first."),
+            )
 
     @staticmethod
     def _check_proved(amr: tuple[str, ...]) -> None:
@@ -268,6 +313,15 @@ class Factors(Part):
 def _in_place_of(held: Credential | None, fresh: Credential) -> Change:
     """Return the change that adds a credential, or replaces the one that the account holds."""
     return Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
+
+
+def _factor(credential: Credential) -> Factor:
+    if credential.method != PASSKEY:
+        return Factor(credential.method, credential.handle, credential.created_at)
+    facts = facts_of(credential)
+    return Factor(
+        PASSKEY, credential.handle, credential.created_at, facts.name, facts.used_at, synchronised=facts.backed_up
+    )
 
 
 def _name(account: Account) -> str:

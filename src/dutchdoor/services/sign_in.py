@@ -13,14 +13,16 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.credentials.base import Method
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
+from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import (
     Conflict,
     InvalidInput,
@@ -48,6 +50,7 @@ from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, St
 from dutchdoor.services.endings import Found
 from dutchdoor.services.factors import Enrolment, Factors
 from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.passkeys import NO_CEREMONY, Ceremony, unknown_passkey
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Remove, Swap, Take
@@ -251,6 +254,83 @@ class SignIn(Part):
             self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
         return signed_in, self._mark(marks, proved.digest, proved.device, proved.chosen_at)
 
+    @retried(RACES, "signing in by a passkey")
+    async def by_passkey(
+        self,
+        answer: str,
+        ceremony: Ceremony,
+        *,
+        mode: Mode,
+        client: Client,
+        client_id: str = "",
+        marks: str = "",
+        replacing: Sequence[Found] = (),
+        visitor: str = "",
+    ) -> tuple[SignedIn, str]:
+        """Check the answer of a passkey, and start a session for its owner. Returns what starts, and the browser's
+        known-device marks.
+
+        Args:
+            answer: what the browser answered to `Passkeys.sign_in_options`, as JSON.
+            ceremony: where it was done.
+            mode: `session`, `hybrid` or `jwt`.
+            client_id: the registered client that the sign-in belongs to; "" for the application itself.
+            replacing: sessions to revoke with it, such as the one this browser held, each with its account.
+            visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
+
+        Raises:
+            WrongCredentials: the passkey is not known, the answer is wrong, or the account cannot sign in.
+            InvalidToken: the challenge is unknown, too old or used, or was given to another browser or page.
+            InvalidInput: the answer is malformed.
+            SignInUnfinished: it is right, and another proof is needed. Nothing started; `proceed` continues.
+            NotAuthenticated: the account changed between the proof and the start.
+            RateLimited: too many wrong answers from there.
+            SessionLimitReached: the policy refuses one more session.
+        """
+        now = self.clock()
+        proven = await self.factors.passkeys.found(answer, ceremony, client=client)
+        owner = await self.store.account(proven.record.subject)
+        account = None if owner is None else await self._current(owner)
+        if account is None:
+            raise unknown_passkey()
+        held = await self.store.select(Credential, subject=account.subject)
+        digest = self.attempts.digest(account.email or account.subject)
+        chosen_at = next((each.created_at for each in held if each.method == PASSWORD), 0.0)
+        mark = self.attempts.find_mark(marks, digest, now)
+        device = mark.device if mark is not None and self.attempts.is_of(mark, chosen_at) else ""
+        newest = await self.store.sessions_of(account.subject, limit=RECENT)
+        networks = set() if device else _networks([(each.created_at, each.address) for each in newest], now)
+        standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
+        proof = Proof(method=PASSKEY, amr=proven.amr, at=now)
+        step = await self._next(account, (proof,), held, "", digest)
+        if isinstance(step, Refuse):
+            await self.attempts.refuse(account, client, step.why)
+            raise unknown_passkey()
+        return await self.begin(
+            Proved(
+                account=account,
+                step=step,
+                proof=proof,
+                chosen_at=chosen_at,
+                device=device,
+                digest=digest,
+                familiar=standing is not Standing.STRANGER or not networks,
+                changes=(*proven.changes, self.attempts.forgiving(account)),
+                standing=standing,
+            ),
+            mode=mode,
+            client=client,
+            client_id=client_id,
+            marks=marks,
+            replacing=replacing,
+            visitor=visitor,
+            tries_again=False,
+        )
+
+    async def _current(self, account: Account) -> Account | None:
+        """Return an account as its user is now. An application's own users may have changed since."""
+        return account
+
     async def _prove(self, email: str, password: str, client: Client, marks: str, remembered: str) -> Proved:
         now, method = self.clock(), self.methods[PASSWORD]
         try:
@@ -273,7 +353,7 @@ class SignIn(Part):
                 device, charged = mark.device, ()
             else:
                 await self.attempts.take(charged)  # the client knew a password that the account no longer has
-        networks = set() if device or known is None else _networks(known, now)
+        networks = set() if device or known is None else _networks(known.recent, now)
         standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
         own = rate_limits.sign_in_buckets(
             self.attempts.limits,
@@ -291,7 +371,7 @@ class SignIn(Part):
         right = await method.check(record if account is not None else None, password, now)
         if known is None or account is None or record is None or right is None:
             await self._refuse(account, client, "unknown address" if account is None else "wrong password")
-        proof = Proof(method=method.name, amr=method.amr, at=now)
+        proof = Proof(method=method.name, amr=(method.amr,), at=now)
         # Further properties of the account show after its first proof, and never before.
         step = await self._next(account, (proof,), known.credentials, remembered, digest)
         if isinstance(step, Refuse):
@@ -336,7 +416,8 @@ class SignIn(Part):
             proofs,
             self.policy,
             factors=factors,
-            offered=self.factors.offered,
+            # A passkey is made inside a sign-in, on the page of the account.
+            offered=[each for each in self.factors.offered if each == TOTP],
             grace_ends=ends,
             remembered=mark is not None
             and self.clock() - mark.at < self.policy.remember_device_for
@@ -469,6 +550,7 @@ class SignIn(Part):
         response: str,
         *,
         client: Client,
+        ceremony: Ceremony = NO_CEREMONY,
         admit: Callable[[str], Awaitable[None]] | None = None,
         enrolment: str = "",
         remember: bool = False,
@@ -483,6 +565,7 @@ class SignIn(Part):
             token: the token of the `SignInUnfinished`.
             method: the name of the method, one of those that were offered.
             response: what the owner typed, or their device answered.
+            ceremony: where a passkey answered.
             admit: called with the client that the sign-in belongs to, "" for the application itself. If it raises,
                 nothing is looked at.
             enrolment: the token of the enrolment that `enrol` began, where the sign-in demands one; else "".
@@ -509,6 +592,7 @@ class SignIn(Part):
         codes: tuple[str, ...] = ()
         # A call that loses the race for the token or for the response finds it gone at the next try.
         spent: list[Change] = [Take(stored), self.attempts.forgiving_second(account, self._second)]
+        proved: tuple[str, ...] = (way.amr,)
         if enrolment:
             if not self._enrols(pending, held):
                 raise InvalidToken("the account has a second factor by now")
@@ -518,8 +602,10 @@ class SignIn(Part):
             held += confirmed.records
         else:
             standing = pending.standing_of(client.network)
-            spent += await self._spending(account, way, response, held, client, *standing)
-        proofs = (*pending.proofs, Proof(method=method, amr=way.amr, at=now))
+            signed = ceremony, "step", stored.id
+            changes, proved = await self._spending(account, way, response, held, client, *standing, signed)
+            spent += changes
+        proofs = (*pending.proofs, Proof(method=method, amr=proved, at=now))
         match await self._next(account, proofs, held, "", pending.digest):
             case Start(verified):
                 signed_in = await self.authority.start(
@@ -557,13 +643,22 @@ class SignIn(Part):
         client: Client,
         standing: Standing | None,
         place: str,
-    ) -> list[Change]:
-        """Check the response to a second factor, and return what its use writes. `held` are all credentials of the
-        account, and `standing` and `place` say where the response comes from: None inside the session of that id.
-        Raises `WrongCredentials`, `RateLimited`.
+        signed: tuple[Ceremony, str, str],
+    ) -> tuple[list[Change], tuple[str, ...]]:
+        """Check the response to a second factor. Returns what its use writes, and what it proved (`amr`).
+
+        `held` are all credentials of the account, and `standing` and `place` say where the response comes from: None
+        inside the session of that id. `signed` is where a passkey has answered, and what its challenge was for. Raises
+        `WrongCredentials`, `InvalidToken`, `RateLimited`.
         """
         now, guesses = self.clock(), self.attempts.second(account, way.name, standing, place)
         await self.attempts.take(guesses)
+        if way.name == PASSKEY:
+            proven = await self.factors.passkeys.proved(account, held, response, *signed, client=client)
+            if proven is None:
+                await self.attempts.refuse(account, client, "wrong passkey")
+                raise unknown_passkey()
+            return [Forgive(forget=guesses), *proven.changes], proven.amr
         wanted = way.name, way.handle_of(response)
         record = next((each for each in held if (each.method, each.handle) == wanted), None)
         right = await way.check(record, response, now)
@@ -575,7 +670,18 @@ class SignIn(Part):
             spent.append(Swap(right.spent))
         if way.name == RECOVERY_CODE:
             spent.append(Log(account_event("recovery_code_used", account, client, now)))
-        return spent
+        return spent, (way.amr,)
+
+    async def passkey_options(self, token: str, ceremony: Ceremony, *, client: Client) -> dict[str, Any]:
+        """Return the options for a passkey in an unfinished sign-in, by the `token` of its `SignInUnfinished`.
+        `ceremony` is where they are asked for.
+
+        Raises:
+            InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
+            NotFound: the account has no passkey.
+        """
+        stored, account, _ = await self._pending(token, client)
+        return await self.factors.passkeys.factor_options(account, ceremony, "step", stored.id)
 
     def _remembered(self, remembered: str, pending: Pending, held: Sequence[Credential]) -> str:
         """Return the remembered-device cookie with this account in it; "" if the policy remembers none."""
@@ -626,7 +732,7 @@ class SignIn(Part):
             await self.attempts.refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
         return await self._fresh(
-            account, session, method.amr, held, client, client_id, self.attempts.forgiving(account)
+            account, session, (method.amr,), held, client, client_id, self.attempts.forgiving(account)
         )
 
     @retried(RACES, "proving again")
@@ -640,6 +746,7 @@ class SignIn(Part):
         held: tuple[str, ...],
         client: Client,
         client_id: str,
+        ceremony: Ceremony = NO_CEREMONY,
     ) -> SignedIn:
         """Prove a second factor inside a sign-in (RFC 9470): a fresh `auth_time`, and one more kind of proof.
 
@@ -650,6 +757,7 @@ class SignIn(Part):
             response: what the owner typed, or their device answered.
             held: what the sign-in has proved so far (`amr`).
             client_id: the registered client that the sign-in belongs to.
+            ceremony: where a passkey answered.
 
         Raises:
             WrongCredentials: the proof is wrong, or the account has no such factor.
@@ -660,9 +768,10 @@ class SignIn(Part):
         if way is None or not way.second:
             raise WrongCredentials("not a second factor", message=mark("This account has no such second factor."))
         known = await self.store.select(Credential, subject=account.subject)
-        spent = await self._spending(account, way, response, known, client, None, session.id if session else "")
+        place, signed = session.id if session else "", (ceremony, "prove again", "")
+        spent, proved = await self._spending(account, way, response, known, client, None, place, signed)
         spent.append(self.attempts.forgiving_second(account, self._second))
-        fresh = await self._fresh(account, session, way.amr, held, client, client_id, *spent, tries_again=False)
+        fresh = await self._fresh(account, session, proved, held, client, client_id, *spent, tries_again=False)
         if method == RECOVERY_CODE:
             self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())
         return fresh
@@ -697,16 +806,55 @@ class SignIn(Part):
         """
         await self.factors.check_proved(account.subject, held)
         confirmed = await self.factors.confirm_totp(account, token, code, client=client)
-        changes, way = confirmed.changes, self.factors.totp.amr
-        signed_in = await self._fresh(account, session, way, held, client, client_id, *changes, tries_again=False)
+        signed_in = await self._fresh(
+            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, tries_again=False
+        )
         self.post.notify(self.post.letters.factor_added, account, client, self.clock())
+        return signed_in, confirmed.codes
+
+    @retried(RACES, "adding the passkey")
+    async def add_passkey(
+        self,
+        account: Account,
+        session: Session | None,
+        answer: str,
+        name: str,
+        ceremony: Ceremony,
+        *,
+        held: tuple[str, ...],
+        client: Client,
+        client_id: str,
+    ) -> tuple[SignedIn, tuple[str, ...]]:
+        """Finish making a passkey inside a sign-in. Returns what replaces the sign-in, which has proved the passkey
+        now, and recovery codes if it is the first second factor.
+
+        Args:
+            account: the owner of the passkey.
+            session: the current session; None for a stateless sign-in.
+            answer: what the browser answered to `Passkeys.creation_options`, as JSON.
+            name: what its owner calls it; "" for the name of the device.
+            ceremony: where it was made.
+            held: what the sign-in has proved so far (`amr`).
+            client_id: the registered client that the sign-in belongs to.
+
+        Raises:
+            InvalidToken, InvalidInput, Refused: as `Passkeys.made` says.
+            StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
+            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
+        """
+        await self.factors.check_proved(account.subject, held)
+        confirmed = await self.factors.confirm_passkey(account, answer, name, ceremony, client=client)
+        signed_in = await self._fresh(
+            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, tries_again=False
+        )
+        self.post.notify(self.post.letters.passkey_added, account, client, self.clock())
         return signed_in, confirmed.codes
 
     async def _fresh(
         self,
         account: Account,
         session: Session | None,
-        proved: str,
+        proved: tuple[str, ...],
         held: tuple[str, ...],
         client: Client,
         client_id: str,
@@ -714,7 +862,7 @@ class SignIn(Part):
         tries_again: bool = True,
     ) -> SignedIn:
         """Replace a sign-in by one that was proved now, which keeps what was proved at its start (`held`)."""
-        amr = tuple(dict.fromkeys((*held, proved)))
+        amr = tuple(dict.fromkeys((*held, *proved)))
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=amr, at=self.clock())
         start = partial(
             self.authority.start, verified, client=client, client_id=client_id, also=also, tries_again=tries_again
@@ -732,5 +880,5 @@ def _record_of(known: Known | None, method: Method, response: str) -> Credential
     return None if known is None else next((c for c in known.credentials if (c.method, c.handle) == wanted), None)
 
 
-def _networks(known: Known, now: float) -> set[str]:
-    return {network_of(address) for at, address in known.recent if now - at <= rate_limits.NETWORK_FOR}
+def _networks(recent: Sequence[tuple[float, str]], now: float) -> set[str]:
+    return {network_of(address) for at, address in recent if now - at <= rate_limits.NETWORK_FOR}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.services.passkeys import NO_CEREMONY
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import fence_of_user, wait_for
 from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.passkey_routes import answer_text, ceremony_of
 from dutchdoor.web.schemas import (
     Accepted,
     ChangedUser,
@@ -84,8 +87,9 @@ async def reauthenticate(call: Call) -> Response:
         )
     elif body.method is not UNSET and body.response is not UNSET:
         signed_in = await call.directory.sign_in.prove_again(
-            account, session, body.method, body.response,
+            account, session, body.method, answer_text(body.response),
             held=principal.amr, client=client, client_id=principal.client_id,
+            ceremony=ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY,
         )  # fmt: skip
     else:
         raise InvalidInput(

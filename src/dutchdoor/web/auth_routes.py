@@ -18,6 +18,7 @@ from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.session_cache import GENERATION
 from dutchdoor.stores.base import Revoked
+from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
 from dutchdoor.web.cors import CHECK_PATH
@@ -41,20 +42,19 @@ from dutchdoor.web.schemas import (
 from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, signed_in_answer
 from dutchdoor.web.sign_in_page import sent_to_sign_in
 
-__all__ = ["ROUTES", "clear_replaced", "judge_token_in_body", "sessions_of_cookies", "signed_out"]
+__all__ = [
+    "ROUTES", "clear_replaced", "judge_token_in_body", "mode_and_transport", "sessions_of_cookies", "signed_out",
+    "token_of_step",
+]  # fmt: skip
 
 # Signing in
 
 
 async def login(call: Call) -> Response:
     body: Login = call.body
-    mode: Mode = call.authority.policy.default_mode if body.mode is UNSET else body.mode
-    if mode not in call.authority.policy.modes:
-        offered = ", ".join(call.authority.policy.modes)
-        raise InvalidInput(f"The mode {mode!r} is not offered here. Offered: {offered}.", field="mode")
-    transport = _transport(call, mode, body.transport)
+    mode, transport = mode_and_transport(call, body.mode, body.transport)
     client_id = await client_for(call, "" if body.client_id is UNSET else body.client_id)
-    signed_in, mark = await call.directory.sign_in.by_password(
+    signed_in, marks = await call.directory.sign_in.by_password(
         body.email,
         body.password,
         mode=mode,
@@ -65,7 +65,7 @@ async def login(call: Call) -> Response:
         replacing=await sessions_of_cookies(call),
         visitor=call.cookies.visitor(call.request.cookie()),
     )
-    headers = [*set_mark(call, mark, mode, transport), *clear_replaced(call, mode, transport)]
+    headers = [*set_mark(call, marks, mode, transport), *clear_replaced(call, mode, transport)]
     return signed_in_answer(call, signed_in, transport, headers)
 
 
@@ -81,8 +81,23 @@ def clear_replaced(call: Call, mode: Mode, transport: Transport) -> list[Header]
     return headers
 
 
+def mode_and_transport(
+    call: Call, asked_mode: Mode | UnsetType, asked: Transport | UnsetType
+) -> tuple[Mode, Transport]:
+    """Return the mode of a sign-in, and where a refresh token goes.
+
+    Raises:
+        InvalidInput: the mode is not offered, or has no transport.
+        CrossSite: a page that is not listed asks for the refresh token in the body.
+    """
+    mode: Mode = call.authority.policy.default_mode if asked_mode is UNSET else asked_mode
+    if mode not in call.authority.policy.modes:
+        offered = ", ".join(call.authority.policy.modes)
+        raise InvalidInput(f"The mode {mode!r} is not offered here. Offered: {offered}.", field="mode")
+    return mode, _transport(call, mode, asked)
+
+
 def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transport:
-    """Return where the refresh token goes. Raises `CrossSite` if a page that is not listed asks for it in the body."""
     if mode != "hybrid":
         if asked is not UNSET:
             raise InvalidInput("Only the hybrid mode has a transport.", field="transport")
@@ -92,6 +107,14 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
         # A script injected into our own page must not be able to request what the cookie hides from it.
         judge_token_in_body(call)
     return transport
+
+
+def token_of_step(call: Call, token: str | UnsetType) -> str:
+    """Return the token of a sign-in that is not finished, from the body or the cookie. Raises `NotAuthenticated`."""
+    found = call.cookies.step(call.request.cookie()) if token is UNSET else token
+    if not found:
+        raise NotAuthenticated("no sign-in waits for a step", message=mark("Sign in again: this sign-in has expired."))
+    return found
 
 
 def judge_token_in_body(call: Call) -> None:

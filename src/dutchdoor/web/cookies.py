@@ -16,7 +16,7 @@ hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 21
 an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
 here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
-Left out: a general cookie parser. We read seven names.
+Left out: a general cookie parser. We read eight names.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ class Cookies:
 
     `session` and `visitor` are Lax, so that a reader who follows a link from elsewhere is signed in, or finds the
     basket. `refresh`, `mark` (which browsers an account signed in from), `remembered` (which of them skip the second
-    factor) and `step` (a sign-in that is not finished) are needed only by our own pages, and are Strict.
+    factor), `step` (a sign-in that is not finished) and `browser` (which one a passkey's challenge was given to) are
+    needed only by our own pages, and are Strict.
     """
 
     __slots__ = (
-        "_mark", "_refresh", "_registrant", "_remembered", "_session", "_step", "_visitor", "secure", "session_name"
+        "_browser", "_mark", "_refresh", "_registrant", "_remembered", "_session", "_step", "_visitor", "secure",
+        "session_name",
     )  # fmt: skip
 
     def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
@@ -80,6 +82,7 @@ class Cookies:
         self._registrant = _Kind(f"{host}{prefix}registrant", end + b"; SameSite=Strict")
         self._remembered = _Kind(f"{host}{prefix}remembered", end + b"; SameSite=Strict")
         self._step = _Kind(f"{host}{prefix}step", end + b"; SameSite=Strict")
+        self._browser = _Kind(f"{host}{prefix}browser", end + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
         """Find the session and the refresh cookie in the result of `Request.cookie()`."""
@@ -158,6 +161,15 @@ class Cookies:
         except AmbiguousCookie:
             return ""
 
+    def browser(self, line: bytes) -> str:
+        """Find the secret of the browser that a passkey's challenge was given to. "" if there is none, or it is
+        ambiguous.
+        """
+        try:
+            return self._browser.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
     def set_session(self, value: str, *, max_age: float) -> Header:
         """Set the session cookie. `max_age`: seconds the browser keeps it; the server decides anyway."""
         return self._session.set(value, max_age)
@@ -179,6 +191,9 @@ class Cookies:
 
     def clear_step(self) -> Header:
         return self._step.cleared
+
+    def set_browser(self, value: str, *, max_age: float) -> Header:
+        return self._browser.set(value, max_age)
 
     def set_visitor(self, value: str, *, max_age: float) -> Header:
         return self._visitor.set(value, max_age)

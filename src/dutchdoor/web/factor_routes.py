@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from dutchdoor.errors import NotAuthenticated
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.sign_in import needs_second
-from dutchdoor.services.factors import ENROL_FOR, Enrolment
-from dutchdoor.texts import mark
+from dutchdoor.services.factors import ENROL_FOR, Enrolment, Factor
+from dutchdoor.services.passkeys import NO_CEREMONY
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies
+from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies, token_of_step
 from dutchdoor.web.http import Header, Response, json_response
+from dutchdoor.web.passkey_routes import answer_text, ceremony_of
 from dutchdoor.web.schemas import (
     EnrolmentView,
     FactorsView,
@@ -31,14 +32,6 @@ from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mar
 __all__ = ["ROUTES", "factors_view"]
 
 
-def _pending(call: Call, token: str | UnsetType) -> str:
-    """Return the token of a sign-in that is not finished, from the body or the cookie. Raises `NotAuthenticated`."""
-    found = call.cookies.step(call.request.cookie()) if token is UNSET else token
-    if not found:
-        raise NotAuthenticated("no sign-in waits for a step", message=mark("Sign in again: this sign-in has expired."))
-    return found
-
-
 async def take_step(call: Call) -> Response:
     body: NextStep = call.body
     line = call.request.cookie()
@@ -47,9 +40,10 @@ async def take_step(call: Call) -> Response:
         # A script injected into our own page must not be able to request what the cookie hides from it.
         judge_token_in_body(call)
     done = await call.directory.sign_in.proceed(
-        _pending(call, body.token),
+        token_of_step(call, body.token),
         body.method,
-        body.response,
+        answer_text(body.response),
+        ceremony=ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY,
         enrolment="" if body.enrolment is UNSET else body.enrolment,
         remember=body.remember,
         client=call.observed(),
@@ -72,7 +66,7 @@ async def take_step(call: Call) -> Response:
 async def enrol_in_sign_in(call: Call) -> Response:
     body: UnfinishedSignIn | None = call.body
     token = UNSET if body is None else body.token
-    given = await call.directory.sign_in.enrol(_pending(call, token), client=call.observed())
+    given = await call.directory.sign_in.enrol(token_of_step(call, token), client=call.observed())
     return json_response(201, _enrolment_view(given))
 
 
@@ -85,11 +79,20 @@ async def factors_view(call: Call, account: Account) -> FactorsView:
     """Return what the API says of the second factors of an account."""
     factors, left = await call.directory.factors.of(account.subject)
     return FactorsView(
-        factors=[FactorView(each.method, each.handle, instant(each.created_at)) for each in factors],
+        factors=[factor_view(each) for each in factors],
         recovery_codes_left=left,
         offered=call.directory.factors.offered,
         needed=needs_second(account, call.authority.policy),
     )
+
+
+def factor_view(factor: Factor) -> FactorView:
+    """Return what the API says of a second factor."""
+    view = FactorView(factor.method, factor.handle, instant(factor.created_at))
+    if factor.method == PASSKEY:
+        view.name, view.synchronised = factor.name, factor.synchronised
+        view.last_used_at = None if factor.used_at is None else instant(factor.used_at)
+    return view
 
 
 async def begin_totp(call: Call) -> Response:

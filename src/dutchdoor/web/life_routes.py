@@ -4,8 +4,10 @@ the beginning by an invitation. JSON in and out.
 
 from __future__ import annotations
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
+from dutchdoor.credentials.passkey import PASSKEY, facts_of
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import signed_out
@@ -33,9 +35,13 @@ from dutchdoor.web.schemas import (
 __all__ = ["ROUTES"]
 
 
-class CredentialView(Struct):
+class CredentialView(Struct, omit_defaults=True):
+    """A way to sign in. Only passkeys have a name."""
+
     method: str
     created_at: str
+    name: str | UnsetType = UNSET
+    last_used_at: str | UnsetType | None = UNSET
 
 
 class LinkView(Struct):
@@ -89,7 +95,7 @@ async def export(call: Call) -> Response:
     shown = Export(
         exported_at=instant(copy.at),
         account=account_view(copy.account),
-        credentials=[CredentialView(each.method, instant(each.created_at)) for each in copy.credentials],
+        credentials=[_credential_view(each) for each in copy.credentials],
         links=[LinkView(each.purpose, instant(each.created_at), instant(each.expires_at)) for each in copy.links],
         sessions=[session_view(each, principal.session_id) for each in copy.sessions],
         data=copy.data,
@@ -98,6 +104,14 @@ async def export(call: Call) -> Response:
     )
     name = f"account-{instant(copy.at)[:10]}.json"
     return json_response(200, shown, [(b"content-disposition", f'attachment; filename="{name}"'.encode())])
+
+
+def _credential_view(credential: Credential) -> CredentialView:
+    view = CredentialView(credential.method, instant(credential.created_at))
+    if credential.method == PASSKEY:
+        facts = facts_of(credential)
+        view.name, view.last_used_at = facts.name, None if facts.used_at is None else instant(facts.used_at)
+    return view
 
 
 async def delete(call: Call) -> Response:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict
@@ -35,6 +35,10 @@ Name = Annotated[str, Meta(max_length=200)]
 OneTime = Annotated[str, Meta(max_length=200, description="The part of a mailed link after the #.")]
 Method = Annotated[str, Meta(max_length=32, description="A method of `methods`, such as `totp`.")]
 FactorResponse = Annotated[str, Meta(max_length=200, description="What the owner typed.")]
+PasskeyAnswer = Annotated[
+    dict[str, Any], Meta(description="What a passkey answered: `credential.toJSON()` in a browser (WebAuthn, level 3).")
+]
+PasskeyId = Annotated[str, Meta(max_length=1364, description="The id of a passkey; empty for another factor.")]
 Text = Annotated[str, Meta(max_length=200)]
 Transport = Literal["cookie", "body"]
 UntilUnused = Annotated[
@@ -91,14 +95,14 @@ class Reauthentication(Body, frozen=True):
 
     password: Password | UnsetType = UNSET
     method: Method | UnsetType = UNSET
-    response: FactorResponse | UnsetType = UNSET
+    response: FactorResponse | PasskeyAnswer | UnsetType = UNSET
 
 
 class NextStep(Body, frozen=True):
     """The next proof of a sign-in that is not finished. A browser's form leaves the token in its cookie."""
 
     method: Method
-    response: FactorResponse
+    response: FactorResponse | PasskeyAnswer
     token: OneTime | UnsetType = UNSET
     enrolment: OneTime | UnsetType = UNSET
     remember: bool = False
@@ -111,7 +115,26 @@ class UnfinishedSignIn(Body, frozen=True):
 
 class RemovedFactor(Body, frozen=True):
     method: Method
-    id: Text = ""
+    id: PasskeyId = ""
+
+
+class PasskeyLogin(Body, frozen=True):
+    response: PasskeyAnswer
+    mode: Mode | UnsetType = UNSET
+    transport: Transport | UnsetType = UNSET
+    client_id: Text | UnsetType = UNSET
+
+
+class NewPasskey(Body, frozen=True):
+    """`name` is what its owner calls it; empty for the name of the device."""
+
+    response: PasskeyAnswer
+    name: Name = ""
+
+
+class PasskeyName(Body, frozen=True):
+    id: PasskeyId
+    name: Name
 
 
 class FirstCode(Body, frozen=True):
@@ -206,11 +229,17 @@ class SignedInView(Struct, omit_defaults=True):
         return f"<SignedInView of {self.user.id}>"
 
 
-class FactorView(Struct):
+class FactorView(Struct, omit_defaults=True):
+    """A second factor. `id` is which of several, "" where an account has one. Only passkeys have a name, and may be
+    `synchronised` to further devices of their owner.
+    """
+
     method: str
     id: str
-    """Which of several; "" where an account has one."""
     created_at: str
+    name: str | UnsetType = UNSET
+    last_used_at: str | UnsetType | None = UNSET
+    synchronised: bool | UnsetType = UNSET
 
 
 class FactorsView(Struct):
@@ -222,6 +251,14 @@ class FactorsView(Struct):
     recovery_codes_left: int
     offered: tuple[str, ...]
     needed: bool
+
+
+class PasskeyOptions(Struct, rename="camel"):
+    """What a passkey is asked for. A browser takes `publicKey` by `PublicKeyCredential.parseRequestOptionsFromJSON`, or
+    by `parseCreationOptionsFromJSON` for a new passkey (WebAuthn, level 3).
+    """
+
+    public_key: dict[str, Any]
 
 
 class EnrolmentView(Struct):
