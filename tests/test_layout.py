@@ -31,7 +31,7 @@ FLOORS = (
     ("web",),
     ("client",),
     ("services", "verifier"),
-    ("stores", "mail"),
+    ("stores", "mail", "issuers"),
     ("credentials", "revocation"),
     ("jose",),
     ("model",),

@@ -36,6 +36,7 @@ from dutchdoor.errors import (
     NotFound,
     Unavailable,
 )
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
@@ -67,6 +68,7 @@ from dutchdoor.web import (
     admin_programs,
     auth_routes,
     factor_routes,
+    issuer_routes,
     life_routes,
     oauth,
     own_events,
@@ -173,6 +175,8 @@ class Auth:
             alone. All that there are if not given, English first.
         catalogues: a folder with texts of your own, or with another language: `de.po`, `fr.po`.
         branding: how pages and mails look: accent, logo, corners, fonts, and templates in place of ours.
+        issuers: other log-ins, such as `dutchdoor.issuers.google(client_id=..., client_secret=...)`. Where each of them
+            sends people back to is `/auth/issuers/{name}/callback` below the public URL: register that there.
         users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
         mail: how mail is carried: a URL (`smtp://user:password@host:587`, `smtps://...`, `file:DIRECTORY`, `console:`),
             or a transport of your own; printed to the console if not given.
@@ -231,6 +235,7 @@ class Auth:
         languages: Sequence[str] = (),
         catalogues: str | os.PathLike[str] | None = None,
         branding: Branding = UNBRANDED,
+        issuers: Sequence[Issuer] = (),
         users: ExternalUsers[Any] | None = None,
         mail: str | Transport | None = None,
         mail_from: str | None = None,
@@ -257,10 +262,18 @@ class Auth:
             if isinstance(given, str):  # each letter would be one of them
                 raise Misconfigured(f"{name} is a list: {name}=[{given!r}].")
         if users is not None:
-            _check_alone(users, policy, registration=registration, mail=mail, hasher=hasher, breached=breached)
+            _check_alone(
+                users,
+                policy,
+                registration=registration,
+                mail=mail,
+                hasher=hasher,
+                breached=breached,
+                issuers=issuers or None,
+            )
         if registration is not None:
             policy = _with_registration(policy, registration)
-        lease, look = read_duration(lease, "lease"), Look(branding)
+        lease, look, issuers = read_duration(lease, "lease"), Look(branding), _check_issuers(issuers, policy)
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
@@ -307,6 +320,7 @@ class Auth:
             product=product,
             party=relying_party(passkey_domain, passkey_origins, origin, product),
             users=users,
+            issuers=issuers,
         )
         listed = breached if isinstance(breached, BreachedList) else None
         withheld = {
@@ -335,6 +349,7 @@ class Auth:
             sign_in_page=asked_to_sign_in or base_path + LOGIN_PATH,
             home=f"{base_path}/" if home is None else read_home(home),
             registration=users is None and policy.registration == "open",
+            issuers=issuers,
             own_users=users is not None,
             own_roles=users is not None and users.roles is not None,
             console=console,
@@ -364,6 +379,7 @@ class Auth:
                 *account_routes.ROUTES,
                 *factor_routes.ROUTES,
                 *passkey_routes.ROUTES,
+                *issuer_routes.ROUTES,
                 *own_events.ROUTES,
                 *life_routes.ROUTES,
                 *revocations.ROUTES,
@@ -790,6 +806,24 @@ def _check_values(policy: object, limits: object, *, alg: object, hsts: object, 
             "Auth got console=True, and a policy without the mode session. A browser shows the console to a session "
             "cookie only. Add session to the modes of the policy, or leave console out."
         )
+
+
+def _check_issuers(issuers: object, policy: Policy) -> tuple[Issuer, ...]:
+    """Return the other log-ins. Raises `Misconfigured` for what is none, and for two of one name."""
+    given = tuple(issuers) if isinstance(issuers, list | tuple) else (issuers,)
+    for each in given:
+        if not isinstance(each, Issuer):
+            raise Misconfigured(
+                f"issuers: {each!r} is none. Give a list: issuers=[dutchdoor.issuers.google(client_id=..., "
+                "client_secret=...)]."
+            )
+    names = [each.name for each in given]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Misconfigured(f'issuers: two of them have the name {twice!r}. Name one of them: name="{twice}-2".')
+    if given and not {"session", "hybrid"} & set(policy.modes):
+        raise Misconfigured("issuers need the mode session or hybrid: a browser that comes back keeps a cookie.")
+    return given
 
 
 def _with_registration(policy: Policy, registration: RegistrationMode) -> Policy:

@@ -11,6 +11,7 @@
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one error             401
     │   │       └── ClonedPasskey  a passkey whose counter went back: there is a copy of it              401
     │   ├── StepUpRequired         the proof is too old or too weak for this (RFC 9470)                  401
+    │   ├── IssuerRefused          the log-in by an issuer failed, or does not let this person in         403
     │   ├── AnotherBrowser         a verification link in another browser needs a password               403
     │   ├── LastAdministrator      no active administrator would be left                                 403
     │   ├── RegistrationClosed     this server does not create accounts this way                         403
@@ -27,6 +28,7 @@
     ├── InvalidKey                 a key or key set that must not be used
     ├── Misconfigured              a setting that is unsafe or contradicts another
     └── Unavailable                a dependency is out of reach; `retry_after` seconds                   503
+        └── IssuerUnavailable      an issuer, such as Google, does not answer as it should               503
 
 An exception carries two texts. `str(exc)` is one sentence that is safe to show to the client. `reason` is for the
 log: it says more, and never holds a secret. The mapping to HTTP is one table in `web/problems.py`.
@@ -45,6 +47,8 @@ __all__ = [
     "InvalidInput",
     "InvalidKey",
     "InvalidToken",
+    "IssuerRefused",
+    "IssuerUnavailable",
     "LastAdministrator",
     "Misconfigured",
     "Misdirected",
@@ -179,6 +183,15 @@ class RegistrationClosed(Refused):
     message = mark("You cannot register here yourself. Ask an administrator for an invitation.")
 
 
+class IssuerRefused(Refused):
+    """A person came back from an issuer, such as Google, and cannot sign in by it. The message says why, and what to
+    do.
+    """
+
+    code = "issuer_refused"
+    message = mark("This sign-in did not work. Try again, or sign in another way.")
+
+
 class RateLimited(Refused):
     """Too many attempts. `retry_after` is in seconds and positive."""
 
@@ -269,3 +282,10 @@ class Unavailable(DutchdoorError):
     def __init__(self, reason: str = "", *, retry_after: float = 1.0) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class IssuerUnavailable(Unavailable):
+    """An issuer, such as Google, does not answer, or not as its protocol says."""
+
+    code = "issuer_unavailable"
+    message = mark("The other log-in does not answer at the moment. Try again shortly, or sign in another way.")

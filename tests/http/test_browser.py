@@ -39,6 +39,9 @@ BODIES: dict[str, Any] = {
     "/auth/passkeys/rename": {"id": "AAAA", "name": "Laptop"},
     "/admin/api/accounts/{subject}/factors/remove": {"method": "totp"},
     "/auth/factors/totp/confirm": {"token": "ddo1_" + "A" * 48, "code": "123456"},
+    "/auth/identities/link": {"issuer": "corp"},
+    "/auth/identities/confirm": {"issuer": "corp"},
+    "/auth/identities/unlink": {"id": "A" * 22},
     "/auth/password/forgot": {"email": ADA},
     "/auth/password/reset": {"token": "ddo1_" + "A" * 48, "new_password": OTHER_PASSWORD},
     "/auth/email/verify": {"token": "ddo1_" + "A" * 48},
@@ -68,7 +71,7 @@ UNSAFE = routes()
 ids = [f"{route.method}-{route.path}" for route in UNSAFE]
 SAFE_WITHOUT_PROOF = {
     *("/auth/register", "/auth/login", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify"),
-    *("/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
+    *("/auth/issuers/{name}/start", "/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
     *("/auth/passkeys/login/options", "/auth/passkeys/login", "/auth/passkeys/step/options"),
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),
 }

@@ -14,7 +14,11 @@ from msgspec.structs import replace
 from tests.http.test_revocations import Follower, until
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, Program, World, basic
 
-from dutchdoor.stores.base import Swap
+from dutchdoor import issuers
+from dutchdoor.issuers.identity import Identity
+from dutchdoor.model.issuer_sessions import Issued, began_by
+from dutchdoor.services.identities import record_of
+from dutchdoor.stores.base import Add, Swap
 from dutchdoor.web.api import Api
 
 ADA, ROOT = "ada@example.com", "root@example.com"
@@ -142,6 +146,22 @@ async def erased_by_admin(people: People, prefer: list[tuple[str, str]]) -> Answ
     return await people.root.call("DELETE", f"/admin/api/accounts/{people.ada}", headers=prefer)
 
 
+async def unlinked(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    """Unlink a log-in by which another session of the account began."""
+    world, store = people.world, people.world.store
+    corp = issuers.openid(name="corp", title="Corp", url="https://corp.example", client_id="us")
+    named = Identity(issuer=corp.url, subject="ada-1")
+    found = await store.session(await people.session())
+    assert found is not None
+    began = began_by(Issued(issuer=named.issuer, subject=named.subject, sid=""), found[0])
+    await store.commit(Add(record_of(people.ada, named, corp, world.clock())), Add(began))
+    linked = await world.directory.identities.of(people.ada)
+    body = {"id": linked[0].id}
+    answer = await (await people.browser()).call("POST", "/auth/identities/unlink", json=body, headers=prefer)
+    assert answer.json["ended"] == 1
+    return answer
+
+
 async def deleted(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await (await people.browser()).call("POST", "/auth/account/delete", headers=prefer)
 
@@ -208,6 +228,7 @@ REVOKING: dict[Revoking, str] = {
     verifier_key_changed: "/admin/api/verifiers/{name}/key",
     key: "/admin/api/keys/{kid}",
     revoke: "/oauth2/revoke",
+    unlinked: "/auth/identities/unlink",
 }
 
 

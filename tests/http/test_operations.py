@@ -29,9 +29,11 @@ from tests.running import running_server
 from tests.softkey import SoftKey, b64
 from tests.standins import Absent, Gate, Wrapped
 
+from dutchdoor import issuers
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import STANDARD
@@ -143,6 +145,13 @@ class Story:
         assert (await browser.call("POST", "/auth/passkeys/login", json=copied)).status == 401
         gone = {"method": "passkey", "id": b64(key.id)}
         assert (await browser.call("POST", "/auth/factors/remove", json=gone)).status == 204
+        # other log-ins
+        corp = issuers.openid(name="corp", title="Corp", url="https://corp.example", client_id="us")
+        named, identities = Identity(issuer=corp.url, subject="ada-1"), world.directory.identities
+        account = await world.store.account(user["id"])
+        assert account is not None
+        await identities.link(account, "", named, corp, client=Client())
+        await identities.unlink(account, (await identities.of(account.subject))[0].id, client=Client())
         # endings
         admin = world.program()
         await admin.login(mode="hybrid")

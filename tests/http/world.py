@@ -86,9 +86,11 @@ class Answer(NamedTuple):
 
 SESSION, REFRESH, MARK, REGISTRANT = "dd_session", "dd_refresh", "dd_mark", "dd_registrant"
 _SAME_SITE = {SESSION: "Lax"}
-_SAME_SITE |= dict.fromkeys((REFRESH, MARK, REGISTRANT, "dd_browser", "dd_remembered", "dd_step"), "Strict")
+_SAME_SITE |= dict.fromkeys(
+    (REFRESH, MARK, REGISTRANT, "dd_browser", "dd_issuer", "dd_remembered", "dd_step"), "Strict"
+)
 _SAME_SITE |= {name.replace("dd_", "shop_"): same_site for name, same_site in _SAME_SITE.items()}  # with another prefix
-_TOKEN = re.compile(rb"dd[srocv]1_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]+\.")
+_TOKEN = re.compile(rb"dd[sriocv]1_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]+\.")
 _INNARDS = re.compile(
     rb"Traceback|File \"|\.py\b|sqlite|SELECT |INSERT |UPDATE |/usr/|/home/|site-packages|"
     rb"dutchdoor\.[a-z]+\.[A-Z]|Exception",

@@ -13,8 +13,8 @@ from dutchdoor.model.principal import Verified
 from dutchdoor.model.sign_in import Ask, Pending, Proof, Refuse, Start, next_step
 
 ANN = replace(new_account(address="ann@example.com", name="Ann", now=T0), epoch=3)
-PASSWORD = Proof(method="password", amr="pwd", at=T0)
-CODE = Proof(method="code", amr="otp", at=T0 + 60)
+PASSWORD = Proof(method="password", amr=("pwd",), at=T0)
+CODE = Proof(method="code", amr=("otp",), at=T0 + 60)
 VERIFIED_ONLY = replace(STANDARD, require_verified_email=True)
 
 

@@ -35,7 +35,7 @@ __all__ = [
     "Letters",
 ]
 
-FORGOT_PATH, RESET_PATH = "/auth/forgot", "/auth/reset"
+ACCOUNT_PATH, FORGOT_PATH, RESET_PATH = "/auth/account", "/auth/forgot", "/auth/reset"
 INVITATION_PATH, VERIFY_PATH = "/auth/invitation", "/auth/verify"
 CHANGE_PATH, RESTORE_PATH = "/auth/email/confirm", "/auth/email/restore"
 KEEP_PATH, JOIN_PATH = "/auth/account/keep", "/auth/join"
@@ -213,6 +213,19 @@ PASSKEY_REMOVED = _Letter(
     (mark("It no longer signs in to %(product)s."), _WAS_IT_YOU),
     _NEW_PASSWORD,
 )
+IDENTITY_LINKED = _Letter(
+    mark("Another log-in was linked to your account"),
+    (
+        mark("You can sign in to %(product)s by it now. The page of your account shows which one it is."),
+        mark("If it was not you, unlink it there, and choose a new password."),
+    ),
+    mark("See your account"),
+)
+IDENTITY_UNLINKED = _Letter(
+    mark("A log-in was unlinked from your account"),
+    (mark("It no longer signs in to %(product)s. The page of your account shows which ones do."), _WAS_IT_YOU),
+    mark("See your account"),
+)
 RECOVERY_CODE_USED = _Letter(
     mark("A recovery code of your account was used"),
     (
@@ -320,6 +333,12 @@ class Letters:
 
     def passkey_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(PASSKEY_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def identity_linked(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(IDENTITY_LINKED, to, language, self._link(ACCOUNT_PATH), client=client, at=at)
+
+    def identity_unlinked(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(IDENTITY_UNLINKED, to, language, self._link(ACCOUNT_PATH), client=client, at=at)
 
     def recovery_code_used(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(RECOVERY_CODE_USED, to, language, self._link(FORGOT_PATH), client=client, at=at)

@@ -19,6 +19,7 @@ EventName = Literal[
     "deletion_cancelled", "deletion_requested",
     "email_change_requested", "email_changed", "email_restored", "email_verification_sent", "email_verified",
     "factor_added", "factor_removed", "factor_renamed",
+    "identity_linked", "identity_unlinked",
     "invitation_sent", "invitation_withdrawn",
     "key_created", "key_exported", "key_revoked",
     "log_begun", "login", "logout", "logout_all",

@@ -10,8 +10,9 @@ from msgspec import Struct
 __all__ = ["Principal", "Verified", "assurance_of", "factors_of"]
 
 # The kinds of proof: what one knows, has, or is. Two methods of one kind are one factor (NIST SP 800-63B-4, 2.2).
+# `fed` is another issuer's word. It counts as a password: that may be all it saw.
 _KIND = {
-    **dict.fromkeys(("pwd", "pin", "kba"), "known"),
+    **dict.fromkeys(("pwd", "pin", "kba", "fed"), "known"),
     **dict.fromkeys(("otp", "hwk", "swk", "sms", "tel", "sc", "pop"), "held"),
     **dict.fromkeys(("face", "fpt", "iris", "retina", "vbm"), "inherent"),
 }

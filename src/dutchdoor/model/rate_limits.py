@@ -270,6 +270,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     change_email_by_account: Limit = Limit(name="change_email_by_account", count=5, per_seconds=DAY, burst=5)
     # Changes of the name: each writes an event, which is kept for a year.
     change_name_by_account: Limit = Limit(name="change_name_by_account", count=20, per_seconds=HOUR, burst=10)
+    # Sign-ins that begin at another issuer: each stores a row until the browser is back.
+    issuer_by_address: Limit = Limit(name="issuer_by_address", count=120, per_seconds=HOUR, burst=60)
     # Exports of one account: each reads thousands of rows.
     export_by_account: Limit = Limit(name="export_by_account", count=10, per_seconds=DAY, burst=5)
     # Its interval, ten minutes, must stay below the lifetime of a reset link: see the top of this file.

@@ -16,9 +16,10 @@ from msgspec import Struct
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.issuer_sessions import Issued
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE, Mode, Policy
-from dutchdoor.model.principal import Verified
+from dutchdoor.model.principal import Verified, factors_of
 from dutchdoor.model.rate_limits import Standing
 
 __all__ = ["PENDING_FOR", "Ask", "Pending", "Proof", "Refuse", "Start", "Step", "needs_second", "next_step", "outdated"]
@@ -36,6 +37,8 @@ class Proof(Struct, frozen=True, kw_only=True):
     amr: tuple[str, ...]
     """What it proved (RFC 8176)."""
     at: float
+    proved_at: float | None = None
+    """When its owner gave it, if that was earlier: at an issuer, before the person came back."""
 
 
 class Start(Struct, frozen=True):
@@ -87,11 +90,14 @@ def next_step(
     if policy.require_verified_email and account.email_verified_at is None:
         return Refuse("address not verified")
     proved = {proof.method for proof in proofs}
-    if factors and not proved & set(factors):
+    # By the first way alone: a passkey, or an issuer that is trusted to have asked for a second factor.
+    first = [proof for proof in proofs if proof.method == proofs[0].method]
+    enough = factors_of(tuple(amr for proof in first for amr in proof.amr)) > 1
+    if factors and not enough and not proved & set(factors):
         # A browser left open, or copied with its cookies, must not act for everyone.
         if not remembered or account.administers:
             return Ask(tuple(sorted(factors)))
-    elif not factors and needs_second(account, policy) and offered and proofs[-1].at >= grace_ends:
+    elif not factors and not enough and needs_second(account, policy) and offered and proofs[-1].at >= grace_ends:
         return Ask(tuple(sorted(offered)), enrol=True)
     return Start(
         Verified(
@@ -99,7 +105,7 @@ def next_step(
             epoch=account.epoch,
             amr=tuple(dict.fromkeys(amr for proof in proofs for amr in proof.amr)),
             # The oldest: a session is as fresh as the proof that was given first.
-            at=min(proof.at for proof in proofs),
+            at=min(proof.at if proof.proved_at is None else proof.proved_at for proof in proofs),
         )
     )
 
@@ -129,6 +135,8 @@ class Pending(Struct, frozen=True, kw_only=True):
     """What was known of the client at the first proof."""
     network: str = ""
     """The network of the client at the first proof."""
+    issued: Issued | None = None
+    """The session at another issuer, if that is the first proof."""
 
     @property
     def place(self) -> tuple[Standing, str]:

@@ -8,11 +8,13 @@ address has an account or not. The parts share `attempts` (counting), `post` (ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import Password, PasswordHasher
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.accounts import Account
@@ -27,7 +29,10 @@ from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.external_sign_in import ExternalSignIn
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.factors import Factors
+from dutchdoor.services.identities import Identities
 from dutchdoor.services.invitations import Invitations
+from dutchdoor.services.issuer_accounts import IssuerAccounts
+from dutchdoor.services.issuers import IssuerLogins
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passkeys import Passkeys, RelyingParty
@@ -57,9 +62,11 @@ class Directory:
         party: RelyingParty | None = None,
         methods: Sequence[Method] = (),
         users: ExternalUsers[Any] | None = None,
+        issuers: Sequence[Issuer] = (),
     ) -> None:
         """`party` is the site that passkeys are for, the issuer's host if not given. `methods` are further
-        authentication methods. With `users`, the application keeps them and their passwords.
+        authentication methods. With `users`, the application keeps them and their passwords. `issuers` are other
+        log-ins, such as Google.
         """
         self.authority, self.store, self.policy = authority, authority.store, authority.policy
         self.clock, self.hasher, self.limits = authority.clock, hasher, limits
@@ -86,7 +93,21 @@ class Directory:
         self.export = Export(shared)
         self.invitations = Invitations(shared, self.registration)
         self.admin = Administration(shared, self.registration)
+        self.identities = Identities(shared, {each.name: each for each in issuers})
+        self.issuers = self._issuer_logins(shared, issuers)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
+
+    def _issuer_logins(self, shared: Shared, issuers: Sequence[Issuer]) -> IssuerLogins:
+        # Most applications have none, and need no HTTP client.
+        make = import_module("dutchdoor.issuers.providers").make_providers if issuers else None
+        return IssuerLogins(
+            shared,
+            self.identities.issuers,
+            {} if make is None else make(issuers, self.clock),
+            identities=self.identities,
+            accounts=IssuerAccounts(shared, self.identities, self.registration, self.admin),
+            sign_in=self.sign_in,
+        )
 
     def open(self) -> None:
         """Take work again after `close`."""
@@ -95,6 +116,7 @@ class Directory:
     async def close(self) -> None:
         """Wait for mail that is being sent, a few seconds at most."""
         await self.post.close()
+        await self.issuers.close()
         self.hasher.close()
         if self.external is not None:
             self.external.close()

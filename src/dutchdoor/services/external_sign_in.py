@@ -83,7 +83,7 @@ class ExternalSignIn(SignIn):
             await self._refuse(None, client, "unknown login or wrong password")
         proof = Proof(method=PASSWORD, amr=(AMR,), at=now)
         held = await self.store.select(Credential, subject=account.subject)
-        step = await self._next(account, (proof,), held, remembered, digest)
+        step = await self.next_of(account, (proof,), held, remembered, digest)
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         ceilings = rate_limits.sign_in_ceilings(limits, digest)
@@ -168,7 +168,7 @@ class ExternalSignIn(SignIn):
         if not found.active:
             raise NotAuthenticated("the account is disabled")
         forgiven = Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))
-        return await self._fresh(found, session, (AMR,), held, client, client_id, forgiven)
+        return await self.fresh(found, session, (AMR,), held, client, client_id, forgiven)
 
 
 def _counted_as(login: str) -> str:

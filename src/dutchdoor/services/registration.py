@@ -6,7 +6,7 @@ Where a verified address is required, no answer reveals which addresses have acc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -93,6 +93,12 @@ class Registration(Part):
     ) -> None:
         with suppress(Taken):
             await self.add(email, name, encoded, client=client, registration=proof_of(browser))
+        await self.mail_about(key, client)
+
+    async def mail_about(self, key: str, client: Client) -> None:
+        """Mail what someone who registers the address of a `key` has to know: a link that verifies it, or that it has
+        an account. `client` is the client that asks.
+        """
         # The same work either way: other callers could measure the difference.
         account = await self.store.account_by_email(key)
         if account is None or not account.address:
@@ -111,6 +117,7 @@ class Registration(Part):
         self, email: str, name: str, encoded: str | None, *, client: Client, roles: tuple[str, ...] = (),
         verified: bool = False, disabled: bool = False, actor: str = "", also: Sequence[Change] = (),
         how: EventName = "account_created", registration: str | None = None,
+        beside: Callable[[Account], Sequence[Change]] | None = None,
     ) -> Account:  # fmt: skip
         """Create an account, for callers that have checked its contents.
 
@@ -125,6 +132,7 @@ class Registration(Part):
             actor: who creates it, for audit events; "" for the owner.
             also: further changes of the same transaction.
             how: the name of the audit event.
+            beside: returns further ones about the account that is created.
             registration: the proof of the browser, for an account that expires unless its address is verified.
 
         Raises:
@@ -148,6 +156,8 @@ class Registration(Part):
                     Add(Credential(subject=account.subject, method=method, handle="", proof=proof, created_at=now))
                 )
         changes.append(Log(account_event(how, account, client, now, actor=actor)))
+        if beside is not None:
+            changes += beside(account)
         try:
             await self.store.commit(*changes)
         except Conflict:

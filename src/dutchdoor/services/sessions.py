@@ -167,6 +167,7 @@ class Authority(Endings):
         inside: Session | None = None,
         visitor: str = "",
         also: Sequence[Change] = (),
+        beside: Callable[[Session], Sequence[Change]] | None = None,
         tries_again: bool = True,
     ) -> SignedIn:
         """Start a sign-in from a proof. Every call creates a new id, and revokes what it replaces in the same
@@ -183,6 +184,7 @@ class Authority(Endings):
             visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none. It
                 also takes over that of the sessions of the same account that it replaces.
             also: further changes of the same transaction.
+            beside: returns further ones about the session that starts; not called for a stateless sign-in.
             tries_again: whether to try again after a lost race. False raises `Conflict`, for a caller whose `also` must
                 be decided again.
 
@@ -245,7 +247,7 @@ class Authority(Endings):
                     now=now,
                     policy=self.policy,
                 )
-                changes.append(Add(session))
+                changes += [Add(session), *(beside(session) if beside else ())]
                 moved = await self.data.moving(visitor, replaced, session)
                 record = session_event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)

@@ -41,6 +41,7 @@ from dutchdoor.model.audit_events import account_event, event
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client, network_of
 from dutchdoor.model.ids import new_id
+from dutchdoor.model.issuer_sessions import Issued, IssuerSession, began_by
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
@@ -115,6 +116,10 @@ class Proved(NamedTuple):
     changes: tuple[Change, ...]
     """What the next commit writes with it, such as what it forgets of the failures before."""
     standing: Standing = Standing.STRANGER
+    further: tuple[Proof, ...] = ()
+    """What else was proved with it."""
+    issued: Issued | None = None
+    """The session at another issuer, if that is the proof."""
 
 
 class SignIn(Part):
@@ -248,6 +253,7 @@ class SignIn(Part):
             replacing=replacing,
             visitor=visitor,
             also=proved.changes,
+            beside=_beside(proved.issued),
             tries_again=tries_again,
         )
         if not proved.familiar:
@@ -299,10 +305,10 @@ class SignIn(Part):
         mark = self.attempts.find_mark(marks, digest, now)
         device = mark.device if mark is not None and self.attempts.is_of(mark, chosen_at) else ""
         newest = await self.store.sessions_of(account.subject, limit=RECENT)
-        networks = set() if device else _networks([(each.created_at, each.address) for each in newest], now)
+        networks = set() if device else networks_of([(each.created_at, each.address) for each in newest], now)
         standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
         proof = Proof(method=PASSKEY, amr=proven.amr, at=now)
-        step = await self._next(account, (proof,), held, "", digest)
+        step = await self.next_of(account, (proof,), held, "", digest)
         if isinstance(step, Refuse):
             await self.attempts.refuse(account, client, step.why)
             raise unknown_passkey()
@@ -353,7 +359,7 @@ class SignIn(Part):
                 device, charged = mark.device, ()
             else:
                 await self.attempts.take(charged)  # the client knew a password that the account no longer has
-        networks = set() if device or known is None else _networks(known.recent, now)
+        networks = set() if device or known is None else networks_of(known.recent, now)
         standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
         own = rate_limits.sign_in_buckets(
             self.attempts.limits,
@@ -373,7 +379,7 @@ class SignIn(Part):
             await self._refuse(account, client, "unknown address" if account is None else "wrong password")
         proof = Proof(method=method.name, amr=(method.amr,), at=now)
         # Further properties of the account show after its first proof, and never before.
-        step = await self._next(account, (proof,), known.credentials, remembered, digest)
+        step = await self.next_of(account, (proof,), known.credentials, remembered, digest)
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         record = await self._upgraded(method, record, password, client)
@@ -390,13 +396,54 @@ class SignIn(Part):
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
         )
 
+    def first_proof(
+        self,
+        known: Known,
+        step: Start | Ask,
+        proofs: Sequence[Proof],
+        *,
+        client: Client,
+        marks: str,
+        issued: Issued,
+    ) -> Proved:
+        """Return what `begin` takes, for an account whose identity at another issuer was proved.
+
+        Args:
+            known: the account, and where it signed in last.
+            step: what comes next.
+            proofs: what was proved.
+            marks: what the known-device cookie holds.
+            issued: the session at the issuer.
+        """
+        account, now = known.account, self.clock()
+        digest = self.attempts.digest(account.email or "")
+        password = next((each for each in known.credentials if each.method == PASSWORD), None)
+        chosen_at = 0.0 if password is None else password.created_at
+        mark = self.attempts.find_mark(marks, digest, now)
+        device = mark.device if mark is not None and self.attempts.is_of(mark, chosen_at) else ""
+        networks = set() if device else networks_of(known.recent, now)
+        standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
+        return Proved(
+            account=account,
+            step=step,
+            proof=proofs[0],
+            further=tuple(proofs[1:]),
+            chosen_at=chosen_at,
+            device=device,
+            digest=digest,
+            familiar=standing is not Standing.STRANGER or not networks,
+            changes=(self.attempts.forgiving(account),),
+            standing=standing,
+            issued=issued,
+        )
+
     async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
         await self.attempts.refuse(account, client, why)
         # One answer: anyone can register an address with a password of their own, and then try that password.
         message = _NOT_RIGHT_OR_NOT_VERIFIED if self.policy.require_verified_email else None
         raise WrongCredentials("sign-in refused", message=message)
 
-    async def _next(
+    async def next_of(
         self,
         account: Account,
         proofs: Sequence[Proof],
@@ -404,7 +451,9 @@ class SignIn(Part):
         remembered: str,
         digest: str,
     ) -> Start | Ask | Refuse:
-        """Decide what comes after these proofs. `held` are all credentials of the account."""
+        """Decide what comes after these `proofs` of an `account`. `held` are all its credentials, `remembered` is what
+        the remembered-device cookie holds, and `digest` is the account's name in it.
+        """
         factors = self._factors_in(held)
         ends = math.inf
         if not factors and account.active and needs_second(account, self.policy):
@@ -457,7 +506,7 @@ class SignIn(Part):
         """Keep what was proved for the next step. Raises `SignInUnfinished`; or `Conflict`."""
         account = proved.account
         pending = Pending(
-            proofs=(proved.proof,),
+            proofs=(proved.proof, *proved.further),
             epoch=account.epoch,
             mode=mode,
             client_id=client_id,
@@ -467,6 +516,7 @@ class SignIn(Part):
             digest=proved.digest,
             standing=proved.standing,
             network=client.network,
+            issued=proved.issued,
         )
         await self._ask(account, pending, step, Expect(account.subject, account.epoch), *proved.changes)
 
@@ -512,7 +562,7 @@ class SignIn(Part):
         """
         _, account, pending = await self._pending(token, client)
         held = await self.store.select(Credential, subject=account.subject)
-        step = await self._next(account, pending.proofs, held, "", pending.digest)
+        step = await self.next_of(account, pending.proofs, held, "", pending.digest)
         if not isinstance(step, Ask):
             raise InvalidToken("the sign-in waits for nothing")
         may_remember = self.policy.remember_device_for > 0 and not account.administers and not step.enrol
@@ -606,7 +656,7 @@ class SignIn(Part):
             changes, proved = await self._spending(account, way, response, held, client, *standing, signed)
             spent += changes
         proofs = (*pending.proofs, Proof(method=method, amr=proved, at=now))
-        match await self._next(account, proofs, held, "", pending.digest):
+        match await self.next_of(account, proofs, held, "", pending.digest):
             case Start(verified):
                 signed_in = await self.authority.start(
                     verified,
@@ -618,6 +668,7 @@ class SignIn(Part):
                     replacing=replacing,
                     visitor=visitor,
                     also=spent,
+                    beside=_beside(pending.issued),
                 )
             case Ask() as step:
                 changed = replace(pending, proofs=proofs)
@@ -731,7 +782,7 @@ class SignIn(Part):
         if await method.check(record, password, self.clock()) is None:
             await self.attempts.refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
-        return await self._fresh(
+        return await self.fresh(
             account, session, (method.amr,), held, client, client_id, self.attempts.forgiving(account)
         )
 
@@ -771,7 +822,7 @@ class SignIn(Part):
         place, signed = session.id if session else "", (ceremony, "prove again", "")
         spent, proved = await self._spending(account, way, response, known, client, None, place, signed)
         spent.append(self.attempts.forgiving_second(account, self._second))
-        fresh = await self._fresh(account, session, proved, held, client, client_id, *spent, tries_again=False)
+        fresh = await self.fresh(account, session, proved, held, client, client_id, *spent, tries_again=False)
         if method == RECOVERY_CODE:
             self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())
         return fresh
@@ -806,7 +857,7 @@ class SignIn(Part):
         """
         await self.factors.check_proved(account.subject, held)
         confirmed = await self.factors.confirm_totp(account, token, code, client=client)
-        signed_in = await self._fresh(
+        signed_in = await self.fresh(
             account, session, confirmed.amr, held, client, client_id, *confirmed.changes, tries_again=False
         )
         self.post.notify(self.post.letters.factor_added, account, client, self.clock())
@@ -844,13 +895,13 @@ class SignIn(Part):
         """
         await self.factors.check_proved(account.subject, held)
         confirmed = await self.factors.confirm_passkey(account, answer, name, ceremony, client=client)
-        signed_in = await self._fresh(
+        signed_in = await self.fresh(
             account, session, confirmed.amr, held, client, client_id, *confirmed.changes, tries_again=False
         )
         self.post.notify(self.post.letters.passkey_added, account, client, self.clock())
         return signed_in, confirmed.codes
 
-    async def _fresh(
+    async def fresh(
         self,
         account: Account,
         session: Session | None,
@@ -861,7 +912,10 @@ class SignIn(Part):
         *also: Change,
         tries_again: bool = True,
     ) -> SignedIn:
-        """Replace a sign-in by one that was proved now, which keeps what was proved at its start (`held`)."""
+        """Replace the `session` of an `account` by one that was `proved` now, which keeps what was proved at its start
+        (`held`). `client_id` is the registered client that it belongs to, `also` are further changes, and
+        `tries_again` is as for `Authority.start`.
+        """
         amr = tuple(dict.fromkeys((*held, *proved)))
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=amr, at=self.clock())
         start = partial(
@@ -869,10 +923,16 @@ class SignIn(Part):
         )
         if session is None:
             return await start(mode="jwt")
-        return await start(mode=session.mode, scope=session.scope, inside=session)
+        began = await self.store.get(IssuerSession, session.id)  # it stays one that the issuer may end
+        beside = None if began is None else _beside(began.issued)
+        return await start(mode=session.mode, scope=session.scope, inside=session, beside=beside)
 
     def _mark(self, marks: str, digest: str, device: str, chosen_at: float) -> str:
         return self.attempts.marked(marks, digest, device, chosen_at, self.clock())
+
+
+def _beside(issued: Issued | None) -> Callable[[Session], Sequence[Change]] | None:
+    return None if issued is None else lambda session: [Add(began_by(issued, session))]
 
 
 def _record_of(known: Known | None, method: Method, response: str) -> Credential | None:
@@ -880,5 +940,5 @@ def _record_of(known: Known | None, method: Method, response: str) -> Credential
     return None if known is None else next((c for c in known.credentials if (c.method, c.handle) == wanted), None)
 
 
-def _networks(recent: Sequence[tuple[float, str]], now: float) -> set[str]:
+def networks_of(recent: Sequence[tuple[float, str]], now: float) -> set[str]:
     return {network_of(address) for at, address in recent if now - at <= rate_limits.NETWORK_FOR}

@@ -42,6 +42,7 @@ from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.deployment import Deployment
+from dutchdoor.model.issuer_sessions import IssuerSession
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.session_data import StoredData
@@ -231,6 +232,15 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
         expires="expires_at",
     ),
     Kind(record=StoredData, table="session_data", owner="subject", session="id", ids=("id",), expires="expires_at"),
+    Kind(
+        record=IssuerSession,
+        table="issuer_sessions",
+        indexes=(("issuer", "issuer_subject"), ("issuer", "issuer_sid")),
+        owner="subject",
+        session="id",
+        ids=("id",),
+        expires="expires_at",
+    ),
     Kind(record=Departure, table="departures", key=("subject",), owner="subject"),
     Kind(record=StoredKey, table="keys", key=("kid",), unique=(("number",),), order=("number",)),
     Kind(record=RegisteredClient, table="clients"),

@@ -16,7 +16,7 @@ hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 21
 an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
 here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
-Left out: a general cookie parser. We read eight names.
+Left out: a general cookie parser. We read ten names.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Cookies:
 
     `session` and `visitor` are Lax, so that a reader who follows a link from elsewhere is signed in, or finds the
     basket. `refresh`, `mark` (which browsers an account signed in from), `remembered` (which of them skip the second
-    factor), `step` (a sign-in that is not finished) and `browser` (which one a passkey's challenge was given to) are
-    needed only by our own pages, and are Strict.
+    factor), `step` (a sign-in that is not finished), `issuer` (one that is under way at another issuer) and `browser`
+    (which one a passkey's challenge was given to) are needed only by our own pages, and are Strict.
     """
 
     __slots__ = (
-        "_browser", "_mark", "_refresh", "_registrant", "_remembered", "_session", "_step", "_visitor", "secure",
-        "session_name",
+        "_browser", "_issuer", "_mark", "_refresh", "_registrant", "_remembered", "_session", "_step", "_visitor",
+        "secure", "session_name",
     )  # fmt: skip
 
     def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
@@ -83,6 +83,7 @@ class Cookies:
         self._remembered = _Kind(f"{host}{prefix}remembered", end + b"; SameSite=Strict")
         self._step = _Kind(f"{host}{prefix}step", end + b"; SameSite=Strict")
         self._browser = _Kind(f"{host}{prefix}browser", end + b"; SameSite=Strict")
+        self._issuer = _Kind(f"{host}{prefix}issuer", end + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
         """Find the session and the refresh cookie in the result of `Request.cookie()`."""
@@ -170,6 +171,13 @@ class Cookies:
         except AmbiguousCookie:
             return ""
 
+    def issuer(self, line: bytes) -> str:
+        """Find what binds a sign-in at another issuer to this browser. "" if there is nothing, or it is ambiguous."""
+        try:
+            return self._issuer.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
     def set_session(self, value: str, *, max_age: float) -> Header:
         """Set the session cookie. `max_age`: seconds the browser keeps it; the server decides anyway."""
         return self._session.set(value, max_age)
@@ -188,6 +196,9 @@ class Cookies:
 
     def set_step(self, value: str, *, max_age: float) -> Header:
         return self._step.set(value, max_age)
+
+    def set_issuer(self, value: str, *, max_age: float) -> Header:
+        return self._issuer.set(value, max_age)
 
     def clear_step(self) -> Header:
         return self._step.cleared

@@ -13,6 +13,7 @@ from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import signed_out
 from dutchdoor.web.fences import applied, fence_of_user, status_of, wait_for
 from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.issuer_routes import LinkedView, linked_view
 from dutchdoor.web.own_events import OwnEvent, own_event
 from dutchdoor.web.schemas import (
     Acceptance,
@@ -60,6 +61,8 @@ class Export(Struct):
     exported_at: str
     account: AccountView
     credentials: list[CredentialView]
+    identities: list[LinkedView]
+    """Its log-ins at other issuers."""
     links: list[LinkView]
     sessions: list[SessionView]
     data: dict[str, Raw]
@@ -96,6 +99,7 @@ async def export(call: Call) -> Response:
         exported_at=instant(copy.at),
         account=account_view(copy.account),
         credentials=[_credential_view(each) for each in copy.credentials],
+        identities=[linked_view(each) for each in await call.directory.identities.of(principal.subject)],
         links=[LinkView(each.purpose, instant(each.created_at), instant(each.expires_at)) for each in copy.links],
         sessions=[session_view(each, principal.session_id) for each in copy.sessions],
         data=copy.data,

@@ -51,6 +51,10 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "factor_removed": Sentence(
         mark("A second factor was removed"), mark("An administrator removed a second factor"), look=True
     ),
+    "identity_linked": Sentence(mark("Another log-in was linked"), look=True),
+    "identity_unlinked": Sentence(
+        mark("Another log-in was unlinked"), mark("An administrator unlinked another log-in"), look=True
+    ),
     "login": Sentence(mark("Signed in from %(where)s")),
     "logout": Sentence(mark("Signed out"), mark("An administrator ended a sign-in")),
     "logout_all": Sentence(

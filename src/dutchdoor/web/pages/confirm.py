@@ -11,10 +11,12 @@ from typing import Any
 
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.texts import mark
 from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.account.password import has_password
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
 from dutchdoor.web.pages.site import CONFIRM_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
@@ -40,6 +42,14 @@ def forms(pages: Pages) -> dict[Handler, Page]:
     return {account_routes.reauthenticate: ConfirmForm(pages), own_users.reauthenticate: ConfirmForm(pages)}
 
 
+async def _proving(call: Call) -> list[Issuer]:
+    """Return the issuers that the account has a log-in at, and that can ask for a new proof."""
+    issuers = call.directory.issuers.issuers
+    linked = await call.directory.identities.of(call.required.principal.subject)
+    named = dict.fromkeys(each.issuer for each in linked)
+    return [issuers[name] for name in named if name in issuers and issuers[name].proves_again]
+
+
 class ConfirmForm(OwnForm):
     """Proves the password again, and goes on to where one came from."""
 
@@ -57,6 +67,8 @@ class ConfirmForm(OwnForm):
             "factors": fields.get("factors", ""),
             "has_app": any(each.method == TOTP for each in found),
             "codes_left": left,
+            "has_password": self.pages.own_users or await has_password(call),
+            "linked": await _proving(call),
             "by": fields.get("by") or fields.get("method") or "",
             **values,
         }

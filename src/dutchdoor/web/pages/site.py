@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, RateLimited, StepUpRequired, Unavailable
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call, Route
@@ -71,6 +72,7 @@ class Pages:
         home: str,
         sign_in_page: str,
         registration: bool,
+        issuers: Sequence[Issuer],
         own_users: bool,
         own_roles: bool,
         console: bool,
@@ -78,9 +80,9 @@ class Pages:
         look: Look,
     ) -> None:
         """`home` is where people go who came from nowhere, and `sign_in_page` where they sign in: here, or on a page of
-        the application. `registration` says whether people create accounts without being signed in. The logins of an
-        application with `own_users` need not be addresses. `own_roles` says that it also decides
-        on the roles, and `console` whether administrators have pages here.
+        the application. `registration` says whether people create accounts without being signed in, and `issuers`
+        by which other log-ins they come. The logins of an application with `own_users` need not be addresses.
+        `own_roles` says that it also decides on the roles, and `console` whether administrators have pages here.
         """
         self.base, self.home, self.sign_in_page = base, home, sign_in_page
         self.own_users, self.own_roles, self.console, self.languages = own_users, own_roles, console, languages
@@ -89,6 +91,7 @@ class Pages:
             "product": product,
             "base": base,
             "registration": registration,
+            "issuers": issuers,
             "own_users": own_users,
             "console": console,
         }

@@ -11,6 +11,7 @@ from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account import second_factor
 from dutchdoor.web.pages.account.about import EmailSection, NameSection
 from dutchdoor.web.pages.account.data import DELETED_PATH, DeletionSection, ExportSection
+from dutchdoor.web.pages.account.identities import IdentitiesSection
 from dutchdoor.web.pages.account.password import PasswordSection
 from dutchdoor.web.pages.account.second_factor import SecondFactorSection
 from dutchdoor.web.pages.account.section import AccountPage, Section
@@ -20,7 +21,7 @@ __all__ = ["forms", "routes"]
 
 GROUPS: Sequence[tuple[str, Sequence[type[Section]]]] = (
     (mark("About you"), (NameSection, EmailSection)),
-    (mark("Ways to sign in"), (PasswordSection, SecondFactorSection)),
+    (mark("Ways to sign in"), (PasswordSection, SecondFactorSection, IdentitiesSection)),
     (mark("Your data"), (ExportSection, DeletionSection)),
 )
 """The sections of the page. A group without one is not shown."""

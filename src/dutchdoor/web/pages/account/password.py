@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.model.accounts import Credential
 from dutchdoor.texts import mark
 from dutchdoor.web import account_routes
 from dutchdoor.web.api import Call
 from dutchdoor.web.pages.account.section import Section
 
-__all__ = ["PasswordSection"]
+__all__ = ["PasswordSection", "has_password"]
 
 
 class PasswordSection(Section):
@@ -23,4 +25,10 @@ class PasswordSection(Section):
     says = {"password_changed": mark("Your password is changed. All other devices are signed out.")}  # noqa: RUF012
 
     async def values(self, call: Call) -> Mapping[str, Any]:
-        return {"minimum": call.authority.policy.password_minimum}
+        return {"minimum": call.authority.policy.password_minimum, "is_set": await has_password(call)}
+
+
+async def has_password(call: Call) -> bool:
+    """Return whether the caller's account has a password: one that was created by another log-in has none."""
+    subject = call.required.principal.subject
+    return await call.authority.store.get(Credential, subject, PASSWORD, "") is not None

@@ -16,6 +16,7 @@ from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.identities import IDENTITY
 from dutchdoor.stores.base import Revoked
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
@@ -37,6 +38,7 @@ FACTOR_NAMES: Mapping[str, str] = {
     TOTP: mark("Authenticator app"),
     RECOVERY_CODE: mark("Recovery codes"),
     "passkey": mark("Passkey"),
+    IDENTITY: mark("Other log-in"),
 }
 """What people call the ways to prove who one is."""
 
@@ -64,6 +66,11 @@ class OneSession(Body, frozen=True):
     session: Annotated[str, Meta(max_length=64)]
 
 
+class OneIdentity(Body, frozen=True):
+    subject: Subject
+    id: Annotated[str, Meta(max_length=64)]
+
+
 def routes(console: Console) -> list[Route]:
     page = AccountPage(console)
     acts = [
@@ -73,6 +80,7 @@ def routes(console: Console) -> list[Route]:
         console.act(
             f"{PATH}/factor", page.remove_factor, body=OneFactor, bundled=True, summary="Remove a second factor."
         ),
+        console.act(f"{PATH}/identity", page.unlink, body=OneIdentity, bundled=True, summary="Unlink another log-in."),
         console.act(f"{PATH}/delete", page.delete, body=Of, bundled=True, summary="Delete an account for good."),
         console.act(f"{PATH}/sign-out", page.sign_out, body=Of, summary="End all sign-ins of an account."),
         console.act(f"{PATH}/end", page.end, body=OneSession, summary="End one sign-in of an account."),
@@ -103,7 +111,11 @@ class AccountPage:
             leaves="" if departure is None else instant(departure.due_at),
             sessions=[_session(each, own.session_id) for each in sessions[:SESSIONS]],
             further=len(sessions) - SESSIONS,
-            factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES],
+            factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES and each.method != IDENTITY],
+            identities=[
+                {"id": each.id, "title": each.title, "shown": each.shown, "at": instant(each.linked_at)}
+                for each in await call.directory.identities.of(account.subject)
+            ],
             events=[_event(each) for each in events],
             log=f"{CONSOLE_PATH}/events?{urlencode({'who': account.subject})}",
             is_oneself=account.subject == own.subject,
@@ -137,6 +149,12 @@ class AccountPage:
             account, one.method, one.id, amr=None, client=call.observed(), actor=_actor(call)
         )
         return await self._done(call, "factor-removed")
+
+    async def unlink(self, call: Call) -> Response:
+        one: OneIdentity = call.body
+        account = await _account(call, one.subject)
+        done = await call.directory.identities.unlink(account, one.id, client=call.observed(), actor=_actor(call))
+        return await self._done(call, "identity-unlinked", done)
 
     async def delete(self, call: Call) -> Response:
         done = await call.directory.deletion.erase(call.body.subject, client=call.observed(), actor=_actor(call))

@@ -45,6 +45,7 @@ NOTICES: Mapping[str, str] = {
     "account-disabled": mark("The account was disabled."),
     "account-deleted": mark("The account was deleted."),
     "factor-removed": mark("The second factor was removed."),
+    "identity-unlinked": mark("The other log-in was unlinked."),
     "account-enabled": mark("The account was enabled."),
     "roles-changed": mark("The roles were changed."),
     "reset-mailed": mark("The link to a new password was mailed."),
