@@ -31,7 +31,7 @@ FLOORS = (
     ("web",),
     ("client",),
     ("services", "verifier"),
-    ("stores", "mail", "issuers"),
+    ("stores", "mail", "issuers", "webhooks"),
     ("credentials", "revocation"),
     ("jose",),
     ("model",),

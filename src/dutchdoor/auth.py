@@ -53,10 +53,12 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.delivering import Deliveries
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, notify
 from dutchdoor.services.passkeys import relying_party
 from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
@@ -66,6 +68,7 @@ from dutchdoor.web import (
     admin,
     admin_invitations,
     admin_programs,
+    admin_webhooks,
     auth_routes,
     factor_routes,
     issuer_routes,
@@ -193,6 +196,7 @@ class Auth:
         devices: reads a User-Agent header into a device, for the list of sessions; a table of known ones if not given.
         countries: finds the country of an address, for the list of sessions and against theft; a table of the
             registries if not given.
+        webhook_networks: networks besides the Internet that webhooks may be sent to, such as `10.0.0.0/8`.
         clock: the time of day in seconds since 1970, for tests. Without one it is the store's, where that is one for
             all nodes, else this machine's.
 
@@ -246,6 +250,7 @@ class Auth:
         security_contact: str = "",
         devices: DeviceReader | None = None,
         countries: CountryReader | None = None,
+        webhook_networks: Iterable[str] = (),
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
@@ -258,6 +263,7 @@ class Auth:
             ("passkey_origins", passkey_origins),
             ("audience", audience),
             ("languages", languages),
+            ("webhook_networks", webhook_networks),
         ):
             if isinstance(given, str):  # each letter would be one of them
                 raise Misconfigured(f"{name} is a list: {name}=[{given!r}].")
@@ -304,6 +310,7 @@ class Auth:
             copies=copies,
             clock=clock,
         )
+        self.deliveries = Deliveries(Webhooks(self.authority, tuple(webhook_networks)))
         hasher = hasher or PasswordHasher()
         transport = _transport(mail, mail_from, public_url)
         self.directory = Directory(
@@ -337,6 +344,7 @@ class Auth:
             base_path=base_path,
             lease=lease,
             product=product,
+            webhook_network=tuple(webhook_networks),
             withheld=tuple(name for name, there in withheld.items() if there),
             breached="" if listed is None else str(listed.path),
         )
@@ -386,6 +394,7 @@ class Auth:
                 *admin.ROUTES,
                 *admin_invitations.ROUTES,
                 *admin_programs.ROUTES,
+                *admin_webhooks.ROUTES,
                 *oauth.ROUTES,
                 *wellknown.ROUTES,
             ),
@@ -402,15 +411,25 @@ class Auth:
             look=look,
             languages=forms.languages,
         )
-        self.api = Api(self.authority, self.directory, self.site, (*page_routes.with_pages(routes, forms), *pages))
+        self.api = Api(
+            self.authority,
+            self.directory,
+            self.webhooks,
+            self.site,
+            (*page_routes.with_pages(routes, forms), *pages),
+        )
         self._own = (*_OWN, f"{CONSOLE_PATH}/") if console else _OWN
         single = {route.path for route in self.api.routes if not route.path.startswith(self._own)} - _APPLICATIONS
         self.own_paths = tuple(base_path + path for path in (*self._own, *sorted(single)))
         self._single = frozenset(single)
-        self._open = False
-        self._opening = asyncio.Lock()
+        self._open, self._opening = False, asyncio.Lock()
         if edge.development and local_url is None:
             self.api.first_request = self._learn_port
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The endpoints that are sent audit events."""
+        return self.deliveries.webhooks
 
     def on(self, *names: EventName) -> Callable[[ListenerT], ListenerT]:
         """Return a decorator: the function is called with an `AuditEvent`, after the commit of each such event.
@@ -494,8 +513,8 @@ class Auth:
         """Open the store, update its schema, and create the first signing key. Idempotent.
 
         Args:
-            upkeep: whether this process creates signing keys and deletes expired records when its policy says so, and
-                stores its settings for commands. False is for a command beside a server.
+            upkeep: whether this process creates signing keys and deletes expired records when its policy says so, sends
+                to webhooks, and stores its settings for commands. False is for a command beside a server.
 
         Raises:
             Unavailable: the store is unavailable.
@@ -525,6 +544,7 @@ class Auth:
                 # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
                 await asyncio.to_thread(self._user_agents.load)
                 self._housekeeping = asyncio.create_task(self._keep_house())
+                self.deliveries.begin()
             self._open = True
 
     async def close(self) -> None:
@@ -533,6 +553,7 @@ class Auth:
             self._open = False
             if self._housekeeping is not None:
                 self._housekeeping.cancel()
+            await self.deliveries.close()
             await self.directory.close()
             await self.authority.close()
 

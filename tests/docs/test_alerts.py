@@ -87,6 +87,11 @@ FIRES: dict[str, tuple[list[tuple[str, str]], dict[str, str]]] = {
     "DutchdoorCertificateExpires": ([gauge("expiry_timestamp_seconds", "1200000x60", 'of="certificate"')], {}),
     "DutchdoorKeyOverdue": ([gauge("next_key_due_timestamp_seconds", "60x60")], {}),
     "DutchdoorMailFails": ([gauge("mails_total", "0+1x60", 'outcome="failed"')], {}),
+    "DutchdoorWebhookBehind": (
+        [gauge("webhook_behind_seconds", "3600x60", 'webhook="5o0JgG0QmHvYk2C7w1pXzA"')],
+        {"webhook": "5o0JgG0QmHvYk2C7w1pXzA"},
+    ),
+    "DutchdoorWebhookStopped": ([events("webhook_disabled", "0+1x60")], {"name": "webhook_disabled"}),
     "DutchdoorNotPurged": ([gauge("last_purge_timestamp_seconds", "0x1500")], {}),
     "DutchdoorRestarts": ([gauge("process_start_time_seconds", "0+60x60")], {}),
 }

@@ -56,6 +56,8 @@ BODIES: dict[str, Any] = {
     "/admin/api/invitations": {"email": "invited@example.com"},
     "/admin/api/clients": {"name": "orders"},
     "/admin/api/verifiers": {"name": "orders"},
+    "/admin/api/webhooks": {"url": "https://example.com/hooks"},
+    "/admin/api/webhooks/{id}/replay": {"since": "2026-01-01T00:00:00Z"},
     "/auth/revocations/poll": {"holder": "A" * 22},
     "/admin/api/accounts": {"email": "made@example.com"},
     "/admin/api/accounts/{subject}/roles": {"roles": ["admin"]},

@@ -58,6 +58,8 @@ ELSEWHERE = {
     *("client_added", "client_removed", "client_secret_changed", "key_exported", "account_imported"),
     *("password_rehashed", "refresh_impossible", "log_begun"),
     *("verifier_added", "verifier_key_changed", "verifier_removed"),
+    *("webhook_added", "webhook_disabled", "webhook_enabled", "webhook_given_up", "webhook_removed"),
+    *("webhook_replayed", "webhook_secret_changed"),
 }
 
 

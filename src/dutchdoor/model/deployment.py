@@ -32,6 +32,7 @@ class Served(Struct, frozen=True, kw_only=True):
     product: str
     withheld: tuple[str, ...]
     """Names of settings that the servers have and that may be secret, or are code: `mail`, `pepper`, `breached`."""
+    webhook_network: tuple[str, ...] = ()
     breached: str = ""
     """Path of the list of breached passwords; "" without one."""
 

@@ -39,6 +39,7 @@ _COMMANDS = {
     "user": "user",
     "vacuum": "vacuum",
     "verifier": "verifier",
+    "webhook": "webhook",
     "whoami": "whoami",
 }
 _OF_PROGRAMS = {"login", "logout", "token", "whoami"}

@@ -125,6 +125,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mail: Secret
     mail_from: str | None
     security_contact: str
+    webhook_network: tuple[str, ...]
     access_log: bool
     log_format: str
     traces: bool

@@ -79,6 +79,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         ),
         breached=None if settings.breached is None else BreachedList(Path(settings.breached)),
         security_contact=settings.security_contact,
+        webhook_networks=settings.webhook_network,
     )
 
 
@@ -105,7 +106,7 @@ def as_served(settings: Settings, served: Served) -> Settings:
         )
     changed = {
         name: getattr(served, name)
-        for name in ("alg", "audience", "base_path", "lease", "product")
+        for name in ("alg", "audience", "base_path", "lease", "product", "webhook_network")
         if name not in given
     }
     if "public_url" not in given and "port" not in given:

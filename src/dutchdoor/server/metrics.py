@@ -133,6 +133,13 @@ class Counters:
         )
         self._due = self._gauge("next_key_due_timestamp_seconds", "When the next key is created.", "livemin")
         self._mails = self._counter("mails", "Letters that were given to the mail server.", "outcome")
+        self._attempts = self._counter("webhook_attempts", "Messages that were sent to webhooks.", "outcome")
+        self._late = self._gauge(
+            "webhook_behind_seconds", "Age of the oldest event that a webhook was not delivered.", "livemax", "webhook"
+        )
+        self._refused = self._gauge(
+            "webhook_waiting", "Accounts whose events the endpoint of a webhook refuses.", "livemax", "webhook"
+        )
         self._purged = self._counter("purged_rows", "Expired records that were deleted.")
         self._purge_took = self._gauge("purge_seconds", "Duration of the last deletion.", "livemax")
         self._purged_at = self._gauge(
@@ -148,6 +155,7 @@ class Counters:
         self._answered: dict[tuple[str, int], _Answers] = {}
         self._hanging = {route.path for route in routes if route.hangs}
         self._seen: set[str] = set()
+        self._webhooks: set[str] = set()
         self._has_looked_back = False
         self._begin(routes)
 
@@ -164,6 +172,8 @@ class Counters:
             self._fences.labels(state)
         for outcome in _MAILED.values():
             self._mails.labels(outcome)
+        for outcome in _ATTEMPTS.values():
+            self._attempts.labels(outcome)
         for route in routes:
             for status in (500, 503):
                 self._answers.labels(route.path, str(status))
@@ -187,6 +197,7 @@ class Counters:
         hooks.fence_waited.append(lambda state, took: self._fences.labels(state).observe(took))
         hooks.unavailable.append(lambda source: self._unavailable.labels(source).inc())
         hooks.mailed.append(lambda is_sent: self._mails.labels(_MAILED[is_sent]).inc())
+        hooks.delivered.append(lambda is_taken: self._attempts.labels(_ATTEMPTS[is_taken]).inc())
         hooks.tidied.append(self._tidied)
 
     def _tidied(self, count: int, took: float) -> None:
@@ -222,6 +233,7 @@ class Counters:
             # A question, because without requests nothing would show that Redis is gone.
             is_up = load.redis_up and await _succeeds(auth.store.hit([WRITING], auth.authority.clock()))
             self._up.labels("redis").set(is_up)
+        self._look_at_webhooks(auth)
         self._look_at_expiry(auth)
         self._look_at_process()
         self.record()
@@ -230,6 +242,16 @@ class Counters:
             for event in await auth.store.events(name="log_begun", limit=1):
                 self._log_begun.set(event.at)
             self._has_looked_back = True
+
+    def _look_at_webhooks(self, auth: Auth) -> None:
+        """Record those that this process sends to. One that another process has taken over is behind by 0 here."""
+        now, couriers = auth.authority.clock(), {courier.id: courier for courier in auth.deliveries.couriers}
+        for name in self._webhooks | set(couriers):
+            courier = couriers.get(name)
+            since = courier.behind_since if courier else 0.0
+            self._late.labels(name).set(max(0.0, now - since) if since else 0.0)
+            self._refused.labels(name).set(courier.waiting if courier else 0)
+        self._webhooks = set(couriers)
 
     def _look_at_expiry(self, auth: Auth) -> None:
         authority = auth.authority
@@ -285,6 +307,7 @@ class Counters:
 _REFRESH = {200: "ok", 401: "refused", 409: "superseded", 429: "limited", 503: "unavailable"}
 _FAILED = "failed"
 _MAILED = {True: "sent", False: _FAILED}
+_ATTEMPTS = {True: "taken", False: _FAILED}
 
 
 async def _succeeds(work: Any) -> bool:

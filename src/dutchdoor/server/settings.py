@@ -668,6 +668,15 @@ SETTINGS: tuple[Setting, ...] = (
         why="Unset: only you know this address.",
     ),
     Setting(
+        name="webhook_network",
+        group="Watching",
+        kind="list",
+        default=(),
+        does="A network besides the Internet that webhooks may be sent to, such as 10.0.0.0/8, by http:// too.",
+        why="Empty: webhooks go to public addresses alone, by https. Otherwise the URL of a webhook could make the "
+        "server call what only it can reach, such as a database. Link-local addresses are never allowed.",
+    ),
+    Setting(
         name="access_log",
         group="Watching",
         kind="switch",

@@ -12,7 +12,7 @@ import logging
 from typing import Final
 
 from dutchdoor.model.audit_events import AuditEvent
-from dutchdoor.services.hooks import Hooks, Listener
+from dutchdoor.services.hooks import Hooks, Listener, notify
 from dutchdoor.stores.base import Around, Change, Log, Revoked, Store
 
 __all__ = ["WAITING_AT_MOST", "Announcing"]
@@ -35,10 +35,11 @@ class Announcing(Around):
 
     async def commit(self, *changes: Change) -> Revoked:
         done = await self._inner.commit(*changes)
-        if self._hooks.listeners:
-            for change in changes:
-                if type(change) is Log:
-                    self._announce(change.event)
+        logged = [change.event for change in changes if type(change) is Log]
+        if logged:
+            notify(self._hooks.logged)
+            for event in logged:
+                self._announce(event)
         return done
 
     def _announce(self, event: AuditEvent) -> None:

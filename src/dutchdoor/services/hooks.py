@@ -62,6 +62,10 @@ class Hooks(Struct, kw_only=True):
     """A request was refused with 503. Gets the name of what was out of reach."""
     mailed: list[Callable[[bool], None]] = []
     """The transport accepted a letter, or failed to send it. Gets which of the two."""
+    logged: list[Callable[[], None]] = []
+    """This process has committed an audit event."""
+    delivered: list[Callable[[bool], None]] = []
+    """A message was sent to the endpoint of a webhook. Gets whether the endpoint took it."""
     tidied: list[Callable[[int, float], None]] = []
     """Expired records were deleted. Gets their number and the seconds it took."""
 

@@ -47,6 +47,7 @@ from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.endings import Endings, Found, Leaving, by_owner
 from dutchdoor.services.hooks import Hooks, announce, notify
+from dutchdoor.services.retention import events_kept_from
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
 from dutchdoor.services.session_data import DataVerbs
@@ -670,4 +671,5 @@ class Authority(Endings):
     async def tidy(self) -> int:
         """Delete records that no longer matter; return the number of rows. Any process may call it at any time."""
         now = self.clock()
-        return await self.store.purge(before=now - KEPT_FOR, events_before=now - self.policy.max_audit_for)
+        keep_from = await events_kept_from(self.store, now, self.policy.max_audit_for)
+        return await self.store.purge(before=now - KEPT_FOR, events_before=keep_from)

@@ -357,10 +357,13 @@ class Records(Protocol):
         ...
 
     async def events_after(
-        self, cursor: AuditCursor | None, *, limit: int = 100
+        self, cursor: AuditCursor | None, *, subject: str | None = None, since: float = 0.0, limit: int = 100
     ) -> list[tuple[AuditCursor, AuditEvent]]:
         """Audit events behind a cursor, each with its own cursor; without one, from the oldest. Raises `InvalidInput`
         for a cursor of another database.
+
+        `subject` asks for those of one account alone, "" for those without an account, and `since` for those whose id
+        is not of an earlier instant.
 
         An event that is returned was committed, and no event before it appears later. So a follower that continues
         behind the last cursor gets every event once, in whatever order transactions began. A log epoch that begins

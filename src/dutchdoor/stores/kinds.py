@@ -47,6 +47,7 @@ from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.session_data import StoredData
 from dutchdoor.model.sessions import Session
+from dutchdoor.model.webhooks import Lane, Webhook
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.migrations import Dialect, Migration, read_migrations
 
@@ -246,6 +247,9 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
     Kind(record=RegisteredClient, table="clients"),
     Kind(record=Deployment, table="deployment"),
     Kind(record=VerifierKey, table="verifiers", unique=(("name",),), order=("name",)),
+    Kind(record=Webhook, table="webhooks"),
+    # Without an owner: the events of an account that is erased are still to be delivered.
+    Kind(record=Lane, table="webhook_lanes", key=("webhook", "subject")),
 )
 
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +24,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch
-from dutchdoor.model.ids import decode, is_id
+from dutchdoor.model.ids import decode, is_id, ordered_from
 from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
@@ -392,17 +393,24 @@ class MemoryStore:
         return counts
 
     async def events_after(
-        self, cursor: AuditCursor | None, *, limit: int = 100
+        self, cursor: AuditCursor | None, *, subject: str | None = None, since: float = 0.0, limit: int = 100
     ) -> list[tuple[AuditCursor, AuditEvent]]:
         with self._lock:
             start = 0
             if cursor is not None:
                 cursor.must_be_in(self._audit_log)
                 start = bisect_right(self._audit, (cursor.log_epoch, cursor.number, cursor.id))
-            return [
+            behind = (
                 (AuditCursor(self._audit_log, *place), self._events.rows[place[2],])
-                for place in self._audit[start : start + limit]
-            ]
+                for place in islice(self._audit, start, None)
+            )
+            wanted = (
+                (place, event)
+                for place, event in behind
+                if (subject is None or event.subject == subject)
+                and (not since or _order(event.id) >= _order(ordered_from(since)))
+            )
+            return list(islice(wanted, limit))
 
     async def audit_end(self) -> AuditCursor:
         return AuditCursor(self._audit_log, self._log_epoch, self._audited + 1, "")

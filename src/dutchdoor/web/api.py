@@ -29,6 +29,7 @@ from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
+from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
@@ -214,6 +215,10 @@ class Call:
         return self.api.directory
 
     @property
+    def webhooks(self) -> Webhooks:
+        return self.api.webhooks
+
+    @property
     def required(self) -> Caller:
         """The caller, on a route that requires one."""
         if self.caller is None:
@@ -317,10 +322,18 @@ class Call:
 
 
 class Api:
-    """Every route, over one authority and one directory."""
+    """Every route, over one authority, its directory and its webhooks."""
 
-    def __init__(self, authority: Authority, directory: Directory, site: Site, routes: Sequence[Route]) -> None:
-        self.authority, self.directory, self.site, self.routes = authority, directory, site, tuple(routes)
+    def __init__(
+        self,
+        authority: Authority,
+        directory: Directory,
+        webhooks: Webhooks,
+        site: Site,
+        routes: Sequence[Route],
+    ) -> None:
+        self.authority, self.directory, self.webhooks = authority, directory, webhooks
+        self.site, self.routes = site, tuple(routes)
         self.cookies = site.cookies
         self.refresh_rate = LocalBuckets()
         self.verifiers = Verifiers(authority, directory.limits)

@@ -34,6 +34,7 @@ from typing import Any, Final
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.ids import ordered_from
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
@@ -46,6 +47,7 @@ from dutchdoor.stores.postgres.log import PAGE, read_nodes, read_renewed
 from dutchdoor.stores.postgres.rows import (
     AUDIT_END,
     EVENTS_AFTER,
+    EVENTS_AFTER_OF,
     KNOWN,
     POSTGRES,
     SESSIONS_OF,
@@ -243,11 +245,13 @@ class PostgresStore(SqlStore[Table[Any]]):
         )
 
     async def events_after(
-        self, cursor: AuditCursor | None, *, limit: int = 100
+        self, cursor: AuditCursor | None, *, subject: str | None = None, since: float = 0.0, limit: int = 100
     ) -> list[tuple[AuditCursor, AuditEvent]]:
         after = (0, 0, b"") if cursor is None else (cursor.log_epoch, cursor.number, stored_id(cursor.id))
+        sql, of = (EVENTS_AFTER, ()) if subject is None else (EVENTS_AFTER_OF, (write_text(subject),))
+        first = stored_id(ordered_from(since)) if since else b""
         found = []
-        for log, log_epoch, number, *row in await self._all(EVENTS_AFTER, *after, limit):
+        for log, log_epoch, number, *row in await self._all(sql, *after, limit, first, *of):
             if cursor is not None:
                 cursor.must_be_in(log)
             if log_epoch is not None:

@@ -26,9 +26,9 @@ from dutchdoor.stores.postgres.connection import Row
 from dutchdoor.stores.sql import ACCOUNT, Dialect, changed, quoted
 
 __all__ = [
-    "AUDIT_END", "EVENTS_AFTER", "KNOWN", "POSTGRES", "SESSIONS_OF", "SESSIONS_WITH_ACCOUNT", "Table", "Tables",
-    "numbered", "read_row", "read_session", "read_text", "stored_id", "text_of_id", "write_bytes", "write_record",
-    "write_text",
+    "AUDIT_END", "EVENTS_AFTER", "EVENTS_AFTER_OF", "KNOWN", "POSTGRES", "SESSIONS_OF", "SESSIONS_WITH_ACCOUNT",
+    "Table", "Tables", "numbered", "read_row", "read_session", "read_text", "stored_id", "text_of_id", "write_bytes",
+    "write_record", "write_text",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -119,12 +119,13 @@ _OVER = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 """The number of the oldest transaction under way: all below it are over, and this statement sees those committed."""
 _LOGS = "FROM dutchdoor.lineage l JOIN dutchdoor.revocation_log r ON r.one = 1"
 AUDIT_END = f"SELECT l.audit_log, r.epoch, {_OVER} {_LOGS} WHERE l.one = 1"
-EVENTS_AFTER = (
+_EVENTS_AFTER = (
     f"SELECT l.audit_log, e.log_epoch, e.number, {', '.join(f'e.{name}' for name in AuditEvent.__struct_fields__)} "
     f"{_LOGS} LEFT JOIN LATERAL (SELECT * FROM dutchdoor.events t WHERE (t.log_epoch, t.number, t.id) > ($1, $2, $3) "
-    f"AND (t.log_epoch < r.epoch OR t.number < {_OVER}) ORDER BY t.log_epoch, t.number, t.id LIMIT $4) e ON true "
-    "WHERE l.one = 1 ORDER BY e.log_epoch, e.number, e.id"
+    f"AND (t.log_epoch < r.epoch OR t.number < {_OVER}) AND t.id >= $5 %s "
+    "ORDER BY t.log_epoch, t.number, t.id LIMIT $4) e ON true WHERE l.one = 1 ORDER BY e.log_epoch, e.number, e.id"
 )
+EVENTS_AFTER, EVENTS_AFTER_OF = _EVENTS_AFTER % "", _EVENTS_AFTER % "AND t.subject = $6"
 """Without an event, one row, which has none."""
 
 

@@ -38,6 +38,7 @@ from msgspec import Struct
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.ids import ordered_from
 from dutchdoor.model.rate_limits import Bucket
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.node_messages import FIRST_EPOCH, LogHead, NodeRow, Renewed, Rows
@@ -60,6 +61,7 @@ from dutchdoor.stores.sqlite.log import (
 )
 from dutchdoor.stores.sqlite.records import (
     EVENTS_AFTER,
+    EVENTS_AFTER_OF,
     SESSION_WITH_ACCOUNT,
     SESSIONS_OF,
     SQLITE,
@@ -239,15 +241,17 @@ class SqliteStore(SqlStore[Table[Any]]):
         return Known(account, credentials, [(session.created_at, session.address) for session in sessions])
 
     async def events_after(
-        self, cursor: AuditCursor | None, *, limit: int = 100
+        self, cursor: AuditCursor | None, *, subject: str | None = None, since: float = 0.0, limit: int = 100
     ) -> list[tuple[AuditCursor, AuditEvent]]:
         end = await self.audit_end()
         after: Row = (0, 0, "")
         if cursor is not None:
             cursor.must_be_in(end.log)
             after = (cursor.log_epoch, cursor.number, stored_id(cursor.id))
+        first = stored_id(ordered_from(since)) if since else ""
+        sql, of = (EVENTS_AFTER, ()) if subject is None else (EVENTS_AFTER_OF, (subject,))
         found = []
-        for log_epoch, number, *row in await self._rows(EVENTS_AFTER, (*after, limit), scan=True):
+        for log_epoch, number, *row in await self._rows(sql, (*after, first, *of, limit), scan=True):
             event = self._tables.by_name["events"].read(row)
             found.append((AuditCursor(end.log, log_epoch, number, event.id), event))
         return found

@@ -16,8 +16,8 @@ from dutchdoor.stores.kinds import SESSIONS, Kind
 from dutchdoor.stores.sql import ACCOUNT_COLUMNS, SESSION_COLUMNS, Dialect, Row, marks, quoted, where
 
 __all__ = [
-    "ADD_ACCOUNT", "ADD_EVENT", "ADD_SESSION", "EVENTS_AFTER", "SESSIONS_OF", "SESSION_WITH_ACCOUNT", "SQLITE",
-    "SWAP_ACCOUNT", "SWAP_AND_END", "SWAP_SESSION", "Table", "Tables", "stored_id", "text_of_id",
+    "ADD_ACCOUNT", "ADD_EVENT", "ADD_SESSION", "EVENTS_AFTER", "EVENTS_AFTER_OF", "SESSIONS_OF", "SESSION_WITH_ACCOUNT",
+    "SQLITE", "SWAP_ACCOUNT", "SWAP_AND_END", "SWAP_SESSION", "Table", "Tables", "stored_id", "text_of_id",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Struct)
@@ -65,10 +65,10 @@ SWAP_ACCOUNT = (
 
 EVENT = ", ".join(AuditEvent.__struct_fields__)
 ADD_EVENT = f"INSERT INTO events ({EVENT}, log_epoch, number) VALUES ({marks(len(AuditEvent.__struct_fields__) + 2)})"
-EVENTS_AFTER = (
-    f"SELECT log_epoch, number, {EVENT} FROM events WHERE (log_epoch, number, id) > (?, ?, ?) "
-    "ORDER BY log_epoch, number, id LIMIT ?"
-)
+_AFTER = f"SELECT log_epoch, number, {EVENT} FROM events WHERE (log_epoch, number, id) > (?, ?, ?) AND id >= ?"
+_IN_ORDER = "ORDER BY log_epoch, number, id LIMIT ?"
+EVENTS_AFTER = f"{_AFTER} {_IN_ORDER}"
+EVENTS_AFTER_OF = f"{_AFTER} AND subject = ? {_IN_ORDER}"
 
 # --- every kind -----------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,8 @@ SENTENCES: Mapping[EventName, Sentence] = {
 NOT_OF_AN_ACCOUNT = frozenset({
     "accounts_exported", "client_added", "client_removed", "client_secret_changed", "invitation_sent",
     "invitation_withdrawn", "key_created", "key_exported", "key_revoked", "log_begun", "verifier_added",
-    "verifier_key_changed", "verifier_removed",
+    "verifier_key_changed", "verifier_removed", "webhook_added", "webhook_disabled", "webhook_enabled",
+    "webhook_given_up", "webhook_removed", "webhook_replayed", "webhook_secret_changed",
 })  # fmt: skip
 """Events of the server. No account's own log has one."""
 

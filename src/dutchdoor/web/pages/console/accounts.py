@@ -14,6 +14,7 @@ from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
+from dutchdoor.web.fences import wait_for
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.console.listing import PAGE, next_page
@@ -51,6 +52,7 @@ def routes(console: Console) -> list[Route]:
         console.act(
             PATH, page.create, body=Draft, again=page.again, bundled=True, summary="Create an account from the console."
         ),
+        console.act(PATH + "/sign-out-all", page.sign_out_all, summary="Sign every account out, the caller's too."),
     ]
 
 
@@ -102,6 +104,10 @@ class AccountsPage:
             actor=call.required.principal.subject,
         )
         return self.console.done(ACCOUNT_PATH, "account-created", id=account.subject)
+
+    async def sign_out_all(self, call: Call) -> Response:
+        done = await call.authority.end_everything(client=call.observed(), actor=call.required.principal.subject)
+        return self.console.done(PATH, "all-signed-out", await wait_for(call, done))
 
     async def again(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response | None:
         """Show the form again with what can be put right in it."""

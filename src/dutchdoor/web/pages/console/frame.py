@@ -34,6 +34,7 @@ PLACES: tuple[tuple[str, str], ...] = (
     (INVITATIONS_PATH, mark("Invitations")),
     (f"{CONSOLE_PATH}/clients", mark("Clients")),
     (f"{CONSOLE_PATH}/verifiers", mark("Verifiers")),
+    (f"{CONSOLE_PATH}/webhooks", mark("Webhooks")),
     (f"{CONSOLE_PATH}/keys", mark("Keys")),
     (f"{CONSOLE_PATH}/events", mark("Audit log")),
     (f"{CONSOLE_PATH}/settings", mark("Settings")),
@@ -55,6 +56,10 @@ NOTICES: Mapping[str, str] = {
     "invitation-withdrawn": mark("The invitation was withdrawn."),
     "client-removed": mark("The client was removed."),
     "verifier-removed": mark("The verifier key was removed."),
+    "all-signed-out": mark("All accounts were signed out everywhere."),
+    "webhook-tested": mark("The endpoint took the test message."),
+    "webhook-enabled": mark("What waits is sent now."),
+    "webhook-removed": mark("The webhook was removed."),
     "key-created": mark("The next key is published. It signs when its time has come."),
     "key-revoked": mark("The key was revoked."),
 }

@@ -13,6 +13,7 @@ from dutchdoor.web.pages.console import (
     overview,
     settings,
     verifiers,
+    webhooks,
 )
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import Pages
@@ -29,6 +30,7 @@ def routes(pages: Pages) -> list[Route]:
         *invitations.routes(console),
         *clients.routes(console),
         *verifiers.routes(console),
+        *webhooks.routes(console),
         *keys.routes(console),
         *events.routes(console),
         *settings.routes(console),

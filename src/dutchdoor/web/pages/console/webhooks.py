@@ -1,0 +1,142 @@
+"""The page of webhooks: which there are, how far each has got, and forms that add, test, change and remove one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from dutchdoor.errors import DutchdoorError, InvalidInput
+from dutchdoor.services.webhooks import NewWebhook, Standing
+from dutchdoor.texts import mark
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.body import Body
+from dutchdoor.web.http import Response
+from dutchdoor.web.pages.console.frame import Console
+from dutchdoor.web.pages.forms import wrong_of
+from dutchdoor.web.pages.site import CONSOLE_PATH
+from dutchdoor.web.problems import problem
+from dutchdoor.web.schemas import instant
+
+__all__ = ["routes"]
+
+PATH = f"{CONSOLE_PATH}/webhooks"
+
+
+class Draft(Body, frozen=True):
+    url: Annotated[str, Meta(max_length=2000)]
+    events: Annotated[str, Meta(max_length=4000)] = ""
+    """Words with spaces between them."""
+    client: Annotated[str, Meta(max_length=3)] = ""
+    """`yes` for the place of clients, too: the value of a checkbox."""
+
+
+def routes(console: Console) -> list[Route]:
+    page = WebhooksPage(console)
+    return [
+        console.page(PATH, page.show, summary="Show the webhooks, and how far each has got."),
+        console.act(PATH, page.add, body=Draft, again=page.again, summary="Add a webhook, and show its secret."),
+        console.act(PATH + "/{id}/secret", page.rotate, summary="Give a webhook a new secret, and show it."),
+        console.act(PATH + "/{id}/test", page.test, summary="Send a test message, and show the answer."),
+        console.act(PATH + "/{id}/enable", page.enable, summary="Send to a webhook again at once."),
+        console.act(PATH + "/{id}/remove", page.remove, summary="Remove a webhook."),
+    ]
+
+
+class WebhooksPage:
+    """Shows the webhooks. Each secret is in the answer to the form that made it, and in no other."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    async def show(
+        self,
+        call: Call,
+        status: int = 200,
+        *,
+        error: Mapping[str, Any] | None = None,
+        kept: Mapping[str, str] | None = None,
+        answer: str = "",
+    ) -> Response:
+        """Show the page; `error` says what was wrong in the form, where the fields are `kept`, and `answer` why a test
+        message was not delivered.
+        """
+        found = [await call.webhooks.standing(webhook) for webhook in await call.webhooks.listed()]
+        return self.console.show(
+            call,
+            "webhooks",
+            status,
+            webhooks=[_shown(each) for each in found],
+            error=error,
+            kept=kept or dict.fromkeys(Draft.__struct_fields__, ""),
+            answer=answer,
+        )
+
+    async def add(self, call: Call) -> Response:
+        draft: Draft = call.body
+        made = await call.webhooks.add(
+            draft.url,
+            events=draft.events.split(),
+            with_client=draft.client == "yes",
+            client=call.observed(),
+            actor=call.required.principal.subject,
+        )
+        return self._with_secret(call, made, mark("The webhook was added"))
+
+    async def again(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response | None:
+        """Show the form again with what can be put right in it."""
+        if not isinstance(error, InvalidInput):
+            return None
+        kept = {name: fields.get(name, "") for name in Draft.__struct_fields__}
+        return await self.show(call, problem(error).status, error=wrong_of(error), kept=kept)
+
+    async def rotate(self, call: Call) -> Response:
+        actor, client = call.required.principal.subject, call.observed()
+        made = await call.webhooks.rotate(call.params["id"], client=client, actor=actor)
+        return self._with_secret(call, made, mark("The webhook has a new secret"))
+
+    async def test(self, call: Call) -> Response:
+        answer = await call.webhooks.test(call.params["id"])
+        if answer.ok:
+            return self.console.done(PATH, "webhook-tested")
+        return await self.show(call, answer=answer.failure)
+
+    async def enable(self, call: Call) -> Response:
+        actor, client = call.required.principal.subject, call.observed()
+        await call.webhooks.enable(call.params["id"], client=client, actor=actor)
+        return self.console.done(PATH, "webhook-enabled")
+
+    async def remove(self, call: Call) -> Response:
+        actor, client = call.required.principal.subject, call.observed()
+        await call.webhooks.remove(call.params["id"], client=client, actor=actor)
+        return self.console.done(PATH, "webhook-removed")
+
+    def _with_secret(self, call: Call, made: NewWebhook, title: str) -> Response:
+        shown = [(mark("URL"), made.webhook.url), (mark("Id"), made.webhook.id)]
+        return self.console.show(
+            call,
+            "secret",
+            201,
+            title=title,
+            shown=shown,
+            secret=made.secret,
+            label=mark("Secret"),
+            back=PATH,
+            sealed=True,
+        )
+
+
+def _shown(found: Standing) -> dict[str, Any]:
+    webhook = found.webhook
+    return {
+        "id": webhook.id,
+        "url": webhook.url,
+        "events": webhook.events,
+        "with_client": webhook.with_client,
+        "disabled": webhook.disabled,
+        "delivered": instant(found.main.delivered_at) if found.main.delivered_at else "",
+        "behind": instant(found.behind_since) if found.behind_since else "",
+        "waiting": len(found.waiting),
+        "failure": found.waiting[0].failure if found.waiting else "",
+    }
