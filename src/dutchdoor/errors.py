@@ -6,10 +6,13 @@
     │   │   ├── InvalidToken       malformed, forged, expired, revoked, or for another audience          401
     │   │   │   ├── UnknownKey     its key is unknown: there may be a new one                            401
     │   │   │   ├── Misdirected    correctly signed, but for another issuer or audience                  401
-    │   │   │   └── StaleClaims    valid, but the account has changed: refresh it                        401
+    │   │   │   ├── StaleClaims    valid, but the account has changed: refresh it                        401
+    │   │   │   ├── DpopRequired   bound to a key: send it with a proof (RFC 9449)                       401
+    │   │   │   └── InvalidDpopProof   the proof is not valid, or by another key                         401
     │   │   ├── SignInUnfinished   the proof is right; one more of `methods` is needed                   401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one error             401
     │   │       └── ClonedPasskey  a passkey whose counter went back: there is a copy of it              401
+    │   ├── UseDpopNonce           the proof needs a newer `nonce`: this one                             401
     │   ├── StepUpRequired         the proof is too old or too weak for this (RFC 9470)                  401
     │   ├── IssuerRefused          the log-in by an issuer failed, or does not let this person in         403
     │   ├── AnotherBrowser         a verification link in another browser needs a password               403
@@ -42,8 +45,10 @@ __all__ = [
     "AnotherBrowser",
     "ClonedPasskey",
     "Conflict",
+    "DpopRequired",
     "DutchdoorError",
     "Forbidden",
+    "InvalidDpopProof",
     "InvalidInput",
     "InvalidKey",
     "InvalidToken",
@@ -66,6 +71,7 @@ __all__ = [
     "TooMuchData",
     "Unavailable",
     "UnknownKey",
+    "UseDpopNonce",
     "WeakPassword",
     "WrongCredentials",
 ]
@@ -122,6 +128,22 @@ class StaleClaims(InvalidToken):
     message = mark("The token's claims are out of date. Refresh it and try again.")
 
 
+class DpopRequired(InvalidToken):
+    """A token that is bound to a key came without a proof of the key, or a sign-in whose policy demands one did."""
+
+    code = "dpop_required"
+    message = mark("Send a DPoP proof with this request: the token is bound to a key, or has to be.")
+
+
+class InvalidDpopProof(InvalidToken):
+    """The DPoP proof of a request is not valid, was used before, or is by another key than the token is bound to."""
+
+    code = "invalid_dpop_proof"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, message=f"The DPoP proof is not valid: {reason}.")
+
+
 class WrongCredentials(NotAuthenticated):
     code = "wrong_credentials"
     message = mark("The e-mail address or the password is not right.")
@@ -144,6 +166,20 @@ class SignInUnfinished(NotAuthenticated):
     def __init__(self, reason: str = "", *, token: str, methods: tuple[str, ...], enrol: bool = False) -> None:
         super().__init__(reason)
         self.token, self.methods, self.enrol = token, methods, enrol
+
+
+class UseDpopNonce(Refused):
+    """The DPoP proof has no `nonce` of this server, or an old one: send another with this one (RFC 9449, section 8).
+
+    It says nothing about the token beside it. So it is no `NotAuthenticated`, which an optional caller would pass over.
+    """
+
+    code = "use_dpop_nonce"
+    message = mark("Send the DPoP proof again, with the nonce of this answer.")
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__("the proof has no nonce, or an old one")
+        self.nonce = nonce
 
 
 class StepUpRequired(Refused):

@@ -309,8 +309,19 @@ async def test_j11_the_audience_is_us(bench: Bench) -> None:
 
 
 async def test_j30_a_bound_token_is_refused_at_every_door(bench: Bench) -> None:
-    """A token of ours with `cnf` is refused as a bearer at every endpoint, and inactive for introspection."""
-    await bench.refuse(bench.sign(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}), bench.sign(cnf=None))
+    """A token of ours that is bound to a key is no bearer token at any endpoint. Introspection names the key, so that
+    who asks can check the proof. One that is bound in a way not known here is no token at all.
+    """
+    bound = bench.sign(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
+    for path in ("/auth/me", "/auth/check", "/auth/sessions"):
+        answer = await bench.ask(bound, path)
+        assert (answer.status, answer.code) == (401, "dpop_required")
+        assert str(answer.header("www-authenticate")).startswith(
+            'DPoP realm="dutchdoor", error="invalid_token", algs="'
+        )
+    active = json.loads(await bench.active(bound))
+    assert (active["token_type"], active["cnf"]) == ("DPoP", {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
+    await bench.refuse(bench.sign(cnf={"x5t#S256": "x"}), bench.sign(cnf=None))
 
 
 async def test_j12_only_an_access_token_is_one(bench: Bench) -> None:

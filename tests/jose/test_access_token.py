@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dutchdoor.errors import InvalidKey, InvalidToken, Misconfigured
+from dutchdoor.errors import DpopRequired, InvalidKey, InvalidToken, Misconfigured
 from dutchdoor.jose.access_token import (
     MAX_TIME,
     REFUSED_NAMES,
@@ -598,10 +598,22 @@ def test_the_limits_are_those_of_the_documentation() -> None:
     refused(token(note=note + "x" * 8))
 
 
+JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
+
 @pytest.mark.parametrize(
-    "cnf", [{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}, {"x5t#S256": "x"}, {}, None, ""]
+    "cnf", [{"x5t#S256": "x"}, {"jkt": JKT, "x5t#S256": "x"}, {"jkt": JKT[1:]}, {"jkt": JKT[1:] + "="}, {}, None, ""]
 )
-def test_j30_a_token_bound_to_a_key_is_no_bearer_token(cnf: Any) -> None:
-    """A token with `cnf` is refused, whatever is in it: no proof of its key is checked."""
+def test_j30_a_token_bound_in_another_way_is_refused(cnf: Any) -> None:
+    """A token with a `cnf` that names a key in a way that is not known here, or in two ways, is refused."""
     assert "bound to a key" in refused(token(cnf=cnf))
     assert verifier()(token(extra="cnf")).extra == {"extra": "cnf"}
+
+
+def test_j30_a_token_bound_to_a_key_is_no_bearer_token() -> None:
+    """A token with the thumbprint of a key is refused where no proof is checked, and read where one is."""
+    with pytest.raises(DpopRequired):
+        verifier()(token(cnf={"jkt": JKT}))
+    confirmed = verifier().verify(token(cnf={"jkt": JKT}), NOW).cnf
+    assert confirmed is not None
+    assert confirmed.jkt == JKT

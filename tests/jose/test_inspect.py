@@ -77,7 +77,7 @@ def test_without_keys_it_says_that_nothing_was_proved() -> None:
         (HEAD + "." + "A" * 9000 + "." + TAIL, NOW, "characters"),
         (header(alg="none"), NOW, "not signed at all"),
         (header(alg="hs256"), NOW, "not an algorithm we know"),
-        (claims(cnf={"jkt": "x"}), NOW, "binds it to a key"),
+        (claims(cnf={"jkt": "x"}), NOW, "bound to a key in a way that is not known here"),
         (header(typ="JWT"), NOW, "ID token"),
         (header(crit=["x"]), NOW, "'crit'"),
         (header(b64=False), NOW, "'b64'"),

@@ -42,6 +42,7 @@ from dutchdoor.web.http import (
 from dutchdoor.web.problems import problem
 
 BEARER = b'Bearer realm="dutchdoor"'
+DPOP = b'DPoP realm="dutchdoor", error="?", algs="ES256 ES384 ES512 EdDSA Ed25519 PS256 RS256"'
 
 
 def answered(error: Exception, path: str = "/auth/me") -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
@@ -60,6 +61,9 @@ ROWS = [
     (InvalidToken("x"), 401, "invalid_token", BEARER + b', error="invalid_token"'),
     (domain.Misdirected("aud", found="a", expected="b"), 401, "invalid_token", BEARER + b', error="invalid_token"'),
     (domain.UnknownKey("x"), 401, "invalid_token", BEARER + b', error="invalid_token"'),
+    (domain.DpopRequired("x"), 401, "dpop_required", DPOP.replace(b"?", b"invalid_token")),
+    (domain.InvalidDpopProof("it is x"), 401, "invalid_dpop_proof", DPOP.replace(b"?", b"invalid_dpop_proof")),
+    (domain.UseDpopNonce("x"), 401, "use_dpop_nonce", DPOP.replace(b"?", b"use_dpop_nonce")),
     (domain.StaleClaims("x"), 401, "token_stale", BEARER + b', error="invalid_token"'),
     (UnknownVerifier("x"), 401, "unknown_verifier", BEARER + b', error="invalid_token"'),
     (AmbiguousCookie("x"), 401, "ambiguous_cookie", BEARER + b', error="invalid_token"'),

@@ -41,7 +41,17 @@ def to_read(asked: Request) -> Request:
     To know who sends a request is one question; whether a page of another site caused it is another, and Django's own
     protection answers that one for views.
     """
-    return Request("GET", asked.path, asked.query, asked.headers, asked.peer, asked.scheme, port=asked.port)
+    return Request(
+        "GET",
+        asked.path,
+        asked.query,
+        asked.headers,
+        asked.peer,
+        asked.scheme,
+        port=asked.port,
+        mount=asked.mount,
+        client_method=asked.method,
+    )
 
 
 def _is_of_a_test(scope: Any, asked: Request) -> bool:
@@ -56,4 +66,6 @@ def _from_test_client(asked: Request) -> Request:
     headers.append((b"host", _TEST_HOST.encode()))
     if cookies:
         headers.append((b"cookie", cookies))
-    return Request(asked.method, asked.path, asked.query, headers, TEST_PEER, asked.scheme, port=_TEST_PORT)
+    return Request(
+        asked.method, asked.path, asked.query, headers, TEST_PEER, asked.scheme, port=_TEST_PORT, mount=asked.mount
+    )

@@ -23,7 +23,7 @@ from dutchdoor.django.streams import ends_with_session
 from dutchdoor.django.users import auser_of, user_of
 from dutchdoor.django.views import engine, engine_at_once
 from dutchdoor.django.visit import Visit, visit_of
-from dutchdoor.errors import DutchdoorError, Misconfigured
+from dutchdoor.errors import DutchdoorError, Misconfigured, UseDpopNonce
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.web.origin import SAFE_METHODS
 
@@ -153,6 +153,8 @@ def _finished(visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
         cookies = engine_of(visit.gate.gate).site.cookies
         cleared = (cookies.clear_session(), cookies.clear_refresh())
         set_cookies(response, [value.decode("ascii") for _, value in cleared])
+    if isinstance(visit.error, UseDpopNonce):  # REST framework passes on two headers of an error, and not this one
+        response["DPoP-Nonce"] = visit.error.nonce
     if visit.was_asked:
         patch_vary_headers(response, ("Cookie", "Authorization"))
     return ends_with_session(visit, response)

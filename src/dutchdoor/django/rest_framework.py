@@ -46,11 +46,11 @@ class Refusal(APIException):
 
 
 class TokenAuthentication(BaseAuthentication):
-    """Authenticates by an access token: `Authorization: Bearer ...` (RFC 6750)."""
+    """Authenticates by an access token: `Authorization: Bearer ...` (RFC 6750), or `DPoP ...` (RFC 9449)."""
 
     def authenticate(self, request: Any) -> tuple[Any, Principal] | None:
         """Return the user and the principal; None without a token. Raises `Refusal`."""
-        if not request.headers.get("Authorization", "").lower().startswith("bearer"):
+        if not request.headers.get("Authorization", "").lower().startswith(("bearer", "dpop")):
             return None
         visit = visit_of(request)
         try:

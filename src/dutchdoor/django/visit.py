@@ -92,6 +92,11 @@ class Visit:
             self._asked = asked_of(self._request)
         return self._asked
 
+    @property
+    def error(self) -> DutchdoorError | None:
+        """Why the proof of this request was refused, if it was."""
+        return self._error
+
     # Who
 
     def known(self) -> Known | None:

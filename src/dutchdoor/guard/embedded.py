@@ -92,14 +92,14 @@ class Embedded:
     async def check(self, known: Known) -> None:
         authority = self.auth.authority
         if known.token is not None:
-            await authority.verify(known.token)
+            await authority.verify_again(known.token)
         elif known.principal.session_id is not None:
             await self.of_session(known.principal.session_id)
 
     def check_at_once(self, known: Known) -> bool:
         authority, session_id = self.auth.authority, known.principal.session_id
         if known.token is not None:
-            return authority.verify_at_once(known.token) is not None
+            return authority.verify_again_at_once(known.token) is not None
         return session_id is None or authority.recall_at_once(session_id) is not None
 
     async def position(self) -> Hashable:

@@ -7,21 +7,27 @@ reaches it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from dutchdoor.errors import InvalidToken, Misconfigured
+from dutchdoor.errors import InvalidDpopProof, InvalidToken, Misconfigured
 from dutchdoor.guard.unloaded import NOT_KEPT, Unloaded
 from dutchdoor.guard.user import User
+from dutchdoor.jose.dpop import DpopProof
+from dutchdoor.model.base_path import whole_path
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData
 from dutchdoor.verifier import Verifier
-from dutchdoor.web.http import BadRequest, Header, Request
+from dutchdoor.web.dpop import proof_in
+from dutchdoor.web.http import BadRequest, Header, Request, canonical_host, is_loopback
 
 __all__ = ["AsgiApp", "Gate", "Known", "Message", "Receive", "Scope", "Send", "Verifying"]
+
+_log = logging.getLogger("dutchdoor")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -159,12 +165,36 @@ class Verifying:
         return _ONLY_BEARER
 
     async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:  # noqa: ARG002
-        token = _bearer(asked)
-        return None if token is None else Known(await self.verifier.check(token), token=token)
+        token, proof = self._presented(asked)
+        return None if token is None else Known(await self.verifier.check(token, proof), token=token)
 
     def identify_at_once(self, asked: Request, *, csrf_field: str | None) -> tuple[bool, Known | None]:  # noqa: ARG002
-        token = _bearer(asked)
-        return True, None if token is None else Known(self.verifier(token), token=token)
+        token, proof = self._presented(asked)
+        return True, None if token is None else Known(self.verifier(token, proof), token=token)
+
+    def _presented(self, asked: Request) -> tuple[str | None, DpopProof | None]:
+        """Return the access token and, if it came by the scheme DPoP, the proof of its key; None without a token.
+        Raises `InvalidToken`.
+        """
+        try:
+            token, by_dpop = asked.access_token()
+            return token, proof_in(asked, *self._place_of(asked)) if by_dpop else None
+        except BadRequest as error:
+            raise InvalidToken(error.reason or str(error), message=str(error)) from None
+
+    def _place_of(self, asked: Request) -> tuple[str, str]:
+        """Return the origin and the path under which the client sent a request. Raises `InvalidDpopProof`."""
+        path = whole_path(asked.path, asked.mount)
+        if self.verifier.public_url is not None:
+            scheme, _, rest = self.verifier.public_url.partition("://")
+            host, slash, before = rest.partition("/")
+            return f"{scheme}://{host}", whole_path(path, slash + before)  # which a proxy may have stripped
+        host = canonical_host(asked.header(b"host") or "", asked.scheme)
+        if is_loopback(host):
+            return f"{asked.scheme}://{host}", path
+        # A `Host` header is what the client says: a service that took its word would take the proofs of another one.
+        _log.warning("a DPoP token was refused: set public_url, the URL of this service (Verifier, Auth)")
+        raise InvalidDpopProof("this service does not know its URL: its operator has to set public_url")
 
     async def of_session(self, session_id: str) -> Known | None:  # noqa: ARG002
         return None
@@ -176,10 +206,10 @@ class Verifying:
         return User.named(known.principal)
 
     async def check(self, known: Known) -> None:
-        await self.verifier.check(known.token or "")
+        await self.verifier.check_again(known.token or "")
 
     def check_at_once(self, known: Known) -> bool:
-        self.verifier(known.token or "")
+        self.verifier.again(known.token or "")
         return True
 
     async def position(self) -> Hashable:
@@ -199,12 +229,3 @@ class Verifying:
 
     async def close(self) -> None:
         await self.verifier.aclose()
-
-
-def _bearer(asked: Request) -> str | None:
-    """Return the bearer token; None without one. Raises `InvalidToken` for a repeated header."""
-    try:
-        scheme, token = asked.credentials()
-    except BadRequest as error:
-        raise InvalidToken(error.reason or str(error), message=str(error)) from None
-    return token if scheme == "bearer" else None

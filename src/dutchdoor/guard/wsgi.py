@@ -61,6 +61,7 @@ def request_in(environ: Environ) -> Request:
         environ.get("REMOTE_ADDR", ""),
         environ.get("wsgi.url_scheme", "http"),
         port=int(port) if (port := environ.get("SERVER_PORT", "")).isdigit() else None,
+        mount=_mount(environ),
     )
 
 

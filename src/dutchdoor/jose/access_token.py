@@ -18,9 +18,9 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import force_setattr
 
-from dutchdoor.errors import InvalidToken, Misconfigured, Misdirected
+from dutchdoor.errors import DpopRequired, InvalidToken, Misconfigured, Misdirected
 from dutchdoor.jose import strict_json
-from dutchdoor.jose.claims import MAX_TIME, MAX_TOKEN, Claims
+from dutchdoor.jose.claims import MAX_TIME, MAX_TOKEN, Claims, Confirmation
 from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.jws import encode_header, sign_encoded, take_apart
 from dutchdoor.model.ids import new_id
@@ -111,15 +111,20 @@ class AccessTokenVerifier:
         self.keys = keys if isinstance(keys, KeySet) else keys.alone()
 
     def __call__(self, token: str | bytes, *, now: float | None = None) -> Claims:
-        """Verify a token and return its claims.
+        """Verify a bearer token and return its claims.
 
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
+            DpopRequired: it is bound to a key, whose proof would have to be checked.
         """
-        return self.verify(token, self.clock() if now is None else now)
+        claims = self.verify(token, self.clock() if now is None else now)
+        if claims.cnf is not None:
+            # Accepted as a plain bearer token, it would be of use to a thief (RFC 7800).
+            raise DpopRequired("bound to a key whose proof is not checked here")
+        return claims
 
     def verify(self, token: str | bytes, now: float) -> Claims:
-        """Verify a token at a given time.
+        """Verify a token at a given time. The caller checks the proof of the key that `cnf` names, if it names one.
 
         Raises:
             InvalidToken: it is malformed, forged, of another type, from or for someone else, expired or not yet valid.
@@ -148,9 +153,6 @@ class AccessTokenVerifier:
             raise InvalidToken("issued in the future")
         if exp < iat:
             raise InvalidToken("expired before it was issued")
-        if claims.extra and "cnf" in claims.extra:
-            # Bound to a key (RFC 7800): accepted as a plain bearer token, it would be of use to a thief.
-            raise InvalidToken("bound to a key whose proof is not checked here")
         if exp - iat > self.longest:
             raise InvalidToken("lives longer than any token of this issuer")
         if nbf is not None and not nbf <= now + leeway:
@@ -183,12 +185,21 @@ def read_claims(payload: bytes) -> Claims:
         ours.setdefault("epoch", 0)  # the lowest: any revocation by epoch of the subject covers it
         ours.setdefault("amr", ())
         ours.setdefault("roles", ())
+        if "cnf" in ours:
+            ours["cnf"] = _confirmation(ours["cnf"])
         extra = {name: value for name, value in members.items() if name not in _MEMBERS}
         return msgspec.convert({**ours, "extra": extra}, Claims)
     except strict_json.MalformedJSON as refusal:
         raise InvalidToken(f"claims: {refusal}") from None
     except (msgspec.MsgspecError, ValueError, OverflowError):
         raise InvalidToken("claims: one is missing or of the wrong type") from None
+
+
+def _confirmation(cnf: object) -> Confirmation:
+    try:
+        return msgspec.convert(cnf, Confirmation)
+    except msgspec.ValidationError:
+        raise InvalidToken("bound to a key in a way that is not known here") from None
 
 
 class AccessTokenIssuer:
@@ -231,6 +242,7 @@ class AccessTokenIssuer:
         scope: str = "",
         extra: Mapping[str, Any] | None = None,
         token_id: str | None = None,
+        bound_to: str = "",
     ) -> str:
         """Issue one token.
 
@@ -243,6 +255,7 @@ class AccessTokenIssuer:
             session_id: None for a stateless token.
             extra: what the operator's hook adds.
             token_id: `jti`; a new one if not given.
+            bound_to: the thumbprint of the key whose proof must come with the token; "" for a bearer token.
 
         Raises:
             Misconfigured: the token is over its budget; a name in `extra` is refused, or JSON cannot express its value;
@@ -270,6 +283,7 @@ class AccessTokenIssuer:
                 acr=assurance_of(methods) if methods else "",
                 roles=tuple(roles),
                 scope=scope,
+                cnf=Confirmation(bound_to) if bound_to else None,
             )
         )
         if extra:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from dutchdoor.model.principal import Principal
 
-__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "principal_of"]
+__all__ = ["MAX_TIME", "MAX_TOKEN", "Claims", "Confirmation", "principal_of"]
 
 MAX_TOKEN: Final = 8192
 """Characters. Common servers accept 8 KiB of headers in all, so a longer token cannot have come through one."""
@@ -25,6 +25,13 @@ MAX_TIME: Final = 253402300799
 _IN_RANGE: Final = Meta(ge=0, le=MAX_TIME)
 Time: TypeAlias = Annotated[int, _IN_RANGE] | Annotated[float, _IN_RANGE]
 Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Confirmation(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The key that a token is bound to (RFC 7800, RFC 9449). Another way to name a key is refused, not passed over."""
+
+    jkt: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{43}$")]
+    """Its thumbprint (RFC 7638)."""
 
 
 class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -51,6 +58,8 @@ class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     roles: tuple[str, ...]
     scope: str = ""
     nbf: Time | None = None
+    cnf: Confirmation | None = None
+    """The key whose proof must come with the token; None for a bearer token. Code that reads claims checks this."""
     kid: str = ""
     """The id of the key that signed the token, from its header. A key can be revoked, and all its tokens with it."""
     extra: dict[str, Any] = {}
@@ -70,5 +79,6 @@ def principal_of(claims: Claims) -> Principal:
         amr=claims.amr,
         expires_at=claims.exp,
         token_id=claims.jti,
+        bound_to="" if claims.cnf is None else claims.cnf.jkt,
         claims=claims.extra,
     )

@@ -165,7 +165,9 @@ def _claims(claims: dict[str, Any], now: float, leeway: float) -> Iterable[Findi
         elif iat is not None and exp - iat > _LONG_LIFE:
             yield Finding("warning", f"It lives for {_span(exp - iat)}: unless revoked, a thief has it that long.")
     if "cnf" in claims:
-        yield Finding("wrong", "'cnf' binds it to a key (RFC 7800). No proof of such a key is checked here.")
+        yield Finding(
+            "says", "'cnf' binds it to a key: it is worth nothing without a DPoP proof by that key (RFC 9449)."
+        )
     if "sid" not in claims:
         yield Finding("says", "No 'sid': a stateless token. It can be revoked by its 'jti' or for the whole subject.")
 
@@ -211,9 +213,11 @@ def _signature(text: str, keys: Key | KeySet | None) -> Iterable[Finding]:
 
 def _verdict(text: str, verify: AccessTokenVerifier, now: float) -> Finding:
     try:
-        verify(text, now=now)
+        bound = verify.verify(text, now).cnf is not None
     except InvalidToken as refusal:
         return Finding("wrong", f"It is refused: {refusal.reason}.")
+    if bound:
+        return Finding("fine", "It is accepted with a proof of its key. Whether it was revoked is not in the token.")
     return Finding("fine", "It is accepted. Whether it was revoked is not in the token.")
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["Binding"]
+__all__ = ["Binding", "ProvedKey"]
 
 
 class Binding(Struct, frozen=True):
@@ -38,3 +38,19 @@ class Binding(Struct, frozen=True):
     def text(self) -> str:
         """Return the text form, which a store keeps."""
         return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}"
+
+
+class ProvedKey(Struct, frozen=True):
+    """A key that a client has proved with one request."""
+
+    thumbprint: str
+    """Names the key (RFC 7638)."""
+    alg: str = ""
+    """The algorithm of the proof; "" where the key is that of an access token, and was proved with it."""
+    spent_as: str = ""
+    """The name of the proof, where it must be taken once over all nodes; else ""."""
+
+    @property
+    def came_with_token(self) -> bool:
+        """Whether it is the key of the access token of this request, which continues an earlier sign-in."""
+        return not self.alg

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from dutchdoor.model.bindings import ProvedKey
 from dutchdoor.model.unicode_text import shown
 
 __all__ = ["Client", "CountryReader", "Device", "DeviceReader", "network_of", "networks_of", "observe"]
@@ -59,6 +60,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     """Reads the header, and caches the result."""
     languages: str = ""
     """The Accept-Language header, 400 characters at most: the language of a mail that this client asks for."""
+    proved: ProvedKey | None = None
+    """The key that it has proved to hold with this request (DPoP). A sign-in is bound to it."""
 
     @property
     def device(self) -> str:

@@ -24,8 +24,8 @@ from dutchdoor.model.choices import check_choice
 from dutchdoor.model.durations import Seconds, read_duration, seconds
 
 __all__ = [
-    "CLOCK_SLACK", "DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "Mode",
-    "Policy", "RegistrationMode", "SecondFactor",
+    "CLOCK_SLACK", "DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "DeviceBinding",
+    "Mode", "Policy", "RegistrationMode", "SecondFactor",
 ]  # fmt: skip
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -46,6 +46,9 @@ Rotation: TypeAlias = Literal["convergent", "strict"]
 Fingerprint: TypeAlias = Literal["revoke", "observe", "off"]
 RegistrationMode: TypeAlias = Literal["open", "invite", "closed"]
 """Who creates accounts: anyone; administrators, who invite by mail; or only the command line."""
+DeviceBinding: TypeAlias = Literal["off", "optional", "required"]
+"""Whether sign-ins are bound to a key of their client: none; those of clients that prove one; or each that gets tokens
+in a body."""
 SecondFactor: TypeAlias = Literal["off", "optional", "admins", "required"]
 """Who needs a second factor: no account, and none is offered; who has one; administrators too; or everyone."""
 
@@ -58,6 +61,7 @@ _CHOICES: Final = {
     "registration": RegistrationMode,
     "second_factor": SecondFactor,
     "passkey_verification": PasskeyVerification,
+    "device_binding": DeviceBinding,
 }
 _SWITCHES: Final = ("theft_ends_all", "require_verified_email")
 _COUNTS: Final = ("max_sessions", "max_siblings", "session_data_at_most", "password_minimum")
@@ -100,6 +104,11 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     passkey_verification: PasskeyVerification = "preferred"
     """Whether a passkey after a password must check its owner too, by a fingerprint, a face or a PIN (`required`), or
     may do with a touch (`preferred`), as older security keys do. A passkey without a password must, always.
+    """
+    device_binding: DeviceBinding = "optional"
+    """Whether a sign-in is bound to a key of its client, so that a copied token is worth nothing elsewhere (DPoP, RFC
+    9449). `optional` binds clients that prove a key, for good; `required` refuses those that want a token in a body and
+    prove none. A cookie is not bound. `off` begins to bind no sign-in.
     """
 
     max_sessions: int | None = None

@@ -62,6 +62,10 @@ class Principal(Struct, frozen=True, kw_only=True):
     """The name people see, where a session proved it; else ""."""
     token_id: str = ""
     """The id of an access token (`jti`)."""
+    bound_to: str = ""
+    """The thumbprint (RFC 7638) of the client's key, without which the proof is worth nothing; "" for a bearer token or
+    cookie, of which a copy is worth as much.
+    """
     claims: Mapping[str, Any] = {}
     """What the `claims` hook adds, as JSON gives it back; in a token, every claim that has no field here. Requests
     share it: do not change it.

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import Opaque, new_ordered_id
 from dutchdoor.model.policy import Policy
@@ -69,6 +70,12 @@ class Session(Struct, frozen=True, kw_only=True):
     """The key of the client that the session is bound to, as `Binding` writes it; None for none."""
     revision: int = 0
 
+    @property
+    def bound_to(self) -> str:
+        """The thumbprint of the key that every use of the session needs; "" if it needs none."""
+        binding = None if self.binding is None else Binding.parse(self.binding)
+        return binding.thumbprint if binding is not None and binding.state == "confirmed" else ""
+
     def __repr__(self) -> str:
         return f"Session(id={self.id!r}, subject={self.subject!r}, mode={self.mode!r})"
 
@@ -90,6 +97,7 @@ def start(
     master_key_id: bytes,
     now: float,
     policy: Policy,
+    binding: str | None = None,
 ) -> tuple[Session, SessionToken | None]:
     """Start a session from a proof. In the session mode, only the returned token holds the secret."""
     session_id = new_ordered_id(now)
@@ -117,6 +125,7 @@ def start(
             device=client.device,
             address=client.address,
             country=client.country,
+            binding=binding,
         ),
         token,
     )
@@ -192,5 +201,6 @@ def principal_of(session: Session, account: Account, claims: Mapping[str, Any]) 
         expires_at=min(session.idle_expires_at, session.expires_at),
         email=account.address,
         name=account.name,
+        bound_to=session.bound_to,
         claims=claims,
     )

@@ -436,6 +436,17 @@ SETTINGS: tuple[Setting, ...] = (
         "required",
     ),
     _policy(
+        "device_binding",
+        "text",
+        "Whether a sign-in is bound to a key of its client (DPoP), so that a copied token is worth nothing. `off`: no "
+        "new one is. `optional`: that of a client which proves a key, for good. `required`: tokens in a body need one. "
+        "A cookie is not bound.",
+        "Clients that can are protected, and others work. `required` is right where you know every client.",
+        "off",
+        "optional",
+        "required",
+    ),
+    _policy(
         "second_factor_grace",
         "duration",
         "Where a second factor is needed: how long an account without one may sign in, from the first time it lacked "

@@ -99,7 +99,14 @@ class Recovery(Part):
             ]
             try:
                 signed_in = await self.authority.renew(
-                    session, account, raised=raised, client_id=client_id, changes=changes, amr=amr, now=now
+                    session,
+                    account,
+                    raised=raised,
+                    client=client,
+                    client_id=client_id,
+                    changes=changes,
+                    amr=amr,
+                    now=now,
                 )
             except Conflict:
                 found = await self.store.session(session.id) if session else None

@@ -8,6 +8,7 @@ starts and keeps sessions.
 
 from __future__ import annotations
 
+import hmac
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,19 +18,24 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import (
     Conflict,
+    DpopRequired,
+    InvalidDpopProof,
     InvalidToken,
     NotAuthenticated,
     SessionLimitReached,
     Superseded,
     Unavailable,
 )
+from dutchdoor.jose.dpop import ONE_PROOF
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account, external_account
 from dutchdoor.model.audit_events import AuditEvent, event, session_event
+from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import STANDARD, Mode, Policy
 from dutchdoor.model.principal import Verified
+from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.refresh_tokens import (
     Impossible,
     Outcome,
@@ -81,6 +87,8 @@ class SignedIn(Struct, frozen=True, kw_only=True):
     """The signed JWT (RFC 9068); "" in the mode `session`."""
     expires_in: int = 0
     """Seconds the access token lives."""
+    bound_to: str = ""
+    """The thumbprint of the key whose proof the access token needs; "" for a bearer token."""
     rotated: bool = True
     """False when a refresh returned what the client already had: no cookie is set then."""
     visitor_moved: bool = False
@@ -197,6 +205,7 @@ class Authority(Endings):
         """
         known = account
         first = True
+        binding = self._binding(mode, client, inside)
 
         async def once() -> SignedIn:
             nonlocal known, first
@@ -236,7 +245,7 @@ class Authority(Endings):
             in_name_of = client_id or self.client_id
             moved: list[Change] = []
             if mode == "jwt":
-                signed_in, record = await self._issue_stateless(account, proof, client, in_name_of, scope, now)
+                signed_in, record = await self._issue_stateless(account, proof, client, in_name_of, scope, now, binding)
             else:
                 session, token = sessions.start(
                     proof,
@@ -247,6 +256,7 @@ class Authority(Endings):
                     master_key_id=self.master.current.id,
                     now=now,
                     policy=self.policy,
+                    binding=None if binding is None else binding.text(),
                 )
                 changes += [Add(session), *(beside(session) if beside else ())]
                 moved = await self.data.moving(visitor, replaced, session)
@@ -262,11 +272,30 @@ class Authority(Endings):
         found = given or await self.store.session(session_id)
         return found if found is not None and sessions.is_live(*found, now) else None
 
+    def _binding(self, mode: Mode, client: Client, inside: Session | None) -> Binding | None:
+        """Return the key that a sign-in is bound to, if it is."""
+        if inside is not None and inside.binding is not None and mode == "hybrid":
+            return Binding.parse(inside.binding)
+        proved = client.proved
+        if mode == "session" or proved is None:
+            return None
+        if self.policy.device_binding == "off" and not proved.came_with_token:
+            return None
+        return Binding("confirmed", proved.alg, proved.thumbprint)
+
     async def _issue_stateless(
-        self, account: Account, verified: Verified, client: Client, client_id: str, scope: str, now: float
+        self,
+        account: Account,
+        verified: Verified,
+        client: Client,
+        client_id: str,
+        scope: str,
+        now: float,
+        binding: Binding | None,
     ) -> tuple[SignedIn, AuditEvent]:
+        bound_to = "" if binding is None else binding.thumbprint
         access, expires_in, token_id = await self._sign(
-            account, None, verified, client_id, scope, now, self.policy.access_for
+            account, None, verified, client_id, scope, now, self.policy.access_for, bound_to=bound_to
         )
         record = event(
             "token_issued",
@@ -277,7 +306,8 @@ class Authority(Endings):
             client_id=client_id,
             detail=token_id,
         )
-        return SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in), record
+        signed_in = SignedIn(account=account, mode="jwt", access_token=access, expires_in=expires_in, bound_to=bound_to)
+        return signed_in, record
 
     async def _over_the_limit(self, account: Account, leaving: Sequence[Leaving], now: float) -> list[Leaving]:
         """Return what to revoke so that one more session of an account can start. Raises `SessionLimitReached`."""
@@ -479,14 +509,17 @@ class Authority(Endings):
 
         Raises:
             InvalidToken: not issued here (R0), revoked or expired (R1), another client's, or proof of theft.
+            DpopRequired, InvalidDpopProof: the session is bound to a key, and the client has proved none, or with a
+                proof that was used before. Another key is proof of theft.
             Superseded: the token is two generations old and was replaced moments ago (R5).
             Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         token = RefreshToken.read(text)
+        is_proof_spent = False
 
         @retried(RACES, "the refresh")
         async def once() -> SignedIn:
-            nonlocal admit
+            nonlocal admit, is_proof_spent
             read_at = self.clock()
             found = await self.store.session(token.session_id)
             now = self.clock()
@@ -512,6 +545,11 @@ class Authority(Endings):
                 account = await self._current(account)
             except NotAuthenticated as exc:
                 raise InvalidToken(f"R1: {exc.reason}") from None
+            if session.bound_to:
+                await self._check_key(session, account, client, now)
+                if not is_proof_spent:
+                    await self._spend(client)
+                    is_proof_spent = True  # a lost race decides anew, by the same proof
             outcome = decide(session, token, client, time_of(session, now), self.policy)
             return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
 
@@ -522,6 +560,23 @@ class Authority(Endings):
             raise
         notify(self.hooks.refreshed, True)  # noqa: FBT003
         return signed_in
+
+    async def _check_key(self, session: Session, account: Account, client: Client, now: float) -> None:
+        """Let a client refresh a session that is bound, if it has proved the key. Raises `InvalidToken`."""
+        proved = client.proved
+        if proved is None:
+            # A thief who copied the token has no key. It ends nothing: something on the way may drop the header.
+            raise DpopRequired("R1: the session is bound to a key, and no proof came")
+        if not hmac.compare_digest(proved.thumbprint, session.bound_to):
+            await self._end_stolen(session, account, client, now, "another key")
+            raise InvalidToken("another key: two holders of one refresh token")
+
+    async def _spend(self, client: Client) -> None:
+        """Take the proof of a client once, over all nodes. Raises `InvalidDpopProof`, `Unavailable`."""
+        if client.proved is not None and client.proved.spent_as:
+            wait, _ = await self.store.hit([bucket_of(ONE_PROOF, client.proved.spent_as)], self.clock())
+            if wait > 0:
+                raise InvalidDpopProof("it was used before: each request needs a new one, with a `jti` of its own")
 
     async def _carry_out(
         self,
@@ -601,6 +656,7 @@ class Authority(Endings):
         account: Account,
         *,
         raised: Account,
+        client: Client,
         client_id: str,
         changes: Sequence[Change],
         amr: tuple[str, ...],
@@ -613,6 +669,7 @@ class Authority(Endings):
             session: the session that continues; None for a stateless sign-in, which gets a new access token.
             account: the account as it was read.
             raised: the account with its new epoch.
+            client: the client that asks. A stateless sign-in that is bound to its key stays so.
             changes: further changes of the same transaction.
             amr: how the owner authenticated (RFC 8176).
             now: the instant of the proof.
@@ -622,9 +679,14 @@ class Authority(Endings):
         """
         verified = Verified(subject=account.subject, epoch=raised.epoch, amr=amr, at=now)
         if session is None:
-            access, expires_in, _ = await self._sign(raised, None, verified, client_id, "", now, self.policy.access_for)
+            bound_to = "" if client.proved is None else client.proved.thumbprint
+            access, expires_in, _ = await self._sign(
+                raised, None, verified, client_id, "", now, self.policy.access_for, bound_to=bound_to
+            )
             done = await self.store.commit(*changes)
-            return SignedIn(account=raised, mode="jwt", access_token=access, expires_in=expires_in, ended=done)
+            return SignedIn(
+                account=raised, mode="jwt", access_token=access, expires_in=expires_in, bound_to=bound_to, ended=done
+            )
         fresh, token = sessions.renew(session, verified, now)
         done = await self.store.commit(*changes, Swap(fresh))
         signed_in = await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
@@ -656,7 +718,7 @@ class Authority(Endings):
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=session.amr, at=session.auth_time)
         lives_for = min(self.policy.access_for, session.expires_at - now)  # no token outlives its session
         access, expires_in, _ = await self._sign(
-            account, session.id, verified, session.client_id, session.scope, now, lives_for
+            account, session.id, verified, session.client_id, session.scope, now, lives_for, bound_to=session.bound_to
         )
         return SignedIn(
             account=account,
@@ -665,6 +727,7 @@ class Authority(Endings):
             refresh_token=mint(master, session, generation, sibling),
             access_token=access,
             expires_in=expires_in,
+            bound_to=session.bound_to,
             rotated=rotated,
         )
 

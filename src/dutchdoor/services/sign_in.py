@@ -601,7 +601,7 @@ class SignIn(Part):
         *,
         client: Client,
         ceremony: Ceremony = NO_CEREMONY,
-        admit: Callable[[str], Awaitable[None]] | None = None,
+        admit: Callable[[str, Mode], Awaitable[None]] | None = None,
         enrolment: str = "",
         remember: bool = False,
         marks: str = "",
@@ -616,8 +616,8 @@ class SignIn(Part):
             method: the name of the method, one of those that were offered.
             response: what the owner typed, or their device answered.
             ceremony: where a passkey answered.
-            admit: called with the client that the sign-in belongs to, "" for the application itself. If it raises,
-                nothing is looked at.
+            admit: called with the client that the sign-in belongs to, "" for the application itself, and its mode. If
+                it raises, nothing is looked at.
             enrolment: the token of the enrolment that `enrol` began, where the sign-in demands one; else "".
             remember: whether this browser may skip the second factor next time.
             remembered: what the browser's remembered-device cookie holds; "" for none.
@@ -633,7 +633,7 @@ class SignIn(Part):
         """
         stored, account, pending = await self._pending(token, client)
         if admit is not None:
-            await admit(pending.client_id)
+            await admit(pending.client_id, pending.mode)
         way = self.methods.get(method)
         if way is None or not way.second:
             raise WrongCredentials("not a method that was asked for")

@@ -26,6 +26,7 @@ from dutchdoor.errors import (
 from dutchdoor.jose import jws, signing_keys
 from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier, as_read_back, read_claims
 from dutchdoor.jose.claims import Claims
+from dutchdoor.jose.dpop import DpopProof, Proofs
 from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.signing_keys import KeyRing, StoredKey
 from dutchdoor.jose.token_cache import TokenCache
@@ -98,6 +99,8 @@ class Issuer:
         self.symmetric = alg.startswith("HS")
         if self.symmetric and len(self._audience) > 1:
             raise Misconfigured("HS256 serves one audience: each could mint tokens for the others.")
+        self.proofs = Proofs(master.current.derive("dpop"))
+        """Checks what clients prove of their keys. Each node makes and takes the same nonces."""
         self._own_kids: tuple[str, ...] = ()
         self._verifiers: _Verifiers | None = None  # no keys before the ring was read
         self.sign_as(issuer)
@@ -160,14 +163,23 @@ class Issuer:
 
     # Recognising
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, proof: DpopProof | None = None) -> Principal:
         """Return the principal of the access token `token`, by signature, claims and the revocation log up to this
-        moment.
+        moment. `proof` is what came with it by the scheme DPoP; None for a bearer token.
 
         Raises:
             InvalidToken: malformed, forged, expired, for another audience, or revoked.
             StaleClaims: valid, but what it says is out of date: the client must refresh.
+            DpopRequired, InvalidDpopProof, UseDpopNonce: bound to a key that the request does not prove.
             Unavailable: the log is out of reach.
+        """
+        principal = await self.verify_again(token)
+        self.proofs.check(principal.bound_to, proof, token, self.clock())
+        return principal
+
+    async def verify_again(self, token: str) -> Principal:
+        """Do what `verify` does with a `token`, but for the proof of its key: for a connection that stays open, whose
+        first request has proved it. Raises what `verify` raises.
         """
         _, principal = await self._recognised(token)
         return principal
@@ -180,7 +192,8 @@ class Issuer:
 
     async def claims(self, token: str) -> Claims:
         """Return what the access token `token` says if it is valid now, also for a service behind a proxy: for
-        introspection only (RFC 7662). Raises what `verify` raises.
+        introspection only (RFC 7662), which names the key that the one who asks has to check. Raises what
+        `verify_again` raises.
         """
         claims, _ = await self._recognised(token, issued=True)
         return claims
@@ -202,8 +215,17 @@ class Issuer:
         self._check_covered(known[0])
         return known
 
-    def verify_at_once(self, token: str) -> Principal | None:
-        """Do what `verify` does with a `token`, in any thread and without waiting; None if it has to wait. Raises
+    def verify_at_once(self, token: str, proof: DpopProof | None = None) -> Principal | None:
+        """Do what `verify` does with a `token` and its `proof`, in any thread and without waiting; None if it has to
+        wait. Raises `InvalidToken`, `StaleClaims` and `UseDpopNonce` as `verify` does.
+        """
+        principal = self.verify_again_at_once(token)
+        if principal is not None:
+            self.proofs.check(principal.bound_to, proof, token, self.clock())
+        return principal
+
+    def verify_again_at_once(self, token: str) -> Principal | None:
+        """Do what `verify_again` does with a `token`, in any thread and without waiting; None if it has to wait. Raises
         `InvalidToken` and `StaleClaims` as `verify` does.
         """
         now = self.clock()
@@ -231,7 +253,7 @@ class Issuer:
         await self._read_ring(now)
         # Judged at its time of issue, which the signature proves.
         verifier = self._with_keys().bearer
-        return verifier(token, now=read_claims(jws.verify(token, verifier.keys)).iat)
+        return verifier.verify(token, read_claims(jws.verify(token, verifier.keys)).iat)
 
     def _cache(self, *, issued: bool) -> TokenCache:
         verifiers = self._with_keys()
@@ -249,6 +271,8 @@ class Issuer:
         """Sign a token that lives a minute and says what a `principal` of an `account` is, for the service behind a
         proxy that checked the request. Returns "" with HS256: a service that can verify such a token could mint tokens
         for this API.
+
+        It is not bound to a key: the request to the proxy has proved that, and the service gets this token only.
 
         If a stateless token proved the principal, the new token has the same `jti`: a log-out revokes both, or neither.
 
@@ -289,6 +313,7 @@ class Issuer:
         lives_for: float,
         *,
         token_id: str = "",
+        bound_to: str = "",
         issue: AccessTokenIssuer | None = None,
     ) -> tuple[str, int, str]:
         """Sign an access token. `exp` counts from `now`, when the row was read, not from the signing that follows
@@ -305,6 +330,7 @@ class Issuer:
             client_id=client_id,
             session_id=session_id,
             token_id=token_id,
+            bound_to=bound_to,
             epoch=verified.epoch,
             auth_time=verified.at,
             amr=verified.amr,

@@ -29,6 +29,7 @@ from dutchdoor.guard.on_asgi import OnAsgi
 from dutchdoor.guard.on_wsgi import OnWsgi
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.jose.access_token import AccessTokenIssuer
+from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.jose.jwk import Key
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.email_address import canonical
@@ -188,13 +189,21 @@ class _Issuer:
     def __init__(self, engine: Auth, run: Callable[[Coroutine[Any, Any, Principal]], Principal]) -> None:
         self._engine, self._run = engine, run
 
-    def __call__(self, token: str) -> Principal:
-        return self._run(self.check(token))
+    public_url = None
+
+    def __call__(self, token: str, proof: DpopProof | None = None) -> Principal:
+        return self._run(self.check(token, proof))
+
+    def again(self, token: str) -> Principal:
+        return self._run(self.check_again(token))
 
     def close(self) -> None: ...
 
-    async def check(self, token: str) -> Principal:
-        return await self._engine.authority.verify(token)
+    async def check(self, token: str, proof: DpopProof | None = None) -> Principal:
+        return await self._engine.authority.verify(token, proof)
+
+    async def check_again(self, token: str) -> Principal:
+        return await self._engine.authority.verify_again(token)
 
     async def __aenter__(self) -> None: ...
 

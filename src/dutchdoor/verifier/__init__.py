@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias
 from dutchdoor.errors import InvalidToken, Misconfigured, Misdirected, StaleClaims, Unavailable, UnknownKey
 from dutchdoor.jose.access_token import AccessTokenVerifier
 from dutchdoor.jose.claims import Claims
+from dutchdoor.jose.dpop import DpopProof, Proofs
 from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.token_cache import TokenCache
 from dutchdoor.model.choices import check_choice
@@ -34,7 +35,7 @@ from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import VerifierSecret
 from dutchdoor.revocation.follower import Follower
-from dutchdoor.verifier.origin import Origin
+from dutchdoor.verifier.origin import Origin, check_public_url
 
 if TYPE_CHECKING:
     from dutchdoor.verifier.poller import Following
@@ -94,6 +95,9 @@ class Verifier:
             raises `Unavailable`.
         follow: in the background, or on demand.
         leeway: seconds by which wall clocks may differ, at most 60.
+        public_url: the URL at which clients reach this service, such as `https://orders.example.com`. Tokens that are
+            bound to a key (DPoP) come with a proof that names it. Without it, an adapter takes them on this machine
+            only: a `Host` header is what the client says.
 
     Raises:
         Misconfigured: one of the arguments is not valid.
@@ -108,6 +112,7 @@ class Verifier:
         stale: Stale = "introspect",
         follow: Follow = "background",
         leeway: Duration = 10.0,
+        public_url: str | None = None,
     ) -> None:
         check_choice(stale, get_args(Stale), "stale")
         check_choice(follow, get_args(Follow), "follow")
@@ -118,6 +123,9 @@ class Verifier:
             keys=_NO_KEYS, issuer=issuer, audience=issuer if audience is None else audience,
             leeway=read_duration(leeway, "leeway"), longest=LONGEST_ACCESS,
         )  # fmt: skip
+        self.public_url = None if public_url is None else check_public_url(public_url)
+        # The workers of a service have one key, and so they take each other's nonces.
+        self._proofs = Proofs(os.urandom(32) if self._key is None else self._key.text().encode())
         self._cache = TokenCache(self._verify)
         self._has_keys = False
         self._recognise: Callable[[str | bytes, float], tuple[Claims, Principal]] = _without_keys
@@ -134,8 +142,11 @@ class Verifier:
         self._threads_held: Waiting | None = None
         _alive.add(self)
 
-    def __call__(self, token: str | bytes) -> Principal:
+    def __call__(self, token: str | bytes, proof: DpopProof | None = None) -> Principal:
         """Check a `token`, and return its bearer's principal. In the ordinary case it does no I/O and takes no lock.
+
+        `proof` is what came with it: `DpopProof(header, method=..., url=...)` for `Authorization: DPoP`, and None for
+        `Authorization: Bearer`.
 
         Without a lease or keys it may wait for the authority, some seconds at most. In a thread that runs an event loop
         it never waits, but raises `Unavailable`: use `check` there.
@@ -143,7 +154,19 @@ class Verifier:
         Raises:
             InvalidToken: the token is malformed, forged, expired, for another audience, or revoked.
             StaleClaims: its claims are out of date, and a refresh may bring a valid token. It is an `InvalidToken`.
+            DpopRequired, InvalidDpopProof: it is bound to a key, and the proof is missing or not valid. They are
+                `InvalidToken`, too.
+            UseDpopNonce: the proof needs a newer nonce. Answer 401 with it in the header `DPoP-Nonce`.
             Unavailable: the token cannot be checked now. Answer 503, never 401: an outage must not sign users out.
+        """
+        principal = self.again(token)
+        if proof is not None or principal.bound_to:
+            self._proofs.check(principal.bound_to, proof, token, time.time())
+        return principal
+
+    def again(self, token: str | bytes) -> Principal:
+        """Do what a call does with a `token`, but for the proof of its key: for a connection that stays open, whose
+        first request has proved it. Raises what a call raises.
         """
         try:
             return self._check_here(token)
@@ -165,14 +188,23 @@ class Verifier:
             principal = self._waiting_for_it(token)
         return principal
 
-    async def check(self, token: str | bytes) -> Principal:
-        """Check a `token`, as a call does. A check that must wait runs in a worker thread and blocks no event loop.
+    async def check(self, token: str | bytes, proof: DpopProof | None = None) -> Principal:
+        """Check a `token` and its `proof`, as a call does. A check that must wait runs in a worker thread and blocks no
+        event loop.
 
         Raises:
             InvalidToken: as for a call.
             StaleClaims: as for a call.
+            DpopRequired, InvalidDpopProof, UseDpopNonce: as for a call.
             Unavailable: as for a call.
         """
+        principal = await self.check_again(token)
+        if proof is not None or principal.bound_to:
+            self._proofs.check(principal.bound_to, proof, token, time.time())
+        return principal
+
+    async def check_again(self, token: str | bytes) -> Principal:
+        """Do what `again` does with a `token`, without blocking the event loop."""
         try:
             principal = self._at_once(token)
             if principal is None:
@@ -289,6 +321,7 @@ class Verifier:
         following = self._following
         self._lock, self._following, self._threads_held = Lock(), None, None
         self._cache.renew_lock()
+        self._proofs.renew_lock()
         self._follower.forked()
         if following is not None:
             following.abandon()

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.base_path import PATTERN
 
-__all__ = ["PORTS", "Origin"]
+__all__ = ["PORTS", "Origin", "check_public_url"]
 
 PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(
@@ -41,3 +41,15 @@ class Origin(NamedTuple):
         if scheme == "http" and not _THIS_MACHINE.fullmatch(host):
             raise Misconfigured("Plain HTTP is only for an authority on this machine. Use https://...")
         return cls(scheme == "https", host, port or PORTS[scheme], found[5])
+
+
+def check_public_url(url: str) -> str:
+    """Return the URL at which clients reach a service. Raises `Misconfigured` for one that no client would name."""
+    try:
+        Origin.of(url)
+    except Misconfigured:
+        raise Misconfigured(
+            "public_url is the address that clients of this service use, in lower case and without a slash at its end: "
+            "https://orders.example.com. Plain HTTP is for this machine only."
+        ) from None
+    return url

@@ -4,6 +4,7 @@
     preflight  does a browser ask whether a page of another origin may send a request
     origin     did a page of another site cause this request (unsafe methods)
     caller     who sent the request, by cookie or bearer token, and does the route allow them
+    key        which key does a client prove that is about to get tokens
     csrf       if the proof is a cookie, did a page of this server send the CSRF token
     body       limited, of the right type, decoded strictly
     handler    the code of the route
@@ -19,9 +20,13 @@ from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired, Unavailable
+from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.model.accounts import ADMIN, Account
+from dutchdoor.model.base_path import whole_path
+from dutchdoor.model.bindings import ProvedKey
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
@@ -35,7 +40,8 @@ from dutchdoor.web import origin as origins
 from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
 from dutchdoor.web.browser import sends_a_form, wants_a_page
 from dutchdoor.web.cookies import Cookies, Presented
-from dutchdoor.web.cors import Cors
+from dutchdoor.web.cors import CHECK_PATH, Cors
+from dutchdoor.web.dpop import proof_about_another, proof_in
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import Hsts, SecurityHeaders
 from dutchdoor.web.health import Outages, Readiness
@@ -166,6 +172,7 @@ class Call:
         "csrf_field",
         "form",
         "params",
+        "proved",
         "query",
         "request",
         "service",
@@ -174,6 +181,8 @@ class Call:
 
     def __init__(self, api: Api, request: Request, params: Mapping[str, str]) -> None:
         self.api, self.request, self.params = api, request, params
+        self.proved: ProvedKey | None = None
+        """The key that the client has proved to hold, with its access token or by itself."""
         self.cookies = api.cookies
         self._presented: Presented | None = None
         self.caller: Caller | None = None
@@ -236,7 +245,8 @@ class Call:
             site = self.api.site
             agent = self.request.header(b"user-agent") or ""
             languages = self.request.header_list(b"accept-language") or ""
-            self.client = observe(self.request.client, agent, languages, devices=site.devices, countries=site.countries)
+            seen = observe(self.request.client, agent, languages, devices=site.devices, countries=site.countries)
+            self.client = seen if self.proved is None else replace(seen, proved=self.proved)
         return self.client
 
     def csrf_token(self, session_id: str) -> str:
@@ -271,32 +281,70 @@ class Call:
             BadRequest: the cookie and the token belong to different sign-ins.
             Unavailable: the store is unavailable.
         """
-        token, cookie = self._proofs()
-        principal = None if token is None else await self.authority.verify(token)
+        token, proof, cookie = self._proofs()
+        principal = None if token is None else await self.authority.verify(token, proof)
         held = None if cookie is None else await self.authority.resume(cookie)
-        return _caller(principal, held)
+        return self._caller(principal, held)
 
     def identify_at_once(self) -> tuple[bool, Caller | None]:
         """Do what `identify` does in any thread and without waiting. (False, None) if it has to wait. Raises what
         `identify` raises.
         """
-        token, cookie = self._proofs()
-        principal = None if token is None else self.authority.verify_at_once(token)
+        token, proof, cookie = self._proofs()
         held = None if cookie is None else self.authority.resume_at_once(cookie)
-        if (token is not None and principal is None) or (cookie is not None and held is None):
+        if cookie is not None and held is None:
             return False, None
-        return True, _caller(principal, held)
+        # Last: it takes the proof, which `identify` could not take again.
+        principal = None if token is None else self.authority.verify_at_once(token, proof)
+        if token is not None and principal is None:
+            return False, None
+        return True, self._caller(principal, held)
 
-    def _proofs(self) -> tuple[str | None, str | None]:
-        """Return the bearer token and the session cookie of the request. Raises `InvalidToken`."""
-        token, line = self.request.bearer(), self.request.cookie()
+    def _caller(self, principal: Principal | None, held: Remembered | None) -> Caller | None:
+        if principal is not None and principal.bound_to:
+            self.proved = ProvedKey(principal.bound_to)
+        return _caller(principal, held)
+
+    def _proofs(self) -> tuple[str | None, DpopProof | None, str | None]:
+        """Return the access token, the proof of its key if it came by the scheme DPoP, and the session cookie of the
+        request. Raises `InvalidToken`, `BadRequest`.
+        """
+        (token, by_dpop), line = self.request.access_token(), self.request.cookie()
+        proof = self._dpop_proof() if by_dpop else None
         try:
-            return token, self.cookies.session(line)
+            return token, proof, self.cookies.session(line)
         except AmbiguousCookie:
             if token is None:
                 raise
             self._presented = self.cookies.present(line)
-            return token, None
+            return token, proof, None
+
+    def _dpop_proof(self) -> DpopProof:
+        request = self.request
+        if not request.host:  # a request to the application around this
+            self.api.site.edge.admit(request)
+        if request.path == CHECK_PATH and self.api.site.edge.came_through_proxy(request):
+            return proof_about_another(request)
+        return proof_in(request, request.origin, whole_path(request.path, request.mount))
+
+    def prove_key(self) -> None:
+        """Check the proof of a client that has no access token yet, to sign in or to refresh. Its one use is counted
+        where a refresh token is exchanged: a copied sign-in would need the password as well.
+
+        Raises `InvalidDpopProof`, `UseDpopNonce`, `BadRequest`.
+        """
+        proved = self.authority.proofs.read(self._dpop_proof(), None, self.authority.clock())
+        self.proved = ProvedKey(proved.thumbprint, proved.alg, proved.spent_as)
+
+    def with_nonce(self, response: Response) -> Response:
+        """Give a client that proves its key the nonce for its next proofs, before the one that it has is too old."""
+        if self.proved is None:
+            return response
+        nonce = (b"dpop-nonce", self.authority.proofs.nonce(self.authority.clock()).encode("ascii"))
+        # A copy: the same response may be on its way to others.
+        return Response(
+            response.status, [*response.headers, nonce], response.body, kind=response.kind, pieces=response.pieces
+        )
 
     async def holding(self) -> tuple[Account, Session | None]:
         """Return the account and the session of the caller, read from the store if the proof was a token.
@@ -382,6 +430,8 @@ class Api:
             if route.unproven is None:
                 raise
             return route.unproven(call, error)
+        if call.caller is None and unsafe and b"dpop" in request.by_name:
+            call.prove_key()
         if fields is not None and route.page is not None:
             return call.clearing(await self._answer_form(route, route.page, call, fields))
         if route.form:
@@ -389,7 +439,7 @@ class Api:
         elif route.body is not None:
             reader = self._readers[route.body]
             call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
-        return call.clearing(await route.handler(call))
+        return call.with_nonce(call.clearing(await route.handler(call)))
 
     async def _identify(self, route: Route, call: Call, *, unsafe: bool) -> None:
         """Find out who sends a request, and raise unless the route lets them in."""

@@ -106,6 +106,7 @@ class AsgiApplication:
     ) -> None:
         """Answer a request with its route, or with an error if there is no route or the request is refused."""
         request = request_of(scope)
+        request.mount = self._base or request.mount
         api = self._api
         request.id = request_id(request, api.site.edge)
         scope[REQUEST] = request

@@ -22,6 +22,7 @@ from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
 from dutchdoor.web.cors import CHECK_PATH
+from dutchdoor.web.dpop import check_bound
 from dutchdoor.web.fences import fence
 from dutchdoor.web.headers import CLEAR_SITE_DATA
 from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Response, forwarded_method, json_response
@@ -101,11 +102,13 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
     if mode != "hybrid":
         if asked is not UNSET:
             raise InvalidInput("Only the hybrid mode has a transport.", field="transport")
+        check_bound(call.authority.policy, mode, in_body=True, bound=call.proved is not None)
         return "cookie"
     transport: Transport = ("cookie" if call.from_browser else "body") if asked is UNSET else asked
     if transport == "body":
         # A script injected into our own page must not be able to request what the cookie hides from it.
         judge_token_in_body(call)
+    check_bound(call.authority.policy, mode, in_body=transport == "body", bound=call.proved is not None)
     return transport
 
 
@@ -171,12 +174,18 @@ async def renew(call: Call) -> Response:
     await check_client(call, client_id or call.authority.client_id)
     limits = call.directory.limits
     now = call.authority.clock()
+
+    def admit(session: Session) -> None:
+        call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, session.id)], now)
+        # From before the policy: its client signs in again, with a key.
+        check_bound(call.authority.policy, "hybrid", in_body=transport == "body", bound=bool(session.bound_to))
+
     try:
         signed_in = await call.authority.refresh(
             token,
             call.observed(),
             client_id=client_id,
-            admit=lambda session: call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, session.id)], now),
+            admit=admit,
         )
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
@@ -213,7 +222,7 @@ async def logout(call: Call) -> Response:
     revoked; if none can be read, none is revoked.
     """
     authority, client = call.authority, call.observed()
-    token = call.request.bearer()
+    token, _ = call.request.access_token()  # without a proof: a client that has lost its key can sign out
     in_body = _refresh_token_in_body(call)
     claims = None if token is None else await authority.claims_of_any_age(token)
     held = await _held(call, even_ended=True)
@@ -315,7 +324,7 @@ async def end_others(call: Call) -> Response:
 
 async def csrf(call: Call) -> Response:
     """The token for the caller's session, proved by its cookie, its access token or its refresh cookie."""
-    if call.presented.refresh is not None and call.presented.session is None and call.request.bearer() is None:
+    if call.presented.refresh is not None and call.presented.session is None and call.request.access_token()[0] is None:
         session, _ = await call.authority.holder(call.presented.refresh)
         return json_response(200, CsrfToken(call.csrf_token(session.id), "hybrid"))
     caller: Caller | None = await call.identify()

@@ -22,8 +22,8 @@ from dutchdoor.web.http import Header, Request, Response, forwarded_method, list
 __all__ = ["CHECK_PATH", "Cors"]
 
 _METHODS = b"GET, POST, DELETE"
-_HEADERS = ("authorization", "content-type", "prefer", "x-csrf-token")
-_EXPOSED = b"preference-applied, retry-after, www-authenticate"
+_HEADERS = ("authorization", "content-type", "dpop", "prefer", "x-csrf-token")
+_EXPOSED = b"dpop-nonce, preference-applied, retry-after, www-authenticate"
 _PREFLIGHT_KEPT_FOR = b"600"  # seconds; short, so that removing an origin takes effect soon
 
 _OPEN = ("/auth/", "/oauth2/", "/.well-known/")

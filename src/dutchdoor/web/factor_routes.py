@@ -6,12 +6,14 @@ from msgspec import UNSET
 
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.factors import ENROL_FOR, Enrolment, Factor
 from dutchdoor.services.passkeys import NO_CEREMONY
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies, token_of_step
+from dutchdoor.web.dpop import check_bound
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.passkey_routes import answer_text, ceremony_of
 from dutchdoor.web.schemas import (
@@ -39,6 +41,11 @@ async def take_step(call: Call) -> Response:
     if asked == "body":
         # A script injected into our own page must not be able to request what the cookie hides from it.
         judge_token_in_body(call)
+
+    async def admit(client_id: str, mode: Mode) -> None:
+        check_bound(call.authority.policy, mode, in_body=asked == "body", bound=call.proved is not None)
+        await check_client(call, client_id or call.authority.client_id)
+
     done = await call.directory.sign_in.proceed(
         token_of_step(call, body.token),
         body.method,
@@ -47,7 +54,7 @@ async def take_step(call: Call) -> Response:
         enrolment="" if body.enrolment is UNSET else body.enrolment,
         remember=body.remember,
         client=call.observed(),
-        admit=lambda client_id: check_client(call, client_id or call.authority.client_id),
+        admit=admit,
         marks=call.cookies.mark(line),
         remembered=call.cookies.remembered(line),
         replacing=await sessions_of_cookies(call),

@@ -49,7 +49,9 @@ class Request:
 
     `method`, `path` (percent-decoded), `query` (raw), `headers` (names in lower case), `peer` (address of the other end
     of the connection, "" if it has none), `scheme`, `body`. `Edge.admit` sets `client`, `scheme` and `host`, and no
-    code may rely on these three before. `id` is described in `request_id.py`; `answered` says that the work is done.
+    code may rely on these three before. `mount` is what stands before `path` in the URL, and `client_method` the method
+    that the client sent, where `method` stands for less. `id` is described in `request_id.py`; `answered` says that the
+    work is done.
     """
 
     __slots__ = (
@@ -57,10 +59,12 @@ class Request:
         "answered",
         "body",
         "client",
+        "client_method",
         "headers",
         "host",
         "id",
         "method",
+        "mount",
         "path",
         "peer",
         "port",
@@ -78,8 +82,11 @@ class Request:
         scheme: str,
         body: bytes = b"",
         port: int | None = None,
+        mount: str = "",
+        client_method: str = "",
     ) -> None:
         self.method = method
+        self.client_method = client_method or method
         self.path = path
         self.query = query
         self.headers = headers
@@ -87,6 +94,7 @@ class Request:
         self.scheme = scheme
         self.body = body
         self.port = port
+        self.mount = mount
         self.client = peer
         self.host = self.id = ""
         self.answered = False
@@ -156,6 +164,17 @@ class Request:
         """
         scheme, _, rest = (self.header(b"authorization") or "").partition(" ")
         return scheme.lower(), rest.lstrip(" ")
+
+    def access_token(self) -> tuple[str | None, bool]:
+        """Return the access token of the Authorization header, or None, and whether it came by the scheme DPoP (RFC
+        9449) rather than Bearer. Raises `InvalidToken`.
+        """
+        scheme, token = self.credentials()
+        if scheme not in {"bearer", "dpop"}:
+            return None, False
+        if not token or " " in token:
+            raise InvalidToken("malformed Authorization header")
+        return token, scheme == "dpop"
 
     def bearer(self) -> str | None:
         """Return the bearer token (RFC 6750) of the Authorization header, or None. Raises `InvalidToken`."""

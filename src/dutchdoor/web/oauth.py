@@ -17,6 +17,7 @@ from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import Revoked
 from dutchdoor.web.api import Call, Route
+from dutchdoor.web.dpop import check_bound
 from dutchdoor.web.fences import applied, wait_for
 from dutchdoor.web.http import BadRequest, OAuthRefused, Response, json_response
 from dutchdoor.web.program_auth import client_of
@@ -61,6 +62,7 @@ async def token(call: Call) -> Response:
 
     def admit(held: Session) -> None:
         call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, held.id)], now)
+        check_bound(call.authority.policy, "hybrid", in_body=True, bound=bool(held.bound_to))
         # For a revoked session or one of another client, `refresh` raises invalid_grant, which reveals no scopes.
         if held.client_id == client_id and not set(form.get("scope", "").split()) <= set(held.scope.split()):
             raise OAuthRefused("invalid_scope", "A refresh cannot give more than the sign-in did.")
@@ -71,8 +73,9 @@ async def token(call: Call) -> Response:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
         raise
     scope = "" if signed_in.session is None else signed_in.session.scope
+    kind = "DPoP" if signed_in.bound_to else "Bearer"
     return json_response(
-        200, TokenAnswer(signed_in.access_token, "Bearer", signed_in.expires_in, signed_in.refresh_token, scope)
+        200, TokenAnswer(signed_in.access_token, kind, signed_in.expires_in, signed_in.refresh_token, scope)
     )
 
 
@@ -114,7 +117,9 @@ async def _introspect_access(call: Call, text: str) -> dict[str, Any]:
     claims = await call.authority.claims(text)
     said = {
         "active": True,
-        "token_type": "Bearer",
+        "token_type": "Bearer" if claims.cnf is None else "DPoP",
+        # The client checks the proof of this key: it has the request, and this server has not (RFC 9449, 6.2).
+        "cnf": claims.cnf,
         "iss": claims.iss,
         "sub": claims.sub,
         "aud": claims.aud,

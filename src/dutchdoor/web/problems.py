@@ -21,8 +21,10 @@ import msgspec
 
 from dutchdoor.errors import (
     Conflict,
+    DpopRequired,
     DutchdoorError,
     Forbidden,
+    InvalidDpopProof,
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
@@ -35,7 +37,9 @@ from dutchdoor.errors import (
     Superseded,
     Taken,
     Unavailable,
+    UseDpopNonce,
 )
+from dutchdoor.jose.dpop import ALGORITHMS
 from dutchdoor.web.http import (
     BadRequest,
     CrossSite,
@@ -69,6 +73,9 @@ class _Row(NamedTuple):
 _TABLE: dict[type[DutchdoorError], _Row] = {
     NotAuthenticated: _Row(401, "bearer", "invalid_client", 401),
     InvalidToken: _Row(401, "invalid_token", "invalid_grant", 400),
+    DpopRequired: _Row(401, "invalid_token", "invalid_dpop_proof", 400),
+    InvalidDpopProof: _Row(401, "invalid_dpop_proof", "invalid_dpop_proof", 400),
+    UseDpopNonce: _Row(401, "use_dpop_nonce", "use_dpop_nonce", 400),
     UnknownVerifier: _Row(401, "invalid_token", "invalid_client", 401),
     StepUpRequired: _Row(401, "insufficient_user_authentication", "invalid_grant", 400),
     Forbidden: _Row(403, "insufficient_scope", "unauthorized_client", 400),
@@ -153,6 +160,8 @@ def _row(error: Exception) -> _Row | None:
 def _headers(error: DutchdoorError) -> list[Header]:
     if isinstance(error, (RateLimited, Unavailable)):
         return [(b"retry-after", b"%d" % _whole_seconds(error.retry_after))]
+    if isinstance(error, UseDpopNonce):
+        return [(b"dpop-nonce", error.nonce.encode("ascii"))]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", ", ".join(error.allow).encode("ascii"))]
     return []
@@ -166,6 +175,8 @@ def _whole_seconds(seconds: float) -> int:
 def _challenge(error: DutchdoorError, name: str) -> bytes:
     if name == "bearer":
         return f"Bearer {_REALM}".encode("ascii")
+    if isinstance(error, (DpopRequired, InvalidDpopProof, UseDpopNonce)):
+        return f'DPoP {_REALM}, error="{name}", algs="{" ".join(ALGORITHMS)}"'.encode("ascii")
     challenge = f'Bearer {_REALM}, error="{name}"'
     if isinstance(error, StepUpRequired):
         challenge += "".join(f', {name}="{value}"' for name, value in _step_up(error).items())

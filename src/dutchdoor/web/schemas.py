@@ -208,6 +208,7 @@ class SessionView(Struct):
     country: str
     amr: tuple[str, ...]
     acr: Acr
+    bound: Annotated[bool, Meta(description="Whether each use of it needs a proof of its client's key (DPoP).")]
 
 
 class SignedInView(Struct, omit_defaults=True):
@@ -394,4 +395,5 @@ def session_view(session: Session, current: str | None) -> SessionView:
         country=session.country,
         amr=session.amr,
         acr=assurance_of(session.amr),
+        bound=bool(session.bound_to),
     )

@@ -46,4 +46,5 @@ def request_of(scope: MutableMapping[str, Any]) -> Request:
         peer[0] if peer else "",
         _SCHEMES.get(scheme, scheme),
         port=server[1] if server else None,
+        mount=scope.get("root_path", ""),
     )

@@ -105,7 +105,8 @@ def signed_in_answer(
         headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
         view.csrf_token = call.csrf_token(session.id)
         return json_response(status, view, headers)
-    view.access_token, view.token_type, view.expires_in = signed_in.access_token, "Bearer", signed_in.expires_in
+    view.access_token, view.expires_in = signed_in.access_token, signed_in.expires_in
+    view.token_type = "DPoP" if signed_in.bound_to else "Bearer"
     if signed_in.mode == "hybrid" and session is not None:
         if transport == "body":
             unused = min(session.idle_expires_at, session.expires_at) - call.authority.clock()
