@@ -6,7 +6,10 @@ headers = {"authorization": f"DPoP {token}", "dpop": key.proof("GET", url, at=ti
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Self
+from urllib.parse import urlsplit
 
 from dutchdoor.errors import InvalidKey, InvalidToken
 from dutchdoor.jose import strict_json
@@ -14,10 +17,12 @@ from dutchdoor.jose.dpop import hash_of
 from dutchdoor.jose.jwk import Key
 from dutchdoor.model.ids import decode, encode, new_id
 
-__all__ = ["ProofKey"]
+__all__ = ["Nonces", "ProofKey"]
 
 _ALG = "ES256"
 """The one that every server takes."""
+_CLOCK_WAS_SET = 60.0
+"""Seconds by which a clock of a machine does not drift between two requests."""
 
 
 class ProofKey:
@@ -76,3 +81,40 @@ class ProofKey:
 
     def __repr__(self) -> str:
         return f"ProofKey({self.thumbprint!r})"
+
+
+class Nonces:
+    """The latest nonce of each server, and how far its clock is from this machine's. Safe to share between threads.
+
+    Args:
+        clock: the time of day in seconds since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._by_origin: dict[str, tuple[str, float]] = {}
+
+    def proof(self, key: ProofKey, method: str, url: str, token: str = "") -> str:
+        """Return the DPoP header of a request: see `ProofKey.proof`."""
+        nonce, ahead = self._by_origin.get(_origin(url), ("", 0.0))
+        return key.proof(method, url, at=self._clock() + ahead, nonce=nonce, token=token)
+
+    def learn(self, url: str, headers: Mapping[str, str]) -> bool:
+        """Keep the nonce of an answer, and the time that it says: the clock of this machine may be wrong, or have been
+        set since. Returns whether another proof may be right where this one was refused.
+        """
+        before, ahead_before = self._by_origin.get(_origin(url), ("", 0.0))
+        nonce = headers.get("dpop-nonce", "")
+        if not nonce and not headers.get("www-authenticate", "").startswith("DPoP "):
+            return False
+        try:
+            ahead = parsedate_to_datetime(headers.get("date", "")).timestamp() - self._clock()
+        except ValueError:
+            ahead = ahead_before
+        self._by_origin[_origin(url)] = nonce or before, ahead
+        return bool(nonce) or abs(ahead - ahead_before) > _CLOCK_WAS_SET
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

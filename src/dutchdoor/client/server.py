@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import httpx2
 import msgspec
 
 from dutchdoor import errors
+from dutchdoor.client.dpop import Nonces, ProofKey
 from dutchdoor.client.tokens import check_url
-from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable
+from dutchdoor.errors import DutchdoorError, Misconfigured, Unavailable, UseDpopNonce
 
 __all__ = ["Server"]
 
@@ -38,9 +41,12 @@ class Server:
         client: the HTTP client to call it with. It must not follow redirects: a secret would follow them, too.
     """
 
-    def __init__(self, url: str, client: httpx2.Client | None = None) -> None:
+    def __init__(
+        self, url: str, client: httpx2.Client | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         """Raises `Misconfigured` for a URL or a client that must not be used."""
         self.url = check_url(url)
+        self.nonces = Nonces(clock)
         if client is not None and client.follow_redirects:
             raise Misconfigured("The client for a server must not follow redirects: follow_redirects=False.")
         # A call every few minutes: no connection would still be open for the next one.
@@ -53,21 +59,40 @@ class Server:
     def close(self) -> None:
         self._client.close()
 
-    def call(self, method: str, path: str, body: dict[str, object] | None = None, *, token: str = "") -> Any:
-        """Call the server, and return what its answer holds.
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, object] | None = None,
+        *,
+        token: str = "",
+        key: ProofKey | None = None,
+    ) -> Any:
+        """Call the server, and return what its answer holds. With a `key`, prove it; and once more, if the server
+        says with which nonce, or that the clock of this machine is wrong.
 
         Raises:
             Unavailable: it is out of reach, or says so; `retry_after` seconds.
             Misconfigured: what answers is no dutchdoor server.
             DutchdoorError: the error that it answers, of the class with its code.
         """
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        answer, content = self._sent(method, self.url + path, body, token, key)
+        if key is not None and self.nonces.learn(self.url, answer.headers) and answer.status_code == 401:  # noqa: PLR2004
+            answer, content = self._sent(method, self.url + path, body, token, key)
+            self.nonces.learn(self.url, answer.headers)
+        return self._read(answer, content)
+
+    def _sent(
+        self, method: str, url: str, body: dict[str, object] | None, token: str, key: ProofKey | None
+    ) -> tuple[httpx2.Response, bytes]:
+        headers = {"authorization": f"{'DPoP' if key else 'Bearer'} {token}"} if token else {}
+        if key is not None:
+            headers["dpop"] = self.nonces.proof(key, method, url, token)
         try:
-            with self._client.stream(method, self.url + path, json=body, headers=headers, auth=None) as answer:
-                content = _bounded(answer)
+            with self._client.stream(method, url, json=body, headers=headers, auth=None) as answer:
+                return answer, _bounded(answer)
         except httpx2.HTTPError as exc:
             raise _out_of_reach(self.url, exc) from None
-        return self._read(answer, content)
 
     def _read(self, answer: httpx2.Response, content: bytes) -> Any:
         try:
@@ -130,6 +155,10 @@ def _error_of(url: str, status: int, held: dict[str, Any], retry_after: float) -
         return wrong(detail, field=str(held.get("field") or ""))
     if kind is errors.StepUpRequired:
         return errors.StepUpRequired(code, max_age=held.get("max_age"), factors=held.get("factors", 1))
+    if kind is UseDpopNonce:
+        return UseDpopNonce("")  # the header has it
+    if kind is errors.InvalidDpopProof:
+        return errors.InvalidDpopProof(detail.removeprefix("The DPoP proof is not valid: ").removesuffix("."))
     if kind is errors.SignInUnfinished:
         methods, token = tuple(map(str, held.get("methods") or ())), str(held.get("token") or "")
         return errors.SignInUnfinished(code, token=token, methods=methods, enrol=held.get("enrol") is True)

@@ -13,15 +13,20 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import anyio.to_thread
 import httpx2
 
+from dutchdoor.client.dpop import ProofKey
 from dutchdoor.client.server import Server
 from dutchdoor.client.storage import MemoryStorage, Storage
 from dutchdoor.client.tokens import Tokens, check_url, read_tokens
 from dutchdoor.errors import (
+    DpopRequired,
+    InvalidDpopProof,
+    InvalidKey,
     InvalidToken,
     Misconfigured,
     NotAuthenticated,
@@ -43,6 +48,7 @@ _WAITS_AT_MOST: Final = 5.0
 _JUST_REFRESHED: Final = 5.0
 """Seconds for which a refused token is not refreshed again: the refusal has another reason than its age."""
 _UNAUTHORIZED: Final = 401
+_CHALLENGE, _NONCE = "www-authenticate", "use_dpop_nonce"
 
 
 class SessionAuth(httpx2.Auth):
@@ -54,6 +60,10 @@ class SessionAuth(httpx2.Auth):
     The token goes with every request that you send with this: use a client of its own for other hosts. Without a
     `login` and a `refresh_token`, the storage has the tokens of an earlier sign-in.
 
+    With `bound=True`, or where the server demands it, the sign-in is bound to a key of this program (DPoP, RFC 9449):
+    each request has a proof of it, and a copy of the tokens is worth nothing. Each API that you call must check such
+    proofs.
+
     Args:
         url: the server's public URL, with the base path of its API if it has one.
         login: the e-mail address to sign in with, at the first request and again when the session has ended.
@@ -62,6 +72,8 @@ class SessionAuth(httpx2.Auth):
             `("recovery_code", "totp")`, and returns the one that was chosen and the code.
         refresh_token: a refresh token that the program was given, instead of both. It is used once, if the storage has
             none.
+        bound: whether to bind the sign-in to a key, which is kept beside the tokens. A server that does not bind gives
+            bearer tokens.
         storage: where tokens are kept. In memory if not given: `FileStorage` and `KeyringStorage` keep the session for
             the next run.
         client: the httpx2 client to call the server with, for a proxy or a CA of your own. It follows no redirects.
@@ -80,6 +92,7 @@ class SessionAuth(httpx2.Auth):
         password: str = "",
         second_factor: SecondFactor | None = None,
         refresh_token: str = "",
+        bound: bool = False,
         storage: Storage | None = None,
         client: httpx2.Client | None = None,
         clock: Callable[[], float] = time.time,
@@ -89,7 +102,8 @@ class SessionAuth(httpx2.Auth):
             raise Misconfigured("SessionAuth takes login and password together.")
         if login and refresh_token:
             raise Misconfigured("SessionAuth takes login and password, or a refresh_token.")
-        self.server = Server(url, client)
+        self.server = Server(url, client, clock=clock)
+        self._bound = bound
         self._login, self._password, self._given = login, password, refresh_token
         self._second_factor = second_factor
         self._storage = storage or MemoryStorage()
@@ -105,27 +119,43 @@ class SessionAuth(httpx2.Auth):
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Send a request with the token, and once more with another if it is refused. httpx2 calls this."""
-        token, may_repeat = self.token(), _may_repeat(request)
-        response = yield self._with(request, token)
+        tokens, may_repeat = self.fresh(), _may_repeat(request)
+        response = yield self._with(request, tokens)
+        if self._may_do_better(request, response, tokens) and may_repeat:
+            response = yield self._with(request, tokens)
         if may_repeat and _is_refused(response):
-            newer = self._fresh(rejected=token).access_token
-            if newer != token:
+            newer = self._fresh(rejected=tokens.access_token)
+            if newer.access_token != tokens.access_token:
                 yield self._with(request, newer)
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """Do what `sync_auth_flow` does with a request, for `httpx2.AsyncClient`."""
-        token, may_repeat = await self.atoken(), _may_repeat(request)
-        response = yield self._with(request, token)
+        tokens, may_repeat = await self.afresh(), _may_repeat(request)
+        response = yield self._with(request, tokens)
+        if self._may_do_better(request, response, tokens) and may_repeat:
+            response = yield self._with(request, tokens)
         if may_repeat and _is_refused(response):
-            newer = (await anyio.to_thread.run_sync(self._fresh, token)).access_token
-            if newer != token:
+            newer = await anyio.to_thread.run_sync(self._fresh, tokens.access_token)
+            if newer.access_token != tokens.access_token:
                 yield self._with(request, newer)
 
-    def _with(self, request: httpx2.Request, token: str) -> httpx2.Request:
-        # Everyone on the way could read the token.
-        check_url(str(request.url.copy_with(path="/", query=None, fragment=None)))
-        request.headers["authorization"] = f"Bearer {token}"
+    def _with(self, request: httpx2.Request, tokens: Tokens) -> httpx2.Request:
+        request.headers.update(self._headers(tokens, request.method, str(request.url)))
         return request
+
+    def _headers(self, tokens: Tokens, method: str, url: str) -> dict[str, str]:
+        parts = httpx2.URL(url)
+        # Everyone on the way could read the token.
+        check_url(str(parts.copy_with(path="/", query=None, fragment=None)))
+        token = tokens.access_token
+        if not tokens.key:
+            return {"authorization": f"Bearer {token}"}
+        return {"authorization": f"DPoP {token}", "dpop": self.server.nonces.proof(_key(tokens), method, url, token)}
+
+    def _may_do_better(self, request: httpx2.Request, response: httpx2.Response, tokens: Tokens) -> bool:
+        """Keep the nonce of an answer, and return whether another proof may be right where this one was refused."""
+        learnt = bool(tokens.key) and self.server.nonces.learn(str(request.url), response.headers)
+        return learnt and response.status_code == _UNAUTHORIZED
 
     # For everything else
 
@@ -149,23 +179,37 @@ class SessionAuth(httpx2.Auth):
 
     async def atoken(self) -> str:
         """Do what `token` does, without blocking the event loop."""
+        return (await self.afresh()).access_token
+
+    async def afresh(self) -> Tokens:
+        """Do what `fresh` does, without blocking the event loop."""
         tokens = self._tokens
         if tokens is not None and tokens.is_fresh(self._clock()):
-            return tokens.access_token
-        return (await anyio.to_thread.run_sync(self._fresh)).access_token
+            return tokens
+        return await anyio.to_thread.run_sync(self._fresh)
+
+    def headers(self, method: str, url: str) -> dict[str, str]:
+        """Return the headers of one request to a `url` by a `method`, for something else than httpx2: `authorization`
+        and, if the sign-in is bound, the `dpop` of this one request. Raises what `token` raises.
+        """
+        return self._headers(self.fresh(), method, url)
 
     def call(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:
         """Call the server's own API as this account, and return what the answer holds: `auth.call("GET", "/auth/me")`.
         Raises what `token` raises, and the error that the server answers.
         """
-        token = self.token()
+        tokens = self.fresh()
         try:
-            return self.server.call(method, path, body, token=token)
+            return self._call(tokens, method, path, body)
         except InvalidToken:  # revoked, or stale since roles have changed
-            newer = self._fresh(token).access_token
-            if newer == token:
+            newer = self._fresh(tokens.access_token)
+            if newer.access_token == tokens.access_token:
                 raise
-            return self.server.call(method, path, body, token=newer)
+            return self._call(newer, method, path, body)
+
+    def _call(self, tokens: Tokens, method: str, path: str, body: dict[str, object] | None) -> Any:
+        key = _key(tokens) if tokens.key else None
+        return self.server.call(method, path, body, token=tokens.access_token, key=key)
 
     def log_out(self) -> None:
         """Revoke the session at the server, and forget its tokens. Idempotent.
@@ -239,6 +283,14 @@ class SessionAuth(httpx2.Auth):
     def _signed_in(self) -> Tokens:
         if not self._login:
             raise NotAuthenticated("no tokens are stored", message=f"Not signed in at {self.server.url}.")
+        try:
+            return self._signed_in_with(ProofKey.generate() if self._bound else None)
+        except DpopRequired:  # the policy of the server: `device_binding`
+            if self._bound:
+                raise
+            return self._signed_in_with(ProofKey.generate())
+
+    def _signed_in_with(self, key: ProofKey | None) -> Tokens:
         asked_at = self._clock()
         body: dict[str, object] = {
             "email": self._login,
@@ -247,12 +299,13 @@ class SessionAuth(httpx2.Auth):
             "transport": "body",
         }
         try:
-            answer = self._asked("/auth/login", body, _TRIES)
+            answer = self._asked("/auth/login", body, _TRIES, key)
         except SignInUnfinished as unfinished:
-            answer = self._finished(unfinished)
-        return read_tokens(answer, server=self.server.url, asked_at=asked_at)
+            answer = self._finished(unfinished, key)
+        text = "" if key is None else key.text()
+        return read_tokens(answer, server=self.server.url, asked_at=asked_at, key=text)
 
-    def _finished(self, unfinished: SignInUnfinished) -> object:
+    def _finished(self, unfinished: SignInUnfinished, key: ProofKey | None) -> object:
         """Go on with a sign-in that takes a second factor. Raises `NotAuthenticated` if no person can be asked."""
         url = self.server.url
         if unfinished.enrol:
@@ -264,18 +317,21 @@ class SessionAuth(httpx2.Auth):
         method, response = self._second_factor(unfinished.methods)
         proof: dict[str, object] = {"token": unfinished.token, "method": method, "response": response}
         # Not repeated: after a lost answer the code is used up.
-        return self.server.call("POST", "/auth/login/step", {**proof, "transport": "body"})
+        return self.server.call("POST", "/auth/login/step", {**proof, "transport": "body"}, key=key)
 
     def _refreshed(self, tokens: Tokens, tries: int) -> Tokens:
         asked_at = self._clock()
         try:
-            answer = self._asked("/auth/refresh", {"refresh_token": tokens.refresh_token}, tries)
-            return read_tokens(answer, server=self.server.url, asked_at=asked_at)
+            key = _key(tokens) if tokens.key else None
+            answer = self._asked("/auth/refresh", {"refresh_token": tokens.refresh_token}, tries, key)
+            return read_tokens(answer, server=self.server.url, asked_at=asked_at, key=tokens.key)
         except Superseded:
             newer = self._newest()
             if newer is not None and newer.refresh_token != tokens.refresh_token:  # another process was faster
                 return self._refreshed(newer, tries)
             return self._after_the_end()
+        except InvalidDpopProof:  # the session has not ended
+            raise
         except (InvalidToken, NotFound):
             return self._after_the_end()
 
@@ -289,16 +345,27 @@ class SessionAuth(httpx2.Auth):
             "the session has ended", message=f"The session at {self.server.url} has ended. Sign in again."
         )
 
-    def _asked(self, path: str, body: dict[str, object], tries: int) -> object:
+    def _asked(self, path: str, body: dict[str, object], tries: int, key: ProofKey | None) -> object:
         """Call the server, and again after a lost answer: it gives the same next token then."""
         for left in reversed(range(tries)):
             try:
-                return self.server.call("POST", path, body)
+                return self.server.call("POST", path, body, key=key)  # each try has a proof of its own
             except Unavailable as exc:
                 if not left or exc.retry_after > _WAITS_AT_MOST:
                     raise
                 self._sleep(exc.retry_after)
         raise AssertionError  # the last try returns or raises
+
+
+def _key(tokens: Tokens) -> ProofKey:
+    """Return the key of a bound sign-in, which was read once. Raises `Misconfigured` for a damaged one."""
+    try:
+        return _read_key(tokens.key)
+    except InvalidKey:
+        raise Misconfigured("The stored key of the sign-in is damaged. Remove the tokens, and sign in again.") from None
+
+
+_read_key = lru_cache(maxsize=16)(ProofKey.parse)
 
 
 def _may_repeat(request: httpx2.Request) -> bool:
@@ -312,5 +379,7 @@ def _is_refused(response: httpx2.Response) -> bool:
     """Return whether a token was refused that another one may replace. Where the owner must prove who they are again
     (RFC 9470), a newer token says nothing else.
     """
-    challenge = response.headers.get("www-authenticate", "")
-    return response.status_code == _UNAUTHORIZED and "insufficient_user_authentication" not in challenge
+    challenge = response.headers.get(_CHALLENGE, "")
+    return response.status_code == _UNAUTHORIZED and not any(
+        reason in challenge for reason in ("insufficient_user_authentication", _NONCE)
+    )

@@ -20,7 +20,7 @@ _THIS_MACHINE: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 
 
 class Tokens(Struct, frozen=True, kw_only=True):
-    """What a program keeps of a sign-in. Both tokens are secrets, and stay out of `repr`."""
+    """What a program keeps of a sign-in. Tokens and key are secrets, and stay out of `repr`."""
 
     server: str
     """The URL of the server. The tokens are never sent to another one."""
@@ -32,6 +32,8 @@ class Tokens(Struct, frozen=True, kw_only=True):
     """When the access token expires, in seconds since 1970, by this machine's clock."""
     refresh_at: float = 0.0
     """From when on it is refreshed."""
+    key: str = ""
+    """The key that the sign-in is bound to, as `ProofKey` writes it, and a secret; "" for bearer tokens."""
 
     def __repr__(self) -> str:
         return f"Tokens(server={self.server!r}, login={self.login!r})"
@@ -45,13 +47,14 @@ class Tokens(Struct, frozen=True, kw_only=True):
         return bool(self.access_token) and now < self.expires_at
 
 
-def read_tokens(answer: object, *, server: str, asked_at: float) -> Tokens:
+def read_tokens(answer: object, *, server: str, asked_at: float, key: str = "") -> Tokens:
     """Read the answer to a sign-in or a refresh. `asked_at` is when the request was sent: a slow answer makes a token
-    expire earlier here, never later.
+    expire earlier here, never later. `key` is the one that was proved: a server that binds nothing does not say `DPoP`.
 
     Raises:
         Unavailable: it is not such an answer.
     """
+    is_bound = isinstance(answer, dict) and answer.get("token_type") == "DPoP"
     match answer:
         case {"access_token": str(access), "refresh_token": str(refresh), "expires_in": int(lives_for), "user": user}:
             email, subject = (user.get("email"), user.get("id")) if isinstance(user, dict) else (None, None)
@@ -62,6 +65,7 @@ def read_tokens(answer: object, *, server: str, asked_at: float) -> Tokens:
                 access_token=access,
                 expires_at=asked_at + lives_for,
                 refresh_at=asked_at + lives_for - min(REFRESH_BEFORE, lives_for / 10),
+                key=key if is_bound else "",
             )
     raise Unavailable("the answer holds no tokens")
 

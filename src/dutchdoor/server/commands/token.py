@@ -7,6 +7,7 @@ import time
 import click
 
 from dutchdoor.client.tokens import Tokens
+from dutchdoor.errors import Misconfigured
 from dutchdoor.server.fresh import asking, at_server
 from dutchdoor.server.importing import imported
 from dutchdoor.server.sign_ins import SignIn, choose
@@ -40,6 +41,11 @@ def token(context: click.Context, server: str, email: str, *, as_json: bool) -> 
             raise click.UsageError("--server, --email and --json are for `dutchdoor token` without a command after it.")
         return
     tokens = _fresh(choose(server, email))
+    if tokens.key:
+        raise Misconfigured(
+            f"{tokens.server} binds each sign-in to a key (device_binding), and a token alone is worth nothing. Call "
+            "the API from a program, with dutchdoor.client.SessionAuth."
+        )
     if as_json:
         print_json({
             "access_token": tokens.access_token,
