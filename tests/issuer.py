@@ -13,12 +13,13 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import pyotp
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.standins import Mailbox
@@ -27,11 +28,12 @@ from tests.web.test_form_pages import FORM, PAGE
 from dutchdoor import issuers
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.jose import jws
 from dutchdoor.jose.jwk import Key
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.policy import STANDARD, Policy
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Add, Swap
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class FaultyIssuer:
         self.seen: list[str] = []
         self.forms: list[dict[str, str]] = []
         self.tokens: dict[str, Any] = {}
+        self.last_body = b""
 
     def __enter__(self) -> Self:
         issuer = self
@@ -85,7 +88,7 @@ class FaultyIssuer:
     def answer(self, way: str, **changed: str) -> dict[str, str]:
         """Log the person in, and return what the browser brings back."""
         asked = {name: values[0] for name, values in parse_qs(urlsplit(way).query).items()}
-        code = f"code-{len(self.codes)}"
+        code = f"code-{time.monotonic_ns()}"
         self.codes[code] = asked
         back = {"code": code, "state": asked["state"], **changed}
         if self.metadata.get("authorization_response_iss_parameter_supported"):
@@ -112,7 +115,7 @@ class FaultyIssuer:
         path = urlsplit(request.path).path
         self.seen.append(path)
         length = int(request.headers.get("content-length") or 0)
-        body = request.rfile.read(length) if length else b""
+        body = self.last_body = request.rfile.read(length) if length else b""
         form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
         if path in self.replies:
             self.replies[path](request)
@@ -174,7 +177,9 @@ def give(request: BaseHTTPRequestHandler, status: int, value: Any) -> None:
 class House:
     """A server with one issuer, its clock, and browsers that can only send forms."""
 
-    def __init__(self, issuer: FaultyIssuer, policy: Policy = STANDARD, **more: Any) -> None:
+    def __init__(
+        self, issuer: FaultyIssuer, policy: Policy = STANDARD, *, also: Sequence[Issuer] = (), **more: Any
+    ) -> None:
         self.clock, self.issuer, self.mail = issuer.clock, issuer, Mailbox()
         self.configured = issuers.openid(
             **{"name": "corp", "title": "Corp", "url": issuer.url, "client_id": CLIENT, "client_secret": SECRET}
@@ -187,12 +192,37 @@ class House:
             hasher=PasswordHasher(CHEAPEST),
             clock=self.clock,
             mail=self.mail,
-            issuers=[self.configured],
+            issuers=[self.configured, *also],
         )
         self.app = self.auth.asgi()
 
     def browser(self) -> TestClient:
         return TestClient(self.app, headers=PAGE, follow_redirects=False)
+
+    def program(self) -> TestClient:
+        return TestClient(self.app)
+
+    def csrf(self, client: TestClient, path: str = "/auth/account") -> dict[str, str]:
+        found = re.findall(r'name="csrf_token" value="([^"]+)"', client.get(path).text)
+        return {"csrf_token": found[0]} if found else {}
+
+    def enrol(self, client: TestClient) -> str:
+        """Set up an app, and return its secret."""
+        page = client.post("/auth/factors/totp/enrol", data=self.csrf(client), headers=FORM).text
+        secret = re.findall(r"<code>([A-Z2-7 ]+)</code>", page)[0].replace(" ", "")
+        enrolment = re.findall(r'name="enrolment" value="([^"]+)"', page)[0]
+        shown = {"enrolment": enrolment, "response": self.code(secret), **self.csrf(client)}
+        assert client.post("/auth/factors/totp/confirm", data=shown, headers=FORM).status_code == 200
+        return secret
+
+    def code(self, secret: str) -> str:
+        return pyotp.TOTP(secret).at(int(self.clock()))
+
+    def set_password(self, email: str, password: str) -> None:
+        proof = self.run(self.auth.directory.hasher.hash(password))
+        subject = self.account(email).subject
+        record = Credential(subject=subject, method="password", handle="", proof=proof, created_at=self.clock())
+        self.run(self.auth.store.commit(Add(record)))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a verb. The store is in memory, and needs no loop of its own."""

@@ -1,0 +1,113 @@
+"""Races of sign-ins by one identity and by one answer, over two nodes on one database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.issuer import ADA, CLIENT, SECRET, FaultyIssuer
+from tests.standins import HOME, Clock, Mailbox, endless
+
+from dutchdoor import issuers
+from dutchdoor.auth import Auth
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.errors import IssuerRefused
+from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.services.issuers import Answer, Browser, Came
+
+BACK = "http://localhost:8000/auth/issuers/corp/callback"
+
+
+@pytest.fixture
+def issuer() -> Iterator[FaultyIssuer]:
+    with FaultyIssuer(Clock()) as found:
+        yield found
+
+
+def nodes(issuer: FaultyIssuer, folder: Path) -> tuple[Auth, Auth]:
+    master = MasterKeys(MasterKey.generate())
+
+    def node() -> Auth:
+        corp = issuers.openid(
+            name="corp", title="Corp", url=issuer.url, client_id=CLIENT, client_secret=SECRET,
+            trusted_for=["example.com"],
+        )  # fmt: skip
+        return Auth(
+            f"sqlite:///{folder}/door.db", master_key=master, hasher=PasswordHasher(CHEAPEST), clock=issuer.clock,
+            mail=Mailbox(), issuers=[corp], limits=endless(Limits()),
+        )  # fmt: skip
+
+    return node(), node()
+
+
+async def begin(auth: Auth, issuer: FaultyIssuer) -> tuple[Answer, Browser]:
+    begun = await auth.directory.issuers.begin("corp", redirect_uri=BACK, client=HOME)
+    back = issuer.answer(begun.url)
+    return Answer(state=back["state"], code=back["code"]), Browser(client=HOME, secret=begun.browser, mode="session")
+
+
+async def finish(auth: Auth, answer: Answer, browser: Browser) -> Any:
+    try:
+        return await auth.directory.issuers.finish("corp", answer, browser=browser, redirect_uri=BACK)
+    except IssuerRefused as refusal:
+        return refusal
+
+
+async def test_of_64_tries_with_one_answer_one_succeeds(issuer: FaultyIssuer, tmp_path: Path) -> None:
+    """Over two nodes, one session starts, and the issuer sees the code once."""
+    one, two = nodes(issuer, tmp_path)
+    async with one, two:
+        answer, browser = await begin(one, issuer)
+        came = await asyncio.gather(*[finish((one, two)[n % 2], answer, browser) for n in range(64)])
+        assert sum(isinstance(each, Came) for each in came) == 1
+        assert len(issuer.forms) == 1
+        account = await one.store.account_by_email(ADA)
+        assert account is not None
+        assert len(await one.store.sessions_of(account.subject)) == 1
+
+
+async def test_two_first_sign_ins_at_once_create_one_account(issuer: FaultyIssuer, tmp_path: Path) -> None:
+    """Eight browsers of one person who was never here, over two nodes: one account, one identity, eight sessions."""
+    one, two = nodes(issuer, tmp_path)
+    async with one, two:
+        flows = [await begin((one, two)[n % 2], issuer) for n in range(8)]
+        came = await asyncio.gather(*[finish((one, two)[n % 2], *flow) for n, flow in enumerate(flows)])
+        assert all(isinstance(each, Came) for each in came), came
+        account = await one.store.account_by_email(ADA)
+        assert account is not None
+        assert {each.signed_in.account.subject for each in came} == {account.subject}
+        assert len(await one.directory.identities.of(account.subject)) == 1
+        assert len(await one.store.sessions_of(account.subject)) == 8
+
+
+async def test_two_that_unlink_at_once_leave_a_way_in(issuer: FaultyIssuer, tmp_path: Path) -> None:
+    """Of two identities and no password, one stays, whichever calls come together."""
+    one, two = nodes(issuer, tmp_path)
+    async with one, two:
+        answer, browser = await begin(one, issuer)
+        came = await finish(one, answer, browser)
+        account = came.signed_in.account
+        issuer.person |= {"sub": "ada-2"}
+        begun = await one.directory.issuers.begin(
+            "corp",
+            redirect_uri=BACK,
+            client=HOME,
+            purpose="link",
+            account=account,
+            session_id=came.signed_in.session.id,
+        )
+        back = issuer.answer(begun.url)
+        browser = Browser(client=HOME, secret=begun.browser, mode="session")
+        assert isinstance(await finish(one, Answer(state=back["state"], code=back["code"]), browser), Came)
+        linked = await one.directory.identities.of(account.subject)
+        assert len(linked) == 2
+        await asyncio.gather(
+            one.directory.identities.unlink(account, linked[0].id, client=HOME),
+            two.directory.identities.unlink(account, linked[1].id, client=HOME),
+            return_exceptions=True,
+        )
+        assert len(await one.directory.identities.of(account.subject)) == 1
