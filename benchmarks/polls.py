@@ -149,7 +149,7 @@ async def hold(verifiers: int, lease: float, seconds: float, folder: Path) -> li
         "DUTCHDOOR_MASTER_KEY_FILE": str(folder / "keys"),
         "DUTCHDOOR_PUBLIC_URL": issuer,
         "DUTCHDOOR_LEASE": f"{lease:g}",
-        "DUTCHDOOR_MAX_CONNECTIONS": str(2 * verifiers + 64),
+        "DUTCHDOOR_MAX_CONNECTIONS": str(4 * verifiers + 256),  # one address gets a quarter
     }
     master = read_or_make_master_key(folder / "keys")
     keys = []

@@ -25,6 +25,7 @@ PACKAGE = ROOT / "src" / "dutchdoor"
 # From the roof down.
 FLOORS = (
     ("server", "testing"),
+    ("choice",),
     ("fastapi", "starlette", "litestar", "flask", "sqlalchemy", "django", "asgi", "wsgi"),
     ("guard",),
     ("auth",),

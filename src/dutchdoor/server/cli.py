@@ -22,9 +22,11 @@ DONE, FAILED, REFUSED = 0, 1, 2
 
 # By name and not by import: an import would cost memory in every process of `serve`, and `token` half a second.
 _COMMANDS = {
+    "advise": "advise",
     "audit": "audit",
     "check": "check",
     "client": "client",
+    "estimate": "estimate",
     "export": "export_users",
     "import": "import_users",
     "key": "key",

@@ -1,0 +1,92 @@
+"""An estimate as one HTML file that needs nothing else: no script, no font, no picture but its own bars."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dutchdoor.choice.estimate import Estimate
+from dutchdoor.choice.glossary import words_in
+from dutchdoor.choice.rules import seconds
+
+__all__ = ["page", "quantity"]
+
+_BYTES: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_SHORT: Final = (("s", 1.0, 1.0), ("ms", 1e-3, 1e3), ("µs", 0.0, 1e6))
+
+
+def quantity(value: float, unit: str) -> str:
+    """Write a number with its unit for people: 12.3 MB, 0.4 ms, 1,200 a second."""
+    if unit in {"B", "B/s"}:
+        name, size = next(((name, size) for name, size in _BYTES if value >= size), ("B", 1.0))
+        return f"{_digits(value / size)} {name}" + ("/s" if unit == "B/s" else "")
+    if unit == "s":
+        name, _, times = next(each for each in _SHORT if value >= each[1])
+        return f"{_digits(value * times)} {name}"
+    return f"{_digits(value)}{' a second' if unit == '1/s' else ''}"
+
+
+def _digits(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
+def page(found: Estimate) -> str:
+    """Return the page. Every value is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    by_id: dict[str, list[dict[str, object]]] = {}
+    for each in found.numbers:
+        most = max(other.value for other in found.numbers if other.id == each.id)
+        by_id.setdefault(each.id, []).append(
+            {
+                "says": each.says,
+                "pattern": each.pattern,
+                "text": quantity(each.value, each.unit),
+                "width": 300 * each.value / most if most else 0,
+                "formula": each.formula,
+            }
+        )
+    longest = max(each.unnoticed_s for each in found.exposure)
+    exposure = [
+        {
+            "of": f"{each.secret} ({each.pattern})",
+            "says": each.says,
+            "bars": [
+                (what, seconds(value), _on_log(value, longest))
+                for what, value in (
+                    ("if no one notices", each.unnoticed_s),
+                    ("after a log-out, at the sign-in server", each.after_logout_here_s),
+                    ("after a log-out, at a Verifier", each.after_logout_at_verifiers_s),
+                    ("after a log-out, at a service with the keys alone", each.after_logout_at_keys_s),
+                )
+            ],
+        }
+        for each in found.exposure
+    ]
+    text = " ".join(
+        [*(each.says for each in found.numbers), *(each.says for each in found.exposure), "session hybrid jwt"]
+    )
+    return environment.get_template("estimate.html").render(
+        given=found.given,
+        seconds=seconds,
+        numbers=by_id,
+        exposure=exposure,
+        constants=[(each.says, each.subject, quantity(each.value, each.unit), each.by) for each in found.constants],
+        figures=found.figures,
+        words=words_in(text),
+    )
+
+
+def _on_log(value: float, longest: float) -> float:
+    """Return the length of a bar on a logarithmic scale: a second and a month are both to be seen."""
+    return 300 * math.log10(1 + value) / math.log10(1 + longest)

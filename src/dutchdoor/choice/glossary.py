@@ -1,0 +1,44 @@
+"""One line for each word that a reader who is new to the subject may not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["WORDS", "words_in"]
+
+WORDS: Final[Mapping[str, str]] = {
+    "access token": "a signed text that proves who sends a request, for some minutes",
+    "body": "a transport: the client gets a token in the answer, and keeps it itself",
+    "cookie": "a short text that a browser keeps for one site, and sends with each request to it",
+    "CSRF": "a page of another site lets the browser send a request in the user's name",
+    "expires": "becomes invalid by time alone, without an act of anyone",
+    "fenced": "each service has confirmed that it refuses what was revoked, or trusts nothing any more",
+    "hybrid": "a pattern: an access token for minutes, and a refresh token that renews it",
+    "introspection": "a service asks the sign-in server about a token (RFC 7662)",
+    "jwt": "a pattern: a signed access token alone (JSON Web Token); no session is stored",
+    "lease": "the time for which a service trusts its copy of the list of what was revoked",
+    "log-out": "the user, or an administrator, ends a sign-in before it expires",
+    "node": "one machine, or one container, that runs the sign-in server",
+    "origin": "scheme, host and port of a page: https://app.example.com",
+    "pattern": "how a sign-in is kept and proved: session, hybrid or jwt",
+    "preset": "a set of durations with a name: relaxed, standard, high",
+    "refresh token": "a secret that gets the client its next access token; it changes each time",
+    "revoked": "ended before it expires, by a log-out for example",
+    "second factor": "a further proof beside the password, such as a code of an app",
+    "session": "a pattern: the server stores a row, and the browser holds a cookie that names it",
+    "sign-in server": "the server that checks passwords and issues tokens: `dutchdoor serve`",
+    "site": "the part of a host that can be registered: app.example.com and example.com are one site",
+    "transport": "how the client gets and sends its secret: a cookie, or the body of an answer",
+    "Verifier": "a class of dutchdoor for a service: it checks tokens, and follows what was revoked",
+    "XSS": "a stranger's script runs in your page (cross-site scripting)",
+}
+
+
+_FOUND: Final = {word: re.compile(rf"(?<![\w-]){re.escape(word)}(?:s|es)?(?![\w-])", re.IGNORECASE) for word in WORDS}
+
+
+def words_in(text: str) -> dict[str, str]:
+    """Return those words that stand in a text, with their explanations, in alphabetical order."""
+    return {word: meaning for word, meaning in WORDS.items() if _FOUND[word].search(text)}
