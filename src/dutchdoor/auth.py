@@ -55,7 +55,7 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.delivering import Deliveries
 from dutchdoor.services.external_users import ExternalUsers
-from dutchdoor.services.hooks import BreachedHook, ClaimsHook, Hooks, Listener, notify
+from dutchdoor.services.hooks import BreachedHook, ClaimsHook, CodeHook, Hooks, Listener, notify
 from dutchdoor.services.passkeys import relying_party
 from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.webhooks import Webhooks
@@ -73,6 +73,7 @@ from dutchdoor.web import (
     factor_routes,
     issuer_routes,
     life_routes,
+    mail_code_routes,
     oauth,
     own_events,
     passkey_routes,
@@ -187,6 +188,8 @@ class Auth:
             `noreply@` at the host of `public_url` if not given.
         hasher: how passwords are hashed; Argon2id with 19 MiB and two passes if not given.
         breached: answers whether a password is known from a leak, such as `BreachedList`.
+        deliver_code: delivers a code for signing in (`Policy.sign_in_by_mail`) to the owner of an account, by SMS, say.
+            Mailed if not given.
         claims: returns what `principal.claims` holds, by account and session id (None for a stateless token). It is
             called for each access token, within 2,000 bytes, and at most once a minute for the session of a cookie.
         lease: for how long a verifier may trust what it knows of the revocation log. It decides both the longest a
@@ -245,6 +248,7 @@ class Auth:
         mail_from: str | None = None,
         hasher: PasswordHasher | None = None,
         breached: BreachedHook | None = None,
+        deliver_code: CodeHook | None = None,
         claims: ClaimsHook | None = None,
         lease: Duration = LEASE_FOR,
         security_contact: str = "",
@@ -276,6 +280,7 @@ class Auth:
                 hasher=hasher,
                 breached=breached,
                 issuers=issuers or None,
+                deliver_code=deliver_code,
             )
         if registration is not None:
             policy = _with_registration(policy, registration)
@@ -305,7 +310,7 @@ class Auth:
             audience=audience,
             policy=policy,
             alg=alg,
-            hooks=Hooks(claims=claims, breached=breached),
+            hooks=Hooks(claims=claims, breached=breached, deliver_code=deliver_code),
             lease=lease,
             copies=copies,
             clock=clock,
@@ -388,6 +393,7 @@ class Auth:
                 *factor_routes.ROUTES,
                 *passkey_routes.ROUTES,
                 *issuer_routes.ROUTES,
+                *mail_code_routes.ROUTES,
                 *own_events.ROUTES,
                 *life_routes.ROUTES,
                 *revocations.ROUTES,
@@ -865,6 +871,11 @@ def _check_alone(users: object, policy: Policy, **others: object) -> None:
                 f"Auth got users and {name}. The second is for the bundled accounts: with users of your own, it does "
                 "nothing. Leave it out."
             )
+    if policy.sign_in_by_mail:
+        raise Misconfigured(
+            "Auth got users and sign_in_by_mail. dutchdoor does not know the addresses of users of your own. Mail a "
+            "code yourself, and start the session by `auth.authority.start`."
+        )
     if policy.require_verified_email:
         raise Misconfigured(
             "Auth got users and require_verified_email. Let `authenticate` return None for a user whose address is not "

@@ -1,5 +1,5 @@
 // What the types of the browser client promise, and what they refuse. `tsc --strict` reads it; nothing runs it.
-import { AuthError, createClient, type Client, type Credentials, type Fence, type User } from "dutchdoor";
+import { AuthError, createClient, type Client, type CodeSent, type Credentials, type Fence, type User } from "dutchdoor";
 
 const auth: Client = createClient();
 createClient("/id");
@@ -17,9 +17,11 @@ export async function use(): Promise<Fence> {
   const credentials: Credentials = { email: "ada@example.com", password: "x", mode: "hybrid" };
   try {
     const user: User = await auth.signIn(credentials);
+    const { token, expires_in }: CodeSent = await auth.code("ada@example.com");
+    const mailed: User = await auth.code({ token, code: "123456", mode: "session" });
     const response: Response = await auth.fetch("/api", { method: "POST", body: user.id });
     const again: Response = await auth.fetch(new Request("/api"));
-    console.log(response.ok, again.ok, known);
+    console.log(response.ok, again.ok, known, mailed, expires_in > 0);
   } catch (error) {
     if (error instanceof AuthError && error.code === "rate_limited") {
       const seconds: number | undefined = error.retryAfter;
@@ -33,6 +35,8 @@ export async function use(): Promise<Fence> {
 
 // @ts-expect-error no password
 void auth.signIn({ email: "ada@example.com" });
+// @ts-expect-error no token
+void auth.code({ code: "123456" });
 // @ts-expect-error no such pattern
 void auth.signIn({ email: "a", password: "b", mode: "cookie" });
 // @ts-expect-error the user is what the server says

@@ -32,6 +32,8 @@ BODIES: dict[str, Any] = {
     "/auth/reauthenticate": {"password": PASSWORD},
     "/auth/devices": {"session": "others"},
     "/auth/password/strength": {"password": PASSWORD},
+    "/auth/code": {"email": ADA},
+    "/auth/login/code": {"token": "ddo1_" + "A" * 48, "code": "123456"},
     "/auth/login/step": {"token": "ddo1_" + "A" * 48, "method": "totp", "response": "123456"},
     "/auth/factors/remove": {"method": "totp"},
     "/auth/passkeys/login": {"response": {}},
@@ -73,6 +75,7 @@ UNSAFE = routes()
 ids = [f"{route.method}-{route.path}" for route in UNSAFE]
 SAFE_WITHOUT_PROOF = {
     *("/auth/register", "/auth/login", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify"),
+    *("/auth/code", "/auth/login/code"),
     *("/auth/issuers/{name}/start", "/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
     *("/auth/passkeys/login/options", "/auth/passkeys/login", "/auth/passkeys/step/options"),
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pyotp
 import pytest
+from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.backing import a_postgres
 from tests.http.test_browser import BODIES
@@ -123,6 +124,10 @@ class Story:
         assert (
             await world.call("POST", "/auth/email/verify", json={"token": token, "password": PASSWORD})
         ).status == 200
+        # codes by mail
+        world.directory.mailed_codes.policy = replace(STANDARD, sign_in_by_mail=True)
+        asked = (await browser.call("POST", "/auth/code", json={"email": ADA})).json
+        self.keep(asked["token"])
         # second factors
         await browser.login(password=PASSWORD)
         given = (await browser.call("POST", "/auth/factors/totp/enrol")).json
@@ -186,8 +191,8 @@ async def test_p01_every_event_has_a_scenario_that_writes_it(world: World) -> No
     assert refused == {"login", "refresh_theft", "refresh_wrong_client"}
     for event in events:
         assert event.at > 0
-        # No proof was given when a guess was refused, or a reset or a verification was asked for.
-        unproven = {"login", "password_reset_requested", "email_verification_sent"}
+        # No proof was given when a guess was refused, or a reset, a code or a verification was asked for.
+        unproven = {"login", "mail_code_sent", "password_reset_requested", "email_verification_sent"}
         assert event.actor or event.name in unproven, event
     guesses = [event for event in events if event.name == "login" and event.outcome == "refused"]
     assert {event.detail for event in guesses} >= {"wrong password", "unknown address"}

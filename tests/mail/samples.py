@@ -18,7 +18,15 @@ TOKEN = "ddo1_canary-canary-canary"
 NOW = 1_800_000_000.0
 HERE = Client(address="192.0.2.1", country="NL", devices=Device(name="Firefox on Linux"))
 LETTERS = Letters(product="Example & Sons", public_url="https://login.example.com/")
-VALUES = {"token": TOKEN, "valid_for": 1800.0, "client": HERE, "at": NOW, "until": NOW, "inviter": "Grace Hopper"}
+VALUES = {
+    "token": TOKEN,
+    "code": "482913",
+    "valid_for": 1800.0,
+    "client": HERE,
+    "at": NOW,
+    "until": NOW,
+    "inviter": "Grace Hopper",
+}
 
 
 def letters(of: Letters = LETTERS, language: str = "", to: str = "ann@example.com") -> Iterator[tuple[str, Mail]]:

@@ -24,6 +24,8 @@ from dutchdoor.texts.templates import environment
 
 __all__ = [
     "CHANGE_PATH",
+    "CODE_PATH",
+    "CONFIRM_CODE_PATH",
     "FORGOT_PATH",
     "INVITATION_PATH",
     "JOIN_PATH",
@@ -39,6 +41,7 @@ ACCOUNT_PATH, FORGOT_PATH, RESET_PATH = "/auth/account", "/auth/forgot", "/auth/
 INVITATION_PATH, VERIFY_PATH = "/auth/invitation", "/auth/verify"
 CHANGE_PATH, RESTORE_PATH = "/auth/email/confirm", "/auth/email/restore"
 KEEP_PATH, JOIN_PATH = "/auth/account/keep", "/auth/join"
+CODE_PATH, CONFIRM_CODE_PATH = "/auth/login/code", "/auth/confirm?by=mail_code"
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # No dot, slash, colon, @ or row of digits: mail programs turn these into links and telephone numbers.
@@ -103,6 +106,34 @@ INVITED = _Letter(
     (mark("The link works once, within %(valid)s. If you do not know %(product)s, do nothing."),),
 )
 INVITED_BY_ADMINISTRATOR = INVITED._replace(before=(mark("An administrator invites you to %(product)s."), _YOU_CHOOSE))
+_CODE_AFTER = (
+    mark("The code works once, within %(valid)s, and only in the browser that asked for it. So does the link."),
+    mark(
+        "Do not read the code out to anyone, and type it on no other page. If it was not you who asked, do nothing: "
+        "without this code, no one gets in."
+    ),
+)
+MAIL_CODE = _Letter(
+    mark("Your code to sign in"),
+    (
+        mark(
+            "Someone, hopefully you, wants to sign in to %(product)s. Type this code in the browser that asked for it:"
+        ),
+    ),
+    mark("Go to the page for the code"),
+    _CODE_AFTER,
+)
+CONFIRM_CODE = _Letter(
+    mark("Your code to confirm that it is you"),
+    (
+        mark(
+            "Someone who is signed in to your %(product)s account, hopefully you, has to confirm that it is you. Type "
+            "this code in the browser that asked for it:"
+        ),
+    ),
+    mark("Go to the page for the code"),
+    _CODE_AFTER,
+)
 ALREADY_REGISTERED = _Letter(
     mark("You already have an account"),
     (
@@ -273,6 +304,20 @@ class Letters:
     def reset_password(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         return self._write(RESET_PASSWORD, to, language, self._link(RESET_PATH, token), valid_for=valid_for)
 
+    def mail_code(self, to: str, *, code: str, valid_for: float, client: Client, at: float, language: str = "") -> Mail:
+        """Write the code with which its reader signs in. `client` asked for it, so that a reader who did not ask sees
+        where it was.
+        """
+        link = self._link(CODE_PATH, code)
+        return self._write(MAIL_CODE, to, language, link, valid_for=valid_for, client=client, at=at, code=code)
+
+    def confirm_code(
+        self, to: str, *, code: str, valid_for: float, client: Client, at: float, language: str = ""
+    ) -> Mail:
+        """Write the code with which a person who is signed in proves again who they are."""
+        link = self._link(CONFIRM_CODE_PATH, code)
+        return self._write(CONFIRM_CODE, to, language, link, valid_for=valid_for, client=client, at=at, code=code)
+
     def invitation(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         """Write to the owner of an account that an administrator created: the link leads to the choice of a first
         password.
@@ -358,6 +403,7 @@ class Letters:
         client: Client | None = None,
         at: float = 0.0,
         inviter: str = "",
+        code: str = "",
     ) -> Mail:
         """Write a letter in a language, with its values. A `client` is named as the place where something was done."""
         spoken = self.languages.of(language)
@@ -382,6 +428,7 @@ class Letters:
                 "inviter": inviter,
             },
             "facts": facts,
+            "code": code,
             "accent": self._accent,
             "link": link,
         }

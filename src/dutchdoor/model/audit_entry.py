@@ -23,6 +23,7 @@ EventName = Literal[
     "invitation_sent", "invitation_withdrawn",
     "key_created", "key_exported", "key_revoked",
     "log_begun", "login", "logout", "logout_all",
+    "mail_code_sent",
     "name_changed",
     "passkey_cloned",
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",

@@ -63,7 +63,7 @@ _CHOICES: Final = {
     "passkey_verification": PasskeyVerification,
     "device_binding": DeviceBinding,
 }
-_SWITCHES: Final = ("theft_ends_all", "require_verified_email")
+_SWITCHES: Final = ("theft_ends_all", "require_verified_email", "sign_in_by_mail")
 _COUNTS: Final = ("max_sessions", "max_siblings", "session_data_at_most", "password_minimum")
 
 
@@ -109,6 +109,11 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether a sign-in is bound to a key of its client, so that a copied token is worth nothing elsewhere (DPoP, RFC
     9449). `optional` binds clients that prove a key, for good; `required` refuses those that want a token in a body and
     prove none. A cookie is not bound. `off` begins to bind no sign-in.
+    """
+
+    sign_in_by_mail: bool = False
+    """Whether a mailed code signs people in who have no password at hand. Off: the mailbox then is a key to the account
+    that leaves no trace, where a new password would be noticed.
     """
 
     max_sessions: int | None = None

@@ -12,7 +12,9 @@ __all__ = ["Principal", "Verified", "assurance_of", "factors_of"]
 # The kinds of proof: what one knows, has, or is. Two methods of one kind are one factor (NIST SP 800-63B-4, 2.2).
 # `fed` is another issuer's word. It counts as a password: that may be all it saw.
 _KIND = {
-    **dict.fromkeys(("pwd", "pin", "kba", "fed"), "known"),
+    # A mailed code (`mca`) proves the mailbox, which also opens the way to a new password: it stands in for the
+    # password, and is no second kind beside it.
+    **dict.fromkeys(("pwd", "pin", "kba", "fed", "mca"), "known"),
     **dict.fromkeys(("otp", "hwk", "swk", "sms", "tel", "sc", "pop"), "held"),
     **dict.fromkeys(("face", "fpt", "iris", "retina", "vbm"), "inherent"),
 }

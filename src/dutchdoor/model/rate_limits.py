@@ -36,7 +36,7 @@ attacker who makes 60 guesses on an address, waits a day without attempts and tr
 causes with the account's own password. An unverified address gets mail for its verification, and no notices.
 
 *Filling the disk with made-up addresses.* Every bucket expires, and ceilings of addresses without an account do so
-after a day without an attempt. Ceilings of accounts are kept for ten years, but an account has at most three.
+after a day without an attempt. Ceilings of accounts are kept for ten years, but an account has a few.
 
 *Trying one password on every account.* The bucket of the client's address stops this. One IPv6 customer has a /64 to a
 /48 (RFC 6177), so IPv6 is counted by /64, /56 and /48, and each allows twice as much as the narrower one.
@@ -257,6 +257,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     second_factor: Limit = Limit(name="second_factor", count=10, per_seconds=HOUR, burst=5)
     # And wrong ones in a row, for each standing and inside a session: four times 25 are the 100 of SP 800-63B.
     second_factor_in_a_row: Limit = Limit(name="second_factor_in_a_row", count=25, per_seconds=math.inf, burst=25)
+    # Codes by mail. A code is void after five wrong tries, and an account withstands as many in a row as strangers have
+    # for its password: of a million codes one is right, so an attack finds one in 17,000 accounts. Known devices have
+    # buckets of their own, which no attacker can empty. No bucket is shared with passwords.
+    code_tries: Limit = Limit(name="code_tries", count=5, per_seconds=math.inf, burst=5, kept_for=HOUR)
+    codes_in_a_row: Limit = Limit(name="codes_in_a_row", count=60, per_seconds=math.inf, burst=60)
+    # Mails with a code. The tags of an unverified mailbox count as one, as for registrations.
+    code_by_mailbox: Limit = Limit(name="code_by_mailbox", count=6, per_seconds=HOUR, burst=3)
+    # All mailboxes together, from one address: a class that signs in at the beginning of a lesson.
+    code_by_address: Limit = Limit(name="code_by_address", count=60, per_seconds=HOUR, burst=30)
     # A signed-in user who proves the current password again. A thief at an open browser gets five guesses at once, and
     # no more in a row than a known device, whose ceiling they share.
     password_by_session: Limit = Limit(name="password_by_session", count=10, per_seconds=HOUR, burst=5)
@@ -343,12 +352,15 @@ def sign_in_buckets(
     return own, ceiling
 
 
-def sign_in_ceilings(limits: Limits, account: str) -> tuple[Bucket, Bucket, Bucket]:
-    """Name the account's ceilings. Forget all three after a successful sign-in and after a completed reset."""
+def sign_in_ceilings(limits: Limits, account: str) -> tuple[Bucket, Bucket, Bucket, Bucket]:
+    """Name the account's ceilings: for its password by standing, and for codes by mail. Forget all four after a
+    successful sign-in and after a completed reset.
+    """
     return (
         bucket_of(limits.strangers_in_a_row, account),
         bucket_of(limits.networks_in_a_row, account),
         bucket_of(limits.devices_in_a_row, account),
+        bucket_of(limits.codes_in_a_row, account),
     )
 
 

@@ -469,6 +469,12 @@ SETTINGS: tuple[Setting, ...] = (
         "required",
     ),
     _policy(
+        "sign_in_by_mail",
+        "switch",
+        "A mailed code signs people in, in place of the password. A second factor is still asked for.",
+        "Off: a person who reads the mail of another then gets in without a trace. Right where people come seldom.",
+    ),
+    _policy(
         "max_sessions",
         "count",
         "Live sessions that an account may have; 1 allows a single device.",

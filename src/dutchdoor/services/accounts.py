@@ -33,6 +33,7 @@ from dutchdoor.services.identities import Identities
 from dutchdoor.services.invitations import Invitations
 from dutchdoor.services.issuer_accounts import IssuerAccounts
 from dutchdoor.services.issuers import IssuerLogins
+from dutchdoor.services.mail_codes import MailedCodes
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passkeys import Passkeys, RelyingParty
@@ -89,6 +90,7 @@ class Directory:
             if self.external is None
             else ExternalSignIn(shared, by_name, self.factors, self.external)
         )
+        self.mailed_codes = MailedCodes(shared, self.sign_in)
         self.email_change = EmailChange(shared, self.registration)
         self.export = Export(shared)
         self.invitations = Invitations(shared, self.registration)

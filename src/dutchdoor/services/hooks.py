@@ -17,7 +17,7 @@ from dutchdoor.model.audit_events import AuditEvent, EventName
 from dutchdoor.model.http_client import Client
 from dutchdoor.services.calling import Calling
 
-__all__ = ["BreachedHook", "ClaimsHook", "Hooks", "Listener", "announce", "notify"]
+__all__ = ["BreachedHook", "ClaimsHook", "CodeHook", "Hooks", "Listener", "announce", "notify"]
 
 P = ParamSpec("P")
 
@@ -27,6 +27,10 @@ never under a refused name.
 """
 BreachedHook: TypeAlias = Callable[[str], bool]
 """Returns whether a password is known from a leak."""
+CodeHook: TypeAlias = Callable[[Account, str], object]
+"""Delivers a code for signing in to the owner of an account, in place of the mail: by SMS, say. A coroutine function
+runs in the event loop, a plain one in a thread.
+"""
 Listener: TypeAlias = Callable[[AuditEvent], object]
 """Called with an audit event after its commit: a coroutine function in the event loop, a plain one in a thread."""
 
@@ -41,6 +45,7 @@ class Hooks(Struct, kw_only=True):
 
     claims: ClaimsHook | None = None
     breached: BreachedHook | None = None
+    deliver_code: CodeHook | None = None
     current: Callable[[Account], Awaitable[Account | None]] | None = None
     """Returns an account as the application's own users say it is now; None if the user is gone, and what the account
     had is revoked. Called when a session is read from the store.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from dutchdoor.credentials.mail_code import MAIL_CODE
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.ids import new_id
@@ -13,6 +14,7 @@ from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.fences import fence_of_user, wait_for
 from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.mail_code_routes import proved_by_code
 from dutchdoor.web.passkey_routes import answer_text, ceremony_of
 from dutchdoor.web.schemas import (
     Accepted,
@@ -85,6 +87,8 @@ async def reauthenticate(call: Call) -> Response:
         signed_in = await call.directory.sign_in.reauthenticate(
             account, session, body.password, client=client, client_id=principal.client_id, held=principal.amr
         )
+    elif body.method == MAIL_CODE:
+        signed_in = await proved_by_code(call, body)
     elif body.method is not UNSET and body.response is not UNSET:
         signed_in = await call.directory.sign_in.prove_again(
             account, session, body.method, answer_text(body.response),

@@ -76,6 +76,22 @@ class Login(Body, frozen=True):
     client_id: Text | UnsetType = UNSET
 
 
+class CodeWanted(Body, frozen=True):
+    email: Email
+
+
+class MailedCode(Body, frozen=True):
+    """A mailed code, and the token of the browser that asked for it. A browser's form leaves the token in its
+    cookie.
+    """
+
+    code: FactorResponse
+    token: OneTime | UnsetType = UNSET
+    mode: Mode | UnsetType = UNSET
+    transport: Transport | UnsetType = UNSET
+    client_id: Text | UnsetType = UNSET
+
+
 class RefreshProof(Body, frozen=True):
     refresh_token: Text | UnsetType = UNSET
     client_id: Text | UnsetType = UNSET
@@ -91,11 +107,14 @@ class PasswordChange(Body, frozen=True):
 
 
 class Reauthentication(Body, frozen=True):
-    """The password; or the method of a second factor, and the response to it."""
+    """The password; or the method of a second factor, and the response to it; or the method `mail_code`, the code as
+    the response, and the token that came with it.
+    """
 
     password: Password | UnsetType = UNSET
     method: Method | UnsetType = UNSET
     response: FactorResponse | PasskeyAnswer | UnsetType = UNSET
+    token: OneTime | UnsetType = UNSET
 
 
 class NextStep(Body, frozen=True):
@@ -260,6 +279,16 @@ class PasskeyOptions(Struct, rename="camel"):
     """
 
     public_key: dict[str, Any]
+
+
+class CodeSent(Struct):
+    """The answer to who asks for a code, whether there is an account or not."""
+
+    token: Annotated[str, Meta(description="Half of the proof: the code works with this token alone. It is a secret.")]
+    expires_in: Annotated[int, Meta(description="Seconds until the code is void.")]
+
+    def __repr__(self) -> str:
+        return "<CodeSent>"
 
 
 class EnrolmentView(Struct):

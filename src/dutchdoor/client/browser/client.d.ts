@@ -16,6 +16,22 @@ export interface Credentials {
   mode?: "session" | "hybrid" | "jwt";
 }
 
+/** What the server answers who asks for a code by mail. */
+export interface CodeSent {
+  /** Half of the proof: the code works with this alone. Keep it in the page. */
+  token: string;
+  /** Seconds until the code is void. */
+  expires_in: number;
+}
+
+/** A mailed code, and the token of the page that asked for it. */
+export interface MailedCode {
+  token: string;
+  code: string;
+  /** The pattern, if it is not the server's default. */
+  mode?: "session" | "hybrid" | "jwt";
+}
+
 /** Whether no service accepts what was revoked any more. */
 export interface Fence {
   fenced: boolean;
@@ -59,6 +75,17 @@ export interface Client {
    * @throws {TypeError} the server is out of reach
    */
   signIn(credentials: Credentials): Promise<User>;
+  /**
+   * Mail a code for signing in to an address, where the server offers this. The answer does not say whether the address
+   * has an account.
+   * @throws {AuthError} the server refuses: `refused` where it does not offer this, `rate_limited` and others
+   */
+  code(email: string): Promise<CodeSent>;
+  /**
+   * Sign in by a mailed code.
+   * @throws {AuthError} the server refuses: `wrong_credentials`, `invalid_token` (ask for another code) and others
+   */
+  code(given: MailedCode): Promise<User>;
   /**
    * Sign this browser out, in every tab.
    * @throws {AuthError} the server cannot do it now; the user is still signed in

@@ -142,6 +142,11 @@ export function createClient(url, { origins = [] } = {}) {
     return (await response.clone().json().catch(() => 0)).code === "csrf_token";
   }
 
+  async function signIn(path, proof) {
+    await alone(async () => set(taken(await call(path, proof))));
+    return state.user;
+  }
+
   const leave = (proof) => call("logout", {}, proof);
 
   if (page) {
@@ -165,10 +170,8 @@ export function createClient(url, { origins = [] } = {}) {
       if (state.user !== undefined) tell(listener);
       return () => listeners.delete(listener);
     },
-    async signIn(credentials) {
-      await alone(async () => set(taken(await call("login", credentials))));
-      return state.user;
-    },
+    signIn: (credentials) => signIn("login", credentials),
+    code: (given) => (given.code ? signIn("login/code", given) : call("code", { email: given })),
     signOut: () =>
       alone(async () => {
         const fence = await leave(state)

@@ -56,6 +56,7 @@ SENTENCES: Mapping[EventName, Sentence] = {
         mark("Another log-in was unlinked"), mark("An administrator unlinked another log-in"), look=True
     ),
     "login": Sentence(mark("Signed in from %(where)s")),
+    "mail_code_sent": Sentence(mark("A code to sign in was asked for from %(where)s")),
     "logout": Sentence(mark("Signed out"), mark("An administrator ended a sign-in")),
     "logout_all": Sentence(
         mark("Signed out everywhere"), mark("An administrator signed the account out everywhere"), look=True
@@ -111,6 +112,7 @@ _REFUSED: Mapping[str, Sentence] = {
     "address not verified": Sentence(mark("A sign-in from %(where)s was refused: the address is not confirmed")),
     "wrong password": Sentence(mark("A wrong password was tried from %(where)s"), look=True),
     "wrong current password": Sentence(mark("A wrong password was tried from %(where)s, inside a sign-in"), look=True),
+    "wrong code by mail": Sentence(mark("A wrong code by mail was tried from %(where)s"), look=True),
     "wrong recovery_code": Sentence(mark("A wrong recovery code was tried from %(where)s"), look=True),
     "wrong totp": Sentence(mark("A wrong code of an app was tried from %(where)s"), look=True),
 }

@@ -68,6 +68,7 @@ class ConfirmForm(OwnForm):
             "has_app": any(each.method == TOTP for each in found),
             "codes_left": left,
             "has_password": self.pages.own_users or await has_password(call),
+            "can_mail": await call.directory.mailed_codes.can_prove_again(account),
             "linked": await _proving(call),
             "by": fields.get("by") or fields.get("method") or "",
             **values,

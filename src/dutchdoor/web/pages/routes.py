@@ -23,6 +23,7 @@ from dutchdoor.web.pages import (
     join,
     landing,
     linked,
+    mail_code,
     register,
     reset,
     second_step,
@@ -126,7 +127,8 @@ def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     """Return the routes of the API with the pages of people: those that have a form post to endpoints of the API."""
     forms: dict[Handler, Page] = {}
     shown: list[Route] = []
-    for page in (sign_in, issuers, second_step, register, forgot, reset, verify, linked, join, setup, confirm, account):
+    own = (register, forgot, reset, verify, linked, join, setup, confirm, account)
+    for page in (sign_in, mail_code, issuers, second_step, *own):
         forms |= page.forms(pages)
         shown += page.routes(pages)
     for page in (landing, strength, devices, activity, *((console,) if pages.console else ())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
@@ -65,6 +66,9 @@ class SignInForm(Form):
         """Say that the browser keeps no cookies, and a sign-in needs one."""
         shown = {"words": NO_COOKIES, "field": ""}
         return self.pages.show(call.request, self.name, kept=self.kept(call.query), error=shown, **self.values(call))
+
+    def values(self, call: Call) -> dict[str, Any]:
+        return {"by_mail": call.authority.policy.sign_in_by_mail}
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
         taken: dict[str, object] = {name: fields[name] for name in ("email", "password") if name in fields}
