@@ -199,6 +199,31 @@ def client_added(visit: Visit) -> None:
     visit.send(name="Shop")
 
 
+def webhook_added(visit: Visit) -> None:
+    visit.open("/admin/webhooks")
+    visit.send(url="https://example.com/hooks", events="login")
+
+
+def webhook_asked(visit: Visit) -> None:
+    webhook_added(visit)
+    asked("/admin/webhooks")(visit)
+
+
+def webhook_not_tested(visit: Visit) -> None:
+    visit.open("/admin/webhooks")
+    visit.send(url="https://127.0.0.1/" + LONG, events="login")
+    visit.open("/admin/webhooks")
+    row = visit.page.locator("tr", has_text=LONG).first
+    row.locator("details:has(form[action$='/test']) > summary").click()
+    row.locator("details[open] button[type=submit]").click()
+    visit.page.wait_for_load_state()
+
+
+def webhook_refused(visit: Visit) -> None:
+    visit.open("/admin/webhooks")
+    visit.send(url="http://example.com/hooks", events=LONG)
+
+
 def verifier_refused(visit: Visit) -> None:
     visit.open("/admin/verifiers")
     visit.send(name="orders")
@@ -315,6 +340,10 @@ FURTHER: tuple[State, ...] = (
     State("console-account-disabled", "/admin/accounts/one", account_disabled, ROOT),
     State("console-clients-asked", "/admin/clients", asked("/admin/clients"), ROOT),
     State("console-client-added", "/admin/clients", client_added, ROOT, status=201),
+    State("console-webhook-added", "/admin/webhooks", webhook_added, ROOT, status=201),
+    State("console-webhooks-asked", "/admin/webhooks", webhook_asked, ROOT),
+    State("console-webhook-not-tested", "/admin/webhooks", webhook_not_tested, ROOT),
+    State("console-webhook-refused", "/admin/webhooks", webhook_refused, ROOT, status=422, refused=True),
     State("console-verifiers-asked", "/admin/verifiers", asked("/admin/verifiers"), ROOT),
     State("console-verifier-refused", "/admin/verifiers", verifier_refused, ROOT, status=409),
     State("console-events-asked", "/admin/events", asked("/admin/events"), ROOT),

@@ -39,6 +39,8 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidToken, LastAdministrator, NotAuthenticated, NotFound, Unavailable, WrongCredentials
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.policy import DAY, STANDARD, Policy
+from dutchdoor.services.delivering import Courier
+from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Remove, Store
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.redis import around
@@ -396,8 +398,15 @@ async def test_a22_what_is_erased_is_nowhere(tmp_path: Path, place: str, caplog:
         await people.post.close()
         before = await found()
         assert {entry.partition(":")[0] for entry in before} >= {"accounts", "one_time_tokens", "sessions", "events"}
+        # An endpoint that takes nothing: what waits for it is a place in the log, and no copy.
+        webhooks = Webhooks(over, ["127.0.0.0/8"])
+        waiting = await webhooks.add("http://127.0.0.1:9/", with_client=True, client=THIEF, actor="")
         await people.deletion.ask(account.subject, client=client)
         await people.post.close()
+        courier = Courier(webhooks, waiting.webhook.id, "sender")
+        await courier.round()
+        assert (await over.store.counts())["webhook_lanes"] > 1
+        await courier.close()
         clock.forward(GRACE)
         assert await people.deletion.tidy() == 1
         assert await found() == []

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from dutchdoor.model.audit_entry import EventName, Outcome
 from dutchdoor.web.api import Route
 
 __all__ = ["Problem", "document"]
@@ -67,13 +68,35 @@ class OAuthError(Struct):
     error_description: str
 
 
+class EventData(Struct, omit_defaults=True):
+    """`address`, `country` and `device` are there if the webhook was added with the place of clients."""
+
+    outcome: Outcome
+    subject: str
+    actor: str
+    session_id: str
+    client_id: str
+    detail: str
+    address: str | msgspec.UnsetType = msgspec.UNSET
+    country: str | msgspec.UnsetType = msgspec.UNSET
+    device: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class EventMessage(Struct):
+    """What a webhook is sent. More events and fields may come."""
+
+    type: EventName
+    timestamp: str
+    data: EventData
+
+
 def document(
     routes: Sequence[Route], *, product: str, issuer: str, version: str, cookie: str, keyless: bool = False
 ) -> dict[str, Any]:
     """Generate the document for these routes. `cookie` is the name of the session cookie. `keyless` says that verifiers
     need no key, because the server serves only its own machine.
     """
-    types: list[Any] = [Problem, OAuthError]
+    types: list[Any] = [Problem, OAuthError, EventMessage]
     types += [route.body for route in routes if route.body is not None]
     types += [route.gives for route in routes if route.gives is not None]
     unique = list(dict.fromkeys(types))
@@ -91,6 +114,7 @@ def document(
         },
         "servers": [{"url": issuer}],
         "paths": paths,
+        "webhooks": {"event": {"post": _event_message(schema[EventMessage])}},
         "components": {
             "schemas": components,
             "securitySchemes": {
@@ -99,6 +123,31 @@ def document(
                 "client": {"type": "http", "scheme": "basic"},
                 "verifier": {"type": "http", "scheme": "bearer", "description": "`dutchdoor verifier add` prints it."},
             },
+        },
+    }
+
+
+def _event_message(schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe the request that a webhook is sent, by Standard Webhooks."""
+    headers = {
+        "webhook-id": "The id of the event, the same whenever it is sent again.",
+        "webhook-timestamp": "When this attempt was made, in seconds since 1970.",
+        "webhook-signature": "`v1,` and the base64 of HMAC-SHA-256 over `id.timestamp.body`; several, with spaces "
+        "between them, while a secret is replaced.",
+    }
+    return {
+        "operationId": "event",
+        "summary": "An audit event, as it is sent to a webhook: at least once, and in order for each account.",
+        "security": [],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": text}
+            for name, text in headers.items()
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "2XX": {"description": "Taken."},
+            "410": {"description": "The endpoint is gone: nothing more is sent."},
+            "default": {"description": "Not taken: it is sent again."},
         },
     }
 

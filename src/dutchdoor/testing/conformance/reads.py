@@ -515,6 +515,22 @@ async def the_audit_log_is_followed_in_the_order_of_commits(store: Store) -> Non
     raise AssertionError("a cursor of another database was read")
 
 
+async def a_part_of_the_audit_log_is_followed(store: Store) -> None:
+    """12. Of one account, of none, or from an instant on, events come in the same order and by the same cursors."""
+    events = [an_event(("ada", "bob", "")[n % 3], NOW + n) for n in range(12)]
+    for happened in events:
+        await store.commit(Log(happened))
+    await _follow(store, None, count=12, limit=12)
+    for subject in ("ada", "bob", "", "eve", None):
+        for since in (0.0, NOW + 5):
+            expected = [each for each in events if subject in {None, each.subject} and each.at >= since]
+            page = await store.events_after(None, subject=subject, since=since)
+            assert [each for _, each in page] == expected
+            for number, (cursor, _) in enumerate(page):
+                rest = await store.events_after(cursor, subject=subject, since=since, limit=2)
+                assert rest == page[number + 1 : number + 3]
+
+
 async def a_follower_of_the_audit_log_misses_no_commit(store: Store) -> None:
     """12. While many commit at once, a follower that polls gets every event once, however their commits overtake each
     other.
@@ -585,4 +601,5 @@ LAWS: tuple[Law, ...] = (
     events_are_counted,
     the_audit_log_is_followed_in_the_order_of_commits,
     a_follower_of_the_audit_log_misses_no_commit,
+    a_part_of_the_audit_log_is_followed,
 )
