@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
     from dutchdoor.model.principal import Principal, Verified
     from dutchdoor.services.external_users import ExternalUsers
+    from dutchdoor.services.own_steps import SignInStep
     from dutchdoor.verifier import Verifier
     from dutchdoor.web.pages.branding import Branding
 
@@ -44,6 +45,7 @@ __all__ = [
     "ExternalUsers",
     "Policy",
     "Principal",
+    "SignInStep",
     "Verified",
     "Verifier",
 ]
@@ -60,6 +62,7 @@ _WHERE = {
     "Principal": "model.principal",
     "RELAXED": "model.policy",
     "STANDARD": "model.policy",
+    "SignInStep": "services.own_steps",
     "Verified": "model.principal",
     "Verifier": "verifier",
 }

@@ -31,6 +31,7 @@ from dutchdoor.errors import (
     Conflict,
     DutchdoorError,
     InvalidKey,
+    InvalidToken,
     Misconfigured,
     NotAuthenticated,
     NotFound,
@@ -56,8 +57,10 @@ from dutchdoor.services.accounts import Directory
 from dutchdoor.services.delivering import Deliveries
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, CodeHook, Hooks, Listener, notify
+from dutchdoor.services.own_steps import SignInStep
 from dutchdoor.services.passkeys import relying_party
 from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.sign_in import Waiting
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.file_access import is_closed_to_others
@@ -182,6 +185,7 @@ class Auth:
         issuers: other log-ins, such as `dutchdoor.issuers.google(client_id=..., client_secret=...)`. Where each of them
             sends people back to is `/auth/issuers/{name}/callback` below the public URL: register that there.
         users: users of the application's own, who replace the bundled accounts (`ExternalUsers`).
+        steps: what the application asks at each sign-in besides, in this order (`SignInStep`).
         mail: how mail is carried: a URL (`smtp://user:password@host:587`, `smtps://...`, `file:DIRECTORY`, `console:`),
             or a transport of your own; printed to the console if not given.
         mail_from: who mail is from, where `mail` is a URL: `login@example.com`, or `Example <login@example.com>`;
@@ -244,6 +248,7 @@ class Auth:
         branding: Branding = UNBRANDED,
         issuers: Sequence[Issuer] = (),
         users: ExternalUsers[Any] | None = None,
+        steps: Sequence[SignInStep] = (),
         mail: str | Transport | None = None,
         mail_from: str | None = None,
         hasher: PasswordHasher | None = None,
@@ -333,6 +338,7 @@ class Auth:
             party=relying_party(passkey_domain, passkey_origins, origin, product),
             users=users,
             issuers=issuers,
+            steps=steps,
         )
         listed = breached if isinstance(breached, BreachedList) else None
         withheld = {
@@ -463,6 +469,7 @@ class Auth:
         self.authority.hooks.calling.around = around
         if self.directory.external is not None:
             self.directory.external.calling.around = around
+        self.directory.steps.calling.around = around
 
     async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
         """Revoke all sessions and tokens of a `subject`: after a change of the password, and when a user is disabled.
@@ -641,6 +648,29 @@ class Auth:
             scope = request if isinstance(request, MutableMapping) else request.scope
             request = request_of(scope)
         return self.site.cookies.visitor(request.cookie())
+
+    async def waiting(self, request: Request | HasScope | MutableMapping[str, Any], token: str = "") -> Waiting | None:
+        """Return the sign-in that waits for its next step in the browser of a `request`, or that a program names by its
+        `token`: for the page of a `SignInStep`, which may show what depends on its `subject`. None if there is none, or
+        it waited too long.
+
+        Raises:
+            RateLimited: too many wrong tokens from there.
+            Unavailable: the store is out of reach.
+        """
+        if not isinstance(request, Request):
+            scope = request if isinstance(request, MutableMapping) else request.scope
+            request = request_of(scope)
+        line = request.cookie()
+        token = token or self.site.cookies.step(line)
+        if not token:
+            return None
+        if not self._open:
+            await self.open()
+        remembered = self.site.cookies.remembered(line)
+        with suppress(InvalidToken):
+            return await self.directory.sign_in.waiting(token, client=self.observed(request), remembered=remembered)
+        return None
 
     def owns(self, path: str, root_path: str = "") -> bool:
         """Whether an adapter leaves a `path` to the API: those of its routes, but not `/` and the description.

@@ -158,14 +158,25 @@ class ClonedPasskey(WrongCredentials):
 class SignInUnfinished(NotAuthenticated):
     """The proof is right, but one more is needed. `token` goes on with the sign-in, by one of `methods`; it is a secret
     for the client that gave the first proof. `enrol` says that the account has none of them, and has to enrol one now.
+    `step` names a step of the application that is to be taken, "" for a proof. `codes` are recovery codes that the step
+    before has made; they are shown this once.
     """
 
     code = "sign_in_unfinished"
     message = mark("Signing in takes another step.")
 
-    def __init__(self, reason: str = "", *, token: str, methods: tuple[str, ...], enrol: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        token: str,
+        methods: tuple[str, ...],
+        enrol: bool = False,
+        step: str = "",
+        codes: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(reason)
-        self.token, self.methods, self.enrol = token, methods, enrol
+        self.token, self.methods, self.enrol, self.step, self.codes = token, methods, enrol, step, codes
 
 
 class UseDpopNonce(Refused):

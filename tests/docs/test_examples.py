@@ -94,6 +94,24 @@ def test_the_django_example_signs_in_and_refuses(tmp_path: Path) -> None:
         server.wait(20)
 
 
+def test_the_example_with_terms_of_use_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser is led to the terms after the password, is signed in once it accepted them, and is not asked again."""
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(EXAMPLES / "terms_app.py"))
+    browser = {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    with TestClient(found["app"], headers=browser) as client:
+        assert client.post("/auth/register", data={**ADA, "next": "/hello"}).url.path == "/terms"
+        page = client.post("/auth/login", data={**ADA, "next": "/hello"})
+        assert page.url.path == "/terms" and "Hello ada@example.com" in page.text
+        assert client.get("/hello").status_code == 401 or client.get("/hello").url.path == "/auth/login"
+        terms = {"method": "terms", "next": "/hello", "response": "an older version"}
+        assert client.post("/auth/login/step", data=terms).url.query == b"next=%2Fhello&refused=1"
+        done = client.post("/auth/login/step", data={**terms, "response": found["VERSION"]})
+        assert done.json() == {"hello": "ada@example.com"}
+        client.cookies.clear()
+        assert client.post("/auth/login", data={**ADA, "next": "/hello"}).json() == {"hello": "ada@example.com"}
+
+
 def test_the_example_with_users_of_its_own_signs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member of the application's own table signs in, and the route gets the member."""
     monkeypatch.chdir(tmp_path)

@@ -161,7 +161,8 @@ def _error_of(url: str, status: int, held: dict[str, Any], retry_after: float) -
         return errors.InvalidDpopProof(detail.removeprefix("The DPoP proof is not valid: ").removesuffix("."))
     if kind is errors.SignInUnfinished:
         methods, token = tuple(map(str, held.get("methods") or ())), str(held.get("token") or "")
-        return errors.SignInUnfinished(code, token=token, methods=methods, enrol=held.get("enrol") is True)
+        enrol, step = held.get("enrol") is True, str(held.get("step_required") or "")
+        return errors.SignInUnfinished(code, token=token, methods=methods, enrol=enrol, step=step)
     if kind in {Misconfigured, errors.Misdirected}:
         kind = errors.NotAuthenticated if status == 401 else DutchdoorError  # noqa: PLR2004
     return (kind or DutchdoorError)(code, message=detail or None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dutchdoor.guard.asgi import Guard
@@ -10,7 +10,8 @@ from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.model.audit_entry import AuditEvent, EventName
 
 if TYPE_CHECKING:
-    from dutchdoor.auth import Auth
+    from dutchdoor.auth import Auth, HasScope
+    from dutchdoor.services.sign_in import Waiting
     from dutchdoor.stores.base import Store
     from dutchdoor.verifier import Verifier
 
@@ -62,6 +63,12 @@ class OnAsgi:
         `wait` until no verifier accepts them. Returns the seconds that are left at most.
         """
         return await self.engine.end_all(subject, reason=reason, wait=wait)
+
+    async def waiting(self, request: HasScope | MutableMapping[str, Any], token: str = "") -> Waiting | None:
+        """Do what `dutchdoor.Auth.waiting` does: return the sign-in that waits for its next step in the browser of a
+        `request`, or that a `token` names; None without one.
+        """
+        return await self.engine.waiting(request, token)
 
     async def erase(self, subject: str, *, wait: float = 1.0) -> float:
         """Do what `dutchdoor.Auth.erase` does: erase what is kept of a `subject`, and `wait` until no verifier accepts

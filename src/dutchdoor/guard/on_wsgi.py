@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.guard.gates import Gate
 from dutchdoor.guard.threads import SyncGate
+from dutchdoor.guard.wsgi import Environ, request_in
 from dutchdoor.model.audit_entry import AuditEvent, EventName
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
+    from dutchdoor.services.sign_in import Waiting
     from dutchdoor.stores.base import Store
     from dutchdoor.verifier import Verifier
 
@@ -79,6 +81,12 @@ class OnWsgi:
         `wait` until no verifier accepts them. Returns the seconds that are left at most.
         """
         return self._gate.run(self.engine.end_all(subject, reason=reason, wait=wait))
+
+    def waiting(self, environ: Environ, token: str = "") -> Waiting | None:
+        """Do what `dutchdoor.Auth.waiting` does: return the sign-in that waits for its next step in the browser of a
+        request, or that a `token` names; None without one. In Flask, `environ` is `request.environ`.
+        """
+        return self._gate.run(self.engine.waiting(request_in(environ), token))
 
     def erase(self, subject: str, *, wait: float = 1.0) -> float:
         """Do what `dutchdoor.Auth.erase` does: erase what is kept of a `subject`, and `wait` until no verifier accepts

@@ -35,7 +35,7 @@ class Proof(Struct, frozen=True, kw_only=True):
 
     method: str
     amr: tuple[str, ...]
-    """What it proved (RFC 8176)."""
+    """What it proved (RFC 8176): nothing, if it is a step of the application."""
     at: float
     proved_at: float | None = None
     """When its owner gave it, if that was earlier: at an issuer, before the person came back."""
@@ -53,6 +53,13 @@ class Ask(Struct, frozen=True):
     methods: tuple[str, ...]
     enrol: bool = False
     """Whether the account has none of them, and has to enrol one now."""
+    own: bool = False
+    """Whether it is no proof, but a step of the application."""
+
+    @property
+    def step(self) -> str:
+        """The name of the application's step; "" for a proof."""
+        return self.methods[0] if self.own else ""
 
 
 class Refuse(Struct, frozen=True):
@@ -73,6 +80,7 @@ def next_step(
     offered: Collection[str] = (),
     grace_ends: float = math.inf,
     remembered: bool = False,
+    own: str = "",
 ) -> Step:
     """Decide what comes after these proofs of one account, of which there is one at least.
 
@@ -84,6 +92,7 @@ def next_step(
         offered: the methods that an account without a second factor can enrol.
         grace_ends: when an account that needs one and has none must have enrolled it.
         remembered: whether the browser proved a second factor before, and its owner asked to remember it.
+        own: a step that the application asks for; "" for none. It comes last, when the account is proved.
     """
     if not account.active:
         return Refuse("disabled")
@@ -99,6 +108,8 @@ def next_step(
             return Ask(tuple(sorted(factors)))
     elif not factors and not enough and needs_second(account, policy) and offered and proofs[-1].at >= grace_ends:
         return Ask(tuple(sorted(offered)), enrol=True)
+    if own:
+        return Ask((own,), own=True)
     return Start(
         Verified(
             subject=account.subject,
@@ -137,6 +148,10 @@ class Pending(Struct, frozen=True, kw_only=True):
     """The network of the client at the first proof."""
     issued: Issued | None = None
     """The session at another issuer, if that is the first proof."""
+    remember: bool = False
+    """Whether the owner wants to skip it in this browser from now on."""
+    scope: str = ""
+    """What the application's steps have added to the sign-in."""
 
     @property
     def place(self) -> tuple[Standing, str]:

@@ -35,6 +35,7 @@ from dutchdoor.services.issuer_accounts import IssuerAccounts
 from dutchdoor.services.issuers import IssuerLogins
 from dutchdoor.services.mail_codes import MailedCodes
 from dutchdoor.services.one_time import OneTimeTokens
+from dutchdoor.services.own_steps import OwnSteps, SignInStep
 from dutchdoor.services.part import Shared
 from dutchdoor.services.passkeys import Passkeys, RelyingParty
 from dutchdoor.services.passwords import Passwords
@@ -64,10 +65,11 @@ class Directory:
         methods: Sequence[Method] = (),
         users: ExternalUsers[Any] | None = None,
         issuers: Sequence[Issuer] = (),
+        steps: Sequence[SignInStep] = (),
     ) -> None:
         """`party` is the site that passkeys are for, the issuer's host if not given. `methods` are further
-        authentication methods. With `users`, the application keeps them and their passwords. `issuers` are other
-        log-ins, such as Google.
+        authentication methods, and `steps` what the application asks besides. With `users`, it keeps them and their
+        passwords. `issuers` are other log-ins, such as Google.
         """
         self.authority, self.store, self.policy = authority, authority.store, authority.policy
         self.clock, self.hasher, self.limits = authority.clock, hasher, limits
@@ -84,11 +86,12 @@ class Directory:
             Password(hasher), passkeys.method, self.factors.totp, self.factors.codes, *methods
         )  # fmt: skip
         by_name = {each.name: each for each in known}
+        self.steps = OwnSteps(steps, taken=by_name)
         self.external = None if users is None else ExternalAccounts(authority, users)
         self.sign_in = (
-            SignIn(shared, by_name, self.factors)
+            SignIn(shared, by_name, self.factors, self.steps)
             if self.external is None
-            else ExternalSignIn(shared, by_name, self.factors, self.external)
+            else ExternalSignIn(shared, by_name, self.factors, self.steps, self.external)
         )
         self.mailed_codes = MailedCodes(shared, self.sign_in)
         self.email_change = EmailChange(shared, self.registration)
@@ -120,6 +123,7 @@ class Directory:
         await self.post.close()
         await self.issuers.close()
         self.hasher.close()
+        self.steps.close()
         if self.external is not None:
             self.external.close()
 

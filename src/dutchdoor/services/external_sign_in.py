@@ -27,6 +27,7 @@ from dutchdoor.model.sign_in import Proof, Refuse
 from dutchdoor.model.unicode_text import is_stream_safe
 from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.factors import Factors
+from dutchdoor.services.own_steps import OwnSteps
 from dutchdoor.services.part import Shared
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import Proved, SignIn
@@ -46,10 +47,17 @@ class ExternalSignIn(SignIn):
     """Signs in the users of an application."""
 
     def __init__(
-        self, shared: Shared, methods: Mapping[str, Method], factors: Factors, accounts: ExternalAccounts
+        self,
+        shared: Shared,
+        methods: Mapping[str, Method],
+        factors: Factors,
+        steps: OwnSteps,
+        accounts: ExternalAccounts,
     ) -> None:
-        """`methods` are those of second factors, by their names, and `accounts` follow the application's users."""
-        super().__init__(shared, methods, factors)
+        """`methods` are those of second factors, by their names, `steps` are the application's, and `accounts` follow
+        its users.
+        """
+        super().__init__(shared, methods, factors, steps)
         self.accounts = accounts
 
     async def _prove(self, email: str, password: str, client: Client, marks: str, remembered: str) -> Proved:
@@ -136,6 +144,7 @@ class ExternalSignIn(SignIn):
         client: Client,
         client_id: str,
         held: tuple[str, ...] = (),
+        scope: str = "",
         login: str = "",
     ) -> SignedIn:
         """Check the login and the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session
@@ -147,6 +156,7 @@ class ExternalSignIn(SignIn):
             password: the password as the person typed it.
             client_id: the registered client that the sign-in belongs to.
             held: what the sign-in has proved so far (`amr`), which stays true of it.
+            scope: the scope of the sign-in.
             login: the login as the person typed it.
 
         Raises:
@@ -168,7 +178,7 @@ class ExternalSignIn(SignIn):
         if not found.active:
             raise NotAuthenticated("the account is disabled")
         forgiven = Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))
-        return await self.fresh(found, session, (AMR,), held, client, client_id, forgiven)
+        return await self.fresh(found, session, (AMR,), held, client, client_id, forgiven, scope=scope)
 
 
 def _counted_as(login: str) -> str:

@@ -51,6 +51,7 @@ class Recovery(Part):
         client_id: str,
         marks: str = "",
         held: tuple[str, ...] = (),
+        scope: str = "",
     ) -> tuple[SignedIn, str]:
         """Change the caller's password and revoke every other session in one transaction, and issue fresh tokens for
         this one. Returns them and a new known-device mark: marks for the old password are void.
@@ -62,6 +63,7 @@ class Recovery(Part):
             new: the new password.
             client_id: the registered client that the sign-in belongs to.
             held: what the sign-in has proved so far (`amr`), which stays true of it.
+            scope: the scope of the sign-in.
 
         Raises:
             StepUpRequired: the account has a second factor, and the sign-in did not prove one.
@@ -104,6 +106,7 @@ class Recovery(Part):
                     raised=raised,
                     client=client,
                     client_id=client_id,
+                    scope=scope,
                     changes=changes,
                     amr=amr,
                     now=now,

@@ -658,6 +658,7 @@ class Authority(Endings):
         raised: Account,
         client: Client,
         client_id: str,
+        scope: str = "",
         changes: Sequence[Change],
         amr: tuple[str, ...],
         now: float,
@@ -670,6 +671,7 @@ class Authority(Endings):
             account: the account as it was read.
             raised: the account with its new epoch.
             client: the client that asks. A stateless sign-in that is bound to its key stays so.
+            scope: the scope of a stateless sign-in; a session has its own.
             changes: further changes of the same transaction.
             amr: how the owner authenticated (RFC 8176).
             now: the instant of the proof.
@@ -681,7 +683,7 @@ class Authority(Endings):
         if session is None:
             bound_to = "" if client.proved is None else client.proved.thumbprint
             access, expires_in, _ = await self._sign(
-                raised, None, verified, client_id, "", now, self.policy.access_for, bound_to=bound_to
+                raised, None, verified, client_id, scope, now, self.policy.access_for, bound_to=bound_to
             )
             done = await self.store.commit(*changes)
             return SignedIn(

@@ -50,6 +50,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, needs_second, next_step, outdated
 from dutchdoor.services.endings import Found
 from dutchdoor.services.factors import Enrolment, Factors
+from dutchdoor.services.own_steps import OwnSteps
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import NO_CEREMONY, Ceremony, unknown_passkey
 from dutchdoor.services.retry import RACES, retried
@@ -83,11 +84,16 @@ class Welcome(Struct, frozen=True, kw_only=True):
 class Waiting(NamedTuple):
     """What a sign-in waits for."""
 
+    subject: str
+    email: str | None
+    """The address of the account; None where the application has users of its own."""
     methods: tuple[str, ...]
     enrol: bool
     """Whether the account has none of these, and has to enrol one now."""
     may_remember: bool
     """Whether this browser may skip the step next time, if its owner wants that."""
+    step: str
+    """The name of the application's step; "" for a proof."""
 
 
 class Finished(NamedTuple):
@@ -128,10 +134,12 @@ class SignIn(Part):
     being hashed.
     """
 
-    def __init__(self, shared: Shared, methods: Mapping[str, Method], factors: Factors) -> None:
-        """`methods` are the authentication methods, by their names, and `factors` enrols second ones."""
+    def __init__(self, shared: Shared, methods: Mapping[str, Method], factors: Factors, steps: OwnSteps) -> None:
+        """`methods` are the authentication methods, by their names, `factors` enrols second ones, and `steps` are the
+        application's.
+        """
         super().__init__(shared)
-        self.methods, self.factors = methods, factors
+        self.methods, self.factors, self.steps = methods, factors, steps
         self._second = frozenset(name for name, method in methods.items() if method.second)
         self._remember_key = self.authority.master.current.derive("remembered device")
 
@@ -151,7 +159,11 @@ class SignIn(Part):
         await self.store.commit(*proved.changes)
         if isinstance(proved.step, Ask):
             raise SignInUnfinished(
-                "proved, not started", token="", methods=proved.step.methods, enrol=proved.step.enrol
+                "proved, not started",
+                token="",
+                methods=proved.step.methods,
+                enrol=proved.step.enrol,
+                step=proved.step.step,
             )
         return Welcome(
             verified=proved.step.verified,
@@ -243,7 +255,7 @@ class SignIn(Part):
             NotAuthenticated, Conflict: the account changed since the proof: prove again.
         """
         if isinstance(proved.step, Ask):
-            await self._wait(proved, proved.step, mode, client, client_id)
+            raise await self._wait(proved, proved.step, mode, client, client_id)
         signed_in = await self.authority.start(
             proved.step.verified,
             account=proved.account,
@@ -457,10 +469,10 @@ class SignIn(Part):
         factors = self._factors_in(held)
         ends = math.inf
         if not factors and account.active and needs_second(account, self.policy):
-            due = next((each.created_at for each in held if each.method == DUE), None)
-            ends = (await self._due_from_now(account) if due is None else due) + self.policy.second_factor_grace
+            ends = await self._grace_ends(account, held)
         mark = rate_limits.find_mark(self._remember_key, remembered, account=digest, now=self.clock())
-        return next_step(
+        decide = partial(
+            next_step,
             account,
             proofs,
             self.policy,
@@ -472,6 +484,12 @@ class SignIn(Part):
             and self.clock() - mark.at < self.policy.remember_device_for
             and mark.is_of(self._remember_key, self._chosen_at(held)),
         )
+        step = decide()
+        # The application is asked about its own steps once the account is proved.
+        own = (
+            await self.steps.asked(account.subject, {each.method for each in proofs}) if isinstance(step, Start) else ""
+        )
+        return decide(own=own) if own else step
 
     def _chosen_at(self, held: Sequence[Credential]) -> float:
         """Return when the password or a second factor of an account was chosen last: what a browser was remembered for
@@ -479,13 +497,17 @@ class SignIn(Part):
         """
         return max((each.created_at for each in held if each.method in self.methods), default=0.0)
 
-    async def _due_from_now(self, account: Account) -> float:
-        now = self.clock()
-        if self.policy.second_factor_grace > 0:
+    async def _grace_ends(self, account: Account, held: Sequence[Credential]) -> float:
+        """Return when an account that needs a second factor must have one: some time after its first sign-in."""
+        grace = self.policy.second_factor_grace
+        if not grace:
+            return -math.inf  # whatever the clock has done since the proof
+        due = next((each for each in held if each.method == DUE), None)
+        if due is None:
+            due = Credential(subject=account.subject, method=DUE, handle="", proof="", created_at=self.clock())
             with suppress(Conflict):  # another sign-in did it at the same moment
-                record = Credential(subject=account.subject, method=DUE, handle="", proof="", created_at=now)
-                await self.store.commit(Add(record))
-        return now
+                await self.store.commit(Add(due))
+        return due.created_at + grace
 
     async def _upgraded(self, method: Method, record: Credential, response: str, client: Client) -> Credential:
         # The account changed meanwhile, another log-in upgraded it, or no thread is free: the next log-in upgrades it.
@@ -502,8 +524,8 @@ class SignIn(Part):
 
     # The steps after it
 
-    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client: Client, client_id: str) -> NoReturn:
-        """Keep what was proved for the next step. Raises `SignInUnfinished`; or `Conflict`."""
+    async def _wait(self, proved: Proved, step: Ask, mode: Mode, client: Client, client_id: str) -> SignInUnfinished:
+        """Keep what was proved for the next step, and return what to raise. Raises `Conflict`."""
         account = proved.account
         pending = Pending(
             proofs=(proved.proof, *proved.further),
@@ -518,10 +540,10 @@ class SignIn(Part):
             network=client.network,
             issued=proved.issued,
         )
-        await self._ask(account, pending, step, Expect(account.subject, account.epoch), *proved.changes)
+        return await self._ask(account, pending, step, Expect(account.subject, account.epoch), *proved.changes)
 
-    async def _ask(self, account: Account, pending: Pending, step: Ask, *also: Change) -> NoReturn:
-        """Commit a pending sign-in, with other changes. Raises `SignInUnfinished`; or `Conflict`."""
+    async def _ask(self, account: Account, pending: Pending, step: Ask, *also: Change) -> SignInUnfinished:
+        """Commit a pending sign-in, with other changes, and return what to raise. Raises `Conflict`."""
         token, secret = one_time_tokens.issue(
             "sign_in",
             subject=account.subject,
@@ -533,7 +555,9 @@ class SignIn(Part):
         waiting = await self.store.select(OneTimeToken, subject=account.subject, purpose="sign_in")
         over = [Remove(each) for each in outdated(waiting, pending)]
         await self.store.commit(*also, *over, Add(token))
-        raise SignInUnfinished("another proof is needed", token=secret.text(), methods=step.methods, enrol=step.enrol)
+        return SignInUnfinished(
+            "another step is needed", token=secret.text(), methods=step.methods, enrol=step.enrol, step=step.step
+        )
 
     async def enrol(self, token: str, *, client: Client) -> Enrolment:
         """Begin to enrol an authenticator app in a sign-in that demands one of an account that has none.
@@ -548,25 +572,27 @@ class SignIn(Part):
         _, account, pending = await self._pending(token, client)
         held = await self.store.select(Credential, subject=account.subject)
         # A password alone must not add a factor beside the one that the owner has, and then be enough.
-        if not self._enrols(pending, held):
+        asked = await self.next_of(account, pending.proofs, held, "", pending.digest)
+        if not (isinstance(asked, Ask) and asked.enrol):
             raise Refused(
                 "the account has a second factor", message=mark("Prove the second factor that the account has.")
             )
         return await self.factors.begin_totp(account, amr=None)
 
-    async def waiting(self, token: str, *, client: Client) -> Waiting:
-        """Return what a sign-in waits for, by the `token` of its `SignInUnfinished`.
+    async def waiting(self, token: str, *, client: Client, remembered: str = "") -> Waiting:
+        """Return what a sign-in waits for, by the `token` of its `SignInUnfinished`. `remembered` is what the browser's
+        remembered-device cookie holds.
 
         Raises:
             InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
         """
         _, account, pending = await self._pending(token, client)
         held = await self.store.select(Credential, subject=account.subject)
-        step = await self.next_of(account, pending.proofs, held, "", pending.digest)
+        step = await self.next_of(account, pending.proofs, held, remembered, pending.digest)
         if not isinstance(step, Ask):
             raise InvalidToken("the sign-in waits for nothing")
-        may_remember = self.policy.remember_device_for > 0 and not account.administers and not step.enrol
-        return Waiting(step.methods, step.enrol, may_remember)
+        may_remember = self.policy.remember_device_for > 0 and not (account.administers or step.enrol or step.own)
+        return Waiting(account.subject, account.address, step.methods, step.enrol, may_remember, step.step)
 
     async def enrolment(self, token: str, enrolment: str, *, client: Client) -> Enrolment:
         """Return once more what `enrol` gave out in a sign-in (`token`), by the token of the `enrolment`.
@@ -584,9 +610,6 @@ class SignIn(Part):
         if account.epoch != pending.epoch:
             raise InvalidToken("the account changed since the first proof")
         return stored, account, pending
-
-    def _enrols(self, pending: Pending, held: Sequence[Credential]) -> bool:
-        return not self._factors_in(held) and len(pending.proofs) == 1
 
     def _factors_in(self, held: Sequence[Credential]) -> frozenset[str]:
         """Return the methods of the second factors that can still prove something."""
@@ -634,29 +657,38 @@ class SignIn(Part):
         stored, account, pending = await self._pending(token, client)
         if admit is not None:
             await admit(pending.client_id, pending.mode)
-        way = self.methods.get(method)
-        if way is None or not way.second:
-            raise WrongCredentials("not a method that was asked for")
         now = self.clock()
         held = list(await self.store.select(Credential, subject=account.subject))
+        asked = await self.next_of(account, pending.proofs, held, remembered, pending.digest)
+        if not isinstance(asked, Ask) or method not in asked.methods:
+            raise WrongCredentials("not a method that was asked for")
         codes: tuple[str, ...] = ()
         # A call that loses the race for the token or for the response finds it gone at the next try.
         spent: list[Change] = [Take(stored), self.attempts.forgiving_second(account, self._second)]
-        proved: tuple[str, ...] = (way.amr,)
-        if enrolment:
-            if not self._enrols(pending, held):
+        proved: tuple[str, ...] = ()
+        if asked.own:
+            scope = await self.steps.take(method, account.subject, response)
+            pending = replace(pending, scope=" ".join(dict.fromkeys([*pending.scope.split(), *scope.split()])))
+        elif enrolment:
+            if not asked.enrol:
                 raise InvalidToken("the account has a second factor by now")
             confirmed = await self.factors.confirm_totp(account, enrolment, response, client=client)
             spent += confirmed.changes
-            codes = confirmed.codes
+            codes, proved = confirmed.codes, confirmed.amr
             held += confirmed.records
         else:
             standing = pending.standing_of(client.network)
             signed = ceremony, "step", stored.id
+            way = self.methods[method]
             changes, proved = await self._spending(account, way, response, held, client, *standing, signed)
             spent += changes
-        proofs = (*pending.proofs, Proof(method=method, amr=proved, at=now))
-        match await self.next_of(account, proofs, held, "", pending.digest):
+        pending = replace(
+            pending,
+            proofs=(*pending.proofs, Proof(method=method, amr=proved, at=now)),
+            remember=pending.remember or (remember and not asked.own),
+        )
+        signed_in: SignedIn | SignInUnfinished
+        match await self.next_of(account, pending.proofs, held, remembered, pending.digest):
             case Start(verified):
                 signed_in = await self.authority.start(
                     verified,
@@ -665,25 +697,29 @@ class SignIn(Part):
                     mode=pending.mode,
                     client=client,
                     client_id=pending.client_id,
+                    scope=pending.scope,
                     replacing=replacing,
                     visitor=visitor,
                     also=spent,
                     beside=_beside(pending.issued),
                 )
             case Ask() as step:
-                changed = replace(pending, proofs=proofs)
-                await self._ask(account, changed, step, Expect(account.subject, account.epoch), *spent)
+                signed_in = await self._ask(account, pending, step, Expect(account.subject, account.epoch), *spent)
+                signed_in.codes = codes
             case Refuse(why):
                 await self.attempts.refuse(account, client, why)
                 raise InvalidToken("the account changed since the first proof")
-        if not pending.familiar:
-            self.post.notify(self.post.letters.new_device, account, client, now)
-        if enrolment:
+        if asked.enrol:
             self.post.notify(self.post.letters.factor_added, account, client, now)
         elif method == RECOVERY_CODE:
             self.post.notify(self.post.letters.recovery_code_used, account, client, now)
+        if isinstance(signed_in, SignInUnfinished):
+            raise signed_in
+        if not pending.familiar:
+            self.post.notify(self.post.letters.new_device, account, client, now)
         device_mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
-        return Finished(signed_in, device_mark, self._remembered(remembered, pending, held) if remember else "", codes)
+        kept = self._remembered(remembered, pending, held) if pending.remember else ""
+        return Finished(signed_in, device_mark, kept, codes)
 
     async def _spending(
         self,
@@ -758,6 +794,7 @@ class SignIn(Part):
         client: Client,
         client_id: str,
         held: tuple[str, ...] = (),
+        scope: str = "",
         login: str = "",  # noqa: ARG002 - the account has its address
     ) -> SignedIn:
         """Check the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
@@ -769,6 +806,7 @@ class SignIn(Part):
             password: the password as the person typed it.
             client_id: the registered client that the sign-in belongs to.
             held: what the sign-in has proved so far (`amr`), which stays true of it.
+            scope: the scope of the sign-in.
             login: what the person typed as login; read only where the application has users of its own.
 
         Raises:
@@ -783,7 +821,7 @@ class SignIn(Part):
             await self.attempts.refuse(account, client, "wrong password")
             raise WrongCredentials("wrong password")
         return await self.fresh(
-            account, session, (method.amr,), held, client, client_id, self.attempts.forgiving(account)
+            account, session, (method.amr,), held, client, client_id, self.attempts.forgiving(account), scope=scope
         )
 
     @retried(RACES, "proving again")
@@ -798,6 +836,7 @@ class SignIn(Part):
         client: Client,
         client_id: str,
         ceremony: Ceremony = NO_CEREMONY,
+        scope: str = "",
     ) -> SignedIn:
         """Prove a second factor inside a sign-in (RFC 9470): a fresh `auth_time`, and one more kind of proof.
 
@@ -809,6 +848,7 @@ class SignIn(Part):
             held: what the sign-in has proved so far (`amr`).
             client_id: the registered client that the sign-in belongs to.
             ceremony: where a passkey answered.
+            scope: the scope of the sign-in.
 
         Raises:
             WrongCredentials: the proof is wrong, or the account has no such factor.
@@ -822,7 +862,9 @@ class SignIn(Part):
         place, signed = session.id if session else "", (ceremony, "prove again", "")
         spent, proved = await self._spending(account, way, response, known, client, None, place, signed)
         spent.append(self.attempts.forgiving_second(account, self._second))
-        fresh = await self.fresh(account, session, proved, held, client, client_id, *spent, tries_again=False)
+        fresh = await self.fresh(
+            account, session, proved, held, client, client_id, *spent, scope=scope, tries_again=False
+        )
         if method == RECOVERY_CODE:
             self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())
         return fresh
@@ -838,6 +880,7 @@ class SignIn(Part):
         held: tuple[str, ...],
         client: Client,
         client_id: str,
+        scope: str = "",
     ) -> tuple[SignedIn, tuple[str, ...]]:
         """Finish enrolling an authenticator app inside a sign-in. Returns what replaces the sign-in, which has proved
         the app now, and recovery codes if it is the first second factor.
@@ -849,6 +892,7 @@ class SignIn(Part):
             code: the code that the app shows.
             held: what the sign-in has proved so far (`amr`).
             client_id: the registered client that the sign-in belongs to.
+            scope: the scope of the sign-in.
 
         Raises:
             InvalidToken, WrongCredentials, RateLimited: as `Factors.confirm_totp` says.
@@ -858,7 +902,7 @@ class SignIn(Part):
         await self.factors.check_proved(account.subject, held)
         confirmed = await self.factors.confirm_totp(account, token, code, client=client)
         signed_in = await self.fresh(
-            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, tries_again=False
+            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, scope=scope, tries_again=False
         )
         self.post.notify(self.post.letters.factor_added, account, client, self.clock())
         return signed_in, confirmed.codes
@@ -875,6 +919,7 @@ class SignIn(Part):
         held: tuple[str, ...],
         client: Client,
         client_id: str,
+        scope: str = "",
     ) -> tuple[SignedIn, tuple[str, ...]]:
         """Finish making a passkey inside a sign-in. Returns what replaces the sign-in, which has proved the passkey
         now, and recovery codes if it is the first second factor.
@@ -887,6 +932,7 @@ class SignIn(Part):
             ceremony: where it was made.
             held: what the sign-in has proved so far (`amr`).
             client_id: the registered client that the sign-in belongs to.
+            scope: the scope of the sign-in.
 
         Raises:
             InvalidToken, InvalidInput, Refused: as `Passkeys.made` says.
@@ -896,7 +942,7 @@ class SignIn(Part):
         await self.factors.check_proved(account.subject, held)
         confirmed = await self.factors.confirm_passkey(account, answer, name, ceremony, client=client)
         signed_in = await self.fresh(
-            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, tries_again=False
+            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, scope=scope, tries_again=False
         )
         self.post.notify(self.post.letters.passkey_added, account, client, self.clock())
         return signed_in, confirmed.codes
@@ -910,11 +956,12 @@ class SignIn(Part):
         client: Client,
         client_id: str,
         *also: Change,
+        scope: str = "",
         tries_again: bool = True,
     ) -> SignedIn:
         """Replace the `session` of an `account` by one that was `proved` now, which keeps what was proved at its start
-        (`held`). `client_id` is the registered client that it belongs to, `also` are further changes, and
-        `tries_again` is as for `Authority.start`.
+        (`held`), and its `scope`. `client_id` is the registered client that it belongs to, `also` are further changes,
+        and `tries_again` is as for `Authority.start`.
         """
         amr = tuple(dict.fromkeys((*held, *proved)))
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=amr, at=self.clock())
@@ -922,7 +969,7 @@ class SignIn(Part):
             self.authority.start, verified, client=client, client_id=client_id, also=also, tries_again=tries_again
         )
         if session is None:
-            return await start(mode="jwt")
+            return await start(mode="jwt", scope=scope)
         began = await self.store.get(IssuerSession, session.id)  # it stays one that the issuer may end
         beside = None if began is None else _beside(began.issued)
         return await start(mode=session.mode, scope=session.scope, inside=session, beside=beside)

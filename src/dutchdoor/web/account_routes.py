@@ -72,6 +72,7 @@ async def change_password(call: Call) -> Response:
         client_id=call.required.principal.client_id,
         marks=call.cookies.mark(call.request.cookie()),
         held=call.required.principal.amr,
+        scope=call.required.principal.scope,
     )
     fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
     transport = answer_transport(call, signed_in)
@@ -85,14 +86,20 @@ async def reauthenticate(call: Call) -> Response:
     principal, client = call.required.principal, call.observed()
     if body.password is not UNSET:
         signed_in = await call.directory.sign_in.reauthenticate(
-            account, session, body.password, client=client, client_id=principal.client_id, held=principal.amr
+            account,
+            session,
+            body.password,
+            client=client,
+            client_id=principal.client_id,
+            held=principal.amr,
+            scope=principal.scope,
         )
     elif body.method == MAIL_CODE:
         signed_in = await proved_by_code(call, body)
     elif body.method is not UNSET and body.response is not UNSET:
         signed_in = await call.directory.sign_in.prove_again(
             account, session, body.method, answer_text(body.response),
-            held=principal.amr, client=client, client_id=principal.client_id,
+            held=principal.amr, client=client, client_id=principal.client_id, scope=principal.scope,
             ceremony=ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY,
         )  # fmt: skip
     else:

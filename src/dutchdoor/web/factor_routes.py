@@ -121,6 +121,7 @@ async def confirm_totp(call: Call) -> Response:
         held=principal.amr,
         client=call.observed(),
         client_id=principal.client_id,
+        scope=principal.scope,
     )
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [], codes=codes)
 

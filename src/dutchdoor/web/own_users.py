@@ -51,6 +51,7 @@ async def reauthenticate(call: Call) -> Response:
         client_id=client_id,
         login=body.email,
         held=call.required.principal.amr,
+        scope=call.required.principal.scope,
     )
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
 

@@ -145,6 +145,10 @@ def problem(error: Exception, *, path: str = "") -> Response:
         document.update(_step_up(error))
     elif isinstance(error, SignInUnfinished):
         document.update(token=error.token, methods=error.methods, enrol=error.enrol)
+        if error.step:
+            document["step_required"] = error.step
+        if error.codes:
+            document["recovery_codes"] = error.codes
     if row.challenge:
         headers.append((b"www-authenticate", _challenge(error, row.challenge)))
     return Response(row.status, headers, _encode(document))

@@ -22,7 +22,7 @@ from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, retry_after, 
 from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Login
 
-__all__ = ["Form", "OwnForm", "browser_mode", "signed_in", "wrong_of"]
+__all__ = ["Form", "OwnForm", "browser_mode", "signed_in", "to_next_step", "wrong_of"]
 
 
 class Form:

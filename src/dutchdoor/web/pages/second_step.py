@@ -13,12 +13,19 @@ from urllib.parse import urlencode
 import msgspec
 
 from dutchdoor.credentials.totp import TOTP
-from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, RateLimited, WrongCredentials
+from dutchdoor.errors import (
+    DutchdoorError,
+    InvalidInput,
+    NotAuthenticated,
+    RateLimited,
+    SignInUnfinished,
+    WrongCredentials,
+)
 from dutchdoor.services.factors import Enrolment
 from dutchdoor.web import factor_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
-from dutchdoor.web.pages.forms import wrong_of
+from dutchdoor.web.pages.forms import to_next_step, wrong_of
 from dutchdoor.web.pages.qr_code import qr_code
 from dutchdoor.web.pages.site import STEP_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
@@ -65,9 +72,13 @@ class StepForm:
         try:
             if not token:
                 raise NotAuthenticated("no sign-in waits")
-            waiting = await call.directory.sign_in.waiting(token, client=call.observed())
+            waiting = await call.directory.sign_in.waiting(
+                token, client=call.observed(), remembered=call.cookies.remembered(call.request.cookie())
+            )
         except (NotAuthenticated, RateLimited):
             return self._anew(call, fields)
+        if waiting.step:
+            return self._to_application(call, waiting.step, fields, refused=error is not None)
         by = fields.get("by") or fields.get("method") or ""
         by = by if by in waiting.methods else (TOTP if TOTP in waiting.methods else waiting.methods[0])
         return self.pages.show(
@@ -89,6 +100,14 @@ class StepForm:
         gone = Response(303, [call.cookies.clear_step()])
         return self.pages.go(f"{self.pages.sign_in_page}{'?' if query else ''}{query}", gone)
 
+    def _to_application(self, call: Call, step: str, fields: Mapping[str, str], *, refused: bool) -> Response:
+        """Send the browser to the application's page for a step of its own. The token stays in our cookie."""
+        page = call.directory.steps.by_name[step].page
+        query = {"next": fields.get("next", ""), "refused": "1" if refused else ""}
+        shown = urlencode({name: value for name, value in query.items() if value})
+        joined = "&" if "?" in page else "?"
+        return self.pages.go(f"{page}{joined if shown else ''}{shown}", Response(303))
+
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
         taken: dict[str, object] = {name: fields.get(name, "") for name in ("method", "response")}
         if fields.get("enrolment"):
@@ -99,6 +118,13 @@ class StepForm:
         return codes_or(self.pages, call, response, self.pages.after(call, fields))
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        if isinstance(error, SignInUnfinished):
+            onward = to_next_step(self.pages, call, error, fields)
+            if not error.codes:
+                return onward
+            to = dict(onward.headers)[b"location"].decode("ascii")
+            cookies = tuple(header for header in onward.headers if header[0] == b"set-cookie")
+            return self.pages.show(call.request, "recovery_codes", 200, cookies, codes=error.codes, to=to)
         answer = problem(error)
         passed = retry_after(answer)
         if isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):
