@@ -244,6 +244,15 @@ def test_the_last_way_in_stays(issuer: FaultyIssuer, house: House) -> None:
         assert "Mail me a link" in client.get("/auth/account").text
 
 
+def test_an_app_can_be_removed_beside_another_login(issuer: FaultyIssuer, house: House) -> None:
+    """An account without a password has its log-in left: removing the app locks no one out."""
+    with house.browser() as client:
+        sign_in(client, issuer)
+        house.enrol(client)
+        gone = client.post("/auth/factors/remove", data={"method": "totp", **csrf(client)}, headers=FORM)
+        assert gone.headers["location"] == "/auth/account?done=factor_removed"
+
+
 def test_an_identity_of_another_account_is_not_linked(issuer: FaultyIssuer, house: House) -> None:
     """It stays with the account that has it."""
     with house.browser() as client, house.browser() as other:

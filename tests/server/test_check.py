@@ -211,3 +211,19 @@ def test_exit_codes(
     assert code(mail="console:") == 1
     assert code(public_url="nonsense") == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_each_doubtful_issuer_is_found(safe: dict[str, object], tmp_path: Path) -> None:
+    """An issuer of the machine itself in production, one without a secret, and one that is trusted for each address."""
+    file = tmp_path / "door.toml"
+    local = '[issuers.corp]\npreset = "openid"\nurl = "http://localhost:9"\nclient_id = "c"\nclient_secret = "canary"\n'
+    file.write_text(local)
+    finding = found(safe, config=str(file))["issuers.corp"]
+    assert finding.matters and "plain HTTP" in finding.what
+    file.write_text('[issuers.google]\nclient_id = "c"\n')
+    assert "no client_secret" in found(safe, config=str(file))["issuers.google"].what
+    file.write_text('[issuers.google]\nclient_id = "c"\nclient_secret = "canary"\ntrusted_for = ["*"]\n')
+    finding = found(safe, config=str(file))["issuers.google"]
+    assert "trusted_for" in finding.what and "canary" not in finding.what + finding.why
+    file.write_text('[issuers.google]\nclient_id = "c"\nclient_secret = "canary"\n')
+    assert "issuers.google" not in found(safe, config=str(file))

@@ -358,6 +358,7 @@ def test_every_policy_field_is_a_setting() -> None:
         - {
             "doubts",
             "policy",
+            "issuers",
             "sources",
             "config_file",
             "master_key_file",
@@ -365,3 +366,78 @@ def test_every_policy_field_is_a_setting() -> None:
         <= names
     )
     assert all(setting.does and setting.why for setting in SETTINGS)
+
+
+ISSUERS = """
+[issuers.google]
+client_id = "g"
+client_secret_file = "{folder}/google"
+
+[issuers.staff]
+preset = "keycloak"
+url = "https://sso.example.com/realms/staff"
+client_id = "k"
+domains = ["example.com"]
+roles_claim = "groups"
+roles = {{"admins" = "admin"}}
+"""
+
+
+def test_other_logins_are_tables_of_the_file(tmp_path: Path) -> None:
+    """Each table is an issuer, by the preset of its name or the one it names. The environment sets id and secret in
+    place of it, and no secret is shown.
+    """
+    (tmp_path / "google").write_text(f"{CANARY}\n")
+    file = tmp_path / "door.toml"
+    file.write_text(ISSUERS.format(folder=tmp_path))
+    environment = {
+        "DUTCHDOOR_CONFIG": str(file),
+        "DUTCHDOOR_ISSUERS_STAFF_CLIENT_SECRET": "by-the-environment",
+        "DUTCHDOOR_ISSUERS_GITHUB_CLIENT_ID": "h",
+        "DUTCHDOOR_ISSUERS_GITHUB_CLIENT_SECRET": "s",
+    }
+    settings = read_settings({}, environment)
+    google, staff, github = settings.issuers
+    assert (google.name, google.url, google.client_secret) == ("google", "https://accounts.google.com", CANARY)
+    assert (staff.title, staff.client_secret, staff.roles) == ("Staff", "by-the-environment", {"admins": "admin"})
+    assert (github.kind, github.client_id) == ("github", "h")
+    assert CANARY not in repr(settings) and "by-the-environment" not in repr(settings)
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    auth = make_auth(replace(settings, database=Secret("memory:")))
+    assert list(auth.directory.issuers.issuers) == ["google", "staff", "github"]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ('issuers = "google"', "[issuers.google]"),
+        ("[issuers]\ngoogle = 1", "[issuers.google]"),
+        ("[issuers.gogle]\nclient_id = 'c'", "The most similar is google"),
+        ("[issuers.corp]\nclient_id = 'c'", 'preset = "openid"'),
+        ("[issuers.google]", "client_id is missing"),
+        ("[issuers.google]\nclient_id = ''", "client_id is empty"),
+        ("[issuers.google]\nclient_id = 7", "client_id is missing"),
+        ("[issuers.google]\nclient_id = 'c'\ncolour = 'red'", "colour is not known"),
+        ("[issuers.google]\nclient_id = 'c'\nclient_secret = 7", "client_secret is a text"),
+        ("[issuers.google]\nclient_id = 'c'\ntrusts_second_factor = 'no'", "true or false"),
+        ("[issuers.google]\nclient_id = 'c'\nclient_secret_file = '/none'", "cannot be read"),
+        (f"[issuers.google]\nclient_id='c'\nclient_secret='{CANARY}'\nclient_secret_file='x'", "Keep one of them"),
+        ("[issuers.keycloak]\nclient_id = 'c'", "needs url"),
+    ],
+)
+def test_a_wrong_table_of_an_issuer_says_the_fix(tmp_path: Path, table: str, says: str) -> None:
+    """Each mistake stops the start with what to write, and without the secret."""
+    file = tmp_path / "door.toml"
+    file.write_text(table)
+    message = refused(environment={"DUTCHDOOR_CONFIG": str(file)})
+    assert says in message and CANARY not in message
+
+
+def test_a_misspelt_variable_of_an_issuer_stops_the_start() -> None:
+    """Of an issuer, the environment has three values."""
+    for variable in (
+        "DUTCHDOOR_ISSUERS_GOOGLE_SECRET",
+        "DUTCHDOOR_ISSUERS_GOOGLE",
+        "DUTCHDOOR_ISSUERS_google_CLIENT_ID",
+    ):
+        assert "_CLIENT_SECRET_FILE" in refused(environment={variable: CANARY})

@@ -79,6 +79,11 @@ class Issuer(Struct, frozen=True, kw_only=True):
     """Apple: the team that the key belongs to."""
 
     def __post_init__(self) -> None:
+        for field, hint in self.__annotations__.items():
+            # Struct checks no types. A text such as "no" would count as True.
+            kind = {"str": str, "bool": bool}.get(hint, object)
+            if not isinstance(getattr(self, field), kind):
+                raise self._wrong(f"{field} is {'a text' if kind is str else 'true or false'}")
         for field in ("domains", "trusted_for"):
             given = getattr(self, field)
             if isinstance(given, str) or not isinstance(given, Sequence):  # each letter would be one of them
@@ -95,7 +100,9 @@ class Issuer(Struct, frozen=True, kw_only=True):
             self._check_url()
             if "openid" not in self.scope.split():
                 raise self._wrong("scope must contain openid")
-        if not isinstance(self.roles, Mapping) or bool(self.roles) != bool(self.roles_claim):
+        if not isinstance(self.roles, Mapping) or not all(isinstance(role, str) for role in self.roles.values()):
+            raise self._wrong('roles says which role each value gives: roles={"staff": "editor"}')
+        if bool(self.roles) != bool(self.roles_claim):
             raise self._wrong('roles_claim and roles belong together: roles_claim="groups", roles={"staff": "editor"}')
         if TENANT in self.url and (self.roles or self.trusted_for or self.domains):
             # Anyone can own a tenant, and write what they like into its tokens.

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import Misconfigured
+from dutchdoor.issuers.issuer import ANY, is_local
 from dutchdoor.model.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.server.config import Settings, holds_password
@@ -60,6 +61,7 @@ def findings(settings: Settings) -> list[Finding]:
         *_durations(settings),
         *_tokens(settings),
         *_people(settings),
+        *_issuers(settings),
         *_keeping(settings),
         *_ways(settings),
         *_files(settings),
@@ -238,6 +240,39 @@ def _people(settings: Settings) -> Iterator[Finding]:
             why="NIST SP 800-63B-4 requires 15 where the password is the only factor.",
             matters=False,
         )
+
+
+def _issuers(settings: Settings) -> Iterator[Finding]:
+    for issuer in settings.issuers:
+        name = f"issuers.{issuer.name}"
+        if is_local(issuer.url) and _production(settings):
+            yield Finding(
+                setting=name,
+                what=f"The issuer {issuer.url} is plain HTTP on this machine.",
+                why="It is for development: people's browsers cannot reach it.",
+                matters=True,
+            )
+        if not issuer.client_secret:
+            yield Finding(
+                setting=name,
+                what="There is no client_secret.",
+                why="Then PKCE alone protects the code. Most issuers refuse that for a server: set client_secret_file.",
+                matters=False,
+            )
+        if ANY in issuer.trusted_for:
+            yield Finding(
+                setting=name,
+                what="trusted_for is *: an address that the issuer calls verified signs in to the account that has it.",
+                why="A mistake there, or a tenant of a stranger, opens accounts here. Name the domains that it runs.",
+                matters=False,
+            )
+        if settings.public_url is None and issuer.form_post:
+            yield Finding(
+                setting=name,
+                what="The issuer sends people back to https addresses alone, and public_url is not set.",
+                why="Its log-in cannot work on this machine.",
+                matters=False,
+            )
 
 
 def _keeping(settings: Settings) -> Iterator[Finding]:

@@ -19,9 +19,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.jose.weak_secrets import is_known_leaked
 from dutchdoor.model.durations import read_duration
 from dutchdoor.model.policy import PRESETS, Policy
+from dutchdoor.server.issuer_tables import ISSUER_PREFIX, read_issuers
+from dutchdoor.server.secret_file import read_secret
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, SHORTEST_LIKELY, Setting
 from dutchdoor.web.headers import Hsts
 
@@ -37,11 +40,8 @@ __all__ = [
 
 DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
 
-_SECRET_AT_MOST = 64 * 1024
-"""Largest size of a file with a secret, in bytes. A wrong path, such as /dev/zero, must not fill the memory."""
-
 _FILE_AT_MOST = 1024 * 1024
-"""Largest size of a configuration file, in bytes, for the same reason."""
+"""Largest size of a configuration file, in bytes. A wrong path, such as /dev/zero, must not fill the memory."""
 
 _OTHERS_VARIABLES = frozenset(
     {"DUTCHDOOR_CONFIG", "DUTCHDOOR_VERIFIER_KEY", "DUTCHDOOR_MOVE_FROM", "DUTCHDOOR_MOVE_TO"}
@@ -132,6 +132,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics_token: Secret | None
     metrics_port: int | None
     policy: Policy
+    issuers: tuple[Issuer, ...]
+    """The other log-ins, each a table of the file."""
     config_file: str | None
     sources: Mapping[str, str]
     """Where each setting without its default was set: `--port`, `DUTCHDOOR_PORT`, `port in dutchdoor.toml`."""
@@ -154,6 +156,7 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
         _from_environment(environment),
         _from_file(Path(str(path))) if path is not None else {},
     ]
+    tables, _ = layers[-1].pop("issuers", ({}, ""))
     found: dict[str, tuple[object, str]] = {}
     for layer in reversed(layers):
         for name in layer:
@@ -172,11 +175,12 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
     for setting in SETTINGS:
         file = read.get(f"{setting.name}_file")
         if setting.hidden and setting.name != "master_key" and file is not None:
-            fields[setting.name] = Secret(_secret_in(str(file), sources[f"{setting.name}_file"]))
+            fields[setting.name] = Secret(read_secret(str(file), sources[f"{setting.name}_file"]))
     settings = Settings(
         **fields,
         master_key_file=str(read.get("master_key_file", DEFAULT_MASTER_KEY_FILE)),
         policy=policy,
+        issuers=read_issuers(tables, environment, Path(str(path)).name),
         config_file=None if path is None else str(path),
         sources=sources,
         doubts=dict(_doubts(found, read)),
@@ -202,6 +206,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
     known = _known()
     found: dict[str, tuple[object, str]] = {}
     for variable, value in environment.items():
+        if variable.startswith(ISSUER_PREFIX):
+            continue
         if not variable.startswith(PREFIX) or variable in _OTHERS_VARIABLES or _KUBERNETES.fullmatch(variable):
             continue
         name = variable.removeprefix(PREFIX).lower()
@@ -240,11 +246,12 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         ) from None
     known = _known()
     for key in content:
-        if key not in known:
+        if key not in known and key != "issuers":
             raise _unknown(f"{key!r} in {path.name}", key, known)
+    tables = content.pop("issuers", {})
     found: dict[str, tuple[object, str]] = {key: (value, f"{key} in {path.name}") for key, value in content.items()}
     _one_spelling(found)
-    return found
+    return {**found, "issuers": (tables, path.name)}
 
 
 _LINE = re.compile(r"at line ([0-9]+)")
@@ -388,23 +395,6 @@ _READERS: Mapping[str, Callable[[object, str], object]] = {
 
 def _default(setting: Setting) -> object:
     return Secret(str(setting.default)) if setting.hidden and setting.default is not None else setting.default
-
-
-def _secret_in(path: str, source: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_SECRET_AT_MOST + 1)
-    except OSError as exc:
-        raise Misconfigured(f"{source}: the file {path} cannot be read: {exc.strerror}.") from None
-    if len(content) > _SECRET_AT_MOST:
-        raise Misconfigured(f"{source}: the file {path} is too large to hold a secret.")
-    try:
-        text = content.decode().strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text:
-        raise Misconfigured(f"{source}: the file {path} contains no text.")
-    return text
 
 
 # --- what must fit together ------------------------------------------------------------------------------------------

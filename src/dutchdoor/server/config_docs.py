@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from dutchdoor.issuers.presets import PRESETS
 from dutchdoor.model.durations import short_duration
 from dutchdoor.server.config import DEFAULT_MASTER_KEY_FILE
 from dutchdoor.server.settings import GROUPS, SETTINGS, Setting
@@ -55,6 +56,34 @@ security_contact = "mailto:security@example.com"
 ```
 """
 
+_ISSUERS = """\
+## Other log-ins
+
+People [sign in with Google and others](../guides/social-sign-in.md) by a table for each in the file:
+
+```toml
+[issuers.google]
+client_id = "123.apps.googleusercontent.com"
+client_secret_file = "/run/secrets/google"
+
+[issuers.staff]
+preset = "keycloak"
+title = "Staff"
+url = "https://keycloak.example.com/realms/staff"
+client_id = "dutchdoor"
+client_secret_file = "/run/secrets/staff"
+domains = ["example.com"]
+trusted_for = ["example.com"]
+roles_claim = "groups"
+roles = {"editors" = "editor"}
+```
+
+The name of a table is part of the redirect URI, `/auth/issuers/google/callback`. `preset` is one of {presets}; without
+it, it is the name. The other values are those of the guide. The environment may set the id and the secret:
+`DUTCHDOOR_ISSUERS_GOOGLE_CLIENT_ID`, and `_CLIENT_SECRET` or `_CLIENT_SECRET_FILE`; a dash in a name is `_` there. A
+change needs a restart.
+"""
+
 
 def reference() -> str:
     """Write the page."""
@@ -62,6 +91,8 @@ def reference() -> str:
     for group, sentence in GROUPS.items():
         parts.append(f"## {group}\n\n{sentence}\n")
         parts += [_entry(setting) for setting in SETTINGS if setting.group == group]
+    presets = ", ".join(f"`{each}`" for each in PRESETS)
+    parts.append(_ISSUERS.replace("{presets}", presets))
     return "\n".join(parts)
 
 

@@ -79,6 +79,7 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         ),
         breached=None if settings.breached is None else BreachedList(Path(settings.breached)),
         security_contact=settings.security_contact,
+        issuers=settings.issuers,
         webhook_networks=settings.webhook_network,
     )
 

@@ -50,6 +50,7 @@ def reloaded(present: Settings, read: Read, check: Callable[[Settings], None], *
         return present
     if aloud:
         changed = [each.name for each in SETTINGS if _value(present, each) != _value(found, each)]
+        changed += ["issuers"] if present.issuers != found.issuers else []
         now = [name for name in changed if name in TAKEN_OVER]
         later = [name for name in changed if name not in TAKEN_OVER and (name != "port" or found.port)]
         log.info("settings reloaded: %s", ", ".join(now) or "none of them changed")

@@ -14,7 +14,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.credentials.passkey import PASSKEY, facts_of
-from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE, RecoveryCodes
 from dutchdoor.credentials.totp import TOTP, Totp, new_secret, otpauth
 from dutchdoor.errors import InvalidToken, NotFound, Refused, StepUpRequired, WrongCredentials
@@ -26,6 +25,7 @@ from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE
 from dutchdoor.model.principal import factors_of
 from dutchdoor.model.sign_in import needs_second
+from dutchdoor.services.identities import WAYS_IN
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import Ceremony, Passkeys
@@ -292,7 +292,7 @@ class Factors(Part):
         """Raise `Refused` if nothing in `left` signs in to the account. The application keeps the passwords of an
         external account.
         """
-        if account.email is not None and not any(each.method in {PASSWORD, PASSKEY} for each in left):
+        if account.email is not None and not any(each.method in WAYS_IN for each in left):
             raise Refused(
                 "the last way in",
                 message=mark("This is the only way to sign in to your account. Choose a password first."),

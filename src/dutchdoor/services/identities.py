@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.errors import IssuerRefused, NotAuthenticated, NotFound, Refused
 from dutchdoor.issuers.identity import Identity
@@ -28,11 +29,11 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Expect, Log, Remove, Revoked, Swap
 from dutchdoor.texts import mark
 
-__all__ = ["IDENTITY", "Identities", "Linked", "handle_of", "record_of"]
+__all__ = ["IDENTITY", "WAYS_IN", "Identities", "Linked", "handle_of", "record_of"]
 
 IDENTITY = "identity"
 """The method of the credential that is an identity at an issuer."""
-WAYS_IN = frozenset({PASSWORD, IDENTITY, "passkey"})
+WAYS_IN = frozenset({PASSWORD, IDENTITY, PASSKEY})
 """The methods that sign in by themselves."""
 SHOWN_AT_MOST = 254
 
@@ -146,7 +147,7 @@ class Identities(Part):
             held = await self.store.select(Credential, subject=account.subject)
             found = next((each for each in held if each.method == IDENTITY and _id_of(each) == id), None)
             if found is None:
-                raise NotFound("no such identity")
+                raise NotFound("no such identity", message=mark("There is no such log-in here."))
             other = next((each for each in held if each is not found and self._signs_in(each)), None)
             if other is None:
                 raise Refused(
@@ -174,8 +175,8 @@ class Identities(Part):
         return as_one([await self.authority.fencing.nothing_left(), *ended])
 
     def _signs_in(self, credential: Credential) -> bool:
-        if credential.method == IDENTITY:  # an issuer that is not configured any more lets no one in
-            return _kept(credential).issuer in self.issuers
+        if credential.method == IDENTITY and self.issuers:  # none in a command, which knows no issuers
+            return _kept(credential).issuer in self.issuers  # one that is not configured any more lets no one in
         return credential.method in WAYS_IN
 
     def _linked(self, credential: Credential) -> Linked:

@@ -12,6 +12,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.departures import Departure
 from dutchdoor.server.commands.factors import factors
+from dutchdoor.server.commands.identities import identities
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.options import (
     ACTOR,
@@ -41,6 +42,7 @@ def user() -> None:
 
 
 user.add_command(factors)
+user.add_command(identities)
 
 
 def view(account: Account) -> dict[str, object]:
