@@ -9,7 +9,7 @@ Three calls give an application a log-in:
 A service that only verifies access tokens refuses revoked ones as soon as the log-out is confirmed:
 
     verify = Verifier("https://auth.example.com", audience="api")
-    principal = verify(token)                             # or `await verify.check(token)`
+    principal = verify(token)                             # or `await verify.check(token)`, and a `DpopProof` beside it
 
 An application with users of its own passes `Auth(users=ExternalUsers(...))`. All errors
 that dutchdoor raises deliberately are a `DutchdoorError`. The names in this module are the public API; others may
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
     from dutchdoor.errors import DutchdoorError
+    from dutchdoor.jose.dpop import DpopProof
     from dutchdoor.model.audit_entry import AuditEvent
     from dutchdoor.model.http_client import Client
     from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
@@ -41,6 +42,7 @@ __all__ = [
     "Auth",
     "Branding",
     "Client",
+    "DpopProof",
     "DutchdoorError",
     "ExternalUsers",
     "Policy",
@@ -55,6 +57,7 @@ _WHERE = {
     "Auth": "auth",
     "Branding": "web.pages.branding",
     "Client": "model.http_client",
+    "DpopProof": "jose.dpop",
     "DutchdoorError": "errors",
     "ExternalUsers": "services.external_users",
     "HIGH": "model.policy",

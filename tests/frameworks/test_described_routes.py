@@ -65,7 +65,7 @@ def test_the_document_has_the_api_and_the_guards(document: Callable[..., Any]) -
     """
     found = document(database="memory:")
     schemathesis.openapi.from_dict(found).validate()
-    proofs = [{"session": []}, {"bearer": []}]
+    proofs = [{"session": []}, {"bearer": []}, {"dpop": []}]
     for path in ("/hello", "/reports/{number}"):
         assert found["paths"][path]["get"]["security"] == proofs
         assert "401" in found["paths"][path]["get"]["responses"]
@@ -89,4 +89,4 @@ def test_a_service_that_only_verifies_describes_the_token(document: Callable[...
     found = document(issuer="http://localhost:1")
     schemathesis.openapi.from_dict(found).validate()
     assert found["paths"].keys() == {"/open", "/hello", "/maybe", "/reports/{number}"}
-    assert found["paths"]["/hello"]["get"]["security"] == [{"bearer": []}]
+    assert found["paths"]["/hello"]["get"]["security"] == [{"bearer": []}, {"dpop": []}]

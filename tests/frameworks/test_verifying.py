@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from tests.frameworks.conftest import ASYNC, LONG, PASSWORD, SYNC, App, serving
 from tests.running import running_server
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+
+from dutchdoor.client.dpop import Nonces, ProofKey
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,54 @@ def test_a_service_knows_the_bearer_until_the_log_out_is_fenced(server: str, ser
     assert out["fenced"]
     refused = httpx2.get(f"{url}/hello", headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "jwt"])
+def test_d39_a_service_checks_the_proofs_of_bound_tokens(server: str, service: App, mode: str) -> None:
+    """A bound token works with a proof for this request, by each method, once; and neither as a bearer token nor with
+    the key of a thief.
+    """
+    who = {"email": f"{service.name}-{mode}-{next(service.numbers)}@example.com", "password": PASSWORD}
+    subject = httpx2.post(f"{server}/auth/register", json=who).json()["user"]["id"]
+    client = Bound()
+    token = client.send("POST", f"{server}/auth/login", json={**who, "mode": mode}).json()["access_token"]
+    url = f"{service.url}/hello"
+    assert client.send("GET", f"{url}?page=2", token).json()["subject"] == subject
+    assert client.send("POST", f"{service.url}/order", token).json()["by"] == subject
+    assert client.send("GET", f"{service.url}/admin", token).json()["code"] == "forbidden"
+    as_bearer = httpx2.get(url, headers={"authorization": f"Bearer {token}"})
+    assert (as_bearer.status_code, as_bearer.json()["code"]) == (401, "dpop_required")
+    assert as_bearer.headers["www-authenticate"].startswith("DPoP ")
+    thief = Bound()
+    for wrong in (thief.send("GET", url, token), client.send("GET", url, token, about=f"{service.url}/order")):
+        assert (wrong.status_code, wrong.json()["code"]) == (401, "invalid_dpop_proof")
+    twice = httpx2.get(url, headers=[("authorization", f"DPoP {token}"), ("dpop", "a"), ("dpop", "b")])
+    assert twice.status_code == 401
+    if service.streams:
+        headers = {"authorization": f"DPoP {token}", "dpop": client.proof("GET", f"{service.url}/ws", token)}
+        with connect(f"{service.url.replace('http', 'ws', 1)}/ws", additional_headers=headers) as socket:
+            for word in ("one", "two"):  # the proof of the handshake serves as long as the connection is open
+                socket.send(word)
+                assert str(socket.recv()).endswith(f": {word}")
+
+
+class Bound:
+    """A client that proves a key of its own, and takes up the nonce of the answer."""
+
+    def __init__(self) -> None:
+        self.key, self.nonces = ProofKey.generate(), Nonces(time.time)
+
+    def proof(self, method: str, url: str, token: str = "") -> str:
+        return self.nonces.proof(self.key, method, url, token)
+
+    def send(self, method: str, url: str, token: str = "", *, about: str = "", **more: Any) -> httpx2.Response:
+        while True:
+            headers = {"dpop": self.proof(method, about or url, token)}
+            if token:
+                headers["authorization"] = f"DPoP {token}"
+            answer = httpx2.request(method, url, headers=headers, **more)
+            if not (self.nonces.learn(url, answer.headers) and answer.status_code == 401):
+                return answer
 
 
 def test_a_service_reads_no_cookie_and_answers_no_path_of_the_api(server: str, service: App) -> None:

@@ -54,7 +54,7 @@ class DutchdoorMiddleware:
         if self._is_async:
             return self._aserved(request)
         visit = _begun(request)
-        if _may_skip_csrf(request) and visit.is_from_own_page():
+        if _may_skip_csrf(request, visit) and visit.is_from_own_page():
             request._dont_enforce_csrf_checks = True  # noqa: SLF001 - what Django's middleware looks at
         _load_for(request, visit)
         response: HttpResponseBase = self._get_response(request)
@@ -64,7 +64,7 @@ class DutchdoorMiddleware:
         visit = _begun(request)
         if _has_proof(request, visit):
             await visit.read_proof()
-        if _may_skip_csrf(request) and await visit.ais_from_own_page():
+        if _may_skip_csrf(request, visit) and await visit.ais_from_own_page():
             request._dont_enforce_csrf_checks = True  # noqa: SLF001
         if _signs_in(request, visit):
             await sync_to_async(_load_for)(request, visit)
@@ -109,15 +109,19 @@ def _begun(request: Any) -> Visit:
 
 
 def _has_proof(request: Any, visit: Visit) -> bool:
+    if visit.gate.gate.owns(request.path_info):
+        return False  # the API checks proofs itself, and that of a key is taken once
     if "Authorization" in request.headers:
         return True
     return visit.gate.gate.reads_cookies and engine_of(visit.gate.gate).site.cookies.session_name in request.COOKIES
 
 
-def _may_skip_csrf(request: Any) -> bool:
+def _may_skip_csrf(request: Any, visit: Visit) -> bool:
     """Return whether an unsafe request brings something that makes Django's own check for other sites needless."""
-    return request.method not in SAFE_METHODS and (
-        "Authorization" in request.headers or "X-CSRF-Token" in request.headers
+    return (
+        request.method not in SAFE_METHODS
+        and ("Authorization" in request.headers or "X-CSRF-Token" in request.headers)
+        and not visit.gate.gate.owns(request.path_info)
     )
 
 

@@ -235,14 +235,15 @@ class Visit:
         of its session. Django need not check it then.
         """
         try:
-            return self.gate.identify(self.asked, None) is not None
+            # A token was checked already, and the proof of its key is taken once.
+            return _is_token(self._proven()) or self.gate.identify(self.asked, None) is not None
         except DutchdoorError:
             return False
 
     async def ais_from_own_page(self) -> bool:
         """Do what `is_from_own_page` does, without blocking the event loop."""
         try:
-            return await self._aidentify(self.asked) is not None
+            return _is_token(await self._aproven()) or await self._aidentify(self.asked) is not None
         except DutchdoorError:
             return False
 
@@ -297,3 +298,7 @@ class Visit:
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the engine's thread, and await it here."""
         return await awaited(self.gate, work)
+
+
+def _is_token(known: Known | None) -> bool:
+    return known is not None and known.token is not None

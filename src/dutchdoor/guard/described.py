@@ -13,7 +13,7 @@ _PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
 def merge(document: dict[str, Any], ours: dict[str, Any], guarded: Iterable[dict[str, Any]]) -> None:
     """Add our paths and schemes to the application's `document`, and a requirement to each operation with a guard."""
     schemes = ours["components"]["securitySchemes"]
-    security: list[dict[str, list[str]]] = [{name: []} for name in ("session", "bearer") if name in schemes]
+    security: list[dict[str, list[str]]] = [{name: []} for name in ("session", "bearer", "dpop") if name in schemes]
     for operation in guarded:
         operation["security"] = security
         refused = {"description": "Sign in to continue.", "content": _PROBLEM}

@@ -22,7 +22,7 @@ from dutchdoor.model.base_path import whole_path
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData
 from dutchdoor.verifier import Verifier
-from dutchdoor.web.dpop import proof_in
+from dutchdoor.web.dpop import DPOP_SCHEME, proof_in
 from dutchdoor.web.http import BadRequest, Header, Request, canonical_host, is_loopback
 
 __all__ = ["AsgiApp", "Gate", "Known", "Message", "Receive", "Scope", "Send", "Verifying"]
@@ -140,9 +140,11 @@ class Gate(Protocol):
     async def close(self) -> None: ...
 
 
-_ONLY_BEARER: dict[str, Any] = {
+_ONLY_TOKENS: dict[str, Any] = {
     "paths": {},
-    "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+    "components": {
+        "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}, "dpop": DPOP_SCHEME}
+    },
 }
 
 
@@ -162,7 +164,7 @@ class Verifying:
         return False
 
     def described(self) -> dict[str, Any]:
-        return _ONLY_BEARER
+        return _ONLY_TOKENS
 
     async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:  # noqa: ARG002
         token, proof = self._presented(asked)

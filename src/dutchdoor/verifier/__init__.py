@@ -124,8 +124,9 @@ class Verifier:
             leeway=read_duration(leeway, "leeway"), longest=LONGEST_ACCESS,
         )  # fmt: skip
         self.public_url = None if public_url is None else check_public_url(public_url)
-        # The workers of a service have one key, and so they take each other's nonces.
-        self._proofs = Proofs(os.urandom(32) if self._key is None else self._key.text().encode())
+        # The workers of a service have one key, and so they take each other's nonces. Without one, this is development
+        # on one machine: they have no secret in common, and a nonce only says the time.
+        self._proofs = Proofs((issuer if self._key is None else self._key.text()).encode())
         self._cache = TokenCache(self._verify)
         self._has_keys = False
         self._recognise: Callable[[str | bytes, float], tuple[Claims, Principal]] = _without_keys

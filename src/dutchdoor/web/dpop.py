@@ -6,6 +6,7 @@ The URL is the one that the client used: the origin that the edge found behind c
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote
 
 from dutchdoor.errors import DpopRequired, InvalidDpopProof
@@ -13,7 +14,14 @@ from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.model.policy import Mode, Policy
 from dutchdoor.web.http import Request, forwarded_method
 
-__all__ = ["check_bound", "proof_about_another", "proof_in"]
+__all__ = ["DPOP_SCHEME", "check_bound", "proof_about_another", "proof_in"]
+
+DPOP_SCHEME: Final = {
+    "type": "http",
+    "scheme": "dpop",
+    "description": "An access token that is bound to a key, with a proof in the header `DPoP` (RFC 9449).",
+}
+"""How OpenAPI describes it."""
 
 
 def proof_in(request: Request, origin: str, path: str) -> DpopProof:

@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from dutchdoor.jose.dpop import PROOF_AT_MOST
 from dutchdoor.model.audit_entry import EventName, Outcome
-from dutchdoor.web.api import Route
+from dutchdoor.web.api import ADMIN, Route
+from dutchdoor.web.dpop import DPOP_SCHEME
+from dutchdoor.web.schemas import SignedInView
 
 __all__ = ["Problem", "document"]
 
@@ -35,7 +38,19 @@ _PREFER = {
     "schema": {"type": "string"},
     "description": "`wait=N`: wait up to N seconds (at most 30) until it is fenced (RFC 7240). The default is 0.25.",
 }
-
+_DPOP = {
+    "name": "DPoP",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": PROOF_AT_MOST},
+    "description": "A proof of the client's key (RFC 9449): the sign-in is bound to it. Beside a bound access token or "
+    "refresh token it is required.",
+}
+_NONCE = {
+    "DPoP-Nonce": {
+        "schema": {"type": "string"},
+        "description": "For the next proofs, if the request has one. With `use_dpop_nonce`, send it again with this.",
+    }
+}
 
 # Parameters that are not free text.
 _QUERY: dict[str, dict[str, Any]] = {
@@ -120,6 +135,7 @@ def document(
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": cookie},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "dpop": DPOP_SCHEME,
                 "client": {"type": "http", "scheme": "basic"},
                 "verifier": {"type": "http", "scheme": "bearer", "description": "`dutchdoor verifier add` prints it."},
             },
@@ -152,6 +168,12 @@ def _event_message(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _takes_proofs(route: Route) -> bool:
+    """Return whether a client of this endpoint may prove its key: to use a token, or to get one."""
+    gets_tokens = route.gives is SignedInView or route.path == "/oauth2/token"
+    return gets_tokens or route.demands in {"caller", ADMIN}
+
+
 def _operation(route: Route, schema: dict[Any, Any], *, keyless: bool) -> dict[str, Any]:
     oauth = route.path.startswith("/oauth2/")
     parameters: list[dict[str, Any]] = [
@@ -164,6 +186,8 @@ def _operation(route: Route, schema: dict[Any, Any], *, keyless: bool) -> dict[s
     ]
     if route.fences:
         parameters.append(_PREFER)
+    if _takes_proofs(route):
+        parameters.append(_DPOP)
     operation: dict[str, Any] = {
         "operationId": f"{'admin_' * route.path.startswith('/admin/')}{route.method.lower()}_{route.handler.__name__}",
         "summary": route.summary,
@@ -178,7 +202,7 @@ def _operation(route: Route, schema: dict[Any, Any], *, keyless: bool) -> dict[s
     elif route.demands == "introspection":
         operation["security"] = [{"client": []}, {"verifier": []}, *([{}] if keyless else [])]
     elif route.demands != "anyone":
-        operation["security"] = [{"session": []}, {"bearer": []}]
+        operation["security"] = [{"session": []}, {"bearer": []}, {"dpop": []}]
     if route.body is not None:
         operation["requestBody"] = {
             "required": not route.optional_body,
@@ -222,4 +246,7 @@ def _responses(route: Route, schema: dict[Any, Any], *, oauth: bool) -> dict[str
             responses[str(status)] = {**answer, "description": _OK[status]}
         else:
             responses[str(status)] = {"description": _TITLES[status], "content": {kind: {"schema": schema[shape]}}}
+    if _takes_proofs(route):
+        for answered in (str(route.status), "400" if oauth else "401"):
+            responses[answered] = {**responses[answered], "headers": _NONCE}
     return responses
