@@ -182,7 +182,7 @@ def advise(answers: Answers, figures: Figures) -> Advice:
     """Answer. The same answers and figures give the same advice."""
     decided = _decide(answers, figures)
     values = decided.values
-    patterns = {client: of_client["pattern"][0] for client, of_client in decided.clients.items()}
+    patterns: dict[Client, Mode] = {client: of_client["pattern"][0] for client, of_client in decided.clients.items()}
     services = _services(answers, values, patterns)
     clients = tuple(_for_client(client, answers, decided, figures) for client in answers.clients)
     modes = list(dict.fromkeys(patterns.values()))
@@ -374,9 +374,10 @@ def strength(answers: Answers, figures: Figures) -> Strength:
     """Measure the configuration that these answers lead to."""
     decided = _decide(answers, figures)
     values = decided.values
-    patterns = {client: of_client["pattern"][0] for client, of_client in decided.clients.items()}
+    patterns: dict[Client, Mode] = {client: of_client["pattern"][0] for client, of_client in decided.clients.items()}
+    logout: dict[Client, float] = {client: -_logout(pattern, values) for client, pattern in patterns.items()}
     return Strength(
-        logout={client: -_logout(pattern, values) for client, pattern in patterns.items()},
+        logout=logout,
         outlasts=_outlasts(values)[0],
         token=-values["access_for"],
         idle=-values["idle_for"],

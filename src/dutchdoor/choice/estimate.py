@@ -15,7 +15,7 @@ from msgspec import Struct
 from dutchdoor.choice.advice import Advice
 from dutchdoor.choice.figures import Figures
 from dutchdoor.choice.questions import Answers
-from dutchdoor.choice.rules import MONTH, PEAK, PROXY_TOKEN, USED, log_ins
+from dutchdoor.choice.rules import MONTH, PEAK, PROXY_TOKEN, USED, log_ins, refreshes, rows
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.policy import LONGEST_ACCESS, STANDARD, Mode
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, Terms
@@ -63,19 +63,23 @@ class Given(Struct, frozen=True, kw_only=True):
                 raise Misconfigured(f"{name} must be {least:,g} to {most:,.0f}{unit}.")
 
     @property
+    def _asked(self) -> Answers:
+        return Answers(users=self.users, sessions_each=self.sessions_each, requests=self.requests)
+
+    @property
     def rows(self) -> float:
-        """Sign-ins that the database has at a time: each stays for `absolute_for`."""
-        return self.users * self.sessions_each * self.absolute_for / MONTH
+        """Sign-ins that the database has at a time."""
+        return rows(self._asked, self.absolute_for)
 
     @property
     def log_ins(self) -> float:
         """Log-ins in the busiest second."""
-        return log_ins(Answers(users=self.users, sessions_each=self.sessions_each))
+        return log_ins(self._asked)
 
     @property
     def refreshes(self) -> float:
-        """Refreshes a second, at most: each live sign-in once in the life of a token, and no more than requests."""
-        return min(float(self.requests), self.rows / self.access_for)
+        """Refreshes in the busiest second."""
+        return refreshes(self._asked, access_for=self.access_for, absolute_for=self.absolute_for)
 
     @property
     def polls(self) -> float:
@@ -198,7 +202,8 @@ FORMULAS: Final[tuple[Formula, ...]] = (
         id="writes",
         says="writes of the database, at most",
         unit="1/s",
-        formula="session: one a minute for each sign-in in use; hybrid: refreshes; and each log-in",
+        formula="session: one a minute for each client in use; hybrid: refreshes, one in access_for for each client in "
+        "use, of which each sends a request a minute; and each log-in",
         of=_writes,
     ),
     Formula(

@@ -14,6 +14,7 @@ from dutchdoor.choice.rules import seconds
 
 __all__ = ["page", "quantity"]
 
+LONGEST_BAR: Final = 165.0
 _BYTES: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _SHORT: Final = (("s", 1.0, 1.0), ("ms", 1e-3, 1e3), ("µs", 0.0, 1e6))
 
@@ -52,7 +53,7 @@ def page(found: Estimate) -> str:
                 "says": each.says,
                 "pattern": each.pattern,
                 "text": quantity(each.value, each.unit),
-                "width": 300 * each.value / most if most else 0,
+                "width": LONGEST_BAR * each.value / most if most else 0,
                 "formula": each.formula,
             }
         )
@@ -64,10 +65,10 @@ def page(found: Estimate) -> str:
             "bars": [
                 (what, seconds(value), _on_log(value, longest))
                 for what, value in (
-                    ("if no one notices", each.unnoticed_s),
-                    ("after a log-out, at the sign-in server", each.after_logout_here_s),
-                    ("after a log-out, at a Verifier", each.after_logout_at_verifiers_s),
-                    ("after a log-out, at a service with the keys alone", each.after_logout_at_keys_s),
+                    ("unnoticed", each.unnoticed_s),
+                    ("at the server", each.after_logout_here_s),
+                    ("at a Verifier", each.after_logout_at_verifiers_s),
+                    ("keys alone", each.after_logout_at_keys_s),
                 )
             ],
         }
@@ -81,12 +82,13 @@ def page(found: Estimate) -> str:
         seconds=seconds,
         numbers=by_id,
         exposure=exposure,
-        constants=[(each.says, each.subject, quantity(each.value, each.unit), each.by) for each in found.constants],
+        constants=[(each.says, each.subject, quantity(each.value, each.unit)) for each in found.constants],
         figures=found.figures,
+        by=", ".join(sorted({each.by for each in found.constants})),
         words=words_in(text),
     )
 
 
 def _on_log(value: float, longest: float) -> float:
     """Return the length of a bar on a logarithmic scale: a second and a month are both to be seen."""
-    return 300 * math.log10(1 + value) / math.log10(1 + longest)
+    return LONGEST_BAR * math.log10(1 + value) / math.log10(1 + longest)

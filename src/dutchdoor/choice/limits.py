@@ -235,7 +235,8 @@ LIMITS: Final[tuple[Limit, ...]] = (
         applies=lambda _outcome: True,
         says=lambda outcome: (
             "A stolen secret works until someone ends the sign-in or it expires. A copied refresh token is noticed "
-            "when both copies are used; a copied session cookie is not."
+            "when both copies are used; a copied session cookie is not. A program that proves a key (DPoP, "
+            "docs/guides/device-binding.md) has tokens of which a copy is worth nothing."
             if outcome.has_tokens
             else "A stolen session cookie works until someone ends the sign-in or it expires. The owner sees it in the "
             "list of devices."
@@ -254,8 +255,8 @@ LIMITS: Final[tuple[Limit, ...]] = (
         when="much harm (high)",
         applies=lambda outcome: outcome.answers.assurance == "high",
         says=_text(
-            "Codes of an app can be typed into a page that imitates yours, so this is AAL2 without resistance to such "
-            "pages. PSD2 ends a payer's session after 5 minutes without use: set idle_for to 5m for that."
+            "Codes of an app can be typed into a page that imitates yours; passkeys cannot (docs/guides/passkeys.md). "
+            "PSD2 ends a payer's session after 5 minutes without use: set idle_for to 5m for that."
         ),
     ),
     Limit(

@@ -18,8 +18,9 @@ from dutchdoor.model.policy import DAY, HOUR, MINUTE, PRESETS, Policy
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, WAITS_FOR, Terms
 
 __all__ = [
-    "CORES_OF_A_MACHINE", "DECISIONS", "MONTH", "ON_DEMAND", "PEAK", "PROXY_TOKEN", "RULES", "SOURCES", "USED", "Case",
-    "Checking", "Rule", "holds_within", "log_ins", "nodes_for_safety", "processes", "seconds",
+    "CORES_OF_A_MACHINE", "DECISIONS", "IN_USE", "MONTH", "ON_DEMAND", "PEAK", "PROXY_TOKEN", "RULES", "SOURCES",
+    "USED", "Case", "Checking", "Rule", "holds_within", "log_ins", "nodes_for_safety", "processes", "refreshes",
+    "rows", "seconds",
 ]  # fmt: skip
 
 Checking: TypeAlias = Literal["none", "follow", "on demand", "ask", "keys"]
@@ -39,6 +40,8 @@ USED: Final = 0.5
 PEAK: Final = 10
 """The busiest second of a month has this many times its mean of log-ins."""
 MONTH: Final = 30 * DAY
+IN_USE: Final = MINUTE
+"""A client in use sends a request once in this time at least."""
 LEASE_FOR: Final = Terms().lease_for
 
 SOURCES: Final[Mapping[str, tuple[str, str]]] = {
@@ -194,12 +197,27 @@ def log_ins(answers: Answers) -> float:
     return answers.users * answers.sessions_each / MONTH * PEAK
 
 
+def rows(answers: Answers, absolute_for: float) -> float:
+    """Sign-ins that the database has at a time: each stays for `absolute_for`."""
+    return answers.users * answers.sessions_each * absolute_for / MONTH
+
+
+def refreshes(answers: Answers, *, access_for: float, absolute_for: float) -> float:
+    """Refreshes in the busiest second: each client in use sends a request a minute at least, and refreshes in time."""
+    return min(rows(answers, absolute_for), answers.requests * IN_USE) / access_for
+
+
 def processes(case: Case) -> int:
     """Processes of the sign-in server that carry the busiest second, each half busy."""
-    answers, figures = case.answers, case.figures
-    load = answers.requests * figures["request_cpu"] + log_ins(answers) * figures["login_cpu"]
-    if case.decided["checking"] == "follow":
-        load += answers.services * figures["polls"] * figures["poll_cpu"] * LEASE_FOR / case.decided["lease"]
+    answers, figures, decided = case.answers, case.figures, case.decided
+    checks_here = not answers.services or decided["checking"] == "ask" or "pages" in answers.clients
+    load = answers.requests * figures["request_cpu"] if checks_here else 0.0
+    load += log_ins(answers) * figures["login_cpu"]
+    if {*answers.clients} != {"pages"}:
+        lives = {name: decided[name] for name in ("access_for", "absolute_for")}
+        load += refreshes(answers, **lives) * figures["refresh_cpu"]
+    if decided["checking"] == "follow":
+        load += answers.services * figures["polls"] * figures["poll_cpu"] * LEASE_FOR / decided["lease"]
     return max(1, math.ceil(load / USED))
 
 
@@ -544,7 +562,7 @@ RULES: Final[tuple[Rule, ...]] = (
         decides="workers",
         when="always",
         applies=_always,
-        gives=f"what carries the requests, the log-ins ({PEAK} times the mean of a month) and the polls, half busy",
+        gives=f"what carries requests, refreshes, polls, and log-ins ({PEAK} times the mean of a month), half busy",
         value=_workers,
         because="Processor time is measured: a log-in is hundreds of times a request, because the password's hash is "
         "slow on purpose.",

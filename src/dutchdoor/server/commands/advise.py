@@ -10,7 +10,7 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from dutchdoor.choice.advice import Advice, ForClient
+from dutchdoor.choice.advice import Advice, ForClient, Weighed
 from dutchdoor.choice.advice import advise as answer
 from dutchdoor.choice.figures import read_figures
 from dutchdoor.choice.glossary import WORDS, words_in
@@ -241,18 +241,17 @@ def _show_deployment(found: Advice, answers: Answers) -> None:
 
 def _show_weighed(found: Advice) -> None:
     paragraph(f"Figures {found.figures}.", indent=2)
+    alike: dict[tuple[str, tuple[Weighed, ...], str], list[str]] = {}
     for client in found.clients:
-        by_pattern = {each.pattern: each for each in client.weighed}
-        names = list(by_pattern)
-        marks = [
-            f"{name} *" if name == client.pattern else name if by_pattern[name].possible else f"({name})"
-            for name in names
-        ]
-        costs = [by_pattern[name].costs for name in names]
+        alike.setdefault((client.pattern, client.weighed, client.runner_up_costs), []).append(client.client)
+    runner_up: dict[str, str | None] = {client.client: client.runner_up for client in found.clients}
+    for (chosen, weighed, costs_more), clients in alike.items():
+        costs = [each.costs for each in weighed]
         write()
+        paragraph(", ".join(clients), indent=2)
         table(
             [
-                [client.client, *marks],
+                ["", *(_marked(each, chosen) for each in weighed)],
                 ["bytes of each request", *(f"{each.sent_bytes:,.0f}" for each in costs)],
                 ["processor time of it, µs", *(f"{each.request_cpu_s * 1e6:,.0f}" for each in costs)],
                 ["bytes stored for a sign-in", *(f"{each.stored_bytes:,.0f}" for each in costs)],
@@ -264,8 +263,14 @@ def _show_weighed(found: Advice) -> None:
                 ["owner can end it alone", *("yes" if each.listed else "no" for each in costs)],
             ]
         )
-        second = f"Runner-up: {client.runner_up}. " if client.runner_up else ""
-        paragraph(f"{second}{client.runner_up_costs}", indent=2)
+        second = runner_up[clients[0]]
+        paragraph((f"Runner-up: {second}. " if second else "") + costs_more, indent=2)
     write()
     excluded = any(not each.possible for client in found.clients for each in client.weighed)
     paragraph("* chosen" + (", () cannot work there" if excluded else ""), indent=2)
+
+
+def _marked(weighed: Weighed, chosen: str) -> str:
+    if weighed.pattern == chosen:
+        return f"{weighed.pattern} *"
+    return weighed.pattern if weighed.possible else f"({weighed.pattern})"

@@ -177,7 +177,7 @@ def _show(found: Estimate) -> None:
     heading("Formulas")
     columns((numbers[0].says, numbers[0].formula) for numbers in by_id.values())
     heading("Measured")
-    paragraph(f"Figures {found.figures}, by {found.constants[0].by}.", indent=2)
+    paragraph(f"Figures {found.figures}, by {', '.join(sorted({each.by for each in found.constants}))}.", indent=2)
     table(
         [
             [
