@@ -20,7 +20,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import MINUTE, STANDARD
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Remove, Swap
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
 
@@ -423,6 +423,26 @@ async def test_adding_and_removing_take_a_fresh_proof_and_the_factor(world: Worl
     assert (await ada.call("POST", "/auth/factors/remove", json=removal)).status == 204
     assert (await ada.call("GET", "/auth/factors")).json["recovery_codes_left"] == 0
     await world.browser().login()  # the password alone is enough again
+
+
+async def test_the_last_way_in_stays(world: World) -> None:
+    """Of an account without a password, the last passkey is not removed: of two removals at once, one succeeds."""
+    ada, key, _ = await with_key(world)
+    record = await world.store.find(Credential, method="passkey", handle=b64(key.id))
+    assert record is not None
+    password = await world.store.get(Credential, record.subject, "password", "")
+    assert password is not None
+    await world.store.commit(Remove(password))
+    spare, answer = await made(ada)
+    assert answer.status == 200
+
+    async def remove(one: SoftKey) -> int:
+        body = {"method": "passkey", "id": b64(one.id)}
+        return (await ada.call("POST", "/auth/factors/remove", json=body)).status
+
+    assert sorted(await asyncio.gather(remove(key), remove(spare))) == [204, 403]
+    left = (await ada.call("GET", "/auth/factors")).json["factors"]
+    assert len(left) == 1
 
 
 async def test_a_password_alone_adds_no_passkey_beside_another(world: World) -> None:

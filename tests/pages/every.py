@@ -7,6 +7,7 @@ parameter, and every further state, such as after a refused form, joins the list
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ import pyotp
 from msgspec.structs import replace
 from playwright.sync_api import Page
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
+from tests.softkey import SoftKey
 from tests.standins import endless
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
+from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
@@ -65,7 +68,7 @@ class Visit(NamedTuple):
         return str(links[0])
 
 
-Steps = Callable[[Visit], None]
+Steps = Callable[[Visit], object]
 
 
 class State(NamedTuple):
@@ -279,6 +282,41 @@ def wrong_second_step(visit: Visit) -> None:
     visit.send(response="000000")
 
 
+def passkeys(visit: Visit) -> str:
+    """Show an account with two passkeys, and return its address."""
+    email = f"{uuid4().hex}@example.com"
+    visit.open("/auth/register")
+    visit.send(name="Keys", email=email, password=PASSWORD)
+    directory, here = visit.house.auth.directory, Ceremony("", "", visit.house.url)
+
+    async def add() -> None:
+        account = await directory.store.account_by_email(email)
+        assert account is not None
+        for name in ("Laptop", LONG[:60]):
+            answer = json.dumps(
+                SoftKey(here.own).create(await directory.factors.passkeys.creation_options(account, here))
+            )
+            made = await directory.factors.confirm_passkey(account, answer, name, here, client=Client())
+            await directory.store.commit(*made.changes)
+
+    visit.house.do(add())
+    visit.open("/auth/account")
+    visit.page.locator("#passkeys summary").first.click()
+    return email
+
+
+def passkey_step(visit: Visit) -> None:
+    email = passkeys(visit)
+    visit.page.context.clear_cookies()
+    visit.open("/auth/login")
+    visit.send(email=email, password=PASSWORD)
+
+
+def passkey_again(visit: Visit) -> None:
+    passkeys(visit)
+    visit.open("/auth/confirm?factors=2")
+
+
 LONG = "unpronounceable" * 13
 TOKEN = "ddo1_" + "A" * 48
 """The form of a token that was never made."""
@@ -293,6 +331,9 @@ FURTHER: tuple[State, ...] = (
     State("set-up-app-refused", "", wrong_first_code, status=401, refused=True),
     State("recovery-codes", "", recovery_codes),
     State("account-second-factor", "/auth/account", second_factor),
+    State("account-passkeys", "/auth/account", passkeys),
+    State("second-step-passkey", "/auth/login/step", passkey_step),
+    State("confirm-passkey", "/auth/confirm", passkey_again),
     State("register-refused", "/auth/register", weak_password, status=422, refused=True),
     State("registered", "/auth/register/sent", registered, house="careful"),
     State("register-by-invitation", "/auth/register", at("/auth/register"), status=403, house="invited"),

@@ -44,7 +44,8 @@ FOCUSED = """() => {
   return here.dataset.number === undefined ? [-1, true] :
     [Number(here.dataset.number), outlineStyle !== "none" && parseFloat(outlineWidth) >= 2];
 }"""
-NOT_TO_BE_SENT = """() => [...document.forms].filter(form => {
+# Passkeys are there with a script alone.
+NOT_TO_BE_SENT = """() => [...document.querySelectorAll("form:not([data-passkey])")].filter(form => {
   for (const details of document.querySelectorAll("details")) details.open = true;
   const [button] = form.querySelectorAll("button[type=submit]");
   const sent = form.getAttribute("action") && ["get", "post"].includes(form.getAttribute("method"));

@@ -85,7 +85,7 @@ def test_an_app_is_set_up_and_asked_for(house: House) -> None:
     client = enrolled(house)
     assert "10 recovery codes are left." in client.get("/auth/account").text
     page = client.get("/auth/account?done=factor_added").text
-    assert "The app is set up." in page and house.codes[0] not in page
+    assert "It is set up, for your next sign-in." in page and house.codes[0] not in page
     browser = at_the_step(house)
     page = browser.get("/auth/login/step?next=/orders").text
     assert 'autocomplete="one-time-code"' in page and "by=recovery_code" in page
@@ -124,7 +124,7 @@ def test_a_lost_phone(house: House) -> None:
     assert other.post("/auth/login/step", data=sent, headers=FORM).status_code == 401
     page = browser.post("/auth/factors/remove", data=csrf(browser) | {"method": "totp"}, headers=FORM)
     assert (page.status_code, page.headers["location"]) == (303, "/auth/account?done=factor_removed")
-    assert "Your password alone signs you in." in browser.get(page.headers["location"]).text
+    assert "It is removed, and is not asked for any more." in browser.get(page.headers["location"]).text
     last = house.browser()
     assert "/auth/login/step" not in last.post("/auth/login", data=ADA, headers=FORM).headers["location"]
     assert signed_in(last)

@@ -278,7 +278,8 @@ class Factors(Part):
         codes = [Remove(each) for each in held if each.method == RECOVERY_CODE and last]
         await self.store.commit(
             Expect(account.subject, account.epoch),
-            Swap(found),  # two removals at once must not each see the other factor as the one that is left
+            # Two removals at once must not each see the other factor as the one that is left.
+            *[Swap(each) for each in held if each.method in FACTORS],
             Remove(found),
             *codes,
             self._log("factor_removed", account, client, now, method, actor),

@@ -27,7 +27,8 @@ PAGE = 50
 REASONS = frozenset({
     "deleted", "disabled", "ended_again", "ended_by_admin", "ended_by_application", "ended_by_owner", "expired",
     "impossible_token", "limit", "lost_in_restore", "password_changed", "password_reset", "replaced", "theft",
-    "address not verified", "wrong current password", "wrong password", "wrong recovery_code", "wrong totp",
+    "address not verified", "passkey without verification", "wrong current password", "wrong passkey", "wrong password",
+    "wrong recovery_code", "wrong totp",
 })  # fmt: skip
 """What an event may say of why a sign-in ended or was refused. Another word is the application's, for its own log."""
 

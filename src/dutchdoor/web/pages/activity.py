@@ -48,6 +48,7 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "email_verification_sent": Sentence(mark("A mail to confirm the address was sent")),
     "email_verified": Sentence(mark("The address was confirmed")),
     "factor_added": Sentence(mark("A second factor was added"), look=True),
+    "factor_renamed": Sentence(mark("A passkey got another name")),
     "factor_removed": Sentence(
         mark("A second factor was removed"), mark("An administrator removed a second factor"), look=True
     ),
@@ -62,6 +63,7 @@ SENTENCES: Mapping[EventName, Sentence] = {
         mark("Signed out everywhere"), mark("An administrator signed the account out everywhere"), look=True
     ),
     "name_changed": Sentence(mark("The name was changed"), mark("An administrator changed the name")),
+    "passkey_cloned": Sentence(mark("A passkey that may have been copied was refused at %(where)s"), look=True),
     "password_changed": Sentence(mark("The password was changed"), look=True),
     "password_rehashed": Sentence(mark("The password is kept in a safer form")),
     "password_reset": Sentence(mark("A new password was chosen by a mailed link"), look=True),
@@ -114,6 +116,8 @@ _REFUSED: Mapping[str, Sentence] = {
     "wrong current password": Sentence(mark("A wrong password was tried from %(where)s, inside a sign-in"), look=True),
     "wrong code by mail": Sentence(mark("A wrong code by mail was tried from %(where)s"), look=True),
     "wrong recovery_code": Sentence(mark("A wrong recovery code was tried from %(where)s"), look=True),
+    "wrong passkey": Sentence(mark("A wrong passkey was tried from %(where)s"), look=True),
+    "passkey without verification": Sentence(mark("A passkey did not check who used it, from %(where)s")),
     "wrong totp": Sentence(mark("A wrong code of an app was tried from %(where)s"), look=True),
 }
 """Which proof was refused."""

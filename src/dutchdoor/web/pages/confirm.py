@@ -1,7 +1,7 @@
 """The page to prove again who one is, for what demands a fresh proof (RFC 9470). It leads back to where one was.
 
-The shortest proof that the requirement asks for is enough: the password, or the code of the app. Where it asks for two
-kinds of proof, the code is added to the password that the sign-in began with.
+The shortest proof that the requirement asks for is enough: the password, a passkey, or the code of the app. Where it
+asks for two kinds of proof, a passkey or the code is added to the password that the sign-in began with.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dutchdoor.credentials.mail_code import MAIL_CODE
+from dutchdoor.credentials.passkey import PASSKEY
+from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
-from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
+from dutchdoor.errors import DutchdoorError, InvalidInput, InvalidToken, RateLimited, WrongCredentials
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.texts import mark
 from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account.password import has_password
-from dutchdoor.web.pages.forms import OwnForm, wrong_of
+from dutchdoor.web.pages.forms import OwnForm, passkey_answer, wrong_of
 from dutchdoor.web.pages.site import CONFIRM_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
 __all__ = ["forms", "routes"]
+
+TWO = "2"
+"""Two kinds of proof are asked for."""
 
 
 def routes(pages: Pages) -> list[Route]:
@@ -61,23 +68,37 @@ class ConfirmForm(OwnForm):
         kept = {name: fields.get(name, "") for name in ("next", "email", "factors")}
         account, _ = await call.holding()
         found, left = await call.directory.factors.of(account.subject)
+        can_mail = await call.directory.mailed_codes.can_prove_again(account)
+        methods = {each.method for each in found}
+        # A false page can ask for no passkey, so it comes first.
+        ways: list[str] = [each for each in (PASSKEY, TOTP) if each in methods]
+        ways += [RECOVERY_CODE] * bool(left and ways)
+        usual, linked = ways[0] if ways else "", await _proving(call)
+        if fields.get("factors") != TWO:
+            if self.pages.own_users or await has_password(call):
+                usual = PASSWORD
+            elif usual == TOTP and (linked or can_mail):
+                usual = ""
+            ways += [PASSWORD] * (usual == PASSWORD) + [MAIL_CODE] * can_mail
+        wanted = fields.get("by") or fields.get("method") or ""
+        by = wanted if wanted in ways else usual
         shown: dict[str, Any] = {
             "kept": kept,
             "error": None,
             "factors": fields.get("factors", ""),
-            "has_app": any(each.method == TOTP for each in found),
-            "codes_left": left,
-            "has_password": self.pages.own_users or await has_password(call),
-            "can_mail": await call.directory.mailed_codes.can_prove_again(account),
-            "linked": await _proving(call),
-            "by": fields.get("by") or fields.get("method") or "",
+            "by": by,
+            "others": [each for each in ways if each != by],
+            "can_mail": can_mail,
+            "linked": linked,
             **values,
         }
         return await self.pages.show_own(call, "confirm", status, **shown)
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        if fields.get("method"):
-            return {name: fields.get(name, "") for name in ("method", "response")}
+        method = fields.get("method", "")
+        if method:
+            answered = passkey_answer(fields) if method == PASSKEY else fields.get("response", "")
+            return {"method": method, "response": answered}
         names = ("email", "password") if self.pages.own_users else ("password",)
         return {name: fields.get(name, "") for name in names}
 
@@ -85,7 +106,8 @@ class ConfirmForm(OwnForm):
         return self.pages.go(self.pages.after(call, fields), response)
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
-        if not isinstance(error, (InvalidInput, WrongCredentials, RateLimited)):
+        late = isinstance(error, InvalidToken) and fields.get("method") == PASSKEY  # the challenge, or the session
+        if not (late or isinstance(error, (InvalidInput, WrongCredentials, RateLimited))):
             return await super().refuse(call, error, fields)
         answer = problem(error)
         passed = retry_after(answer)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
+
 from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, SignInUnfinished, WrongCredentials
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.sign_in import PENDING_FOR
@@ -22,7 +24,7 @@ from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, retry_after, 
 from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import Login
 
-__all__ = ["Form", "OwnForm", "browser_mode", "signed_in", "to_next_step", "wrong_of"]
+__all__ = ["Form", "OwnForm", "browser_mode", "passkey_answer", "signed_in", "to_next_step", "wrong_of"]
 
 
 class Form:
@@ -82,6 +84,14 @@ def wrong_of(error: DutchdoorError, words: str = "") -> dict[str, Any]:
         "code": error.code,
         "wait": wait_of(error),
     }
+
+
+def passkey_answer(fields: Mapping[str, str]) -> Any:
+    """Return what a passkey answered, which the script of a page puts into a field. Raises `InvalidInput`."""
+    try:
+        return msgspec.json.decode(fields.get("response", ""))
+    except msgspec.DecodeError:
+        raise InvalidInput(mark("This is not the answer of a passkey for this site."), field="response") from None
 
 
 def browser_mode(call: Call) -> Mode:

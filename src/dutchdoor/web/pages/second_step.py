@@ -12,10 +12,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import (
     DutchdoorError,
     InvalidInput,
+    InvalidToken,
     NotAuthenticated,
     RateLimited,
     SignInUnfinished,
@@ -25,7 +27,7 @@ from dutchdoor.services.factors import Enrolment
 from dutchdoor.web import factor_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
-from dutchdoor.web.pages.forms import to_next_step, wrong_of
+from dutchdoor.web.pages.forms import passkey_answer, to_next_step, wrong_of
 from dutchdoor.web.pages.qr_code import qr_code
 from dutchdoor.web.pages.site import STEP_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
@@ -80,7 +82,9 @@ class StepForm:
         if waiting.step:
             return self._to_application(call, waiting.step, fields, refused=error is not None)
         by = fields.get("by") or fields.get("method") or ""
-        by = by if by in waiting.methods else (TOTP if TOTP in waiting.methods else waiting.methods[0])
+        # The passkey first: no false page can ask for it.
+        ways = [each for each in (PASSKEY, TOTP, *waiting.methods) if each in waiting.methods]
+        by = by if by in ways else ways[0]
         return self.pages.show(
             call.request,
             "second_step",
@@ -89,7 +93,7 @@ class StepForm:
             kept={"next": fields.get("next", "")},
             error=error,
             by=by,
-            others=[each for each in waiting.methods if each != by],
+            others=[each for each in dict.fromkeys(ways) if each != by],
             enrol=waiting.enrol,
             may_remember=waiting.may_remember,
         )
@@ -109,7 +113,9 @@ class StepForm:
         return self.pages.go(f"{page}{joined if shown else ''}{shown}", Response(303))
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        taken: dict[str, object] = {name: fields.get(name, "") for name in ("method", "response")}
+        method = fields.get("method", "")
+        answered = passkey_answer(fields) if method == PASSKEY else fields.get("response", "")
+        taken: dict[str, object] = {"method": method, "response": answered}
         if fields.get("enrolment"):
             taken["enrolment"] = fields["enrolment"]
         return {**taken, "remember": "remember" in fields}
@@ -127,7 +133,8 @@ class StepForm:
             return self.pages.show(call.request, "recovery_codes", 200, cookies, codes=error.codes, to=to)
         answer = problem(error)
         passed = retry_after(answer)
-        if isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):
+        late = isinstance(error, InvalidToken) and fields.get("method") == PASSKEY  # the challenge, or the sign-in
+        if late or isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):
             token = call.cookies.step(call.request.cookie())
             if fields.get("enrolment") and token:
                 try:

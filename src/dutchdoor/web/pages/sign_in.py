@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from msgspec.structs import replace
+
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
 from dutchdoor.texts import mark
-from dutchdoor.web import auth_routes
+from dutchdoor.web import auth_routes, passkey_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
-from dutchdoor.web.pages.forms import Form, browser_mode
+from dutchdoor.web.pages.forms import Form, browser_mode, passkey_answer, wrong_of
 from dutchdoor.web.pages.site import LOGIN_PATH, Pages
 from dutchdoor.web.problems import problem
 
@@ -32,7 +34,8 @@ NO_COOKIES = mark(
 def routes(pages: Pages) -> list[Route]:
     show = SignInForm(pages).show
     return [
-        Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next", SIGNED_IN))
+        Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next", SIGNED_IN)),
+        replace(pages.way_from("/auth/passkeys/login", LOGIN_PATH), bundled=False),
     ]
 
 
@@ -40,6 +43,7 @@ def forms(pages: Pages) -> dict[Handler, Page]:
     signing_out = SignOutForm(pages)
     return {
         auth_routes.login: SignInForm(pages),
+        passkey_routes.sign_in: PasskeyForm(pages),
         auth_routes.logout: signing_out,
         auth_routes.logout_all: signing_out,
     }
@@ -80,6 +84,16 @@ class SignInForm(Form):
         if browser_mode(call) == "session" and not call.cookies.any(call.request.cookie()):
             to = f"{self.pages.base}{LOGIN_PATH}?{urlencode({'next': to, SIGNED_IN: 1})}"
         return self.pages.go(to, response)
+
+
+class PasskeyForm(SignInForm):
+    """Sign in with a passkey, and go on to where one came from."""
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
+        return {"response": passkey_answer(fields), "mode": browser_mode(call)}
+
+    def wrong(self, error: DutchdoorError) -> dict[str, Any]:
+        return wrong_of(error)
 
 
 class SignOutForm:

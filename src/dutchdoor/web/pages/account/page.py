@@ -8,10 +8,11 @@ from functools import partial
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.account import second_factor
+from dutchdoor.web.pages.account import passkeys, second_factor
 from dutchdoor.web.pages.account.about import EmailSection, NameSection
 from dutchdoor.web.pages.account.data import DELETED_PATH, DeletionSection, ExportSection
 from dutchdoor.web.pages.account.identities import IdentitiesSection
+from dutchdoor.web.pages.account.passkeys import PasskeysSection
 from dutchdoor.web.pages.account.password import PasswordSection
 from dutchdoor.web.pages.account.second_factor import SecondFactorSection
 from dutchdoor.web.pages.account.section import AccountPage, Section
@@ -21,7 +22,7 @@ __all__ = ["forms", "routes"]
 
 GROUPS: Sequence[tuple[str, Sequence[type[Section]]]] = (
     (mark("About you"), (NameSection, EmailSection)),
-    (mark("Ways to sign in"), (PasswordSection, SecondFactorSection, IdentitiesSection)),
+    (mark("Ways to sign in"), (PasswordSection, PasskeysSection, SecondFactorSection, IdentitiesSection)),
     (mark("Your data"), (ExportSection, DeletionSection)),
 )
 """The sections of the page. A group without one is not shown."""
@@ -34,6 +35,7 @@ def routes(pages: Pages) -> list[Route]:
         return pages.show(call.request, "account_deleted", kept_for=call.authority.policy.keep_deleted_for)
 
     return [
+        *passkeys.routes(pages),
         own(method="GET", handler=AccountPage(pages, GROUPS).show, summary="Show the page of one's own account."),
         Route(
             method="GET", path=DELETED_PATH, handler=deleted, bundled=True, summary="Say that an account was deleted."
@@ -43,4 +45,4 @@ def routes(pages: Pages) -> list[Route]:
 
 def forms(pages: Pages) -> dict[Handler, Page]:
     of_sections = {handler: each for each in AccountPage(pages, GROUPS).sections for handler in each.handlers}
-    return {**of_sections, **second_factor.forms(pages)}
+    return {**of_sections, **passkeys.forms(pages), **second_factor.forms(pages)}

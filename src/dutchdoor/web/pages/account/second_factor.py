@@ -32,11 +32,11 @@ class SecondFactorSection(Section):
     name = "second_factor"
     bundled = False
     handlers = (factor_routes.remove,)
-    fields = ("method",)
+    fields = ("method", "id")
     did = "factor_removed"
     says = {  # noqa: RUF012
-        "factor_removed": mark("The app is removed. Your password alone signs you in."),
-        "factor_added": mark("The app is set up. It is asked for at your next sign-in."),
+        "factor_removed": mark("It is removed, and is not asked for any more."),
+        "factor_added": mark("It is set up, for your next sign-in."),
         "recovery_codes_created": mark("You have new recovery codes. The old ones no longer work."),
     }
 
@@ -46,7 +46,7 @@ class SecondFactorSection(Section):
         return {
             "app": next((each.created_at for each in factors if each.method == TOTP), None),
             "codes_left": left,
-            "offered": call.directory.factors.offered,
+            "offered": TOTP in call.directory.factors.offered,
             "needed": needs_second(account, call.authority.policy),
         }
 

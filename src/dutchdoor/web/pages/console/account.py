@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from msgspec import Meta
 
+from dutchdoor.credentials.passkey import PASSKEY, facts_of
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
@@ -26,7 +27,7 @@ from dutchdoor.web.http import Response
 from dutchdoor.web.pages.console.accounts import ACCOUNT_PATH, PATH, shown
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import CONSOLE_PATH
-from dutchdoor.web.schemas import instant
+from dutchdoor.web.schemas import PasskeyId, instant
 
 __all__ = ["routes"]
 
@@ -37,7 +38,7 @@ FACTOR_NAMES: Mapping[str, str] = {
     PASSWORD: mark("Password"),
     TOTP: mark("Authenticator app"),
     RECOVERY_CODE: mark("Recovery codes"),
-    "passkey": mark("Passkey"),
+    PASSKEY: mark("Passkey"),
     IDENTITY: mark("Other log-in"),
 }
 """What people call the ways to prove who one is."""
@@ -58,7 +59,7 @@ class NewRoles(Body, frozen=True):
 class OneFactor(Body, frozen=True):
     subject: Subject
     method: Annotated[str, Meta(max_length=32)]
-    id: Annotated[str, Meta(max_length=255)] = ""
+    id: PasskeyId = ""
 
 
 class OneSession(Body, frozen=True):
@@ -196,6 +197,7 @@ def _instant(at: float | None) -> str:
 def _factor(credential: Credential) -> dict[str, Any]:
     return {
         "words": FACTOR_NAMES[credential.method],
+        "name": facts_of(credential).name if credential.method == PASSKEY else "",
         "at": instant(credential.created_at),
         "method": credential.method,
         "id": credential.handle,
