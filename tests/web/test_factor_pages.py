@@ -42,7 +42,7 @@ class House:
         assert wrong.status_code == 401 and self.secret[:4] in wrong.text and 'role="alert"' in wrong.text
         done = client.post(to, data=sent | {"response": self.code()}, headers=FORM)
         assert done.status_code == 200, done.text
-        self.codes = re.findall(r"<code>([0-9A-Z-]{14})</code>", done.text)
+        self.codes = re.findall(r"<code>([0-9A-Z-]{29})</code>", done.text)
         assert len(self.codes) == 10
         self.clock.forward(60)
 

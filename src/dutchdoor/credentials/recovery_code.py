@@ -1,8 +1,8 @@
 """Recovery codes: ten codes on paper, each of which stands in for a lost second factor once.
 
-A code has 60 random bits, so that a keyed hash is enough: what is stored cannot be searched for codes without the
-master key. All codes of an account are one record, and the transaction that uses one swaps it: of two uses of a code,
-one succeeds.
+A code has 120 random bits, so that a keyed hash is enough (ASVS 5.0, 6.5.2): what is stored cannot be searched for
+codes, even with the master key. All codes of an account are one record, and the transaction that uses one swaps it: of
+two uses of a code, one succeeds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ RECOVERY_CODE: Final = "recovery_code"
 HOW_MANY: Final = 10
 # Crockford's base32 without I, L, O and U: none of them can be read as another.
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_LENGTH, _GROUP = 12, 4
+_LENGTH, _GROUP = 24, 4
 _READ_AS = str.maketrans({"O": "0", "I": "1", "L": "1", " ": None, "-": None})
-_TYPED_AT_MOST = 32
+_TYPED_AT_MOST = 64
 
 
 class RecoveryCodes:
