@@ -33,6 +33,9 @@ BODIES: dict[str, Any] = {
     "/auth/devices": {"session": "others"},
     "/auth/password/strength": {"password": PASSWORD},
     "/auth/code": {"email": ADA},
+    "/auth/factors/lost": {"token": "ddo1_" + "A" * 48},
+    "/auth/factors/lost/keep": {"token": "ddo1_" + "A" * 48},
+    "/auth/factors/lost/remove": {"token": "ddo1_" + "A" * 48},
     "/auth/login/code": {"token": "ddo1_" + "A" * 48, "code": "123456"},
     "/auth/login/step": {"token": "ddo1_" + "A" * 48, "method": "totp", "response": "123456"},
     "/auth/factors/remove": {"method": "totp"},
@@ -75,7 +78,8 @@ UNSAFE = routes()
 ids = [f"{route.method}-{route.path}" for route in UNSAFE]
 SAFE_WITHOUT_PROOF = {
     *("/auth/register", "/auth/login", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify"),
-    *("/auth/code", "/auth/login/code"),
+    *("/auth/code", "/auth/login/code", "/auth/login/lost"),
+    *("/auth/factors/lost", "/auth/factors/lost/keep", "/auth/factors/lost/remove"),
     *("/auth/issuers/{name}/start", "/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
     *("/auth/passkeys/login/options", "/auth/passkeys/login", "/auth/passkeys/step/options"),
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),

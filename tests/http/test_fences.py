@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
+from tests.http.test_lost_factors import REMOVE, WAIT, begun, link, protected
 from tests.http.test_revocations import Follower, until
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, Program, World, basic
 
@@ -162,6 +163,14 @@ async def unlinked(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return answer
 
 
+async def lost_factor(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    world = people.world
+    await protected(world)
+    await begun(world)
+    world.clock.now += WAIT
+    return await world.call("POST", REMOVE, json={"token": link(world, REMOVE)}, headers=prefer)
+
+
 async def deleted(people: People, prefer: list[tuple[str, str]]) -> Answer:
     return await (await people.browser()).call("POST", "/auth/account/delete", headers=prefer)
 
@@ -213,6 +222,7 @@ REVOKING: dict[Revoking, str] = {
     other_sessions: "/auth/sessions",
     password: "/auth/password",
     reset: "/auth/password/reset",
+    lost_factor: "/auth/factors/lost/remove",
     verified_elsewhere: "/auth/email/verify",
     disable: "/admin/api/accounts/{subject}/disable",
     roles: "/admin/api/accounts/{subject}/roles",

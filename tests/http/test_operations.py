@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.backing import a_postgres
 from tests.http.test_browser import BODIES
+from tests.http.test_lost_factors import KEEP, REMOVE, WAIT, begun, link, protected
 from tests.http.world import (
     AWAY,
     OTHER_PASSWORD,
@@ -174,6 +175,14 @@ class Story:
         await world.make_admin()  # the last administrator cannot be disabled
         await world.directory.admin.disable(user["id"], client=Client(), actor="cli")
         await world.directory.admin.enable(user["id"], client=Client(), actor="cli")
+        # a second factor that is lost
+        _, secret = await protected(world, "bob@example.com")
+        self.keep(secret)
+        for path in (KEEP, REMOVE):
+            await begun(world, "bob@example.com")
+            self.keep(link(world, path))
+            world.clock.forward(WAIT)
+            assert (await world.call("POST", path, json={"token": link(world, path)})).status == 200
         await world.posted()
 
     def mailed(self) -> str:

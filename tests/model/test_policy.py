@@ -27,7 +27,7 @@ def test_each_duration_of_a_policy_is_read() -> None:
     named = {
         name
         for name in Policy.__struct_fields__
-        if name.endswith("_for") or name in {"touch_every", "refresh_window", "second_factor_grace"}
+        if name.endswith(("_for", "_after")) or name in {"touch_every", "refresh_window", "second_factor_grace"}
     }
     assert set(DURATIONS) == named
     typed = Policy(**{name: f"{getattr(STANDARD, name)}s" for name in DURATIONS})

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 from starlette.testclient import TestClient
-from tests.standins import Clock, Mailbox
-from tests.web.test_form_pages import ADA, FORM, PAGE
+from tests.standins import Mailbox
+from tests.web.test_factor_pages import House as FactorHouse
+from tests.web.test_form_pages import ADA, FORM
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -20,11 +21,12 @@ from dutchdoor.model.rate_limits import Limits
 from dutchdoor.stores.base import Remove, Swap
 
 
-class House:
+class House(FactorHouse):
     """A server, its mailbox and browsers that can only send forms."""
 
     def __init__(self, *, by_mail: bool) -> None:
-        self.clock, self.mailbox = Clock(), Mailbox()
+        super().__init__(Policy())
+        self.mailbox = Mailbox()
         self.auth = Auth(
             "memory:",
             policy=Policy(sign_in_by_mail=by_mail),
@@ -34,9 +36,6 @@ class House:
             clock=self.clock,
         )
         self.app = self.auth.asgi()
-
-    def browser(self) -> TestClient:
-        return TestClient(self.app, headers=PAGE, follow_redirects=False)
 
     def posted(self, client: TestClient) -> str:
         """The text of the latest mail, once all are there."""

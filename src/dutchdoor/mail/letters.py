@@ -29,7 +29,10 @@ __all__ = [
     "FORGOT_PATH",
     "INVITATION_PATH",
     "JOIN_PATH",
+    "KEEP_FACTORS_PATH",
     "KEEP_PATH",
+    "LOST_PATH",
+    "REMOVE_FACTORS_PATH",
     "RESET_PATH",
     "RESTORE_PATH",
     "VERIFY_PATH",
@@ -41,6 +44,8 @@ ACCOUNT_PATH, FORGOT_PATH, RESET_PATH = "/auth/account", "/auth/forgot", "/auth/
 INVITATION_PATH, VERIFY_PATH = "/auth/invitation", "/auth/verify"
 CHANGE_PATH, RESTORE_PATH = "/auth/email/confirm", "/auth/email/restore"
 KEEP_PATH, JOIN_PATH = "/auth/account/keep", "/auth/join"
+LOST_PATH = "/auth/factors/lost"
+REMOVE_FACTORS_PATH, KEEP_FACTORS_PATH = f"{LOST_PATH}/remove", f"{LOST_PATH}/keep"
 CODE_PATH, CONFIRM_CODE_PATH = "/auth/login/code", "/auth/confirm?by=mail_code"
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -267,6 +272,66 @@ RECOVERY_CODE_USED = _Letter(
     (mark("A recovery code works once. On your account page you can set up the app again, and make new codes."),),
 )
 
+LOST_FACTORS = _Letter(
+    mark("You have lost your second factor"),
+    (
+        mark(
+            "Someone, hopefully you, has passed the first step of signing in to your %(product)s account, and says "
+            "that the second factor and the recovery codes are lost."
+        ),
+        mark("If it is you, begin the waiting time of %(valid)s. After it, another link removes the second factor."),
+    ),
+    mark("Begin the waiting time"),
+    (
+        mark("The link works once, within an hour."),
+        mark("If it is not you, someone has your password: sign in, and choose a new one."),
+    ),
+)
+FACTORS_IN_DANGER = _Letter(
+    mark("The second factor of your account will be removed"),
+    (
+        mark(
+            "Someone who can sign in to your %(product)s account and read your mail says that the second factor is "
+            "lost. From %(when)s on they can remove it."
+        ),
+        mark("If it is not you, cancel that now. Signing in with the second factor cancels it too."),
+    ),
+    mark("Keep the second factor"),
+    (
+        mark(
+            "Then choose a new password: someone knows yours, or reads your mail. If it is you, there is nothing to do."
+        ),
+    ),
+)
+FACTORS_REMOVABLE = _Letter(
+    mark("Keep this mail: its link removes your second factor"),
+    (
+        mark("From %(when)s on, this link removes the second factor of your %(product)s account, for a week."),
+        mark("Until then it does nothing. A sign-in with the second factor, or a new password, makes it void."),
+    ),
+    mark("Remove the second factor"),
+    (mark("After it, sign in with your password, and set up a new second factor on the page of your account."),),
+)
+FACTORS_KEPT = _Letter(
+    mark("The second factor of your account stays"),
+    (
+        mark(
+            "The second factor of your %(product)s account was about to be removed. That is cancelled: you signed in, "
+            "or someone who reads your mail cancelled it."
+        ),
+        mark("If you did not ask for the removal, choose a new password: someone knows yours, or reads your mail."),
+    ),
+    _NEW_PASSWORD,
+)
+FACTORS_REMOVED = _Letter(
+    mark("The second factor of your account was removed"),
+    (
+        mark("The waiting time was over, and the second factor of your %(product)s account was removed by mail."),
+        _WAS_IT_YOU,
+    ),
+    _NEW_PASSWORD,
+)
+
 
 class Accent(NamedTuple):
     """The colour of links and buttons in each theme, and of what stands on a button."""
@@ -387,6 +452,27 @@ class Letters:
 
     def recovery_code_used(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(RECOVERY_CODE_USED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def lost_factors(
+        self, to: str, *, token: str, valid_for: float, client: Client, at: float, language: str = ""
+    ) -> Mail:
+        """Write to a person who has lost the second factor: the link begins the waiting time, `valid_for` seconds."""
+        link = self._link(LOST_PATH, token)
+        return self._write(LOST_FACTORS, to, language, link, valid_for=valid_for, client=client, at=at)
+
+    def factors_in_danger(self, to: str, *, token: str, until: float, language: str = "") -> Mail:
+        """Write to each mailbox of an account whose second factor can be removed from the instant `until` on."""
+        return self._write(FACTORS_IN_DANGER, to, language, self._link(KEEP_FACTORS_PATH, token), at=until)
+
+    def factors_removable(self, to: str, *, token: str, until: float, language: str = "") -> Mail:
+        """Write to the address of an account: from the instant `until` on, the link removes its second factor."""
+        return self._write(FACTORS_REMOVABLE, to, language, self._link(REMOVE_FACTORS_PATH, token), at=until)
+
+    def factors_kept(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(FACTORS_KEPT, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def factors_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(FACTORS_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def sign_in_copied(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         """Warn the owner of a session whose refresh token was used twice. `client` presented it last."""

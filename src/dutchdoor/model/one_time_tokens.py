@@ -19,6 +19,7 @@ __all__ = ["PAYLOAD_AT_MOST", "OneTimeSecret", "OneTimeToken", "Purpose", "check
 Purpose = Literal[
     "reset_password", "verify_email", "change_email", "restore_email", "keep_account", "invitation", "setup",
     "sign_in", "enrol", "challenge", "issuer", "issuer_logout", "mail_code", "confirm_code",
+    "lost_factors", "remove_factors", "keep_factors",
 ]  # fmt: skip
 
 

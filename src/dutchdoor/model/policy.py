@@ -7,7 +7,8 @@ number has a reason:
   level; tokens live 10 minutes, a compromise between few refreshes and a short window for verifiers that do not follow
   the log.
 - `HIGH`: money, health, administration. 12 hours and 30 minutes idle stay inside the second level (24 hours, 1 hour),
-  passwords have 15 characters because they are the only factor (63B-4), tokens live 5 minutes.
+  passwords have 15 characters because they are the only factor (63B-4), tokens live 5 minutes, and no mail removes a
+  second factor.
 - `RELAXED`: low-risk sites that sign people in for a quarter. Tokens live 15 minutes, the most we issue without a
   warning.
 """
@@ -111,6 +112,11 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prove none. A cookie is not bound. `off` begins to bind no sign-in.
     """
 
+    factor_recovery_after: Seconds = seconds(3 * DAY)
+    """Who has lost the second factor and the recovery codes: how long they wait, after the first proof and a mailed
+    link, until a second link removes the factors. Three days bring the mails about it to an owner who looks at the
+    weekend. 0: never by mail. An administrator's factor never is.
+    """
     sign_in_by_mail: bool = False
     """Whether a mailed code signs people in who have no password at hand. Off: the mailbox then is a key to the account
     that leaves no trace, where a new password would be noticed.
@@ -250,6 +256,13 @@ DURATIONS: Final = tuple(name for name, kind in Policy.__annotations__.items() i
 """The fields of a policy that are durations."""
 
 STANDARD = Policy()
-HIGH = replace(STANDARD, access_for=5 * MINUTE, idle_for=30 * MINUTE, absolute_for=12 * HOUR, password_minimum=15)
+HIGH = replace(
+    STANDARD,
+    access_for=5 * MINUTE,
+    idle_for=30 * MINUTE,
+    absolute_for=12 * HOUR,
+    password_minimum=15,
+    factor_recovery_after=0.0,
+)
 RELAXED = replace(STANDARD, access_for=15 * MINUTE, idle_for=30 * DAY, absolute_for=90 * DAY)
 PRESETS = {"high": HIGH, "standard": STANDARD, "relaxed": RELAXED}

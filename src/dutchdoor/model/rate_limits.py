@@ -277,6 +277,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Changes of the address that one account asks for. Each may mail a stranger: five a day are more than a person
     # needs, and too few to make us a source of spam.
     change_email_by_account: Limit = Limit(name="change_email_by_account", count=5, per_seconds=DAY, burst=5)
+    # Links that begin the waiting time for lost second factors. Each is a mail, and one is enough.
+    lost_factors_by_account: Limit = Limit(name="lost_factors_by_account", count=3, per_seconds=DAY, burst=3)
     # Changes of the name: each writes an event, which is kept for a year.
     change_name_by_account: Limit = Limit(name="change_name_by_account", count=20, per_seconds=HOUR, burst=10)
     # Sign-ins that begin at another issuer: each stores a row until the browser is back.

@@ -469,6 +469,13 @@ SETTINGS: tuple[Setting, ...] = (
         "required",
     ),
     _policy(
+        "factor_recovery_after",
+        "duration",
+        "How long a person who has lost the second factor and the recovery codes waits until a mailed link removes "
+        "them. 0: never by mail. The factor of an administrator never is.",
+        "Three days, in which every mailbox and every device shows it, and any sign-in ends it.",
+    ),
+    _policy(
         "sign_in_by_mail",
         "switch",
         "A mailed code signs people in, in place of the password. A second factor is still asked for.",

@@ -33,6 +33,7 @@ from dutchdoor.services.identities import Identities
 from dutchdoor.services.invitations import Invitations
 from dutchdoor.services.issuer_accounts import IssuerAccounts
 from dutchdoor.services.issuers import IssuerLogins
+from dutchdoor.services.lost_factors import LostFactors
 from dutchdoor.services.mail_codes import MailedCodes
 from dutchdoor.services.one_time import OneTimeTokens
 from dutchdoor.services.own_steps import OwnSteps, SignInStep
@@ -94,6 +95,7 @@ class Directory:
             else ExternalSignIn(shared, by_name, self.factors, self.steps, self.external)
         )
         self.mailed_codes = MailedCodes(shared, self.sign_in)
+        self.lost_factors = LostFactors(shared, self.sign_in)
         self.email_change = EmailChange(shared, self.registration)
         self.export = Export(shared)
         self.invitations = Invitations(shared, self.registration)

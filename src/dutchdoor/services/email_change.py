@@ -28,10 +28,10 @@ from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, is_unproved, verifying
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
+from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Store, Swap, Take
 from dutchdoor.texts import mark
 
-__all__ = ["EmailChange"]
+__all__ = ["EmailChange", "former_addresses"]
 
 _HAS_ANOTHER = mark(
     "This address has another account by now. Sign in to that one; to get this one back, delete that one first, or ask "
@@ -252,3 +252,9 @@ class EmailChange(Part):
             tokens_of(account.subject, "reset_password"),
             tokens_of(account.subject, "change_email"),
         ]
+
+
+async def former_addresses(store: Store, subject: str, now: float) -> list[str]:
+    """Return the addresses that an account had, and whose owners can still undo the change."""
+    links = await store.select(OneTimeToken, subject=subject, purpose="restore_email")
+    return [msgspec.json.decode(each.payload, type=Former).address for each in links if now < each.expires_at]

@@ -39,6 +39,7 @@ from dutchdoor.model import one_time_tokens, rate_limits
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event, event
 from dutchdoor.model.email_address import canonical
+from dutchdoor.model.factor_removal import REMOVAL
 from dutchdoor.model.http_client import Client, network_of
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.issuer_sessions import Issued, IssuerSession, began_by
@@ -50,6 +51,7 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, needs_second, next_step, outdated
 from dutchdoor.services.endings import Found
 from dutchdoor.services.factors import Enrolment, Factors
+from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.own_steps import OwnSteps
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import NO_CEREMONY, Ceremony, unknown_passkey
@@ -94,6 +96,8 @@ class Waiting(NamedTuple):
     """Whether this browser may skip the step next time, if its owner wants that."""
     step: str
     """The name of the application's step; "" for a proof."""
+    recoverable: bool
+    """Whether an owner who has lost all of these can have them removed by mail."""
 
 
 class Finished(NamedTuple):
@@ -256,6 +260,8 @@ class SignIn(Part):
         """
         if isinstance(proved.step, Ask):
             raise await self._wait(proved, proved.step, mode, client, client_id)
+        removal = await self.store.get(Credential, proved.account.subject, REMOVAL, "")
+        keeping = self._keeping(proved.account, [] if removal is None else [removal], client, self.clock())
         signed_in = await self.authority.start(
             proved.step.verified,
             account=proved.account,
@@ -264,10 +270,12 @@ class SignIn(Part):
             client_id=client_id,
             replacing=replacing,
             visitor=visitor,
-            also=proved.changes,
+            also=(*proved.changes, *keeping),
             beside=_beside(proved.issued),
             tries_again=tries_again,
         )
+        if keeping:
+            self.post.notify(self.post.letters.factors_kept, proved.account, client, self.clock())
         if not proved.familiar:
             self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
         return signed_in, self._mark(marks, proved.digest, proved.device, proved.chosen_at)
@@ -592,7 +600,45 @@ class SignIn(Part):
         if not isinstance(step, Ask):
             raise InvalidToken("the sign-in waits for nothing")
         may_remember = self.policy.remember_device_for > 0 and not (account.administers or step.enrol or step.own)
-        return Waiting(account.subject, account.address, step.methods, step.enrol, may_remember, step.step)
+        recoverable = not (step.enrol or step.own) and self.recovers_by_mail(account)
+        return Waiting(account.subject, account.address, step.methods, step.enrol, may_remember, step.step, recoverable)
+
+    def recovers_by_mail(self, account: Account) -> bool:
+        """Return whether the policy lets the owner of an `account` have lost factors removed by mail."""
+        proved = account.address is not None and account.email_verified_at is not None
+        return self.policy.factor_recovery_after > 0 and proved and not account.administers
+
+    async def locked_out(self, token: str, *, client: Client) -> Account:
+        """Return the account of an unfinished sign-in, by its `token`, that waits for a second factor.
+
+        Raises:
+            InvalidToken: the token is unknown, used or too old, or the sign-in waits for no factor that there is.
+        """
+        _, account, pending = await self._pending(token, client)
+        held = await self.store.select(Credential, subject=account.subject)
+        step = await self.next_of(account, pending.proofs, held, "", pending.digest)
+        if not isinstance(step, Ask) or step.enrol or step.own:
+            raise InvalidToken("the sign-in waits for no factor that there is")
+        return account
+
+    def is_second(self, credential: Credential) -> bool:
+        """Return whether a `credential` is a second factor, or stands in for one."""
+        return credential.method in self._second
+
+    @staticmethod
+    def _keeping(account: Account, held: Sequence[Credential], client: Client, now: float) -> list[Change]:
+        """Return what ends the waiting time for a removal of lost factors: their owner has signed in. `held` are the
+        credentials of the account.
+        """
+        found = [each for each in held if each.method == REMOVAL]
+        if not found:
+            return []
+        return [
+            *map(Remove, found),
+            tokens_of(account.subject, "remove_factors"),
+            tokens_of(account.subject, "keep_factors"),
+            Log(account_event("factor_removal_cancelled", account, client, now)),
+        ]
 
     async def enrolment(self, token: str, enrolment: str, *, client: Client) -> Enrolment:
         """Return once more what `enrol` gave out in a sign-in (`token`), by the token of the `enrolment`.
@@ -682,6 +728,9 @@ class SignIn(Part):
             way = self.methods[method]
             changes, proved = await self._spending(account, way, response, held, client, *standing, signed)
             spent += changes
+        # A factor that its owner has just proved, or did not have to prove in this browser, is not lost.
+        keeping = self._keeping(account, held, client, now)
+        spent += keeping
         pending = replace(
             pending,
             proofs=(*pending.proofs, Proof(method=method, amr=proved, at=now)),
@@ -709,10 +758,14 @@ class SignIn(Part):
             case Refuse(why):
                 await self.attempts.refuse(account, client, why)
                 raise InvalidToken("the account changed since the first proof")
-        if asked.enrol:
-            self.post.notify(self.post.letters.factor_added, account, client, now)
-        elif method == RECOVERY_CODE:
-            self.post.notify(self.post.letters.recovery_code_used, account, client, now)
+        letters = self.post.letters
+        for is_so, letter in (
+            (bool(keeping), letters.factors_kept),
+            (asked.enrol, letters.factor_added),
+            (method == RECOVERY_CODE, letters.recovery_code_used),
+        ):
+            if is_so:
+                self.post.notify(letter, account, client, now)
         if isinstance(signed_in, SignInUnfinished):
             raise signed_in
         if not pending.familiar:
@@ -862,6 +915,7 @@ class SignIn(Part):
         place, signed = session.id if session else "", (ceremony, "prove again", "")
         spent, proved = await self._spending(account, way, response, known, client, None, place, signed)
         spent.append(self.attempts.forgiving_second(account, self._second))
+        spent += self._keeping(account, known, client, self.clock())
         fresh = await self.fresh(
             account, session, proved, held, client, client_id, *spent, scope=scope, tries_again=False
         )

@@ -85,11 +85,13 @@ async def list_factors(call: Call) -> Response:
 async def factors_view(call: Call, account: Account) -> FactorsView:
     """Return what the API says of the second factors of an account."""
     factors, left = await call.directory.factors.of(account.subject)
+    removable_at = await call.directory.lost_factors.waiting(account)
     return FactorsView(
         factors=[factor_view(each) for each in factors],
         recovery_codes_left=left,
         offered=call.directory.factors.offered,
         needed=needs_second(account, call.authority.policy),
+        removable_at=None if removable_at is None else instant(removable_at),
     )
 
 

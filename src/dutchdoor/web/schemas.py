@@ -262,6 +262,11 @@ class FactorView(Struct, omit_defaults=True):
     synchronised: bool | UnsetType = UNSET
 
 
+RemovableAt = Annotated[
+    str, Meta(description="From then on a mailed link removes the factors, because they are said to be lost.")
+]
+
+
 class FactorsView(Struct):
     """The second factors of an account. `offered` are the methods that it can enrol, and `needed` says whether it must
     have one.
@@ -271,6 +276,7 @@ class FactorsView(Struct):
     recovery_codes_left: int
     offered: tuple[str, ...]
     needed: bool
+    removable_at: RemovableAt | None = None
 
 
 class PasskeyOptions(Struct, rename="camel"):
@@ -355,6 +361,13 @@ class Fence(Struct, omit_defaults=True):
     fenced: bool
     fenced_in_ms: int | None
     ended: int | UnsetType = UNSET
+
+
+class RemovalBegun(Struct):
+    """An account whose lost second factors a mailed link removes from an instant on."""
+
+    user: User
+    removable_at: RemovableAt
 
 
 class ChangedUser(Struct, omit_defaults=True):

@@ -56,6 +56,12 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "identity_unlinked": Sentence(
         mark("Another log-in was unlinked"), mark("An administrator unlinked another log-in"), look=True
     ),
+    "factor_removal_begun": Sentence(mark("The waiting time for a lost second factor began"), look=True),
+    "factor_removal_cancelled": Sentence(mark("The removal of the second factor was cancelled")),
+    "factor_removal_requested": Sentence(
+        mark("From %(where)s, someone who can sign in said that the second factor is lost"), look=True
+    ),
+    "factors_removed": Sentence(mark("The second factor was removed after the waiting time"), look=True),
     "login": Sentence(mark("Signed in from %(where)s")),
     "mail_code_sent": Sentence(mark("A code to sign in was asked for from %(where)s")),
     "logout": Sentence(mark("Signed out"), mark("An administrator ended a sign-in")),
@@ -100,6 +106,7 @@ _ENDED: Mapping[str, Sentence] = {
     "ended_by_admin": Sentence(mark("An administrator ended a sign-in"), look=True),
     "ended_by_application": Sentence(mark("The application ended the sign-ins")),
     "ended_by_owner": Sentence(mark("A sign-in elsewhere was ended")),
+    "factors_removed": Sentence(mark("All sign-ins ended: the second factor was removed as lost"), look=True),
     "impossible_token": Sentence(mark("A sign-in ended: it was forged"), look=True),
     "limit": Sentence(mark("The oldest sign-in ended: there were too many")),
     "lost_in_restore": Sentence(mark("A sign-in ended: the server went back to a backup")),

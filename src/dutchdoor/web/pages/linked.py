@@ -1,5 +1,5 @@
 """The pages of links that change an account: another address, the former address again, a deleted account that is
-kept. Each is one form: a click, or a password too.
+kept, a second factor that is lost. Each is one form: a click, or a password too.
 """
 
 from __future__ import annotations
@@ -9,9 +9,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from dutchdoor.mail.letters import CHANGE_PATH, KEEP_PATH, RESTORE_PATH
+from dutchdoor.mail.letters import (
+    CHANGE_PATH,
+    KEEP_FACTORS_PATH,
+    KEEP_PATH,
+    LOST_PATH,
+    REMOVE_FACTORS_PATH,
+    RESTORE_PATH,
+)
 from dutchdoor.texts import mark
-from dutchdoor.web import life_routes
+from dutchdoor.web import life_routes, lost_factor_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.links import LinkForm, with_address
@@ -35,6 +42,8 @@ class Linked(Struct, frozen=True, kw_only=True):
     """What to do if the link does not work any more."""
     done: str
     """The heading after it."""
+    further: str = ""
+    """What to do after it; "" to sign in."""
 
 
 LINKED = (
@@ -65,6 +74,36 @@ LINKED = (
         button=mark("Keep the account"),
         otherwise=mark("If your account is gone, ask those who run this site."),
         done=mark("Your account stays."),
+    ),
+    Linked(
+        path=LOST_PATH,
+        handler=lost_factor_routes.begin_removal,
+        heading=mark("Begin the waiting time"),
+        words=mark("Your second factor is lost, and the recovery codes too? After a waiting time, a link removes it."),
+        button=mark("Begin the waiting time"),
+        otherwise=mark("Sign in once more, and ask for another link at the second step."),
+        done=mark("The waiting time has begun."),
+        further=mark(
+            "We sent two more mails. One says when the time is over: keep it, its link removes the factor then."
+        ),
+    ),
+    Linked(
+        path=KEEP_FACTORS_PATH,
+        handler=lost_factor_routes.keep_factors,
+        heading=mark("Keep the second factor"),
+        words=mark("Someone says that the second factor of your account is lost. If it was not you, keep it."),
+        button=mark("Keep the second factor"),
+        otherwise=mark("It may be cancelled already. The page of your account says whether a removal is under way."),
+        done=mark("The second factor stays."),
+    ),
+    Linked(
+        path=REMOVE_FACTORS_PATH,
+        handler=lost_factor_routes.remove_lost_factors,
+        heading=mark("Remove the second factor"),
+        words=mark("This removes every second factor of your account, and signs you out everywhere."),
+        button=mark("Remove the second factor"),
+        otherwise=mark("A sign-in or a new password has made it void. Sign in to ask for another one."),
+        done=mark("The second factor is removed."),
     ),
 )
 
@@ -110,7 +149,8 @@ class LinkedForm(LinkForm):
         return {**taken, chosen: fields[chosen]} if fields.get(chosen) else taken
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        return self.pages.go(with_address(f"{self.pages.base}{self.linked.path}/done", response), response)
+        done = f"{self.pages.base}{self.linked.path}/done"
+        return self.pages.go(done if self.linked.further else with_address(done, response), response)
 
     async def done(self, call: Call) -> Response:
         """Say that it is done."""

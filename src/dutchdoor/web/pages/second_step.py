@@ -24,19 +24,22 @@ from dutchdoor.errors import (
     WrongCredentials,
 )
 from dutchdoor.services.factors import Enrolment
-from dutchdoor.web import factor_routes
+from dutchdoor.web import factor_routes, lost_factor_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.forms import passkey_answer, to_next_step, wrong_of
 from dutchdoor.web.pages.qr_code import qr_code
-from dutchdoor.web.pages.site import STEP_PATH, Pages, retry_after
+from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
 __all__ = ["codes_or", "forms", "routes", "set_up_page"]
 
 
+LOST_FACTORS_PATH = f"{LOGIN_PATH}/lost"
+
+
 def routes(pages: Pages) -> list[Route]:
-    show = StepForm(pages).show
+    show, lost = StepForm(pages).show, LostForm(pages)
     return [
         Route(
             method="GET",
@@ -44,12 +47,31 @@ def routes(pages: Pages) -> list[Route]:
             handler=show,
             query=("next", "by"),
             summary="Show the page for the second step of a sign-in.",
-        )
+        ),
+        Route(
+            method="GET",
+            path=LOST_FACTORS_PATH,
+            handler=lost.show,
+            query=("next",),
+            bundled=True,
+            summary="Show the page for a second factor that is lost.",
+        ),
+        Route(
+            method="GET",
+            path=f"{LOST_FACTORS_PATH}/sent",
+            handler=lost.sent,
+            bundled=True,
+            summary="Say that a link was sent, which begins the waiting time.",
+        ),
     ]
 
 
 def forms(pages: Pages) -> dict[Handler, Page]:
-    return {factor_routes.take_step: StepForm(pages), factor_routes.enrol_in_sign_in: SetUpForm(pages)}
+    return {
+        factor_routes.take_step: StepForm(pages),
+        factor_routes.enrol_in_sign_in: SetUpForm(pages),
+        lost_factor_routes.ask_for_removal: LostForm(pages),
+    }
 
 
 class StepForm:
@@ -96,6 +118,7 @@ class StepForm:
             others=[each for each in dict.fromkeys(ways) if each != by],
             enrol=waiting.enrol,
             may_remember=waiting.may_remember,
+            recoverable=waiting.recoverable,
         )
 
     def _anew(self, call: Call, fields: Mapping[str, str]) -> Response:
@@ -157,6 +180,41 @@ class SetUpForm(StepForm):
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         given = msgspec.json.decode(response.body, type=Enrolment)
         return set_up_page(self.pages, call, given, fields)
+
+
+class LostForm(StepForm):
+    """Mails a link that begins the waiting time after which lost factors can be removed."""
+
+    async def show(self, call: Call) -> Response:
+        """Say how it goes on, and offer the link; or say who else can help."""
+        token = call.cookies.step(call.request.cookie())
+        try:
+            waiting = await call.directory.sign_in.waiting(token, client=call.observed())
+        except (NotAuthenticated, RateLimited):
+            return self._anew(call, call.query)
+        return self.pages.show(
+            call.request,
+            "lost_factors",
+            sent=False,
+            recoverable=waiting.recoverable,
+            wait_for=call.authority.policy.factor_recovery_after,
+            kept={"next": call.query.get("next", "")},
+        )
+
+    async def sent(self, call: Call) -> Response:
+        """Say what happens next."""
+        return self.pages.show(call.request, "lost_factors", sent=True, recoverable=True, wait_for=0, kept={"next": ""})
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
+        return {}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+        return self.pages.go(f"{self.pages.base}{LOST_FACTORS_PATH}/sent", response)
+
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        if isinstance(error, NotAuthenticated):
+            return self._anew(call, fields)
+        return self.pages.error(call.request, error, problem(error))
 
 
 def set_up_page(

@@ -127,6 +127,7 @@ class Pages:
             who=account.address or account.name or account.subject,
             is_admin=call.required.principal.has_role(ADMIN),
             csrf_token=call.csrf_token(session.id),
+            removal=await call.directory.lost_factors.waiting(account),
             **values,
         )
 

@@ -12,7 +12,7 @@ from dutchdoor.errors import DutchdoorError, InvalidInput, NotAuthenticated, Rat
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.factors import Enrolment
 from dutchdoor.texts import mark
-from dutchdoor.web import factor_routes
+from dutchdoor.web import factor_routes, lost_factor_routes
 from dutchdoor.web.api import Call, Handler, Page
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account.section import Section
@@ -37,6 +37,7 @@ class SecondFactorSection(Section):
     says = {  # noqa: RUF012
         "factor_removed": mark("It is removed, and is not asked for any more."),
         "factor_added": mark("It is set up, for your next sign-in."),
+        "factor_removal_cancelled": mark("The second factor stays."),
         "recovery_codes_created": mark("You have new recovery codes. The old ones no longer work."),
     }
 
@@ -54,10 +55,21 @@ class SecondFactorSection(Section):
 def forms(pages: Pages) -> dict[Handler, Page]:
     """Return the forms whose answer is a page of its own: with a QR code, or with codes that are shown once."""
     return {
+        lost_factor_routes.keep_own_factors: KeepForm(pages),
         factor_routes.begin_totp: SetUpForm(pages),
         factor_routes.confirm_totp: FirstCodeForm(pages),
         factor_routes.new_codes: NewCodesForm(pages),
     }
+
+
+class KeepForm(OwnForm):
+    """Keeps the factors, if someone has them removed as lost."""
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
+        return {}
+
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+        return self.pages.go(f"{self.pages.base}{ACCOUNT_PATH}?done=factor_removal_cancelled", response)
 
 
 class SetUpForm(OwnForm):

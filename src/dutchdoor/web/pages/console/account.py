@@ -104,12 +104,14 @@ class AccountPage:
         factors = await store.select(Credential, subject=account.subject, limit=FACTORS)
         events = await store.events(subject=account.subject, limit=EVENTS)
         departure = await store.get(Departure, account.subject)
+        removable = await call.directory.lost_factors.waiting(account)
         own = call.required.principal
         return self.console.show(
             call,
             "account",
             account={**shown(account), "verified": _instant(account.email_verified_at)},
             leaves="" if departure is None else instant(departure.due_at),
+            removable="" if removable is None else instant(removable),
             sessions=[_session(each, own.session_id) for each in sessions[:SESSIONS]],
             further=len(sessions) - SESSIONS,
             factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES and each.method != IDENTITY],
