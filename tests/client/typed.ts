@@ -19,6 +19,8 @@ export async function use(): Promise<Fence> {
     const user: User = await auth.signIn(credentials);
     const { token, expires_in }: CodeSent = await auth.code("ada@example.com");
     const mailed: User = await auth.code({ token, code: "123456", mode: "session" });
+    const held: User = await auth.passkey({ mediation: "conditional", signal: new AbortController().signal });
+    console.log(held.name, await auth.passkey());
     const response: Response = await auth.fetch("/api", { method: "POST", body: user.id });
     const again: Response = await auth.fetch(new Request("/api"));
     console.log(response.ok, again.ok, known, mailed, expires_in > 0);

@@ -182,6 +182,25 @@ def test_a_passkey_that_fails(person: Person) -> None:
     person.is_signed_in()
 
 
+CLIENT = """async (options) => {
+  const { createClient } = await import("/auth/client.js");
+  return createClient().passkey(options).then((user) => user.email, (error) => error.name);
+}"""
+
+
+def test_the_browser_client_signs_in_by_a_passkey(person: Person) -> None:
+    """A page of one's own signs in by `auth.passkey()`, in each pattern, and learns that its person has cancelled."""
+    person.add("Laptop", first=True)
+    person.sign_out()
+    person.set("setUserVerified", isUserVerified=False)
+    assert person.page.evaluate(CLIENT, {}) == "NotAllowedError"
+    person.set("setUserVerified", isUserVerified=True)
+    for mode in ("hybrid", "session"):
+        assert person.page.evaluate(CLIENT, {"mode": mode}) == person.email
+    person.page.goto("/auth/account")
+    expect(person.page.locator(".tabs")).to_contain_text(person.email)
+
+
 def test_without_a_script_the_pages_still_work(houses: Callable[[str], House], browser: Browser) -> None:
     """Without a script no button does nothing: the sign-in page has the password, and the page to add one says why."""
     house = houses("open")

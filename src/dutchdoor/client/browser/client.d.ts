@@ -32,6 +32,16 @@ export interface MailedCode {
   mode?: "session" | "hybrid" | "jwt";
 }
 
+/** How a passkey is asked for. */
+export interface PasskeyOptions {
+  /** `conditional` lets the browser suggest it in a field with `autocomplete="username webauthn"`. */
+  mediation?: CredentialMediationRequirement;
+  /** Ends the request, such as that of the suggestions before a button asks anew. */
+  signal?: AbortSignal;
+  /** The pattern, if it is not the server's default. */
+  mode?: "session" | "hybrid" | "jwt";
+}
+
 /** Whether no service accepts what was revoked any more. */
 export interface Fence {
   fenced: boolean;
@@ -86,6 +96,12 @@ export interface Client {
    * @throws {AuthError} the server refuses: `wrong_credentials`, `invalid_token` (ask for another code) and others
    */
   code(given: MailedCode): Promise<User>;
+  /**
+   * Sign in by a passkey, without a name. Call it from a click, or with `mediation: "conditional"` when the page opens.
+   * @throws {AuthError} the server refuses: `wrong_credentials`, `invalid_token` (five minutes passed) and others
+   * @throws {DOMException} the person has cancelled (`NotAllowedError`), or `signal` ended the request (`AbortError`)
+   */
+  passkey(options?: PasskeyOptions): Promise<User>;
   /**
    * Sign this browser out, in every tab.
    * @throws {AuthError} the server cannot do it now; the user is still signed in

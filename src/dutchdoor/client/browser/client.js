@@ -172,6 +172,11 @@ export function createClient(url, { origins = [] } = {}) {
     },
     signIn: (credentials) => signIn("login", credentials),
     code: (given) => (given.code ? signIn("login/code", given) : call("code", { email: given })),
+    async passkey({ mode, ...how } = {}) {
+      const { publicKey } = await call("passkeys/login/options", {});
+      how.publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(publicKey);
+      return signIn("passkeys/login", { response: await navigator.credentials.get(how), mode });
+    },
     signOut: () =>
       alone(async () => {
         const fence = await leave(state)

@@ -78,16 +78,19 @@ def login(server: str | None, email: str | None, *, password_stdin: bool, in_fil
 
 
 def _second_factor(methods: tuple[str, ...], *, from_stdin: bool) -> tuple[str, str]:
-    """Ask for the code of the app, or for a recovery code: they differ in form."""
+    """Ask for the code of the app, or for a recovery code: they differ in form. A terminal has no passkeys."""
+    ways = {"totp": "code of the authenticator app", "recovery_code": "recovery code"}
+    offered = [words for method, words in ways.items() if method in methods]
+    if not offered:
+        raise click.UsageError(f"The account asks for {' or '.join(methods)}, which a terminal cannot give.")
     if from_stdin:
         code = sys.stdin.readline(PASSWORD_AT_MOST).strip()
         if not code:
             raise click.UsageError("The account has a second factor. Write its code into the second line.")
     else:
-        or_recovery = ", or a recovery code" if "recovery_code" in methods else ""
-        code = _asked(f"Code of the authenticator app{or_recovery}", "use --password-stdin, with the code as line 2")
+        code = _asked(", or a ".join(offered).capitalize(), "use --password-stdin, with the code as line 2")
     is_code = code.replace(" ", "").isdigit()
-    return ("totp" if is_code or "recovery_code" not in methods else "recovery_code"), code
+    return ("totp" if "totp" in methods and (is_code or "recovery_code" not in methods) else "recovery_code"), code
 
 
 def _held(url: str, login: str) -> tuple[SignIn, str] | None:
