@@ -283,6 +283,15 @@ def test_a_page_of_another_site_begins_nothing(house: House) -> None:
         assert client.get("/auth/issuers/corp/start").status_code == 405
 
 
+def test_the_button_is_a_form_wherever_one_came_from(house: House) -> None:
+    """Without a `next`, its form still has a field: a form without a body would be answered as a program is."""
+    with house.browser() as client:
+        page = client.get("/auth/login").text
+        form = page[page.index("/auth/issuers/corp/start") :]
+        assert 'name="next" value=""' in form[: form.index("</form>")]
+        assert begin(client, next="").startswith(house.issuer.url)
+
+
 def test_after_an_issuer_people_go_to_no_other_site(issuer: FaultyIssuer, house: House) -> None:
     """Open redirect: `next` is a path of this host."""
     with house.browser() as client:

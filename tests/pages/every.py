@@ -16,11 +16,14 @@ from uuid import uuid4
 import pyotp
 from msgspec.structs import replace
 from playwright.sync_api import Page
+from playwright.sync_api import Route as Route_
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
 from tests.softkey import SoftKey
 from tests.standins import endless
 
+from dutchdoor import issuers
 from dutchdoor.auth import Auth
+from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
@@ -29,11 +32,18 @@ from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
 
+OTHERS = (
+    issuers.google(client_id="g", client_secret="s"),
+    issuers.github(client_id="h", client_secret="s"),
+    issuers.keycloak(title="Staff", url="https://sso.example.com/realms/staff", client_id="k", client_secret="s"),
+)
+
 HOUSES: Mapping[str, Mapping[str, Any]] = {
     "open": {},
     "careful": {"policy": replace(STANDARD, require_verified_email=True)},
     "strict": {"limits": replace(endless(Limits()), sign_in_by_stranger=FOUR)},
     "invited": {"registration": "invite"},
+    "others": {"issuers": OTHERS},
 }
 """What each server is made with. Most pages are of the first."""
 
@@ -317,6 +327,53 @@ def passkey_again(visit: Visit) -> None:
     visit.open("/auth/confirm?factors=2")
 
 
+def staying(visit: Visit, path: str) -> None:
+    """Let a page that leads on by itself stay."""
+
+    def answer(route: Route_) -> None:
+        response = route.fetch()
+        kept = {name: value for name, value in response.headers.items() if name != "refresh"}
+        route.fulfill(response=response, headers=kept)
+
+    visit.page.route(f"**{path}*", answer)
+
+
+def to_issuer(visit: Visit) -> None:
+    staying(visit, "/auth/issuers/github/start")
+    visit.open("/auth/login")
+    with visit.page.expect_navigation():
+        visit.page.locator("form[action$='/github/start'] button").click()
+
+
+def from_issuer(visit: Visit) -> None:
+    staying(visit, "/auth/issuers/google/callback")
+    visit.open("/auth/issuers/google/callback?code=c&state=s")
+
+
+def linked(path: str) -> Steps:
+    """Open a page of a person who has linked two log-ins."""
+
+    def steps(visit: Visit) -> None:
+        house = visit.house
+
+        async def link() -> None:
+            account = await house.auth.store.account(house.subjects[ADA])
+            assert account is not None
+            for issuer in (OTHERS[0], OTHERS[2]):
+                named = Identity(issuer=issuer.url, subject="1", email=f"{LONG}@example.com")
+                await house.auth.directory.identities.link(account, "", named, issuer, client=Client())
+
+        house.do(link())
+        visit.open(path)
+
+    return steps
+
+
+def linked_in_console(visit: Visit) -> None:
+    linked("/admin")(visit)
+    account_of(ADA)(visit)
+
+
 LONG = "unpronounceable" * 13
 TOKEN = "ddo1_" + "A" * 48
 """The form of a token that was never made."""
@@ -335,6 +392,15 @@ FURTHER: tuple[State, ...] = (
     State("second-step-passkey", "/auth/login/step", passkey_step),
     State("confirm-passkey", "/auth/confirm", passkey_again),
     State("register-refused", "/auth/register", weak_password, status=422, refused=True),
+    State("login-others", "/auth/login", at("/auth/login"), house="others"),
+    State("register-others", "/auth/register", at("/auth/register"), house="others"),
+    State("issuer-there", "", to_issuer, house="others"),
+    State("issuer-back", "/auth/issuers/{name}/callback", from_issuer, house="others"),
+    State("issuer-failed", "/auth/issuers/{name}/finish", at("/auth/issuers/google/finish?error=access_denied"),
+          status=403, house="others"),
+    State("account-others", "/auth/account", linked("/auth/account"), ADA, house="others"),
+    State("confirm-others", "/auth/confirm", linked("/auth/confirm"), ADA, house="others"),
+    State("console-account-others", "/admin/accounts/one", linked_in_console, ROOT, house="others"),
     State("registered", "/auth/register/sent", registered, house="careful"),
     State("register-by-invitation", "/auth/register", at("/auth/register"), status=403, house="invited"),
     State("setup-without-token", "/auth/setup", at("/auth/setup")),

@@ -277,6 +277,9 @@ class IssuerLogins(Part):
         """
         issuer, provider = self._issuer(name)
         client = browser.client
+        said = Text(_SAID.get(answer.error, _DID_NOT_WORK), {"issuer": issuer.title})
+        if answer.error and not answer.state:  # some issuers forget it; nothing is used up
+            raise IssuerRefused("the issuer sent an error without a state", message=said)
         stored, way, flow = await self._way_of(name, answer.state, browser.secret, redirect_uri, client)
         try:
             # Before anything is sent: of many tries, one alone uses the code.
@@ -285,7 +288,6 @@ class IssuerLogins(Part):
             raise IssuerRefused("the state was used", message=_ANOTHER_BROWSER) from None
         if answer.error or not answer.code:
             await self.accounts.log_refusal(issuer, client, f"error {answer.error[:40]}" if answer.error else "no code")
-            said = Text(_SAID.get(answer.error, _DID_NOT_WORK), {"issuer": issuer.title})
             raise IssuerRefused("the issuer sent an error", message=said)
         try:
             identity = await provider.identify(answer.code, flow, iss=answer.iss)
