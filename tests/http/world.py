@@ -168,7 +168,7 @@ class Recorder:
     def _refusal(self, answer: Answer, path: str) -> None:
         assert not _INNARDS.search(answer.body), f"innards in {answer.body!r}"
         unfinished = (
-            path in {"/auth/login", "/auth/login/code"} and b'"sign_in_unfinished"' in answer.body
+            path in {"/auth/login", "/auth/login/code", "/auth/login/step"} and b'"sign_in_unfinished"' in answer.body
         )  # gives out a token of its own
         assert unfinished or not _TOKEN.search(answer.body), "a refusal repeats a token"
         assert not any(line.split(";")[0].endswith("=") for line in answer.set_cookies()), "a refusal clears a cookie"
