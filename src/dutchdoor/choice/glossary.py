@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 
 __all__ = ["WORDS", "words_in"]
@@ -38,9 +39,12 @@ WORDS: Final[Mapping[str, str]] = {
 }
 
 
-_FOUND: Final = {word: re.compile(rf"(?<![\w-]){re.escape(word)}(?:s|es)?(?![\w-])", re.IGNORECASE) for word in WORDS}
-
-
 def words_in(text: str) -> dict[str, str]:
     """Return those words that stand in a text, with their explanations, in alphabetical order."""
-    return {word: meaning for word, meaning in WORDS.items() if _FOUND[word].search(text)}
+    single = re.findall(r"[\w-]+", text.lower())
+    there = {*single, *map(" ".join, pairwise(single))}
+    return {
+        word: meaning
+        for word, meaning in WORDS.items()
+        if any(word.lower() + plural in there for plural in ("", "s", "es"))
+    }
