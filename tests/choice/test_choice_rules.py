@@ -39,7 +39,12 @@ def answered() -> list[tuple[Answers, Any]]:
     """Answers of all kinds, with what follows from them."""
     some = list(itertools.islice(product(whole=False), 0, None, 37))
     some += [replace(each, users=10**9, requests=10**6) for each in some[:8]]
-    some += [Answers(services=3, logout_within=math.inf), Answers(outage=60.0), Answers(run_by="team", services=2)]
+    some += [
+        Answers(services=3, logout_within=math.inf),
+        Answers(outage=60.0),
+        Answers(run_by="team", services=2),
+        Answers(services=1, logout_within=0.0, requests=5000),
+    ]
     return [(each, advise(each, FIGURES)) for each in some]
 
 

@@ -199,7 +199,7 @@ def advise(answers: Answers, figures: Figures) -> Advice:
     )
     limits = tuple(Cannot(rule=limit.id, says=limit.says(outcome)) for limit in LIMITS if limit.applies(outcome))
     reasons = tuple(_reasons(decided))
-    steps = tuple(_steps(values, lines))
+    steps = tuple(_steps(answers, values, lines))
     read = " ".join(
         [*(limit.says for limit in limits), *steps, services.says, *get_args(Mode), *(each.because for each in reasons)]
     )
@@ -352,9 +352,16 @@ def _reason(decides: str, value: Any, rule: Rule) -> Reason:
     )
 
 
-def _steps(values: Mapping[str, Any], lines: Sequence[Line]) -> list[str]:
+def _steps(answers: Answers, values: Mapping[str, Any], lines: Sequence[Line]) -> list[str]:
     marked = ", ".join(line.name for line in lines if line.to_change)
-    steps = [f"In dutchdoor.toml, change what is marked CHANGE: {marked}."]
+    steps = []
+    if answers.framework != "none" and not answers.services:
+        steps.append(
+            "Your code has the sign-in inside, with the same settings: it needs no dutchdoor.toml, which is for a "
+            f"server of its own. Change in it what is marked CHANGE in the file: {marked}."
+        )
+    else:
+        steps.append(f"In dutchdoor.toml, change what is marked CHANGE: {marked}.")
     if values["nodes"] > 1:
         steps.append(
             f"Create one master key for all {values['nodes']} nodes: dutchdoor key master > dutchdoor.keys. Keep a "

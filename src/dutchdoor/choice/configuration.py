@@ -215,7 +215,7 @@ def _engine(decided: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, str]
     found |= {of_engine[line.name]: json.dumps(line.value) for line in lines if line.name in of_engine}
     in_policy = ("modes", *decided["why"], "require_verified_email")
     policy = [
-        f"{line.name}={'True' if line.value is True else json.dumps(line.value)}"
+        f"{line.name}={tuple(line.value) if line.name == 'modes' else line.value!r}".replace("'", '"')
         for line in lines
         if line.name in in_policy and line.name not in {"database", "workers", "lease"}
     ]

@@ -1,4 +1,8 @@
-"""An estimate as one HTML file that needs nothing else: no script, no font, no picture but its own bars."""
+"""An estimate as one HTML file that needs nothing else: no script, no font, no picture but its own bars.
+
+A file, and no page of the server: it needs no server that runs, it can be mailed to those who decide, and a server in
+production has no route for it.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,12 @@ from msgspec import Struct
 from dutchdoor.choice.questions import BROWSERS, Answers, Client
 from dutchdoor.choice.rules import CORES_OF_A_MACHINE, seconds
 from dutchdoor.model.policy import Mode
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 
 __all__ = ["LIMITS", "OBJECTIONS", "Limit", "Objection", "Outcome"]
+
+A_KEY: Final = DEFAULT_LIMITS.ask_by_verifier_key.count
+"""How often one verifier key may ask in a second."""
 
 
 class Objection(Struct, frozen=True, kw_only=True):
@@ -175,6 +179,18 @@ LIMITS: Final[tuple[Limit, ...]] = (
         applies=lambda outcome: outcome.decided["checking"] == "ask",
         says=_text(
             "Each request at a service costs a call to the sign-in server. When that is away, the services are, too."
+        ),
+    ),
+    Limit(
+        id="M17",
+        when="services ask about each token, and more often than their keys may",
+        applies=lambda outcome: (
+            outcome.decided["checking"] == "ask" and outcome.answers.requests > outcome.answers.services * A_KEY
+        ),
+        says=lambda outcome: (
+            f"One key may ask {A_KEY:,} times a second. With a key each, your services may ask "
+            f"{outcome.answers.services * A_KEY:,} times, and you name {outcome.answers.requests:,} requests. Give a "
+            "large service several keys, or let the log-out take a few seconds: then services check by themselves."
         ),
     ),
     Limit(

@@ -49,6 +49,10 @@ SOURCES: Final[Mapping[str, tuple[str, str]]] = {
     "ASVS 6.2": ("OWASP ASVS 5.0, V6.2 Password Security", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
     "ASVS 7.3": ("OWASP ASVS 5.0, V7.3 Session Timeout", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
     "ASVS 7.4": ("OWASP ASVS 5.0, V7.4 Session Termination", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
+    "ASVS 7.5": (
+        "OWASP ASVS 5.0, V7.5 Defenses Against Session Abuse",
+        "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en",
+    ),
     "ASVS 9.2": ("OWASP ASVS 5.0, V9.2 Token content", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
     "ASVS 10.4": (
         "OWASP ASVS 5.0, V10.4 OAuth Authorization Server",
@@ -455,7 +459,7 @@ RULES: Final[tuple[Rule, ...]] = (
         gives="5 min",
         value=_is(5 * MINUTE),
         because="A browser that was left open must not be enough to change an address or a role.",
-        sources=("RFC 9470", "ASVS 7.4"),
+        sources=("RFC 9470", "ASVS 7.5"),
     ),
     Rule(
         id="S2",

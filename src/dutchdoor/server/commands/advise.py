@@ -208,6 +208,7 @@ def _show_client(client: ForClient, reasons: dict[str, Any]) -> None:
     pairs = [
         ("pattern", client.pattern),
         ("transport", how),
+        *([] if client.client == "pages" else [("asks for it", f'"mode": "{client.pattern}" at POST /auth/login')]),
         ("signed in for", lasts),
         *([] if client.access_for_s is None else [("access token", f"valid for {seconds(client.access_for_s)}")]),
         ("because", reasons[f"pattern of {client.client}"].because),
