@@ -6,12 +6,14 @@ import json
 import subprocess
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
-from tests.proxies.sites import NAMES, Site
+from tests.proxies.sites import ADA, NAMES, Site
 from tests.server.running import clean_environment, command, eventually
 from websockets.sync.client import connect
 
 from dutchdoor import Verifier
+from dutchdoor.client import SessionAuth
 from dutchdoor.errors import InvalidToken
 from dutchdoor.web.sign_in_page import next_path
 
@@ -39,6 +41,35 @@ def test_f21_a_proof_lets_a_request_through_with_the_name_of_its_bearer(site: Si
     assert answer.status_code == 200, answer.text
     assert (answer.json()["page"], answer.json()["query"]) == (f"{site.app}x", "a=1&b=2")
     assert answer.json()["x-auth-subject"] == said["user"]["id"]
+
+
+def test_d35_a_bound_client_gets_through_and_a_copy_of_its_token_does_not(site: Site) -> None:
+    """A program whose sign-in is bound gets through each proxy, by each method, without a nonce at first. Its token
+    alone does not, and neither does a proof of another path, whatever the client says of the path.
+    """
+    site.signed_in("session")
+    auth = SessionAuth(
+        site.issuer, login=ADA["email"], password=ADA["password"], bound=True, client=httpx2.Client(verify=site.tls)
+    )
+    with httpx2.Client(base_url=site.origin, verify=site.tls, auth=auth) as program:
+        assert program.get(f"{site.app}x?a=1").json()["page"] == f"{site.app}x"
+        auth.server.nonces._by_origin.clear()
+        assert program.get(f"{site.app}x").status_code == 200
+        assert program.post(f"{site.app}x").status_code == 200
+        site.seen.clear()
+        stranger = site.browser()
+        token = auth.token()
+        for headers in (
+            {"authorization": f"Bearer {token}"},
+            {"authorization": f"DPoP {token}"},
+            auth.headers("GET", f"{site.origin}{site.app}y"),
+            {**auth.headers("GET", f"{site.origin}{site.app}y"), "x-forwarded-uri": f"{site.app}y"},
+            {**auth.headers("GET", f"{site.origin}{site.app}y"), "x-original-uri": f"{site.app}y"},
+            auth.headers("POST", f"{site.origin}{site.app}x"),
+        ):
+            assert stranger.get(f"{site.app}x", headers=headers).status_code == 401, headers
+        assert site.seen == []
+    auth.close()
 
 
 def test_f22_a_service_behind_verifies_the_token_until_the_log_out_is_fenced(
