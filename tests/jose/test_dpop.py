@@ -177,6 +177,15 @@ def test_d22_what_is_no_jwt_is_refused(text: str) -> None:
         read(text)
 
 
+def test_d22_an_algorithm_that_is_not_listed_is_refused() -> None:
+    """What the challenge does not list is refused, however right the signature is."""
+    key = Key.generate("RS512")
+    header, claims = right()
+    jwk = {name: value for name, value in key.public_jwk().items() if name not in {"alg", "kid", "use"}}
+    with pytest.raises(InvalidDpopProof, match="`alg` is none of"):
+        read(signed({**header, "alg": "RS512", "jwk": jwk}, claims, key))
+
+
 def test_d22_a_member_that_is_there_twice_is_refused() -> None:
     """Two readers of a proof must not see two methods in it."""
     header, claims = right()

@@ -712,6 +712,23 @@ async def test_one_that_fails_late_fails_alone(store):
     assert (await store.counts())["events"] == 11
 
 
+async def test_d20_a_swap_by_the_version_before_leaves_the_binding(store, beside):
+    """While two versions run, a program that knows of no bindings changes a bound session and does not unbind it."""
+    ada = an_account("ada")
+    session = a_session(ada, binding="confirmed ES256 x ")
+    await store.commit(Add(ada), Add(session))
+    await beside.execute(
+        "SELECT dutchdoor.apply_1(jsonb_build_object('do', 'swap session', 'subject', $1::text, 'row', "
+        "to_jsonb(s) - 'binding' || '{\"generation\": 7}')) FROM dutchdoor.sessions s",
+        ada.subject,
+    )
+    kept, _ = await store.session(session.id)
+    assert (kept.generation, kept.binding, kept.revision) == (7, session.binding, 1)
+    await store.commit(Swap(replace(kept, binding=None)))
+    kept, _ = await store.session(session.id)
+    assert kept.binding is None
+
+
 async def test_commits_that_meet_from_two_sides_do_not_wait_for_each_other(postgres_url, beside):
     """Commits that change the same rows in opposite orders, each slow enough to meet the other: one goes after the
     other, and none is given up.

@@ -230,7 +230,8 @@ class Standin:
                 token = parse_qs(body.decode())["token"][0]
                 await self.fencing.follow()
                 try:
-                    claims = AccessTokenVerifier(keys=KeySet(self.keys), issuer=self.issuer, audience="api")(token)
+                    verifier = AccessTokenVerifier(keys=KeySet(self.keys), issuer=self.issuer, audience="api")
+                    claims = verifier.verify(token, time.time())
                     active = self.fencing.log.covering_token(claims) is None
                 except InvalidToken:
                     active = False

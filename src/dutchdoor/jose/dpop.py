@@ -234,7 +234,7 @@ def _read_head(head: bytes) -> tuple[str, Key]:
         raise InvalidDpopProof(f"its `alg` is none of {', '.join(ALGORITHMS)}")
     if not _REFUSED.isdisjoint(members):
         raise InvalidDpopProof("its header has a parameter that is refused")
-    if type(jwk) is not dict or jwk.get("kty") == "oct":
+    if type(jwk) is not dict:
         raise InvalidDpopProof("its header has no public key in `jwk`")
     try:
         # Without `kid`, a key is named by its thumbprint. A client must not choose the name.
