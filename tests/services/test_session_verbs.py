@@ -551,7 +551,7 @@ async def test_new_secrets_end_the_old_ones(over: Authority, clock: Clock) -> No
         raised = replace(account, epoch=account.epoch + 1)
         changes = [Swap(raised), *over.ending_all(raised, "password_changed", clock(), row.id)]
         after = await over.renew(
-            row, account, raised=raised, client_id="app", changes=changes, amr=("pwd",), now=clock()
+            row, account, raised=raised, client=HOME, client_id="app", changes=changes, amr=("pwd",), now=clock()
         )
         assert await dead(over, before)
         assert not await dead(over, after)

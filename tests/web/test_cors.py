@@ -26,7 +26,7 @@ def test_s20_a_listed_origin_reads_the_answer() -> None:
         b"vary": b"origin",
         b"access-control-allow-origin": APP.encode(),
         b"access-control-allow-credentials": b"true",
-        b"access-control-expose-headers": b"preference-applied, retry-after, www-authenticate",
+        b"access-control-expose-headers": b"dpop-nonce, preference-applied, retry-after, www-authenticate",
     }
 
 
@@ -73,7 +73,7 @@ def test_s20_a_preflight_names_what_the_api_needs() -> None:
         b"access-control-allow-origin": APP.encode(),
         b"access-control-allow-credentials": b"true",
         b"access-control-allow-methods": b"GET, POST, DELETE",
-        b"access-control-allow-headers": b"authorization, content-type, prefer, x-csrf-token",
+        b"access-control-allow-headers": b"authorization, content-type, dpop, prefer, x-csrf-token",
         b"access-control-max-age": b"600",
     }
 
@@ -157,7 +157,7 @@ def test_s20_further_headers_are_the_operators() -> None:
     answer = cors.preflight(request(APP, **PREFLIGHT))
     assert answer is not None
     allowed = dict(answer.headers)[b"access-control-allow-headers"]
-    assert allowed == b"authorization, content-type, prefer, x-csrf-token, traceparent, tracestate"
+    assert allowed == b"authorization, content-type, dpop, prefer, x-csrf-token, traceparent, tracestate"
     refused = cors.preflight(request("https://evil.example", **PREFLIGHT))
     assert refused is not None
     assert (refused.status, refused.headers) == (403, [(b"vary", b"origin")])
