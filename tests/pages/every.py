@@ -44,6 +44,7 @@ HOUSES: Mapping[str, Mapping[str, Any]] = {
     "strict": {"limits": replace(endless(Limits()), sign_in_by_stranger=FOUR)},
     "invited": {"registration": "invite"},
     "others": {"issuers": OTHERS},
+    "mailing": {"policy": replace(STANDARD, sign_in_by_mail=True)},
 }
 """What each server is made with. Most pages are of the first."""
 
@@ -292,6 +293,46 @@ def wrong_second_step(visit: Visit) -> None:
     visit.send(response="000000")
 
 
+def lost_factors(visit: Visit) -> None:
+    """Show a person at the second step, whose address is verified, what to do without the phone."""
+    second_step(visit)
+    visit.house.verify()
+    visit.page.get_by_text("Lost all of these?").or_(visit.page.locator("a[href*='/login/lost']")).first.click()
+    visit.page.wait_for_load_state()
+
+
+def losing_factors(visit: Visit) -> None:
+    """Show the account of a person whose second factor is said to be lost."""
+    second_factor(visit)
+    visit.house.verify()
+    visit.house.lose_factors(visit.page.locator("#email bdi").inner_text())
+    visit.open("/auth/account")
+
+
+def code_asked(visit: Visit) -> None:
+    visit.open("/auth/code?next=/auth/devices")
+    visit.send(email=ADA)
+
+
+def wrong_code(visit: Visit) -> None:
+    code_asked(visit)
+    visit.send(response="12345x")
+
+
+def code_elsewhere(visit: Visit) -> None:
+    visit.open("/auth/login/code#123456")
+    visit.page.locator("#response").fill("123456")
+    visit.page.locator("button[type=submit]").click()
+    visit.page.wait_for_load_state()
+
+
+def mailed_proof(visit: Visit) -> None:
+    """Ask a person who is signed in for a code by mail."""
+    visit.open("/auth/confirm?next=/auth/devices")
+    visit.page.locator("form[action$='/reauthenticate/code'] button").click()
+    visit.page.wait_for_load_state()
+
+
 def passkeys(visit: Visit) -> str:
     """Show an account with two passkeys, and return its address."""
     email = f"{uuid4().hex}@example.com"
@@ -384,6 +425,13 @@ FURTHER: tuple[State, ...] = (
     State("login-too-often", "/auth/login", too_often, status=429, refused=True, house="strict"),
     State("second-step", "/auth/login/step", second_step),
     State("second-step-refused", "/auth/login/step", wrong_second_step, status=401, refused=True),
+    State("lost-factors", "/auth/login/lost", lost_factors),
+    State("account-losing-factors", "/auth/account", losing_factors),
+    State("code", "/auth/code", at("/auth/code"), house="mailing"),
+    State("code-sent", "/auth/login/code", code_asked, house="mailing"),
+    State("code-refused", "/auth/login/code", wrong_code, status=401, refused=True, house="mailing"),
+    State("code-elsewhere", "/auth/login/code", code_elsewhere, status=401, refused=True, house="mailing"),
+    State("confirm-by-mail", "/auth/confirm", mailed_proof, ADA, house="mailing"),
     State("set-up-app", "", set_up_app),
     State("set-up-app-refused", "", wrong_first_code, status=401, refused=True),
     State("recovery-codes", "", recovery_codes),

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from msgspec.structs import replace
 from playwright.sync_api import Browser, BrowserContext, Page
 from tests.running import free_port
 from tests.standins import MASTER, Clock, Mailbox, Wrapped, endless
@@ -19,9 +20,11 @@ from tests.standins import MASTER, Clock, Mailbox, Wrapped, endless
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Unavailable
+from dutchdoor.model.factor_removal import Removal
 from dutchdoor.model.http_client import Client
-from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.model.policy import DAY, STANDARD, Policy
 from dutchdoor.model.rate_limits import Limits
+from dutchdoor.stores.base import Add, Swap
 from dutchdoor.stores.sqlite import SqliteStore
 
 PASSWORD = "correct horse battery staple 7"
@@ -131,6 +134,29 @@ class House:
                     ]
             context.add_cookies(self._cookies[who])
         return context
+
+    def verify(self) -> None:
+        """Verify the address of every account."""
+
+        async def all_of_them() -> None:
+            for account in await self.store.accounts(limit=200):
+                if account.email_verified_at is None:
+                    await self.store.commit(Swap(replace(account, email_verified_at=self.clock())))
+            self.auth.authority.forget_remembered()
+
+        self.do(all_of_them())
+
+    def lose_factors(self, email: str) -> None:
+        """Begin the waiting time for the factors of an account."""
+
+        async def begin() -> None:
+            account = await self.store.account_by_email(email)
+            assert account is not None
+            now = self.clock()
+            removal = Removal(due_at=now + DAY, until=now + 2 * DAY, epoch=account.epoch)
+            await self.store.commit(Add(removal.record(account.subject, now)))
+
+        self.do(begin())
 
     @contextmanager
     def outage(self) -> Iterator[None]:
