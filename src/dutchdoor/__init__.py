@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dutchdoor.model.http_client import Client
     from dutchdoor.model.policy import HIGH, RELAXED, STANDARD, Policy
     from dutchdoor.model.principal import Principal, Verified
+    from dutchdoor.model.suspicion import Suspected
     from dutchdoor.services.external_users import ExternalUsers
     from dutchdoor.services.own_steps import SignInStep
     from dutchdoor.verifier import Verifier
@@ -48,6 +49,7 @@ __all__ = [
     "Policy",
     "Principal",
     "SignInStep",
+    "Suspected",
     "Verified",
     "Verifier",
 ]
@@ -66,6 +68,7 @@ _WHERE = {
     "RELAXED": "model.policy",
     "STANDARD": "model.policy",
     "SignInStep": "services.own_steps",
+    "Suspected": "model.suspicion",
     "Verified": "model.principal",
     "Verifier": "verifier",
 }

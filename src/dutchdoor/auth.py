@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,6 +52,8 @@ from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy, RegistrationMode
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
+from dutchdoor.model.sightings import NetworkReader
+from dutchdoor.model.suspicion import Reaction, Suspected
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.delivering import Deliveries
@@ -92,6 +94,7 @@ from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
 from dutchdoor.web.http import BadRequest, Request, is_loopback
+from dutchdoor.web.networks import KnownNetworks
 from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
@@ -205,6 +208,10 @@ class Auth:
         countries: finds the country of an address, for the list of sessions and against theft; a table of the
             registries if not given.
         webhook_networks: networks besides the Internet that webhooks may be sent to, such as `10.0.0.0/8`.
+        networks: finds what kind of network an address belongs to, against theft: data centre, VPN, Tor, carrier of
+            telephones; a table of what providers publish if not given.
+        on_suspicion: called with a `Suspected` before something is done about a session that is used in a suspicious
+            way; returns another reaction (`calm`, `notify`, `step_up`, `revoke`), or None.
         clock: the time of day in seconds since 1970, for tests. Without one it is the store's, where that is one for
             all nodes, else this machine's.
 
@@ -261,6 +268,8 @@ class Auth:
         devices: DeviceReader | None = None,
         countries: CountryReader | None = None,
         webhook_networks: Iterable[str] = (),
+        networks: NetworkReader | None = None,
+        on_suspicion: Callable[[Suspected], Awaitable[Reaction | None] | Reaction | None] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
@@ -316,7 +325,13 @@ class Auth:
             audience=audience,
             policy=policy,
             alg=alg,
-            hooks=Hooks(claims=claims, breached=breached, deliver_code=deliver_code),
+            hooks=Hooks(
+                claims=claims,
+                breached=breached,
+                deliver_code=deliver_code,
+                networks=networks or KnownNetworks(),
+                suspicious=on_suspicion,
+            ),
             lease=lease,
             copies=copies,
             clock=clock,

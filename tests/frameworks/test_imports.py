@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ENGINE_ONLY = ("aiosmtplib", "bcrypt", "idna", "iptocc")
+ENGINE_ONLY = ("aiosmtplib", "bcrypt", "idna", "iporigin", "iptocc")
 """Packages of the engine, which a service that only verifies does not have."""
 ISSUER = 'issuer="http://localhost:1", audience="api"'
 DJANGO = f"""

@@ -229,6 +229,32 @@ SIGN_IN_COPIED = _Letter(
     _NEW_PASSWORD,
     (mark("This can also happen when a device is restored from a backup."),),
 )
+USED_ELSEWHERE = _Letter(
+    mark("Your sign-in is used in another place"),
+    (
+        mark("A sign-in to your %(product)s account is now used in a way that it was not used before:"),
+        mark(
+            "Was it you? Then there is nothing to do. A journey, another network or a VPN looks like this. If it was "
+            "not you, choose a new password now, which signs everyone out."
+        ),
+    ),
+    _NEW_PASSWORD,
+)
+USE_REFUSED = _Letter(
+    mark("We have stopped a sign-in to your account"),
+    (
+        mark(
+            "A sign-in to your %(product)s account was used in a way that looks like theft, so it does not work any "
+            "more until you confirm who you are, or sign in again:"
+        ),
+        mark(
+            "Was it you? Then confirm it where you are signed in. If it was not you, choose a new password now, which "
+            "signs everyone out."
+        ),
+    ),
+    _NEW_PASSWORD,
+    (mark("A VPN that you use for the first time can look like this, too."),),
+)
 FACTOR_ADDED = _Letter(
     mark("An authenticator app was added to your account"),
     (mark("Signing in to %(product)s now asks for a code of this app."), _WAS_IT_YOU),
@@ -473,6 +499,14 @@ class Letters:
 
     def factors_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(FACTORS_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def used_elsewhere(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        """Tell the owner of a session that `client` uses it in another way than before."""
+        return self._write(USED_ELSEWHERE, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def use_refused(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        """Tell the owner of a session that `client` used it, and was refused."""
+        return self._write(USE_REFUSED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def sign_in_copied(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         """Warn the owner of a session whose refresh token was used twice. `client` presented it last."""

@@ -30,7 +30,7 @@ EventName = Literal[
     "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
     "recovery_code_used", "recovery_codes_created",
     "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
-    "session_ended", "session_started", "token_issued", "token_revoked",
+    "session_ended", "session_started", "session_suspected", "token_issued", "token_revoked",
     "verifier_added", "verifier_key_changed", "verifier_removed",
     "webhook_added", "webhook_disabled", "webhook_enabled", "webhook_given_up", "webhook_removed", "webhook_replayed",
     "webhook_secret_changed",

@@ -69,6 +69,11 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
         return shown(self.devices.read(self.user_agent).name)
 
     @property
+    def browser(self) -> str:
+        """The browser family, without version and platform; "" is unknown."""
+        return self.devices.read(self.user_agent).browser_family
+
+    @property
     def fingerprint(self) -> str:
         """Browser family and platform, without version: what stays the same when a browser updates itself."""
         device = self.devices.read(self.user_agent)

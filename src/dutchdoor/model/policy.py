@@ -23,6 +23,7 @@ from msgspec.structs import force_setattr, replace
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.choices import check_choice
 from dutchdoor.model.durations import Seconds, read_duration, seconds
+from dutchdoor.model.suspicion import Suspicion
 
 __all__ = [
     "CLOCK_SLACK", "DAY", "HIGH", "HOUR", "LONGEST_ACCESS", "MINUTE", "PRESETS", "RELAXED", "STANDARD", "DeviceBinding",
@@ -59,6 +60,7 @@ _CHOICES: Final = {
     "at_limit": AtLimit,
     "rotation": Rotation,
     "fingerprint": Fingerprint,
+    "suspicion": Suspicion,
     "registration": RegistrationMode,
     "second_factor": SecondFactor,
     "passkey_verification": PasskeyVerification,
@@ -140,6 +142,12 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     theft_ends_all: bool = False
     """Whether a proven theft revokes the account's other sessions too. Off by default: one old token must not be enough
     to sign its owner out everywhere.
+    """
+
+    suspicion: Suspicion = "quiet"
+    """What is done about a live session that is used in a suspicious way, such as from two continents: nothing, a mail
+    to its owner (`quiet`), another proof (`standard`), or another proof for less (`strict`). `PRESETS` in
+    `model/suspicion.py` is the table.
     """
 
     session_data_at_most: int = 65_536

@@ -18,7 +18,7 @@ from dutchdoor.revocation.messages import Answer, Poll
 
 __all__ = ["Follower", "Verdict"]
 
-Verdict: TypeAlias = Literal["accepted", "revoked", "outdated", "stale"]
+Verdict: TypeAlias = Literal["accepted", "revoked", "outdated", "doubted", "stale"]
 
 _AGAIN: Final = (0.1, 2.0)
 """Seconds before the next poll after an answer without news or none: at first the one, doubled up to the other."""
@@ -72,8 +72,9 @@ class Follower:
     def judge(self, token: Bearer, now: float) -> Verdict:
         """Return whether a token with a valid signature may be accepted.
 
-        `revoked` and `outdated` are certain, with or without a lease. `outdated` means that the claims have changed: a
-        refresh may bring a valid token. For `stale`, the verifier's policy decides.
+        `revoked`, `outdated` and `doubted` are certain, with or without a lease. `outdated` means that the claims have
+        changed: a refresh may bring a valid token. `doubted` means that its owner must prove again who they are. For
+        `stale`, the verifier's policy decides.
         """
         # Read together and once. If the entries were read first, the lease could run out, the revocation be fenced, and
         # a new lease arrive before the lease is checked: a revoked token would pass.
@@ -81,6 +82,8 @@ class Follower:
         kind = log.covering_token(token)
         if kind is None:
             return "accepted" if now < until else "stale"
+        if kind == "doubt":
+            return "doubted"
         # A token without a session cannot be refreshed.
         return "outdated" if kind == "subject" and token.sid is not None else "revoked"
 

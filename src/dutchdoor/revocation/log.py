@@ -4,6 +4,9 @@ A process that has the entries refuses a revoked token without a look-up. Epochs
 a lower epoch than an entry requires was issued before the change; any other token was issued after it, however close in
 time.
 
+An entry of the kind `doubt` revokes nothing yet: its session or token is refused until its owner proves again who they
+are (RFC 9470). No entry takes it back. The proof starts another session, whose id is not in doubt.
+
 In memory and on the wire, an id is replaced by its name: 16 bytes of SHA-256 over the deployment's own salt, the kind
 and the id. A verifier learns from the log that a user signed out, but which user only if it has seen the token. A name
 costs a hash, so the names of frequent ids are cached.
@@ -32,9 +35,9 @@ __all__ = [
     "coalesced",
 ]
 
-Kind = Literal["session", "subject", "token", "client", "key"]
-_KINDS: Final[tuple[Kind, ...]] = ("session", "subject", "token", "client", "key")
-_SESSION, _SUBJECT, _TOKEN, _CLIENT, _KEY = range(5)
+Kind = Literal["session", "subject", "token", "client", "key", "doubt"]
+_KINDS: Final[tuple[Kind, ...]] = ("session", "subject", "token", "client", "key", "doubt")
+_SESSION, _SUBJECT, _TOKEN, _CLIENT, _KEY, _DOUBT = range(6)
 OF_A_SUBJECT: Final = _SUBJECT
 _CODES: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(_KINDS)}
 
@@ -59,7 +62,7 @@ class Revocation(Struct, frozen=True, kw_only=True):
 
     kind: Kind
     id: str
-    """A session id, a subject, a `jti`, a client id, or a `kid`."""
+    """A session id, a subject, a `jti`, a client id, or a `kid`; of a doubt a session id or a `jti`."""
     min_epoch: int = 0
     """For subjects and clients: the entry covers tokens with a lower epoch."""
     expires_at: float
@@ -74,7 +77,7 @@ class Revocation(Struct, frozen=True, kw_only=True):
 class Entry(Struct, frozen=True, array_like=True, gc=False):
     """One entry as it travels: four values in a row."""
 
-    kind: Annotated[int, Meta(ge=0, le=4)]
+    kind: Annotated[int, Meta(ge=0, le=5)]
     name: Annotated[bytes, Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
     min_epoch: Annotated[int, Meta(ge=0, le=2**53)]
     expires: Annotated[int, Meta(ge=0, le=2**53)]
@@ -160,6 +163,7 @@ class _Tables(NamedTuple):
     tokens: dict[bytes, _Mark]
     clients: dict[bytes, _Mark]
     keys: dict[bytes, _Mark]
+    doubts: dict[bytes, _Mark]
 
 
 class RevocationLog:
@@ -178,7 +182,7 @@ class RevocationLog:
         names.
         """
         self._names = tuple(_Names(self.salt, code) for code in range(len(_KINDS)))
-        self._tables = _Tables({}, {}, {}, {}, {})
+        self._tables = _Tables({}, {}, {}, {}, {}, {})
         self._marks: dict[_Mark, _Mark] = {}
         self._young: dict[str, _Marked] = {}
         self._old: dict[str, _Marked] = {}
@@ -224,8 +228,8 @@ class RevocationLog:
         if no other entry matches: then the session, if there is one, may be live, and a refresh may bring a valid
         token.
         """
-        sessions, subjects, tokens, clients, keys = self._tables
-        name_session, name_subject, name_token, name_client, name_key = self._names
+        sessions, subjects, tokens, clients, keys, _ = self._tables
+        name_session, name_subject, name_token, name_client, name_key, _ = self._names
         subject, epoch, session_id, token_id, client_id, key_id = named
         # A kind without entries costs no hash.
         if sessions and session_id and name_session(session_id) in sessions:
@@ -243,12 +247,14 @@ class RevocationLog:
         return None
 
     def covering_token(self, token: Bearer) -> Kind | None:
-        """`covering`, for a token that is checked repeatedly: the second time costs no hash."""
+        """`covering`, for a token that is checked repeatedly: the second time costs no hash. It also returns `doubt`,
+        if nothing else covers the token.
+        """
         marked = self._young.get(token.jti)
         if marked is None or marked[0] is not token:
             marked = self._mark(token)
         _, session, subject, client, key = marked
-        sessions, subjects, tokens, clients, keys = self._tables
+        sessions, subjects, tokens, clients, keys, doubts = self._tables
         if session is not None and session in sessions:
             return "session"
         if tokens and self._names[_TOKEN](token.jti) in tokens:
@@ -258,12 +264,19 @@ class RevocationLog:
         if client in clients:
             return "client"
         mark = subjects.get(subject)
-        return "subject" if mark is not None and token.epoch < mark[0] else None
+        if mark is not None and token.epoch < mark[0]:
+            return "subject"
+        return "doubt" if doubts and self._names[_DOUBT](token.sid or token.jti) in doubts else None
+
+    def doubts(self, id: str) -> bool:
+        """Return whether a session, or a token without one, is in doubt."""
+        doubts = self._tables.doubts
+        return bool(doubts) and self._names[_DOUBT](id) in doubts
 
     def _mark(self, token: Bearer) -> _Marked:
         marked = self._old.get(token.jti)
         if marked is None or marked[0] is not token:
-            name_session, name_subject, _, name_client, name_key = self._names
+            name_session, name_subject, _, name_client, name_key, _ = self._names
             session = None if token.sid is None else name_session.fresh(token.sid)
             subject = name_subject.fresh(token.sub)
             marked = token, session, subject, name_client(token.client_id), name_key(token.kid)

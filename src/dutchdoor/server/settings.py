@@ -523,6 +523,14 @@ SETTINGS: tuple[Setting, ...] = (
         "revoke", "observe", "off",
     ),
     _policy(
+        "suspicion",
+        "text",
+        "What the server does when a live session is used in a suspicious way, such as from two continents: nothing "
+        "(`off`), a mail to the owner (`quiet`), another proof (`standard`), or another proof for less (`strict`).",
+        "`quiet` disturbs least. `standard` stops most thieves who are far away. See docs/guides/suspicion.md.",
+        "off", "quiet", "standard", "strict",
+    ),
+    _policy(
         "theft_ends_all",
         "switch",
         "A proven theft revokes all other sessions of the account too.",

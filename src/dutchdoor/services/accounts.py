@@ -20,6 +20,7 @@ from dutchdoor.mail.letters import Letters
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
+from dutchdoor.model.suspicion import Reaction
 from dutchdoor.services.administration import Administration
 from dutchdoor.services.attempts import Attempts
 from dutchdoor.services.deletion import Deletion
@@ -103,6 +104,7 @@ class Directory:
         self.identities = Identities(shared, {each.name: each for each in issuers})
         self.issuers = self._issuer_logins(shared, issuers)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
+        authority.hooks.suspected.append(self._notify_of_suspicion)
 
     def _issuer_logins(self, shared: Shared, issuers: Sequence[Issuer]) -> IssuerLogins:
         # Most applications have none, and need no HTTP client.
@@ -128,6 +130,13 @@ class Directory:
         self.steps.close()
         if self.external is not None:
             self.external.close()
+
+    async def _notify_of_suspicion(self, subject: str, client: Client, reaction: Reaction) -> None:
+        account = await self.store.account(subject)
+        if account is not None:
+            letters = self.post.letters
+            write = letters.used_elsewhere if reaction == "notify" else letters.use_refused
+            self.post.notify(write, account, client, self.clock())
 
     async def _notify_of_theft(self, account: Account, client: Client) -> None:
         self.post.notify(self.post.letters.sign_in_copied, account, client, self.clock())

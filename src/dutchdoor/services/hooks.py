@@ -15,6 +15,8 @@ from msgspec import Struct, field
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent, EventName
 from dutchdoor.model.http_client import Client
+from dutchdoor.model.sightings import NetworkReader
+from dutchdoor.model.suspicion import Reaction, Suspected
 from dutchdoor.services.calling import Calling
 
 __all__ = ["BreachedHook", "ClaimsHook", "CodeHook", "Hooks", "Listener", "announce", "notify"]
@@ -51,6 +53,13 @@ class Hooks(Struct, kw_only=True):
     had is revoked. Called when a session is read from the store.
     """
 
+    networks: NetworkReader | None = None
+    """Finds what kind of network an address belongs to."""
+    suspicious: Callable[[Suspected], object] | None = None
+    """Called with a `Suspected` before something is done about it; returns another reaction,
+    or None.
+    """
+
     listeners: dict[EventName, list[Listener]] = {}
     """What is called for which audit event."""
     calling: Calling = field(default_factory=lambda: Calling(LISTENING_THREADS))
@@ -59,6 +68,8 @@ class Hooks(Struct, kw_only=True):
     """A refresh token was used by two clients, and its session was revoked. Gets the account and the client that sent
     it.
     """
+    suspected: list[Callable[[str, Client, Reaction], Awaitable[None]]] = []
+    """A session was used in a suspicious way. Gets the subject, the client that used it, and what was done."""
     refreshed: list[Callable[[bool], None]] = []
     """A refresh token was exchanged, or refused. Gets which of the two: True if it was exchanged."""
     fence_waited: list[Callable[[str, float], None]] = []

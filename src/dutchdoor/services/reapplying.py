@@ -292,6 +292,11 @@ class Reapplying(Around):
                 name: EventName = "client_removed" if verifier is None else "verifier_removed"
                 record = event(name, now=now, client=_CLIENT, actor="system", client_id=lost.id, detail=row.name)
                 changes = [Remove(row), Log(record)]
+        elif lost.kind == "doubt":
+            found = await store.session(lost.id)
+            if found is not None and found[0].ended_at is None:
+                # As `watching` has it: the session does not outlive its doubt.
+                changes = [Swap(replace(found[0], expires_at=min(found[0].expires_at, entry.expires_at)))]
         await store.commit(*changes, Revoke(entry))
 
 

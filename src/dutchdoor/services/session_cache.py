@@ -39,6 +39,8 @@ class Remembered(Struct, frozen=True, kw_only=True):
     principal: Principal
     named: Named
     read_at: float
+    used_before: float
+    """When the session was used before this read, as far as the store knows."""
 
 
 class RememberedSessions:
@@ -66,9 +68,17 @@ class RememberedSessions:
             return None
         return held
 
-    def keep(self, session: Session, account: Account, read_at: float, *, remember: bool = True) -> Remembered:
-        """Remember what was read; `read_at` is from before the read began. Without `remember`, it is for this request
-        only.
+    def keep(
+        self,
+        session: Session,
+        account: Account,
+        read_at: float,
+        *,
+        remember: bool = True,
+        used_before: float | None = None,
+    ) -> Remembered:
+        """Remember what was read; `read_at` is from before the read began, and `used_before` when the session was used
+        before that, if it was used since its row says so. Without `remember`, it is for this request only.
         """
         # The account's epoch at this read, not the session's own at its start: a change of roles leaves sessions valid,
         # and what was read after it needs no second look-up.
@@ -82,6 +92,7 @@ class RememberedSessions:
             principal=principal_of(session, account, claims),
             named=named,
             read_at=read_at,
+            used_before=session.last_seen_at if used_before is None else used_before,
         )
         if remember:
             if len(self._young) >= GENERATION:

@@ -2,8 +2,8 @@
 
 Each verb works the same way: load the records, decide with a pure function that takes `now`, commit everything the
 decision asks for as one transaction, and answer. A verb that lost a race is tried again from its first line (`retry`).
-An authority has three layers, a file each: `tokens` has its keys and access tokens, `endings` revokes, and this file
-starts and keeps sessions.
+An authority has four layers, a file each: `tokens` has its keys and access tokens, `endings` revokes, `watching` looks
+at how sessions are used, and this file starts and keeps them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dutchdoor.errors import (
     InvalidToken,
     NotAuthenticated,
     SessionLimitReached,
+    StepUpRequired,
     Superseded,
     Unavailable,
 )
@@ -51,12 +52,14 @@ from dutchdoor.model.refresh_tokens import (
 from dutchdoor.model.refresh_tokens import Superseded as IsSuperseded
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.lease import Terms
-from dutchdoor.services.endings import Endings, Found, Leaving, by_owner
+from dutchdoor.services.endings import Found, Leaving, by_owner
 from dutchdoor.services.hooks import Hooks, announce, notify
 from dutchdoor.services.retention import events_kept_from
 from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.seen_lately import SeenLately
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
 from dutchdoor.services.session_data import DataVerbs
+from dutchdoor.services.watching import Use, Watching
 from dutchdoor.stores.base import Add, Change, Copies, Expect, Log, Revoked, Store, Swap
 
 __all__ = ["Authority", "SignedIn"]
@@ -100,7 +103,7 @@ class SignedIn(Struct, frozen=True, kw_only=True):
         return f"SignedIn(subject={self.account.subject!r}, mode={self.mode!r})"
 
 
-class Authority(Endings):
+class Authority(Watching):
     """One node's authority over a store: an issuer that keeps sessions, too. Use it from one event loop; several nodes
     may share a store.
 
@@ -160,6 +163,7 @@ class Authority(Endings):
         self.data = DataVerbs(self.store, policy, self.clock)
         self._remembered, self._copies, self._forgot_at = RememberedSessions(self.claims_of), copies, -math.inf
         self._log_epoch = 0
+        self.seen_lately = SeenLately()
 
     # Starting
 
@@ -244,8 +248,10 @@ class Authority(Endings):
                 account, proof = raised, replace(verified, epoch=raised.epoch)
             in_name_of = client_id or self.client_id
             moved: list[Change] = []
+            history, places = await self._starting(account, client, now, inside=inside)
             if mode == "jwt":
                 signed_in, record = await self._issue_stateless(account, proof, client, in_name_of, scope, now, binding)
+                changes += self._beginning(record.detail, account.subject, history, now + self.policy.access_for)
             else:
                 session, token = sessions.start(
                     proof,
@@ -259,11 +265,13 @@ class Authority(Endings):
                     binding=None if binding is None else binding.text(),
                 )
                 changes += [Add(session), *(beside(session) if beside else ())]
+                if inside is not None:
+                    changes += self._beginning(session.id, account.subject, history, session.expires_at)
                 moved = await self.data.moving(visitor, replaced, session)
                 record = session_event("session_started", session, client, now, detail=mode)
                 signed_in = await self._present(account, session, token.text() if token else "", 0, 0, now)
                 signed_in = replace(signed_in, visitor_moved=bool(visitor))
-            await self.store.commit(*moved, *changes, *also, Log(record))
+            await self.store.commit(*moved, *changes, *places, *also, Log(record))
             return signed_in
 
         return await (retried(RACES, "starting a session")(once) if tries_again else once)()
@@ -349,22 +357,23 @@ class Authority(Endings):
 
     # Checking
 
-    async def resume(self, token: str) -> Remembered:
+    async def resume(self, token: str, *, in_doubt: bool = False) -> Remembered:
         """Return the session that a cookie's `token` proves: a memory hit or one look-up. `last_seen_at` is written at
-        a bounded rate.
+        a bounded rate. With `in_doubt`, it is returned also if it must be proved again.
 
         Raises:
             InvalidToken: the token was not issued here.
             NotAuthenticated: the session or its account was revoked or expired.
+            StepUpRequired: its owner must prove again who they are.
             Unavailable: the store is out of reach. The caller must never treat this as signed out.
         """
         presented = SessionToken.parse(token)
         held = await self.recall(presented.id)
-        return self._checked(presented, held)
+        return self._checked(presented, held, in_doubt=in_doubt)
 
     def resume_at_once(self, token: str) -> Remembered | None:
         """Do what `resume` does with a `token`, in any thread and without waiting; None if a look-up is needed. Raises
-        `InvalidToken` and `NotAuthenticated` as `resume` does.
+        `InvalidToken`, `NotAuthenticated` and `StepUpRequired` as `resume` does.
         """
         presented = SessionToken.parse(token)
         held = self.recall_at_once(presented.id)
@@ -377,11 +386,13 @@ class Authority(Endings):
             return None
         return self._remembered.get(session_id, node.log, self.clock())
 
-    def _checked(self, presented: SessionToken, held: Remembered | None) -> Remembered:
+    def _checked(self, presented: SessionToken, held: Remembered | None, *, in_doubt: bool = False) -> Remembered:
         # An id that was not issued here is unknown and stays unknown: nothing is ever created from what a client sends.
         if held is None or held.session.mode != "session" or not presented.matches(held.session.secret_hash):
             raise InvalidToken("no session has this token")
         sessions.check_live(held.session, held.account, self.clock())
+        if not in_doubt and self.must_prove(presented.id):
+            raise StepUpRequired("the session is in doubt")
         return held
 
     async def recall(self, session_id: str) -> Remembered | None:
@@ -407,6 +418,7 @@ class Authority(Endings):
         session, account = found
         if self.hooks.current is not None and sessions.is_live(session, account, now):
             account = await self._current(account)
+        used_before = session.last_seen_at
         if sessions.is_live(session, account, now):
             seen = sessions.touched(session, now, self.policy)
             # Refreshes keep a hybrid session in use; the use of its access token does not prolong it.
@@ -418,7 +430,8 @@ class Authority(Endings):
                     session = replace(seen, revision=seen.revision + 1)
             if self._copies is not None and self._is_newest(log_epoch):
                 self._copies.keep_recent(session, account, now, log_epoch)
-        return self._remembered.keep(session, account, now, remember=self._is_newest(log_epoch))
+        remember = self._is_newest(log_epoch)
+        return self._remembered.keep(session, account, now, remember=remember, used_before=used_before)
 
     async def _current(self, account: Account) -> Account:
         """Return the account of a live session as it is now. Raises `NotAuthenticated` if its user is gone."""
@@ -512,6 +525,7 @@ class Authority(Endings):
             DpopRequired, InvalidDpopProof: the session is bound to a key, and the client has proved none, or with a
                 proof that was used before. Another key is proof of theft.
             Superseded: the token is two generations old and was replaced moments ago (R5).
+            StepUpRequired: the session was used in a suspicious way, and is refused until its owner signs in again.
             Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         token = RefreshToken.read(text)
@@ -550,7 +564,18 @@ class Authority(Endings):
                 if not is_proof_spent:
                     await self._spend(client)
                     is_proof_spent = True  # a lost race decides anew, by the same proof
+            await self.fencing.follow()
+            if self.must_prove(session.id):
+                raise StepUpRequired("the session is in doubt")
             outcome = decide(session, token, client, time_of(session, now), self.policy)
+            if self.watches and not isinstance(outcome, (IsSuperseded, Stolen, Impossible)):
+                await self.sight(
+                    Use(
+                        session.subject, session, "", session.last_seen_at, session.client_id,
+                        replayed=isinstance(outcome, Replayed),
+                    ),
+                    client,
+                )  # fmt: skip
             return await self._carry_out(outcome, token, session, account, client, read_at=read_at, now=now)
 
         try:

@@ -20,6 +20,7 @@ from dutchdoor.errors import (
     Misconfigured,
     NotFound,
     StaleClaims,
+    StepUpRequired,
     Unavailable,
     UnknownKey,
 )
@@ -163,25 +164,27 @@ class Issuer:
 
     # Recognising
 
-    async def verify(self, token: str, proof: DpopProof | None = None) -> Principal:
+    async def verify(self, token: str, proof: DpopProof | None = None, *, in_doubt: bool = False) -> Principal:
         """Return the principal of the access token `token`, by signature, claims and the revocation log up to this
-        moment. `proof` is what came with it by the scheme DPoP; None for a bearer token.
+        moment. `proof` is what came with it by the scheme DPoP; None for a bearer token. With `in_doubt`, also that of
+        a token whose owner must prove again who they are.
 
         Raises:
             InvalidToken: malformed, forged, expired, for another audience, or revoked.
             StaleClaims: valid, but what it says is out of date: the client must refresh.
+            StepUpRequired: its owner must prove again who they are.
             DpopRequired, InvalidDpopProof, UseDpopNonce: bound to a key that the request does not prove.
             Unavailable: the log is out of reach.
         """
-        principal = await self.verify_again(token)
+        principal = await self.verify_again(token, in_doubt=in_doubt)
         self.proofs.check(principal.bound_to, proof, token, self.clock())
         return principal
 
-    async def verify_again(self, token: str) -> Principal:
+    async def verify_again(self, token: str, *, in_doubt: bool = False) -> Principal:
         """Do what `verify` does with a `token`, but for the proof of its key: for a connection that stays open, whose
-        first request has proved it. Raises what `verify` raises.
+        first request has proved it. `in_doubt` is as there. Raises what `verify` raises.
         """
-        _, principal = await self._recognised(token)
+        _, principal = await self._recognised(token, in_doubt=in_doubt)
         return principal
 
     def claims_of(self, account: Account, session_id: str | None) -> Mapping[str, Any]:
@@ -198,7 +201,9 @@ class Issuer:
         claims, _ = await self._recognised(token, issued=True)
         return claims
 
-    async def _recognised(self, token: str, *, issued: bool = False) -> tuple[Claims, Principal]:
+    async def _recognised(
+        self, token: str, *, issued: bool = False, in_doubt: bool = False
+    ) -> tuple[Claims, Principal]:
         if not self.fencing.is_current():
             await self.fencing.follow()
         now = self.clock()
@@ -212,12 +217,12 @@ class Issuer:
                 raise
             await self._read_together(now)
             known = self._cache(issued=issued).recognise(token, now)
-        self._check_covered(known[0])
+        self._check_covered(known[0], in_doubt=in_doubt)
         return known
 
     def verify_at_once(self, token: str, proof: DpopProof | None = None) -> Principal | None:
         """Do what `verify` does with a `token` and its `proof`, in any thread and without waiting; None if it has to
-        wait. Raises `InvalidToken`, `StaleClaims` and `UseDpopNonce` as `verify` does.
+        wait. Raises `InvalidToken`, `StaleClaims`, `StepUpRequired` and `UseDpopNonce` as `verify` does.
         """
         principal = self.verify_again_at_once(token)
         if principal is not None:
@@ -226,7 +231,7 @@ class Issuer:
 
     def verify_again_at_once(self, token: str) -> Principal | None:
         """Do what `verify_again` does with a `token`, in any thread and without waiting; None if it has to wait. Raises
-        `InvalidToken` and `StaleClaims` as `verify` does.
+        `InvalidToken`, `StaleClaims` and `StepUpRequired` as `verify` does.
         """
         now = self.clock()
         if not self.fencing.is_current() or self._is_ring_old(now) or self._verifiers is None:
@@ -238,8 +243,12 @@ class Issuer:
         self._check_covered(claims)
         return principal
 
-    def _check_covered(self, claims: Claims) -> None:
+    def _check_covered(self, claims: Claims, *, in_doubt: bool = False) -> None:
         covering = self.fencing.node.log.covering_token(claims)
+        if covering == "doubt":
+            if in_doubt:
+                return
+            raise StepUpRequired("its session is in doubt")
         if covering == "subject" and claims.sid is not None:
             raise StaleClaims("the subject's epoch has risen")
         if covering is not None:

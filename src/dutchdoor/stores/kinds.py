@@ -47,6 +47,7 @@ from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.session_data import StoredData
 from dutchdoor.model.sessions import Session
+from dutchdoor.model.sightings import Sightings
 from dutchdoor.model.webhooks import Lane, Webhook
 from dutchdoor.revocation.log import Revocation
 from dutchdoor.stores.migrations import Dialect, Migration, read_migrations
@@ -242,6 +243,7 @@ _GENERAL: Final[tuple[Kind[Any], ...]] = (
         ids=("id",),
         expires="expires_at",
     ),
+    Kind(record=Sightings, table="sightings", owner="subject", session="id", ids=("id",), expires="expires_at"),
     Kind(record=Departure, table="departures", key=("subject",), owner="subject"),
     Kind(record=StoredKey, table="keys", key=("kid",), unique=(("number",),), order=("number",)),
     Kind(record=RegisteredClient, table="clients"),

@@ -23,7 +23,15 @@ from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, get_args
 
-from dutchdoor.errors import InvalidToken, Misconfigured, Misdirected, StaleClaims, Unavailable, UnknownKey
+from dutchdoor.errors import (
+    InvalidToken,
+    Misconfigured,
+    Misdirected,
+    StaleClaims,
+    StepUpRequired,
+    Unavailable,
+    UnknownKey,
+)
 from dutchdoor.jose.access_token import AccessTokenVerifier
 from dutchdoor.jose.claims import Claims
 from dutchdoor.jose.dpop import DpopProof, Proofs
@@ -158,6 +166,7 @@ class Verifier:
             DpopRequired, InvalidDpopProof: it is bound to a key, and the proof is missing or not valid. They are
                 `InvalidToken`, too.
             UseDpopNonce: the proof needs a newer nonce. Answer 401 with it in the header `DPoP-Nonce`.
+            StepUpRequired: it was used in a way that its owner must explain, by proving again who they are (RFC 9470).
             Unavailable: the token cannot be checked now. Answer 503, never 401: an outage must not sign users out.
         """
         principal = self.again(token)
@@ -197,6 +206,7 @@ class Verifier:
             InvalidToken: as for a call.
             StaleClaims: as for a call.
             DpopRequired, InvalidDpopProof, UseDpopNonce: as for a call.
+            StepUpRequired: as for a call.
             Unavailable: as for a call.
         """
         principal = await self.check_again(token)
@@ -409,7 +419,7 @@ class Verifier:
             raise InvalidToken("the authority says that it is not valid")
         # The log may have reported it meanwhile.
         verdict = self._judge(claims, self._elapsed())
-        if verdict in ("revoked", "outdated"):
+        if verdict not in ("accepted", "stale"):
             _refuse(verdict)
         return principal
 
@@ -421,6 +431,8 @@ def _without_keys(_token: str | bytes, _now: float) -> NoReturn:
 def _refuse(verdict: str) -> NoReturn:
     if verdict == "outdated":
         raise StaleClaims("the subject's epoch has risen")
+    if verdict == "doubted":
+        raise StepUpRequired("its session is in doubt")
     raise InvalidToken("revoked")
 
 

@@ -186,6 +186,7 @@ ROUTES = (
         path="/auth/reauthenticate",
         handler=reauthenticate,
         demands="caller",
+        in_doubt=True,
         body=Reauthentication,
         gives=SignedInView,
         summary="Prove the password or a second factor again: a fresh auth_time, and fresh tokens.",

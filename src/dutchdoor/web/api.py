@@ -32,8 +32,10 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.seen_lately import Carried
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
+from dutchdoor.services.watching import Use
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
@@ -53,7 +55,7 @@ from dutchdoor.web.settings_report import Report
 from dutchdoor.web.tally import Tally
 from dutchdoor.web.verifiers import Verifiers
 
-__all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site"]
+__all__ = ["ADMIN", "Api", "Call", "Caller", "Route", "Site", "carried_by"]
 
 Demand = Literal["anyone", "caller", "admin", "client", "verifier", "introspection"]
 """Who may use a route: anyone; a signed-in caller; a caller with the role `admin`; a client with its secret;
@@ -129,13 +131,15 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether the endpoint answers every client under every host name: monitoring uses the address of the server."""
     fresh: bool = False
     """Whether the caller must have proved who they are not longer ago than `step_up_for`."""
+    in_doubt: bool = False
+    """Whether a sign-in that its owner must prove again may use the endpoint, to do so."""
     own_origin: bool = True
     """Whether Fetch Metadata and Origin are checked. False for endpoints of registered clients, not browsers."""
     fences: bool = False
     """Whether the endpoint revokes something, and answers 202 until that is fenced. `Prefer: wait=N` waits."""
     bundled: bool = False
     """Whether the endpoint needs the bundled accounts: it is absent where the application has users of its own."""
-    unproven: Callable[[Call, NotAuthenticated], Response] | None = None
+    unproven: Callable[[Call, DutchdoorError], Response] | None = None
     """Answers a request without a valid proof. None: the 401 of every endpoint."""
     page: Page | None = None
     """What reads and answers the form of a page, if a browser sends one in place of JSON."""
@@ -273,18 +277,23 @@ class Call:
             listed=listed,
         )
 
-    async def identify(self) -> Caller | None:
-        """Identify the caller by the session cookie or a bearer token.
+    async def identify(self, *, in_doubt: bool = False) -> Caller | None:
+        """Identify the caller by the session cookie or a bearer token, and look at how they use it. With `in_doubt`
+        also a sign-in that must be proved again.
 
         Raises:
             InvalidToken, NotAuthenticated: the cookie or token is not valid.
+            StepUpRequired: the owner of the sign-in must prove again who they are.
             BadRequest: the cookie and the token belong to different sign-ins.
             Unavailable: the store is unavailable.
         """
         token, proof, cookie = self._proofs()
-        principal = None if token is None else await self.authority.verify(token, proof)
-        held = None if cookie is None else await self.authority.resume(cookie)
-        return self._caller(principal, held)
+        principal = None if token is None else await self.authority.verify(token, proof, in_doubt=in_doubt)
+        held = None if cookie is None else await self.authority.resume(cookie, in_doubt=in_doubt)
+        caller = self._caller(principal, held)
+        if caller is not None and not in_doubt and not self._is_used_as_before(caller.principal):
+            await self._sight(caller.principal, held)
+        return caller
 
     def identify_at_once(self) -> tuple[bool, Caller | None]:
         """Do what `identify` does in any thread and without waiting. (False, None) if it has to wait. Raises what
@@ -294,11 +303,43 @@ class Call:
         held = None if cookie is None else self.authority.resume_at_once(cookie)
         if cookie is not None and held is None:
             return False, None
+        if held is not None and not self._is_used_as_before(held.principal):
+            return False, None
+        if token is not None:
+            again = self.authority.verify_again_at_once(token)
+            if again is None or not self._is_used_as_before(again):
+                return False, None
         # Last: it takes the proof, which `identify` could not take again.
         principal = None if token is None else self.authority.verify_at_once(token, proof)
         if token is not None and principal is None:
             return False, None
         return True, self._caller(principal, held)
+
+    def _is_used_as_before(self, principal: Principal) -> bool:
+        """Whether the sign-in comes from where it came from, or is not watched."""
+        authority = self.authority
+        if not authority.watches:
+            return True
+        used = principal.session_id or principal.token_id
+        return authority.seen_lately.is_same(used, carried_by(self.request), authority.clock())
+
+    async def _sight(self, principal: Principal, held: Remembered | None) -> None:
+        """Look at a use that differs from the one before it. Raises `NotAuthenticated` and `StepUpRequired`."""
+        if held is None and principal.session_id is not None:
+            held = await self.authority.recall(principal.session_id)
+            if held is None:
+                raise InvalidToken("the token names no session")
+        with suppress(BadRequest):  # the client is then the peer, and an unknown proxy is none that is watched
+            self.api.site.edge.admit(self.request)
+        use = Use(
+            subject=principal.subject,
+            session=None if held is None else held.session,
+            token_id=principal.token_id if held is None else "",
+            last_use=0.0 if held is None else held.used_before,
+            client_id=principal.client_id,
+            by_cookie=principal.method == "session",
+        )
+        await self.authority.sight(use, self.observed(), carried=carried_by(self.request))
 
     def _caller(self, principal: Principal | None, held: Remembered | None) -> Caller | None:
         if principal is not None and principal.bound_to:
@@ -369,6 +410,12 @@ class Call:
         return held.account, held.session
 
 
+def carried_by(request: Request) -> Carried:
+    """Return all that a request says of where it comes from and of its browser, as it came."""
+    found = request.by_name.get
+    return request.peer, found(b"user-agent"), found(b"x-forwarded-for"), found(b"x-real-ip"), found(b"forwarded")
+
+
 class Api:
     """Every route, over one authority, its directory and its webhooks."""
 
@@ -426,8 +473,9 @@ class Api:
             call.csrf_field = fields.get("csrf_token")
         try:
             await self._identify(route, call, unsafe=unsafe)
-        except NotAuthenticated as error:
-            if route.unproven is None:
+        except (NotAuthenticated, StepUpRequired) as error:
+            # A page leads to the proof again by itself; a proxy asks on behalf of one.
+            if route.unproven is None or (isinstance(error, StepUpRequired) and not route.query_of_another):
                 raise
             return route.unproven(call, error)
         if call.caller is None and unsafe and b"dpop" in request.by_name:
@@ -452,7 +500,7 @@ class Api:
         elif route.demands in {"verifier", "introspection"}:
             call.verifier = await verifier_of(request, self.verifiers, development=development)
         elif route.demands != "anyone":
-            call.caller = await call.identify()
+            call.caller = await call.identify(in_doubt=route.in_doubt)
             caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the caller needs the role admin")

@@ -7,7 +7,15 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from dutchdoor.errors import Forbidden, InvalidInput, InvalidToken, NotAuthenticated, NotFound
+from dutchdoor.errors import (
+    DutchdoorError,
+    Forbidden,
+    InvalidInput,
+    InvalidToken,
+    NotAuthenticated,
+    NotFound,
+    StepUpRequired,
+)
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Principal
@@ -327,7 +335,7 @@ async def csrf(call: Call) -> Response:
     if call.presented.refresh is not None and call.presented.session is None and call.request.access_token()[0] is None:
         session, _ = await call.authority.holder(call.presented.refresh)
         return json_response(200, CsrfToken(call.csrf_token(session.id), "hybrid"))
-    caller: Caller | None = await call.identify()
+    caller: Caller | None = await call.identify(in_doubt=True)  # to prove again takes one, too
     if caller is None:
         raise NotAuthenticated("no proof was sent")
     if caller.principal.session_id is None:
@@ -364,12 +372,16 @@ async def check(call: Call) -> Response:
     return Response(204, headers)
 
 
-def unproven(call: Call, error: NotAuthenticated) -> Response:
-    """Answer 401, or send a browser to the sign-in page. Raises `BadRequest` as `check` does."""
+def unproven(call: Call, error: DutchdoorError) -> Response:
+    """Answer 401, or send a browser to the sign-in page, or to that of another proof. Raises `BadRequest` as `check`
+    does.
+    """
     refusal = call.api.refusal(call.request, error)
     if not call.api.site.edge.came_through_proxy(call.request):
         return refusal  # its headers may be anyone's
-    return sent_to_sign_in(call.request, refusal, call.api.site.sign_in_page)
+    site = call.api.site
+    again = isinstance(error, StepUpRequired) and site.confirm_page
+    return sent_to_sign_in(call.request, refusal, site.confirm_page if again else site.sign_in_page)
 
 
 def _forwarded_method(call: Call) -> str:

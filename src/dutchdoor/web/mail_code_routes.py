@@ -106,6 +106,7 @@ ROUTES = (
         bundled=True,
         handler=ask_again,
         demands="caller",
+        in_doubt=True,
         gives=CodeSent,
         status=202,
         summary="Mail the caller a code by which they prove again who they are, with the method `mail_code`.",

@@ -191,6 +191,7 @@ ROUTES = (
         path="/auth/passkeys/reauthenticate/options",
         handler=reauthentication_options,
         demands="caller",
+        in_doubt=True,
         gives=PasskeyOptions,
         also=(404,),
         summary="Begin to prove a passkey again: `/auth/reauthenticate` takes what it answers as the `response` of the "

@@ -85,6 +85,9 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "refresh_impossible": Sentence(mark("A forged sign-in was used. It was ended"), look=True),
     "refresh_wrong_client": Sentence(mark("Another program tried to use a sign-in, and was refused"), look=True),
     "session_ended": Sentence(mark("A sign-in ended")),
+    "session_suspected": Sentence(
+        mark("A sign-in was used in another way than before, from %(where)s. Was it you?"), look=True
+    ),
     "session_started": Sentence(mark("Signed in from %(where)s")),
     "token_issued": Sentence(mark("A program signed in for a short time")),
     "token_revoked": Sentence(mark("A program signed out")),
@@ -112,6 +115,7 @@ _ENDED: Mapping[str, Sentence] = {
     "lost_in_restore": Sentence(mark("A sign-in ended: the server went back to a backup")),
     "password_changed": Sentence(mark("All sign-ins ended: the password was changed"), look=True),
     "replaced": Sentence(mark("A sign-in ended: a new one in the same browser took its place")),
+    "suspected": Sentence(mark("A sign-in ended: it was used in a way that looks like theft"), look=True),
     "theft": Sentence(mark("A sign-in ended: it had been copied"), look=True),
 }
 """Why a sign-in ended."""
@@ -129,6 +133,7 @@ _REFUSED: Mapping[str, Sentence] = {
 }
 """Which proof was refused."""
 
+_STOPPED = Sentence(mark("A sign-in was stopped: it was used from %(where)s, which looks like theft"), look=True)
 _REFUSED_OTHERWISE = Sentence(mark("A sign-in from %(where)s was refused: a further proof was wrong"), look=True)
 
 
@@ -136,6 +141,8 @@ def sentence_of(event: AuditEvent) -> Sentence | None:
     """Return what the owner reads of an event; None for one of the server."""
     if event.name == "login" and event.outcome == "refused":
         return _REFUSED.get(event.detail, _REFUSED_OTHERWISE)
+    if event.name == "session_suspected" and event.outcome == "refused":
+        return _STOPPED
     if event.name == "session_ended":
         return _ENDED.get(event.detail, SENTENCES["session_ended"])
     return SENTENCES.get(event.name)

@@ -38,6 +38,7 @@ def routes(pages: Pages) -> list[Route]:
             path=CONFIRM_PATH,
             handler=ConfirmForm(pages).show,
             demands="caller",
+            in_doubt=True,
             unproven=pages.to_sign_in,
             query=("next", "factors", "by"),
             summary="Show the page to prove again who one is.",

@@ -178,7 +178,7 @@ class Pages:
         """Return where people go who have signed in: to where they came from, if that is ours."""
         return next_url(fields.get("next"), call.api.site.cors.origins, self.home)
 
-    def to_sign_in(self, call: Call, error: NotAuthenticated) -> Response:
+    def to_sign_in(self, call: Call, error: DutchdoorError) -> Response:
         """Send a browser without a session to the sign-in page, and from there back to the page it asked for; refuse a
         program. A form that was posted leads back to the page with the form: the session ended while it was open.
         """

@@ -38,7 +38,7 @@ RANGES = {"1h": mark("The last hour"), "24h": mark("The last day"), "30d": mark(
 COUNTED: Final = (
     "session_started", "token_issued", "login",
     "refresh_theft", "refresh_impossible", "refresh_wrong_client",
-    "logout", "logout_all", "session_ended", "token_revoked",
+    "logout", "logout_all", "session_ended", "session_suspected", "token_revoked",
 )  # fmt: skip
 PATTERNS = {"session": mark("Session cookie"), "hybrid": mark("Refresh and access token")}
 
@@ -120,6 +120,7 @@ def _of_the_log(found: _Counted, steps: list[str]) -> list[Plot]:
                     mark("Stolen or foreign refresh tokens"),
                     total("refresh_theft", "refresh_impossible", "refresh_wrong_client"),
                 ),
+                Series(mark("Suspicious uses of a sign-in"), total("session_suspected"), "green"),
             ],
         ),
         plot(

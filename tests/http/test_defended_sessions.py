@@ -1,0 +1,385 @@
+"""Sessions that defend themselves, over HTTP: what a thief gets who uses a copy elsewhere, and what its owner gets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.http.world import FIREFOX, PASSWORD, PROXY, SESSION, Answer, Browser, World, a_world
+
+from dutchdoor.errors import StepUpRequired
+from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
+from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
+from dutchdoor.model.suspicion import Suspected, Suspicion
+from dutchdoor.stores.base import Swap
+
+ADA = "ada@example.com"
+HERE, WORK, SYDNEY, SYDNEY_TOO, CLOUD, EXIT, OTHER_EXIT, FRONT = (
+    "145.97.39.155", "145.97.40.1", "1.128.0.1", "1.129.0.1", "3.64.0.1", "185.65.134.1", "185.65.135.1", "104.16.0.1",
+)  # fmt: skip
+CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+
+
+class Countries:
+    def country(self, address: str) -> str:
+        return {SYDNEY: "AU", SYDNEY_TOO: "AU", EXIT: "SE", OTHER_EXIT: "US"}.get(address, "NL")
+
+
+class Networks:
+    def network(self, address: str) -> Network:
+        known = {
+            CLOUD: Network("hosting", "a cloud"),
+            EXIT: Network("vpn", "a VPN"),
+            OTHER_EXIT: Network("vpn", "a VPN"),
+        }
+        return known.get(address, Network("front", "a CDN") if address == FRONT else Network())
+
+
+def watched(suspicion: Suspicion = "standard", **more: Any) -> Any:
+    policy = replace(STANDARD, suspicion=suspicion)
+    return a_world(policy=policy, countries=Countries(), networks=Networks(), **more)
+
+
+async def at_home(world: World, mode: str = "session") -> Browser:
+    """Return the owner's browser, signed in at home, with a verified address."""
+    if await world.store.account_by_email(ADA) is None:
+        await world.register()
+        account = await world.store.account_by_email(ADA)
+        assert account is not None
+        await world.store.commit(Swap(replace(account, email_verified_at=world.clock())))
+    browser = world.browser(peer=HERE)
+    await browser.login(mode=mode)
+    return browser
+
+
+def copied(browser: Browser, peer: str, agent: str = FIREFOX) -> Browser:
+    """Return a thief's browser with a copy of all that proves another's."""
+    thief = browser.world.browser(peer=peer, agent=agent)
+    thief.jar, thief.csrf, thief.access = dict(browser.jar), browser.csrf, browser.access
+    return thief
+
+
+def asks_again(answer: Answer) -> bool:
+    challenge = answer.header("www-authenticate") or ""
+    return (
+        answer.status == 401 and answer.code == "step_up_required" and "insufficient_user_authentication" in challenge
+    )
+
+
+async def suspected(world: World) -> list[tuple[str, str]]:
+    found = await world.store.events(name="session_suspected")
+    return [(event.outcome, event.detail) for event in reversed(found)]
+
+
+async def test_d09_a_stolen_cookie_is_refused_at_its_first_use_and_proved_again() -> None:
+    """A cookie that is used on another continent is refused everywhere until its owner proves again. Then the owner
+    goes on in another session, and the thief's copy is dead.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        assert (await owner.me()).status == 200
+        thief = copied(owner, SYDNEY)
+        assert asks_again(await thief.me())
+        assert asks_again(await thief.me()), "and not only once"
+        assert asks_again(await owner.me()), "a copy cannot be told from the original"
+        wrong = await thief.call("POST", "/auth/reauthenticate", json={"password": "a guess of the thief"})
+        assert wrong.status == 401
+        assert wrong.code == "wrong_credentials"
+        proved = await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
+        assert proved.status == 200, proved
+        assert (await owner.me()).status == 200
+        assert (await thief.me()).code != "step_up_required"
+        assert (await thief.me()).status == 401
+        assert await suspected(world) == [("refused", "step_up: too_fast")]
+        await world.posted()
+        assert world.mailbox.mails[-1].subject.startswith("We have stopped a sign-in to your account")
+
+
+async def test_d09_a_session_that_is_not_proved_ends_with_its_doubt() -> None:
+    """The log forgets a doubt after an hour. The session is over by then."""
+    async with watched() as world:
+        owner = await at_home(world)
+        assert asks_again(await copied(owner, SYDNEY).me())
+        world.clock.now += LONGEST_ACCESS + 1
+        answer = await owner.me()
+        assert answer.status == 401
+        assert not asks_again(answer)
+
+
+async def test_d09_what_a_session_in_doubt_may_still_do() -> None:
+    """Its owner can fetch the CSRF token, prove again, sign out, and sign in anew. Nothing else is answered."""
+    async with watched() as world:
+        owner = await at_home(world)
+        assert asks_again(await copied(owner, SYDNEY).me())
+        assert (await owner.call("GET", "/auth/csrf")).status == 200
+        for method, path in (
+            ("GET", "/auth/sessions"), ("GET", "/auth/events"),
+            ("POST", "/auth/logout/all"), ("POST", "/auth/password"),
+        ):  # fmt: skip
+            assert asks_again(await owner.call(method, path)), path
+        assert (await owner.call("POST", "/auth/logout")).status in {200, 202}
+        again = await at_home(world)
+        assert (await again.me()).status == 200
+
+
+async def test_d09_a_page_leads_to_the_proof_and_back() -> None:
+    """A person in a browser gets the page to prove again, and not a problem document."""
+    async with watched() as world:
+        owner = await at_home(world)
+        assert asks_again(await copied(owner, SYDNEY).me())
+        opened = [("accept", "text/html"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]
+        page = await owner.call("GET", "/auth/account", headers=opened)
+        assert page.status == 303
+        assert page.header("location") == "/auth/confirm?next=%2Fauth%2Faccount"
+        shown = await owner.call("GET", "/auth/confirm?next=%2Fauth%2Faccount", headers=opened)
+        assert shown.status == 200
+        fields = {"password": PASSWORD, "next": "/auth/account", "csrf_token": owner.csrf}
+        done = await owner.call("POST", "/auth/reauthenticate", form=fields, headers=opened)
+        assert (done.status, done.header("location")) == (303, "/auth/account")
+        assert (await owner.call("GET", "/auth/account", headers=opened)).status == 200
+
+
+async def test_d10_a_hybrid_sign_in_is_refused_at_refresh_and_by_access_token() -> None:
+    """A copied access token is refused at its first use elsewhere, and a copied refresh token at its first refresh. No
+    new token is issued, and the owner's own refresh is refused until they prove again.
+    """
+    async with watched() as world:
+        owner = await at_home(world, "hybrid")
+        assert (await owner.call("GET", "/auth/me", by_token=True)).status == 200
+        thief = copied(owner, SYDNEY)
+        assert asks_again(await thief.call("GET", "/auth/me", by_token=True))
+        assert asks_again(await owner.call("POST", "/auth/refresh"))
+        proved = await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}, by_token=True)
+        assert proved.status == 200, proved
+        assert (await owner.call("POST", "/auth/refresh")).status == 200
+
+        world.clock.now += MINUTE
+        thief = copied(owner, SYDNEY_TOO)
+        refused = await thief.call("POST", "/auth/refresh")
+        assert asks_again(refused)
+        assert not refused.set_cookies()
+        assert asks_again(await owner.call("GET", "/auth/me", by_token=True))
+
+
+async def test_d10_a_stateless_token_is_refused_elsewhere_until_another_sign_in() -> None:
+    """A token that is all there is of a sign-in is watched by its `jti`: a copy on another continent is refused."""
+    async with watched() as world:
+        owner = await at_home(world, "jwt")
+        assert (await owner.call("GET", "/auth/me", by_token=True)).status == 200
+        thief = copied(owner, SYDNEY)
+        assert asks_again(await thief.call("GET", "/auth/me", by_token=True))
+        assert asks_again(await owner.call("GET", "/auth/me", by_token=True))
+        proved = await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}, by_token=True)
+        assert proved.status == 200, proved
+        assert (await owner.call("GET", "/auth/me", by_token=True)).status == 200
+        assert asks_again(await thief.call("GET", "/auth/me", by_token=True))
+        assert (await owner.call("POST", "/auth/logout", by_token=True)).status in {200, 202}
+        assert (await owner.call("GET", "/auth/me", by_token=True)).code == "invalid_token"
+
+
+async def test_d10_introspection_and_the_proxy_refuse_what_is_in_doubt() -> None:
+    """A service that asks about the token learns that it is not active; `/auth/check` refuses the request."""
+    async with watched(proxies=[PROXY]) as world:
+        owner = await at_home(world, "jwt")
+        thief = copied(owner, SYDNEY)
+        assert asks_again(await thief.call("GET", "/auth/me", by_token=True))
+        key = await world.add_verifier()
+        said = await world.call("POST", "/oauth2/introspect", form={"token": owner.access}, bearer=key)
+        assert said.json == {"active": False}
+        assert asks_again(await world.check(bearer=owner.access))
+
+
+async def test_d11_another_browser_far_away_ends_the_session() -> None:
+    """No browser takes its cookies along to another browser on another continent: the session is over, with an event
+    and a mail.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        answer = await copied(owner, SYDNEY, CHROME).me()
+        assert answer.status == 401
+        assert not asks_again(answer)
+        assert not asks_again(await owner.me())
+        assert await suspected(world) == [("refused", "revoke: other_browser, too_fast")]
+        ended = await world.store.events(name="session_ended")
+        assert [event.detail for event in ended] == ["suspected"]
+
+
+async def test_d11_quiet_tells_the_owner_and_refuses_nothing() -> None:
+    """The default: the owner gets one mail and an entry in the activity, and each request is answered."""
+    async with watched("quiet") as world:
+        owner = await at_home(world)
+        thief = copied(owner, SYDNEY)
+        for _ in range(3):
+            assert (await thief.me()).status == 200
+        assert await suspected(world) == [("ok", "notify: too_fast")]
+        await world.posted()
+        assert world.mailbox.mails[-1].subject.startswith("Your sign-in is used in another place")
+        listed = (await owner.call("GET", "/auth/events")).json["events"]
+        assert "session_suspected" in [event["name"] for event in listed]
+
+
+async def test_d12_a_vpn_is_asked_about_once() -> None:
+    """After one proof, the provider's other exits, the way home, and another session of the account are let in."""
+    async with watched() as world:
+        owner = await at_home(world)
+        owner.peer = EXIT
+        assert asks_again(await owner.me())
+        assert (await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})).status == 200
+        for peer in (EXIT, OTHER_EXIT, HERE, EXIT, WORK):
+            world.clock.now += 2 * MINUTE
+            owner.peer = peer
+            assert (await owner.me()).status == 200, peer
+        second = await at_home(world)
+        second.peer = OTHER_EXIT
+        assert (await second.me()).status == 200
+        assert len(await suspected(world)) == 1
+
+
+async def test_d12_a_traveller_who_had_the_time_is_let_in() -> None:
+    """Two days later on another continent: a mail, and no question. The parallel requests of one page count as one."""
+    async with watched() as world:
+        owner = await at_home(world)
+        world.clock.now += 2 * DAY
+        owner.peer = SYDNEY
+        answers = await asyncio.gather(*(owner.me() for _ in range(6)))
+        assert {answer.status for answer in answers} == {200}
+        assert await suspected(world) == [("ok", "notify: new_country")]
+
+
+async def test_d13_sightings_are_few_and_expire() -> None:
+    """An unchanged client writes nothing. What is kept is a network, a country and a browser family: no address, and no
+    User-Agent. It goes with the session, and after a month.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        (places,) = await world.store.select(Sightings)
+        for _ in range(5):
+            world.clock.now += 5
+            assert (await owner.me()).status == 200
+        assert await world.store.select(Sightings) == [places]
+        owner.peer = WORK
+        assert (await owner.me()).status == 200
+        kept = {each.id: each for each in await world.store.select(Sightings)}
+        assert set(kept) == {places.subject, owner.session_id or next(iter(set(kept) - {places.subject}))}
+        text = b" ".join(each.history for each in kept.values())
+        assert HERE.encode() not in text
+        assert WORK.encode() not in text
+        assert b"145.97.39.0/24" in text
+        assert b"Firefox" in text
+        assert b"Linux" not in text
+        assert (await owner.call("POST", "/auth/logout")).status in {200, 202}
+        assert await world.store.select(Sightings) == [places]
+        world.clock.now += KEPT_FOR + HOUR
+        await world.auth.authority.tidy()
+        assert await world.store.select(Sightings) == []
+
+
+async def test_d14_off_writes_and_asks_nothing() -> None:
+    """With `suspicion = off` nothing is kept, and a copy is used as before."""
+    async with watched("off") as world:
+        owner = await at_home(world)
+        for peer in (SYDNEY, CLOUD, EXIT, HERE):
+            assert (await copied(owner, peer, CHROME).me()).status == 200
+        assert await world.store.select(Sightings) == []
+        assert await suspected(world) == []
+
+
+async def test_d14_where_no_client_can_be_told_apart_nothing_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    """Behind a proxy that was not configured, every request comes from the proxy. Then nothing is watched, and the log
+    says why, once.
+    """
+    async with watched("strict") as world:
+        await world.register()
+        behind = world.browser(peer="10.0.0.9")
+        await behind.login()
+        for peer in ("10.0.0.9", "10.0.7.1", FRONT):
+            behind.peer = peer
+            assert (await behind.me()).status == 200
+        assert await world.store.select(Sightings) == []
+        said = [record.getMessage() for record in caplog.records if "not watched" in record.getMessage()]
+        assert len(said) == 1
+        assert said[0].startswith("sessions are not watched: a client comes from no public address")
+
+
+async def test_d15_a_hook_may_overrule() -> None:
+    """`on_suspicion` gets what was found, and returns another reaction. None, an error or nonsense change nothing."""
+    found: list[Suspected] = []
+    answers: list[Any] = [None, "calm", "nonsense", RuntimeError("broken"), "revoke"]
+
+    async def decide(suspicion: Suspected) -> Any:
+        found.append(suspicion)
+        answer = answers[len(found) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with watched(on_suspicion=decide) as world:
+        statuses = []
+        for _ in answers:
+            owner = await at_home(world)
+            world.clock.now += 10
+            answer = await copied(owner, SYDNEY).me()
+            statuses.append("asks" if asks_again(answer) else str(answer.status))
+        assert statuses == ["asks", "200", "asks", "asks", "401"]
+        assert (found[0].reaction, found[0].reasons, found[0].country) == ("step_up", ("too_fast",), "AU")
+
+
+async def test_d16_an_account_cannot_fill_the_log_with_doubts() -> None:
+    """Above a bound, a session in doubt is revoked: every verifier holds the log, and log-outs are folded there."""
+    async with watched() as world:
+        for number in range(18):
+            owner = await at_home(world)
+            world.clock.now += 10
+            owner.jar = {name: value for name, value in owner.jar.items() if name.endswith(SESSION)}
+            answer = await copied(owner, SYDNEY).me()
+            assert answer.status == 401
+            assert asks_again(answer) == (number < 16), number
+        assert len(world.auth.authority.log) <= 17
+
+
+async def test_d17_two_nodes_see_one_session() -> None:
+    """What one node wrote, the other compares with: a copy is refused at the node that never saw the owner, and the
+    owner's change at one node is no news at the other.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        other = World(
+            world.store,
+            policy=world.auth.authority.policy,
+            countries=Countries(),
+            networks=Networks(),
+            clock=world.clock,
+        )
+        async with other.auth:
+            other.elapsed.ahead += 60
+            there = other.browser(peer=HERE)
+            there.jar = dict(owner.jar)
+            assert (await there.me()).status == 200
+            owner.peer = there.peer = WORK
+            await asyncio.gather(*(browser.me() for browser in (owner, there) * 3))
+            (kept,) = [each for each in await world.store.select(Sightings) if each.id != each.subject]
+            history = kept.read()
+            assert history is not None
+            assert [change.network for change in history.changes] == ["145.97.39.0/24", "145.97.40.0/24"]
+            there.peer = SYDNEY
+            assert asks_again(await there.me())
+            assert asks_again(await owner.me()), "at the other node, too"
+
+
+async def test_d18_wrong_passwords_before_a_sign_in_are_reported() -> None:
+    """Five wrong passwords within an hour and then the right one, from a new network: the activity says so."""
+    async with watched() as world:
+        await at_home(world)
+        stranger = world.browser(peer=WORK)
+        for _ in range(5):
+            wrong = await stranger.call("POST", "/auth/login", json={"email": ADA, "password": "not this one at all"})
+            assert wrong.status == 401
+        await stranger.login()
+        assert await suspected(world) == [("ok", "notify: failures")]
+
+
+def test_d19_the_error_of_a_verifier_says_what_to_do() -> None:
+    """What a verifier raises for a token in doubt is the step-up of RFC 9470, and not an invalid token."""
+    assert StepUpRequired().code == "step_up_required"

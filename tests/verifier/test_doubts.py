@@ -1,0 +1,122 @@
+"""A token in doubt, at a service that only verifies: refused with a step-up until its owner proves again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from tests.running import free_port
+from tests.server.running import clean_environment, command, running
+from tests.verifier.standin import until
+
+from dutchdoor import Verifier
+from dutchdoor.errors import InvalidToken, StepUpRequired
+from dutchdoor.jose.claims import Claims
+from dutchdoor.revocation.log import Revocation, RevocationLog
+
+HOME, SYDNEY = "145.97.39.155", "1.128.0.1"
+ADA = {"email": "ada@example.com", "password": "a door in two halves"}
+
+
+def claims(**more: Any) -> Claims:
+    return Claims(
+        iss="i", sub="ada", aud="a", exp=2, iat=1, jti="a-token", client_id="app", epoch=1, amr=(), roles=(), **more
+    )
+
+
+def test_d19_a_doubt_covers_its_session_or_its_token_alone() -> None:
+    """An entry of the kind `doubt` refuses the tokens of one session, or one stateless token. A revocation of the same
+    comes first, and nothing else is touched.
+    """
+    log = RevocationLog()
+    log.apply([Revocation(kind="doubt", id="a-session", expires_at=100.0, seq=1)])
+    assert log.covering_token(claims(sid="a-session")) == "doubt"
+    assert log.covering_token(claims(sid="another")) is None
+    assert log.covering_token(claims()) is None
+    assert log.doubts("a-session")
+    assert not log.doubts("another")
+    log.apply([Revocation(kind="doubt", id="a-token", expires_at=100.0, seq=2)])
+    assert log.covering_token(claims()) == "doubt"
+    log.apply([Revocation(kind="session", id="a-session", expires_at=100.0, seq=3)])
+    assert log.covering_token(claims(sid="a-session")) == "session"
+    log.drop_expired(1000.0, 10.0)
+    assert log.covering_token(claims()) is None
+
+
+def ask(url: str, method: str, path: str, body: object = None, *, peer: str, token: str = "") -> tuple[int, Any]:
+    headers = {
+        "Content-Type": "application/json",
+        "X-Forwarded-For": peer,
+        "X-Forwarded-Proto": "http",
+        "Authorization": f"Bearer {token}",
+    }
+    if not token:
+        del headers["Authorization"]
+    request = Request(f"{url}{path}", None if body is None else json.dumps(body).encode(), headers, method=method)
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return answer.status, json.loads(answer.read() or b"{}")
+    except HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def is_in_doubt(verifier: Verifier, token: str) -> bool:
+    try:
+        verifier(token)
+    except StepUpRequired:
+        return True
+    return False
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["hybrid", "jwt"])
+def test_d19_a_token_that_was_used_far_away_is_in_doubt_at_a_verifier(mode: str, tmp_path: Path) -> None:
+    """A thief uses a copy at the authority, from another continent. A service in another process, which holds the log,
+    refuses the token with a step-up within a poll; the owner proves again, and the next token is accepted there.
+    """
+    port = free_port()
+    url = f"http://localhost:{port}"
+    told = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
+    with running(tmp_path, *told, environment={"DUTCHDOOR_SUSPICION": "standard"}):
+        key = _verifier_key(tmp_path)
+        ask(url, "POST", "/auth/register", ADA, peer=HOME)
+        how = {"mode": mode} | ({"transport": "body"} if mode == "hybrid" else {})
+        _, signed_in = ask(url, "POST", "/auth/login", {**ADA, **how}, peer=HOME)
+        token = signed_in["access_token"]
+        with Verifier(url, key=key) as verifier:
+            assert verifier(token).subject
+            assert ask(url, "GET", "/auth/me", peer=HOME, token=token)[0] == 200
+            status, problem = ask(url, "GET", "/auth/me", peer=SYDNEY, token=token)
+            assert (status, problem["code"]) == (401, "step_up_required")
+            until(lambda: is_in_doubt(verifier, token))
+            proof = {"password": ADA["password"]}
+            status, proved = ask(url, "POST", "/auth/reauthenticate", proof, peer=HOME, token=token)
+            assert status == 200, proved
+            assert verifier(proved["access_token"]).subject
+            if mode == "hybrid":
+                until(lambda: not is_in_doubt_or_valid(verifier, token))
+
+
+def is_in_doubt_or_valid(verifier: Verifier, token: str) -> bool:
+    try:
+        return is_in_doubt(verifier, token)
+    except InvalidToken:
+        return False
+
+
+def _verifier_key(folder: Path) -> str:
+    done = subprocess.run(
+        command("verifier", "add", "orders"),
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (key,) = [word for word in done.stdout.split() if word.startswith("ddv1_")]
+    return key
