@@ -19,12 +19,36 @@ OTHERS = {
     "keys": Answers(services=2, checked_by="other", logout_within=600.0, framework="fastapi"),
 }
 
-ASK = {
-    "fastapi": "app.openapi()",
-    "starlette": "assert app.routes",
-    "litestar": "assert app.routes",
-    "flask": "assert app.test_client().get('/hello').status_code == 400",
-}
+# A project as small as can be, with these settings: its checks pass, and it knows who is not signed in.
+DJANGO = """
+import django
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="for this test only",
+    ROOT_URLCONF="urls",
+    ALLOWED_HOSTS=["*"],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "dutchdoor.django"],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "dutchdoor.django.middleware.DutchdoorMiddleware",
+    ],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    DUTCHDOOR=DUTCHDOOR,
+)
+django.setup()
+
+import sys, types
+from django.core.management import call_command
+from dutchdoor.django import auth
+from django.urls import include, path
+
+urls = sys.modules["urls"] = types.ModuleType("urls")
+urls.urlpatterns = [path("", include("dutchdoor.django.urls"))] if "database" in DUTCHDOOR else []
+call_command("check")
+auth.require()
+"""
 
 
 def code(answers: Answers) -> str:
@@ -46,9 +70,7 @@ def test_the_lines_for_a_framework_run(framework: str, services: int, assurance:
     answers = Answers(framework=framework, services=services, assurance=assurance, clients=("pages", "spa"))  # type: ignore[arg-type]
     text = code(answers)
     if framework == "django":
-        compile(text, "settings.py", "exec")
-        text += "\nfrom dutchdoor import Auth, Verifier\n"
-        text += "Auth(**DUTCHDOOR)" if not services else "Verifier(**DUTCHDOOR)"
+        text += DJANGO
     runs(text, tmp_path)
 
 

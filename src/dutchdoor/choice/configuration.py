@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -176,7 +177,8 @@ _FIRST: Final = {"fastapi": "app", "starlette": "None", "litestar": "", "flask":
 
 _IN_DJANGO: Final = """\
 # settings.py, beside dutchdoor.django in INSTALLED_APPS and its middleware
-# (docs/start/django.md)
+# (docs/start/django.md). Users stay Django's: so do their mail, their
+# addresses and the rules for their passwords.
 {imports}DUTCHDOOR = {{
 {arguments}
 }}"""
@@ -195,7 +197,8 @@ def framework_lines(answers: Answers, decided: Mapping[str, Any], lines: Sequenc
     if answers.services:
         arguments, imports = {"issuer": json.dumps(answers.url)}, ""
     else:
-        arguments, imports = _engine(decided, lines), "from dutchdoor import Policy\n"
+        not_ours = {"mail", "require_verified_email", "password_minimum"} if framework == "django" else set()
+        arguments, imports = _engine(decided, lines, not_ours), "from dutchdoor import Policy\n"
     if framework == "django":
         written = "\n".join(f'    "{name}": {value},' for name, value in arguments.items())
         return _IN_DJANGO.format(imports=f"{imports}\n" if imports else "", arguments=written) + "\n"
@@ -207,8 +210,9 @@ def framework_lines(answers: Answers, decided: Mapping[str, Any], lines: Sequenc
     return f"{imports}{_IMPORTS[framework]}\n\n{_APPLICATION[framework].format(auth=auth)}\n"
 
 
-def _engine(decided: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, str]:
-    """Return the arguments of an `Auth` that signs people in, as code."""
+def _engine(decided: Mapping[str, Any], lines: Sequence[Line], not_ours: AbstractSet[str]) -> dict[str, str]:
+    """Return the arguments of an `Auth` that signs people in, as code, without what belongs to another directory."""
+    lines = [line for line in lines if line.name not in not_ours]
     of_engine = {"public_url": "public_url", "proxy": "proxies", "mail": "mail", "origin": "origins"}
     of_engine |= {"security_contact": "security_contact"}
     found = {"database": next(json.dumps(line.value) for line in lines if line.name == "database")}

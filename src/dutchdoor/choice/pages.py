@@ -30,6 +30,7 @@ __all__ = ["pages"]
 RULES_PAGE: Final = "reference/choice-rules.md"
 SCHEMA: Final = "reference/choice.schema.json"
 ESSAY: Final = "guides/sessions-or-jwts.md"
+FIGURES_PAGE: Final = "figures.md"
 TEAMS: Final = ("shop", "single-page", "mobile", "serverless", "bank")
 COMPARED: Final = Given(users=200_000, sessions_each=2, requests=2000, services=12, nodes=2, database="postgres")
 """The size for which the guide compares the patterns."""
@@ -41,7 +42,8 @@ def pages(docs: Path, figures: Figures) -> dict[Path, str]:
     for team in TEAMS:
         path = docs / "guides" / f"team-{team}.md"
         found[path] = _with_answer(path.read_text(), figures)
-    essay = docs / ESSAY
+    essay, measured = docs / ESSAY, docs / FIGURES_PAGE
+    found[measured] = _between(measured.read_text(), "one of each", _one_of_each(figures))
     found[essay] = _between(essay.read_text(), "figures", _compared(figures))
     return found
 
@@ -142,6 +144,21 @@ def _compared(figures: Figures) -> str:
             _table(("", "unnoticed", "after log-out: here", "a `Verifier`", "keys alone"), stolen, numbers=True),
         ]
     )
+
+
+def _one_of_each(figures: Figures) -> str:
+    rows = [
+        [
+            each.says + ("" if each.subject == "dutchdoor" else f" ({each.subject})"),
+            quantity(each.value, each.unit),
+            ""
+            if each.low is None or each.high is None
+            else f"{quantity(each.low, each.unit)} to {quantity(each.high, each.unit)}, {each.rounds}",
+        ]
+        for each in figures.figures
+    ]
+    origin = f"{figures.origin[0].upper()}{figures.origin[1:]}."
+    return f"{origin}\n\n{_table(('', 'median', 'lowest to highest, rounds'), rows, numbers=True)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
