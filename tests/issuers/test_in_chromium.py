@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 
 import httpx2
-import oidc_provider_mock
 import pytest
 from playwright.sync_api import Browser, Page
 from tests.pages.house import ADA, House, Watch, open_house
@@ -18,10 +18,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    mock = import_module("oidc_provider_mock")  # here: it warns as it is imported
     claims = {"email": "grace@example.com", "email_verified": True, "name": "Grace Hopper"}
-    person = oidc_provider_mock.User(sub="grace", claims=claims)
-    other = oidc_provider_mock.User(sub="ada-there", claims={"email": "ada@elsewhere.example"})
-    with oidc_provider_mock.run_server_in_thread(user_claims=(person, other)) as server:
+    person = mock.User(sub="grace", claims=claims)
+    other = mock.User(sub="ada-there", claims={"email": "ada@elsewhere.example"})
+    with mock.run_server_in_thread(user_claims=(person, other)) as server:
         corp = issuers.openid(
             name="corp", title="Corp", url=f"http://localhost:{server.server_port}", client_id="c", client_secret="s",
             trusted_for=["example.com"],

@@ -122,7 +122,8 @@ def test_keys_without_an_alg_are_of_the_one_that_the_metadata_lists(issuer: Faul
     """Microsoft's RSA keys do not name their algorithm."""
     issuer.key = Key.generate("RS256", kid="rsa")
     bare = {name: value for name, value in issuer.key.public_jwk().items() if name != "alg"}
-    issuer.published = [bare, Key.generate("ES256", kid="ec").public_jwk()]
+    unused = {name: value for name, value in Key.generate("RS256", kid="enc").public_jwk().items() if name != "alg"}
+    issuer.published = [bare, unused | {"use": "enc"}, Key.generate("ES256", kid="ec").public_jwk()]
     issuer.metadata["id_token_signing_alg_values_supported"] = ["RS256"]
     house = microsoft(issuer)
     with house.browser() as client:

@@ -244,6 +244,28 @@ def test_the_last_way_in_stays(issuer: FaultyIssuer, house: House) -> None:
         assert "Mail me a link" in client.get("/auth/account").text
 
 
+def test_before_a_proof_nothing_tells_of_a_linked_login(issuer: FaultyIssuer, house: House) -> None:
+    """With a wrong password, an account that has none and a log-in elsewhere is like an address without an account: the
+    answer, and the work (one hash).
+    """
+    hashed: list[int] = []
+    verify = house.auth.directory.hasher.verify_nothing
+
+    async def counted(password: str) -> None:
+        hashed.append(1)
+        await verify(password)
+
+    house.auth.directory.hasher.verify_nothing = counted  # type: ignore[method-assign]
+    with house.browser() as client, house.browser() as stranger:
+        sign_in(client, issuer)
+        seen = []
+        for email in (ADA, "unknown@example.com"):
+            answer = stranger.post("/auth/login", data={"email": email, "password": PASSWORD}, headers=FORM)
+            seen.append((answer.status_code, answer.text.replace(email, "")))
+        assert seen[0] == seen[1] and seen[0][0] == 401
+        assert len(hashed) == 2
+
+
 def test_an_app_can_be_removed_beside_another_login(issuer: FaultyIssuer, house: House) -> None:
     """An account without a password has its log-in left: removing the app locks no one out."""
     with house.browser() as client:

@@ -225,13 +225,7 @@ class OpenIdProvider:
             raise IssuerUnavailable(f"issuer: {self.issuer.name} has no keys, or too many")
         usual = next((alg for alg in sorted(known.algorithms) if alg[:2] in {"RS", "PS"}), "RS256")
         # RFC 7517 lets a key leave its algorithm open. RSA has several: the issuer's metadata decides.
-        whole = [
-            {**each, "alg": usual}
-            if isinstance(each, dict) and each.get("kty") == "RSA" and "alg" not in each
-            else each
-            for each in listed
-            if not (isinstance(each, dict) and each.get("kty") == "oct")  # never a secret: anyone can read this set
-        ]
+        whole = [{**each, "alg": usual} if _leaves_alg_open(each) else each for each in listed if not _is_secret(each)]
         try:
             keys = KeySet.from_jwks({"keys": whole})
         except InvalidKey as exc:
@@ -309,6 +303,14 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         amr=tuple(each for each in _texts(amr)[:AMR_AT_MOST] if each.isidentifier() and len(each) <= 32),  # noqa: PLR2004
         claims=claims,
     )
+
+
+def _leaves_alg_open(key: object) -> bool:
+    return isinstance(key, dict) and key.get("kty") == "RSA" and "alg" not in key and key.get("use") != "enc"
+
+
+def _is_secret(key: object) -> bool:
+    return isinstance(key, dict) and key.get("kty") == "oct"  # anyone can read this set
 
 
 def _texts(value: object) -> list[str]:

@@ -36,6 +36,8 @@ IDENTITY = "identity"
 WAYS_IN = frozenset({PASSWORD, IDENTITY, PASSKEY})
 """The methods that sign in by themselves."""
 SHOWN_AT_MOST = 254
+IDENTITIES_AT_MOST = 20
+"""Log-ins that one account links."""
 
 
 class Kept(Struct, frozen=True):
@@ -117,6 +119,8 @@ class Identities(Part):
                     issuer=issuer.title,
                 )
                 raise IssuerRefused("the identity of another account", message=message)
+            if len(await self.of(account.subject)) >= IDENTITIES_AT_MOST:
+                raise IssuerRefused("too many identities", message=mark("Your account has too many log-ins linked."))
             now = self.clock()
             current = await self.store.account(account.subject)
             if current is None or not current.active or current.epoch != account.epoch:

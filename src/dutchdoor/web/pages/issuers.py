@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from dutchdoor.errors import DutchdoorError, SignInUnfinished
+from dutchdoor.errors import DutchdoorError, SignInUnfinished, Unavailable
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.web import issuer_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -122,6 +122,8 @@ class WayBack:
         return self.pages.go(to, Response(303, headers))
 
     def _failed(self, call: Call, error: DutchdoorError) -> Response:
+        if isinstance(error, Unavailable):
+            call.api.outages.note(error)
         answer = problem(error)
         return self.pages.show(
             call.request,
