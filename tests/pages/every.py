@@ -225,7 +225,7 @@ def webhook_asked(visit: Visit) -> None:
 
 def webhook_not_tested(visit: Visit) -> None:
     visit.open("/admin/webhooks")
-    visit.send(url="https://127.0.0.1/" + LONG, events="login")
+    visit.send(url="https://localhost/" + LONG, events="login")
     visit.open("/admin/webhooks")
     row = visit.page.locator("tr", has_text=LONG).first
     row.locator("details:has(form[action$='/test']) > summary").click()

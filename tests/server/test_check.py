@@ -54,6 +54,7 @@ def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> No
     ("changed", "setting", "matters"),
     [
         ({"access_for": "16m"}, "access_for", False),
+        ({"webhook_network": ("0.0.0.0/0",)}, "webhook_network", False),
         ({"require_verified_email": "false"}, "require_verified_email", True),
         ({"mail": "console:"}, "mail", True),
         ({"mail": "file:outbox"}, "mail", True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import threading
@@ -340,6 +341,31 @@ async def test_a_secret_is_rotated_without_a_gap(tmp_path: Path) -> None:
             await one.webhooks.rotate(one.webhook.id, **WHO)  # type: ignore[arg-type]
         with pytest.raises(InvalidInput):
             await one.webhooks.rotate(one.webhook.id, **WHO)  # type: ignore[arg-type]
+
+
+async def test_a_secret_is_rotated_under_load(tmp_path: Path) -> None:
+    """B25: while messages come, the secret is replaced, and a moment later the receiver has the new one alone: it
+    verifies each message.
+    """
+    async with site(tmp_path) as one:
+        loop, made, come = asyncio.get_running_loop(), list[str](), itertools.count()
+
+        def answer(_message: Message) -> Reply:
+            came = next(come)
+            if came == 30:
+                rotating = one.webhooks.rotate(one.webhook.id, **WHO)  # type: ignore[arg-type]
+                made.append(asyncio.run_coroutine_threadsafe(rotating, loop).result(30).secret)
+            if came == 400:  # a round or more later
+                one.receiver.secrets[:] = made
+            return Reply()
+
+        one.receiver.answers = answer
+        for number in range(500):
+            await one.happens(f"user {number % 5}")
+        await one.work(one.courier())
+        assert len(one.receiver.messages) == 500
+        assert one.receiver.secrets == made
+        assert all(each.verified for each in one.receiver.messages)
 
 
 async def test_no_secret_is_readable_in_the_store(tmp_path: Path) -> None:

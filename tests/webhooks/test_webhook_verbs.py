@@ -61,6 +61,8 @@ def test_a_webhook_on_the_page(console: Console) -> None:
     browser = console.one()
     refused = post(browser, "/admin/webhooks", url="http://example.com", events="")
     assert (refused.status_code, "must begin with https" in refused.text) == (422, True)
+    private = post(browser, "/admin/webhooks", url="https://[::ffff:10.0.0.1]/", events="")
+    assert (private.status_code, "10.0.0.1 is a private address" in private.text) == (422, True)
     added = post(browser, "/admin/webhooks", url="https://example.com/hooks", events="login logout", client="yes")
     (secret,) = re.findall(r"<code>(whsec_[^<]+)</code>", added.text)
     assert "sealed with the master key" in added.text
@@ -77,7 +79,7 @@ def test_a_webhook_on_the_page(console: Console) -> None:
 def test_a_test_message_from_the_page(console: Console) -> None:
     """B26: a failure is said in words; the address of a name that does not exist is one."""
     browser = console.one()
-    post(browser, "/admin/webhooks", url="https://127.0.0.1/hooks", events="")
+    post(browser, "/admin/webhooks", url="https://localhost/hooks", events="")
     (name,) = re.findall(r"/admin/webhooks/([\w-]+)/remove", browser.get("/admin/webhooks").text)
     assert "private address" in post(browser, f"/admin/webhooks/{name}/test").text
 

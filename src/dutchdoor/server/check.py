@@ -25,6 +25,7 @@ from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
+from dutchdoor.webhooks.reach import Reach
 
 __all__ = ["Finding", "findings", "revocation_window"]
 
@@ -34,6 +35,8 @@ PASSWORD_ALONE = 15
 FILES = "", "-wal", "-shm", "-head"
 """Suffixes of the files of a SQLite database."""
 RENEW_BEFORE = 14 * DAY
+ONE_NETWORK = 7
+"""The shortest prefix of a private network: that of fc00::/7, and 10.0.0.0/8 is longer."""
 WIDE = {4: 16, 6: 48}
 """A network with a shorter prefix than this, by IP version, holds more machines than an operator has proxies."""
 
@@ -116,6 +119,16 @@ def _reach(settings: Settings) -> Iterator[Finding]:
                 setting="proxy",
                 what=f"{proxy} is {network.num_addresses:,} addresses.",
                 why="Each of these addresses can claim any client address. List only the addresses of your proxies.",
+                matters=False,
+            )
+    Reach(settings.webhook_network)
+    for each in settings.webhook_network:
+        if ipaddress.ip_network(each).prefixlen < ONE_NETWORK:
+            yield Finding(
+                setting="webhook_network",
+                what=f"{each} is more than one network of yours.",
+                why="The URL of a webhook can make the server call each address there that answers. List the networks "
+                "that have receivers.",
                 matters=False,
             )
     for origin in settings.origin:

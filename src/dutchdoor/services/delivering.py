@@ -281,6 +281,10 @@ class Courier:
                     lane = Lane(webhook=found.webhook.id, subject=subject, cursor=before, reached_at=0.0)
                     apart[subject] = _failed(lane, run, now)
                     changes.append(Add(apart[subject]))
+                    _log.warning(
+                        "webhook %s (%s) does not take event %s, trying again: %s",
+                        *(found.webhook.id, found.webhook.host, run.failed.event.id, apart[subject].failure),
+                    )
                 continue
             if run.failed is None and run.is_done and run.to_the_end:
                 del apart[subject]
@@ -422,6 +426,9 @@ class Deliveries:
                 there = [webhook.id for webhook in await self.webhooks.listed() if not webhook.disabled]
             except DutchdoorError as exc:
                 _log.debug("cannot look for webhooks, trying again: %s", exc.reason)
+                continue
+            except Exception:  # noqa: BLE001 - the loop must go on: otherwise nothing would be sent again
+                _log.exception("cannot look for webhooks, trying again")
                 continue
             for name in there:
                 if name not in self._couriers:

@@ -8,8 +8,11 @@ A secret is returned once, by the verb that makes it, and stored sealed: it sign
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -109,6 +112,7 @@ class Webhooks:
             InvalidInput: the URL or an event is not acceptable, or there are too many webhooks.
         """
         url = check_url(url, plain=self.reach.has_networks)
+        self._check_host(url)
         names = check_names(tuple(events), get_args(EventName))
         if len(await self.store.select(Webhook)) >= AT_MOST:
             raise InvalidInput(mark("There are %(most)s webhooks already. Remove one first.", most=AT_MOST))
@@ -124,6 +128,17 @@ class Webhooks:
         lane = Lane(webhook=name, subject=MAIN, cursor=(await self.store.audit_end()).text(), reached_at=now)
         await self.store.commit(Add(webhook), Add(lane), self._log("webhook_added", webhook, client, actor))
         return NewWebhook(webhook, text)
+
+    def _check_host(self, url: str) -> None:
+        """Refuse an address that no message would reach. A name may be at another one each time, so each message is
+        checked; this only says it early.
+        """
+        parts = urlsplit(url)
+        with suppress(ValueError):
+            address = str(ip_address(parts.hostname or ""))
+            if refused := self.reach.refuses(address, plain=parts.scheme == "http"):
+                text = mark("No message is sent there: %(why)s.", why=refused)
+                raise InvalidInput(text, field="url")
 
     async def listed(self) -> list[Webhook]:
         return await self.store.select(Webhook)
