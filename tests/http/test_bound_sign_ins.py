@@ -105,6 +105,34 @@ async def test_d23_the_first_request_is_answered_with_a_nonce(world: World) -> N
     assert not await recorded(world, "login")
 
 
+async def test_d28_a_page_that_proves_a_key_is_bound_with_its_refresh_cookie(world: World) -> None:
+    """In the mode hybrid, a page that sends a proof is bound, too: its refresh cookie alone gets no new token."""
+    await world.register()
+    browser, client = world.browser(), Bound(world)
+    client.nonce = world.auth.authority.proofs.nonce(world.clock())
+    body = {"email": "ada@example.com", "password": PASSWORD, "mode": "hybrid"}
+    proof = ("dpop", client.proof("POST", "/auth/login"))
+    said = await browser.call("POST", "/auth/login", json=body, headers=[proof])
+    assert said.json["token_type"] == "DPoP"
+    assert "refresh_token" not in said.json
+    assert (await browser.call("POST", "/auth/refresh")).code == "dpop_required"
+    renewed = await browser.call("POST", "/auth/refresh", headers=[("dpop", client.proof("POST", "/auth/refresh"))])
+    assert (renewed.status, renewed.json["token_type"]) == (200, "DPoP")
+
+
+async def test_d28_a_session_cookie_is_not_bound_by_a_proof(world: World) -> None:
+    """The mode session gives no token that a proof could bind, and the answer does not say otherwise."""
+    await world.register()
+    browser, client = world.browser(), Bound(world)
+    client.nonce = world.auth.authority.proofs.nonce(world.clock())
+    body = {"email": "ada@example.com", "password": PASSWORD, "mode": "session"}
+    proof = ("dpop", client.proof("POST", "/auth/login"))
+    said = await browser.call("POST", "/auth/login", json=body, headers=[proof])
+    assert "token_type" not in said.json
+    assert said.json["session"]["bound"] is False
+    assert (await browser.me()).status == 200
+
+
 @BOTH
 async def test_d29_a_copied_access_token_is_worth_nothing(world: World, mode: dict[str, str]) -> None:
     """A thief with the access token alone is refused: as a bearer, with a key of their own, without a proof, and by the

@@ -125,6 +125,9 @@ WRONG: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "another port": lambda _, c: c.update(htu="https://api.example.com:8443/orders/7"),
     "plain HTTP": lambda _, c: c.update(htu="http://api.example.com/orders/7"),
     "user in the URL": lambda _, c: c.update(htu="https://api.example.com@evil.example/orders/7"),
+    "plain HTTP at the port of TLS": lambda _, c: c.update(htu="http://api.example.com:443/orders/7"),
+    "user before our host": lambda _, c: c.update(htu="https://ada@api.example.com/orders/7"),
+    "longer than any proof": lambda _, c: c.update(more="x" * 4096),
     "no host": lambda _, c: c.update(htu="/orders/7"),
     "port out of range": lambda _, c: c.update(htu="https://api.example.com:99999/orders/7"),
     "no ath": lambda _, c: c.pop("ath"),
@@ -258,6 +261,18 @@ def test_d26_a_proof_is_taken_once_for_as_long_as_it_could_be() -> None:
     assert isinstance(checked(proofs, KEY.kid, proof, NOW + NONCE_FOR + 1), UseDpopNonce)
     theirs = signed({**header, "jwk": OTHER.public_jwk()}, claims, OTHER)
     assert checked(proofs, OTHER.kid, theirs) is None
+
+
+def test_d26_a_proof_is_remembered_when_others_are_forgotten() -> None:
+    """A proof that was taken shortly before older ones are forgotten is refused after that, too."""
+    proofs = Proofs(b"a key that every node has" * 2)
+    header, claims = right()
+    assert checked(proofs, KEY.kid, signed(header, claims)) is None
+    later = NOW + dpop.REMEMBERED_FOR - 10
+    proof = signed(header, {**claims, "jti": "b", "iat": later, "nonce": proofs.nonce(later)})
+    assert checked(proofs, KEY.kid, proof, later) is None
+    for after in (later + 20, later + 280):
+        assert "used before" in str(checked(proofs, KEY.kid, proof, after))
 
 
 def test_d26_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
