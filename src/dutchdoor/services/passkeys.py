@@ -315,9 +315,8 @@ class Passkeys(Part):
             if said.type != kind:  # or an answer to one ceremony would be worth something in the other
                 raise InvalidToken("the answer of another ceremony")
             # A page of another site may pass on what a person's key signs for us (phishing): it has another origin.
-            if said.origin not in {ceremony.own, *self.party.origins} or said.origin != (
-                ceremony.origin or said.origin
-            ):
+            known = {ceremony.own, *self.party.origins}
+            if said.origin not in known or ceremony.origin not in {"", said.origin}:
                 raise InvalidToken("the answer was made on a page of another origin")
             if said.embedded:
                 raise InvalidToken("the answer was made in a frame of another site")
