@@ -167,13 +167,25 @@ def test_a_file_that_is_not_there_is_named(run: Run) -> None:
 
 
 def test_it_writes_what_check_accepts(run: Run) -> None:
-    """--write writes the configuration and the answers; `dutchdoor check` accepts the one, --from the other."""
-    ran = run("advise", "--from", requirements(SERVICES), "--write", ".", "--force")
+    """--write writes the configuration, which `dutchdoor check` accepts, and after questions the answers, which --from
+    reads.
+    """
+    ran = run("advise", "--write", ".", text="spa\n3\n" + "\n" * 20, terminal=True)
     assert ran.code == 0
     assert run("check", "--config", "dutchdoor.toml").code == 0
     again = run("advise", "--from", "requirements.toml", "--json").json
     assert again["configuration"] == Path("dutchdoor.toml").read_text()
     assert Path("dutchdoor.toml").stat().st_mode & 0o022 == 0
+
+
+def test_the_command_of_the_guides_works_beside_its_file(run: Run) -> None:
+    """A file of requirements that was given stays as it is, and is in the way of nothing."""
+    requirements(SERVICES)
+    assert run("advise", "--from", "requirements.toml", "--write", ".").code == 0
+    assert Path("requirements.toml").read_text() == SERVICES
+    assert Path("dutchdoor.toml").exists()
+    assert "--force overwrites it." in run("advise", "--from", "requirements.toml", "--write", ".").err
+    assert run("advise", "--from", "requirements.toml", "--write", ".", "--force").code == 0
 
 
 def test_it_overwrites_nothing(run: Run) -> None:

@@ -56,8 +56,14 @@ Examples:
     metavar="|".join(BY_ID["framework"].choices),
     help="The framework of your application: the answer has its lines of code.",
 )
-@click.option("-o", "--write", "folder", metavar="DIR", help=f"Write {CONFIGURATION} and {REQUIREMENTS} there.")
-@click.option("--force", is_flag=True, help="Let --write overwrite these two files.")
+@click.option(
+    "-o",
+    "--write",
+    "folder",
+    metavar="DIR",
+    help=f"Write {CONFIGURATION} there, and {REQUIREMENTS} with the answers to the questions.",
+)
+@click.option("--force", is_flag=True, help="Let --write overwrite these files.")
 @click.option("--explain", is_flag=True, help="Say each rule with its reason and sources, and explain each word.")
 @click.option("--figures", metavar="FILE", help="Use these figures in place of those of the package.")
 @as_json
@@ -77,12 +83,13 @@ def advise(
     """
     measured = read_figures(None if figures is None else Path(figures))
     if folder is not None:
-        _refuse_to_overwrite(Path(folder), force=force)
+        _refuse_to_overwrite(Path(folder), _files(source), force=force)
     given = {} if framework is None else {"framework": read_answer(BY_ID["framework"], framework)}
     answers = replace(_ask(given) if source is None else read_file(Path(source)), **given)
     found = answer(answers, measured)
     if folder is not None:
-        _write(Path(folder), found, answers)
+        texts = {CONFIGURATION: found.configuration, REQUIREMENTS: as_toml(answers)}
+        _write(Path(folder), {name: texts[name] for name in _files(source)})
     if as_json:
         print_json(found)
     else:
@@ -147,17 +154,27 @@ def _ask_one(question: Question, number: int) -> Any:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_to_overwrite(folder: Path, *, force: bool) -> None:
+def _files(source: str | None) -> tuple[str, ...]:
+    """The files to write. Who gave the requirements in a file has that one."""
+    return (CONFIGURATION, REQUIREMENTS) if source is None else (CONFIGURATION,)
+
+
+def _refuse_to_overwrite(folder: Path, names: tuple[str, ...], *, force: bool) -> None:
     """Raise `Misconfigured` before a question is asked, if the files could not be written after the last one."""
     if not folder.is_dir():
         raise Misconfigured(f"--write: there is no directory {folder}. Create it first.")
-    there = [name for name in (CONFIGURATION, REQUIREMENTS) if (folder / name).exists()]
+    there = [name for name in names if (folder / name).exists()]
     if there and not force:
-        raise Misconfigured(f"--write: {' and '.join(there)} is there already. --force overwrites it.")
+        what = (
+            "is there already. --force overwrites it"
+            if len(there) == 1
+            else "are there already. --force overwrites them"
+        )
+        raise Misconfigured(f"--write: {' and '.join(there)} {what}.")
 
 
-def _write(folder: Path, found: Advice, answers: Answers) -> None:
-    for name, text in ((CONFIGURATION, found.configuration), (REQUIREMENTS, as_toml(answers))):
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
         # Not writable by others, whatever the umask: who can change the file chooses the settings.
         with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w") as file:
             file.write(text)
