@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,17 @@ class Place(NamedTuple):
 
         return asyncio.run(work())
 
+    def mailed(self, email: str) -> str:
+        """The code in the mail to an address, as soon as it is there."""
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for each in sorted((self.folder / "mails").glob("*.eml"), reverse=True):
+                found = re.search(r"^ +([0-9]{6})$", each.read_text(), re.MULTILINE)
+                if found and f"To: {email}\n" in each.read_text():
+                    return found[1]
+            time.sleep(0.01)
+        raise AssertionError("no mail came")
+
     def sessions(self, email: str) -> int:
         async def work() -> int:
             async with self.engine() as auth:
@@ -117,5 +129,7 @@ class Ring(KeyringBackend):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("client")
-    with running(folder, "--refresh-window", "0s") as server:  # so that each refresh gives another token
+    (folder / "mails").mkdir()
+    mail = ("--sign-in-by-mail", "--mail", f"file:{folder}/mails")
+    with running(folder, "--refresh-window", "0s", *mail) as server:  # so that each refresh gives another token
         yield Place(server, folder, itertools.count(1))

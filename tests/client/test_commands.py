@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import stat
 import subprocess
 import sys
@@ -52,6 +54,26 @@ def test_a_person_signs_in_with_a_second_factor(place: Place, run: Run) -> None:
         done = run("login", place.url, email, "--password-stdin", text=f"{PASSWORD}\n{code}\n")
         assert done.code == 0, done.err
     assert email in run("whoami").out
+
+
+@pytest.mark.long
+def test_a_person_signs_in_by_a_mailed_code(place: Place, run: Run) -> None:
+    """`login --code` has a code mailed and asks for it in the terminal. Without one it says so, and mails nothing for
+    a call that contradicts itself.
+    """
+    email = place.account()
+    both = run("login", place.url, email, "--code", "--password-stdin", text="x\n")
+    assert both.code == 2 and "--code or --password-stdin, not both" in both.err
+    keyboard, terminal = pty.openpty()
+    command = [sys.executable, "-m", "dutchdoor.server", "login", place.url, email, "--code", "--file"]
+    with subprocess.Popen(command, stdin=terminal, stdout=-1, stderr=-1, text=True) as asking:
+        os.write(keyboard, f"{place.mailed(email)}\n".encode())
+        out, err = asking.communicate(timeout=30)
+    assert asking.returncode == 0 and "Code from the mail" in err, err
+    assert f"as {email}." in out and email in run("whoami").out
+    os.close(keyboard)
+    os.close(terminal)
+    assert "No terminal to ask for the code from the mail" in run("login", place.url, email, "--code").err
 
 
 def test_a_person_signs_in_uses_tokens_and_signs_out(place: Place, run: Run) -> None:

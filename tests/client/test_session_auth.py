@@ -352,7 +352,7 @@ def test_a_refusal_is_the_error_that_the_server_had(place: Place, start: Callabl
         ("http://auth.example.com", {}, "http://auth.example.com is another machine.*Use https"),
         ("auth.example.com", {}, "a URL such as https://auth.example.com"),
         ("https://ada:secret@auth.example.com", {}, "a URL such as(?!.*secret)"),
-        ("https://auth.example.com", {"login": "ada@example.com"}, "login and password together"),
+        ("https://auth.example.com", {"login": "ada@example.com"}, "login together with password, or with mailed_code"),
         ("https://auth.example.com", {"login": "a", "password": "b", "refresh_token": "c"}, "or a refresh_token"),
     ],
 )
@@ -444,3 +444,16 @@ def test_a_program_asks_for_the_second_factor(place: Place) -> None:
         SessionAuth(place.url, login=email, password=PASSWORD).token()
     auth = SessionAuth(place.url, login=email, password=PASSWORD, second_factor=ask)
     assert auth.token() and asked == [("recovery_code", "totp")]
+
+
+def test_a_program_signs_in_by_a_mailed_code(place: Place) -> None:
+    """`mailed_code` is called once the mail is on its way, and takes the place of the password; a wrong code is not
+    tried again.
+    """
+    email = place.account()
+    assert SessionAuth(place.url, login=email, mailed_code=lambda: place.mailed(email)).token()
+    with pytest.raises(WrongCredentials, match="This code is not right"):
+        SessionAuth(place.url, login=email, mailed_code=lambda: "12345x").token()
+    for wrong in ({"password": PASSWORD}, {}):
+        with pytest.raises(Misconfigured, match="login together with password, or with mailed_code"):
+            SessionAuth(place.url, login=email if wrong else "", mailed_code=str, **wrong)

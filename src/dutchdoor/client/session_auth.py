@@ -68,6 +68,8 @@ class SessionAuth(httpx2.Auth):
         url: the server's public URL, with the base path of its API if it has one.
         login: the e-mail address to sign in with, at the first request and again when the session has ended.
         password: the password for it.
+        mailed_code: asks the person for the code that the server mails to `login`, in place of the password, where the
+            server offers that. It is called once the mail is on its way, and returns what they type.
         second_factor: asks the person for a second factor, where the account has one. It gets the methods, such as
             `("recovery_code", "totp")`, and returns the one that was chosen and the code.
         refresh_token: a refresh token that the program was given, instead of both. It is used once, if the storage has
@@ -90,6 +92,7 @@ class SessionAuth(httpx2.Auth):
         *,
         login: str = "",
         password: str = "",
+        mailed_code: Callable[[], str] | None = None,
         second_factor: SecondFactor | None = None,
         refresh_token: str = "",
         bound: bool = False,
@@ -98,14 +101,14 @@ class SessionAuth(httpx2.Auth):
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if bool(login) != bool(password):
-            raise Misconfigured("SessionAuth takes login and password together.")
+        if bool(login) != bool(password or mailed_code) or (password and mailed_code):
+            raise Misconfigured("SessionAuth takes login together with password, or with mailed_code.")
         if login and refresh_token:
-            raise Misconfigured("SessionAuth takes login and password, or a refresh_token.")
+            raise Misconfigured("SessionAuth takes a login, or a refresh_token.")
         self.server = Server(url, client, clock=clock)
         self._bound = bound
         self._login, self._password, self._given = login, password, refresh_token
-        self._second_factor = second_factor
+        self._mailed_code, self._second_factor = mailed_code, second_factor
         self._storage = storage or MemoryStorage()
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
@@ -283,23 +286,29 @@ class SessionAuth(httpx2.Auth):
     def _signed_in(self) -> Tokens:
         if not self._login:
             raise NotAuthenticated("no tokens are stored", message=f"Not signed in at {self.server.url}.")
+        proof = self._first_proof()
         try:
-            return self._signed_in_with(ProofKey.generate() if self._bound else None)
+            return self._signed_in_with(proof, ProofKey.generate() if self._bound else None)
         except DpopRequired:  # the policy of the server: `device_binding`
             if self._bound:
                 raise
-            return self._signed_in_with(ProofKey.generate())
+            return self._signed_in_with(proof, ProofKey.generate())
 
-    def _signed_in_with(self, key: ProofKey | None) -> Tokens:
+    def _first_proof(self) -> dict[str, object]:
+        """Return the login and the password, or the mailed code and the token that came with it."""
+        if self._mailed_code is None:
+            return {"email": self._login, "password": self._password}
+        sent = self.server.call("POST", "/auth/code", {"email": self._login})
+        if not isinstance(sent, dict):
+            raise Unavailable("the answer holds no token")
+        return {"token": sent.get("token", ""), "code": self._mailed_code()}
+
+    def _signed_in_with(self, proof: dict[str, object], key: ProofKey | None) -> Tokens:
         asked_at = self._clock()
-        body: dict[str, object] = {
-            "email": self._login,
-            "password": self._password,
-            "mode": "hybrid",
-            "transport": "body",
-        }
+        # Not repeated with a code: after a lost answer it is used up.
+        path, tries = ("/auth/login/code", 1) if "code" in proof else ("/auth/login", _TRIES)
         try:
-            answer = self._asked("/auth/login", body, _TRIES, key)
+            answer = self._asked(path, {**proof, "mode": "hybrid", "transport": "body"}, tries, key)
         except SignInUnfinished as unfinished:
             answer = self._finished(unfinished, key)
         text = "" if key is None else key.text()
@@ -336,7 +345,7 @@ class SessionAuth(httpx2.Auth):
             return self._after_the_end()
 
     def _after_the_end(self) -> Tokens:
-        """Sign in again after the session has ended, if there is a password. Raises `NotAuthenticated`."""
+        """Sign in again after the session has ended, if there is a login. Raises `NotAuthenticated`."""
         self._forget()
         self._given = ""
         if self._login:

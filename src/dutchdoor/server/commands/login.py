@@ -36,9 +36,12 @@ PASSWORD_AT_MOST = 4096
     is_flag=True,
     help="Read the password from the first line of standard input, and the code of a second factor from the second.",
 )
+@click.option("--code", "by_code", is_flag=True, help="Sign in by a code that the server mails, not by the password.")
 @click.option("--file", "in_file", is_flag=True, help="Keep the tokens in a file, and not in the system's keyring.")
 @as_json
-def login(server: str | None, email: str | None, *, password_stdin: bool, in_file: bool, as_json: bool) -> None:
+def login(
+    server: str | None, email: str | None, *, password_stdin: bool, by_code: bool, in_file: bool, as_json: bool
+) -> None:
     """Sign in at a server, as a program does. The tokens are kept in the system's keyring, else in a file that you
     alone can read. Without URL, it is the server of the last sign-in.
     """
@@ -47,10 +50,15 @@ def login(server: str | None, email: str | None, *, password_stdin: bool, in_fil
     url = check_url(server or choose().server)
     if not email:
         email = _asked("E-mail address", "name the e-mail address: dutchdoor login URL EMAIL")
-    password = _first_line() if password_stdin else _asked("Password", "use --password-stdin", hidden=True)
+    if by_code and password_stdin:
+        raise click.UsageError("Give --code or --password-stdin, not both.")
+    proof: dict[str, object] = {"mailed_code": partial(_asked, "Code from the mail", "run this in a terminal")}
+    if not by_code:
+        asked = _first_line() if password_stdin else _asked("Password", "use --password-stdin", hidden=True)
+        proof = {"password": asked}
     memory = MemoryStorage()
     ask = partial(_second_factor, from_stdin=password_stdin)
-    auth: SessionAuth = kind(url, login=email, password=password, second_factor=ask, storage=memory)
+    auth: SessionAuth = kind(url, login=email, **proof, second_factor=ask, storage=memory)
     try:
         auth.token()
         tokens = memory.load()
