@@ -112,6 +112,21 @@ def test_the_example_with_terms_of_use_asks_for_them(tmp_path: Path, monkeypatch
         assert client.post("/auth/login", data={**ADA, "next": "/hello"}).json() == {"hello": "ada@example.com"}
 
 
+def test_an_application_with_passkeys_and_google_has_15_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sign-in page offers both, beside the password, and both begin."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOOGLE_ID", "ours")
+    monkeypatch.setenv("GOOGLE_SECRET", "a secret of ours")
+    example = EXAMPLES / "passkeys_app.py"
+    assert 5 < code_lines(example) <= 15
+    with TestClient(runpy.run_path(str(example))["app"]) as client:
+        page = client.get("/auth/login", headers={"accept": "text/html"}).text
+        assert "Google" in page and "passkey" in page and 'type="password"' in page
+        assert client.get("/auth/issuers").json()["issuers"][0]["name"] == "google"
+        options = client.post("/auth/passkeys/login/options").json()["publicKey"]
+        assert options["challenge"] and options["userVerification"] == "required"
+
+
 def test_the_example_with_users_of_its_own_signs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member of the application's own table signs in, and the route gets the member."""
     monkeypatch.chdir(tmp_path)
