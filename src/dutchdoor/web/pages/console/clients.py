@@ -80,5 +80,13 @@ class ClientsPage:
     def _with_secret(self, call: Call, made: NewClient, title: str) -> Response:
         shown = [(mark("Name"), made.client.name), (mark("Client id"), made.client.id)]
         return self.console.show(
-            call, "secret", 201, title=title, shown=shown, secret=made.secret, label=mark("Secret"), back=PATH
+            call,
+            "secret",
+            201,
+            title=title,
+            shown=shown,
+            secret=made.secret,
+            label=mark("Secret"),
+            back=PATH,
+            sealed=False,
         )

@@ -88,7 +88,15 @@ class VerifiersPage:
     def _with_key(self, call: Call, made: NewVerifier, title: str) -> Response:
         shown = [(mark("Name"), made.key.name)]
         return self.console.show(
-            call, "secret", 201, title=title, shown=shown, secret=made.secret, label=mark("Key"), back=PATH
+            call,
+            "secret",
+            201,
+            title=title,
+            shown=shown,
+            secret=made.secret,
+            label=mark("Key"),
+            back=PATH,
+            sealed=False,
         )
 
 
