@@ -62,6 +62,7 @@ __all__ = [
     "RateLimited",
     "Refused",
     "RegistrationClosed",
+    "SessionInDoubt",
     "SessionLimitReached",
     "SignInUnfinished",
     "StaleClaims",
@@ -206,6 +207,12 @@ class StepUpRequired(Refused):
     def __init__(self, reason: str = "", *, max_age: float | None = None, factors: int = 1) -> None:
         super().__init__(reason)
         self.max_age, self.factors = max_age, factors
+
+
+class SessionInDoubt(StepUpRequired, InvalidToken):
+    """The session, or the token, was used in a way that looks like theft: its owner must prove again who they are, in
+    it or by a new sign-in. Until then it proves no one, so it is an `InvalidToken`, too.
+    """
 
 
 class Forbidden(Refused):

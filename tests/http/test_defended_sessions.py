@@ -14,21 +14,25 @@ from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
 from dutchdoor.model.suspicion import Suspected, Suspicion
 from dutchdoor.stores.base import Swap
+from dutchdoor.web import revocations
 
 ADA = "ada@example.com"
 HERE, WORK, SYDNEY, SYDNEY_TOO, CLOUD, EXIT, OTHER_EXIT, FRONT = (
     "145.97.39.155", "145.97.40.1", "1.128.0.1", "1.129.0.1", "3.64.0.1", "185.65.134.1", "185.65.135.1", "104.16.0.1",
 )  # fmt: skip
+TOR = "185.220.101.0"
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 
 class Countries:
     def country(self, address: str) -> str:
-        return {SYDNEY: "AU", SYDNEY_TOO: "AU", EXIT: "SE", OTHER_EXIT: "US"}.get(address, "NL")
+        return "AU" if address.startswith("1.12") else {EXIT: "SE", OTHER_EXIT: "US"}.get(address, "NL")
 
 
 class Networks:
     def network(self, address: str) -> Network:
+        if address == TOR:
+            return Network("tor", "Tor")
         known = {
             CLOUD: Network("hosting", "a cloud"),
             EXIT: Network("vpn", "a VPN"),
@@ -366,6 +370,37 @@ async def test_d17_two_nodes_see_one_session() -> None:
             there.peer = SYDNEY
             assert asks_again(await there.me())
             assert asks_again(await owner.me()), "at the other node, too"
+
+
+async def test_d19_a_verifier_that_lies_ends_nothing() -> None:
+    """A report of a verifier puts a valid token in doubt, at most: of a token that it was not given, nothing follows,
+    and where the policy would revoke, its owner proves again. Without a verifier key, no report is taken.
+    """
+    async with watched("strict") as world:
+        owner = await at_home(world, "jwt")
+        hybrid = await at_home(world, "hybrid")
+        key = await world.add_verifier()
+        made_up = f"{owner.access[:-6]}AAAAAA"
+
+        async def report(*seen: tuple[str, str], bearer: str = key) -> Answer:
+            body = {"holder": "x" * 16, "wait_ms": 0, "seen": seen}
+            answer = await world.call("POST", "/auth/revocations/poll", json=body, bearer=bearer)
+            while revocations._looking:
+                await asyncio.wait(set(revocations._looking))
+            return answer
+
+        assert (await report((made_up, "1.128.0.0/24"), ("nonsense", "nonsense"))).status == 200
+        assert (await report((owner.access, "145.97.39.0/24"), (owner.access, "10.0.0.0/24"))).status == 200
+        assert (await report((owner.access, "1.128.0.0/24"), bearer="ddv1_" + "A" * 48)).status == 401
+        assert (await report(*[(owner.access, "1.128.0.0/24")] * 9)).status == 422
+        assert (await owner.call("GET", "/auth/me", by_token=True)).status == 200
+        assert (await report((owner.access, "1.128.0.0/24"), (hybrid.access, f"{TOR}/24"))).status == 200
+        for browser in (owner, hybrid):
+            assert asks_again(await browser.call("GET", "/auth/me", by_token=True))
+        assert sorted(await suspected(world)) == [
+            ("refused", "step_up: too_fast"), ("refused", "step_up: tor"),
+        ]  # fmt: skip
+        assert await world.store.events(name="session_ended") == []
 
 
 async def test_d18_wrong_passwords_before_a_sign_in_are_reported() -> None:

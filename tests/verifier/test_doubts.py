@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,6 +19,7 @@ from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, StepUpRequired
 from dutchdoor.jose.claims import Claims
 from dutchdoor.revocation.log import Revocation, RevocationLog
+from dutchdoor.verifier.reports import Reports
 
 HOME, SYDNEY = "145.97.39.155", "1.128.0.1"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}
@@ -100,6 +102,47 @@ def test_d19_a_token_that_was_used_far_away_is_in_doubt_at_a_verifier(mode: str,
             assert verifier(proved["access_token"]).subject
             if mode == "hybrid":
                 until(lambda: not is_in_doubt_or_valid(verifier, token))
+
+
+@pytest.mark.long
+def test_d19_a_stateless_token_on_two_continents_is_noticed_by_the_authority(tmp_path: Path) -> None:
+    """The owner signs in at home. A thief uses the token at a service that only verifies, on another continent, and the
+    authority is never asked: the service's next poll reports it, and the token is in doubt there within seconds.
+    """
+    port = free_port()
+    url = f"http://localhost:{port}"
+    told = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
+    with running(tmp_path, *told, environment={"DUTCHDOOR_SUSPICION": "standard"}):
+        key = _verifier_key(tmp_path)
+        ask(url, "POST", "/auth/register", ADA, peer=HOME)
+        _, signed_in = ask(url, "POST", "/auth/login", {**ADA, "mode": "jwt"}, peer=HOME)
+        token = signed_in["access_token"]
+        with Verifier(url, key=key, reports=True) as verifier, Verifier(url, key=key) as other:
+            verifier.seen(token, verifier(token), HOME)
+            time.sleep(3)  # a poll and more: at home, nothing follows
+            assert other(token).subject
+            verifier.seen(token, verifier(token), SYDNEY)
+            until(lambda: is_in_doubt(verifier, token))
+            until(lambda: is_in_doubt(other, token))
+
+
+def test_d19_reports_are_few_and_bounded() -> None:
+    """A token is reported when it is new or its network changes, eight at a time; what does not fit is dropped."""
+    reports = Reports()
+    for _ in range(3):
+        reports.see("a", "token-a", "145.97.39.155")
+        reports.see("a", "token-a", "145.97.39.7")
+    assert [(seen.token, seen.network) for seen in reports.take()] == [("token-a", "145.97.39.0/24")]
+    assert reports.take() == ()
+    reports.see("a", "token-a", "1.128.0.1")
+    reports.see("b", "token-b", "10.0.0.1")
+    assert [seen.network for seen in reports.take()] == ["1.128.0.0/24"]
+    for number in range(200):
+        reports.see(f"id-{number}", f"token-{number}", "1.128.0.1")
+    assert [len(reports.take()) for _ in range(9)] == [8] * 8 + [0]
+    reports.see("c", "x" * 9000, "1.128.0.1")
+    reports.see("d", "y" * 9000, "1.128.0.1")
+    assert [len(seen.token) for seen in reports.take()] == [9000]
 
 
 def is_in_doubt_or_valid(verifier: Verifier, token: str) -> bool:

@@ -67,6 +67,7 @@ ROWS = [
     (domain.StaleClaims("x"), 401, "token_stale", BEARER + b', error="invalid_token"'),
     (UnknownVerifier("x"), 401, "unknown_verifier", BEARER + b', error="invalid_token"'),
     (AmbiguousCookie("x"), 401, "ambiguous_cookie", BEARER + b', error="invalid_token"'),
+    (domain.SessionInDoubt("x"), 401, "step_up_required", BEARER + b', error="insufficient_user_authentication"'),
     (
         StepUpRequired("x", max_age=300.9),
         401,

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any, Final
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import Forbidden, NotAuthenticated
+from dutchdoor.errors import Forbidden, NotAuthenticated, SessionInDoubt
 from dutchdoor.guard.gates import AsgiApp, Known
 from dutchdoor.guard.unloaded import NOT_LOADED
 from dutchdoor.guard.user import User
@@ -62,6 +62,8 @@ class Embedded:
         if held is None:
             raise NotAuthenticated("the session is gone")
         check_live(held.session, held.account, self.auth.authority.clock())
+        if self.auth.authority.must_prove(session_id):
+            raise SessionInDoubt("the session is in doubt")
         return Known(held.principal, User.of(held.account) if self._external is None else None)
 
     async def user(self, known: Known) -> Any:
@@ -100,7 +102,9 @@ class Embedded:
         authority, session_id = self.auth.authority, known.principal.session_id
         if known.token is not None:
             return authority.verify_again_at_once(known.token) is not None
-        return session_id is None or authority.recall_at_once(session_id) is not None
+        if session_id is None:
+            return True
+        return authority.recall_at_once(session_id) is not None and not authority.must_prove(session_id)
 
     async def position(self) -> Hashable:
         fencing = self.auth.authority.fencing

@@ -168,11 +168,19 @@ class Verifying:
 
     async def identify(self, asked: Request, *, websocket: bool, csrf_field: str | None) -> Known | None:  # noqa: ARG002
         token, proof = self._presented(asked)
-        return None if token is None else Known(await self.verifier.check(token, proof), token=token)
+        if token is None:
+            return None
+        principal = await self.verifier.check(token, proof)
+        self.verifier.seen(token, principal, asked.peer)
+        return Known(principal, token=token)
 
     def identify_at_once(self, asked: Request, *, csrf_field: str | None) -> tuple[bool, Known | None]:  # noqa: ARG002
         token, proof = self._presented(asked)
-        return True, None if token is None else Known(self.verifier(token, proof), token=token)
+        if token is None:
+            return True, None
+        principal = self.verifier(token, proof)
+        self.verifier.seen(token, principal, asked.peer)
+        return True, Known(principal, token=token)
 
     def _presented(self, asked: Request) -> tuple[str | None, DpopProof | None]:
         """Return the access token and, if it came by the scheme DPoP, the proof of its key; None without a token.

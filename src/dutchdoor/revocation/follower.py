@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from dutchdoor.revocation.lease import WAITS_FOR
 from dutchdoor.revocation.log import Bearer, RevocationLog
-from dutchdoor.revocation.messages import Answer, Poll
+from dutchdoor.revocation.messages import Answer, Poll, Seen
 
 __all__ = ["Follower", "Verdict"]
 
@@ -94,13 +94,16 @@ class Follower:
     def __len__(self) -> int:
         return len(self._known.log)
 
-    def poll(self, now: float) -> Poll:
-        """Return the next poll; call this right before sending it. Answers to earlier polls are dropped from now on."""
+    def poll(self, now: float, seen: tuple[Seen, ...] = ()) -> Poll:
+        """Return the next poll; call this right before sending it. Answers to earlier polls are dropped from now on.
+        `seen` is where tokens were used.
+        """
         poll = Poll(
             holder=self.holder,
             log_epoch=self.log_epoch,
             applied_seq=self.applied_seq,
             wait_ms=self._wait_ms,
+            seen=seen,
         )
         self._sent = _Sent(poll, now)
         return poll

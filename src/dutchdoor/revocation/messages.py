@@ -12,11 +12,23 @@ from msgspec import Meta, Struct
 
 from dutchdoor.revocation.log import Entry
 
-__all__ = ["MAX_SEQ", "Answer", "Poll"]
+__all__ = ["MAX_SEQ", "SEEN_AT_MOST", "Answer", "Poll", "Seen"]
 
 MAX_SEQ: Final = 2**53
 _Seq = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
 _Milliseconds = Annotated[int, Meta(ge=0, le=600_000)]
+
+
+SEEN_AT_MOST: Final = 8
+"""Sightings in one poll."""
+
+
+class Seen(Struct, frozen=True, array_like=True):
+    """A sighting at a verifier: a token that it was given, and the network that it came from."""
+
+    token: Annotated[str, Meta(max_length=8192)]
+    network: Annotated[str, Meta(max_length=64)]
+    """As `model/sightings.py` has it: the /24 of an IPv4 address, the /48 of an IPv6 address."""
 
 
 class Poll(Struct, frozen=True, kw_only=True):
@@ -30,6 +42,8 @@ class Poll(Struct, frozen=True, kw_only=True):
     """The `seq` up to which every thread of the process sees the entries. Never that of entries still being applied."""
     wait_ms: _Milliseconds = 0
     """How long the verifier waits for news. 0: it follows on demand, and cannot be woken."""
+    seen: Annotated[tuple[Seen, ...], Meta(max_length=SEEN_AT_MOST)] = ()
+    """Where tokens were used. An authority may ignore it."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -22,8 +22,8 @@ from dutchdoor.errors import (
     InvalidDpopProof,
     InvalidToken,
     NotAuthenticated,
+    SessionInDoubt,
     SessionLimitReached,
-    StepUpRequired,
     Superseded,
     Unavailable,
 )
@@ -364,7 +364,7 @@ class Authority(Watching):
         Raises:
             InvalidToken: the token was not issued here.
             NotAuthenticated: the session or its account was revoked or expired.
-            StepUpRequired: its owner must prove again who they are.
+            SessionInDoubt: its owner must prove again who they are.
             Unavailable: the store is out of reach. The caller must never treat this as signed out.
         """
         presented = SessionToken.parse(token)
@@ -373,7 +373,7 @@ class Authority(Watching):
 
     def resume_at_once(self, token: str) -> Remembered | None:
         """Do what `resume` does with a `token`, in any thread and without waiting; None if a look-up is needed. Raises
-        `InvalidToken`, `NotAuthenticated` and `StepUpRequired` as `resume` does.
+        `InvalidToken`, `NotAuthenticated` and `SessionInDoubt` as `resume` does.
         """
         presented = SessionToken.parse(token)
         held = self.recall_at_once(presented.id)
@@ -392,7 +392,7 @@ class Authority(Watching):
             raise InvalidToken("no session has this token")
         sessions.check_live(held.session, held.account, self.clock())
         if not in_doubt and self.must_prove(presented.id):
-            raise StepUpRequired("the session is in doubt")
+            raise SessionInDoubt("the session is in doubt")
         return held
 
     async def recall(self, session_id: str) -> Remembered | None:
@@ -525,7 +525,7 @@ class Authority(Watching):
             DpopRequired, InvalidDpopProof: the session is bound to a key, and the client has proved none, or with a
                 proof that was used before. Another key is proof of theft.
             Superseded: the token is two generations old and was replaced moments ago (R5).
-            StepUpRequired: the session was used in a suspicious way, and is refused until its owner signs in again.
+            SessionInDoubt: the session was used in a suspicious way, and is refused until its owner signs in again.
             Misconfigured: the `claims` hook returns claims that no token may carry.
         """
         token = RefreshToken.read(text)
@@ -566,7 +566,7 @@ class Authority(Watching):
                     is_proof_spent = True  # a lost race decides anew, by the same proof
             await self.fencing.follow()
             if self.must_prove(session.id):
-                raise StepUpRequired("the session is in doubt")
+                raise SessionInDoubt("the session is in doubt")
             outcome = decide(session, token, client, time_of(session, now), self.policy)
             if self.watches and not isinstance(outcome, (IsSuperseded, Stolen, Impossible)):
                 await self.sight(
@@ -662,6 +662,27 @@ class Authority(Watching):
         record = session_event("refresh_theft", session, client, now, detail=rule, outcome="refused")
         await self.store.commit(*changes, Log(record))
         await announce(self.hooks.refresh_theft, account, client)
+
+    async def sight_at_verifier(self, token: str, client: Client) -> None:
+        """Look at a use of an access token, `token`, at a service that only verifies. `client` is where it was used,
+        as the service reports. That may put the token in doubt, and never ends anything: the service may lie.
+
+        Raises:
+            InvalidToken: the token is not valid: the service was not given it.
+            SessionInDoubt: it is in doubt, already or from now on.
+            Unavailable: the store is out of reach.
+        """
+        claims, principal = await self._recognised(token, issued=True)
+        if principal.bound_to:
+            return  # a copy of it is worth nothing
+        held = None if claims.sid is None else await self.recall(claims.sid)
+        if claims.sid is not None and (held is None or held.session.ended_at is not None):
+            raise InvalidToken("its session has ended")
+        use = Use(
+            claims.sub, None if held is None else held.session, "" if held else claims.jti,
+            0.0 if held is None else held.used_before, claims.client_id,
+        )  # fmt: skip
+        await self.sight(use, client, at_most="step_up")
 
     # Listing
 

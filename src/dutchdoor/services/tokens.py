@@ -19,8 +19,8 @@ from dutchdoor.errors import (
     InvalidToken,
     Misconfigured,
     NotFound,
+    SessionInDoubt,
     StaleClaims,
-    StepUpRequired,
     Unavailable,
     UnknownKey,
 )
@@ -172,7 +172,7 @@ class Issuer:
         Raises:
             InvalidToken: malformed, forged, expired, for another audience, or revoked.
             StaleClaims: valid, but what it says is out of date: the client must refresh.
-            StepUpRequired: its owner must prove again who they are.
+            SessionInDoubt: its owner must prove again who they are.
             DpopRequired, InvalidDpopProof, UseDpopNonce: bound to a key that the request does not prove.
             Unavailable: the log is out of reach.
         """
@@ -222,7 +222,7 @@ class Issuer:
 
     def verify_at_once(self, token: str, proof: DpopProof | None = None) -> Principal | None:
         """Do what `verify` does with a `token` and its `proof`, in any thread and without waiting; None if it has to
-        wait. Raises `InvalidToken`, `StaleClaims`, `StepUpRequired` and `UseDpopNonce` as `verify` does.
+        wait. Raises `InvalidToken`, `StaleClaims`, `SessionInDoubt` and `UseDpopNonce` as `verify` does.
         """
         principal = self.verify_again_at_once(token)
         if principal is not None:
@@ -231,7 +231,7 @@ class Issuer:
 
     def verify_again_at_once(self, token: str) -> Principal | None:
         """Do what `verify_again` does with a `token`, in any thread and without waiting; None if it has to wait. Raises
-        `InvalidToken`, `StaleClaims` and `StepUpRequired` as `verify` does.
+        `InvalidToken`, `StaleClaims` and `SessionInDoubt` as `verify` does.
         """
         now = self.clock()
         if not self.fencing.is_current() or self._is_ring_old(now) or self._verifiers is None:
@@ -248,7 +248,7 @@ class Issuer:
         if covering == "doubt":
             if in_doubt:
                 return
-            raise StepUpRequired("its session is in doubt")
+            raise SessionInDoubt("its session is in doubt")
         if covering == "subject" and claims.sid is not None:
             raise StaleClaims("the subject's epoch has risen")
         if covering is not None:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import Conflict, NotAuthenticated, StepUpRequired
+from dutchdoor.errors import Conflict, NotAuthenticated, SessionInDoubt
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent, event
 from dutchdoor.model.http_client import Client
@@ -157,7 +157,7 @@ class Watching(Endings):
         what its request carried of it, and `at_most` the most that may be done about it.
 
         Raises:
-            StepUpRequired: the session or token is refused until its owner proves again who they are.
+            SessionInDoubt: the session or token is refused until its owner proves again who they are.
             NotAuthenticated: the session or token was revoked.
             Unavailable: the store is out of reach.
         """
@@ -178,6 +178,8 @@ class Watching(Endings):
             elif _is_same(history.last, seen):
                 return
             else:
+                if not seen.browser:  # a verifier does not report it
+                    seen = replace(seen, browser=history.last.browser)
                 last_use = max(use.last_use, self.seen_lately.used_at(use.id), history.places[-1].until)
                 decided = assess(
                     history, seen, self.policy.suspicion, now=now, last_use=last_use,
@@ -270,7 +272,7 @@ class Watching(Endings):
         """Refuse a session or a token at every node and every verifier, and this request with it."""
         if decided.reaction == "step_up" and await self._doubt(use, client, now, decided):
             await announce(self.hooks.suspected, use.subject, client, "step_up")
-            raise StepUpRequired(f"used in a suspicious way: {', '.join(decided.reasons)}")
+            raise SessionInDoubt(f"used in a suspicious way: {', '.join(decided.reasons)}")
         await self._revoke(use, client, now, decided)
         await announce(self.hooks.suspected, use.subject, client, "revoke")
         raise NotAuthenticated(f"revoked, used in a suspicious way: {', '.join(decided.reasons)}")

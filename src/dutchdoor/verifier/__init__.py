@@ -27,8 +27,8 @@ from dutchdoor.errors import (
     InvalidToken,
     Misconfigured,
     Misdirected,
+    SessionInDoubt,
     StaleClaims,
-    StepUpRequired,
     Unavailable,
     UnknownKey,
 )
@@ -46,7 +46,9 @@ from dutchdoor.revocation.follower import Follower
 from dutchdoor.verifier.origin import Origin, check_public_url
 
 if TYPE_CHECKING:
+    from dutchdoor.revocation.messages import Seen
     from dutchdoor.verifier.poller import Following
+    from dutchdoor.verifier.reports import Reports
     from dutchdoor.verifier.threads import Waiting
 
 __all__ = ["Follow", "Stale", "State", "Verifier", "elapsed"]
@@ -106,6 +108,9 @@ class Verifier:
         public_url: the URL at which clients reach this service, such as `https://orders.example.com`. Tokens that are
             bound to a key (DPoP) come with a proof that names it. Without it, an adapter takes them on this machine
             only: a `Host` header is what the client says.
+        reports: whether the authority learns from which networks tokens are used here, with the polls that are sent
+            anyway (`seen`, and each adapter by itself). Only where clients call this service themselves: other
+            services in between look like data centres.
 
     Raises:
         Misconfigured: one of the arguments is not valid.
@@ -121,6 +126,7 @@ class Verifier:
         follow: Follow = "background",
         leeway: Duration = 10.0,
         public_url: str | None = None,
+        reports: bool = False,
     ) -> None:
         check_choice(stale, get_args(Stale), "stale")
         check_choice(follow, get_args(Follow), "follow")
@@ -145,6 +151,10 @@ class Verifier:
         self._follower = self._new_follower()
         self._judge = self._follower.judge
         self._closed = False
+        self._reports: Reports | None = None
+        if reports:
+            module: Any = import_module("dutchdoor.verifier.reports")
+            self._reports = module.Reports()
         # State of this process only: see `_forked`.
         self._lock = Lock()
         self._following: Following | None = None
@@ -166,7 +176,8 @@ class Verifier:
             DpopRequired, InvalidDpopProof: it is bound to a key, and the proof is missing or not valid. They are
                 `InvalidToken`, too.
             UseDpopNonce: the proof needs a newer nonce. Answer 401 with it in the header `DPoP-Nonce`.
-            StepUpRequired: it was used in a way that its owner must explain, by proving again who they are (RFC 9470).
+            SessionInDoubt: it was used in a way that its owner must explain, by proving again who they are (RFC 9470).
+                It is an `InvalidToken`, too.
             Unavailable: the token cannot be checked now. Answer 503, never 401: an outage must not sign users out.
         """
         principal = self.again(token)
@@ -206,7 +217,7 @@ class Verifier:
             InvalidToken: as for a call.
             StaleClaims: as for a call.
             DpopRequired, InvalidDpopProof, UseDpopNonce: as for a call.
-            StepUpRequired: as for a call.
+            SessionInDoubt: as for a call.
             Unavailable: as for a call.
         """
         principal = await self.check_again(token)
@@ -224,6 +235,13 @@ class Verifier:
             self._say(error)
             raise
         return principal
+
+    def seen(self, token: str | bytes, principal: Principal, address: str) -> None:
+        """Note that a valid `token` of a `principal` came from the IP `address` of a client, if this verifier reports.
+        Nothing waits for it.
+        """
+        if self._reports is not None:
+            self._reports.see(principal.token_id, token if isinstance(token, str) else token.decode("ascii"), address)
 
     # --- what is seen from outside ------------------------------------------------------------------------------------
 
@@ -313,6 +331,7 @@ class Verifier:
         following: Following = module.Following(
             self._origin, self._key, self._follower,
             replace=self._another_log, on_keys=self._take_keys, elapsed=self._elapsed, clock=time.time,
+            reports=_nothing if self._reports is None else self._reports.take,
         )  # fmt: skip
         following.start()
         return following
@@ -424,6 +443,10 @@ class Verifier:
         return principal
 
 
+def _nothing() -> tuple[Seen, ...]:
+    return ()
+
+
 def _without_keys(_token: str | bytes, _now: float) -> NoReturn:
     raise UnknownKey("no keys yet")
 
@@ -432,7 +455,7 @@ def _refuse(verdict: str) -> NoReturn:
     if verdict == "outdated":
         raise StaleClaims("the subject's epoch has risen")
     if verdict == "doubted":
-        raise StepUpRequired("its session is in doubt")
+        raise SessionInDoubt("its session is in doubt")
     raise InvalidToken("revoked")
 
 

@@ -22,7 +22,7 @@ from dutchdoor.errors import DutchdoorError, InvalidKey, Misdirected, Unavailabl
 from dutchdoor.jose.jwk import MAX_SET_BYTES, KeySet
 from dutchdoor.model.service_credentials import VerifierSecret
 from dutchdoor.revocation.follower import Follower
-from dutchdoor.revocation.messages import Answer, Poll
+from dutchdoor.revocation.messages import Answer, Poll, Seen
 from dutchdoor.verifier.connection import Refusal, Wire
 from dutchdoor.verifier.origin import Origin
 
@@ -94,10 +94,11 @@ class Following:
         on_keys: Callable[[KeySet], None],
         elapsed: Callable[[], float],
         clock: Callable[[], float],
+        reports: Callable[[], tuple[Seen, ...]],
     ) -> None:
         self._origin, self._key, self._follower = origin, key, follower
         self._elapsed, self._clock, self._born = elapsed, clock, elapsed()
-        self._replace, self._on_keys = replace, on_keys
+        self._replace, self._on_keys, self._reports = replace, on_keys, reports
         self._tls = ssl.create_default_context() if origin.secure else None
         self._in_background = not follower.on_demand
         self._salt = b""
@@ -214,7 +215,7 @@ class Following:
             # Short, because a fence may be waiting for the next poll.
             self._fetch_keys(self._poller, min(now + ANSWERED_WITHIN, until or now + ANSWERED_WITHIN))
         follower = self._follower
-        poll = follower.poll(self._elapsed())
+        poll = follower.poll(self._elapsed(), self._reports())
         end = self._elapsed() + poll.wait_ms / 1000 + ANSWERED_WITHIN
         try:
             text = self._poller.post(

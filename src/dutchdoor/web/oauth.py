@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from dutchdoor.errors import InvalidToken, NotAuthenticated, StepUpRequired
+from dutchdoor.errors import InvalidToken, NotAuthenticated
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.service_credentials import RegisteredClient
@@ -108,7 +108,7 @@ async def introspect(call: Call) -> Response:
         raise BadRequest("token is missing.", code="invalid_request")
     try:
         said = await (_introspect_refresh(call, text) if text.startswith("ddr1_") else _introspect_access(call, text))
-    except (NotAuthenticated, StepUpRequired):
+    except NotAuthenticated:
         said = None
     return json_response(200, _INACTIVE if said is None else said)
 
