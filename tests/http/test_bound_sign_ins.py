@@ -9,6 +9,7 @@ from tests.http.world import OTHER_PASSWORD, PASSWORD, PROXY, Answer, Program, W
 
 from dutchdoor.client.dpop import ProofKey
 from dutchdoor.errors import Unavailable
+from dutchdoor.jose.dpop import ALGORITHMS
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.policy import Policy
 from dutchdoor.stores.memory import MemoryStore
@@ -425,3 +426,9 @@ async def test_d36_the_devices_page_says_what_is_bound(world: World) -> None:
     assert {each["id"]: each["bound"] for each in listed} == {bound.session_id: True, browser.session_id: False}
     page = (await browser.call("GET", "/auth/devices", headers=[("accept", "text/html")])).body.decode()
     assert page.count("bound to this device") == 1
+
+
+async def test_d34_the_metadata_lists_the_algorithms_of_proofs(world: World) -> None:
+    """A client learns from the metadata (RFC 8414) that it may prove a key, and with what."""
+    found = (await world.call("GET", "/.well-known/oauth-authorization-server")).json
+    assert found["dpop_signing_alg_values_supported"] == list(ALGORITHMS)

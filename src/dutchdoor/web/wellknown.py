@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from dutchdoor.errors import NotFound
+from dutchdoor.jose.dpop import ALGORITHMS
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.http import Header, Response
 
@@ -37,6 +38,7 @@ class Metadata(Struct, omit_defaults=True):
     token_endpoint_auth_methods_supported: list[str]
     introspection_endpoint_auth_methods_supported: list[str]
     revocation_endpoint_auth_methods_supported: list[str]
+    dpop_signing_alg_values_supported: list[str]
     jwks_uri: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -64,6 +66,7 @@ async def metadata(call: Call) -> Response:
         token_endpoint_auth_methods_supported=["client_secret_basic", "none"],
         introspection_endpoint_auth_methods_supported=["client_secret_basic"],
         revocation_endpoint_auth_methods_supported=["client_secret_basic", "none"],
+        dpop_signing_alg_values_supported=list(ALGORITHMS),
     )
     if not call.authority.symmetric:
         document.jwks_uri = f"{issuer}/.well-known/jwks.json"
