@@ -14,12 +14,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from email.message import Message
 from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import pyotp
+import pyotp.totp
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.standins import Mailbox
@@ -70,7 +71,7 @@ class FaultyIssuer:
 
             do_POST = do_GET  # noqa: N815 - the server looks for this name
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -143,7 +144,7 @@ class FaultyIssuer:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def exchange(self, headers: Mapping[str, str], form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    def exchange(self, headers: Mapping[str, str] | Message, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         self.forms.append(form)
         asked = self.codes.pop(form.get("code", ""), None)
         if asked is None:
@@ -181,11 +182,9 @@ class House:
         self, issuer: FaultyIssuer, policy: Policy = STANDARD, *, also: Sequence[Issuer] = (), **more: Any
     ) -> None:
         self.clock, self.issuer, self.mail = issuer.clock, issuer, Mailbox()
-        self.configured = issuers.openid(
-            **{"name": "corp", "title": "Corp", "url": issuer.url, "client_id": CLIENT, "client_secret": SECRET}
-            | {"trusted_for": ["example.com"]}
-            | more
-        )
+        given: dict[str, Any] = {"name": "corp", "title": "Corp", "url": issuer.url, "trusted_for": ["example.com"]}
+        given |= {"client_id": CLIENT, "client_secret": SECRET, **more}
+        self.configured = issuers.openid(**given)
         self.auth = Auth(
             "memory:",
             policy=policy,
@@ -216,7 +215,7 @@ class House:
         return secret
 
     def code(self, secret: str) -> str:
-        return pyotp.TOTP(secret).at(int(self.clock()))
+        return pyotp.totp.TOTP(secret).at(int(self.clock()))
 
     def set_password(self, email: str, password: str) -> None:
         proof = self.run(self.auth.directory.hasher.hash(password))

@@ -28,7 +28,15 @@ def issuer() -> Iterator[FaultyIssuer]:
         yield found
 
 
-def nodes(issuer: FaultyIssuer, folder: Path) -> tuple[Auth, Auth]:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database for two nodes."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/door.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+def nodes(issuer: FaultyIssuer, database: str) -> tuple[Auth, Auth]:
     master = MasterKeys(MasterKey.generate())
 
     def node() -> Auth:
@@ -37,7 +45,7 @@ def nodes(issuer: FaultyIssuer, folder: Path) -> tuple[Auth, Auth]:
             trusted_for=["example.com"],
         )  # fmt: skip
         return Auth(
-            f"sqlite:///{folder}/door.db", master_key=master, hasher=PasswordHasher(CHEAPEST), clock=issuer.clock,
+            database, master_key=master, hasher=PasswordHasher(CHEAPEST), clock=issuer.clock,
             mail=Mailbox(), issuers=[corp], limits=endless(Limits()),
         )  # fmt: skip
 
@@ -57,9 +65,9 @@ async def finish(auth: Auth, answer: Answer, browser: Browser) -> Any:
         return refusal
 
 
-async def test_of_64_tries_with_one_answer_one_succeeds(issuer: FaultyIssuer, tmp_path: Path) -> None:
+async def test_of_64_tries_with_one_answer_one_succeeds(issuer: FaultyIssuer, database: str) -> None:
     """Over two nodes, one session starts, and the issuer sees the code once."""
-    one, two = nodes(issuer, tmp_path)
+    one, two = nodes(issuer, database)
     async with one, two:
         answer, browser = await begin(one, issuer)
         came = await asyncio.gather(*[finish((one, two)[n % 2], answer, browser) for n in range(64)])
@@ -70,9 +78,9 @@ async def test_of_64_tries_with_one_answer_one_succeeds(issuer: FaultyIssuer, tm
         assert len(await one.store.sessions_of(account.subject)) == 1
 
 
-async def test_two_first_sign_ins_at_once_create_one_account(issuer: FaultyIssuer, tmp_path: Path) -> None:
+async def test_two_first_sign_ins_at_once_create_one_account(issuer: FaultyIssuer, database: str) -> None:
     """Eight browsers of one person who was never here, over two nodes: one account, one identity, eight sessions."""
-    one, two = nodes(issuer, tmp_path)
+    one, two = nodes(issuer, database)
     async with one, two:
         flows = [await begin((one, two)[n % 2], issuer) for n in range(8)]
         came = await asyncio.gather(*[finish((one, two)[n % 2], *flow) for n, flow in enumerate(flows)])
@@ -84,9 +92,9 @@ async def test_two_first_sign_ins_at_once_create_one_account(issuer: FaultyIssue
         assert len(await one.store.sessions_of(account.subject)) == 8
 
 
-async def test_two_that_unlink_at_once_leave_a_way_in(issuer: FaultyIssuer, tmp_path: Path) -> None:
+async def test_two_that_unlink_at_once_leave_a_way_in(issuer: FaultyIssuer, database: str) -> None:
     """Of two identities and no password, one stays, whichever calls come together."""
-    one, two = nodes(issuer, tmp_path)
+    one, two = nodes(issuer, database)
     async with one, two:
         answer, browser = await begin(one, issuer)
         came = await finish(one, answer, browser)
