@@ -14,6 +14,7 @@
     │   │       └── ClonedPasskey  a passkey whose counter went back: there is a copy of it              401
     │   ├── UseDpopNonce           the proof needs a newer `nonce`: this one                             401
     │   ├── StepUpRequired         the proof is too old or too weak for this (RFC 9470)                  401
+    │   │   └── SessionInDoubt     used in a way that looks like theft; an `InvalidToken`, too           401
     │   ├── IssuerRefused          the log-in by an issuer failed, or does not let this person in         403
     │   ├── AnotherBrowser         a verification link in another browser needs a password               403
     │   ├── LastAdministrator      no active administrator would be left                                 403

@@ -139,6 +139,7 @@ async def test_d09_a_page_leads_to_the_proof_and_back() -> None:
         assert page.header("location") == "/auth/confirm?next=%2Fauth%2Faccount"
         shown = await owner.call("GET", "/auth/confirm?next=%2Fauth%2Faccount", headers=opened)
         assert shown.status == 200
+        assert b"looks like theft" in shown.body
         fields = {"password": PASSWORD, "next": "/auth/account", "csrf_token": owner.csrf}
         done = await owner.call("POST", "/auth/reauthenticate", form=fields, headers=opened)
         assert (done.status, done.header("location")) == (303, "/auth/account")
@@ -267,6 +268,8 @@ async def test_d13_sightings_are_few_and_expire() -> None:
         assert (await owner.me()).status == 200
         kept = {each.id: each for each in await world.store.select(Sightings)}
         assert set(kept) == {places.subject, owner.session_id or next(iter(set(kept) - {places.subject}))}
+        exported = (await owner.call("GET", "/auth/account/export")).json
+        assert {place["network"] for place in exported["places"]} == {"145.97.39.0/24", "145.97.40.0/24"}
         text = b" ".join(each.history for each in kept.values())
         assert HERE.encode() not in text
         assert WORK.encode() not in text

@@ -19,6 +19,7 @@ from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.session_data import StoredData
 from dutchdoor.model.sessions import Session
+from dutchdoor.model.sightings import Place, Sightings
 from dutchdoor.services.part import Part
 from dutchdoor.stores.base import Log
 
@@ -40,6 +41,8 @@ class Copy(Struct, frozen=True, kw_only=True):
     sessions: tuple[Session, ...]
     data: dict[str, Raw]
     """What the application keeps for each live session, by the session's id."""
+    places: tuple[Place, ...]
+    """From where its sessions were used, coarsely."""
     events: tuple[AuditEvent, ...]
     """The newest first."""
     complete: bool
@@ -78,6 +81,7 @@ class Export(Part):
             events += page
             if len(page) < _PAGE:
                 break
+        histories = [each.read() for each in await self.store.select(Sightings, subject=subject, limit=_PAGE)]
         return Copy(
             at=now,
             account=account,
@@ -85,6 +89,7 @@ class Export(Part):
             links=tuple(await self.store.select(OneTimeToken, subject=subject)),
             sessions=tuple(sessions),
             data={each.id: msgspec.Raw(each.data.encode()) for each in data},
+            places=tuple(place for history in histories if history is not None for place in history.places),
             events=tuple(events),
             complete=len(events) < EVENTS_AT_MOST,
         )

@@ -317,6 +317,7 @@ ROUTES = (
         handler=confirm_by,
         bundled=True,
         demands="caller",
+        in_doubt=True,
         body=StartInside,
         gives=WayView,
         also=(403, 404),

@@ -53,6 +53,16 @@ class LinkView(Struct):
     expires_at: str
 
 
+class PlaceView(Struct):
+    """From where a session was used: a network of 256 addresses or one customer, a country, a browser family."""
+
+    network: str
+    country: str
+    browser: str
+    first_seen_at: str
+    last_seen_at: str
+
+
 class Export(Struct):
     """All that is known of an account, without secrets. `data` is what the application keeps for each session.
     `complete` is false if there are more audit events than these.
@@ -66,6 +76,7 @@ class Export(Struct):
     links: list[LinkView]
     sessions: list[SessionView]
     data: dict[str, Raw]
+    places: list[PlaceView]
     events: list[OwnEvent]
     complete: bool
 
@@ -103,6 +114,16 @@ async def export(call: Call) -> Response:
         links=[LinkView(each.purpose, instant(each.created_at), instant(each.expires_at)) for each in copy.links],
         sessions=[session_view(each, principal.session_id) for each in copy.sessions],
         data=copy.data,
+        places=[
+            PlaceView(
+                each.sighting.network,
+                each.sighting.country,
+                each.sighting.browser,
+                instant(each.since),
+                instant(each.until),
+            )
+            for each in copy.places
+        ],
         events=[own_event(each) for each in copy.events],
         complete=copy.complete,
     )

@@ -67,7 +67,7 @@ class ConfirmForm(OwnForm):
     async def _show(self, call: Call, fields: Mapping[str, str], status: int = 200, **values: Any) -> Response:
         # A login is written again by hand: dutchdoor knows the application's users by their ids alone.
         kept = {name: fields.get(name, "") for name in ("next", "email", "factors")}
-        account, _ = await call.holding()
+        account, session = await call.holding()
         found, left = await call.directory.factors.of(account.subject)
         can_mail = await call.directory.mailed_codes.can_prove_again(account)
         methods = {each.method for each in found}
@@ -91,6 +91,7 @@ class ConfirmForm(OwnForm):
             "others": [each for each in ways if each != by],
             "can_mail": can_mail,
             "linked": linked,
+            "in_doubt": session is not None and call.authority.must_prove(session.id),
             **values,
         }
         return await self.pages.show_own(call, "confirm", status, **shown)
