@@ -82,6 +82,7 @@ SAFE_WITHOUT_PROOF = {
     *("/auth/factors/lost", "/auth/factors/lost/keep", "/auth/factors/lost/remove"),
     *("/auth/issuers/{name}/start", "/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
     *("/auth/passkeys/login/options", "/auth/passkeys/login", "/auth/passkeys/step/options"),
+    "/auth/passkeys/enrol/options",
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),
 }
 

@@ -493,7 +493,7 @@ async def test_an_account_whose_codes_are_used_up_enrols_anew() -> None:
             token = (await begin(world.browser(), mode="session")).json["token"]
             assert (await step(world.browser(), token, each, "recovery_code")).status == 200
         asked = await begin(browser, mode="session")
-        assert (asked.json["methods"], asked.json["enrol"]) == (["totp"], True)
+        assert (asked.json["methods"], asked.json["enrol"]) == (["passkey", "totp"], True)
         token = asked.json["token"]
         given = (await browser.call("POST", "/auth/login/enrol", json={"token": token})).json
         done = await step(browser, token, code(world, given["secret"]), enrolment=given["token"])
@@ -536,7 +536,7 @@ async def test_a_sign_in_enrols_what_the_policy_demands(demanded: str) -> None:
             await world.directory.admin.set_roles(user["id"], ["admin"], client=world.api_client(), actor="cli")
         browser = world.browser()
         asked = await begin(browser, mode="session")
-        assert (asked.json["methods"], asked.json["enrol"]) == (["totp"], True)
+        assert (asked.json["methods"], asked.json["enrol"]) == (["passkey", "totp"], True)
         token = asked.json["token"]
         assert (await step(browser, token, "123456")).code == "wrong_credentials"
         given = (await browser.call("POST", "/auth/login/enrol", json={"token": token})).json

@@ -349,6 +349,35 @@ async def test_a_passkey_is_asked_for_after_the_password(world: World) -> None:
     assert (await program.call("POST", "/auth/login/step", json=body)).status == 200
 
 
+async def test_a_sign_in_makes_the_passkey_that_the_policy_demands() -> None:
+    """Where a second factor is demanded, a sign-in makes a passkey, and no session exists before. The answer works in
+    that sign-in alone, and a second factor that is there by now has to be proved.
+    """
+    async with a_world(policy=replace(STANDARD, second_factor="required")) as world:
+        await world.register(ADA)
+        browser, other = world.browser(), world.browser()
+        tokens = [await waiting(person) for person in (browser, other)]
+        keys = [SoftKey(OWN), SoftKey(OWN)]
+        bodies = [
+            {
+                "method": "passkey",
+                "token": token,
+                "response": key.create(await options(person, "/auth/passkeys/enrol", token=token)),
+            }
+            for person, token, key in zip((browser, other), tokens, keys, strict=True)
+        ]
+        mixed = await browser.call("POST", "/auth/login/step", json=bodies[0] | {"token": tokens[1]})
+        assert mixed.code == "invalid_token"
+        assert (await world.store.counts())["sessions"] == 0
+        done = await browser.call("POST", "/auth/login/step", json=bodies[0])
+        assert done.status == 200 and len(done.json["recovery_codes"]) == 10
+        late = await other.call("POST", "/auth/login/step", json=bodies[1])
+        assert late.status == 401
+        refused = await other.call("POST", "/auth/passkeys/enrol/options", json={"token": tokens[1]})
+        assert refused.status == 403
+        assert (await sign_in(world.browser(), keys[0])).status == 200
+
+
 async def test_a_policy_that_requires_verification() -> None:
     """With `passkey_verification="required"`, a key that checks no one is neither made nor proved."""
     async with a_world() as lax:

@@ -43,6 +43,7 @@ HOUSES: Mapping[str, Mapping[str, Any]] = {
     "careful": {"policy": replace(STANDARD, require_verified_email=True)},
     "strict": {"limits": replace(endless(Limits()), sign_in_by_stranger=FOUR)},
     "invited": {"registration": "invite"},
+    "demanding": {"policy": replace(STANDARD, second_factor="required", second_factor_grace=3600)},
     "others": {"issuers": OTHERS},
     "mailing": {"policy": replace(STANDARD, sign_in_by_mail=True)},
 }

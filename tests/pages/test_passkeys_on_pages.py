@@ -88,7 +88,8 @@ class Person:
 @pytest.fixture
 def person(houses: Callable[[str], House], browser: Browser, request: pytest.FixtureRequest) -> Iterator[Person]:
     name = request.node.name.removeprefix("test_").replace("_", "-")
-    made = Person(houses("open"), browser, name, suggests="suggests" in name)
+    house = houses("demanding" if "demands" in name else "open")
+    made = Person(house, browser, name, suggests="suggests" in name)
     made.register()
     yield made
     assert made.watch.said == []
@@ -153,6 +154,22 @@ def test_the_browser_suggests_a_passkey(person: Person) -> None:
     assert person.page.get_attribute("#email", "autocomplete") == "username webauthn"
     person.with_password()  # while the suggestions wait
     person.page.wait_for_url("**/auth/login/step*")
+
+
+def test_a_sign_in_that_demands_a_second_factor_makes_a_passkey(person: Person) -> None:
+    """Where the policy demands a second factor, the sign-in offers a passkey beside the app, and then the codes."""
+    person.sign_out()
+    person.house.clock.forward(7200)
+    person.with_password()
+    person.page.wait_for_url("**/auth/login/step*")
+    expect(person.page.get_by_role("button", name="Set up the app")).to_be_visible()
+    person.page.get_by_role("button", name="Create a passkey").click()
+    expect(person.page.locator("#codes li")).to_have_count(10)
+    person.page.click("text=I have saved them")
+    person.is_signed_in()
+    person.sign_out()
+    person.page.get_by_role("button", name="Sign in with a passkey").click()
+    person.is_signed_in()
 
 
 def test_a_passkey_that_fails(person: Person) -> None:

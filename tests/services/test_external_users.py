@@ -14,6 +14,7 @@ from uuid import UUID
 import httpx2
 import pytest
 from standins import HOME, Clock
+from tests.softkey import SoftKey, b64
 
 from dutchdoor import Auth, ExternalUsers, Policy
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -150,14 +151,42 @@ async def test_what_needs_the_bundled_accounts_is_absent() -> None:
         for page in ("/auth/setup", "/auth/reset", "/auth/verify", "/auth/forgot", "/auth/invitation"):
             assert (await client.get(page)).status_code == 404
         described = (await client.get("/openapi.json")).json()["paths"]
-        assert not [
-            path for path in described if any(word in path for word in ("register", "/password", "email", "setup"))
-        ]
+        words = ("/auth/register", "/password", "email", "setup")
+        assert not [path for path in described if any(word in path for word in words)]
         assert "/auth/login" in described and "/admin/api/accounts/{subject}/roles" not in described
         assert "post" not in described["/admin/api/accounts"] and "get" in described["/admin/api/accounts"]
         start = (await client.get("/")).text
         assert "/auth/forgot" not in start and "/auth/register" not in start
         assert "/auth/register" not in str(our.auth.described())
+
+
+async def test_a_user_signs_in_by_a_passkey() -> None:
+    """An application's user makes a passkey, signs in by it with the roles of now, and no more once they are gone. The
+    last passkey may go: the application keeps the password.
+    """
+    async with running() as our, our.client() as client:
+        first = (await client.post("/auth/login", json={**ADA, "mode": "jwt"})).json()["access_token"]
+        headers, key = {"authorization": f"Bearer {first}"}, SoftKey("http://localhost:8000")
+        asked = (await client.post("/auth/passkeys/register/options", headers=headers)).json()["publicKey"]
+        assert asked["rp"]["id"] == "localhost" and asked["user"]["id"] != "7"
+        made = await client.post("/auth/passkeys/register", headers=headers, json={"response": key.create(asked)})
+        assert made.status_code == 200, made.text
+        our.members.rows[7].roles = ["editor"]
+
+        async def sign_in() -> httpx2.Response:
+            asked = (await client.post("/auth/passkeys/login/options")).json()["publicKey"]
+            return await client.post("/auth/passkeys/login", json={"response": key.get(asked), "mode": "jwt"})
+
+        done = await sign_in()
+        assert done.json()["user"]["roles"] == ["editor"], done.text
+        headers = {"authorization": f"Bearer {done.json()['access_token']}"}
+        gone = {"method": "passkey", "id": b64(key.id)}
+        del our.members.rows[7]
+        assert (await sign_in()).json()["code"] == "wrong_credentials"
+        our.members.rows[7] = Member(7, "ada")
+        headers = {"authorization": f"Bearer {(await sign_in()).json()['access_token']}"}
+        assert (await client.post("/auth/factors/remove", headers=headers, json=gone)).status_code == 204
+        assert (await sign_in()).json()["code"] == "wrong_credentials"
 
 
 @pytest.mark.parametrize("mode", ["session", "hybrid"])

@@ -182,7 +182,7 @@ class Factors(Part):
         return Confirmed(changes, (fresh,), codes, (self.totp.amr,))
 
     async def confirm_passkey(
-        self, account: Account, answer: str, name: str, ceremony: Ceremony, *, client: Client
+        self, account: Account, answer: str, name: str, ceremony: Ceremony, *, client: Client, pending: str = ""
     ) -> Confirmed:
         """Return what to commit for a new passkey, by the `answer` to its options. Raises what `Passkeys.made` raises.
 
@@ -190,8 +190,10 @@ class Factors(Part):
             account: its owner.
             name: what they call it; "" for the name of the device.
             ceremony: where it was made.
+            pending: the id of the unfinished sign-in that demands it; "" inside a sign-in.
         """
-        made, now = await self.passkeys.made(account, answer, name, ceremony, client=client), self.clock()
+        made = await self.passkeys.made(account, answer, name, ceremony, client=client, pending=pending)
+        now = self.clock()
         codes, beside = await self._first_codes(account, client, now)
         changes = [*made.changes, *beside, self._log("factor_added", account, client, now, PASSKEY)]
         return Confirmed(changes, (made.record,), codes, made.amr)

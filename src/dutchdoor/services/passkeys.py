@@ -172,8 +172,9 @@ class Passkeys(Part):
             "userVerification": verification,
         }
 
-    async def creation_options(self, account: Account, ceremony: Ceremony) -> dict[str, Any]:
-        """Return the options to make a passkey for an account (`PublicKeyCredentialCreationOptionsJSON`).
+    async def creation_options(self, account: Account, ceremony: Ceremony, pending: str = "") -> dict[str, Any]:
+        """Return the options to make a passkey for an `account` (`PublicKeyCredentialCreationOptionsJSON`). `pending`
+        is the id of an unfinished sign-in that demands one.
 
         Raises:
             Refused: the account has as many passkeys as it may have, or the policy offers no factors.
@@ -183,7 +184,7 @@ class Passkeys(Part):
         user = self._user(account, held)
         shown_as = account.address or account.name or account.subject
         return {
-            "challenge": encode(self._challenge(ceremony, *_registering(account, user))),
+            "challenge": encode(self._challenge(ceremony, *_registering(account, user, pending))),
             "timeout": int(CHALLENGE_FOR * 1000),
             "rp": {"id": self.party.id, "name": self.party.name},
             "user": {"id": user, "name": shown_as, "displayName": account.name or shown_as},
@@ -197,13 +198,16 @@ class Passkeys(Part):
             "attestation": "none",
         }
 
-    async def made(self, account: Account, answer: str, name: str, ceremony: Ceremony, *, client: Client) -> Made:
+    async def made(
+        self, account: Account, answer: str, name: str, ceremony: Ceremony, *, client: Client, pending: str = ""
+    ) -> Made:
         """Return what to commit for a new passkey of an account.
 
         Args:
             answer: what the browser answered to `creation_options`.
             name: what its owner calls it; "" for the name of the device.
             ceremony: where it is done.
+            pending: as the options had it.
 
         Raises:
             InvalidToken: the challenge is unknown, too old or used, or was for something else.
@@ -214,7 +218,7 @@ class Passkeys(Part):
         held = await self._of(account.subject)
         self._check_room(held)
         user = self._user(account, held)
-        spent = await self._spent(answer, "webauthn.create", ceremony, client, *_registering(account, user))
+        spent = await self._spent(answer, "webauthn.create", ceremony, client, *_registering(account, user, pending))
         record, checked = self.method.registered(account.subject, answer, user=user, name=named, now=self.clock())
         if self.policy.passkey_verification == "required" and "mfa" not in checked.amr:
             raise _unverified()
@@ -358,9 +362,9 @@ def _label(record: Credential | None) -> str:
     return "" if record is None else facts_of(record).name
 
 
-def _registering(account: Account, user: str) -> tuple[str, ...]:
+def _registering(account: Account, user: str, pending: str) -> tuple[str, ...]:
     # With the epoch: a thief who began before the password was changed must not finish after it.
-    return "register", account.subject, str(account.epoch), user
+    return "register", account.subject, str(account.epoch), user, pending
 
 
 def _unverified() -> WrongCredentials:

@@ -22,7 +22,6 @@ from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
-from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import (
     Conflict,
     InvalidInput,
@@ -485,8 +484,7 @@ class SignIn(Part):
             proofs,
             self.policy,
             factors=factors,
-            # A passkey is made inside a sign-in, on the page of the account.
-            offered=[each for each in self.factors.offered if each == TOTP],
+            offered=self.factors.offered,
             grace_ends=ends,
             remembered=mark is not None
             and self.clock() - mark.at < self.policy.remember_device_for
@@ -577,7 +575,25 @@ class SignIn(Part):
             InvalidToken: the token is unknown, used or too old, or the account changed since: sign in anew.
             Refused: the account has a second factor, which has to be proved instead.
         """
-        _, account, pending = await self._pending(token, client)
+        _, account = await self._enrolling(token, client)
+        return await self.factors.begin_totp(account, amr=None)
+
+    async def enrol_passkey(self, token: str, ceremony: Ceremony, *, client: Client) -> dict[str, Any]:
+        """Return the options to make a passkey in a sign-in that demands a second factor of an account that has none.
+        `proceed` takes what the passkey answers.
+
+        Args:
+            token: the token of the `SignInUnfinished`.
+            ceremony: where it is made.
+
+        Raises:
+            InvalidToken, Refused: as `enrol` says.
+        """
+        stored, account = await self._enrolling(token, client)
+        return await self.factors.passkeys.creation_options(account, ceremony, stored.id)
+
+    async def _enrolling(self, token: str, client: Client) -> tuple[OneTimeToken, Account]:
+        stored, account, pending = await self._pending(token, client)
         held = await self.store.select(Credential, subject=account.subject)
         # A password alone must not add a factor beside the one that the owner has, and then be enough.
         asked = await self.next_of(account, pending.proofs, held, "", pending.digest)
@@ -585,7 +601,7 @@ class SignIn(Part):
             raise Refused(
                 "the account has a second factor", message=mark("Prove the second factor that the account has.")
             )
-        return await self.factors.begin_totp(account, amr=None)
+        return stored, account
 
     async def waiting(self, token: str, *, client: Client, remembered: str = "") -> Waiting:
         """Return what a sign-in waits for, by the `token` of its `SignInUnfinished`. `remembered` is what the browser's
@@ -715,10 +731,14 @@ class SignIn(Part):
         if asked.own:
             scope = await self.steps.take(method, account.subject, response)
             pending = replace(pending, scope=" ".join(dict.fromkeys([*pending.scope.split(), *scope.split()])))
-        elif enrolment:
+        elif enrolment or (asked.enrol and method == PASSKEY):
             if not asked.enrol:
                 raise InvalidToken("the account has a second factor by now")
-            confirmed = await self.factors.confirm_totp(account, enrolment, response, client=client)
+            confirmed = (
+                await self.factors.confirm_passkey(account, response, "", ceremony, client=client, pending=stored.id)
+                if method == PASSKEY
+                else await self.factors.confirm_totp(account, enrolment, response, client=client)
+            )
             spent += confirmed.changes
             codes, proved = confirmed.codes, confirmed.amr
             held += confirmed.records
@@ -761,7 +781,7 @@ class SignIn(Part):
         letters = self.post.letters
         for is_so, letter in (
             (bool(keeping), letters.factors_kept),
-            (asked.enrol, letters.factor_added),
+            (asked.enrol, letters.passkey_added if method == PASSKEY else letters.factor_added),
             (method == RECOVERY_CODE, letters.recovery_code_used),
         ):
             if is_so:

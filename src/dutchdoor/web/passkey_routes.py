@@ -105,6 +105,14 @@ async def step_options(call: Call) -> Response:
     return json_response(200, PasskeyOptions(asked), headers)
 
 
+async def enrolment_options(call: Call) -> Response:
+    body: UnfinishedSignIn | None = call.body
+    ceremony, headers = _new_ceremony(call)
+    token = token_of_step(call, msgspec.UNSET if body is None else body.token)
+    asked = await call.directory.sign_in.enrol_passkey(token, ceremony, client=call.observed())
+    return json_response(200, PasskeyOptions(asked), headers)
+
+
 async def reauthentication_options(call: Call) -> Response:
     account, _ = await call.holding()
     ceremony, headers = _new_ceremony(call)
@@ -185,6 +193,17 @@ ROUTES = (
         also=(401, 404),
         summary="Begin to prove a passkey in an unfinished sign-in: `/auth/login/step` takes what it answers as "
         "the `response` of the method `passkey`.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/passkeys/enrol/options",
+        handler=enrolment_options,
+        body=UnfinishedSignIn,
+        optional_body=True,
+        gives=PasskeyOptions,
+        also=(401,),
+        summary="Begin to make a passkey in a sign-in that demands a second factor (`enrol`): `/auth/login/step` takes "
+        "what it answers.",
     ),
     Route(
         method="POST",
