@@ -17,9 +17,9 @@ from tests.client.test_session_auth import Program, lost
 from tests.running import Run
 from tests.server.running import running
 
-from dutchdoor.client import FileStorage, SessionAuth
+from dutchdoor.client import FileStorage, MemoryStorage, SessionAuth, Tokens
 from dutchdoor.client.dpop import Nonces, ProofKey
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import InvalidDpopProof, Misconfigured
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,19 @@ def test_d38_a_wrong_clock_signs_no_program_out(place: Place) -> None:
         program.clock.at -= wrong  # and is set right
         assert program.me()
         program.close()
+
+
+def test_d38_a_proof_that_is_refused_ends_no_session() -> None:
+    """Whatever a server has against a proof, the session has not ended: the tokens and their key are kept."""
+    answer = {"code": "invalid_dpop_proof", "detail": "The DPoP proof is not valid: it is odd."}
+    client = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(401, json=answer)))
+    storage, url = MemoryStorage(), "http://localhost:1"
+    kept = Tokens(server=url, login="ada", refresh_token="r", key=ProofKey.generate().text())
+    storage.save(kept)
+    auth = SessionAuth(url, storage=storage, client=client)
+    with pytest.raises(InvalidDpopProof, match="it is odd"):
+        auth.token()
+    assert storage.load() == kept
 
 
 def test_d37_a_server_without_binding_gives_bearer_tokens(tmp_path: Path) -> None:
