@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Self
 
 from msgspec import Struct
 
 from dutchdoor.model.accounts import Account, Credential
 
-__all__ = ["REMOVAL", "Removal"]
+__all__ = ["REMOVAL", "Removal", "removable_at"]
 
 REMOVAL: Final = "factor_removal"
 """The method of a record without a secret: the waiting time of an account. Every sign-in reads it, and removes it."""
@@ -38,3 +39,9 @@ class Removal(Struct, frozen=True, kw_only=True):
         """Read what `record` wrote."""
         due_at, until, epoch = record.proof.split()
         return cls(due_at=float(due_at), until=float(until), epoch=int(epoch))
+
+
+def removable_at(account: Account, held: Iterable[Credential], now: float) -> float | None:
+    """Return the instant from which the factors of an account can be removed, by its credentials; None for never."""
+    found = (Removal.read(each) for each in held if each.method == REMOVAL)
+    return next((each.due_at for each in found if each.is_live(account, now)), None)

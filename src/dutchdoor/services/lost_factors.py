@@ -21,7 +21,7 @@ from dutchdoor.errors import InvalidToken, NotFound, Refused
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
-from dutchdoor.model.factor_removal import REMOVAL, Removal
+from dutchdoor.model.factor_removal import REMOVAL, Removal, removable_at
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
 from dutchdoor.model.policy import DAY, HOUR
@@ -159,8 +159,7 @@ class LostFactors(Part):
     async def waiting(self, account: Account) -> float | None:
         """Return the instant from which the factors of an `account` can be removed; None if no waiting time runs."""
         record = await self.store.get(Credential, account.subject, REMOVAL, "")
-        removal = None if record is None else Removal.read(record)
-        return removal.due_at if removal is not None and removal.is_live(account, self.clock()) else None
+        return removable_at(account, [] if record is None else [record], self.clock())
 
     @retried(RACES, "cancelling the removal")
     async def cancel(self, token: str, *, client: Client) -> Account:

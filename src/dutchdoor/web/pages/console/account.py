@@ -16,6 +16,7 @@ from dutchdoor.errors import NotFound
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.departures import Departure
+from dutchdoor.model.factor_removal import removable_at
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.identities import IDENTITY
 from dutchdoor.stores.base import Revoked
@@ -104,7 +105,7 @@ class AccountPage:
         factors = await store.select(Credential, subject=account.subject, limit=FACTORS)
         events = await store.events(subject=account.subject, limit=EVENTS)
         departure = await store.get(Departure, account.subject)
-        removable = await call.directory.lost_factors.waiting(account)
+        removable = removable_at(account, factors, call.authority.clock())
         own = call.required.principal
         return self.console.show(
             call,
