@@ -65,6 +65,7 @@ PASSKEYS_AT_MOST: Final = 20
 """Passkeys of one account. Each is a line of its page, and an id in its options."""
 _ORIGIN: Final = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|android:apk-key-hash:[A-Za-z0-9_-]{1,100}")
 _EXPIRED = mark("This took too long, or was done before. Try again.")
+_ELSEWHERE = mark("This page may not use the passkeys of this site.")
 _UNKNOWN = mark("This passkey is not known here, or its account cannot sign in.")
 
 
@@ -315,15 +316,14 @@ class Passkeys(Part):
     async def _spent(self, answer: str, kind: str, ceremony: Ceremony, client: Client, *purpose: str) -> list[Change]:
         """Return what the use of a challenge writes. Raises `InvalidToken` for a challenge that is not good here."""
         said, now = client_data_of(answer), self.clock()
+        # A page of another site may pass on what a person's key signs for us (phishing): it has another origin.
+        known = {ceremony.own, *self.party.origins}
+        if said.origin not in known or ceremony.origin not in {"", said.origin} or said.embedded:
+            await self._count(client)
+            raise InvalidToken("the answer was made on a page of another origin", message=_ELSEWHERE)
         try:
             if said.type != kind:  # or an answer to one ceremony would be worth something in the other
                 raise InvalidToken("the answer of another ceremony")
-            # A page of another site may pass on what a person's key signs for us (phishing): it has another origin.
-            known = {ceremony.own, *self.party.origins}
-            if said.origin not in known or ceremony.origin not in {"", said.origin}:
-                raise InvalidToken("the answer was made on a page of another origin")
-            if said.embedded:
-                raise InvalidToken("the answer was made in a frame of another site")
             challenge = challenges.check(self._key, said.challenge, now, ceremony.browser, ceremony.origin, *purpose)
             if await self.store.get(OneTimeToken, challenge.id) is not None:
                 raise InvalidToken("the challenge was used")

@@ -93,7 +93,9 @@ async def sign_in(call: Call) -> Response:
         replacing=await sessions_of_cookies(call),
         visitor=call.cookies.visitor(line),
     )
-    headers = [*(set_mark(call, marks, mode, transport) if marks else ()), *clear_replaced(call, mode, transport)]
+    headers = [*set_mark(call, marks, mode, transport), *clear_replaced(call, mode, transport)]
+    if call.cookies.step(line):
+        headers.append(call.cookies.clear_step())
     return signed_in_answer(call, signed_in, transport, headers)
 
 

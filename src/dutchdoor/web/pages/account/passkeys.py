@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import (
@@ -59,6 +61,7 @@ class PasskeysSection(Section):
 
 def routes(pages: Pages) -> list[Route]:
     return [
+        replace(pages.way_from("/auth/passkeys/register", ADD_PATH), bundled=False),
         Route(
             method="GET",
             path=ADD_PATH,
@@ -68,7 +71,7 @@ def routes(pages: Pages) -> list[Route]:
             unproven=pages.to_sign_in,
             query=("next",),
             summary="Show the page to add a passkey.",
-        )
+        ),
     ]
 
 
