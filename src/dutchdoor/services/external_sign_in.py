@@ -105,6 +105,7 @@ class ExternalSignIn(SignIn):
             standing=standing,
             familiar=True,  # only a mail would depend on it, and dutchdoor has no address
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
+            held=held,
         )
 
     async def _current(self, account: Account) -> Account | None:

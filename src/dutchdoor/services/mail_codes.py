@@ -261,6 +261,7 @@ class MailedCodes(Part):
                 digest=kept.digest,
                 familiar=standing is not Standing.STRANGER or not networks,
                 changes=changes,
+                held=held,
                 standing=standing,
             ),
             mode=mode,

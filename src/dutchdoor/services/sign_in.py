@@ -124,6 +124,8 @@ class Proved(NamedTuple):
     familiar: bool
     changes: tuple[Change, ...]
     """What the next commit writes with it, such as what it forgets of the failures before."""
+    held: Sequence[Credential]
+    """All credentials of the account, as they were read with it."""
     standing: Standing = Standing.STRANGER
     further: tuple[Proof, ...] = ()
     """What else was proved with it."""
@@ -259,8 +261,7 @@ class SignIn(Part):
         """
         if isinstance(proved.step, Ask):
             raise await self._wait(proved, proved.step, mode, client, client_id)
-        removal = await self.store.get(Credential, proved.account.subject, REMOVAL, "")
-        keeping = self._keeping(proved.account, [] if removal is None else [removal], client, self.clock())
+        keeping = self._keeping(proved.account, proved.held, client, self.clock())
         signed_in = await self.authority.start(
             proved.step.verified,
             account=proved.account,
@@ -341,6 +342,7 @@ class SignIn(Part):
                 digest=digest,
                 familiar=standing is not Standing.STRANGER or not networks,
                 changes=(*proven.changes, self.attempts.forgiving(account)),
+                held=held,
                 standing=standing,
             ),
             mode=mode,
@@ -413,6 +415,7 @@ class SignIn(Part):
             standing=standing,
             familiar=standing is not Standing.STRANGER or not networks,
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
+            held=known.credentials,
         )
 
     def first_proof(
@@ -452,6 +455,7 @@ class SignIn(Part):
             digest=digest,
             familiar=standing is not Standing.STRANGER or not networks,
             changes=(self.attempts.forgiving(account),),
+            held=known.credentials,
             standing=standing,
             issued=issued,
         )
