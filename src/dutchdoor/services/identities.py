@@ -7,7 +7,7 @@ never finds one: an issuer may give an address to another person.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -71,7 +71,10 @@ class Identities(Part):
 
     async def of(self, subject: str) -> list[Linked]:
         """Return the identities of a `subject`, oldest first."""
-        held = await self.store.select(Credential, subject=subject)
+        return self.among(await self.store.select(Credential, subject=subject))
+
+    def among(self, held: Sequence[Credential]) -> list[Linked]:
+        """Return the identities among the credentials that an account has (`held`), oldest first."""
         found = [self._linked(each) for each in held if each.method == IDENTITY]
         return sorted(found, key=lambda each: each.linked_at)
 

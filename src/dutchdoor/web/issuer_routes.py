@@ -18,6 +18,7 @@ from dutchdoor.errors import InvalidToken, NotFound
 from dutchdoor.model.ids import new_id
 from dutchdoor.services.identities import Linked
 from dutchdoor.services.issuers import BACK_WITHIN, Answer, Browser, Came, Purpose
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import sessions_of_cookies
 from dutchdoor.web.body import BODY_AT_MOST, Body
@@ -144,16 +145,16 @@ def answer_of(encoded: bytes) -> Answer:
         BadRequest: a parameter that we know is repeated or too long.
     """
     if len(encoded) > BODY_AT_MOST:
-        raise BadRequest("The answer of the other log-in is too long.")
+        raise BadRequest(mark("The answer of the other log-in is too long."))
     try:
         pairs = parse_qsl(encoded.decode("ascii"), errors="strict", max_num_fields=64)
     except ValueError:
-        raise BadRequest("The answer of the other log-in cannot be read.") from None
+        raise BadRequest(mark("The answer of the other log-in cannot be read.")) from None
     found: dict[str, str] = {}
     for name, value in pairs:
         if name in _KNOWN:
             if name in found or len(value) > VALUE_AT_MOST or not value.isprintable():
-                raise BadRequest("The answer of the other log-in contradicts itself.")
+                raise BadRequest(mark("The answer of the other log-in contradicts itself."))
             found[name] = value
     return Answer(
         state=found.get("state", ""),

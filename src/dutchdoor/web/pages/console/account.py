@@ -118,7 +118,7 @@ class AccountPage:
             factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES and each.method != IDENTITY],
             identities=[
                 {"id": each.id, "title": each.title, "shown": each.shown, "at": instant(each.linked_at)}
-                for each in await call.directory.identities.of(account.subject)
+                for each in call.directory.identities.among(factors)
             ],
             events=[_event(each) for each in events],
             log=f"{CONSOLE_PATH}/events?{urlencode({'who': account.subject})}",
