@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from anyio.from_thread import BlockingPortal
 from starlette.testclient import TestClient
+from tests.standins import Clock
 from tests.web.test_form_pages import ADA, FORM, PAGE
 from tests.web.test_pages import Elements
 
@@ -26,7 +27,8 @@ class Browsers:
     portal: BlockingPortal
 
     def __init__(self) -> None:
-        self.auth = Auth("memory:", hasher=PasswordHasher(CHEAPEST))
+        self.clock = Clock()
+        self.auth = Auth("memory:", hasher=PasswordHasher(CHEAPEST), clock=self.clock)
         self.app = self.auth.asgi()
 
     def one(self, agent: str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") -> TestClient:
@@ -91,6 +93,29 @@ def test_the_button_beside_this_one_signs_out(browsers: Browsers) -> None:
         assert here.post("/auth/logout", data=button, headers=FORM).headers["location"] == "/auth/login"
         assert not is_in(here) and "dd_session" not in here.cookies
     assert here.get("/auth/devices").headers["location"] == "/auth/login?next=%2Fauth%2Fdevices"
+
+
+def test_a_button_asks_for_a_proof_first(browsers: Browsers) -> None:
+    """Long after the sign-in, the buttons lead to the page to prove again who one is, and back; signing out oneself
+    asks for nothing.
+    """
+    here, phone = browsers.one(), browsers.one()
+    browsers.clock.forward(7200)
+    for button in (each for each in buttons(here) if "session" in each):
+        led = here.post("/auth/devices", data=button, headers={**FORM, "referer": "http://testserver/auth/devices"})
+        assert (led.status_code, led.headers["location"]) == (303, "/auth/confirm?next=%2Fauth%2Fdevices")
+    assert is_in(phone)
+    proof = {"csrf_token": buttons(here)[0]["csrf_token"], "password": ADA["password"], "next": "/auth/devices"}
+    back = here.post("/auth/reauthenticate", data=proof, headers=FORM)
+    assert (back.status_code, back.headers["location"]) == (303, "/auth/devices")
+    (one, *_) = (each for each in buttons(here) if "session" in each)
+    assert here.post("/auth/devices", data=one, headers=FORM).headers["location"] == "/auth/devices?done=session_ended"
+    assert not is_in(phone)
+    browsers.clock.forward(7200)
+    mine = here.get("/auth/me", headers=SCRIPT).json()["session"]["id"]
+    token = buttons(here)[0]["csrf_token"]
+    assert here.delete(f"/auth/sessions/{mine}", headers={**SCRIPT, "x-csrf-token": token}).status_code == 200
+    assert not is_in(here)
 
 
 def test_a_button_without_its_token_does_nothing(browsers: Browsers) -> None:

@@ -505,10 +505,7 @@ class Api:
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden("the caller needs the role admin")
             if route.fresh or (route.demands == ADMIN and unsafe):
-                # A session from before the factor, or in a remembered browser, and the password must not be enough.
-                # First: proving the factor is a fresh proof, too, so that no one is asked twice.
-                await self.directory.factors.check_proved(caller.principal.subject, caller.principal.amr)
-                self._check_fresh(caller.principal)
+                await self.check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:
                 call.check_csrf(caller.session.id)
 
@@ -540,11 +537,14 @@ class Api:
                 headers.extend(more)
         return headers
 
-    def _check_fresh(self, principal: Principal) -> None:
-        """Raise `StepUpRequired` unless the caller authenticated recently.
+    async def check_fresh(self, principal: Principal) -> None:
+        """Raise `StepUpRequired` unless the caller authenticated recently, and with the account's second factor.
 
         Otherwise an open browser of an administrator, or a session stolen after its log-in, could change accounts.
         """
+        # A session from before the factor, or in a remembered browser, and the password must not be enough.
+        # First: proving the factor is a fresh proof, too, so that no one is asked twice.
+        await self.directory.factors.check_proved(principal.subject, principal.amr)
         policy = self.authority.policy
         if self.authority.clock() - principal.auth_time > policy.step_up_for:
             raise StepUpRequired("the administrator authenticated too long ago", max_age=policy.step_up_for)

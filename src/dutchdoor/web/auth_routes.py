@@ -315,9 +315,12 @@ async def list_sessions(call: Call) -> Response:
 
 
 async def end_session(call: Call) -> Response:
-    subject = call.required.principal.subject
+    principal, ended = call.required.principal, call.params["id"]
+    if ended != principal.session_id:  # a log-out asks for nothing
+        await call.api.check_fresh(principal)
+    subject = principal.subject
     done = await call.authority.end(
-        call.params["id"], client=call.observed(), actor=subject, reason="ended_by_owner", subject=subject
+        ended, client=call.observed(), actor=subject, reason="ended_by_owner", subject=subject
     )
     return await fence(call, done)
 
@@ -463,7 +466,6 @@ ROUTES = (
         path="/auth/sessions/{id}",
         handler=end_session,
         demands="caller",
-        fresh=True,
         gives=Fence,
         fences=True,
         also=(404,),

@@ -76,6 +76,8 @@ class DevicesPage(OwnForm):
         body: Ended = call.body
         principal, client = call.required.principal, call.observed()
         authority, subject = call.authority, principal.subject
+        if body.session != principal.session_id:  # a thief must not sign the owner out
+            await call.api.check_fresh(principal)
         if body.session == OTHERS:
             return await fence(call, await authority.end_others(subject, principal.session_id or "", client=client))
         done = await authority.end(body.session, client=client, actor=subject, reason="ended_by_owner", subject=subject)
