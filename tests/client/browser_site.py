@@ -20,6 +20,7 @@ from tests.standins import Clock
 from dutchdoor import Auth, DutchdoorError
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import Policy
 from dutchdoor.web.problems import problem
 
 PASSWORD = "a door in two halves"
@@ -77,8 +78,15 @@ class Site:
 
     def __init__(self, *, origins: list[str]) -> None:
         self.clock = Clock(time.time())
+        self.codes: list[str] = []
         self.auth = Auth(
-            "memory:", clock=self.clock, origins=origins, hasher=PasswordHasher(CHEAPEST), product="The shop"
+            "memory:",
+            clock=self.clock,
+            origins=origins,
+            hasher=PasswordHasher(CHEAPEST),
+            product="The shop",
+            policy=Policy(sign_in_by_mail=True),
+            deliver_code=lambda _account, code: self.codes.append(code),
         )
         self.counted: Counter[str] = Counter()
         self.broken = False

@@ -106,6 +106,24 @@ def until_user(page: Page, email: str | None = ADA["email"]) -> None:
 
 
 @browser_only
+def test_a_page_signs_in_by_a_mailed_code(context: BrowserContext, site: Site) -> None:
+    """`code` with an address has a code mailed and says nothing of the account; with the code and the token it signs in
+    every tab.
+    """
+    page, other = opened(context, site.url + "/page"), opened(context, site.url + "/page")
+    sent = page.evaluate(TRY, ["code", ADA["email"]])
+    assert set(sent) == {"token", "expires_in"} and page.evaluate("auth.user") is None
+    given = {**sent, "code": "12345x", "mode": "hybrid"}
+    assert page.evaluate(TRY, ["code", given])["code"] == "wrong_credentials"
+    while not site.codes:  # it is delivered after the answer
+        page.wait_for_timeout(10)
+    assert page.evaluate(TRY, ["code", {**given, "code": site.codes[-1]}])["email"] == ADA["email"]
+    until_user(other)
+    assert call(other, "/api")[1]["by"] == "bearer"
+    assert set(page.evaluate(TRY, ["code", "unknown@example.com"])) == {"token", "expires_in"}
+
+
+@browser_only
 @pytest.mark.parametrize(
     ("mode", "by"),
     [

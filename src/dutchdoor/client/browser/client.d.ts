@@ -28,6 +28,8 @@ export interface CodeSent {
 export interface MailedCode {
   token: string;
   code: string;
+  /** Not needed: so that the answer to the first call can be passed on with the code. */
+  expires_in?: number;
   /** The pattern, if it is not the server's default. */
   mode?: "session" | "hybrid" | "jwt";
 }

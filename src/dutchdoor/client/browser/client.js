@@ -171,7 +171,7 @@ export function createClient(url, { origins = [] } = {}) {
       return () => listeners.delete(listener);
     },
     signIn: (credentials) => signIn("login", credentials),
-    code: (given) => (given.code ? signIn("login/code", given) : call("code", { email: given })),
+    code: (given) => (given.code ? signIn("login/code", { ...given, expires_in: undefined }) : call("code", { email: given })),
     async passkey({ mode, ...how } = {}) {
       const { publicKey } = await call("passkeys/login/options", {});
       how.publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(publicKey);
