@@ -884,20 +884,21 @@ def _check_values(policy: object, limits: object, *, alg: object, hsts: object, 
 
 def _check_issuers(issuers: object, policy: Policy) -> tuple[Issuer, ...]:
     """Return the other log-ins. Raises `Misconfigured` for what is none, and for two of one name."""
-    given = tuple(issuers) if isinstance(issuers, list | tuple) else (issuers,)
-    for each in given:
+    given: list[Issuer] = []
+    for each in issuers if isinstance(issuers, list | tuple) else (issuers,):
         if not isinstance(each, Issuer):
             raise Misconfigured(
                 f"issuers: {each!r} is none. Give a list: issuers=[dutchdoor.issuers.google(client_id=..., "
                 "client_secret=...)]."
             )
+        given.append(each)
     names = [each.name for each in given]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise Misconfigured(f'issuers: two of them have the name {twice!r}. Name one of them: name="{twice}-2".')
     if given and not {"session", "hybrid"} & set(policy.modes):
         raise Misconfigured("issuers need the mode session or hybrid: a browser that comes back keeps a cookie.")
-    return given
+    return tuple(given)
 
 
 def _with_registration(policy: Policy, registration: RegistrationMode) -> Policy:

@@ -203,12 +203,12 @@ MANY_FAILURES: Final = 5
 
 def stronger(one: Reaction, other: Reaction) -> Reaction:
     """Return the one that does more."""
-    return max(one, other, key=REACTIONS.index)
+    return one if REACTIONS.index(one) >= REACTIONS.index(other) else other
 
 
 def weaker(one: Reaction, other: Reaction) -> Reaction:
     """Return the one that does less."""
-    return min(one, other, key=REACTIONS.index)
+    return one if REACTIONS.index(one) <= REACTIONS.index(other) else other
 
 
 def _of_a_new_network(
