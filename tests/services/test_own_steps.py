@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flask
 import pyotp
 import pytest
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from dutchdoor import HIGH, STANDARD, Auth, Client, SignInStep
+from dutchdoor import flask as flask_adapter
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured
 from dutchdoor.starlette import Auth as Adapter
@@ -276,6 +278,40 @@ def test_a_page_knows_whose_sign_in_waits(tmp_path: Path) -> None:
         browser.cookies.clear()
         browser.cookies.set("dd_step", "ddo1_" + "A" * 48)
         assert browser.get("/terms").json() is None
+
+
+def test_a_page_of_flask_knows_whose_sign_in_waits(tmp_path: Path) -> None:
+    """The same without an event loop: plain functions run inside the application, and the page asks by its environ."""
+    app = flask.Flask("shop")
+    app.config["VERSION"] = "2026"
+    step = SignInStep("terms", page="/terms", asks=lambda _: bool(flask.current_app.config["VERSION"]), takes=accepts)
+    auth = flask_adapter.Auth(
+        app,
+        f"sqlite:///{tmp_path}/app.db",
+        master_key=f"{tmp_path}/keys",
+        hasher=PasswordHasher(CHEAPEST),
+        steps=[step],
+    )
+
+    @app.get("/terms")
+    def terms() -> Any:
+        waiting = auth.waiting(flask.request.environ)
+        return flask.jsonify(None if waiting is None else [waiting.email, waiting.step])
+
+    browser = app.test_client()
+    page = {name: value.replace("testserver", "localhost") for name, value in PAGE.items()}
+    assert browser.post("/auth/register", json=ADA).status_code == 201
+    assert browser.get("/terms").json is None
+    led = browser.post("/auth/login", data=ADA, headers=page)
+    assert (led.status_code, led.headers["location"]) == (303, "/auth/login/step")
+    assert browser.get("/terms").json == ["ada@example.com", "terms"]
+    done = browser.post("/auth/login/step", data={"method": "terms", "response": "yes"}, headers=page)
+    assert done.status_code == 303 and browser.get("/auth/me").status_code == 200
+    auth.close()
+
+
+def accepts(_: str, response: str) -> str | None:
+    return "" if response == "yes" else None
 
 
 def no(_: str) -> bool:
