@@ -26,7 +26,7 @@ from dutchdoor.model.webhooks import KEEP_TRYING_FOR, MAIN, Lane, Webhook, back_
 from dutchdoor.server.commands.migrate import move
 from dutchdoor.server.metrics import Counters
 from dutchdoor.services import delivering
-from dutchdoor.services.delivering import LANES, LEASE, Courier, Deliveries
+from dutchdoor.services.delivering import LANE_PAGE, LANES, LEASE, Courier, Deliveries
 from dutchdoor.services.sessions import Authority
 from dutchdoor.services.webhooks import OLD_SECRET_FOR, Webhooks
 from dutchdoor.stores.base import Log
@@ -151,7 +151,7 @@ async def test_an_account_that_waits_holds_up_no_other(tmp_path: Path, store: st
     """B22: what the endpoint refuses of one account is tried again later and later, in order, while others go on."""
     async with site(tmp_path, store=store) as one:
         one.receiver.answers = refusing("bob")
-        bobs = await one.happens("bob", count=3)
+        bobs = await one.happens("bob", count=LANE_PAGE + 5)
         anns = await one.happens("ann", count=3)
         courier = one.courier()
         await one.work(courier)
@@ -403,6 +403,32 @@ async def test_replay_sends_again_in_order(tmp_path: Path) -> None:
         assert sorted(each.id for each in one.receiver.messages) == sorted(anns + bobs)
         assert one.receiver.first("ann") == anns
         assert set(await one.lanes()) == {MAIN}
+
+
+async def test_replay_sends_what_a_round_got_ahead_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B26: what was delivered behind an event that waits is sent again, too."""
+    monkeypatch.setattr(delivering, "ROUND_FOR", 0.2)
+    async with site(tmp_path) as one:
+        since = one.clock()
+        made = [(await one.happens(subject))[0] for subject in ("ann", "bob", "ann", "bob")]
+        others_came = threading.Event()
+
+        def answer(message: Message) -> Reply:
+            if message.id == made[0]:
+                others_came.wait(30)
+                time.sleep(0.25)
+            if message.id == made[3]:
+                others_came.set()
+            return Reply()
+
+        one.receiver.answers = answer
+        courier = one.courier()
+        await courier.round()
+        assert {each.id for each in one.receiver.messages} == {made[0], made[1], made[3]}
+        one.receiver.messages.clear()
+        await one.webhooks.replay(one.webhook.id, since, **WHO)  # type: ignore[arg-type]
+        await one.work(courier)
+        assert sorted(each.id for each in one.receiver.messages) == sorted(made)
 
 
 async def test_a_removed_webhook_gets_nothing(tmp_path: Path) -> None:
