@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from tests.http.world import FIREFOX, PASSWORD, PROXY, SESSION, Answer, Browser, World, a_world
 
 from dutchdoor.errors import StepUpRequired
+from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
 from dutchdoor.model.suspicion import Suspected, Suspicion
+from dutchdoor.services.watching import Use
 from dutchdoor.stores.base import Swap
 from dutchdoor.web import revocations
 
@@ -251,6 +253,65 @@ async def test_d12_a_traveller_who_had_the_time_is_let_in() -> None:
         answers = await asyncio.gather(*(owner.me() for _ in range(6)))
         assert {answer.status for answer in answers} == {200}
         assert await suspected(world) == [("ok", "notify: new_country")]
+
+
+async def test_d12_a_request_waits_for_the_one_that_writes_the_change() -> None:
+    """After a journey, two nodes get a request each at one moment, and the second sees that the session was used just
+    now. It looks again before it refuses, and finds the place that the first has written.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        await owner.me()
+        authority = world.auth.authority
+        (session,) = await authority.sessions((await world.store.events(name="session_started"))[0].subject)
+        world.clock.now += 2 * DAY
+        away = Client(address=SYDNEY, country="AU")
+        late = Use(session.subject, session, "", world.clock.now)
+        first = Use(session.subject, session, "", world.clock.now - 2 * DAY)
+        refused = asyncio.create_task(authority.sight(late, away))
+        await asyncio.sleep(0)
+        await authority.sight(first, away)
+        await refused
+        assert await suspected(world) == [("ok", "notify: new_country")]
+
+
+async def test_d12_a_proof_keeps_what_the_session_was_seen_as() -> None:
+    """The session that a proof starts knows the networks of the one before it."""
+    async with watched() as world:
+        owner = await at_home(world)
+        owner.peer = WORK
+        assert (await owner.me()).status == 200
+        owner.peer = HERE
+        assert (await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})).status == 200
+        (kept,) = [each for each in await world.store.select(Sightings) if each.id != each.subject]
+        history = kept.read()
+        assert history is not None
+        assert {place.sighting.network for place in history.places} == {"145.97.39.0/24", "145.97.40.0/24"}
+
+
+async def test_d13_an_unchanged_use_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request of a client is compared in memory. Another User-Agent, or another address, is looked at."""
+    async with watched() as world:
+        owner = await at_home(world)
+        looked: list[str] = []
+        sight = world.auth.authority.sight
+
+        async def counted(use: Use, client: Client, **more: Any) -> None:
+            looked.append(client.address)
+            await sight(use, client, **more)
+
+        monkeypatch.setattr(world.auth.authority, "sight", counted)
+        for _ in range(5):
+            world.clock.now += MINUTE
+            assert (await owner.me()).status == 200
+        assert looked == [HERE]
+        owner.peer = WORK
+        assert (await owner.me()).status == 200
+        assert (await owner.me()).status == 200
+        assert looked == [HERE, WORK]
+        owner.peer = HERE
+        assert (await owner.me()).status == 200
+        assert looked == [HERE, WORK], "seen within the minute"
 
 
 async def test_d13_sightings_are_few_and_expire() -> None:
