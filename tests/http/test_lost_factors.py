@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.http.test_factors import ADA, begin, code, enrolled, step
+from tests.http.test_mail_codes import BOTH, nodes
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, World, a_world
-from tests.standins import Clock
 
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import DAY, HIGH, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.base import Swap
-from dutchdoor.stores.sqlite import SqliteStore
 
 WAIT = STANDARD.factor_recovery_after
 
@@ -230,12 +229,15 @@ async def test_links_are_few() -> None:
         assert len(world.mailbox.mails) == 3
 
 
-async def test_cancelling_and_removing_race_over_two_nodes(tmp_path: Path) -> None:
+@BOTH
+async def test_cancelling_and_removing_race_over_two_nodes(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     """Of sign-ins, cancellations and removals at one moment, at two nodes over one database, one wins: the factors are
     gone and no session is left, or they are there and the link is void.
     """
-    path, options = tmp_path / "nodes.db", {"clock": Clock()}
-    async with a_world(store=SqliteStore(path), **options) as one, a_world(store=SqliteStore(path), **options) as two:
+    first, second = nodes(request, tmp_path, kind)
+    async with first as one, second as two:
         _, secret = await protected(one)
         wins = set()
         for n in range(6):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.http.test_factor_races import store_of
 from tests.http.test_factors import code as app_code
 from tests.http.test_factors import enrolled
 from tests.http.world import PASSWORD, Answer, Browser, World, a_world
@@ -20,10 +21,20 @@ from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.base import Remove, Swap
 from dutchdoor.stores.memory import MemoryStore
-from dutchdoor.stores.sqlite import SqliteStore
 
 ADA, EVE = "ada@example.com", "eve@example.com"
 POLICY = replace(STANDARD, sign_in_by_mail=True)
+
+
+BOTH = pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+"""The databases that two nodes may share."""
+
+
+def nodes(request: pytest.FixtureRequest, folder: Path, kind: str, **options: Any) -> tuple[Any, Any]:
+    """Two servers over one database, to be entered."""
+    where = request.getfixturevalue("postgres_url") if kind == "postgres" else str(folder / "nodes.db")
+    options["clock"] = Clock()
+    return a_world(store=store_of(kind, where), **options), a_world(store=store_of(kind, where), **options)
 
 
 @pytest.fixture
@@ -100,33 +111,35 @@ async def test_a_code_is_worth_nothing_elsewhere(world: World) -> None:
     assert (await give(owner, token, f" {code[:3]} {code[3:]} ")).status == 200
 
 
-async def test_a_code_is_accepted_once_over_two_nodes(tmp_path: Path) -> None:
+@BOTH
+async def test_a_code_is_accepted_once_over_two_nodes(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     """Of 64 parallel tries with the right code at two nodes over one database, one signs in."""
-    path = tmp_path / "nodes.db"
-    options: dict[str, Any] = {"policy": POLICY, "clock": Clock()}
-    async with a_world(store=SqliteStore(path), **options) as one, a_world(store=SqliteStore(path), **options) as two:
+    first, second = nodes(request, tmp_path, kind, policy=POLICY)
+    async with first as one, second as two:
         await one.register()
         await verified(one)
         token = await ask(one.program())
         code = await mailed(one)
-        nodes = [(one, two)[n % 2].program() for n in range(64)]
-        answers = await asyncio.gather(*(give(each, token, code, mode="session") for each in nodes))
+        people = [(one, two)[n % 2].program() for n in range(64)]
+        answers = await asyncio.gather(*(give(each, token, code, mode="session") for each in people))
         assert sorted(each.status for each in answers) == [200, *[401] * 63]
         assert (await one.store.counts())["sessions"] == 1
 
 
-async def test_guesses_are_few(tmp_path: Path) -> None:
+@BOTH
+async def test_guesses_are_few(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     """A code is void after five wrong ones, the right one included, also in parallel and over two nodes."""
-    path = tmp_path / "nodes.db"
-    options: dict[str, Any] = {"policy": POLICY, "clock": Clock(), "limits": DEFAULT_LIMITS}
-    async with a_world(store=SqliteStore(path), **options) as one, a_world(store=SqliteStore(path), **options) as two:
+    first, second = nodes(request, tmp_path, kind, policy=POLICY, limits=DEFAULT_LIMITS)
+    async with first as one, second as two:
         await one.register()
         await verified(one)
         person = one.program()
         token = await ask(person)
         code = await mailed(one)
-        nodes = [(one, two)[n % 2].program() for n in range(20)]
-        answers = await asyncio.gather(*(give(each, token, wrong(code)) for each in nodes))
+        people = [(one, two)[n % 2].program() for n in range(20)]
+        answers = await asyncio.gather(*(give(each, token, wrong(code)) for each in people))
         assert sum(each.code == "wrong_credentials" for each in answers) == 5
         void = await give(person, token, code)
         assert (void.status, void.code) == (401, "invalid_token")
