@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from dutchdoor.errors import InvalidToken, NotFound
+from dutchdoor.errors import InvalidToken
 from dutchdoor.model.ids import new_id
 from dutchdoor.services.identities import Linked
 from dutchdoor.services.issuers import BACK_WITHIN, Answer, Browser, Came, Purpose
@@ -253,8 +253,6 @@ async def backchannel_logout(call: Call) -> Response:
         done = await call.directory.issuers.log_out(call.params["name"], token, client=call.observed())
     except InvalidToken as exc:
         return json_response(400, LogoutRefused("invalid_request", exc.reason))
-    except NotFound as exc:
-        return json_response(404, LogoutRefused("invalid_request", exc.reason))
     shown = await wait_for(call, done)
     shown.ended = done.count
     return json_response(200, shown)

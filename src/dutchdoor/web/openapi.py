@@ -60,6 +60,7 @@ _QUERY: dict[str, dict[str, Any]] = {
 _REQUIRED = frozenset({"except"})
 # An empty parameter counts as absent (RFC 6749, section 3.1).
 _FORM: dict[str, dict[str, Any]] = {
+    "logout_token": {"type": "string", "minLength": 1},
     "grant_type": {"const": "refresh_token"},
     "refresh_token": {"type": "string", "minLength": 1},
     "token": {"type": "string", "minLength": 1},
@@ -246,6 +247,8 @@ def _responses(route: Route, schema: dict[Any, Any], *, oauth: bool) -> dict[str
             responses[str(status)] = {**answer, "description": _OK[status]}
         else:
             responses[str(status)] = {"description": _TITLES[status], "content": {kind: {"schema": schema[shape]}}}
+    if "logout_token" in route.form:  # a refused token is answered as RFC 6749 says; a malformed request as elsewhere
+        responses["400"]["content"]["application/json"] = {"schema": schema[OAuthError]}
     if _takes_proofs(route):
         for answered in (str(route.status), "400" if oauth else "401"):
             responses[answered] = {**responses[answered], "headers": _NONCE}
