@@ -24,7 +24,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
-import pyotp
+import pyotp.totp
 from msgspec.structs import replace
 
 from benchmarks.databases import on_cores, postgres
@@ -132,7 +132,7 @@ class House:
 
     async def by_app(self, person: Person) -> None:
         async def shown(_: str) -> str:
-            return pyotp.TOTP(person.secret).at(int(self.clock()))
+            return pyotp.totp.TOTP(person.secret).at(int(self.clock()))
 
         await self._second(person, "totp", shown)
 
@@ -175,7 +175,7 @@ async def with_factors(auth: Auth, email: str, now: float) -> Person:
         found.append(account)
     account, plain = found
     given = await auth.directory.factors.begin_totp(account, amr=("pwd", "otp"))
-    before = pyotp.TOTP(given.secret).at(int(now) - 30)
+    before = pyotp.totp.TOTP(given.secret).at(int(now) - 30)
     made = await auth.directory.factors.confirm_totp(account, given.token, before, client=HERE)
     await auth.store.commit(*made.changes)
     where, key = Ceremony("a browser", ORIGIN, ORIGIN), SoftKey(ORIGIN)
