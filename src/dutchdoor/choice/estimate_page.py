@@ -16,7 +16,7 @@ from dutchdoor.choice.estimate import Estimate
 from dutchdoor.choice.glossary import words_in
 from dutchdoor.choice.rules import seconds
 
-__all__ = ["page", "quantity"]
+__all__ = ["environment", "page", "quantity"]
 
 LONGEST_BAR: Final = 165.0
 _BYTES: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -40,15 +40,19 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
 
 
-def page(found: Estimate) -> str:
-    """Return the page. Every value is escaped."""
-    environment = Environment(
+def environment() -> Environment:
+    """Return what the files of estimates and comparisons are made with. It escapes every value."""
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def page(found: Estimate) -> str:
+    """Return the page. Every value is escaped."""
     by_id: dict[str, list[dict[str, object]]] = {}
     for each in found.numbers:
         most = max(other.value for other in found.numbers if other.id == each.id)
@@ -81,15 +85,19 @@ def page(found: Estimate) -> str:
     text = " ".join(
         [*(each.says for each in found.numbers), *(each.says for each in found.exposure), "session hybrid jwt"]
     )
-    return environment.get_template("estimate.html").render(
-        given=found.given,
-        seconds=seconds,
-        numbers=by_id,
-        exposure=exposure,
-        constants=[(each.says, each.subject, quantity(each.value, each.unit)) for each in found.constants],
-        figures=found.figures,
-        by=", ".join(sorted({each.by for each in found.constants})),
-        words=words_in(text),
+    return (
+        environment()
+        .get_template("estimate.html")
+        .render(
+            given=found.given,
+            seconds=seconds,
+            numbers=by_id,
+            exposure=exposure,
+            constants=[(each.says, each.subject, quantity(each.value, each.unit)) for each in found.constants],
+            figures=found.figures,
+            by=", ".join(sorted({each.by for each in found.constants})),
+            words=words_in(text),
+        )
     )
 
 

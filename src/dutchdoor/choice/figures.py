@@ -18,10 +18,22 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dutchdoor.errors import Misconfigured
 
-__all__ = ["UNITS", "Figure", "Figures", "Machine", "figure", "read_figures", "this_machine", "written"]
+__all__ = [
+    "UNITS",
+    "Figure",
+    "Figures",
+    "Machine",
+    "Unit",
+    "figure",
+    "read_figures",
+    "this_machine",
+    "today",
+    "written",
+]
 
 FORM: Final = 1
 PACKAGED: Final = Path(__file__).with_name("figures.json")
@@ -73,6 +85,8 @@ class Figures(Struct, frozen=True, kw_only=True):
     measured_on: str
     machine: Machine
     figures: tuple[Figure, ...]
+    others: str = ""
+    """Where those figures are from that a file does not have. Set where it is read, and empty in a file."""
 
     def get(self, name: str, subject: str | None = None) -> Figure:
         """Return a figure by its name and, where several have it, its subject. Raises `Misconfigured`."""
@@ -91,7 +105,7 @@ class Figures(Struct, frozen=True, kw_only=True):
         return (
             f"measured on {self.measured_on}: {machine.cores} cores of {machine.processor}, {machine.system}, "
             f"Python {machine.python}, at a load of {machine.load:g}"
-        )
+        ) + (f"; what is not among them, {self.others}" if self.others else "")
 
 
 def figure(name: str, rounds: Sequence[float], unit: Unit, *, says: str, by: str, subject: str = "dutchdoor") -> Figure:
@@ -132,10 +146,15 @@ def this_machine() -> Machine:
     )
 
 
+def today() -> str:
+    """Return the day, as a file of figures has it."""
+    return dt.datetime.now(tz=dt.UTC).date().isoformat()
+
+
 def written(figures: Sequence[Figure]) -> bytes:
     """Return the content of a file with these figures, of today and of this machine."""
     found = Figures(
-        measured_on=dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        measured_on=today(),
         machine=this_machine(),
         figures=tuple(figures),
     )
@@ -143,7 +162,8 @@ def written(figures: Sequence[Figure]) -> bytes:
 
 
 def read_figures(path: Path | None = None) -> Figures:
-    """Read a file of figures; without a path, those that come with the package.
+    """Read a file of figures; without a path, those that come with the package. A figure that the file does not have is
+    that of the package: `dutchdoor compare` measures what one machine can in two minutes.
 
     Raises:
         Misconfigured: the file cannot be read, or is not of this form.
@@ -160,13 +180,21 @@ def read_figures(path: Path | None = None) -> Figures:
         found = msgspec.json.decode(content, type=Figures)
     except msgspec.DecodeError as exc:
         raise Misconfigured(
-            f"The file of figures {path} cannot be used: {exc}. A comparison or a benchmark of dutchdoor writes such a "
+            f"The file of figures {path} cannot be used: {exc}. `dutchdoor compare --json` writes such a "
             "file; without one, the figures of the package are used."
         ) from None
     if found.form != FORM:
         raise Misconfigured(f"The file of figures {path} has the form {found.form}, and this program reads {FORM}.")
     _finite(found.figures, path)
-    return found
+    return found if path == PACKAGED else _completed(found, read_figures())
+
+
+def _completed(found: Figures, package: Figures) -> Figures:
+    there = {(each.name, each.subject) for each in found.figures}
+    missing = [each for each in package.figures if (each.name, each.subject) not in there]
+    if not missing:
+        return found
+    return replace(found, figures=(*found.figures, *missing), others=package.origin)
 
 
 def _finite(figures: Sequence[Figure], path: Path) -> None:

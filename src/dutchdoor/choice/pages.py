@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from dutchdoor.choice.advice import Advice, advise
+from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Comparison
+from dutchdoor.choice.comparison_page import markdown
 from dutchdoor.choice.estimate import FORMULAS, Estimate, Given, estimate
 from dutchdoor.choice.estimate_page import quantity
 from dutchdoor.choice.figures import UNITS, Figures, read_figures
@@ -30,6 +33,8 @@ __all__ = ["pages"]
 RULES_PAGE: Final = "reference/choice-rules.md"
 SCHEMA: Final = "reference/choice.schema.json"
 ESSAY: Final = "guides/sessions-or-jwts.md"
+COMPARISON: Final = "guides/comparison.md"
+"""Its figures are in `comparison.json` beside it, as `dutchdoor compare --json` printed them."""
 FIGURES_PAGE: Final = "figures.md"
 TEAMS: Final = ("shop", "single-page", "mobile", "serverless", "bank")
 COMPARED: Final = Given(users=200_000, sessions_each=2, requests=2000, services=12, nodes=2, database="postgres")
@@ -44,6 +49,10 @@ def pages(docs: Path, figures: Figures) -> dict[Path, str]:
         found[path] = _with_answer(path.read_text(), figures)
     essay, measured = docs / ESSAY, docs / FIGURES_PAGE
     found[measured] = _between(measured.read_text(), "one of each", _one_of_each(figures))
+    compared = docs / COMPARISON
+    printed = msgspec.json.decode(compared.with_suffix(".json").read_bytes(), type=Comparison)
+    table = markdown(replace(printed, columns=COLUMNS, measured=MEASURED, facts=FACTS), "../..")
+    found[compared] = _between(compared.read_text(), "comparison", table)
     found[essay] = _between(essay.read_text(), "figures", _compared(figures))
     return found
 
@@ -174,8 +183,8 @@ _HEAD: Final = """\
 `dutchdoor advise` answers by the tables below. `python -m dutchdoor.choice.pages docs` writes this page from them, and
 a test checks that it is current. For each thing that is decided, the first rule that applies decides it.
 
-[Sessions or JWTs?](../guides/sessions-or-jwts.md) is the short answer. `dutchdoor advise --json` and
-`dutchdoor estimate --json` print what [the schema](choice.schema.json) describes."""
+[Sessions or JWTs?](../guides/sessions-or-jwts.md) is the short answer. `dutchdoor advise --json`,
+`dutchdoor estimate --json` and `dutchdoor compare --json` print what [the schema](choice.schema.json) describes."""
 
 
 def _rules() -> str:
@@ -273,14 +282,14 @@ def _source(name: str) -> str:
 
 
 def _schema() -> str:
-    (advice, estimated, figures), components = msgspec.json.schema_components(
-        [Advice, Estimate, Figures], ref_template="#/$defs/{name}"
+    (advice, estimated, compared, figures), components = msgspec.json.schema_components(
+        [Advice, Estimate, Comparison, Figures], ref_template="#/$defs/{name}"
     )
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "dutchdoor advise --json, dutchdoor estimate --json, and a file of figures",
+        "title": "dutchdoor advise --json, estimate --json, compare --json, and a file of figures",
         "description": "Names that end in _s count seconds. null stands for no limit.",
-        "anyOf": [advice, estimated, figures],
+        "anyOf": [advice, estimated, compared, figures],
         "$defs": components,
     }
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"

@@ -26,6 +26,7 @@ _COMMANDS = {
     "audit": "audit",
     "check": "check",
     "client": "client",
+    "compare": "compare",
     "estimate": "estimate",
     "export": "export_users",
     "import": "import_users",

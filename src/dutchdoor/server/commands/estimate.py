@@ -17,8 +17,9 @@ from dutchdoor.choice.questions import BY_ID, read_answer, read_file
 from dutchdoor.choice.rules import seconds
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.durations import read_duration, short_duration
+from dutchdoor.server.html_file import write_html
 from dutchdoor.server.paper import columns, heading, paragraph, table
-from dutchdoor.server.terminal import as_json, print_json, say, write
+from dutchdoor.server.terminal import as_json, print_json, write
 
 __all__ = ["estimate"]
 
@@ -85,7 +86,7 @@ def estimate(
         given = given_by(advise(answers, measured), answers)
     found = calculate(replace(given, **dict(_read(numbers))), measured)
     if html is not None:
-        _write(Path(html), page(found), force=force)
+        write_html(Path(html), page(found), force=force)
     if as_json:
         print_json(found)
     elif html is None:
@@ -108,17 +109,6 @@ def _read(numbers: dict[str, Any]) -> Any:
             raise Misconfigured(f"{option}: {typed!r} is not one of sqlite, postgres.")
         else:
             yield name, typed
-
-
-def _write(path: Path, text: str, *, force: bool) -> None:
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise Misconfigured(f"--html: {path} is there already. --force overwrites it.") from None
-    except FileNotFoundError:
-        raise Misconfigured(f"--html: there is no directory {path.parent}. Create it first.") from None
-    say(f"Wrote {path}.")
 
 
 def _show(found: Estimate) -> None:
