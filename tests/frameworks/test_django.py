@@ -6,6 +6,7 @@ import asyncio
 import queue
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -25,11 +26,13 @@ from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import Resolver404, resolve, reverse
 from tests.frameworks import django_urls
 
+from dutchdoor.client.dpop import Nonces, ProofKey
 from dutchdoor.django import AuditEvent, auth
 from dutchdoor.django.asked import asked_of
 from dutchdoor.django.checks import check_project
 from dutchdoor.django.configuration import gate
 from dutchdoor.errors import Misconfigured, Unavailable
+from dutchdoor.model.bindings import ProvedKey
 from dutchdoor.model.http_client import Client as HttpClient
 from dutchdoor.model.principal import Verified
 
@@ -66,14 +69,15 @@ def is_in(client: Client) -> bool:
     return client.get("/hello").status_code == 200
 
 
-def token_of(user: AbstractUser) -> str:
-    """An access token of a user who has signed in before."""
+def token_of(user: AbstractUser, key: ProofKey | None = None) -> str:
+    """An access token of a user who has signed in before, bound to a key if there is one."""
+    client = HttpClient() if key is None else HttpClient(proved=ProvedKey(key.thumbprint, "ES256"))
 
     async def start() -> str:
         authority = auth.engine.authority
         account = await authority.provide(str(user.pk))
         proof = Verified(subject=account.subject, epoch=account.epoch, amr=("pwd",), at=authority.clock())
-        return (await authority.start(proof, mode="hybrid", client=HttpClient())).access_token
+        return (await authority.start(proof, mode="hybrid", client=client)).access_token
 
     return gate().run(start())
 
@@ -485,6 +489,32 @@ def test_rest_framework_takes_tokens_and_cookies(ada: AbstractUser) -> None:
     refused = Client().get("/api/whole", **bearer("nonsense"))
     assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
     assert refused["WWW-Authenticate"] == 'Bearer realm="dutchdoor", error="invalid_token"'
+
+
+def test_d39_rest_framework_checks_the_proof_of_a_bound_token(ada: AbstractUser) -> None:
+    """A view of REST framework asks for a nonce, and takes a bound token with a proof of its key, by each method; no
+    copy of it gets through.
+    """
+    key, nonces = ProofKey.generate(), Nonces(time.time)
+    token, url = token_of(ada, key), "http://testserver/api/whole"
+
+    def shown(method: str, by: ProofKey = key) -> dict[str, Any]:
+        proof = nonces.proof(by, method, url, token)
+        return {"headers": {"authorization": f"DPoP {token}", "dpop": proof}}
+
+    asked = Client().get("/api/whole", **shown("GET"))
+    assert (asked.status_code, asked.json()["code"]) == (401, "use_dpop_nonce")
+    assert asked["WWW-Authenticate"].startswith("DPoP ")
+    assert nonces.learn(url, asked.headers)
+    assert Client().get("/api/whole", **shown("GET")).json() == {"user": ada.username, "by": "access_token"}
+    assert Client(enforce_csrf_checks=True).post("/api/whole", **shown("POST")).status_code == 200
+    for wrong, code in (
+        (bearer(token), "dpop_required"),
+        (shown("POST"), "invalid_dpop_proof"),
+        (shown("GET", ProofKey.generate()), "invalid_dpop_proof"),
+    ):
+        refused = Client().get("/api/whole", **wrong)
+        assert (refused.status_code, refused.json()["code"]) == (401, code)
 
 
 def test_permissions_of_rest_framework_refuse_as_guards_do(ada: AbstractUser) -> None:
