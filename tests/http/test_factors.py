@@ -347,6 +347,19 @@ async def test_a_remembered_browser_skips_the_step(world: World) -> None:
     await begin(browser)
 
 
+async def test_signing_out_everywhere_forgets_every_browser(world: World) -> None:
+    """Each browser is asked for the second factor again, also the one that signs out, and can be remembered anew."""
+    person, secret, _ = await with_app(world)
+    browser = world.browser()
+    for _ in range(2):
+        token = (await begin(browser, mode="session")).json["token"]
+        assert (await step(browser, token, code(world, secret), remember=True)).status == 200
+        await browser.login()
+        world.clock.now += 60
+        assert (await browser.call("POST", "/auth/logout/all")).status == 200
+    assert (await person.me()).status == 401
+
+
 async def test_a_browser_is_remembered_for_a_time() -> None:
     """After `remember_device_for`, the browser is asked again."""
     async with a_world(policy=replace(STANDARD, remember_device_for=DAY)) as world:

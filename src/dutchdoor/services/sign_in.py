@@ -35,7 +35,7 @@ from dutchdoor.errors import (
     WrongCredentials,
 )
 from dutchdoor.model import one_time_tokens, rate_limits
-from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.accounts import Account, Credential, renewed
 from dutchdoor.model.audit_events import account_event, event
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.factor_removal import REMOVAL
@@ -63,6 +63,8 @@ __all__ = ["Finished", "Proved", "SignIn", "Waiting", "Welcome"]
 
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
+FORGOTTEN = "devices_forgotten"
+"""The method of a record without a secret: when an account was last signed out everywhere."""
 DUE = "second_factor_due"
 """The method of a record without a secret: from when on an account should have had a second factor."""
 _WRONG_CODE = mark("This code is not right, or was used already.")
@@ -502,10 +504,22 @@ class SignIn(Part):
         return decide(own=own) if own else step
 
     def _chosen_at(self, held: Sequence[Credential]) -> float:
-        """Return when the password or a second factor of an account was chosen last: what a browser was remembered for
-        before that is void.
+        """Return when the password or a second factor of an account was chosen last, or its owner signed out
+        everywhere: what a browser was remembered for before that is void.
         """
-        return max((each.created_at for each in held if each.method in self.methods), default=0.0)
+        counting = {*self.methods, FORGOTTEN}
+        return max((each.created_at for each in held if each.method in counting), default=0.0)
+
+    async def forgetting_devices(self, account: Account) -> Sequence[Change]:
+        """Return what makes every browser that an `account` remembers ask for the second factor again."""
+        held = await self.store.select(Credential, subject=account.subject)
+        if not self._factors_in(held):
+            return []
+        before = next((each for each in held if each.method == FORGOTTEN), None)
+        now = self.clock()
+        if before is not None:
+            return [Swap(renewed(before, "", now))]
+        return [Add(Credential(subject=account.subject, method=FORGOTTEN, handle="", proof="", created_at=now))]
 
     async def _grace_ends(self, account: Account, held: Sequence[Credential]) -> float:
         """Return when an account that needs a second factor must have one: some time after its first sign-in."""

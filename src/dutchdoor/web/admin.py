@@ -191,7 +191,11 @@ async def sessions_of(call: Call) -> Response:
 
 async def end_sessions_of(call: Call) -> Response:
     done = await call.authority.end_all(
-        call.params["subject"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
+        call.params["subject"],
+        client=call.observed(),
+        actor=_actor(call),
+        reason="ended_by_admin",
+        also=call.directory.sign_in.forgetting_devices,
     )
     return await fence(call, done)
 

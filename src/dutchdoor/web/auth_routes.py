@@ -275,7 +275,8 @@ async def logout_all(call: Call) -> Response:
     others = [found for found in await _held(call, even_ended=False) if found[0].subject != subject]
     for session, _ in others:
         await _check_holder(call, session)
-    done = [await call.authority.end_all(subject, client=call.observed(), actor=subject)]
+    forgetting = call.directory.sign_in.forgetting_devices
+    done = [await call.authority.end_all(subject, client=call.observed(), actor=subject, also=forgetting)]
     done += await _end_each(call, others)
     return await fence(call, as_one(done), await signed_out(call, by_cookie=caller.by_cookie))
 

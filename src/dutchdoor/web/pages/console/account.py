@@ -166,7 +166,11 @@ class AccountPage:
 
     async def sign_out(self, call: Call) -> Response:
         done = await call.authority.end_all(
-            call.body.subject, client=call.observed(), actor=_actor(call), reason="ended_by_admin"
+            call.body.subject,
+            client=call.observed(),
+            actor=_actor(call),
+            reason="ended_by_admin",
+            also=call.directory.sign_in.forgetting_devices,
         )
         return await self._done(call, "signed-out", done)
 
