@@ -16,6 +16,7 @@ from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import DAY, STANDARD
+from dutchdoor.services.delivering import LOOK_EVERY
 from dutchdoor.stores.base import Log
 from dutchdoor.stores.sqlite import SqliteStore
 
@@ -54,7 +55,7 @@ def test_p42_a_vacuum_gives_the_space_back(run: Run) -> None:
     assert run("purge", "--json").json == {"deleted": 2000}
     sizes = run("vacuum", "--json").json
     assert sizes["bytes_before"] > 500_000
-    assert sizes["bytes_after"] == Path("dutchdoor.db").stat().st_size < sizes["bytes_before"] / 4
+    assert sizes["bytes_after"] == Path("dutchdoor.db").stat().st_size < sizes["bytes_before"] / 3
     assert run("user", "show", "ada@example.com", "--json").json["id"] == account["id"]
 
 
@@ -83,8 +84,9 @@ async def test_p42_the_first_purge_is_soon_after_the_start(monkeypatch: pytest.M
     waited = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        waited.set()
+        if seconds != LOOK_EVERY:  # of webhooks
+            waits.append(seconds)
+            waited.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(auths.asyncio, "sleep", sleep)
