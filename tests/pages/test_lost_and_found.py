@@ -163,8 +163,8 @@ def test_a_lost_mailbox(person: Person) -> None:
 
 
 def test_a_shared_computer(person: Person) -> None:
-    """A computer that was not told to remember asks again. One that was does not, until the password changes; after
-    a log-out its pages show nothing.
+    """A computer that was not told to remember asks again. One that was does not, until the owner signs out everywhere
+    or chooses another password; after a log-out its pages show nothing.
     """
     person.with_app()
     shared = person.open_browser()
@@ -182,6 +182,12 @@ def test_a_shared_computer(person: Person) -> None:
     person.sign_out()
     person.first_step()
     assert person.at() == "/auth/account"
+    shared.goto("/auth/devices")
+    person.press("form[action$='/auth/logout/all'] button")
+    person.first_step()
+    assert person.at() == "/auth/login/step"
+    person.page.locator("[name=remember]").check()
+    person.visit.send(response=person.code())
     person.open_browser()  # at home, they notice
     person.first_step()
     person.visit.send(response=person.code())
