@@ -710,9 +710,9 @@ async def test_a_step_up_is_a_new_session(house: House) -> None:
         found = await house.store.session(before.session.id)
         assert found is not None
         with pytest.raises(WrongCredentials):
-            await house.clean.sign_in.reauthenticate(await house.ann(), found[0], "wrong", client=HOME, client_id="app")
+            await house.clean.step_up.reauthenticate(await house.ann(), found[0], "wrong", client=HOME, client_id="app")
         assert await house.alive(before)
-        after = await house.clean.sign_in.reauthenticate(
+        after = await house.clean.step_up.reauthenticate(
             await house.ann(), found[0], PASSWORD, client=HOME, client_id="app"
         )
         assert after.session is not None

@@ -385,7 +385,7 @@ async def test_a_user_proves_the_password_again() -> None:
         account = await our.auth.store.account("7")
         assert account is not None
         guess = partial(
-            our.auth.directory.sign_in.reauthenticate, account, None, "wrong", client=HOME, client_id="app", login="ada"
+            our.auth.directory.step_up.reauthenticate, account, None, "wrong", client=HOME, client_id="app", login="ada"
         )
         for _ in range(5):
             with pytest.raises(WrongCredentials):

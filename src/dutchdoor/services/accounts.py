@@ -47,6 +47,7 @@ from dutchdoor.services.recovery import Recovery
 from dutchdoor.services.registration import Registration
 from dutchdoor.services.sessions import Authority
 from dutchdoor.services.sign_in import SignIn
+from dutchdoor.services.step_up import StepUp
 
 __all__ = ["Directory"]
 
@@ -95,7 +96,8 @@ class Directory:
             if self.external is None
             else ExternalSignIn(shared, by_name, self.factors, self.steps, self.external)
         )
-        self.mailed_codes = MailedCodes(shared, self.sign_in)
+        self.step_up = StepUp(shared, self.sign_in)
+        self.mailed_codes = MailedCodes(shared, self.sign_in, self.step_up)
         self.lost_factors = LostFactors(shared, self.sign_in)
         self.email_change = EmailChange(shared, self.registration)
         self.export = Export(shared)
@@ -116,6 +118,7 @@ class Directory:
             identities=self.identities,
             accounts=IssuerAccounts(shared, self.identities, self.registration, self.admin),
             sign_in=self.sign_in,
+            step_up=self.step_up,
         )
 
     def open(self) -> None:

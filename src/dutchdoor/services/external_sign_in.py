@@ -29,8 +29,7 @@ from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.own_steps import OwnSteps
 from dutchdoor.services.part import Shared
-from dutchdoor.services.sessions import SignedIn
-from dutchdoor.services.sign_in import Proved, SignIn
+from dutchdoor.services.sign_in import Proved, Rechecked, SignIn
 from dutchdoor.stores.base import Forgive
 from dutchdoor.texts import mark
 
@@ -136,34 +135,15 @@ class ExternalSignIn(SignIn):
         await self.attempts.refuse(account, client, why)
         raise WrongCredentials("sign-in refused", message=mark("The login or the password is not right."))
 
-    async def reauthenticate(
-        self,
-        account: Account,
-        session: Session | None,
-        password: str,
-        *,
-        client: Client,
-        client_id: str,
-        held: tuple[str, ...] = (),
-        scope: str = "",
-        login: str = "",
-    ) -> SignedIn:
-        """Check the login and the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session
-        that replaces the old.
-
-        Args:
-            account: the account that is signed in.
-            session: the current session; None for a stateless sign-in.
-            password: the password as the person typed it.
-            client_id: the registered client that the sign-in belongs to.
-            held: what the sign-in has proved so far (`amr`), which stays true of it.
-            scope: the scope of the sign-in.
-            login: the login as the person typed it.
+    async def check_password(
+        self, account: Account, session: Session | None, password: str, *, client: Client, login: str = ""
+    ) -> Rechecked:
+        """Check the `login` and the `password` of an `account` again inside its `session`, and start nothing.
 
         Raises:
             WrongCredentials: the password is wrong, or the login is another user's.
             RateLimited: too many attempts.
-            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
+            NotAuthenticated: the account is disabled.
         """
         limits, digest = self.attempts.limits, self.attempts.digest(_counted_as(login))
         # As a stranger's: the login may be another user's, whose known devices this client must not lock out.
@@ -179,7 +159,7 @@ class ExternalSignIn(SignIn):
         if not found.active:
             raise NotAuthenticated("the account is disabled")
         forgiven = Forgive(forget=(guesses[0], *rate_limits.sign_in_ceilings(limits, digest)))
-        return await self.fresh(found, session, (AMR,), held, client, client_id, forgiven, scope=scope)
+        return Rechecked(found, (AMR,), forgiven)
 
 
 def _counted_as(login: str) -> str:

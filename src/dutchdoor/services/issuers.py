@@ -49,6 +49,7 @@ from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import is_unproved
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import RECENT, Proved, SignIn
+from dutchdoor.services.step_up import StepUp
 from dutchdoor.stores.base import Add, Revoked, Take
 from dutchdoor.texts import Text, mark
 
@@ -174,10 +175,12 @@ class IssuerLogins(Part):
         identities: Identities,
         accounts: IssuerAccounts,
         sign_in: SignIn,
+        step_up: StepUp,
     ) -> None:
         super().__init__(shared)
         self.issuers, self.providers = issuers, providers
-        self.identities, self.accounts, self.sign_in = identities, accounts, sign_in
+        self.identities, self.accounts = identities, accounts
+        self.sign_in, self.step_up = sign_in, step_up
 
     # The way there
 
@@ -387,7 +390,7 @@ class IssuerLogins(Part):
             session = remembered.session
         first, *more = _proofs(issuer, identity, self.clock())
         held = (*way.amr, *(amr for proof in more for amr in proof.amr))
-        return await self.sign_in.fresh(
+        return await self.step_up.fresh(
             account, session, first.amr, held, client, way.client_id, self.attempts.forgiving(account)
         )
 

@@ -220,7 +220,7 @@ class LostFactors(Part):
         if now < removal.due_at:
             raise Refused("the waiting time is not over", message=_NOT_YET)
         raised = replace(account, epoch=account.epoch + 1)
-        lost: list[Change] = [Remove(each) for each in held if self.signing_in.is_second(each)]
+        lost: list[Change] = [Remove(each) for each in held if self.signing_in.second.is_second(each)]
         done = await self.store.commit(
             Take(stored),
             Take(record),

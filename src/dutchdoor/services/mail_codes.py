@@ -40,6 +40,7 @@ from dutchdoor.services.registration import REGISTRATION, is_unproved, proof_of,
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import RECENT, Proved, SignIn, networks_of
+from dutchdoor.services.step_up import StepUp
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Remove, Swap, Take
 from dutchdoor.texts import mark
 
@@ -79,9 +80,10 @@ class MailedCodes(Part):
     known-device cookie holds ("" for none). Every verb raises `Unavailable` when the store is out of reach.
     """
 
-    def __init__(self, shared: Shared, sign_in: SignIn) -> None:
+    def __init__(self, shared: Shared, sign_in: SignIn, step_up: StepUp) -> None:
         super().__init__(shared)
-        self.signing_in, self.codes = sign_in, MailCodes(self.authority.master)
+        self.signing_in, self.step_up = sign_in, step_up
+        self.codes = MailCodes(self.authority.master)
 
     @property
     def prove_the_mailbox(self) -> bool:
@@ -307,7 +309,7 @@ class MailedCodes(Part):
         row = await self._count(stored, kept.digest, "inside", known=True)
         if not self.codes.is_right(stored.id, kept.code, code):
             await self._refuse(account, client, "wrong code by mail")
-        return await self.signing_in.fresh(
+        return await self.step_up.fresh(
             account, session, (self.codes.amr,), held, client, client_id,
             Take(stored), Forgive(forget=(row,)), tries_again=False,
         )  # fmt: skip

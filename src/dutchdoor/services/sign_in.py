@@ -36,12 +36,11 @@ from dutchdoor.errors import (
 )
 from dutchdoor.model import one_time_tokens, rate_limits
 from dutchdoor.model.accounts import Account, Credential, renewed
-from dutchdoor.model.audit_events import account_event, event
+from dutchdoor.model.audit_events import event
 from dutchdoor.model.email_address import canonical
-from dutchdoor.model.factor_removal import REMOVAL
 from dutchdoor.model.http_client import Client, network_of
 from dutchdoor.model.ids import new_id
-from dutchdoor.model.issuer_sessions import Issued, IssuerSession, began_by
+from dutchdoor.model.issuer_sessions import Issued, began_by
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
@@ -50,16 +49,16 @@ from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import PENDING_FOR, Ask, Pending, Proof, Refuse, Start, needs_second, next_step, outdated
 from dutchdoor.services.endings import Found
 from dutchdoor.services.factors import Enrolment, Factors
-from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.own_steps import OwnSteps
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import NO_CEREMONY, Ceremony, unknown_passkey
 from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.second_proofs import SecondProofs
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Remove, Swap, Take
 from dutchdoor.texts import mark
 
-__all__ = ["Finished", "Proved", "SignIn", "Waiting", "Welcome"]
+__all__ = ["Finished", "Proved", "Rechecked", "SignIn", "Waiting", "Welcome", "networks_of", "written_beside"]
 
 RECENT = 4
 """Sign-ins whose networks count as the owner's."""
@@ -67,7 +66,6 @@ FORGOTTEN = "devices_forgotten"
 """The method of a record without a secret: when an account was last signed out everywhere."""
 DUE = "second_factor_due"
 """The method of a record without a secret: from when on an account should have had a second factor."""
-_WRONG_CODE = mark("This code is not right, or was used already.")
 _NOT_RIGHT_OR_NOT_VERIFIED = mark(
     "The e-mail address or the password is not right, or the address is not verified yet: follow the link in the mail, "
     "or choose a new password."
@@ -135,6 +133,15 @@ class Proved(NamedTuple):
     """The session at another issuer, if that is the proof."""
 
 
+class Rechecked(NamedTuple):
+    """A password that was right once more."""
+
+    account: Account
+    amr: tuple[str, ...]
+    forgiving: Forgive
+    """What to forget of the failures before it."""
+
+
 class SignIn(Part):
     """Signs people in over one authority. `client` is the client that asks, and `marks` is what its known-device cookie
     holds ("" for none). Every verb raises `Unavailable` when the store is out of reach, or too many passwords are
@@ -147,7 +154,7 @@ class SignIn(Part):
         """
         super().__init__(shared)
         self.methods, self.factors, self.steps = methods, factors, steps
-        self._second = frozenset(name for name, method in methods.items() if method.second)
+        self.second = SecondProofs(shared, methods, factors)
         self._remember_key = self.authority.master.current.derive("remembered device")
 
     async def prove(
@@ -263,7 +270,7 @@ class SignIn(Part):
         """
         if isinstance(proved.step, Ask):
             raise await self._wait(proved, proved.step, mode, client, client_id)
-        keeping = self._keeping(proved.account, proved.held, client, self.clock())
+        keeping = self.second.keeping(proved.account, proved.held, client, self.clock())
         signed_in = await self.authority.start(
             proved.step.verified,
             account=proved.account,
@@ -273,7 +280,7 @@ class SignIn(Part):
             replacing=replacing,
             visitor=visitor,
             also=(*proved.changes, *keeping),
-            beside=_beside(proved.issued),
+            beside=written_beside(proved.issued),
             tries_again=tries_again,
         )
         if keeping:
@@ -462,6 +469,30 @@ class SignIn(Part):
             issued=issued,
         )
 
+    async def check_password(
+        self,
+        account: Account,
+        session: Session | None,
+        password: str,
+        *,
+        client: Client,
+        login: str = "",  # noqa: ARG002 - the account has its address
+    ) -> Rechecked:
+        """Check the `password` of an `account` again inside its `session`, and start nothing. `login` is what the
+        person typed as login; it is read only where the application has users of its own.
+
+        Raises:
+            WrongCredentials: the password is wrong.
+            RateLimited: too many attempts.
+        """
+        await self.attempts.take(self.attempts.inside(account, session))
+        method = self.methods[PASSWORD]
+        record = await self.store.get(Credential, account.subject, method.name, method.handle_of(password))
+        if await method.check(record, password, self.clock()) is None:
+            await self.attempts.refuse(account, client, "wrong password")
+            raise WrongCredentials("wrong password")
+        return Rechecked(account, (method.amr,), self.attempts.forgiving(account))
+
     async def _refuse(self, account: Account | None, client: Client, why: str) -> NoReturn:
         await self.attempts.refuse(account, client, why)
         # One answer: anyone can register an address with a password of their own, and then try that password.
@@ -479,7 +510,7 @@ class SignIn(Part):
         """Decide what comes after these `proofs` of an `account`. `held` are all its credentials, `remembered` is what
         the remembered-device cookie holds, and `digest` is the account's name in it.
         """
-        factors = self._factors_in(held)
+        factors = self.second.usable(held)
         ends = math.inf
         if not factors and account.active and needs_second(account, self.policy):
             ends = await self._grace_ends(account, held)
@@ -513,7 +544,7 @@ class SignIn(Part):
     async def forgetting_devices(self, account: Account) -> Sequence[Change]:
         """Return what makes every browser that an `account` remembers ask for the second factor again."""
         held = await self.store.select(Credential, subject=account.subject)
-        if not self._factors_in(held):
+        if not self.second.usable(held):
             return []
         before = next((each for each in held if each.method == FORGOTTEN), None)
         now = self.clock()
@@ -655,25 +686,6 @@ class SignIn(Part):
             raise InvalidToken("the sign-in waits for no factor that there is")
         return account
 
-    def is_second(self, credential: Credential) -> bool:
-        """Return whether a `credential` is a second factor, or stands in for one."""
-        return credential.method in self._second
-
-    @staticmethod
-    def _keeping(account: Account, held: Sequence[Credential], client: Client, now: float) -> list[Change]:
-        """Return what ends the waiting time for a removal of lost factors: their owner has signed in. `held` are the
-        credentials of the account.
-        """
-        found = [each for each in held if each.method == REMOVAL]
-        if not found:
-            return []
-        return [
-            *map(Remove, found),
-            tokens_of(account.subject, "remove_factors"),
-            tokens_of(account.subject, "keep_factors"),
-            Log(account_event("factor_removal_cancelled", account, client, now)),
-        ]
-
     async def enrolment(self, token: str, enrolment: str, *, client: Client) -> Enrolment:
         """Return once more what `enrol` gave out in a sign-in (`token`), by the token of the `enrolment`.
 
@@ -690,10 +702,6 @@ class SignIn(Part):
         if account.epoch != pending.epoch:
             raise InvalidToken("the account changed since the first proof")
         return stored, account, pending
-
-    def _factors_in(self, held: Sequence[Credential]) -> frozenset[str]:
-        """Return the methods of the second factors that can still prove something."""
-        return self._second & {each.method for each in held if not self.factors.is_used_up(each)}
 
     @retried(RACES, "finishing the sign-in")
     async def proceed(
@@ -744,7 +752,7 @@ class SignIn(Part):
             raise WrongCredentials("not a method that was asked for")
         codes: tuple[str, ...] = ()
         # A call that loses the race for the token or for the response finds it gone at the next try.
-        spent: list[Change] = [Take(stored), self.attempts.forgiving_second(account, self._second)]
+        spent: list[Change] = [Take(stored), self.attempts.forgiving_second(account, self.second.names)]
         proved: tuple[str, ...] = ()
         if asked.own:
             scope = await self.steps.take(method, account.subject, response)
@@ -764,10 +772,10 @@ class SignIn(Part):
             standing = pending.standing_of(client.network)
             signed = ceremony, "step", stored.id
             way = self.methods[method]
-            changes, proved = await self._spending(account, way, response, held, client, *standing, signed)
+            changes, proved = await self.second.spend(account, way, response, held, client, *standing, signed)
             spent += changes
         # A factor that its owner has just proved, or did not have to prove in this browser, is not lost.
-        keeping = self._keeping(account, held, client, now)
+        keeping = self.second.keeping(account, held, client, now)
         spent += keeping
         pending = replace(
             pending,
@@ -788,7 +796,7 @@ class SignIn(Part):
                     replacing=replacing,
                     visitor=visitor,
                     also=spent,
-                    beside=_beside(pending.issued),
+                    beside=written_beside(pending.issued),
                 )
             case Ask() as step:
                 signed_in = await self._ask(account, pending, step, Expect(account.subject, account.epoch), *spent)
@@ -811,44 +819,6 @@ class SignIn(Part):
         device_mark = self._mark(marks, pending.digest, pending.device, pending.chosen_at)
         kept = self._remembered(remembered, pending, held) if pending.remember else ""
         return Finished(signed_in, device_mark, kept, codes)
-
-    async def _spending(
-        self,
-        account: Account,
-        way: Method,
-        response: str,
-        held: Sequence[Credential],
-        client: Client,
-        standing: Standing | None,
-        place: str,
-        signed: tuple[Ceremony, str, str],
-    ) -> tuple[list[Change], tuple[str, ...]]:
-        """Check the response to a second factor. Returns what its use writes, and what it proved (`amr`).
-
-        `held` are all credentials of the account, and `standing` and `place` say where the response comes from: None
-        inside the session of that id. `signed` is where a passkey has answered, and what its challenge was for. Raises
-        `WrongCredentials`, `InvalidToken`, `RateLimited`.
-        """
-        now, guesses = self.clock(), self.attempts.second(account, way.name, standing, place)
-        await self.attempts.take(guesses)
-        if way.name == PASSKEY:
-            proven = await self.factors.passkeys.proved(account, held, response, *signed, client=client)
-            if proven is None:
-                await self.attempts.refuse(account, client, "wrong passkey")
-                raise unknown_passkey()
-            return [Forgive(forget=guesses), *proven.changes], proven.amr
-        wanted = way.name, way.handle_of(response)
-        record = next((each for each in held if (each.method, each.handle) == wanted), None)
-        right = await way.check(record, response, now)
-        if right is None:
-            await self.attempts.refuse(account, client, f"wrong {way.name}")
-            raise WrongCredentials("wrong second factor", message=_WRONG_CODE)
-        spent: list[Change] = [Forgive(forget=guesses)]
-        if right.spent is not None:
-            spent.append(Swap(right.spent))
-        if way.name == RECOVERY_CODE:
-            spent.append(Log(account_event("recovery_code_used", account, client, now)))
-        return spent, (way.amr,)
 
     async def passkey_options(self, token: str, ceremony: Ceremony, *, client: Client) -> dict[str, Any]:
         """Return the options for a passkey in an unfinished sign-in, by the `token` of its `SignInUnfinished`.
@@ -874,203 +844,14 @@ class SignIn(Part):
         )
         return rate_limits.with_mark(remembered, fresh)
 
-    # Inside a session
-
-    async def reauthenticate(
-        self,
-        account: Account,
-        session: Session | None,
-        password: str,
-        *,
-        client: Client,
-        client_id: str,
-        held: tuple[str, ...] = (),
-        scope: str = "",
-        login: str = "",  # noqa: ARG002 - the account has its address
-    ) -> SignedIn:
-        """Check the password again inside a sign-in (RFC 9470): a fresh `auth_time`, in a new session that replaces the
-        old.
-
-        Args:
-            account: the owner of the password.
-            session: the current session; None for a stateless sign-in.
-            password: the password as the person typed it.
-            client_id: the registered client that the sign-in belongs to.
-            held: what the sign-in has proved so far (`amr`), which stays true of it.
-            scope: the scope of the sign-in.
-            login: what the person typed as login; read only where the application has users of its own.
-
-        Raises:
-            WrongCredentials: the password is wrong.
-            RateLimited: too many attempts.
-            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
-        """
-        await self.attempts.take(self.attempts.inside(account, session))
-        method = self.methods[PASSWORD]
-        record = await self.store.get(Credential, account.subject, method.name, method.handle_of(password))
-        if await method.check(record, password, self.clock()) is None:
-            await self.attempts.refuse(account, client, "wrong password")
-            raise WrongCredentials("wrong password")
-        return await self.fresh(
-            account, session, (method.amr,), held, client, client_id, self.attempts.forgiving(account), scope=scope
-        )
-
-    @retried(RACES, "proving again")
-    async def prove_again(
-        self,
-        account: Account,
-        session: Session | None,
-        method: str,
-        response: str,
-        *,
-        held: tuple[str, ...],
-        client: Client,
-        client_id: str,
-        ceremony: Ceremony = NO_CEREMONY,
-        scope: str = "",
-    ) -> SignedIn:
-        """Prove a second factor inside a sign-in (RFC 9470): a fresh `auth_time`, and one more kind of proof.
-
-        Args:
-            account: the owner of the factor.
-            session: the current session; None for a stateless sign-in.
-            method: the name of the factor's method.
-            response: what the owner typed, or their device answered.
-            held: what the sign-in has proved so far (`amr`).
-            client_id: the registered client that the sign-in belongs to.
-            ceremony: where a passkey answered.
-            scope: the scope of the sign-in.
-
-        Raises:
-            WrongCredentials: the proof is wrong, or the account has no such factor.
-            RateLimited: too many guesses.
-            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
-        """
-        way = self.methods.get(method)
-        if way is None or not way.second:
-            raise WrongCredentials("not a second factor", message=mark("This account has no such second factor."))
-        known = await self.store.select(Credential, subject=account.subject)
-        place, signed = session.id if session else "", (ceremony, "prove again", "")
-        spent, proved = await self._spending(account, way, response, known, client, None, place, signed)
-        spent.append(self.attempts.forgiving_second(account, self._second))
-        spent += self._keeping(account, known, client, self.clock())
-        fresh = await self.fresh(
-            account, session, proved, held, client, client_id, *spent, scope=scope, tries_again=False
-        )
-        if method == RECOVERY_CODE:
-            self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())
-        return fresh
-
-    @retried(RACES, "adding the authenticator app")
-    async def add_totp(
-        self,
-        account: Account,
-        session: Session | None,
-        token: str,
-        code: str,
-        *,
-        held: tuple[str, ...],
-        client: Client,
-        client_id: str,
-        scope: str = "",
-    ) -> tuple[SignedIn, tuple[str, ...]]:
-        """Finish enrolling an authenticator app inside a sign-in. Returns what replaces the sign-in, which has proved
-        the app now, and recovery codes if it is the first second factor.
-
-        Args:
-            account: the owner of the app.
-            session: the current session; None for a stateless sign-in.
-            token: the token of the enrolment.
-            code: the code that the app shows.
-            held: what the sign-in has proved so far (`amr`).
-            client_id: the registered client that the sign-in belongs to.
-            scope: the scope of the sign-in.
-
-        Raises:
-            InvalidToken, WrongCredentials, RateLimited: as `Factors.confirm_totp` says.
-            StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
-            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
-        """
-        await self.factors.check_proved(account.subject, held)
-        confirmed = await self.factors.confirm_totp(account, token, code, client=client)
-        signed_in = await self.fresh(
-            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, scope=scope, tries_again=False
-        )
-        self.post.notify(self.post.letters.factor_added, account, client, self.clock())
-        return signed_in, confirmed.codes
-
-    @retried(RACES, "adding the passkey")
-    async def add_passkey(
-        self,
-        account: Account,
-        session: Session | None,
-        answer: str,
-        name: str,
-        ceremony: Ceremony,
-        *,
-        held: tuple[str, ...],
-        client: Client,
-        client_id: str,
-        scope: str = "",
-    ) -> tuple[SignedIn, tuple[str, ...]]:
-        """Finish making a passkey inside a sign-in. Returns what replaces the sign-in, which has proved the passkey
-        now, and recovery codes if it is the first second factor.
-
-        Args:
-            account: the owner of the passkey.
-            session: the current session; None for a stateless sign-in.
-            answer: what the browser answered to `Passkeys.creation_options`, as JSON.
-            name: what its owner calls it; "" for the name of the device.
-            ceremony: where it was made.
-            held: what the sign-in has proved so far (`amr`).
-            client_id: the registered client that the sign-in belongs to.
-            scope: the scope of the sign-in.
-
-        Raises:
-            InvalidToken, InvalidInput, Refused: as `Passkeys.made` says.
-            StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
-            NotAuthenticated: the account changed, or the session was revoked, meanwhile.
-        """
-        await self.factors.check_proved(account.subject, held)
-        confirmed = await self.factors.confirm_passkey(account, answer, name, ceremony, client=client)
-        signed_in = await self.fresh(
-            account, session, confirmed.amr, held, client, client_id, *confirmed.changes, scope=scope, tries_again=False
-        )
-        self.post.notify(self.post.letters.passkey_added, account, client, self.clock())
-        return signed_in, confirmed.codes
-
-    async def fresh(
-        self,
-        account: Account,
-        session: Session | None,
-        proved: tuple[str, ...],
-        held: tuple[str, ...],
-        client: Client,
-        client_id: str,
-        *also: Change,
-        scope: str = "",
-        tries_again: bool = True,
-    ) -> SignedIn:
-        """Replace the `session` of an `account` by one that was `proved` now, which keeps what was proved at its start
-        (`held`), and its `scope`. `client_id` is the registered client that it belongs to, `also` are further changes,
-        and `tries_again` is as for `Authority.start`.
-        """
-        amr = tuple(dict.fromkeys((*held, *proved)))
-        verified = Verified(subject=account.subject, epoch=account.epoch, amr=amr, at=self.clock())
-        start = partial(
-            self.authority.start, verified, client=client, client_id=client_id, also=also, tries_again=tries_again
-        )
-        if session is None:
-            return await start(mode="jwt", scope=scope)
-        began = await self.store.get(IssuerSession, session.id)  # it stays one that the issuer may end
-        beside = None if began is None else _beside(began.issued)
-        return await start(mode=session.mode, scope=session.scope, inside=session, beside=beside)
-
     def _mark(self, marks: str, digest: str, device: str, chosen_at: float) -> str:
         return self.attempts.marked(marks, digest, device, chosen_at, self.clock())
 
 
-def _beside(issued: Issued | None) -> Callable[[Session], Sequence[Change]] | None:
+def written_beside(issued: Issued | None) -> Callable[[Session], Sequence[Change]] | None:
+    """Return what is written beside a session that began at an issuer: by what the issuer may end it. None for other
+    sessions.
+    """
     return None if issued is None else lambda session: [Add(began_by(issued, session))]
 
 

@@ -85,7 +85,7 @@ async def reauthenticate(call: Call) -> Response:
     account, session = await call.holding()
     principal, client = call.required.principal, call.observed()
     if body.password is not UNSET:
-        signed_in = await call.directory.sign_in.reauthenticate(
+        signed_in = await call.directory.step_up.reauthenticate(
             account,
             session,
             body.password,
@@ -97,7 +97,7 @@ async def reauthenticate(call: Call) -> Response:
     elif body.method == MAIL_CODE:
         signed_in = await proved_by_code(call, body)
     elif body.method is not UNSET and body.response is not UNSET:
-        signed_in = await call.directory.sign_in.prove_again(
+        signed_in = await call.directory.step_up.prove_again(
             account, session, body.method, answer_text(body.response),
             held=principal.amr, client=client, client_id=principal.client_id, scope=principal.scope,
             ceremony=ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY,

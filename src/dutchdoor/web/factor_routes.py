@@ -115,7 +115,7 @@ async def confirm_totp(call: Call) -> Response:
     principal = call.required.principal
     await check_client(call, principal.client_id)
     account, session = await call.holding()
-    signed_in, codes = await call.directory.sign_in.add_totp(
+    signed_in, codes = await call.directory.step_up.add_totp(
         account,
         session,
         body.token,

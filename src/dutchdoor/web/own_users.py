@@ -43,7 +43,7 @@ async def reauthenticate(call: Call) -> Response:
     client_id = call.required.principal.client_id
     await check_client(call, client_id)
     account, session = await call.holding()
-    signed_in = await call.directory.sign_in.reauthenticate(
+    signed_in = await call.directory.step_up.reauthenticate(
         account,
         session,
         body.password,

@@ -134,7 +134,7 @@ async def register_passkey(call: Call) -> Response:
     principal = call.required.principal
     await check_client(call, principal.client_id)
     account, session = await call.holding()
-    signed_in, codes = await call.directory.sign_in.add_passkey(
+    signed_in, codes = await call.directory.step_up.add_passkey(
         account,
         session,
         answer_text(body.response),
