@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from dutchdoor.choice.comparison import SPREAD, Comparison, Measured, cell, shown, spread, together, words
+from dutchdoor.choice.comparison import SPREAD, Comparison, Measured, cell, shown, spread, words
 from dutchdoor.choice.estimate_page import environment
 
 __all__ = ["markdown", "page"]
@@ -24,9 +24,6 @@ def page(found: Comparison) -> str:
             found=found,
             spread=SPREAD,
             rows=[_bars(row, found) for row in found.measured],
-            facts=[
-                {"says": each.says, "cells": together(each, found.columns), "tests": each.tests} for each in found.facts
-            ],
             words=words(found),
         )
     )

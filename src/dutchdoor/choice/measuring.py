@@ -18,16 +18,17 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
-from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Comparison
+from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Column, Comparison
 from dutchdoor.choice.figures import Figure, figure, this_machine, today
 from dutchdoor.choice.plain_jwt import PlainJwt
 from dutchdoor.errors import InvalidToken, Unavailable
@@ -38,7 +39,7 @@ from dutchdoor.model.principal import Verified
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.verifier import Verifier
 
-__all__ = ["FULL", "QUICK", "Plan", "Progress", "measure"]
+__all__ = ["FULL", "QUICK", "Other", "Plan", "Progress", "Samples", "Scope", "measure", "requests", "scope_with"]
 
 Progress = Callable[[str, float], None]
 """Called with what is measured now, and which share of the whole is done."""
@@ -76,12 +77,24 @@ class Plan(Struct, frozen=True, kw_only=True):
     lease: float
 
 
+class Other(Struct, frozen=True, kw_only=True):
+    """A further column, of something that is not dutchdoor."""
+
+    column: Column
+    cells: Mapping[str, str]
+    """What each fact says of it, by the id of the fact."""
+    a_round: Callable[[Plan, Samples], None]
+    """Adds one sample to each row but the last."""
+    an_outage: Callable[[Plan, Samples], None]
+    """Adds one sample to the row `outage`."""
+
+
 FULL: Final = Plan(rounds=7, sign_ins=1536, requests=1536, outages=3, lease=10.0)
 QUICK: Final = Plan(rounds=3, sign_ins=400, requests=256, outages=1, lease=2.0)
 
 
-def measure(plan: Plan, progress: Progress) -> Comparison:
-    """Measure all rows. Nothing of it is left behind.
+def measure(plan: Plan, progress: Progress, others: Sequence[Other] = (), *, by: str = BY) -> Comparison:
+    """Measure all rows. Nothing of it is left behind. `by` is the command that does so.
 
     Raises:
         Unavailable: the server of the measurement does not start, or does not do what it must.
@@ -98,35 +111,43 @@ def measure(plan: Plan, progress: Progress) -> Comparison:
                 asyncio.run(_in_process(part, plan, samples, backwards=bool(number % 2)))
                 progress(f"{said}: log-outs", (2 * number + 1) / steps)
                 _over_http(server, verifiers, samples)
+                for other in others:
+                    other.a_round(plan, samples)
             progress(f"outage 1 of {plan.outages}", 2 * plan.rounds / steps)
             _outage(server, verifiers, plan, samples)
         for number in range(1, plan.outages):
             progress(f"outage {number + 1} of {plan.outages}", (2 * plan.rounds + 2 * number) / steps)
             with _server(folder / f"outage{number}", plan) as server, _following(server) as verifiers:
                 _outage(server, verifiers, plan, samples)
+        for other in others:
+            for _ in range(plan.outages):
+                other.an_outage(plan, samples)
     progress("done", 1.0)
     return Comparison(
         measured_on=today(),
         machine=this_machine(),
         lease_s=plan.lease,
-        figures=tuple(_figures(samples)),
-        columns=COLUMNS,
+        figures=tuple(_figures(samples, columns := (*COLUMNS, *(other.column for other in others)), by)),
+        columns=columns,
         measured=MEASURED,
-        facts=FACTS,
+        facts=tuple(
+            replace(fact, cells={**fact.cells, **{other.column.id: other.cells[fact.id] for other in others}})
+            for fact in FACTS
+        ),
     )
 
 
-def _figures(samples: Samples) -> Iterator[Figure]:
+def _figures(samples: Samples, columns: Sequence[Column], by: str) -> Iterator[Figure]:
     for row in MEASURED:
-        for column in COLUMNS:
+        for column in columns:
             rounds = samples.get((row.id, column.id))
             if rounds:
-                yield figure(row.id, rounds, row.unit, says=row.says, by=BY, subject=column.id)
+                yield figure(row.id, rounds, row.unit, says=row.says, by=by, subject=column.id)
     # The names under which `dutchdoor advise --figures` looks for them.
     a_row = [each / MILLION for each in samples["stored", "hybrid"]]
-    yield figure("row_sqlite", a_row, "B", says="a session on SQLite, its indexes included", by=BY)
+    yield figure("row_sqlite", a_row, "B", says="a session on SQLite, its indexes included", by=by)
     events = samples["events", "hybrid"]
-    yield figure("events_sqlite", events, "B", says="the audit events of one sign-in on SQLite", by=BY)
+    yield figure("events_sqlite", events, "B", says="the audit events of one sign-in on SQLite", by=by)
 
 
 # --- in this process -------------------------------------------------------------------------------------------------
@@ -140,8 +161,8 @@ async def _in_process(folder: Path, plan: Plan, samples: Samples, *, backwards: 
             plain = PlainJwt()
             issued = [plain.issue(f"user{number}", time.time()) for number in range(plan.requests)]
             samples["stored", column].append(0.0)  # it has nowhere to store anything
-            scopes = [_scope("authorization", f"Bearer {token}") for token in issued]
-            await _requests(_checking(plain), scopes, column, samples)
+            scopes = [scope_with("authorization", f"Bearer {token}") for token in issued]
+            await requests(_checking(plain), scopes, column, samples)
             continue
         path = folder / f"{column}.db"
         async with Auth(f"sqlite:///{path}", master_key=str(folder / f"{column}.keys")) as auth:
@@ -151,7 +172,7 @@ async def _in_process(folder: Path, plan: Plan, samples: Samples, *, backwards: 
             samples["events", column].append(sizes["events"] / len(signed_in))
             auth.authority.forget_remembered()  # a sign-in is remembered, and here its first request is looked up
             scopes = [_proof(auth, each) for each in signed_in[: plan.requests]]
-            await _requests(auth.principal, scopes, column, samples)
+            await requests(auth.principal, scopes, column, samples)
 
 
 async def _sign_in(auth: Auth, mode: Mode, count: int) -> list[SignedIn]:
@@ -174,11 +195,11 @@ async def _sign_in(auth: Auth, mode: Mode, count: int) -> list[SignedIn]:
 
 def _proof(auth: Auth, signed_in: SignedIn) -> Scope:
     if signed_in.session_token:
-        return _scope("cookie", f"{auth.site.cookies.session_name}={signed_in.session_token}")
-    return _scope("authorization", f"Bearer {signed_in.access_token}")
+        return scope_with("cookie", f"{auth.site.cookies.session_name}={signed_in.session_token}")
+    return scope_with("authorization", f"Bearer {signed_in.access_token}")
 
 
-def _scope(name: str, value: str) -> Scope:
+def scope_with(name: str, value: str) -> Scope:
     """Return a request as a server of ASGI gives it to an application."""
     return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
@@ -196,7 +217,7 @@ def _checking(plain: PlainJwt) -> Callable[[Scope], Awaitable[object]]:
     return principal
 
 
-async def _requests(
+async def requests(
     principal: Callable[[Scope], Awaitable[object]], scopes: Sequence[Scope], column: str, samples: Samples
 ) -> None:
     """Ask about each request, first by one client and then by 64 at once, and all of it again.

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dutchdoor.choice.advice import Advice, advise
-from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Comparison
+from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Column, Comparison, Fact
 from dutchdoor.choice.comparison_page import markdown
 from dutchdoor.choice.estimate import FORMULAS, Estimate, Given, estimate
 from dutchdoor.choice.estimate_page import quantity
@@ -34,7 +34,7 @@ RULES_PAGE: Final = "reference/choice-rules.md"
 SCHEMA: Final = "reference/choice.schema.json"
 ESSAY: Final = "guides/sessions-or-jwts.md"
 COMPARISON: Final = "guides/comparison.md"
-"""Its figures are in `comparison.json` beside it, as `dutchdoor compare --json` printed them."""
+"""Its figures are in `comparison.json` beside it, as `python -m benchmarks.comparison --json` printed them."""
 FIGURES_PAGE: Final = "figures.md"
 TEAMS: Final = ("shop", "single-page", "mobile", "serverless", "bank")
 COMPARED: Final = Given(users=200_000, sessions_each=2, requests=2000, services=12, nodes=2, database="postgres")
@@ -51,10 +51,21 @@ def pages(docs: Path, figures: Figures) -> dict[Path, str]:
     found[measured] = _between(measured.read_text(), "one of each", _one_of_each(figures))
     compared = docs / COMPARISON
     printed = msgspec.json.decode(compared.with_suffix(".json").read_bytes(), type=Comparison)
-    table = markdown(replace(printed, columns=COLUMNS, measured=MEASURED, facts=FACTS), "../..")
+    table = markdown(replace(printed, columns=_columns(printed), measured=MEASURED, facts=_facts(printed)), "../..")
     found[compared] = _between(compared.read_text(), "comparison", table)
     found[essay] = _between(essay.read_text(), "figures", _compared(figures))
     return found
+
+
+def _columns(printed: Comparison) -> tuple[Column, ...]:
+    """Return the columns as they are now, and after them those of other systems as they were measured."""
+    ours = {each.id for each in COLUMNS}
+    return (*COLUMNS, *(each for each in printed.columns if each.id not in ours))
+
+
+def _facts(printed: Comparison) -> tuple[Fact, ...]:
+    cells = {fact.id: fact.cells for fact in printed.facts}
+    return tuple(replace(fact, cells={**cells[fact.id], **fact.cells}) for fact in FACTS)
 
 
 def _between(page: str, name: str, text: str) -> str:

@@ -19,7 +19,7 @@ from dutchdoor.server.html_file import refuse_to_overwrite, write_html
 from dutchdoor.server.paper import columns, heading, items, paragraph
 from dutchdoor.server.terminal import as_json, print_json, write
 
-__all__ = ["compare"]
+__all__ = ["compare", "progress_line", "show"]
 
 IN_A_ROW, WIDE = 5, 15
 """Columns beside each other, and the characters of each: 77 in all."""
@@ -49,14 +49,14 @@ def compare(*, quick: bool, html: str | None, force: bool, as_json: bool) -> Non
     """
     if html is not None:
         refuse_to_overwrite(Path(html), force=force)
-    with _ends_in_order(), _progress() as progress:
+    with _ends_in_order(), progress_line() as progress:
         found = measure(QUICK if quick else FULL, progress)
     if html is not None:
         write_html(Path(html), page(found), force=force)
     if as_json:
         print_json(found)
     elif html is None:
-        _show(found)
+        show(found)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _is_terminal() -> bool:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_line() -> Iterator[Progress]:
     """Show on a terminal what is measured now, in one line that is gone at the end. Elsewhere say nothing."""
     if not _is_terminal():
         yield lambda _says, _share: None
@@ -89,7 +89,8 @@ def _progress() -> Iterator[Progress]:
         click.echo(f"\r{'':{LINE}}\r", nl=False, err=True)
 
 
-def _show(found: Comparison) -> None:
+def show(found: Comparison) -> None:
+    """Print the table for a person."""
     heading("Compared")
     columns((each.title, each.says) for each in found.columns)
     heading("Measured")
