@@ -412,6 +412,7 @@ def test_other_logins_are_tables_of_the_file(tmp_path: Path) -> None:
     [
         ('issuers = "google"', "[issuers.google]"),
         ("[issuers]\ngoogle = 1", "[issuers.google]"),
+        ("[issuer.google]\nclient_id = 'c'", "The most similar is issuers"),
         ("[issuers.gogle]\nclient_id = 'c'", "The most similar is google"),
         ("[issuers.corp]\nclient_id = 'c'", 'preset = "openid"'),
         ("[issuers.google]", "client_id is missing"),

@@ -7,6 +7,7 @@ once, and keep the address when it changes its owner: they are trusted for the d
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -31,8 +32,10 @@ class Preset(Struct, frozen=True):
         name = given.get("name", "?")
         unknown = sorted(given.keys() - set(Issuer.__struct_fields__) - {"tenant"})
         if unknown:
-            known = ", ".join(Issuer.__struct_fields__)
-            raise Misconfigured(f"The issuer {name}: {unknown[0]} is not known. It takes {known}.")
+            known = (*Issuer.__struct_fields__, "tenant")
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f" The most similar is {near[0]}." if near else ""
+            raise Misconfigured(f"The issuer {name}: {unknown[0]} is not known. It takes {', '.join(known)}.{hint}")
         missing = next((each for each in self.needs if not given.get(each)), None)
         if missing is not None:
             raise Misconfigured(f"The issuer {name} needs {missing}, such as {self.needs[missing]}.")

@@ -247,7 +247,7 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     known = _known()
     for key in content:
         if key not in known and key != "issuers":
-            raise _unknown(f"{key!r} in {path.name}", key, known)
+            raise _unknown(f"{key!r} in {path.name}", key, [*known, "issuers"])
     tables = content.pop("issuers", {})
     found: dict[str, tuple[object, str]] = {key: (value, f"{key} in {path.name}") for key, value in content.items()}
     _one_spelling(found)
