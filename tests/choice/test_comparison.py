@@ -185,6 +185,10 @@ def test_json_is_a_file_of_figures(run: Run, measured: Comparison, tmp_path: Pat
     assert read["row_postgres"] == read_figures(PACKAGED)["row_postgres"]
     assert read.get("sent", "session").value == value(measured, "sent", "session")
     assert "what is not among them, measured on" in read.origin
+    if Path("/proc/self/schedstat").is_file():
+        for name, subject in (("request_cpu", "jwt"), ("refresh_cpu", "dutchdoor"), ("login_cpu", "dutchdoor")):
+            assert read.get(name, subject).by == "dutchdoor compare"
+            assert 1e-6 < read.get(name, subject).value < 1
     (tmp_path / "requirements.toml").write_text("")
     assert run("advise", "--from", "requirements.toml", "--figures", str(path)).code == 0
     assert "what is not among them" in " ".join(run("estimate", "--figures", str(path)).out.split())

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from dutchdoor.auth import Auth
 from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Column, Comparison
-from dutchdoor.choice.figures import Figure, figure, this_machine, today
+from dutchdoor.choice.figures import Figure, Unit, figure, this_machine, today
 from dutchdoor.choice.plain_jwt import PlainJwt
 from dutchdoor.errors import InvalidToken, Unavailable
 from dutchdoor.model.http_client import Client, Device
@@ -55,10 +55,22 @@ PART: Final = 16
 AT_ONCE: Final = 250
 VERIFIERS: Final = 3
 LOG_OUTS: Final = 2
+REQUESTS, REFRESHES = 500, 10
+"""Of one client, for the processor time of the server."""
 STARTS_WITHIN, ENDS_WITHIN, ANSWERS_WITHIN = 60.0, 15.0, 30.0
 OFTEN: Final = 0.0005
 """Seconds between two looks at a token that is about to be refused."""
 _MODES: Final[dict[str, Mode]] = {"session": "session", "jwt": "jwt", "hybrid-cookie": "hybrid", "hybrid": "hybrid"}
+_FOR_ADVICE: Final[dict[tuple[str, str], tuple[Unit, str]]] = {
+    ("row_sqlite", "dutchdoor"): ("B", "a session on SQLite, its indexes included"),
+    ("events_sqlite", "dutchdoor"): ("B", "the audit events of one sign-in on SQLite"),
+    **{
+        ("request_cpu", mode): ("s", "processor time of an authenticated request")
+        for mode in ("session", "hybrid", "jwt")
+    },
+    ("refresh_cpu", "dutchdoor"): ("s", "processor time of a refresh"),
+    ("login_cpu", "dutchdoor"): ("s", "processor time of a log-in, the hash of the password included"),
+}
 _PERSON: Final = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
 _SUBJECT: Final = new_id()
 _FIREFOX: Final = Client(
@@ -111,6 +123,7 @@ def measure(plan: Plan, progress: Progress, others: Sequence[Other] = (), *, by:
                 asyncio.run(_in_process(part, plan, samples, backwards=bool(number % 2)))
                 progress(f"{said}: log-outs", (2 * number + 1) / steps)
                 _over_http(server, verifiers, samples)
+                _processor(server, samples)
                 for other in others:
                     other.a_round(plan, samples)
             progress(f"outage 1 of {plan.outages}", 2 * plan.rounds / steps)
@@ -144,10 +157,11 @@ def _figures(samples: Samples, columns: Sequence[Column], by: str) -> Iterator[F
             if rounds:
                 yield figure(row.id, rounds, row.unit, says=row.says, by=by, subject=column.id)
     # The names under which `dutchdoor advise --figures` looks for them.
-    a_row = [each / MILLION for each in samples["stored", "hybrid"]]
-    yield figure("row_sqlite", a_row, "B", says="a session on SQLite, its indexes included", by=by)
-    events = samples["events", "hybrid"]
-    yield figure("events_sqlite", events, "B", says="the audit events of one sign-in on SQLite", by=by)
+    samples["row_sqlite", "dutchdoor"] = [each / MILLION for each in samples["stored", "hybrid"]]
+    samples["events_sqlite", "dutchdoor"] = samples["events", "hybrid"]
+    for (name, subject), (unit, says) in _FOR_ADVICE.items():
+        if samples.get((name, subject)):  # processor time is known on Linux alone
+            yield figure(name, samples[name, subject], unit, says=says, by=by, subject=subject)
 
 
 # --- in this process -------------------------------------------------------------------------------------------------
@@ -281,6 +295,11 @@ class _Server:
         self.process, self.port = process, port
         self.origin = f"http://localhost:{port}"
 
+    def spent(self) -> float:
+        """Processor seconds of all its threads."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(ENDS_WITHIN)
@@ -322,6 +341,7 @@ class _Person:
         if status != http.HTTPStatus.OK:
             raise Unavailable(f"a log-in of the measurement was answered {status}: {said}")
         self.token, self._csrf = said.get("access_token", ""), said.get("csrf_token", "")
+        self.refresh_token: str = said.get("refresh_token", "")
 
     @property
     def proof(self) -> dict[str, str]:
@@ -390,7 +410,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 @contextmanager
 def _following(server: _Server) -> Iterator[list[Verifier]]:
     with ExitStack() as ending:
-        yield [ending.enter_context(Verifier(server.origin, stale="refuse")) for _ in range(VERIFIERS)]
+        yield [ending.enter_context(Verifier(server.origin, stale="refuse", key="")) for _ in range(VERIFIERS)]
 
 
 def _over_http(server: _Server, verifiers: Sequence[Verifier], samples: Samples) -> None:
@@ -414,6 +434,29 @@ def _over_http(server: _Server, verifiers: Sequence[Verifier], samples: Samples)
                         token = person.token
                         accept = lambda: any([_accepts(each, token) for each in verifiers])  # noqa: B023, E731, C419
                     samples["log-out", column].append(_log_out(person, accept))
+
+
+def _processor(server: _Server, samples: Samples) -> None:
+    """Take the processor time of the server for a log-in, a request and a refresh, where the system says it."""
+    if not Path(f"/proc/{server.process.pid}/schedstat").is_file():
+        return
+    for mode in ("session", "hybrid", "jwt"):
+        begun = server.spent()
+        with closing(_Person(server, mode)) as person:
+            samples["login_cpu", "dutchdoor"].append(server.spent() - begun)
+            proof = person.proof
+            person.is_in(proof)
+            begun = server.spent()
+            if not all([person.is_in(proof) for _ in range(REQUESTS)]):  # noqa: C419 - each is asked
+                raise Unavailable("a request of the measurement was refused")
+            samples["request_cpu", mode].append((server.spent() - begun) / REQUESTS)
+            if person.refresh_token:
+                begun = server.spent()
+                for _ in range(REFRESHES):
+                    status, said = person.call("POST", "/auth/refresh", {"refresh_token": person.refresh_token})
+                    if status != http.HTTPStatus.OK:
+                        raise Unavailable(f"a refresh of the measurement was answered {status}: {said}")
+                samples["refresh_cpu", "dutchdoor"].append((server.spent() - begun) / REFRESHES)
 
 
 def _weight(proof: dict[str, str]) -> float:
