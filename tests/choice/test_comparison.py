@@ -299,9 +299,9 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the children of a process are read from /proc")
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_nothing_behind(by: signal.Signals, tmp_path: Path) -> None:
-    """A run that is stopped ends its server and deletes its files, by Ctrl-C and by an order to end."""
+    """A run that is stopped ends its server and deletes its files: by Ctrl-C, an order to end, or a closed terminal."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dutchdoor.server", "compare"],
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},

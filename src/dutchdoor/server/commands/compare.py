@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -61,16 +61,17 @@ def compare(*, quick: bool, html: str | None, force: bool, as_json: bool) -> Non
 
 @contextmanager
 def _ends_in_order() -> Iterator[None]:
-    """Stop the server of the measurement also when this process is asked to end."""
+    """Stop the server of the measurement also when this process is asked to end, or its terminal is closed."""
 
-    def end(*_: Any) -> None:
-        sys.exit(128 + signal.SIGTERM)
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_terminal() -> bool:
