@@ -94,6 +94,14 @@ def test_an_answer_is_accepted_once(issuer: FaultyIssuer, house: House) -> None:
         assert "did not work" in words(come_back(client, {**issuer.answer(begin(client)), "code": back["code"]}))
 
 
+@pytest.mark.parametrize("name", ["%0d%0aset-cookie:x=1", "%C3%A9", "..%5C..%5Cauth", "a%3Fb"])
+def test_the_name_of_an_issuer_is_one_that_is_configured(house: House, name: str) -> None:
+    """An address of the way back with a made-up name leads nowhere: the name would go into a header of the answer."""
+    with house.browser() as client:
+        answer = client.get(f"/auth/issuers/{name}/callback?state=a&code=b")
+        assert (answer.status_code, answer.headers.get("refresh")) == (404, None)
+
+
 def test_an_answer_that_took_too_long_is_over(issuer: FaultyIssuer, house: House) -> None:
     """A quarter of an hour."""
     with house.browser() as client:

@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
-from dutchdoor.errors import DutchdoorError, SignInUnfinished, Unavailable
+from dutchdoor.errors import DutchdoorError, NotFound, SignInUnfinished, Unavailable
 from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.texts import mark
 from dutchdoor.web import issuer_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
@@ -96,6 +97,9 @@ class WayBack:
 
     async def arrive(self, call: Call) -> Response:
         """Lead on to `finish`, with the parameters that we know."""
+        if call.params["name"] not in call.directory.issuers.issuers:
+            # It goes into a header: a line break in it would begin another one.
+            return self._failed(call, NotFound("no such issuer", message=mark("There is no such log-in here.")))
         posted = call.request.method == "POST"
         answer = answer_of(call.request.body if posted else call.request.query)
         way = f"{self.pages.base}{FINISH_PATH.replace('{name}', call.params['name'])}?{query_of(answer)}"
