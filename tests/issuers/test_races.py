@@ -13,11 +13,13 @@ from tests.standins import HOME, Clock, Mailbox, endless
 
 from dutchdoor import issuers
 from dutchdoor.auth import Auth
-from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.credentials.password import CHEAPEST, PASSWORD, PasswordHasher
 from dutchdoor.errors import IssuerRefused
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.rate_limits import Limits
 from dutchdoor.services.issuers import Answer, Browser, Came
+from dutchdoor.stores.base import Add
 
 BACK = "http://localhost:8000/auth/issuers/corp/callback"
 
@@ -119,3 +121,27 @@ async def test_two_that_unlink_at_once_leave_a_way_in(issuer: FaultyIssuer, data
             return_exceptions=True,
         )
         assert len(await one.directory.identities.of(account.subject)) == 1
+
+
+async def test_a_sign_in_that_is_under_way_starts_nothing_by_an_unlinked_identity(
+    issuer: FaultyIssuer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An identity that is unlinked between its proof and the start of the session starts none for the former owner."""
+    one, two = nodes(issuer, database)
+    async with one, two:
+        account = (await finish(one, *await begin(one, issuer))).signed_in.account
+        password = Credential(subject=account.subject, method=PASSWORD, handle="", proof="", created_at=issuer.clock())
+        await one.store.commit(Add(password))
+        (linked,) = await one.directory.identities.of(account.subject)
+        issuer.person["email"] = "else@elsewhere.example"
+        start = one.directory.sign_in.begin
+
+        async def late(*given: Any, **more: Any) -> Any:
+            monkeypatch.undo()
+            await two.directory.identities.unlink(account, linked.id, client=HOME)
+            return await start(*given, **more)
+
+        monkeypatch.setattr(one.directory.sign_in, "begin", late)
+        came = await finish(one, *await begin(one, issuer))
+        assert await one.store.sessions_of(account.subject, limit=9) == []
+        assert came.signed_in.account.subject != account.subject

@@ -233,6 +233,22 @@ def test_an_owner_links_and_unlinks(issuer: FaultyIssuer, house: House) -> None:
         assert house.identities(ADA) == []
 
 
+def test_unlinking_ends_a_sign_in_that_waits(issuer: FaultyIssuer, house: House) -> None:
+    """A sign-in that began by a log-in and waits for its next step is over once its owner unlinks that log-in."""
+    with house.browser() as client, house.browser() as other:
+        client.post("/auth/register", data=OWN, headers=FORM)
+        link(client, issuer)
+        secret = house.enrol(client)
+        issuer.clock.forward(60)  # type: ignore[attr-defined]
+        code = {"method": "totp", "response": house.code(secret)}
+        assert sign_in(other, issuer).headers["location"].startswith("/auth/login/step")
+        (identity,) = house.identities(ADA)
+        client.post("/auth/identities/unlink", data={"id": identity.id, **csrf(client)}, headers=FORM)
+        assert house.identities(ADA) == []
+        other.post("/auth/login/step", data=code, headers=FORM)
+        assert me(other) is None
+
+
 def test_the_last_way_in_stays(issuer: FaultyIssuer, house: House) -> None:
     """An account that began by another log-in, without a password, cannot lose it."""
     with house.browser() as client:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
+from tests.softkey import SoftKey
 
 from dutchdoor import HIGH, STANDARD, Auth, Client, SignInStep
 from dutchdoor import flask as flask_adapter
@@ -308,6 +309,23 @@ def test_a_page_of_flask_knows_whose_sign_in_waits(tmp_path: Path) -> None:
     done = browser.post("/auth/login/step", data={"method": "terms", "response": "yes"}, headers=page)
     assert done.status_code == 303 and browser.get("/auth/me").status_code == 200
     auth.close()
+
+
+def test_removing_a_passkey_ends_a_sign_in_that_waits(place: Place) -> None:
+    """A sign-in that a stolen passkey began, and that waits for a step, is over once the owner removes the passkey."""
+    client, key = place.client, SoftKey("http://testserver")
+    begun = place.step(place.begin("jwt")["token"], "terms", "yes").json()
+    own = {"authorization": f"Bearer {place.step(begun['token'], 'tenant', 'acme').json()['access_token']}"}
+    made = key.create(client.post("/auth/passkeys/register/options", headers=own).json()["publicKey"])
+    done = client.post("/auth/passkeys/register", json={"response": made}, headers=own)
+    own = {"authorization": f"Bearer {done.json()['access_token']}"}
+    signed = key.get(client.post("/auth/passkeys/login/options").json()["publicKey"])
+    stolen = client.post("/auth/passkeys/login", json={"response": signed, "mode": "session"}).json()
+    assert stolen["step_required"] == "tenant"
+    gone = client.post("/auth/factors/remove", json={"method": "passkey", "id": made["id"]}, headers=own)
+    assert gone.status_code == 204, gone.text
+    assert place.step(stolen["token"], "tenant", "acme").status_code == 401
+    assert place.sessions() == 0
 
 
 def accepts(_: str, response: str) -> str | None:

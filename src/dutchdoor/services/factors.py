@@ -284,6 +284,7 @@ class Factors(Part):
             *[Swap(each) for each in held if each.method in FACTORS],
             Remove(found),
             *codes,
+            tokens_of(account.subject, "sign_in"),  # one that it was proved in and waits for its next step
             self._log("factor_removed", account, client, now, method, actor),
         )
         letters = self.post.letters

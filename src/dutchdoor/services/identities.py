@@ -24,6 +24,7 @@ from dutchdoor.model.ids import encode
 from dutchdoor.model.issuer_sessions import IssuerSession
 from dutchdoor.model.unicode_text import shown
 from dutchdoor.services.fencing import as_one
+from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Expect, Log, Remove, Revoked, Swap
@@ -167,6 +168,7 @@ class Identities(Part):
             await self.store.commit(
                 Swap(other),  # two calls at once must not each see the other's as the one that is left
                 Remove(found),
+                tokens_of(account.subject, "sign_in"),  # one that began by it and waits for its next step
                 Log(account_event("identity_unlinked", account, client, now, actor=actor, detail=_kept(found).issuer)),
             )
             self.post.notify(self.post.letters.identity_unlinked, account, client, now)

@@ -43,7 +43,7 @@ from dutchdoor.model.rate_limits import by_address
 from dutchdoor.model.sign_in import Proof, Refuse
 from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
-from dutchdoor.services.identities import IDENTITY, Identities
+from dutchdoor.services.identities import IDENTITY, Identities, handle_of
 from dutchdoor.services.issuer_accounts import IssuerAccounts
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import is_unproved
@@ -60,7 +60,7 @@ BACK_WITHIN: Final = 15 * MINUTE
 """Seconds in which the browser has to come back."""
 LOGOUT_FOR: Final = 20 * MINUTE
 """Seconds for which the id of a log-out token is remembered: longer than the token is accepted."""
-TRIES: Final = 4
+TRIES: Final = 16
 
 _AMR: Final = "fed"
 _ANOTHER_BROWSER = mark(
@@ -359,6 +359,10 @@ class IssuerLogins(Part):
         if known is None or known.account.subject != account.subject:
             raise Conflict("the address of the account changed")
         account, digest = known.account, self.attempts.digest(account.email or "")
+        wanted = IDENTITY, handle_of(identity)
+        held = next((each for each in known.credentials if (each.method, each.handle) == wanted), None)
+        if held is None:
+            raise Conflict("the identity was unlinked")
         proofs = _proofs(issuer, identity, self.clock())
         step = await self.sign_in.next_of(account, proofs, known.credentials, browser.remembered, digest)
         if isinstance(step, Refuse):
@@ -367,7 +371,9 @@ class IssuerLogins(Part):
             await self.accounts.mail_again(account, browser.client)
             return None
         issued = Issued(issuer=identity.issuer, subject=identity.subject, sid=identity.sid)
-        return self.sign_in.first_proof(known, step, proofs, client=browser.client, marks=browser.marks, issued=issued)
+        return self.sign_in.first_proof(
+            known, step, proofs, held, client=browser.client, marks=browser.marks, issued=issued
+        )
 
     # Proving again
 

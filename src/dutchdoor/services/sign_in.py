@@ -432,6 +432,7 @@ class SignIn(Part):
         known: Known,
         step: Start | Ask,
         proofs: Sequence[Proof],
+        identity: Credential,
         *,
         client: Client,
         marks: str,
@@ -443,6 +444,7 @@ class SignIn(Part):
             known: the account, and where it signed in last.
             step: what comes next.
             proofs: what was proved.
+            identity: the credential that was proved.
             marks: what the known-device cookie holds.
             issued: the session at the issuer.
         """
@@ -463,7 +465,8 @@ class SignIn(Part):
             device=device,
             digest=digest,
             familiar=standing is not Standing.STRANGER or not networks,
-            changes=(self.attempts.forgiving(account),),
+            # The identity as it is: if its owner unlinks it at this moment, nothing may start by it any more.
+            changes=(Swap(identity), self.attempts.forgiving(account)),
             held=known.credentials,
             standing=standing,
             issued=issued,
