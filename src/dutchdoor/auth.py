@@ -888,7 +888,7 @@ def _check_issuers(issuers: object, policy: Policy) -> tuple[Issuer, ...]:
     for each in issuers if isinstance(issuers, list | tuple) else (issuers,):
         if not isinstance(each, Issuer):
             raise Misconfigured(
-                f"issuers: {each!r} is none. Give a list: issuers=[dutchdoor.issuers.google(client_id=..., "
+                f"issuers: {each!r} is not an issuer. Give a list: issuers=[dutchdoor.issuers.google(client_id=..., "
                 "client_secret=...)]."
             )
         given.append(each)

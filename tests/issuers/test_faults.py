@@ -255,7 +255,7 @@ def test_a_wrong_client_secret_is_our_own_fault(issuer: FaultyIssuer, caplog: An
     with house.browser() as client:
         back = issuer.answer(begin(client))
         refused(house, come_back(client, back), 503)
-    assert "corp refuses to exchange a code: 401, invalid_client" in caplog.text
+    assert "corp refuses to exchange a code: 401, invalid_client: check client_id and client_secret" in caplog.text
     assert "not-this-one" not in repr(house.configured)
     assert "not-this-one" not in caplog.text and back["code"] not in caplog.text
 

@@ -416,7 +416,7 @@ def test_other_logins_are_tables_of_the_file(tmp_path: Path) -> None:
         ("[issuers.gogle]\nclient_id = 'c'", "The most similar is google"),
         ("[issuers.corp]\nclient_id = 'c'", 'preset = "openid"'),
         ("[issuers.google]", "client_id is missing"),
-        ("[issuers.google]\nclient_id = ''", "client_id is empty"),
+        ("[issuers.google]\nclient_id = ''", "client_id is empty. The issuer shows it"),
         ("[issuers.google]\nclient_id = 7", "client_id is missing"),
         ("[issuers.google]\nclient_id = 'c'\ncolour = 'red'", "colour is not known"),
         ("[issuers.google]\nclient_id = 'c'\nclient_secret = 7", "client_secret is a text"),

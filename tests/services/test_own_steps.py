@@ -346,8 +346,9 @@ def no(_: str) -> bool:
         lambda: Auth("memory:", steps=[SignInStep("password", page="/p", asks=no, takes=no)]),
         lambda: Auth("memory:", steps=[SignInStep("a", page="/p", asks=no, takes=no)] * 2),
         lambda: Auth("memory:", steps=["terms"]),  # type: ignore[list-item]
+        lambda: Auth("memory:", steps=SignInStep("a", page="/p", asks=no, takes=no)),  # type: ignore[arg-type]
     ],
-    ids=["name", "url", "host", "function", "method", "twice", "type"],
+    ids=["name", "url", "host", "function", "method", "twice", "type", "alone"],
 )
 def test_what_is_no_step_is_refused(make: Callable[[], object]) -> None:
     """A wrong name, page or function is refused when the application starts, in words that say what is right."""

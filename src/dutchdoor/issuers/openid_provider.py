@@ -172,7 +172,8 @@ class OpenIdProvider:
             raise InvalidToken("the issuer refuses the code: it is used, too old, or another client's")
         # `invalid_client` and the like: what is configured here is wrong. The words are for the log.
         shown = error if isinstance(error, str) and error.isidentifier() else "no reason"
-        raise IssuerUnavailable(f"issuer: {issuer.name} refuses to exchange a code: {status}, {shown[:40]}")
+        fix = ": check client_id and client_secret" if error == "invalid_client" else ""
+        raise IssuerUnavailable(f"issuer: {issuer.name} refuses to exchange a code: {status}, {shown[:40]}{fix}")
 
     async def _more(self, url: str, access: str, subject: str) -> Mapping[str, Any]:
         """Return the claims of the userinfo endpoint. They are the person's only if they name the same subject."""

@@ -87,7 +87,8 @@ def _read(name: str, values: dict[str, Any], file: str) -> Issuer:
         values.setdefault("title", name.capitalize())
     for field, value in values.items():
         if isinstance(value, str) and not value.strip():
-            raise Misconfigured(f"[issuers.{name}]: {field} is empty. Leave it out, or give it a value.")
+            fix = "The issuer shows it when you register there." if field == "client_id" else "Leave it out, or set it."
+            raise Misconfigured(f"[issuers.{name}]: {field} is empty. {fix}")
     if not isinstance(values.get("client_id"), str):
         raise Misconfigured(f"[issuers.{name}]: client_id is missing. The issuer shows it when you register there.")
     return preset(**values)

@@ -79,9 +79,9 @@ class OwnSteps:
 
     def __init__(self, steps: Sequence[SignInStep], *, taken: Collection[str]) -> None:
         """`taken` are names that mean something else. Raises `Misconfigured`."""
-        names = [each.name for each in steps if isinstance(each, SignInStep)]
-        if len(names) < len(steps):
-            raise Misconfigured("steps is a list of SignInStep.")
+        if isinstance(steps, SignInStep) or not all(isinstance(each, SignInStep) for each in steps):
+            raise Misconfigured("steps is a list of SignInStep: steps=[SignInStep(...)].")
+        names = [each.name for each in steps]
         wrong = [name for name in names if name in taken or names.count(name) > 1]
         if wrong:
             raise Misconfigured(f"steps: {wrong[0]!r} is the name of something else already. Choose another one.")
