@@ -143,7 +143,7 @@ class InvalidDpopProof(InvalidToken):
     code = "invalid_dpop_proof"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, message=f"The DPoP proof is not valid: {reason}.")
+        super().__init__(reason, message=mark("The DPoP proof is not valid: %(reason)s.", reason=reason))
 
 
 class WrongCredentials(NotAuthenticated):

@@ -222,7 +222,7 @@ def test_it_fits_80_columns_and_is_plain(run: Run, text: str, more: list[str]) -
 
 def test_headings_are_bold_on_a_terminal_alone() -> None:
     """A terminal gets bold headings; with NO_COLOR it gets none, as a pipe does."""
-    code = "import sys; sys.stdout.isatty = lambda: True\nfrom dutchdoor.server.paper import heading\nheading('For')"
+    code = "import sys; sys.stdout.isatty = lambda: True\nfrom dutchdoor.server.terminal import heading\nheading('For')"
     said = {
         name: subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "TERM": "xterm", **more}, capture_output=True, text=True,

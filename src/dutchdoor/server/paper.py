@@ -1,39 +1,21 @@
-"""Longer texts for a person at a terminal: headings, paragraphs and lists of at most 80 columns.
-
-A heading is bold on a terminal, and plain in a pipe, with NO_COLOR (https://no-color.org) or with TERM=dumb.
-"""
+"""Longer texts for a person at a terminal: paragraphs and lists of at most 80 columns."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import click
+from dutchdoor.server.terminal import write
 
-from dutchdoor.server.terminal import plain, write
-
-__all__ = ["columns", "heading", "items", "paragraph", "table"]
+__all__ = ["columns", "items", "paragraph", "table"]
 
 WIDEST: Final = 80
 
 
 def _width() -> int:
     return max(40, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
-
-
-def _is_styled(*, err: bool) -> bool:
-    stream = sys.stderr if err else sys.stdout
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def heading(text: str, *, err: bool = False) -> None:
-    """Print a heading, with an empty line before it."""
-    styled = click.style(plain(text), bold=True) if _is_styled(err=err) else plain(text)
-    click.echo(f"\n{styled}", err=err, color=True if _is_styled(err=err) else None)
 
 
 def paragraph(text: str, *, indent: int = 0, first: str = "", err: bool = False) -> None:

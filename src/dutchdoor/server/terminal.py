@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import click
 import msgspec
 
-__all__ = ["agree", "as_json", "instant", "plain", "print_json", "print_pairs", "print_table", "say", "write"]
+__all__ = [
+    "agree",
+    "as_json",
+    "heading",
+    "instant",
+    "plain",
+    "print_json",
+    "print_pairs",
+    "print_table",
+    "progress",
+    "say",
+    "write",
+]
+
+LINE = 78
+"""Columns of a line that is written over."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -60,6 +77,20 @@ def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
 def write(text: str = "", *, err: bool = False) -> None:
     """Print lines of text for people, without characters that steer a terminal."""
     click.echo("\n".join(map(plain, text.split("\n"))), err=err)
+
+
+def heading(text: str, *, err: bool = False) -> None:
+    """Print a heading, with an empty line before it: bold on a terminal, and plain in a pipe, with NO_COLOR
+    (https://no-color.org) or with TERM=dumb.
+    """
+    stream = sys.stderr if err else sys.stdout
+    styled = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    click.echo("\n" + (click.style(plain(text), bold=True) if styled else plain(text)), err=err, color=styled or None)
+
+
+def progress(text: str) -> None:
+    """Show on standard error how far a long command is, in the line before; "" clears the line."""
+    click.echo(f"\r{plain(text).ljust(LINE)}" + ("" if text else "\r"), nl=False, err=True)
 
 
 def say(text: str) -> None:

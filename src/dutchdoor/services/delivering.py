@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
+import secrets
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -364,7 +364,7 @@ def _failed(lane: Lane, run: _Run, now: float) -> Lane:
         lane,
         reached_at=run.failed.event.at,
         tries=lane.tries + 1,
-        next_at=now + back_off(lane.tries + 1, random.random()),  # noqa: S311 - it spreads load, and is no secret
+        next_at=now + back_off(lane.tries + 1, secrets.randbelow(1000) / 1000),
         failing_since=lane.failing_since or now,
         failure=run.answer.failure,
     )

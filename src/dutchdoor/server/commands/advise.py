@@ -26,8 +26,8 @@ from dutchdoor.choice.questions import (
 )
 from dutchdoor.choice.rules import seconds
 from dutchdoor.errors import Misconfigured
-from dutchdoor.server.paper import columns, heading, items, paragraph, table
-from dutchdoor.server.terminal import as_json, print_json, say, write
+from dutchdoor.server.paper import columns, items, paragraph, table
+from dutchdoor.server.terminal import as_json, heading, print_json, say, write
 
 __all__ = ["advise"]
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -16,15 +15,13 @@ from dutchdoor.choice.comparison import SPREAD, Column, Comparison, cell, shown,
 from dutchdoor.choice.comparison_page import page
 from dutchdoor.choice.measuring import FULL, QUICK, Progress, measure
 from dutchdoor.server.html_file import refuse_to_overwrite, write_html
-from dutchdoor.server.paper import columns, heading, items, paragraph
-from dutchdoor.server.terminal import as_json, print_json, write
+from dutchdoor.server.paper import columns, items, paragraph
+from dutchdoor.server.terminal import as_json, heading, print_json, progress, write
 
 __all__ = ["compare", "progress_line", "show"]
 
 IN_A_ROW, WIDE = 5, 15
 """Columns beside each other, and the characters of each: 77 in all."""
-LINE: Final = 60
-"""Characters of the line of progress. It is overwritten by spaces, since not every terminal clears a line."""
 
 _EXAMPLES = """\
 \b
@@ -85,9 +82,9 @@ def progress_line() -> Iterator[Progress]:
         yield lambda _says, _share: None
         return
     try:
-        yield lambda says, share: click.echo(f"\r{share:4.0%}  {says}".ljust(LINE), nl=False, err=True)
+        yield lambda says, share: progress(f"{share:4.0%}  {says}")
     finally:
-        click.echo(f"\r{'':{LINE}}\r", nl=False, err=True)
+        progress("")
 
 
 def show(found: Comparison) -> None:

@@ -18,8 +18,8 @@ from dutchdoor.choice.rules import seconds
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.durations import read_duration, short_duration
 from dutchdoor.server.html_file import write_html
-from dutchdoor.server.paper import columns, heading, paragraph, table
-from dutchdoor.server.terminal import as_json, print_json, write
+from dutchdoor.server.paper import columns, paragraph, table
+from dutchdoor.server.terminal import as_json, heading, print_json, write
 
 __all__ = ["estimate"]
 
