@@ -20,7 +20,9 @@ from dutchdoor import HIGH, STANDARD, Auth, Client, SignInStep
 from dutchdoor import flask as flask_adapter
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.policy import Policy
 from dutchdoor.starlette import Auth as Adapter
+from dutchdoor.stores.base import Swap
 
 PASSWORD = "a door in two halves"
 ADA = {"email": "ada@example.com", "password": PASSWORD}
@@ -110,6 +112,23 @@ def test_a_proof_again_keeps_the_scope(place: Place) -> None:
     access = place.step(token, "tenant", "acme").json()["access_token"]
     bearer = {"authorization": f"Bearer {access}"}
     again = place.client.post("/auth/reauthenticate", json={"password": PASSWORD}, headers=bearer).json()
+    assert asyncio.run(place.auth.authority.verify(again["access_token"])).scope == "tenant:acme"
+
+
+def test_a_mailed_code_again_keeps_the_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stateless sign-in that proves by a mailed code who one is keeps what the steps gave it."""
+    place, issued = Place(policy=Policy(sign_in_by_mail=True)), list[tuple[str, str]]()
+    store, codes = place.auth.store, place.auth.directory.mailed_codes.codes
+    issue = codes.issue
+    monkeypatch.setattr(codes, "issue", lambda token_id: issued.append(issue(token_id)) or issued[-1])
+    account = asyncio.run(store.account_by_email(ADA["email"]))
+    assert account is not None
+    asyncio.run(store.commit(Swap(replace(account, email_verified_at=1.0))))
+    token = place.step(place.begin("jwt")["token"], "terms", "yes").json()["token"]
+    bearer = {"authorization": f"Bearer {place.step(token, 'tenant', 'acme').json()['access_token']}"}
+    sent = place.client.post("/auth/reauthenticate/code", headers=bearer).json()["token"]
+    proof = {"method": "mail_code", "response": issued[0][0], "token": sent}
+    again = place.client.post("/auth/reauthenticate", json=proof, headers=bearer).json()
     assert asyncio.run(place.auth.authority.verify(again["access_token"])).scope == "tenant:acme"
 
 

@@ -286,6 +286,7 @@ class MailedCodes(Part):
         held: tuple[str, ...],
         client: Client,
         client_id: str,
+        scope: str = "",
     ) -> SignedIn:
         """Prove by a mailed code, inside a sign-in, who one is (RFC 9470): a fresh `auth_time`.
 
@@ -296,6 +297,7 @@ class MailedCodes(Part):
             code: the code as the person typed it.
             held: what the sign-in has proved so far (`amr`).
             client_id: the registered client that the sign-in belongs to.
+            scope: the scope of the sign-in.
 
         Raises:
             WrongCredentials: the code is wrong.
@@ -311,7 +313,7 @@ class MailedCodes(Part):
             await self._refuse(account, client, "wrong code by mail")
         return await self.step_up.fresh(
             account, session, (self.codes.amr,), held, client, client_id,
-            Take(stored), Forgive(forget=(row,)), tries_again=False,
+            Take(stored), Forgive(forget=(row,)), scope=scope, tries_again=False,
         )  # fmt: skip
 
     async def _redeem(self, token: str, purpose: Purpose, client: Client) -> tuple[OneTimeToken, Kept]:

@@ -76,6 +76,7 @@ async def proved_by_code(call: Call, body: Reauthentication) -> SignedIn:
         held=principal.amr,
         client=call.observed(),
         client_id=principal.client_id,
+        scope=principal.scope,
     )
 
 
