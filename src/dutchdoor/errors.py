@@ -343,4 +343,4 @@ class IssuerUnavailable(Unavailable):
     """An issuer, such as Google, does not answer, or not as its protocol says."""
 
     code = "issuer_unavailable"
-    message = mark("The other log-in does not answer at the moment. Try again shortly, or sign in another way.")
+    message = mark("The other log-in does not answer at the moment. You can sign in another way.")
