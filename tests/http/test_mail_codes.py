@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from tests.http.test_factor_races import store_of
 from tests.http.test_factors import code as app_code
 from tests.http.test_factors import enrolled
-from tests.http.world import PASSWORD, Answer, Browser, World, a_world
+from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, World, a_world
 from tests.standins import Clock, Watched
 
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
-from dutchdoor.stores.base import Remove, Swap
+from dutchdoor.stores.base import Add, Expect, Remove, Swap
 from dutchdoor.stores.memory import MemoryStore
 
 ADA, EVE = "ada@example.com", "eve@example.com"
@@ -307,6 +307,31 @@ async def test_a_stranger_keeps_nothing_of_an_address(world: World) -> None:
     assert (await stranger.me()).status == 401 and (await owner.me()).status == 200
     login = await world.call("POST", "/auth/login", json={"email": ADA, "password": PASSWORD})
     assert login.code == "wrong_credentials"
+
+
+@pytest.mark.parametrize("by", ["code", "reset"])
+async def test_a_stranger_who_adds_a_passkey_at_that_moment_keeps_nothing(
+    world: World, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passkey that a stranger adds while the owner of the mailbox takes the account over is removed as well."""
+    user, owner = await world.register(), world.browser()
+    keeping = world.directory.post.keeping_language
+
+    async def late(*given: Any) -> Any:
+        key = Credential(subject=user["id"], method="passkey", handle="strange", proof="{}", created_at=1.0)
+        await world.store.commit(Expect(user["id"], 0), Add(key))
+        return await keeping(*given)
+
+    monkeypatch.setattr(world.directory.post, "keeping_language", late)
+    if by == "code":
+        token = await ask(owner)
+        assert (await give(owner, token, await mailed(world))).status == 200
+    else:
+        await world.call("POST", "/auth/password/forgot", json={"email": ADA})
+        await world.posted()
+        body = {"token": world.mailbox.token(), "new_password": OTHER_PASSWORD}
+        assert (await owner.call("POST", "/auth/password/reset", json=body)).status in {200, 204}
+    assert await world.store.select(Credential, subject=user["id"], method="passkey") == []
 
 
 async def test_switched_off_it_mails_and_signs_in_nothing() -> None:

@@ -36,7 +36,7 @@ from dutchdoor.model.sign_in import Proof, Refuse
 from dutchdoor.services.endings import Found
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.post import LANGUAGE
-from dutchdoor.services.registration import REGISTRATION, is_unproved, proof_of, verifying
+from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import RECENT, Proved, SignIn, networks_of
@@ -359,7 +359,10 @@ class MailedCodes(Part):
             # administrator created it, and its factors are not a stranger's.
             kept = {REGISTRATION, LANGUAGE} if not account.roles else {each.method for each in held} - {PASSWORD}
             changes += self.authority.ending_all(proved, "email_verified", now)
-            changes += [Remove(each) for each in held if each.method not in kept]
+            if account.roles:
+                changes += [Remove(each) for each in held if each.method not in kept]
+            else:
+                changes += evicting(account, held, kept)
         await self.store.commit(
             Expect(account.subject, account.epoch),
             *also,

@@ -22,10 +22,10 @@ from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
-from dutchdoor.services.registration import REGISTRATION, is_unproved, proof_of, verifying
+from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Swap, Take
+from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
 
@@ -256,7 +256,7 @@ class Recovery(Part):
             *self.authority.ending_all(raised, "password_reset", now),
             tokens_of(account.subject, "reset_password"),
             *verifying(account),
-            *[Remove(each) for each in enrolled if strange and each.method not in {PASSWORD, REGISTRATION}],
+            *(evicting(account, enrolled, {PASSWORD, REGISTRATION}) if strange else ()),
             *await self.post.keeping_language(account, client),
             self.attempts.forgiving(account),
             Log(account_event("password_reset" if resetting else "email_verified", account, client, now)),

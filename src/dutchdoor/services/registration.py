@@ -6,12 +6,15 @@ Where a verified address is required, no answer reveals which addresses have acc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
 
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE
+from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import Conflict, RegistrationClosed, Taken
 from dutchdoor.model.accounts import Account, Credential, new_account
 from dutchdoor.model.audit_events import EventName, account_event, event
@@ -19,12 +22,13 @@ from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.unicode_text import check_name
+from dutchdoor.services.identities import IDENTITY
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part
-from dutchdoor.stores.base import Add, Change, Log, Remove, Swap
+from dutchdoor.stores.base import Add, Change, Discard, Log, Remove, Swap
 from dutchdoor.texts import mark
 
-__all__ = ["REGISTRATION", "Registration", "is_unproved", "proof_of", "taken", "verifying"]
+__all__ = ["REGISTRATION", "Registration", "evicting", "is_unproved", "proof_of", "taken", "verifying"]
 
 REGISTRATION = "registration"
 """The method of a credential that exists until the address is verified. Its proof is a hash of the secret that the
@@ -234,6 +238,14 @@ def taken(account: Account | None) -> Taken:
     """Return the error for an address that has an account, which says where the account was never verified."""
     message = _NEVER_VERIFIED if account is not None and is_unproved(account) else None
     return Taken("the address has an account", message=message)
+
+
+def evicting(account: Account, held: Sequence[Credential], keeping: Collection[str]) -> list[Change]:
+    """Return what removes the credentials of an account that a stranger may have registered, but for the methods that
+    stay (`keeping`). `held` are those that were read: one that the stranger adds at this moment goes as well.
+    """
+    methods = {IDENTITY, PASSKEY, TOTP, RECOVERY_CODE, *(each.method for each in held)} - set(keeping)
+    return [Discard(Credential, {"subject": account.subject, "method": method}) for method in sorted(methods)]
 
 
 def proof_of(browser: str) -> str:
