@@ -196,7 +196,7 @@ async def test_s20_no_page_of_another_origin_polls() -> None:
         (b"[]", 422, "invalid_input", None),
         (b"", 400, "malformed_json", None),
         (b"{", 400, "malformed_json", None),
-        (b'{"holder": "%s"}' % (b"A" * 22) + b" " * 1024, 413, "too_large", None),
+        (b'{"holder": "%s"}' % (b"A" * 22) + b" " * 16_384, 413, "too_large", None),
     ],
 )
 async def test_polls_are_read_strictly(world: World, body: bytes, status: int, code: str, field: str | None) -> None:

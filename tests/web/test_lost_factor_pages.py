@@ -30,6 +30,7 @@ def locked_out(house: House, client: TestClient) -> TestClient:
     page = client.post("/auth/factors/totp/enrol", data=csrf(client), headers=FORM)
     house.set_up(client, page.text, "/auth/factors/totp/confirm", **csrf(client))
     browser = house.browser()
+    browser.portal = client.portal  # one event loop: that of a request alone would end with mail still under way
     assert browser.post("/auth/login", data=ADA, headers=FORM).headers["location"] == "/auth/login/step"
     return browser
 
