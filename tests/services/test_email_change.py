@@ -35,7 +35,7 @@ from dutchdoor.errors import (
 )
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeToken
-from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.stores.base import Add, Take
 
@@ -155,6 +155,22 @@ async def test_the_former_mailbox_undoes_the_change(house: House) -> None:
             await house.clean.email_change.restore(void, PASSWORD, client=THIEF)
     await house.posted()
     assert house.mailbox.mails[-1].to == ANN
+
+
+async def test_what_a_thief_prepared_goes_with_the_change(house: House) -> None:
+    """A passkey that was added in the week before the change of the address does not outlive its undo; what the owner
+    had for longer stays.
+    """
+    ann = await house.ann()
+    theirs, own = (
+        Credential(subject=ann.subject, method="passkey", handle=name, proof="{}", created_at=house.clock() - age)
+        for name, age in (("thief", 6 * DAY), ("owner", 8 * DAY))
+    )
+    await house.store.commit(Add(theirs), Add(own))
+    undo = await changed(house)
+    await house.clean.email_change.restore(undo, OTHER_PASSWORD, client=HOME)
+    assert await house.store.get(Credential, ann.subject, "passkey", "thief") is None
+    assert await house.store.get(Credential, ann.subject, "passkey", "owner") is not None
 
 
 async def test_the_link_is_void_after_seven_days(house: House) -> None:
