@@ -106,7 +106,7 @@ def relying_party(domain: str, origins: Iterable[str], own: str, name: str) -> R
 
 
 class Ceremony(NamedTuple):
-    """Where a ceremony takes ceremony. Both halves have to name the same."""
+    """Where a ceremony takes place. Both halves have to name the same."""
 
     browser: str
     """The secret of the browser, in its cookie; "" for a program."""

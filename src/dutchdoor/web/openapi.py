@@ -41,9 +41,9 @@ _PREFER = {
 _DPOP = {
     "name": "DPoP",
     "in": "header",
-    "schema": {"type": "string", "maxLength": PROOF_AT_MOST},
+    "schema": {"type": "string"},  # without a limit: beside a bearer token the header is not read
     "description": "A proof of the client's key (RFC 9449): the sign-in is bound to it. Beside a bound access token or "
-    "refresh token it is required.",
+    f"refresh token it is required. At most {PROOF_AT_MOST:,} characters.",
 }
 _NONCE = {
     "DPoP-Nonce": {
