@@ -53,9 +53,7 @@ async def register(call: Call) -> Response:
 
 async def change_name(call: Call) -> Response:
     body: NameChange = call.body
-    account = await call.directory.profile.change_name(
-        call.required.principal.subject, body.name, client=call.observed()
-    )
+    account = await call.directory.profile.change_name(call.actor, body.name, client=call.observed())
     return json_response(200, UserView(user_view(account)))
 
 

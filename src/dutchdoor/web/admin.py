@@ -120,7 +120,7 @@ async def list_accounts(call: Call) -> Response:
 async def create_account(call: Call) -> Response:
     draft: AccountDraft = call.body
     account = await call.directory.admin.create(
-        draft.email, name=draft.name, roles=draft.roles, client=call.observed(), actor=_actor(call)
+        draft.email, name=draft.name, roles=draft.roles, client=call.observed(), actor=call.actor
     )
     return json_response(201, UserView(user_view(account)))
 
@@ -134,24 +134,24 @@ async def show_account(call: Call) -> Response:
 
 
 async def disable(call: Call) -> Response:
-    done = await call.directory.admin.disable(call.params["subject"], client=call.observed(), actor=_actor(call))
+    done = await call.directory.admin.disable(call.params["subject"], client=call.observed(), actor=call.actor)
     return await fence(call, done)
 
 
 async def enable(call: Call) -> Response:
-    account = await call.directory.admin.enable(call.params["subject"], client=call.observed(), actor=_actor(call))
+    account = await call.directory.admin.enable(call.params["subject"], client=call.observed(), actor=call.actor)
     return json_response(200, UserView(user_view(account)))
 
 
 async def erase(call: Call) -> Response:
-    done = await call.directory.deletion.erase(call.params["subject"], client=call.observed(), actor=_actor(call))
+    done = await call.directory.deletion.erase(call.params["subject"], client=call.observed(), actor=call.actor)
     return await fence(call, done)
 
 
 async def set_roles(call: Call) -> Response:
     wanted: Roles = call.body
     account, done = await call.directory.admin.set_roles(
-        call.params["subject"], wanted.roles, client=call.observed(), actor=_actor(call)
+        call.params["subject"], wanted.roles, client=call.observed(), actor=call.actor
     )
     return await fence_of_user(call, done, account)
 
@@ -160,7 +160,7 @@ async def force_reset(call: Call) -> Response:
     account = await call.authority.store.account(call.params["subject"])
     if account is None:
         raise NotFound("no such account")
-    await call.directory.recovery.send_reset(account, client=call.observed(), actor=_actor(call))
+    await call.directory.recovery.send_reset(account, client=call.observed(), actor=call.actor)
     return json_response(202, Accepted())
 
 
@@ -172,7 +172,7 @@ async def remove_factor(call: Call) -> Response:
     body: RemovedFactor = call.body
     account = await _account(call)
     await call.directory.factors.remove(
-        account, body.method, body.id, amr=None, client=call.observed(), actor=_actor(call)
+        account, body.method, body.id, amr=None, client=call.observed(), actor=call.actor
     )
     return Response(204)
 
@@ -193,7 +193,7 @@ async def end_sessions_of(call: Call) -> Response:
     done = await call.authority.end_all(
         call.params["subject"],
         client=call.observed(),
-        actor=_actor(call),
+        actor=call.actor,
         reason="ended_by_admin",
         also=call.directory.sign_in.forgetting_devices,
     )
@@ -201,13 +201,13 @@ async def end_sessions_of(call: Call) -> Response:
 
 
 async def end_everything(call: Call) -> Response:
-    done = await call.authority.end_everything(client=call.observed(), actor=_actor(call))
+    done = await call.authority.end_everything(client=call.observed(), actor=call.actor)
     return await fence(call, done)
 
 
 async def end_session(call: Call) -> Response:
     done = await call.authority.end(
-        call.params["id"], client=call.observed(), actor=_actor(call), reason="ended_by_admin"
+        call.params["id"], client=call.observed(), actor=call.actor, reason="ended_by_admin"
     )
     return await fence(call, done)
 
@@ -231,11 +231,11 @@ async def next_key(call: Call) -> StoredKey:
             "Key %(key)s is the next one already: it signs from %(at)s.", key=after.kid, at=instant(after.signs_at)
         )
         raise Conflict(text, message=text)
-    return await authority.rotate(client=call.observed(), actor=_actor(call))
+    return await authority.rotate(client=call.observed(), actor=call.actor)
 
 
 async def kill_key(call: Call) -> Response:
-    done = await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=_actor(call))
+    done = await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=call.actor)
     return await fence(call, done)
 
 
@@ -279,10 +279,6 @@ async def follow_events(call: Call) -> Response:
 
 def _event_view(event: AuditEvent) -> EventView:
     return EventView(**{**asdict(event), "at": instant(event.at)})
-
-
-def _actor(call: Call) -> str:
-    return call.required.principal.subject
 
 
 _route = partial(Route, demands="admin")

@@ -105,21 +105,21 @@ async def list_clients(call: Call) -> Response:
 async def add_client(call: Call) -> Response:
     draft: ClientDraft = call.body
     made = await service_credentials.add_client(
-        call.authority, draft.name, public=draft.public, client=call.observed(), actor=_actor(call)
+        call.authority, draft.name, public=draft.public, client=call.observed(), actor=call.actor
     )
     return json_response(201, _with_secret(made))
 
 
 async def rotate_client(call: Call) -> Response:
     made = await service_credentials.rotate_client(
-        call.authority, call.params["id"], client=call.observed(), actor=_actor(call)
+        call.authority, call.params["id"], client=call.observed(), actor=call.actor
     )
     return json_response(200, _with_secret(made))
 
 
 async def remove_client(call: Call) -> Response:
     done = await service_credentials.remove_client(
-        call.authority, call.params["id"], client=call.observed(), actor=_actor(call)
+        call.authority, call.params["id"], client=call.observed(), actor=call.actor
     )
     return await fence(call, done)
 
@@ -138,15 +138,13 @@ async def list_verifiers(call: Call) -> Response:
 
 async def add_verifier(call: Call) -> Response:
     draft: VerifierDraft = call.body
-    made = await service_credentials.add_verifier(
-        call.authority, draft.name, client=call.observed(), actor=_actor(call)
-    )
+    made = await service_credentials.add_verifier(call.authority, draft.name, client=call.observed(), actor=call.actor)
     return json_response(201, VerifierWithKey(made.key.name, made.key.id, made.secret))
 
 
 async def rotate_verifier(call: Call) -> Response:
     made = await service_credentials.rotate_verifier(
-        call.authority, call.params["name"], client=call.observed(), actor=_actor(call)
+        call.authority, call.params["name"], client=call.observed(), actor=call.actor
     )
     found = await wait_for(call, made.done)
     shown = ChangedVerifier(made.key.name, made.key.id, made.secret, found.fenced, found.fenced_in_ms)
@@ -155,7 +153,7 @@ async def rotate_verifier(call: Call) -> Response:
 
 async def remove_verifier(call: Call) -> Response:
     done = await service_credentials.remove_verifier(
-        call.authority, call.params["name"], client=call.observed(), actor=_actor(call)
+        call.authority, call.params["name"], client=call.observed(), actor=call.actor
     )
     return await fence(call, done)
 
@@ -167,10 +165,6 @@ def _view(row: RegisteredClient) -> ClientView:
 def _with_secret(made: NewClient) -> ClientWithSecret:
     row = made.client
     return ClientWithSecret(row.id, row.name, row.confidential, instant(row.created_at), made.secret or None)
-
-
-def _actor(call: Call) -> str:
-    return call.required.principal.subject
 
 
 _route = partial(Route, demands="admin")

@@ -99,13 +99,13 @@ async def add_webhook(call: Call) -> Response:
         events=draft.events,
         with_client=draft.with_client,
         client=call.observed(),
-        actor=_actor(call),
+        actor=call.actor,
     )
     return json_response(201, _with_secret(made))
 
 
 async def rotate_webhook(call: Call) -> Response:
-    made = await call.webhooks.rotate(call.params["id"], client=call.observed(), actor=_actor(call))
+    made = await call.webhooks.rotate(call.params["id"], client=call.observed(), actor=call.actor)
     return json_response(200, _with_secret(made))
 
 
@@ -115,7 +115,7 @@ async def test_webhook(call: Call) -> Response:
 
 
 async def enable_webhook(call: Call) -> Response:
-    webhook = await call.webhooks.enable(call.params["id"], client=call.observed(), actor=_actor(call))
+    webhook = await call.webhooks.enable(call.params["id"], client=call.observed(), actor=call.actor)
     return await _shown(call, webhook)
 
 
@@ -126,13 +126,13 @@ async def replay_webhook(call: Call) -> Response:
         draft.since.timestamp(),
         subject=draft.account,
         client=call.observed(),
-        actor=_actor(call),
+        actor=call.actor,
     )
     return await _shown(call, webhook)
 
 
 async def remove_webhook(call: Call) -> Response:
-    await call.webhooks.remove(call.params["id"], client=call.observed(), actor=_actor(call))
+    await call.webhooks.remove(call.params["id"], client=call.observed(), actor=call.actor)
     return Response(204)
 
 
@@ -170,10 +170,6 @@ def _instant(at: float) -> str | None:
 
 def _with_secret(made: NewWebhook) -> WebhookWithSecret:
     return WebhookWithSecret(made.webhook.id, made.webhook.url, made.secret)
-
-
-def _actor(call: Call) -> str:
-    return call.required.principal.subject
 
 
 _route = partial(Route, demands="admin")

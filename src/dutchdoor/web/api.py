@@ -239,6 +239,11 @@ class Call:
         return self.caller
 
     @property
+    def actor(self) -> str:
+        """The subject of the caller, for audit events. Raises `NotAuthenticated`."""
+        return self.required.principal.subject
+
+    @property
     def from_browser(self) -> bool:
         """Whether a page in a browser sent this. Missing headers prove nothing, so this only chooses a default."""
         return self.request.header(b"origin") is not None or self.request.header(b"sec-fetch-site") is not None

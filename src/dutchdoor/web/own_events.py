@@ -67,7 +67,7 @@ async def events_before(call: Call) -> tuple[list[AuditEvent], str | None]:
     before = call.query.get("before", "")
     if before and not is_id(before):
         raise InvalidInput(mark("There is no such event."), field="before")
-    subject = call.required.principal.subject
+    subject = call.actor
     found = await call.authority.store.events(subject=subject, before=before, limit=PAGE + 1)
     return found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None
 

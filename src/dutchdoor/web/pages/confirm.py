@@ -53,7 +53,7 @@ def forms(pages: Pages) -> dict[Handler, Page]:
 async def _proving(call: Call) -> list[Issuer]:
     """Return the issuers that the account has a log-in at, and that can ask for a new proof."""
     issuers = call.directory.issuers.issuers
-    linked = await call.directory.identities.of(call.required.principal.subject)
+    linked = await call.directory.identities.of(call.actor)
     named = dict.fromkeys(each.issuer for each in linked)
     return [issuers[name] for name in named if name in issuers and issuers[name].proves_again]
 

@@ -140,7 +140,7 @@ class Pages:
         if name not in said:
             return ""
         # The newest alone, and not by name: however many events an account has, this reads a few of them.
-        latest = await call.authority.store.events(subject=call.required.principal.subject, limit=LATEST)
+        latest = await call.authority.store.events(subject=call.actor, limit=LATEST)
         return said[name] if any(each.name == name and each.at >= now - DONE_FOR for each in latest) else ""
 
     async def visitor(self, call: Call) -> dict[str, Any]:

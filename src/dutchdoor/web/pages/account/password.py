@@ -30,5 +30,5 @@ class PasswordSection(Section):
 
 async def has_password(call: Call) -> bool:
     """Return whether the caller's account has a password: one that was created by another log-in has none."""
-    subject = call.required.principal.subject
+    subject = call.actor
     return await call.authority.store.get(Credential, subject, PASSWORD, "") is not None

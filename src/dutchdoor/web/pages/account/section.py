@@ -54,7 +54,7 @@ class AccountPage:
             said |= each.says
         done = await self.pages.done(call, said)
         # Read anew: what this node remembers may be from before a change at another node.
-        account = await call.authority.store.account(call.required.principal.subject)
+        account = await call.authority.store.account(call.actor)
         return await self.pages.show_own(
             call,
             "account",

@@ -127,48 +127,48 @@ class AccountPage:
         )
 
     async def disable(self, call: Call) -> Response:
-        done = await call.directory.admin.disable(call.body.subject, client=call.observed(), actor=_actor(call))
+        done = await call.directory.admin.disable(call.body.subject, client=call.observed(), actor=call.actor)
         return await self._done(call, "account-disabled", done)
 
     async def enable(self, call: Call) -> Response:
-        await call.directory.admin.enable(call.body.subject, client=call.observed(), actor=_actor(call))
+        await call.directory.admin.enable(call.body.subject, client=call.observed(), actor=call.actor)
         return await self._done(call, "account-enabled")
 
     async def set_roles(self, call: Call) -> Response:
         wanted: NewRoles = call.body
         _, done = await call.directory.admin.set_roles(
-            wanted.subject, wanted.roles.split(), client=call.observed(), actor=_actor(call)
+            wanted.subject, wanted.roles.split(), client=call.observed(), actor=call.actor
         )
         return await self._done(call, "roles-changed", done)
 
     async def reset(self, call: Call) -> Response:
         account = await _account(call, call.body.subject)
-        await call.directory.recovery.send_reset(account, client=call.observed(), actor=_actor(call))
+        await call.directory.recovery.send_reset(account, client=call.observed(), actor=call.actor)
         return await self._done(call, "reset-mailed")
 
     async def remove_factor(self, call: Call) -> Response:
         one: OneFactor = call.body
         account = await _account(call, one.subject)
         await call.directory.factors.remove(
-            account, one.method, one.id, amr=None, client=call.observed(), actor=_actor(call)
+            account, one.method, one.id, amr=None, client=call.observed(), actor=call.actor
         )
         return await self._done(call, "factor-removed")
 
     async def unlink(self, call: Call) -> Response:
         one: OneIdentity = call.body
         account = await _account(call, one.subject)
-        done = await call.directory.identities.unlink(account, one.id, client=call.observed(), actor=_actor(call))
+        done = await call.directory.identities.unlink(account, one.id, client=call.observed(), actor=call.actor)
         return await self._done(call, "identity-unlinked", done)
 
     async def delete(self, call: Call) -> Response:
-        done = await call.directory.deletion.erase(call.body.subject, client=call.observed(), actor=_actor(call))
+        done = await call.directory.deletion.erase(call.body.subject, client=call.observed(), actor=call.actor)
         return self.console.done(PATH, "account-deleted", await wait_for(call, done))
 
     async def sign_out(self, call: Call) -> Response:
         done = await call.authority.end_all(
             call.body.subject,
             client=call.observed(),
-            actor=_actor(call),
+            actor=call.actor,
             reason="ended_by_admin",
             also=call.directory.sign_in.forgetting_devices,
         )
@@ -177,7 +177,7 @@ class AccountPage:
     async def end(self, call: Call) -> Response:
         one: OneSession = call.body
         done = await call.authority.end(
-            one.session, client=call.observed(), actor=_actor(call), reason="ended_by_admin", subject=one.subject
+            one.session, client=call.observed(), actor=call.actor, reason="ended_by_admin", subject=one.subject
         )
         return await self._done(call, "session-ended", done)
 
@@ -191,10 +191,6 @@ async def _account(call: Call, subject: str) -> Account:
     if account is None:
         raise NotFound("no such account")
     return account
-
-
-def _actor(call: Call) -> str:
-    return call.required.principal.subject
 
 
 def _instant(at: float | None) -> str:

@@ -101,12 +101,12 @@ class AccountsPage:
             name=draft.name,
             roles=tuple(draft.roles.split()),
             client=call.observed(),
-            actor=call.required.principal.subject,
+            actor=call.actor,
         )
         return self.console.done(ACCOUNT_PATH, "account-created", id=account.subject)
 
     async def sign_out_all(self, call: Call) -> Response:
-        done = await call.authority.end_everything(client=call.observed(), actor=call.required.principal.subject)
+        done = await call.authority.end_everything(client=call.observed(), actor=call.actor)
         return self.console.done(PATH, "all-signed-out", await wait_for(call, done))
 
     async def again(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response | None:

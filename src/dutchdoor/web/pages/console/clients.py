@@ -61,32 +61,18 @@ class ClientsPage:
             draft.name,
             public=draft.kind == "public",
             client=call.observed(),
-            actor=call.required.principal.subject,
+            actor=call.actor,
         )
         return self._with_secret(call, made, mark("The client was added"))
 
     async def rotate(self, call: Call) -> Response:
-        made = await rotate_client(
-            call.authority, call.params["id"], client=call.observed(), actor=call.required.principal.subject
-        )
+        made = await rotate_client(call.authority, call.params["id"], client=call.observed(), actor=call.actor)
         return self._with_secret(call, made, mark("The client has a new secret"))
 
     async def remove(self, call: Call) -> Response:
-        done = await remove_client(
-            call.authority, call.params["id"], client=call.observed(), actor=call.required.principal.subject
-        )
+        done = await remove_client(call.authority, call.params["id"], client=call.observed(), actor=call.actor)
         return self.console.done(PATH, "client-removed", await wait_for(call, done))
 
     def _with_secret(self, call: Call, made: NewClient, title: str) -> Response:
         shown = [(mark("Name"), made.client.name), (mark("Client id"), made.client.id)]
-        return self.console.show(
-            call,
-            "secret",
-            201,
-            title=title,
-            shown=shown,
-            secret=made.secret,
-            label=mark("Secret"),
-            back=PATH,
-            sealed=False,
-        )
+        return self.console.secret(call, title, shown, made.secret, label=mark("Secret"), back=PATH)

@@ -157,6 +157,24 @@ class Console:
             said["within"] = "lost" if fence.fenced_in_ms is None else str(0 if fence.fenced else fence.fenced_in_ms)
         return Response(303, [(b"location", f"{self.pages.base}{to}?{urlencode(said)}".encode("ascii"))], kind="page")
 
+    def secret(
+        self,
+        call: Call,
+        title: str,
+        shown: Sequence[tuple[str, str]],
+        secret: str,
+        *,
+        label: str,
+        back: str,
+        sealed: bool = False,
+    ) -> Response:
+        """Show a secret that was made, beside what is `shown` of its owner. `back` is the path of their page, and
+        `sealed` says whether the server keeps the secret itself, and not a hash of it.
+        """
+        return self.show(
+            call, "secret", 201, title=title, shown=shown, secret=secret, label=label, back=back, sealed=sealed
+        )
+
     def refused(self, call: Call, error: DutchdoorError) -> Response:
         """Show why an act was not done, with the way back to the page that its form stands on."""
         answer = problem(error)

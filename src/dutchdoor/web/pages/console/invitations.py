@@ -75,7 +75,7 @@ class InvitationsPage:
             name=draft.name,
             roles=draft.roles.split(),
             client=call.observed(),
-            actor=call.required.principal.subject,
+            actor=call.actor,
         )
         return self.console.done(PATH, "invitation-sent")
 
@@ -87,12 +87,12 @@ class InvitationsPage:
         return await self.show(call, problem(error).status, error=wrong_of(error), kept=kept)
 
     async def send(self, call: Call) -> Response:
-        actor, client = call.required.principal.subject, call.observed()
+        actor, client = call.actor, call.observed()
         await call.directory.invitations.send_again(call.params["id"], client=client, actor=actor)
         return self.console.done(PATH, "invitation-sent")
 
     async def withdraw(self, call: Call) -> Response:
-        actor, client = call.required.principal.subject, call.observed()
+        actor, client = call.actor, call.observed()
         await call.directory.invitations.withdraw(call.params["id"], client=client, actor=actor)
         return self.console.done(PATH, "invitation-withdrawn")
 

@@ -68,36 +68,20 @@ class VerifiersPage:
 
     async def add(self, call: Call) -> Response:
         draft: Draft = call.body
-        made = await add_verifier(
-            call.authority, draft.name, client=call.observed(), actor=call.required.principal.subject
-        )
+        made = await add_verifier(call.authority, draft.name, client=call.observed(), actor=call.actor)
         return self._with_key(call, made, mark("The verifier was added"))
 
     async def rotate(self, call: Call) -> Response:
-        made = await rotate_verifier(
-            call.authority, call.params["name"], client=call.observed(), actor=call.required.principal.subject
-        )
+        made = await rotate_verifier(call.authority, call.params["name"], client=call.observed(), actor=call.actor)
         return self._with_key(call, made, mark("The verifier has a new key"))
 
     async def remove(self, call: Call) -> Response:
-        done = await remove_verifier(
-            call.authority, call.params["name"], client=call.observed(), actor=call.required.principal.subject
-        )
+        done = await remove_verifier(call.authority, call.params["name"], client=call.observed(), actor=call.actor)
         return self.console.done(PATH, "verifier-removed", await wait_for(call, done))
 
     def _with_key(self, call: Call, made: NewVerifier, title: str) -> Response:
         shown = [(mark("Name"), made.key.name)]
-        return self.console.show(
-            call,
-            "secret",
-            201,
-            title=title,
-            shown=shown,
-            secret=made.secret,
-            label=mark("Key"),
-            back=PATH,
-            sealed=False,
-        )
+        return self.console.secret(call, title, shown, made.secret, label=mark("Key"), back=PATH)
 
 
 def _verifiers(keys: list[VerifierKey], seen: list[Followed]) -> list[dict[str, Any]]:

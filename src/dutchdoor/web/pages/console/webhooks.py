@@ -80,7 +80,7 @@ class WebhooksPage:
             events=draft.events.split(),
             with_client=draft.client == "yes",
             client=call.observed(),
-            actor=call.required.principal.subject,
+            actor=call.actor,
         )
         return self._with_secret(call, made, mark("The webhook was added"))
 
@@ -92,7 +92,7 @@ class WebhooksPage:
         return await self.show(call, problem(error).status, error=wrong_of(error), kept=kept)
 
     async def rotate(self, call: Call) -> Response:
-        actor, client = call.required.principal.subject, call.observed()
+        actor, client = call.actor, call.observed()
         made = await call.webhooks.rotate(call.params["id"], client=client, actor=actor)
         return self._with_secret(call, made, mark("The webhook has a new secret"))
 
@@ -103,28 +103,18 @@ class WebhooksPage:
         return await self.show(call, answer=answer.failure)
 
     async def enable(self, call: Call) -> Response:
-        actor, client = call.required.principal.subject, call.observed()
+        actor, client = call.actor, call.observed()
         await call.webhooks.enable(call.params["id"], client=client, actor=actor)
         return self.console.done(PATH, "webhook-enabled")
 
     async def remove(self, call: Call) -> Response:
-        actor, client = call.required.principal.subject, call.observed()
+        actor, client = call.actor, call.observed()
         await call.webhooks.remove(call.params["id"], client=client, actor=actor)
         return self.console.done(PATH, "webhook-removed")
 
     def _with_secret(self, call: Call, made: NewWebhook, title: str) -> Response:
         shown = [(mark("URL"), made.webhook.url), (mark("Id"), made.webhook.id)]
-        return self.console.show(
-            call,
-            "secret",
-            201,
-            title=title,
-            shown=shown,
-            secret=made.secret,
-            label=mark("Secret"),
-            back=PATH,
-            sealed=True,
-        )
+        return self.console.secret(call, title, shown, made.secret, label=mark("Secret"), back=PATH, sealed=True)
 
 
 def _shown(found: Standing) -> dict[str, Any]:
