@@ -56,6 +56,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def asked(house: House, email: str = NEW, account: Account | None = None) -> str:
     """Ask for another address; return the token that was mailed to it."""
+    await house.posted()  # a notice of what was before
     await house.clean.email_change.ask(account or await house.ann(), email, client=HOME)
     await house.posted()
     assert house.mailbox.mails[-1].to == email

@@ -228,8 +228,9 @@ def over_tls(folder: Path) -> Iterator[tuple[int, list[str | None]]]:
                 except OSError:
                     return
                 with plain, contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as tls:
-                    while b"\r\n\r\n" not in tls.recv(65536):
-                        pass
+                    received = b""
+                    while BODY not in received and (part := tls.recv(65536)):  # what is not read resets the connection
+                        received += part
                     tls.sendall(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
 
         threading.Thread(target=serve, daemon=True).start()
