@@ -34,16 +34,16 @@ def service(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytes
 
 
 @cache
-def owner(server: str) -> dict[str, str]:
-    """One account for all tests over a server, which lets an address register a few an hour."""
-    who = {"email": "owner@example.com", "password": PASSWORD}
+def owner(server: str, service: str) -> dict[str, str]:
+    """An account for all tests of a service: the server lets an address register a few an hour."""
+    who = {"email": f"{service}@example.com", "password": PASSWORD}
     assert httpx2.post(f"{server}/auth/register", json=who).status_code == 201
     return who
 
 
-def sign_in(server: str, mode: str) -> tuple[str, dict[str, str]]:
+def sign_in(server: str, service: App, mode: str) -> tuple[str, dict[str, str]]:
     """The subject of a new sign-in, and the header of its token."""
-    who = owner(server)
+    who = owner(server, service.name)
     answer: dict[str, Any] = httpx2.post(f"{server}/auth/login", json={**who, "mode": mode}).json()
     return answer["user"]["id"], {"authorization": f"Bearer {answer['access_token']}"}
 
@@ -51,7 +51,7 @@ def sign_in(server: str, mode: str) -> tuple[str, dict[str, str]]:
 @pytest.mark.parametrize("mode", ["hybrid", "jwt"])
 def test_a_service_knows_the_bearer_until_the_log_out_is_fenced(server: str, service: App, mode: str) -> None:
     """A token names its subject; a missing role is 403; after a fenced log-out the token is 401 at once."""
-    subject, headers = sign_in(server, mode)
+    subject, headers = sign_in(server, service, mode)
     url = service.url
     assert httpx2.get(f"{url}/hello", headers=headers).json() == {
         "email": None, "id": subject, "subject": subject, "method": "access_token",
@@ -71,7 +71,7 @@ def test_d39_a_service_checks_the_proofs_of_bound_tokens(server: str, service: A
     the key of a thief.
     """
     client = Bound()
-    answer = client.send("POST", f"{server}/auth/login", json={**owner(server), "mode": mode}).json()
+    answer = client.send("POST", f"{server}/auth/login", json={**owner(server, service.name), "mode": mode}).json()
     subject, token = answer["user"]["id"], answer["access_token"]
     url = f"{service.url}/hello"
     assert client.send("GET", f"{url}?page=2", token).json()["subject"] == subject
@@ -127,7 +127,7 @@ def test_a_socket_of_a_service_ends_with_the_session(server: str, service: App) 
     url = f"{service.url.replace('http', 'ws', 1)}/ws"
     with pytest.raises(InvalidStatus), connect(url):
         pass
-    _, headers = sign_in(server, "hybrid")
+    _, headers = sign_in(server, service, "hybrid")
     with connect(url, additional_headers=headers) as socket:
         socket.send("one")
         assert str(socket.recv()).endswith(": one")
