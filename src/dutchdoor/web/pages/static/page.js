@@ -74,7 +74,8 @@ addEventListener("pageshow", (event) => event.persisted && location.reload());
 // Times are in UTC on the page. A browser knows where it is, and how dates are written there (in English: 29 November or
 // November 29). Some pages compare times, and keep UTC.
 const language = document.documentElement.lang;
-const locale = navigator.languages.find((each) => each.split("-")[0] === language.split("-")[0]) ?? language;
+const isSpoken = (tag) => /^[\w-]+$/.test(tag) && tag.split("-")[0] === language.split("-")[0];  // not en-US@posix
+const locale = navigator.languages.find(isSpoken) ?? language;
 for (const time of all("time:not([data-utc])")) {
   const at = new Date(time.dateTime);
   time.textContent = at.toLocaleString(locale, { dateStyle: "long", timeStyle: "short" });
