@@ -42,7 +42,7 @@ def test_d37_a_program_is_bound_where_the_server_demands_it(program: Program) ->
     """
     program.me()
     program.me()
-    # Refused without a key; told the nonce; signed in. The nonce of the sign-in serves the requests.
+    # Refused without a key; given the nonce; signed in. The nonce of the sign-in serves the requests.
     assert program.line.calls == ["/auth/login"] * 3
     program.clock.advance("9m30s")
     program.me()

@@ -198,7 +198,7 @@ async def test_d30_a_copied_refresh_token_with_another_key_is_theft(world: World
 
 
 async def test_d30_a_made_up_refresh_token_ends_nothing(world: World) -> None:
-    """Whoever knows the id of a session, and forges a refresh token of it, cannot end it with a key of their own."""
+    """A thief who knows the id of a session, and forges a refresh token of it, cannot end it by a key of their own."""
     await world.register()
     program = await a_bound(world)
     thief = Bound(world)

@@ -163,7 +163,7 @@ def test_a_lost_mailbox(person: Person) -> None:
 
 
 def test_a_shared_computer(person: Person) -> None:
-    """A computer that was not told to remember asks again. One that was does not, until the owner signs out everywhere
+    """A computer that was not asked to remember asks again. One that was does not, until the owner signs out everywhere
     or chooses another password; after a log-out its pages show nothing.
     """
     person.with_app()

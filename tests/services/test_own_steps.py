@@ -87,7 +87,7 @@ def place() -> Place:
 
 @pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
 def test_the_steps_are_taken_in_order_before_anything_starts(place: Place, mode: str) -> None:
-    """A program is told the name of each step, takes them in their order, and gets what the steps add as its scope; an
+    """A program gets the name of each step, takes them in their order, and gets what the steps add as its scope; an
     accepted step is not asked for again.
     """
     asked = place.begin(mode)

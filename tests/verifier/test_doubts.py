@@ -83,8 +83,8 @@ def test_d19_a_token_that_was_used_far_away_is_in_doubt_at_a_verifier(mode: str,
     """
     port = free_port()
     url = f"http://localhost:{port}"
-    told = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
-    with running(tmp_path, *told, environment={"DUTCHDOOR_SUSPICION": "standard"}):
+    arguments = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
+    with running(tmp_path, *arguments, environment={"DUTCHDOOR_SUSPICION": "standard"}):
         key = _verifier_key(tmp_path)
         ask(url, "POST", "/auth/register", ADA, peer=HOME)
         how = {"mode": mode} | ({"transport": "body"} if mode == "hybrid" else {})
@@ -111,8 +111,8 @@ def test_d19_a_stateless_token_on_two_continents_is_noticed_by_the_authority(tmp
     """
     port = free_port()
     url = f"http://localhost:{port}"
-    told = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
-    with running(tmp_path, *told, environment={"DUTCHDOOR_SUSPICION": "standard"}):
+    arguments = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
+    with running(tmp_path, *arguments, environment={"DUTCHDOOR_SUSPICION": "standard"}):
         key = _verifier_key(tmp_path)
         ask(url, "POST", "/auth/register", ADA, peer=HOME)
         _, signed_in = ask(url, "POST", "/auth/login", {**ADA, "mode": "jwt"}, peer=HOME)

@@ -51,9 +51,9 @@ def test_a_webhook_by_command(run: Run, receiver: Receiver) -> None:
     assert run("webhook", "remove", row["id"]).out == "Removed.\n"
     assert "There is no webhook" in run("webhook", "remove", row["id"]).err
     assert run("webhook", "list").out == "There are no webhooks.\n"
-    told = [event["name"] for event in run("audit", "--json").json]
+    logged = [event["name"] for event in run("audit", "--json").json]
     names = ("webhook_added", "webhook_secret_changed", "webhook_replayed", "webhook_removed", "webhook_enabled")
-    assert [told.count(name) for name in names] == [1, 1, 2, 1, 0]
+    assert [logged.count(name) for name in names] == [1, 1, 2, 1, 0]
 
 
 def test_a_webhook_on_the_page(console: Console) -> None:
