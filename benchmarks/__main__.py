@@ -27,7 +27,7 @@ from benchmarks.contenders import Contender, View
 from benchmarks.load import Chain, Figures, Generator, Request, ask, drive, once, repeating
 from benchmarks.servers import LOAD_CORE, SERVER_CORE, Server, pin, running
 from benchmarks.table import table
-from dutchdoor.auth import read_or_make_master_key
+from dutchdoor.auth.key_file import read_or_make_master_key
 
 CREDENTIALS = 64
 CONNECTIONS = 32

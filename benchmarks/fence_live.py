@@ -34,7 +34,8 @@ from benchmarks.databases import end_in_order, postgres
 from benchmarks.load import Request, drive, repeating
 from benchmarks.servers import HOST, LOAD_CORE, SERVER_CORE, free_port, pin
 from benchmarks.verifying import BEGAN, CURRENT, DONE, EACH, HEAD, PAUSE, SEEN, SET, STALE, STOP, board
-from dutchdoor.auth import Auth, read_or_make_master_key
+from dutchdoor.auth import Auth
+from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Verified

@@ -30,7 +30,7 @@ from benchmarks.fence_live import DUTCHDOOR
 from benchmarks.load import HOST, Figures, Generator, Request, ask, drive, repeating
 from benchmarks.polls import spent
 from benchmarks.servers import LOAD_CORE, SERVER_CORE, free_port, pin
-from dutchdoor.auth import read_or_make_master_key
+from dutchdoor.auth.key_file import read_or_make_master_key
 
 CREDENTIALS, CONNECTIONS = 64, 32
 CORES = (SERVER_CORE, LOAD_CORE)

@@ -32,7 +32,8 @@ import uvloop
 from benchmarks.databases import end_in_order
 from benchmarks.fence_live import DUTCHDOOR, logout
 from benchmarks.servers import HOST, LOAD_CORE, PAGE_KIB, SERVER_CORE, TICKS, free_port, pin
-from dutchdoor.auth import Auth, read_or_make_master_key
+from dutchdoor.auth import Auth
+from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Verified
 

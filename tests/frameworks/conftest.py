@@ -18,7 +18,8 @@ import httpx2
 import pytest
 from tests.running import free_port
 
-from dutchdoor.auth import Auth, read_or_make_master_key
+from dutchdoor.auth import Auth
+from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.http_client import Client
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dutchdoor.auth import read_or_make_master_key
+from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.errors import Conflict, Misconfigured, Unavailable
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.stores import sqlite

@@ -20,11 +20,22 @@ from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast, get_args
+from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from dutchdoor.auth.arguments import (
+    check_alone,
+    check_lists,
+    check_values,
+    read_issuers,
+    read_languages,
+    read_local_origin,
+    read_transport,
+    with_registration,
+)
+from dutchdoor.auth.key_file import make_master_key, read_master_key
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import (
@@ -41,10 +52,8 @@ from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
-from dutchdoor.mail.urls import make_transport, noreply
 from dutchdoor.model.audit_entry import EventName, check_events
 from dutchdoor.model.base_path import read_base_path
-from dutchdoor.model.choices import check_choice
 from dutchdoor.model.deployment import SERVERS, Deployment, Served
 from dutchdoor.model.durations import Duration, read_duration
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader
@@ -65,9 +74,7 @@ from dutchdoor.services.sessions import Authority, SignedIn
 from dutchdoor.services.sign_in import Waiting
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Add, Store, Swap
-from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
-from dutchdoor.texts.languages import SHIPPED, Languages
 from dutchdoor.web import (
     account_routes,
     admin,
@@ -93,7 +100,7 @@ from dutchdoor.web.cors import Cors
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
-from dutchdoor.web.http import BadRequest, Request, is_loopback
+from dutchdoor.web.http import BadRequest, Request
 from dutchdoor.web.networks import KnownNetworks
 from dutchdoor.web.openapi import document
 from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
@@ -106,7 +113,7 @@ from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.sign_in_page import read_home, read_sign_in_page
 from dutchdoor.web.user_agent import UserAgentReader
 
-__all__ = ["Auth", "read_or_make_master_key"]
+__all__ = ["Auth"]
 
 TIDY_FIRST, TIDY_EVERY = 60.0, 3600.0
 """Seconds from the start to the first deletion of expired records, and from one to the next. A process that is
@@ -118,8 +125,6 @@ LOCAL_URL = "http://localhost:8000"
 _TEST_PORT = 80
 """What the test clients of frameworks name as their port; this machine's own users would need to be root."""
 LEASE_FOR = Terms().lease_for
-ALGORITHMS = ("ES256", "EdDSA", "RS256", "HS256")
-"""What signs access tokens."""
 _OWN = ("/auth/", "/oauth2/", "/admin/api/")
 """What nearly all paths of the API begin with."""
 _APPLICATIONS = {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
@@ -273,21 +278,19 @@ class Auth:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
-        _check_values(policy, limits, alg=alg, hsts=hsts, console=console)
-        for name, given in (
-            ("hosts", hosts),
-            ("proxies", proxies),
-            ("origins", origins),
-            ("origin_headers", origin_headers),
-            ("passkey_origins", passkey_origins),
-            ("audience", audience),
-            ("languages", languages),
-            ("webhook_networks", webhook_networks),
-        ):
-            if isinstance(given, str):  # each letter would be one of them
-                raise Misconfigured(f"{name} is a list: {name}=[{given!r}].")
+        check_values(policy, limits, alg=alg, hsts=hsts, console=console)
+        check_lists(
+            hosts=hosts,
+            proxies=proxies,
+            origins=origins,
+            origin_headers=origin_headers,
+            passkey_origins=passkey_origins,
+            audience=audience,
+            languages=languages,
+            webhook_networks=webhook_networks,
+        )
         if users is not None:
-            _check_alone(
+            check_alone(
                 users,
                 policy,
                 registration=registration,
@@ -297,9 +300,8 @@ class Auth:
                 issuers=issuers or None,
                 deliver_code=deliver_code,
             )
-        if registration is not None:
-            policy = _with_registration(policy, registration)
-        lease, look, issuers = read_duration(lease, "lease"), Look(branding), _check_issuers(issuers, policy)
+        policy = with_registration(policy, registration)
+        lease, look, issuers = read_duration(lease, "lease"), Look(branding), read_issuers(issuers, policy)
         edge = Edge(public_url=public_url, hosts=hosts, proxies=proxies)
         if master_key is None:
             master_key = MasterKeys(MasterKey.generate()) if is_in_memory(database) else "dutchdoor.keys"
@@ -307,11 +309,11 @@ class Auth:
         if isinstance(master_key, MasterKeys):
             keys = master_key
         else:
-            made = _make_master_key(Path(master_key))
+            made = make_master_key(Path(master_key))
             self._made_key_file = Path(master_key) if made else None
-            keys = _read_master_key(Path(master_key))
+            keys = read_master_key(Path(master_key))
         base_path = read_base_path(base_path)
-        origin = edge.public_origin or _local_origin(local_url or LOCAL_URL)
+        origin = edge.public_origin or read_local_origin(local_url or LOCAL_URL)
         issuer = origin + base_path
         cookies = Cookies(secure=edge.secure, prefix=cookie_prefix)
         self.store = make_store(database) if isinstance(database, str) else database
@@ -338,7 +340,7 @@ class Auth:
         )
         self.deliveries = Deliveries(Webhooks(self.authority, tuple(webhook_networks)))
         hasher = hasher or PasswordHasher()
-        transport = _transport(mail, mail_from, public_url)
+        transport = read_transport(mail, mail_from, public_url)
         self.directory = Directory(
             self.authority,
             hasher=hasher,
@@ -346,7 +348,7 @@ class Auth:
             letters=Letters(
                 product=product,
                 public_url=issuer,
-                languages=_languages(languages, catalogues),
+                languages=read_languages(languages, catalogues),
                 accent=look.accent,
             ),
             limits=limits,
@@ -661,10 +663,7 @@ class Auth:
         """Return the token of the visitor whose cookie a `request` carries, for `authority.start(visitor=...)`: the new
         session takes over what the visitor has kept. "" if there is none.
         """
-        if not isinstance(request, Request):
-            scope = request if isinstance(request, MutableMapping) else request.scope
-            request = request_of(scope)
-        return self.site.cookies.visitor(request.cookie())
+        return self.site.cookies.visitor(_as_request(request).cookie())
 
     async def waiting(self, request: Request | HasScope | MutableMapping[str, Any], token: str = "") -> Waiting | None:
         """Return the sign-in that waits for its next step in the browser of a `request`, or that a program names by its
@@ -675,9 +674,7 @@ class Auth:
             RateLimited: too many wrong tokens from there.
             Unavailable: the store is out of reach.
         """
-        if not isinstance(request, Request):
-            scope = request if isinstance(request, MutableMapping) else request.scope
-            request = request_of(scope)
+        request = _as_request(request)
         line = request.cookie()
         token = token or self.site.cookies.step(line)
         if not token:
@@ -790,154 +787,10 @@ class Auth:
         return caller
 
 
-def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
-    """Read the master keys from a file, or create the file with a new key and mode 0600.
-
-    Raises:
-        Misconfigured: others can read the file, the file cannot be read or written, or it contains no valid key.
-    """
-    _make_master_key(Path(path))
-    return _read_master_key(Path(path))
-
-
-def _make_master_key(file: Path) -> bool:
-    """Create the file with a new key and mode 0600, and return True, unless there is one."""
-    text = MasterKey.generate().text()
-    try:
-        # Created with its mode in one step, so that no other user can open it first. If two processes start at once,
-        # one creates the file and the other reads it.
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return False
-    except OSError as exc:
-        raise Misconfigured(f"The master key file {file.name} cannot be created: {exc.strerror}.") from None
-    with os.fdopen(handle, "w") as made:
-        made.write(
-            f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
-        )
-        made.flush()
-        os.fsync(made.fileno())
-    return True
-
-
-def _read_master_key(file: Path) -> MasterKeys:
-    try:
-        with file.open() as opened:
-            # fstat of the open file, not of the name: an attacker could replace the file between the two calls.
-            found = os.fstat(opened.fileno())
-            if not is_closed_to_others(found):
-                raise Misconfigured(
-                    f"Other users can read the master key file {file.name}. Restrict it: chmod 600 {file.name}"
-                )
-            content = opened.read()
-    except OSError as exc:
-        raise Misconfigured(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
-    try:
-        return MasterKeys.parse(content)
-    except Misconfigured as exc:
-        raise Misconfigured(f"The master key file {file.name}: {exc}") from None
-
-
-def _languages(tags: Sequence[str], catalogues: str | os.PathLike[str] | None) -> Languages:
-    folder = None if catalogues is None else Path(catalogues)
-    if folder is not None and not folder.is_dir():
-        raise Misconfigured(f"catalogues: there is no folder {folder}.")
-    try:
-        return Languages(tags, folder)
-    except LookupError as exc:
-        raise Misconfigured(
-            f"languages: {exc.args[0]}. There are {', '.join(SHIPPED)}; `catalogues` names a folder with others."
-        ) from None
-
-
-def _transport(mail: object, mail_from: str | None, public_url: str | None) -> Transport:
-    """Return the transport that a setting describes. Raises `Misconfigured`, without a password that it holds."""
-    if isinstance(mail, str):
-        return make_transport(mail, sender=mail_from or noreply(public_url))
-    if mail_from is not None:
-        raise Misconfigured(
-            "mail_from is for a URL: Auth(mail='smtp://user:password@host:587', mail_from='login@example.com')."
-        )
-    if mail is None:
-        return ConsoleTransport()
-    if not callable(getattr(mail, "send", None)):
-        raise Misconfigured(
-            "mail is a URL, such as smtp://user:password@host:587, or an object with the coroutine function `send`."
-        )
-    return cast("Transport", mail)
-
-
-def _check_values(policy: object, limits: object, *, alg: object, hsts: object, console: bool) -> None:
-    """Check settings that have choices, or a type that text could be taken for."""
-    if not isinstance(policy, Policy):
-        raise Misconfigured(f"policy is {policy!r}. Give a Policy(...), or STANDARD, HIGH or RELAXED of dutchdoor.")
-    if not isinstance(limits, Limits):
-        raise Misconfigured(f"limits is {limits!r}. Give dutchdoor.model.rate_limits.Limits(...).")
-    check_choice(alg, ALGORITHMS, "alg")
-    check_choice(hsts, get_args(Hsts), "hsts")
-    if console and "session" not in policy.modes:
-        raise Misconfigured(
-            "Auth got console=True, and a policy without the mode session. A browser shows the console to a session "
-            "cookie only. Add session to the modes of the policy, or leave console out."
-        )
-
-
-def _check_issuers(issuers: object, policy: Policy) -> tuple[Issuer, ...]:
-    """Return the other log-ins. Raises `Misconfigured` for what is none, and for two of one name."""
-    given: list[Issuer] = []
-    for each in issuers if isinstance(issuers, list | tuple) else (issuers,):
-        if not isinstance(each, Issuer):
-            raise Misconfigured(
-                f"issuers: {each!r} is not an issuer. Give a list: issuers=[dutchdoor.issuers.google(client_id=..., "
-                "client_secret=...)]."
-            )
-        given.append(each)
-    names = [each.name for each in given]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise Misconfigured(f'issuers: two of them have the name {twice!r}. Name one of them: name="{twice}-2".')
-    if given and not {"session", "hybrid"} & set(policy.modes):
-        raise Misconfigured("issuers need the mode session or hybrid: a browser that comes back keeps a cookie.")
-    return tuple(given)
-
-
-def _with_registration(policy: Policy, registration: RegistrationMode) -> Policy:
-    if policy.registration not in {STANDARD.registration, registration}:
-        raise Misconfigured(
-            f"Auth got registration={registration!r} and Policy(registration={policy.registration!r}). Give one."
-        )
-    return replace(policy, registration=registration)
-
-
-def _check_alone(users: object, policy: Policy, **others: object) -> None:
-    """Refuse `users` of the application's own beside settings that are for the bundled accounts."""
-    if not isinstance(users, ExternalUsers):
-        raise Misconfigured(f"users is {users!r}. Give Auth(users=ExternalUsers(authenticate=..., load=...)).")
-    for name, given in others.items():
-        if given is not None:
-            raise Misconfigured(
-                f"Auth got users and {name}. The second is for the bundled accounts: with users of your own, it does "
-                "nothing. Leave it out."
-            )
-    if policy.sign_in_by_mail:
-        raise Misconfigured(
-            "Auth got users and sign_in_by_mail. dutchdoor does not know the addresses of users of your own. Mail a "
-            "code yourself, and start the session by `auth.authority.start`."
-        )
-    if policy.require_verified_email:
-        raise Misconfigured(
-            "Auth got users and require_verified_email. Let `authenticate` return None for a user whose address is not "
-            "verified."
-        )
-
-
-def _local_origin(url: str) -> str:
-    scheme, _, host = url.partition("://")
-    if scheme != "http" or not is_loopback(host):
-        raise Misconfigured(
-            f"local_url {url!r} is not a URL of this machine. Use a URL without a path, such as http://localhost:5000."
-        )
-    return url
+def _as_request(request: Request | HasScope | MutableMapping[str, Any]) -> Request:
+    if isinstance(request, Request):
+        return request
+    return request_of(request if isinstance(request, MutableMapping) else request.scope)
 
 
 def _version() -> str:

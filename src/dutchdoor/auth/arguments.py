@@ -1,0 +1,151 @@
+"""The arguments of `Auth`: each is read or refused here, before anything is made of it, with what to give instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, cast, get_args
+
+from msgspec.structs import replace
+
+from dutchdoor.errors import Misconfigured
+from dutchdoor.issuers.issuer import Issuer
+from dutchdoor.mail import Transport
+from dutchdoor.mail.console import ConsoleTransport
+from dutchdoor.mail.urls import make_transport, noreply
+from dutchdoor.model.choices import check_choice
+from dutchdoor.model.policy import STANDARD, Policy, RegistrationMode
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.services.external_users import ExternalUsers
+from dutchdoor.texts.languages import SHIPPED, Languages
+from dutchdoor.web.headers import Hsts
+from dutchdoor.web.http import is_loopback
+
+__all__ = [
+    "check_alone",
+    "check_lists",
+    "check_values",
+    "read_issuers",
+    "read_languages",
+    "read_local_origin",
+    "read_transport",
+    "with_registration",
+]
+
+ALGORITHMS: Final = ("ES256", "EdDSA", "RS256", "HS256")
+"""What signs access tokens."""
+
+
+def check_values(policy: object, limits: object, *, alg: object, hsts: object, console: bool) -> None:
+    """Check settings that have choices, or a type that text could be taken for."""
+    if not isinstance(policy, Policy):
+        raise Misconfigured(f"policy is {policy!r}. Give a Policy(...), or STANDARD, HIGH or RELAXED of dutchdoor.")
+    if not isinstance(limits, Limits):
+        raise Misconfigured(f"limits is {limits!r}. Give dutchdoor.model.rate_limits.Limits(...).")
+    check_choice(alg, ALGORITHMS, "alg")
+    check_choice(hsts, get_args(Hsts), "hsts")
+    if console and "session" not in policy.modes:
+        raise Misconfigured(
+            "Auth got console=True, and a policy without the mode session. A browser shows the console to a session "
+            "cookie only. Add session to the modes of the policy, or leave console out."
+        )
+
+
+def check_lists(**given: object) -> None:
+    """Refuse text where a list is taken: each letter would be one of them."""
+    for name, value in given.items():
+        if isinstance(value, str):
+            raise Misconfigured(f"{name} is a list: {name}=[{value!r}].")
+
+
+def check_alone(users: object, policy: Policy, **others: object) -> None:
+    """Refuse `users` of the application's own beside settings that are for the bundled accounts."""
+    if not isinstance(users, ExternalUsers):
+        raise Misconfigured(f"users is {users!r}. Give Auth(users=ExternalUsers(authenticate=..., load=...)).")
+    for name, given in others.items():
+        if given is not None:
+            raise Misconfigured(
+                f"Auth got users and {name}. The second is for the bundled accounts: with users of your own, it does "
+                "nothing. Leave it out."
+            )
+    if policy.sign_in_by_mail:
+        raise Misconfigured(
+            "Auth got users and sign_in_by_mail. dutchdoor does not know the addresses of users of your own. Mail a "
+            "code yourself, and start the session by `auth.authority.start`."
+        )
+    if policy.require_verified_email:
+        raise Misconfigured(
+            "Auth got users and require_verified_email. Let `authenticate` return None for a user whose address is not "
+            "verified."
+        )
+
+
+def with_registration(policy: Policy, registration: RegistrationMode | None) -> Policy:
+    """Return the policy with a mode of registration that is given beside it. Raises `Misconfigured` for two of them."""
+    if registration is None:
+        return policy
+    if policy.registration not in {STANDARD.registration, registration}:
+        raise Misconfigured(
+            f"Auth got registration={registration!r} and Policy(registration={policy.registration!r}). Give one."
+        )
+    return replace(policy, registration=registration)
+
+
+def read_issuers(issuers: object, policy: Policy) -> tuple[Issuer, ...]:
+    """Return the other log-ins. Raises `Misconfigured` for what is none, and for two of one name."""
+    given: list[Issuer] = []
+    for each in issuers if isinstance(issuers, list | tuple) else (issuers,):
+        if not isinstance(each, Issuer):
+            raise Misconfigured(
+                f"issuers: {each!r} is not an issuer. Give a list: issuers=[dutchdoor.issuers.google(client_id=..., "
+                "client_secret=...)]."
+            )
+        given.append(each)
+    names = [each.name for each in given]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Misconfigured(f'issuers: two of them have the name {twice!r}. Name one of them: name="{twice}-2".')
+    if given and not {"session", "hybrid"} & set(policy.modes):
+        raise Misconfigured("issuers need the mode session or hybrid: a browser that comes back keeps a cookie.")
+    return tuple(given)
+
+
+def read_transport(mail: object, mail_from: str | None, public_url: str | None) -> Transport:
+    """Return the transport that a setting describes. Raises `Misconfigured`, without a password that it holds."""
+    if isinstance(mail, str):
+        return make_transport(mail, sender=mail_from or noreply(public_url))
+    if mail_from is not None:
+        raise Misconfigured(
+            "mail_from is for a URL: Auth(mail='smtp://user:password@host:587', mail_from='login@example.com')."
+        )
+    if mail is None:
+        return ConsoleTransport()
+    if not callable(getattr(mail, "send", None)):
+        raise Misconfigured(
+            "mail is a URL, such as smtp://user:password@host:587, or an object with the coroutine function `send`."
+        )
+    return cast("Transport", mail)
+
+
+def read_languages(tags: Sequence[str], catalogues: str | os.PathLike[str] | None) -> Languages:
+    """Return the languages of pages and mail, with the texts of the folder `catalogues`. Raises `Misconfigured`."""
+    folder = None if catalogues is None else Path(catalogues)
+    if folder is not None and not folder.is_dir():
+        raise Misconfigured(f"catalogues: there is no folder {folder}.")
+    try:
+        return Languages(tags, folder)
+    except LookupError as exc:
+        raise Misconfigured(
+            f"languages: {exc.args[0]}. There are {', '.join(SHIPPED)}; `catalogues` names a folder with others."
+        ) from None
+
+
+def read_local_origin(url: str) -> str:
+    """Return a URL of this machine. Raises `Misconfigured` for every other."""
+    scheme, _, host = url.partition("://")
+    if scheme != "http" or not is_loopback(host):
+        raise Misconfigured(
+            f"local_url {url!r} is not a URL of this machine. Use a URL without a path, such as http://localhost:5000."
+        )
+    return url
