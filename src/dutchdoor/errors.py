@@ -334,8 +334,8 @@ class Unavailable(DutchdoorError):
     code = "unavailable"
     message = mark("The service is out of reach for a moment. Try again shortly.")
 
-    def __init__(self, reason: str = "", *, retry_after: float = 1.0) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str = "", *, retry_after: float = 1.0, message: str | None = None) -> None:
+        super().__init__(reason, message=message)
         self.retry_after = retry_after
 
 

@@ -254,7 +254,8 @@ def test_a_wrong_client_secret_is_our_own_fault(issuer: FaultyIssuer, caplog: An
     house = House(issuer, client_secret="not-this-one-at-all")
     with house.browser() as client:
         back = issuer.answer(begin(client))
-        refused(house, come_back(client, back), 503)
+        page = refused(house, come_back(client, back), 503)
+    assert "refuses this site because of a wrong setting" in page and "does not answer" not in page
     assert "corp refuses to exchange a code: 401, invalid_client: check client_id and client_secret" in caplog.text
     assert "not-this-one" not in repr(house.configured)
     ours = "\n".join(each.getMessage() for each in caplog.records if each.name.startswith("dutchdoor"))

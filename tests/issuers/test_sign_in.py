@@ -257,7 +257,9 @@ def test_the_last_way_in_stays(issuer: FaultyIssuer, house: House) -> None:
         refused = client.post("/auth/identities/unlink", data={"id": identity["id"], **csrf(client)}, headers=FORM)
         assert refused.status_code == 403 and "only way into the account" in refused.text
         assert len(house.identities(ADA)) == 1
-        assert "Mail me a link" in client.get("/auth/account").text
+        page = client.get("/auth/account").text
+        assert "Mail me a link" in page
+        assert "/auth/identities/unlink" not in page and "the only way into your account" in page
 
 
 def test_before_a_proof_nothing_tells_of_a_linked_login(issuer: FaultyIssuer, house: House) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import flask
@@ -56,6 +57,8 @@ def test_a_fresh_proof_leads_back(site: TestClient, clock: Clock) -> None:
     assert asked == "/auth/confirm?next=%2Fsecret"
     page = site.get(asked)
     assert page.status_code == 200 and 'name="next" value="/secret"' in page.text and ADA["email"] in page.text
+    signed_in = datetime.fromtimestamp(int(clock() - 600), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert f'<time datetime="{signed_in}">' in page.text and "needs a newer one" in page.text
     fields = {"csrf_token": token(site, asked), "next": "/secret", "password": PASSWORD}
     wrong = site.post("/auth/reauthenticate", data={**fields, "password": "a wrong one"}, headers=FORM)
     assert wrong.status_code == 401 and 'role="alert"' in wrong.text and "a wrong one" not in wrong.text

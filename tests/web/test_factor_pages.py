@@ -207,6 +207,15 @@ def test_an_act_asks_for_the_factor_and_leads_back(house: House) -> None:
     assert PASSWORD not in page
 
 
+def test_a_factor_that_is_demanded_is_not_offered_for_removal() -> None:
+    """The last second factor, where each account needs one: the page says why it stays, and has no button."""
+    house = House(Policy(second_factor="required", second_factor_grace=3600))
+    with house.browser() as client:
+        assert client.post("/auth/register", data=ADA, headers=FORM).status_code == 303
+        page = enrolled(house).get("/auth/account").text
+        assert 'value="totp"' not in page and "so this one cannot be removed" in page
+
+
 def test_a_page_that_asks_for_a_factor_gets_its_visitor_back(house: House) -> None:
     """Who has no second factor is led to set one up, and from the recovery codes back to the page that asked. A way to
     another host is not followed.

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from dutchdoor.errors import InvalidToken, IssuerUnavailable
 from dutchdoor.issuers.identity import Flow, Identity
 from dutchdoor.issuers.issuer import Issuer
-from dutchdoor.issuers.outbound import Outbound
+from dutchdoor.issuers.outbound import Outbound, refused_us
 from dutchdoor.model.ids import encode
 
 __all__ = ["GithubProvider"]
@@ -22,6 +22,7 @@ __all__ = ["GithubProvider"]
 API: Final = "https://api.github.com"
 NUMBER_AT_MOST: Final = 2**63
 OK: Final = 200
+FAILED: Final = 500
 
 
 class GithubProvider:
@@ -63,7 +64,9 @@ class GithubProvider:
         if answer.get("error") == "bad_verification_code":  # with the status 200
             raise InvalidToken("GitHub refuses the code: it is used, too old, or another client's")
         if status != OK or type(token) is not str:
-            raise IssuerUnavailable(f"issuer: {self.issuer.name} refuses to exchange a code: {status}")
+            if status >= FAILED:
+                raise IssuerUnavailable(f"issuer: {self.issuer.name} answered {status} to a code")
+            raise refused_us(self.issuer.name, self.issuer.title, status, answer.get("error"))
         user = await self._outbound.get(f"{self._api}/user", bearer=token)
         number = user.get("id") if isinstance(user, dict) else None
         if not isinstance(user, dict) or type(number) is not int or not 0 < number < NUMBER_AT_MOST:

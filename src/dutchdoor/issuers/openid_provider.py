@@ -20,7 +20,7 @@ from dutchdoor.errors import InvalidKey, InvalidToken, IssuerUnavailable, Unknow
 from dutchdoor.issuers.apple_key import apple_secret
 from dutchdoor.issuers.identity import Flow, Identity
 from dutchdoor.issuers.issuer import Issuer, is_local
-from dutchdoor.issuers.outbound import Outbound
+from dutchdoor.issuers.outbound import Outbound, refused_us
 from dutchdoor.jose.id_token import TENANT, LogoutToken, read_id_token, read_logout_token
 from dutchdoor.jose.jwk import MAX_KEYS, KeySet
 from dutchdoor.model.ids import encode
@@ -42,6 +42,7 @@ _ASYMMETRIC: Final = frozenset({
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 })  # fmt: skip
 OK: Final = 200
+FAILED: Final = 500
 
 T = TypeVar("T")
 
@@ -170,10 +171,9 @@ class OpenIdProvider:
         error = answer.get("error")
         if error == "invalid_grant":
             raise InvalidToken("the issuer refuses the code: it is used, too old, or another client's")
-        # `invalid_client` and the like: what is configured here is wrong. The words are for the log.
-        shown = error if isinstance(error, str) and error.isidentifier() else "no reason"
-        fix = ": check client_id and client_secret" if error == "invalid_client" else ""
-        raise IssuerUnavailable(f"issuer: {issuer.name} refuses to exchange a code: {status}, {shown[:40]}{fix}")
+        if status >= FAILED:
+            raise IssuerUnavailable(f"issuer: {issuer.name} answered {status} to a code")
+        raise refused_us(issuer.name, issuer.title, status, error)
 
     async def _more(self, url: str, access: str, subject: str) -> Mapping[str, Any]:
         """Return the claims of the userinfo endpoint. They are the person's only if they name the same subject."""

@@ -16,8 +16,9 @@ import httpx2
 
 from dutchdoor.errors import IssuerUnavailable
 from dutchdoor.jose import strict_json
+from dutchdoor.texts import mark
 
-__all__ = ["Outbound"]
+__all__ = ["Outbound", "refused_us"]
 
 ANSWERED_WITHIN: Final = 8.0
 """Seconds for a whole request, from the look-up of the name to the last byte."""
@@ -86,6 +87,31 @@ class Outbound:
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as exc:
             # The type alone: a message may hold the address, and with it a code.
             raise IssuerUnavailable(f"issuer: {_host(url)} does not answer ({type(exc).__name__})") from None
+
+
+def refused_us(name: str, title: str, status: int, error: object) -> IssuerUnavailable:
+    """Return what to raise where an issuer refuses to exchange any code: what is configured here is wrong. The log
+    names the settings; a person cannot change them, and reads that waiting does not help.
+    """
+    shown = error[:40] if isinstance(error, str) and error.isidentifier() else "no reason"
+    fix = _FIXES.get(shown, "")
+    return IssuerUnavailable(
+        f"issuer: {name} refuses to exchange a code: {status}, {shown}{fix and f': {fix}'}",
+        message=mark(
+            "%(issuer)s refuses this site because of a wrong setting. Sign in another way, and tell those who run the "
+            "site.",
+            issuer=title,
+        ),
+    )
+
+
+_FIXES: Final[Mapping[str, str]] = {
+    "invalid_client": "check client_id and client_secret",
+    "unauthorized_client": "check client_id, and whether it may use the authorization code flow",
+    "incorrect_client_credentials": "check client_id and client_secret",
+    "redirect_uri_mismatch": "check public_url, and the redirect URI that is registered there",
+}
+"""What to look at, by the error: the last two are GitHub's."""
 
 
 def _host(url: str) -> str:

@@ -29,16 +29,16 @@ class Preset(Struct, frozen=True):
     def __call__(self, *, client_id: str, client_secret: str = "", **more: Any) -> Issuer:
         """Return the issuer. Raises `Misconfigured` for a name or a value that is not acceptable."""
         given = {**self.values, "client_id": client_id, "client_secret": client_secret, **more}
-        name = given.get("name", "?")
+        named = f"The issuer {given['name']}" if given.get("name") else "The issuer"
         unknown = sorted(given.keys() - set(Issuer.__struct_fields__) - {"tenant"})
         if unknown:
             known = (*Issuer.__struct_fields__, "tenant")
             near = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f" The most similar is {near[0]}." if near else ""
-            raise Misconfigured(f"The issuer {name}: {unknown[0]} is not known. It takes {', '.join(known)}.{hint}")
+            raise Misconfigured(f"{named}: {unknown[0]} is not known. It takes {', '.join(known)}.{hint}")
         missing = next((each for each in self.needs if not given.get(each)), None)
         if missing is not None:
-            raise Misconfigured(f"The issuer {name} needs {missing}, such as {self.needs[missing]}.")
+            raise Misconfigured(f"{named} needs {missing}, such as {self.needs[missing]}.")
         tenant = given.pop("tenant", "")
         if tenant:
             given["url"] = given["url"].replace("{tenantid}", tenant)

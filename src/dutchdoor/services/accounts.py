@@ -83,7 +83,8 @@ class Directory:
         self.registration, self.deletion = Registration(shared), Deletion(shared)
         party = party or RelyingParty(id=urlsplit(authority.issuer).hostname or "localhost", name=product)
         passkeys = Passkeys(shared, party)
-        self.factors, self.profile = Factors(shared, passkeys, product=product), Profile(shared)
+        named = {each.name: each for each in issuers}
+        self.factors, self.profile = Factors(shared, passkeys, issuers=named, product=product), Profile(shared)
         self.recovery = Recovery(shared, self.deletion, self.factors)
         known: tuple[Method, ...] = (
             Password(hasher), passkeys.method, self.factors.totp, self.factors.codes, *methods
@@ -103,7 +104,7 @@ class Directory:
         self.export = Export(shared)
         self.invitations = Invitations(shared, self.registration)
         self.admin = Administration(shared, self.registration)
-        self.identities = Identities(shared, {each.name: each for each in issuers})
+        self.identities = Identities(shared, named)
         self.issuers = self._issuer_logins(shared, issuers)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
         authority.hooks.suspected.append(self._notify_of_suspicion)

@@ -7,7 +7,7 @@ session from before, must not take away what protects the account from exactly t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -25,7 +25,7 @@ from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE
 from dutchdoor.model.principal import factors_of
 from dutchdoor.model.sign_in import needs_second
-from dutchdoor.services.identities import WAYS_IN
+from dutchdoor.services.identities import ways_in
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import Ceremony, Passkeys
@@ -86,9 +86,12 @@ class Factors(Part):
     store is out of reach.
     """
 
-    def __init__(self, shared: Shared, passkeys: Passkeys, *, product: str) -> None:
-        """`product` is the name under which an app shows the account."""
+    def __init__(self, shared: Shared, passkeys: Passkeys, *, issuers: Collection[str], product: str) -> None:
+        """`issuers` are the names of those that are configured, and `product` is the name under which an app shows the
+        account.
+        """
         super().__init__(shared)
+        self.issuers = issuers
         self.totp, self.codes, self.product = Totp(self.authority.master), RecoveryCodes(self.authority.master), product
         self.passkeys = passkeys
         self.offered: tuple[str, ...] = () if self.policy.second_factor == "off" else FACTORS
@@ -291,12 +294,11 @@ class Factors(Part):
         letter = letters.passkey_removed if method == PASSKEY else letters.factor_removed
         self.post.notify(letter, account, client, now)
 
-    @staticmethod
-    def _check_way_in(account: Account, left: Sequence[Credential]) -> None:
+    def _check_way_in(self, account: Account, left: Sequence[Credential]) -> None:
         """Raise `Refused` if nothing in `left` signs in to the account. The application keeps the passwords of an
         external account.
         """
-        if account.email is not None and not any(each.method in WAYS_IN for each in left):
+        if account.email is not None and not ways_in(left, self.issuers):
             raise Refused(
                 "the last way in",
                 message=mark("This is the only way to sign in to your account. Choose a password first."),

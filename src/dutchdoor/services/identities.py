@@ -7,7 +7,7 @@ never finds one: an issuer may give an address to another person.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -30,12 +30,10 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Expect, Log, Remove, Revoked, Swap
 from dutchdoor.texts import mark
 
-__all__ = ["IDENTITY", "WAYS_IN", "Identities", "Linked", "handle_of", "record_of"]
+__all__ = ["IDENTITY", "Identities", "Linked", "handle_of", "record_of", "ways_in"]
 
 IDENTITY = "identity"
 """The method of the credential that is an identity at an issuer."""
-WAYS_IN = frozenset({PASSWORD, IDENTITY, PASSKEY})
-"""The methods that sign in by themselves."""
 SHOWN_AT_MOST = 254
 IDENTITIES_AT_MOST = 20
 """Log-ins that one account links."""
@@ -78,6 +76,15 @@ class Identities(Part):
         """Return the identities among the credentials that an account has (`held`), oldest first."""
         found = [self._linked(each) for each in held if each.method == IDENTITY]
         return sorted(found, key=lambda each: each.linked_at)
+
+    async def only_way_in(self, account: Account) -> Credential | None:
+        """Return the credential of an account that alone signs in to it; None if there are more, or the application
+        keeps the passwords.
+        """
+        if account.email is None:
+            return None
+        found = ways_in(await self.store.select(Credential, subject=account.subject), self.issuers)
+        return found[0] if len(found) == 1 else None
 
     async def holder(self, identity: Identity) -> Account | None:
         """Return the account that an identity belongs to."""
@@ -156,7 +163,7 @@ class Identities(Part):
             found = next((each for each in held if each.method == IDENTITY and _id_of(each) == id), None)
             if found is None:
                 raise NotFound("no such identity", message=mark("There is no such log-in here."))
-            other = next((each for each in held if each is not found and self._signs_in(each)), None)
+            other = next((each for each in ways_in(held, self.issuers) if each is not found), None)
             if other is None:
                 raise Refused(
                     "the last way in",
@@ -183,16 +190,23 @@ class Identities(Part):
         ]
         return as_one([await self.authority.fencing.nothing_left(), *ended])
 
-    def _signs_in(self, credential: Credential) -> bool:
-        if credential.method == IDENTITY and self.issuers:  # none in a command, which knows no issuers
-            return _kept(credential).issuer in self.issuers  # one that is not configured any more lets no one in
-        return credential.method in WAYS_IN
-
     def _linked(self, credential: Credential) -> Linked:
         kept = _kept(credential)
         issuer = self.issuers.get(kept.issuer)
         title = kept.issuer if issuer is None else issuer.title
         return Linked(_id_of(credential), kept.issuer, title, kept.shown, credential.created_at)
+
+
+def ways_in(held: Sequence[Credential], issuers: Collection[str]) -> list[Credential]:
+    """Return which of the credentials that an account has (`held`) sign in to it by themselves. `issuers` are the names
+    of those that are configured: another one lets no one in. A command knows none, and counts all.
+    """
+    return [
+        each
+        for each in held
+        if each.method in {PASSWORD, PASSKEY}
+        or (each.method == IDENTITY and (not issuers or _kept(each).issuer in issuers))
+    ]
 
 
 def handle_of(identity: Identity) -> str:

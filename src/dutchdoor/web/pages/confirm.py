@@ -91,6 +91,7 @@ class ConfirmForm(OwnForm):
             "others": [each for each in ways if each != by],
             "can_mail": can_mail,
             "linked": linked,
+            "proved_at": call.required.principal.auth_time,
             "in_doubt": session is not None and call.authority.must_prove(session.id),
             **values,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dutchdoor.services.identities import IDENTITY
 from dutchdoor.texts import mark
 from dutchdoor.web import issuer_routes
 from dutchdoor.web.api import Call
@@ -27,7 +28,9 @@ class IdentitiesSection(Section):
 
     async def values(self, call: Call) -> Mapping[str, Any]:
         account, _ = await call.holding()
+        only = await call.directory.identities.only_way_in(account)
         return {
             "linked": await call.directory.identities.of(account.subject),
+            "only": only is not None and only.method == IDENTITY,
             "issuers": list(call.directory.issuers.issuers.values()),
         }

@@ -23,6 +23,7 @@ from dutchdoor.errors import (
     StepUpRequired,
     WrongCredentials,
 )
+from dutchdoor.model.sign_in import needs_second
 from dutchdoor.texts import mark
 from dutchdoor.web import passkey_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -51,7 +52,10 @@ class PasskeysSection(Section):
     async def values(self, call: Call) -> Mapping[str, Any]:
         account, _ = await call.holding()
         factors, left = await call.directory.factors.of(account.subject)
+        only = await call.directory.identities.only_way_in(account)
         return {
+            "only": only is not None and only.method == PASSKEY,
+            "needed": len(factors) == 1 and needs_second(account, call.authority.policy),
             "passkeys": [each for each in factors if each.method == PASSKEY],
             "app": any(each.method == TOTP for each in factors),
             "codes_left": left,

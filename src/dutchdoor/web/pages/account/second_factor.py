@@ -49,6 +49,7 @@ class SecondFactorSection(Section):
             "codes_left": left,
             "offered": TOTP in call.directory.factors.offered,
             "needed": needs_second(account, call.authority.policy),
+            "only": len(factors) == 1,
         }
 
 
