@@ -38,6 +38,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.stores.base import Add, Store
 from dutchdoor.stores.postgres import PostgresStore
@@ -121,14 +122,14 @@ class House:
     # Each way to sign in
 
     async def by_password(self, person: Person) -> None:
-        await self.auth.directory.sign_in.by_password(person.plain, PASSWORD, mode="session", client=HERE)
+        await self.auth.directory.sign_in.by_password(person.plain, PASSWORD, Browser(HERE), mode="session")
 
     async def _second(self, person: Person, method: str, answer: Callable[[str], Awaitable[str]], **more: Any) -> None:
         try:
-            await self.auth.directory.sign_in.by_password(person.email, PASSWORD, mode="session", client=HERE)
+            await self.auth.directory.sign_in.by_password(person.email, PASSWORD, Browser(HERE), mode="session")
         except SignInUnfinished as waiting:
             response = await answer(waiting.token)
-            await self.auth.directory.sign_in.proceed(waiting.token, method, response, client=HERE, **more)
+            await self.auth.directory.sign_in.proceed(waiting.token, method, response, Browser(HERE), **more)
 
     async def by_app(self, person: Person) -> None:
         async def shown(_: str) -> str:
@@ -155,14 +156,14 @@ class House:
         where = Ceremony("a browser", ORIGIN, ORIGIN)
         options = self.auth.directory.factors.passkeys.sign_in_options(where)
         answer = msgspec.json.encode(person.key.get(options)).decode()
-        await self.auth.directory.sign_in.by_passkey(answer, where, mode="session", client=HERE)
+        await self.auth.directory.sign_in.by_passkey(answer, where, Browser(HERE), mode="session")
 
     async def by_mailed_code(self, person: Person) -> None:
         codes = self.auth.directory.mailed_codes
         asked = await codes.ask(person.plain, client=HERE)
         while person.plain not in self.mailed:
             await asyncio.sleep(0)
-        await codes.sign_in(asked.token, self.mailed.pop(person.plain), mode="session", client=HERE)
+        await codes.sign_in(asked.token, self.mailed.pop(person.plain), Browser(HERE), mode="session")
 
 
 async def with_factors(auth: Auth, email: str, now: float) -> Person:

@@ -24,6 +24,7 @@ from dutchdoor.model.rate_limits import Limits
 from dutchdoor.server.check import findings
 from dutchdoor.server.config import read_settings
 from dutchdoor.server.protocol import HEAD_AT_MOST
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.endings import ENDED_ONE_BY_ONE
 from dutchdoor.services.sessions import LISTED
 from dutchdoor.stores.base import Revoke
@@ -231,7 +232,7 @@ async def test_an_address_that_was_not_verified_is_not_flooded() -> None:
         await world.posted()
         for _ in range(Limits().sign_in_by_stranger.burst):
             with pytest.raises(WrongCredentials):
-                await world.directory.sign_in.prove("ada@example.com", PASSWORD, client=HOME)
+                await world.directory.sign_in.by_password("ada@example.com", PASSWORD, Browser(HOME), mode="jwt")
         await world.posted()
         assert len(world.mailbox.mails) == 1
 

@@ -32,6 +32,7 @@ import dutchdoor.flask
 from dutchdoor import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured, WrongCredentials
+from dutchdoor.services.browser import Browser
 from dutchdoor.sqlalchemy import SQLAlchemyUsers
 
 PASSWORD = "a door in two halves"
@@ -128,7 +129,7 @@ def users_of(database: Database, model: Any = User, **named: Any) -> Any:
 
 
 async def sign_in(auth: Auth, login: str = "ada@example.com", password: str = PASSWORD) -> Any:
-    signed_in, _ = await auth.directory.sign_in.by_password(login, password, mode="hybrid", client=HOME)
+    signed_in, _ = await auth.directory.sign_in.by_password(login, password, Browser(HOME), mode="hybrid")
     return signed_in
 
 

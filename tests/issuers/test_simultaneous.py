@@ -18,7 +18,8 @@ from dutchdoor.errors import IssuerRefused
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.rate_limits import Limits
-from dutchdoor.services.issuers import Answer, Browser, Came
+from dutchdoor.services.browser import Browser
+from dutchdoor.services.issuers import Answer, Came
 from dutchdoor.stores.base import Add
 
 BACK = "http://localhost:8000/auth/issuers/corp/callback"
@@ -54,15 +55,17 @@ def nodes(issuer: FaultyIssuer, database: str) -> tuple[Auth, Auth]:
     return node(), node()
 
 
-async def begin(auth: Auth, issuer: FaultyIssuer) -> tuple[Answer, Browser]:
+async def begin(auth: Auth, issuer: FaultyIssuer) -> tuple[Answer, str]:
     begun = await auth.directory.issuers.begin("corp", redirect_uri=BACK, client=HOME)
     back = issuer.answer(begun.url)
-    return Answer(state=back["state"], code=back["code"]), Browser(client=HOME, secret=begun.browser, mode="session")
+    return Answer(state=back["state"], code=back["code"]), begun.browser
 
 
-async def finish(auth: Auth, answer: Answer, browser: Browser) -> Any:
+async def finish(auth: Auth, answer: Answer, secret: str) -> Any:
     try:
-        return await auth.directory.issuers.finish("corp", answer, browser=browser, redirect_uri=BACK)
+        return await auth.directory.issuers.finish(
+            "corp", answer, Browser(HOME), secret=secret, mode="session", redirect_uri=BACK
+        )
     except IssuerRefused as refusal:
         return refusal
 
@@ -111,8 +114,7 @@ async def test_two_that_unlink_at_once_leave_a_way_in(issuer: FaultyIssuer, data
             session_id=came.signed_in.session.id,
         )
         back = issuer.answer(begun.url)
-        browser = Browser(client=HOME, secret=begun.browser, mode="session")
-        assert isinstance(await finish(one, Answer(state=back["state"], code=back["code"]), browser), Came)
+        assert isinstance(await finish(one, Answer(state=back["state"], code=back["code"]), begun.browser), Came)
         linked = await one.directory.identities.of(account.subject)
         assert len(linked) == 2
         await asyncio.gather(

@@ -38,6 +38,7 @@ from dutchdoor.server.commands.serve import serve
 from dutchdoor.server.options import say_fence
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.services import endings
+from dutchdoor.services.browser import Browser
 from dutchdoor.stores.base import Store, Swap
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
@@ -293,7 +294,7 @@ FOX = Client(devices=Device(name="Fox\x9b2J\r\x07"))
 
 async def _sign_in(email: str, mode: Any = "session") -> str:
     async with auth_here() as auth:
-        signed_in, _ = await auth.directory.sign_in.by_password(email, PASSWORD, mode=mode, client=FOX)
+        signed_in, _ = await auth.directory.sign_in.by_password(email, PASSWORD, Browser(FOX), mode=mode)
         return signed_in.session_token or signed_in.access_token
 
 
@@ -637,7 +638,7 @@ def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run)
     async def token() -> str:
         async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
             signed_in, _ = await auth.directory.sign_in.by_password(
-                "ada@example.com", PASSWORD, mode="jwt", client=Client()
+                "ada@example.com", PASSWORD, Browser(Client()), mode="jwt"
             )
             await auth.authority.verify(signed_in.access_token)
             return signed_in.access_token
@@ -1000,7 +1001,7 @@ def test_an_imported_hash_opens_once_and_is_replaced(run: Run, tmp_path: Path, e
                 credential = await auth.store.get(Credential, account.subject, "password", "")
                 assert credential is not None
                 found.append(credential.proof)
-                await auth.directory.sign_in.prove("ada@example.com", password, client=Client())
+                await auth.directory.sign_in.by_password("ada@example.com", password, Browser(Client()), mode="jwt")
             return found
 
     before, after = asynchronously(proofs())

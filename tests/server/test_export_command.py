@@ -14,6 +14,7 @@ from tests.standins import HOME
 from dutchdoor.auth import Auth
 from dutchdoor.errors import WrongCredentials
 from dutchdoor.model.accounts import external_account
+from dutchdoor.services.browser import Browser
 from dutchdoor.stores.base import Add
 
 PEPPER = {"DUTCHDOOR_PEPPER": "an entirely random pepper"}
@@ -27,7 +28,7 @@ def lines(file: str) -> dict[str, dict[str, Any]]:
 def signs_in(email: str, database: str, password: str = PASSWORD) -> bool:
     async def sign_in() -> None:
         async with Auth(database, master_key="dutchdoor.keys") as auth:
-            await auth.directory.sign_in.by_password(email, password, mode="session", client=HOME)
+            await auth.directory.sign_in.by_password(email, password, Browser(HOME), mode="session")
 
     try:
         asynchronously(sign_in())

@@ -19,6 +19,7 @@ from dutchdoor.mail.file import FileTransport
 from dutchdoor.model.deployment import SERVERS, Deployment
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, STANDARD
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Swap
 from dutchdoor.stores.sqlite import SqliteStore
@@ -133,7 +134,7 @@ def test_p40_a_command_verifies_a_token_as_the_servers_issue_it(run: Run) -> Non
             audience=("shop",),
         ) as auth:
             signed_in, _ = await auth.directory.sign_in.by_password(
-                "ada@example.com", PASSWORD, mode="jwt", client=Client()
+                "ada@example.com", PASSWORD, Browser(Client()), mode="jwt"
             )
             return signed_in.access_token
 
@@ -193,7 +194,7 @@ def signed_in(*modes: str) -> list[SignedIn]:
     async def sign_in() -> list[SignedIn]:
         async with auth_here() as auth:
             by_password = auth.directory.sign_in.by_password
-            return [(await by_password("ada@example.com", PASSWORD, mode=mode, client=HOME))[0] for mode in modes]
+            return [(await by_password("ada@example.com", PASSWORD, Browser(HOME), mode=mode))[0] for mode in modes]
 
     return list(asynchronously(sign_in()))
 

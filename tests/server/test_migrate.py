@@ -25,6 +25,7 @@ from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.node_messages import FIRST_EPOCH
 from dutchdoor.server.commands.migrate import Moved, move
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.fencing import elapsed
 from dutchdoor.stores.base import Add, End, Log, Remove, Revoke, Store, Swap
 from dutchdoor.stores.kinds import KINDS
@@ -137,7 +138,7 @@ async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
     assert await is_dead(new.verify, gone.access_token)
     assert await is_dead(new.refresh, gone.refresh_token, HOME)
     again, _ = await directory(new, mailbox).sign_in.by_password(
-        "ann@example.com", PASSWORD, mode="session", client=HOME
+        "ann@example.com", PASSWORD, Browser(HOME), mode="session"
     )
     assert (await new.resume(again.session_token)).principal.subject == subject
     # Revoking everything revokes what was given out before the move.

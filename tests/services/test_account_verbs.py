@@ -53,6 +53,7 @@ from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.registration import proof_of
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
@@ -93,12 +94,12 @@ class House:
     async def sign_in(
         self, password: str = PASSWORD, mode: Any = "session", through: Directory | None = None
     ) -> SignedIn:
-        return (await (through or self.clean).sign_in.by_password(ANN, password, mode=mode, client=HOME))[0]
+        return (await (through or self.clean).sign_in.by_password(ANN, password, Browser(HOME), mode=mode))[0]
 
     async def opens(self, password: str) -> bool:
         """Whether a password is Ann's."""
         try:
-            await self.clean.sign_in.prove(ANN, password, client=HOME)
+            await self.clean.sign_in.by_password(ANN, password, Browser(HOME), mode="jwt")
         except WrongCredentials:
             return False
         return True
@@ -957,7 +958,7 @@ async def test_a06_who_may_make_an_account(kind: str, tmp_path: Path, registrati
         with pytest.raises(RegistrationClosed) if registration == "closed" else contextlib.nullcontext():
             await clean.admin.create("bob@example.com", client=HOME, actor="root")
             await clean.recovery.reset_password(mailbox.token(), OTHER_PASSWORD, client=HOME)
-            await clean.sign_in.prove("bob@example.com", OTHER_PASSWORD, client=HOME)
+            await clean.sign_in.by_password("bob@example.com", OTHER_PASSWORD, Browser(HOME), mode="jwt")
         await clean.admin.create("cleo@example.com", password=PASSWORD, client=HOME, actor="cli")
         await clean.close()
 
@@ -1018,7 +1019,7 @@ async def test_a05_names_of_people_pass(house: House, name: str) -> None:
 async def test_a05_what_a_client_says_of_itself_is_shown_in_plain_text(house: House) -> None:
     """A device reader or a client id cannot bring control characters into sessions and events."""
     odd = replace(HOME, devices=Device(name="Fire\x1b[2Jfox\u202e"), user_agent="x")
-    signed_in, _ = await house.clean.sign_in.by_password(ANN, PASSWORD, mode="hybrid", client=odd)
+    signed_in, _ = await house.clean.sign_in.by_password(ANN, PASSWORD, Browser(odd), mode="hybrid")
     assert signed_in.session is not None
     assert signed_in.session.device == "Fire [2Jfox "
     with pytest.raises(InvalidToken):
@@ -1150,9 +1151,11 @@ async def test_c21_notices_to_one_mailbox_are_few(house: House) -> None:
     through = house.over(house.store, limits=DEFAULT_LIMITS)
     await house.verify()
     assert isinstance(house.clock, Clock)
-    copied = [(await through.sign_in.by_password(ANN, PASSWORD, mode="hybrid", client=HOME))[0] for _ in range(12)]
+    copied = [(await through.sign_in.by_password(ANN, PASSWORD, Browser(HOME), mode="hybrid"))[0] for _ in range(12)]
     for n in range(8):
-        await through.sign_in.by_password(ANN, PASSWORD, mode="session", client=replace(HOME, address=f"203.0.113.{n}"))
+        await through.sign_in.by_password(
+            ANN, PASSWORD, Browser(replace(HOME, address=f"203.0.113.{n}")), mode="session"
+        )
     await house.posted()
     for renewed in range(2):
         house.clock.forward(900)
@@ -1184,7 +1187,7 @@ async def test_c21_an_address_that_no_one_verified_gets_no_notice(house: House) 
     house.clock.forward(900)
     with pytest.raises(InvalidToken):
         await house.clean.authority.refresh(signed_in.refresh_token, THIEF)
-    await house.clean.sign_in.by_password(ANN, PASSWORD, mode="session", client=THIEF)
+    await house.clean.sign_in.by_password(ANN, PASSWORD, Browser(THIEF), mode="session")
     await house.clean.recovery.change_password(
         await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
     )
@@ -1275,7 +1278,7 @@ async def test_c10_every_letter_is_written_in_a_thread(house: House) -> None:
     letters = house.clean.post.letters = Watching()
     await house.verify()
     await house.sign_in()
-    await house.clean.sign_in.by_password(ANN, PASSWORD, mode="session", client=THIEF)
+    await house.clean.sign_in.by_password(ANN, PASSWORD, Browser(THIEF), mode="session")
     await house.clean.recovery.change_password(
         await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
     )

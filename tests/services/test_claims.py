@@ -17,6 +17,7 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import Mode
+from dutchdoor.services.browser import Browser
 from dutchdoor.stores.base import REMEMBERED_FOR
 
 WHO = {"email": "ada@example.com", "password": PASSWORD}
@@ -40,7 +41,7 @@ def engine(hook: Plan, **named: Any) -> Auth:
 async def sign_in(auth: Auth, mode: Mode) -> Any:
     if await auth.store.account_by_email(WHO["email"]) is None:
         await auth.directory.registration.register(WHO["email"], PASSWORD, "", client=HOME)
-    signed_in, _ = await auth.directory.sign_in.by_password(WHO["email"], PASSWORD, mode=mode, client=HOME)
+    signed_in, _ = await auth.directory.sign_in.by_password(WHO["email"], PASSWORD, Browser(HOME), mode=mode)
     return signed_in
 
 

@@ -39,6 +39,7 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidToken, LastAdministrator, NotAuthenticated, NotFound, Unavailable, WrongCredentials
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.policy import DAY, STANDARD, Policy
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.delivering import Courier
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Remove, Store
@@ -84,7 +85,7 @@ async def test_a_deleted_account_signs_nobody_in(house: House) -> None:
     with pytest.raises(WrongCredentials) as caught:
         await house.sign_in()
     with pytest.raises(WrongCredentials) as unknown:
-        await house.clean.sign_in.prove("nobody@example.com", PASSWORD, client=HOME)
+        await house.clean.sign_in.by_password("nobody@example.com", PASSWORD, Browser(HOME), mode="jwt")
     assert str(caught.value) == str(unknown.value)
     with pytest.raises(InvalidToken):
         await house.clean.recovery.reset_password(reset, OTHER_PASSWORD, client=HOME)
@@ -300,7 +301,7 @@ async def test_a22_an_erasure_that_is_killed_is_finished_by_the_next_process(tmp
         for number in range(12):
             account = await people.registration.register(f"p{number}@example.com", PASSWORD, "", client=HOME)
             assert account is not None
-            await people.sign_in.by_password(f"p{number}@example.com", PASSWORD, mode="session", client=HOME)
+            await people.sign_in.by_password(f"p{number}@example.com", PASSWORD, Browser(HOME), mode="session")
             made.append(account.subject)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", ERASER, str(tmp_path / "test.db"), *made, stdout=asyncio.subprocess.PIPE
@@ -386,9 +387,9 @@ async def test_a22_what_is_erased_is_nowhere(tmp_path: Path, place: str, caplog:
         account = await over.store.account_by_email(address.lower())
         assert account is not None
         for mode in ("session", "hybrid", "jwt"):
-            await people.sign_in.by_password(address, PASSWORD, mode=mode, client=client)
+            await people.sign_in.by_password(address, PASSWORD, Browser(client), mode=mode)
         with pytest.raises(WrongCredentials):
-            await people.sign_in.by_password(address, "wrong wrong 7", mode="jwt", client=client)
+            await people.sign_in.by_password(address, "wrong wrong 7", Browser(client), mode="jwt")
         (session, *_) = await over.sessions(account.subject)
         data = await over.data.of_session(session.id, account.subject)
         data["ship_to"] = name
@@ -433,7 +434,7 @@ async def test_the_application_erases_a_user_of_its_own() -> None:
         clock=lambda: T0,
     )
     async with auth:
-        signed_in, _ = await auth.directory.sign_in.by_password("42", PASSWORD, mode="session", client=HOME)
+        signed_in, _ = await auth.directory.sign_in.by_password("42", PASSWORD, Browser(HOME), mode="session")
         assert await auth.erase("42") == 0.0
         assert await auth.store.account("42") is None
         with pytest.raises(NotAuthenticated):

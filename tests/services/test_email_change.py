@@ -37,6 +37,7 @@ from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
+from dutchdoor.services.browser import Browser
 from dutchdoor.stores.base import Add, Take
 
 NEW, THIRD = "ann@new.example", "ann@third.example"
@@ -74,7 +75,7 @@ async def changed(house: House, email: str = NEW, account: Account | None = None
 
 async def may_sign_in(house: House, email: str, password: str = PASSWORD) -> bool:
     try:
-        await house.clean.sign_in.prove(email, password, client=HOME)
+        await house.clean.sign_in.by_password(email, password, Browser(HOME), mode="jwt")
     except WrongCredentials:
         return False
     return True
@@ -130,7 +131,7 @@ async def test_the_former_mailbox_undoes_the_change(house: House) -> None:
     what the thief asked for and enrolled.
     """
     undo = await changed(house)
-    thief = await house.clean.sign_in.by_password(NEW, PASSWORD, mode="session", client=THIEF)
+    thief = await house.clean.sign_in.by_password(NEW, PASSWORD, Browser(THIEF), mode="session")
     account = await house.store.account_by_email(NEW)
     assert account is not None
     await house.clean.recovery.send_reset(account, client=THIEF)

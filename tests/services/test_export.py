@@ -12,6 +12,7 @@ from tests.standins import HOME, PASSWORD, THIEF, Clock, Mailbox, directory, ope
 from dutchdoor.errors import NotFound, RateLimited, WrongCredentials
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.services import export as exporting
+from dutchdoor.services.browser import Browser
 
 
 async def test_a_copy_has_all_of_the_account_and_nothing_of_another(tmp_path: Path, monkeypatch) -> None:
@@ -23,14 +24,14 @@ async def test_a_copy_has_all_of_the_account_and_nothing_of_another(tmp_path: Pa
         for email in (ANN, "bob@example.com"):
             await house.clean.registration.register(email, PASSWORD, email[:3], client=HOME)
         mine = await house.sign_in()
-        bobs, _ = await house.clean.sign_in.by_password("bob@example.com", PASSWORD, mode="session", client=THIEF)
+        bobs, _ = await house.clean.sign_in.by_password("bob@example.com", PASSWORD, Browser(THIEF), mode="session")
         for signed_in in (mine, bobs):
             assert signed_in.session is not None
             data = await over.data.of_session(signed_in.session.id, signed_in.session.subject)
             data["basket"] = [signed_in.session.subject]
             await over.data.save(data)
         with pytest.raises(WrongCredentials):
-            await house.clean.sign_in.prove(ANN, "wrong wrong wrong 1", client=HOME)
+            await house.clean.sign_in.by_password(ANN, "wrong wrong wrong 1", Browser(HOME), mode="jwt")
         await house.clean.email_change.ask(await house.ann(), "ann@new.example", client=HOME)
         await house.posted()
         ann = await house.ann()

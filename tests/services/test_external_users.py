@@ -21,6 +21,7 @@ from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, RateLimited, Unavailable, WrongCredentials
 from dutchdoor.model.policy import Mode
 from dutchdoor.services import external_accounts
+from dutchdoor.services.browser import Browser
 from dutchdoor.stores.base import REMEMBERED_FOR
 
 ADA = {"email": "ada", "password": "right"}
@@ -74,7 +75,7 @@ class Running:
 
     async def sign_in(self, mode: Mode = "hybrid", **who: str) -> Any:
         signed_in, _ = await self.auth.directory.sign_in.by_password(
-            who.get("email", "ada"), who.get("password", "right"), mode=mode, client=HOME
+            who.get("email", "ada"), who.get("password", "right"), Browser(HOME), mode=mode
         )
         return signed_in
 

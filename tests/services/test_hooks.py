@@ -26,6 +26,7 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import EventName, account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.services import announcing
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.hooks import Hooks, notify
 from dutchdoor.stores.base import Log, Swap
 
@@ -94,7 +95,7 @@ async def test_a_listener_is_called_after_the_commit() -> None:
 
     async with auth:
         account = await register(auth)
-        await auth.directory.sign_in.by_password("ada@example.com", PASSWORD, mode="session", client=HOME)
+        await auth.directory.sign_in.by_password("ada@example.com", PASSWORD, Browser(HOME), mode="session")
     (event,) = seen
     assert (event.name, event.subject, event.actor, event.outcome) == (
         "account_created", account.subject, account.subject, "ok",

@@ -25,6 +25,7 @@ from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, RegistrationC
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import STANDARD, Policy
+from dutchdoor.services.browser import Browser
 
 BOB = "Bob@example.com"
 
@@ -63,7 +64,7 @@ async def test_an_invited_person_creates_the_account(house: House) -> None:
     account = await house.clean.invitations.accept(token, OTHER_PASSWORD, "", client=HOME)
     assert (account.address, account.name, account.roles) == (BOB, "Robert", ("editor",))
     assert account.email_verified_at is not None
-    await house.clean.sign_in.prove(BOB, OTHER_PASSWORD, client=HOME)
+    await house.clean.sign_in.by_password(BOB, OTHER_PASSWORD, Browser(HOME), mode="jwt")
     for verb in (house.clean.invitations.look(token, client=HOME),
                  house.clean.invitations.accept(token, OTHER_PASSWORD, "", client=HOME)):  # fmt: skip
         with pytest.raises(InvalidToken):

@@ -31,6 +31,7 @@ from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.model.sign_in import PENDING_FOR
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Store
 
@@ -65,12 +66,12 @@ class House:
     async def first(self, email: str = ANN, mode: Any = "session") -> str:
         """Prove the password, and give the token of the pending sign-in."""
         with pytest.raises(SignInUnfinished) as unfinished:
-            await self.people.sign_in.by_password(email, PASSWORD, mode=mode, client=HOME)
+            await self.people.sign_in.by_password(email, PASSWORD, Browser(HOME), mode=mode)
         assert unfinished.value.methods == ("colour",)
         return unfinished.value.token
 
     async def second(self, token: str, response: str, method: str = "colour") -> SignedIn:
-        return (await self.people.sign_in.proceed(token, method, response, client=HOME))[0]
+        return (await self.people.sign_in.proceed(token, method, response, Browser(HOME)))[0]
 
     async def sessions(self, email: str = ANN) -> int:
         return len(await self.store.sessions_of((await self.account(email)).subject))
@@ -197,7 +198,7 @@ async def test_c22_a_change_of_the_account_ends_a_pending_sign_in(house: House, 
 async def test_c22_an_account_without_the_factor_signs_in_by_one_step(house: House) -> None:
     """A factor that is known here is asked of the accounts that have it, and of no other."""
     await house.people.registration.register("cleo@example.com", PASSWORD, "", client=HOME)
-    signed_in, _ = await house.people.sign_in.by_password("cleo@example.com", PASSWORD, mode="session", client=HOME)
+    signed_in, _ = await house.people.sign_in.by_password("cleo@example.com", PASSWORD, Browser(HOME), mode="session")
     assert signed_in.session is not None
     assert signed_in.session.amr == ("pwd",)
 
@@ -229,7 +230,7 @@ async def test_c22_whether_an_account_has_a_factor_shows_after_the_first_proof_o
     for email in (ANN, "cleo@example.com", "unknown@example.com"):
         watched.calls.clear()
         with pytest.raises(WrongCredentials) as refused:
-            await asking.people.sign_in.by_password(email, OTHER_PASSWORD, mode="session", client=HOME)
+            await asking.people.sign_in.by_password(email, OTHER_PASSWORD, Browser(HOME), mode="session")
         seen.append((str(refused.value), list(watched.calls)))
     assert seen == seen[:1] * 3
     await asking.over.fencing.close()

@@ -71,7 +71,7 @@ from dutchdoor.services.hooks import BreachedHook, ClaimsHook, CodeHook, Hooks, 
 from dutchdoor.services.own_steps import SignInStep
 from dutchdoor.services.passkeys import relying_party
 from dutchdoor.services.sessions import Authority, SignedIn
-from dutchdoor.services.sign_in import Waiting
+from dutchdoor.services.sign_in_steps import Waiting
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis

@@ -14,7 +14,7 @@ from dutchdoor.model.audit_entry import AuditEvent, EventName
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
-    from dutchdoor.services.sign_in import Waiting
+    from dutchdoor.services.sign_in_steps import Waiting
     from dutchdoor.stores.base import Store
     from dutchdoor.verifier import Verifier
 

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from dutchdoor.credentials.passkey import PASSKEY
+from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import RateLimited
 from dutchdoor.model import rate_limits
-from dutchdoor.model.accounts import Account
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import event
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, network_of
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.rate_limits import Bucket, Limits, Mark, Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Forgive, Log
 
-__all__ = ["Attempts"]
+__all__ = ["RECENT", "Attempts", "Place", "chosen_at"]
+
+RECENT = 4
+"""Sign-ins whose networks count as the owner's."""
 
 UNGUESSABLE = frozenset({RECOVERY_CODE, PASSKEY})
 """Methods with so many answers that guessing is hopeless: they cannot be locked."""
+
+
+class Place(NamedTuple):
+    """Where a client signs in from."""
+
+    device: str
+    """What its browser is known as; "" if it is not."""
+    standing: Standing
+    familiar: bool
+    """Whether the account signed in from here before, or never signed in at all."""
 
 
 class Attempts:
@@ -103,8 +118,27 @@ class Attempts:
         """Return whether a known-device mark was issued for the password that was chosen at this instant."""
         return mark.is_of(self._mark_key, chosen_at)
 
-    def marked(self, marks: str, digest: str, device: str, chosen_at: float, now: float) -> str:
+    def device_of(self, marks: str, digest: str, chosen_at: float) -> str:
+        """Return what a browser is known as, by its `marks`, to the account of a digest; "" if it is not."""
+        mark = self.find_mark(marks, digest, self.clock())
+        return mark.device if mark is not None and self.is_of(mark, chosen_at) else ""
+
+    def place_of(self, device: str, client: Client, recent: Sequence[tuple[float, str]]) -> Place:
+        """Return where a client signs in from. `recent` says when and from which addresses its account did lately."""
+        now = self.clock()
+        networks = {network_of(address) for at, address in recent if now - at <= rate_limits.NETWORK_FOR}
+        standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
+        return Place(device, standing, standing is not Standing.STRANGER or not networks)
+
+    def marked(self, marks: str, digest: str, device: str, chosen_at: float) -> str:
         """Return the browser's known-device marks, with a new one for this account and its password."""
         device = device or new_id()
-        fresh = rate_limits.mint_mark(self._mark_key, account=digest, device=device, chosen_at=chosen_at, now=now)
+        fresh = rate_limits.mint_mark(
+            self._mark_key, account=digest, device=device, chosen_at=chosen_at, now=self.clock()
+        )
         return rate_limits.with_mark(marks, fresh)
+
+
+def chosen_at(held: Sequence[Credential]) -> float:
+    """Return when the password among these credentials was chosen, which a known-device mark names; 0.0 without one."""
+    return next((each.created_at for each in held if each.method == PASSWORD), 0.0)

@@ -234,7 +234,7 @@ class EmailChange(Part):
             Log(account_event("email_restored", account, client, now)),
         )
         self.post.notify(self.post.letters.password_changed, restored, client, now)
-        mark = self.attempts.marked(marks, self.attempts.digest(key), "", fresh.created_at, now)
+        mark = self.attempts.marked(marks, self.attempts.digest(key), "", fresh.created_at)
         return restored, mark, done
 
     async def _vacating(

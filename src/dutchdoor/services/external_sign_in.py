@@ -25,11 +25,14 @@ from dutchdoor.model.rate_limits import Standing, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import Proof, Refuse
 from dutchdoor.model.unicode_text import is_stream_safe
+from dutchdoor.services.attempts import Place
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.own_steps import OwnSteps
 from dutchdoor.services.part import Shared
-from dutchdoor.services.sign_in import Proved, Rechecked, SignIn
+from dutchdoor.services.sign_in import Rechecked, SignIn
+from dutchdoor.services.sign_in_steps import Proved
 from dutchdoor.stores.base import Forgive
 from dutchdoor.texts import mark
 
@@ -59,14 +62,13 @@ class ExternalSignIn(SignIn):
         super().__init__(shared, methods, factors, steps)
         self.accounts = accounts
 
-    async def _prove(self, email: str, password: str, client: Client, marks: str, remembered: str) -> Proved:
-        now, limits = self.clock(), self.attempts.limits
+    async def _prove(self, email: str, password: str, browser: Browser) -> Proved:
+        client, now, limits = browser.client, self.clock(), self.attempts.limits
         digest = self.attempts.digest(_counted_as(email))
         charged = by_address(limits.sign_in_by_address, client.networks)
-        mark = self.attempts.find_mark(marks, digest, now)
-        device = ""
-        if mark is not None and self.attempts.is_of(mark, CHOSEN_AT):
-            device, charged = mark.device, ()
+        device = self.attempts.device_of(browser.marks, digest, CHOSEN_AT)
+        if device:
+            charged = ()
         else:
             await self.attempts.take(charged)
         standing = Standing.DEVICE if device else Standing.STRANGER
@@ -90,7 +92,7 @@ class ExternalSignIn(SignIn):
             await self._refuse(None, client, "unknown login or wrong password")
         proof = Proof(method=PASSWORD, amr=(AMR,), at=now)
         held = await self.store.select(Credential, subject=account.subject)
-        step = await self.next_of(account, (proof,), held, remembered, digest)
+        step = await self.next_of(account, (proof,), held, browser.remembered, digest)
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         ceilings = rate_limits.sign_in_ceilings(limits, digest)
@@ -99,10 +101,9 @@ class ExternalSignIn(SignIn):
             step=step,
             proof=proof,
             chosen_at=CHOSEN_AT,
-            device=device,
+            # Only a mail would depend on whether it is familiar, and dutchdoor has no address.
+            place=Place(device, standing, familiar=True),
             digest=digest,
-            standing=standing,
-            familiar=True,  # only a mail would depend on it, and dutchdoor has no address
             changes=(Forgive(give_back=charged, forget=(own[0], *ceilings)),),
             held=held,
         )

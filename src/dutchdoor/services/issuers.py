@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple
 
@@ -41,19 +41,21 @@ from dutchdoor.model.policy import MINUTE, Mode
 from dutchdoor.model.principal import factors_of
 from dutchdoor.model.rate_limits import by_address
 from dutchdoor.model.sign_in import Proof, Refuse
-from dutchdoor.services.endings import Found
+from dutchdoor.services.attempts import RECENT
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.identities import IDENTITY, Identities, handle_of
 from dutchdoor.services.issuer_accounts import IssuerAccounts
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import is_unproved
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.services.sign_in import RECENT, Proved, SignIn
+from dutchdoor.services.sign_in import SignIn
+from dutchdoor.services.sign_in_steps import Proved
 from dutchdoor.services.step_up import StepUp
 from dutchdoor.stores.base import Add, Revoked, Take
 from dutchdoor.texts import Text, mark
 
-__all__ = ["Answer", "Begun", "Browser", "Came", "IssuerLogins", "Purpose"]
+__all__ = ["Answer", "Begun", "Came", "IssuerLogins", "Purpose"]
 
 Purpose = Literal["sign_in", "link", "confirm"]
 BACK_WITHIN: Final = 15 * MINUTE
@@ -98,29 +100,6 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return "<Answer>"
-
-
-class Browser(Struct, frozen=True, kw_only=True):
-    """The browser that comes back, and what its cookies hold; "" for what it does not have."""
-
-    client: Client
-    secret: str
-    """What `begin` gave it to keep."""
-    mode: Mode
-    """What starts: `session` or `hybrid`."""
-    marks: str = ""
-    """Its known-device marks."""
-    remembered: str = ""
-    """What lets it skip the second factor."""
-    registrant: str = ""
-    """The secret by which it verifies an address that it registers."""
-    visitor: str = ""
-    """The token of its visitor's cookie, whose session data a new session takes over."""
-    replacing: Sequence[Found] = ()
-    """The sessions that it holds, each with its account: a new one revokes them."""
-
-    def __repr__(self) -> str:
-        return "<Browser>"
 
 
 class Begun(NamedTuple):
@@ -258,8 +237,10 @@ class IssuerLogins(Part):
         self,
         name: str,
         answer: Answer,
-        *,
         browser: Browser,
+        *,
+        secret: str,
+        mode: Mode,
         redirect_uri: str,
     ) -> Came:
         """Take what a browser brings back.
@@ -267,7 +248,9 @@ class IssuerLogins(Part):
         Args:
             name: the name of the issuer, as the address that it was sent back to says.
             answer: the parameters of that address.
-            browser: what the browser kept.
+            browser: the browser that comes back.
+            secret: what `begin` gave it to keep.
+            mode: what starts: `session` or `hybrid`.
             redirect_uri: the address itself.
 
         Raises:
@@ -283,7 +266,7 @@ class IssuerLogins(Part):
         said = Text(_SAID.get(answer.error, _DID_NOT_WORK), {"issuer": issuer.title})
         if answer.error and not answer.state:  # some issuers forget it; nothing is used up
             raise IssuerRefused("the issuer sent an error without a state", message=said)
-        stored, way, flow = await self._way_of(name, answer.state, browser.secret, redirect_uri, client)
+        stored, way, flow = await self._way_of(name, answer.state, secret, redirect_uri, client)
         try:
             # Before anything is sent: of many tries, one alone uses the code.
             await self.store.commit(Take(stored))
@@ -298,7 +281,7 @@ class IssuerLogins(Part):
             await self.accounts.log_refusal(issuer, client, exc.reason)
             raise IssuerRefused(exc.reason, message=Text(_DID_NOT_WORK, {"issuer": issuer.title})) from None
         if way.purpose == "sign_in":
-            return await self._enter(issuer, identity, way, answer.name or identity.name, browser)
+            return await self._enter(issuer, identity, way, answer.name or identity.name, browser, mode)
         account = await self.store.account(stored.subject)
         if account is None or not account.active or account.epoch != way.epoch:
             raise NotAuthenticated("the account changed meanwhile")
@@ -326,7 +309,9 @@ class IssuerLogins(Part):
 
     # Signing in
 
-    async def _enter(self, issuer: Issuer, identity: Identity, way: Way, name: str, browser: Browser) -> Came:
+    async def _enter(
+        self, issuer: Issuer, identity: Identity, way: Way, name: str, browser: Browser, mode: Mode
+    ) -> Came:
         await self.accounts.check_admitted(issuer, identity, client=browser.client)
         for _ in range(TRIES):
             with suppress(Conflict, Taken):  # another sign-in by the same identity, or a change of the account
@@ -339,15 +324,7 @@ class IssuerLogins(Part):
                 proved = await self._proved(issuer, identity, account, browser)
                 if proved is None:
                     return Came(purpose="sign_in", next=way.next)
-                signed_in, mark_ = await self.sign_in.begin(
-                    proved,
-                    mode=browser.mode,
-                    client=browser.client,
-                    marks=browser.marks,
-                    replacing=browser.replacing,
-                    visitor=browser.visitor,
-                    tries_again=False,
-                )
+                signed_in, mark_ = await self.sign_in.begin(proved, browser, mode=mode, tries_again=False)
                 return Came(purpose="sign_in", next=way.next, signed_in=signed_in, mark=mark_)
         raise Unavailable("signing in by an issuer lost too many races")
 
@@ -371,9 +348,7 @@ class IssuerLogins(Part):
             await self.accounts.mail_again(account, browser.client)
             return None
         issued = Issued(issuer=identity.issuer, subject=identity.subject, sid=identity.sid)
-        return self.sign_in.first_proof(
-            known, step, proofs, held, client=browser.client, marks=browser.marks, issued=issued
-        )
+        return self.sign_in.first_proof(known, step, proofs, held, issued, browser)
 
     # Proving again
 

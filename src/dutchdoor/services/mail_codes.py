@@ -30,18 +30,20 @@ from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
 from dutchdoor.model.policy import MINUTE, Mode
-from dutchdoor.model.rate_limits import Bucket, Standing, bucket_of, by_address
+from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import Proof, Refuse
-from dutchdoor.services.endings import Found
+from dutchdoor.services.attempts import RECENT, chosen_at
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.post import LANGUAGE
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import SignedIn
-from dutchdoor.services.sign_in import RECENT, Proved, SignIn, networks_of
+from dutchdoor.services.sign_in import SignIn
+from dutchdoor.services.sign_in_steps import Proved
 from dutchdoor.services.step_up import StepUp
-from dutchdoor.stores.base import Add, Change, Expect, Forgive, Known, Log, Remove, Swap, Take
+from dutchdoor.stores.base import Add, Change, Expect, Forgive, Log, Remove, Swap, Take
 from dutchdoor.texts import mark
 
 __all__ = ["CODE_FOR", "Asked", "MailedCodes"]
@@ -192,15 +194,10 @@ class MailedCodes(Part):
         self,
         token: str,
         code: str,
+        browser: Browser,
         *,
         mode: Mode,
-        client: Client,
         client_id: str = "",
-        marks: str = "",
-        remembered: str = "",
-        browser: str = "",
-        replacing: Sequence[Found] = (),
-        visitor: str = "",
     ) -> tuple[SignedIn, str]:
         """Check a code, and start a session. Returns what starts, and the browser's known-device mark.
 
@@ -210,12 +207,9 @@ class MailedCodes(Part):
         Args:
             token: the token that this browser got from `ask`.
             code: the code as the person typed it.
+            browser: the client that signs in, and what its cookies hold.
             mode: `session`, `hybrid` or `jwt`.
             client_id: the registered client that the sign-in belongs to; "" for the application itself.
-            remembered: what the browser's remembered-device cookie holds; "" for none.
-            browser: the secret that this browser keeps from registering; "" for none.
-            replacing: sessions to revoke with it, such as the one this browser held, each with its account.
-            visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none.
 
         Raises:
             Refused: the policy does not let people sign in by mail.
@@ -227,30 +221,28 @@ class MailedCodes(Part):
         """
         if not self.policy.sign_in_by_mail:
             raise Refused("no sign-in by mail", message=_OFF)
+        client = browser.client
         stored, kept = await self._redeem(token, "mail_code", client)
         # The same calls in the same order, whether the token belongs to an account or not.
         known = await self.store.known(stored.email, recent=RECENT)
         account = known.account if known is not None and known.account.subject == stored.subject else None
         now = self.clock()
-        chosen_at = _chosen_at(known)
-        found = self.attempts.find_mark(marks, kept.digest, now)
-        device = found.device if account and found and self.attempts.is_of(found, chosen_at) else ""
+        since = 0.0 if known is None else chosen_at(known.credentials)
+        device = "" if account is None else self.attempts.device_of(browser.marks, kept.digest, since)
         row = await self._count(stored, kept.digest, device, known=account is not None)
         right = self.codes.is_right(stored.id, kept.code, code)
         if known is None or account is None or not right or account.epoch != kept.epoch:
             await self._refuse(account, client, "wrong code by mail")
         proof = Proof(method=MAIL_CODE, amr=(self.codes.amr,), at=now)
-        networks = networks_of(known.recent, now)
-        standing = rate_limits.standing_of(device=device, network=client.network, recent_networks=networks)
         ceilings = rate_limits.sign_in_ceilings(self.attempts.limits, kept.digest)
         held: Sequence[Credential] = known.credentials
         changes: tuple[Change, ...] = (Take(stored), Forgive(forget=(row, *ceilings)))
         if is_unproved(account) and self.prove_the_mailbox:
-            await self._take_over(account, held, browser, client, changes)
+            await self._take_over(account, held, browser, changes)
             changes = ()
             account = await self.store.account(account.subject) or account
             held = await self.store.select(Credential, subject=account.subject)
-        step = await self.signing_in.next_of(account, (proof,), held, remembered, kept.digest)
+        step = await self.signing_in.next_of(account, (proof,), held, browser.remembered, kept.digest)
         if isinstance(step, Refuse):
             await self._refuse(account, client, step.why)
         return await self.signing_in.begin(
@@ -258,20 +250,15 @@ class MailedCodes(Part):
                 account=account,
                 step=step,
                 proof=proof,
-                chosen_at=chosen_at,
-                device=device,
+                chosen_at=since,
+                place=self.attempts.place_of(device, client, known.recent),
                 digest=kept.digest,
-                familiar=standing is not Standing.STRANGER or not networks,
                 changes=changes,
                 held=held,
-                standing=standing,
             ),
+            browser,
             mode=mode,
-            client=client,
             client_id=client_id,
-            marks=marks,
-            replacing=replacing,
-            visitor=visitor,
             tries_again=not changes,
         )
 
@@ -346,12 +333,12 @@ class MailedCodes(Part):
         raise WrongCredentials("sign-in refused", message=_WRONG)
 
     async def _take_over(
-        self, account: Account, held: Sequence[Credential], browser: str, client: Client, also: Sequence[Change]
+        self, account: Account, held: Sequence[Credential], browser: Browser, also: Sequence[Change]
     ) -> None:
         """Give an account whose address no one ever proved to the person who reads its mailbox."""
-        now = self.clock()
+        client, now, secret = browser.client, self.clock(), browser.registrant
         registration = next((each for each in held if each.method == REGISTRATION), None)
-        own = registration is not None and bool(browser) and compare_digest(registration.proof, proof_of(browser))
+        own = registration is not None and bool(secret) and compare_digest(registration.proof, proof_of(secret))
         proved = replace(account, email_verified_at=now, epoch=account.epoch + (not own))
         changes: list[Change] = [Swap(proved), *verifying(account)]
         if not own:
@@ -371,9 +358,3 @@ class MailedCodes(Part):
             Log(account_event("email_verified", account, client, now)),
         )
         self.authority.forget_remembered()  # no entry of the log reports a verified address
-
-
-def _chosen_at(known: Known | None) -> float:
-    """Return when the password of an account was chosen, which a known-device mark names; 0.0 without one."""
-    held = () if known is None else known.credentials
-    return next((each.created_at for each in held if each.method == PASSWORD), 0.0)

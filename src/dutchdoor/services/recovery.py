@@ -123,7 +123,7 @@ class Recovery(Part):
                 raise
             self.post.notify(self.post.letters.password_changed, account, client, now)
             return signed_in, self.attempts.marked(
-                marks, self.attempts.digest(account.email or ""), "", fresh.created_at, now
+                marks, self.attempts.digest(account.email or ""), "", fresh.created_at
             )
 
         return await once()
@@ -265,7 +265,7 @@ class Recovery(Part):
             self.post.notify(self.post.letters.password_changed, raised, client, now)
         return (
             raised,
-            self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", fresh.created_at, now),
+            self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", fresh.created_at),
             done,
         )
 

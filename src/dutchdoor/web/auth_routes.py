@@ -22,6 +22,7 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
+from dutchdoor.services.browser import Browser
 from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.session_cache import GENERATION
@@ -52,7 +53,7 @@ from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, sig
 from dutchdoor.web.sign_in_page import sent_to_sign_in
 
 __all__ = [
-    "ROUTES", "clear_replaced", "judge_token_in_body", "mode_and_transport", "sessions_of_cookies", "signed_out",
+    "ROUTES", "browser_of", "clear_replaced", "judge_token_in_body", "mode_and_transport", "signed_out",
     "token_of_step",
 ]  # fmt: skip
 
@@ -66,13 +67,9 @@ async def login(call: Call) -> Response:
     signed_in, marks = await call.directory.sign_in.by_password(
         body.email,
         body.password,
+        await browser_of(call),
         mode=mode,
-        client=call.observed(),
         client_id=client_id,
-        marks=call.cookies.mark(call.request.cookie()),
-        remembered=call.cookies.remembered(call.request.cookie()),
-        replacing=await sessions_of_cookies(call),
-        visitor=call.cookies.visitor(call.request.cookie()),
     )
     headers = [*set_mark(call, marks, mode, transport), *clear_replaced(call, mode, transport)]
     return signed_in_answer(call, signed_in, transport, headers)
@@ -136,7 +133,20 @@ def judge_token_in_body(call: Call) -> None:
     )
 
 
-async def sessions_of_cookies(call: Call) -> list[Found]:
+async def browser_of(call: Call) -> Browser:
+    """Return the client that signs in by this request, and what its cookies hold."""
+    line = call.request.cookie()
+    return Browser(
+        call.observed(),
+        marks=call.cookies.mark(line),
+        remembered=call.cookies.remembered(line),
+        registrant=call.cookies.registrant(line),
+        visitor=call.cookies.visitor(line),
+        replacing=await _sessions_of_cookies(call),
+    )
+
+
+async def _sessions_of_cookies(call: Call) -> list[Found]:
     """The live sessions that the cookies of this request prove. They are revoked when the browser signs in anew: a
     cookie that an attacker planted before a log-in is worthless after it.
     """

@@ -12,7 +12,7 @@ from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.factors import ENROL_FOR, Enrolment, Factor
 from dutchdoor.services.passkeys import NO_CEREMONY
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import clear_replaced, judge_token_in_body, sessions_of_cookies, token_of_step
+from dutchdoor.web.auth_routes import browser_of, clear_replaced, judge_token_in_body, token_of_step
 from dutchdoor.web.dpop import check_bound
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.passkey_routes import answer_text, ceremony_of
@@ -36,7 +36,6 @@ __all__ = ["ROUTES", "factors_view"]
 
 async def take_step(call: Call) -> Response:
     body: NextStep = call.body
-    line = call.request.cookie()
     asked: Transport = ("cookie" if call.from_browser else "body") if body.transport is UNSET else body.transport
     if asked == "body":
         # A script injected into our own page must not be able to request what the cookie hides from it.
@@ -50,20 +49,16 @@ async def take_step(call: Call) -> Response:
         token_of_step(call, body.token),
         body.method,
         answer_text(body.response),
+        await browser_of(call),
         ceremony=ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY,
         enrolment="" if body.enrolment is UNSET else body.enrolment,
         remember=body.remember,
-        client=call.observed(),
         admit=admit,
-        marks=call.cookies.mark(line),
-        remembered=call.cookies.remembered(line),
-        replacing=await sessions_of_cookies(call),
-        visitor=call.cookies.visitor(line),
     )
     mode = done.signed_in.mode
     transport: Transport = asked if mode == "hybrid" else "cookie"
     headers: list[Header] = [*set_mark(call, done.mark, mode, transport), *clear_replaced(call, mode, transport)]
-    if call.cookies.step(line):
+    if call.cookies.step(call.request.cookie()):
         headers.append(call.cookies.clear_step())
     if done.remembered:
         headers.append(call.cookies.set_remembered(done.remembered, max_age=MARK_FOR))

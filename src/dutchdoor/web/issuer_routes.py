@@ -13,14 +13,15 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.model.ids import new_id
 from dutchdoor.services.identities import Linked
-from dutchdoor.services.issuers import BACK_WITHIN, Answer, Browser, Came, Purpose
+from dutchdoor.services.issuers import BACK_WITHIN, Answer, Came, Purpose
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import sessions_of_cookies
+from dutchdoor.web.auth_routes import browser_of
 from dutchdoor.web.body import BODY_AT_MOST, Body
 from dutchdoor.web.fences import fence, wait_for
 from dutchdoor.web.http import BadRequest, Response, json_response
@@ -189,21 +190,14 @@ def query_of(answer: Answer) -> str:
 
 async def finish(call: Call, mode: Any) -> tuple[Came, list[tuple[bytes, bytes]]]:
     """Take what the browser brings back. Returns what came of it, and the cookies to set beside those of a sign-in."""
-    line, name = call.request.cookie(), call.params["name"]
-    registrant = call.cookies.registrant(line) or new_id()
+    name, browser = call.params["name"], await browser_of(call)
+    registrant = browser.registrant or new_id()
     came = await call.directory.issuers.finish(
         name,
         answer_of(call.request.query),
-        browser=Browser(
-            client=call.observed(),
-            secret=call.cookies.issuer(line),
-            mode=mode,
-            marks=call.cookies.mark(line),
-            remembered=call.cookies.remembered(line),
-            registrant=registrant,
-            visitor=call.cookies.visitor(line),
-            replacing=await sessions_of_cookies(call),
-        ),
+        replace(browser, registrant=registrant),
+        secret=call.cookies.issuer(call.request.cookie()),
+        mode=mode,
         redirect_uri=redirect_uri(call, name),
     )
     kept = call.authority.policy.unverified_for

@@ -9,7 +9,7 @@ from dutchdoor.services.mail_codes import Asked
 from dutchdoor.services.sessions import SignedIn
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import clear_replaced, mode_and_transport, sessions_of_cookies
+from dutchdoor.web.auth_routes import browser_of, clear_replaced, mode_and_transport
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.schemas import CodeSent, CodeWanted, MailedCode, Reauthentication, SignedInView
 from dutchdoor.web.sign_in_answer import client_for, set_mark, signed_in_answer
@@ -38,23 +38,17 @@ async def ask_for_code(call: Call) -> Response:
 
 async def sign_in_by_code(call: Call) -> Response:
     body: MailedCode = call.body
-    line = call.request.cookie()
     mode, transport = mode_and_transport(call, body.mode, body.transport)
     client_id = await client_for(call, "" if body.client_id is UNSET else body.client_id)
     signed_in, mark = await call.directory.mailed_codes.sign_in(
         _token(call, body.token),
         body.code,
+        await browser_of(call),
         mode=mode,
-        client=call.observed(),
         client_id=client_id,
-        marks=call.cookies.mark(line),
-        remembered=call.cookies.remembered(line),
-        browser=call.cookies.registrant(line),
-        replacing=await sessions_of_cookies(call),
-        visitor=call.cookies.visitor(line),
     )
     headers: list[Header] = [*set_mark(call, mark, mode, transport), *clear_replaced(call, mode, transport)]
-    if call.cookies.step(line):
+    if call.cookies.step(call.request.cookie()):
         headers.append(call.cookies.clear_step())
     return signed_in_answer(call, signed_in, transport, headers)
 

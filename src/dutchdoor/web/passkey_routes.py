@@ -15,7 +15,7 @@ from dutchdoor.model.policy import HOUR
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import clear_replaced, mode_and_transport, sessions_of_cookies, token_of_step
+from dutchdoor.web.auth_routes import browser_of, clear_replaced, mode_and_transport, token_of_step
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.schemas import (
     NewPasskey,
@@ -82,19 +82,15 @@ async def sign_in_options(call: Call) -> Response:
 async def sign_in(call: Call) -> Response:
     body: PasskeyLogin = call.body
     mode, transport = mode_and_transport(call, body.mode, body.transport)
-    line = call.request.cookie()
     signed_in, marks = await call.directory.sign_in.by_passkey(
         answer_text(body.response),
         ceremony_of(call),
+        await browser_of(call),
         mode=mode,
-        client=call.observed(),
         client_id=await client_for(call, "" if body.client_id is msgspec.UNSET else body.client_id),
-        marks=call.cookies.mark(line),
-        replacing=await sessions_of_cookies(call),
-        visitor=call.cookies.visitor(line),
     )
     headers = [*set_mark(call, marks, mode, transport), *clear_replaced(call, mode, transport)]
-    if call.cookies.step(line):
+    if call.cookies.step(call.request.cookie()):
         headers.append(call.cookies.clear_step())
     return signed_in_answer(call, signed_in, transport, headers)
 
