@@ -13,9 +13,10 @@ import pytest
 import dutchdoor
 from dutchdoor.services.administration import Administration
 from dutchdoor.services.fencing import Fencing
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.recovery import Recovery
 from dutchdoor.services.registration import Registration
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.sessions import Authority
 from dutchdoor.services.sign_in import SignIn
 
 NAMES = {name: getattr(dutchdoor, name) for name in dutchdoor.__all__}

@@ -37,7 +37,7 @@ from dutchdoor.model.master_key import MasterKey
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.rate_limits import Limits
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.stores.urls import make_store
 
 __all__ = ["HERE", "OLD_AGE", "Cluster", "Node", "begin", "cluster", "through"]

@@ -19,7 +19,7 @@ from tests.faults.cluster import HERE, Cluster, begin, cluster
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.stores.base import Revoked
 
 PASSWORD = "correct horse battery staple 7"

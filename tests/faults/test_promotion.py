@@ -16,8 +16,8 @@ from tests.faults.cluster import HERE, Cluster, begin, cluster
 from tests.faults.test_nodes import fenced, proof_of
 
 from dutchdoor.errors import NotAuthenticated
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.reapplying import Reapplying
-from dutchdoor.services.sessions import SignedIn
 
 BACK_WITHIN = 30.0
 """Seconds: a node that is not back by then is not coming. How long it takes is reported, and not asserted."""

@@ -17,7 +17,7 @@ from tests.faults.cluster import HERE, Cluster, Node, begin, cluster
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 
 LOGGED_OUT = {"refresh_theft", "refresh_impossible"}
 

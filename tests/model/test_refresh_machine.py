@@ -33,8 +33,9 @@ from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session
-from dutchdoor.services import sessions as authority_file
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services import refreshing
+from dutchdoor.services.presenting import SignedIn
+from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Swap
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
@@ -394,13 +395,13 @@ SOON_FOUND = {"a generation is skipped", "the parent is forgotten"}
 )
 def test_the_machine_notices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine can fail: with one thing wrong in the decision it finds a history that shows it."""
-    monkeypatch.setattr(authority_file, "decide", BROKEN[name])
+    monkeypatch.setattr(refreshing, "decide", BROKEN[name])
     with pytest.raises((AssertionError, pytest.fail.Exception, Unavailable, BaseExceptionGroup)):
         explore("memory", 200, 40, shrink=False)
 
 
 def test_the_machine_notices_a_forgotten_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine can fail: an authority that does not look whether a session has ended is found out."""
-    monkeypatch.setattr(authority_file.sessions, "check_live", lambda *_: None)
+    monkeypatch.setattr(refreshing.sessions, "check_live", lambda *_: None)
     with pytest.raises((AssertionError, pytest.fail.Exception, Unavailable, BaseExceptionGroup)):
         explore("memory", 200, 40, shrink=False)

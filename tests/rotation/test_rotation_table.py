@@ -28,7 +28,7 @@ from rotation.simulator import (
 from dutchdoor.model import refresh_tokens
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD, Policy
-from dutchdoor.services import sessions
+from dutchdoor.services import refreshing
 from dutchdoor.stores.sqlite import SqliteStore
 
 PLAIN = replace(STANDARD, fingerprint="off")
@@ -171,11 +171,11 @@ async def test_the_simulator_notices_a_missing_rule(
     store: SqliteStore, rule: str, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables can fail: without convergence or without the split, honest sessions are lost."""
-    monkeypatch.setattr(sessions, "decide", without(rule))
+    monkeypatch.setattr(refreshing, "decide", without(rule))
     assert await false_logouts(partial(Dutchdoor, store), scenario, 30, 32) > 0
 
 
 async def test_the_simulator_notices_a_forgiven_sibling(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables can fail: without the proof by a losing sibling, a thief in lock-step stays in."""
-    monkeypatch.setattr(sessions, "decide", without("losing sibling"))
+    monkeypatch.setattr(refreshing, "decide", without("losing sibling"))
     assert (await caught(partial(Dutchdoor, store), "late", VICTIM, 6)).share < ALL

@@ -20,7 +20,7 @@ from dutchdoor.model.deployment import SERVERS, Deployment
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, STANDARD
 from dutchdoor.services.browser import Browser
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.stores.base import Swap
 from dutchdoor.stores.sqlite import SqliteStore
 

@@ -54,8 +54,8 @@ from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import proof_of
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
 from dutchdoor.testing.conformance import the_log
 

@@ -13,7 +13,8 @@ from tests.standins import HOME, Clock, Gate, Interleaved, authority, make, proo
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.revocation.log import COALESCE_ABOVE, RevocationLog
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.presenting import SignedIn
+from dutchdoor.services.sessions import Authority
 from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.postgres import PostgresStore

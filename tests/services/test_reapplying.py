@@ -25,9 +25,10 @@ from dutchdoor.revocation.messages import Answer, Poll
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.services import reapplying
 from dutchdoor.services.fencing import elapsed
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.reapplying import ENDED_AGAIN, Reapplying
 from dutchdoor.services.service_credentials import add_client, removal_of, remove_client
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Change, Remove, Revoke, Revoked
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.testing.conformance import LAWS, NOW

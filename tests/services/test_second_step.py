@@ -32,7 +32,7 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.model.sign_in import PENDING_FOR
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.browser import Browser
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.stores.base import Add, Store
 
 ANN, BOB = "ann@example.com", "bob@example.com"

@@ -47,8 +47,9 @@ from dutchdoor.model.refresh_tokens import RefreshToken, mint
 from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.log import COALESCE_ABOVE
 from dutchdoor.services import endings, session_cache
-from dutchdoor.services import sessions as authority_file
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services import starting as starts
+from dutchdoor.services.presenting import SignedIn
+from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Change, Discard, Remove, Swap
 
 W = STANDARD.refresh_window
@@ -935,7 +936,7 @@ async def test_a_counted_limit_is_noticed(tmp_path: Path, clock: Clock, monkeypa
 async def test_a_freshened_proof_is_noticed(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """`proof_epoch` can fail: an authority that starts without expecting the proof's epoch is found out."""
     monkeypatch.setattr(
-        authority_file, "Expect", lambda subject, epoch: Discard(OneTimeToken, {"subject": subject, "purpose": "setup"})
+        starts, "Expect", lambda subject, epoch: Discard(OneTimeToken, {"subject": subject, "purpose": "setup"})
     )
     async with opened("memory", tmp_path, clock) as over:
         await broken(test_a_sign_in_that_overlaps_an_end_of_all(over, "session", "commit"))

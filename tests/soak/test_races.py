@@ -28,7 +28,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.principal import Verified
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 
 Mode = Literal["session", "hybrid"]
 

@@ -70,7 +70,8 @@ from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.hooks import BreachedHook, ClaimsHook, CodeHook, Hooks, Listener, notify
 from dutchdoor.services.own_steps import SignInStep
 from dutchdoor.services.passkeys import relying_party
-from dutchdoor.services.sessions import Authority, SignedIn
+from dutchdoor.services.presenting import SignedIn
+from dutchdoor.services.sessions import Authority
 from dutchdoor.services.sign_in_steps import Waiting
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Add, Store, Swap

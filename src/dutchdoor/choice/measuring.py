@@ -36,7 +36,7 @@ from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.verifier import Verifier
 
 __all__ = ["FULL", "QUICK", "Other", "Plan", "Progress", "Samples", "Scope", "measure", "requests", "scope_with"]

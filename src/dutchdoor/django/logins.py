@@ -28,7 +28,7 @@ from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import SessionToken, principal_of
 from dutchdoor.services.endings import Found
 from dutchdoor.services.fencing import as_one
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.web.http import AmbiguousCookie
 
 __all__ = [

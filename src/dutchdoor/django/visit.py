@@ -24,7 +24,7 @@ from dutchdoor.web.http import CsrfRefused, Request
 from dutchdoor.web.origin import SAFE_METHODS
 
 if TYPE_CHECKING:
-    from dutchdoor.services.sessions import SignedIn
+    from dutchdoor.services.presenting import SignedIn
 
 __all__ = ["BOUND", "OWNER", "Visit", "visit_of"]
 

@@ -47,8 +47,8 @@ from dutchdoor.services.fencing import as_one
 from dutchdoor.services.identities import IDENTITY, Identities, handle_of
 from dutchdoor.services.issuer_accounts import IssuerAccounts
 from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import is_unproved
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import SignIn
 from dutchdoor.services.sign_in_steps import Proved
 from dutchdoor.services.step_up import StepUp

@@ -37,9 +37,9 @@ from dutchdoor.services.attempts import RECENT, chosen_at
 from dutchdoor.services.browser import Browser
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.post import LANGUAGE
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import SignIn
 from dutchdoor.services.sign_in_steps import Proved
 from dutchdoor.services.step_up import StepUp

@@ -22,9 +22,9 @@ from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
 
 __all__ = ["Recovery"]

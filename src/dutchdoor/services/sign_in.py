@@ -38,8 +38,8 @@ from dutchdoor.model.sign_in import Ask, Proof, Refuse, Start
 from dutchdoor.services.attempts import RECENT, chosen_at
 from dutchdoor.services.browser import Browser
 from dutchdoor.services.passkeys import Ceremony, unknown_passkey
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in_steps import Proved, SignInSteps
 from dutchdoor.stores.base import Forgive, Known, Log, Swap
 from dutchdoor.texts import mark

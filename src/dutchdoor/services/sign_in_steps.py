@@ -26,8 +26,8 @@ from dutchdoor.services.browser import Browser
 from dutchdoor.services.factors import Enrolment
 from dutchdoor.services.next_steps import NextSteps
 from dutchdoor.services.passkeys import NO_CEREMONY, Ceremony
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Add, Change, Expect, Remove, Take
 from dutchdoor.texts import mark
 

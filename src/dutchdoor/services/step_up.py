@@ -16,8 +16,8 @@ from dutchdoor.model.principal import Verified
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import NO_CEREMONY, Ceremony
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.services.sign_in import SignIn
 from dutchdoor.services.sign_in_steps import written_beside
 from dutchdoor.stores.base import Change

@@ -36,8 +36,8 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Principal, Verified
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.roles import check_roles
-from dutchdoor.services.sessions import SignedIn
 from dutchdoor.stores.base import Change, Revoked
 from dutchdoor.testing.clients import carry, is_django, new_client
 from dutchdoor.testing.clock import Clock

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.services.mail_codes import Asked
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import browser_of, clear_replaced, mode_and_transport

@@ -6,7 +6,7 @@ from dutchdoor.errors import InvalidInput, NotAuthenticated
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.service_credentials import RegisteredClient
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call
 from dutchdoor.web.cookies import Cookies

@@ -22,7 +22,7 @@ from tests.fence.live.verifying import Process, Seen, verifiers
 from dutchdoor.auth import Auth
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.service_credentials import VerifierKey, VerifierSecret
-from dutchdoor.services.sessions import SignedIn
+from dutchdoor.services.presenting import SignedIn
 from dutchdoor.stores.base import Add
 
 
