@@ -54,6 +54,7 @@ from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import proof_of
 from dutchdoor.stores.base import Add, Discard, EndAll, Log, Remove, Revoke, Swap, Take
@@ -710,12 +711,11 @@ async def test_a_step_up_is_a_new_session(house: House) -> None:
         house.clock.forward(5)
         found = await house.store.session(before.session.id)
         assert found is not None
+        ongoing = Ongoing(await house.ann(), found[0], HOME, "app")
         with pytest.raises(WrongCredentials):
-            await house.clean.step_up.reauthenticate(await house.ann(), found[0], "wrong", client=HOME, client_id="app")
+            await house.clean.step_up.reauthenticate(ongoing, "wrong")
         assert await house.alive(before)
-        after = await house.clean.step_up.reauthenticate(
-            await house.ann(), found[0], PASSWORD, client=HOME, client_id="app"
-        )
+        after = await house.clean.step_up.reauthenticate(ongoing, PASSWORD)
         assert after.session is not None
         assert after.session.id != before.session.id
         assert after.session.auth_time == house.clock()

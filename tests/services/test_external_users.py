@@ -22,6 +22,7 @@ from dutchdoor.errors import InvalidToken, Misconfigured, NotAuthenticated, Rate
 from dutchdoor.model.policy import Mode
 from dutchdoor.services import external_accounts
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.stores.base import REMEMBERED_FOR
 
 ADA = {"email": "ada", "password": "right"}
@@ -385,9 +386,8 @@ async def test_a_user_proves_the_password_again() -> None:
         assert principal.auth_time == our.clock()
         account = await our.auth.store.account("7")
         assert account is not None
-        guess = partial(
-            our.auth.directory.step_up.reauthenticate, account, None, "wrong", client=HOME, client_id="app", login="ada"
-        )
+        ongoing = Ongoing(account, None, HOME, "app")
+        guess = partial(our.auth.directory.step_up.reauthenticate, ongoing, "wrong", login="ada")
         for _ in range(5):
             with pytest.raises(WrongCredentials):
                 await guess()

@@ -46,6 +46,7 @@ from dutchdoor.services.browser import Browser
 from dutchdoor.services.fencing import as_one
 from dutchdoor.services.identities import IDENTITY, Identities, handle_of
 from dutchdoor.services.issuer_accounts import IssuerAccounts
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import is_unproved
@@ -371,9 +372,8 @@ class IssuerLogins(Part):
             session = remembered.session
         first, *more = _proofs(issuer, identity, self.clock())
         held = (*way.amr, *(amr for proof in more for amr in proof.amr))
-        return await self.step_up.fresh(
-            account, session, first.amr, held, client, way.client_id, self.attempts.forgiving(account)
-        )
+        ongoing = Ongoing(account, session, client, way.client_id, held)
+        return await self.step_up.fresh(ongoing, first.amr, self.attempts.forgiving(account))
 
     # Signing out there
 

@@ -31,10 +31,10 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
 from dutchdoor.model.policy import MINUTE, Mode
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
-from dutchdoor.model.sessions import Session
 from dutchdoor.model.sign_in import Proof, Refuse
 from dutchdoor.services.attempts import RECENT, chosen_at
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.post import LANGUAGE
 from dutchdoor.services.presenting import SignedIn
@@ -265,26 +265,16 @@ class MailedCodes(Part):
     @retried(RACES, "proving again")
     async def prove_again(
         self,
-        account: Account,
-        session: Session | None,
+        ongoing: Ongoing,
         token: str,
         code: str,
-        *,
-        held: tuple[str, ...],
-        client: Client,
-        client_id: str,
-        scope: str = "",
     ) -> SignedIn:
         """Prove by a mailed code, inside a sign-in, who one is (RFC 9470): a fresh `auth_time`.
 
         Args:
-            account: the owner of the mailbox.
-            session: the current session; None for a stateless sign-in.
+            ongoing: the sign-in of the owner of the mailbox.
             token: the token that this browser got from `ask_again`.
             code: the code as the person typed it.
-            held: what the sign-in has proved so far (`amr`).
-            client_id: the registered client that the sign-in belongs to.
-            scope: the scope of the sign-in.
 
         Raises:
             WrongCredentials: the code is wrong.
@@ -292,16 +282,15 @@ class MailedCodes(Part):
             RateLimited: too many wrong codes.
             NotAuthenticated: the account changed, or the session was revoked, meanwhile.
         """
+        account, client = ongoing.account, ongoing.client
         stored, kept = await self._redeem(token, "confirm_code", client)
         if stored.subject != account.subject or stored.email != account.email or account.epoch != kept.epoch:
             raise InvalidToken("a code of another account, or of before it changed", message=_GONE)
         row = await self._count(stored, kept.digest, "inside", known=True)
         if not self.codes.is_right(stored.id, kept.code, code):
             await self._refuse(account, client, "wrong code by mail")
-        return await self.step_up.fresh(
-            account, session, (self.codes.amr,), held, client, client_id,
-            Take(stored), Forgive(forget=(row,)), scope=scope, tries_again=False,
-        )  # fmt: skip
+        changes = Take(stored), Forgive(forget=(row,))
+        return await self.step_up.fresh(ongoing, (self.codes.amr,), *changes, tries_again=False)
 
     async def _redeem(self, token: str, purpose: Purpose, client: Client) -> tuple[OneTimeToken, Kept]:
         try:

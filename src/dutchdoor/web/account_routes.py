@@ -31,7 +31,7 @@ from dutchdoor.web.schemas import (
     Verification,
     user_view,
 )
-from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, check_client, ongoing, set_mark, signed_in_answer
 
 __all__ = ["ROUTES"]
 
@@ -79,27 +79,14 @@ async def change_password(call: Call) -> Response:
 
 async def reauthenticate(call: Call) -> Response:
     body: Reauthentication = call.body
-    await check_client(call, call.required.principal.client_id)
-    account, session = await call.holding()
-    principal, client = call.required.principal, call.observed()
+    sign_in, step_up = await ongoing(call), call.directory.step_up
     if body.password is not UNSET:
-        signed_in = await call.directory.step_up.reauthenticate(
-            account,
-            session,
-            body.password,
-            client=client,
-            client_id=principal.client_id,
-            held=principal.amr,
-            scope=principal.scope,
-        )
+        signed_in = await step_up.reauthenticate(sign_in, body.password)
     elif body.method == MAIL_CODE:
-        signed_in = await proved_by_code(call, body)
+        signed_in = await proved_by_code(call, sign_in, body)
     elif body.method is not UNSET and body.response is not UNSET:
-        signed_in = await call.directory.step_up.prove_again(
-            account, session, body.method, answer_text(body.response),
-            held=principal.amr, client=client, client_id=principal.client_id, scope=principal.scope,
-            ceremony=ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY,
-        )  # fmt: skip
+        ceremony = ceremony_of(call) if body.method == PASSKEY else NO_CEREMONY
+        signed_in = await step_up.prove_again(sign_in, body.method, answer_text(body.response), ceremony=ceremony)
     else:
         raise InvalidInput(
             mark("Send the password, or the method of a second factor and the response."), field="password"

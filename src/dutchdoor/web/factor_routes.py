@@ -29,7 +29,7 @@ from dutchdoor.web.schemas import (
     UnfinishedSignIn,
     instant,
 )
-from dutchdoor.web.sign_in_answer import answer_transport, check_client, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, check_client, ongoing, set_mark, signed_in_answer
 
 __all__ = ["ROUTES", "factors_view"]
 
@@ -107,19 +107,7 @@ async def begin_totp(call: Call) -> Response:
 
 async def confirm_totp(call: Call) -> Response:
     body: FirstCode = call.body
-    principal = call.required.principal
-    await check_client(call, principal.client_id)
-    account, session = await call.holding()
-    signed_in, codes = await call.directory.step_up.add_totp(
-        account,
-        session,
-        body.token,
-        body.code,
-        held=principal.amr,
-        client=call.observed(),
-        client_id=principal.client_id,
-        scope=principal.scope,
-    )
+    signed_in, codes = await call.directory.step_up.add_totp(await ongoing(call), body.token, body.code)
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [], codes=codes)
 
 

@@ -6,6 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from dutchdoor.errors import NotAuthenticated
 from dutchdoor.services.mail_codes import Asked
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
@@ -58,20 +59,10 @@ async def ask_again(call: Call) -> Response:
     return _sent(await call.directory.mailed_codes.ask_again(account, client=call.observed()))
 
 
-async def proved_by_code(call: Call, body: Reauthentication) -> SignedIn:
+async def proved_by_code(call: Call, sign_in: Ongoing, body: Reauthentication) -> SignedIn:
     """Return what replaces the caller's sign-in after a mailed code."""
-    account, session = await call.holding()
-    principal = call.required.principal
-    return await call.directory.mailed_codes.prove_again(
-        account,
-        session,
-        _token(call, body.token),
-        body.response if isinstance(body.response, str) else "",
-        held=principal.amr,
-        client=call.observed(),
-        client_id=principal.client_id,
-        scope=principal.scope,
-    )
+    code = body.response if isinstance(body.response, str) else ""
+    return await call.directory.mailed_codes.prove_again(sign_in, _token(call, body.token), code)
 
 
 ROUTES = (

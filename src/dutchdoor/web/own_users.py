@@ -17,7 +17,7 @@ from dutchdoor.web import account_routes, admin
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.http import Response
 from dutchdoor.web.schemas import Login, Reauthentication
-from dutchdoor.web.sign_in_answer import answer_transport, check_client, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, ongoing, signed_in_answer
 
 __all__ = ["routes_for"]
 
@@ -40,19 +40,7 @@ async def reauthenticate(call: Call) -> Response:
         return await account_routes.reauthenticate(call)
     if body.email is UNSET:
         raise InvalidInput(mark("Send the login, too."), field="email")
-    client_id = call.required.principal.client_id
-    await check_client(call, client_id)
-    account, session = await call.holding()
-    signed_in = await call.directory.step_up.reauthenticate(
-        account,
-        session,
-        body.password,
-        client=call.observed(),
-        client_id=client_id,
-        login=body.email,
-        held=call.required.principal.amr,
-        scope=call.required.principal.scope,
-    )
+    signed_in = await call.directory.step_up.reauthenticate(await ongoing(call), body.password, login=body.email)
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [])
 
 

@@ -25,7 +25,7 @@ from dutchdoor.web.schemas import (
     SignedInView,
     UnfinishedSignIn,
 )
-from dutchdoor.web.sign_in_answer import answer_transport, check_client, client_for, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, client_for, ongoing, set_mark, signed_in_answer
 
 __all__ = ["ROUTES", "answer_text", "ceremony_of"]
 
@@ -127,19 +127,8 @@ async def creation_options(call: Call) -> Response:
 
 async def register_passkey(call: Call) -> Response:
     body: NewPasskey = call.body
-    principal = call.required.principal
-    await check_client(call, principal.client_id)
-    account, session = await call.holding()
     signed_in, codes = await call.directory.step_up.add_passkey(
-        account,
-        session,
-        answer_text(body.response),
-        body.name,
-        ceremony_of(call),
-        held=principal.amr,
-        client=call.observed(),
-        client_id=principal.client_id,
-        scope=principal.scope,
+        await ongoing(call), answer_text(body.response), body.name, ceremony_of(call)
     )
     return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [], codes=codes)
 

@@ -6,6 +6,7 @@ from dutchdoor.errors import InvalidInput, NotAuthenticated
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.rate_limits import MARK_FOR
 from dutchdoor.model.service_credentials import RegisteredClient
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call
@@ -21,7 +22,7 @@ from dutchdoor.web.schemas import (
     user_view,
 )
 
-__all__ = ["answer_transport", "check_client", "client_for", "cookies_of", "set_mark", "signed_in_answer"]
+__all__ = ["answer_transport", "check_client", "client_for", "cookies_of", "ongoing", "set_mark", "signed_in_answer"]
 
 
 def set_mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
@@ -63,6 +64,14 @@ async def check_client(call: Call, client_id: str) -> None:
         registered.confidential and (await client_of(call.request, call.authority.store)).id != client_id
     ):
         raise NotAuthenticated("this client must authenticate", message=mark("Authenticate the client by HTTP Basic."))
+
+
+async def ongoing(call: Call) -> Ongoing:
+    """Return the sign-in of the caller, for what is proved inside of it. Raises `NotAuthenticated`."""
+    principal = call.required.principal
+    await check_client(call, principal.client_id)
+    account, session = await call.holding()
+    return Ongoing(account, session, call.observed(), principal.client_id, principal.amr, principal.scope)
 
 
 def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header]:
