@@ -33,6 +33,8 @@ BODIES: dict[str, Any] = {
     "/auth/devices": {"session": "others"},
     "/auth/password/strength": {"password": PASSWORD},
     "/auth/code": {"email": ADA},
+    "/auth/set-aside/keep": {"id": "x"},
+    "/auth/set-aside/remove": {"id": "x"},
     "/auth/factors/lost": {"token": "ddo1_" + "A" * 48},
     "/auth/factors/lost/keep": {"token": "ddo1_" + "A" * 48},
     "/auth/factors/lost/remove": {"token": "ddo1_" + "A" * 48},

@@ -36,11 +36,13 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.issuers.identity import Identity
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.server.cli import main
+from dutchdoor.services.set_aside import setting_aside
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.stores.urls import make_store
@@ -153,6 +155,17 @@ class Story:
         copied = {"response": key.get(asked, count=0)}
         assert (await browser.call("POST", "/auth/passkeys/login", json=copied)).status == 401
         gone = {"method": "passkey", "id": b64(key.id)}
+        assert (await browser.call("POST", "/auth/factors/remove", json=gone)).status == 204
+        # what is set aside, and kept
+        made = (await browser.call("POST", "/auth/passkeys/register/options")).json["publicKey"]
+        done = await browser.call("POST", "/auth/passkeys/register", json={"response": key.create(made)})
+        self.keep(*done.json["recovery_codes"])
+        account = await world.store.account(user["id"])
+        assert account is not None
+        held = await world.store.select(Credential, subject=account.subject)
+        await world.store.commit(*setting_aside(account, held, Client(), world.clock(), by_mail=True))
+        (way,) = await world.directory.set_aside.of(account.subject)
+        await world.directory.set_aside.keep(account, way.id, client=Client())
         assert (await browser.call("POST", "/auth/factors/remove", json=gone)).status == 204
         # other log-ins
         corp = issuers.openid(name="corp", title="Corp", url="https://corp.example", client_id="us")

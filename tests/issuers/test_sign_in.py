@@ -14,6 +14,7 @@ from tests.standins import Clock
 from tests.web.test_form_pages import FORM, PASSWORD
 
 from dutchdoor.model.accounts import Credential
+from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.services.identities import IDENTITY
 
@@ -231,6 +232,62 @@ def test_an_owner_links_and_unlinks(issuer: FaultyIssuer, house: House) -> None:
         assert gone.headers["location"] == "/auth/account?done=identity_unlinked"
         assert me(other) is None and me(client)
         assert house.identities(ADA) == []
+
+
+def test_g33_a_log_in_that_a_thief_linked_does_not_outlive_a_reset(issuer: FaultyIssuer, house: House) -> None:
+    """A log-in that was linked in the week before a reset signs no one in until the owner keeps it. The page after the
+    reset says so, and signing in leads to the question.
+    """
+    issuer.person["email"] = "other@elsewhere.example"
+    with house.browser() as thief, house.browser() as client, house.browser() as other:
+        thief.post("/auth/register", data=OWN, headers=FORM)
+        house.verify(ADA)
+        issuer.clock.forward(60)  # type: ignore[attr-defined]
+        link(thief, issuer)
+        done = chosen_by_mail(house, client)
+        page = client.get(done.partition("#")[0]).text
+        assert "we ask you after you have signed in" in page and 'name="next" value="/auth/account"' in page
+        assert house.identities(ADA) == [] and me(thief) is None
+        sent = client.post("/auth/login", data={**OWN, "password": NEW, "next": "/auth/account"}, headers=FORM)
+        assert sent.headers["location"] == "/auth/account"
+        page = client.get("/auth/account").text
+        assert "does not sign in until you say that it is yours" in page and "other@elsewhere.example" in page
+        way = re.findall(r'name="id" value="([^"]+)"', page)[0]
+        assert sign_in(other, issuer).status_code == 303
+        assert me(other)["user"]["email"] == "other@elsewhere.example", "an account of its own"
+        refused = client.post("/auth/set-aside/keep", data={"id": way, **csrf(client)}, headers=FORM)
+        assert refused.status_code == 403 and "another account uses it" in refused.text.lower()
+        house.run(house.auth.directory.deletion.erase(me(other)["user"]["id"], client=Client(), actor="cli"))
+        kept = client.post("/auth/set-aside/keep", data={"id": way, **csrf(client)}, headers=FORM)
+        assert kept.headers["location"] == "/auth/account?done=way_kept"
+        page = client.get("/auth/account?done=way_kept").text
+        assert "It is yours, and works again." in page and "/auth/set-aside" not in page
+    with house.browser() as other:
+        sign_in(other, issuer)
+        assert me(other)["user"]["email"] == ADA
+
+
+def test_g33_the_log_in_by_which_an_account_began_stays(issuer: FaultyIssuer, house: House) -> None:
+    """A person who came by another log-in this week, and chooses a first password by mail, keeps the log-in."""
+    with house.browser() as client, house.browser() as other:
+        sign_in(client, issuer)
+        chosen_by_mail(house, other)
+        assert len(house.identities(ADA)) == 1
+        sign_in(client, issuer)
+        assert me(client)["user"]["email"] == ADA
+
+
+NEW = "a new password of theirs"
+
+
+def chosen_by_mail(house: House, client: Any) -> str:
+    """Choose a new password by a mailed link, and return where the browser is led to."""
+    client.post("/auth/password/forgot", data={"email": ADA}, headers=FORM)
+    house.wait()
+    sent = client.post("/auth/password/reset", data={"token": house.mail.token(), "new_password": NEW}, headers=FORM)
+    assert sent.status_code == 303, sent.text
+    house.wait()
+    return str(sent.headers["location"])
 
 
 def test_unlinking_ends_a_sign_in_that_waits(issuer: FaultyIssuer, house: House) -> None:

@@ -24,10 +24,12 @@ from tests.standins import endless
 from dutchdoor import issuers
 from dutchdoor.auth import Auth
 from dutchdoor.issuers.identity import Identity
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
 from dutchdoor.services.passkeys import Ceremony
+from dutchdoor.services.set_aside import setting_aside
 from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
@@ -310,6 +312,21 @@ def losing_factors(visit: Visit) -> None:
     visit.open("/auth/account")
 
 
+def set_aside(visit: Visit) -> None:
+    """Show the account of a person whose password was reset after a passkey was added."""
+    email = passkeys(visit)
+    directory = visit.house.auth.directory
+
+    async def reset() -> None:
+        account = await directory.store.account_by_email(email)
+        assert account is not None
+        held = await directory.store.select(Credential, subject=account.subject)
+        await directory.store.commit(*setting_aside(account, held, Client(), visit.house.clock(), by_mail=True))
+
+    visit.house.do(reset())
+    visit.open("/auth/account")
+
+
 def code_asked(visit: Visit) -> None:
     visit.open("/auth/code?next=/auth/devices")
     visit.send(email=ADA)
@@ -428,6 +445,7 @@ FURTHER: tuple[State, ...] = (
     State("second-step-refused", "/auth/login/step", wrong_second_step, status=401, refused=True),
     State("lost-factors", "/auth/login/lost", lost_factors),
     State("account-losing-factors", "/auth/account", losing_factors),
+    State("account-set-aside", "/auth/account", set_aside),
     State("code", "/auth/code", at("/auth/code"), house="mailing"),
     State("code-sent", "/auth/login/code", code_asked, house="mailing"),
     State("code-refused", "/auth/login/code", wrong_code, status=401, refused=True, house="mailing"),
@@ -461,6 +479,7 @@ FURTHER: tuple[State, ...] = (
     State("reset", "/auth/reset", at(f"/auth/reset#{TOKEN}")),
     State("reset-refused", "/auth/reset", used_link("/auth/reset", new_password=PASSWORD), status=401, refused=True),
     State("reset-done", "/auth/reset/done", at("/auth/reset/done?ended=now#ada@example.com")),
+    State("reset-done-asks", "/auth/reset/done", at("/auth/reset/done?ended=now&asks=1#ada@example.com")),
     State("invitation", "/auth/invitation", at(f"/auth/invitation#{TOKEN}")),
     State("invitation-done", "/auth/invitation/done", at("/auth/invitation/done#ada@example.com")),
     State("verify-without-token", "/auth/verify", at("/auth/verify")),

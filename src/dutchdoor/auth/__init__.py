@@ -92,6 +92,7 @@ from dutchdoor.web import (
     own_events,
     passkey_routes,
     revocations,
+    set_aside_routes,
     wellknown,
 )
 from dutchdoor.web.api import Api, Call, Caller, Site
@@ -420,6 +421,7 @@ class Auth:
                 *issuer_routes.ROUTES,
                 *mail_code_routes.ROUTES,
                 *lost_factor_routes.ROUTES,
+                *set_aside_routes.ROUTES,
                 *own_events.ROUTES,
                 *life_routes.ROUTES,
                 *revocations.ROUTES,

@@ -206,6 +206,16 @@ PASSWORD_CHANGED = _Letter(
     (mark("The password of your %(product)s account was changed."), _WAS_IT_YOU),
     _NEW_PASSWORD,
 )
+PASSWORD_RESET = PASSWORD_CHANGED._replace(
+    before=(
+        mark("The password of your %(product)s account was changed."),
+        mark(
+            "What was added to the account in the week before, such as a passkey or another log-in, does not sign in "
+            "any more until you say that it is yours: sign in, and look at the page of your account."
+        ),
+        _WAS_IT_YOU,
+    )
+)
 NEW_DEVICE = _Letter(
     mark("New sign-in to your account"),
     (
@@ -454,6 +464,12 @@ class Letters:
 
     def password_changed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(PASSWORD_CHANGED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def password_reset(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        """Write to an owner whose account had ways to sign in that were set aside. They are not named: a thief may have
+        chosen their names.
+        """
+        return self._write(PASSWORD_RESET, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def new_device(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(NEW_DEVICE, to, language, self._link(FORGOT_PATH), client=client, at=at)

@@ -32,6 +32,7 @@ EventName = Literal[
     "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
     "session_ended", "session_started", "session_suspected", "token_issued", "token_revoked",
     "verifier_added", "verifier_key_changed", "verifier_removed",
+    "way_kept", "ways_set_aside",
     "webhook_added", "webhook_disabled", "webhook_enabled", "webhook_given_up", "webhook_removed", "webhook_replayed",
     "webhook_secret_changed",
 ]  # fmt: skip

@@ -46,6 +46,7 @@ from dutchdoor.services.profile import Profile
 from dutchdoor.services.recovery import Recovery
 from dutchdoor.services.registration import Registration
 from dutchdoor.services.sessions import Authority
+from dutchdoor.services.set_aside import SetAside
 from dutchdoor.services.sign_in import SignIn
 from dutchdoor.services.step_up import StepUp
 
@@ -105,6 +106,7 @@ class Directory:
         self.invitations = Invitations(shared, self.registration)
         self.admin = Administration(shared, self.registration)
         self.identities = Identities(shared, named)
+        self.set_aside = SetAside(shared, self.identities)
         self.issuers = self._issuer_logins(shared, issuers)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
         authority.hooks.suspected.append(self._notify_of_suspicion)

@@ -10,8 +10,6 @@ The answer to the one who asks is the same whether the new address has an accoun
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,8 +23,8 @@ from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical, mailbox, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken
-from dutchdoor.model.policy import DAY
 from dutchdoor.model.rate_limits import bucket_of
+from dutchdoor.model.set_aside import PREPARED_FOR
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, is_unproved, verifying
@@ -36,9 +34,6 @@ from dutchdoor.texts import mark
 
 __all__ = ["EmailChange", "former_addresses"]
 
-PREPARED_FOR: Final = 7 * DAY
-"""Seconds before a change of the address in which a thief may have prepared it: a passkey or another log-in that was
-added then could sign them in again after the undo."""
 _HAS_ANOTHER = mark(
     "This address has another account by now. Sign in to that one; to get this one back, delete that one first, or ask "
     "an administrator."

@@ -24,6 +24,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE
 from dutchdoor.model.principal import factors_of
+from dutchdoor.model.set_aside import SET_ASIDE, put_back, still_asked
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.identities import ways_in
 from dutchdoor.services.one_time import tokens_of
@@ -53,6 +54,8 @@ class Factor(Struct, frozen=True):
     """When a passkey was last used; None for never, and for others."""
     synchronised: bool = False
     """Whether a passkey is on further devices of its owner, or can be restored."""
+    set_aside: bool = False
+    """Whether it is set aside since the password was reset."""
 
 
 class Enrolment(Struct, frozen=True):
@@ -97,12 +100,22 @@ class Factors(Part):
         self.offered: tuple[str, ...] = () if self.policy.second_factor == "off" else FACTORS
         """The methods that an account can enrol."""
 
-    async def of(self, subject: str) -> tuple[list[Factor], int]:
-        """Return the second factors of a `subject`, oldest first, and how many recovery codes are left."""
+    async def of(self, subject: str, *, aside: bool = False) -> tuple[list[Factor], int]:
+        """Return the second factors of a `subject`, oldest first, and how many recovery codes are left. With `aside`,
+        those that are set aside are among them.
+        """
         held = await self.store.select(Credential, subject=subject)
         found = [_factor(each) for each in held if each.method in FACTORS]
+        if aside:
+            others = [_factor(put_back(each)) for each in held if each.method == SET_ASIDE]
+            found += [replace(each, set_aside=True) for each in others if each.method in FACTORS]
         left = sum(self.codes.left(each) for each in held if each.method == RECOVERY_CODE)
         return sorted(found, key=lambda each: each.created_at), left
+
+    def removable_by_mail(self, account: Account) -> bool:
+        """Return whether the policy lets the owner of an `account` have lost factors removed by mail."""
+        proved = account.address is not None and account.email_verified_at is not None
+        return self.policy.factor_recovery_after > 0 and proved and not account.administers
 
     def is_used_up(self, credential: Credential) -> bool:
         """Return whether a credential can prove nothing any more: recovery codes of which none is left."""
@@ -268,12 +281,15 @@ class Factors(Part):
             )
         held = await self.store.select(Credential, subject=account.subject)
         found = next((each for each in held if (each.method, each.handle) == (method, handle)), None)
+        if found is None and amr is None:
+            found = next((each for each in held if each.method == SET_ASIDE and _holds(each, method, handle)), None)
         if found is None or method not in FACTORS:
             raise NotFound("no such factor", message=mark("There is no such second factor."))
         if amr is not None:
             self._check_proved(amr)
             self._check_way_in(account, [each for each in held if each is not found])
-        last = sum(each.method in FACTORS for each in held) == 1
+        others = [each for each in (*held, *still_asked(held)) if each.method in FACTORS]
+        last = all((each.method, each.handle) == (method, handle) for each in others)
         if last and amr is not None and needs_second(account, self.policy):
             raise Refused(
                 "the last factor is demanded",
@@ -319,6 +335,11 @@ class Factors(Part):
 def _in_place_of(held: Credential | None, fresh: Credential) -> Change:
     """Return the change that adds a credential, or replaces the one that the account holds."""
     return Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
+
+
+def _holds(record: Credential, method: str, handle: str) -> bool:
+    held = put_back(record)
+    return (held.method, held.handle) == (method, handle)
 
 
 def _factor(credential: Credential) -> Factor:

@@ -92,8 +92,7 @@ class NextSteps(Part):
 
     def recovers_by_mail(self, account: Account) -> bool:
         """Return whether the policy lets the owner of an `account` have lost factors removed by mail."""
-        proved = account.address is not None and account.email_verified_at is not None
-        return self.policy.factor_recovery_after > 0 and proved and not account.administers
+        return self.factors.removable_by_mail(account)
 
     # Browsers that skip the second factor
 

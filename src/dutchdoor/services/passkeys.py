@@ -43,6 +43,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import encode
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.rate_limits import by_address
+from dutchdoor.model.set_aside import SET_ASIDE, put_back, still_asked
 from dutchdoor.model.unicode_text import check_name
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
@@ -66,6 +67,10 @@ PASSKEYS_AT_MOST: Final = 20
 _ORIGIN: Final = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|android:apk-key-hash:[A-Za-z0-9_-]{1,100}")
 _EXPIRED = mark("This took too long, or was done before. Try again.")
 _ELSEWHERE = mark("This page may not use the passkeys of this site.")
+_ASIDE = mark(
+    "The password was reset after this passkey was added. Sign in with the password, and say on the page of your "
+    "account that the passkey is yours."
+)
 _UNKNOWN = mark("This passkey is not known here, or its account cannot sign in.")
 
 
@@ -158,7 +163,8 @@ class Passkeys(Part):
         Raises:
             NotFound: the account has no passkey.
         """
-        held = await self._of(account.subject)
+        records = await self.store.select(Credential, subject=account.subject)
+        held = [each for each in (*records, *still_asked(records)) if each.method == PASSKEY]
         if not held:
             raise NotFound("no passkey", message=mark("The account has no passkey."))
         challenge = self._challenge(ceremony, *purpose, account.subject)
@@ -243,12 +249,21 @@ class Passkeys(Part):
         if record is None or right is None:
             await self._count(client)
             await self.attempts.refuse(account, client, "wrong passkey")
+            if record is None:
+                await self._check_not_aside(answer)
             raise unknown_passkey()
         # Without it, a stolen security key would be enough: it is one kind of proof, and not two.
         if "mfa" not in right.amr:
             await self.attempts.refuse(account, client, "passkey without verification")
             raise _unverified()
         return _proven(record, right, spent)
+
+    async def _check_not_aside(self, answer: str) -> None:
+        """Say to the holder of a passkey that it was set aside, and what to do. Raises `WrongCredentials`."""
+        named = f"{PASSKEY} {client_data_of(answer).id}"
+        record = await self.store.find(Credential, method=SET_ASIDE, handle=named)
+        if record is not None and await self.method.check(put_back(record), answer, self.clock()) is not None:
+            raise WrongCredentials("a passkey that is set aside", message=_ASIDE)
 
     async def proved(
         self,

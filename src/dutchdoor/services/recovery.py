@@ -25,6 +25,7 @@ from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.set_aside import setting_aside
 from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
@@ -218,8 +219,9 @@ class Recovery(Part):
         proved that it is the owner's. An attacker who keeps the account's bucket for strangers empty must not lock the
         owner out now.
 
-        A second factor stays, and is asked for at the next sign-in. Of an account without roles whose address no one
-        ever verified, it is removed: the mailbox decides whose it is.
+        A second factor stays, and is asked for at the next sign-in. What was added within the last week, such as a
+        passkey, is set aside until its owner keeps it. Of an account without roles whose address no one ever verified,
+        all is removed: the mailbox decides whose it is.
 
         Args:
             token: the token in the link.
@@ -249,11 +251,14 @@ class Recovery(Part):
             if credential
             else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
         )
+        by_mail = self.factors.removable_by_mail(raised)
+        aside = [] if strange else setting_aside(account, enrolled, client, now, by_mail=by_mail)
         done = await self.store.commit(
             Take(stored),
             Swap(fresh) if credential else Add(fresh),
             Swap(raised),
             *self.authority.ending_all(raised, "password_reset", now),
+            *aside,
             tokens_of(account.subject, "reset_password"),
             *verifying(account),
             *(evicting(account, enrolled, {PASSWORD, REGISTRATION}) if strange else ()),
@@ -261,13 +266,24 @@ class Recovery(Part):
             self.attempts.forgiving(account),
             Log(account_event("password_reset" if resetting else "email_verified", account, client, now)),
         )
+        if not strange:
+            await self._set_aside_late(raised, client)
         if resetting:
-            self.post.notify(self.post.letters.password_changed, raised, client, now)
+            letters = self.post.letters
+            self.post.notify(letters.password_reset if aside else letters.password_changed, raised, client, now)
         return (
             raised,
             self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", fresh.created_at),
             done,
         )
+
+    @retried(RACES, "setting aside what was added")
+    async def _set_aside_late(self, account: Account, client: Client) -> None:
+        """Set aside what a thief added while the password was being reset. From now on, their epoch is too old."""
+        held = await self.store.select(Credential, subject=account.subject)
+        late = setting_aside(account, held, client, self.clock(), by_mail=self.factors.removable_by_mail(account))
+        if late:
+            await self.store.commit(*late)
 
     @retried(RACES, "verifying the address")
     async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:

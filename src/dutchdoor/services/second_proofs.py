@@ -16,11 +16,12 @@ from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.factor_removal import REMOVAL
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Standing
+from dutchdoor.model.set_aside import SET_ASIDE, name_of, still_asked
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passkeys import Ceremony, unknown_passkey
-from dutchdoor.stores.base import Change, Forgive, Log, Remove, Swap
+from dutchdoor.stores.base import Add, Change, Forgive, Log, Remove, Swap, Take
 from dutchdoor.texts import mark
 
 __all__ = ["SecondProofs"]
@@ -43,7 +44,8 @@ class SecondProofs(Part):
 
     def usable(self, held: Sequence[Credential]) -> frozenset[str]:
         """Return the methods of the second factors that can still prove something."""
-        return self.names & {each.method for each in held if not self.factors.is_used_up(each)}
+        every = (*held, *still_asked(held))
+        return self.names & {each.method for each in every if not self.factors.is_used_up(each)}
 
     async def spend(
         self,
@@ -65,11 +67,18 @@ class SecondProofs(Part):
         now, guesses = self.clock(), self.attempts.second(account, way.name, standing, place)
         await self.attempts.take(guesses)
         if way.name == PASSKEY:
-            proven = await self.factors.passkeys.proved(account, held, response, *signed, client=client)
+            every = (*held, *still_asked(held))
+            proven = await self.factors.passkeys.proved(account, every, response, *signed, client=client)
             if proven is None:
                 await self.attempts.refuse(account, client, "wrong passkey")
                 raise unknown_passkey()
-            return [Forgive(forget=guesses), *proven.changes], proven.amr
+            # Its holder knows the new password, too: it is kept.
+            record = next((e for e in held if e.method == SET_ASIDE and e.handle == name_of(proven.record)), None)
+            if record is None:
+                return [Forgive(forget=guesses), *proven.changes], proven.amr
+            kept = Log(account_event("way_kept", account, client, now, detail=PASSKEY))
+            back = [Add(each.record) if isinstance(each, Swap) else each for each in proven.changes]
+            return [Forgive(forget=guesses), Take(record), *back, kept], proven.amr
         wanted = way.name, way.handle_of(response)
         record = next((each for each in held if (each.method, each.handle) == wanted), None)
         right = await way.check(record, response, now)

@@ -30,17 +30,31 @@ def list_(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[list[Factor], int]:
         account = await find_account(auth, user)
-        return await auth.directory.factors.of(account.subject)
+        return await auth.directory.factors.of(account.subject, aside=True)
 
     found, left = with_auth(settings_from(options), work)
     if as_json:
         shown = [
-            {"method": each.method, "id": each.handle, "name": each.name, "created_at": instant(each.created_at)}
+            {
+                "method": each.method,
+                "id": each.handle,
+                "name": each.name,
+                "created_at": instant(each.created_at),
+                "set_aside": each.set_aside,
+            }
             for each in found
         ]
         print_json({"factors": shown, "recovery_codes_left": left})
         return
-    rows = ((each.method, each.name or "-", instant(each.created_at), each.handle or "-") for each in found)
+    rows = (
+        (
+            f"{each.method} (set aside)" if each.set_aside else each.method,
+            each.name or "-",
+            instant(each.created_at),
+            each.handle or "-",
+        )
+        for each in found
+    )
     print_table(("method", "name", "added", "id"), rows, empty="The account has no second factor.")
     if found:
         say(f"Recovery codes left: {left}")
@@ -63,7 +77,7 @@ def remove(user: str, method: str, which: str, *, as_json: bool, **options: Any)
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        found, _ = await auth.directory.factors.of(account.subject)
+        found, _ = await auth.directory.factors.of(account.subject, aside=True)
         handle = _chosen([each for each in found if each.method == method], method, which)
         await auth.directory.factors.remove(account, method, handle, amr=None, client=NO_CLIENT, actor=ACTOR)
         return account

@@ -56,6 +56,8 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "identity_unlinked": Sentence(
         mark("Another log-in was unlinked"), mark("An administrator unlinked another log-in"), look=True
     ),
+    "ways_set_aside": Sentence(mark("What was added in the week before a new password was set aside"), look=True),
+    "way_kept": Sentence(mark("A way to sign in that was set aside was kept"), look=True),
     "factor_removal_begun": Sentence(mark("The waiting time for a lost second factor began"), look=True),
     "factor_removal_cancelled": Sentence(mark("The removal of the second factor was cancelled")),
     "factor_removal_requested": Sentence(

@@ -7,6 +7,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
+
 from dutchdoor.mail.letters import INVITATION_PATH, RESET_PATH
 from dutchdoor.web import account_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -25,7 +27,7 @@ def routes(pages: Pages) -> list[Route]:
         page(
             path=f"{RESET_PATH}/done",
             handler=form.done,
-            query=("ended",),
+            query=("ended", "asks"),
             summary="Say that the password is changed, and offer to sign in.",
         ),
         page(path=INVITATION_PATH, handler=form.invite, summary="Show the page of an invitation."),
@@ -62,21 +64,26 @@ class ResetForm(LinkForm):
         taken = super().take(call, fields)
         return {**taken, "new_password": fields["new_password"]} if "new_password" in fields else taken
 
-    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         if fields.get("invited"):
             to = f"{INVITATION_PATH}/done"
         else:
             to = f"{RESET_PATH}/done?ended={'now' if response.status == HTTPStatus.OK else 'soon'}"
+            subject = msgspec.json.decode(response.body)["user"]["id"]
+            to += "&asks=1" if await call.directory.set_aside.of(subject) else ""
         return self.pages.go(with_address(self.pages.base + to, response), response)
 
     async def done(self, call: Call) -> Response:
         # A reset ends every sign-in. To a browser that is signed in, a link of a stranger leads here, or the way back.
         if (await self.pages.visitor(call))["who"]:
             return self.pages.go(self.pages.base + ACCOUNT_PATH, Response(303))
-        return self.pages.show(call.request, "reset_done", ended=call.query.get("ended", ""), invited=False)
+        # Signing in leads to the page that asks whose the things are that were set aside.
+        asks, ended = bool(call.query.get("asks")), call.query.get("ended", "")
+        kept = {"next": self.pages.base + ACCOUNT_PATH} if asks else {}
+        return self.pages.show(call.request, "reset_done", ended=ended, invited=False, asks=asks, kept=kept)
 
     async def welcome(self, call: Call) -> Response:
-        return self.pages.show(call.request, "reset_done", ended="", invited=True)
+        return self.pages.show(call.request, "reset_done", ended="", invited=True, asks=False, kept={})
 
     def values(self, call: Call) -> dict[str, Any]:
         return {"password_minimum": call.authority.policy.password_minimum}

@@ -128,6 +128,7 @@ class Pages:
             is_admin=call.required.principal.has_role(ADMIN),
             csrf_token=call.csrf_token(session.id),
             removal=await call.directory.lost_factors.waiting(account),
+            aside=await call.directory.set_aside.of(account.subject),
             **values,
         )
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
 from dutchdoor.web.api import Call, Handler
 from dutchdoor.web.http import Header, Response
+from dutchdoor.web.pages.account.set_aside import SAYS
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
 from dutchdoor.web.pages.in_force import in_force
 from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages, retry_after
@@ -49,7 +50,7 @@ class AccountPage:
         kept: Mapping[str, str] | None = None,
     ) -> Response:
         """Show the page, with what was wrong (`error`) in one `section`, where the harmless fields are `kept`."""
-        said: dict[str, str] = {}
+        said: dict[str, str] = dict(SAYS)
         for each in self.sections:
             said |= each.says
         done = await self.pages.done(call, said)

@@ -1,0 +1,198 @@
+"""Ways to sign in that are set aside when a password is reset, until the owner says that they are theirs.
+
+A thief who was inside may have added a passkey or linked a log-in, and a new password alone would not keep them out.
+Only the owner knows which are theirs. So those of the last week sign no one in until the person who chose the password
+has signed in and kept them; the older ones stay, or an owner who forgot the password would lose their passkey, too.
+
+A second factor of the last week is not asked for meanwhile: a thief may have added it to lock the owner out, and a week
+ago the mailbox alone opened the account. It stays where there is an older one, and where the policy lets no mail remove
+factors, such as an administrator's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from dutchdoor.credentials.passkey import PASSKEY, facts_of
+from dutchdoor.credentials.recovery_code import RECOVERY_CODE
+from dutchdoor.credentials.totp import TOTP
+from dutchdoor.errors import NotFound, Refused
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import account_event
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.ids import encode
+from dutchdoor.model.set_aside import PREPARED_FOR, SET_ASIDE, aside, put_back
+from dutchdoor.services.identities import IDENTITY, Identities
+from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.retry import RACES, retried
+from dutchdoor.stores.base import Add, Change, Expect, Log, Take
+from dutchdoor.texts import mark
+
+__all__ = ["Aside", "SetAside", "setting_aside"]
+
+_SECOND = frozenset({PASSKEY, TOTP, RECOVERY_CODE})
+_SAME = 5.0
+"""Seconds between a credential and its audit event."""
+_EVENTS = 50
+
+
+class Aside(Struct, frozen=True, kw_only=True):
+    """One that waits for its owner's answer."""
+
+    id: str
+    """Names it among those of the account."""
+    method: str
+    """`passkey`, `identity` or `totp`."""
+    title: str
+    """The issuer of a linked log-in; "" for others."""
+    name: str
+    """What its owner calls a passkey, or the person's address at the issuer."""
+    added_at: float
+    device: str
+    """The device that added it, such as `Firefox on Linux`; "" if the audit log does not say any more."""
+    country: str
+
+
+class SetAside(Part):
+    """Keeps and removes what was set aside, over one authority. `client` is the client that asks. Every verb raises
+    `Unavailable` when the store is out of reach.
+    """
+
+    def __init__(self, shared: Shared, identities: Identities) -> None:
+        super().__init__(shared)
+        self.identities = identities
+
+    async def of(self, subject: str) -> list[Aside]:
+        """Return what was set aside of a `subject`, and from where it was added, oldest first."""
+        records = await self.store.select(Credential, subject=subject, method=SET_ASIDE)
+        held = sorted(map(put_back, records), key=lambda each: each.created_at)
+        return [await self._shown(each) for each in held if each.method != RECOVERY_CODE]
+
+    async def _shown(self, held: Credential) -> Aside:
+        title = name = ""
+        if held.method == PASSKEY:
+            name = facts_of(held).name
+        elif held.method == IDENTITY:
+            (linked,) = self.identities.among([held])
+            title, name = linked.title, linked.shown
+        event = "identity_linked" if held.method == IDENTITY else "factor_added"
+        # The newest come first, and there are few: what is set aside was added within a week before.
+        found = await self.store.events(subject=held.subject, name=event, since=held.created_at - _SAME, limit=_EVENTS)
+        added = next((each for each in reversed(found) if abs(each.at - held.created_at) < _SAME), None)
+        return Aside(
+            id=_id_of(held),
+            method=held.method,
+            title=title,
+            name=name,
+            added_at=held.created_at,
+            device="" if added is None else added.device,
+            country="" if added is None else added.country,
+        )
+
+    @retried(RACES, "keeping what was set aside")
+    async def keep(self, account: Account, id: str, *, client: Client) -> None:
+        """Let something sign in again that was set aside, because it is the owner's. With a second factor come its
+        recovery codes.
+
+        Args:
+            account: its owner, who has proved recently who they are.
+            id: which one, as `of` returns it.
+
+        Raises:
+            NotFound: nothing of that id is set aside.
+            Refused: another one has taken its place, or another account has linked the log-in.
+        """
+        held, record = await self._record(account, id)
+        kept = put_back(record)
+        changes: list[Change] = [Expect(account.subject, account.epoch), Take(record)]
+        taken = next((each for each in held if (each.method, each.handle) == (kept.method, kept.handle)), None)
+        if kept.method == TOTP and taken is not None:
+            raise Refused("another app", message=mark("Your account has another authenticator app. Remove this one."))
+        if taken is None:
+            if kept.handle and await self.store.find(Credential, method=kept.method, handle=kept.handle) is not None:
+                raise Refused("another account has it", message=mark("Another account uses it by now. Remove it here."))
+            changes.append(Add(kept))
+        if kept.method in _SECOND:
+            changes += self._codes(held, keeping=True)
+        changes.append(Log(account_event("way_kept", account, client, self.clock(), detail=kept.method)))
+        await self.store.commit(*changes)
+
+    @retried(RACES, "removing what was set aside")
+    async def remove(self, account: Account, id: str, *, client: Client) -> None:
+        """Remove something for good that was set aside, because it is not the owner's.
+
+        Args:
+            account: its owner, who has proved recently who they are.
+            id: which one, as `of` returns it.
+
+        Raises:
+            NotFound: nothing of that id is set aside.
+        """
+        held, record = await self._record(account, id)
+        gone, now = put_back(record), self.clock()
+        changes: list[Change] = [Expect(account.subject, account.epoch), Take(record)]
+        left = (put_back(each) for each in held if each.method == SET_ASIDE and each is not record)
+        if gone.method in _SECOND and not any(each.method in {PASSKEY, TOTP} for each in left):
+            changes += self._codes(held, keeping=False)
+        if gone.method == IDENTITY:
+            (linked,) = self.identities.among([gone])
+            changes.append(Log(account_event("identity_unlinked", account, client, now, detail=linked.issuer)))
+        else:
+            changes.append(Log(account_event("factor_removed", account, client, now, detail=gone.method)))
+        await self.store.commit(*changes)
+
+    async def _record(self, account: Account, id: str) -> tuple[Sequence[Credential], Credential]:
+        held = await self.store.select(Credential, subject=account.subject)
+        found = next((each for each in held if each.method == SET_ASIDE and _id_of(put_back(each)) == id), None)
+        if found is None:
+            raise NotFound("nothing of that id", message=mark("It is kept or removed already."))
+        return held, found
+
+    @staticmethod
+    def _codes(held: Sequence[Credential], *, keeping: bool) -> list[Change]:
+        """Return what puts back the recovery codes of a factor, unless there are newer ones, or removes them."""
+        record = next((e for e in held if e.method == SET_ASIDE and put_back(e).method == RECOVERY_CODE), None)
+        if record is None:
+            return []
+        newer = any(each.method == RECOVERY_CODE for each in held)
+        return [Take(record), *([Add(put_back(record))] if keeping and not newer else [])]
+
+
+def setting_aside(
+    account: Account, held: Sequence[Credential], client: Client, now: float, *, by_mail: bool
+) -> list[Change]:
+    """Return what sets aside the ways to sign in that were added shortly before the password of an account is reset.
+
+    Args:
+        account: the account.
+        held: all its credentials.
+        client: the client that resets it, for the audit event.
+        by_mail: whether the policy lets mail remove the account's second factors.
+    """
+    recent = [each for each in held if each.created_at >= now - PREPARED_FOR]
+    # The log-in by which the account began is its owner's: they may choose a first password beside it.
+    began = account.created_at + _SAME
+    going = [e for e in recent if e.method == PASSKEY or (e.method == IDENTITY and e.created_at > began)]
+    older = any(each.method in _SECOND for each in held if each not in recent)
+    if by_mail and not older:
+        going += [each for each in recent if each.method in {TOTP, RECOVERY_CODE}]
+    if not going:
+        return []
+    before = {each.handle: each for each in held if each.method == SET_ASIDE}
+    changes: list[Change] = []
+    for each in going:
+        record = aside(each, now, asked=not by_mail and each.method == PASSKEY)
+        if record.handle in before:  # of an app that was set up again since
+            changes.append(Take(before[record.handle]))
+        changes += [Take(each), Add(record)]
+    methods = ", ".join(sorted({each.method for each in going}))
+    changes.append(Log(account_event("ways_set_aside", account, client, now, detail=methods)))
+    return changes
+
+
+def _id_of(credential: Credential) -> str:
+    named = f"{credential.method} {credential.handle}"
+    return encode(hashlib.blake2b(named.encode(), digest_size=16).digest())

@@ -1,0 +1,245 @@
+"""What is left of a thief after the owner has reset the password: nothing that signs in. And what the owner keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.http.test_factors import ADA, begin, code, enrolled, step
+from tests.http.test_passkeys import made, options, sign_in, with_key
+from tests.http.world import OTHER_PASSWORD, OWN, PASSWORD, Answer, Browser, World, a_world
+from tests.softkey import SoftKey, b64
+
+from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.http_client import Client
+from dutchdoor.model.policy import DAY, STANDARD
+from dutchdoor.services import recovery
+from dutchdoor.stores.base import Swap
+
+NEW, STEP = OTHER_PASSWORD, "/auth/passkeys/step"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    # A proof is old after some minutes, and these tests go on for days.
+    async with a_world(policy=replace(STANDARD, step_up_for=30 * DAY)) as made:
+        yield made
+
+
+async def account_of(world: World) -> Account:
+    found = await world.store.account_by_email(ADA)
+    assert found is not None
+    return found
+
+
+async def reset(world: World, password: str = NEW) -> None:
+    await world.posted()
+    assert (await world.browser().call("POST", "/auth/password/forgot", json={"email": ADA})).status == 202
+    await world.posted()
+    token = re.findall(r"/auth/reset#(ddo1_[\w-]+)", world.mailbox.mails[-1].text)[-1]
+    body = {"token": token, "new_password": password}
+    assert (await world.browser().call("POST", "/auth/password/reset", json=body)).status in {200, 202}
+    await world.posted()
+
+
+async def verified(world: World) -> None:
+    await world.store.commit(Swap(replace(await account_of(world), email_verified_at=world.clock())))
+
+
+async def methods(world: World) -> set[str]:
+    return {each.method for each in await world.store.select(Credential, subject=(await account_of(world)).subject)}
+
+
+async def asked(person: Browser) -> list[dict[str, Any]]:
+    answer = await person.call("GET", "/auth/set-aside")
+    assert answer.status == 200, answer
+    return list(answer.json["ways"])
+
+
+async def decide(person: Browser, verb: str, way: dict[str, Any]) -> Answer:
+    answer: Answer = await person.call("POST", f"/auth/set-aside/{verb}", json={"id": way["id"]})
+    return answer
+
+
+async def by_second_step(world: World, key: SoftKey, password: str = NEW) -> Answer:
+    """Sign in by the password, and then by a passkey."""
+    person = world.browser()
+    token = (await begin(person, password=password)).json["token"]
+    answered = key.get(await options(person, STEP, token=token))
+    return await step(person, token, answered, "passkey")
+
+
+async def test_g33_a_thiefs_passkey_does_not_outlive_a_reset(world: World) -> None:
+    """A passkey of the last week signs no one in after a reset, and is asked about with its date and device; an older
+    one is the owner's, and stays. What is not theirs is removed by the owner.
+    """
+    owner, old, _ = await with_key(world)
+    await verified(world)
+    world.clock.forward(8 * DAY)
+    owner = world.browser()
+    assert (await sign_in(owner, old)).status == 200
+    thief = world.browser(agent="Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/131.0.0.0 Safari/537.36")
+    thief.jar, thief.csrf = owner.jar, owner.csrf  # a session that was copied
+    stolen, done = await made(thief, SoftKey(OWN), "Phone")
+    assert done.status == 200, done
+    world.clock.forward(DAY)
+    await reset(world)
+    assert "does not sign in any more until you say that it is yours" in " ".join(world.mailbox.mails[-1].text.split())
+    refused = await sign_in(world.browser(), stolen)
+    assert (refused.status, refused.code) == (401, "wrong_credentials")
+    assert "reset after this passkey was added" in refused.json["detail"]
+    owner = world.browser()
+    assert (await sign_in(owner, old)).status == 200
+    (way,) = await asked(owner)
+    assert (way["method"], way["name"]) == ("passkey", "Phone") and "Windows" in way["device"]
+    assert (await decide(owner, "remove", way)).status == 204
+    assert await asked(owner) == [] and (await decide(owner, "keep", way)).status == 404
+    assert (await sign_in(world.browser(), stolen)).status == 401
+    listed = (await owner.call("GET", "/auth/factors")).json["factors"]
+    assert [each["id"] for each in listed] == [b64(old.id)]
+
+
+async def test_g33_the_owner_keeps_what_is_theirs(world: World) -> None:
+    """Of an account whose first passkey was added this week, the password alone signs in after a reset. The passkey and
+    its recovery codes work again once its owner keeps it.
+    """
+    _, key, codes = await with_key(world)
+    await verified(world)
+    await reset(world)
+    assert not await methods(world) & {"passkey", "recovery_code"}
+    owner = world.browser()
+    await owner.login(password=NEW)
+    page = await owner.call("GET", "/auth/account", headers=[("accept", "text/html")])
+    assert page.body.count(b"/auth/set-aside/keep") == 1 and b"Firefox on Linux" in page.body
+    (way,) = await asked(owner)
+    assert (await decide(owner, "keep", way)).status == 204
+    assert await asked(owner) == [] and {"passkey", "recovery_code"} <= await methods(world)
+    assert (await sign_in(world.browser(), key)).status == 200
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await step(person, token, codes[0], "recovery_code")).status == 200
+    names = [each.name for each in await world.events()]
+    assert "ways_set_aside" in names and "way_kept" in names
+
+
+async def test_g34_a_thiefs_app_does_not_lock_the_owner_out(world: World) -> None:
+    """A week ago the mailbox alone opened the account. So an app of this week, and its codes, are not asked for after
+    a reset, until the owner keeps the app.
+    """
+    await world.register(ADA)
+    await verified(world)
+    thief = world.browser()
+    await thief.login()
+    secret, _ = await enrolled(world, thief)
+    await reset(world)
+    owner = world.browser()
+    await owner.login(password=NEW)
+    (way,) = await asked(owner)
+    assert way["method"] == "totp" and not await methods(world) & {"totp", "recovery_code"}
+    assert (await decide(owner, "keep", way)).status == 204
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await step(person, token, code(world, secret))).status == 200
+    await reset(world, PASSWORD)
+    owner = world.browser()
+    await owner.login()
+    (way,) = await asked(owner)
+    assert (await decide(owner, "remove", way)).status == 204
+    assert not await methods(world) & {"totp", "recovery_code", "set_aside"}
+
+
+async def test_g34_an_older_second_factor_stays_asked_for(world: World) -> None:
+    """A thief who reads the mail gains nothing by the rule: an app of last week, or codes of it, is asked for as ever,
+    and so is an app that was set up this week in place of it.
+    """
+    await world.register(ADA)
+    await verified(world)
+    owner = world.browser()
+    await owner.login()
+    _, codes = await enrolled(world, owner)
+    world.clock.forward(8 * DAY)
+    person = world.browser()
+    token = (await begin(person)).json["token"]
+    assert (await step(person, token, codes[0], "recovery_code")).status == 200
+    secret, _ = await enrolled(world, person)  # the new phone
+    await reset(world)
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await step(person, token, code(world, secret))).status == 200
+    assert await asked(person) == []
+
+
+async def test_g35_an_administrators_factor_is_asked_for_as_ever(world: World) -> None:
+    """No mail removes an administrator's factor. A passkey of this week does not sign in alone after a reset; with the
+    new password it does, and is kept by that.
+    """
+    _, key, _ = await with_key(world)
+    await verified(world)
+    account = await account_of(world)
+    await world.directory.admin.set_roles(account.subject, ["admin"], client=Client(), actor="cli")
+    await reset(world)
+    assert (await sign_in(world.browser(), key)).status == 401
+    assert (await by_second_step(world, SoftKey(OWN))).status == 401
+    assert (await sign_in(world.browser(), key)).status == 401
+    assert (await by_second_step(world, key)).status == 200
+    assert (await sign_in(world.browser(), key)).status == 200
+    assert "set_aside" not in await methods(world)
+
+
+async def test_g35_an_operator_removes_what_locks_an_administrator_out(world: World) -> None:
+    """Where the passkey of this week is a thief's, the operator sees it and removes it, with the codes it came with."""
+    _, key, _ = await with_key(world)
+    account = await account_of(world)
+    await world.directory.admin.set_roles(account.subject, ["admin"], client=Client(), actor="cli")
+    await reset(world)
+    factors = world.directory.factors
+    (found,), _ = await factors.of(account.subject, aside=True)
+    assert found.set_aside
+    await factors.remove(await account_of(world), "passkey", found.handle, amr=None, client=Client())
+    assert not await methods(world) & {"passkey", "recovery_code", "set_aside"}
+    await world.browser().login(password=NEW)
+    assert (await sign_in(world.browser(), key)).status == 401
+
+
+async def test_g33_what_is_added_during_the_reset_is_set_aside_too(world: World, monkeypatch: Any) -> None:
+    """A thief who adds a passkey between the reading and the writing of a reset does not keep it."""
+    _, key, _ = await with_key(world)
+    await verified(world)
+    real, calls = recovery.setting_aside, []
+
+    def late(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        return [] if len(calls) == 1 else real(*given, **more)
+
+    monkeypatch.setattr(recovery, "setting_aside", late)
+    await reset(world)
+    assert (await sign_in(world.browser(), key)).status == 401
+
+
+async def test_g33_a_kept_app_takes_no_other_ones_place(world: World) -> None:
+    """An owner who has set up an app since is told to remove the one that was set aside; no answer concerns another
+    account's.
+    """
+    await world.register(ADA)
+    await verified(world)
+    person = world.browser()
+    await person.login()
+    await enrolled(world, person)
+    await reset(world)
+    owner = world.browser()
+    await owner.login(password=NEW)
+    secret, _ = await enrolled(world, owner)
+    (way,) = await asked(owner)
+    refused = await decide(owner, "keep", way)
+    assert (refused.status, refused.code) == (403, "refused") and "another authenticator app" in refused.json["detail"]
+    await world.register("bob@example.com")
+    bob = world.browser()
+    await bob.login("bob@example.com")
+    assert (await decide(bob, "remove", way)).status == 404
+    assert (await decide(owner, "remove", way)).status == 204
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await step(person, token, code(world, secret))).status == 200
