@@ -165,7 +165,7 @@ def test_progress_is_for_a_terminal_alone(run: Run, found: Comparison, monkeypat
         return found
 
     monkeypatch.setattr(compare, "measure", measuring)
-    monkeypatch.setattr("dutchdoor.server.commands.compare._is_terminal", lambda: True)
+    monkeypatch.setattr("dutchdoor.server.commands.compare.is_screen", lambda **_: True)
     ran = run("compare", "--json")
     assert " 25%  round 1 of 7" in ran.err
     assert ran.err.endswith("\r")

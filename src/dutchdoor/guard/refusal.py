@@ -13,9 +13,10 @@ from typing import Final
 from urllib.parse import quote
 
 from dutchdoor.errors import DutchdoorError, NotAuthenticated, StepUpRequired
+from dutchdoor.web.browser import opens_a_page
 from dutchdoor.web.http import Request, Response
 from dutchdoor.web.problems import problem
-from dutchdoor.web.sign_in_page import factors_wanted, next_path, opens_a_page, way_to_confirm, way_to_sign_in
+from dutchdoor.web.sign_in_page import factors_wanted, next_path, way_to_confirm, way_to_sign_in
 
 __all__ = ["next_path", "refusal"]
 

@@ -17,6 +17,7 @@ __all__ = [
     "as_json",
     "heading",
     "instant",
+    "is_screen",
     "plain",
     "print_json",
     "print_pairs",
@@ -79,12 +80,17 @@ def write(text: str = "", *, err: bool = False) -> None:
     click.echo("\n".join(map(plain, text.split("\n"))), err=err)
 
 
+def is_screen(*, err: bool = False) -> bool:
+    """Whether a person sees this output on a terminal that writes over a line and knows bold text."""
+    stream = sys.stderr if err else sys.stdout
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def heading(text: str, *, err: bool = False) -> None:
     """Print a heading, with an empty line before it: bold on a terminal, and plain in a pipe, with NO_COLOR
     (https://no-color.org) or with TERM=dumb.
     """
-    stream = sys.stderr if err else sys.stdout
-    styled = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    styled = is_screen(err=err) and not os.environ.get("NO_COLOR")
     click.echo("\n" + (click.style(plain(text), bold=True) if styled else plain(text)), err=err, color=styled or None)
 
 

@@ -1,20 +1,30 @@
-"""Browsers without a script: whether one sends a form or shows what it gets, and where it goes on to."""
+"""Browsers without a script: whether one opens a page, sends a form, or shows what it gets."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from dutchdoor.web.cors import CHECK_PATH
 from dutchdoor.web.http import Request
-from dutchdoor.web.sign_in_page import NEXT_AT_MOST, next_path, opens_a_page
 
-__all__ = ["next_url", "sends_a_form", "wants_a_page"]
+__all__ = ["opens_a_page", "sends_a_form", "wants_a_page"]
 
 
 def sends_a_form(request: Request) -> bool:
     """Whether a page sent its form by itself, without a script. Some libraries declare one for an empty body."""
     kind = request.by_name.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return request.method == "POST" and request.body != b"" and kind == b"application/x-www-form-urlencoded"
+
+
+def opens_a_page(asked: Request, method: str) -> bool:
+    """Whether a browser opens a page by this `method`, rather than a script that asks for data."""
+    if method not in {"GET", "HEAD"}:
+        return False  # what was to be done would be lost
+    by_name: dict[bytes, bytes] = asked.by_name
+    if b"authorization" in by_name:
+        return False
+    mode = by_name.get(b"sec-fetch-mode")
+    if mode is not None:
+        return mode == b"navigate"
+    return b"text/html" in by_name.get(b"accept", b"")
 
 
 def wants_a_page(request: Request) -> bool:
@@ -24,14 +34,3 @@ def wants_a_page(request: Request) -> bool:
     if sends_a_form(request):
         return b"text/html" in request.by_name.get(b"accept", b"")
     return opens_a_page(request, request.method)
-
-
-def next_url(text: str | None, listed: Collection[str], default: str) -> str:
-    """Return what `next_path` returns, or an address at one of the `listed` origins."""
-    if text is None or not text.isascii() or not text.isprintable() or len(text) > NEXT_AT_MOST:
-        return default
-    # Compared as text: `urlsplit` raises for some of what people write into a link, and reads hosts as no browser does.
-    whole = any(text == origin or text.startswith((f"{origin}/", f"{origin}?", f"{origin}#")) for origin in listed)
-    if whole and " " not in text and "\\" not in text:
-        return text
-    return next_path(text, default)

@@ -12,17 +12,19 @@ use, and the others in X-Forwarded-Uri.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import quote
 
 from dutchdoor.errors import Misconfigured, StepUpRequired
+from dutchdoor.web.browser import opens_a_page
 from dutchdoor.web.http import Request, Response, forwarded_method
 
 __all__ = [
     "NEXT_AT_MOST",
     "factors_wanted",
     "next_path",
-    "opens_a_page",
+    "next_url",
     "read_home",
     "read_sign_in_page",
     "sent_to_sign_in",
@@ -47,6 +49,17 @@ def next_path(text: str | None, default: str = "/") -> str:
     return text
 
 
+def next_url(text: str | None, listed: Collection[str], default: str) -> str:
+    """Return what `next_path` returns, or an address at one of the `listed` origins."""
+    if text is None or not text.isascii() or not text.isprintable() or len(text) > NEXT_AT_MOST:
+        return default
+    # Compared as text: `urlsplit` raises for some of what people write into a link, and reads hosts as no browser does.
+    whole = any(text == origin or text.startswith((f"{origin}/", f"{origin}?", f"{origin}#")) for origin in listed)
+    if whole and " " not in text and "\\" not in text:
+        return text
+    return next_path(text, default)
+
+
 def read_sign_in_page(text: str) -> str:
     """Check the setting. Raises `Misconfigured` for what is no path of this host."""
     if text and not next_path(text, ""):
@@ -59,19 +72,6 @@ def read_home(text: str) -> str:
     if not next_path(text, ""):
         raise Misconfigured(f"home {text!r} is not a path of this host. Use one such as /orders.")
     return text
-
-
-def opens_a_page(asked: Request, method: str) -> bool:
-    """Whether a browser opens a page by this `method`, rather than a script that asks for data."""
-    if method not in {"GET", "HEAD"}:
-        return False  # what was to be done would be lost
-    by_name: dict[bytes, bytes] = asked.by_name
-    if b"authorization" in by_name:
-        return False
-    mode = by_name.get(b"sec-fetch-mode")
-    if mode is not None:
-        return mode == b"navigate"
-    return b"text/html" in by_name.get(b"accept", b"")
 
 
 def way_to_sign_in(page: str, back: str, more: str = "") -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dutchdoor.choice.comparison_page import page
 from dutchdoor.choice.measuring import FULL, QUICK, Progress, measure
 from dutchdoor.server.html_file import refuse_to_overwrite, write_html
 from dutchdoor.server.paper import columns, items, paragraph
-from dutchdoor.server.terminal import as_json, heading, print_json, progress, write
+from dutchdoor.server.terminal import as_json, heading, is_screen, print_json, progress, write
 
 __all__ = ["compare", "progress_line", "show"]
 
@@ -71,14 +70,10 @@ def _ends_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
 @contextmanager
 def progress_line() -> Iterator[Progress]:
     """Show on a terminal what is measured now, in one line that is gone at the end. Elsewhere say nothing."""
-    if not _is_terminal():
+    if not is_screen(err=True):
         yield lambda _says, _share: None
         return
     try:

@@ -12,11 +12,11 @@ from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call, Route
-from dutchdoor.web.browser import next_url, sends_a_form
+from dutchdoor.web.browser import opens_a_page, sends_a_form
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
 from dutchdoor.web.pages.branding import Look
 from dutchdoor.web.pages.rendering import render
-from dutchdoor.web.sign_in_page import next_path, opens_a_page, way_to_confirm, way_to_sign_in
+from dutchdoor.web.sign_in_page import next_path, next_url, way_to_confirm, way_to_sign_in
 
 __all__ = [
     "ACCOUNT_PATH",
