@@ -9,9 +9,11 @@
     │   │   │   ├── StaleClaims    valid, but the account has changed: refresh it                        401
     │   │   │   ├── DpopRequired   bound to a key: send it with a proof (RFC 9449)                       401
     │   │   │   └── InvalidDpopProof   the proof is not valid, or by another key                         401
+    │   │   ├── DeviceProofRequired   the session is bound to a browser, whose fresh proof is missing    401
     │   │   ├── SignInUnfinished   the proof is right; one more of `methods` is needed                   401
     │   │   └── WrongCredentials   unknown address or wrong password: deliberately one error             401
     │   │       └── ClonedPasskey  a passkey whose counter went back: there is a copy of it              401
+    │   ├── DeviceKeyRefused       the key, or the proof, of a browser that binds a session is not accepted  403
     │   ├── UseDpopNonce           the proof needs a newer `nonce`: this one                             401
     │   ├── StepUpRequired         the proof is too old or too weak for this (RFC 9470)                  401
     │   │   └── SessionInDoubt     used in a way that looks like theft; an `InvalidToken`, too           401
@@ -46,6 +48,8 @@ __all__ = [
     "AnotherBrowser",
     "ClonedPasskey",
     "Conflict",
+    "DeviceKeyRefused",
+    "DeviceProofRequired",
     "DpopRequired",
     "DutchdoorError",
     "Forbidden",
@@ -146,6 +150,22 @@ class InvalidDpopProof(InvalidToken):
         super().__init__(reason, message=mark("The DPoP proof is not valid: %(reason)s.", reason=reason))
 
 
+class DeviceProofRequired(NotAuthenticated):
+    """A session that is bound to the device of its browser was used without a fresh proof of the device (Device Bound
+    Session Credentials), or the policy demands a binding and there is none. `clearing` is the header that has the
+    browser give up a proof that is not valid, so that it fetches another one before its next request.
+    """
+
+    code = "device_proof_required"
+    message = mark("This sign-in belongs to another device, or its proof has run out. Try again, or sign in.")
+
+    def __init__(
+        self, reason: str = "", *, message: str | None = None, clearing: tuple[bytes, bytes] | None = None
+    ) -> None:
+        super().__init__(reason, message=message)
+        self.clearing = clearing
+
+
 class WrongCredentials(NotAuthenticated):
     code = "wrong_credentials"
     message = mark("The e-mail address or the password is not right.")
@@ -179,6 +199,17 @@ class SignInUnfinished(NotAuthenticated):
     ) -> None:
         super().__init__(reason)
         self.token, self.methods, self.enrol, self.step, self.codes = token, methods, enrol, step, codes
+
+
+class DeviceKeyRefused(Refused):
+    """The key by which a browser would bind a session to its device, or its proof of that key, is not accepted."""
+
+    code = "device_key_refused"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            reason, message=mark("The proof of this browser's key is not accepted: %(reason)s.", reason=reason)
+        )
 
 
 class UseDpopNonce(Refused):

@@ -83,6 +83,7 @@ from dutchdoor.web import (
     admin_programs,
     admin_webhooks,
     auth_routes,
+    device_binding_routes,
     factor_routes,
     issuer_routes,
     life_routes,
@@ -415,6 +416,7 @@ class Auth:
             users,
             (
                 *auth_routes.ROUTES,
+                *device_binding_routes.ROUTES,
                 *account_routes.ROUTES,
                 *factor_routes.ROUTES,
                 *passkey_routes.ROUTES,

@@ -1,7 +1,8 @@
 """Bindings: the key of its client that a session is bound to. A copied token of such a session is worth nothing.
 
-The client keeps the private part and proves it: a program with DPoP (RFC 9449). The key never changes, because a copied
-token must not be able to bring a key of its own.
+The client keeps the private part and proves it: a program with DPoP (RFC 9449), and a browser with Device Bound Session
+Credentials (DBSC). Once the key is confirmed it never changes, because a copied token must not be able to bring a key
+of its own.
 """
 
 from __future__ import annotations
@@ -26,18 +27,27 @@ class Binding(Struct, frozen=True):
     """Names the key (RFC 7638): 43 characters of base64url."""
     jwk: str = ""
     """The key itself as JSON without spaces, where proofs do not bring it along; else ""."""
+    offered_at: int = 0
+    """The time of the challenge by which a browser brought the key, in seconds since 1970; 0 for a program."""
+
+    @property
+    def is_of_browser(self) -> bool:
+        """Whether the session is bound by its cookies (DBSC), and not by a proof with each request (DPoP)."""
+        return self.jwk != ""
 
     @classmethod
     def parse(cls, text: str) -> Binding:
         """Read what `text` wrote. Raises `ValueError` for something else."""
-        state, alg, thumbprint, jwk = [*text.split(" "), "", "", ""][:4]
-        if state not in {"offered", "confirmed"} or text.count(" ") != 3:  # noqa: PLR2004 - four values
+        state, alg, thumbprint, jwk, at = [*text.split(" "), "", "", "", ""][:5]
+        size = 4 if jwk else 3
+        if state not in {"offered", "confirmed"} or text.count(" ") != size or (jwk and not at.isdecimal()):
             raise ValueError("not the binding of a session")
-        return cls("confirmed" if state == "confirmed" else "offered", alg, thumbprint, jwk)
+        return cls("confirmed" if state == "confirmed" else "offered", alg, thumbprint, jwk, int(at or 0))
 
     def text(self) -> str:
         """Return the text form, which a store keeps."""
-        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}"
+        at = f" {self.offered_at}" if self.jwk else ""
+        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}{at}"
 
 
 class ProvedKey(Struct, frozen=True):

@@ -72,9 +72,22 @@ class Session(Struct, frozen=True, kw_only=True):
 
     @property
     def bound_to(self) -> str:
-        """The thumbprint of the key that every use of the session needs; "" if it needs none."""
+        """The thumbprint of the key whose proof must come with each token (DPoP); "" if none must."""
+        binding = None if self.binding is None else Binding.parse(self.binding)
+        if binding is None or binding.state != "confirmed" or binding.is_of_browser:
+            return ""
+        return binding.thumbprint
+
+    @property
+    def bound_key(self) -> str:
+        """The thumbprint of the key that every use of the session needs, of a program or a browser; "" for none."""
         binding = None if self.binding is None else Binding.parse(self.binding)
         return binding.thumbprint if binding is not None and binding.state == "confirmed" else ""
+
+    @property
+    def proved_at(self) -> float:
+        """When its owner last signed in, or proved again who they are, in seconds since 1970."""
+        return max(self.created_at, self.auth_time)
 
     def __repr__(self) -> str:
         return f"Session(id={self.id!r}, subject={self.subject!r}, mode={self.mode!r})"
@@ -201,6 +214,6 @@ def principal_of(session: Session, account: Account, claims: Mapping[str, Any]) 
         expires_at=min(session.idle_expires_at, session.expires_at),
         email=account.address,
         name=account.name,
-        bound_to=session.bound_to,
+        bound_to=session.bound_key,
         claims=claims,
     )

@@ -136,6 +136,12 @@ class Checking(Watching):
             raise NotAuthenticated("the application has no such user any more")
         return current
 
+    def look_up_again(self, session_id: str) -> None:
+        """Look the session of a `session_id` up again, after a change without an entry in the log. Other nodes see it a
+        minute later.
+        """
+        self._remembered.drop(session_id)
+
     def forget_remembered(self) -> None:
         """Look every session up again: after a change that has no entry in the log."""
         self._remembered.forget()

@@ -21,7 +21,7 @@ from dutchdoor.errors import (
 from dutchdoor.jose.dpop import ONE_PROOF
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.audit_events import session_event
+from dutchdoor.model.audit_events import EventName, session_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.refresh_tokens import (
@@ -140,7 +140,7 @@ class Refreshing(Starting):
             # A thief who copied the token has no key. It ends nothing: something on the way may drop the header.
             raise DpopRequired("R1: the session is bound to a key, and no proof came")
         if not hmac.compare_digest(proved.thumbprint, session.bound_to):
-            await self._end_stolen(session, account, client, now, "another key")
+            await self.end_stolen(session, account, client, now, "another key")
             raise InvalidToken("another key: two holders of one refresh token")
 
     async def _spend(self, client: Client) -> None:
@@ -184,7 +184,7 @@ class Refreshing(Starting):
             case IsSuperseded():
                 raise Superseded("R5: two generations old")
             case Stolen(rule):
-                await self._end_stolen(session, account, client, now, rule)
+                await self.end_stolen(session, account, client, now, rule)
                 raise InvalidToken(f"{rule}: two holders of one refresh token")
             case Impossible():
                 # A session from before this log began may have been refreshed since, and the store has lost that. Alert
@@ -199,14 +199,26 @@ class Refreshing(Starting):
                 await self.store.commit(*changes)
                 raise InvalidToken("R7: newer than any issued")
 
-    async def _end_stolen(self, session: Session, account: Account, client: Client, now: float, rule: str) -> None:
+    async def end_stolen(
+        self,
+        session: Session,
+        account: Account,
+        client: Client,
+        now: float,
+        rule: str,
+        *,
+        name: EventName = "refresh_theft",
+    ) -> None:
+        """Revoke a `session` of an `account` that has two holders, record that as the event `name`, and notify the
+        owner. `client` is the one that showed it, `now`, and `rule` says how.
+        """
         if self.policy.theft_ends_all:
             raised = replace(account, epoch=account.epoch + 1)
             changes = [Swap(raised), *self.ending_all(raised, "theft", now)]
         else:
             leaving = Leaving(session, account, "theft")
             changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
-        record = session_event("refresh_theft", session, client, now, detail=rule, outcome="refused")
+        record = session_event(name, session, client, now, detail=rule, outcome="refused")
         await self.store.commit(*changes, Log(record))
         await announce(self.hooks.refresh_theft, account, client)
 

@@ -100,6 +100,11 @@ class RememberedSessions:
             self._young[session.id] = held
         return held
 
+    def drop(self, session_id: str) -> None:
+        """Forget one session."""
+        self._young.pop(session_id, None)
+        self._old.pop(session_id, None)
+
     def forget(self) -> None:
         """Forget everything."""
         self._young, self._old = {}, {}

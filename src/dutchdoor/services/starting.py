@@ -147,7 +147,9 @@ class Starting(Presenting):
     def _binding(self, mode: Mode, client: Client, inside: Session | None) -> Binding | None:
         """Return the key that a sign-in is bound to, if it is."""
         if inside is not None and inside.binding is not None and mode == "hybrid":
-            return Binding.parse(inside.binding)
+            before = Binding.parse(inside.binding)
+            if not before.is_of_browser:  # a browser registers a key for each session
+                return before
         proved = client.proved
         if mode == "session" or proved is None:
             return None

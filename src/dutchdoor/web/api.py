@@ -22,7 +22,15 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, NotAuthenticated, StepUpRequired, Unavailable
+from dutchdoor.errors import (
+    DeviceProofRequired,
+    DutchdoorError,
+    Forbidden,
+    InvalidToken,
+    NotAuthenticated,
+    StepUpRequired,
+    Unavailable,
+)
 from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.model.accounts import ADMIN, Account
 from dutchdoor.model.base_path import whole_path
@@ -32,6 +40,7 @@ from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.device_binding import DeviceBindings
 from dutchdoor.services.seen_lately import Carried
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
@@ -43,6 +52,7 @@ from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_que
 from dutchdoor.web.browser import sends_a_form, wants_a_page
 from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import CHECK_PATH, Cors
+from dutchdoor.web.device_binding import OFFER, offers
 from dutchdoor.web.dpop import proof_about_another, proof_in
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import Hsts, SecurityHeaders
@@ -288,6 +298,7 @@ class Call:
 
         Raises:
             InvalidToken, NotAuthenticated: the cookie or token is not valid.
+            DeviceProofRequired: the session is bound to its browser, which has to prove that first.
             StepUpRequired: the owner of the sign-in must prove again who they are.
             BadRequest: the cookie and the token belong to different sign-ins.
             Unavailable: the store is unavailable.
@@ -295,6 +306,8 @@ class Call:
         token, proof, cookie = self._proofs()
         principal = None if token is None else await self.authority.verify(token, proof, in_doubt=in_doubt)
         held = None if cookie is None else await self.authority.resume(cookie, in_doubt=in_doubt)
+        if held is not None and (held.principal.bound_to or self.api.demands_binding):
+            self.check_device(held.session)
         caller = self._caller(principal, held)
         if caller is not None and not in_doubt and not self._is_used_as_before(caller.principal):
             await self._sight(caller.principal, held)
@@ -308,6 +321,8 @@ class Call:
         held = None if cookie is None else self.authority.resume_at_once(cookie)
         if cookie is not None and held is None:
             return False, None
+        if held is not None and (held.principal.bound_to or self.api.demands_binding):
+            self.check_device(held.session)
         if held is not None and not self._is_used_as_before(held.principal):
             return False, None
         if token is not None:
@@ -319,6 +334,52 @@ class Call:
         if token is not None and principal is None:
             return False, None
         return True, self._caller(principal, held)
+
+    def check_device(self, session: Session, *, by_cookie: bool = True) -> None:
+        """Refuse a request of a `session` that is bound to its browser, unless that has proved its key a short while
+        ago. `by_cookie` says whether the session is proved by a cookie, which the policy may want bound.
+
+        Raises `DeviceProofRequired`.
+        """
+        line = self.request.cookie()
+        try:
+            demands = by_cookie and self.api.demands_binding
+            self.api.bindings.check(session, self.cookies.bound(line), demands=demands)
+        except DeviceProofRequired as error:
+            # A cookie that proves nothing here keeps the browser from fetching one that does: the clocks of two nodes
+            # differ, or it is of an earlier session.
+            error.clearing = self.cookies.clear_bound(line)
+            raise
+
+    def offer(self, session: Session | None, *, anew: bool = True) -> list[Header]:
+        """Ask the browser to bind a `session` to its device, if it is to be asked. `anew` says that the answer sets the
+        cookie of a new sign-in.
+        """
+        if session is None or not self.cookies.secure:  # browsers bind nothing without TLS
+            return []
+        cookie = "" if anew else self.cookies.bound(self.request.cookie())
+        challenge = self.api.bindings.challenge_for(session, anew=anew, cookie=cookie)
+        return [offers(challenge, self.base)] if challenge else []
+
+    def offering(self, response: Response) -> Response:
+        """Ask a browser again that has not bound its young session: an answer may have been lost."""
+        caller = self.caller
+        if caller is None or not caller.by_cookie or self.request.path == CHECK_PATH or caller.principal.bound_to:
+            return response
+        if any(name == OFFER for name, _ in response.headers):
+            return response
+        asked = self.offer(caller.session, anew=False)
+        if not asked:
+            return response
+        # A copy: the same response may be on its way to others.
+        return Response(
+            response.status, [*response.headers, *asked], response.body, kind=response.kind, pieces=response.pieces
+        )
+
+    @property
+    def base(self) -> str:
+        """What stands before every path of this API, as browsers see it."""
+        return whole_path("", self.request.mount) or self.api.site.base_path
 
     def _is_used_as_before(self, principal: Principal) -> bool:
         """Whether the sign-in comes from where it came from, or is not watched."""
@@ -436,6 +497,7 @@ class Api:
         self.site, self.routes = site, tuple(routes)
         self.cookies = site.cookies
         self.refresh_rate = LocalBuckets()
+        self.bindings = DeviceBindings(authority)
         self.verifiers = Verifiers(authority, directory.limits)
         self.waiting_for_fences = 0
         self.first_request: Callable[[Request], None] | None = None
@@ -450,6 +512,11 @@ class Api:
             if route.body is not None
         }
         self.security = SecurityHeaders(hsts=site.hsts if site.cookies.secure else "off")
+
+    @property
+    def demands_binding(self) -> bool:
+        """Whether each cookie of a session must be bound to its browser. Without TLS, no browser can."""
+        return self.authority.policy.device_binding == "required" and self.cookies.secure
 
     def admit(self, request: Request) -> Response | None:
         """Run the phases before routing. Returns the response to a preflight; raises the error of a refused request."""
@@ -486,13 +553,13 @@ class Api:
         if call.caller is None and unsafe and b"dpop" in request.by_name:
             call.prove_key()
         if fields is not None and route.page is not None:
-            return call.clearing(await self._answer_form(route, route.page, call, fields))
+            return call.offering(call.clearing(await self._answer_form(route, route.page, call, fields)))
         if route.form:
             call.form = read_form(request)
         elif route.body is not None:
             reader = self._readers[route.body]
             call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
-        return call.with_nonce(call.clearing(await route.handler(call)))
+        return call.with_nonce(call.offering(call.clearing(await route.handler(call))))
 
     async def _identify(self, route: Route, call: Call, *, unsafe: bool) -> None:
         """Find out who sends a request, and raise unless the route lets them in."""

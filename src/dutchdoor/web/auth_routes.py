@@ -195,6 +195,8 @@ async def renew(call: Call) -> Response:
 
     def admit(session: Session) -> None:
         call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, session.id)], now)
+        # Also of a token in the body: a thief would take it out of the cookie.
+        call.check_device(session, by_cookie=transport == "cookie")
         # From before the policy: its client signs in again, with a key.
         check_bound(call.authority.policy, "hybrid", in_body=transport == "body", bound=bool(session.bound_to))
 
@@ -208,7 +210,7 @@ async def renew(call: Call) -> Response:
     except InvalidToken:
         call.api.refresh_rate.take(by_address(limits.bad_refresh_by_address, call.observed().networks), now)
         raise
-    return signed_in_answer(call, signed_in, transport, [])
+    return signed_in_answer(call, signed_in, transport, [], anew=False)
 
 
 def _refresh_token_in_body(call: Call) -> str | None:
@@ -268,6 +270,9 @@ async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
 async def signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
     """Return the headers that clear what a browser keeps of a sign-in."""
     headers = [call.cookies.clear_session(), call.cookies.clear_refresh()]
+    bound = call.cookies.clear_bound(call.request.cookie())
+    if bound is not None:
+        headers.append(bound)
     visitor = call.cookies.visitor(call.request.cookie())
     if visitor:  # what a stateless sign-in has kept
         await call.authority.data.forget_visitor(visitor)

@@ -16,7 +16,7 @@ hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 21
 an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
 here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
-Left out: a general cookie parser. We read ten names.
+Left out: a general cookie parser. We read eleven names.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ class Cookies:
     `session` and `visitor` are Lax, so that a reader who follows a link from elsewhere is signed in, or finds the
     basket. `refresh`, `mark` (which browsers an account signed in from), `remembered` (which of them skip the second
     factor), `step` (a sign-in that is not finished), `issuer` (one that is under way at another issuer) and `browser`
-    (which one a passkey's challenge was given to) are needed only by our own pages, and are Strict.
+    (which one a passkey's challenge was given to) are needed only by our own pages, and are Strict. `bound` (a fresh
+    proof of the browser's device) is like the one that it stands beside, `session` or `refresh`.
     """
 
     __slots__ = (
-        "_browser", "_issuer", "_mark", "_refresh", "_registrant", "_remembered", "_session", "_step", "_visitor",
-        "secure", "session_name",
+        "_bound", "_bound_strictly", "_browser", "_issuer", "_mark", "_refresh", "_registrant", "_remembered",
+        "_session", "_step", "_visitor",
+        "bound_name", "secure", "session_name",
     )  # fmt: skip
 
     def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
@@ -76,6 +78,9 @@ class Cookies:
         end = b"; Path=/; HttpOnly" + flag
         self.session_name = f"{host}{prefix}session"
         self._session = _Kind(self.session_name, end + b"; SameSite=Lax")
+        self.bound_name = f"{host}{prefix}bound"
+        self._bound = _Kind(self.bound_name, end + b"; SameSite=Lax")
+        self._bound_strictly = _Kind(self.bound_name, end + b"; SameSite=Strict")
         self._visitor = _Kind(f"{host}{prefix}visitor", end + b"; SameSite=Lax")
         self._refresh = _Kind(f"{host}{prefix}refresh", end + b"; SameSite=Strict")
         self._mark = _Kind(f"{host}{prefix}mark", end + b"; SameSite=Strict")
@@ -124,6 +129,15 @@ class Cookies:
             AmbiguousCookie: it was not sent exactly once and exactly as we set it.
         """
         return self._session.find(line) if line else None
+
+    def bound(self, line: bytes) -> str:
+        """Find what shows that the session's browser has proved its device a short while ago. "" if there is nothing,
+        or it is ambiguous.
+        """
+        try:
+            return self._bound.find(line) or ""
+        except AmbiguousCookie:
+            return ""
 
     def mark(self, line: bytes) -> str:
         """Find the marks of earlier sign-ins. "" if there are none, or ambiguous ones: they prove too little for an
@@ -185,6 +199,19 @@ class Cookies:
     def set_refresh(self, value: str, *, max_age: float) -> Header:
         return self._refresh.set(value, max_age)
 
+    def set_bound(self, value: str, *, max_age: float, strict: bool) -> Header:
+        """Set the bound cookie: `strict` beside a refresh cookie, and Lax beside a session cookie, like these."""
+        return (self._bound_strictly if strict else self._bound).set(value, max_age)
+
+    def bound_as(self, *, by_refresh_cookie: bool) -> tuple[str, str]:
+        """Return the name and the attributes of the bound cookie, by which the browser watches it."""
+        kind = self._bound_strictly if by_refresh_cookie else self._bound
+        return self.bound_name, kind.attributes
+
+    def clear_bound(self, line: bytes) -> Header | None:
+        """Clear the bound cookie, if the request has one. A browser whose session is bound fetches another."""
+        return self._bound.cleared if self._bound.every(line) else None
+
     def set_mark(self, value: str, *, max_age: float) -> Header:
         return self._mark.set(value, max_age)
 
@@ -229,6 +256,11 @@ class _Kind:
         self._lower = raw.lower()
         self._attributes = attributes
         self.cleared: Header = (b"set-cookie", raw + b"=" + attributes + _GONE)
+
+    @property
+    def attributes(self) -> str:
+        """The attributes that it is set with, but for its life."""
+        return self._attributes.decode("ascii").removeprefix("; ")
 
     def set(self, value: str, max_age: float) -> Header:
         raw = value.encode("ascii")

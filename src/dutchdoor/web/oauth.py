@@ -62,6 +62,7 @@ async def token(call: Call) -> Response:
 
     def admit(held: Session) -> None:
         call.api.refresh_rate.take([bucket_of(limits.refresh_by_session, held.id)], now)
+        call.check_device(held, by_cookie=False)
         check_bound(call.authority.policy, "hybrid", in_body=True, bound=bool(held.bound_to))
         # For a revoked session or one of another client, `refresh` raises invalid_grant, which reveals no scopes.
         if held.client_id == client_id and not set(form.get("scope", "").split()) <= set(held.scope.split()):

@@ -21,6 +21,7 @@ import msgspec
 
 from dutchdoor.errors import (
     Conflict,
+    DeviceProofRequired,
     DpopRequired,
     DutchdoorError,
     Forbidden,
@@ -164,6 +165,8 @@ def _row(error: Exception) -> _Row | None:
 def _headers(error: DutchdoorError) -> list[Header]:
     if isinstance(error, (RateLimited, Unavailable)):
         return [(b"retry-after", b"%d" % _whole_seconds(error.retry_after))]
+    if isinstance(error, DeviceProofRequired) and error.clearing is not None:
+        return [(b"set-cookie", error.clearing[1])]
     if isinstance(error, UseDpopNonce):
         return [(b"dpop-nonce", error.nonce.encode("ascii"))]
     if isinstance(error, MethodNotAllowed):

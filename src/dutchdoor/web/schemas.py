@@ -437,5 +437,5 @@ def session_view(session: Session, current: str | None) -> SessionView:
         country=session.country,
         amr=session.amr,
         acr=assurance_of(session.amr),
-        bound=bool(session.bound_to),
+        bound=bool(session.bound_key),
     )

@@ -94,7 +94,9 @@ def signed_in_answer(
     fenced: Fence | None = None,
     *,
     codes: tuple[str, ...] = (),
+    anew: bool = True,
 ) -> Response:
+    """Return the answer. `anew` says that it is for a new sign-in, whose cookie the browser is asked to bind."""
     session = signed_in.session
     if signed_in.visitor_moved:
         headers.append(call.cookies.clear_visitor())
@@ -112,6 +114,7 @@ def signed_in_answer(
         lives_for = session.expires_at - call.authority.clock()
     if signed_in.mode == "session" and session is not None:
         headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
+        headers += call.offer(session, anew=anew)
         view.csrf_token = call.csrf_token(session.id)
         return json_response(status, view, headers)
     view.access_token, view.expires_in = signed_in.access_token, signed_in.expires_in
@@ -124,6 +127,7 @@ def signed_in_answer(
             view.csrf_token = call.csrf_token(session.id)
             # Do not set again what the client has already: this answer may be older than the sign-in that its cookie
             # jar holds by now.
+            headers += call.offer(session, anew=anew)
             if signed_in.rotated:
                 headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
     return json_response(status, view, headers)

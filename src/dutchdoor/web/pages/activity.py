@@ -42,6 +42,8 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "deletion_requested": Sentence(
         mark("The account was deleted"), mark("An administrator deleted the account"), look=True
     ),
+    "device_key_conflict": Sentence(mark("A sign-in was used on two devices: a copy. It was ended"), look=True),
+    "device_key_refused": Sentence(mark("Another device tried to take over a sign-in, and was refused"), look=True),
     "email_change_requested": Sentence(mark("Another e-mail address was asked for"), look=True),
     "email_changed": Sentence(mark("The e-mail address was changed"), look=True),
     "email_restored": Sentence(mark("The change of the e-mail address was undone"), look=True),
@@ -86,6 +88,7 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "refresh_theft": Sentence(mark("A sign-in was used in two places: a copy. It was ended"), look=True),
     "refresh_impossible": Sentence(mark("A forged sign-in was used. It was ended"), look=True),
     "refresh_wrong_client": Sentence(mark("Another program tried to use a sign-in, and was refused"), look=True),
+    "session_bound": Sentence(mark("A sign-in was bound to its device")),
     "session_ended": Sentence(mark("A sign-in ended")),
     "session_suspected": Sentence(
         mark("A sign-in was used in another way than before, from %(where)s. Was it you?"), look=True

@@ -116,7 +116,7 @@ def _shown(session: Session, current: str | None, names: Mapping[str, str]) -> d
         "address": session.address,
         "program": names[session.client_id],
         "mode": MODES[session.mode],
-        "bound": bool(session.bound_to),
+        "bound": bool(session.bound_key),
         "since": session.created_at,
         "seen": session.last_seen_at,
     }

@@ -115,6 +115,7 @@ class WayBack:
         headers: list[Header] = list(cookies)
         if came.signed_in is not None:
             headers += cookies_of(call.cookies, came.signed_in, call.authority.clock())
+            headers += call.offer(came.signed_in.session)
         if came.mark:
             headers.append(call.cookies.set_mark(came.mark, max_age=MARK_FOR))
         if came.purpose == "link":

@@ -13,6 +13,7 @@ from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call, Route
 from dutchdoor.web.browser import opens_a_page, sends_a_form
+from dutchdoor.web.device_binding import OFFER
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
 from dutchdoor.web.pages.branding import Look
 from dutchdoor.web.pages.rendering import render
@@ -171,9 +172,9 @@ class Pages:
         return Route(method="GET", path=endpoint, handler=go, bundled=True, summary=f"Go to {page}.")
 
     def go(self, to: str, response: Response) -> Response:
-        """Send the browser on, with the cookies that the endpoint has set."""
-        cookies = [header for header in response.headers if header[0] == b"set-cookie"]
-        return Response(303, [(b"location", to.encode("ascii")), *cookies], kind="page")
+        """Send the browser on, with the cookies that the endpoint has set, and its offer to bind them."""
+        kept = [header for header in response.headers if header[0] in {b"set-cookie", OFFER}]
+        return Response(303, [(b"location", to.encode("ascii")), *kept], kind="page")
 
     def after(self, call: Call, fields: Mapping[str, str]) -> str:
         """Return where people go who have signed in: to where they came from, if that is ours."""

@@ -1,0 +1,75 @@
+"""Device Bound Session Credentials on the wire: their headers, and what a browser learns of a session."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from dutchdoor.model.device_binding import ALGORITHMS
+from dutchdoor.web.cookies import Cookies
+from dutchdoor.web.http import Header
+
+__all__ = ["OFFER", "REFRESH_PATH", "REGISTER_PATH", "Instructions", "asks_for", "instructions", "offers"]
+
+REGISTER_PATH: Final = "/auth/device-binding"
+REFRESH_PATH: Final = "/auth/device-binding/refresh"
+OFFER: Final = b"secure-session-registration"
+_RENEW_PATH: Final = "/auth/refresh"
+
+
+class ScopeRule(Struct):
+    """A part of the host that the bound cookie is, or is not, for."""
+
+    type: Literal["include", "exclude"]
+    domain: str
+    path: str
+
+
+class Scope(Struct):
+    """The requests before which the browser sees to its bound cookie."""
+
+    include_site: bool
+    """False: this host alone."""
+    scope_specification: list[ScopeRule]
+
+
+class BoundCookie(Struct):
+    """A cookie that the browser must have in the scope. Its attributes are compared with those it was set with."""
+
+    type: Literal["cookie"]
+    name: str
+    attributes: str
+
+
+class Instructions(Struct, rename={"goes_on": "continue"}):
+    """What a browser does for a bound session (W3C, webappsec-dbsc). If `continue` is false, it forgets the session,
+    and there is nothing else.
+    """
+
+    session_identifier: str
+    refresh_url: str | UnsetType = UNSET
+    scope: Scope | UnsetType = UNSET
+    credentials: list[BoundCookie] | UnsetType = UNSET
+    goes_on: bool | UnsetType = UNSET
+
+
+def offers(challenge: str, base: str) -> Header:
+    """Ask a browser to register a key."""
+    words = f'({" ".join(ALGORITHMS)});path="{base}{REGISTER_PATH}";challenge="{challenge}"'
+    return (OFFER, words.encode("ascii"))
+
+
+def asks_for(challenge: str, session_id: str) -> Header:
+    """Ask a browser to sign a challenge for one of its sessions."""
+    return (b"secure-session-challenge", f'"{challenge}";id="{session_id}"'.encode("ascii"))
+
+
+def instructions(session_id: str, cookies: Cookies, base: str, *, by_refresh_cookie: bool) -> Instructions:
+    """Return what a browser does for a session. Where a refresh cookie is the long-lived half, only the endpoint that
+    takes it needs the bound cookie.
+    """
+    rules = [ScopeRule("exclude", "*", "/"), ScopeRule("include", "*", base + _RENEW_PATH)] if by_refresh_cookie else []
+    name, attributes = cookies.bound_as(by_refresh_cookie=by_refresh_cookie)
+    cookie = BoundCookie("cookie", name, attributes)
+    return Instructions(session_id, base + REFRESH_PATH, Scope(include_site=False, scope_specification=rules), [cookie])

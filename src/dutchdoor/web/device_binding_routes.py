@@ -1,0 +1,112 @@
+"""The two endpoints that a browser calls by itself to bind a session to its device, and to keep it bound.
+
+No page calls them, and neither has a body or a CSRF token: the proof in the header is of a key that no other site has,
+and answers a challenge for this session.
+
+A browser deletes what it has registered after any 4xx but a 403 with a challenge. So a refresh that is not judged now
+is answered 503, also for too many: an outage must not sign people out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from dutchdoor.errors import DeviceKeyRefused, InvalidToken, RateLimited, Unavailable
+from dutchdoor.model.rate_limits import bucket_of
+from dutchdoor.model.refresh_tokens import RefreshToken
+from dutchdoor.model.sessions import Session, SessionToken
+from dutchdoor.services.device_binding import DEVICE_PROOFS, Ask, Ended, Find
+from dutchdoor.web.api import Call, Route
+from dutchdoor.web.device_binding import REFRESH_PATH, REGISTER_PATH, Instructions, asks_for, instructions
+from dutchdoor.web.http import Response, json_response
+from dutchdoor.web.problems import problem
+
+__all__ = ["ROUTES"]
+
+_PROOF: Final = b"secure-session-response"
+_SESSION_ID: Final = b"sec-secure-session-id"
+
+
+async def bind_device(call: Call) -> Response:
+    """Take the key of a browser for the session of its cookie."""
+    finds = [find for _, find in _cookies(call)]
+    if not finds:
+        raise call.unproven()
+    proof = call.request.header(_PROOF)
+    if proof is None:
+        raise DeviceKeyRefused("the header Secure-Session-Response is missing")
+    bound = await call.api.bindings.register(finds[0], proof, client=call.observed(), admit=_admit(call))
+    return _with_cookie(call, bound.session, bound.cookie, bound.max_age)
+
+
+async def prove_device(call: Call) -> Response:
+    """Give a browser another bound cookie, for a proof of its key."""
+    asked = (call.request.header(_SESSION_ID) or "").strip('"')
+    # Two sessions under one cookie name: the browser may ask about the older one, and its bound cookie would take the
+    # place of the other's.
+    find = next((find for session_id, find in _cookies(call) if session_id == asked), None)
+    if find is None:
+        return json_response(200, Instructions(asked, goes_on=False))
+    proof = call.request.header(_PROOF) or ""
+    done = await call.api.bindings.refresh(find, proof, client=call.observed(), admit=_admit(call))
+    if isinstance(done, Ended):
+        return json_response(200, Instructions(asked, goes_on=False))
+    if isinstance(done, Ask):
+        refused = problem(DeviceKeyRefused(done.why))
+        return Response(refused.status, [*refused.headers, asks_for(done.challenge, asked)], refused.body)
+    return _with_cookie(call, done.session, done.cookie, done.max_age)
+
+
+def _cookies(call: Call) -> list[tuple[str, Find]]:
+    """Return the session id of each long-lived cookie of the request, and what reads its session."""
+    found: list[tuple[str, Find]] = []
+    in_session, in_refresh = call.presented.session, call.presented.refresh
+    try:
+        if in_session is not None:
+            found.append((SessionToken.parse(in_session).id, partial(call.authority.bearer_of, in_session)))
+        if in_refresh is not None:
+            found.append((RefreshToken.parse(in_refresh).session_id, partial(call.authority.holder, in_refresh)))
+    except InvalidToken:
+        return found
+    return found
+
+
+def _admit(call: Call) -> Callable[[Session], None]:
+    now = call.authority.clock()
+
+    def admit(session: Session) -> None:
+        try:
+            call.api.refresh_rate.take([bucket_of(DEVICE_PROOFS, session.id)], now)
+        except RateLimited as error:
+            # Not 429: the browser would delete what it has registered, and its owner would have to sign in.
+            raise Unavailable("too many proofs for one session", retry_after=error.retry_after) from None
+
+    return admit
+
+
+def _with_cookie(call: Call, session: Session, cookie: str, max_age: float) -> Response:
+    by_refresh_cookie = session.mode == "hybrid"
+    said = instructions(session.id, call.cookies, call.base, by_refresh_cookie=by_refresh_cookie)
+    return json_response(200, said, [call.cookies.set_bound(cookie, max_age=max_age, strict=by_refresh_cookie)])
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=REGISTER_PATH,
+        handler=bind_device,
+        gives=Instructions,
+        also=(401, 403),
+        summary="For browsers alone: bind the session of the cookie to a key of the device (DBSC).",
+    ),
+    Route(
+        method="POST",
+        path=REFRESH_PATH,
+        handler=prove_device,
+        gives=Instructions,
+        also=(403,),
+        summary="For browsers alone: prove the key of a bound session, and get its next bound cookie.",
+    ),
+)
