@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
-from tests.client.browser_site import ADA, Elsewhere, Site, serving
+from tests.client.browser_site import ADA, PASSWORD, Elsewhere, Site, serving
 
 CLIENT = Path(__file__).parents[2] / "src" / "dutchdoor" / "client" / "browser"
 browser_only = pytest.mark.browser
@@ -454,6 +454,22 @@ def sign_in_by_form(page: Page, site: Site) -> None:
     page.fill("input[name=password]", ADA["password"])
     page.click("button[type=submit]")
     page.wait_for_url(site.url + "/")
+
+
+@browser_only
+def test_a_page_takes_the_second_step(context: BrowserContext, site: Site) -> None:
+    """Where a second factor is asked for, the error of `signIn` has the token and the methods, and `signIn` with them
+    and a code continues; a wrong code can be tried again.
+    """
+    given = {"email": "factors@example.com", "password": PASSWORD}
+    codes = site.protect(given)
+    page, other = opened(context, site.url + "/page"), opened(context, site.url + "/page")
+    asked = page.evaluate(TRY, ["signIn", given])
+    assert (asked["code"], asked["methods"]) == ("sign_in_unfinished", ["recovery_code", "totp"])
+    step = {"token": asked["token"], "method": "recovery_code", "response": "not-this-one"}
+    assert page.evaluate(TRY, ["signIn", step])["code"] == "wrong_credentials" and page.evaluate("auth.user") is None
+    assert page.evaluate(TRY, ["signIn", {**step, "response": codes[0]}])["email"] == given["email"]
+    until_user(other, given["email"])
 
 
 @browser_only

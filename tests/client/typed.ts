@@ -19,12 +19,18 @@ export async function use(): Promise<Fence> {
     const user: User = await auth.signIn(credentials);
     const { token, expires_in }: CodeSent = await auth.code("ada@example.com");
     const mailed: User = await auth.code({ token, code: "123456", mode: "session" });
+    await auth.signInWith("google");
+    await auth.signInWith("google", { next: "/orders" });
     const held: User = await auth.passkey({ mediation: "conditional", signal: new AbortController().signal });
     console.log(held.name, await auth.passkey());
     const response: Response = await auth.fetch("/api", { method: "POST", body: user.id });
     const again: Response = await auth.fetch(new Request("/api"));
     console.log(response.ok, again.ok, known, mailed, expires_in > 0);
   } catch (error) {
+    if (error instanceof AuthError && error.token && error.methods?.includes("totp")) {
+      await auth.signIn({ token: error.token, method: "totp", response: "123456", remember: true });
+      await auth.passkey({ token: error.token });
+    }
     if (error instanceof AuthError && error.code === "rate_limited") {
       const seconds: number | undefined = error.retryAfter;
       console.log(error.status, error.field, error.message, seconds);

@@ -60,6 +60,29 @@ def test_a_person_comes_by_a_real_issuer(browser: Browser, house: House, scripts
     context.close()
 
 
+def test_a_script_signs_in_with_a_real_issuer(browser: Browser, house: House) -> None:
+    """`auth.signInWith` of the browser client goes to the issuer, and back to the page that called it, where the client
+    knows who is signed in. A name that is not configured is refused, and leads nowhere.
+    """
+    context = house.context(browser)
+    page = context.new_page()
+    page.goto("/auth/login")
+    page.evaluate("async () => { window.auth = (await import('/auth/client.js')).createClient(); }")
+    wrong = page.evaluate("() => auth.signInWith('nowhere').catch((error) => error.code)")
+    assert (wrong, page.url) == ("not_found", f"{house.url}/auth/login")
+    page.evaluate("() => { auth.signInWith('corp', { next: '/auth/devices' }); }")
+    page.wait_for_url("**/oauth2/authorize?**")
+    page.get_by_role("button", name="grace", exact=True).click()
+    page.wait_for_url(f"{house.url}/auth/devices")
+    page.evaluate("async () => { window.auth = (await import('/auth/client.js')).createClient(); }")
+    assert page.evaluate("async () => (await auth.ready).email") == "grace@example.com"
+    page.evaluate("() => { auth.signInWith('corp'); }")
+    page.wait_for_url("**/oauth2/authorize?**")
+    page.get_by_role("button", name="grace", exact=True).click()
+    page.wait_for_url(f"{house.url}/auth/devices")
+    context.close()
+
+
 def test_a_person_who_stops_at_the_issuer_reads_so(browser: Browser, house: House) -> None:
     """They come back to a page with the way to sign in."""
     context = house.context(browser)

@@ -143,6 +143,26 @@ def test_a_person_lives_with_passkeys(person: Person) -> None:
     person.is_signed_in()
 
 
+def test_a_script_takes_the_second_step_by_a_passkey(person: Person) -> None:
+    """The browser client signs in by the password, reads the token from the refusal, and continues with a passkey."""
+    page = person.page
+    person.add("Laptop", first=True)
+    person.sign_out()
+    said = page.evaluate(
+        """async ([email, password]) => {
+          const auth = (await import("/auth/client.js")).createClient();
+          await auth.ready;
+          try { await auth.signIn({ email, password }); } catch ({ code, methods, token }) {
+            return [code, methods, (await auth.passkey({ token })).email];
+          }
+        }""",
+        [person.email, PASSWORD],
+    )
+    assert said == ["sign_in_unfinished", ["passkey", "recovery_code"], person.email]
+    page.goto("/auth/account")
+    expect(page.locator(".tabs")).to_contain_text(person.email)
+
+
 def test_the_browser_suggests_a_passkey(person: Person) -> None:
     """The browser suggests a passkey in the field of the address: the page asks for it without a click."""
     person.add("Laptop", first=True)

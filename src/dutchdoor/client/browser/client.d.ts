@@ -16,6 +16,24 @@ export interface Credentials {
   mode?: "session" | "hybrid" | "jwt";
 }
 
+/** The next step of a sign-in that a second factor is missing from: what an `AuthError` of it holds. */
+export interface NextStep {
+  /** Of the `AuthError` with the code `sign_in_unfinished`. */
+  token: string;
+  /** One of its `methods`, such as `totp` or `recovery_code`. */
+  method: string;
+  /** What the person types. */
+  response: string;
+  /** Whether this browser may skip the step next time. */
+  remember?: boolean;
+}
+
+/** Where people go from a log-in at another issuer. */
+export interface Way {
+  /** A path of the server's origin, or an address at a listed origin. If it is left out, it is this page. */
+  next?: string;
+}
+
 /** What the server answers who asks for a code by mail. */
 export interface CodeSent {
   /** Half of the proof: the code works with this alone. Keep it in the page. */
@@ -42,6 +60,8 @@ export interface PasskeyOptions {
   signal?: AbortSignal;
   /** The pattern, if it is not the server's default. */
   mode?: "session" | "hybrid" | "jwt";
+  /** Of the `AuthError` with the code `sign_in_unfinished`: the passkey is the second step of that sign-in. */
+  token?: string;
 }
 
 /** Whether no service accepts what was revoked any more. */
@@ -67,6 +87,10 @@ export class AuthError extends Error {
   readonly code?: string;
   /** The field that is wrong. */
   readonly field?: string;
+  /** What the next step needs, if the code is `sign_in_unfinished`. */
+  readonly token?: string;
+  /** How that step can be taken: `totp`, `recovery_code`, `passkey`, or a step of the application. */
+  readonly methods?: string[];
   /** Seconds to wait before another attempt. */
   readonly retryAfter?: number;
 }
@@ -82,11 +106,18 @@ export interface Client {
    */
   onChange(listener: (user: User | null) => void): () => void;
   /**
-   * Sign in.
+   * Sign in. Where a second factor is asked for, this throws an error with the code `sign_in_unfinished`, and a second
+   * call with its `token` and a `method` continues.
    * @throws {AuthError} the server refuses: `wrong_credentials`, `rate_limited` (see `retryAfter`) and others
    * @throws {TypeError} the server is out of reach
    */
-  signIn(credentials: Credentials): Promise<User>;
+  signIn(given: Credentials | NextStep): Promise<User>;
+  /**
+   * Go to another log-in, such as `google`, by the name that it has on the server. The browser leaves this page, and
+   * comes back to `next` with a cookie: `user` is known there. A second factor is asked for on a page of the server.
+   * @throws {AuthError} the server refuses: `not_found` for another name, `issuer_unavailable` and others
+   */
+  signInWith(issuer: string, way?: Way): Promise<void>;
   /**
    * Mail a code for signing in to an address, where the server offers this. The answer does not say whether the address
    * has an account.
@@ -99,7 +130,7 @@ export interface Client {
    */
   code(given: MailedCode): Promise<User>;
   /**
-   * Sign in by a passkey, without a name. Call it from a click, or with `mediation: "conditional"` when the page opens.
+   * Sign in by a passkey, without a name; or with a `token`, take the second step by one. Call it from a click, or with `mediation: "conditional"` when the page opens.
    * @throws {AuthError} the server refuses: `wrong_credentials`, `invalid_token` (five minutes passed) and others
    * @throws {DOMException} the person has cancelled (`NotAllowedError`), or `signal` ended the request (`AbortError`)
    */

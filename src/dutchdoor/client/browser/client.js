@@ -8,11 +8,11 @@ const WAIT = 5000; // milliseconds to wait for another tab, which may be frozen
 const HOLD = 100; // milliseconds in which a message reaches the other tabs
 const AGAIN = 10000; // milliseconds after a failure
 
-// A refusal of the server. `code` is one of those that the server documents.
+// A refusal of the server. `code` is one of those that the server documents, and `token` what the next step needs.
 export class AuthError extends Error {
-  constructor(status, { detail, code, field, retry_after }) {
+  constructor(status, { detail, retry_after: retryAfter, ...more }) {
     super(detail || `The server answered ${status}, without a reason.`);
-    Object.assign(this, { name: "AuthError", status, code, field, retryAfter: retry_after });
+    Object.assign(this, more, { name: "AuthError", status, retryAfter });
   }
 }
 
@@ -170,12 +170,16 @@ export function createClient(url, { origins = [] } = {}) {
       if (state.user !== undefined) tell(listener);
       return () => listeners.delete(listener);
     },
-    signIn: (credentials) => signIn("login", credentials),
+    signIn: (given) => signIn(given.method ? "login/step" : "login", given),
+    async signInWith(issuer, { next = location.href.replace(home, "") } = {}) {
+      location.href = (await call(`issuers/${issuer}/start`, { next })).url;
+    },
     code: (given) => (given.code ? signIn("login/code", { ...given, expires_in: undefined }) : call("code", { email: given })),
-    async passkey({ mode, ...how } = {}) {
-      const { publicKey } = await call("passkeys/login/options", {});
+    async passkey({ mode, token, ...how } = {}) {
+      const { publicKey } = await call(`passkeys/${token ? "step" : "login"}/options`, { token });
       how.publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(publicKey);
-      return signIn("passkeys/login", { response: await navigator.credentials.get(how), mode });
+      const response = await navigator.credentials.get(how);
+      return token ? signIn("login/step", { response, token, method: "passkey" }) : signIn("passkeys/login", { response, mode });
     },
     signOut: () =>
       alone(async () => {
