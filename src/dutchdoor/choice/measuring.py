@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +19,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from msgspec import Struct
@@ -30,6 +27,7 @@ from msgspec.structs import replace
 from dutchdoor.auth import Auth
 from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Column, Comparison
 from dutchdoor.choice.figures import Figure, Unit, figure, this_machine, today
+from dutchdoor.choice.own_server import ENDS_WITHIN, end, start
 from dutchdoor.choice.plain_jwt import PlainJwt
 from dutchdoor.errors import InvalidToken, Unavailable
 from dutchdoor.model.http_client import Client, Device
@@ -57,7 +55,7 @@ VERIFIERS: Final = 3
 LOG_OUTS: Final = 2
 REQUESTS, REFRESHES = 500, 10
 """Of one client, for the processor time of the server."""
-STARTS_WITHIN, ENDS_WITHIN, ANSWERS_WITHIN = 60.0, 15.0, 30.0
+ANSWERS_WITHIN = 30.0
 OFTEN: Final = 0.0005
 """Seconds between two looks at a token that is about to be refused."""
 _MODES: Final[dict[str, Mode]] = {"session": "session", "jwt": "jwt", "hybrid-cookie": "hybrid", "hybrid": "hybrid"}
@@ -363,48 +361,16 @@ class _Person:
 def _server(folder: Path, plan: Plan) -> Iterator[_Server]:
     """Run `dutchdoor serve` in a folder until the block ends, with nothing set but the lease."""
     folder.mkdir(exist_ok=True)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
-    for name in ("DATABASE_URL", "REDIS_URL", "PORT", "WEB_CONCURRENCY"):
-        clean.pop(name, None)
-    clean |= {"DUTCHDOOR_LEASE": f"{plan.lease:g}", "DUTCHDOOR_HANDOVER_FOR": "0s"}
-    log = folder / "server.log"
-    with log.open("w") as written, ExitStack() as ending:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dutchdoor.server", "serve", "--port", "0"],
-            cwd=folder, env=clean, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=written, text=True,
-        )  # fmt: skip
-        ending.callback(_end, process)
-        server = _Server(process, _port(process, log))
+    with ExitStack() as ending:
+        process, port = start(folder, {"DUTCHDOOR_LEASE": f"{plan.lease:g}", "DUTCHDOOR_HANDOVER_FOR": "0s"})
+        ending.callback(end, process)
+        server = _Server(process, port)
         person = _Person(server)
         ending.callback(person.close)
         status, said = person.call("POST", "/auth/register", _PERSON)
         if status != http.HTTPStatus.CREATED:
             raise Unavailable(f"the registration of the measurement was answered {status}: {said}")
         yield server
-
-
-def _port(process: subprocess.Popen[str], log: Path) -> int:
-    """Return the port that a server names on its first line, when it is ready."""
-    lines: SimpleQueue[str] = SimpleQueue()
-    threading.Thread(target=lambda: lines.put(next(iter(process.stdout or ()), "")), daemon=True).start()
-    try:
-        line = lines.get(timeout=STARTS_WITHIN)
-        return int(line.split("://", 1)[1].split()[0].rstrip("/").rsplit(":", 1)[1])
-    except (Empty, IndexError, ValueError):
-        lines_of_log = log.read_text().strip().splitlines() or ["it wrote nothing"]
-        raise Unavailable(f"the server of the measurement did not start: {lines_of_log[-1]}") from None
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(ENDS_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ _COMMANDS = {
     "export": "export_users",
     "import": "import_users",
     "key": "key",
+    "lab": "lab",
     "login": "login",
     "logout": "logout",
     "migrate": "migrate",

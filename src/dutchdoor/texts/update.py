@@ -25,6 +25,7 @@ _METHODS = [
     ("**.py", "python"),
     ("web/pages/templates/**.html", _JINJA),
     ("mail/templates/**.*", _JINJA),
+    ("choice/lab/templates/**.html", _JINJA),
 ]
 # As in `templates.environment`.
 _AS_RENDERED = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import click
 from dutchdoor.choice.comparison import SPREAD, Column, Comparison, cell, shown, spread, together, words
 from dutchdoor.choice.comparison_page import page
 from dutchdoor.choice.measuring import FULL, QUICK, Progress, measure
+from dutchdoor.server.ending import ends_in_order
 from dutchdoor.server.html_file import refuse_to_overwrite, write_html
 from dutchdoor.server.paper import columns, items, paragraph
 from dutchdoor.server.terminal import as_json, heading, is_screen, print_json, progress, write
@@ -45,7 +44,7 @@ def compare(*, quick: bool, html: str | None, force: bool, as_json: bool) -> Non
     """
     if html is not None:
         refuse_to_overwrite(Path(html), force=force)
-    with _ends_in_order(), progress_line() as progress:
+    with ends_in_order(), progress_line() as progress:
         found = measure(QUICK if quick else FULL, progress)
     if html is not None:
         write_html(Path(html), page(found), force=force)
@@ -53,21 +52,6 @@ def compare(*, quick: bool, html: str | None, force: bool, as_json: bool) -> Non
         print_json(found)
     elif html is None:
         show(found)
-
-
-@contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """Stop the server of the measurement also when this process is asked to end, or its terminal is closed."""
-
-    def end(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,0 +1,221 @@
+"""What the page shows of a lab. All of it is asked of the servers, or read from the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, get_args
+
+from msgspec import Struct
+
+from dutchdoor.choice.glossary import WORDS
+from dutchdoor.choice.lab.browser import Browser, Who
+from dutchdoor.choice.lab.laboratory import ROLE, Lab
+from dutchdoor.choice.lab.patterns import PATTERNS, PIECES, Pattern, PatternId
+from dutchdoor.choice.lab.places import LOG_OUT, OUTAGE, REFRESH, ROLES, Place
+from dutchdoor.choice.lab.watching import Answer, Where
+from dutchdoor.texts import Text, mark
+
+__all__ = ["Cell", "cells", "outcomes", "view"]
+
+State = Literal["yes", "no", "away", "none"]
+
+
+class Cell(Struct, frozen=True):
+    """One place of the table of who is accepted."""
+
+    state: State
+    text: str
+
+
+WHO: Final[Mapping[Who, str]] = {"owner": mark("Owner"), "thief": mark("Thief")}
+WHERE: Final[Mapping[Where, str]] = {"authority": mark("sign-in server"), "service": mark("service")}
+_EMPTY: Final = Cell("none", mark("holds nothing to send"))
+_UNKNOWN: Final[Mapping[Where, Cell]] = {
+    "authority": Cell("none", mark("did not issue it")),
+    "service": Cell("none", mark("gets no cookie of it")),
+}
+_ACCEPTED, _AS_EDITOR = Cell("yes", mark("accepted")), Cell("yes", mark("accepted, as an editor"))
+_REFUSED, _STALE = Cell("no", mark("refused")), Cell("no", mark("refused until it refreshes"))
+_AWAY, _CANNOT_TELL = Cell("away", mark("no answer")), Cell("away", mark("cannot tell now: 503"))
+
+_OVER: Final[Mapping[str, str]] = {
+    LOG_OUT: mark("Refused everywhere %(time)s after the log-out."),
+    REFRESH: mark("The theft was noticed: refused everywhere %(time)s after that refresh."),
+    ROLES: mark("The old roles were gone everywhere after %(time)s."),
+    OUTAGE: mark("It went on for %(time)s without the sign-in server."),
+}
+_OPEN: Final[Mapping[str, str]] = {
+    LOG_OUT: mark("Still accepted %(time)s after the log-out, and until it expires: %(left)s."),
+    REFRESH: mark("Still accepted %(time)s after that refresh."),
+    ROLES: mark("The old roles still hold after %(time)s, and until the token expires: %(left)s."),
+    OUTAGE: mark("It goes on without the sign-in server, for %(time)s so far."),
+}
+
+_STEPS: Final = (
+    ("sign-in", mark("Sign in"), mark("The owner signs in five times, once by each pattern.")),
+    ("steal", mark("Steal a copy"), mark("A thief copies all that the owner's browsers hold.")),
+    ("log-out", mark("Log out"), mark("The owner logs out of each. See which copies still work, and for how long.")),
+)
+_SAID: Final[Mapping[str, str]] = {
+    "": mark(
+        "Begin with step 1: it starts the servers of your lab, which takes some seconds. All that you see is real."
+    ),
+    "sign-in": mark("The owner is signed in. Look at what each browser holds, and what each server stores."),
+    "steal": mark("The thief sends copies of what the owner holds. No server can see the difference."),
+    "log-out": mark(
+        "The owner has logged out. The last column says how long a copy still worked. Sign in again to try the rest."
+    ),
+    "turns": mark("Owner and thief refreshed in turns, until one was refused. Look at what travelled."),
+    "roles": mark("The roles were changed in the database. The last column says how long the old ones still worked."),
+    "outage": mark("The sign-in server was killed, or started again. See who goes on without it."),
+}
+
+
+def view(lab: Lab | None) -> dict[str, Any]:
+    """Return all values of the page. Before the first press of a button there is no lab."""
+    now = time.time()
+    table = cells(lab)
+    last = "" if lab is None else lab.last
+    return {
+        "steps": _STEPS,
+        "next": _next(lab),
+        "said": _SAID.get(last, ""),
+        "last": last,
+        "has_begun": lab is not None,
+        "is_up": lab is None or lab.authority.is_up,
+        "is_editor": lab is not None and ROLE in lab.roles,
+        "account": {} if lab is None else lab.authority.account(lab.subject),
+        "who": WHO,
+        "where": WHERE,
+        "pieces": PIECES,
+        "cells": table,
+        "outcomes": outcomes(lab),
+        "patterns": [_pattern(each, lab, now) for each in PATTERNS],
+    }
+
+
+def _next(lab: Lab | None) -> str:
+    """Return the step to press next; "" once all were pressed."""
+    if lab is None or not any(place.has_begun for place in lab.places.values()):
+        return "sign-in"
+    if not any(place.thief.proof for place in lab.places.values()):
+        return "steal"
+    return "" if any(place.watch and place.watch.what == LOG_OUT for place in lab.places.values()) else "log-out"
+
+
+# --- who is accepted -------------------------------------------------------------------------------------------------
+
+
+def cells(lab: Lab | None) -> dict[str, Cell]:
+    """Return the table of who is accepted now, by `pattern-who-where`."""
+    found = {
+        f"{pattern.id}-{who}-{where}": _EMPTY if _knows(pattern, where) else _UNKNOWN[where]
+        for pattern in PATTERNS
+        for who in get_args(Who)
+        for where in get_args(Where)
+    }
+    if lab is not None:
+        found |= {f"{name}-{asked.who}-{asked.where}": _cell(answer) for name, asked, answer in lab.ask()}
+    return found
+
+
+def _knows(pattern: Pattern, where: Where) -> bool:
+    return pattern.at_authority if where == "authority" else pattern.at_service
+
+
+def _cell(answer: Answer) -> Cell:
+    if answer.accepted:
+        return _AS_EDITOR if ROLE in answer.roles else _ACCEPTED
+    if answer.status == 0:
+        return _AWAY
+    if answer.status == 503:  # noqa: PLR2004 - service unavailable
+        return _CANNOT_TELL
+    return _STALE if answer.code == "token_stale" else _REFUSED
+
+
+def outcomes(lab: Lab | None) -> dict[PatternId, str]:
+    """Return what was measured in each place, as a sentence; "" where nothing was."""
+    return {} if lab is None else {name: _outcome(place) for name, place in lab.places.items()}
+
+
+def _outcome(place: Place) -> str:
+    watch = place.watch
+    if watch is None or not watch.seen:
+        return ""
+    text = (_OVER if watch.is_over else _OPEN)[watch.what]
+    left = max((float(held.expires_at or 0) for who in (place.thief, place.owner) for held in who.held()), default=0.0)
+    longest = _long(max(each.lasted for each in watch.seen))
+    return Text(text, {"time": longest, "left": _clock(left - time.time())})
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _clock(seconds: float) -> str:
+    return f"{max(int(seconds), 0) // 60}:{max(int(seconds), 0) % 60:02}"
+
+
+# --- one pattern -----------------------------------------------------------------------------------------------------
+
+
+def _pattern(pattern: Pattern, lab: Lab | None, now: float) -> dict[str, Any]:
+    place = None if lab is None else lab.places[pattern.id]
+    begun = place is not None and place.has_begun
+    session = lab.authority.session(place.sid) if lab is not None and place is not None and place.sid else {}
+    return {
+        "id": pattern.id,
+        "title": pattern.title,
+        "says": pattern.says,
+        "shows": pattern.shows,
+        "pieces": pattern.pieces,
+        "renews": pattern.renews,
+        "wheres": [where for where in get_args(Where) if _knows(pattern, where)],
+        "words": {word: WORDS[word] for word in pattern.words},
+        "has_begun": begun,
+        "browsers": {
+            who: _browser(None if place is None else place.browser(who), pattern, session, now) for who in WHO
+        },
+        "exchanges": [] if place is None else list(reversed(place.exchanges)),
+        "session": session,
+        "revocations": [] if lab is None or place is None else list(_revocations(lab, place)),
+    }
+
+
+def _browser(browser: Browser | None, pattern: Pattern, session: Mapping[str, str], now: float) -> dict[str, Any]:
+    if browser is None:
+        return {"held": [], "weight": 0, "has_proof": False, "can_refresh": False}
+    return {
+        "held": [
+            {
+                "name": held.name,
+                "value": held.value,
+                "attributes": held.attributes,
+                "in_reach": held.in_reach,
+                "piece": held.piece,
+                "worth": pattern.pieces[held.piece] if held.piece else "",
+                "claims": held.claims,
+                "left": _left(held.expires_at, held.piece, session, now),
+                "exact": int(held.expires_at) if held.piece == "access_token" and held.expires_at else 0,
+            }
+            for held in browser.held()
+        ],
+        "weight": sum(len(f"{name}: {value}\r\n") for name, value in browser.proof.items()),
+        "has_proof": bool(browser.proof),
+        "can_refresh": browser.holds_cookie or "refresh_token" in browser.memory,
+    }
+
+
+def _left(expires_at: float | None, piece: str | None, session: Mapping[str, str], now: float) -> float:
+    """Return for how many seconds a thing can work at most, 0 if that is over or not known."""
+    if piece != "access_token" and session:  # the row decides, and not what the browser believes
+        return 0.0 if session["ended_at"] != "NULL" else max(float(session["expires_at"]) - now, 0.0)
+    return 0.0 if expires_at is None else max(expires_at - now, 0.0)
+
+
+def _revocations(lab: Lab, place: Place) -> Iterator[dict[str, str]]:
+    """Return the entries of the log that are about this sign-in, or about the whole account."""
+    for row in lab.authority.revocations() if place.pattern.at_authority and place.has_begun else ():
+        if row["id"] in place.ids or (row["kind"] == "subject" and row["id"] == lab.subject):
+            yield row
