@@ -10,7 +10,10 @@ from msgspec.structs import replace
 
 from dutchdoor import HIGH, Auth, Policy, Verifier
 from dutchdoor.errors import Misconfigured
+from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.model.policy import DURATIONS, STANDARD
+from dutchdoor.model.rate_limits import Limits
+from dutchdoor.web.pages.branding import Branding
 
 
 @pytest.mark.parametrize("given", ["15m", "900", "14m60s", timedelta(minutes=15), 900, 900.0])
@@ -62,6 +65,22 @@ def test_a_wrong_value_of_a_policy_is_refused_with_the_right_one(named: dict[str
         with pytest.raises(Misconfigured) as refused:
             make(**named)
         assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [
+        (Policy, "sign_in_by_email", "sign_in_by_mail"),
+        (Limits, "sign_in_per_address", "sign_in_by_address"),
+        (Branding, "accents", "accent"),
+        (Issuer, "client_secrt", "client_secret"),
+    ],
+)
+def test_g37_a_misspelt_setting_is_refused_with_the_right_name(kind: Any, name: str, meant: str) -> None:
+    """Classes of settings name the nearest one. (Of functions, Python does so from version 3.13 on.)"""
+    with pytest.raises(Misconfigured) as refused:
+        kind(**{name: True})
+    assert str(refused.value) == f"{kind.__name__}({name}=...): no such setting. Did you mean {meant}?"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from dutchdoor.issuers.identity import Identity
 from dutchdoor.jose.id_token import TENANT
 from dutchdoor.model.choices import check_choice
 from dutchdoor.model.email_address import canonical
+from dutchdoor.model.spelling import Spelt
 
 __all__ = ["ANY", "Issuer", "Registers", "is_local"]
 
@@ -30,7 +31,7 @@ _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 CLAIM_VALUES_AT_MOST: Final = 1000
 
 
-class Issuer(Struct, frozen=True, kw_only=True):
+class Issuer(Struct, metaclass=Spelt, frozen=True, kw_only=True):
     """One issuer by which people sign in.
 
     Raises:

@@ -23,6 +23,7 @@ from msgspec.structs import force_setattr, replace
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.choices import check_choice
 from dutchdoor.model.durations import Seconds, read_duration, seconds
+from dutchdoor.model.spelling import Spelt
 from dutchdoor.model.suspicion import Suspicion
 
 __all__ = [
@@ -70,7 +71,7 @@ _SWITCHES: Final = ("theft_ends_all", "require_verified_email", "sign_in_by_mail
 _COUNTS: Final = ("max_sessions", "max_siblings", "session_data_at_most", "password_minimum")
 
 
-class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Policy(Struct, metaclass=Spelt, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Durations and limits. A duration is "15m", a `timedelta`, or seconds.
 
     Raises:

@@ -60,6 +60,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidToken
 from dutchdoor.model.ids import decode, encode
+from dutchdoor.model.spelling import Spelt
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -229,7 +230,7 @@ def decide_all(tats: Sequence[float | None], buckets: Sequence[Bucket], now: flo
     return Verdict(tuple(d.tat if d.retry_after > 0 else None for d in decisions), wait, by)
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, metaclass=Spelt, frozen=True, kw_only=True):
     """Every limit by name, with the reason for its number. A benchmark or a test passes its own."""
 
     # Guesses of unknown clients. Ten at once: a person who tries three passwords, each with and without caps lock. Then

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.mail.letters import Accent
+from dutchdoor.model.spelling import Spelt
 from dutchdoor.web.pages.files import STATIC, StaticFile, static
 from dutchdoor.web.pages.overriding import check_templates
 
@@ -44,7 +45,7 @@ Colour = tuple[float, float, float]
 """Red, green and blue, each from 0 to 1."""
 
 
-class Branding(Struct, frozen=True, kw_only=True):
+class Branding(Struct, metaclass=Spelt, frozen=True, kw_only=True):
     """How pages look. What is "" or None is as we have it. The name is `Auth(product=...)`."""
 
     accent: str = ""
