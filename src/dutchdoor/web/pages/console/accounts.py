@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, cast, get_args
+from typing import Any, cast, get_args
 from urllib.parse import urlencode
 
-from msgspec import Meta
-
-from dutchdoor.errors import DutchdoorError, InvalidInput, Taken
 from dutchdoor.model.accounts import Account
 from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.body import Body
 from dutchdoor.web.fences import wait_for
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.console.drafts import DraftPage, Person
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.console.listing import PAGE, next_page
-from dutchdoor.web.pages.forms import wrong_of
 from dutchdoor.web.pages.site import CONSOLE_PATH
-from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import instant
 
 __all__ = ["ACCOUNT_PATH", "PATH", "routes", "shown"]
@@ -38,39 +33,30 @@ STATUSES: Mapping[ListedStatus, str] = {
 }
 
 
-class Draft(Body, frozen=True):
-    email: Annotated[str, Meta(max_length=320)] = ""
-    name: Annotated[str, Meta(max_length=200)] = ""
-    roles: Annotated[str, Meta(max_length=2200)] = ""
-    """Words with spaces between them."""
-
-
 def routes(console: Console) -> list[Route]:
     page = AccountsPage(console)
     return [
         console.page(PATH, page.show, query=("search", "status", "after"), summary="Show the accounts."),
         console.act(
-            PATH, page.create, body=Draft, again=page.again, bundled=True, summary="Create an account from the console."
+            PATH,
+            page.create,
+            body=Person,
+            again=page.again,
+            bundled=True,
+            summary="Create an account from the console.",
         ),
         console.act(PATH + "/sign-out-all", page.sign_out_all, summary="Sign every account out, the caller's too."),
     ]
 
 
-class AccountsPage:
+class AccountsPage(DraftPage):
     """Lists accounts, a page at a time, and creates one."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    draft = Person
 
-    async def show(
-        self,
-        call: Call,
-        status: int = 200,
-        *,
-        error: Mapping[str, Any] | None = None,
-        kept: Mapping[str, str] | None = None,
+    async def show_with(
+        self, call: Call, status: int = 200, *, kept: Mapping[str, str], error: Mapping[str, Any] | None = None
     ) -> Response:
-        """Show the page; `error` says what was wrong in the form, where the fields are `kept`."""
         asked = {name: call.query.get(name, "")[:255] for name in ("search", "status")}
         after = call.query.get("after", "")[:2000]
         chosen = asked["status"] if asked["status"] in get_args(ListedStatus) else "any"
@@ -91,11 +77,11 @@ class AccountsPage:
             begun=bool(after),
             closed=call.authority.policy.registration == "closed",
             error=error,
-            kept=kept or dict.fromkeys(Draft.__struct_fields__, ""),
+            kept=kept,
         )
 
     async def create(self, call: Call) -> Response:
-        draft: Draft = call.body
+        draft: Person = call.body
         account = await call.directory.admin.create(
             draft.email,
             name=draft.name,
@@ -108,13 +94,6 @@ class AccountsPage:
     async def sign_out_all(self, call: Call) -> Response:
         done = await call.authority.end_everything(client=call.observed(), actor=call.actor)
         return self.console.done(PATH, "all-signed-out", await wait_for(call, done))
-
-    async def again(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response | None:
-        """Show the form again with what can be put right in it."""
-        if not isinstance(error, InvalidInput | Taken):
-            return None
-        kept = {name: fields.get(name, "") for name in Draft.__struct_fields__}
-        return await self.show(call, problem(error).status, error=wrong_of(error), kept=kept)
 
 
 def shown(account: Account) -> dict[str, Any]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
 from msgspec.structs import replace
 
-from dutchdoor.errors import DutchdoorError, InvalidInput, Taken
 from dutchdoor.services.invitations import Invitation
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.body import Body
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.console.drafts import DraftPage, Person
 from dutchdoor.web.pages.console.frame import INVITATIONS_PATH, Console
 from dutchdoor.web.pages.console.listing import PAGE, next_page
-from dutchdoor.web.pages.forms import wrong_of
-from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import instant
 
 __all__ = ["PATH", "routes"]
@@ -24,37 +20,23 @@ __all__ = ["PATH", "routes"]
 PATH = INVITATIONS_PATH
 
 
-class Draft(Body, frozen=True):
-    email: Annotated[str, Meta(max_length=320)] = ""
-    name: Annotated[str, Meta(max_length=200)] = ""
-    roles: Annotated[str, Meta(max_length=2200)] = ""
-    """Words with spaces between them."""
-
-
 def routes(console: Console) -> list[Route]:
     page = InvitationsPage(console)
     shown = console.page(PATH, page.show, query=("after",), summary="Show the invitations.")
     return [
         replace(shown, bundled=True),
-        console.act(PATH, page.invite, body=Draft, again=page.again, bundled=True, summary="Invite a person."),
+        console.act(PATH, page.invite, body=Person, again=page.again, bundled=True, summary="Invite a person."),
         console.act(PATH + "/{id}/send", page.send, bundled=True, summary="Send an invitation again."),
         console.act(PATH + "/{id}/withdraw", page.withdraw, bundled=True, summary="Withdraw an invitation."),
     ]
 
 
-class InvitationsPage:
-    def __init__(self, console: Console) -> None:
-        self.console = console
+class InvitationsPage(DraftPage):
+    draft = Person
 
-    async def show(
-        self,
-        call: Call,
-        status: int = 200,
-        *,
-        error: Mapping[str, Any] | None = None,
-        kept: Mapping[str, str] | None = None,
+    async def show_with(
+        self, call: Call, status: int = 200, *, kept: Mapping[str, str], error: Mapping[str, Any] | None = None
     ) -> Response:
-        """Show the page; `error` says what was wrong in the form, where the fields are `kept`."""
         after, now = call.query.get("after", "")[:64], call.authority.clock()
         found = await call.directory.invitations.listed(after=after, limit=PAGE + 1)
         return self.console.show(
@@ -65,11 +47,11 @@ class InvitationsPage:
             following=next_page(PATH, after=found[PAGE - 1].id if len(found) > PAGE else ""),
             closed=call.authority.policy.registration == "closed",
             error=error,
-            kept=kept or dict.fromkeys(Draft.__struct_fields__, ""),
+            kept=kept,
         )
 
     async def invite(self, call: Call) -> Response:
-        draft: Draft = call.body
+        draft: Person = call.body
         await call.directory.invitations.invite(
             draft.email,
             name=draft.name,
@@ -78,13 +60,6 @@ class InvitationsPage:
             actor=call.actor,
         )
         return self.console.done(PATH, "invitation-sent")
-
-    async def again(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response | None:
-        """Show the form again with what can be put right in it."""
-        if not isinstance(error, InvalidInput | Taken):
-            return None
-        kept = {name: fields.get(name, "") for name in Draft.__struct_fields__}
-        return await self.show(call, problem(error).status, error=wrong_of(error), kept=kept)
 
     async def send(self, call: Call) -> Response:
         actor, client = call.actor, call.observed()

@@ -7,16 +7,14 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from dutchdoor.errors import DutchdoorError, InvalidInput
 from dutchdoor.services.webhooks import NewWebhook, Standing
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.console.drafts import DraftPage
 from dutchdoor.web.pages.console.frame import Console
-from dutchdoor.web.pages.forms import wrong_of
 from dutchdoor.web.pages.site import CONSOLE_PATH
-from dutchdoor.web.problems import problem
 from dutchdoor.web.schemas import instant
 
 __all__ = ["routes"]
@@ -44,24 +42,21 @@ def routes(console: Console) -> list[Route]:
     ]
 
 
-class WebhooksPage:
+class WebhooksPage(DraftPage):
     """Shows the webhooks. Each secret is in the answer to the form that made it, and in no other."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    draft = Draft
 
-    async def show(
+    async def show_with(
         self,
         call: Call,
         status: int = 200,
         *,
+        kept: Mapping[str, str],
         error: Mapping[str, Any] | None = None,
-        kept: Mapping[str, str] | None = None,
         answer: str = "",
     ) -> Response:
-        """Show the page; `error` says what was wrong in the form, where the fields are `kept`, and `answer` why a test
-        message was not delivered.
-        """
+        """Show the page; `answer` says why a test message was not delivered."""
         found = [await call.webhooks.standing(webhook) for webhook in await call.webhooks.listed()]
         return self.console.show(
             call,
@@ -69,7 +64,7 @@ class WebhooksPage:
             status,
             webhooks=[_shown(each) for each in found],
             error=error,
-            kept=kept or dict.fromkeys(Draft.__struct_fields__, ""),
+            kept=kept,
             answer=answer,
         )
 
@@ -84,13 +79,6 @@ class WebhooksPage:
         )
         return self._with_secret(call, made, mark("The webhook was added"))
 
-    async def again(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response | None:
-        """Show the form again with what can be put right in it."""
-        if not isinstance(error, InvalidInput):
-            return None
-        kept = {name: fields.get(name, "") for name in Draft.__struct_fields__}
-        return await self.show(call, problem(error).status, error=wrong_of(error), kept=kept)
-
     async def rotate(self, call: Call) -> Response:
         actor, client = call.actor, call.observed()
         made = await call.webhooks.rotate(call.params["id"], client=client, actor=actor)
@@ -100,7 +88,7 @@ class WebhooksPage:
         answer = await call.webhooks.test(call.params["id"])
         if answer.ok:
             return self.console.done(PATH, "webhook-tested")
-        return await self.show(call, answer=answer.failure)
+        return await self.show_with(call, kept=self._kept({}), answer=answer.failure)
 
     async def enable(self, call: Call) -> Response:
         actor, client = call.actor, call.observed()
