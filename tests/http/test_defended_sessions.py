@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.http.world import FIREFOX, PASSWORD, PROXY, SESSION, Answer, Browser, World, a_world
+from tests.http.world import FIREFOX, PASSWORD, PROXY, SESSION, Answer, Browser, Clock, World, a_world
 
 from dutchdoor.errors import StepUpRequired
 from dutchdoor.model.http_client import Client
@@ -15,7 +16,9 @@ from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
 from dutchdoor.model.suspicion import Suspected, Suspicion
 from dutchdoor.services.watching import Use
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Store, Swap
+from dutchdoor.stores.postgres import PostgresStore
+from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.web import revocations
 
 ADA = "ada@example.com"
@@ -245,14 +248,40 @@ async def test_d12_a_vpn_is_asked_about_once() -> None:
 
 
 async def test_d12_a_traveller_who_had_the_time_is_let_in() -> None:
-    """Two days later on another continent: a mail, and no question. The parallel requests of one page count as one."""
+    """Two days later on another continent: an entry in the activity, and no question. The parallel requests of one page
+    count as one.
+    """
     async with watched() as world:
         owner = await at_home(world)
         world.clock.now += 2 * DAY
         owner.peer = SYDNEY
         answers = await asyncio.gather(*(owner.me() for _ in range(6)))
         assert {answer.status for answer in answers} == {200}
-        assert await suspected(world) == [("ok", "notify: new_country")]
+        assert await suspected(world) == [("ok", "record: new_country")]
+
+
+async def test_q02_the_mail_about_a_patient_thief_names_where_they_are() -> None:
+    """A thief waits for as long as a flight takes: an entry in the activity. Minutes later the owner is at home, and
+    gets one mail that names the other country, and not their own.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        await world.posted()
+        before = len(world.mailbox.mails)
+        world.clock.now += DAY
+        thief = copied(owner, SYDNEY)
+        assert (await thief.me()).status == 200
+        await world.posted()
+        assert len(world.mailbox.mails) == before
+        for _ in range(3):
+            world.clock.now += 5 * MINUTE
+            assert (await owner.me()).status == 200
+            assert (await thief.me()).status == 200
+        assert await suspected(world) == [("ok", "record: new_country"), ("ok", "notify: two_places")]
+        await world.posted()
+        (mail,) = world.mailbox.mails[before:]
+        assert "Australia" in mail.text
+        assert "Netherlands" not in mail.text
 
 
 async def test_d12_a_request_waits_for_the_one_that_writes_the_change() -> None:
@@ -272,7 +301,7 @@ async def test_d12_a_request_waits_for_the_one_that_writes_the_change() -> None:
         await asyncio.sleep(0)
         await authority.sight(first, away)
         await refused
-        assert await suspected(world) == [("ok", "notify: new_country")]
+        assert await suspected(world) == [("ok", "record: new_country")]
 
 
 async def test_d12_a_proof_keeps_what_the_session_was_seen_as() -> None:
@@ -436,6 +465,59 @@ async def test_d17_two_nodes_see_one_session() -> None:
             assert asks_again(await owner.me()), "at the other node, too"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_q06_nodes_that_race_write_a_change_once(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Two nodes get six requests at one moment, over one database. The owner's change of network is written once; a
+    traveller is asked nothing; a thief is refused at both, with one event and one mail.
+    """
+    where = request.getfixturevalue("postgres_url") if database == "postgres" else ""
+
+    def a_store() -> Store:
+        return PostgresStore(where) if where else SqliteStore(tmp_path / "test.db")
+
+    clock = Clock()
+    async with watched(store=a_store(), clock=clock) as world, watched(store=a_store(), clock=clock) as other:
+        owner = await at_home(world)
+        twin = copied(owner, HERE)
+        twin.world = other
+        assert (await twin.me()).status == 200
+
+        async def all_at_once(peer: str, *, by_token: bool = False) -> set[int]:
+            owner.peer = twin.peer = peer
+            calls = [each.call("GET", "/auth/me", by_token=by_token) for each in (owner, twin) * 6]
+            return {answer.status for answer in await asyncio.gather(*calls)}
+
+        async def changes() -> list[str]:
+            (kept,) = [each for each in await world.store.select(Sightings) if each.id != each.subject]
+            history = kept.read()
+            assert history is not None
+            return [change.network for change in history.changes]
+
+        assert await all_at_once(WORK) == {200}
+        assert await changes() == ["145.97.39.0/24", "145.97.40.0/24"]
+        clock.now += 2 * DAY
+        assert await all_at_once(SYDNEY) == {200}
+        assert await changes() == ["145.97.39.0/24", "145.97.40.0/24", "1.128.0.0/24"]
+        await world.posted()
+        mails = len(world.mailbox.mails) + len(other.mailbox.mails)
+        clock.now += MINUTE
+        assert await all_at_once(CLOUD) == {401}
+        assert await changes() == ["145.97.39.0/24", "145.97.40.0/24", "1.128.0.0/24"]
+        await world.posted()
+        await other.posted()
+        assert len(world.mailbox.mails) + len(other.mailbox.mails) == mails + 1
+        assert await suspected(world) == [("ok", "record: new_country"), ("refused", "step_up: hosting")]
+
+        owner = await at_home(world, "jwt")
+        twin.access = owner.access
+        clock.now += MINUTE
+        assert await all_at_once(SYDNEY, by_token=True) == {401}
+        assert (await suspected(world))[2:] == [("refused", "step_up: too_fast")]
+
+
 async def test_d19_a_verifier_that_lies_ends_nothing() -> None:
     """A report of a verifier puts a valid token in doubt, at most: of a token that it was not given, nothing follows,
     and where the policy would revoke, its owner proves again. Without a verifier key, no report is taken.
@@ -476,7 +558,7 @@ async def test_d18_wrong_passwords_before_a_sign_in_are_reported() -> None:
             wrong = await stranger.call("POST", "/auth/login", json={"email": ADA, "password": "not this one at all"})
             assert wrong.status == 401
         await stranger.login()
-        assert await suspected(world) == [("ok", "notify: failures")]
+        assert await suspected(world) == [("ok", "record: failures")]
 
 
 def test_d19_the_error_of_a_verifier_says_what_to_do() -> None:

@@ -219,7 +219,7 @@ class Auth:
         networks: finds what kind of network an address belongs to, against theft: data centre, VPN, Tor, carrier of
             telephones; a table of what providers publish if not given.
         on_suspicion: called with a `Suspected` before something is done about a session that is used in a suspicious
-            way; returns another reaction (`calm`, `notify`, `step_up`, `revoke`), or None.
+            way; returns another reaction (`calm`, `record`, `notify`, `step_up`, `revoke`), or None.
         clock: the time of day in seconds since 1970, for tests. Without one it is the store's, where that is one for
             all nodes, else this machine's.
 

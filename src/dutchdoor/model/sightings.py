@@ -107,7 +107,7 @@ class History(Struct, frozen=True, array_like=True):
     places: tuple[Place, ...]
     changes: tuple[Change, ...]
     reported: tuple[str, ...] = ()
-    """Networks whose use at one time has been reported: it is not reported again."""
+    """Networks and countries that the owner got a mail about: there is no other."""
 
     @property
     def last(self) -> Sighting:
@@ -138,9 +138,11 @@ class History(Struct, frozen=True, array_like=True):
         )
 
     def reporting(self) -> History:
-        """Return the history after its two newest networks were reported as used at one time."""
-        now = tuple(dict.fromkeys(change.network for change in self.changes[-2:]))
-        return replace(self, reported=(*self.reported, *now)[-PLACES_AT_MOST:])
+        """Return the history after the owner got a mail about its two newest networks."""
+        networks = [change.network for change in self.changes[-2:]]
+        countries = [place.sighting.country for place in self.places[-2:]]
+        now = dict.fromkeys((*self.reported, *networks, *filter(None, countries)))
+        return replace(self, reported=tuple(now)[-PLACES_AT_MOST:])
 
     def encode(self) -> bytes:
         return _encode(self)

@@ -36,15 +36,16 @@ __all__ = [
 
 Suspicion: TypeAlias = Literal["off", "quiet", "standard", "strict"]
 """Nothing is watched; the owner gets a mail; the owner is asked to prove again; or less is enough for that."""
-Reaction: TypeAlias = Literal["calm", "notify", "step_up", "revoke"]
-"""Nothing; a mail to the owner; the session is refused until its owner proves again; or it ends. Each is more than the
-one before it."""
+Reaction: TypeAlias = Literal["calm", "record", "notify", "step_up", "revoke"]
+"""Nothing; an entry in the owner's activity; a mail to the owner, too; the session is refused until its owner proves
+again; or it ends. Each is more than the one before it."""
 Reason: TypeAlias = Literal[
     "two_places", "too_fast", "other_browser", "hosting", "tor", "replayed", "new_country", "failures"
 ]
 """Why a sighting is suspicious:
 
-- `two_places`: the network changes to and fro within minutes, so two clients use one session.
+- `two_places`: the network changes to and fro within minutes, or the country faster than an airliner, so two clients
+  use one session.
 - `too_fast`: from country to country faster than an airliner.
 - `other_browser`: one cookie, another browser.
 - `hosting`: from a home, a telephone or an office to a data centre or a VPN exit.
@@ -59,13 +60,14 @@ REACTIONS: Final = get_args(Reaction)
 PRESETS: Final[Mapping[Suspicion, Mapping[Reason, Reaction]]] = {
     "off": {},
     "quiet": {
+        "two_places": "notify",
         "too_fast": "notify",
         "other_browser": "notify",
         "hosting": "notify",
         "tor": "notify",
         "replayed": "notify",
-        "new_country": "notify",
-        "failures": "notify",
+        "new_country": "record",
+        "failures": "record",
     },
     "standard": {
         "two_places": "notify",
@@ -74,8 +76,8 @@ PRESETS: Final[Mapping[Suspicion, Mapping[Reason, Reaction]]] = {
         "hosting": "step_up",
         "tor": "step_up",
         "replayed": "step_up",
-        "new_country": "notify",
-        "failures": "notify",
+        "new_country": "record",
+        "failures": "record",
     },
     "strict": {
         "two_places": "step_up",
@@ -85,7 +87,7 @@ PRESETS: Final[Mapping[Suspicion, Mapping[Reason, Reaction]]] = {
         "tor": "revoke",
         "replayed": "step_up",
         "new_country": "step_up",
-        "failures": "notify",
+        "failures": "record",
     },
 }
 """Which reason leads where. A reason that is not named leads nowhere."""
@@ -93,6 +95,8 @@ PRESETS: Final[Mapping[Suspicion, Mapping[Reason, Reaction]]] = {
 TOGETHER: Final[frozenset[Suspicion]] = frozenset({"standard", "strict"})
 """Presets that end a session which another browser uses from a place that alone would be asked about: no browser takes
 its cookies along to another browser in another country."""
+_OF_A_COUNTRY: Final[frozenset[Reason]] = frozenset({"too_fast", "new_country", "two_places"})
+"""Reasons for which the owner gets one mail for a country, and not one for each network there."""
 _FROM_AFAR: Final[frozenset[Reason]] = frozenset({"too_fast", "hosting", "tor"})
 
 TO_AND_FRO: Final = 8
@@ -104,6 +108,7 @@ NEW_FOR: Final = 86_400.0
 """
 _EXITS: Final = frozenset({"hosting", "vpn", "tor"})
 _MOVING: Final = frozenset({"mobile", "satellite"})
+_ELSEWHERE: Final = _EXITS | _MOVING
 _CHANGING: Final = frozenset({"mobile", "satellite", "relay"})
 """Networks that change by themselves."""
 
@@ -123,7 +128,7 @@ class Suspected(Struct, frozen=True, kw_only=True):
     session_id: str
     """The session; "" for a stateless token."""
     reaction: Reaction
-    """`notify`, `step_up` or `revoke`."""
+    """`record`, `notify`, `step_up` or `revoke`."""
     reasons: tuple[Reason, ...]
     """Why, such as `too_fast`."""
     address: str
@@ -147,6 +152,7 @@ def assess(
     familiar: Sequence[Place] = (),
     by_cookie: bool = False,
     replayed: bool = False,
+    bound: bool = False,
 ) -> Assessment:
     """Decide about a sighting of a live session or token that differs from the last one.
 
@@ -160,8 +166,9 @@ def assess(
         by_cookie: whether a cookie was the proof. An application may use one token in two programs; a cookie stays in
             the browser that got it.
         replayed: whether a refresh token was sent that had been used already.
+        bound: whether the client has proved the key that it is bound to. A copy cannot, so there is no question.
     """
-    if preset == "off":
+    if preset == "off" or bound:
         return CALM
     found: list[Reason] = []
     last = history.last
@@ -176,11 +183,16 @@ def assess(
             found.append("two_places")
         if not any(place.sighting.network == seen.network for place in known):
             found += _of_a_new_network(history, seen, known, now=now, last_use=last_use)
-    return _reacting(found, preset)
+        elif "two_places" not in found and _came_back_too_fast(history, seen, known, now=now, last_use=last_use):
+            found.append("two_places")
+    decided = _reacting(found, preset)
+    if decided.reaction == "notify" and _OF_A_COUNTRY.issuperset(found) and seen.country in history.reported:
+        return Assessment("record", decided.reasons)
+    return decided
 
 
 def assess_sign_in(seen: Sighting, preset: Suspicion, *, familiar: Sequence[Place], failures: int) -> Assessment:
-    """Decide about a sign-in, which has just been proved: at most, its owner gets a mail.
+    """Decide about a sign-in, which has just been proved: at most, it is recorded.
 
     Args:
         seen: from where.
@@ -194,7 +206,7 @@ def assess_sign_in(seen: Sighting, preset: Suspicion, *, familiar: Sequence[Plac
     if failures >= MANY_FAILURES:
         found.append("failures")
     decided = _reacting(found, preset)
-    return Assessment("notify", decided.reasons) if decided.reaction != "calm" else CALM
+    return Assessment("record", decided.reasons) if decided.reaction != "calm" else CALM
 
 
 MANY_FAILURES: Final = 5
@@ -236,14 +248,30 @@ def _is_of(one: Sighting, other: Sighting) -> bool:
 
 def _where_last(history: History, last_use: float) -> tuple[str, float]:
     """Return the country where the client last was for certain, and when. A telephone abroad comes from the country of
-    its carrier until it finds Wi-Fi: what counts is the last network that stands still.
+    its carrier until it finds Wi-Fi: what counts is the last network that stands still. Behind an exit, a client is
+    where it was before, and did not fly; the country of the exit says nothing.
     """
-    last = history.places[-1]
-    if last.sighting.kind not in _MOVING:
-        return last.sighting.country, last_use
-    still = [place for place in history.places if place.sighting.kind not in _MOVING]
-    newest = max(still, key=lambda place: place.until, default=last)
-    return newest.sighting.country, newest.until
+    last = history.places[-1].sighting
+    if last.kind not in _ELSEWHERE:
+        return last.country, last_use
+    still = [place for place in history.places if place.sighting.kind not in _ELSEWHERE]
+    if not still:
+        return ("", last_use) if last.kind in _EXITS else (last.country, last_use)
+    newest = max(still, key=lambda place: place.until)
+    return newest.sighting.country, last_use if last.kind in _EXITS else newest.until
+
+
+def _came_back_too_fast(
+    history: History, seen: Sighting, known: Sequence[Place], *, now: float, last_use: float
+) -> bool:
+    """Whether a session is back in a network that it knows, faster than an airliner from another country: the thief who
+    waited for as long as a flight takes did not wait for the owner.
+    """
+    last = history.last
+    if {last.kind, seen.kind} & (_ELSEWHERE | _CHANGING) or last.country in history.reported:
+        return False
+    proved = any(place.proved and place.sighting.country == last.country for place in known)
+    return not proved and now - last_use < 3600 * least_hours(last.country, seen.country)
 
 
 def _to_and_fro(history: History, seen: Sighting, known: Sequence[Place], now: float) -> bool:

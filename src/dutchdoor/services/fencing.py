@@ -203,6 +203,10 @@ class Fencing:
             self._carry_out()
         await self._read()
 
+    async def catch_up(self) -> None:
+        """Read the log to its end: what any node has committed before this call. Raises `Unavailable`."""
+        await self._read()
+
     async def _read(self) -> None:
         """Read the log to its end, beginning after this call. Calls that arrive during a reading share the next one."""
         reading = self._next_read

@@ -1,9 +1,10 @@
 """Watching: what is done when a live session, or a stateless token, is used in another way than before.
 
 A sign-in writes where it was proved. Each use is compared with the one before it, in memory. A change is assessed by
-`model/suspicion.py`, written to the history, and answered: the owner gets a mail, or must prove again who they are, or
-the session ends. A session that must be proved again is refused by an entry in the revocation log, at every node and
-every verifier, and lives for at most an hour more. The proof starts another session, and ends this one.
+`model/suspicion.py`, written to the history, and answered: it is recorded, or the owner gets a mail, or must prove
+again who they are, or the session ends. A session that must be proved again is refused by an entry in the revocation
+log, at every node and every verifier, and lives for at most an hour more. The proof starts another session, and ends
+this one.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Use(NamedTuple):
     client_id: str = ""
     by_cookie: bool = False
     replayed: bool = False
+    bound: bool = False
+    """Whether the client has proved the key that the session or the token is bound to."""
 
     @property
     def id(self) -> str:
@@ -171,6 +174,7 @@ class Watching(Endings):
     async def _look(self, use: Use, seen: Sighting, client: Client, now: float, at_most: Reaction) -> None:
         # Of uses at one moment, one writes the change, and the others find it written.
         for attempt in range(3):
+            about = client
             kept = await self.store.get(Sightings, use.id)
             history = self._read(kept, use.session)
             if history is None:  # from before the watching began: this is the first place
@@ -184,18 +188,21 @@ class Watching(Endings):
                 decided = assess(
                     history, seen, self.policy.suspicion, now=now, last_use=last_use,
                     familiar=await self._familiar(use.subject), by_cookie=use.by_cookie, replayed=use.replayed,
+                    bound=use.bound,
                 )  # fmt: skip
                 if attempt == 0 and decided.reaction in _REFUSING and now - last_use < A_MOMENT:
                     await asyncio.sleep(AGAIN_IN)
                     continue
                 if decided.reaction != "calm":
                     decided = replace(decided, reaction=weaker(await self._overruled(use, decided, client), at_most))
+                if "two_places" in decided.reasons and history.last.country != seen.country:
+                    about = Client(country=history.last.country)  # here is the owner, back in a place of theirs
                 if decided.reaction in _REFUSING:
-                    await self._refuse(use, client, now, decided)
+                    await self._refuse(use, about, now, decided)
                 history = history.moved(seen, now, last_use=last_use)
-                if "two_places" in decided.reasons:
+                if decided.reaction == "notify":
                     history = history.reporting()
-            if await self._write(use, kept, history, client, now, decided):
+            if await self._write(use, kept, history, about, now, decided):
                 return
 
     async def _overruled(self, use: Use, decided: Assessment, client: Client) -> Reaction:
@@ -256,7 +263,7 @@ class Watching(Endings):
             changes = [Add(_kept(use.id, use.subject, history, expires_at))]
         else:
             changes = [Swap(replace(kept, history=history.encode(), expires_at=expires_at))]
-        if decided.reaction == "notify":
+        if decided.reaction != "calm":
             changes.append(Log(_recorded(use, client, now, decided)))
         try:
             await self.store.commit(*changes)
@@ -273,42 +280,60 @@ class Watching(Endings):
         if decided.reaction == "step_up" and await self._doubt(use, client, now, decided):
             await announce(self.hooks.suspected, use.subject, client, "step_up")
             raise SessionInDoubt(f"used in a suspicious way: {', '.join(decided.reasons)}")
-        await self._revoke(use, client, now, decided)
-        await announce(self.hooks.suspected, use.subject, client, "revoke")
+        if await self._revoke(use, client, now, decided):
+            await announce(self.hooks.suspected, use.subject, client, "revoke")
         raise NotAuthenticated(f"revoked, used in a suspicious way: {', '.join(decided.reasons)}")
 
     @retried(ENDINGS, "asking for another proof")
     async def _doubt(self, use: Use, client: Client, now: float, decided: Assessment) -> bool:
         """Refuse a session or a token until its owner proves again. Returns False if it has to be revoked instead: an
         account must not fill every verifier's memory with doubts.
+
+        Raises:
+            SessionInDoubt: another request, here or at another node, has done it: one thief is one event and one mail.
         """
+        # Its record first, and then the log: who committed before the record was read is in the log, and who commits
+        # after that makes this commit conflict.
+        session, kept = None, None
+        if use.session is None:
+            kept = await self.store.get(Sightings, use.id)
+        else:
+            found = await self.store.session(use.session.id)
+            if found is None or found[0].ended_at is not None:
+                raise NotAuthenticated("the session ended meanwhile")
+            session = found[0]
+        await self.fencing.catch_up()
+        if self.must_prove(use.id):
+            raise SessionInDoubt("in doubt since a moment")
         if await self.store.live_revocations(use.subject, now) >= COALESCE_ABOVE:
             return False
         # It ends with its doubt, or it would be accepted again when the log drops the entry.
         until = now + LONGEST_ACCESS
         entry = Revocation(kind="doubt", id=use.id, expires_at=until, subject=use.subject)
         changes: list[Change] = [ExpectFew(use.subject, COALESCE_ABOVE, now), Revoke(entry)]
-        if use.session is not None:
-            found = await self.store.session(use.session.id)
-            if found is None or found[0].ended_at is not None:
-                raise NotAuthenticated("the session ended meanwhile")
-            session = found[0]
+        if session is not None:
             ends = min(session.expires_at, until)
             changes.append(Swap(replace(session, expires_at=ends, idle_expires_at=min(session.idle_expires_at, ends))))
+        elif kept is not None:
+            changes.append(Swap(kept))
         await self.store.commit(*changes, Log(_recorded(use, client, now, decided)))
         return True
 
-    async def _revoke(self, use: Use, client: Client, now: float, decided: Assessment) -> None:
+    async def _revoke(self, use: Use, client: Client, now: float, decided: Assessment) -> bool:
+        """End a session or a token. Returns False if it had ended already."""
         if use.session is not None:
-            await self.end(use.session.id, client=client, actor="system", reason=SUSPECTED)
+            done = await self.end(use.session.id, client=client, actor="system", reason=SUSPECTED)
+            if not done.count:
+                return False
             await self.store.commit(Log(_recorded(use, client, now, decided)))
-            return
+            return True
         account = await self.store.account(use.subject)
         entry = Revocation(kind="token", id=use.token_id, expires_at=now + LONGEST_ACCESS, subject=use.subject)
         changes: list[Change] = [Revoke(entry)]
         if account is not None:
             changes, _ = await self._revoking(account, [entry], now)
         await self.store.commit(*changes, Log(_recorded(use, client, now, decided)))
+        return True
 
 
 def _is_same(last: Sighting, seen: Sighting) -> bool:
@@ -334,7 +359,7 @@ def _record(
         subject=subject,
         session_id=session_id,
         client_id=client_id,
-        outcome="ok" if decided.reaction == "notify" else "refused",
+        outcome="refused" if decided.reaction in _REFUSING else "ok",
         detail=f"{decided.reaction}: {', '.join(decided.reasons)}",
     )
 

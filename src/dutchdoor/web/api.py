@@ -404,6 +404,7 @@ class Call:
             last_use=0.0 if held is None else held.used_before,
             client_id=principal.client_id,
             by_cookie=principal.method == "session",
+            bound=bool(principal.bound_to),
         )
         await self.authority.sight(use, self.observed(), carried=carried_by(self.request))
 

@@ -23,6 +23,8 @@ _KINDS: Final[dict[str, NetworkKind]] = {
     iporigin.VPN: "vpn",
     iporigin.TOR: "tor",
 }
+_RENTED: Final = frozenset({"DataCamp", "CDN77", "Gcore"})
+"""Content networks that rent machines too: the exits of several VPNs stand there, and thieves behind them."""
 _RELAYS: Final = frozenset({"Apple Private Relay"})
 """They keep the country, and hide the network: of homes alone, and from no one who could choose another country."""
 
@@ -42,4 +44,6 @@ def _found(address: str) -> Network:
         return Network()
     if known.provider in _RELAYS:
         return Network("relay", known.provider)
+    if known.provider in _RENTED:
+        return Network("hosting", known.provider)
     return Network(_KINDS.get(known.kind, ""), known.provider)
