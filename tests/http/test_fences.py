@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 from tests.http.test_lost_factors import REMOVE, WAIT, begun, link, protected
+from tests.http.test_passkeys import made
 from tests.http.test_revocations import Follower, until
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, Program, World, basic
 
@@ -199,6 +200,14 @@ async def restored_address(people: People, prefer: list[tuple[str, str]]) -> Ans
     return await people.world.call("POST", "/auth/email/restore", json=body, headers=prefer)
 
 
+async def password_given_up(people: People, prefer: list[tuple[str, str]]) -> Answer:
+    person = people.world.browser()
+    await person.login()
+    for _ in range(2):
+        assert (await made(person))[1].status == 200
+    return await person.call("POST", "/auth/password/remove", headers=prefer)
+
+
 async def client_removed(people: People, prefer: list[tuple[str, str]]) -> Answer:
     made = await people.root.call("POST", "/admin/api/clients", json={"name": "shop"})
     return await people.root.call("DELETE", f"/admin/api/clients/{made.json['client_id']}", headers=prefer)
@@ -221,6 +230,7 @@ REVOKING: dict[Revoking, str] = {
     one_session: "/auth/sessions/{id}",
     other_sessions: "/auth/sessions",
     password: "/auth/password",
+    password_given_up: "/auth/password/remove",
     reset: "/auth/password/reset",
     lost_factor: "/auth/factors/lost/remove",
     verified_elsewhere: "/auth/email/verify",

@@ -36,7 +36,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.issuers.identity import Identity
-from dutchdoor.model.accounts import Credential
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import EventName
 from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import STANDARD
@@ -168,6 +168,18 @@ class Story:
         (way,) = await world.directory.set_aside.of(account.subject)
         await world.directory.set_aside.keep(account, way.id, client=Client())
         assert (await browser.call("POST", "/auth/factors/remove", json=gone)).status == 204
+        # the password, given up
+        made = (await browser.call("POST", "/auth/passkeys/register/options")).json["publicKey"]
+        done = await browser.call("POST", "/auth/passkeys/register", json={"response": key.create(made)})
+        self.keep(*done.json["recovery_codes"])
+        assert (await browser.call("POST", "/auth/password/remove")).status == 200
+        await world.call("POST", "/auth/password/forgot", json={"email": ADA})
+        await world.posted()
+        self.keep(token := self.mailed(), browser.csrf, *browser.jar.values())
+        await world.call("POST", "/auth/password/reset", json={"token": token, "new_password": PASSWORD})
+        await world.directory.factors.remove(
+            await self.account(user["id"]), "passkey", b64(key.id), amr=None, client=Client(), actor="cli"
+        )
         # other log-ins
         corp = issuers.openid(name="corp", title="Corp", url="https://corp.example", client_id="us")
         named, identities = Identity(issuer=corp.url, subject="ada-1"), world.directory.identities
@@ -199,6 +211,11 @@ class Story:
             world.clock.forward(WAIT)
             assert (await world.call("POST", path, json={"token": link(world, path)})).status == 200
         await world.posted()
+
+    async def account(self, subject: str) -> Account:
+        found = await self.world.store.account(subject)
+        assert found is not None
+        return found
 
     def mailed(self) -> str:
         return str(self.world.mailbox.token())

@@ -206,6 +206,15 @@ PASSWORD_CHANGED = _Letter(
     (mark("The password of your %(product)s account was changed."), _WAS_IT_YOU),
     _NEW_PASSWORD,
 )
+PASSWORD_REMOVED = _Letter(
+    mark("The password of your account was given up"),
+    (
+        mark("No password signs in to %(product)s any more. Your passkeys and the log-ins that you have linked do."),
+        mark("If it was you, there is nothing to do. If not, choose a new password, which signs everyone else out."),
+    ),
+    _NEW_PASSWORD,
+    (mark("If you want a password again later, choose one in the same way."),),
+)
 PASSWORD_RESET = PASSWORD_CHANGED._replace(
     before=(
         mark("The password of your %(product)s account was changed."),
@@ -464,6 +473,9 @@ class Letters:
 
     def password_changed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(PASSWORD_CHANGED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def password_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(PASSWORD_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def password_reset(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         """Write to an owner whose account had ways to sign in that were set aside. They are not named: a thief may have

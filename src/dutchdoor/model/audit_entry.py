@@ -28,7 +28,7 @@ EventName = Literal[
     "mail_code_sent",
     "name_changed",
     "passkey_cloned",
-    "password_changed", "password_rehashed", "password_reset", "password_reset_requested",
+    "password_changed", "password_rehashed", "password_removed", "password_reset", "password_reset_requested",
     "recovery_code_used", "recovery_codes_created",
     "refresh_replayed", "refresh_theft", "refresh_impossible", "refresh_wrong_client",
     "session_bound", "session_ended", "session_started", "session_suspected", "token_issued", "token_revoked",

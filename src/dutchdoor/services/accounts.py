@@ -30,6 +30,7 @@ from dutchdoor.services.external_accounts import ExternalAccounts
 from dutchdoor.services.external_sign_in import ExternalSignIn
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.factors import Factors
+from dutchdoor.services.giving_up import GivingUp
 from dutchdoor.services.identities import Identities
 from dutchdoor.services.invitations import Invitations
 from dutchdoor.services.issuer_accounts import IssuerAccounts
@@ -107,6 +108,7 @@ class Directory:
         self.admin = Administration(shared, self.registration)
         self.identities = Identities(shared, named)
         self.set_aside = SetAside(shared, self.identities)
+        self.giving_up = GivingUp(shared, self.sign_in, self.identities)
         self.issuers = self._issuer_logins(shared, issuers)
         authority.hooks.refresh_theft.append(self._notify_of_theft)
         authority.hooks.suspected.append(self._notify_of_suspicion)

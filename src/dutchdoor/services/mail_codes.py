@@ -21,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.credentials.mail_code import MAIL_CODE, MailCodes
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.errors import InvalidToken, RateLimited, Refused, WrongCredentials
 from dutchdoor.model import one_time_tokens, rate_limits
@@ -134,11 +135,14 @@ class MailedCodes(Part):
 
     async def can_prove_again(self, account: Account) -> bool:
         """Return whether a mailed code is a fresh proof of this account's owner: where it signs them in, and where they
-        have no password to prove.
+        have neither a password nor a passkey to prove.
         """
         if not account.address or account.email_verified_at is None:
             return False
-        return self.policy.sign_in_by_mail or await self.store.get(Credential, account.subject, PASSWORD, "") is None
+        if self.policy.sign_in_by_mail:
+            return True
+        held = await self.store.select(Credential, subject=account.subject)
+        return not any(each.method in {PASSWORD, PASSKEY} for each in held)
 
     async def _issue(self, purpose: Purpose, account: Account | None, digest: str, client: Client) -> Asked:
         now = self.clock()

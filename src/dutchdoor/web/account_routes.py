@@ -77,6 +77,12 @@ async def change_password(call: Call) -> Response:
     return signed_in_answer(call, signed_in, transport, set_mark(call, mark, signed_in.mode, transport), fenced)
 
 
+async def remove_password(call: Call) -> Response:
+    signed_in = await call.directory.giving_up.give_up(await ongoing(call))
+    fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
+    return signed_in_answer(call, signed_in, answer_transport(call, signed_in), [], fenced)
+
+
 async def reauthenticate(call: Call) -> Response:
     body: Reauthentication = call.body
     sign_in, step_up = await ongoing(call), call.directory.step_up
@@ -165,6 +171,19 @@ ROUTES = (
         gives=SignedInView,
         fences=True,
         summary="Change the password. Ends every other session; the answer carries fresh tokens for this one.",
+    ),
+    Route(
+        method="POST",
+        path="/auth/password/remove",
+        bundled=True,
+        handler=remove_password,
+        demands="caller",
+        fresh=True,
+        gives=SignedInView,
+        fences=True,
+        also=(404,),
+        summary="Give up the password: two other ways in are needed, or a passkey and recovery codes. Ends every other "
+        "session; the answer carries fresh tokens for this one.",
     ),
     Route(
         method="POST",

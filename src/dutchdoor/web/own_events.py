@@ -26,8 +26,8 @@ PAGE = 50
 
 REASONS = frozenset({
     "deleted", "disabled", "ended_again", "ended_by_admin", "ended_by_application", "ended_by_owner", "expired",
-    "impossible_token", "limit", "lost_in_restore", "password_changed", "password_reset", "replaced", "suspected",
-    "theft",
+    "impossible_token", "limit", "lost_in_restore", "password_changed", "password_removed", "password_reset",
+    "replaced", "suspected", "theft",
     "address not verified", "passkey without verification", "wrong current password", "wrong passkey", "wrong password",
     "wrong recovery_code", "wrong totp",
 })  # fmt: skip

@@ -75,6 +75,7 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "name_changed": Sentence(mark("The name was changed"), mark("An administrator changed the name")),
     "passkey_cloned": Sentence(mark("A passkey that may have been copied was refused at %(where)s"), look=True),
     "password_changed": Sentence(mark("The password was changed"), look=True),
+    "password_removed": Sentence(mark("The password was given up"), look=True),
     "password_rehashed": Sentence(mark("The password is kept in a safer form")),
     "password_reset": Sentence(mark("A new password was chosen by a mailed link"), look=True),
     "password_reset_requested": Sentence(
@@ -118,6 +119,7 @@ _ENDED: Mapping[str, Sentence] = {
     "impossible_token": Sentence(mark("A sign-in ended: it was forged"), look=True),
     "limit": Sentence(mark("The oldest sign-in ended: there were too many")),
     "lost_in_restore": Sentence(mark("A sign-in ended: the server went back to a backup")),
+    "password_removed": Sentence(mark("All other sign-ins ended: the password was given up"), look=True),
     "password_changed": Sentence(mark("All sign-ins ended: the password was changed"), look=True),
     "replaced": Sentence(mark("A sign-in ended: a new one in the same browser took its place")),
     "suspected": Sentence(mark("A sign-in ended: it was used in a way that looks like theft"), look=True),

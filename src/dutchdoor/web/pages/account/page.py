@@ -8,7 +8,7 @@ from functools import partial
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
-from dutchdoor.web.pages.account import passkeys, second_factor, set_aside
+from dutchdoor.web.pages.account import passkeys, password, second_factor, set_aside
 from dutchdoor.web.pages.account.about import EmailSection, NameSection
 from dutchdoor.web.pages.account.data import DELETED_PATH, DeletionSection, ExportSection
 from dutchdoor.web.pages.account.identities import IdentitiesSection
@@ -45,4 +45,5 @@ def routes(pages: Pages) -> list[Route]:
 
 def forms(pages: Pages) -> dict[Handler, Page]:
     of_sections = {handler: each for each in AccountPage(pages, GROUPS).sections for handler in each.handlers}
-    return {**of_sections, **passkeys.forms(pages), **second_factor.forms(pages), **set_aside.forms(pages)}
+    further = {**password.forms(pages), **passkeys.forms(pages), **second_factor.forms(pages), **set_aside.forms(pages)}
+    return {**of_sections, **further}

@@ -24,7 +24,7 @@ SHOWN_IN_PLACE = (InvalidInput, WrongCredentials, RateLimited)
 """What a person can put right in the form. The other errors have a page of their own."""
 
 
-ENDING = ("password_changed",)
+ENDING = ("password_changed", "password_removed")
 """The acts that end sign-ins elsewhere."""
 
 
