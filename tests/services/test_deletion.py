@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 from msgspec.structs import replace
 from tests.backing import _psql, a_valkey, new_database
-from tests.services.test_account_verbs import ANN, House, Spoiled
+from tests.services.house import ANN, House, Spoiled
 from tests.services.test_email_change import changed
 from tests.standins import (
     HOME,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.services.test_account_verbs import ANN, House, Spoiled
+from tests.services.house import ANN, House, Spoiled
 from tests.standins import (
     HOME,
     OTHER_PASSWORD,

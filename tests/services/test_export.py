@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.services.test_account_verbs import ANN, House
+from tests.services.house import ANN, House
 from tests.standins import HOME, PASSWORD, THIEF, Clock, Mailbox, directory, opened
 
 from dutchdoor.errors import NotFound, RateLimited, WrongCredentials

@@ -1,0 +1,33 @@
+"""An account of Ann in a directory over each kind of store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.services.house import ANN, House
+from tests.standins import (
+    HOME,
+    PASSWORD,
+    Clock,
+    Mailbox,
+    directory,
+    opened,
+)
+
+
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def house(kind: str, tmp_path: Path) -> AsyncIterator[House]:
+    async with opened(kind, tmp_path, Clock()) as over:
+        mailbox = Mailbox()
+        house = House(directory(over, mailbox), mailbox)
+        await house.clean.registration.register(ANN, PASSWORD, "Ann", client=HOME)
+        yield house
+        for made in [*house.spoiled, house.clean]:
+            await made.close()
