@@ -85,7 +85,6 @@ SAFE_WITHOUT_PROOF = {
     *("/auth/issuers/{name}/start", "/auth/setup", "/auth/login/step", "/auth/login/enrol", "/auth/password/strength"),
     *("/auth/passkeys/login/options", "/auth/passkeys/login", "/auth/passkeys/step/options"),
     "/auth/passkeys/enrol/options",
-    *("/auth/device-binding", "/auth/device-binding/refresh"),  # the proof of a key is what no other site has
     *("/auth/account/keep", "/auth/email/confirm", "/auth/email/restore", "/auth/join", "/auth/join/look"),
 }
 

@@ -38,19 +38,25 @@ from dutchdoor.model.device_binding import (
     on_registration,
 )
 from dutchdoor.model.http_client import Client
-from dutchdoor.model.ids import decode, encode
+from dutchdoor.model.ids import decode, encode, is_id
 from dutchdoor.model.rate_limits import Limit
-from dutchdoor.model.sessions import Session
+from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.endings import Found
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Log, Swap
 from dutchdoor.texts import mark
 
-__all__ = ["DEVICE_PROOFS", "Ask", "Bound", "DeviceBindings", "Ended", "Find"]
+__all__ = ["DEVICE_PROOFS", "ONE_OFFER", "Ask", "Bound", "DeviceBindings", "Ended", "Find"]
 
-DEVICE_PROOFS: Final = Limit(name="device_proofs", count=60, per_seconds=60.0, burst=30)
-"""Registrations and refreshes of one session. A browser needs two in some minutes."""
+DEVICE_PROOFS: Final = Limit(name="device_proofs", count=60, per_seconds=600.0, burst=30)
+"""Registrations and refreshes of one session. A browser needs two in ten minutes, and each that is refused writes an
+event.
+"""
+ONE_OFFER: Final = Limit(name="device_offer", count=1, per_seconds=60.0, burst=1)
+"""How often a session that is not bound yet is offered again. A browser registers a key for each offer, and the slowest
+device should have registered one before it is asked for the next.
+"""
 
 Purpose = Literal["register", "refresh", "cookie"]
 Find = Callable[[], Awaitable[Found]]
@@ -123,6 +129,12 @@ class DeviceBindings:
                 "device_binding is `required`, and the browser has bound nothing", message=_UNABLE
             )
 
+    def asked(self, text: str, session_id: str) -> bool:
+        """Whether a proof, `text`, answers a challenge to register a key for the session of a `session_id`, of any age.
+        Raises `DeviceKeyRefused` for what is no such proof.
+        """
+        return self._time_of(read_proof(text, registers=True).challenge, "register", session_id) is not None
+
     # The verbs
 
     async def register(self, find: Find, text: str, *, client: Client, admit: Admit) -> Bound:
@@ -169,8 +181,22 @@ class DeviceBindings:
 
         return await once()
 
-    async def refresh(self, find: Find, text: str, *, client: Client, admit: Admit) -> Bound | Ask | Ended:
+    async def named(self, session_id: str) -> Found:
+        """Return the session of a `session_id`, which is no secret, for a browser that may not send its cookie. Raises
+        `NotAuthenticated`.
+        """
+        found = await self.authority.store.session(session_id) if is_id(session_id) else None
+        if found is None:
+            raise NotAuthenticated("no such session")
+        check_live(*found, self.authority.clock())
+        return found
+
+    async def refresh(
+        self, find: Find, text: str, *, client: Client, admit: Admit, alone: bool = False
+    ) -> Bound | Ask | Ended:
         """Give the browser of the session that `find` reads another bound cookie, for its proof, `text` ("" for none).
+        `alone` says that its id is all that the browser has shown. A wrong proof is no event then: anyone could write
+        them.
 
         Raises `Unavailable` when the store is out of reach, and what `admit` raises.
         """
@@ -190,7 +216,8 @@ class DeviceBindings:
                 case Challenge():
                     return Ask(self._made("refresh", session.id, now), why)
                 case OtherKey():
-                    await self._record("device_key_refused", session, client, now, "another key")
+                    if not alone:
+                        await self._record("device_key_refused", session, client, now, "another key")
                     return Ask(self._made("refresh", session.id, now), why)
                 case Confirmed(binding, is_new):
                     if is_new:

@@ -28,6 +28,7 @@ from dutchdoor.errors import (
     Forbidden,
     InvalidToken,
     NotAuthenticated,
+    RateLimited,
     StepUpRequired,
     Unavailable,
 )
@@ -37,10 +38,11 @@ from dutchdoor.model.base_path import whole_path
 from dutchdoor.model.bindings import ProvedKey
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
-from dutchdoor.services.device_binding import DeviceBindings
+from dutchdoor.services.device_binding import ONE_OFFER, DeviceBindings
 from dutchdoor.services.seen_lately import Carried
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
@@ -359,7 +361,14 @@ class Call:
             return []
         cookie = "" if anew else self.cookies.bound(self.request.cookie())
         challenge = self.api.bindings.challenge_for(session, anew=anew, cookie=cookie)
-        return [offers(challenge, self.base)] if challenge else []
+        if not challenge:
+            return []
+        if not anew:
+            try:
+                self.api.refresh_rate.take([bucket_of(ONE_OFFER, session.id)], self.authority.clock())
+            except RateLimited:
+                return []
+        return [offers(challenge, self.base)]
 
     def offering(self, response: Response) -> Response:
         """Ask a browser again that has not bound its young session: an answer may have been lost."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -51,6 +53,8 @@ class Instructions(Struct, rename={"goes_on": "continue"}):
     refresh_url: str | UnsetType = UNSET
     scope: Scope | UnsetType = UNSET
     credentials: list[BoundCookie] | UnsetType = UNSET
+    allowed_refresh_initiators: list[str] | UnsetType = UNSET
+    """Other hosts whose pages may call this one: their requests wait for the bound cookie, too."""
     goes_on: bool | UnsetType = UNSET
 
 
@@ -65,11 +69,15 @@ def asks_for(challenge: str, session_id: str) -> Header:
     return (b"secure-session-challenge", f'"{challenge}";id="{session_id}"'.encode("ascii"))
 
 
-def instructions(session_id: str, cookies: Cookies, base: str, *, by_refresh_cookie: bool) -> Instructions:
+def instructions(
+    session_id: str, cookies: Cookies, base: str, origins: Collection[str], *, by_refresh_cookie: bool
+) -> Instructions:
     """Return what a browser does for a session. Where a refresh cookie is the long-lived half, only the endpoint that
-    takes it needs the bound cookie.
+    takes it needs the bound cookie. `origins` are those whose pages may call this server.
     """
     rules = [ScopeRule("exclude", "*", "/"), ScopeRule("include", "*", base + _RENEW_PATH)] if by_refresh_cookie else []
     name, attributes = cookies.bound_as(by_refresh_cookie=by_refresh_cookie)
     cookie = BoundCookie("cookie", name, attributes)
-    return Instructions(session_id, base + REFRESH_PATH, Scope(include_site=False, scope_specification=rules), [cookie])
+    scope = Scope(include_site=False, scope_specification=rules)
+    hosts = sorted({host for origin in origins if (host := urlsplit(origin).hostname)})
+    return Instructions(session_id, base + REFRESH_PATH, scope, [cookie], hosts or UNSET)

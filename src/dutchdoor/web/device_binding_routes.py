@@ -1,7 +1,7 @@
 """The two endpoints that a browser calls by itself to bind a session to its device, and to keep it bound.
 
-No page calls them, and neither has a body or a CSRF token: the proof in the header is of a key that no other site has,
-and answers a challenge for this session.
+No page calls them, and neither has a body, a CSRF token or a check of the origin: the proof is in a header that no page
+may send, by a key that no other site has, and answers a challenge for this session.
 
 A browser deletes what it has registered after any 4xx but a 403 with a challenge. So a refresh that is not judged now
 is answered 503, also for too many: an outage must not sign people out.
@@ -31,13 +31,15 @@ _SESSION_ID: Final = b"sec-secure-session-id"
 
 async def bind_device(call: Call) -> Response:
     """Take the key of a browser for the session of its cookie."""
-    finds = [find for _, find in _cookies(call)]
-    if not finds:
+    cookies, proof = _cookies(call), call.request.header(_PROOF)
+    if not cookies:
         raise call.unproven()
-    proof = call.request.header(_PROOF)
     if proof is None:
         raise DeviceKeyRefused("the header Secure-Session-Response is missing")
-    bound = await call.api.bindings.register(finds[0], proof, client=call.observed(), admit=_admit(call))
+    find = next((find for session_id, find in cookies if call.api.bindings.asked(proof, session_id)), None)
+    if find is None:
+        raise DeviceKeyRefused("its challenge is not one for this session")
+    bound = await call.api.bindings.register(find, proof, client=call.observed(), admit=_admit(call, alone=False))
     return _with_cookie(call, bound.session, bound.cookie, bound.max_age)
 
 
@@ -47,10 +49,14 @@ async def prove_device(call: Call) -> Response:
     # Two sessions under one cookie name: the browser may ask about the older one, and its bound cookie would take the
     # place of the other's.
     find = next((find for session_id, find in _cookies(call) if session_id == asked), None)
+    alone = find is None and call.presented.session is None and call.presented.refresh is None
+    if find is None and alone and call.presented.doubt is None:
+        # A page of another site, which `origins` lists, has caused it: then SameSite holds the cookies back.
+        find = partial(call.api.bindings.named, asked)
     if find is None:
         return json_response(200, Instructions(asked, goes_on=False))
-    proof = call.request.header(_PROOF) or ""
-    done = await call.api.bindings.refresh(find, proof, client=call.observed(), admit=_admit(call))
+    proof, admit = call.request.header(_PROOF) or "", _admit(call, alone=alone)
+    done = await call.api.bindings.refresh(find, proof, client=call.observed(), admit=admit, alone=alone)
     if isinstance(done, Ended):
         return json_response(200, Instructions(asked, goes_on=False))
     if isinstance(done, Ask):
@@ -73,12 +79,15 @@ def _cookies(call: Call) -> list[tuple[str, Find]]:
     return found
 
 
-def _admit(call: Call) -> Callable[[Session], None]:
+def _admit(call: Call, *, alone: bool) -> Callable[[Session], None]:
+    """Limit the proofs for one session. Those who know its id `alone`, which is no secret, use up a limit of their own,
+    and not that of its owner.
+    """
     now = call.authority.clock()
 
     def admit(session: Session) -> None:
         try:
-            call.api.refresh_rate.take([bucket_of(DEVICE_PROOFS, session.id)], now)
+            call.api.refresh_rate.take([bucket_of(DEVICE_PROOFS, f"{session.id} alone" if alone else session.id)], now)
         except RateLimited as error:
             # Not 429: the browser would delete what it has registered, and its owner would have to sign in.
             raise Unavailable("too many proofs for one session", retry_after=error.retry_after) from None
@@ -88,7 +97,9 @@ def _admit(call: Call) -> Callable[[Session], None]:
 
 def _with_cookie(call: Call, session: Session, cookie: str, max_age: float) -> Response:
     by_refresh_cookie = session.mode == "hybrid"
-    said = instructions(session.id, call.cookies, call.base, by_refresh_cookie=by_refresh_cookie)
+    said = instructions(
+        session.id, call.cookies, call.base, call.api.site.cors.origins, by_refresh_cookie=by_refresh_cookie
+    )
     return json_response(200, said, [call.cookies.set_bound(cookie, max_age=max_age, strict=by_refresh_cookie)])
 
 
@@ -98,6 +109,7 @@ ROUTES = (
         path=REGISTER_PATH,
         handler=bind_device,
         gives=Instructions,
+        own_origin=False,
         also=(401, 403),
         summary="For browsers alone: bind the session of the cookie to a key of the device (DBSC).",
     ),
@@ -106,6 +118,7 @@ ROUTES = (
         path=REFRESH_PATH,
         handler=prove_device,
         gives=Instructions,
+        own_origin=False,
         also=(403,),
         summary="For browsers alone: prove the key of a bound session, and get its next bound cookie.",
     ),

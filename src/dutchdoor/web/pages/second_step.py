@@ -26,6 +26,7 @@ from dutchdoor.errors import (
 from dutchdoor.services.factors import Enrolment
 from dutchdoor.web import factor_routes, lost_factor_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
+from dutchdoor.web.device_binding import OFFER
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.forms import passkey_answer, to_next_step, wrong_of
 from dutchdoor.web.pages.qr_code import qr_code
@@ -249,5 +250,5 @@ def codes_or(pages: Pages, call: Call, response: Response, to: str) -> Response:
     codes = msgspec.json.decode(response.body).get("recovery_codes") if response.body else None
     if not codes:
         return pages.go(to, response)
-    cookies = tuple(header for header in response.headers if header[0] == b"set-cookie")
-    return pages.show(call.request, "recovery_codes", 200, cookies, codes=codes, to=to)
+    kept = tuple(header for header in response.headers if header[0] in {b"set-cookie", OFFER})
+    return pages.show(call.request, "recovery_codes", 200, kept, codes=codes, to=to)
