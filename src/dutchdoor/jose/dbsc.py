@@ -46,6 +46,9 @@ class DeviceProof(Struct, frozen=True):
     signed: bytes
     signature: bytes
 
+    def __repr__(self) -> str:
+        return f"DeviceProof(alg={self.alg!r})"
+
     def is_by(self, key: Key) -> bool:
         """Whether this `key` has signed it."""
         if self.alg != key.alg or len(self.signature) != key.signature_chars:
