@@ -50,6 +50,7 @@ answers_of_all_kinds = st.builds(
     url=st.sampled_from(["https://auth.example.com", "https://localhost", "https://id.shop.test:8443"]),
     origins=st.sampled_from([(), ("https://app.example.com", "https://other.test")]),
     assurance=st.sampled_from(list(BY_ID["assurance"].choices)),
+    copies=st.sampled_from(list(BY_ID["copies"].choices)),
     run_by=st.sampled_from(list(BY_ID["run_by"].choices)),
     framework=st.sampled_from(list(BY_ID["framework"].choices)),
 )
@@ -168,6 +169,7 @@ ORDERED: dict[str, list[Any]] = {
     "sessions_each": [1, 30, 1000],
     "requests": [0, 100, 10**5, 10**7],
     "assurance": ["relaxed", "standard", "high"],
+    "copies": ["some", "none"],
     "run_by": ["one-machine", "team"],
 }
 """The answers to each question, the weakest first. What is not here has no order: a framework, an address."""

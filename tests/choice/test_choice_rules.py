@@ -42,6 +42,7 @@ def answered() -> list[tuple[Answers, Any]]:
     some += [
         Answers(services=3, logout_within=math.inf),
         Answers(outage=60.0),
+        Answers(clients=("pages", "spa-elsewhere"), copies="none"),
         Answers(run_by="team", services=2),
         Answers(services=1, logout_within=0.0, requests=5000),
     ]
@@ -166,7 +167,7 @@ def test_a_word_has_one_line() -> None:
 
 def test_each_client_and_question_is_described() -> None:
     """Each question says why it is asked, in one or two sentences, and each of its choices what it means."""
-    assert len(QUESTIONS) <= 13
+    assert len(QUESTIONS) <= 14
     assert {*CLIENTS} == {*QUESTIONS[0].choices}
     for question in QUESTIONS:
         assert question.asks.endswith("?")

@@ -139,11 +139,14 @@ class Strength(Struct, frozen=True, kw_only=True):
     factor: float
     nodes: float
     """Those that are there whatever the load: how many may fail, and one."""
+    binding: float
+    """How many sign-ins are bound to a key of their client: those that can be, or all."""
     cookies: Mapping[Client, float]
     """For each client, 1 if it keeps its secret where scripts cannot read it."""
 
 
 _FACTORS: Final = ("off", "optional", "admins", "required")
+_BINDINGS: Final = ("off", "optional", "required")
 _CHECKING: Final[Mapping[Checking, str]] = {
     "none": "no other service checks",
     "follow": "each service has a Verifier, which follows the log of what was revoked",
@@ -392,6 +395,7 @@ def strength(answers: Answers, figures: Figures) -> Strength:
         proof=-values["step_up_for"],
         password=values["password_minimum"],
         factor=_FACTORS.index(values["second_factor"]),
+        binding=_BINDINGS.index(values["device_binding"]),
         nodes=min(values["nodes"], nodes_for_safety(answers)),
         cookies={client: float(of_client["transport"][0] == "cookie") for client, of_client in decided.clients.items()},
     )

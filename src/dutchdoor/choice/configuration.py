@@ -104,6 +104,9 @@ def settings_lines(answers: Answers, decided: Mapping[str, Any], modes: Sequence
                 rule=decided["why"][name].id,
             )
         )
+    if decided["device_binding"] != "optional":
+        why = decided["why"]["device_binding"]
+        lines.append(Line(name="device_binding", value=decided["device_binding"], why=why.because, rule=why.id))
     lines.append(
         Line(
             name="require_verified_email",

@@ -15,7 +15,7 @@ from msgspec import Struct
 from dutchdoor.choice.advice import Advice
 from dutchdoor.choice.figures import Figures
 from dutchdoor.choice.questions import Answers
-from dutchdoor.choice.rules import MONTH, PEAK, PROXY_TOKEN, USED, log_ins, refreshes, rows
+from dutchdoor.choice.rules import BOUND_FOR, MONTH, PEAK, PROXY_TOKEN, USED, log_ins, refreshes, rows
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.policy import LONGEST_ACCESS, STANDARD, Mode
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, Terms
@@ -274,6 +274,15 @@ STOLEN: Final[tuple[Stolen, ...]] = (
         says="A service sees a token of a minute, which the proxy gets for the cookie.",
     ),
     Stolen(
+        secret="session cookie, bound",
+        pattern="session",
+        unnoticed=lambda _given: BOUND_FOR,
+        at_verifiers=lambda given: min(PROXY_TOKEN, given.lease * GUARD),
+        at_keys=lambda _given: PROXY_TOKEN,
+        says="The browser proves its key (DBSC). Both cookies together work until the one of ten minutes expires, and "
+        "the session cookie alone never does.",
+    ),
+    Stolen(
         secret="access token",
         pattern="hybrid",
         unnoticed=lambda given: given.access_for,
@@ -289,6 +298,14 @@ STOLEN: Final[tuple[Stolen, ...]] = (
         at_keys=lambda given: given.access_for,
         says="While the owner is active, the copy is noticed within the life of an access token: both have then used "
         "it, and the session is revoked. The first column is for an owner who never comes back.",
+    ),
+    Stolen(
+        secret="refresh token, bound",
+        pattern="hybrid",
+        unnoticed=lambda _given: 0.0,
+        at_verifiers=lambda _given: 0.0,
+        at_keys=lambda _given: 0.0,
+        says="Without the key of the program (DPoP), neither it nor the access token is accepted at all.",
     ),
     Stolen(
         secret="access token",

@@ -17,6 +17,7 @@ WORDS: Final[Mapping[str, str]] = {
     "cookie": mark("a short text that a browser keeps for one site, and sends with each request to it"),
     "CORS": mark("a server says which other origins may read its answers in a browser"),
     "CSRF": mark("a page of another site lets the browser send a request in the user's name"),
+    "DBSC": mark("a browser proves that it still holds the key of its sign-in (Device Bound Session Credentials)"),
     "DPoP": mark("a client proves with each request that it holds a key (RFC 9449)"),
     "expires": mark("becomes invalid by time alone, without an act of anyone"),
     "fence": mark("an answer to a log-out waits until each service refuses what was revoked"),

@@ -250,12 +250,35 @@ LIMITS: Final[tuple[Limit, ...]] = (
         when="always",
         applies=lambda _outcome: True,
         says=lambda outcome: (
-            "A stolen secret works until someone ends the sign-in or it expires. A copied refresh token is noticed "
-            "when both copies are used; a copied session cookie is not. A program that proves a key (DPoP, "
-            "docs/guides/device-binding.md) has tokens of which a copy is worth nothing."
+            "A thief who controls the device, or copies the cookie in the seconds before the browser has proved its "
+            "key, is the owner for every server (docs/guides/device-binding.md)."
+            if outcome.answers.copies == "none"
+            else "A stolen secret that is not bound to its device works until someone ends the sign-in or it expires. "
+            "A copied refresh token is noticed when both copies are used; a copied session cookie is not. Chrome on "
+            "Windows and macOS binds cookies by itself, and programs that send proofs have bound tokens "
+            "(docs/guides/device-binding.md)."
             if outcome.has_tokens
-            else "A stolen session cookie works until someone ends the sign-in or it expires. The owner sees it in the "
-            "list of devices."
+            else "A stolen session cookie works until someone ends the sign-in or it expires, unless the browser has "
+            "bound it to its device: Chrome on Windows and macOS does (docs/guides/device-binding.md). The owner sees "
+            "each sign-in in the list of devices."
+        ),
+    ),
+    Limit(
+        id="M18",
+        when="a copy must be worth nothing anywhere, and any browser",
+        applies=lambda outcome: outcome.answers.copies == "none" and outcome.in_browser,
+        says=_text(
+            "People cannot stay signed in with a browser that binds no cookies: Firefox and Safari, for example, and "
+            "those of telephones (docs/guides/device-binding.md)."
+        ),
+    ),
+    Limit(
+        id="M19",
+        when="a copy must be worth nothing anywhere, and a page of another site",
+        applies=lambda outcome: outcome.answers.copies == "none" and "spa-elsewhere" in outcome.patterns,
+        says=_text(
+            "A page of another site has no cookie to bind. It must send proofs of a key itself (DPoP), which the "
+            "module for browsers does not do."
         ),
     ),
     Limit(

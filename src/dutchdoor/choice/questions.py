@@ -26,6 +26,7 @@ __all__ = [
 
 Client: TypeAlias = Literal["pages", "spa", "spa-elsewhere", "mobile", "cli", "devices", "partners"]
 CheckedBy: TypeAlias = Literal["python", "functions", "other"]
+Copies: TypeAlias = Literal["some", "none"]
 Assurance: TypeAlias = Literal["relaxed", "standard", "high"]
 RunBy: TypeAlias = Literal["one-machine", "team", "platform"]
 Framework: TypeAlias = Literal["none", "fastapi", "starlette", "litestar", "flask", "django"]
@@ -61,6 +62,7 @@ class Answers(Struct, frozen=True, kw_only=True):
     url: str = "https://auth.example.com"
     origins: tuple[str, ...] = ()
     assurance: Assurance = "standard"
+    copies: Copies = "some"
     run_by: RunBy = "one-machine"
     framework: Framework = "none"
 
@@ -190,6 +192,20 @@ QUESTIONS: Final[tuple[Question, ...]] = (
             "high": "much: money, health, administration; NIST AAL2 (sign-ins last 12 hours)",
         },
         stronger="relaxed, then standard, then high",
+    ),
+    Question(
+        id="copies",
+        asks="What may a copied cookie or token be worth?",
+        why="A client that proves a key is bound to its device, so that a copy is worth nothing. Many browsers and "
+        "programs cannot prove one yet.",
+        kind="one",
+        default="some",
+        choices={
+            "some": "nothing where the client can prove a key; clients that cannot sign in all the same",
+            "none": "nothing anywhere: browsers and programs that cannot prove a key are turned away",
+        },
+        stronger="none",
+        is_asked=lambda answers: answers.assurance == "high",
     ),
     Question(
         id="run_by",

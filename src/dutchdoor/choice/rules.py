@@ -18,9 +18,9 @@ from dutchdoor.model.policy import DAY, HOUR, MINUTE, PRESETS, Policy
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, WAITS_FOR, Terms
 
 __all__ = [
-    "CORES_OF_A_MACHINE", "DECISIONS", "IN_USE", "MONTH", "ON_DEMAND", "PEAK", "PROXY_TOKEN", "RULES", "SOURCES",
-    "USED", "Case", "Checking", "Rule", "holds_within", "log_ins", "nodes_for_safety", "processes", "refreshes",
-    "rows", "seconds",
+    "BOUND_FOR", "CORES_OF_A_MACHINE", "DECISIONS", "IN_USE", "MONTH", "ON_DEMAND", "PEAK", "PROXY_TOKEN", "RULES",
+    "SOURCES", "USED", "Case", "Checking", "Rule", "holds_within", "log_ins", "nodes_for_safety", "processes",
+    "refreshes", "rows", "seconds",
 ]  # fmt: skip
 
 Checking: TypeAlias = Literal["none", "follow", "on demand", "ask", "keys"]
@@ -31,6 +31,8 @@ ON_DEMAND: Final = 2.5
 """Seconds after which a log-out holds at a function at the latest: its lease of two seconds, and the clock margin."""
 PROXY_TOKEN: Final = 60.0
 """Seconds that the token of `/auth/check` lives."""
+BOUND_FOR: Final = 10 * MINUTE
+"""Seconds that the cookie lives which a browser gets for a proof of its key."""
 KEYS_AT_LEAST: Final = 5 * MINUTE
 """A service that knows the keys alone accepts a token until it expires. With a shorter life than this, clients would
 refresh so often that asking about each token costs no more."""
@@ -58,6 +60,7 @@ SOURCES: Final[Mapping[str, tuple[str, str]]] = {
         "OWASP ASVS 5.0, V10.4 OAuth Authorization Server",
         "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en",
     ),
+    "DBSC": ("W3C, Device Bound Session Credentials (draft)", "https://w3c.github.io/webappsec-dbsc/"),
     "browser apps": (
         "OAuth 2.0 for Browser-Based Applications (IETF draft)",
         "https://datatracker.ietf.org/doc/draft-ietf-oauth-browser-based-apps/",
@@ -86,6 +89,7 @@ SOURCES: Final[Mapping[str, tuple[str, str]]] = {
     "RFC 7662": ("RFC 7662, Token Introspection", "https://www.rfc-editor.org/rfc/rfc7662"),
     "RFC 8252": ("RFC 8252, OAuth 2.0 for Native Apps", "https://www.rfc-editor.org/rfc/rfc8252"),
     "RFC 9068": ("RFC 9068, JWT Profile for Access Tokens", "https://www.rfc-editor.org/rfc/rfc9068"),
+    "RFC 9449": ("RFC 9449, DPoP", "https://www.rfc-editor.org/rfc/rfc9449"),
     "RFC 9470": ("RFC 9470, Step Up Authentication", "https://www.rfc-editor.org/rfc/rfc9470"),
     "RFC 9700": ("RFC 9700, OAuth 2.0 Security", "https://www.rfc-editor.org/rfc/rfc9700"),
 }
@@ -132,6 +136,7 @@ DECISIONS: Final[Mapping[str, str]] = {
     "step_up_for": "how old the proof may be for what matters most",
     "password_minimum": "the least number of characters of a password",
     "second_factor": "who needs a second factor",
+    "device_binding": "which sign-ins are bound to a key of their client",
     "nodes": "the number of nodes",
     "database": "the kind of database",
     "workers": "the number of processes of a node",
@@ -520,6 +525,26 @@ RULES: Final[tuple[Rule, ...]] = (
         value=_is("optional"),
         because="People may protect themselves, and no one is surprised.",
         sources=("cheat: authentication",),
+    ),
+    Rule(
+        id="B1",
+        decides="device_binding",
+        when="a copy must be worth nothing anywhere",
+        applies=lambda case: case.answers.copies == "none",
+        gives="required",
+        value=_is("required"),
+        because="What is not bound works for a thief as well. So a sign-in that its client does not bind is refused.",
+        sources=("DBSC", "RFC 9449", "ASVS 10.4"),
+    ),
+    Rule(
+        id="B2",
+        decides="device_binding",
+        when="in all other cases",
+        applies=_always,
+        gives="optional",
+        value=_is("optional"),
+        because="A client that proves a key is bound from then on, and the others work as before.",
+        sources=("DBSC", "RFC 9449"),
     ),
     Rule(
         id="N1",
