@@ -44,8 +44,8 @@ def refused(request: Any, error: DutchdoorError) -> HttpResponse:
     """Return the answer to a refused request: a problem document; for a browser that opens a page and must sign in, the
     way to the log-in of the project (`LOGIN_URL`) and back.
     """
+    held = gate().gate
     # The sign-in of a service that only verifies is elsewhere.
-    page = (gate().gate.sign_in_page or resolve_url(settings.LOGIN_URL)) if is_embedded() else ""
-    confirm = gate().gate.confirm_page if is_embedded() else ""
-    answer = refusal(error, asked_of(request), page, get_script_prefix().rstrip("/"), confirm)
+    page = resolve_url(settings.LOGIN_URL) if is_embedded() and not held.sign_in_page else ""
+    answer = refusal(error, asked_of(request), held, get_script_prefix().rstrip("/"), sign_in_page=page)
     return response_of(answer.status, answer.headers, answer.body)

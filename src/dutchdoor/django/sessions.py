@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
@@ -20,6 +21,7 @@ from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidToken, NotAuthenticated, Unavailable
 from dutchdoor.guard.attached import engine_of
+from dutchdoor.guard.gates import Known
 from dutchdoor.model.ids import new_ordered_id
 from dutchdoor.model.session_data import EMPTY, Changes, StoredData, VisitorToken, applied
 from dutchdoor.services.sessions import Authority
@@ -56,13 +58,13 @@ class SessionStore(SessionBase):
 
     def load(self) -> dict[str, Any]:
         """Return the data; empty, and without a key, if the key was not issued here or its session has ended."""
-        subject = None if self.visit is None else self.visit.session_of_proof()
-        return self._loaded(_run(_found(self.session_key, subject)))
+        proved = None if self.visit is None else self.visit.session_of_proof()
+        return self._loaded(_run(_for_request(self.session_key, proved)))
 
     async def aload(self) -> dict[str, Any]:
         """Do what `load` does."""
-        subject = None if self.visit is None else await self.visit.asession_of_proof()
-        return self._loaded(await _arun(_found(self.session_key, subject)))
+        proved = None if self.visit is None else await self.visit.asession_of_proof()
+        return self._loaded(await _arun(_for_request(self.session_key, proved)))
 
     def _loaded(self, record: StoredData | None) -> dict[str, Any]:
         self._record = record
@@ -75,11 +77,11 @@ class SessionStore(SessionBase):
 
     def exists(self, session_key: str | None) -> bool:
         """Return whether there is data under a key."""
-        return _run(_found(session_key, None)) is not None
+        return _run(_found(session_key)) is not None
 
     async def aexists(self, session_key: str | None) -> bool:
         """Do what `exists` does."""
-        return await _arun(_found(session_key, None)) is not None
+        return await _arun(_found(session_key)) is not None
 
     # Writing
 
@@ -195,11 +197,18 @@ def _parts(text: str) -> dict[str, bytes]:
 # --- in the engine's thread ------------------------------------------------------------------------------------------
 
 
-async def _found(key: str | None, session_id: str | None) -> StoredData | None:
-    """Return the record under a key. Session fixation: a key that was not issued here finds nothing.
+async def _for_request(key: str | None, session_id: str | None) -> StoredData | None:
+    """Return the record under a key, for a request that has proved a session with this `session_id`; None for none."""
+    record = await _found(key)
+    if record is None or not record.subject or session_id == record.id:
+        return record
+    # The data of another session is not for this request; and a copy of Django's cookie alone proves no key.
+    known = await _signed_in(record.id) if session_id is None else None
+    return record if known is not None and not known.principal.bound_to else None
 
-    `session_id` is that of the cookie beside it: the data of another session is not for this request.
-    """
+
+async def _found(key: str | None) -> StoredData | None:
+    """Return the record under a key. Session fixation: a key that was not issued here finds nothing."""
     try:
         token = VisitorToken.parse(key or "")
     except InvalidToken:
@@ -208,14 +217,13 @@ async def _found(key: str | None, session_id: str | None) -> StoredData | None:
     record = await authority.store.get(StoredData, token.id)
     if record is None or not token.matches(record.secret_hash) or authority.clock() >= record.expires_at:
         return None
-    if record.subject:
-        if session_id is not None and session_id != record.id:
-            return None
-        try:
-            await gate().gate.of_session(record.id)
-        except NotAuthenticated:
-            return None
-    return record
+    return None if record.subject and await _signed_in(record.id) is None else record
+
+
+async def _signed_in(session_id: str) -> Known | None:
+    with suppress(NotAuthenticated):
+        return await gate().gate.of_session(session_id)
+    return None
 
 
 async def _added(token: VisitorToken, changes: Changes, age: float) -> StoredData:
@@ -255,7 +263,7 @@ async def _changed(token: VisitorToken, record: StoredData | None, changes: Chan
 async def _moved(token: VisitorToken, left: str | None, subject: str, text: str, age: float) -> StoredData:
     authority = _authority()
     text = applied(EMPTY, Changes(_parts(text)), authority.policy.session_data_at_most)
-    before = await _found(left, None)
+    before = await _found(left)
     for _ in range(MERGES):
         there = await authority.store.get(StoredData, token.id)
         made = StoredData(
@@ -274,7 +282,7 @@ async def _moved(token: VisitorToken, left: str | None, subject: str, text: str,
 
 
 async def _removed(key: str | None) -> None:
-    record = await _found(key, None)
+    record = await _found(key)
     if record is not None:
         await _authority().store.commit(Remove(record))
 

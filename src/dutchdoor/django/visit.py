@@ -16,8 +16,8 @@ from django.utils.functional import SimpleLazyObject
 from dutchdoor.django.asked import TEST_PEER, asked_of, to_read
 from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
-from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
-from dutchdoor.guard.gates import Known
+from dutchdoor.errors import DeviceProofRequired, DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.guard.gates import Gate, Known
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.principal import Principal
 from dutchdoor.web.http import CsrfRefused, Request
@@ -129,7 +129,7 @@ class Visit:
         if known is not None or not self._may_be_bound():
             return known
         session_id = await self._request.session.aget(BOUND)
-        return None if session_id is None else await self.arun(self.gate.gate.of_session(session_id))
+        return None if session_id is None else await self.arun(_unbound(self.gate.gate, session_id))
 
     def _proven(self) -> Known | None:
         """Return who the cookie or the token names."""
@@ -184,7 +184,7 @@ class Visit:
         if not self._may_be_bound():
             return None
         session_id = self._request.session.get(BOUND)
-        return None if session_id is None else self.run(self.gate.gate.of_session(session_id))
+        return None if session_id is None else self.run(_unbound(self.gate.gate, session_id))
 
     @property
     def _is_of_test(self) -> bool:
@@ -298,6 +298,16 @@ class Visit:
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the engine's thread, and await it here."""
         return await awaited(self.gate, work)
+
+
+async def _unbound(gate: Gate, session_id: str) -> Known | None:
+    """Return who signed in to a session that Django's names. Raises `DeviceProofRequired` if it is bound to a key: a
+    copy of Django's cookie alone must not get past it.
+    """
+    known = await gate.of_session(session_id)
+    if known is not None and known.principal.bound_to:
+        raise DeviceProofRequired("Django's cookie proves no key")
+    return known
 
 
 def _is_token(known: Known | None) -> bool:
