@@ -520,5 +520,7 @@ _REFRESH = re.compile(rb'<meta http-equiv="?refresh"? content="0(?:;\s*url=([^"]
 
 def _reloads(reply: Reply) -> str | None:
     """Give where a page sends the browser by itself; "" for the page itself, None for nowhere."""
+    for told in values(reply, "refresh"):
+        return told.partition("url=")[2]
     found = _REFRESH.search(reply.body)
     return None if found is None else (found[1] or b"").decode()

@@ -27,11 +27,11 @@ from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.on_wsgi import OnWsgi
-from dutchdoor.guard.refusal import next_path, refusal
+from dutchdoor.guard.refusal import loads_again, next_path, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import Anonymous, User
-from dutchdoor.guard.wsgi import FORMS, engine_around, readable, request_in, while_valid
+from dutchdoor.guard.wsgi import FORMS, engine_around, navigates, prove_first, readable, request_in, while_valid
 from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
@@ -116,6 +116,7 @@ class Auth(OnWsgi):
         app.wsgi_app = engine_around(app.wsgi_app, self._gate)  # type: ignore[assignment,method-assign] # Flask's own way
         app.register_error_handler(DutchdoorError, _refused)
         app.before_request(_refuse_a_guard_above_the_route)
+        app.before_request(_load_again)
         app.after_request(_ended_with_session)
         app.context_processor(_helpers)
         if isinstance(app.session_interface, SecureCookieSessionInterface):  # Flask's own, and not the application's
@@ -202,6 +203,12 @@ def _refuse_a_guard_above_the_route() -> None:
     view = current_app.view_functions.get(request.endpoint or "")
     if view is not None and view in _BEHIND_GUARDS:
         raise Misconfigured(f"The guard of {request.endpoint!r} stands above its route. Write it below @app.get(...).")
+
+
+def _load_again() -> None:
+    """Have a browser that came from another site load its page again, if its key is to be proved."""
+    if navigates(request.environ) and _gate().gate.reload_page and loads_again(request_in(request.environ)):
+        prove_first(_known)
 
 
 def _gate() -> SyncGate:
@@ -297,11 +304,5 @@ def _ended_with_session(response: Response) -> Response:
 def _refused(error: Exception) -> Response:
     if isinstance(error, Misconfigured) or not isinstance(error, DutchdoorError):
         raise error
-    answer = refusal(
-        error,
-        request_in(request.environ),
-        _gate().gate.sign_in_page,
-        request.script_root,
-        _gate().gate.confirm_page,
-    )
+    answer = refusal(error, request_in(request.environ), _gate().gate, request.script_root)
     return Response(answer.body, status=answer.status, headers=readable(answer.headers))

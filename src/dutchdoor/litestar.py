@@ -21,10 +21,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from copy import copy
 from typing import Any
-from urllib.parse import unquote
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.guard.asgi import Middleware, Visit, close_code, visit_of
+from dutchdoor.guard.asgi import Middleware, Visit, close_code, sent_path, visit_of
 from dutchdoor.guard.described import merge
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp
@@ -160,9 +159,7 @@ class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
 
     def _refused(self, request: Request[Any, Any, Any], error: DutchdoorError) -> Response[bytes]:
         scope: Any = request.scope
-        answer = refusal(
-            error, request_of(scope), self.gate.sign_in_page, scope.get("root_path", ""), self.gate.confirm_page
-        )
+        answer = refusal(error, request_of(scope), self.gate, scope.get("root_path", ""))
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
         kind = headers.pop("content-type", None)
         return Response(answer.body, status_code=answer.status, media_type=kind, headers=headers)
@@ -253,15 +250,9 @@ def _mounts(application: AsgiApp, paths: Iterable[str]) -> list[Any]:
     """Return handlers for the paths that belong to the API: those that end with a slash stand for all below them."""
 
     async def engine(scope: Scope, receive: Receive, send: Send) -> None:
-        await application({**scope, "path": _whole_path(scope)}, receive, send)  # type: ignore[arg-type]
+        await application({**scope, "path": sent_path(scope)}, receive, send)  # type: ignore[arg-type]
 
     return [asgi(path.rstrip("/"), is_mount=path.endswith("/"), copy_scope=True)(engine) for path in paths]
-
-
-def _whole_path(scope: Scope) -> str:
-    """The path as the client sent it: Litestar cuts a mount's path off, and adds a slash."""
-    raw = scope.get("raw_path") or scope["path"].encode()
-    return unquote(raw.partition(b"?")[0].decode("latin-1"))
 
 
 def _visit(scope: Any) -> Visit:

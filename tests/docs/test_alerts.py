@@ -64,6 +64,11 @@ FIRES: dict[str, tuple[list[tuple[str, str]], dict[str, str]]] = {
     # The series starts at 0, and one event is enough.
     "DutchdoorRefreshImpossible": ([events("refresh_impossible", "0x25 1x60")], {"name": "refresh_impossible"}),
     "DutchdoorRefreshTheft": ([events("refresh_theft", "0x25 1x60", "refused")], {"name": "refresh_theft"}),
+    "DutchdoorDeviceKeyConflict": (
+        [events("device_key_conflict", "0x25 1x60", "refused")],
+        {"name": "device_key_conflict"},
+    ),
+    "DutchdoorDeviceProofsFail": ([gauge("unproved_total", "0+1x60", 'why="unreachable"')], {"why": "unreachable"}),
     "DutchdoorSensitiveChange": ([events("key_exported", "0x25 1x60")], {"name": "key_exported"}),
     "DutchdoorLogBegun": ([gauge("log_begun_timestamp_seconds", "0x20 1200x40")], {}),
     "DutchdoorGuessing": (
@@ -124,6 +129,7 @@ QUIET: list[tuple[str, str]] = [
     *(events(name, "0x60", outcome) for name in get_args(EventName) for outcome in ("ok", "refused")
       if name not in {"session_started", "login"}),
     events("session_started", "0+50x60"), events("login", "0+20x60", "refused"),
+    gauge("unproved_total", "0+5x60", 'why="none"'), gauge("unproved_total", "0x60", 'why="unreachable"'),
     gauge("fence_seconds_count", "0+30x60", 'state="acknowledged"'),
     gauge("fence_seconds_count", "0x60", 'state="pending"'),
     gauge("followers_behind", "0x60", 'credential="orders"'), gauge("revocation_entries", "5000x60"),

@@ -397,6 +397,11 @@ def staying(visit: Visit, path: str) -> None:
     visit.page.route(f"**{path}*", answer)
 
 
+def reloading(visit: Visit) -> None:
+    staying(visit, "/auth/device-binding")
+    visit.open("/auth/device-binding?next=/auth/account")
+
+
 def to_issuer(visit: Visit) -> None:
     staying(visit, "/auth/issuers/github/start")
     visit.open("/auth/login")
@@ -465,6 +470,7 @@ FURTHER: tuple[State, ...] = (
     State("issuer-back", "/auth/issuers/{name}/callback", from_issuer, house="others"),
     State("issuer-failed", "/auth/issuers/{name}/finish", at("/auth/issuers/google/finish?error=access_denied"),
           status=403, house="others"),
+    State("device-binding", "/auth/device-binding", reloading),
     State("account-others", "/auth/account", linked("/auth/account"), ADA, house="others"),
     State("confirm-others", "/auth/confirm", linked("/auth/confirm"), ADA, house="others"),
     State("console-account-others", "/admin/accounts/one", linked_in_console, ROOT, house="others"),

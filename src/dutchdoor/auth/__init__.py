@@ -100,6 +100,7 @@ from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
+from dutchdoor.web.device_binding import offers
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
@@ -663,6 +664,19 @@ class Auth:
         refresh cookie. The cookies of an earlier sign-in are cleared.
         """
         return [value.decode("ascii") for _, value in cookies_of(self.site.cookies, signed_in, self.authority.clock())]
+
+    def device_offer(self, signed_in: SignedIn) -> dict[str, str]:
+        """Return the header that asks the browser to bind a sign-in to its device, for the response that sets its
+        cookies; empty where it is not to be asked. `signed_in` is the result of `authority.start`.
+        """
+        session = signed_in.session
+        if session is None or not self.site.cookies.secure:  # browsers bind nothing without TLS
+            return {}
+        challenge = self.api.bindings.challenge_for(session, anew=True)
+        if not challenge:
+            return {}
+        name, value = offers(challenge, self.site.base_path)
+        return {name.decode("ascii"): value.decode("ascii")}
 
     def visitor(self, request: Request | HasScope | MutableMapping[str, Any]) -> str:
         """Return the token of the visitor whose cookie a `request` carries, for `authority.start(visitor=...)`: the new

@@ -15,8 +15,9 @@ from msgspec import Struct
 from dutchdoor.choice.advice import Advice
 from dutchdoor.choice.figures import Figures
 from dutchdoor.choice.questions import Answers
-from dutchdoor.choice.rules import BOUND_FOR, MONTH, PEAK, PROXY_TOKEN, USED, log_ins, refreshes, rows
+from dutchdoor.choice.rules import MONTH, PEAK, PROXY_TOKEN, USED, log_ins, refreshes, rows
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.device_binding import BOUND_FOR
 from dutchdoor.model.policy import LONGEST_ACCESS, STANDARD, Mode
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, Terms
 

@@ -18,7 +18,7 @@ from dutchdoor.model.policy import DAY, HOUR, MINUTE, PRESETS, Policy
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, WAITS_FOR, Terms
 
 __all__ = [
-    "BOUND_FOR", "CORES_OF_A_MACHINE", "DECISIONS", "IN_USE", "MONTH", "ON_DEMAND", "PEAK", "PROXY_TOKEN", "RULES",
+    "CORES_OF_A_MACHINE", "DECISIONS", "IN_USE", "MONTH", "ON_DEMAND", "PEAK", "PROXY_TOKEN", "RULES",
     "SOURCES", "USED", "Case", "Checking", "Rule", "holds_within", "log_ins", "nodes_for_safety", "processes",
     "refreshes", "rows", "seconds",
 ]  # fmt: skip
@@ -31,8 +31,6 @@ ON_DEMAND: Final = 2.5
 """Seconds after which a log-out holds at a function at the latest: its lease of two seconds, and the clock margin."""
 PROXY_TOKEN: Final = 60.0
 """Seconds that the token of `/auth/check` lives."""
-BOUND_FOR: Final = 10 * MINUTE
-"""Seconds that the cookie lives which a browser gets for a proof of its key."""
 KEYS_AT_LEAST: Final = 5 * MINUTE
 """A service that knows the keys alone accepts a token until it expires. With a shorter life than this, clients would
 refresh so often that asking about each token costs no more."""

@@ -23,8 +23,10 @@ from dutchdoor.django.streams import ends_with_session
 from dutchdoor.django.users import auser_of, user_of
 from dutchdoor.django.views import engine, engine_at_once
 from dutchdoor.django.visit import Visit, visit_of
-from dutchdoor.errors import DutchdoorError, Misconfigured, UseDpopNonce
+from dutchdoor.errors import DeviceProofRequired, DutchdoorError, Misconfigured, UseDpopNonce
 from dutchdoor.guard.attached import engine_of
+from dutchdoor.guard.refusal import loads_again
+from dutchdoor.guard.wsgi import navigates, prove_first
 from dutchdoor.web.origin import SAFE_METHODS
 
 __all__ = ["DutchdoorMiddleware"]
@@ -54,6 +56,11 @@ class DutchdoorMiddleware:
         if self._is_async:
             return self._aserved(request)
         visit = _begun(request)
+        if _loads_again(request, visit):
+            try:
+                prove_first(visit.known)
+            except DutchdoorError as error:
+                return refused(request, error)
         if _may_skip_csrf(request, visit) and visit.is_from_own_page():
             request._dont_enforce_csrf_checks = True  # noqa: SLF001 - what Django's middleware looks at
         _load_for(request, visit)
@@ -62,6 +69,13 @@ class DutchdoorMiddleware:
 
     async def _aserved(self, request: Any) -> HttpResponseBase:
         visit = _begun(request)
+        if _loads_again(request, visit):
+            try:
+                await visit.aknown()
+            except DeviceProofRequired as error:
+                return refused(request, error)
+            except DutchdoorError:
+                pass  # a guard raises it, and a public page is served
         if _has_proof(request, visit):
             await visit.read_proof()
         if _may_skip_csrf(request, visit) and await visit.ais_from_own_page():
@@ -108,6 +122,13 @@ def _begun(request: Any) -> Visit:
     return visit
 
 
+def _loads_again(request: Any, visit: Visit) -> bool:
+    """Return whether a browser was led here from another site, so that it could not prove its key."""
+    if not navigates(request.META) or not visit.gate.gate.reload_page or visit.gate.gate.owns(request.path_info):
+        return False
+    return loads_again(visit.asked)
+
+
 def _has_proof(request: Any, visit: Visit) -> bool:
     if visit.gate.gate.owns(request.path_info):
         return False  # the API checks proofs itself, and that of a key is taken once
@@ -152,7 +173,9 @@ def _has_changed_session(request: Any) -> bool:
 
 def _finished(visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
     if visit.signed_in is not None:
-        set_cookies(response, engine_of(visit.gate.gate).set_cookies(visit.signed_in))
+        auth = engine_of(visit.gate.gate)
+        set_cookies(response, auth.set_cookies(visit.signed_in))
+        response.headers.update(auth.device_offer(visit.signed_in))
     elif visit.signed_out:
         cookies = engine_of(visit.gate.gate).site.cookies
         cleared = (cookies.clear_session(), cookies.clear_refresh())

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
-from dutchdoor.errors import Conflict, DutchdoorError, InvalidToken, NotAuthenticated, Unavailable
+from dutchdoor.errors import Conflict, DeviceProofRequired, DutchdoorError, InvalidToken, NotAuthenticated, Unavailable
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.gates import Known
 from dutchdoor.model.ids import new_ordered_id
@@ -51,6 +51,8 @@ class SessionStore(SessionBase):
         self._record: StoredData | None = None
         self._before: dict[str, bytes] = {}
         """What this request has read or stored. The record may hold more, from another request at once."""
+        self._is_withheld = False
+        """Whether there is data, and the browser has not proved that it may see it."""
         self.visit: Visit | None = None
         """The request, where dutchdoor's middleware has seen it."""
 
@@ -59,12 +61,23 @@ class SessionStore(SessionBase):
     def load(self) -> dict[str, Any]:
         """Return the data; empty, and without a key, if the key was not issued here or its session has ended."""
         proved = None if self.visit is None else self.visit.session_of_proof()
-        return self._loaded(_run(_for_request(self.session_key, proved)))
+        try:
+            return self._loaded(_run(_for_request(self.session_key, proved)))
+        except DeviceProofRequired:
+            return self._withheld()
 
     async def aload(self) -> dict[str, Any]:
         """Do what `load` does."""
         proved = None if self.visit is None else await self.visit.asession_of_proof()
-        return self._loaded(await _arun(_for_request(self.session_key, proved)))
+        try:
+            return self._loaded(await _arun(_for_request(self.session_key, proved)))
+        except DeviceProofRequired:
+            return self._withheld()
+
+    def _withheld(self) -> dict[str, Any]:
+        """Keep the key, or Django would delete the cookie by which the browser finds its data with its next proof."""
+        self._is_withheld, self._record, self._before = True, None, {}
+        return {}
 
     def _loaded(self, record: StoredData | None) -> dict[str, Any]:
         self._record = record
@@ -99,7 +112,7 @@ class SessionStore(SessionBase):
 
     def _begin_anew(self) -> None:
         token = VisitorToken.mint(new_ordered_id(_authority().clock()))
-        self._record, self._before, self._session_key = None, {}, token.text()
+        self._record, self._before, self._session_key, self._is_withheld = None, {}, token.text(), False
 
     def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
         """Store the changes.
@@ -110,7 +123,9 @@ class SessionStore(SessionBase):
             TooMuchData: the data is larger than the policy allows.
         """
         data = self._get_session(no_load=must_create)
-        if self.session_key is None:
+        if self._is_withheld and not data:
+            return
+        if self._is_withheld or self.session_key is None:
             self.create()
             return
         now = _parts(json.dumps(data))
@@ -120,7 +135,9 @@ class SessionStore(SessionBase):
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """Do what `save` does."""
         data = await self._aget_session(no_load=must_create)
-        if self.session_key is None:
+        if self._is_withheld and not data:
+            return
+        if self._is_withheld or self.session_key is None:
             await self.acreate()
             return
         now = _parts(json.dumps(data))
@@ -136,10 +153,11 @@ class SessionStore(SessionBase):
 
     def belong_to(self, session_id: str, subject: str) -> None:
         """Move the data to a session that has just started. From now on it ends with the session."""
-        data, left = self._get_session(), self.session_key
+        data = self._get_session()
+        left = None if self._is_withheld else self.session_key
         token = VisitorToken.mint(session_id)
         self._record = _run(_moved(token, left, subject, json.dumps(data), self.get_expiry_age()))
-        self._session_key, self._before = token.text(), _parts(self._record.data)
+        self._session_key, self._before, self._is_withheld = token.text(), _parts(self._record.data), False
         self.modified = True
 
     def store_now(self) -> None:
@@ -161,11 +179,16 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         """Delete the data under a key, or under this one."""
-        _run(_removed(session_key or self.session_key))
+        _run(_removed(session_key or self._own_key()))
 
     async def adelete(self, session_key: str | None = None) -> None:
         """Do what `delete` does."""
-        await _arun(_removed(session_key or self.session_key))
+        await _arun(_removed(session_key or self._own_key()))
+
+    def _own_key(self) -> str | None:
+        """Return the key, unless its data is not for this request."""
+        key: str | None = None if self._is_withheld else self.session_key
+        return key
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -198,13 +221,17 @@ def _parts(text: str) -> dict[str, bytes]:
 
 
 async def _for_request(key: str | None, session_id: str | None) -> StoredData | None:
-    """Return the record under a key, for a request that has proved a session with this `session_id`; None for none."""
+    """Return the record under a key, for a request that has proved a session with this `session_id`; None for none.
+    Raises `DeviceProofRequired`.
+    """
     record = await _found(key)
     if record is None or not record.subject or session_id == record.id:
         return record
     # The data of another session is not for this request; and a copy of Django's cookie alone proves no key.
     known = await _signed_in(record.id) if session_id is None else None
-    return record if known is not None and not known.principal.bound_to else None
+    if known is not None and known.principal.bound_to:
+        raise DeviceProofRequired("Django's cookie proves no key")
+    return None if known is None else record
 
 
 async def _found(key: str | None) -> StoredData | None:

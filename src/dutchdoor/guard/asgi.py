@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
+from urllib.parse import unquote
 
-from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated, Unavailable
+from dutchdoor.errors import DeviceProofRequired, DutchdoorError, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.guard.gates import AsgiApp, Gate, Known, Message, Receive, Scope, Send
-from dutchdoor.guard.refusal import refusal
+from dutchdoor.guard.refusal import loads_again, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.unloaded import STORED
 from dutchdoor.guard.user import Anonymous
@@ -29,7 +30,7 @@ from dutchdoor.web.http import Request
 from dutchdoor.web.origin import SAFE_METHODS
 from dutchdoor.web.scope import request_of
 
-__all__ = ["Guard", "Middleware", "Visit", "close_code", "visit_of"]
+__all__ = ["Guard", "Middleware", "Visit", "close_code", "sent_path", "visit_of"]
 
 KEY: Final = "dutchdoor"
 SIGNED_OUT: Final = 4401
@@ -43,6 +44,8 @@ LOOKS_EVERY: Final = 0.25
 LOOKS_AT_ALL_EVERY: Final = 5.0
 """Seconds between two looks at each open connection: proofs also expire."""
 
+_NAVIGATES: Final = (b"sec-fetch-mode", b"navigate")
+
 _log = logging.getLogger("dutchdoor")
 
 
@@ -52,6 +55,12 @@ def visit_of(scope: Scope) -> Visit:
     if not isinstance(visit, Visit):
         raise Misconfigured("This route has a guard, but the application has no Auth. Create it: auth = Auth(app).")
     return visit
+
+
+def sent_path(scope: Scope) -> str:
+    """Return the path as the client sent it: Litestar cuts a mount's path off, and adds a slash."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return unquote(raw.partition(b"?")[0].decode("latin-1"))
 
 
 class Visit:
@@ -89,6 +98,11 @@ class Visit:
         if self._asked is None:
             self._asked = request_of(self._scope)
         return self._asked
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the request."""
+        return self._scope
 
     @property
     def known(self) -> Known | None:
@@ -266,6 +280,11 @@ class Guard:
         scope.setdefault("session", self.gate.unloaded)  # a framework's own middleware may have been first
         if self._find_token is not None and kind == "http" and scope["method"] not in SAFE_METHODS:
             receive = await self._find_token(visit, scope, receive)
+        if kind == "http" and _NAVIGATES in scope["headers"]:
+            unproved = await self._unproved(visit)
+            if unproved is not None:
+                await refuse(scope, send, unproved, self.gate)
+                return
         if self._eager:
             await _put_user(visit, scope)
         stream = (_Socket if kind == "websocket" else _Answer)(self, visit, receive, send)
@@ -284,6 +303,20 @@ class Guard:
             stream.close()
             if kind == "websocket" and stream.started:
                 await _store_at_end(visit)
+
+    async def _unproved(self, visit: Visit) -> DeviceProofRequired | None:
+        """Return why a browser has to load its page again, with a proof of its key; None if it has not to."""
+        asked, scope = visit.asked, visit.scope
+        if not self.gate.reload_page or not loads_again(asked):
+            return None
+        if not self.gate.owns(sent_path(scope), scope.get("root_path", "")):  # Litestar mounts the API inside of this
+            try:
+                await visit.identify()
+            except DeviceProofRequired as error:
+                return error
+            except DutchdoorError:
+                pass  # a guard raises it, and a public page is served
+        return None
 
     # Connections that stay open
 
@@ -374,7 +407,7 @@ async def refuse(scope: Scope, send: Send, error: DutchdoorError, gate: Gate) ->
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": close_code(error), "reason": str(error)[:100]})
         return
-    answer = refusal(error, request_of(scope), gate.sign_in_page, scope.get("root_path", ""), gate.confirm_page)
+    answer = refusal(error, request_of(scope), gate, scope.get("root_path", ""))
     headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})

@@ -15,7 +15,7 @@ from dutchdoor.model.sessions import check_live
 from dutchdoor.web.api import Call, Caller
 from dutchdoor.web.http import BadRequest, Header, Request
 from dutchdoor.web.origin import SAFE_METHODS
-from dutchdoor.web.sign_in_page import read_sign_in_page
+from dutchdoor.web.sign_in_page import RELOAD_PATH, read_sign_in_page
 
 __all__ = ["Embedded"]
 
@@ -32,6 +32,7 @@ class Embedded:
         self.sign_in_page = auth.site.sign_in_page if sign_in_page is None else read_sign_in_page(sign_in_page)
         ours = self.sign_in_page == auth.site.sign_in_page
         self.confirm_page = auth.site.confirm_page if ours else ""
+        self.reload_page = auth.site.base_path + RELOAD_PATH
         self.auth, self.owns = auth, auth.owns
         self.described, self.paths = auth.described, auth.own_paths
         self.application: AsgiApp = auth.asgi()

@@ -60,6 +60,9 @@ class Gate(Protocol):
     confirm_page: str
     """Where a browser is sent whose proof is too old or too weak; "" for the sign-in page, which is the application's
     own then."""
+    reload_page: str
+    """Where a browser is sent that could not prove its key, because it came from another site; "" where no cookie is
+    read."""
     reads_cookies: bool
     """Whether a cookie may be the proof, so that a form must carry a CSRF token."""
     has_own_users: bool
@@ -153,7 +156,7 @@ class Verifying:
 
     application: AsgiApp | None = None
     paths: tuple[str, ...] = ()
-    sign_in_page = confirm_page = ""
+    sign_in_page = confirm_page = reload_page = ""
     reads_cookies = has_own_users = False
     unloaded = NOT_KEPT
 

@@ -12,9 +12,9 @@ from functools import lru_cache
 from http.client import responses
 from typing import Any, Final, TypeVar
 
-from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.errors import DeviceProofRequired, DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.gates import AsgiApp, Known, Message, Scope
-from dutchdoor.guard.refusal import refusal
+from dutchdoor.guard.refusal import loads_again, refusal
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.unloaded import STORED
@@ -31,6 +31,8 @@ __all__ = [
     "answered",
     "around",
     "engine_around",
+    "navigates",
+    "prove_first",
     "readable",
     "request_in",
     "visit_of",
@@ -247,7 +249,7 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
         def refused(error: DutchdoorError) -> list[bytes]:
             if started or isinstance(error, Misconfigured):
                 raise error
-            answer = refusal(error, visit.asked, gate.gate.sign_in_page, _mount(environ), gate.gate.confirm_page)
+            answer = refusal(error, visit.asked, gate.gate, _mount(environ))
             _start(start_response, answer.status, answer.headers)
             return [answer.body]
 
@@ -265,12 +267,31 @@ def around(app: WsgiApp, gate: SyncGate) -> WsgiApp:
                     close()
 
         try:
+            if gate.gate.reload_page and navigates(environ) and loads_again(visit.asked):
+                prove_first(visit.identify)
             pieces = app(environ, starting)
         except DutchdoorError as error:
             return refused(error)
         return pieces if isinstance(pieces, (list, tuple)) else lazily(pieces)
 
     return guarded
+
+
+def navigates(environ: Environ) -> bool:
+    """Whether a browser opens a page."""
+    return environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+
+
+def prove_first(identify: Callable[[], object]) -> None:
+    """Raise `DeviceProofRequired` if a browser has to load its page again, with a proof of its key. What else is wrong
+    with its proof, a guard raises.
+    """
+    try:
+        identify()
+    except DeviceProofRequired:
+        raise
+    except DutchdoorError:
+        pass
 
 
 def while_valid(pieces: Iterable[T], check: Callable[[], None], *, is_bounded: bool) -> Iterator[T]:

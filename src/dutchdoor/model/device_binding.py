@@ -31,28 +31,9 @@ from dutchdoor.model.policy import DeviceBinding
 from dutchdoor.model.sessions import Session
 
 __all__ = [
-    "ALGORITHMS",
-    "BOUND_FOR",
-    "CHALLENGE_FOR",
-    "FIRST_FOR",
-    "Challenge",
-    "Confirmed",
-    "Gone",
-    "Known",
-    "Late",
-    "OtherKey",
-    "Refresh",
-    "Registration",
-    "Rival",
-    "Taken",
-    "Unusable",
-    "Verdict",
-    "is_offered",
-    "is_within",
-    "judge",
-    "kept_for",
-    "on_refresh",
-    "on_registration",
+    "ALGORITHMS", "BOUND_FOR", "CHALLENGE_FOR", "FIRST_FOR", "OFFERED_WITHIN", "Challenge", "Confirmed", "Gone",
+    "Known", "Late", "OtherKey", "Refresh", "Registration", "Rival", "Taken", "Unusable", "Verdict",
+    "has_proved_since", "is_offered", "is_within", "judge", "kept_for", "on_refresh", "on_registration",
 ]  # fmt: skip
 
 ALGORITHMS: Final = ("ES256", "RS256")
@@ -77,6 +58,8 @@ UNBOUND_FOR: Final = 60.0
 """Seconds from a sign-in for which a browser is let in without a key, where the policy demands one."""
 ONE_MOMENT: Final = 10
 """Seconds between challenges that requests of one browser may have got side by side: it registers a key for each."""
+LAST_USE_LATE: Final = 60.0
+"""Seconds after which another node knows of the last use of a session."""
 CLOCKS_APART: Final = 300.0
 """Seconds by which the clock of another node may be ahead."""
 
@@ -225,3 +208,16 @@ def judge(session: Session, policy: DeviceBinding, now: float, *, has_cookie: bo
     if policy == "required" and not has_cookie and now - session.proved_at >= UNBOUND_FOR:
         return "unbound"
     return "serve"
+
+
+# --- what a proof says of where a session is used ---------------------------------------------------------------------
+
+
+def has_proved_since(session: Session, last_use: float, now: float) -> bool:
+    """Whether the client of a live session, whose request is served `now`, has proved its key since a `last_use` in
+    another place: then the device itself has moved. A program proves it with each request. Of a browser, both cookies
+    may be copies, for as long as the shorter one lives.
+    """
+    if session.bound_to:
+        return True
+    return session.bound_key != "" and now - last_use >= BOUND_FOR + LAST_USE_LATE

@@ -62,6 +62,7 @@ def findings(settings: Settings) -> list[Finding]:
         *_reach(settings),
         *_tls(settings),
         *_durations(settings),
+        *_binding(settings),
         *_tokens(settings),
         *_people(settings),
         *_issuers(settings),
@@ -177,6 +178,16 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 def _durations(settings: Settings) -> Iterator[Finding]:
     for name, doubt in settings.doubts.items():
         yield Finding(setting=name, what=doubt, why="Another duration was probably intended.", matters=False)
+
+
+def _binding(settings: Settings) -> Iterator[Finding]:
+    if settings.policy.device_binding == "required" and not _production(settings):
+        yield Finding(
+            setting="device_binding",
+            what="device_binding is required, and there is no https public URL.",
+            why="Browsers bind no cookie without TLS. So session cookies are accepted unbound, and a copy works.",
+            matters=True,
+        )
 
 
 def _tokens(settings: Settings) -> Iterator[Finding]:

@@ -39,6 +39,7 @@ from dutchdoor.model.audit_events import AuditEvent, EventName, Outcome
 from dutchdoor.revocation.fence import FenceState
 from dutchdoor.stores.base import WRITING, Change, Revoked
 from dutchdoor.web.api import Route
+from dutchdoor.web.device_binding import UNPROVED
 from dutchdoor.web.health import SOURCES
 from dutchdoor.web.verifiers import Followed, followed
 
@@ -83,6 +84,12 @@ class Counters:
         )
         self._unavailable = self._counter(
             "unavailable", "Responses with 503, by the part that was unavailable.", "source"
+        )
+        self._unproved = self._counter(
+            "unproved",
+            "Refused requests of sessions that are bound to their browser, by what the browser says of it; `unbound`: "
+            "of sessions that have to be bound and are not.",
+            "why",
         )
         self._refreshes = self._counter("refreshes", "Responses to refresh requests.", "outcome")
         self._answers = self._counter("http_answers", "HTTP responses.", "route", "status")
@@ -166,6 +173,8 @@ class Counters:
                 self._events.labels(name, outcome)
         for source in SOURCES:
             self._unavailable.labels(source)
+        for why in UNPROVED:
+            self._unproved.labels(why)
         for outcome in {*_REFRESH.values(), _FAILED}:
             self._refreshes.labels(outcome)
         for state in get_args(FenceState):
@@ -196,6 +205,7 @@ class Counters:
         hooks = auth.authority.hooks
         hooks.fence_waited.append(lambda state, took: self._fences.labels(state).observe(took))
         hooks.unavailable.append(lambda source: self._unavailable.labels(source).inc())
+        hooks.unproved.append(lambda why: self._unproved.labels(why).inc())
         hooks.mailed.append(lambda is_sent: self._mails.labels(_MAILED[is_sent]).inc())
         hooks.delivered.append(lambda is_taken: self._attempts.labels(_ATTEMPTS[is_taken]).inc())
         hooks.tidied.append(self._tidied)

@@ -76,6 +76,8 @@ class Hooks(Struct, kw_only=True):
     """A call waited for a fence. Gets the state of the fence and the seconds it took."""
     unavailable: list[Callable[[str], None]] = []
     """A request was refused with 503. Gets the name of what was out of reach."""
+    unproved: list[Callable[[str], None]] = []
+    """A request of a session that is, or has to be, bound to its browser was refused. Gets why, in a word."""
     mailed: list[Callable[[bool], None]] = []
     """The transport accepted a letter, or failed to send it. Gets which of the two."""
     logged: list[Callable[[], None]] = []

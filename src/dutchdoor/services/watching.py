@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import Conflict, NotAuthenticated, SessionInDoubt
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent, event
+from dutchdoor.model.device_binding import has_proved_since
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS
 from dutchdoor.model.sessions import Session
@@ -188,7 +189,7 @@ class Watching(Endings):
                 decided = assess(
                     history, seen, self.policy.suspicion, now=now, last_use=last_use,
                     familiar=await self._familiar(use.subject), by_cookie=use.by_cookie, replayed=use.replayed,
-                    bound=use.bound,
+                    bound=use.bound and (use.session is None or has_proved_since(use.session, last_use, now)),
                 )  # fmt: skip
                 if attempt == 0 and decided.reaction in _REFUSING and now - last_use < A_MOMENT:
                     await asyncio.sleep(AGAIN_IN)

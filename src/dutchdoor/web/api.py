@@ -43,6 +43,7 @@ from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session, check_live
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.device_binding import ONE_OFFER, DeviceBindings
+from dutchdoor.services.hooks import notify
 from dutchdoor.services.seen_lately import Carried
 from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.sessions import Authority
@@ -54,7 +55,7 @@ from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_que
 from dutchdoor.web.browser import sends_a_form, wants_a_page
 from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import CHECK_PATH, Cors
-from dutchdoor.web.device_binding import OFFER, offers
+from dutchdoor.web.device_binding import OFFER, offers, why_unproved
 from dutchdoor.web.dpop import proof_about_another, proof_in
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import Hsts, SecurityHeaders
@@ -351,6 +352,8 @@ class Call:
             # A cookie that proves nothing here keeps the browser from fetching one that does: the clocks of two nodes
             # differ, or it is of an earlier session.
             error.clearing = self.cookies.clear_bound(line)
+            why = why_unproved(self.request) if session.bound_key else "unbound"
+            notify(self.authority.hooks.unproved, why)
             raise
 
     def offer(self, session: Session | None, *, anew: bool = True) -> list[Header]:

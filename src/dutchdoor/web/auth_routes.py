@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from dutchdoor.errors import (
+    DeviceProofRequired,
     DutchdoorError,
     Forbidden,
     InvalidInput,
@@ -30,6 +31,7 @@ from dutchdoor.stores.base import Revoked
 from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
 from dutchdoor.web.api import Call, Caller, Route
+from dutchdoor.web.browser import came_from_elsewhere
 from dutchdoor.web.cors import CHECK_PATH
 from dutchdoor.web.dpop import check_bound
 from dutchdoor.web.fences import fence
@@ -50,7 +52,7 @@ from dutchdoor.web.schemas import (
     user_view,
 )
 from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, signed_in_answer
-from dutchdoor.web.sign_in_page import sent_to_sign_in
+from dutchdoor.web.sign_in_page import RELOAD_PATH, sent_to_sign_in
 
 __all__ = [
     "ROUTES", "browser_of", "clear_replaced", "judge_token_in_body", "mode_and_transport", "signed_out",
@@ -392,15 +394,18 @@ async def check(call: Call) -> Response:
 
 
 def unproven(call: Call, error: DutchdoorError) -> Response:
-    """Answer 401, or send a browser to the sign-in page, or to that of another proof. Raises `BadRequest` as `check`
-    does.
+    """Answer 401, or send a browser to the sign-in page, to that of another proof, or to the one that loads its page
+    again. Raises `BadRequest` as `check` does.
     """
     refusal = call.api.refusal(call.request, error)
     if not call.api.site.edge.came_through_proxy(call.request):
         return refusal  # its headers may be anyone's
-    site = call.api.site
-    again = isinstance(error, StepUpRequired) and site.confirm_page
-    return sent_to_sign_in(call.request, refusal, site.confirm_page if again else site.sign_in_page)
+    site, page = call.api.site, call.api.site.sign_in_page
+    if isinstance(error, StepUpRequired) and site.confirm_page:
+        page = site.confirm_page
+    elif isinstance(error, DeviceProofRequired) and came_from_elsewhere(call.request):
+        page = site.base_path + RELOAD_PATH
+    return sent_to_sign_in(call.request, refusal, page)
 
 
 def _forwarded_method(call: Call) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dutchdoor.web.cors import CHECK_PATH
 from dutchdoor.web.http import Request
 
-__all__ = ["opens_a_page", "sends_a_form", "wants_a_page"]
+__all__ = ["came_from_elsewhere", "opens_a_page", "sends_a_form", "wants_a_page"]
+
+_HERE = b"same-origin"
 
 
 def sends_a_form(request: Request) -> bool:
@@ -25,6 +27,13 @@ def opens_a_page(asked: Request, method: str) -> bool:
     if mode is not None:
         return mode == b"navigate"
     return b"text/html" in by_name.get(b"accept", b"")
+
+
+def came_from_elsewhere(asked: Request) -> bool:
+    """Whether a browser says that a page of ours did not begin this navigation. It then came without a proof of the
+    browser's key, and loading it again brings one. Without the header, nothing is known: it could go on for ever.
+    """
+    return asked.by_name.get(b"sec-fetch-site", _HERE) != _HERE
 
 
 def wants_a_page(request: Request) -> bool:

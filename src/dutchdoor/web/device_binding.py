@@ -10,13 +10,19 @@ from msgspec import UNSET, Struct, UnsetType
 
 from dutchdoor.model.device_binding import ALGORITHMS
 from dutchdoor.web.cookies import Cookies
-from dutchdoor.web.http import Header
+from dutchdoor.web.http import Header, Request
 
-__all__ = ["OFFER", "REFRESH_PATH", "REGISTER_PATH", "Instructions", "asks_for", "instructions", "offers"]
+__all__ = [
+    "OFFER", "REFRESH_PATH", "REGISTER_PATH", "UNPROVED", "Instructions", "asks_for", "instructions", "offers",
+    "why_unproved",
+]  # fmt: skip
 
 REGISTER_PATH: Final = "/auth/device-binding"
 REFRESH_PATH: Final = "/auth/device-binding/refresh"
 OFFER: Final = b"secure-session-registration"
+UNPROVED: Final = ("none", "unreachable", "server_error", "quota_exceeded", "other", "unbound")
+"""Why a request comes without a valid bound cookie. `none`: its browser says nothing of it, or a thief sends it. The
+next three: what browsers say. `unbound`: the session should be bound, and is not."""
 _RENEW_PATH: Final = "/auth/refresh"
 
 
@@ -67,6 +73,17 @@ def offers(challenge: str, base: str) -> Header:
 def asks_for(challenge: str, session_id: str) -> Header:
     """Ask a browser to sign a challenge for one of its sessions."""
     return (b"secure-session-challenge", f'"{challenge}";id="{session_id}"'.encode("ascii"))
+
+
+def why_unproved(request: Request) -> str:
+    """Return what a browser says of a request that it sent without a bound cookie: one of `UNPROVED`. It is for
+    statistics alone: anyone can send the header.
+    """
+    said = request.header_list(b"secure-session-skipped")
+    if not said:
+        return "none"
+    reason = said.partition(";")[0].partition(",")[0].strip()
+    return reason if reason in UNPROVED[1:4] else "other"
 
 
 def instructions(

@@ -22,6 +22,7 @@ from dutchdoor.web.http import Request, Response, forwarded_method
 
 __all__ = [
     "NEXT_AT_MOST",
+    "RELOAD_PATH",
     "factors_wanted",
     "next_path",
     "next_url",
@@ -34,6 +35,8 @@ __all__ = [
 
 NEXT_AT_MOST: Final = 2000
 """Characters of a path to come back to. Browsers and proxies accept that much."""
+RELOAD_PATH: Final = "/auth/device-binding"
+"""The page that loads another one again, so that the browser proves its key first."""
 _PATH: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 """A path of this host: visible ASCII without a backslash. Browsers read `//host`, and `/\\host`, as another host."""
 

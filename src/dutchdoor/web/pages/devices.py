@@ -15,6 +15,7 @@ from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import fence
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.bound import bound_or_why_not
 from dutchdoor.web.pages.forms import OwnForm
 from dutchdoor.web.pages.in_force import in_force
 from dutchdoor.web.pages.site import DEVICES_PATH, Pages
@@ -63,7 +64,7 @@ class DevicesPage(OwnForm):
         return await self.pages.show_own(
             call,
             "devices",
-            devices=[_shown(each, principal.session_id, names) for each in shown],
+            devices=[_shown(call, each, principal.session_id, names) for each in shown],
             done=done,
             in_force=await in_force(call) if done else None,
             number=number,
@@ -107,7 +108,7 @@ async def _names(call: Call, shown: Sequence[Session]) -> dict[str, str]:
     return named
 
 
-def _shown(session: Session, current: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+def _shown(call: Call, session: Session, current: str | None, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": session.id,
         "current": session.id == current,
@@ -116,7 +117,7 @@ def _shown(session: Session, current: str | None, names: Mapping[str, str]) -> d
         "address": session.address,
         "program": names[session.client_id],
         "mode": MODES[session.mode],
-        "bound": bool(session.bound_key),
+        "bound": bound_or_why_not(call, session),
         "since": session.created_at,
         "seen": session.last_seen_at,
     }

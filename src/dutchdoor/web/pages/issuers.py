@@ -103,7 +103,7 @@ class WayBack:
         posted = call.request.method == "POST"
         answer = answer_of(call.request.body if posted else call.request.query)
         way = f"{self.pages.base}{FINISH_PATH.replace('{name}', call.params['name'])}?{query_of(answer)}"
-        return lead_on(self.pages, call, way, "issuer_back", title=self._title(call))
+        return self.pages.lead_on(call.request, "issuer_back", way, title=self._title(call))
 
     async def finish(self, call: Call) -> Response:
         try:
@@ -151,10 +151,4 @@ def way_there(pages: Pages, call: Call, response: Response, name: str) -> Respon
     url = msgspec.json.decode(response.body, type=WayView).url
     cookies = [header for header in response.headers if header[0] == b"set-cookie"]
     title = call.directory.issuers.issuers[name].title
-    return lead_on(pages, call, url, "issuer_there", *cookies, title=title)
-
-
-def lead_on(pages: Pages, call: Call, url: str, template: str, *headers: Header, title: str) -> Response:
-    """Show a page that leads on to an address, at once or by its link."""
-    refresh: Header = (b"refresh", f"0;url={url}".encode("ascii"))
-    return pages.show(call.request, template, 200, (refresh, *headers), url=url, title=title)
+    return pages.lead_on(call.request, "issuer_there", url, *cookies, title=title)

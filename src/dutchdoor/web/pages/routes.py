@@ -25,6 +25,7 @@ from dutchdoor.web.pages import (
     linked,
     mail_code,
     register,
+    reload,
     reset,
     second_step,
     setup,
@@ -131,7 +132,7 @@ def with_pages(api: tuple[Route, ...], pages: Pages) -> tuple[Route, ...]:
     for page in (sign_in, mail_code, issuers, second_step, *own):
         forms |= page.forms(pages)
         shown += page.routes(pages)
-    for page in (landing, strength, devices, activity, *((console,) if pages.console else ())):
+    for page in (landing, reload, strength, devices, activity, *((console,) if pages.console else ())):
         shown += page.routes(pages)
     kept = [route for route in shown if not (route.bundled and pages.own_users)]
     return (*(_with_form(route, forms.get(route.handler), pages) for route in api), *kept)

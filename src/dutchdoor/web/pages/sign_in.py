@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import DutchdoorError, NotAuthenticated
+from dutchdoor.errors import DeviceProofRequired, DutchdoorError, NotAuthenticated
 from dutchdoor.texts import mark
 from dutchdoor.web import auth_routes, passkey_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -58,21 +58,25 @@ class SignInForm(Form):
         # A session that is there is enough.
         try:
             caller = await call.identify()
-        except NotAuthenticated:
+        except NotAuthenticated as error:
+            if self.pages.reloads(call.request, error):
+                return self.pages.to_reload(call.request, error)
+            if isinstance(error, DeviceProofRequired):  # who meets the form once more reads why
+                return self.explain(call, error.message)
             caller = None
         if caller is not None and caller.by_cookie:
             return self.pages.go(self.pages.after(call, call.query), Response(303))
         if SIGNED_IN in call.query:  # and the cookie of it is not there
-            return self.refuse_cookies(call)
+            return self.explain(call, NO_COOKIES)
         return await super().show(call)
 
-    def refuse_cookies(self, call: Call) -> Response:
-        """Say that the browser keeps no cookies, and a sign-in needs one."""
-        shown = {"words": NO_COOKIES, "field": ""}
+    def explain(self, call: Call, words: str) -> Response:
+        """Show the form, and say why the browser is not signed in."""
+        shown = {"words": words, "field": ""}
         return self.pages.show(call.request, self.name, kept=self.kept(call.query), error=shown, **self.values(call))
 
     def values(self, call: Call) -> dict[str, Any]:
-        return {"by_mail": call.authority.policy.sign_in_by_mail}
+        return {"by_mail": call.authority.policy.sign_in_by_mail, "must_bind": call.api.demands_binding}
 
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
         taken: dict[str, object] = {name: fields[name] for name in ("email", "password") if name in fields}

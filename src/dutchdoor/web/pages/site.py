@@ -7,17 +7,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from dutchdoor.errors import DutchdoorError, NotAuthenticated, RateLimited, StepUpRequired, Unavailable
+from dutchdoor.errors import (
+    DeviceProofRequired,
+    DutchdoorError,
+    NotAuthenticated,
+    RateLimited,
+    StepUpRequired,
+    Unavailable,
+)
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
 from dutchdoor.web.api import ADMIN, Call, Route
-from dutchdoor.web.browser import opens_a_page, sends_a_form
+from dutchdoor.web.browser import came_from_elsewhere, opens_a_page, sends_a_form
 from dutchdoor.web.device_binding import OFFER
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
 from dutchdoor.web.pages.branding import Look
 from dutchdoor.web.pages.rendering import render
-from dutchdoor.web.sign_in_page import next_path, next_url, way_to_confirm, way_to_sign_in
+from dutchdoor.web.problems import problem
+from dutchdoor.web.sign_in_page import RELOAD_PATH, next_path, next_url, way_to_confirm, way_to_sign_in
 
 __all__ = [
     "ACCOUNT_PATH",
@@ -108,6 +116,11 @@ class Pages:
         """Return the language that the browser asks for."""
         return self.languages.of(request.header_list(b"accept-language"))
 
+    def lead_on(self, request: Request, name: str, url: str, *headers: Header, **values: Any) -> Response:
+        """Show a page that leads on to an address, at once or by its link."""
+        refresh: Header = (b"refresh", f"0;url={url}".encode("ascii"))
+        return self.show(request, name, 200, (refresh, *headers), url=url, **values)
+
     async def show_own(
         self, call: Call, name: str, status: int = 200, headers: tuple[Header, ...] = (), **values: Any
     ) -> Response:
@@ -184,13 +197,27 @@ class Pages:
         """Send a browser without a session to the sign-in page, and from there back to the page it asked for; refuse a
         program. A form that was posted leads back to the page with the form: the session ended while it was open.
         """
+        if self.reloads(call.request, error):
+            return self.to_reload(call.request, error)
         if opens_a_page(call.request, call.request.method) or sends_a_form(call.request):
             way = way_to_sign_in(self.sign_in_page, self.page_of(call.request))
-            return Response(303, [(b"location", way)], kind="page")
+            return self.go(way.decode(), problem(error))
         return call.api.refusal(call.request, error)
+
+    def reloads(self, request: Request, error: Exception) -> bool:
+        """Whether a browser proves its key if it loads this page again: it came here from another site."""
+        loads = opens_a_page(request, request.method) and came_from_elsewhere(request)
+        return loads and isinstance(error, DeviceProofRequired)
+
+    def to_reload(self, request: Request, error: Exception) -> Response:
+        """Send a browser to the page that loads this one again."""
+        way = way_to_sign_in(self.base + RELOAD_PATH, self.page_of(request))
+        return self.go(way.decode(), problem(error))
 
     def error(self, request: Request, error: Exception, answer: Response) -> Response:
         """Return the page for an error in place of the `answer` that a program would get."""
+        if self.reloads(request, error):
+            return self.to_reload(request, error)
         if isinstance(error, StepUpRequired):
             way = way_to_confirm(self.base + CONFIRM_PATH, self.page_of(request), error)
             return Response(303, [(b"location", way)], kind="page")

@@ -25,6 +25,7 @@ from dutchdoor.web.api import Call, Route
 from dutchdoor.web.body import Body
 from dutchdoor.web.fences import wait_for
 from dutchdoor.web.http import Response
+from dutchdoor.web.pages.bound import bound_or_why_not
 from dutchdoor.web.pages.console.accounts import ACCOUNT_PATH, PATH, shown
 from dutchdoor.web.pages.console.frame import Console
 from dutchdoor.web.pages.site import CONSOLE_PATH
@@ -113,7 +114,7 @@ class AccountPage:
             account={**shown(account), "verified": _instant(account.email_verified_at)},
             leaves="" if departure is None else instant(departure.due_at),
             removable="" if removable is None else instant(removable),
-            sessions=[_session(each, own.session_id) for each in sessions[:SESSIONS]],
+            sessions=[_session(call, each, own.session_id) for each in sessions[:SESSIONS]],
             further=len(sessions) - SESSIONS,
             factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES and each.method != IDENTITY],
             identities=[
@@ -208,7 +209,7 @@ def _factor(credential: Credential) -> dict[str, Any]:
     }
 
 
-def _session(session: Session, own: str | None) -> dict[str, Any]:
+def _session(call: Call, session: Session, own: str | None) -> dict[str, Any]:
     return {
         "id": session.id,
         "current": session.id == own,
@@ -218,6 +219,7 @@ def _session(session: Session, own: str | None) -> dict[str, Any]:
         "created": instant(session.created_at),
         "seen": instant(session.last_seen_at),
         "mode": mark("browser session") if session.mode == "session" else mark("tokens"),
+        "bound": bound_or_why_not(call, session),
     }
 
 

@@ -1,0 +1,128 @@
+"""A session that is bound to its browser, in every framework: its cookie alone is worth nothing, and a page that was
+reached from another site comes back with the proof.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+from msgspec.structs import replace
+from tests.frameworks.conftest import App, signed_in
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from dutchdoor.auth import Auth
+from dutchdoor.auth.key_file import read_or_make_master_key
+from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.model.bindings import Binding
+from dutchdoor.model.sessions import SessionToken
+from dutchdoor.stores.base import Swap
+
+KEY = Binding("confirmed", "ES256", "t" * 43, '{"kty":"EC"}', 1)
+FOREIGN_LINK = {"sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site", "accept": "text/html"}
+RELOADED = {**FOREIGN_LINK, "sec-fetch-site": "same-origin"}
+
+
+def engine_of(app: App) -> Auth:
+    """The database of an application from outside, under its own URL: a bound cookie is good at one server."""
+    return Auth(
+        f"sqlite:///{app.folder}/app.db",
+        local_url=app.url,
+        master_key=read_or_make_master_key(app.folder / "dutchdoor.keys"),
+        hasher=PasswordHasher(CHEAPEST),
+    )
+
+
+async def bind(app: App, client: httpx2.Client) -> str:
+    """Have the browser of a client bind its session, which it has just begun. Returns the bound cookie."""
+    async with engine_of(app) as engine:
+        found = await engine.store.session(SessionToken.parse(client.cookies["dd_session"]).id)
+        assert found is not None
+        await engine.store.commit(Swap(replace(found[0], binding=KEY.text())))
+        return engine.api.bindings._made("cookie", found[0].id, engine.authority.clock())
+
+
+async def bound(app: App) -> tuple[httpx2.Client, str, str]:
+    """A copy of a bound session's cookie, the bound cookie, and the CSRF token."""
+    client, answer = signed_in(app, app.someone())
+    return client, await bind(app, client), answer["csrf_token"]
+
+
+async def test_m01_a_copied_session_cookie_is_worth_nothing(app: App) -> None:
+    """Without the bound cookie a guard refuses the session, and where a user is optional there is none. With it, all is
+    as ever. That of another session does not help.
+    """
+    thief, cookie, csrf = await bound(app)
+    refused = thief.get("/hello")
+    assert (refused.status_code, refused.json()["code"]) == (401, "device_proof_required")
+    assert thief.post("/order", headers={"x-csrf-token": csrf}).status_code in {401, 403}
+    assert thief.get("/who").json()["who"] is None
+    assert thief.get("/auth/me").json()["code"] == "device_proof_required"
+    _, anothers, _ = await bound(app)
+    thief.cookies["dd_bound"] = anothers
+    assert thief.get("/hello").status_code == 401
+    thief.cookies["dd_bound"] = cookie
+    assert thief.get("/hello").json()["method"] == "session"
+    assert thief.post("/order", headers={"x-csrf-token": csrf}).status_code == 200
+    assert thief.get("/who").json()["who"] is not None
+    assert thief.get("/auth/me").status_code == 200
+
+
+async def test_m02_a_link_of_another_site_is_loaded_again(app: App) -> None:
+    """A page that was opened from elsewhere, and so without the bound cookie, leads to a page that loads it again. The
+    browser holds that request. If it still comes without the cookie, people sign in: nothing goes round.
+    """
+    browser, cookie, _ = await bound(app)
+    came = browser.get("/hello?page=2", headers=FOREIGN_LINK)
+    assert (came.status_code, came.headers["location"]) == (303, "/auth/device-binding?next=%2Fhello%3Fpage%3D2")
+    assert came.headers["cache-control"] == "no-store"
+    page = browser.get(came.headers["location"], headers=FOREIGN_LINK)
+    assert (page.status_code, page.headers["refresh"]) == (200, "0;url=/hello?page=2")
+    assert 'href="/hello?page=2"' in page.text
+    again = browser.get("/hello?page=2", headers=RELOADED)
+    assert again.status_code in {303, 401}
+    assert "device-binding" not in again.headers.get("location", "")
+    silent = browser.get("/hello", headers={"accept": "text/html"})
+    assert "device-binding" not in silent.headers.get("location", ""), "it could go on for ever"
+    browser.cookies["dd_bound"] = cookie
+    assert browser.get("/hello?page=2", headers=RELOADED).status_code == 200
+
+
+async def test_m03_session_data_needs_the_bound_cookie(app: App) -> None:
+    """What a session has stored is not read with a copy of its cookie, nor with Django's own beside it, or alone."""
+    who, client = app.someone(), app.browser()
+    if app.is_django:
+        client.get("/keep", params={"tea": "green"})
+        client.get("/sign-in", params={"email": who["email"]})
+        read, kept = "/keep", {"tea": "green"}
+    else:
+        client.post("/basket/tea", content="green", headers={"content-type": "text/plain"})
+        client.post("/auth/login", json={**who, "mode": "session"})
+        read, kept = "/basket", {"tea": ["green"]}
+    cookie = await bind(app, client)
+    thief = app.browser()
+    thief.cookies.update({name: value for name, value in client.cookies.items() if name != "dd_session"})
+    for copy in (client, thief):
+        assert copy.get(read).json() == {}
+        assert copy.get("/who").json()["who"] is None
+    client.cookies["dd_bound"] = cookie
+    assert client.get(read).json() == kept
+    assert client.get("/who").json()["who"] == who["email"]
+
+
+async def test_m04_a_websocket_needs_the_bound_cookie(app: App) -> None:
+    """The handshake is refused without it, and served with it."""
+    if not app.streams:
+        pytest.skip("serves no WebSockets")
+    client, cookie, _ = await bound(app)
+    address, session = f"{app.url.replace('http', 'ws', 1)}/ws", client.cookies["dd_session"]
+    origin: Any = app.url
+    with pytest.raises(InvalidStatus):
+        connect(address, additional_headers={"cookie": f"dd_session={session}"}, origin=origin)
+    with connect(
+        address, additional_headers={"cookie": f"dd_session={session}; dd_bound={cookie}"}, origin=origin
+    ) as socket:
+        socket.send("hello")
+        assert "hello" in socket.recv(timeout=10)
