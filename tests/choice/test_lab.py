@@ -196,6 +196,9 @@ def test_r03_sign_in_steal_and_log_out(browser: Browser, here: Site) -> None:
         for pattern, where in ASKED:
             assert state(page, pattern, "owner", where) == "yes"
             assert state(page, pattern, "thief", where) == "none"
+        authority = int(lab.authority.origin.rpartition(":")[2])
+        assert asked_of(authority, path="/auth/login") == 200
+        assert asked_of(authority) == asked_of(authority, host=f"localhost:{here.port}") == 404, "a server has a lab"
         press(page, "steal")
         for pattern, where in ASKED:
             assert state(page, pattern, "thief", where) == "yes"
@@ -271,6 +274,9 @@ def test_r05_owner_and_thief_are_noticed(browser: Browser, here: Site) -> None:
                 assert state(page, pattern, who, "service") == "no"
             assert outcome(page, pattern).startswith("The theft was noticed")
             assert measured(page, pattern) < 5
+            press(page, "turns", pattern)
+            assert place.exchanges[-1].status == 401, "the story begins anew by itself"
+            assert "theft" in (page.locator(f"#{pattern}").text_content() or "")
         assert state(page, "session", "thief", "authority") == "yes", "another sign-in was ended too"
 
 
@@ -411,6 +417,19 @@ def test_r10_two_visitors_do_not_meet(browser: Browser, here: Site) -> None:
     assert here.labs._labs == {}
     assert not any(folder.exists() for folder in folders)
     assert not first.authority.is_up and not second.authority.is_up
+
+
+@pytest.mark.long
+def test_r10_a_lab_that_is_left_alone_ends() -> None:
+    """Half an hour after its last press a lab is ended, and not before."""
+    with closing(Labs()) as labs:
+        secret, lab = labs.open()
+        labs.end_idle(lab.used_at + 1799)
+        assert labs.find(secret) is lab
+        labs.end_idle(lab.used_at + 1801)
+        assert labs.find(secret) is None
+        assert not lab.authority.is_up
+        assert not lab.authority._folder.exists()
 
 
 def test_r10_each_word_of_a_pattern_is_explained() -> None:

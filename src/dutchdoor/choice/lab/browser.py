@@ -132,8 +132,10 @@ class Browser:
         """Whether it has a cookie that signs someone in."""
         return any(cookie.name != _MARK for cookie in self._client.cookies.jar)
 
-    def holds(self, piece: Piece) -> bool:
-        return self.holds_cookie if piece == "cookie" else piece in self.memory
+    @property
+    def can_refresh(self) -> bool:
+        """Whether it has something to refresh with, if its pattern has that."""
+        return self.holds_cookie or "refresh_token" in self.memory
 
     @property
     def proof(self) -> dict[str, str]:

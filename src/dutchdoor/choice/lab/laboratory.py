@@ -56,6 +56,7 @@ class Lab:
         self.used_at = time.monotonic()
         self.last = ""
         """What was done last."""
+        self.has_ended = False
         password = secrets.token_urlsafe()
         with ExitStack() as ending:
             self.authority = Authority(access_for)
@@ -141,4 +142,5 @@ class Lab:
 
     def close(self) -> None:
         """End it. Nothing of it is left behind."""
+        self.has_ended = True
         self._ending.close()

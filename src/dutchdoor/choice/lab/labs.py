@@ -65,8 +65,12 @@ class Labs:
             for secret in list(self._labs):
                 self.end(secret)
 
+    def end_idle(self, now: float) -> None:
+        """End those that were left alone, by the monotonic clock."""
+        for secret, lab in list(self._labs.items()):
+            if now - lab.used_at > IDLE_FOR:
+                self.end(secret)
+
     def _sweep(self) -> None:
         while not self._closed.wait(_LOOKS_EVERY):
-            for secret, lab in list(self._labs.items()):
-                if time.monotonic() - lab.used_at > IDLE_FOR:
-                    self.end(secret)
+            self.end_idle(time.monotonic())

@@ -86,6 +86,10 @@ class Place:
 
     def take_turns(self) -> None:
         """Let owner and thief refresh in turns, as both do who do not know of each other, until one is refused."""
+        if not self.owner.can_refresh:
+            self.sign_in()
+        if not self.thief.can_refresh:
+            self.steal()
         for number in range(TURNS):
             self.refresh("owner" if number % 2 == 0 else "thief")
             if self.exchanges[-1].status != 200:  # noqa: PLR2004 - OK

@@ -155,7 +155,8 @@ def _press(labs: Labs, secret: str, form: Mapping[str, str], language: Language,
             secret, lab = labs.open()
             cookies = [(b"set-cookie", f"{COOKIE}={secret}; Path={PATH}; HttpOnly; SameSite=Strict".encode())]
         with lab.lock:
-            lab.do(deed, of)
+            if not lab.has_ended:  # while this waited
+                lab.do(deed, of)
     except Full:
         return _page(None, language, access_for, status=503, wrong=_FULL)
     except DutchdoorError as error:
@@ -173,7 +174,7 @@ def _page(lab: Lab | None, language: Language, access_for: str, *, status: int =
         values = view(None)
     else:
         with lab.lock:
-            values = view(lab)
+            values = view(None if lab.has_ended else lab)
     values |= {"wrong": wrong, "access_for": read_duration(access_for), "path": PATH, "asset": _asset}
     body = environment(_HERE / "templates", language).get_template("lab.html").render(values)
     return _finished(Plain(status, [(b"content-type", b"text/html; charset=utf-8")], body.encode(), kind="page"))
@@ -186,6 +187,8 @@ def _asset(name: str) -> str:
 def _now(lab: Lab, language: Language) -> Response:
     """What changes by itself: who is accepted, and what is still being measured."""
     with lab.lock:
+        if lab.has_ended:
+            return _finished(Plain(204))
         found = {name: {"state": cell.state, "text": language.text(cell.text)} for name, cell in cells(lab).items()}
         said = {str(name): language.text(text) for name, text in outcomes(lab).items()}
     return _finished(json_response(200, msgspec.to_builtins({"cells": found, "outcomes": said})))

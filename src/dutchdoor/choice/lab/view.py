@@ -203,7 +203,7 @@ def _browser(browser: Browser | None, pattern: Pattern, session: Mapping[str, st
         ],
         "weight": sum(len(f"{name}: {value}\r\n") for name, value in browser.proof.items()),
         "has_proof": bool(browser.proof),
-        "can_refresh": browser.holds_cookie or "refresh_token" in browser.memory,
+        "can_refresh": browser.can_refresh,
     }
 
 
