@@ -21,10 +21,11 @@ endif
 # Leaves what `make test` installed where it is there already, so that serving after testing sets up nothing.
 READY_TO_SERVE := $(if $(wildcard $(VENV)/.test),$(VENV)/.test,$(VENV)/.serve)
 
-.PHONY: help serve test soak check lint types format texts bench bench-adapters client screenshots lock wheel clean
+.PHONY: help serve lab test soak check lint types format texts bench bench-adapters client screenshots lock wheel clean
 
 help:
 	@echo "make serve    run the server (ARGS='--port 9000')"
+	@echo "make lab      see sessions, JWTs and the hybrid side by side in your browser, live"
 	@echo "make test     run the tests in their short form (ARGS='tests/test_layout.py -x')"
 	@echo "make check    lint, types and all tests but the soak: what must pass before a change lands"
 	@echo "make soak     run the longest races and kills"
@@ -39,7 +40,11 @@ help:
 	@echo "make clean    remove everything that these made"
 
 serve: $(READY_TO_SERVE)
+	@echo "To see in your browser what each pattern does, with a thief in it: make lab" >&2
 	$(VENV)/bin/dutchdoor serve $(ARGS)
+
+lab: $(READY_TO_SERVE)
+	$(VENV)/bin/dutchdoor lab $(ARGS)
 
 # A file at a time for each process, in the order of the folders, the long ones first. Half of the time a test waits, so
 # that `test` has two processes for each of two cores; `check` has one, because its crowds and kills fill a core each.

@@ -31,7 +31,7 @@ from dutchdoor.choice.lab.site import COOKIE, PATH, site
 from dutchdoor.choice.lab.watching import Answer, Asking, Question
 
 OF_DUTCHDOOR = [each.id for each in PATTERNS if each.at_authority]
-RENEWING = [each.id for each in PATTERNS if each.renews]
+RENEWING = [each.id for each in PATTERNS if each.renews and not each.bound]
 ASKED = [
     (each.id, where)
     for each in PATTERNS
@@ -39,6 +39,11 @@ ASKED = [
     if knows
 ]
 """Each pattern, with the servers that know it."""
+
+
+def of_copy(pattern: str) -> str:
+    """What a copy is answered before the log-out."""
+    return "no" if pattern == "bound" else "yes"
 
 
 class Site(NamedTuple):
@@ -201,7 +206,7 @@ def test_r03_sign_in_steal_and_log_out(browser: Browser, here: Site) -> None:
         assert asked_of(authority) == asked_of(authority, host=f"localhost:{here.port}") == 404, "a server has a lab"
         press(page, "steal")
         for pattern, where in ASKED:
-            assert state(page, pattern, "thief", where) == "yes"
+            assert state(page, pattern, "thief", where) == of_copy(pattern)
         stolen = copies(lab)
         assert {status_of(each) for each in stolen.values()} == {200}
         press(page, "log-out")
@@ -226,6 +231,7 @@ def test_r04_what_is_stored_and_what_is_sent(browser: Browser, here: Site) -> No
         lab = here.lab(page.context)
         secrets = {name: str(next(iter(place.owner.proof.values()))) for name, place in lab.places.items()}
         database = b"".join(path.read_bytes() for path in lab.authority._folder.glob("dutchdoor.db*"))
+        sent = {name: asked.signed() for (name, _), asked in reversed(copies(lab).items())}
         texts = {name: page.locator(f"#{name}").text_content() or "" for name in lab.places}
         for name in ("session", "hybrid", "hybrid-cookie"):
             row = lab.authority.session(lab.places[name].sid)
@@ -243,8 +249,8 @@ def test_r04_what_is_stored_and_what_is_sent(browser: Browser, here: Site) -> No
         assert '"password": "…"' in texts["session"]
         for name, reach in (("session", "scripts cannot read it"), ("plain", "a script can read it")):
             assert page.locator(f"#{name} .owner .tag", has_text=reach).count() == 1
-        for name, place in lab.places.items():
-            weight = sum(len(f"{header}: {value}\r\n") for header, value in place.owner.proof.items())
+        for name in lab.places:
+            weight = sum(len(f"{header}: {value}\r\n") for header, value in sent[name].items())
             assert f"{weight} bytes of each request" in texts[name]
         press(page, "log-out", "jwt")
         (entry,) = lab.authority.revocations()
@@ -278,6 +284,29 @@ def test_r05_owner_and_thief_are_noticed(browser: Browser, here: Site) -> None:
             assert place.exchanges[-1].status == 401, "the story begins anew by itself"
             assert "theft" in (page.locator(f"#{pattern}").text_content() or "")
         assert state(page, "session", "thief", "authority") == "yes", "another sign-in was ended too"
+
+
+@pytest.mark.long
+@pytest.mark.browser
+def test_r12_a_copy_without_the_key_is_worth_nothing(browser: Browser, here: Site) -> None:
+    """Of a sign-in that is bound to a key, copies of both tokens are refused by each server, and get no others. The
+    owner goes on.
+    """
+    with visiting(browser, here, "sign-in", "steal") as page:
+        place = here.lab(page.context).places["bound"]
+        assert place.thief.memory == {name: place.owner.memory[name] for name in ("access_token", "refresh_token")}
+        for where in ("authority", "service"):
+            assert state(page, "bound", "thief", where) == "no"
+            press(page, f"ask-{where}-thief", "bound")
+            assert place.exchanges[-1].body["code"] == "dpop_required"
+        press(page, "turns", "bound")
+        assert [(each.who, each.status) for each in place.exchanges][-2:] == [("owner", 200), ("thief", 401)]
+        assert outcome(page, "bound") == ""
+        for where in ("authority", "service"):
+            assert state(page, "bound", "owner", where) == "yes"
+        assert place.owner.signer is not None
+        assert place.owner.signer.key.thumbprint in (page.locator("#bound .owner .held").text_content() or "")
+        assert place.owner.signer.key.text() not in page.content()
 
 
 @pytest.mark.long

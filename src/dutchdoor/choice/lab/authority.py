@@ -26,7 +26,7 @@ ANSWERS_WITHIN: Final = 30.0
 _ADMIN: Final = "administrator@lab.example"
 _SESSION: Final = (
     "id", "secret_hash", "salt", "epoch", "generation", "sibling", "device", "created_at", "last_seen_at",
-    "idle_expires_at", "expires_at", "ended_at", "end_reason",
+    "idle_expires_at", "expires_at", "ended_at", "end_reason", "binding",
 )  # fmt: skip
 _INSTANTS: Final = frozenset({"created_at", "last_seen_at", "idle_expires_at", "expires_at", "ended_at"})
 

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from http.cookiejar import Cookie
 from typing import Any, Final, Literal
 
@@ -13,9 +14,10 @@ import httpx2
 from msgspec import Struct
 
 from dutchdoor.choice.lab.patterns import Piece
+from dutchdoor.client.dpop import Nonces, ProofKey
 from dutchdoor.web.cookies import PREFIX
 
-__all__ = ["Browser", "Exchange", "Held", "Who", "claims_of", "shortened"]
+__all__ = ["Browser", "Exchange", "Held", "Signer", "Who", "claims_of", "shortened"]
 
 Who = Literal["owner", "thief"]
 
@@ -62,12 +64,29 @@ class Held(Struct, frozen=True, kw_only=True):
     claims: Mapping[str, Any] | None = None
 
 
+class Signer(Struct, frozen=True):
+    """A key that does not leave its browser, and what is known of the servers' nonces (RFC 9449)."""
+
+    key: ProofKey
+    nonces: Nonces
+
+    def sign(self, method: str, url: str, token: str) -> str:
+        """Return the DPoP header of one request."""
+        return self.nonces.proof(self.key, method, url, token)
+
+    def learn(self, url: str, headers: Mapping[str, str]) -> bool:
+        """Keep the nonce of an answer. Returns whether another proof may be right where this one was refused."""
+        return self.nonces.learn(url, headers)
+
+
 class Browser:
     """The browser of the owner, or that of the thief."""
 
-    def __init__(self, who: Who, origin: str) -> None:
-        """`origin` is that of the page it shows."""
+    def __init__(self, who: Who, origin: str, *, bound: bool = False) -> None:
+        """`origin` is that of the page it shows. `bound` creates a key, for a sign-in that is bound to it."""
         self.who, self._origin = who, origin
+        self.signer = Signer(ProofKey.generate(), Nonces(time.time)) if bound else None
+        self._scheme = "Bearer"
         self._client = httpx2.Client(
             timeout=ANSWERS_WITHIN, headers={"user-agent": _AGENTS[who]}, trust_env=False, follow_redirects=False
         )
@@ -75,12 +94,22 @@ class Browser:
         """The variables of the page, or of the program: `access_token`, `refresh_token`, `csrf_token`."""
 
     def send(
-        self, method: str, url: str, body: Mapping[str, Any] | None = None, *, with_token: bool = True
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        with_token: bool = True,
+        again: bool = False,
     ) -> Exchange:
-        """Send a request with what this browser holds: it adds its cookies, and its page the access token."""
-        headers = {}
-        if with_token and self.memory.get("access_token"):
-            headers["authorization"] = f"Bearer {self.memory['access_token']}"
+        """Send a request with what this browser holds: it adds its cookies, and its page the access token.
+
+        Where a server asks for a nonce, the request is sent `again` with it, as each client does.
+        """
+        token = self.memory.get("access_token", "") if with_token else ""
+        headers = {"authorization": f"{self._scheme} {token}"} if token else {}
+        if self.signer is not None:
+            headers["dpop"] = self.signer.sign(method, url, token)
         if method == "POST" and (self._origin or self.holds_cookie):
             headers["origin"] = self._origin or url.rpartition("/auth")[0]
         if method == "POST" and self.memory.get("csrf_token"):
@@ -92,6 +121,14 @@ class Browser:
         except httpx2.HTTPError:
             answer = None
         took = time.perf_counter() - begun
+        if (
+            self.signer is not None
+            and answer is not None
+            and answer.status_code == HTTPStatus.UNAUTHORIZED
+            and self.signer.learn(url, answer.headers)
+            and not again
+        ):
+            return self.send(method, url, body, with_token=with_token, again=True)
         sent = [f"{method} {request.url.raw_path.decode()} HTTP/1.1", *_lines(request.headers)]
         if body is not None:
             sent += ["", json.dumps({name: _hidden(name, value) for name, value in body.items()}, ensure_ascii=False)]
@@ -113,6 +150,7 @@ class Browser:
         self.memory |= {
             name: str(body[name]) for name in ("access_token", "refresh_token", "csrf_token") if body.get(name)
         }
+        self._scheme = str(body.get("token_type", self._scheme))
 
     def forget(self) -> None:
         """Drop what the script keeps, as after a log-out. Cookies are the server's to delete."""
@@ -126,6 +164,7 @@ class Browser:
                     self._client.cookies.jar.set_cookie(cookie)
         elif piece in victim.memory:
             self.memory[piece] = victim.memory[piece]
+            self._scheme = victim._scheme
 
     @property
     def holds_cookie(self) -> bool:
@@ -145,7 +184,7 @@ class Browser:
         if cookies:
             found["cookie"] = cookies
         if self.memory.get("access_token"):
-            found["authorization"] = f"Bearer {self.memory['access_token']}"
+            found["authorization"] = f"{self._scheme} {self.memory['access_token']}"
         return found
 
     def held(self) -> Iterator[Held]:
@@ -159,6 +198,8 @@ class Browser:
                 piece=None if cookie.name == _MARK else "cookie",
                 expires_at=cookie.expires,
             )
+        if self.signer is not None:
+            yield Held(name="key", value=self.signer.key.thumbprint, in_reach=False, piece=None)
         pieces: tuple[Piece, ...] = ("access_token", "refresh_token")
         for piece in pieces:
             if piece in self.memory:
@@ -206,8 +247,9 @@ def _lines(headers: httpx2.Headers) -> Iterator[str]:
 
 def _shown(name: str, value: str) -> str:
     if name == "authorization":
-        return f"Bearer {shortened(value.removeprefix('Bearer '))}"
-    if name == "x-csrf-token":
+        scheme, _, token = value.partition(" ")
+        return f"{scheme} {shortened(token)}"
+    if name in {"x-csrf-token", "dpop"}:
         return shortened(value)
     if name in {"cookie", "set-cookie"}:
         parts = []

@@ -11,7 +11,7 @@ from dutchdoor.texts import mark
 
 __all__ = ["BY_ID", "PATTERNS", "PIECES", "Pattern", "PatternId", "Piece"]
 
-PatternId = Literal["session", "hybrid-cookie", "hybrid", "jwt", "plain"]
+PatternId = Literal["session", "hybrid-cookie", "hybrid", "bound", "jwt", "plain"]
 Piece = Literal["cookie", "access_token", "refresh_token"]
 """Something that a browser holds, and that a thief can copy."""
 
@@ -24,6 +24,8 @@ PIECES: Final[Mapping[Piece, str]] = {
 
 _RENEWS: Final = mark("A copy gets access tokens, until the owner logs out or the server notices the theft.")
 _SENDS: Final = mark("A copy sends requests as the owner, for minutes: until it expires or is revoked.")
+
+_WORTHLESS: Final = mark("A copy alone is refused: each use needs a proof by the key of the owner's device.")
 
 
 class Pattern(Struct, frozen=True, kw_only=True):
@@ -41,6 +43,8 @@ class Pattern(Struct, frozen=True, kw_only=True):
     """Those of the glossary that its part of the page uses."""
     by_page: bool = False
     """Whether a page signs in, which a browser gives a cookie, and not a program."""
+    bound: bool = False
+    """Whether a key of the owner's browser proves each request."""
     renews: bool = False
     """Whether there is a refresh token."""
     at_authority: bool = True
@@ -85,6 +89,17 @@ PATTERNS: Final = (
         pieces={"refresh_token": _RENEWS, "access_token": _SENDS},
         words=("access token", "body", "fence", "hybrid", "refresh token", "revoked", "Verifier"),
         renews=True,
+    ),
+    Pattern(
+        id="bound",
+        title=mark("Hybrid, bound to a device"),
+        says=mark("The same, and a key that never leaves the owner's device signs a proof of each request (DPoP)."),
+        shows=mark("Copies of both tokens are worth nothing without the key, and the owner does not even notice."),
+        asks={"mode": "hybrid", "transport": "body"},
+        pieces={"refresh_token": _WORTHLESS, "access_token": _WORTHLESS},
+        words=("access token", "DPoP", "hybrid", "refresh token", "signature", "Verifier"),
+        renews=True,
+        bound=True,
     ),
     Pattern(
         id="jwt",

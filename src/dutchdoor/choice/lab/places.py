@@ -42,7 +42,7 @@ class Place:
         self.has_begun = False
 
     def _new(self, who: Who) -> Browser:
-        return Browser(who, self._origin)
+        return Browser(who, self._origin, bound=self.pattern.bound and who == "owner")
 
     def browser(self, who: Who) -> Browser:
         return self.owner if who == "owner" else self.thief
@@ -145,7 +145,12 @@ class Place:
             for where in self.wheres():
                 if (where == "authority" and proof) or "authorization" in proof:
                     headers = proof if where == "authority" else {"authorization": proof["authorization"]}
-                    yield Question(browser.who, where, self._url(where), headers)
+                    yield Question(browser.who, where, self._url(where), headers, browser.signer)
+
+    def weight(self, who: Who) -> int:
+        """Return the bytes of a request that prove who sends it."""
+        asked = next((each for each in self.questions() if each.who == who), None)
+        return 0 if asked is None else sum(len(f"{name}: {value}\r\n") for name, value in asked.signed().items())
 
     def wheres(self) -> Iterator[Where]:
         """Return the servers that know this pattern."""

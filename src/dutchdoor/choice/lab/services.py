@@ -13,10 +13,11 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from dutchdoor.choice.plain_jwt import PlainJwt
-from dutchdoor.errors import InvalidToken, Unavailable
+from dutchdoor.errors import InvalidToken, Unavailable, UseDpopNonce
+from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.verifier import Verifier
 
 __all__ = ["Orders", "PlainShop", "Service"]
@@ -24,14 +25,25 @@ __all__ = ["Orders", "PlainShop", "Service"]
 AT_MOST: Final = 4096
 """Bytes of a body."""
 
+
+class Asked(NamedTuple):
+    """A request, as far as a service looks at it."""
+
+    method: str
+    path: str
+    token: str
+    proof: str | None
+    """The DPoP header. None: the token was not sent as one that is bound to a key."""
+    body: bytes
+
+
 Said = tuple[HTTPStatus, Mapping[str, Any]]
 
 
 class Service:
     """An HTTP server on a free port of loopback, in threads of this process."""
 
-    def __init__(self, answer: Callable[[str, str, str, bytes], Said]) -> None:
-        """`answer` gets the method, the path, the token and the body."""
+    def __init__(self, answer: Callable[[Asked], Said]) -> None:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -49,14 +61,17 @@ class Service:
                     self._answer(self.rfile.read(length))
 
             def _answer(self, body: bytes) -> None:
-                token = (self.headers.get("authorization") or "").removeprefix("Bearer ")
-                status, said = answer(self.command, self.path, token, body)
+                scheme, _, token = (self.headers.get("authorization") or "").partition(" ")
+                proof = self.headers.get("dpop") if scheme == "DPoP" else None
+                status, said = answer(Asked(self.command, self.path, token, proof, body))
                 text = json.dumps(said).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
                 if status == HTTPStatus.UNAUTHORIZED:
-                    self.send_header("WWW-Authenticate", 'Bearer error="invalid_token"')
+                    self.send_header("WWW-Authenticate", f'{scheme or "Bearer"} error="{said["code"]}"')
+                if "nonce" in said:
+                    self.send_header("DPoP-Nonce", said["nonce"])
                 self.end_headers()
                 with suppress(OSError):  # the browser has gone
                     self.wfile.write(text)
@@ -89,9 +104,13 @@ class Orders(Service):
         self._verify = Verifier(authority, stale="refuse", key="", leeway=0)  # one machine, one clock
         super().__init__(self._orders)
 
-    def _orders(self, _method: str, _path: str, token: str, _body: bytes) -> Said:
+    def _orders(self, asked: Asked) -> Said:
+        url = f"{self.origin}{asked.path}"
+        proof = None if asked.proof is None else DpopProof(asked.proof, asked.method, url)
         try:
-            principal = self._verify(token)
+            principal = self._verify(asked.token, proof)
+        except UseDpopNonce as refusal:
+            return HTTPStatus.UNAUTHORIZED, {"code": refusal.code, "nonce": refusal.nonce}
         except InvalidToken as refusal:
             return HTTPStatus.UNAUTHORIZED, {"code": refusal.code}
         except Unavailable:
@@ -113,15 +132,15 @@ class PlainShop(Service):
         """What its table of users says of the account now."""
         super().__init__(self._shop)
 
-    def _shop(self, method: str, path: str, token: str, body: bytes) -> Said:
+    def _shop(self, asked: Asked) -> Said:
         now = time.time()
-        if (method, path) == ("POST", "/login"):
-            given = json.loads(body)
+        if (asked.method, asked.path) == ("POST", "/login"):
+            given = json.loads(asked.body)
             if (given.get("email"), given.get("password")) != (self._email, self._password):
                 return HTTPStatus.UNAUTHORIZED, {"code": "wrong_credentials"}
             return HTTPStatus.OK, {"access_token": self._jwt.issue(self._email, now, roles=list(self.roles))}
         try:
-            claims = self._jwt.check(token, now)
+            claims = self._jwt.check(asked.token, now)
         except (ValueError, KeyError):
             return HTTPStatus.UNAUTHORIZED, {"code": "invalid_token"}
         return HTTPStatus.OK, {"for": claims["sub"], "roles": claims["roles"], "orders": []}

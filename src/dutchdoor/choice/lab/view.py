@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from msgspec import Struct
 
 from dutchdoor.choice.glossary import WORDS
-from dutchdoor.choice.lab.browser import Browser, Who
+from dutchdoor.choice.lab.browser import Who
 from dutchdoor.choice.lab.laboratory import ROLE, Lab
 from dutchdoor.choice.lab.patterns import PATTERNS, PIECES, Pattern, PatternId
 from dutchdoor.choice.lab.places import LOG_OUT, OUTAGE, REFRESH, ROLES, Place
@@ -52,8 +52,11 @@ _OPEN: Final[Mapping[str, str]] = {
     OUTAGE: mark("It goes on without the sign-in server, for %(time)s so far."),
 }
 
+_OF_KEY: Final = mark("Signs a proof of each request. It stays in this browser: a copy of a token comes without it.")
+_OF_MARK: Final = mark("Recognises this browser at its next sign-in. It signs no one in.")
+
 _STEPS: Final = (
-    ("sign-in", mark("Sign in"), mark("The owner signs in five times, once by each pattern.")),
+    ("sign-in", mark("Sign in"), mark("The owner signs in six times, once by each pattern.")),
     ("steal", mark("Steal a copy"), mark("A thief copies all that the owner's browsers hold.")),
     ("log-out", mark("Log out"), mark("The owner logs out of each. See which copies still work, and for how long.")),
 )
@@ -174,18 +177,17 @@ def _pattern(pattern: Pattern, lab: Lab | None, now: float) -> dict[str, Any]:
         "wheres": [where for where in get_args(Where) if _knows(pattern, where)],
         "words": {word: WORDS[word] for word in pattern.words},
         "has_begun": begun,
-        "browsers": {
-            who: _browser(None if place is None else place.browser(who), pattern, session, now) for who in WHO
-        },
+        "browsers": {who: _browser(place, who, session, now) for who in WHO},
         "exchanges": [] if place is None else list(reversed(place.exchanges)),
         "session": session,
         "revocations": [] if lab is None or place is None else list(_revocations(lab, place)),
     }
 
 
-def _browser(browser: Browser | None, pattern: Pattern, session: Mapping[str, str], now: float) -> dict[str, Any]:
-    if browser is None:
+def _browser(place: Place | None, who: Who, session: Mapping[str, str], now: float) -> dict[str, Any]:
+    if place is None:
         return {"held": [], "weight": 0, "has_proof": False, "can_refresh": False}
+    browser, pattern = place.browser(who), place.pattern
     return {
         "held": [
             {
@@ -194,14 +196,14 @@ def _browser(browser: Browser | None, pattern: Pattern, session: Mapping[str, st
                 "attributes": held.attributes,
                 "in_reach": held.in_reach,
                 "piece": held.piece,
-                "worth": pattern.pieces[held.piece] if held.piece else "",
+                "worth": pattern.pieces[held.piece] if held.piece else _OF_KEY if held.name == "key" else _OF_MARK,
                 "claims": held.claims,
                 "left": _left(held.expires_at, held.piece, session, now),
                 "exact": int(held.expires_at) if held.piece == "access_token" and held.expires_at else 0,
             }
             for held in browser.held()
         ],
-        "weight": sum(len(f"{name}: {value}\r\n") for name, value in browser.proof.items()),
+        "weight": place.weight(who),
         "has_proof": bool(browser.proof),
         "can_refresh": browser.can_refresh,
     }

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from dutchdoor.choice.lab.browser import Who
+from dutchdoor.choice.lab.browser import Signer, Who
 
 __all__ = ["Answer", "Asking", "Question", "Seen", "Watch", "Where"]
 
@@ -45,6 +45,19 @@ class Question(NamedTuple):
     where: Where
     url: str
     headers: Mapping[str, str]
+    signer: Signer | None = None
+    """Proves each request anew, where the sign-in is bound to a key."""
+
+    def signed(self) -> dict[str, str]:
+        """Return the headers of one request."""
+        if self.signer is None:
+            return dict(self.headers)
+        token = self.headers.get("authorization", "").rpartition(" ")[2]
+        return {**self.headers, "dpop": self.signer.sign("GET", self.url, token)}
+
+    def learn(self, headers: Mapping[str, str]) -> bool:
+        """Keep the nonce of an answer. Returns whether another proof may be right where this one was refused."""
+        return self.signer is not None and self.signer.learn(self.url, headers)
 
 
 class Asking:
@@ -60,15 +73,18 @@ class Asking:
         for connection in self._connections.values():
             connection.close()
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question, *, again: bool = False) -> Answer:
         parts = urlsplit(question.url)
         connection = self._connections.get(parts.netloc)
         if connection is None:
             connection = self._connections[parts.netloc] = HTTPConnection(parts.netloc, timeout=ANSWERS_WITHIN)
         try:
-            connection.request("GET", parts.path, headers=dict(question.headers))
+            connection.request("GET", parts.path, headers=question.signed())
             answer = connection.getresponse()
             said = json.loads(answer.read())
+            refused = answer.status == HTTPStatus.UNAUTHORIZED
+            if refused and question.learn({name.lower(): value for name, value in answer.getheaders()}) and not again:
+                return self.ask(question, again=True)
         except (OSError, HTTPException, ValueError):
             connection.close()  # the next question opens it again
             return Answer(0)
