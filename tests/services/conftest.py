@@ -7,14 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.services.house import ANN, House
-from tests.standins import (
-    HOME,
-    PASSWORD,
-    Clock,
-    Mailbox,
-    directory,
-    opened,
-)
+from tests.standins import HOME, PASSWORD, Clock, Mailbox, directory, opened
 
 
 @pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])

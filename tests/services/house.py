@@ -8,20 +8,9 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.standins import (
-    HOME,
-    PASSWORD,
-    Broken,
-    Mailbox,
-    authority,
-    directory,
-)
+from tests.standins import HOME, PASSWORD, Broken, Mailbox, authority, directory
 
-from dutchdoor.errors import (
-    DutchdoorError,
-    NotAuthenticated,
-    WrongCredentials,
-)
+from dutchdoor.errors import DutchdoorError, NotAuthenticated, WrongCredentials
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeSecret, OneTimeToken
 from dutchdoor.services.accounts import Directory

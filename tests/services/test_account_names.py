@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 from tests.services.house import ANN, House
-from tests.standins import (
-    HOME,
-    PASSWORD,
-)
+from tests.standins import HOME, PASSWORD
 
-from dutchdoor.errors import (
-    InvalidInput,
-    InvalidToken,
-)
+from dutchdoor.errors import InvalidInput, InvalidToken
 from dutchdoor.model.http_client import Device
 from dutchdoor.services.browser import Browser
 

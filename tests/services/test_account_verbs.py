@@ -22,11 +22,7 @@ from tests.standins import (
     opened,
 )
 
-from dutchdoor.errors import (
-    InvalidToken,
-    Taken,
-    Unavailable,
-)
+from dutchdoor.errors import InvalidToken, Taken, Unavailable
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.services.accounts import Directory

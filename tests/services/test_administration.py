@@ -8,19 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.services.house import House
-from tests.standins import (
-    HOME,
-    PASSWORD,
-    Interleaved,
-)
+from tests.standins import HOME, PASSWORD, Interleaved
 
-from dutchdoor.errors import (
-    InvalidInput,
-    InvalidToken,
-    LastAdministrator,
-    NotFound,
-    WrongCredentials,
-)
+from dutchdoor.errors import InvalidInput, InvalidToken, LastAdministrator, NotFound, WrongCredentials
 from dutchdoor.services.accounts import Directory
 
 

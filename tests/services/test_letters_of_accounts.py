@@ -26,11 +26,7 @@ from tests.standins import (
     opened,
 )
 
-from dutchdoor.errors import (
-    InvalidToken,
-    RateLimited,
-    Unavailable,
-)
+from dutchdoor.errors import InvalidToken, RateLimited, Unavailable
 from dutchdoor.mail import Mail
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.policy import STANDARD

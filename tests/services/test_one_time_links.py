@@ -9,19 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.services.house import ANN, JAR, THIRD_PASSWORD, House, Without, broken
-from tests.standins import (
-    HOME,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    Interleaved,
-)
+from tests.standins import HOME, OTHER_PASSWORD, PASSWORD, Clock, Interleaved
 
-from dutchdoor.errors import (
-    InvalidToken,
-    Unavailable,
-    WeakPassword,
-)
+from dutchdoor.errors import InvalidToken, Unavailable, WeakPassword
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.stores.base import Discard, Swap, Take

@@ -6,20 +6,9 @@ import asyncio
 
 import pytest
 from tests.services.house import THIRD_PASSWORD, House
-from tests.standins import (
-    HOME,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    Gate,
-    Interleaved,
-)
+from tests.standins import HOME, OTHER_PASSWORD, PASSWORD, Clock, Gate, Interleaved
 
-from dutchdoor.errors import (
-    NotAuthenticated,
-    WeakPassword,
-    WrongCredentials,
-)
+from dutchdoor.errors import NotAuthenticated, WeakPassword, WrongCredentials
 from dutchdoor.services.ongoing import Ongoing
 
 

@@ -25,13 +25,7 @@ from tests.standins import (
     opened,
 )
 
-from dutchdoor.errors import (
-    AnotherBrowser,
-    InvalidToken,
-    RegistrationClosed,
-    Taken,
-    WeakPassword,
-)
+from dutchdoor.errors import AnotherBrowser, InvalidToken, RegistrationClosed, Taken, WeakPassword
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.services.browser import Browser

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from tests.backing import a_postgres, new_database
-from tests.stores.test_postgres import kill_server
+from tests.stores.postgres import kill_server
 
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.conformance.processes import (

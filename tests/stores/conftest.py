@@ -1,0 +1,45 @@
+"""A store over PostgreSQL, another client beside it, and a server that may be killed."""
+
+from __future__ import annotations
+
+import random
+
+import asyncpg
+import pytest
+from tests.backing import a_postgres
+
+from dutchdoor.stores.postgres import PostgresStore
+
+
+@pytest.fixture
+async def store(postgres_url):
+    store = PostgresStore(postgres_url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def beside(postgres_url):
+    """A connection of another client."""
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    connection.terminate()
+
+
+@pytest.fixture(scope="session")
+def one_server():
+    with a_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def server(one_server):
+    """A server that may be stopped and killed, with a database that the test has to itself: `server.own`."""
+    name = f"own_{random.randrange(10**12)}"
+    one_server.sql(f"CREATE DATABASE {name}")
+    one_server.own = one_server.url(name)
+    yield one_server
+    if not one_server.is_running():
+        one_server.start()
+    one_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
