@@ -42,6 +42,8 @@ log: it says more, and never holds a secret. The mapping to HTTP is one table in
 
 from __future__ import annotations
 
+from typing import Self
+
 from dutchdoor.texts import mark
 
 __all__ = [
@@ -250,6 +252,12 @@ class SessionInDoubt(StepUpRequired, InvalidToken):
 class Forbidden(Refused):
     code = "forbidden"
     message = mark("You may not do this.")
+
+    @classmethod
+    def without_role(cls, role: str) -> Self:
+        """Return the error for a caller who lacks a `role`, and name it: its reader has to ask for it."""
+        message = mark("This needs the role %(role)s, which your account does not have.", role=role)
+        return cls(f"the caller needs the role {role}", message=message)
 
 
 class AnotherBrowser(Refused):

@@ -25,7 +25,7 @@ import dutchdoor.flask
 import dutchdoor.litestar
 import dutchdoor.starlette
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.errors import Misconfigured, StepUpRequired
+from dutchdoor.errors import Forbidden, Misconfigured, StepUpRequired
 from dutchdoor.guard.attached import make_gate
 from dutchdoor.guard.requirement import Requirement, factors_of
 from dutchdoor.guard.threads import SyncGate
@@ -185,6 +185,21 @@ def test_factors_are_kinds_of_proof() -> None:
     assert [factors_of(amr) for amr in ((), ("pwd",), ("pwd", "pin"), ("pwd", "otp"), ("hwk", "fpt"), ("mfa",))] == [
         0, 1, 1, 2, 2, 2,
     ]  # fmt: skip
+
+
+def test_g39_a_refusal_names_the_role_or_the_scope() -> None:
+    """The person who reads it has to know what to ask for."""
+    principal = dutchdoor.Principal(
+        subject="s", method="session", session_id="i", client_id="app", roles=(), scope="", auth_time=100.0,
+        amr=("pwd",), expires_at=1e9,
+    )  # fmt: skip
+    for requirement, words in (
+        (Requirement.of(role="editor"), "This needs the role editor, which your account does not have."),
+        (Requirement.of(scope="read"), "This needs the scope read, which this sign-in does not have."),
+    ):
+        with pytest.raises(Forbidden) as refused:
+            requirement.check(principal, 100.0)
+        assert refused.value.message == words
 
 
 def test_a_step_up_names_what_is_missing() -> None:

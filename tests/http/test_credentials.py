@@ -224,6 +224,17 @@ async def test_c07_changing_the_password_needs_the_current_one(world: World) -> 
     assert (await login(world, PASSWORD)).status == 401
 
 
+async def test_g39_inside_a_sign_in_a_wrong_password_is_called_that(world: World) -> None:
+    """Where the account is known, a wrong password is not said to be a wrong address."""
+    await world.register()
+    browser = world.browser()
+    await browser.login()
+    change = {"current_password": "not this one", "new_password": OTHER_PASSWORD}
+    for path, body in (("/auth/password", change), ("/auth/reauthenticate", {"password": "not this one"})):
+        refused = await browser.call("POST", path, json=body)
+        assert (refused.status, refused.json["detail"]) == (401, "The password is not right.")
+
+
 async def test_c07_a_thief_with_an_open_browser_gets_few_guesses() -> None:
     """Guessing the current password inside a session is throttled after five, the right guess then too."""
     async with a_world(limits=DEFAULT_LIMITS) as world:

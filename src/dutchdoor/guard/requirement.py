@@ -7,6 +7,7 @@ from msgspec import Struct
 from dutchdoor.errors import Forbidden, Misconfigured, StepUpRequired
 from dutchdoor.model.durations import Duration, read_duration
 from dutchdoor.model.principal import Principal, factors_of
+from dutchdoor.texts import mark
 
 __all__ = ["Requirement"]
 
@@ -46,9 +47,11 @@ class Requirement(Struct, frozen=True):
             StepUpRequired: the proof is too old, or too few kinds of proof were given.
         """
         if self.role and not principal.has_role(self.role):
-            raise Forbidden(f"the caller needs the role {self.role}")
+            raise Forbidden.without_role(self.role)
         if not self.scope <= set(principal.scope.split()):
-            raise Forbidden(f"the caller needs the scope {' '.join(sorted(self.scope))}")
+            wanted = " ".join(sorted(self.scope))
+            message = mark("This needs the scope %(scope)s, which this sign-in does not have.", scope=wanted)
+            raise Forbidden(f"the caller needs the scope {wanted}", message=message)
         # One that is not in the table is a proof, too: a log-in at another provider, for one.
         if self.factors > max(1, factors_of(principal.amr)):
             raise StepUpRequired("the caller gave too few factors", max_age=self.fresh, factors=self.factors)

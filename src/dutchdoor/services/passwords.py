@@ -10,8 +10,12 @@ from dutchdoor.credentials.strength import check_new_password, tries_log10
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.policy import Policy
 from dutchdoor.services.hooks import Hooks
+from dutchdoor.texts import mark
 
-__all__ = ["Passwords"]
+__all__ = ["WRONG_PASSWORD", "Passwords"]
+
+WRONG_PASSWORD = mark("The password is not right.")
+"""What people read who typed the password of the account in which they are signed in."""
 
 
 class Passwords:

@@ -22,6 +22,7 @@ from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.passwords import WRONG_PASSWORD
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
@@ -84,10 +85,10 @@ class Recovery(Part):
             credential = await self.store.get(Credential, account.subject, PASSWORD, "")
             if credential is None:
                 await self.passwords.hasher.verify_nothing(current)
-                raise WrongCredentials("the account has no password")
+                raise WrongCredentials("the account has no password", message=WRONG_PASSWORD)
             if not await self.passwords.hasher.verify(current, credential.proof):
                 await self.attempts.refuse(account, client, "wrong current password")
-                raise WrongCredentials("wrong current password")
+                raise WrongCredentials("wrong current password", message=WRONG_PASSWORD)
             proof = await self.passwords.encoded(new, account.email or "", account.name, field="new_password")
             now = self.clock()
             fresh = renewed(credential, proof, now)

@@ -38,6 +38,7 @@ from dutchdoor.model.sign_in import Ask, Proof, Refuse, Start
 from dutchdoor.services.attempts import RECENT, chosen_at
 from dutchdoor.services.browser import Browser
 from dutchdoor.services.passkeys import Ceremony, unknown_passkey
+from dutchdoor.services.passwords import WRONG_PASSWORD
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sign_in_steps import Proved, SignInSteps
@@ -208,7 +209,7 @@ class SignIn(SignInSteps):
         record = await self.store.get(Credential, account.subject, method.name, method.handle_of(password))
         if await method.check(record, password, self.clock()) is None:
             await self.attempts.refuse(account, client, "wrong password")
-            raise WrongCredentials("wrong password")
+            raise WrongCredentials("wrong password", message=WRONG_PASSWORD)
         return Rechecked(account, (method.amr,), self.attempts.forgiving(account))
 
     # By passkey

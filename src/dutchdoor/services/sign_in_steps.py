@@ -33,6 +33,8 @@ from dutchdoor.texts import mark
 
 __all__ = ["Finished", "Proved", "SignInSteps", "Waiting", "written_beside"]
 
+_NOT_ASKED = mark("This is not a proof that was asked for. Use one that is offered.")
+
 
 class Proved(NamedTuple):
     """A first proof that was right."""
@@ -300,7 +302,7 @@ class SignInSteps(NextSteps):
         held = list(await self.store.select(Credential, subject=account.subject))
         asked = await self.next_of(account, pending.proofs, held, browser.remembered, pending.digest)
         if not isinstance(asked, Ask) or method not in asked.methods:
-            raise WrongCredentials("not a method that was asked for")
+            raise WrongCredentials("not a method that was asked for", message=_NOT_ASKED)
         codes: tuple[str, ...] = ()
         # A call that loses the race for the token or for the response finds it gone at the next try.
         spent: list[Change] = [Take(stored), self.attempts.forgiving_second(account, self.second.names)]

@@ -588,7 +588,7 @@ class Api:
             call.caller = await call.identify(in_doubt=route.in_doubt)
             caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
-                raise Forbidden("the caller needs the role admin")
+                raise Forbidden.without_role(ADMIN)
             if route.fresh or (route.demands == ADMIN and unsafe):
                 await self.check_fresh(caller.principal)
             if unsafe and caller.by_cookie and caller.session is not None:

@@ -417,8 +417,8 @@ def _forwarded_method(call: Call) -> str:
     """
     if not call.api.site.edge.came_through_proxy(call.request):
         raise BadRequest(
-            "Only a proxy may ask this, and the sender of this request is not configured as one. Name its address with "
-            "--proxy (DUTCHDOOR_PROXY), together with --public-url.",
+            "Only a proxy may ask this, and the sender of this request is not configured as one. Name its address in "
+            "proxies (--proxy, DUTCHDOOR_PROXY), together with public_url.",
             code="proxy_not_configured",
         )
     return forwarded_method(call.request)

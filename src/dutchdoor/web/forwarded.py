@@ -54,8 +54,8 @@ FORWARDING = frozenset({
 """Headers that only a proxy writes."""
 
 _DEVELOPMENT = (
-    "Without --public-url (DUTCHDOOR_PUBLIC_URL), this server serves only its own machine, and {why}. "
-    "To serve others, set it to the https URL that users open, and set the address of the proxy with --proxy."
+    "Without public_url (--public-url, DUTCHDOOR_PUBLIC_URL), this server serves only its own machine, and {why}. "
+    "To serve others, set it to the https URL that users open, and name the proxy's address in proxies (--proxy)."
 )
 _TEST_HOSTS = frozenset({"testserver", "testserver.local"})
 _HEADER_AT_MOST = 2048
@@ -93,7 +93,7 @@ class Edge:
         self._networks = tuple(n for n in networks if n.num_addresses > 1)
         self._judged = lru_cache(maxsize=2048)(self._judge)
         if self.public_origin is None and (names or networks):
-            raise Misconfigured("--other-host and --proxy need --public-url.")
+            raise Misconfigured("hosts and proxies (--other-host, --proxy) need public_url (--public-url).")
 
     @property
     def secure(self) -> bool:
@@ -221,7 +221,7 @@ class Edge:
         if canonical not in self._hosts:
             raise BadRequest(
                 "This server does not accept the host of this request. "
-                "To accept another host than that of --public-url, add --other-host.",
+                "To accept another host than that of public_url, name it in hosts (--other-host).",
                 code="unknown_host",
                 reason=f"host {(host or '')[:100]!a}",
             )
@@ -235,16 +235,16 @@ def _public_origin(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Misconfigured(f"--public-url {url!r} is not a URL.") from None
+        raise Misconfigured(f"public_url {url!r} is not a URL.") from None
     host = canonical_host(parts.netloc, parts.scheme)  # "" also for user:password@host
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
-        raise Misconfigured(f"--public-url {url!r} is not a public URL. Use a URL such as https://auth.example.com.")
+        raise Misconfigured(f"public_url {url!r} is not a public URL. Use a URL such as https://auth.example.com.")
     if parts.scheme == "http" and not is_loopback(host):
-        raise Misconfigured(f"--public-url {url!r} is plain HTTP. Passwords and cookies need https.")
+        raise Misconfigured(f"public_url {url!r} is plain HTTP. Passwords and cookies need https.")
     if parts.path.strip("/"):
         # Cookies and the check of the origin belong to the whole host.
         raise Misconfigured(
-            f"--public-url {url!r} has a path. Use {parts.scheme}://{host} and --base-path {parts.path.rstrip('/')}."
+            f"public_url {url!r} has a path. Use {parts.scheme}://{host} and base_path {parts.path.rstrip('/')}."
         )
     return f"{parts.scheme}://{host}"
 

@@ -16,7 +16,6 @@ from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import DutchdoorError, InvalidInput, InvalidToken, RateLimited, WrongCredentials
 from dutchdoor.issuers.issuer import Issuer
-from dutchdoor.texts import mark
 from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Response
@@ -114,6 +113,4 @@ class ConfirmForm(OwnForm):
             return await super().refuse(call, error, fields)
         answer = problem(error)
         passed = retry_after(answer)
-        only_password = isinstance(error, WrongCredentials) and not (self.pages.own_users or fields.get("method"))
-        words = mark("The password is not right.") if only_password else ""
-        return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error, words))
+        return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error))
