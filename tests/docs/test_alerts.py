@@ -69,6 +69,10 @@ FIRES: dict[str, tuple[list[tuple[str, str]], dict[str, str]]] = {
         {"name": "device_key_conflict"},
     ),
     "DutchdoorDeviceProofsFail": ([gauge("unproved_total", "0+1x60", 'why="unreachable"')], {"why": "unreachable"}),
+    "DutchdoorSessionsRefused": (
+        [events("session_suspected", "0x20 0+5x40", "refused")],
+        {"name": "session_suspected"},
+    ),
     "DutchdoorSensitiveChange": ([events("key_exported", "0x25 1x60")], {"name": "key_exported"}),
     "DutchdoorLogBegun": ([gauge("log_begun_timestamp_seconds", "0x20 1200x40")], {}),
     "DutchdoorGuessing": (
@@ -92,6 +96,7 @@ FIRES: dict[str, tuple[list[tuple[str, str]], dict[str, str]]] = {
     "DutchdoorCertificateExpires": ([gauge("expiry_timestamp_seconds", "1200000x60", 'of="certificate"')], {}),
     "DutchdoorKeyOverdue": ([gauge("next_key_due_timestamp_seconds", "60x60")], {}),
     "DutchdoorMailFails": ([gauge("mails_total", "0+1x60", 'outcome="failed"')], {}),
+    "DutchdoorMailWave": ([gauge("mails_total", "0x20 0+20x40", 'outcome="sent"')], {}),
     "DutchdoorWebhookBehind": (
         [gauge("webhook_behind_seconds", "3600x60", 'webhook="5o0JgG0QmHvYk2C7w1pXzA"')],
         {"webhook": "5o0JgG0QmHvYk2C7w1pXzA"},
@@ -101,23 +106,33 @@ FIRES: dict[str, tuple[list[tuple[str, str]], dict[str, str]]] = {
     "DutchdoorRestarts": ([gauge("process_start_time_seconds", "0+60x60")], {}),
 }
 """For each alert: what the metrics say when it has to fire, and the labels that it has then."""
-ALSO = [
-    ("DutchdoorNoSignIns", [events("token_issued", "0+10x120 1200x1440"), events("session_started", "0x1560")], {}),
+ALSO: list[tuple[str, list[tuple[str, str]], dict[str, str], str]] = [
+    # Where clients have the mode jwt, a sign-in starts no session.
+    ("DutchdoorNoSignIns", [events("token_issued", "0+10x120 1200x1440"), events("session_started", "0x1560")],
+     {}, "25h30m"),
     ("DutchdoorGuessing", [events("login", "0+100x60", "refused"), events("token_issued", "0+10x60")],
-     {"name": "login"}),
+     {"name": "login"}, "30m"),
+    # Many more than are usual.
+    ("DutchdoorMailWave", [gauge("mails_total", "0+1x1500 1500+20x60", 'outcome="sent"')], {}, "25h30m"),
+    ("DutchdoorSessionsRefused", [events("session_suspected", "0+1x1500 1500+20x60", "refused")],
+     {"name": "session_suspected"}, "25h30m"),
 ]  # fmt: skip
-"""More that has to fire: where clients have the mode jwt, a sign-in starts no session."""
-STAYS_QUIET = [
-    ("DutchdoorNoSignIns", [events("session_started", "0+10x120 1200x1440"), events("token_issued", "0+10x1560")]),
+"""More that has to fire, with its labels, and when it is looked at."""
+STAYS_QUIET: list[tuple[str, list[tuple[str, str]], str]] = [
+    ("DutchdoorNoSignIns", [events("session_started", "0+10x120 1200x1440"), events("token_issued", "0+10x1560")],
+     "25h30m"),
     ("DutchdoorGuessing", [
         events("login", "0+100x60", "refused"), events("session_started", "0+30x60"), events("token_issued", "0+30x60"),
-    ]),
-    ("DutchdoorLogBegun", [gauge("log_begun_timestamp_seconds", "60x500")]),
+    ], "30m"),
+    ("DutchdoorLogBegun", [gauge("log_begun_timestamp_seconds", "60x500")], "7h"),
+    # What is recorded or mailed refuses no one; and a large deployment refuses as many each hour of the day.
+    ("DutchdoorSessionsRefused", [events("session_suspected", "0+20x60", "ok")], "30m"),
+    ("DutchdoorSessionsRefused", [events("session_suspected", "0+20x1560", "refused")], "25h30m"),
+    ("DutchdoorMailWave", [gauge("mails_total", "0+100x1560", 'outcome="sent"')], "25h30m"),
 ]  # fmt: skip
-"""What looks like a trouble and is none."""
+"""What looks like a trouble and is none, and when it is looked at."""
 AT = {"DutchdoorNoSignIns": "25h30m", "DutchdoorNotPurged": "7h"}
 """When it is looked at, if not after half an hour."""
-QUIET_AT = {**AT, "DutchdoorLogBegun": "7h"}
 
 QUIET: list[tuple[str, str]] = [
     gauge("ready", "1x60"), gauge("stale", "0x60"), gauge("log_begun_timestamp_seconds", "-86400x60"),
@@ -160,15 +175,16 @@ def test_p54_each_alert_fires_and_none_fires_without_a_reason(tmp_path: Path) ->
     known = {rule["alert"]: rule for rule in rules()}
     tests = [one_test("quiet", QUIET, [{"alertname": name, "exp_alerts": []} for name in known])]
     tests += [
-        one_test(f"{name} stays quiet", series, [{"alertname": name, "exp_alerts": []}], QUIET_AT.get(name, "30m"))
-        for name, series in STAYS_QUIET
+        one_test(f"{name} stays quiet", series, [{"alertname": name, "exp_alerts": []}], at)
+        for name, series, at in STAYS_QUIET
     ]
-    for name, series, labels in [*((name, *case) for name, case in FIRES.items()), *ALSO]:
+    first = [(name, *case, AT.get(name, "30m")) for name, case in FIRES.items()]
+    for name, series, labels, at in [*first, *ALSO]:
         shown = {**labels, **known[name]["labels"]}
         if "by (" not in known[name]["expr"] and not re.search(r"\b(max|min|sum|absent)\b", known[name]["expr"]):
             shown["instance"] = "node1:9464"
         alert = {"exp_labels": shown, "exp_annotations": known[name]["annotations"]}
-        tests.append(one_test(name, series, [{"alertname": name, "exp_alerts": [alert]}], AT.get(name, "30m")))
+        tests.append(one_test(name, series, [{"alertname": name, "exp_alerts": [alert]}], at))
     file = tmp_path / "alerts.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "10m", "tests": tests}))
     ran = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True, check=False)
