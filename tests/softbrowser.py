@@ -240,7 +240,7 @@ class SoftBrowser(Generic[R]):
         self.host = str(urlsplit(origin).hostname)
         self.algs, self.quota, self.binds, self.agent = algs, quota, binds, agent
         self.jar: dict[str, Cookie] = {}
-        self.bound: dict[str, Bound] = {}
+        self.registered: dict[str, Bound] = {}
         self.events: list[str] = []
         """What DevTools would say of bound sessions."""
         self.sent: list[tuple[str, str, int]] = []
@@ -331,7 +331,7 @@ class SoftBrowser(Generic[R]):
         return reply
 
     def _in_scope(self, path: str, began: From) -> Iterator[Bound]:
-        for session in list(self.bound.values()):
+        for session in list(self.registered.values()):
             allowed = began in {"typed", "same-origin"} or session.initiators
             if allowed and session.covers(urlsplit(path).path):
                 yield session
@@ -390,7 +390,7 @@ class SoftBrowser(Generic[R]):
             return self._forget(session, str(error))
         if told.id != session.id:
             return self._forget(session, "another id")
-        told.proved, self.bound[session.id] = session.proved, told  # without the old challenge
+        told.proved, self.registered[session.id] = session.proved, told  # without the old challenge
         self._learn(reply)
         self._event(f"refreshed {session.id}")
         return ""
@@ -424,7 +424,7 @@ class SoftBrowser(Generic[R]):
         except (RefusedError, EndedError) as error:
             self._event(f"registration refused: {error}")
             return
-        self.bound[session.id] = session
+        self.registered[session.id] = session
         self._event(f"registered {session.id}")
 
     async def _by_itself(self, path: str, headers: list[tuple[str, str]], began: From) -> R:
@@ -470,18 +470,21 @@ class SoftBrowser(Generic[R]):
                 headers.append(("cookie", "; ".join(held)))
         reply = await self._send(method, path, headers, body)
         self.sent.append((method, path, reply.status))
+        self.keep(reply)
+        return reply
+
+    def keep(self, reply: R) -> None:
+        """Keep the cookies and challenges in the headers of an answer, whose body may be lost."""
         for line in values(reply, "set-cookie"):
             with suppress(ValueError):
                 cookie = Cookie.read(line, self.clock())
                 self.jar[cookie.name] = cookie
         self._learn(reply)
-        return reply
 
     def _learn(self, reply: R) -> None:
-        """Keep the challenges of an answer for the next proofs."""
         for line in values(reply, "secure-session-challenge"):
-            if (found := _CHALLENGE.match(line)) and found["id"] in self.bound:
-                self.bound[found["id"]].challenge = found["challenge"]
+            if (found := _CHALLENGE.match(line)) and found["id"] in self.registered:
+                self.registered[found["id"]].challenge = found["challenge"]
 
     def _heed(self, reply: R, began: From) -> None:
         """Do what the headers of an answer to a page say."""
@@ -489,7 +492,7 @@ class SoftBrowser(Generic[R]):
         if cleared & {'"cookies"', '"*"'}:
             self.jar.clear()
         if cleared & {'"storage"', '"*"'}:
-            self.bound.clear()
+            self.registered.clear()
         for offer in values(reply, "secure-session-registration"):
             self._run(self._register(offer, began))
 
@@ -507,7 +510,7 @@ class SoftBrowser(Generic[R]):
         task.add_done_callback(self._beside.discard)
 
     def _forget(self, session: Bound, why: str) -> str:
-        self.bound.pop(session.id, None)
+        self.registered.pop(session.id, None)
         return self._event(f"forgot {session.id}: {why}", "")
 
     def _event(self, said: str, gives: str | None = None) -> str:

@@ -32,10 +32,10 @@ Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 @contextlib.contextmanager
-def serving(application: Any) -> Iterator[int]:
+def serving(application: Any, *, port: int = 0, **tls: Any) -> Iterator[int]:
     """Serve an application of this process over HTTP, and give its port."""
     server = uvicorn.Server(
-        uvicorn.Config(application, interface="asgi3", port=0, log_level="error", timeout_graceful_shutdown=1)
+        uvicorn.Config(application, interface="asgi3", port=port, log_level="error", timeout_graceful_shutdown=1, **tls)
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -110,7 +110,7 @@ async def test_l02_instructions_that_chromium_refuses(
     """The browser says nothing and has no session, while the server takes it for bound."""
     script.attributes, script.name, script.more = attributes, name, more
     browser = await script.signed_in()
-    assert not browser.bound
+    assert not browser.registered
     assert "refused" in browser.events[-1]
 
 
@@ -122,7 +122,7 @@ async def test_l02_a_cookie_that_is_not_as_described_is_refreshed_each_time(scri
     for _ in range(2):
         await script.has_bound()
     assert script.seen.count("/refresh proved") == 2
-    assert browser.bound
+    assert browser.registered
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 302])
@@ -132,12 +132,12 @@ async def test_l03_an_answer_that_ends_the_session_of_the_browser(script: Script
     script.clock.forward(700)
     script.refresh = lambda: Answer(status, [("location", "/thing")], b"")
     script.seen.clear()
-    script.browser.bound["s1"].challenge = "kept"
+    script.browser.registered["s1"].challenge = "kept"
     assert not await script.has_bound()
     if status == 302:
-        assert browser.bound  # it followed, and the 200 without a body renews
+        assert browser.registered  # it followed, and the 200 without a body renews
     else:
-        assert not browser.bound
+        assert not browser.registered
 
 
 async def test_l03_an_outage_lets_requests_go_and_ends_nothing(script: Script) -> None:
@@ -164,11 +164,11 @@ async def test_l03_the_server_ends_it(script: Script) -> None:
     ended = json.dumps({"session_identifier": "s1", "continue": False}).encode()
     script.refresh = lambda: Answer(200, [], ended)
     assert not await script.has_bound()
-    assert not browser.bound
+    assert not browser.registered
     await browser.fetch("POST", "/login")
-    assert browser.bound
+    assert browser.registered
     await browser.fetch("POST", "/clear")
-    assert not browser.bound
+    assert not browser.registered
 
 
 async def test_l04_where_a_request_began(script: Script) -> None:
@@ -186,7 +186,7 @@ async def test_l04_an_offer_after_a_link_on_another_site(script: Script) -> None
     """The registration comes without the session's cookie, and what it sets is kept."""
     answer = await script.browser.open("/login", "cross-site")
     assert answer.status == 200
-    assert script.browser.bound
+    assert script.browser.registered
     assert sorted(script.browser.cookies()) == [BOUND, LONG]
 
 
@@ -222,4 +222,4 @@ async def test_l06_the_device_signs_with_what_it_has(script: Script, algs: tuple
     """The first algorithm of the offer that the device has; without one, the offer is passed over."""
     script.browser.algs = algs
     browser = await script.signed_in()
-    assert [each.key.alg for each in browser.bound.values()] == ([chosen] if chosen else [])
+    assert [each.key.alg for each in browser.registered.values()] == ([chosen] if chosen else [])

@@ -29,6 +29,8 @@ class Binding(Struct, frozen=True):
     """The key itself as JSON without spaces, where proofs do not bring it along; else ""."""
     offered_at: int = 0
     """The time of the challenge by which a browser brought the key, in seconds since 1970; 0 for a program."""
+    confirmed_at: int = 0
+    """When the key of a browser was confirmed, in seconds since 1970; 0 if it was not, and for a program."""
 
     @property
     def is_of_browser(self) -> bool:
@@ -38,16 +40,16 @@ class Binding(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Binding:
         """Read what `text` wrote. Raises `ValueError` for something else."""
-        state, alg, thumbprint, jwk, at = [*text.split(" "), "", "", "", ""][:5]
-        size = 4 if jwk else 3
-        if state not in {"offered", "confirmed"} or text.count(" ") != size or (jwk and not at.isdecimal()):
+        state, alg, thumbprint, jwk, *times = [*text.split(" "), "", "", ""][: max(4, text.count(" ") + 1)]
+        size = 2 if jwk else 0
+        if state not in {"offered", "confirmed"} or text.count(" ") != 3 + size or not all(map(str.isdecimal, times)):
             raise ValueError("not the binding of a session")
-        return cls("confirmed" if state == "confirmed" else "offered", alg, thumbprint, jwk, int(at or 0))
+        return cls("confirmed" if state == "confirmed" else "offered", alg, thumbprint, jwk, *map(int, times))
 
     def text(self) -> str:
         """Return the text form, which a store keeps."""
-        at = f" {self.offered_at}" if self.jwk else ""
-        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}{at}"
+        times = f" {self.offered_at} {self.confirmed_at}" if self.jwk else ""
+        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}{times}"
 
 
 class ProvedKey(Struct, frozen=True):

@@ -31,8 +31,8 @@ from dutchdoor.model.policy import DeviceBinding
 from dutchdoor.model.sessions import Session
 
 __all__ = [
-    "ALGORITHMS", "BOUND_FOR", "CHALLENGE_FOR", "FIRST_FOR", "OFFERED_WITHIN", "Challenge", "Confirmed", "Gone",
-    "Known", "Late", "OtherKey", "Refresh", "Registration", "Rival", "Taken", "Unusable", "Verdict",
+    "ALGORITHMS", "BOUND_FOR", "CHALLENGE_FOR", "FIRST_FOR", "OFFERED_WITHIN", "ON_THE_WAY", "Challenge", "Confirmed",
+    "Gone", "Known", "Late", "OtherKey", "Refresh", "Registration", "Rival", "Taken", "Unusable", "Verdict",
     "has_proved_since", "is_offered", "is_within", "judge", "kept_for", "on_refresh", "on_registration",
 ]  # fmt: skip
 
@@ -56,6 +56,10 @@ REGISTERED_WITHIN: Final = 900.0
 """Seconds from a sign-in in which a key is taken. A browser does it in seconds: later, it is more likely a thief."""
 UNBOUND_FOR: Final = 60.0
 """Seconds from a sign-in for which a browser is let in without a key, where the policy demands one."""
+ON_THE_WAY: Final = 10.0
+"""Seconds from the confirmation of a key for which requests are served without a bound cookie: they had left the
+browser before it got one. A page sends many at once after a sign-in.
+"""
 ONE_MOMENT: Final = 10
 """Seconds between challenges that requests of one browser may have got side by side: it registers a key for each."""
 LAST_USE_LATE: Final = 60.0
@@ -204,7 +208,7 @@ def judge(session: Session, policy: DeviceBinding, now: float, *, has_cookie: bo
     if binding is not None and not binding.is_of_browser:
         return "serve"  # each request proves the key by itself
     if binding is not None and binding.state == "confirmed":
-        return "serve" if has_cookie else "prove"
+        return "serve" if has_cookie or abs(now - binding.confirmed_at) < ON_THE_WAY else "prove"
     if policy == "required" and not has_cookie and now - session.proved_at >= UNBOUND_FOR:
         return "unbound"
     return "serve"

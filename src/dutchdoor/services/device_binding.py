@@ -221,7 +221,7 @@ class DeviceBindings:
                     return Ask(self._made("refresh", session.id, now), why)
                 case Confirmed(binding, is_new):
                     if is_new:
-                        session = replace(session, binding=binding.text())
+                        session = replace(session, binding=replace(binding, confirmed_at=int(now)).text())
                         record = session_event("session_bound", session, client, now, detail=binding.alg)
                         await self.authority.store.commit(Swap(session), Log(record))
                         self.authority.look_up_again(session.id)
