@@ -1,4 +1,4 @@
-"""`make screenshots`: a picture of every page in every state, in both themes and two widths, and of every mail.
+"""`make screenshots`: a picture of every page in every state, in both themes and two widths; of the lab; of every mail.
 
 They are in `build/screenshots/`, with `index.html` to look at them side by side. `ARGS="login de"` takes the pages
 whose name begins with `login`, in German.
@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
+from tests.choice.test_lab import press, served
 from tests.mail.samples import letters
 from tests.nodejs import chromium
 from tests.pages.every import HOUSES, STATES, State, Visit
@@ -39,6 +40,27 @@ def pictures(browser: Browser, house: House, state: State, language: str) -> lis
             page.screenshot(path=OUT / names[-1], full_page=state.name != "docs")
     context.close()
     return names
+
+
+def lab(browser: Browser, language: str) -> list[tuple[str, list[str]]]:
+    """Take the pictures of `/lab` before and after each of its three steps."""
+    rows = []
+    with served() as here:
+        page = browser.new_context(locale=language).new_page()
+        page.goto(here.url)
+        for step in ("", "sign-in", "steal", "log-out"):
+            if step:
+                press(page, step)
+            names = []
+            for theme in THEMES:
+                page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 800})
+                    names.append(f"lab-{step or 'new'}-{theme}-{width}.png")
+                    page.screenshot(path=OUT / names[-1], full_page=True)
+            rows.append((f"lab: {step or 'new'}", names))
+        page.context.close()
+    return rows
 
 
 def mails(browser: Browser, language: str) -> list[tuple[str, list[str]]]:
@@ -78,6 +100,8 @@ def main(begins: str = "", language: str = "en") -> None:
                 place.mkdir()
                 houses[state.house] = stack.enter_context(open_house(place, **HOUSES[state.house]))
             rows.append((state.name, pictures(browser, houses[state.house], state, language)))
+        if "lab".startswith(begins):
+            rows += lab(browser, language)
         rows += mails(browser, language)
     write_index(rows)
     print(f"{sum(len(names) for _, names in rows)} pictures: {OUT / 'index.html'}")

@@ -84,7 +84,8 @@ class Browser:
 
     def __init__(self, who: Who, origin: str, *, bound: bool = False) -> None:
         """`origin` is that of the page it shows. `bound` creates a key, for a sign-in that is bound to it."""
-        self.who, self._origin = who, origin
+        self.who: Who = who
+        self._origin = origin
         self.signer = Signer(ProofKey.generate(), Nonces(time.time)) if bound else None
         self._scheme = "Bearer"
         self._client = httpx2.Client(

@@ -40,6 +40,13 @@ class Asked(NamedTuple):
 Said = tuple[HTTPStatus, Mapping[str, Any]]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing: a request that ends in an error ends its connection."""
+
+
 class Service:
     """An HTTP server on a free port of loopback, in threads of this process."""
 
@@ -79,8 +86,7 @@ class Service:
             def log_message(self, format: str, *args: Any) -> None:
                 """Log nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.origin = f"http://localhost:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

@@ -171,10 +171,10 @@ def _back(part: str, cookies: list[tuple[bytes, bytes]] | None = None) -> Respon
 
 def _page(lab: Lab | None, language: Language, access_for: str, *, status: int = 200, wrong: str = "") -> Response:
     if lab is None:
-        values = view(None)
+        values = view(None, language)
     else:
         with lab.lock:
-            values = view(None if lab.has_ended else lab)
+            values = view(None if lab.has_ended else lab, language)
     values |= {"wrong": wrong, "access_for": read_duration(access_for), "path": PATH, "asset": _asset}
     body = environment(_HERE / "templates", language).get_template("lab.html").render(values)
     return _finished(Plain(status, [(b"content-type", b"text/html; charset=utf-8")], body.encode(), kind="page"))
@@ -190,7 +190,7 @@ def _now(lab: Lab, language: Language) -> Response:
         if lab.has_ended:
             return _finished(Plain(204))
         found = {name: {"state": cell.state, "text": language.text(cell.text)} for name, cell in cells(lab).items()}
-        said = {str(name): language.text(text) for name, text in outcomes(lab).items()}
+        said = {str(name): language.text(text) for name, text in outcomes(lab, language).items()}
     return _finished(json_response(200, msgspec.to_builtins({"cells": found, "outcomes": said})))
 
 

@@ -15,6 +15,7 @@ from dutchdoor.choice.lab.patterns import PATTERNS, PIECES, Pattern, PatternId
 from dutchdoor.choice.lab.places import LOG_OUT, OUTAGE, REFRESH, ROLES, Place
 from dutchdoor.choice.lab.watching import Answer, Where
 from dutchdoor.texts import Text, mark
+from dutchdoor.texts.languages import Language
 
 __all__ = ["Cell", "cells", "outcomes", "view"]
 
@@ -30,7 +31,7 @@ class Cell(Struct, frozen=True):
 
 WHO: Final[Mapping[Who, str]] = {"owner": mark("Owner"), "thief": mark("Thief")}
 WHERE: Final[Mapping[Where, str]] = {"authority": mark("sign-in server"), "service": mark("service")}
-_EMPTY: Final = Cell("none", mark("holds nothing to send"))
+_EMPTY: Final = Cell("none", mark("nothing to send"))
 _UNKNOWN: Final[Mapping[Where, Cell]] = {
     "authority": Cell("none", mark("did not issue it")),
     "service": Cell("none", mark("gets no cookie of it")),
@@ -75,7 +76,7 @@ _SAID: Final[Mapping[str, str]] = {
 }
 
 
-def view(lab: Lab | None) -> dict[str, Any]:
+def view(lab: Lab | None, language: Language) -> dict[str, Any]:
     """Return all values of the page. Before the first press of a button there is no lab."""
     now = time.time()
     table = cells(lab)
@@ -93,7 +94,7 @@ def view(lab: Lab | None) -> dict[str, Any]:
         "where": WHERE,
         "pieces": PIECES,
         "cells": table,
-        "outcomes": outcomes(lab),
+        "outcomes": outcomes(lab, language),
         "patterns": [_pattern(each, lab, now) for each in PATTERNS],
     }
 
@@ -137,23 +138,23 @@ def _cell(answer: Answer) -> Cell:
     return _STALE if answer.code == "token_stale" else _REFUSED
 
 
-def outcomes(lab: Lab | None) -> dict[PatternId, str]:
+def outcomes(lab: Lab | None, language: Language) -> dict[PatternId, str]:
     """Return what was measured in each place, as a sentence; "" where nothing was."""
-    return {} if lab is None else {name: _outcome(place) for name, place in lab.places.items()}
+    return {} if lab is None else {name: _outcome(place, language) for name, place in lab.places.items()}
 
 
-def _outcome(place: Place) -> str:
+def _outcome(place: Place, language: Language) -> str:
     watch = place.watch
     if watch is None or not watch.seen:
         return ""
     text = (_OVER if watch.is_over else _OPEN)[watch.what]
     left = max((float(held.expires_at or 0) for who in (place.thief, place.owner) for held in who.held()), default=0.0)
-    longest = _long(max(each.lasted for each in watch.seen))
+    longest = _long(max(each.lasted for each in watch.seen), language)
     return Text(text, {"time": longest, "left": _clock(left - time.time())})
 
 
-def _long(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+def _long(seconds: float, language: Language) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{language.number(round(seconds, 1))} s"
 
 
 def _clock(seconds: float) -> str:
