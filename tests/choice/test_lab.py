@@ -214,6 +214,7 @@ def test_r03_sign_in_steal_and_log_out(browser: Browser, here: Site) -> None:
             gone = pattern != "plain"
             assert status_of(copy) == (401 if gone else 200), pattern
             assert state(page, pattern, "thief", where) == ("no" if gone else "yes"), pattern
+            assert state(page, pattern, "owner", where) == "none", "the owner kept something"
         for pattern in OF_DUTCHDOOR:
             assert outcome(page, pattern).startswith("Refused everywhere")
             assert measured(page, pattern) < 5

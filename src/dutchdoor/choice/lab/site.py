@@ -42,6 +42,7 @@ __all__ = ["PATH", "site"]
 
 PATH: Final = "/lab"
 COOKIE: Final = "dutchdoor_lab"
+HTTP: Final = 80
 AT_MOST: Final = 1024
 """Bytes of a form."""
 
@@ -62,7 +63,8 @@ _FULL: Final = mark("Three labs are open on this machine. End one of them, or wa
 def site(labs: Labs, port: int, access_for: str = ACCESS_FOR) -> ASGIApp:
     """Return the application for a server on this port of loopback."""
     languages = Languages()
-    origins = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1")]
+    end = "" if port == HTTP else f":{port}"  # browsers leave out the usual one
+    origins = [f"http://{host}{end}" for host in ("localhost", "127.0.0.1")]
 
     def lab_of(request: Request) -> Lab | None:
         return labs.find(request.cookies.get(COOKIE, ""))

@@ -66,7 +66,9 @@ _SAID: Final[Mapping[str, str]] = {
         "Begin with step 1: it starts the servers of your lab, which takes some seconds. All that you see is real."
     ),
     "sign-in": mark("The owner is signed in. Look at what each browser holds, and what each server stores."),
-    "steal": mark("The thief sends copies of what the owner holds. A server sees no difference, unless a key is missing."),
+    "steal": mark(
+        "The thief sends copies of what the owner holds. A server sees no difference, unless a key is missing."
+    ),
     "log-out": mark(
         "The owner has logged out. The last column says how long a copy still worked. Sign in again to try the rest."
     ),
