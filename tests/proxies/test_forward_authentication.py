@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from tests.devicekey import DeviceKey, challenge_in
 from tests.proxies.sites import ADA, NAMES, Site
 from tests.server.running import clean_environment, command, eventually
 from websockets.sync.client import connect
@@ -15,6 +16,7 @@ from websockets.sync.client import connect
 from dutchdoor import Verifier
 from dutchdoor.client import SessionAuth
 from dutchdoor.errors import InvalidToken
+from dutchdoor.model.sessions import SessionToken
 from dutchdoor.web.sign_in_page import next_path
 
 pytestmark = [pytest.mark.long]
@@ -323,3 +325,39 @@ def test_f29_probes_stay_inside(site: Site) -> None:
     for path in ("/livez", "/readyz", "/metrics"):
         answer = site.browser().get(f"{site.place.base}{path}")
         assert answer.status_code == 404, path
+
+
+def test_m05_a_browser_binds_its_session_and_comes_back_from_other_sites(site: Site) -> None:
+    """The headers by which a browser binds its session pass each proxy. A link of another site leads to the page that
+    loads it again, and with the proof the application answers. The copied cookie reaches nothing.
+    """
+    site.signed_in()
+    client, key = site.browser(), DeviceKey()
+    body = {**ADA, "mode": "session"}
+    offered = client.post(f"{site.place.base}/auth/login", json=body)
+    session_id = SessionToken.parse(client.cookies["__Host-dd_session"]).id
+    ours = {"origin": site.origin, "sec-fetch-site": "same-origin"}
+    register, refresh = (f"{site.place.base}/auth/device-binding{end}" for end in ("", "/refresh"))
+    proof = key.registration(challenge_in(offered.headers["secure-session-registration"]))
+    assert client.post(register, headers={**ours, "secure-session-response": proof}).status_code == 200
+    asked = client.post(refresh, headers={**ours, "sec-secure-session-id": session_id})
+    assert asked.status_code == 403
+    proof = key.proof(challenge_in(asked.headers["secure-session-challenge"]))
+    ours["sec-secure-session-id"] = session_id
+    assert client.post(refresh, headers={**ours, "secure-session-response": proof}).status_code == 200
+    assert client.get(f"{site.app}x").status_code == 200
+    bound = client.cookies.pop("__Host-dd_bound")
+    site.seen.clear()
+    assert client.get(f"{site.app}x").status_code == 401
+    link = {**OPENS_A_PAGE, "sec-fetch-site": "cross-site"}
+    came = client.get(f"{site.app}orders?page=2", headers=link)
+    assert came.status_code == 303
+    way = urlsplit(came.headers["location"])
+    assert way.path.endswith("/auth/device-binding") and not way.netloc
+    page = client.get(came.headers["location"], headers=link)
+    assert (page.status_code, page.headers["refresh"]) == (200, f"0;url={site.app}orders?page=2")
+    again = client.get(f"{site.app}orders?page=2", headers={**link, "sec-fetch-site": "same-origin"})
+    assert urlsplit(again.headers["location"]).path == "/login", "it does not go round"
+    assert site.seen == []
+    client.cookies["__Host-dd_bound"] = bound
+    assert client.get(f"{site.app}orders?page=2", headers={**link, "sec-fetch-site": "same-origin"}).status_code == 200
