@@ -4,12 +4,13 @@ reached from another site comes back with the proof.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from msgspec.structs import replace
-from tests.frameworks.conftest import App, signed_in
+from tests.frameworks.conftest import OF_DJANGO, App, serving, signed_in
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -126,3 +127,19 @@ async def test_m04_a_websocket_needs_the_bound_cookie(app: App) -> None:
     ) as socket:
         socket.send("hello")
         assert "hello" in socket.recv(timeout=10)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OF_DJANGO)
+def test_m11_the_login_of_django_asks_the_browser_for_a_key(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `login()` answers sets the session cookie, and asks to bind it."""
+    monkeypatch.setenv("PUBLIC_URL", "https://localhost")
+    with serving(name, tmp_path) as app:
+        answer = app.browser().get("/sign-in", params={"email": app.someone()["email"]})
+        assert answer.status_code == 200
+        assert "__Host-dd_session" in answer.headers["set-cookie"]
+        assert '(ES256 RS256);path="/auth/device-binding"' in answer.headers["secure-session-registration"]
+        for client in app.clients:
+            client.close()

@@ -399,7 +399,7 @@ def staying(visit: Visit, path: str) -> None:
 
 def reloading(visit: Visit) -> None:
     staying(visit, "/auth/device-binding")
-    visit.open("/auth/device-binding?next=/auth/account")
+    visit.open("/auth/device-binding?next=%2Fauth%2Faccount")
 
 
 def to_issuer(visit: Visit) -> None:

@@ -63,6 +63,7 @@ def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> No
         ({"origin": ("http://localhost:3000",)}, "origin", True),
         ({"public_url": None, "proxy": ()}, "public_url", True),
         ({"proxy": ()}, "proxy", True),
+        ({"public_url": None, "proxy": (), "device_binding": "required"}, "device_binding", True),
         ({"proxy": ("10.0.0.0/8",)}, "proxy", False),
         ({"database": "memory:"}, "database", True),
         ({"database": "memory:", "workers": "2"}, "host", True),

@@ -578,6 +578,8 @@ class Auth:
             self._made_key_file = None
             self.directory.open()
             if upkeep:
+                if self.authority.policy.device_binding == "required" and not self.api.demands_binding:
+                    log.warning("device_binding is required, and cookies are not bound: set an https public_url")
                 await self._store_settings()
                 # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
                 await asyncio.to_thread(self._user_agents.load)

@@ -175,7 +175,8 @@ def _finished(visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
     if visit.signed_in is not None:
         auth = engine_of(visit.gate.gate)
         set_cookies(response, auth.set_cookies(visit.signed_in))
-        response.headers.update(auth.device_offer(visit.signed_in))
+        for name, value in auth.device_offer(visit.signed_in).items():
+            response[name] = value
     elif visit.signed_out:
         cookies = engine_of(visit.gate.gate).site.cookies
         cleared = (cookies.clear_session(), cookies.clear_refresh())

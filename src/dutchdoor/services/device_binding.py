@@ -67,8 +67,8 @@ Admit = Callable[[Session], None]
 _TIME_BYTES, _MAC_BYTES = 5, 16
 _CHARS: Final = 28
 _UNABLE: Final = mark(
-    "This server binds each sign-in to its device, and this browser does not. Use a browser with Device Bound Session "
-    "Credentials."
+    "You stay signed in only where a sign-in is bound to its device, and this browser does not bind it. Use another "
+    "one, such as Chrome on Windows or macOS."
 )
 
 

@@ -15,5 +15,6 @@ SETTINGS: dict[str, Any] = (
         "sign_in_page": "/login",
         "base_path": os.environ.get("BASE_PATH", ""),
         "hasher": PasswordHasher(CHEAPEST),
+        **({"public_url": os.environ["PUBLIC_URL"]} if "PUBLIC_URL" in os.environ else {}),
     }
 )
