@@ -42,7 +42,7 @@ async def bind(app: App, client: httpx2.Client) -> str:
         found = await engine.store.session(SessionToken.parse(client.cookies["dd_session"]).id)
         assert found is not None
         await engine.store.commit(Swap(replace(found[0], binding=KEY.text())))
-        return engine.api.bindings._made("cookie", found[0].id, engine.authority.clock())
+        return engine.api.bindings.stamps.made("cookie", found[0].id, engine.authority.clock())
 
 
 async def bound(app: App) -> tuple[httpx2.Client, str, str]:

@@ -242,7 +242,7 @@ async def test_k04_a_challenge_is_for_one_session_purpose_server_and_time(world:
     assert (await browser.sends(REFRESH, browser.key.proof(browser.jar[browser.bound()]))).status == 403
     async with a_world(public_url="https://other.example.com", clock=world.clock) as elsewhere:
         foreign = elsewhere.auth.api.bindings
-        assert not foreign._is_valid(browser.jar[browser.bound()], browser.session_id, world.clock())
+        assert foreign.stamps.time_of(browser.jar[browser.bound()], "cookie", browser.session_id) is None
         assert (await browser.register(foreign.challenge_for(session, anew=True))).status == 403, "of another server"
     assert (await browser.prove()).status == 200
     world.clock.forward(ON_THE_WAY)

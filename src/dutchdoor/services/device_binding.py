@@ -1,19 +1,17 @@
 """Device Bound Session Credentials: challenges, bound cookies, and the two verbs of a browser.
 
-Challenges and bound cookies are the time and a MAC of it, under keys that all nodes derive from the master keys.
-Nothing is stored for them, any node takes those of another, and a proof that is sent twice brings nothing new: it
-counts from the time of its challenge. The MAC covers the purpose, so that none of the three passes for another.
+Challenges and bound cookies are stamps (`model/stamps.py`): nothing is stored for them, and any node takes those of
+another. A proof that is sent twice brings nothing new, because what it brings counts from the time of its challenge.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import DeviceKeyRefused, DeviceProofRequired, InvalidToken, NotAuthenticated
+from dutchdoor.errors import DeviceKeyRefused, DeviceProofRequired, NotAuthenticated
 from dutchdoor.jose.dbsc import key_of, read_proof, text_of
 from dutchdoor.model.audit_events import EventName, session_event
 from dutchdoor.model.bindings import Binding
@@ -38,9 +36,10 @@ from dutchdoor.model.device_binding import (
     on_registration,
 )
 from dutchdoor.model.http_client import Client
-from dutchdoor.model.ids import decode, encode, is_id
+from dutchdoor.model.ids import is_id
 from dutchdoor.model.rate_limits import Limit
 from dutchdoor.model.sessions import Session, check_live
+from dutchdoor.model.stamps import Stamps
 from dutchdoor.services.endings import Found
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.sessions import Authority
@@ -58,14 +57,11 @@ ONE_OFFER: Final = Limit(name="device_offer", count=1, per_seconds=60.0, burst=1
 device should have registered one before it is asked for the next.
 """
 
-Purpose = Literal["register", "refresh", "cookie"]
 Find = Callable[[], Awaitable[Found]]
 """Reads the session of the long-lived cookie. Raises `NotAuthenticated` if there is none, or it has ended."""
 Admit = Callable[[Session], None]
 """Called with the session, once it is known to be that of the cookie; refuses the request by raising."""
 
-_TIME_BYTES, _MAC_BYTES = 5, 16
-_CHARS: Final = 28
 _UNABLE: Final = mark(
     "You stay signed in only where a sign-in is bound to its device, and this browser does not bind it. Use another "
     "one, such as Chrome on Windows or macOS."
@@ -97,8 +93,7 @@ class DeviceBindings:
 
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
-        # With older master keys: while they are exchanged, a node that knows the new one meets what others have made.
-        self._keys = [key.derive("device binding") for key in authority.master]
+        self.stamps = Stamps(authority.master, lambda: authority.issuer)
 
     # What browsers are asked and given
 
@@ -110,7 +105,7 @@ class DeviceBindings:
         has_cookie = cookie != "" and self._is_valid(cookie, session.id, now)
         if not is_offered(session, policy, now, anew=anew, has_cookie=has_cookie):
             return ""
-        return self._made("register", session.id, now)
+        return self.stamps.made("register", session.id, now)
 
     def check(self, session: Session, cookie: str, *, demands: bool = True) -> None:
         """Refuse a request of a live session without the bound `cookie` that it needs ("" for none). `demands` says
@@ -120,8 +115,9 @@ class DeviceBindings:
             DeviceProofRequired: it needs a fresh proof, or cannot be bound and has to be.
         """
         policy, now = self.authority.policy.device_binding, self.authority.clock()
-        has_cookie = cookie != "" and self._is_valid(cookie, session.id, now)
-        verdict = judge(session, policy if demands else "optional", now, has_cookie=has_cookie)
+        if cookie != "" and self._is_valid(cookie, session.id, now):
+            return  # whatever the session is bound to: this browser has proved its key
+        verdict = judge(session, policy if demands else "optional", now, has_cookie=False)
         if verdict == "prove":
             raise DeviceProofRequired("the session is bound to a device, and the proof is missing or old")
         if verdict == "unbound":
@@ -133,7 +129,7 @@ class DeviceBindings:
         """Whether a proof, `text`, answers a challenge to register a key for the session of a `session_id`, of any age.
         Raises `DeviceKeyRefused` for what is no such proof.
         """
-        return self._time_of(read_proof(text, registers=True).challenge, "register", session_id) is not None
+        return self.stamps.time_of(read_proof(text, registers=True).challenge, "register", session_id) is not None
 
     # The verbs
 
@@ -154,7 +150,7 @@ class DeviceBindings:
             admit = _pass
             now = self.authority.clock()
             proof = read_proof(text, registers=True)
-            at = self._time_of(proof.challenge, "register", session.id)
+            at = self.stamps.time_of(proof.challenge, "register", session.id)
             if at is None or not is_within(at, now, CHALLENGE_FOR):
                 raise DeviceKeyRefused("its challenge is not one for this session, or too old")
             if proof.key is None or not proof.is_by(proof.key):
@@ -214,11 +210,11 @@ class DeviceBindings:
             proved, at, why = self._read(session, text, now)
             match on_refresh(session, proved):
                 case Challenge():
-                    return Ask(self._made("refresh", session.id, now), why)
+                    return Ask(self.stamps.made("refresh", session.id, now), why)
                 case OtherKey():
                     if not alone:
                         await self._record("device_key_refused", session, client, now, "another key")
-                    return Ask(self._made("refresh", session.id, now), why)
+                    return Ask(self.stamps.made("refresh", session.id, now), why)
                 case Confirmed(binding, is_new):
                     if is_new:
                         session = replace(session, binding=replace(binding, confirmed_at=int(now)).text())
@@ -239,7 +235,7 @@ class DeviceBindings:
             proof = read_proof(text, registers=False)
         except DeviceKeyRefused as refusal:
             return "none", 0.0, refusal.reason
-        at = self._time_of(proof.challenge, "refresh", session.id)
+        at = self.stamps.time_of(proof.challenge, "refresh", session.id)
         if at is None or not is_within(at, now, CHALLENGE_FOR):
             return "none", 0.0, "its challenge is not one for this session, or too old"
         is_right = proof.is_by(key_of(binding.jwk, binding.alg))
@@ -249,38 +245,15 @@ class DeviceBindings:
         record = session_event(name, session, client, now, detail=why, outcome="refused")
         await self.authority.store.commit(Log(record))
 
-    # The time, and a MAC of it
+    # Bound cookies
 
     def _bound(self, session: Session, at: float, now: float) -> Bound:
         at = min(at, now)  # a node whose clock is ahead made the challenge: it prolongs nothing
-        return Bound(session, self._made("cookie", session.id, at), kept_for(at, now))
+        return Bound(session, self.stamps.made("cookie", session.id, at), kept_for(at, now))
 
     def _is_valid(self, cookie: str, session_id: str, now: float) -> bool:
-        at = self._time_of(cookie, "cookie", session_id)
+        at = self.stamps.time_of(cookie, "cookie", session_id)
         return at is not None and is_within(at, now, BOUND_FOR)
-
-    def _made(self, purpose: Purpose, session_id: str, at: float) -> str:
-        time = int(at).to_bytes(_TIME_BYTES, "big")
-        return encode(time + self._mac(self._keys[0], purpose, session_id, time))
-
-    def _time_of(self, text: str, purpose: Purpose, session_id: str) -> float | None:
-        """Return when this was made for a purpose and a session; None if it was not."""
-        if len(text) != _CHARS:
-            return None
-        try:
-            raw = decode(text)
-        except InvalidToken:
-            return None
-        time, mac = raw[:_TIME_BYTES], raw[_TIME_BYTES:]
-        for key in self._keys:
-            if hmac.compare_digest(mac, self._mac(key, purpose, session_id, time)):
-                return int.from_bytes(time, "big")
-        return None
-
-    def _mac(self, key: bytes, purpose: Purpose, session_id: str, time: bytes) -> bytes:
-        # With the issuer: a test server that has the master key of another one makes nothing that the other takes.
-        named = f"{purpose} {session_id} {self.authority.issuer} ".encode() + time
-        return hmac.digest(key, named, "sha256")[:_MAC_BYTES]
 
 
 def _pass(_session: Session) -> None:
