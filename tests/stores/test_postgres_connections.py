@@ -9,6 +9,7 @@ import subprocess
 import traceback
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from msgspec.structs import replace
 from tests.backing import PASSWORD, a_postgres, as_user, free_port, new_database
@@ -16,7 +17,7 @@ from tests.faults.proxy import Proxy
 from tests.server.certificates import write_certificate
 from tests.stores.postgres import opened, somebody_waits, there, timed, until
 
-from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
+from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, Unavailable
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.stores.base import Add, Log, Revoke
 from dutchdoor.stores.postgres import COMMIT_LANES, failures, from_url
@@ -144,12 +145,12 @@ async def test_tls_is_verified_where_the_url_says_so(tmp_path):
 
 
 @pytest.fixture
-def pooled(postgres_url, tmp_path):
+def pooled(prepared_url, tmp_path):
     """The same database through PgBouncer, which hands out its few connections by the transaction."""
     program = os.environ.get("PGBOUNCER") or shutil.which("pgbouncer")
     if program is None:
         pytest.skip("needs pgbouncer on the PATH, or named by the variable PGBOUNCER")
-    parts, port = urlsplit(postgres_url), free_port()
+    parts, port = urlsplit(prepared_url), free_port()
     config = tmp_path / "pgbouncer.ini"
     config.write_text(
         f"[databases]\n* = host=127.0.0.1 port={parts.port} user=postgres password={PASSWORD}\n"
@@ -162,7 +163,7 @@ def pooled(postgres_url, tmp_path):
     user = as_user("nobody" if os.geteuid() == 0 else None)
     process = subprocess.Popen([program, "-q", str(config)], stderr=subprocess.DEVNULL, **user)
     try:
-        yield there(postgres_url)(port)
+        yield there(prepared_url)(port)
     finally:
         process.terminate()
         process.wait(10)
@@ -206,6 +207,25 @@ async def test_nothing_is_kept_in_a_connection(postgres_url):
         if lane._connection is not None and not lane._connection.is_closed():
             assert not lane._connection.is_in_transaction()
             assert await lane._connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+    await store.close()
+
+
+async def test_a_conflict_behind_a_pool_keeps_the_connection(pooled, prepared_url):
+    """After a conflict the next commit goes over the same connection of ours, and the proxy keeps its own: each would
+    cost the server a new process.
+    """
+    processes = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    store = from_url(f"{pooled}&pooling=transaction")
+    await asyncio.wait_for(_open_patiently(store), 60)
+    beside = await asyncpg.connect(prepared_url)
+    await store.commit(Add(ada := an_account()))
+    before = await beside.fetch(processes)
+    for number in range(3):
+        with pytest.raises(Conflict):
+            await store.commit(Add(replace(an_account(f"other{number}"), email=ada.email)))
+    await store.commit(Add(an_account("bob")))
+    assert await beside.fetch(processes) == before
+    await beside.close()
     await store.close()
 
 

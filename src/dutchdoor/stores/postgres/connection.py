@@ -11,7 +11,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.exceptions import PostgresError
 
-from dutchdoor.errors import DutchdoorError, Unavailable
+from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Unavailable
 from dutchdoor.stores.postgres.failures import is_fatal, meant
 from dutchdoor.stores.postgres.url import hosts
 
@@ -245,11 +245,13 @@ class Lane:
             self._connect.note_log(log_epoch)
             return rows
         except PostgresError as exc:
+            why = meant(exc)
             if is_fatal(exc):  # the driver also says this of a connection that was dropped because it was silent
                 self._connect.lost_at = loop.time()
-            if self._connect.by_transaction or is_fatal(exc):
                 self.drop()
-            raise meant(exc) from None
+            elif self._connect.by_transaction:
+                await self._roll_back(why)
+            raise why from None
         except DutchdoorError:
             self.drop()
             raise
@@ -262,6 +264,21 @@ class Lane:
             raise
         finally:
             deadline.cancel()
+
+    async def _roll_back(self, why: DutchdoorError) -> None:
+        """End a transaction that failed behind a proxy. If we left instead, the proxy would close its own connection
+        too, and each conflict would cost the server a new process.
+        """
+        if self._connection is None or not isinstance(why, Conflict | InvalidInput):  # the server may be a wrong one
+            self.drop()
+            return
+        try:
+            await self._connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - a driver has many ways to fail, and the caller has its answer
+            self.drop()
+        except BaseException:
+            self.drop()
+            raise
 
     def _too_late(self) -> None:
         if self._connection is not None and not self._connect.by_transaction and self._silent is None:
