@@ -21,6 +21,8 @@ __all__ = ["postgres_url", "run", "valkey_url"]  # fixtures for every test
 
 pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw
 
+gc.disable()  # while tests are imported, which makes much and drops nothing; see `pytest_collection_finish`
+
 ROOM = 4 * 2**30
 """Bytes. All temporary files of a run need some 0.3 GiB at once."""
 
@@ -50,6 +52,7 @@ def pytest_collection_finish() -> None:
     """Take what was imported out of the garbage collector's sight: each of its runs would look at all of it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def keep_temporary_files_in_memory() -> None:

@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,8 +119,15 @@ def imports_of(module: str) -> Iterator[Import]:
     yield from visit(ast.parse(SOURCES[module].read_text()), nested=False)
 
 
-IMPORTS = [found for module in SOURCES for found in imports_of(module)]
-ARROWS = [found for found in IMPORTS if found.imported in SOURCES]
+@cache
+def imports() -> list[Import]:
+    return [found for module in SOURCES for found in imports_of(module)]
+
+
+@cache
+def arrows() -> list[Import]:
+    """The imports of modules of ours."""
+    return [found for found in imports() if found.imported in SOURCES]
 
 
 def room(module: str) -> str:
@@ -136,7 +144,7 @@ def drawing(marked: list[Import] = []) -> str:  # noqa: B006 - never changed
     """Draw the graph, the top floor first; `marked` arrows with a cross."""
     crossed = set(marked)
     arrows: defaultdict[str, set[str]] = defaultdict(set)
-    for arrow in ARROWS:
+    for arrow in arrows():
         cross = "  <-- not allowed" if arrow in crossed else ""
         arrows[arrow.importer].add(arrow.imported.removeprefix("dutchdoor.") + cross)
     lines = []
@@ -165,7 +173,7 @@ def test_arrows_point_down() -> None:
     hold(
         [
             arrow
-            for arrow in ARROWS
+            for arrow in arrows()
             if room(arrow.imported) != room(arrow.importer) and floor(arrow.imported) >= floor(arrow.importer)
         ],
         "Arrows point down.",
@@ -175,7 +183,7 @@ def test_arrows_point_down() -> None:
 def test_the_graph_has_no_cycle() -> None:
     """No file can be reached from itself, so each can be read and tested before what stands on it."""
     below: defaultdict[str, set[str]] = defaultdict(set)
-    for arrow in ARROWS:
+    for arrow in arrows():
         below[arrow.importer].add(arrow.imported)
     done: set[str] = set()
 
@@ -207,7 +215,7 @@ def test_members_of_a_family_never_import_each_other() -> None:
     """A store, a credential, a carrier of mail or a framework can be deleted without another noticing."""
     wrong = [
         arrow
-        for arrow in ARROWS
+        for arrow in arrows()
         if (target := member_of(arrow.imported))
         and room(arrow.importer) == target[0]
         and member_of(arrow.importer) != target
@@ -217,12 +225,12 @@ def test_members_of_a_family_never_import_each_other() -> None:
 
 def test_no_import_inside_a_function() -> None:
     """What a file needs stands at its top: nothing fails at the first request that could have failed at the start."""
-    hold([found for found in IMPORTS if found.nested], "No import inside a function.")
+    hold([found for found in imports() if found.nested], "No import inside a function.")
 
 
 def test_nothing_imports_the_front_door() -> None:
     """Inside the package a name comes from the file that defines it; `dutchdoor` itself is for those outside."""
-    hold([a for a in ARROWS if a.imported == "dutchdoor"], "Import from the file that defines it.")
+    hold([a for a in arrows() if a.imported == "dutchdoor"], "Import from the file that defines it.")
 
 
 def declared() -> tuple[set[str], set[str]]:
@@ -242,7 +250,7 @@ def declared() -> tuple[set[str], set[str]]:
 BASE, OPTIONAL = declared()
 FOREIGN = [
     found
-    for found in IMPORTS
+    for found in imports()
     if (top := found.imported.split(".")[0]) not in sys.stdlib_module_names and top not in {"dutchdoor", "__future__"}
 ]
 
@@ -283,7 +291,7 @@ def test_the_rooms_below_import_nothing_optional() -> None:
 
 def test_decisions_do_no_io_and_read_no_clock() -> None:
     """A record or a decision imports nothing that waits, reads or tells the time: time comes in."""
-    wrong = [found for found in IMPORTS if found.imported.split(".")[0] in IMPURE and room(found.importer) in PURE]
+    wrong = [found for found in imports() if found.imported.split(".")[0] in IMPURE and room(found.importer) in PURE]
     hold(wrong, "Decisions do no I/O and read no clock.")
 
 

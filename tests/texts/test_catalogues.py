@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+from babel.messages import Message
 from babel.messages.checkers import python_format
 
 from dutchdoor.texts.languages import CATALOGUES, SHIPPED
 from dutchdoor.texts.update import catalogue, extract
 
 FILES = sorted(CATALOGUES.glob("*.po"))
-USED = {message.id: message for message in extract() if message.id}
 each_catalogue = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 HINT = "Run `make texts`, and write what it lists."
+
+
+@cache
+def used() -> dict[str | tuple[str, ...], Message]:
+    """The texts of templates and code. Each process imports this file, and one of them runs it."""
+    return {message.id: message for message in extract() if message.id}
 
 
 def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -33,7 +40,7 @@ def test_a_catalogue_has_each_text_that_is_used(path: Path):
     taken out by the next `make texts`.
     """
     there = {message.id for message in catalogue(path) if message.id}
-    assert set(USED) - there == set(), HINT
+    assert set(used()) - there == set(), HINT
 
 
 @each_catalogue
@@ -73,7 +80,7 @@ def places(text: str) -> set[str]:
 
 def test_a_text_with_a_place_says_so():
     """`%s` has no name that another language could move, and a lone % breaks a text that gets values."""
-    for text, message in USED.items():
+    for text, message in used().items():
         for form in forms(text):
             rest = re.sub(r"%\(\w+\)s|%%", "", form)
             assert "%" not in rest or (rest == form and not message.python_format), form
