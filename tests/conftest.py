@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
-from tests.backing import postgres_url, valkey_url
+from tests.backing import postgres_url, prepared_url, valkey_url
 from tests.nodejs import chromium, needed, node_environment
 from tests.running import run
 
-__all__ = ["postgres_url", "run", "valkey_url"]  # fixtures for every test
+__all__ = ["postgres_url", "prepared_url", "run", "valkey_url"]  # fixtures for every test
 
 pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw
 

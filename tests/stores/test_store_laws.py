@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.backing import new_database
+from tests.backing import new_database, prepared
 
 from dutchdoor.errors import Conflict
 from dutchdoor.jose.signing_keys import StoredKey
@@ -48,7 +48,7 @@ def making(kind: str, folder: Path, stack: ExitStack) -> Callable[[], MemoryStor
         return partial(MemoryStore, clock=lambda: NOW - 1e6)
     if kind == "sqlite":
         return partial(SqliteStore, folder / "test.db")
-    return partial(PostgresStore, stack.enter_context(new_database()))
+    return partial(PostgresStore, stack.enter_context(new_database(prepared())))
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
