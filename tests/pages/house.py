@@ -127,13 +127,17 @@ class House:
         context = browser.new_context(base_url=self.url, **options)
         context.set_default_timeout(15_000)
         if who is not None:
-            if who not in self._cookies:
-                with closing(self.sign_in(who)) as client:
-                    self._cookies[who] = [
-                        {"name": cookie.name, "value": cookie.value, "url": self.url} for cookie in client.cookies.jar
-                    ]
-            context.add_cookies(self._cookies[who])
+            self.admit(context, who)
         return context
+
+    def admit(self, context: BrowserContext, who: str) -> None:
+        """Sign a person in, in a browser."""
+        if who not in self._cookies:
+            with closing(self.sign_in(who)) as client:
+                self._cookies[who] = [
+                    {"name": cookie.name, "value": cookie.value, "url": self.url} for cookie in client.cookies.jar
+                ]
+        context.add_cookies(self._cookies[who])
 
     def verify(self) -> None:
         """Verify the address of every account."""

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Response
 from tests.nodejs import needed, node_modules
 from tests.pages.every import STATES, State, Visit, page_routes
 from tests.pages.house import House, Watch
@@ -64,19 +64,76 @@ def axe() -> str:
     return (needed(node_modules) / "axe-core" / "axe.min.js").read_text()
 
 
+class Tab:
+    """A page that shows one state after the other, at one server and with one set of options. Half of what a state
+    costs would be a browser of its own: it is emptied instead.
+    """
+
+    def __init__(self, browser: Browser, house: House, options: dict[str, Any]) -> None:
+        self.of = house, options
+        self.house, self.context = house, house.context(browser, **options)
+        self.page = self.context.new_page()
+        self.watch = Watch(self.page)
+        self.statuses: list[int] = []
+        self.page.on("response", self._note)
+        self._devtools = self.context.new_cdp_session(self.page)
+
+    def _note(self, answer: Response) -> None:
+        if answer.request.is_navigation_request():
+            self.statuses.append(answer.status)
+
+    def empty(self) -> None:
+        """Leave nothing of what was there: no document, no cookie, nothing that a script stored, no size."""
+        self.page.goto("about:blank")
+        self.page.unroute_all()
+        self.context.clear_cookies()
+        self._devtools.send("Storage.clearDataForOrigin", {"origin": self.house.url, "storageTypes": "all"})
+        self.page.set_viewport_size({"width": 1280, "height": 720})
+        self.statuses.clear()
+        self.watch.said.clear()
+
+
+class Tabs:
+    """Gives an empty tab: the one from before, where it is at the same server with the same options."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._tab: Tab | None = None
+
+    def at(self, house: House, **options: Any) -> Tab:
+        if self._tab is None or self._tab.of != (house, options):
+            self.close()
+            self._tab = Tab(self._browser, house, options)
+        self._tab.empty()
+        return self._tab
+
+    def close(self) -> None:
+        if self._tab is not None:
+            self._tab.context.close()
+            self._tab = None
+
+
+@pytest.fixture(scope="module")
+def tabs(browser: Browser) -> Iterator[Tabs]:
+    made = Tabs(browser)
+    yield made
+    made.close()
+
+
 @contextmanager
-def shown(browser: Browser, houses: Houses, state: State, **options: Any) -> Iterator[tuple[Page, Watch]]:
-    """Go to a page in a browser of its own, and see that the server answered as it should."""
+def shown(tabs: Tabs, houses: Houses, state: State, **options: Any) -> Iterator[tuple[Page, Watch]]:
+    """Go to a page, and see that the server answered as it should."""
     house = houses(state.house)
-    context = house.context(browser, state.who, **options)
-    page = context.new_page()
-    watch = Watch(page)
-    statuses: list[int] = []
-    page.on("response", lambda answer: answer.request.is_navigation_request() and statuses.append(answer.status))
-    state.steps(Visit(page, house))
-    assert statuses[-1] == state.status
-    yield page, watch
-    context.close()
+    tab = tabs.at(house, **options)
+    if state.who is not None:
+        house.admit(tab.context, state.who)
+    try:
+        state.steps(Visit(tab.page, house))
+        assert tab.statuses[-1] == state.status
+        yield tab.page, tab.watch
+    except BaseException:
+        tabs.close()  # the next one must not suffer from what was wrong here
+        raise
 
 
 every = pytest.mark.parametrize("state", STATES, ids=str)
@@ -105,11 +162,11 @@ def too_wide(page: Page, width: int) -> list[str]:
 
 
 @each_page_once()
-def test_w80_a_page_is_usable_by_everyone(browser: Browser, houses: Houses, state: State) -> None:
+def test_w80_a_page_is_usable_by_everyone(tabs: Tabs, houses: Houses, state: State) -> None:
     """By WCAG 2.2 AA and axe's best practices nothing is wrong; the page breaks no policy, throws nothing, and nothing
     of it is wider than a screen of 320 pixels, which is 400 % of zoom on one of 1280.
     """
-    with shown(browser, houses, state) as (page, watch):
+    with shown(tabs, houses, state) as (page, watch):
         assert watch.said == []
         assert page.title() not in {"", "owned"}
         assert page.locator("html").get_attribute("lang") == "en"
@@ -124,10 +181,10 @@ def test_w80_a_page_is_usable_by_everyone(browser: Browser, houses: Houses, stat
 @every
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_w80_a_page_is_usable_in_the_dark_and_on_a_phone(
-    browser: Browser, houses: Houses, state: State, language: str
+    tabs: Tabs, houses: Houses, state: State, language: str
 ) -> None:
     """In each language, a page has enough contrast in dark colours too, and fits a phone, from either side."""
-    with shown(browser, houses, state, locale=language, color_scheme="dark") as (page, watch):
+    with shown(tabs, houses, state, locale=language, color_scheme="dark") as (page, watch):
         assert page.locator("html").get_attribute("lang") == language
         page.evaluate(axe())
         assert page.evaluate(BROKEN, STANDARDS) == []
@@ -141,11 +198,11 @@ def test_w80_a_page_is_usable_in_the_dark_and_on_a_phone(
 
 @pytest.mark.long
 @every
-def test_w80_a_page_is_usable_by_keyboard(browser: Browser, houses: Houses, state: State) -> None:
+def test_w80_a_page_is_usable_by_keyboard(tabs: Tabs, houses: Houses, state: State) -> None:
     """The tab key reaches everything that a mouse can press, in the order of the page, and each place is visible while
     it has the focus; in each field of text, Enter sends the form.
     """
-    with shown(browser, houses, state) as (page, _):
+    with shown(tabs, houses, state) as (page, _):
         expected = page.evaluate(CONTROLS)
         reached: list[int] = []
         for _ in range(2 * len(expected) + 10):
@@ -166,9 +223,9 @@ def test_w80_a_page_is_usable_by_keyboard(browser: Browser, houses: Houses, stat
 
 @pytest.mark.long
 @every
-def test_w80_a_page_works_without_a_script(browser: Browser, houses: Houses, state: State) -> None:
+def test_w80_a_page_works_without_a_script(tabs: Tabs, houses: Houses, state: State) -> None:
     """With scripts off a page comes with the same status and heading, and each form has what sends it."""
-    with shown(browser, houses, state, java_script_enabled=False) as (page, _):
+    with shown(tabs, houses, state, java_script_enabled=False) as (page, _):
         assert page.locator("h1:visible").count() == 1
         assert "".join(page.locator("noscript").all_inner_texts()).strip() == "", "asks for a script in words"
         assert page.evaluate(NOT_TO_BE_SENT) == []
