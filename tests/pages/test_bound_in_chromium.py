@@ -6,7 +6,9 @@ What holds without one is in `tests/http/test_bound_browsers.py`, with the soft 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +31,11 @@ from tests.pages.bound_site import (
     flags,
     needs_bound_sessions,
 )
+from tests.running import free_port
 from tests.server.certificates import write_certificate
+from tests.server.running import running
 
+from dutchdoor import issuers
 from dutchdoor.model.device_binding import ON_THE_WAY
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -41,6 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bound")
     write_certificate(folder, HOST)
     return folder
+
+
+def copy_certificate(folder: Path, to: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (to / name).write_bytes((folder / name).read_bytes())
+        (to / name).chmod(0o600)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +156,94 @@ def test_l11_a_sign_in_by_a_form(site: BoundSite, browser: Browser, scripts: boo
         assert person.page.title() == "whole"
         assert site.seen[-1].status == 200
     finally:
+        context.close()
+
+
+def test_l11_a_sign_in_by_a_passkey(site: BoundSite, person: Person) -> None:
+    """The pages of the server bind a sign-in by a passkey, too."""
+    person.page.add_init_script("PublicKeyCredential.isConditionalMediationAvailable = async () => false")
+    options = {
+        "protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True,
+        "isUserVerified": True, "automaticPresenceSimulation": True,
+    }  # fmt: skip
+    person.devtools.send("WebAuthn.enable")
+    person.devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    person.signs_in()
+    person.confirms()
+    person.opens("/auth/account")
+    person.page.click("text=Add a passkey")
+    person.page.fill("[name=name]", "this computer")
+    person.page.click("text=Create the passkey")
+    person.page.click("text=I have saved them")
+    person.page.wait_for_url("**/auth/account*")
+    person.page.click("text=Sign out")
+    person.page.wait_for_url("**/auth/login")
+    person.settles()
+    before = len(site.seen)
+    person.page.goto(f"{site.url}/auth/login?next=/whole")
+    person.page.get_by_role("button", name="Sign in with a passkey").click()
+    person.page.wait_for_url("**/whole")
+    site.wait_for(REGISTER, 200, since=before)
+    person.wait_until_bound()
+    person.confirms()
+    person.outlive_the_cookie()
+    assert person.at_once("/orders", 2) == [200] * 2
+    assert person.is_bound()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the package uses what its library deprecates
+def test_l11_a_sign_in_by_an_issuer(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    """A person who comes back from another site is bound, although that answer begins there."""
+    mock = import_module("oidc_provider_mock")  # here: it warns as it is imported
+    claims = {"email": "grace@example.com", "email_verified": True, "name": "Grace Hopper"}
+    copy_certificate(folder, tmp_path)
+    with mock.run_server_in_thread(user_claims=(mock.User(sub="grace", claims=claims),)) as server:
+        corp = issuers.openid(
+            name="corp", title="Corp", url=f"http://localhost:{server.server_port}", client_id="c", client_secret="s",
+            trusted_for=["example.com"],
+        )  # fmt: skip
+        with bound_site(tmp_path, issuers=[corp]) as site:
+            context = browser.new_context()
+            person = Person(site, context)
+            person.opens("/auth/login?next=/whole")
+            person.page.get_by_role("button", name="Continue with Corp").click()
+            person.page.wait_for_url("**/oauth2/authorize?**")
+            person.page.get_by_role("button", name="grace", exact=True).click()
+            person.page.wait_for_url(f"{site.url}/whole")
+            site.wait_for(REGISTER, 200)
+            person.wait_until_bound()
+            person.confirms()
+            person.outlive_the_cookie()
+            assert person.at_once("/orders", 2) == [200] * 2
+            assert person.is_bound()
+            context.close()
+
+
+def test_l11_the_server_itself(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    """`dutchdoor serve` with TLS of its own binds with no setting at all."""
+    copy_certificate(folder, tmp_path)
+    port = free_port()
+    url = f"https://{HOST}:{port}"
+    tls = ("--tls-cert", "cert.pem", "--tls-key", "key.pem", "--public-url", url)
+    with running(tmp_path, *tls, "--port", str(port)):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{url}/auth/login")
+        send = "body => fetch('/auth/register', {method: 'POST', headers: {'content-type': 'application/json'}, body})"
+        assert page.evaluate(send + ".then(answer => answer.status)", json.dumps(ADA)) == 201
+        page.goto(f"{url}/auth/login?next=/auth/account")
+        page.fill("#email", ADA["email"])
+        page.fill("#password", ADA["password"])
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        page.wait_for_url("**/auth/account")
+        for _ in range(100):
+            page.goto(f"{url}/auth/account")
+            if page.evaluate("fetch('/auth/me').then(a => a.json()).then(said => said.session.bound)"):
+                break
+            page.wait_for_timeout(50)
+        assert page.evaluate("fetch('/auth/me').then(a => a.json()).then(said => said.session.bound)") is True
+        context.clear_cookies(name=BOUND)
+        assert page.evaluate("fetch('/auth/me').then(answer => answer.status)") == 200
         context.close()
 
 
@@ -369,9 +468,7 @@ def test_l19_the_client_for_pages(site: BoundSite, person: Person) -> None:
 
 def test_l20_below_a_base_path(browser: Browser, folder: Path, tmp_path: Path) -> None:
     """With all paths below one, the browser registers and refreshes below it, too."""
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
-    (tmp_path / "key.pem").chmod(0o600)
+    copy_certificate(folder, tmp_path)
     with bound_site(tmp_path, base="/id") as site:
         site.register()
         context = browser.new_context()
