@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,12 +13,12 @@ from tests.http.test_factors import ADA, begin, code, enrolled, step
 from tests.http.test_passkeys import made, options, sign_in, with_key
 from tests.http.world import OTHER_PASSWORD, OWN, PASSWORD, Answer, Browser, World, a_world
 from tests.softkey import SoftKey, b64
+from tests.standins import Gate
 
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, STANDARD
-from dutchdoor.services import recovery
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Swap, Take
 
 NEW, STEP = OTHER_PASSWORD, "/auth/passkeys/step"
 
@@ -115,6 +116,8 @@ async def test_g33_the_owner_keeps_what_is_theirs(world: World) -> None:
     page = await owner.call("GET", "/auth/account", headers=[("accept", "text/html")])
     assert page.body.count(b"/auth/set-aside/keep") == 1 and b"Firefox on Linux" in page.body
     (way,) = await asked(owner)
+    copy = (await owner.call("GET", "/auth/account/export")).json["credentials"]
+    assert [each["method"] for each in copy if each.get("set_aside") and "name" in each] == ["passkey"]
     assert (await decide(owner, "keep", way)).status == 204
     assert await asked(owner) == [] and {"passkey", "recovery_code"} <= await methods(world)
     assert (await sign_in(world.browser(), key)).status == 200
@@ -198,25 +201,33 @@ async def test_g35_an_operator_removes_what_locks_an_administrator_out(world: Wo
     factors = world.directory.factors
     (found,), _ = await factors.of(account.subject, aside=True)
     assert found.set_aside
+    await world.make_admin()
+    root = world.browser()
+    await root.login("root@example.com")
+    listed = (await root.call("GET", f"/admin/api/accounts/{account.subject}/factors")).json["factors"]
+    assert [each["set_aside"] for each in listed] == [True]
     await factors.remove(await account_of(world), "passkey", found.handle, amr=None, client=Client())
     assert not await methods(world) & {"passkey", "recovery_code", "set_aside"}
     await world.browser().login(password=NEW)
     assert (await sign_in(world.browser(), key)).status == 401
 
 
-async def test_g33_what_is_added_during_the_reset_is_set_aside_too(world: World, monkeypatch: Any) -> None:
+async def test_g33_what_is_added_during_the_reset_is_set_aside_too(world: World) -> None:
     """A thief who adds a passkey between the reading and the writing of a reset does not keep it."""
-    _, key, _ = await with_key(world)
+    await world.register(ADA)
     await verified(world)
-    real, calls = recovery.setting_aside, []
-
-    def late(*given: Any, **more: Any) -> Any:
-        calls.append(1)
-        return [] if len(calls) == 1 else real(*given, **more)
-
-    monkeypatch.setattr(recovery, "setting_aside", late)
-    await reset(world)
+    thief = world.browser()
+    await thief.login()
+    gate = Gate(world.store, "commit", only=lambda *changes: any(isinstance(each, Take) for each in changes))
+    world.directory.recovery.store = gate  # type: ignore[assignment]
+    resetting = asyncio.create_task(reset(world))
+    await gate.reached.wait()
+    key, added = await made(thief, SoftKey(OWN))
+    assert added.status == 200, added
+    gate.open.set()
+    await resetting
     assert (await sign_in(world.browser(), key)).status == 401
+    assert "set_aside" in await methods(world)
 
 
 async def test_g33_a_kept_app_takes_no_other_ones_place(world: World) -> None:

@@ -22,6 +22,7 @@ __all__ = ["GithubProvider"]
 API: Final = "https://api.github.com"
 NUMBER_AT_MOST: Final = 2**63
 OK: Final = 200
+BUSY: Final = frozenset({408, 429})
 FAILED: Final = 500
 
 
@@ -64,7 +65,7 @@ class GithubProvider:
         if answer.get("error") == "bad_verification_code":  # with the status 200
             raise InvalidToken("GitHub refuses the code: it is used, too old, or another client's")
         if status != OK or type(token) is not str:
-            if status >= FAILED:
+            if status in BUSY or status >= FAILED:
                 raise IssuerUnavailable(f"issuer: {self.issuer.name} answered {status} to a code")
             raise refused_us(self.issuer.name, self.issuer.title, status, answer.get("error"))
         user = await self._outbound.get(f"{self._api}/user", bearer=token)

@@ -42,6 +42,7 @@ _ASYMMETRIC: Final = frozenset({
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 })  # fmt: skip
 OK: Final = 200
+BUSY: Final = frozenset({408, 429})
 FAILED: Final = 500
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ class OpenIdProvider:
         error = answer.get("error")
         if error == "invalid_grant":
             raise InvalidToken("the issuer refuses the code: it is used, too old, or another client's")
-        if status >= FAILED:
+        if status in BUSY or status >= FAILED:
             raise IssuerUnavailable(f"issuer: {issuer.name} answered {status} to a code")
         raise refused_us(issuer.name, issuer.title, status, error)
 

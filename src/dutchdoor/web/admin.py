@@ -165,7 +165,7 @@ async def force_reset(call: Call) -> Response:
 
 
 async def factors_of(call: Call) -> Response:
-    return json_response(200, await factors_view(call, await _account(call)))
+    return json_response(200, await factors_view(call, await _account(call), aside=True))
 
 
 async def remove_factor(call: Call) -> Response:

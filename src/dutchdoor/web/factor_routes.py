@@ -77,9 +77,9 @@ async def list_factors(call: Call) -> Response:
     return json_response(200, await factors_view(call, account))
 
 
-async def factors_view(call: Call, account: Account) -> FactorsView:
-    """Return what the API says of the second factors of an account."""
-    factors, left = await call.directory.factors.of(account.subject)
+async def factors_view(call: Call, account: Account, *, aside: bool = False) -> FactorsView:
+    """Return what the API says of the second factors of an account; with `aside`, also of those that are set aside."""
+    factors, left = await call.directory.factors.of(account.subject, aside=aside)
     removable_at = await call.directory.lost_factors.waiting(account)
     return FactorsView(
         factors=[factor_view(each) for each in factors],
@@ -92,7 +92,7 @@ async def factors_view(call: Call, account: Account) -> FactorsView:
 
 def factor_view(factor: Factor) -> FactorView:
     """Return what the API says of a second factor."""
-    view = FactorView(factor.method, factor.handle, instant(factor.created_at))
+    view = FactorView(factor.method, factor.handle, instant(factor.created_at), set_aside=factor.set_aside)
     if factor.method == PASSKEY:
         view.name, view.synchronised = factor.name, factor.synchronised
         view.last_used_at = None if factor.used_at is None else instant(factor.used_at)

@@ -9,6 +9,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from dutchdoor.credentials.passkey import PASSKEY, facts_of
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.rate_limits import MARK_FOR
+from dutchdoor.model.set_aside import SET_ASIDE, put_back
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import signed_out
 from dutchdoor.web.fences import applied, fence_of_user, status_of, wait_for
@@ -43,6 +44,8 @@ class CredentialView(Struct, omit_defaults=True):
     created_at: str
     name: str | UnsetType = UNSET
     last_used_at: str | UnsetType | None = UNSET
+    set_aside: bool = False
+    """Whether it is set aside since the password was reset."""
 
 
 class LinkView(Struct):
@@ -110,7 +113,12 @@ async def export(call: Call) -> Response:
         exported_at=instant(copy.at),
         account=account_view(copy.account),
         credentials=[_credential_view(each) for each in copy.credentials],
-        identities=[linked_view(each) for each in await call.directory.identities.of(principal.subject)],
+        identities=[
+            linked_view(each)
+            for each in call.directory.identities.among(
+                [*copy.credentials, *(put_back(each) for each in copy.credentials if each.method == SET_ASIDE)]
+            )
+        ],
         links=[LinkView(each.purpose, instant(each.created_at), instant(each.expires_at)) for each in copy.links],
         sessions=[session_view(each, principal.session_id) for each in copy.sessions],
         data=copy.data,
@@ -132,6 +140,10 @@ async def export(call: Call) -> Response:
 
 
 def _credential_view(credential: Credential) -> CredentialView:
+    if credential.method == SET_ASIDE:
+        view = _credential_view(put_back(credential))
+        view.set_aside = True
+        return view
     view = CredentialView(credential.method, instant(credential.created_at))
     if credential.method == PASSKEY:
         facts = facts_of(credential)

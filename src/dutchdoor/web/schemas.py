@@ -260,6 +260,9 @@ class FactorView(Struct, omit_defaults=True):
     name: str | UnsetType = UNSET
     last_used_at: str | UnsetType | None = UNSET
     synchronised: bool | UnsetType = UNSET
+    set_aside: Annotated[
+        bool, Meta(description="Whether it is set aside since the password was reset. Administrators see these, too.")
+    ] = False
 
 
 RemovableAt = Annotated[

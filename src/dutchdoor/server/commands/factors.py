@@ -26,7 +26,7 @@ def factors() -> None:
 @as_json
 @with_settings("database", "master_key")
 def list_(user: str, *, as_json: bool, **options: Any) -> None:
-    """List the second factors of an account."""
+    """List the second factors of an account, and those that are set aside since the password was reset."""
 
     async def work(auth: Auth) -> tuple[list[Factor], int]:
         account = await find_account(auth, user)

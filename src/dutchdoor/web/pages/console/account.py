@@ -18,6 +18,7 @@ from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.factor_removal import removable_at
 from dutchdoor.model.sessions import Session
+from dutchdoor.model.set_aside import SET_ASIDE, put_back
 from dutchdoor.services.identities import IDENTITY
 from dutchdoor.stores.base import Revoked
 from dutchdoor.texts import mark
@@ -104,6 +105,7 @@ class AccountPage:
         store = call.authority.store
         sessions = await call.authority.sessions(account.subject)
         factors = await store.select(Credential, subject=account.subject, limit=FACTORS)
+        aside = [put_back(each) for each in factors if each.method == SET_ASIDE]
         events = await store.events(subject=account.subject, limit=EVENTS)
         departure = await store.get(Departure, account.subject)
         removable = removable_at(account, factors, call.authority.clock())
@@ -116,7 +118,10 @@ class AccountPage:
             removable="" if removable is None else instant(removable),
             sessions=[_session(call, each, own.session_id) for each in sessions[:SESSIONS]],
             further=len(sessions) - SESSIONS,
-            factors=[_factor(each) for each in factors if each.method in FACTOR_NAMES and each.method != IDENTITY],
+            factors=[
+                *[_factor(each) for each in factors if _is_shown(each)],
+                *[_factor(each) | {"aside": True} for each in aside if _is_shown(each)],
+            ],
             identities=[
                 {"id": each.id, "title": each.title, "shown": each.shown, "at": instant(each.linked_at)}
                 for each in call.directory.identities.among(factors)
@@ -196,6 +201,10 @@ async def _account(call: Call, subject: str) -> Account:
 
 def _instant(at: float | None) -> str:
     return "" if at is None else instant(at)
+
+
+def _is_shown(credential: Credential) -> bool:
+    return credential.method in FACTOR_NAMES and credential.method != IDENTITY
 
 
 def _factor(credential: Credential) -> dict[str, Any]:
