@@ -4,7 +4,6 @@ signed-in caller and reads no row; `rest` is REST framework's view with a token.
 
 from __future__ import annotations
 
-import os
 import sys
 from types import ModuleType
 
@@ -13,26 +12,13 @@ from django.conf import settings
 
 from benchmarks.guarded.ours import ACCOUNT, WAYS
 from benchmarks.guarded.ours import settings as of_ours
+from benchmarks.peers.django_settings import over_sqlite
 from benchmarks.peers.in_process import serve_wsgi
 
 WITHOUT = ["django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
 settings.configure(
-    SECRET_KEY="a benchmark's key, 50 characters and no secret at all",
-    ALLOWED_HOSTS=["*"],
+    **over_sqlite(".users"),
     ROOT_URLCONF="urls",
-    USE_TZ=True,
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.environ["SQLITE_PATH"] + ".users",
-            "CONN_MAX_AGE": None,
-            "OPTIONS": {
-                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=5000",
-                "transaction_mode": "IMMEDIATE",
-            },
-        }
-    },
     INSTALLED_APPS=[
         "django.contrib.auth",
         "django.contrib.contenttypes",

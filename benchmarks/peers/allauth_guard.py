@@ -4,7 +4,6 @@ strategy by bearer token in the `app` client. SQLITE_PATH names the file.
 
 from __future__ import annotations
 
-import os
 import sys
 from types import ModuleType
 
@@ -12,25 +11,12 @@ import django
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.conf import settings
+from django_settings import over_sqlite
 
 MIDDLEWARE = ["django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
 settings.configure(
-    SECRET_KEY="a benchmark's key, 50 characters and no secret at all",
-    ALLOWED_HOSTS=["*"],
+    **over_sqlite(),
     ROOT_URLCONF="urls",
-    USE_TZ=True,
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.environ["SQLITE_PATH"],
-            "CONN_MAX_AGE": None,
-            "OPTIONS": {
-                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=5000",
-                "transaction_mode": "IMMEDIATE",
-            },
-        }
-    },
     INSTALLED_APPS=[
         "django.contrib.auth",
         "django.contrib.contenttypes",

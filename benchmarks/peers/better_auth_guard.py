@@ -12,6 +12,7 @@ import sys
 
 from better_auth import BetterAuth, EmailAndPassword, RateLimit
 from better_auth.adapters.sqlalchemy import SQLAlchemyAdapter
+from django_settings import KEY
 from in_process import SENT, SignIn, bearer, serve_asgi, serve_wsgi
 from sqlalchemy import create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -108,7 +109,7 @@ def in_django() -> None:
     from django.conf import settings
 
     settings.configure(
-        SECRET_KEY="a benchmark's key, 50 characters and no secret at all",
+        SECRET_KEY=KEY,
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF="urls",
         MIDDLEWARE=["django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"],

@@ -15,28 +15,14 @@ from datetime import timedelta
 
 import django
 from django.conf import settings
+from django_settings import over_sqlite
 
 # Settings name this module by its import name, also when it runs as a program.
 sys.modules.setdefault("django_app", sys.modules[__name__])
 
 settings.configure(
-    DEBUG=False,
-    SECRET_KEY="a benchmark's key, 50 characters and no secret at all",
-    ALLOWED_HOSTS=["*"],
+    **over_sqlite(),
     ROOT_URLCONF="django_app",
-    USE_TZ=True,
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.environ["SQLITE_PATH"],
-            "CONN_MAX_AGE": None,
-            "OPTIONS": {
-                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=5000",
-                "transaction_mode": "IMMEDIATE",
-            },
-        }
-    },
     INSTALLED_APPS=[
         "django.contrib.auth",
         "django.contrib.contenttypes",

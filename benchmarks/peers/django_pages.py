@@ -7,33 +7,18 @@ of one's own sessions.
 
 from __future__ import annotations
 
-import os
 import sys
 
 import django
 from django.conf import settings
+from django_settings import over_sqlite
 
 sys.modules.setdefault("django_pages", sys.modules[__name__])
 
 settings.configure(
-    DEBUG=False,
-    SECRET_KEY="a benchmark's key, 50 characters and no secret at all",
-    ALLOWED_HOSTS=["*"],
+    **over_sqlite(),
     ROOT_URLCONF="django_pages",
-    USE_TZ=True,
     STATIC_URL="/static/",
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.environ["SQLITE_PATH"],
-            "CONN_MAX_AGE": None,
-            "OPTIONS": {
-                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=5000",
-                "transaction_mode": "IMMEDIATE",
-            },
-        }
-    },
     INSTALLED_APPS=[
         "django.contrib.admin",
         "django.contrib.auth",
