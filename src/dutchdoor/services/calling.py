@@ -10,15 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 import threading
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
-__all__ = ["HOST", "Calling", "Host", "is_coroutine_function", "is_own_thread"]
+from dutchdoor.errors import DutchdoorError, Unavailable
+
+__all__ = ["HOST", "Calling", "Host", "asking", "is_coroutine_function", "is_own_thread"]
 
 _NAME = "dutchdoor-application"
+
+_log = logging.getLogger("dutchdoor")
 
 Host: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any] | None]
 """Calls a function elsewhere, and returns what to await; None if it cannot any more."""
@@ -78,3 +84,20 @@ class Calling:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
             self._pool = None
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Turn an exception of an application's function into `Unavailable`, and log where it was raised: no one signs in
+    by it, and no one is signed out. `what` names the function.
+    """
+    try:
+        yield
+    except DutchdoorError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever it is
+        # Not the text of the exception: a database's error quotes the statement with what the person typed.
+        frames = traceback.extract_tb(exc.__traceback__)[-3:]
+        where = " <- ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
+        _log.error("%s failed: %s at %s", what, type(exc).__name__, where)
+        raise Unavailable(f"{what} failed: {type(exc).__name__}") from None

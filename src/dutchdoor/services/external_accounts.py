@@ -7,21 +7,17 @@ asks for the user.
 
 from __future__ import annotations
 
-import logging
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from dutchdoor.errors import DutchdoorError, InvalidInput, Misconfigured, NotAuthenticated, Unavailable
+from dutchdoor.errors import InvalidInput, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.model.accounts import Account, with_roles
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Principal
-from dutchdoor.services.calling import Calling, is_coroutine_function
+from dutchdoor.services.calling import Calling, asking, is_coroutine_function
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.roles import check_roles
@@ -38,7 +34,6 @@ GONE: Final = "user_gone"
 """Why a session is revoked: `load` returned None."""
 
 _CLIENT = Client()
-_log = logging.getLogger("dutchdoor")
 
 
 class ExternalAccounts:
@@ -62,7 +57,7 @@ class ExternalAccounts:
             raise Unavailable("too many sign-ins wait for the application")
         self._checking += 1
         try:
-            with _asking("authenticate"):
+            with asking("users: authenticate"):
                 found = await self.calling(self.users.authenticate, login, password)
         finally:
             self._checking -= 1
@@ -75,7 +70,7 @@ class ExternalAccounts:
 
     async def load(self, subject: str) -> Any:
         """Return the user of a subject, or None. Raises `Unavailable`: the application's function failed."""
-        with _asking("load"):
+        with asking("users: load"):
             return await self.calling(self.users.load, subject)
 
     async def user_of(self, principal: Principal) -> Any:
@@ -99,7 +94,7 @@ class ExternalAccounts:
         """
         if not self._is_plain:
             return None
-        with _asking("load"):
+        with asking("users: load"):
             user = self.users.load(principal.subject)
         return user if self._agrees(user, principal.roles) else None
 
@@ -109,7 +104,7 @@ class ExternalAccounts:
     def _roles_of(self, user: Any) -> tuple[str, ...]:
         if self.users.roles is None:
             return ()
-        with _asking("roles"):
+        with asking("users: roles"):
             found = self.users.roles(user)
         if isinstance(found, str):  # each letter would be a role
             raise Misconfigured(f"roles returned {found!r}. Return a list of roles.")
@@ -173,18 +168,3 @@ class ExternalAccounts:
 
     def close(self) -> None:
         self.calling.close()
-
-
-@contextmanager
-def _asking(name: str) -> Iterator[None]:
-    """Turn an exception of the application's function into `Unavailable`, and log where it was raised."""
-    try:
-        yield
-    except DutchdoorError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - whatever it is, no one is signed out, and no one signs in
-        # Not the text of the exception: a database's error quotes the statement with what the person typed.
-        frames = traceback.extract_tb(exc.__traceback__)[-3:]
-        where = " <- ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
-        _log.error("users: %s failed: %s at %s", name, type(exc).__name__, where)
-        raise Unavailable(f"the application's {name} failed: {type(exc).__name__}") from None

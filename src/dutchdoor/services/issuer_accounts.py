@@ -23,9 +23,23 @@ from dutchdoor.services.identities import Identities
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.registration import Registration, is_unproved, proof_of
 from dutchdoor.stores.base import Expect
-from dutchdoor.texts import mark
+from dutchdoor.texts import Text, mark
 
 __all__ = ["IssuerAccounts"]
+
+_NOT_ADMITTED = mark(
+    "Your account at %(issuer)s is not one that may come in here. Choose another one there, such as that of "
+    "your organisation."
+)
+_DISABLED = mark("This account cannot sign in. Ask an administrator.")
+_NO_ADDRESS = mark(
+    "%(issuer)s gave no e-mail address of yours, and an account needs one. Let %(issuer)s give it, or sign in "
+    "another way and link %(issuer)s on the page of your account."
+)
+_NO_ACCOUNT = mark(
+    "There is no account for you here yet, and you cannot create one by %(issuer)s. Ask an administrator for "
+    "an invitation. If you have an account, sign in to it and link %(issuer)s there."
+)
 
 
 class IssuerAccounts(Part):
@@ -60,7 +74,7 @@ class IssuerAccounts(Part):
         try:
             key = canonical(identity.email)
         except InvalidInput:
-            await self._refuse_without_address(issuer, client)
+            await self._refuse(issuer, client, "no address", _NO_ADDRESS)
         vouched = issuer.vouches_for(identity)
         found = await self.store.account_by_email(key)
         if found is not None and found.email_verified_at is not None and vouched:
@@ -71,7 +85,7 @@ class IssuerAccounts(Part):
         )
         if not may_register and not (found is not None and vouched):
             # The same for an address with an account, unless it is that of the person who asks.
-            await self._refuse_without_account(issuer, client)
+            await self._refuse(issuer, client, "no account", _NO_ACCOUNT)
         if not (vouched or not self.policy.require_verified_email):
             await self._register_quietly(issuer, identity, key, name, registrant, client)
             return None
@@ -157,37 +171,17 @@ class IssuerAccounts(Part):
         """Raise `IssuerRefused` unless the rules of the issuer let a person in."""
         if issuer.admits(identity):
             return
-        await self.log_refusal(issuer, client, "not of an admitted domain")
-        message = mark(
-            "Your account at %(issuer)s is not one that may come in here. Choose another one there, such as that of "
-            "your organisation.",
-            issuer=issuer.title,
-        )
-        raise IssuerRefused("not of an admitted domain", message=message)
+        await self._refuse(issuer, client, "not of an admitted domain", _NOT_ADMITTED)
 
     async def refuse_disabled(self, issuer: Issuer, account: Account, client: Client) -> NoReturn:
         """Raise `IssuerRefused` for an account that may not sign in."""
-        await self.log_refusal(issuer, client, "disabled", account)
-        message = mark("This account cannot sign in. Ask an administrator.")
-        raise IssuerRefused("the account is disabled", message=message)
+        await self._refuse(issuer, client, "disabled", _DISABLED, account)
 
-    async def _refuse_without_address(self, issuer: Issuer, client: Client) -> NoReturn:
-        await self.log_refusal(issuer, client, "no address")
-        message = mark(
-            "%(issuer)s gave no e-mail address of yours, and an account needs one. Let %(issuer)s give it, or sign in "
-            "another way and link %(issuer)s on the page of your account.",
-            issuer=issuer.title,
-        )
-        raise IssuerRefused("no address", message=message)
-
-    async def _refuse_without_account(self, issuer: Issuer, client: Client) -> NoReturn:
-        await self.log_refusal(issuer, client, "no account")
-        message = mark(
-            "There is no account for you here yet, and you cannot create one by %(issuer)s. Ask an administrator for "
-            "an invitation. If you have an account, sign in to it and link %(issuer)s there.",
-            issuer=issuer.title,
-        )
-        raise IssuerRefused("no account", message=message)
+    async def _refuse(
+        self, issuer: Issuer, client: Client, why: str, message: str, account: Account | None = None
+    ) -> NoReturn:
+        await self.log_refusal(issuer, client, why, account)
+        raise IssuerRefused(why, message=Text(message, {"issuer": issuer.title}))
 
 
 def _name(text: str) -> str:

@@ -7,15 +7,12 @@ in the hands of the program that signs in.
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from dutchdoor.errors import DutchdoorError, InvalidInput, Misconfigured, Unavailable
-from dutchdoor.services.calling import Calling
+from dutchdoor.errors import InvalidInput, Misconfigured
+from dutchdoor.services.calling import Calling, asking
 from dutchdoor.texts import mark
 
 __all__ = ["OwnSteps", "SignInStep"]
@@ -27,8 +24,6 @@ _SCOPE: Final = re.compile(r"(?:[!#-\[\]-~]+(?: [!#-\[\]-~]+)*)?")
 """Words with a space between them (RFC 6749, 3.3)."""
 _SCOPE_AT_MOST: Final = 500
 _PATH: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
-
-_log = logging.getLogger("dutchdoor")
 
 
 class SignInStep:
@@ -96,7 +91,7 @@ class OwnSteps:
         """
         for name, step in self.by_name.items():
             if name not in taken:
-                with _asking(name):
+                with asking(f"step {name}"):
                     answer = await self.calling(step.asks, subject)
                 if not isinstance(answer, bool):
                     # None, from a forgotten `return`, would let everyone pass.
@@ -112,7 +107,7 @@ class OwnSteps:
             InvalidInput: the application refuses the response.
             Unavailable: the application's function failed.
         """
-        with _asking(name):
+        with asking(f"step {name}"):
             scope = await self.calling(self.by_name[name].takes, subject, response)
         if scope is None:
             raise InvalidInput(mark("This answer is not accepted."), field="response")
@@ -122,18 +117,3 @@ class OwnSteps:
 
     def close(self) -> None:
         self.calling.close()
-
-
-@contextmanager
-def _asking(name: str) -> Iterator[None]:
-    """Turn an exception of the application's function into `Unavailable`, and log where it was raised."""
-    try:
-        yield
-    except DutchdoorError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - whatever it is, no one signs in without the step
-        # Not the text of the exception: it may quote what the person typed.
-        frames = traceback.extract_tb(exc.__traceback__)[-3:]
-        where = " <- ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
-        _log.error("step %s failed: %s at %s", name, type(exc).__name__, where)
-        raise Unavailable(f"the application's step {name} failed: {type(exc).__name__}") from None

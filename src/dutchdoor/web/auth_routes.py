@@ -55,8 +55,7 @@ from dutchdoor.web.sign_in_answer import check_client, client_for, set_mark, sig
 from dutchdoor.web.sign_in_page import RELOAD_PATH, sent_to_sign_in
 
 __all__ = [
-    "ROUTES", "browser_of", "clear_replaced", "judge_token_in_body", "mode_and_transport", "signed_out",
-    "token_of_step",
+    "ROUTES", "browser_of", "judge_token_in_body", "mode_and_transport", "signed_out", "started", "token_of_step",
 ]  # fmt: skip
 
 # Signing in
@@ -73,11 +72,16 @@ async def login(call: Call) -> Response:
         mode=mode,
         client_id=client_id,
     )
-    headers = [*set_mark(call, marks, mode, transport), *clear_replaced(call, mode, transport)]
-    return signed_in_answer(call, signed_in, transport, headers)
+    return signed_in_answer(call, signed_in, transport, started(call, marks, mode, transport))
 
 
-def clear_replaced(call: Call, mode: Mode, transport: Transport) -> list[Header]:
+def started(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
+    """Return the cookies beside those of a sign-in that has started: the mark is set, and what waited is cleared."""
+    headers = [*set_mark(call, mark, mode, transport), *_clear_replaced(call, mode, transport)]
+    return [*headers, *([call.cookies.clear_step()] if call.cookies.step(call.request.cookie()) else [])]
+
+
+def _clear_replaced(call: Call, mode: Mode, transport: Transport) -> list[Header]:
     """Clear the cookies of the sign-in that a new one replaces. Otherwise one would stay beside the new proof, and
     every request with a dead proof is refused.
     """

@@ -12,9 +12,9 @@ from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.factors import ENROL_FOR, Enrolment, Factor
 from dutchdoor.services.passkeys import NO_CEREMONY
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import browser_of, clear_replaced, judge_token_in_body, token_of_step
+from dutchdoor.web.auth_routes import browser_of, judge_token_in_body, started, token_of_step
 from dutchdoor.web.dpop import check_bound
-from dutchdoor.web.http import Header, Response, json_response
+from dutchdoor.web.http import Response, json_response
 from dutchdoor.web.passkey_routes import answer_text, ceremony_of
 from dutchdoor.web.schemas import (
     EnrolmentView,
@@ -29,7 +29,7 @@ from dutchdoor.web.schemas import (
     UnfinishedSignIn,
     instant,
 )
-from dutchdoor.web.sign_in_answer import answer_transport, check_client, ongoing, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, check_client, ongoing, signed_in_answer
 
 __all__ = ["ROUTES", "factors_view"]
 
@@ -57,9 +57,7 @@ async def take_step(call: Call) -> Response:
     )
     mode = done.signed_in.mode
     transport: Transport = asked if mode == "hybrid" else "cookie"
-    headers: list[Header] = [*set_mark(call, done.mark, mode, transport), *clear_replaced(call, mode, transport)]
-    if call.cookies.step(call.request.cookie()):
-        headers.append(call.cookies.clear_step())
+    headers = started(call, done.mark, mode, transport)
     if done.remembered:
         headers.append(call.cookies.set_remembered(done.remembered, max_age=MARK_FOR))
     return signed_in_answer(call, done.signed_in, transport, headers, codes=done.codes)

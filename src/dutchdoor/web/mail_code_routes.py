@@ -10,10 +10,10 @@ from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import browser_of, clear_replaced, mode_and_transport
-from dutchdoor.web.http import Header, Response, json_response
+from dutchdoor.web.auth_routes import browser_of, mode_and_transport, started
+from dutchdoor.web.http import Response, json_response
 from dutchdoor.web.schemas import CodeSent, CodeWanted, MailedCode, Reauthentication, SignedInView
-from dutchdoor.web.sign_in_answer import client_for, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import client_for, signed_in_answer
 
 __all__ = ["ROUTES", "proved_by_code"]
 
@@ -48,10 +48,7 @@ async def sign_in_by_code(call: Call) -> Response:
         mode=mode,
         client_id=client_id,
     )
-    headers: list[Header] = [*set_mark(call, mark, mode, transport), *clear_replaced(call, mode, transport)]
-    if call.cookies.step(call.request.cookie()):
-        headers.append(call.cookies.clear_step())
-    return signed_in_answer(call, signed_in, transport, headers)
+    return signed_in_answer(call, signed_in, transport, started(call, mark, mode, transport))
 
 
 async def ask_again(call: Call) -> Response:

@@ -15,7 +15,7 @@ from dutchdoor.model.policy import HOUR
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
-from dutchdoor.web.auth_routes import browser_of, clear_replaced, mode_and_transport, token_of_step
+from dutchdoor.web.auth_routes import browser_of, mode_and_transport, started, token_of_step
 from dutchdoor.web.http import Header, Response, json_response
 from dutchdoor.web.schemas import (
     NewPasskey,
@@ -25,7 +25,7 @@ from dutchdoor.web.schemas import (
     SignedInView,
     UnfinishedSignIn,
 )
-from dutchdoor.web.sign_in_answer import answer_transport, client_for, ongoing, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, client_for, ongoing, signed_in_answer
 
 __all__ = ["ROUTES", "answer_text", "ceremony_of"]
 
@@ -89,10 +89,7 @@ async def sign_in(call: Call) -> Response:
         mode=mode,
         client_id=await client_for(call, "" if body.client_id is msgspec.UNSET else body.client_id),
     )
-    headers = [*set_mark(call, marks, mode, transport), *clear_replaced(call, mode, transport)]
-    if call.cookies.step(call.request.cookie()):
-        headers.append(call.cookies.clear_step())
-    return signed_in_answer(call, signed_in, transport, headers)
+    return signed_in_answer(call, signed_in, transport, started(call, marks, mode, transport))
 
 
 async def step_options(call: Call) -> Response:
