@@ -65,6 +65,7 @@ SAID = {
     "cross-origin": ("any page that has the token", "as the cookie and CORS are set by hand"),
     "csrf": ("none in a header", "possible; nothing stops it but SameSite=Lax"),
     "xss": ("kept where scripts read it, as tutorials do", "HttpOnly where the author thinks of it"),
+    "copied": ("works until it expires", "works until the session ends"),
     "mobile": ("works; the user signs in again when it expires", "works, if the app keeps cookies"),
     "services": ("each has the secret and Redis, and can make tokens", "each has Redis, and can make sessions"),
     "wrong": (

@@ -285,6 +285,22 @@ FACTS: Final = (
         ),
     ),
     Fact(
+        id="copied",
+        says="a copy of its secret",
+        cells={
+            "session": "worth nothing ten minutes later, where the browser binds it to its device (Chrome)",
+            "plain": "works until it expires",
+            "jwt": "worth nothing, where the client proves a key (DPoP)",
+            "hybrid-cookie": "the refresh token as the session; the token of minutes works for minutes",
+            "hybrid": "worth nothing, where the program proves a key (DPoP)",
+        },
+        tests=(
+            "tests/http/test_device_binding.py::test_k01_a_browser_binds_its_session",
+            "tests/http/test_bound_sign_ins.py::test_d29_a_copied_access_token_is_worth_nothing",
+            _PLAIN + "test_nothing_ends_a_plain_token",
+        ),
+    ),
+    Fact(
         id="mobile",
         says="mobile",
         cells={

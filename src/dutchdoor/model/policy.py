@@ -110,9 +110,9 @@ class Policy(Struct, metaclass=Spelt, frozen=True, kw_only=True, forbid_unknown_
     may do with a touch (`preferred`), as older security keys do. A passkey without a password must, always.
     """
     device_binding: DeviceBinding = "optional"
-    """Whether a sign-in is bound to a key of its client, so that a copied token is worth nothing elsewhere (DPoP, RFC
-    9449). `optional` binds clients that prove a key, for good; `required` refuses those that want a token in a body and
-    prove none. A cookie is not bound. `off` begins to bind no sign-in.
+    """Whether a sign-in is bound to a key of its client, so that a copy is worth nothing elsewhere: tokens by DPoP (RFC
+    9449), and cookies by what browsers do for them over TLS (DBSC). `optional` binds clients that prove a key, for
+    good; `required` also refuses those that prove none. `off` begins to bind no sign-in.
     """
 
     factor_recovery_after: Seconds = seconds(3 * DAY)

@@ -438,9 +438,9 @@ SETTINGS: tuple[Setting, ...] = (
     _policy(
         "device_binding",
         "text",
-        "Whether a sign-in is bound to a key of its client (DPoP), so that a copied token is worth nothing. `off`: no "
-        "new one is. `optional`: that of a client which proves a key, for good. `required`: tokens in a body need one. "
-        "A cookie is not bound.",
+        "Whether a sign-in is bound to a key of its client, so that a copied token (DPoP) or cookie (DBSC, over TLS) "
+        "is worth nothing. `off`: no new one is. `optional`: that of a client which proves a key, for good. "
+        "`required`: each, and a browser that binds none is refused after a minute.",
         "Clients that can are protected, and others work. `required` is right where you know every client.",
         "off",
         "optional",
