@@ -138,7 +138,7 @@ class Postgres(_Server):
         self._wait_while(behind)
 
     def lag(self) -> None:
-        """Of a standby: hear nothing more. Pausing the replay would not do: a promotion replays what was heard."""
+        """Of a standby: receive nothing more. Pausing the replay would not do: a promotion replays what came."""
         self.sql("ALTER SYSTEM SET primary_conninfo = ''")
         self.sql("SELECT pg_reload_conf()")
         self._wait_while("SELECT count(*) > 0 FROM pg_stat_wal_receiver")

@@ -271,7 +271,7 @@ def test_offline_is_not_signed_out(context: BrowserContext, site: Site, mode: st
 @browser_only
 @pytest.mark.long
 def test_a_page_that_opens_in_an_outage_knows_no_one_until_it_is_over(context: BrowserContext, site: Site) -> None:
-    """Until a server has answered, it is unknown who is signed in, and no page is told that no one is."""
+    """Until a server has answered, it is unknown who is signed in, and no page learns that no one is."""
     context.clock.install()
     sign_in(opened(context, site.url + "/page"), mode="session")
     context.pages[0].close()
@@ -288,7 +288,7 @@ def test_a_page_that_opens_in_an_outage_knows_no_one_until_it_is_over(context: B
 @browser_only
 @pytest.mark.long
 def test_every_tab_follows_a_sign_in_and_a_sign_out(context: BrowserContext, site: Site) -> None:
-    """What one tab does, the others are told, and can use at once."""
+    """What one tab does, the others learn, and can use at once."""
     page, other = (opened(context, site.url + "/page") for _ in range(2))
     until_user(other, None)
     sign_in(page, mode="hybrid")
@@ -306,7 +306,7 @@ def test_every_tab_follows_a_sign_in_and_a_sign_out(context: BrowserContext, sit
 def test_a_session_that_was_ended_elsewhere_ends_at_the_next_click(
     context: BrowserContext, site: Site, mode: str
 ) -> None:
-    """A session that another device ended is over at its next call, and every tab is told."""
+    """A session that another device ended is over at its next call, and every tab learns it."""
     page, other = (opened(context, site.url + "/page") for _ in range(2))
     sign_in(page, mode=mode)
     until_user(other)
@@ -344,7 +344,7 @@ def test_a_refusal_is_tried_once_more(context: BrowserContext, site: Site) -> No
 @browser_only
 @pytest.mark.long
 def test_a_change_of_roles_is_followed(context: BrowserContext, site: Site) -> None:
-    """With a token that a change of roles has made stale the call holds, and the page is told the new roles."""
+    """With a token that a change of roles has made stale the call holds, and the page gets the new roles."""
     page = opened(context, site.url + "/page")
     user = sign_in(page, mode="hybrid")
     roles = [*user["roles"], "baker"]

@@ -66,7 +66,7 @@ async def test_what_the_work_raises_reaches_the_caller(one: HashingPool) -> None
 
 
 async def test_i24_a_full_queue_refuses_and_says_when_to_come_back(one: HashingPool) -> None:
-    """I-24: one at work and two waiting is all that one worker with a queue of two takes; the fourth hears 503."""
+    """I-24: one at work and two waiting is all that one worker with a queue of two takes; the fourth gets 503."""
     gate = Gate()
     tasks = await waiting(one, gate, 3)
     await gate.until_begun()

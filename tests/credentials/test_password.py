@@ -323,7 +323,7 @@ async def test_c10_the_hash_of_no_account_matches_no_password(hasher: PasswordHa
 
 
 async def test_i24_a_flood_is_refused_and_not_stored() -> None:
-    """I-24: of a thousand log-ins at once, those beyond the queue hear 503 at once, and the others are verified."""
+    """I-24: of a thousand log-ins at once, those beyond the queue get 503 at once, and the others are verified."""
     hasher = PasswordHasher(CHEAPEST, workers=1, queue=10)
     encoded = await hasher.hash("tuba glow mango")
     outcomes = await asyncio.gather(

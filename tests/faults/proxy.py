@@ -1,4 +1,4 @@
-"""A proxy for TCP that breaks what goes through it: one for each link of a cluster, told at run time what to do.
+"""A proxy for TCP that breaks what goes through it: one for each link of a cluster, steered at run time.
 
     async with Proxy("127.0.0.1", 5432) as link:    # in the loop of the test
     with proxy("127.0.0.1", 5432) as link:          # in a thread of its own, for tests without a loop

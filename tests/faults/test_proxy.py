@@ -132,7 +132,7 @@ async def test_what_is_held_waits(way):
 
 
 async def test_a_black_hole_accepts_and_says_nothing():
-    """A connection made into a black hole is made, and the target does not hear of it before it is over."""
+    """A connection made into a black hole is made, and the target does not know of it before it is over."""
     async with echo() as (server, link):
         link.hold()
         async with client(link) as ends:

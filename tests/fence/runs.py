@@ -25,7 +25,7 @@ class Total(NamedTuple):
     unsafe: int
     """Schedules in which a request was accepted with what had been fenced."""
     late: int
-    """Fences that took longer than a guarded lease."""
+    """Fences that took longer than the maximum wait."""
     accepted: int
     fences: int
     early: int

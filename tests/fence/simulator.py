@@ -12,7 +12,7 @@ gone. Some worlds begin in the first log epoch, some in a later one.
 
 *Safety*: no request that starts after a revocation was reported fenced is accepted with what it revoked. What was
 revoked is ground truth (a session's id; for a subject, the store's version at which the proof was read), never the
-claims. *Liveness*: a node that stays up reports a fence within one guarded lease of the commit's answer, on its clock.
+claims. *Liveness*: a node that stays up reports a fence within the maximum wait of the commit's answer, on its clock.
 
 `World(seed, drop)` runs with rules taken out: those that the harness keeps, here by `on`; those that the product keeps,
 by the mutants in `mutants.py`.

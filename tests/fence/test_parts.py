@@ -398,7 +398,7 @@ def test_an_undisturbed_fence_takes_one_exchange() -> None:
     assert fence.due_in(rig.now) == 0.0
 
 
-def test_a_silent_verifier_delays_a_fence_by_a_guarded_lease() -> None:
+def test_a_silent_verifier_delays_a_fence_by_the_maximum_wait() -> None:
     """A holder that hangs up with a lease is waited for until that has run out on any clock, and no longer."""
     rig = Rig()
     rig.wait(LATE + 1)
@@ -608,7 +608,7 @@ def test_the_log_comes_in_pages_and_only_the_last_brings_a_lease() -> None:
 
 
 def test_a_row_that_stands_still_is_deleted_where_it_stood() -> None:
-    """Another node's row is asked to be forgotten after a guarded lease of its own, with the stamp that was seen."""
+    """Another node's row is asked to be forgotten after the maximum wait of its own, with the stamp that was seen."""
     rig, forgets = Rig(), []
     rig.rows["dead"] = NodeRow(id="dead", stamp="last", log_epoch=1, acked_seq=0, lease_for=10.0)
     answer = rig.answer
@@ -671,7 +671,7 @@ def test_a_fence_of_a_node_without_a_row_looks_at_the_rows_of_others() -> None:
 
 
 def test_in_a_later_epoch_even_a_fence_alone_waits_once() -> None:
-    """After a restore no node knows which rows were lost: that there is none says nothing for one guarded lease."""
+    """After a restore no node knows which rows were lost: that there is none says nothing for the maximum wait."""
     rig = Rowless(log_epoch=7)
     rig.log.append(session("a", seq=1))
     fence = rig.node.fence(1, 7, rig.now, alone=True)

@@ -218,7 +218,7 @@ def _disabled(user: AbstractUser) -> None:
 def test_a_changed_user_is_signed_out_at_the_next_request(
     ada: AbstractUser, change: Callable[[AbstractUser], object]
 ) -> None:
-    """A new password, `is_active = False` and a removal end sessions and tokens, also where no signal told of it."""
+    """A new password, `is_active = False` and a removal end sessions and tokens, also where no signal reported it."""
     client, token, subject = signed_in(ada), token_of(ada), str(ada.pk)
     guarded = signed_in(ada)
     assert is_in(client) and guarded.get("/fresh").status_code == 200
@@ -303,7 +303,7 @@ def test_a_basket_survives_the_log_in_under_another_id(ada: AbstractUser, engine
 def test_the_next_user_of_a_browser_finds_nothing(
     ada: AbstractUser, engine: str, first: str, second: str, ended: bool
 ) -> None:
-    """Whoever signs in where someone else was signed in gets nothing of what that user has kept, by the page and by the
+    """A user who signs in where another was signed in gets nothing of what that user has kept, by the page and by the
     API, also after the first session has ended; the same user keeps it.
     """
 

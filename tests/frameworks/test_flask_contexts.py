@@ -36,7 +36,7 @@ def signed_in(app: Flask, email: str) -> tuple[FlaskClient, str]:
 
 def test_a_context_that_stays_mixes_no_users(app: Flask) -> None:
     """`app.app_context().push()` in a module gives all requests of a thread one `g`: each is still answered as its own
-    sender, and one without a proof as nobody.
+    sender, and one without a proof as no one.
     """
     with app.app_context():
         ada, token = signed_in(app, "ada@example.com")

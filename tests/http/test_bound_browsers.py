@@ -70,7 +70,7 @@ class Owner(SoftBrowser[Answer]):
 
 
 class Thief:
-    """Somebody with copies, and without the device."""
+    """A person with copies, and without the device."""
 
     def __init__(self, world: World, copied: dict[str, str]) -> None:
         self.world, self.copied = world, copied

@@ -526,7 +526,7 @@ async def test_an_old_proof_enrols_nothing(world: World) -> None:
 
 
 async def test_a_new_phone_replaces_the_old_one(world: World) -> None:
-    """A second enrolment replaces the app: the old secret signs nobody in, and the recovery codes stay."""
+    """A second enrolment replaces the app: the old secret signs no one in, and the recovery codes stay."""
     person, old, codes = await with_app(world)
     new, more = await enrolled(world, person)
     assert more == []
@@ -581,7 +581,7 @@ async def test_there_is_a_time_of_grace() -> None:
 
 
 async def test_off_offers_none_and_asks_for_what_is_there() -> None:
-    """`second_factor=off` lets nobody enrol."""
+    """`second_factor=off` lets no one enrol."""
     async with a_world(policy=replace(STANDARD, second_factor="off")) as world:
         await world.register(ADA)
         person = world.browser()

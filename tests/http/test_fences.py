@@ -27,7 +27,7 @@ ADA, ROOT = "ada@example.com", "root@example.com"
 
 
 async def silent(world: World) -> Follower:
-    """A verifier that has just got a lease, and will not be heard of again."""
+    """A verifier that has just got a lease, and will not come back."""
     follower = Follower(world, await world.add_verifier())
     await follower.begin()
     return follower

@@ -96,7 +96,7 @@ async def test_a_code_signs_in(world: World, mode: str) -> None:
 
 async def test_a_code_is_worth_nothing_elsewhere(world: World) -> None:
     """Neither the code without the token that its browser got, nor with the token of another browser, nor the token
-    with another code signs anyone in; and no answer or cookie but that of the asker holds the token.
+    with another code signs anyone in; and no answer or cookie but that of the browser that asked holds the token.
     """
     await world.register()
     await verified(world)

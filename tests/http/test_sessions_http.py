@@ -288,8 +288,8 @@ EMPTY_BODIES = (
 
 @pytest.mark.parametrize("kind", EMPTY_BODIES)
 async def test_p21_a_log_out_without_a_body_ends_the_session_whatever_its_type(world: World, kind: str) -> None:
-    """P21: libraries declare a type for an empty body. The log-out is heard, and so is a refresh: the session of a
-    person who signed out is dead.
+    """P21: libraries declare a type for an empty body. The log-out is carried out, and so is a refresh: the session of
+    a person who signed out is dead.
     """
     await world.register()
     browser, other = world.browser(), world.browser()

@@ -231,8 +231,8 @@ async def test_g33_what_is_added_during_the_reset_is_set_aside_too(world: World)
 
 
 async def test_g33_a_kept_app_takes_no_other_ones_place(world: World) -> None:
-    """An owner who has set up an app since is told to remove the one that was set aside; no answer concerns another
-    account's.
+    """An owner who has set up an app since reads that they should remove the one that was set aside; no answer concerns
+    another account's.
     """
     await world.register(ADA)
     await verified(world)

@@ -388,7 +388,7 @@ class World:
 async def a_world(**options: Any) -> AsyncIterator[World]:
     world = World(**options)
     async with world.auth:
-        # For a guarded lease, a store that remembers nothing cannot know who held leases before it.
+        # For the maximum wait, a store that remembers nothing cannot know who held leases before it.
         world.elapsed.ahead += 60
         yield world
 

@@ -1,7 +1,7 @@
 """An application over TLS whose sign-ins are bound to the device, and a Chromium that binds them.
 
 Chromium binds over a connection without certificate errors alone, localhost included. So the certificate is made for
-the run, and the browser is told to take its key. The key of the device is one in software, behind two flags.
+the run, and the browser is set to take its key. The key of the device is one in software, behind two flags.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Seen(NamedTuple):
 
 
 class BoundSite:
-    """An application that embeds the engine, with a clock of ours. It says what reached it, and fails when told."""
+    """An application that embeds the engine, with a clock of ours. It says what reached it, and fails when asked to."""
 
     def __init__(self, folder: Path, *, policy: Policy = STANDARD, base: str = "", **more: Any) -> None:
         self.folder, self.base, self.port = folder, base, free_port()

@@ -1,7 +1,7 @@
 """Every page in every state that people see it in. `test_every_page.py` has the laws of all, and `screenshots.py` takes
 a picture of each.
 
-A page that is opened by its path alone is here by itself, as whoever may see it finds it. A page whose path has a
+A page that is opened by its path alone is here by itself, as those who may see it find it. A page whose path has a
 parameter, and every further state, such as after a refused form, joins the list.
 """
 

@@ -127,7 +127,7 @@ def test_w81_no_page_is_framed(context: BrowserContext, house: House, evil: int)
 
 @pytest.mark.parametrize("host", [SIBLING, STRANGER])
 def test_w81_no_other_site_signs_a_person_in(context: BrowserContext, house: House, evil: int, host: str) -> None:
-    """Log-in CSRF: the form of another site signs nobody in to Mallory's account, whoever was signed in before."""
+    """Log-in CSRF: the form of another site signs no one in to Mallory's account, whichever was signed in before."""
     Evil.page = (
         f'<form method="post" action="{house.url}/auth/login"><input name="email" value="{MALLORY}">'
         f'<input name="password" value="{PASSWORD}"></form>'

@@ -367,7 +367,7 @@ def test_l15_all_that_a_page_can_send(site: BoundSite, person: Person) -> None:
 def test_l16_the_answer_to_the_registration_is_lost(
     site: BoundSite, person: Person, lost: Literal["all", "body"]
 ) -> None:
-    """The server has a key and the browser no session, with its cookie or without. Nobody is locked out: later answers
+    """The server has a key and the browser no session, with its cookie or without. No one is locked out: later answers
     offer again, here five at once. The last key that comes takes the place of the others.
     """
     site.loses[REGISTER] = lost

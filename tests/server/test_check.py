@@ -171,8 +171,8 @@ def test_a_way_that_others_can_read_is_found(safe: dict[str, object], setting: s
 
 
 def test_j18_the_revocation_window_is_a_number(safe: dict[str, object]) -> None:
-    """J18: what was ended is refused here at once, by followers within a guarded lease, and elsewhere after at most the
-    life of a token; an outage is survived for what is left of a lease. All of it is said, in numbers.
+    """J18: what was ended is refused here at once, by followers within the maximum wait, and elsewhere after at most
+    the life of a token; an outage is survived for what is left of a lease. All of it is said, in numbers.
     """
     said = revocation_window(read(safe, access_for="5m", lease="20s"))
     lines = said.splitlines()

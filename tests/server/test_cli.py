@@ -1023,7 +1023,7 @@ def test_a_file_that_is_no_import_is_refused_whole(run: Run, tmp_path: Path, tex
 
 
 def test_django_and_fastapi_users_are_read_as_they_are(run: Run, tmp_path: Path) -> None:
-    """Their dumps need no rewriting; rights are never guessed, and who was barred there is barred here."""
+    """Their dumps need no rewriting; rights are never guessed, and who was disabled there is disabled here."""
     django = [
         {
             "model": "auth.user",

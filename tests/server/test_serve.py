@@ -189,8 +189,8 @@ def test_c12_the_first_start_offers_a_set_up_once(tmp_path: Path, workers: str) 
 async def test_c12_the_set_up_file_goes_when_its_link_has_no_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C12: the file with the link is removed once there is an administrator, whoever created it, and when the link has
-    expired; not before.
+    """C12: the file with the link is removed once there is an administrator, however that was created, and when the
+    link has expired; not before.
     """
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "dutchdoor.setup"

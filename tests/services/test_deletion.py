@@ -1,4 +1,4 @@
-"""Deletion: nobody signs in any more, a mailed link keeps the account, and what is erased is nowhere."""
+"""Deletion: no one signs in any more, a mailed link keeps the account, and what is erased is nowhere."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ async def test_a_sign_in_that_overlaps_the_deletion_does_not_survive_it(house: H
 
 @pytest.mark.parametrize("how", ["lost", "unknown"])
 async def test_an_erasure_that_is_interrupted_is_finished_later(house: House, how: str) -> None:
-    """A22: killed between its steps, it left an account that signs nobody in, and the next process erases it."""
+    """A22: killed between its steps, it left an account that signs no one in, and the next process erases it."""
     subject = (await house.ann()).subject
     spoiled = Broken(house.store, at=0, how=how, only=lambda *changes: any(isinstance(c, Remove) for c in changes))
     with pytest.raises(Unavailable):

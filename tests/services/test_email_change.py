@@ -82,7 +82,7 @@ async def may_sign_in(house: House, email: str, password: str = PASSWORD) -> boo
 
 
 async def test_nothing_changes_until_the_new_mailbox_confirms(house: House) -> None:
-    """A20: asking changes nothing; the link, used once, changes the address, and the former one signs nobody in."""
+    """A20: asking changes nothing; the link, used once, changes the address, and the former one signs no one in."""
     token = await asked(house)
     assert await may_sign_in(house, ANN)
     assert not await may_sign_in(house, NEW)
@@ -211,7 +211,7 @@ async def test_nobody_keeps_the_owner_out_by_registering_the_former_address(hous
 
 
 async def test_an_account_that_proved_the_former_address_keeps_it(house: House) -> None:
-    """Whoever reads the mailbox registered there anew: the link says what to do, and is not used up."""
+    """The person who reads the mailbox registered there anew: the link says what to do, and is not used up."""
     undo = await changed(house)
     other = await house.clean.registration.register(ANN, OTHER_PASSWORD, "Ann", client=HOME)
     assert other is not None

@@ -61,7 +61,7 @@ class Verifying:
         return self.follower.leased_for(self.fencing.now()) > 0
 
     async def silence(self) -> None:
-        """Hang up, and never be heard of again."""
+        """Hang up, and never come back."""
         self.task.cancel()
         await asyncio.wait([self.task])
 
@@ -255,7 +255,7 @@ async def test_a_process_without_a_row_waits_for_those_with_one(store: Store) ->
 
 
 async def test_a_silent_verifier_is_waited_for_and_no_longer(store: Store) -> None:
-    """One that hung up with a lease delays a fence by a guarded lease."""
+    """One that hung up with a lease delays a fence by the maximum wait."""
     elapsed = Clock(1000.0)
     async with a_node(store, elapsed) as node:
         verifying = Verifying(node)
@@ -272,7 +272,7 @@ async def test_a_silent_verifier_is_waited_for_and_no_longer(store: Store) -> No
 
 
 async def test_a_follower_sees_the_commits_of_other_processes(tmp_path: Path) -> None:
-    """A verifier that hangs at one process hears of what another process of the machine committed, at once."""
+    """A verifier that hangs at one process learns of what another process of the machine committed, at once."""
     store = SqliteStore(tmp_path / "test.db")
     await store.open()
     async with a_node(store) as node:
@@ -317,7 +317,7 @@ async def test_a_poll_that_is_given_up_is_gone(store: Store) -> None:
 
 
 async def test_a_row_is_given_up_when_no_one_has_followed_for_a_while(store: Store) -> None:
-    """A guarded lease after the last verifier the node is as it was before the first: no row, no timer, no watch."""
+    """The maximum wait after the last verifier the node is as it was before the first: no row, no timer, no watch."""
     elapsed = Clock(1000.0)
     async with a_node(store, elapsed) as node:
         verifying = Verifying(node)
@@ -516,7 +516,7 @@ async def test_the_time_is_the_stores(store: Store) -> None:
 
 
 async def test_another_log_loses_pending_fences_and_waits_once(store: Store) -> None:
-    """After a restore a pending fence says false; new ones are late for one guarded lease, and early after."""
+    """After a restore a pending fence says false; new ones are late for the maximum wait, and early after."""
     elapsed = Clock(1000.0)
     async with a_node(store, elapsed) as node:
         verifying = Verifying(node)

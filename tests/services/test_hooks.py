@@ -58,7 +58,7 @@ async def test_a_listener_that_fails_undoes_nothing(tmp_path: Path, caplog: pyte
 
 
 def test_hooks_belong_to_one_authority() -> None:
-    """A listener of one authority hears nothing of another."""
+    """A listener of one authority gets no event of another."""
     one, other = Hooks(), Hooks()
     heard: list[str] = []
     one.unavailable.append(heard.append)
@@ -104,7 +104,7 @@ async def test_a_listener_is_called_after_the_commit() -> None:
 
 
 async def test_a_lost_race_announces_nothing() -> None:
-    """A commit that conflicts wrote no event, and no listener hears of one."""
+    """A commit that conflicts wrote no event, and no listener gets one."""
     auth, seen = engine(), list[AuditEvent]()
     auth.on("account_enabled")(seen.append)
     async with auth:

@@ -44,7 +44,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def invited(house: House, email: str = BOB, **more: object) -> str:
-    """Invite somebody; return the token of the link."""
+    """Invite a person; return the token of the link."""
     await house.clean.invitations.invite(email, client=HOME, actor=(await house.ann()).subject, **more)  # type: ignore[arg-type]
     assert house.mailbox.mails[-1].to == email
     return house.mailbox.token()

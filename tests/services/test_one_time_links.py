@@ -47,7 +47,7 @@ async def test_a_verification_link_works_once(house: House) -> None:
 
 
 async def test_a_link_dies(house: House) -> None:
-    """C16: a link dies in time, by a newer one, by a new password or address, and when the account is barred."""
+    """C16: a link dies in time, by a newer one, by a new password or address, and when the account is disabled."""
     first = await house.reset_token()
     second = await house.reset_token()
     with pytest.raises(InvalidToken):

@@ -105,7 +105,7 @@ async def test_a_slow_disk_is_no_outage(store, beside):
 
 
 async def test_a_killed_backend_is_one_outage(store, beside):
-    """I-09: of a commit whose connection is killed under it, the caller hears that it may have happened."""
+    """I-09: of a commit whose connection is killed under it, the caller learns that it may have happened."""
     ada = an_account()
     await store.commit(Add(ada))
     lost = kept = 0

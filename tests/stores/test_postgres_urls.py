@@ -213,8 +213,8 @@ def test_p13_pgbouncer_is_pooling_by_transaction(options, by_transaction):
     ["s3/cr3t", "123/s3cr3t", "s3?cr3t", "s3#cr3t", "s3@cr/3t", "/s3cr3t", "s3cr3t/", "a/s3cr3t?b", "s3#cr3t@/"],
 )
 def test_a_password_that_ends_the_host_is_named(password):
-    """A / in a password, written as it is, would make its rest a database. It is said what to write, and no part of it
-    is told.
+    """A / in a password, written as it is, would make its rest a database. It is said what to write, and no part of
+    it is repeated.
     """
     for url in (
         f"postgresql://door:{password}@db/door",

@@ -174,7 +174,7 @@ async def test_a_limit_is_exact_over_a_cluster(six):
 
 
 async def test_wake_ups_pass_through_a_cluster(six):
-    """A message that is published at one server is heard at any."""
+    """A message that is published at one server arrives at any."""
     async with opened(Deaf(), six.url, count=2) as (one, other):
         woken = []
         other.watch(lambda: woken.append(1))

@@ -134,7 +134,7 @@ while True:
 
 @pytest.mark.parametrize("stale", ["introspect", "refuse"])
 def test_a_process_that_was_stopped_accepts_nothing_after_the_fence(hasty: Standin, stale: str) -> None:
-    """Stopped with a good lease, and continued when the fence has fallen: its clock has run on, so not one check that
+    """Stopped with a good lease, and continued when the fence is confirmed: its clock has run on, so not one check that
     began afterwards accepts.
     """
     sid = new_id()
@@ -166,7 +166,7 @@ def test_a_process_that_was_stopped_accepts_nothing_after_the_fence(hasty: Stand
 
 
 def test_a_stopped_verifier_delays_a_fence_by_a_lease_at_most(hasty: Standin) -> None:
-    """While it is stopped, fences take a guarded lease: not one exchange, and no longer."""
+    """While it is stopped, fences take the maximum wait: not one exchange, and no longer."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHECKING, hasty.issuer, hasty.token(), "refuse"], stdout=subprocess.DEVNULL
     )

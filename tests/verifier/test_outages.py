@@ -159,7 +159,7 @@ def test_an_outage_shorter_than_the_lease_is_not_noticed(authority: Standin, fol
     authority.start()
     until(lambda: verifier.lease_left > 7.5)
     assert verifier(token)
-    authority.revoke("session", other, wait=0)  # the row of the life before stands for a guarded lease
+    authority.revoke("session", other, wait=0)  # the row of the life before stands for the maximum wait
     until(lambda: not is_still_good(verifier, token))
     with pytest.raises(InvalidToken):
         verifier(dead)

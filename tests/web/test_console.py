@@ -270,7 +270,7 @@ def test_an_administrator_does_to_an_account_what_its_page_offers(console: Conso
 
 
 def test_what_an_administrator_may_not_do_is_said_on_a_page(console: Console) -> None:
-    """Nobody takes their own access or that of the last administrator; a wrong role, a taken address, a session
+    """No one takes away their own access or that of the last administrator; a wrong role, a taken address, a session
     of another account and an account that is not there are refused with the reason and the way back.
     """
     root, store = console.one(), console.auth.store

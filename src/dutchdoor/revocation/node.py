@@ -8,7 +8,7 @@ A node with leases out has a row in the store. The row says up to which `seq` th
 acknowledged, and has a random stamp that every renewal changes. A node's own lease runs from the sending of a renewal
 whose answer reached the head of the log, and no verifier's lease outlasts it. So another node that fences needs to know
 nothing of those verifiers. It waits for one of three things: the row says enough, the row has stood still for so long
-that the node has no lease, or one guarded lease (a lease plus the clock margin) has passed since the commit.
+that the node has no lease, or the maximum wait (a lease plus the clock margin) has passed since the commit.
 
 If the store knows the head of the log at once, the node compares it at every request and needs no lease for its own
 use. It has no row, and writes nothing, until the first verifier polls. Then it writes the row first, reads the log
@@ -418,7 +418,7 @@ class Node:
         return bool(self._wants_row or self._fences) and not self._stopping
 
     def _is_needed(self) -> bool:
-        """Whether the row is in use: by this process itself, or by any follower within the last guarded lease."""
+        """Whether the row is in use: by this process itself, or by any follower within the last maximum wait."""
         return bool(self._judges or self._hanging or len(self._holders))
 
     def _is_owed(self, now: float) -> bool:
@@ -669,7 +669,7 @@ class Node:
                 self._changed |= fence.rows_seen
 
     def _is_dead(self, row: NodeRow, now: float) -> bool:
-        """Whether a row has stood still for a guarded lease, on the clock of this process."""
+        """Whether a row has stood still for the maximum wait, on the clock of this process."""
         stamp, since = self._seen.get(row.id, ("", now))
         if stamp != row.stamp:
             self._seen[row.id] = row.stamp, now

@@ -266,8 +266,8 @@ class Fencing:
 
         Args:
             done: the result of the verb that revoked something.
-            wait: seconds to wait at most. None waits as long as it can take, which is a guarded lease (a lease plus the
-                clock margin).
+            wait: seconds to wait at most. None waits as long as it can take: the maximum wait, which is a lease plus
+                the clock margin.
         """
         if wait is None:
             terms = self.node.terms
@@ -289,7 +289,7 @@ class Fencing:
                 finally:
                     del self._waiting[fence]
         finally:
-            # Also if the client disconnected: a fence that stays would read the other nodes' rows for a guarded lease.
+            # Also if the client disconnected: a fence that stays would read the other nodes' rows for the maximum wait.
             self.node.abandon(fence)
         if done.log_epoch < self.store.newest_log:  # it may lack the entry, though the node has not read that log yet
             fence.state = "lost"

@@ -1,5 +1,5 @@
-"""Those who follow in bad faith, or own a key that is not theirs, delay no other fence beyond a guarded lease, and what
-they make the server keep is bounded.
+"""Those who follow in bad faith, or own a key that is not theirs, delay no other fence beyond the maximum wait, and
+what they make the server keep is bounded.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def memory(pid: int) -> int:
 
 
 async def test_one_that_never_acknowledges(tmp_path: Path) -> None:
-    """A verifier that polls and acknowledges nothing, whatever it was sent, costs fences a guarded lease while it is
+    """A verifier that polls and acknowledges nothing, whatever it was sent, costs fences the maximum wait while it is
     believed, and then nothing: it gets no lease any more, and another one is not held up at all.
     """
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
@@ -115,8 +115,8 @@ async def test_one_that_never_acknowledges(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_a_stolen_key(tmp_path: Path) -> None:
-    """The thief of a verifier's key polls under a thousand names, hangs and never acknowledges. Others' fences take a
-    guarded lease at most, the verifier of another key goes on undisturbed, memory is bounded; and once the key is
+    """The thief of a verifier's key polls under a thousand names, hangs and never acknowledges. Others' fences take the
+    maximum wait at most, the verifier of another key goes on undisturbed, memory is bounded; and once the key is
     removed it is worth nothing, on every connection it holds.
     """
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
@@ -153,7 +153,7 @@ async def test_a_stolen_key(tmp_path: Path) -> None:
 @pytest.mark.long
 async def test_a_flood_of_polls(tmp_path: Path) -> None:
     """Polls without a key, with a wrong one, malformed and over-long ones, as fast as they go: no fence is held up by
-    more than a guarded lease, and memory is bounded.
+    more than the maximum wait, and memory is bounded.
     """
     with cluster(tmp_path / "cluster", nodes=1, local=True, lease=f"{LEASE:.0f}s") as ours:
         async with ours.beside() as node:
