@@ -494,6 +494,34 @@ def test_r11_the_command_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
+def test_r11_its_servers_end_with_it(tmp_path: Path) -> None:
+    """A server that a lab or a measurement has started ends also when its starter is killed."""
+    program = """
+import sys, time
+from pathlib import Path
+from dutchdoor.choice.own_server import start
+print(start(Path(sys.argv[1]), {})[1], flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert answers_at(port)
+        process.kill()
+    until = time.monotonic() + 60
+    while answers_at(port):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def answers_at(port: int) -> bool:
+    try:
+        return asked_of(port, path="/livez") == 200
+    except OSError:
+        return False
+
+
 def test_r11_a_port_that_is_taken(run: Run, here: Site) -> None:
     """The message says what to do."""
     ran = run("lab", "--port", str(here.port))

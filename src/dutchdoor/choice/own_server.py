@@ -16,6 +16,19 @@ __all__ = ["ENDS_WITHIN", "end", "start"]
 
 STARTS_WITHIN, ENDS_WITHIN = 60.0, 15.0
 
+# Its standard input is a pipe that ends with its starter: it does not outlive one that was killed.
+_PROGRAM = """
+import os, signal, threading
+from dutchdoor.server.cli import main
+
+def end_with_starter():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=end_with_starter, daemon=True).start()
+main()
+"""
+
 
 def start(folder: Path, settings: Mapping[str, str], *, port: int = 0) -> tuple[subprocess.Popen[str], int]:
     """Start a server whose files are in a folder, and return it with its port once it is ready.
@@ -31,8 +44,8 @@ def start(folder: Path, settings: Mapping[str, str], *, port: int = 0) -> tuple[
     log = folder / "server.log"
     with log.open("a") as written:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "dutchdoor.server", "serve", "--port", str(port)],
-            cwd=folder, env={**clean, **settings}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=written,
+            [sys.executable, "-c", _PROGRAM, "serve", "--port", str(port)],
+            cwd=folder, env={**clean, **settings}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written,
             text=True,
         )  # fmt: skip
     try:
@@ -51,8 +64,9 @@ def end(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for end_of_pipe in (process.stdin, process.stdout):
+        if end_of_pipe is not None:
+            end_of_pipe.close()
 
 
 def _port(process: subprocess.Popen[str], log: Path) -> int:
