@@ -104,8 +104,8 @@ def visiting(browser: Browser, here: Site, *presses: str, **options: Any) -> Ite
 
 
 def press(page: Page, deed: str, of: str = "all") -> None:
-    page.locator(f"form:has([name=of][value={of}]) button[value={deed}]").first.click()
-    page.wait_for_load_state()
+    with page.expect_navigation():  # a click alone returns before the answer is there
+        page.locator(f"form:has([name=of][value={of}]) button[value={deed}]").first.click()
 
 
 def state(page: Page, pattern: str, who: str, where: str) -> str:

@@ -14,9 +14,11 @@ setInterval(tick, 1000);
 tick();
 
 // Who is accepted now: asked of the servers each time.
+const isBusy = () => document.hidden || document.querySelector("form[aria-busy]");
 async function look() {
-  if (document.hidden) return;
+  if (isBusy()) return;
   const answer = await fetch("/lab/now").catch(() => null);
+  if (isBusy()) return;  // a button was pressed, and its answer is a new page
   if (answer?.status === 204) location.reload();  // the lab has ended
   if (answer?.status !== 200) return;
   const said = await answer.json();
