@@ -76,31 +76,12 @@ from dutchdoor.services.sign_in_steps import Waiting
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.stores.base import Add, Store, Swap
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
-from dutchdoor.web import (
-    account_routes,
-    admin,
-    admin_invitations,
-    admin_programs,
-    admin_webhooks,
-    auth_routes,
-    device_binding_routes,
-    factor_routes,
-    issuer_routes,
-    life_routes,
-    lost_factor_routes,
-    mail_code_routes,
-    oauth,
-    own_events,
-    passkey_routes,
-    revocations,
-    set_aside_routes,
-    wellknown,
-)
 from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
 from dutchdoor.web.device_binding import offers
+from dutchdoor.web.endpoints import ROUTES
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
 from dutchdoor.web.headers import Hsts
@@ -413,29 +394,7 @@ class Auth:
             hsts=hsts,
             clear_site_data=clear_site_data,
         )
-        routes = routes_for(
-            users,
-            (
-                *auth_routes.ROUTES,
-                *device_binding_routes.ROUTES,
-                *account_routes.ROUTES,
-                *factor_routes.ROUTES,
-                *passkey_routes.ROUTES,
-                *issuer_routes.ROUTES,
-                *mail_code_routes.ROUTES,
-                *lost_factor_routes.ROUTES,
-                *set_aside_routes.ROUTES,
-                *own_events.ROUTES,
-                *life_routes.ROUTES,
-                *revocations.ROUTES,
-                *admin.ROUTES,
-                *admin_invitations.ROUTES,
-                *admin_programs.ROUTES,
-                *admin_webhooks.ROUTES,
-                *oauth.ROUTES,
-                *wellknown.ROUTES,
-            ),
-        )
+        routes = routes_for(users, ROUTES)
         pages = page_routes.routes(
             routes,
             product=product,
