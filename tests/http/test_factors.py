@@ -429,7 +429,7 @@ async def test_an_administrator_with_a_factor_acts_only_after_proving_it(world: 
 
 async def test_a_stranger_locks_nobody_out_of_an_address_by_a_factor(world: World) -> None:
     """Of an account whose address was never verified, the link to a new password removes the second factor: a stranger
-    may have registered the address and enrolled an app. Once it is verified, the factor stays.
+    may have registered the address and enrolled an app. Once it is verified, a factor that is older than a week stays.
     """
     await with_app(world)
     for kept in (False, True):
@@ -444,7 +444,7 @@ async def test_a_stranger_locks_nobody_out_of_an_address_by_a_factor(world: Worl
             owner = world.browser()
             await owner.login()
             await enrolled(world, owner)
-            world.clock.now += 8 * 86400  # a factor of the last week would be set aside
+            world.clock.now += 8 * DAY
 
 
 @pytest.mark.parametrize(

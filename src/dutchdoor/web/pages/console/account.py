@@ -214,6 +214,7 @@ def _factor(credential: Credential) -> dict[str, Any]:
         "at": instant(credential.created_at),
         "method": credential.method,
         "id": credential.handle,
+        "aside": False,
         "is_second": credential.method not in {PASSWORD, RECOVERY_CODE},
     }
 
