@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.backing import new_database, prepared
 
-from dutchdoor.errors import Conflict
+from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.one_time_tokens import OneTimeToken
@@ -41,6 +41,8 @@ from dutchdoor.testing.conformance import (
     tokens_of,
 )
 
+TRIES = 3
+
 
 def making(kind: str, folder: Path, stack: ExitStack) -> Callable[[], MemoryStore | SqliteStore | PostgresStore]:
     """How to make a store of a kind, over a new place that is there until the stack is closed."""
@@ -51,19 +53,34 @@ def making(kind: str, folder: Path, stack: ExitStack) -> Callable[[], MemoryStor
     return partial(PostgresStore, stack.enter_context(new_database(prepared())))
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def store(request, tmp_path):
-    with ExitStack() as stack:
-        store = making(request.param, tmp_path, stack)()
-        await store.open()
-        yield store
-        await store.close()
+async def tried(law, kinds, folder):
+    """Try a law over new places of these kinds; and again, where PostgreSQL has no answer within the second that
+    callers are promised: a busy machine may be too slow for that, and it says nothing about the law.
+    """
+    for left in reversed(range(TRIES if "postgres" in kinds else 1)):
+        with ExitStack() as stack:
+            folders = [folder / f"{left}-{number}" for number in range(len(kinds))]
+            for each in folders:
+                each.mkdir()
+            stores = [making(kind, each, stack)() for kind, each in zip(kinds, folders, strict=True)]
+            try:
+                for number, store in enumerate(stores):
+                    await store.open(to_move=number > 0)
+                await law(*stores)
+                return
+            except Unavailable:
+                if not left:
+                    raise
+            finally:
+                for store in stores:
+                    await store.close()
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law(store, law):
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+async def test_law(kind, law, tmp_path):
     """A store obeys the law, tasks that race included."""
-    await law(store)
+    await tried(law, [kind], tmp_path)
 
 
 @pytest.mark.parametrize("law", SHARED_LAWS, ids=lambda law: law.__name__)
@@ -111,16 +128,7 @@ MOVES = [
 @pytest.mark.parametrize("kinds", MOVES, ids="-".join)
 async def test_move_law(law, kinds, tmp_path):
     """Whatever is moved from one store into another is there, and is the same."""
-    with ExitStack() as stack:
-        folders = [tmp_path / "from", tmp_path / "to"]
-        for folder in folders:
-            folder.mkdir()
-        source, target = (making(kind, folder, stack)() for kind, folder in zip(kinds, folders, strict=True))
-        await source.open()
-        await target.open(to_move=True)
-        await law(source, target)
-        await source.close()
-        await target.close()
+    await tried(law, kinds, tmp_path)
 
 
 @pytest.mark.parametrize(
