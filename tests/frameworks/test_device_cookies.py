@@ -82,6 +82,9 @@ async def test_m02_a_link_of_another_site_is_loaded_again(app: App) -> None:
     page = browser.get(came.headers["location"], headers=FOREIGN_LINK)
     assert (page.status_code, page.headers["refresh"]) == (200, "0;url=/hello?page=2")
     assert 'href="/hello?page=2"' in page.text
+    for public in ("/who", "/"):  # they would not know who it is
+        assert browser.get(public, headers=FOREIGN_LINK).headers["location"].startswith("/auth/device-binding?next=")
+        assert browser.get(public, headers=RELOADED).status_code == 200
     again = browser.get("/hello?page=2", headers=RELOADED)
     assert again.status_code in {303, 401}
     assert "device-binding" not in again.headers.get("location", "")

@@ -25,11 +25,13 @@ from dutchdoor import issuers
 from dutchdoor.auth import Auth
 from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.accounts import Credential
+from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.services.set_aside import setting_aside
+from dutchdoor.stores.base import Swap
 from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
@@ -397,6 +399,21 @@ def staying(visit: Visit, path: str) -> None:
     visit.page.route(f"**{path}*", answer)
 
 
+def bound_devices(visit: Visit) -> None:
+    """Show the sign-ins of a person, one of which is bound to its browser."""
+    house = visit.house
+
+    async def bind() -> None:
+        session, *_ = await house.auth.authority.sessions(house.subjects[ADA])
+        key = Binding("confirmed", "ES256", "t" * 43, '{"kty":"EC"}', 1)
+        await house.auth.store.commit(Swap(replace(session, binding=key.text())))
+
+    house.sign_in(ADA).close()
+    visit.open("/auth/account")  # remembers the session of this browser
+    house.do(bind())
+    visit.open("/auth/devices")
+
+
 def reloading(visit: Visit) -> None:
     staying(visit, "/auth/device-binding")
     visit.open("/auth/device-binding?next=%2Fauth%2Faccount")
@@ -510,6 +527,7 @@ FURTHER: tuple[State, ...] = (
     State("account-asked", "/auth/account", asked("/auth/account"), ADA),
     State("confirm-refused", "/auth/confirm", wrong_proof, ADA, status=401, refused=True),
     State("confirm-two", "/auth/confirm", at("/auth/confirm?factors=2"), ADA),
+    State("devices-bound", "/auth/devices", bound_devices, ADA),
     State("devices-tricks", "/auth/devices", at("/auth/devices"), MALLORY),
     # for administrators
     State("console-asked", "/admin", asked("/admin"), ROOT),
