@@ -7,7 +7,6 @@ import logging
 import random
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -50,16 +49,10 @@ from dutchdoor.stores.sqlite import SqliteStore
 GRACE = STANDARD.keep_deleted_for
 
 
-@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
-    async with opened(str(request.param), tmp_path, Clock()) as over:
-        mailbox = Mailbox()
-        house = House(directory(over, mailbox), mailbox)
-        await house.clean.registration.register(ANN, PASSWORD, "Ann", client=HOME)
-        await house.verify()
-        yield house
-        for made in [*house.spoiled, house.clean]:
-            await made.close()
+@pytest.fixture
+async def house(house: House) -> House:
+    await house.verify()
+    return house
 
 
 def forward(house: House, seconds: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -43,16 +42,10 @@ from dutchdoor.stores.base import Add, Take
 NEW, THIRD = "ann@new.example", "ann@third.example"
 
 
-@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
-    async with opened(str(request.param), tmp_path, Clock()) as over:
-        mailbox = Mailbox()
-        house = House(directory(over, mailbox), mailbox)
-        await house.clean.registration.register(ANN, PASSWORD, "Ann", client=HOME)
-        await house.verify()
-        yield house
-        for made in [*house.spoiled, house.clean]:
-            await made.close()
+@pytest.fixture
+async def house(house: House) -> House:
+    await house.verify()
+    return house
 
 
 async def asked(house: House, email: str = NEW, account: Account | None = None) -> str:
