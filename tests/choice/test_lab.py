@@ -276,7 +276,7 @@ def test_r05_owner_and_thief_are_noticed(browser: Browser, here: Site) -> None:
         for pattern in RENEWING:
             place = lab.places[pattern]
             assert place.exchanges[-1].status == 401
-            assert lab.authority.session(place.sid)["end_reason"] not in {"", "logout"}
+            assert lab.authority.session(place.sid)["end_reason"] == "theft"
             for who in ("owner", "thief"):
                 assert state(page, pattern, who, "service") == "no"
             assert outcome(page, pattern).startswith("The theft was noticed")
