@@ -14,7 +14,9 @@ import pytest
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 from tests.backing import a_postgres
+from tests.devicekey import DeviceKey
 from tests.http.test_browser import BODIES
+from tests.http.test_device_binding import Bound, row
 from tests.http.test_lost_factors import KEEP, REMOVE, WAIT, begun, link, protected
 from tests.http.world import (
     AWAY,
@@ -58,7 +60,6 @@ ELSEWHERE = {
     *("account_erased", "account_exported", "deletion_cancelled", "deletion_requested"),
     *("email_change_requested", "email_changed", "email_restored", "invitation_sent", "invitation_withdrawn"),
     "account_expired",
-    *("device_key_conflict", "device_key_refused", "session_bound"),
     "session_suspected",
     "accounts_exported",
     *("client_added", "client_removed", "client_secret_changed", "key_exported", "account_imported"),
@@ -113,6 +114,16 @@ class Story:
         self.keep(service[1], again.refresh, again.access)
         form = {"grant_type": "refresh_token", "refresh_token": again.refresh}
         await world.call("POST", "/oauth2/token", form=form, headers=[basic(service)])
+        # a browser that is bound to its device, and a thief with a key of their own
+        device = Bound(world)
+        await device.bind()
+        self.keep(*device.jar.values(), device.csrf)
+        assert (await device.prove(DeviceKey())).status == 403
+        world.clock.forward(30)
+        session = await row(world, device)
+        kept = world.auth.api.bindings.challenge_for(replace(session, binding=None), anew=True)
+        assert (await device.register(kept, DeviceKey())).status == 403
+        await world.posted()
         # the account
         assert (await browser.call("POST", "/auth/account/name", json={"name": "Ada L."})).status == 200
         change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
@@ -124,7 +135,9 @@ class Story:
         await world.call("POST", "/auth/password/reset", json={"token": token, "new_password": PASSWORD})
         account = await world.store.account(user["id"])
         assert account is not None
+        await world.posted()  # the notice of the new password
         await world.directory.registration.send_verification(account, Client())
+        await world.posted()
         self.keep(token := self.mailed())
         assert (
             await world.call("POST", "/auth/email/verify", json={"token": token, "password": PASSWORD})
@@ -173,6 +186,7 @@ class Story:
         done = await browser.call("POST", "/auth/passkeys/register", json={"response": key.create(made)})
         self.keep(*done.json["recovery_codes"])
         assert (await browser.call("POST", "/auth/password/remove")).status == 200
+        await world.posted()  # the notices about all of that
         await world.call("POST", "/auth/password/forgot", json={"email": ADA})
         await world.posted()
         self.keep(token := self.mailed(), browser.csrf, *browser.jar.values())
@@ -229,7 +243,7 @@ async def test_p01_every_event_has_a_scenario_that_writes_it(world: World) -> No
     events = await world.events()
     assert set(get_args(EventName)) - {event.name for event in events} == ELSEWHERE
     refused = {event.name for event in events if event.outcome == "refused"}
-    assert refused == {"login", "refresh_theft", "refresh_wrong_client"}
+    assert refused == {"device_key_conflict", "device_key_refused", "login", "refresh_theft", "refresh_wrong_client"}
     for event in events:
         assert event.at > 0
         # No proof was given when a guess was refused, or a reset, a code or a verification was asked for.

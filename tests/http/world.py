@@ -106,7 +106,19 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
 
-    def judge(self, answer: Answer, path: str, *, secure: bool, listed: Iterable[str], breaks: bool = False) -> None:
+    def judge(
+        self,
+        answer: Answer,
+        path: str,
+        *,
+        secure: bool,
+        listed: Iterable[str],
+        breaks: bool = False,
+        binds: bool | None = False,
+    ) -> None:
+        """Judge an answer. `breaks` says that a 500 is expected, and `binds` whether sessions of browsers can be bound;
+        None: by another key of the client, perhaps.
+        """
         self.seen["answers"] += 1
         self.seen[f"status {answer.status}"] += 1
         assert breaks or answer.status != 500, f"{path}: {answer.body!r}"
@@ -115,6 +127,7 @@ class Recorder:
         for line in answer.set_cookies():
             self._cookie(line, secure=secure)
         self._security(answer, path, secure=secure, listed=listed)
+        self._offer(answer, path, binds=binds)
         if answer.status >= 400:
             self._refusal(answer, path)
 
@@ -142,6 +155,16 @@ class Recorder:
             expected["SameSite"] = "Strict"
         assert given == expected, line
         assert cleared or int(given["Max-Age"]) >= 1
+
+    def _offer(self, answer: Answer, path: str, *, binds: bool | None) -> None:
+        """Whatever the way to sign in: an answer that starts a session in a browser asks it to bind that (K08)."""
+        begins = any(re.match(r"(__Host-)?\w+_(session|refresh)=dd", line) for line in answer.set_cookies())
+        offered = answer.header("secure-session-registration") is not None
+        if begins and offered:
+            self.seen["offers"] += 1
+        if begins and binds and path not in GOES_ON:
+            assert offered, f"{path} sets the cookie of a session, and does not offer to bind it"
+        assert binds is not False or not offered, "nothing is offered where nothing can be bound"
 
     def _security(self, answer: Answer, path: str, *, secure: bool, listed: Iterable[str]) -> None:
         cache = answer.header("cache-control")
@@ -191,6 +214,8 @@ class Recorder:
             assert int(answer.header("retry-after") or "") >= 1
 
 
+GOES_ON = {"/auth/refresh", "/auth/password"}
+"""Where a session goes on that may be bound already."""
 RECORDER = Recorder()
 
 
@@ -331,7 +356,9 @@ class World:
         await self.app(scope, receive, send)
         headers_told = [(name.decode(), value.decode("latin-1")) for name, value in told[0]["headers"]]
         answer = Answer(told[0]["status"], headers_told, b"".join(part.get("body", b"") for part in told[1:]))
-        RECORDER.judge(answer, path, secure=self.secure, listed=self.listed, breaks=self.breaks)
+        can_bind = self.secure and self.auth.authority.policy.device_binding != "off"
+        binds = None if any(name == "dpop" for name, _ in sent) else can_bind
+        RECORDER.judge(answer, path, secure=self.secure, listed=self.listed, breaks=self.breaks, binds=binds)
         return answer
 
     async def check(self, method: str = "GET", *headers: tuple[str, str], **more: Any) -> Answer:

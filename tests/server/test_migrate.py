@@ -21,6 +21,7 @@ from tests.server.running import running
 from tests.standins import HOME, PASSWORD, Clock, Mailbox, Wrapped, authority, directory, proof_of
 
 from dutchdoor.errors import Conflict, Misconfigured, NotAuthenticated
+from dutchdoor.model.bindings import Binding
 from dutchdoor.model.rate_limits import Bucket, Limit
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.revocation.node_messages import FIRST_EPOCH
@@ -118,19 +119,25 @@ async def test_people_stay_signed_in(urls: tuple[str, str]) -> None:
     hybrid = await old.start(await proof_of(old, subject), mode="hybrid", client=HOME)
     gone = await old.start(await proof_of(old, subject), mode="hybrid", client=HOME)
     stateless = await old.start(await proof_of(old, subject), mode="jwt", client=HOME)
+    bound = await old.start(await proof_of(old, subject), mode="session", client=HOME)
     assert gone.session is not None
+    assert bound.session is not None
+    device = Binding("confirmed", "ES256", "A" * 43, '{"crv":"P-256","kty":"EC","x":"AQ","y":"AQ"}', int(NOW), int(NOW))
+    await old.store.commit(Swap(replace(bound.session, binding=device.text())))
     await old.end(gone.session.id, client=HOME, actor="ann")
     jwks = await old.jwks()
     await old.close()
 
     async with opened(*urls) as (one, other):
         moved = await move(one, other, clock=clock, report=quiet)
-    assert moved.rows["sessions"] == 3
+    assert moved.rows["sessions"] == 4
 
     new = authority(target, clock)
     await new.open()
     assert await new.jwks() == jwks
     assert (await new.resume(session.session_token)).principal.subject == subject
+    kept = (await new.resume(bound.session_token)).session
+    assert (kept.binding, kept.bound_key) == (device.text(), device.thumbprint), "its browser proves the same key"
     assert (await new.verify(hybrid.access_token)).subject == subject
     assert (await new.verify(stateless.access_token)).subject == subject
     refreshed = await new.refresh(hybrid.refresh_token, HOME)
