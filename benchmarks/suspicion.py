@@ -271,22 +271,30 @@ def honest(
         person, familiar = Person(draw, networks, all_known=all_known), list[Place]()
         times, mails = 0, 0
         abroad = {seen.network for _, _, there, _ in person.trips for seen in there}
-        for phone in (True, False)[: 1 + (draw.random() < SECOND_SESSION / 100)]:
-            uses, here = list(person.uses(phone=phone)), 0
-            session = Watched(uses[0], preset, familiar, by_cookie=True, overrule=overrule)
-            for use in uses[1:]:
-                decided = session.see(use)
-                why.update(f"{decided.reaction}: {reason}" for reason in decided.reasons)
-                mails += decided.reaction == "notify"
-                if decided.reaction in REFUSED:
-                    here += decided.reaction == "step_up"
-                    times += decided.reaction == "step_up" and use.seen.network not in abroad
-                    revoked += decided.reaction == "revoke"
-                    session.prove(use)
-            sessions += 1
-            vpn_sessions += person.uses_vpn
-            asked += bool(here) and not person.uses_vpn
-            vpn_asked += bool(here) and person.uses_vpn
+        lives = [
+            list(person.uses(phone=phone)) for phone in (True, False)[: 1 + (draw.random() < SECOND_SESSION / 100)]
+        ]
+        watched: list[Watched | None] = [None] * len(lives)
+        here = [False] * len(lives)
+        for use, number in sorted(
+            ((use, number) for number, life in enumerate(lives) for use in life), key=lambda each: each[0].at
+        ):
+            session = watched[number]
+            if session is None:  # it begins by a sign-in
+                watched[number] = Watched(use, preset, familiar, by_cookie=True, overrule=overrule)
+                continue
+            decided = session.see(use)
+            why.update(f"{decided.reaction}: {reason}" for reason in decided.reasons)
+            mails += decided.reaction == "notify"
+            if decided.reaction in REFUSED:
+                here[number] |= decided.reaction == "step_up"
+                times += decided.reaction == "step_up" and use.seen.network not in abroad
+                revoked += decided.reaction == "revoke"
+                session.prove(use)
+        sessions += len(lives)
+        vpn_sessions += len(lives) * person.uses_vpn
+        asked += 0 if person.uses_vpn else sum(here)
+        vpn_asked += sum(here) if person.uses_vpn else 0
         mailed += bool(mails)
         if person.knows_vpn:
             most = max(most, times)

@@ -14,7 +14,7 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.device_binding import ON_THE_WAY
 from dutchdoor.model.master_key import MasterKey, MasterKeys
-from dutchdoor.model.policy import Policy
+from dutchdoor.model.policy import MINUTE, STANDARD, Policy
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.device_binding import DEVICE_PROOFS, DeviceBindings
 from dutchdoor.stores.memory import MemoryStore
@@ -594,3 +594,35 @@ async def test_k09_what_is_not_a_browser_learns_why(world: World) -> None:
     wrong = await browser.sends(REGISTER, forged[:-4] + ("AAAA" if not forged.endswith("AAAA") else "BBBB"))
     assert "signature is not valid" in wrong.json["detail"]
     assert (await browser.sends(REFRESH)).json["continue"] is False
+
+
+class Countries:
+    def country(self, address: str) -> str:
+        return "AU" if address.startswith("1.") else "NL"
+
+
+@BOTH
+async def test_q07_a_browser_that_proved_its_key_since_is_asked_nothing(mode: str) -> None:
+    """A bound browser that is on another continent is served once it has fetched another bound cookie there: a copy
+    could not. Copies of both cookies are asked in the minutes for which they are good.
+    """
+    policy = replace(STANDARD, suspicion="strict")
+    async with a_world(policy=policy, countries=Countries()) as world:
+        await world.register()
+        browser = Bound(world)
+        browser.peer = "145.97.39.155"
+        await browser.bind(mode)
+        world.clock.now += 60
+        assert (await browser.uses(mode)).status == 200
+        world.clock.now += 12 * MINUTE
+        browser.peer = "1.128.0.1"
+        assert (await browser.uses(mode)).code == "device_proof_required"
+        assert (await browser.prove()).status == 200
+        assert (await browser.uses(mode)).status == 200
+        assert await recorded(world, "session_suspected") == []
+        world.clock.now += MINUTE
+        browser.peer = "145.97.200.1"
+        assert (await browser.uses(mode)).status == 200, "home, which it has proved"
+        world.clock.now += MINUTE
+        browser.peer = "1.200.0.1"
+        assert (await browser.uses(mode)).code == "step_up_required"

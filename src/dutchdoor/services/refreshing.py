@@ -120,7 +120,7 @@ class Refreshing(Starting):
                     Use(
                         session.subject, session, "", session.last_seen_at, session.client_id,
                         replayed=isinstance(outcome, Replayed),
-                        bound=bool(session.bound_to),
+                        bound=bool(session.bound_key),
                     ),
                     client,
                 )  # fmt: skip
