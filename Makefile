@@ -65,8 +65,8 @@ lint: $(VENV)/.test
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 types: $(VENV)/.test
-	$(VENV)/bin/mypy
-	$(VENV)/bin/basedpyright
+	@echo "mypy and basedpyright, side by side"
+	@$(VENV)/bin/mypy & mypy=$$!; $(VENV)/bin/basedpyright; pyright=$$?; wait $$mypy && exit $$pyright
 
 format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix --quiet . || true
