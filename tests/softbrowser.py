@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json as jsonlib
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from urllib.parse import urlencode, urlsplit
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
-from tests.softkey import b64
 
 
 class Reply(Protocol):
@@ -58,6 +58,10 @@ RUNS_OUT = 120.0
 CHALLENGES = 5
 HOPS = 10
 REDIRECTS = {301, 302, 303}
+
+
+def b64(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 class Key:

@@ -177,7 +177,8 @@ class Gate(Wrapped):
     async def commit(self, *changes: Change) -> Revoked:
         if self.method != "commit":
             return await self.inner.commit(*changes)
-        return await self._pass(self.inner.commit, changes, {})
+        done: Revoked = await self._pass(self.inner.commit, changes, {})
+        return done
 
 
 class Broken(Wrapped):
