@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -773,6 +774,7 @@ def _as_request(request: Request | HasScope | MutableMapping[str, Any]) -> Reque
     return request_of(request if isinstance(request, MutableMapping) else request.scope)
 
 
+@cache
 def _version() -> str:
     try:
         return version("dutchdoor")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import unquote_to_bytes
@@ -107,14 +108,13 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class JsonBody(Generic[T]):
     """Reader for bodies of one type: `LOGIN = JsonBody(Login)`, then `LOGIN.read(request)`."""
 
-    __slots__ = ("_at_most", "_body", "_choices", "_decode", "_fields")
+    __slots__ = ("_at_most", "_body", "_decode")
 
     def __init__(self, body: type[T], *, at_most: int = BODY_AT_MOST) -> None:
         if not issubclass(body, Body):
             raise TypeError(f"{body.__name__} does not derive from Body")
         self._body, self._decode = body, msgspec.json.Decoder(body).decode
-        self._at_most, self._choices = at_most, _choices(body)
-        self._fields = ", ".join(field.encode_name for field in msgspec.structs.fields(body))
+        self._at_most = at_most
 
     def read(self, request: Request) -> T:
         """Read the body.
@@ -132,7 +132,7 @@ class JsonBody(Generic[T]):
         try:
             value = self._decode(body)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error), self._choices, self._fields) from None
+            raise _invalid(str(error), self._body) from None
         # UnicodeDecodeError is a ValueError that msgspec lets through.
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
@@ -144,7 +144,7 @@ class JsonBody(Generic[T]):
         try:
             return msgspec.convert(fields, self._body)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error), self._choices, self._fields) from None
+            raise _invalid(str(error), self._body) from None
 
     def read_if_sent(self, request: Request) -> T | None:
         """Read an optional body, such as that of a log-out. Raises the same errors as `read`.
@@ -191,6 +191,14 @@ _WORDS = {
 }
 
 
+# Both are asked for when a body is refused: for all bodies they take longer than all else that a start makes of routes.
+@cache
+def _fields(body: type) -> str:
+    """Return the names of all fields, as text."""
+    return ", ".join(field.encode_name for field in msgspec.structs.fields(body))
+
+
+@cache
 def _choices(body: type) -> dict[str, str]:
     """Return the fields that accept only certain values, with these values as text."""
     found: dict[str, str] = {}
@@ -202,11 +210,11 @@ def _choices(body: type) -> dict[str, str]:
     return found
 
 
-def _invalid(problem: str, choices: Mapping[str, str], fields: str) -> InvalidInput:
+def _invalid(problem: str, body: type) -> InvalidInput:
     """Replace the message of msgspec, which may quote the request, by one that contains only known text."""
     at = _PATH.search(problem)
     path = at[1] if at else ""
-    if path in choices:
+    if path in (choices := _choices(body)):
         return InvalidInput(f"This must be {choices[path]}.", field=path)
     missing = _MISSING.match(problem)
     if missing:
@@ -215,7 +223,7 @@ def _invalid(problem: str, choices: Mapping[str, str], fields: str) -> InvalidIn
     if unknown:
         # The name is repeated only if it looks like a field name.
         name = unknown[1] if _NAME.fullmatch(unknown[1]) else ""
-        known = "" if at else f" The fields are {fields}."
+        known = "" if at else f" The fields are {_fields(body)}."
         return InvalidInput(f"This field is not known.{known}", field=_below(path, name) if name else path)
     expected = _EXPECTED.match(problem)
     if expected:
