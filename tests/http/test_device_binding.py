@@ -454,6 +454,22 @@ async def test_k08_a_proof_inside_a_session_makes_one_that_is_offered(world: Wor
     assert (await browser.me()).status == 200
 
 
+async def test_k08_a_session_inside_another_begins_unbound(world: World) -> None:
+    """In the mode hybrid, too, a fresh proof starts a session without the key of the one before: its browser registers
+    a key for each, and would be locked out by the other.
+    """
+    await world.register()
+    browser = Bound(world)
+    await browser.bind("hybrid")
+    again = await browser.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}, by_token=True)
+    assert (again.status, again.json["session"]["bound"]) == (200, False)
+    browser.offer, browser.key = challenge_in(again.header(OFFER)), DeviceKey()
+    assert (await browser.uses("hybrid")).status == 200
+    assert (await browser.register()).status == 200
+    assert (await browser.prove()).status == 200
+    assert (await browser.uses("hybrid")).status == 200
+
+
 async def test_k08_nothing_is_offered_where_nothing_can_be_bound(world: World) -> None:
     """Tokens in a body, a server without TLS, and the policy `off` offer nothing."""
     await world.register()
@@ -514,7 +530,9 @@ async def test_k09_a_refresh_token_out_of_the_cookie_is_worth_nothing(world: Wor
     stolen = await world.call("POST", "/auth/refresh", json={"refresh_token": token})
     assert (stolen.status, stolen.code) == (401, "device_proof_required")
     form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "app"}
-    assert (await world.call("POST", "/oauth2/token", form=form)).status in {400, 401}
+    refused = await world.call("POST", "/oauth2/token", form=form)
+    assert (refused.status, refused.code) == (400, "invalid_grant")
+    assert "another device" in refused.json["error_description"]
     renewed = await browser.uses("hybrid")
     assert (renewed.status, renewed.json["token_type"]) == (200, "Bearer")
     me = await world.call("GET", "/auth/me", bearer=renewed.json["access_token"])

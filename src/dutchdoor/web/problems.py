@@ -74,6 +74,7 @@ class _Row(NamedTuple):
 _TABLE: dict[type[DutchdoorError], _Row] = {
     NotAuthenticated: _Row(401, "bearer", "invalid_client", 401),
     InvalidToken: _Row(401, "invalid_token", "invalid_grant", 400),
+    DeviceProofRequired: _Row(401, "bearer", "invalid_grant", 400),
     DpopRequired: _Row(401, "invalid_token", "invalid_dpop_proof", 400),
     InvalidDpopProof: _Row(401, "invalid_dpop_proof", "invalid_dpop_proof", 400),
     UseDpopNonce: _Row(401, "use_dpop_nonce", "use_dpop_nonce", 400),
