@@ -5,6 +5,8 @@ copy is worth nothing.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from typing import Any, Literal
 
 import pytest
@@ -26,16 +28,23 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 class Owner(SoftBrowser[Answer]):
-    """The browser of a person. `loses` says what is lost of the next answers of a path: all, or the body."""
+    """The browser of a person. `loses` says what is lost of the next answers of a path, all or the body: of one try,
+    and of a registration of all three that a browser makes.
+    """
 
     def __init__(self, world: World, mode: Mode = "session", **more: Any) -> None:
         super().__init__(self.over, world.origin, clock=world.clock, **more)
         self.world, self.mode, self.access = world, mode, ""
         self.loses: dict[str, Literal["all", "body"]] = {}
+        self.tries = 0
 
     async def over(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
         answer = await self.world.call(method, path, headers=headers, body=body)
-        lost = self.loses.pop(path, None)
+        lost = self.loses.get(path)
+        if lost:
+            self.tries += 1
+            if path == REFRESH or self.tries % 3 == 0:
+                del self.loses[path]
         if lost == "body":
             self.keep(answer)
         if lost:
@@ -402,6 +411,42 @@ async def test_l53_a_thief_is_first(world: World, mode: Mode) -> None:
     assert (await thief.uses()).status == 200
     assert (await owner.uses()).code == "device_proof_required"
     assert "session_bound" in await names_of(world)
+
+
+async def test_l54_at_a_proxy(world: World) -> None:
+    """`/auth/check` refuses the copied session cookie alone, and both once the bound one has expired."""
+    await world.register()
+    owner = await Owner(world).bound()
+    copied = owner.cookies()
+
+    async def asked(names: tuple[str, ...]) -> str | int:
+        answer = await world.check(cookie="; ".join(f"{name}={copied[name]}" for name in names))
+        return answer.status if answer.status < 400 else answer.code
+
+    assert await asked((SESSION,)) == "device_proof_required"
+    assert await asked((SESSION, BOUND)) in {200, 204}
+    world.clock.forward(10 * MINUTE)
+    assert await asked((SESSION, BOUND)) == "device_proof_required"
+
+
+async def test_l54_what_a_service_gets(world: World) -> None:
+    """The access token of a bound page is a bearer token that names no key: a service takes it until it expires, ten
+    minutes at most, and a thief gets no further one.
+    """
+    await world.register()
+    owner = await Owner(world, "hybrid").bound()
+    access = owner.access
+    claims = json.loads(base64.urlsafe_b64decode(access.split(".")[1] + "=="))
+    assert "cnf" not in claims
+    assert claims["exp"] - claims["iat"] <= 10 * MINUTE
+    copied = dict(owner.cookies())
+    world.clock.forward(10 * MINUTE + 1)
+    assert (await world.call("GET", "/auth/me", bearer=access)).status == 401
+    csrf = [("x-csrf-token", owner.csrf)]
+    assert await Thief(world, copied).tries("POST", "/auth/refresh", headers=csrf) == "device_proof_required"
+    out_of_the_cookie = await world.call("POST", "/auth/refresh", json={"refresh_token": copied[RENEWS]})
+    assert out_of_the_cookie.code == "device_proof_required"
+    assert (await owner.uses()).status == 200
 
 
 # --- everything at once -----------------------------------------------------------------------------------------------
