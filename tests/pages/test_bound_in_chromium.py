@@ -292,6 +292,7 @@ def test_l12_a_proof_anew_is_a_session_anew(site: BoundSite, person: Person) -> 
     assert person.is_bound()
 
 
+@pytest.mark.usefixtures("browser")  # which skips
 def test_l13_a_restart_of_the_browser(site: BoundSite, driver: Playwright, folder: Path, tmp_path: Path) -> None:
     """The key and the cookie of the sign-in survive it, and the first page after it is held for a refresh."""
 
@@ -483,6 +484,7 @@ def test_l20_below_a_base_path(browser: Browser, folder: Path, tmp_path: Path) -
         context.close()
 
 
+@pytest.mark.usefixtures("browser")  # which skips
 def test_l21_the_browsers_own_limit(site: BoundSite, driver: Playwright, folder: Path) -> None:
     """Chromium signs six times in nine minutes. A registration and what follows from it stay below that."""
     with driver.chromium.launch(executable_path=chromium(), args=flags(folder / "cert.pem", quota=True)) as browser:
