@@ -380,6 +380,27 @@ def test_r08_an_outage_is_survived_for_part_of_a_lease(browser: Browser, here: S
         assert outcome(page, "jwt").startswith("It went on for")
 
 
+@pytest.mark.long
+@pytest.mark.browser
+def test_r13_the_page_says_what_a_press_did(browser: Browser, here: Site) -> None:
+    """The notice says what a press has done, and not what it does on other days: nothing is copied before a sign-in,
+    and a killed server signs no one in or out. What a log-out leaves valid is named until it expires, stolen or not.
+    """
+    with visiting(browser, here, "steal") as page:
+        said = page.locator(".said")
+        expect(said).to_contain_text("Begin with step 1")
+        press(page, "sign-in")
+        press(page, "log-out")
+        assert 28 <= int(re.findall(r"(\d+):\d\d", outcome(page, "plain"))[0]) <= 30, "no one stole it"
+        press(page, "outage")
+        expect(said).to_contain_text("was killed")
+        for deed in ("sign-in", "log-out", "turns"):
+            press(page, deed)
+            expect(said).to_contain_text("gave no answer")
+        press(page, "outage")
+        expect(said).to_contain_text("runs again")
+
+
 # --- for whom it is --------------------------------------------------------------------------------------------------
 
 

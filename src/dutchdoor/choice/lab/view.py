@@ -74,8 +74,12 @@ _SAID: Final[Mapping[str, str]] = {
     ),
     "turns": mark("Owner and thief refreshed in turns, until one was refused. Look at what travelled."),
     "roles": mark("The roles were changed in the database. The last column says how long the old ones still worked."),
-    "outage": mark("The sign-in server was killed, or started again. See who goes on without it."),
+    "outage": mark("The sign-in server runs again. Each sign-in works as before."),
 }
+_KILLED: Final = mark("The sign-in server was killed. See who goes on without it.")
+_NO_ANSWER: Final = mark("The sign-in server is killed, and gave no answer. Start it again first.")
+_NEEDS_IT: Final = frozenset({"sign-in", "log-out", "turns", "refresh", "roles"})
+"""What asks the sign-in server for something."""
 
 
 def view(lab: Lab | None, language: Language) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def view(lab: Lab | None, language: Language) -> dict[str, Any]:
     return {
         "steps": _STEPS,
         "next": _next(lab),
-        "said": _SAID.get(last, ""),
+        "said": _said(lab),
         "last": last,
         "has_begun": lab is not None,
         "is_up": lab is None or lab.authority.is_up,
@@ -101,9 +105,23 @@ def view(lab: Lab | None, language: Language) -> dict[str, Any]:
     }
 
 
+def _said(lab: Lab | None) -> str:
+    """Return what the last press has done, and not what it was meant to do."""
+    if lab is None or (lab.last in {"steal", "log-out"} and _has_nothing(lab)):
+        return _SAID[""]
+    if not lab.authority.is_up and lab.last == "outage":
+        return _KILLED
+    return _NO_ANSWER if not lab.authority.is_up and lab.last in _NEEDS_IT else _SAID.get(lab.last, "")
+
+
+def _has_nothing(lab: Lab) -> bool:
+    """Whether no one has signed in yet."""
+    return not any(place.has_begun for place in lab.places.values())
+
+
 def _next(lab: Lab | None) -> str:
     """Return the step to press next; "" once all were pressed."""
-    if lab is None or not any(place.has_begun for place in lab.places.values()):
+    if lab is None or _has_nothing(lab):
         return "sign-in"
     if not any(place.thief.proof for place in lab.places.values()):
         return "steal"
@@ -150,7 +168,7 @@ def _outcome(place: Place, language: Language) -> str:
     if watch is None or not watch.seen:
         return ""
     text = (_OVER if watch.is_over else _OPEN)[watch.what]
-    left = max((float(held.expires_at or 0) for who in (place.thief, place.owner) for held in who.held()), default=0.0)
+    left = max(each.expires_at for each in watch.seen)
     longest = _long(max(each.lasted for each in watch.seen), language)
     return Text(text, {"time": longest, "left": _clock(left - time.time())})
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from dutchdoor.choice.lab.browser import Signer, Who
+from dutchdoor.choice.lab.browser import Signer, Who, claims_of
 
 __all__ = ["Answer", "Asking", "Question", "Seen", "Watch", "Where"]
 
@@ -52,8 +52,16 @@ class Question(NamedTuple):
         """Return the headers of one request."""
         if self.signer is None:
             return dict(self.headers)
-        token = self.headers.get("authorization", "").rpartition(" ")[2]
-        return {**self.headers, "dpop": self.signer.sign("GET", self.url, token)}
+        return {**self.headers, "dpop": self.signer.sign("GET", self.url, self._token)}
+
+    @property
+    def expires_at(self) -> float:
+        """When the access token that it sends expires by itself. 0: it sends none."""
+        return float(claims_of(self._token)["exp"]) if self._token else 0.0
+
+    @property
+    def _token(self) -> str:
+        return self.headers.get("authorization", "").rpartition(" ")[2]
 
     def learn(self, headers: Mapping[str, str]) -> bool:
         """Keep the nonce of an answer. Returns whether another proof may be right where this one was refused."""
@@ -98,6 +106,8 @@ class Seen(Struct):
     who: Who
     where: Where
     before: Answer
+    expires_at: float
+    """When what was sent expires by itself: its browser may hold it no more."""
     lasted: float = 0.0
     """Until when the answer was still the old one."""
     after: Answer | None = None
@@ -119,7 +129,7 @@ class Watch:
             for question in questions:
                 answer = asking.ask(question)
                 if answer.accepted:
-                    self._asked.append((question, Seen(question.who, question.where, answer)))
+                    self._asked.append((question, Seen(question.who, question.where, answer, question.expires_at)))
         self.seen: Sequence[Seen] = [seen for _, seen in self._asked]
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self.begin()

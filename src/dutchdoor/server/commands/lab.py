@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 def lab(*, port: int) -> None:
     """Show sessions, JWTs and the hybrid side by side in your browser, live.
 
-    It starts servers of its own on this machine, with an account and a database of their own: sign in five ways, steal
+    It starts servers of its own on this machine, with an account and a database of their own: sign in six ways, steal
     a copy, log out, and see who is still accepted, and for how long. Nothing is left behind when it ends.
     """
     logging.getLogger("dutchdoor").addHandler(logging.NullHandler())  # an outage is part of the lab
