@@ -4,6 +4,7 @@ reached from another site comes back with the proof.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from dutchdoor.stores.base import Swap
 
 KEY = Binding("confirmed", "ES256", "t" * 43, '{"kty":"EC"}', 1)
 FOREIGN_LINK = {"sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site", "accept": "text/html"}
+HOME, SYDNEY = ({"host": "localhost", "x-forwarded-for": at} for at in ("145.97.39.155", "1.128.0.1"))
 RELOADED = {**FOREIGN_LINK, "sec-fetch-site": "same-origin"}
 
 
@@ -43,6 +45,16 @@ async def bind(app: App, client: httpx2.Client) -> str:
         assert found is not None
         await engine.store.commit(Swap(replace(found[0], binding=KEY.text())))
         return engine.api.bindings.stamps.made("cookie", found[0].id, engine.authority.clock())
+
+
+async def age(app: App, token: str) -> None:
+    """Let a session have begun an hour ago, which no node has read yet."""
+    async with engine_of(app) as engine:
+        found = await engine.store.session(SessionToken.parse(token).id)
+        assert found is not None
+        session = found[0]
+        before = replace(session, created_at=session.created_at - 3600, auth_time=session.auth_time - 3600)
+        await engine.store.commit(Swap(before))
 
 
 async def bound(app: App) -> tuple[httpx2.Client, str, str]:
@@ -144,5 +156,37 @@ def test_m11_the_login_of_django_asks_the_browser_for_a_key(
         assert answer.status_code == 200
         assert "__Host-dd_session" in answer.headers["set-cookie"]
         assert '(ES256 RS256);path="/auth/device-binding"' in answer.headers["secure-session-registration"]
+        for client in app.clients:
+            client.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OF_DJANGO)
+async def test_m14_a_cookie_of_django_alone_must_be_bound_and_is_watched(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of Django's cookie alone gets past neither the policy that each session is bound, nor the watch over the
+    places where it is used.
+    """
+    monkeypatch.setenv("PUBLIC_URL", "https://localhost")
+    monkeypatch.setenv("PROXIES", "127.0.0.1")
+    monkeypatch.setenv("POLICY", json.dumps({"device_binding": "required", "suspicion": "standard"}))
+    with serving(name, tmp_path) as app:
+        for has_aged in (True, False):
+            who, owner, thief = app.someone(), app.browser(), app.browser()
+            owner.get("/keep", params={"tea": "green"}, headers=HOME)
+            owner.get("/sign-in", params={"email": who["email"]}, headers=HOME)
+            if has_aged:
+                await age(app, owner.cookies["__Host-dd_session"])
+            thief.cookies["sessionid"] = owner.cookies["sessionid"]
+            alone = thief.get("/hello", headers=HOME)
+            if has_aged:
+                assert alone.status_code == 401
+                assert thief.get("/who", headers=HOME).json()["who"] is None
+                assert thief.get("/keep", headers=HOME).json() == {}
+            else:
+                assert alone.status_code == 200, "the minute that a browser has"
+                assert thief.get("/hello", headers=SYDNEY).json()["code"] == "step_up_required"
+                assert thief.get("/who", headers=SYDNEY).json()["who"] is None
         for client in app.clients:
             client.close()

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
+from dutchdoor.django.cookie_alone import check_alone
 from dutchdoor.errors import Conflict, DeviceProofRequired, DutchdoorError, InvalidToken, NotAuthenticated, Unavailable
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.gates import Known
@@ -229,9 +230,10 @@ async def _for_request(key: str | None, session_id: str | None) -> StoredData | 
         return record
     # The data of another session is not for this request; and a copy of Django's cookie alone proves no key.
     known = await _signed_in(record.id) if session_id is None else None
-    if known is not None and known.principal.bound_to:
-        raise DeviceProofRequired("Django's cookie proves no key")
-    return None if known is None else record
+    if known is None:
+        return None
+    await check_alone(engine_of(gate().gate), known)
+    return record
 
 
 async def _found(key: str | None) -> StoredData | None:

@@ -16,7 +16,9 @@ from django.utils.functional import SimpleLazyObject
 from dutchdoor.django.asked import TEST_PEER, asked_of, to_read
 from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
-from dutchdoor.errors import DeviceProofRequired, DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.django.cookie_alone import check_alone, look_at_use
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.gates import Gate, Known
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.principal import Principal
@@ -129,7 +131,7 @@ class Visit:
         if known is not None or not self._may_be_bound():
             return known
         session_id = await self._request.session.aget(BOUND)
-        return None if session_id is None else await self.arun(_unbound(self.gate.gate, session_id))
+        return None if session_id is None else await self.arun(_named(self.gate.gate, session_id, self.asked))
 
     def _proven(self) -> Known | None:
         """Return who the cookie or the token names."""
@@ -184,7 +186,7 @@ class Visit:
         if not self._may_be_bound():
             return None
         session_id = self._request.session.get(BOUND)
-        return None if session_id is None else self.run(_unbound(self.gate.gate, session_id))
+        return None if session_id is None else self.run(_named(self.gate.gate, session_id, self.asked))
 
     @property
     def _is_of_test(self) -> bool:
@@ -300,13 +302,13 @@ class Visit:
         return await awaited(self.gate, work)
 
 
-async def _unbound(gate: Gate, session_id: str) -> Known | None:
-    """Return who signed in to a session that Django's names. Raises `DeviceProofRequired` if it is bound to a key: a
-    copy of Django's cookie alone must not get past it.
-    """
+async def _named(gate: Gate, session_id: str, asked: Request) -> Known | None:
+    """Return who signed in to a session that Django's names. Raises `NotAuthenticated` and `StepUpRequired`."""
     known = await gate.of_session(session_id)
-    if known is not None and known.principal.bound_to:
-        raise DeviceProofRequired("Django's cookie proves no key")
+    if known is not None:
+        auth = engine_of(gate)
+        await check_alone(auth, known)
+        await look_at_use(auth, known, asked)
     return known
 
 

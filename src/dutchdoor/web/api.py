@@ -312,9 +312,17 @@ class Call:
         if held is not None and (held.principal.bound_to or self.api.demands_binding):
             self.check_device(held.session)
         caller = self._caller(principal, held)
-        if caller is not None and not in_doubt and not self._is_used_as_before(caller.principal):
-            await self._sight(caller.principal, held)
+        if caller is not None and not in_doubt:
+            await self.look_at_use(caller.principal, held)
         return caller
+
+    async def look_at_use(self, principal: Principal, held: Remembered | None = None) -> None:
+        """Look at a use of a sign-in that differs from the one before it. `held` is its session, if a cookie proved it.
+
+        Raises `NotAuthenticated` and `StepUpRequired`.
+        """
+        if not self._is_used_as_before(principal):
+            await self._sight(principal, held)
 
     def identify_at_once(self) -> tuple[bool, Caller | None]:
         """Do what `identify` does in any thread and without waiting. (False, None) if it has to wait. Raises what
