@@ -55,7 +55,7 @@ from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_que
 from dutchdoor.web.browser import sends_a_form, wants_a_page
 from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import CHECK_PATH, Cors
-from dutchdoor.web.device_binding import OFFER, offers, why_unproved
+from dutchdoor.web.device_binding import OFFER, UNANSWERED, offers, why_unproved
 from dutchdoor.web.dpop import proof_about_another, proof_in
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.headers import Hsts, SecurityHeaders
@@ -350,7 +350,7 @@ class Call:
         """Refuse a request of a `session` that is bound to its browser, unless that has proved its key a short while
         ago. `by_cookie` says whether the session is proved by a cookie, which the policy may want bound.
 
-        Raises `DeviceProofRequired`.
+        Raises `DeviceProofRequired`, or `Unavailable` where the browser says that its proof got no answer.
         """
         line = self.request.cookie()
         try:
@@ -362,6 +362,11 @@ class Call:
             error.clearing = self.cookies.clear_bound(line)
             why = why_unproved(self.request) if session.bound_key else "unbound"
             notify(self.authority.hooks.unproved, why)
+            if why in UNANSWERED and self.request.path != CHECK_PATH and not wants_a_page(self.request):
+                # Refused either way. But the browser has its key and got no answer, and a page's script would take a
+                # 401 for a log-out. People who open a page may sign in, in case no proof ever comes through. A proxy
+                # that asks here understands 401 and 403 alone.
+                raise Unavailable("the browser got no answer to its proof") from None
             raise
 
     def offer(self, session: Session | None, *, anew: bool = True) -> list[Header]:

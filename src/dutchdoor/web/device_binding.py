@@ -13,8 +13,8 @@ from dutchdoor.web.cookies import Cookies
 from dutchdoor.web.http import Header, Request
 
 __all__ = [
-    "OFFER", "REFRESH_PATH", "REGISTER_PATH", "UNPROVED", "Instructions", "asks_for", "instructions", "offers",
-    "why_unproved",
+    "OFFER", "REFRESH_PATH", "REGISTER_PATH", "UNANSWERED", "UNPROVED", "Instructions", "asks_for", "instructions",
+    "offers", "why_unproved",
 ]  # fmt: skip
 
 REGISTER_PATH: Final = "/auth/device-binding"
@@ -23,6 +23,8 @@ OFFER: Final = b"secure-session-registration"
 UNPROVED: Final = ("none", "unreachable", "server_error", "quota_exceeded", "other", "unbound")
 """Why a request comes without a valid bound cookie. `none`: its browser says nothing of it, or a thief sends it. The
 next three: what browsers say. `unbound`: the session should be bound, and is not."""
+UNANSWERED: Final = frozenset({"unreachable", "server_error"})
+"""Those of them by which the browser has its key, and would prove it if it got an answer."""
 _RENEW_PATH: Final = "/auth/refresh"
 
 
@@ -76,8 +78,8 @@ def asks_for(challenge: str, session_id: str) -> Header:
 
 
 def why_unproved(request: Request) -> str:
-    """Return what a browser says of a request that it sent without a bound cookie: one of `UNPROVED`. It is for
-    statistics alone: anyone can send the header.
+    """Return what a browser says of a request that it sent without a bound cookie: one of `UNPROVED`. Anyone
+    can send the header, so it permits nothing: it chooses the words of a refusal, and is counted.
     """
     said = request.header_list(b"secure-session-skipped")
     if not said:
